@@ -1,0 +1,98 @@
+"""The things that travel: a message, a batch of them, and what the provider answered.
+
+They are msgspec structs and not dataclasses: a frozen dataclass costs 2 µs to make, a frozen
+struct 0.2 µs, and one is made for every message and for every number of an answer.
+"""
+
+from msgspec import Struct
+
+
+class Message(Struct, frozen=True, gc=False):
+    """One SMS to one number, claimed."""
+
+    id: int
+    recipient: str  # as the application wrote it, and as it goes over the wire
+    template_id: str
+    params: list[str]  # never changed; a list because that is what the database driver makes
+    sender: str | None = None
+    signature: str | None = None
+    priority: int = 5  # 0 first ... 9 last
+    attempt: int = 1  # claims so far, this one included
+    expires_in: float | None = None  # seconds left when it was claimed, by the database's clock
+    requeued: bool = False  # taken back by an operator: no longer expires
+
+
+class Entry(Struct, frozen=True):
+    """Messages of equal template, parameters and signature: one element of smsContent."""
+
+    content: bytes  # everything of the element after its numbers, encoded (see core.wire)
+    messages: list[Message]
+
+
+class Packed(Struct, frozen=True):
+    """Messages that go into one request; not yet a batch, for it has no token."""
+
+    sender: str | None
+    entries: list[Entry]
+    size: int  # bytes of the whole body once encoded, token and callback included
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages, entry by entry."""
+        return [message for entry in self.entries for message in entry.messages]
+
+
+class Batch(Struct, frozen=True):
+    """One request: written to the database as open before it leaves."""
+
+    id: int
+    app: str
+    token: str  # goes out as `extend`, and comes back in every report
+    packed: Packed
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages, entry by entry."""
+        return self.packed.messages
+
+
+class NumberResult(Struct, frozen=True, gc=False):
+    """What the answer says of one number."""
+
+    recipient: str  # as it was submitted
+    code: str
+    provider_id: str | None = None
+    segments: int | None = None
+    country: str | None = None
+
+
+class Reply(Struct, frozen=True):
+    """An answer of the API, or a refusal by something in front of it.
+
+    A refusal without a body of the API has the code ``HTTP <status>``; the table of codes has a
+    row for each that means anything.
+    """
+
+    http_status: int
+    code: str
+    description: str
+    results: list[NumberResult] | None = None  # None: the answer has no result at all
+    clock_skew: float | None = None  # our clock less the answer's Date, seconds
+
+
+class NoReply(Struct, frozen=True):
+    """No answer, or none that can be read."""
+
+    reason: str  # one line for people: no number, no text, no secret
+    sent: bool  # whether the request may have reached the provider
+
+
+Answer = Reply | NoReply
+
+
+def canonical(recipient: str) -> str:
+    """Return the one form of a number: a mainland number without + means +86 (facts, The request).
+
+    Two spellings of one number must not meet in a request, and a report may use either.
+    """
+    return recipient if recipient.startswith("+") else "+86" + recipient
