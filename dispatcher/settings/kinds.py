@@ -1,0 +1,110 @@
+"""The kinds of values that settings take: durations, addresses, tokens.
+
+Each refusal completes the sentence "DISPATCHER_SOMETHING ...", and says what would do. None of
+them shows the value: even an address may hold a password.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_MAX_PORT = 65_535
+_MAX_CALLBACK = 1024  # characters of statusCallback (batchSendDiffSms, Table 4)
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.fullmatch(value.strip().lower())
+    if found is None:
+        raise ValueError('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"')
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def _none(value: object) -> object:
+    return None if _lower(value) in ("none", "0") else value
+
+
+def _is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value) if _is_web_address(value) else None
+    if parts is None or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(
+            "must be the address of the provider without a path,"
+            " such as https://smsapi.ap-southeast-1.myhuaweicloud.com:443"
+        )
+    return value.rstrip("/")
+
+
+def _callback(value: str) -> str:
+    if not _is_web_address(value) or len(value) > _MAX_CALLBACK:
+        raise ValueError(
+            "must be the public address of the report receiver, such as"
+            f" https://sms.example.com/reports/TOKEN, at most {_MAX_CALLBACK} characters"
+        )
+    return value
+
+
+def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080")
+    return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a PostgreSQL address: postgresql://user:password@host:5432/name")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[A-Za-z0-9_-]{16,}", value.get_secret_value()) is None:
+        raise ValueError(
+            "must be at least 16 letters, digits, - or _, and not to be guessed:"
+            ' python3 -c "import secrets; print(secrets.token_urlsafe())" makes one'
+        )
+    return value
+
+
+def _header_word(value: str) -> str:
+    # It stands in a header, in one style between quotes and in the other before a comma.
+    if re.fullmatch(r"[!-~]+", value) is None or '"' in value or "," in value:
+        raise ValueError("must be one word: no blanks, quotes or commas")
+    return value
+
+
+def _readable(value: Path) -> Path:
+    try:
+        with value.open("rb"):
+            return value
+    except OSError as error:
+        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+
+
+Word = BeforeValidator(_lower)  # a word in any case
+Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+HeaderWord = Annotated[str, AfterValidator(_header_word)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Callback = Annotated[str, AfterValidator(_callback)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Database = Annotated[SecretStr, AfterValidator(_database)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]

@@ -1,0 +1,72 @@
+"""The settings themselves: names, kinds and defaults. The README's table says what each is for."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from dispatcher.settings.kinds import (
+    Callback,
+    Database,
+    Endpoint,
+    HeaderWord,
+    Listen,
+    ReadableFile,
+    Seconds,
+    Token,
+    Unlimited,
+    Word,
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+class AppSettings(_Model):
+    """One application of the provider: its address, its key, its pace.
+
+    The descriptions complete the sentence "DISPATCHER_SOMETHING is missing: ...".
+    """
+
+    endpoint: Endpoint = Field(
+        description="the address of the provider, from the application's page in its console"
+    )
+    app_key: HeaderWord = Field(description="the application's APP_Key, from the same page")
+    app_secret: SecretStr = Field(description="the application's APP_Secret, from the same page")
+    auth: Annotated[Literal["aksk", "wsse"], Word] = "aksk"
+    wsse_digest: Annotated[Literal["hex", "raw"], Word] = "hex"
+    sender: Annotated[str, Field(min_length=1, max_length=21)] | None = None
+    numbers_per_second: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Unlimited
+    ] = 500.0
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    timeout: Seconds = 30.0
+    connect_timeout: Seconds = 5.0
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
+    on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
+    resend_after: Seconds = 72 * 3600.0  # by then the provider has reported, or never will
+    ca_bundle: ReadableFile | None = None
+    push_key: str | None = None
+    push_secret: SecretStr | None = None
+    push_key_2: str | None = None
+    push_secret_2: SecretStr | None = None
+
+
+class Settings(_Model):
+    """All settings. What is secret shows in no repr."""
+
+    database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
+    database_direct_url: Database | None = None  # past PgBouncer: for LISTEN and migrations
+    data_dir: Path
+    apps: dict[str, AppSettings] = Field(default_factory=dict)
+    callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret
+    listen: Listen = "127.0.0.1:8080"
+    report_path_token: Token | None = None
+    console_token: Token | None = None
+    poll_interval: Seconds = 0.5
+    lease: Seconds = 60.0  # a worker whose heartbeat is older is dead
+    shutdown_timeout: Seconds = 45.0
+    retention: Annotated[Seconds | None, Unlimited] = None  # None: everything is kept
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
+    log_format: Annotated[Literal["auto", "json", "console"], Word] = "auto"

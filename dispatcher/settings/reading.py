@@ -1,0 +1,174 @@
+"""From environment variables to settings, or to a list of every mistake in them."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from dispatcher.settings.models import AppSettings, Settings
+
+PREFIX = "DISPATCHER_"
+LEASE_MARGIN = 10.0  # seconds a lease must outlast the longest request: its record and a late beat
+
+_APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as the constraint of dispatcher.message
+
+# What Kubernetes sets in every container for a service named dispatcher or dispatcher-something.
+_KUBERNETES = re.compile(
+    r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+Place: TypeAlias = tuple[str, ...]  # where a setting stands: ("apps", "default", "app_key")
+
+
+class SettingsError(Exception):
+    """The settings are wrong; :attr:`mistakes` has one line for each thing to mend."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that *environ* holds.
+
+    Raises :class:`SettingsError` with every mistake in it. No mistake shows a value.
+    """
+    reading = _Reading(environ)
+    mistakes = [*reading.mistakes, *reading.lonely_push_keys()]
+    try:
+        settings = Settings.model_validate(reading.nested())
+    except ValidationError as error:
+        for finding in error.errors(include_url=False, include_context=False, include_input=False):
+            mistakes += reading.explain(tuple(map(str, finding["loc"])), finding["msg"])
+        raise SettingsError(mistakes) from None
+    mistakes += _contradictions(settings)
+    if mistakes:
+        raise SettingsError(mistakes)
+    return settings
+
+
+class _Reading:
+    """The variables of one environment: their values and names by place, and their mistakes."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.values: dict[Place, str] = {("data_dir",): str(_default_data_dir(environ))}
+        self.names: dict[Place, str] = {}
+        self.mistakes: list[str] = []
+        for name in sorted(environ):
+            # An empty variable is an unset one: that is how compose files leave settings out.
+            if name.startswith(PREFIX) and environ[name] and not _KUBERNETES.fullmatch(name):
+                self._take(name, environ[name])
+
+    def _take(self, name: str, value: str) -> None:
+        *above, last = name.removeprefix(PREFIX).lower().split("__")
+        from_file = last.endswith("_file")
+        place = (*above, last.removesuffix("_file"))
+        if not _is_known(place):
+            self.mistakes.append(f"{name} is not a setting{_suggestion(place, name)}")
+        elif place in self.names:
+            self.mistakes.append(f"{self.names[place]} and {name} are both set: keep one of them")
+        else:
+            self.names[place] = name
+            if from_file:
+                self._take_file(place, value)
+            else:
+                self.values[place] = value.rstrip("\r\n")
+
+    def _take_file(self, place: Place, file: str) -> None:
+        self.values.pop(place, None)
+        said = f"{self.names[place]} names the file {file}"
+        try:
+            content = Path(file).read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            self.mistakes.append(f"{said}, which cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self.mistakes.append(f"{said}, which is not UTF-8 text")
+        else:
+            if content:
+                self.values[place] = content
+            else:
+                self.mistakes.append(f"{said}, which is empty")
+
+    def nested(self) -> dict[str, object]:
+        """Return the values in the shape of the models."""
+        # Also an app whose only variable is a file that cannot be read is an app.
+        apps: dict[str, dict[str, str]] = {place[1]: {} for place in self.names if place[1:]}
+        whole: dict[str, object] = {"apps": apps}
+        for place, value in self.values.items():
+            match place:
+                case ("apps", app, field):
+                    apps[app][field] = value
+                case _:
+                    whole[place[0]] = value
+        return whole
+
+    def explain(self, place: Place, message: str) -> Iterator[str]:
+        """Yield what one finding of pydantic means, unless that is reported already."""
+        if place in self.values:
+            wish = message.removeprefix("Value error, ").partition(", unable to parse")[0]
+            yield f"{self.names[place]} {re.sub('^(Input|String) should', 'must', wish)}"
+        elif place not in self.names:
+            yield f"{_name(place)} is missing: {AppSettings.model_fields[place[-1]].description}"
+
+    def lonely_push_keys(self) -> Iterator[str]:
+        """Yield a mistake for each push key without its secret, and the other way round."""
+        for place, name in self.names.items():
+            swap = ("key", "secret") if "_key" in place[-1] else ("secret", "key")
+            other = (*place[:-1], place[-1].replace(*swap))
+            if place[-1].startswith("push_") and other not in self.names:
+                yield f"{_name(other)} is missing: {name} needs it"
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    for app, values in settings.apps.items():
+        if settings.lease < values.timeout + LEASE_MARGIN:
+            yield (
+                f"{PREFIX}LEASE is {settings.lease:g} s, and {_name(('apps', app, 'timeout'))} is"
+                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN:g} s longer, or"
+                " a worker that only waits for an answer is taken for dead"
+            )
+
+
+def _is_known(place: Place) -> bool:
+    match place:
+        case ("apps", app, field):
+            return _APP_NAME.fullmatch(app) is not None and field in AppSettings.model_fields
+        case (field,):
+            return field != "apps" and field in Settings.model_fields
+        case _:
+            return False
+
+
+def _suggestion(place: Place, name: str) -> str:
+    match place:
+        case (_, app, _) if _APP_NAME.fullmatch(app):
+            pass
+        case _:
+            app = "default"
+    known: list[Place] = [(field,) for field in Settings.model_fields if field != "apps"]
+    known += [("apps", app, field) for field in AppSettings.model_fields]
+    # A field of an app is often written without its app, so that is compared by itself as well.
+    texts = {"__".join(place): place for place in known} | {place[-1]: place for place in known}
+    close = difflib.get_close_matches("__".join(place), texts, n=1, cutoff=0.75)
+    if not close:
+        return ": the README lists all settings"
+    return f": did you mean {_name(texts[close[0]])}{'_FILE' if name.endswith('_FILE') else ''}?"
+
+
+def _name(place: Place) -> str:
+    return PREFIX + "__".join(place).upper()
+
+
+def _default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Return where the embedded PostgreSQL keeps its data unless told otherwise.
+
+    For root it is not in the home directory: the server then runs as another user.
+    """
+    if os.geteuid() == 0 or not environ.get("HOME"):
+        return Path("/var/lib/dispatcher")
+    data_home = environ.get("XDG_DATA_HOME") or f"{environ['HOME']}/.local/share"
+    return Path(data_home, "dispatcher")
