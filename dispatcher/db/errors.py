@@ -1,0 +1,166 @@
+"""Which trouble with the database passes by itself, and one line for people about each kind."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from dispatcher.db.address import read_address
+
+# What "the database is away" looks like; the next call, on a new connection, may pass. Not only
+# lost connections: a switch-over shows as a read-only server, as a host that does not match, and
+# (seen on a planned switch) as asyncpg's InternalClientError.
+AWAY: tuple[type[Exception], ...] = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
+    asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
+    asyncpg.InterfaceError,  # only some of them: see is_away
+)
+
+# asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
+# mistake of the caller, and trying again would only repeat it.
+_LOST = ("connection is closed", "connection was closed", "connection has been released")
+
+# The first row that fits is told.
+_LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (
+        asyncpg.InvalidPasswordError,
+        "PostgreSQL at {at} refuses the password of {user}: correct DISPATCHER_DATABASE_URL.",
+    ),
+    (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        (
+            "PostgreSQL at {at} does not let {user} in ({said}): correct DISPATCHER_DATABASE_URL, "
+            "or allow it there (CREATE ROLE, pg_hba.conf)."
+        ),
+    ),
+    (
+        asyncpg.InvalidCatalogNameError,
+        (
+            "PostgreSQL answers, but has no database {database!r} ({at}): create it, "
+            "or correct DISPATCHER_DATABASE_URL."
+        ),
+    ),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        "PostgreSQL at {at} denies {user} a right ({said}): grant it, or use the owner's address.",
+    ),
+    (
+        (
+            asyncpg.UndefinedTableError,
+            asyncpg.UndefinedColumnError,
+            asyncpg.UndefinedFunctionError,
+            asyncpg.InvalidSchemaNameError,
+        ),
+        "The tables in {at} are not those of this release: run `dispatcher migrate`.",
+    ),
+    (
+        asyncpg.DiskFullError,
+        "The disk of PostgreSQL at {at} is full: make room there; what it has is kept.",
+    ),
+    (
+        asyncpg.TooManyConnectionsError,
+        (
+            "PostgreSQL at {at} has no connection left: raise its max_connections, "
+            "or run fewer workers."
+        ),
+    ),
+    (
+        (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched),
+        (
+            "No host of {at} takes writes now, as if each were a standby: wait for the fail-over, "
+            "or name the primary in DISPATCHER_DATABASE_URL."
+        ),
+    ),
+    (
+        (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+        "PostgreSQL at {at} is starting or stopping: it can be used when it is up again.",
+    ),
+    (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
+    (
+        (asyncpg.ClientConfigurationError, ValueError),
+        # Not the error's own text, which may hold a piece of the password.
+        (
+            "DISPATCHER_DATABASE_URL cannot be read: it looks like "
+            "postgresql://user:password@host:5432/database, and special characters in the password "
+            "are written as %-codes."
+        ),
+    ),
+    (
+        (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
+        "No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL.",
+    ),
+    (asyncpg.PostgresError, "PostgreSQL at {at} refuses: {said}."),
+)
+
+
+class DatabaseAwayError(Exception):
+    """The database cannot be used now; the same call may pass later on a new connection.
+
+    **The failed call may have committed**: only what is safe to repeat may be repeated.
+    """
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether *error* means that the database is away, rather than that a call is wrong."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return any(words in str(error) for words in _LOST)
+    return isinstance(error, AWAY)
+
+
+@contextmanager
+def naming_absence(dsn: str) -> Iterator[None]:
+    """Turn whatever means "the database is away" into one DatabaseAwayError; let the rest pass."""
+    try:
+        yield
+    except AWAY as error:
+        if not is_away(error):
+            raise
+        raise DatabaseAwayError(explain(error, dsn)) from error
+
+
+def explain(error: BaseException, dsn: str) -> str:
+    """Return one line for people: what is wrong with the database at *dsn*, and what to do.
+
+    It holds neither the password nor any value of a row.
+    """
+    at = read_address(dsn)
+    for kinds, line in _LINES:
+        if isinstance(error, kinds):
+            return line.format(
+                at=at,
+                database=at.database,
+                user=f"user {at.user!r}" if at.user else "the user",
+                said=_said(error) if isinstance(error, asyncpg.PostgresError) else "",
+                why=_why_unreachable(error),
+            )
+    return f"The database at {at} cannot be used: {type(error).__name__}."
+
+
+def _said(error: asyncpg.PostgresError) -> str:
+    """Return the server's first line and its code; neither DETAIL nor what may quote a value."""
+    code = error.sqlstate or "no code"
+    if code.startswith("22"):  # data exceptions quote the data
+        return f"{type(error).__name__}, {code}"
+    return f"{error.args[0] if error.args else type(error).__name__}, {code}"
+
+
+def _why_unreachable(error: BaseException) -> str:
+    for kind, why in (
+        (TimeoutError, "timed out"),
+        (ConnectionRefusedError, "connection refused"),
+        (FileNotFoundError, "no such socket"),
+        (socket.gaierror, "unknown host name"),
+    ):
+        if isinstance(error, kind):
+            return why
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "no reason given"
+    return getattr(error, "strerror", None) or "the connection broke"

@@ -1,0 +1,121 @@
+"""Connections: one host at a time, the last good one first, and quiet about those that fail."""
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import asyncpg
+
+from dispatcher.db.address import read_address
+from dispatcher.db.errors import AWAY, explain, is_away
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
+ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
+COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
+
+# Strings, because only the stubs of asyncpg know these types as generic.
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+OwnConnection: TypeAlias = "asyncpg.Connection[Any]"
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
+OnInit: TypeAlias = "Callable[[OwnConnection], Coroutine[Any, Any, None]]"
+
+
+class HostsInTurn:
+    """Connects to the hosts of an address, one at a time, the last good one first.
+
+    asyncpg goes through the hosts too, but waits for a frozen one until the time is up for all
+    of them, and so never comes to the second.
+    """
+
+    def __init__(self, dsn: str, *, host_timeout: float = HOST_TIMEOUT) -> None:
+        self._dsn = dsn
+        self._hosts = list(read_address(dsn).hosts)
+        self._host_timeout = host_timeout
+
+    def __repr__(self) -> str:
+        return f"HostsInTurn({read_address(self._dsn)})"  # the dsn itself holds the password
+
+    async def __call__(self, *_: object, **options: Any) -> OwnConnection:  # noqa: ANN401 - asyncpg's own options, handed through
+        """Connect; *options* are those of `asyncpg.connect`.
+
+        Raises what the last host said if none will do, and at once what is no host's own trouble
+        (a wrong password, a missing database).
+        """
+        if len(self._hosts) < 2:  # noqa: PLR2004 - one or none: no turn to take
+            timeout = max(ONLY_HOST_TIMEOUT, self._host_timeout)
+            return await self._try(timeout=timeout, **options)
+        trouble: list[Exception] = []
+        for host, port in tuple(self._hosts):
+            try:
+                connection = await self._try(
+                    host=host, port=port, timeout=self._host_timeout, **options
+                )
+            except AWAY as error:
+                if not is_away(error):
+                    raise
+                trouble.append(error)
+            else:
+                self._hosts.remove((host, port))
+                self._hosts.insert(0, (host, port))
+                return connection
+        raise trouble[-1]
+
+    async def _try(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
+        connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+        return connection
+
+
+class OneLine(logging.Filter):
+    """Says in one line what asyncpg's pool says of each failed reconnect with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten *record*; none is dropped."""
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            record.msg = "%s: %s"
+            record.args = ("a connection to the database cannot be restored", explain(error, ""))
+            record.exc_info = None
+        return True
+
+
+_ONE_LINE: Final = OneLine()  # one object, so that adding it twice adds it once
+
+
+async def connect(
+    dsn: str, *, application_name: str = "dispatcher", command_timeout: float | None = None
+) -> OwnConnection:
+    """Open one connection to the first host of *dsn* that will do (LISTEN, migrations)."""
+    return await HostsInTurn(dsn)(
+        server_settings={"application_name": application_name}, command_timeout=command_timeout
+    )
+
+
+async def create_pool(
+    dsn: str,
+    *,
+    min_size: int = 1,
+    max_size: int = 8,
+    statement_cache: int = 100,
+    application_name: str = "dispatcher",
+    command_timeout: float | None = COMMAND_TIMEOUT,
+    host_timeout: float = HOST_TIMEOUT,
+    on_init: OnInit | None = None,
+) -> Pool:
+    """Open a pool on *dsn*; *on_init* is called with every new connection.
+
+    *statement_cache* must be 0 behind a PgBouncer in transaction mode older than 1.21. Only
+    application_name is set for the session, because PgBouncer refuses anything else.
+    Raises what `dispatcher.db.errors.explain` turns into a line.
+    """
+    logging.getLogger("asyncpg.pool").addFilter(_ONE_LINE)
+    return await asyncpg.create_pool(
+        dsn,
+        connect=HostsInTurn(dsn, host_timeout=host_timeout),
+        min_size=min_size,
+        max_size=max_size,
+        statement_cache_size=statement_cache,
+        command_timeout=command_timeout,
+        server_settings={"application_name": application_name},
+        init=on_init,
+    )
