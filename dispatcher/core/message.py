@@ -49,6 +49,8 @@ class Batch(Struct, frozen=True):
     app: str
     token: str  # goes out as `extend`, and comes back in every report
     packed: Packed
+    claimed_at: float  # the worker's monotonic clock, when the claim began
+    probe: bool = False  # sent alone for a paused app, to see whether the cause is mended
 
     @property
     def messages(self) -> list[Message]:
@@ -85,6 +87,7 @@ class NoReply(Struct, frozen=True):
 
     reason: str  # one line for people: no number, no text, no secret
     sent: bool  # whether the request may have reached the provider
+    code: str = "no-answer"  # a row of core.codes: no-answer, timeout, unreadable
 
 
 Answer = Reply | NoReply

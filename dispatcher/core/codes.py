@@ -1,0 +1,295 @@
+"""The provider's codes, and ours: what each means, what to do, and of which kind it is.
+
+Sources: the page batchSendDiffSms, Tables 7 and 8, and facts of the field for the rest. What
+becomes of a message is decided by the kind alone (see core.outcome); console and commands show
+the meaning and the advice.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+Level = Literal["number", "request", "ours"]
+
+
+class Kind(StrEnum):
+    """What a code says about a number or a request; core.outcome says what follows from it."""
+
+    ACCEPTED = "accepted"
+    LATER = "later"  # flow control: passes with time, and asks us to slow down
+    NOT_YET = "not yet"  # passes within minutes, or never
+    PERMANENT = "permanent"  # this message will never go out as it is
+    DUPLICATE = "duplicate"  # another copy of the number went out
+    UNKNOWN = "unknown"  # nobody here knows this code
+    RESULT = "result"  # the results by number say it
+    AMBIGUOUS = "ambiguous"  # one entry spoils all, or the provider is in trouble
+    CONTENT = "content"  # one entry spoils all
+    CONFIGURATION = "configuration"  # nothing goes out until somebody mends our settings
+    CLOCK = "clock"  # nothing goes out until our clock is right
+    ACCOUNT = "account"  # nothing goes out until the account is in order
+    ADDRESS = "address"  # nothing goes out until our address is on the white list
+    QUOTA = "quota"  # nothing goes out until tomorrow
+    COUNTRY = "country"  # nothing goes to one country until tomorrow
+    NOT_TAKEN = "not taken"  # refused before the API saw it: safe to send again
+    NO_KNOWLEDGE = "no knowledge"  # may have been sent
+
+
+class Code(Struct, frozen=True):
+    """A row of the table."""
+
+    code: str
+    level: Level
+    kind: Kind
+    meaning: str  # one line
+    advice: str  # one line: what to do
+
+
+_RESUMES = "The app is probed, and goes on by itself."
+_HEADER = (
+    "Check DISPATCHER_APPS__<NAME>__AUTH, and that no proxy on the way changes headers. " + _RESUMES
+)
+_SETTING = "Check DISPATCHER_APPS__<NAME>__APP_KEY, __APP_SECRET and __ENDPOINT. " + _RESUMES
+_TEMPLATE = "Compare template, sender and signature in the provider's console; then requeue."
+_CLOCK = "Set the clock of this machine right (NTP). " + _RESUMES
+_ENDPOINT = "Check DISPATCHER_APPS__<NAME>__ENDPOINT, and proxies on the way. " + _RESUMES
+_UNSURE = "A report or a late answer settles it; else ask the provider, then `dispatcher settle`."
+_NOTHING = "Nothing to do: it is sent again by itself."
+
+_NUMBER = (
+    ("000000", Kind.ACCEPTED, "The provider took the message.", "Nothing to do; reports follow."),
+    (
+        "E200015",
+        Kind.LATER,
+        "Too many messages wait at the provider; it did not take this one.",
+        "Nothing: it is sent again later, and the app slows down. If it lasts, lower the pace.",
+    ),
+    (
+        "E200028",
+        Kind.PERMANENT,
+        "The variables do not fit the template.",
+        "Compare number, kind and length of params with the template; insert it anew.",
+    ),
+    ("E200029", Kind.PERMANENT, "The type of the template does not fit.", _TEMPLATE),
+    (
+        "E200030",
+        Kind.NOT_YET,
+        "The template is not active.",
+        "A new template takes some 5 minutes. If it is older, activate it, then requeue.",
+    ),
+    ("E200031", Kind.PERMANENT, "The protocol does not fit the sender.", _TEMPLATE),
+    ("E200033", Kind.PERMANENT, "The template is of the wrong type for the sender.", _TEMPLATE),
+    (
+        "E200041",
+        Kind.DUPLICATE,
+        "The number stood twice in one request; its first copy was sent.",
+        "Do not send it again: another copy went out.",
+    ),
+)
+_REQUEST = (
+    ("000000", Kind.RESULT, "The provider took the request.", "Nothing to do; see the numbers."),
+    (
+        "E000000",
+        Kind.AMBIGUOUS,
+        "System error: mostly malformed variables, seldom the provider's own trouble.",
+        "Compare params with the template; if all messages fail, ask the provider. Then requeue.",
+    ),
+    ("E000001", Kind.CONFIGURATION, "The header Authorization is missing.", _HEADER),
+    ("E000002", Kind.CONFIGURATION, "Authorization lacks its realm.", _HEADER),
+    ("E000003", Kind.CONFIGURATION, "Authorization lacks its profile.", _HEADER),
+    ("E000004", Kind.CONFIGURATION, "The realm in Authorization is not SDP.", _HEADER),
+    ("E000005", Kind.CONFIGURATION, "The profile in Authorization is wrong.", _HEADER),
+    ("E000006", Kind.CONFIGURATION, "The type in Authorization is not Appkey.", _HEADER),
+    ("E000007", Kind.CONFIGURATION, "Authorization lacks its type.", _HEADER),
+    ("E000008", Kind.CONFIGURATION, "Authorization does not begin with WSSE.", _HEADER),
+    ("E000020", Kind.CONFIGURATION, "The header X-WSSE is missing.", _HEADER),
+    ("E000021", Kind.CONFIGURATION, "X-WSSE lacks its Username.", _HEADER),
+    ("E000022", Kind.CONFIGURATION, "X-WSSE lacks its Nonce.", _HEADER),
+    ("E000023", Kind.CONFIGURATION, "X-WSSE lacks its time, Created.", _HEADER),
+    ("E000024", Kind.CONFIGURATION, "X-WSSE lacks its PasswordDigest.", _HEADER),
+    ("E000025", Kind.CONFIGURATION, "The time in X-WSSE, Created, has a wrong form.", _HEADER),
+    ("E000026", Kind.CONFIGURATION, "X-WSSE does not begin with UsernameToken.", _HEADER),
+    (
+        "E000027",
+        Kind.CONTENT,
+        "A parameter of the request is invalid.",
+        "Check recipient, sender, template, params and signature of the message; insert it anew.",
+    ),
+    ("E000041", Kind.CONFIGURATION, "The header X-Sdk-Date is missing.", _HEADER),
+    ("E000042", Kind.CONFIGURATION, "X-Sdk-Date has a wrong form.", _HEADER),
+    ("E000043", Kind.CONFIGURATION, "Authorization has a wrong form.", _HEADER),
+    ("E000044", Kind.CLOCK, "Our time is over 15 minutes off, says the provider.", _CLOCK),
+    (
+        "E000045",
+        Kind.CONFIGURATION,
+        "The signature is wrong.",
+        "Check DISPATCHER_APPS__<NAME>__APP_SECRET, and that no proxy changes Host. " + _RESUMES,
+    ),
+    (
+        "E000503",
+        Kind.CONTENT,
+        "A parameter of the request has a wrong form.",
+        "Check recipient, sender, template, params and signature of the message; insert it anew.",
+    ),
+    (
+        "E000510",
+        Kind.RESULT,
+        "Some numbers of the request failed.",
+        "See the code of each number.",
+    ),
+    (
+        "E200037",
+        Kind.RESULT,
+        "Some numbers of the request failed (an older server's E000510).",
+        "See the code of each number.",
+    ),
+    (
+        "E000101",
+        Kind.ACCOUNT,
+        "Authentication failed.",
+        "Check DISPATCHER_APPS__<NAME>__APP_KEY, __APP_SECRET, __AUTH, __WSSE_DIGEST. " + _RESUMES,
+    ),
+    ("E000102", Kind.ACCOUNT, "The app key is wrong, or not known at this endpoint.", _SETTING),
+    ("E000103", Kind.ACCOUNT, "The app key is out of use.", "Ask the provider about its state."),
+    ("E000104", Kind.ACCOUNT, "The app secret is wrong.", _SETTING),
+    (
+        "E000105",
+        Kind.ACCOUNT,
+        "The digest in X-WSSE is wrong.",
+        "Check DISPATCHER_APPS__<NAME>__APP_SECRET, then try __WSSE_DIGEST=raw. " + _RESUMES,
+    ),
+    ("E000106", Kind.ACCOUNT, "The app may not send SMS.", "Ask the provider to permit it."),
+    ("E000109", Kind.ACCOUNT, "The account is deactivated.", "Ask the provider to activate it."),
+    ("E000110", Kind.CLOCK, "Our time is over 24 hours off, says the provider.", _CLOCK),
+    ("E000111", Kind.ACCOUNT, "No account belongs to the app key.", "Ask the provider."),
+    (
+        "E000112",
+        Kind.ACCOUNT,
+        "The account is frozen: out of money, or for a violation.",
+        "Top up the account, or ask the provider. " + _RESUMES,
+    ),
+    (
+        "E000620",
+        Kind.ADDRESS,
+        "Our network address is not on the application's white list.",
+        "Add it in the provider's console; that takes 10 to 15 minutes. " + _RESUMES,
+    ),
+    (
+        "E000623",
+        Kind.QUOTA,
+        "The account's quota of messages is spent.",
+        "Ask the provider for more, then `dispatcher resume`; else it goes on after 00:00 UTC+8.",
+    ),
+    (
+        "E000630",
+        Kind.COUNTRY,
+        "The account's quota of messages to one country is spent.",
+        "Raise the country's threshold in the provider's console; it is tried again every hour.",
+    ),
+    (
+        "HTTP 400",
+        Kind.CONFIGURATION,
+        "Something in front of the API refused the request as malformed.",
+        _ENDPOINT,
+    ),
+    (
+        "HTTP 401",
+        Kind.CONFIGURATION,
+        "Something in front of the API wants other credentials.",
+        _ENDPOINT,
+    ),
+    ("HTTP 403", Kind.CONFIGURATION, "Something in front of the API keeps us out.", _ENDPOINT),
+    ("HTTP 404", Kind.CONFIGURATION, "The API is not at this endpoint.", _ENDPOINT),
+    ("HTTP 405", Kind.CONFIGURATION, "What is at this endpoint is not the API.", _ENDPOINT),
+    ("HTTP 407", Kind.CONFIGURATION, "A proxy on the way wants credentials.", _ENDPOINT),
+    ("HTTP 408", Kind.NO_KNOWLEDGE, "A proxy waited too long for the request.", _UNSURE),
+    (
+        "HTTP 413",
+        Kind.CONTENT,
+        "Something in front of the API finds the request too long.",
+        "Ask whoever runs the proxy on the way to let 64 KB pass; then requeue.",
+    ),
+    ("HTTP 429", Kind.NOT_TAKEN, "Something in front of the API asks for patience.", _NOTHING),
+    ("HTTP 500", Kind.NO_KNOWLEDGE, "The provider failed over the request.", _UNSURE),
+    ("HTTP 502", Kind.NO_KNOWLEDGE, "A proxy lost the API over the request.", _UNSURE),
+    ("HTTP 503", Kind.NOT_TAKEN, "The API is out of service, says a proxy.", _NOTHING),
+    ("HTTP 504", Kind.NO_KNOWLEDGE, "A proxy waited too long for the API.", _UNSURE),
+)
+_OURS = (
+    (
+        "unreachable",
+        Kind.NOT_TAKEN,
+        "The provider cannot be reached.",
+        "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,
+    ),
+    ("no-answer", Kind.NO_KNOWLEDGE, "The answer to the request was lost.", _UNSURE),
+    ("timeout", Kind.NO_KNOWLEDGE, "No answer came within the time allowed.", _UNSURE),
+    ("unreadable", Kind.NO_KNOWLEDGE, "The answer to the request cannot be read.", _UNSURE),
+    ("worker-lost", Kind.NO_KNOWLEDGE, "The worker died over the request.", _UNSURE),
+    ("not-named", Kind.NO_KNOWLEDGE, "The answer does not name the number.", _UNSURE),
+    ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),
+    ("report", Kind.ACCEPTED, "Settled by a report: the provider has it.", "Nothing to do."),
+    (
+        "expired",
+        Kind.PERMANENT,
+        "Its time was over before it could be sent.",
+        "Requeue it if it is still wanted.",
+    ),
+    (
+        "no-sender",
+        Kind.PERMANENT,
+        "It has neither sender nor signature.",
+        "Set DISPATCHER_APPS__<NAME>__SENDER, or sender on insert; then requeue.",
+    ),
+    (
+        "too-long",
+        Kind.PERMANENT,
+        "Alone it makes a request over 64 KB.",
+        "Insert it anew with shorter params.",
+    ),
+)
+
+
+def _table(level: Level, rows: Iterable[tuple[str, Kind, str, str]]) -> Mapping[str, Code]:
+    by_code = {code: Code(code, level, kind, text, advice) for code, kind, text, advice in rows}
+    return MappingProxyType(by_code)
+
+
+NUMBER = _table("number", _NUMBER)
+REQUEST = _table("request", _REQUEST)
+OURS = _table("ours", _OURS)
+_SHOW = "Ask the provider what the code means; then requeue, or let it be."
+
+
+def number_code(code: str) -> Code:
+    """Return the row of a code that stands by one number.
+
+    A code that only requests should have keeps its meaning there, but nothing follows from it.
+    """
+    row = NUMBER.get(code) or OURS.get(code)
+    if row is not None:
+        return row
+    if code in REQUEST:
+        return replace(REQUEST[code], level="number", kind=Kind.UNKNOWN)
+    return Code(code, "number", Kind.UNKNOWN, f"A code that nobody here knows: {code}.", _SHOW)
+
+
+def request_code(code: str) -> Code:
+    """Return the row of a code that stands for a whole request.
+
+    An HTTP status without a row is one of its hundred: a redirection or a refusal was not taken,
+    a failure may have been.
+    """
+    row = REQUEST.get(code) or NUMBER.get(code) or OURS.get(code)
+    if row is not None:
+        return row
+    if code.startswith(("HTTP 3", "HTTP 4")):
+        meaning = f"Something in front of the API refused the request: {code}."
+        return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)
+    if code.startswith("HTTP "):
+        meaning = f"Something in front of the API failed over the request: {code}."
+        return Code(code, "request", Kind.NO_KNOWLEDGE, meaning, _UNSURE)
+    return Code(code, "request", Kind.UNKNOWN, f"A code that nobody here knows: {code}.", _SHOW)

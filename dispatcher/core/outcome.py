@@ -1,0 +1,302 @@
+"""What follows from an answer: what becomes of each message, of its batch, and of its app.
+
+The kind of the code decides (see core.codes), never the HTTP status alone: results are believed
+whatever stands around them, and what may have been sent is never put back.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec import Struct
+
+from dispatcher.core.backoff import deferral
+from dispatcher.core.codes import Code, Kind, number_code, request_code
+from dispatcher.core.matching import by_number
+from dispatcher.core.message import (
+    Answer,
+    Message,
+    NoReply,
+    NumberResult,
+    Packed,
+    Reply,
+    canonical,
+)
+from dispatcher.core.packing import halve, split_by
+from dispatcher.core.pause import CountryPause, Pause, country_pause, pause_for
+
+__all__ = [
+    "Accepted",
+    "CountryPause",
+    "Deferred",
+    "Done",
+    "Expired",
+    "Outcome",
+    "Pause",
+    "PutBack",
+    "Rejected",
+    "Split",
+    "Uncertain",
+    "Verdict",
+    "judge",
+    "worth_another_try",
+]
+
+ACCEPTED = "000000"
+NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was approved
+NOT_YET_ATTEMPTS = 3
+
+
+class Accepted(Struct, frozen=True, gc=False):
+    """The provider took the message; reports follow."""
+
+    message: Message
+    provider_id: str | None
+    segments: int | None
+
+
+class Rejected(Struct, frozen=True, gc=False):
+    """The message was not sent, and will not be unless somebody requeues it."""
+
+    message: Message
+    code: str
+    reason: str  # one line for people
+
+
+class Deferred(Struct, frozen=True, gc=False):
+    """The message was not sent, and goes back to the queue."""
+
+    message: Message
+    code: str
+    wait: float  # seconds until it is due
+    counted: bool  # whether this claim was an attempt
+
+
+class Expired(Struct, frozen=True, gc=False):
+    """The message was not sent, and its time is over before it could be due again."""
+
+    message: Message
+    code: str = "expired"
+    reason: str = "its time was over before it could be sent"
+
+
+Outcome = Accepted | Rejected | Deferred | Expired
+
+
+class Done(Struct, frozen=True):
+    """The answer says what became of the messages, but for those that stay *unsure*."""
+
+    outcomes: list[Outcome]
+    unsure: list[Message] = []  # not named by the answer: may have been sent
+    slow_down: bool = False  # the provider asks for less
+    country: CountryPause | None = None
+
+
+class Uncertain(Struct, frozen=True):
+    """Nobody knows whether the messages were sent: the batch becomes unsure."""
+
+    code: str
+    reason: str
+
+
+class Split(Struct, frozen=True):
+    """Nothing was sent; the parts are to be tried each by itself."""
+
+    parts: list[Packed]
+    code: str
+    reason: str
+
+
+class PutBack(Struct, frozen=True):
+    """Nothing was sent; the messages go back untouched, and the app stops.
+
+    No attempt is counted.
+    """
+
+    pause: Pause
+
+
+Verdict = Done | Uncertain | Split | PutBack
+
+
+class _Terms(Struct, frozen=True):
+    """What a verdict depends on besides the answer; see `judge`."""
+
+    elapsed: float
+    max_attempts: int
+    now: datetime
+    jitter: Callable[[], float]
+    country: Callable[[str], str]
+    siblings_refused: bool
+
+
+def judge(
+    packed: Packed,
+    answer: Answer,
+    *,
+    elapsed: float,
+    max_attempts: int,
+    now: datetime,
+    jitter: Callable[[], float],
+    country: Callable[[str], str],
+    siblings_refused: bool = False,
+) -> Verdict:
+    """Return what follows from *answer*, the last one that the request of *packed* got.
+
+    *elapsed*: seconds since the claim, against which the expiry of what is deferred is counted.
+    *country* names the country of a number. *siblings_refused*: both halves of one entry were
+    refused, so it is the entry, and cutting it further finds nothing.
+    """
+    terms = _Terms(elapsed, max_attempts, now, jitter, country, siblings_refused)
+    if isinstance(answer, Reply):
+        if answer.results:
+            return _by_number(packed.messages, answer, answer.results, terms)
+        return _by_code(packed, answer, terms)
+    if answer.sent:
+        return Uncertain(answer.code, answer.reason)
+    return PutBack(pause_for(request_code("unreachable"), now=now, said=answer.reason))
+
+
+def worth_another_try(answer: Answer, tries: int) -> bool:
+    """Return whether the same request may be sent again at once, after *tries* of it.
+
+    Only what provably was not sent: refused before the API saw it, every number turned away for
+    flow control, and E000000 once, for it is the provider's own trouble now and then.
+    """
+    if isinstance(answer, NoReply):
+        return not answer.sent
+    if answer.results:
+        return all(number_code(one.code).kind is Kind.LATER for one in answer.results)
+    kind = request_code(answer.code).kind
+    return kind is Kind.NOT_TAKEN or (kind is Kind.AMBIGUOUS and tries == 1)
+
+
+def _by_number(
+    messages: list[Message], reply: Reply, results: list[NumberResult], terms: _Terms
+) -> Done | Uncertain:
+    """Return what the results say of each message; those they do not name stay unsure."""
+    accepted = _all_accepted(messages, results)
+    if accepted is not None:
+        return Done(accepted)
+    answers = by_number(results)
+    outcomes: list[Outcome] = []
+    unsure: list[Message] = []
+    slow_down = False
+    for message in messages:
+        one = answers.get(canonical(message.recipient))
+        if one is None:
+            unsure.append(message)
+        elif one.code == ACCEPTED:
+            outcomes.append(Accepted(message, one.provider_id, one.segments))
+        else:
+            row = number_code(one.code)
+            slow_down = slow_down or row.kind is Kind.LATER
+            if row.kind is Kind.LATER or row.kind is Kind.NOT_YET:
+                outcomes.append(_defer(message, row, terms))
+            else:
+                outcomes.append(Rejected(message, row.code, row.meaning))
+    if not outcomes:
+        return Uncertain(reply.code, "The answer names none of the numbers that were sent.")
+    return Done(outcomes, unsure, slow_down)
+
+
+def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
+    """Return the outcomes if every number was accepted, in the order sent: nearly always."""
+    if len(messages) != len(results):
+        return None
+    outcomes: list[Outcome] = []
+    for message, one in zip(messages, results, strict=True):
+        if one.code != ACCEPTED or one.recipient != message.recipient:
+            return None
+        outcomes.append(Accepted(message, one.provider_id, one.segments))
+    return outcomes
+
+
+def _defer(message: Message, row: Code, terms: _Terms) -> Outcome:
+    """Return what becomes of a message that was not sent, for a reason that passes with time."""
+    if row.kind is Kind.NOT_YET:
+        wait, limit = NOT_YET_WAIT, min(NOT_YET_ATTEMPTS, terms.max_attempts)
+    else:
+        wait = deferral(message.attempt, jitter=terms.jitter())
+        limit = terms.max_attempts
+    if message.attempt >= limit:
+        return Rejected(message, row.code, f"{row.meaning} That was attempt {message.attempt}.")
+    return _due_again(message, row, wait, terms, counted=True)
+
+
+def _due_again(
+    message: Message, row: Code, wait: float, terms: _Terms, *, counted: bool
+) -> Deferred | Expired:
+    if (
+        message.expires_in is not None
+        and not message.requeued
+        and terms.elapsed + wait >= message.expires_in
+    ):
+        return Expired(message, row.code, f"{row.meaning} Its time is over before the next try.")
+    return Deferred(message, row.code, wait, counted)
+
+
+def _by_code(packed: Packed, reply: Reply, terms: _Terms) -> Verdict:
+    """Return what follows from an answer that has no result for any number."""
+    row = request_code(reply.code)
+    match row.kind:
+        case Kind.ACCEPTED | Kind.RESULT | Kind.NO_KNOWLEDGE:
+            return Uncertain(row.code, f"{row.meaning} There is no result for any number.")
+        case Kind.UNKNOWN:
+            return _unknown(packed, reply, row, terms)
+        case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
+            return _isolate(packed, row, terms)
+        case Kind.LATER | Kind.NOT_YET:
+            outcomes = [_defer(message, row, terms) for message in packed.messages]
+            return Done(outcomes, slow_down=row.kind is Kind.LATER)
+        case Kind.COUNTRY:
+            return _by_country(packed, row, terms)
+        case (
+            Kind.CONFIGURATION
+            | Kind.CLOCK
+            | Kind.ACCOUNT
+            | Kind.ADDRESS
+            | Kind.QUOTA
+            | Kind.NOT_TAKEN
+        ):
+            return PutBack(pause_for(row, now=terms.now, skew=reply.clock_skew))
+
+
+def _unknown(packed: Packed, reply: Reply, row: Code, terms: _Terms) -> Verdict:
+    """Return what follows from a code that nobody knows; nothing of it is sent again by itself.
+
+    At HTTP 401 or 403 it is about the account, as all known codes there are: the app stops,
+    instead of rejecting whatever waits. At another client error the request is refused. With any
+    other status the messages may have been sent.
+    """
+    match reply.http_status // 100, reply.http_status:
+        case _, 401 | 403:
+            return PutBack(pause_for(row, now=terms.now))
+        case 4, _:
+            return _reject(packed, row)
+        case _:
+            return Uncertain(row.code, f"{row.meaning} There is no result for any number.")
+
+
+def _isolate(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
+    """Return the halves of what was refused for its content; if there are none, that is the one."""
+    halves = None if terms.siblings_refused else halve(packed)
+    if halves is None:
+        return _reject(packed, row)
+    return Split(list(halves), row.code, row.meaning)
+
+
+def _reject(packed: Packed, row: Code) -> Done:
+    return Done([Rejected(message, row.code, row.meaning) for message in packed.messages])
+
+
+def _by_country(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
+    """Return the parts by country, or the pause of the only one there is."""
+    parts = split_by(packed, lambda message: terms.country(message.recipient))
+    if len(parts) > 1:
+        return Split(list(parts.values()), row.code, row.meaning)
+    pause = country_pause(next(iter(parts)), row, now=terms.now)
+    outcomes: list[Outcome] = [
+        _due_again(message, row, pause.until_in, terms, counted=False)
+        for message in packed.messages
+    ]
+    return Done(outcomes, country=pause)

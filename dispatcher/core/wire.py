@@ -1,0 +1,226 @@
+"""The provider's spellings: how a request is written, and how its answer is read.
+
+A request is encoded once, to bytes: those bytes are measured, signed and sent, so nothing can
+differ between the three. The key ``smsContent`` is put together from the contents of the entries,
+which packing has encoded already.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from msgspec import DecodeError, Meta, Struct, ValidationError, json
+
+from dispatcher.core.message import Answer, Entry, Message, NoReply, NumberResult, Packed, Reply
+
+PATH = "/sms/batchSendDiffSms/v1"
+MAX_NUMBERS = 500  # one more and the provider sends to none of them (batchSendDiffSms, Notes)
+MAX_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
+
+encoded: Callable[[object], bytes] = json.Encoder().encode
+"""Encode a JSON value: UTF-8, and no escapes but those that JSON demands."""
+
+ENTRY_BYTES = len(b',{"to":[')  # of an entry, besides its numbers and its content
+COMMA = 1  # between two numbers of an entry
+
+
+def contents() -> Callable[[Message], bytes]:
+    """Return a function that encodes the content of one message after another.
+
+    It remembers what stands around the variables, for the messages of a claim share a few
+    templates: that halves its time, and lasts no longer than the claim.
+    """
+    frames: dict[tuple[str, str | None], tuple[bytes, bytes]] = {}
+
+    def content(message: Message) -> bytes:
+        key = message.template_id, message.signature
+        frame = frames.get(key)
+        if frame is None:
+            frame = frames[key] = _frame(*key)
+        if message.params:
+            return frame[0] + b',"templateParas":' + encoded(message.params) + frame[1]
+        return frame[0] + frame[1]
+
+    return content
+
+
+def content(message: Message) -> bytes:
+    """Return what follows the numbers in the element of smsContent that carries *message*.
+
+    Messages of equal content may share an element. It begins by closing the list of numbers.
+    """
+    return contents()(message)
+
+
+def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes]:
+    """Return what stands before and after the variables."""
+    name = b"" if signature is None else b',"signature":' + encoded(signature)
+    return b'],"templateId":' + encoded(template_id), name + b"}"
+
+
+def entry_bytes(entry: Entry) -> int:
+    """Return what *entry* adds to a body, with the comma before it."""
+    numbers = sum(len(encoded(message.recipient)) + COMMA for message in entry.messages) - COMMA
+    return ENTRY_BYTES + numbers + len(entry.content)
+
+
+def overhead(sender: str | None, *, token_length: int, callback: str | None) -> int:
+    """Return the bytes of a body besides its entries, as `entry_bytes` counts them.
+
+    The comma that `entry_bytes` counts for the first entry is taken off here.
+    """
+    head, tail = _around(sender, token="t" * token_length, callback=callback)
+    return len(head) + len(tail) - 1
+
+
+def encode(packed: Packed, *, token: str, callback: str | None) -> bytes:
+    """Return the body of the request, as it is signed and sent.
+
+    It has exactly ``packed.size`` bytes, for the callback and the length of token it was packed
+    for. The token goes out as ``extend``: every report brings it back, and only with it the
+    number, so no request leaves without one.
+    """
+    head, tail = _around(packed.sender, token=token, callback=callback)
+    parts = [head]
+    for entry in packed.entries:
+        if len(entry.messages) == 1:
+            numbers = encoded(entry.messages[0].recipient)
+        else:
+            numbers = encoded([message.recipient for message in entry.messages])[1:-1]
+        parts += b',{"to":[', numbers, entry.content
+    parts[1] = parts[1][1:]  # no comma before the first entry
+    parts.append(tail)
+    return b"".join(parts)
+
+
+def _around(sender: str | None, *, token: str, callback: str | None) -> tuple[bytes, bytes]:
+    """Return the body before and after its entries."""
+    head = b"{" if sender is None else b'{"from":' + encoded(sender) + b","
+    tail = b"]" if callback is None else b'],"statusCallback":' + encoded(callback)
+    return head + b'"smsContent":[', tail + b',"extend":' + encoded(token) + b"}"
+
+
+_LONGEST_TEXT = 200  # characters that are believed; the page's longest are 50
+_MOST_SEGMENTS = 1000
+_Text = Annotated[str, Meta(max_length=_LONGEST_TEXT)]
+
+
+class _Number(
+    NumberResult,
+    frozen=True,
+    gc=False,
+    rename={
+        "recipient": "originTo",
+        "code": "status",
+        "provider_id": "smsMsgId",
+        "segments": "total",
+        "country": "countryId",
+    },
+):
+    """A `NumberResult` by the provider's spellings: decoded into directly, 0.15 µs cheaper."""
+
+    recipient: _Text
+    code: _Text
+    provider_id: _Text | None = None
+    segments: Annotated[int, Meta(ge=1, le=_MOST_SEGMENTS)] | None = None
+    country: _Text | None = None
+
+
+class _Body(Struct, frozen=True):
+    """An answer as the page promises it."""
+
+    code: str
+    description: str
+    result: list[_Number] | None = None
+
+
+_promised = json.Decoder(_Body)
+_lenient = json.Decoder()
+_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)
+_LONGEST_CODE = 7  # characters, by the page
+_LONGEST_DESCRIPTION = 512
+_FIRST_ERROR = 300  # HTTP statuses from here on say that a request was not carried out
+
+
+def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = None) -> Answer:
+    """Return what an HTTP answer says; whatever it holds, this raises nothing.
+
+    A body of this API is a `Reply`, with its results whenever it has some: a captured answer had
+    results beside an error code, against the page. Anything else is the word of something in
+    front of the API, ``HTTP <status>``, or, where that would be a success, no answer at all.
+    """
+    # A backslash may be an escaped NUL, which PostgreSQL cannot store: the slow way drops it.
+    if b"\\" not in body:
+        try:
+            read = _promised.decode(body)
+        except (DecodeError, ValidationError, UnicodeDecodeError):
+            pass
+        else:
+            if _is_code(read.code):
+                description = read.description[:_LONGEST_DESCRIPTION]
+                # list is invariant, and a list of a subclass is what was decoded
+                results: list[Any] | None = read.result
+                return Reply(http_status, read.code, description, results, clock_skew)
+    reply = _read_leniently(http_status, body, clock_skew)
+    if reply is not None:
+        return reply
+    if http_status >= _FIRST_ERROR:
+        return Reply(http_status, f"HTTP {http_status}", "", None, clock_skew)
+    return NoReply(f"The answer, HTTP {http_status}, cannot be read.", sent=True, code="unreadable")
+
+
+def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> Reply | None:
+    """Read an answer that is not quite as promised; None if it is not of this API."""
+    try:
+        read = _lenient.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(read, dict):
+        return None
+    code = _status(read.get("code"))
+    listed = read.get("result")
+    results = _results(listed) if isinstance(listed, list) else None
+    # Some other program's JSON has a code too; this API's has its form, or a description by it.
+    ours = _CODE.fullmatch(code) or (_is_code(code) and "description" in read)
+    if not results and not ours:
+        return None
+    description = (_text(read.get("description")) or "")[:_LONGEST_DESCRIPTION]
+    return Reply(http_status, code[:_LONGEST_CODE], description, results, clock_skew)
+
+
+def _results(listed: list[Any]) -> list[NumberResult]:
+    """Return the results that name a number and a status; the others say nothing of a number."""
+    results = []
+    for one in listed:
+        if not isinstance(one, dict):
+            continue
+        recipient, code = _text(one.get("originTo")), _status(one.get("status"))
+        if recipient and code:
+            segments = _segments(one.get("total"))
+            provider_id, country = _text(one.get("smsMsgId")), _text(one.get("countryId"))
+            results.append(NumberResult(recipient, code, provider_id, segments, country))
+    return results
+
+
+def _is_code(text: str) -> bool:
+    return 1 <= len(text) <= _LONGEST_CODE and text.isascii() and text.isalnum()
+
+
+def _text(value: object) -> str | None:
+    """Return *value* as text that a database can store, or None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).replace("\0", "").strip()[:_LONGEST_TEXT] or None
+
+
+def _status(value: object) -> str:
+    """Return a status or code as text; a number is one that lost its zeros."""
+    text = _text(value) or ""
+    return text.zfill(len("000000")) if isinstance(value, int) else text
+
+
+def _segments(value: object) -> int | None:
+    text = _text(value) or ""
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MOST_SEGMENTS)):
+        return None
+    return int(text) if 1 <= int(text) <= _MOST_SEGMENTS else None
