@@ -1,0 +1,2 @@
+-- The time that decides, whatever the clock here says.
+SELECT clock_timestamp()

@@ -1,0 +1,3 @@
+-- Claim for an app again, and for all its countries.
+-- $1 app
+SELECT dispatcher.resume($1)
