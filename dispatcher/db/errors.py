@@ -15,10 +15,10 @@ from dispatcher.db.address import read_address
 AWAY: tuple[type[Exception], ...] = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,  # 57: shutting down, starting up, cancelled
+    asyncpg.InsufficientResourcesError,  # 53: disk full, no memory, no connection left
+    asyncpg.TransactionRollbackError,  # 40: a deadlock's loser
+    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
     asyncpg.InterfaceError,  # only some of them: see is_away
@@ -99,6 +99,10 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (asyncpg.PostgresError, "PostgreSQL at {at} refuses: {said}."),
 )
+
+
+class EmbeddedError(Exception):
+    """The embedded PostgreSQL does not start; the text is one line that says what to do."""
 
 
 class DatabaseAwayError(Exception):
