@@ -24,23 +24,6 @@ from dispatcher.core.message import (
 from dispatcher.core.packing import halve, split_by
 from dispatcher.core.pause import CountryPause, Pause, country_pause, pause_for
 
-__all__ = [
-    "Accepted",
-    "CountryPause",
-    "Deferred",
-    "Done",
-    "Expired",
-    "Outcome",
-    "Pause",
-    "PutBack",
-    "Rejected",
-    "Split",
-    "Uncertain",
-    "Verdict",
-    "judge",
-    "worth_another_try",
-]
-
 ACCEPTED = "000000"
 NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was approved
 NOT_YET_ATTEMPTS = 3

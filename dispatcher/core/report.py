@@ -1,0 +1,179 @@
+"""Status reports: what the provider pushes, read from bytes that anyone may have written.
+
+A report is kept if it can be: only what could not be stored or told from others is malformed. The
+limits are wider than the page's, for real reports pass those, and a refused report is gone.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl
+
+from msgspec import DecodeError, Struct, json
+
+from dispatcher.core.carrier import State, report_status
+
+MAX_FORM_BYTES = 16_384  # one report takes 200 to 500 bytes
+MAX_JSON_BYTES = 262_144  # fifty of them, and five times that for fields we do not know
+MAX_REPORTS = 50  # in one push (Status Report Receiving API)
+MAX_FIELDS = 40  # of one report; the page knows ten
+MAX_SEGMENTS = 1000
+_LONGEST = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
+_LONGEST_OTHER = 2048
+_LONGEST_NAME = 64
+
+
+class Report(Struct, frozen=True, gc=False):
+    """One status report: of one segment of one message."""
+
+    provider_id: str
+    segment: int  # 1 when the message was not split
+    total: int  # segments of the message
+    status: str  # as it came
+    state: State
+    token: str | None = None  # the extend of the request, if it sent one
+    recipient: str | None = None  # as it came, for another form see core.message.canonical
+    updated_at: datetime | None = None  # UTC; None when the platform made the report up
+    source: int | None = None  # 1 platform, 2 carrier, 3 provider
+    description: str | None = None
+    org_code: str | None = None
+    raw: str = "{}"  # all fields, also those that nobody here knows, as a JSON object
+
+
+class Malformed(Struct, frozen=True):
+    """A push that is no report, or not only: to be answered with *status*, and counted."""
+
+    reason: str  # one line for people, without values
+    status: int = 400
+    reports: list[Report] = []  # the sound ones of a batch: to be kept all the same
+
+
+def parse_form(body: bytes) -> list[Report] | Malformed:
+    """Return the one report of a form-encoded push."""
+    if len(body) > MAX_FORM_BYTES:
+        return Malformed(f"The push is longer than {MAX_FORM_BYTES} bytes.", 413)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_FIELDS,
+        )
+    except UnicodeDecodeError:
+        return Malformed("The push is not form-encoded UTF-8.")
+    except ValueError:
+        return Malformed(f"The push is no form, or has more than {MAX_FIELDS} fields.")
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        return Malformed("A field stands twice in the push.")
+    report = _report(fields)
+    return report if isinstance(report, Malformed) else [report]
+
+
+def parse_json(body: bytes) -> list[Report] | Malformed:
+    """Return the reports of a batch push; if some are malformed, the others with the reason."""
+    if len(body) > MAX_JSON_BYTES:
+        return Malformed(f"The push is longer than {MAX_JSON_BYTES} bytes.", 413)
+    try:
+        read = _decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return Malformed("The push is not JSON.")
+    listed = read.get("statusReportList") if isinstance(read, dict) else None
+    if not isinstance(listed, list) or not listed:
+        return Malformed("The push has no statusReportList.")
+    if len(listed) > MAX_REPORTS:
+        return Malformed(f"The push has more than {MAX_REPORTS} reports.", 413)
+    reports: list[Report] = []
+    reasons: list[str] = []
+    for one in listed:
+        fields = _fields(one)
+        report = fields if isinstance(fields, Malformed) else _report(fields)
+        if isinstance(report, Malformed):
+            reasons.append(report.reason)
+        else:
+            reports.append(report)
+    if reasons:
+        told = f"{len(reasons)} of {len(listed)} reports are malformed. {reasons[0]}"
+        return Malformed(told, reports=reports)
+    return reports
+
+
+_decode = json.Decoder().decode
+_encode = json.Encoder().encode
+
+
+def _fields(one: object) -> dict[str, str] | Malformed:
+    """Return the fields of a report in JSON, whose numbers may be numbers."""
+    if not isinstance(one, dict):
+        return Malformed("A report of the batch is no object.")
+    if len(one) > MAX_FIELDS:
+        return Malformed(f"A report has more than {MAX_FIELDS} fields.")
+    fields: dict[str, str] = {}
+    for name, value in one.items():
+        if isinstance(value, dict | list):
+            return Malformed("A field of a report is neither text nor number.")
+        if value is not None:
+            fields[name] = value if isinstance(value, str) else _encode(value).decode()
+    return fields
+
+
+def _report(fields: Mapping[str, str]) -> Report | Malformed:
+    """Return the report that *fields* are."""
+    trouble = _trouble(fields)
+    if trouble is not None:
+        return Malformed(trouble)
+    provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
+    if not provider_id or not status:
+        return Malformed("A report lacks smsMsgId or status.")
+    segment, total = _count(fields, "sequence"), _count(fields, "total")
+    if segment is None or total is None:
+        return Malformed(f"sequence or total of a report is not a number from 1 to {MAX_SEGMENTS}.")
+    source = fields.get("source", "")
+    return Report(
+        provider_id=provider_id,
+        segment=segment,
+        total=max(total, segment),
+        status=status,
+        state=report_status(status).state,
+        token=fields.get("extend") or None,
+        recipient=fields.get("to") or None,
+        updated_at=_time(fields.get("updateTime", "")),
+        source=int(source) if source in {"1", "2", "3"} else None,
+        description=fields.get("statusDesc") or None,
+        org_code=fields.get("orgCode") or None,
+        raw=_encode(fields).decode(),
+    )
+
+
+def _trouble(fields: Mapping[str, str]) -> str | None:
+    """Return why *fields* cannot be stored, or None."""
+    for name, value in fields.items():
+        if len(name) > _LONGEST_NAME:
+            return f"A field's name is longer than {_LONGEST_NAME} characters."
+        if len(value) > _LONGEST.get(name, _LONGEST_OTHER):
+            return f"{_known(name)} is longer than {_LONGEST.get(name, _LONGEST_OTHER)} characters."
+        if "\0" in value or "\0" in name:
+            return f"{_known(name)} has a NUL character."
+    return None
+
+
+def _known(name: str) -> str:
+    """Return a field's name if it is ours to say, not a stranger's."""
+    return name if name in _LONGEST else "A field"
+
+
+def _count(fields: Mapping[str, str], name: str) -> int | None:
+    """Return sequence or total; 1 when it is left out, None when it is no such number."""
+    text = fields.get(name, "").strip() or "1"
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SEGMENTS))):
+        return None
+    return int(text) if 1 <= int(text) <= MAX_SEGMENTS else None
+
+
+def _time(text: str) -> datetime | None:
+    """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
