@@ -137,7 +137,8 @@ CREATE TABLE dispatcher.report (
 
 CREATE INDEX report_token ON dispatcher.report (token);
 
--- Run-time state of a configured app, shared by all workers.
+-- Run-time state of a configured app, shared by all workers. The token bucket is one time, next_at:
+-- from then on the app may claim again (rate null: no limit; the mechanism is not touched).
 CREATE TABLE dispatcher.app (
     name text NOT NULL PRIMARY KEY,
     paused_at timestamptz,
@@ -149,8 +150,7 @@ CREATE TABLE dispatcher.app (
     probe_max interval,
     numbers_per_second double precision,
     rate double precision,
-    tokens double precision NOT NULL DEFAULT 0,
-    refilled_at timestamptz NOT NULL DEFAULT now(),
+    next_at timestamptz NOT NULL DEFAULT now(),
     slowed_at timestamptz,
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
@@ -428,7 +428,8 @@ SELECT
     coalesce(o.attempts, q.attempt, live.attempt)::integer AS attempts,
     o.provider_id,
     coalesce(o.code, q.code, live.code) AS code,
-    coalesce(o.reason, live.description, last.description) AS reason,
+    coalesce(o.reason, live.description, CASE WHEN q.id IS NOT NULL THEN last.description END)
+        AS reason,
     coalesce(o.segments, r.total)::integer AS segments,
     m.queued_at,
     q.due_at,

@@ -5,7 +5,7 @@
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender
 WITH due AS MATERIALIZED (
     SELECT head.ctid
-    FROM generate_series($3::smallint, $4::smallint) AS p (priority)
+    FROM generate_series($3::int, $4::int) AS p (priority)
     CROSS JOIN LATERAL (
         SELECT q.ctid
         FROM dispatcher.queue q

@@ -1,0 +1,53 @@
+"""What is decided of a claimed message before it costs a request."""
+
+from collections.abc import Callable, Collection, Iterable
+
+from msgspec import Struct
+
+from dispatcher.core.message import Message, Packed
+from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
+from dispatcher.core.packing import pack
+
+COUNTRY_WAIT = 600.0  # seconds until a message to a paused country is looked at again
+
+
+class Arranged(Struct, frozen=True):
+    """A claim, sorted out: what goes into requests, and what became of the rest."""
+
+    packed: list[Packed]
+    outcomes: list[Outcome]
+
+
+def arrange(
+    messages: Iterable[Message],
+    *,
+    callback: str | None,
+    token_length: int,
+    paused_countries: Collection[str],
+    country: Callable[[str], str],
+) -> Arranged:
+    """Sort out what must not be sent, and pack the rest.
+
+    *country* names the country of a number; it is asked only while a country is paused.
+    """
+    outcomes: list[Outcome] = []
+    fit: list[Message] = []
+    for message in messages:
+        if message.expires_in is not None and message.expires_in <= 0 and not message.requeued:
+            outcomes.append(Expired(message))
+        elif message.sender is None and not message.signature:
+            outcomes.append(Rejected(message, "no-sender", NO_SENDER))
+        elif paused_countries and country(message.recipient) in paused_countries:
+            outcomes.append(Deferred(message, "E000630", COUNTRY_WAIT, counted=False))
+        else:
+            fit.append(message)
+    packed, too_long = pack(fit, callback=callback, token_length=token_length)
+    outcomes.extend(Rejected(message, "too-long", TOO_LONG) for message in too_long)
+    return Arranged(packed, outcomes)
+
+
+NO_SENDER = (
+    "the message has neither sender nor signature: set DISPATCHER_APPS__<NAME>__SENDER, or sender"
+    " on insert, or signature for a general template; then requeue it"
+)
+TOO_LONG = "the message alone makes a request over 64 KB: shorten its params"

@@ -1,0 +1,179 @@
+"""Takes due messages out of the queue and writes their batches, in one transaction."""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from msgspec import Struct
+
+from dispatcher.core.admit import Arranged
+from dispatcher.core.message import Batch, Message, Packed
+from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.statements import sql
+from dispatcher.db.tally import count
+
+PACE_CREDIT = 0.01  # seconds a late claim does not lose; more would pass the pace in a second
+PACE_GRANT = 0.1  # seconds' worth of numbers in one claim of a paced app
+
+
+class Wanted(Struct, frozen=True):
+    """What a worker asks for: messages of one app for its free request slots."""
+
+    app: str
+    slots: int = 1
+    per_request: int = 500  # numbers expected to fit into one request
+    first_priority: int = 0
+    last_priority: int = 9
+    sender: str | None = None
+    probe_wait: float = 30.0  # seconds between probes of a paused app, at the least
+
+
+class Claimed(Struct, frozen=True):
+    """What a claim brought."""
+
+    batches: list[Batch]
+    messages: int = 0  # taken from the queue, whatever became of them
+    requests: int = 0  # requests they would fill; more than the batches when slots were short
+    more: bool = False  # as many as asked for: there is probably more
+    wait: float | None = None  # seconds until the app's pace allows the next claim
+    finished: Sequence[Outcome] = ()  # decided without a request
+
+
+Arrange = Callable[[list[Message], list[str]], Arranged]
+
+
+async def claim(
+    pool: Pool,
+    worker: int,
+    wanted: Wanted,
+    *,
+    arrange: Arrange,
+    token: Callable[[], str],
+) -> Claimed:
+    """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
+
+    Everything happens in one transaction: a message leaves the queue only together with the
+    batch or the outcome that says where it went. Raises asyncpg's errors; a call that failed may
+    have committed, and its batches are then left to the rescue.
+    """
+    began = monotonic()
+    async with pool.acquire() as connection, connection.transaction():
+        state = await connection.fetchrow(sql("app_state"), wanted.app)
+        if state is None:
+            return Claimed([])
+        paused, probe_due, rate, countries = state
+        limit = wanted.slots * wanted.per_request
+        if paused:
+            probe = probe_due and await connection.fetchval(
+                sql("take_probe"), wanted.app, wanted.probe_wait
+            )
+            if not probe:
+                return Claimed([])
+            limit = 1
+        if rate is not None:
+            wait = await connection.fetchval(sql("lock_pace"), wanted.app)
+            if wait > 0:
+                return Claimed([], wait=wait)
+            limit = min(limit, max(1, round(rate * PACE_GRANT)))
+        rows = await connection.fetch(
+            sql("claim"),
+            wanted.app,
+            limit,
+            wanted.first_priority,
+            wanted.last_priority,
+            wanted.sender,
+        )
+        if not rows:
+            return Claimed([])
+        arranged = arrange([Message(*row) for row in rows], countries)
+        now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
+        batches = await open_batches(
+            connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
+        )
+        back = [Deferred(m, "", 0.0, counted=False) for packed in surplus for m in packed.messages]
+        await _write_decided(connection, wanted.app, worker, [*arranged.outcomes, *back])
+        if rate is not None:
+            numbers = sum(len(batch.messages) for batch in batches)
+            await connection.execute(sql("charge_pace"), wanted.app, float(numbers), PACE_CREDIT)
+        return Claimed(
+            batches,
+            messages=len(rows),
+            requests=len(arranged.packed),
+            more=len(rows) >= limit or bool(surplus),
+            finished=arranged.outcomes,
+        )
+
+
+def attempts_spent(deferred: Deferred) -> int:
+    """Return how many attempts a message has behind it when it goes back to the queue."""
+    return deferred.message.attempt - (0 if deferred.counted else 1)
+
+
+async def open_batches(
+    connection: Connection,
+    app: str,
+    worker: int,
+    packed: Sequence[Packed],
+    *,
+    token: Callable[[], str],
+    claimed_at: float,
+    probe: bool = False,
+    parent: int | None = None,
+) -> list[Batch]:
+    """Write one open batch for each of *packed*, in the caller's transaction."""
+    if not packed:
+        return []
+    tokens = [token() for _ in packed]
+    ends: list[int] = []
+    messages: list[Message] = []
+    for each in packed:
+        messages.extend(each.messages)
+        ends.append(len(messages))
+    ids = await connection.fetch(
+        sql("open_batches"),
+        app,
+        worker,
+        tokens,
+        ends,
+        [message.id for message in messages],
+        [message.attempt for message in messages],
+        [each.size for each in packed],
+        [parent] * len(packed),
+    )
+    return [
+        Batch(row[0], app, name, each, claimed_at, probe)
+        for row, name, each in zip(ids, tokens, packed, strict=True)
+    ]
+
+
+async def _write_decided(
+    connection: Connection, app: str, worker: int, outcomes: list[Outcome]
+) -> None:
+    """Write outcomes that needed no request, and put back what must wait."""
+    finished: list[tuple[int, str, int, str, str]] = []
+    waiting: list[Deferred] = []
+    for outcome in outcomes:
+        match outcome:
+            case Deferred():
+                waiting.append(outcome)
+            case Expired(message):
+                finished.append((message.id, "expired", message.attempt - 1, "expired", ""))
+            case Rejected(message, code, reason):
+                finished.append((message.id, "rejected", message.attempt - 1, code, reason))
+            case _:
+                raise TypeError(f"no request was made, so nothing can be {type(outcome).__name__}")
+    if finished:
+        await connection.execute(sql("write_outcomes"), *map(list, zip(*finished, strict=True)))
+        await count(connection, worker, [(app, row[1], row[3]) for row in finished])
+    if waiting:
+        await connection.execute(
+            sql("enqueue_again"),
+            app,
+            [w.message.id for w in waiting],
+            [w.message.priority for w in waiting],
+            [w.wait for w in waiting],
+            [attempts_spent(w) for w in waiting],
+            [w.message.requeued for w in waiting],
+            [None] * len(waiting),
+            [w.code or None for w in waiting],
+        )

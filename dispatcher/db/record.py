@@ -1,0 +1,228 @@
+"""Writes how requests ended: outcomes, returns to the queue, pauses; one transaction for many."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+from msgspec import Struct
+
+from dispatcher.core.closing import Closing
+from dispatcher.core.message import Batch, Packed
+from dispatcher.core.outcome import (
+    Accepted,
+    Deferred,
+    Done,
+    Expired,
+    Outcome,
+    PutBack,
+    Rejected,
+    Uncertain,
+)
+from dispatcher.db.claim import attempts_spent, open_batches
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.statements import sql
+from dispatcher.db.tally import Event, count
+
+OUTCOME_COLUMNS = (
+    "message_id",
+    "batch_id",
+    "state",
+    "attempts",
+    "segments",
+    "provider_id",
+    "code",
+    "reason",
+)
+OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str | None]
+Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
+
+
+class Rows(Struct):
+    """The rows of one transaction, as they are gathered."""
+
+    outcomes: list[OutcomeRow]
+    returns: list[Return]
+    events: Counter[Event]
+    accepted: Counter[str]  # by app; apart, because nearly all are
+
+
+async def record(pool: Pool, worker: int, closings: Sequence[Closing]) -> frozenset[int]:
+    """Write *closings*; return the ids of the batches that were written.
+
+    Safe to repeat: a batch that an earlier call has closed is not written again. A batch that is
+    missing from the answer was settled by somebody else in the meantime. Raises asyncpg's errors.
+    """
+    try:
+        return await _record(pool, worker, closings, _copy_outcomes)
+    except asyncpg.UniqueViolationError:
+        # A report or an operator has settled messages of an unsure batch before this late answer.
+        # Whoever has an outcome keeps it; the others get theirs by the slower statement.
+        return await _record(pool, worker, closings, _append_outcomes)
+
+
+async def _record(
+    pool: Pool,
+    worker: int,
+    closings: Sequence[Closing],
+    write: Callable[[Connection, list[OutcomeRow]], Awaitable[None]],
+) -> frozenset[int]:
+    async with pool.acquire() as connection, connection.transaction():
+        closed = await _close(connection, closings)
+        rows = Rows([], [], Counter(), Counter())
+        for closing in closings:
+            if closing.batch.id in closed:
+                _gather(closing, rows)
+        if rows.outcomes:
+            await write(connection, rows.outcomes)
+        if rows.returns:
+            await _return(connection, rows.returns)
+        for closing in closings:
+            if closing.batch.id in closed:
+                await _tell_app(connection, closing)
+        rows.events.update({(app, "accepted", ""): n for app, n in rows.accepted.items()})
+        await count(connection, worker, rows.events)
+        return closed
+
+
+async def _close(connection: Connection, closings: Sequence[Closing]) -> frozenset[int]:
+    rows = await connection.fetch(
+        sql("close_batches"),
+        [c.batch.id for c in closings],
+        [_state(c) for c in closings],
+        [c.http_status for c in closings],
+        [c.code for c in closings],
+        [c.description for c in closings],
+        [c.tries for c in closings],
+        [not isinstance(c.verdict, Uncertain) for c in closings],
+    )
+    return frozenset(row[0] for row in rows)
+
+
+def _state(closing: Closing) -> str:
+    match closing.verdict:
+        case Uncertain():
+            return "unsure"
+        case Done(unsure=[_, *_]):
+            return "unsure"  # the answer lacks some numbers: those may have been sent
+        case _:
+            return "closed"
+
+
+def _gather(closing: Closing, rows: Rows) -> None:
+    """Turn one closing into rows and counts."""
+    batch = closing.batch
+    match closing.verdict:
+        case Uncertain(code=code):
+            rows.events[batch.app, "unsure", code] += len(batch.messages)
+        case PutBack(pause=pause):
+            rows.events[batch.app, "put back", pause.code] += len(batch.messages)
+            rows.returns.extend(
+                (batch.app, Deferred(message, pause.code, 0.0, counted=False), batch.id)
+                for message in batch.messages
+            )
+        case Done(outcomes=outcomes, unsure=unsure):
+            if unsure:
+                rows.events[batch.app, "unsure", closing.code] += len(unsure)
+            for outcome in outcomes:
+                _gather_outcome(outcome, batch, rows)
+
+
+def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
+    app = batch.app
+    row: OutcomeRow
+    match outcome:
+        case Accepted(m, provider_id, segments):
+            rows.accepted[app] += 1
+            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, "000000", None
+        case Rejected(m, code, reason):
+            rows.events[app, "rejected", code] += 1
+            row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason
+        case Expired(m, code, reason):
+            rows.events[app, "expired", code] += 1
+            row = m.id, batch.id, "expired", m.attempt, None, None, code, reason
+        case Deferred(code=code):
+            rows.events[app, "deferred", code] += 1
+            rows.returns.append((app, outcome, batch.id))
+            return
+    rows.outcomes.append(row)
+
+
+async def _copy_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
+    await connection.copy_records_to_table(
+        "outcome", schema_name="dispatcher", records=outcomes, columns=OUTCOME_COLUMNS
+    )
+
+
+async def _append_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
+    await connection.execute(
+        sql("append_outcomes"), *(list(column) for column in zip(*outcomes, strict=True))
+    )
+
+
+async def _return(connection: Connection, returns: list[Return]) -> None:
+    await connection.execute(
+        sql("return_to_queue"),
+        [app for app, _, _ in returns],
+        [deferred.message.id for _, deferred, _ in returns],
+        [deferred.message.priority for _, deferred, _ in returns],
+        [deferred.wait for _, deferred, _ in returns],
+        [attempts_spent(deferred) for _, deferred, _ in returns],
+        [deferred.message.requeued for _, deferred, _ in returns],
+        [batch for _, _, batch in returns],
+        [deferred.code or None for _, deferred, _ in returns],
+    )
+
+
+async def _tell_app(connection: Connection, closing: Closing) -> None:
+    """Write what the answer means for the app as a whole."""
+    app = closing.batch.app
+    match closing.verdict:
+        case PutBack(pause=pause):
+            await connection.execute(
+                sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
+            )
+        case Done(slow_down=slow_down, country=country):
+            if country is not None:
+                await connection.execute(
+                    sql("pause_country"), app, country.country, country.until_in, country.code
+                )
+            if slow_down:
+                await connection.execute(sql("slow_down"), app)
+            if closing.batch.probe:
+                await connection.execute(sql("resume_app"), app)
+        case Uncertain():
+            pass
+
+
+async def split(
+    pool: Pool,
+    worker: int,
+    batch: Batch,
+    parts: Sequence[Packed],
+    *,
+    code: str,
+    description: str,
+    http_status: int | None,
+    tries: int,
+    token: Callable[[], str],
+) -> list[Batch]:
+    """Close *batch*, which was refused as a whole, and open one batch for each of *parts*.
+
+    Returns no batch if somebody else has taken this one over in the meantime: its messages are
+    then not this worker's to send.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        row = await connection.fetchval(
+            sql("close_for_split"), batch.id, http_status, code, description, tries
+        )
+        if row is None:
+            return []
+        return await open_batches(
+            connection,
+            batch.app,
+            worker,
+            parts,
+            token=token,
+            claimed_at=batch.claimed_at,
+            parent=batch.id,
+        )

@@ -1,0 +1,2 @@
+-- One migration is taken back.
+DELETE FROM dispatcher.schema_migrations WHERE version = $1

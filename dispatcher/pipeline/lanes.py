@@ -1,0 +1,87 @@
+"""Claims for free request slots: one lane for everything, one kept free for urgent messages."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from dispatcher.core.message import Batch
+from dispatcher.pipeline.slots import Slots
+
+MAX_PER_REQUEST = 500  # numbers; the provider's limit, and the first guess
+
+
+class Claim(Struct, frozen=True):
+    """What a claim brought, as far as a lane must know."""
+
+    batches: list[Batch]
+    messages: int  # taken from the queue
+    requests: int  # requests they would fill; more than the batches when slots were short
+    more: bool  # there is probably more
+    wait: float | None  # seconds until the app's pace allows the next claim
+
+
+class Lane(Struct, frozen=True):
+    """One claiming coroutine of one app."""
+
+    app: str
+    urgent: bool
+    slots: Slots
+    claim: Callable[[int, int], Awaitable[Claim | None]]  # slots, numbers per request; None: later
+    deliver: Callable[[Batch], Awaitable[None]]
+    room: Callable[[], Awaitable[None]]  # waits while too much is waiting to be recorded
+    wake: asyncio.Event
+    stopping: Callable[[], bool]
+    poll: float  # seconds between looks at an empty queue
+    most_slots: int  # slots filled by one claim, at most
+
+
+async def run_lane(lane: Lane) -> None:
+    """Claim and send until asked to stop; return when the last request of the lane is over."""
+    per_request = MAX_PER_REQUEST
+    async with asyncio.TaskGroup() as requests:
+        while not lane.stopping():
+            await lane.room()
+            free = await lane.slots.take(urgent=lane.urgent, most=lane.most_slots)
+            if lane.stopping():
+                await lane.slots.give(free)
+                return
+            lane.wake.clear()
+            claimed = await lane.claim(free, per_request)
+            batches = claimed.batches if claimed else []
+            await lane.slots.give(free - len(batches))
+            for batch in batches:
+                requests.create_task(_deliver(lane, batch))
+            if claimed and claimed.more:
+                per_request = _fitting(per_request, claimed)
+            else:
+                await _pause(lane, claimed)
+
+
+async def _deliver(lane: Lane, batch: Batch) -> None:
+    try:
+        await lane.deliver(batch)
+    finally:
+        await lane.slots.give()
+
+
+async def _pause(lane: Lane, claimed: Claim | None) -> None:
+    wait = lane.poll if claimed is None or claimed.wait is None else claimed.wait
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await lane.wake.wait()
+
+
+def _fitting(per_request: int, claimed: Claim) -> int:
+    """Return how many messages to expect in one request, from how many the last claim fitted.
+
+    Long texts fill 64 KB with far less than 500. Claiming what does not fit costs a way back
+    into the queue, so the guess falls at once and rises by a quarter.
+    """
+    if claimed.requests == 0:
+        return per_request
+    fitted = claimed.messages // claimed.requests
+    if claimed.requests > len(claimed.batches):
+        return max(1, fitted)
+    return min(MAX_PER_REQUEST, max(fitted, per_request) * 5 // 4 + 1)

@@ -1,0 +1,58 @@
+"""Writes what has gathered: as many ends of requests as wait, in one transaction."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from dispatcher.core.closing import Closing
+
+MOST_AT_ONCE = 64  # closings in one transaction: at most 32,000 messages
+MOST_WAITING = 64  # closings; more, and the lanes stop claiming
+
+
+class Outbox:
+    """The ends of requests that wait to be recorded."""
+
+    def __init__(self) -> None:
+        # Unbounded, so that even a cancelled request can put its end in. What bounds it is
+        # `room`: no lane claims while too much waits.
+        self._waiting: asyncio.Queue[Closing | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, closing: Closing) -> None:
+        """Add the end of a request."""
+        self._waiting.put_nowait(closing)
+        if self._waiting.qsize() >= MOST_WAITING:
+            self._room.clear()
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        self._waiting.put_nowait(None)
+
+    async def room(self) -> None:
+        """Wait while too much is waiting."""
+        await self._room.wait()
+
+    async def take(self) -> tuple[list[Closing], bool]:
+        """Wait for at least one closing; return what has gathered, and whether it was the last."""
+        taken: list[Closing] = []
+        end = await self._waiting.get()
+        while end is not None:
+            taken.append(end)
+            if len(taken) >= MOST_AT_ONCE or self._waiting.empty():
+                break
+            end = self._waiting.get_nowait()
+        if self._waiting.qsize() < MOST_WAITING:
+            self._room.set()
+        return taken, end is None
+
+
+async def run_recorder(
+    outbox: Outbox, record: Callable[[Sequence[Closing]], Awaitable[None]]
+) -> None:
+    """Record until the outbox is closed and empty. *record* returns when it is done."""
+    last = False
+    while not last:
+        closings, last = await outbox.take()
+        if closings:
+            await record(closings)

@@ -1,0 +1,252 @@
+"""Carries one batch through its request, and through its halves when it is refused as a whole."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from time import monotonic
+from typing import Protocol
+
+from msgspec import Struct
+
+from dispatcher.core.closing import Closing
+from dispatcher.core.message import Answer, Batch, Packed, Reply
+from dispatcher.core.outcome import (
+    Deferred,
+    Done,
+    Expired,
+    Outcome,
+    PutBack,
+    Rejected,
+    Split,
+    Uncertain,
+    judge,
+)
+from dispatcher.core.wire import encode
+
+
+class Sent(Protocol):
+    """How a request ended after all its tries (see `provider.client.Sent`)."""
+
+    @property
+    def answer(self) -> Answer:
+        """The last answer."""
+
+    @property
+    def tries(self) -> int:
+        """HTTP requests made."""
+
+    @property
+    def seconds(self) -> float:
+        """From the first try to the last answer."""
+
+
+class Post(Protocol):
+    """How to send an encoded body."""
+
+    async def __call__(self, body: bytes, *, may_try: Callable[[], bool]) -> Sent:
+        """Send *body*; ask *may_try* before each retry. Never raises for trouble."""
+
+
+class SplitUp(Protocol):
+    """How to divide a batch in the database."""
+
+    async def __call__(
+        self,
+        batch: Batch,
+        parts: list[Packed],
+        *,
+        code: str,
+        description: str,
+        http_status: int | None,
+        tries: int,
+    ) -> list[Batch]:
+        """Close *batch* and open its parts at once; [] if it was taken over, or cannot be now."""
+
+
+class Ways(Struct, frozen=True):
+    """What sending needs from outside, for one app."""
+
+    post: Post
+    split: SplitUp
+    hand_over: Callable[[Closing], None]
+    still_ours: Callable[[Batch], bool]  # the lease covers it, and nobody asked to stop
+    now: Callable[[], datetime]
+    jitter: Callable[[], float]
+    country: Callable[[str], str]
+    callback: str | None
+    max_attempts: int
+
+
+class Refused(Struct, frozen=True):
+    """A request that was refused as a whole, and may pass in parts."""
+
+    batch: Batch
+    split: Split
+    sent: Sent
+
+
+async def deliver(batch: Batch, ways: Ways) -> None:
+    """Send *batch*, and hand over a closing for it, or one for each part it was divided into.
+
+    A cancelled request may have been sent: its batch is handed over as unsure.
+    """
+    match await _request(batch, ways):
+        case Refused() as refused:
+            await _divide(refused, ways)
+        case Closing() as closing:
+            ways.hand_over(closing)
+
+
+async def _divide(refused: Refused, ways: Ways) -> None:
+    """Send the parts of a refused batch one after the other, and divide again what is refused."""
+    parent = refused.batch
+    children = await ways.split(
+        parent,
+        refused.split.parts,
+        code=refused.split.code,
+        description=refused.split.reason,
+        http_status=_status(refused.sent.answer),
+        tries=refused.sent.tries,
+    )
+    if not children:
+        # It became somebody else's, or the database is away. Nothing of it was sent, and that
+        # is evidence: it settles the batch if that is still possible.
+        ways.hand_over(_unsent(parent, refused.split.code))
+        return
+    again: list[Refused] = []
+    left = list(reversed(children))
+    try:
+        while left:
+            match await _request(left.pop(), ways):
+                case Refused() as part:
+                    again.append(part)
+                case Closing() as closing:
+                    ways.hand_over(closing)
+        if len(again) == len(children) and len(parent.packed.entries) == 1:
+            # Groups of numbers that have nothing in common but the text: the text is bad.
+            for part in again:
+                ways.hand_over(_rejected(part))
+            return
+        while again:
+            await _divide(again.pop(), ways)
+    except asyncio.CancelledError:
+        for batch in (*left, *(part.batch for part in again)):
+            ways.hand_over(_unsent(batch, "never-sent"))
+        raise
+
+
+async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
+    if not ways.still_ours(batch):
+        return _unsent(batch, "never-sent")
+    lifetime = _lifetime(batch)
+    if monotonic() - batch.claimed_at >= lifetime:
+        return _expired(batch)
+    body = encode(batch.packed, token=batch.token, callback=ways.callback)
+
+    def may_try() -> bool:
+        return ways.still_ours(batch) and monotonic() - batch.claimed_at < lifetime
+
+    try:
+        sent = await ways.post(body, may_try=may_try)
+    except asyncio.CancelledError:
+        ways.hand_over(
+            Closing(
+                batch,
+                Uncertain("stopped", "the worker was stopped before the answer came"),
+                http_status=None,
+                code="stopped",
+                description="",
+                tries=1,
+                seconds=0.0,
+            )
+        )
+        raise
+    return _judged(batch, sent, ways)
+
+
+def _judged(batch: Batch, sent: Sent, ways: Ways) -> Closing | Refused:
+    verdict = judge(
+        batch.packed,
+        sent.answer,
+        elapsed=monotonic() - batch.claimed_at,
+        max_attempts=ways.max_attempts,
+        now=ways.now(),
+        jitter=ways.jitter,
+        country=ways.country,
+    )
+    match verdict:
+        case Split():
+            return Refused(batch, verdict, sent)
+        case Uncertain(code, reason):
+            return _closing(batch, verdict, sent, code, reason)
+        case Done() | PutBack():
+            answer = sent.answer
+            if isinstance(answer, Reply):
+                return _closing(batch, verdict, sent, answer.code, answer.description)
+            return _closing(batch, verdict, sent, answer.code, answer.reason)
+
+
+def _closing(
+    batch: Batch, verdict: Done | PutBack | Uncertain, sent: Sent, code: str, description: str
+) -> Closing:
+    return Closing(
+        batch,
+        verdict,
+        http_status=_status(sent.answer),
+        code=code,
+        description=description,
+        tries=sent.tries,
+        seconds=sent.seconds,
+    )
+
+
+def _rejected(refused: Refused) -> Closing:
+    """Close a batch whose text is refused for good."""
+    code, reason = refused.split.code, refused.split.reason
+    outcomes: list[Outcome] = [Rejected(m, code, reason) for m in refused.batch.messages]
+    return _closing(refused.batch, Done(outcomes), refused.sent, code, reason)
+
+
+def _status(answer: Answer) -> int | None:
+    return answer.http_status if isinstance(answer, Reply) else None
+
+
+def _lifetime(batch: Batch) -> float:
+    """Return for how long after its claim the whole batch may be sent, in seconds."""
+    return min(
+        (m.expires_in for m in batch.messages if m.expires_in is not None and not m.requeued),
+        default=float("inf"),
+    )
+
+
+def _unsent(batch: Batch, code: str) -> Closing:
+    """Close a batch of which this worker knows that nothing was sent."""
+    back: list[Outcome] = [Deferred(m, code, 0.0, counted=False) for m in batch.messages]
+    return _without_request(batch, back, code)
+
+
+def _expired(batch: Batch) -> Closing:
+    """Close a batch in which a message expired before it could be sent; the others go back."""
+    age = monotonic() - batch.claimed_at
+    return _without_request(
+        batch,
+        [
+            Expired(m)
+            if m.expires_in is not None and m.expires_in <= age and not m.requeued
+            else Deferred(m, "never-sent", 0.0, counted=False)
+            for m in batch.messages
+        ],
+        "never-sent",
+    )
+
+
+def _without_request(batch: Batch, outcomes: list[Outcome], code: str) -> Closing:
+    return Closing(
+        batch,
+        Done(outcomes),
+        http_status=None,
+        code=code,
+        description="nothing was sent",
+        tries=0,
+        seconds=0.0,
+    )

@@ -1,0 +1,32 @@
+"""Request slots of one app: the bound on what may be on its way, and so the back-pressure."""
+
+import asyncio
+
+
+class Slots:
+    """*total* request slots, of which *kept* are for urgent messages only.
+
+    A slot is taken before a claim and given back when the request is over, so nothing is
+    claimed that could not be sent at once: after a crash only what was in a slot is unsure.
+    """
+
+    def __init__(self, total: int, *, kept: int) -> None:
+        self._free = total
+        self._kept = min(kept, total - 1)
+        self._changed = asyncio.Condition()
+
+    async def take(self, *, urgent: bool, most: int) -> int:
+        """Wait for a free slot, take up to *most* of the free ones, and return how many."""
+        kept = 0 if urgent else self._kept
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free > kept)
+            taken = min(self._free - kept, most)
+            self._free -= taken
+            return taken
+
+    async def give(self, slots: int = 1) -> None:
+        """Give slots back."""
+        if slots:
+            async with self._changed:
+                self._free += slots
+                self._changed.notify_all()

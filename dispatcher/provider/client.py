@@ -1,0 +1,198 @@
+"""Sends one encoded request to the provider, signing each try anew.
+
+tenacity lives here and nowhere else. It repeats only what provably was not sent, or what the
+provider provably did not take (`core.outcome.worth_another_try`); longer waits go through the
+table.
+"""
+
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from time import monotonic
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_result,
+    wait_random_exponential,
+)
+
+from dispatcher.core.message import Answer, NoReply
+from dispatcher.core.outcome import worth_another_try
+from dispatcher.core.signing import AppKey, aksk_headers, wsse_headers
+from dispatcher.core.wire import PATH, read_answer
+
+MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
+MAX_TRIES = 4
+RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
+KEEP_ALIVE = 15  # seconds; below the 60 s after which proxies like to close an idle connection
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where and as whom to send: one provider application."""
+
+    endpoint: str  # scheme://host[:port]; the Host that is signed is the one written here
+    key: AppKey
+    auth: Literal["aksk", "wsse"] = "aksk"
+    wsse_digest: Literal["hex", "raw"] = "hex"
+    timeout: float = 30.0  # seconds for one try, answer included
+    connect_timeout: float = 5.0
+    ca_bundle: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The Host header: exactly as in the endpoint, port included if it is written there."""
+        return urlsplit(self.endpoint).netloc
+
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return self.endpoint.rstrip("/") + PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a request ended after all its tries."""
+
+    answer: Answer
+    tries: int
+    seconds: float
+
+
+class Client:
+    """The provider, as one app sees it. An async context manager."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        clock: Callable[[], datetime],
+        nonce: Callable[[], str],
+    ) -> None:
+        self._account = account
+        self._clock = clock
+        self._nonce = nonce
+        self._stack = AsyncExitStack()
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        account = self._account
+        # create_default_context verifies chain and host name; there is no way to switch that off.
+        context = ssl.create_default_context(cafile=account.ca_bundle)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=context, limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=60
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=account.timeout, sock_connect=account.connect_timeout
+            ),
+            auto_decompress=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._session = await self._stack.enter_async_context(session)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def post(self, body: bytes, *, may_try: Callable[[], bool]) -> Sent:
+        """Send *body* until it is answered, or must not be tried again; never raises for trouble.
+
+        *may_try* is asked before every try but the first: an expired message or a lost lease
+        ends the retries, and the last answer stands.
+        """
+        started = monotonic()
+        tries = 0
+        answer: Answer = NoReply("no try was made", sent=False)
+
+        def over(state: RetryCallState) -> bool:
+            return state.attempt_number >= MAX_TRIES or not may_try()
+
+        def worth_it(answer: Answer) -> bool:
+            return worth_another_try(answer, tries)
+
+        async def one() -> Answer:
+            nonlocal tries, answer
+            # Asked again after the wait: much can end in two seconds.
+            if tries == 0 or may_try():
+                tries += 1
+                answer = await self._try(body)
+            return answer
+
+        retrying = AsyncRetrying(
+            wait=RETRY_WAIT,
+            stop=over,
+            retry=retry_if_result(worth_it),
+            retry_error_callback=lambda _: None,  # used up: the last answer stands
+        )
+        await retrying(one)
+        return Sent(answer, tries, monotonic() - started)
+
+    async def _try(self, body: bytes) -> Answer:
+        account = self._account
+        try:
+            async with self._session.post(
+                account.url,
+                data=body,
+                headers=self._headers(body),
+                allow_redirects=False,
+                skip_auto_headers=("User-Agent",),
+            ) as response:
+                skew = _clock_skew(response.headers.get("Date"), self._clock())
+                raw = await response.content.read(MAX_ANSWER)
+                while len(raw) < MAX_ANSWER and not response.content.at_eof():
+                    raw += await response.content.read(MAX_ANSWER - len(raw))
+                return read_answer(response.status, raw, clock_skew=skew)
+        except aiohttp.ConnectionTimeoutError:
+            return NoReply("no connection within the connect time-out", sent=False)
+        except aiohttp.ClientConnectorError as error:
+            # Refused, no route, no such name, TLS failed: nothing of the request was written.
+            return NoReply(f"no connection: {_why(error)}", sent=False)
+        except aiohttp.InvalidURL:
+            return NoReply("the endpoint is not an address", sent=False)
+        except TimeoutError:
+            return NoReply(f"no answer within {account.timeout:g} s", sent=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return NoReply(f"the connection broke: {type(error).__name__}", sent=True)
+
+    def _headers(self, body: bytes) -> dict[str, str]:
+        account = self._account
+        now = self._clock()
+        if account.auth == "wsse":
+            signed = wsse_headers(
+                account.key, now=now, nonce=self._nonce(), digest=account.wsse_digest
+            )
+        else:
+            signed = aksk_headers(
+                account.key, method="POST", path=PATH, host=account.host, body=body, now=now
+            )
+        return {"Content-Type": "application/json", "Host": account.host, **signed}
+
+
+def _why(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "the server's certificate is not trusted"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name is not found"
+    return error.os_error.strerror or type(error.os_error).__name__
+
+
+def _clock_skew(date: str | None, now: datetime) -> float | None:
+    """Return our clock less the answer's Date in seconds; None without a readable Date."""
+    if date is None:
+        return None
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    return (now - theirs).total_seconds()

@@ -1,0 +1,72 @@
+"""Starts a worker on its database, and stops it on a signal."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import structlog
+
+from dispatcher import __version__
+from dispatcher.db import workers
+from dispatcher.db.embedded import embedded_server
+from dispatcher.db.migrate import migrate
+from dispatcher.db.pool import create_pool
+from dispatcher.service.worker import Worker
+from dispatcher.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
+MOST_CONNECTIONS = 20
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """Give the address of the configured database, or of an embedded one started for as long."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+    else:
+        with embedded_server(settings.data_dir) as dsn:
+            log.info("embedded PostgreSQL started", data_dir=str(settings.data_dir))
+            yield dsn
+
+
+async def run(settings: Settings, dsn: str) -> None:
+    """Migrate, then work until SIGTERM or SIGINT; return when everything is written."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    direct = settings.database_direct_url
+    await migrate(direct.get_secret_value() if direct else dsn)
+    async with AsyncExitStack() as stack:
+        vital = await stack.enter_async_context(
+            await create_pool(dsn, min_size=1, max_size=VITAL_CONNECTIONS)
+        )
+        pool = await stack.enter_async_context(
+            await create_pool(
+                dsn, min_size=1, max_size=min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
+            )
+        )
+        for name, app in settings.apps.items():
+            await workers.register_app(
+                vital,
+                name,
+                numbers_per_second=app.numbers_per_second,
+                on_unsure=app.on_unsure,
+                resend_after=app.resend_after,
+            )
+        worker = await workers.register_worker(
+            vital,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            apps=list(settings.apps),
+            lease=settings.lease,
+        )
+        log.info("worker started", worker=worker, apps=list(settings.apps))
+        await Worker(settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop).work()
+    log.info("worker stopped", worker=worker)
