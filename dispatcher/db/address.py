@@ -13,6 +13,7 @@ class Address:
     hosts: tuple[tuple[str, int], ...]  # in the order written; a socket's directory starts with /
     database: str
     user: str
+    target: str | None = None  # target_session_attrs
 
     def __str__(self) -> str:
         """Return how people are told of it: ``host:port,host:port/database``."""
@@ -46,7 +47,7 @@ def read_address(dsn: str) -> Address:
     )
     user = query.get("user") or unquote(login.partition(":")[0])
     database = query.get("dbname") or query.get("database") or unquote(parts.path.lstrip("/"))
-    return Address(hosts, database or user, user)
+    return Address(hosts, database or user, user, query.get("target_session_attrs"))
 
 
 def _split_port(host: str) -> tuple[str, int | None]:

@@ -31,7 +31,10 @@ class HostsInTurn:
 
     def __init__(self, dsn: str, *, host_timeout: float = HOST_TIMEOUT) -> None:
         self._dsn = dsn
-        self._hosts = list(read_address(dsn).hosts)
+        address = read_address(dsn)
+        self._hosts = list(address.hosts)
+        # Of several hosts we want the one that takes writes, unless the address says otherwise.
+        self._target = address.target or "read-write"
         self._host_timeout = host_timeout
 
     def __repr__(self) -> str:
@@ -50,7 +53,11 @@ class HostsInTurn:
         for host, port in tuple(self._hosts):
             try:
                 connection = await self._try(
-                    host=host, port=port, timeout=self._host_timeout, **options
+                    host=host,
+                    port=port,
+                    timeout=self._host_timeout,
+                    target_session_attrs=self._target,
+                    **options,
                 )
             except AWAY as error:
                 if not is_away(error):
@@ -100,7 +107,7 @@ async def create_pool(
     application_name: str = "dispatcher",
     command_timeout: float | None = COMMAND_TIMEOUT,
     host_timeout: float = HOST_TIMEOUT,
-    on_init: OnInit | None = None,
+    on_init: "OnInit | None" = None,
 ) -> Pool:
     """Open a pool on *dsn*; *on_init* is called with every new connection.
 

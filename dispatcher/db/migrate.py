@@ -1,0 +1,206 @@
+"""Brings a database to the schema of this release: by several starters at once, or by none.
+
+The files and the table are dbmate's, so that ``dbmate --migrations-table
+dispatcher.schema_migrations`` can operate them too. Addresses given here lead to PostgreSQL
+itself: a PgBouncer in transaction mode would grant the lock to everybody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import asyncpg
+
+from dispatcher.db.migrations import Migration, MigrationError, read_migrations
+from dispatcher.db.pool import Connection, connect
+from dispatcher.db.statements import sql
+
+LOCK_KEY: Final = int.from_bytes(b"dispatch")  # of the advisory lock; any fixed number will do
+LOCK_TICK: Final = 0.1  # seconds between two tries for it
+PATIENCE: Final = 600.0  # seconds; somebody else may be building a large index
+# A statement that waits for a table holds up everything that comes after it. So it gives up
+# quickly, lets the others pass, and tries again.
+TABLE_TIMEOUT: Final = "2s"
+TABLE_TRIES: Final = 30
+TABLE_PAUSE: Final = 0.5  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one migration stands in a database."""
+
+    version: str
+    name: str
+    applied: bool
+    applied_at: datetime | None = None  # None too where dbmate applied it
+    edited: bool = False  # the file is not what was applied
+    unknown: bool = False  # applied, but this release has no such file: the database is newer
+
+
+async def migrate(dsn: str, *, folder: Path | None = None, patience: float = PATIENCE) -> list[str]:
+    """Apply what is missing, in order; return the names of what was applied.
+
+    Several may call this at once: one works, the others wait and find it done. Raises
+    MigrationError with one line for people, and what `dispatcher.db.errors.explain` explains.
+    """
+    files = read_migrations(folder)
+    async with _connection(dsn) as connection:
+        if await _up_to_date(connection, files):
+            return []
+        async with _locked(connection, patience):
+            await connection.execute(sql("migrations_table"))
+            missing = _missing(files, await _applied(connection))
+            for migration in missing:
+                await _perform(connection, migration, "up")
+            await connection.execute(sql("migrations_adopt"), *_columns(files))
+            return [str(migration) for migration in missing]
+
+
+async def status(dsn: str, *, folder: Path | None = None) -> list[Standing]:
+    """Return where each migration stands, by version; changes nothing in the database."""
+    files = {migration.version: migration for migration in read_migrations(folder)}
+    async with _connection(dsn) as connection:
+        applied = await _applied(connection)
+    standings = []
+    for version in sorted({*files, *applied}, key=int):
+        file, row = files.get(version), applied.get(version)
+        standings.append(
+            Standing(
+                version=version,
+                name=file.name if file else "",
+                applied=row is not None,
+                applied_at=row["applied_at"] if row else None,
+                edited=file is not None and row is not None and _edited(file, row),
+                unknown=file is None,
+            )
+        )
+    return standings
+
+
+async def down(dsn: str, *, folder: Path | None = None, patience: float = PATIENCE) -> str | None:
+    """Take the last applied migration back; return its name, or None where none is applied.
+
+    Raises MigrationError where this release has no file for it.
+    """
+    files = {migration.version: migration for migration in read_migrations(folder)}
+    async with _connection(dsn) as connection, _locked(connection, patience):
+        applied = await _applied(connection)
+        if not applied:
+            return None
+        last = max(applied, key=int)
+        if last not in files:
+            raise MigrationError(_newer([last]))
+        await _perform(connection, files[last], "down")
+        return str(files[last])
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncIterator[Connection]:
+    connection = await connect(dsn, application_name="dispatcher migrate")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
+    """Hold the lock of the migrations.
+
+    It is asked for again and again, and never waited for inside of PostgreSQL: there a waiter
+    is an open transaction, for which CREATE INDEX CONCURRENTLY in the holder would wait in turn.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while not await connection.fetchval(sql("migrations_lock"), LOCK_KEY):
+        if loop.time() > deadline:
+            raise MigrationError(
+                f"Another process has been migrating this database for {patience:.0f} s: see "
+                "pg_stat_activity, application_name 'dispatcher migrate'."
+            )
+        await asyncio.sleep(LOCK_TICK)
+    try:
+        yield
+    finally:
+        if not connection.is_closed():  # the lock ends with the connection
+            await connection.execute(sql("migrations_unlock"), LOCK_KEY)
+
+
+async def _up_to_date(connection: Connection, files: Sequence[Migration]) -> bool:
+    """Look without the lock; the usual start finds nothing to do, and needs no right to do it."""
+    applied = await _applied(connection)
+    return not _missing(files, applied) and all(row["checksum"] for row in applied.values())
+
+
+async def _applied(connection: Connection) -> dict[str, asyncpg.Record]:
+    """Return the rows of what is applied, by version; none where nothing ever was."""
+    if not await connection.fetchval(sql("migrations_exist")):
+        return {}
+    return {row["version"]: row for row in await connection.fetch(sql("migrations_applied"))}
+
+
+def _missing(files: Sequence[Migration], applied: dict[str, asyncpg.Record]) -> list[Migration]:
+    """Return what is to be applied; refuse a database that is newer, or of other files."""
+    known = {migration.version for migration in files}
+    if newer := sorted(set(applied) - known, key=int):
+        raise MigrationError(_newer(newer))
+    for migration in files:
+        row = applied.get(migration.version)
+        if row is not None and _edited(migration, row):
+            raise MigrationError(
+                f"The migration {migration} was edited after it was applied to this database: "
+                "take the edit back, and write it as a new migration."
+            )
+    return [migration for migration in files if migration.version not in applied]
+
+
+def _edited(migration: Migration, row: asyncpg.Record) -> bool:
+    return row["checksum"] not in (None, migration.checksum)  # dbmate notes none
+
+
+def _newer(versions: Sequence[str]) -> str:
+    return (
+        f"The database is newer than this release (it has the migration {', '.join(versions)}): "
+        "install the newer release of dispatcher, or go back with that one's `dispatcher "
+        "migrate --down`."
+    )
+
+
+def _columns(files: Sequence[Migration]) -> tuple[list[str], list[str]]:
+    return [file.version for file in files], [file.checksum for file in files]
+
+
+async def _perform(
+    connection: Connection, migration: Migration, way: Literal["up", "down"]
+) -> None:
+    """Run one way of a migration and note it: in one transaction, unless the file says no.
+
+    Without a transaction the file holds one statement (PostgreSQL makes a transaction of
+    several), and one that may be repeated: it is noted after it, and we may die in between.
+    """
+    step = migration.up if way == "up" else migration.down
+    for attempt in range(1, TABLE_TRIES + 1):
+        try:
+            async with connection.transaction() if step.transaction else nullcontext():
+                await connection.execute(
+                    sql("migrations_patience"), TABLE_TIMEOUT, step.transaction
+                )
+                await connection.execute(step.statements)
+                if way == "up":
+                    version, checksum = migration.version, migration.checksum
+                    await connection.execute(sql("migration_applied"), version, checksum)
+                else:
+                    await connection.execute(sql("migration_reverted"), migration.version)
+        except asyncpg.LockNotAvailableError:
+            if attempt == TABLE_TRIES:
+                raise MigrationError(
+                    f"The migration {migration} gets no lock on a table that is in constant use: "
+                    "end long transactions (pg_stat_activity, xact_start) and start again."
+                ) from None
+            await asyncio.sleep(TABLE_PAUSE)
+        else:
+            return

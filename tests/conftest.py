@@ -1,0 +1,108 @@
+"""A real PostgreSQL under every test that asks for one.
+
+One server a session (of each xdist worker), started when the first test asks, stopped with its
+owner even if that is killed. Every test gets a database of its own, copied from a migrated
+template.
+"""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from dispatcher.db.embedded import embedded_server
+from dispatcher.db.migrate import migrate
+from dispatcher.db.pool import connect, create_pool
+
+TEMPLATE = "migrated"
+# Durability is what tests of ours never need: the server and its data go together.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The address of this session's PostgreSQL, as its superuser; no tables are in it."""
+    folder = tmp_path_factory.mktemp("postgres")
+    try:
+        with embedded_server(folder, settings=FAST) as dsn:
+            yield dsn
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def admin(server) -> Iterator[Callable[[str], str]]:
+    """Runs a statement on the server, outside of any test's loop and transaction."""
+    # A loop of its own, and one that is never set as the thread's: pytest-asyncio has its own.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        connection = runner.run(connect(server))
+        yield lambda statement: runner.run(connection.execute(statement))
+        runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
+def template(server, admin) -> str:
+    """The name of a migrated database that is only ever copied."""
+    admin(f"CREATE DATABASE {TEMPLATE}")
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(migrate(database_dsn(server, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def new_database(server, admin) -> Callable[[str], str]:
+    """Makes a database as a copy of another, and returns its address."""
+    numbers = itertools.count(1)
+
+    def make(template: str = "template1") -> str:
+        name = f"test_{next(numbers)}"
+        admin(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return database_dsn(server, name)
+
+    return make
+
+
+@pytest.fixture
+def empty_dsn(new_database, admin) -> Iterator[str]:
+    """The address of a database without any table."""
+    dsn = new_database("template1")
+    yield dsn
+    admin(f"DROP DATABASE {database_name(dsn)} WITH (FORCE)")
+
+
+@pytest.fixture
+def dsn(new_database, template, admin) -> Iterator[str]:
+    """The address of a migrated database of this test's own."""
+    dsn = new_database(template)
+    yield dsn
+    admin(f"DROP DATABASE {database_name(dsn)} WITH (FORCE)")
+
+
+@pytest.fixture
+async def db(dsn) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to this test's database."""
+    connection = await connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pool(dsn) -> AsyncIterator[asyncpg.Pool]:
+    """A pool on this test's database."""
+    pool = await create_pool(dsn, min_size=0, max_size=5)
+    yield pool
+    pool.terminate()
+
+
+def database_dsn(server: str, name: str) -> str:
+    """Return the address of database *name* on the server at *server*."""
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+def database_name(dsn: str) -> str:
+    """Return the name of the database at *dsn*."""
+    return urlsplit(dsn).path.lstrip("/")
