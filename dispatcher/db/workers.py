@@ -2,8 +2,16 @@
 
 from collections.abc import Container
 
+import asyncpg
+
 from dispatcher.db.pool import Pool
 from dispatcher.db.statements import sql
+
+
+async def ping(pool: Pool) -> None:
+    """Return if the database answers and takes writes; raises what is wrong otherwise."""
+    if await pool.fetchval(sql("ping")):
+        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
 
 async def register_app(

@@ -4,23 +4,29 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Literal
 
 import structlog
 
 from dispatcher import __version__
 from dispatcher.db import workers
 from dispatcher.db.embedded import embedded_server
+from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import create_pool
+from dispatcher.db.pool import Pool, create_pool
 from dispatcher.service.worker import Worker
 from dispatcher.settings import Settings
+from dispatcher.web.health import health_routes
+from dispatcher.web.server import serving
 
 log = structlog.get_logger(__name__)
 
 VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
 MOST_CONNECTIONS = 20
+
+Only = Literal["worker", "reports"]
 
 
 @contextmanager
@@ -34,8 +40,12 @@ def database(settings: Settings) -> Iterator[str]:
             yield dsn
 
 
-async def run(settings: Settings, dsn: str) -> None:
-    """Migrate, then work until SIGTERM or SIGINT; return when everything is written."""
+async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None:
+    """Migrate, then work until SIGTERM or SIGINT; return when everything is written.
+
+    *only* leaves out the other parts: `reports` receives status reports and sends nothing,
+    `worker` sends and listens for nothing but health checks.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -46,11 +56,38 @@ async def run(settings: Settings, dsn: str) -> None:
         vital = await stack.enter_async_context(
             await create_pool(dsn, min_size=1, max_size=VITAL_CONNECTIONS)
         )
-        pool = await stack.enter_async_context(
-            await create_pool(
-                dsn, min_size=1, max_size=min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
-            )
-        )
+        await stack.enter_async_context(_listening(settings, dsn, vital, stop))
+        if only == "reports":
+            await stop.wait()
+        else:
+            await _work(settings, dsn, vital, stop)
+
+
+@asynccontextmanager
+async def _listening(
+    settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Serve what this service serves, as long as it runs."""
+
+    async def ready() -> str | None:
+        if stop.is_set():
+            return "stopping"
+        try:
+            with naming_absence(dsn):
+                await workers.ping(vital)
+        except DatabaseAwayError as error:
+            return str(error)
+        return None
+
+    host, port = settings.listen.rsplit(":", 1)
+    async with serving(host.strip("[]"), int(port), health_routes(ready)) as (bound, at):
+        log.info("listening", host=bound, port=at)
+        yield
+
+
+async def _work(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> None:
+    size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
+    async with await create_pool(dsn, min_size=1, max_size=size) as pool:
         for name, app in settings.apps.items():
             await workers.register_app(
                 vital,
