@@ -31,9 +31,9 @@ class Answer(msgspec.Struct):
 
 def refuse(refusal: RefusedError) -> Answer:
     """Answer a request that is refused as a whole."""
-    row = top_code(refusal.code)
     detail = f" ({refusal.detail})" if refusal.detail else ""
-    return Answer(row.http_status, refusal.code, row.message + detail)
+    message = top_code(refusal.code).message + detail
+    return Answer(refusal.http_status, refusal.code, message)
 
 
 def results(

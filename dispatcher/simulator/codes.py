@@ -24,12 +24,14 @@ class RefusedError(Exception):
     """A request is refused as a whole.
 
     *detail* says what exactly is wrong, and holds no number, no parameter and no secret.
+    *http_status* overrules the one the page gives the code.
     """
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", http_status: int | None = None) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.http_status = http_status or top_code(code).http_status
 
 
 TOP_CODES: Final[dict[str, TopCode]] = {

@@ -6,6 +6,8 @@ from itertools import islice
 import msgspec
 from aiohttp import web
 
+from dispatcher.simulator.faults import FaultScriptError, read_faults
+from dispatcher.simulator.faults.script import Faults
 from dispatcher.simulator.journal import Journal
 from dispatcher.simulator.ledger import Ledger
 
@@ -17,13 +19,17 @@ Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Control:
     """The addresses that begin with an underscore; none of them is the provider's."""
 
-    def __init__(self, ledger: Ledger, journal: Journal) -> None:
+    def __init__(self, ledger: Ledger, journal: Journal, faults: Faults) -> None:
         self._ledger = ledger
         self._journal = journal
+        self._faults = faults
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/_accepted"): self.accepted,
             ("GET", "/_ledger"): self.ledger_rows,
             ("GET", "/_requests"): self.requests,
+            ("GET", "/_faults"): self.faults,
+            ("PUT", "/_faults"): self.set_faults,
+            ("DELETE", "/_faults"): self.clear_faults,
         }
 
     async def accepted(self, _request: web.BaseRequest) -> web.StreamResponse:
@@ -49,6 +55,24 @@ class Control:
     async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
         """One line of JSON for each request; ?after=SERIAL leaves out older ones."""
         return await stream_lines(request, self._journal.since(_after(request)))
+
+    async def faults(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Tell what is set, and how often each type was injected."""
+        return answer_json(self._faults.describe())
+
+    async def set_faults(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Set the faults in the body in place of those that were set."""
+        try:
+            faults = read_faults(await request.read())
+        except FaultScriptError as wrong:
+            return answer_json({"error": str(wrong)}, status=400)
+        await self._faults.arm(faults, spare=request.protocol)
+        return answer_json(self._faults.describe())
+
+    async def clear_faults(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Take all faults away; the counts stay."""
+        await self._faults.clear()
+        return answer_json(self._faults.describe())
 
 
 def answer_json(value: object, status: int = 200) -> web.Response:

@@ -117,9 +117,9 @@ class Ledger:
             joined,
             positions,
             counts,
-            array("I", [fingerprint(entry.template_id, entry.template_paras) for entry in entries]),
+            array("I", [fingerprint(e.template_id, e.template_paras) for e in entries]),
             segments,
-            tuple([intern(entry.template_id, entry.template_id) for entry in entries]),
+            tuple([intern(e.template_id, e.template_id) for e in entries]),
         )
         self._requests.append(accepted)
         self._numbers += sum(counts)
@@ -153,7 +153,7 @@ class Ledger:
 
 def fingerprint(template_id: str, params: Sequence[str]) -> int:
     """Return 32 bits that tell two texts apart: template and parameters, joined by 0x1F."""
-    return zlib.crc32("\x1f".join([template_id, *params]).encode("utf-8", "surrogatepass"))
+    return zlib.crc32("\x1f".join([template_id, *params]).encode())
 
 
 def _count_accepted(entries: Sequence[Entry], statuses: Sequence[str]) -> "array[int]":

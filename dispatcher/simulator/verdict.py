@@ -14,14 +14,13 @@ UNKNOWN_SENDER = "E200033"  # the channel of `from` and the template do not go t
 
 def judge(submission: Submission, options: Options) -> tuple[list[str] | None, "array[int]"]:
     """Return a code for each number, None if all are accepted, and the segments of each entry."""
-    totals = array("H")
+    entries = submission.body.sms_content
+    totals = array("H", [_count_segments(entry, options) for entry in entries])
     codes: dict[int, str] = {}  # position in the request -> code, for those refused
     at = 0
-    for entry in submission.body.sms_content:
-        total, code = _read_entry(entry, options)
-        totals.append(total)
-        if code is not None:
-            codes.update(dict.fromkeys(range(at, at + len(entry.to)), code))
+    for entry, total in zip(entries, totals, strict=True):
+        if not total:
+            codes.update(dict.fromkeys(range(at, at + len(entry.to)), BAD_TEMPLATE))
         elif len(entry.to) > 1:
             codes.update(dict.fromkeys(_copies(entry.to, at), DUPLICATE))
         at += len(entry.to)
@@ -35,21 +34,20 @@ def judge(submission: Submission, options: Options) -> tuple[list[str] | None, "
     return [codes.get(at, ACCEPTED) for at in range(len(submission.numbers))], totals
 
 
-def _read_entry(entry: Entry, options: Options) -> tuple[int, str | None]:
-    """Return segments and, if the template does not fit, the code for every number of *entry*."""
-    total = options.segments or 1
-    if options.templates is not None:
-        text = render(options.templates, entry.template_id, entry.template_paras)
-        if text is None:
-            return total, BAD_TEMPLATE
-        if options.segments is None:
-            signature = f"【{entry.signature}】" if entry.signature else ""
-            total = segments(signature + text)
-    elif options.segments is None:
-        params = entry.template_paras
-        if len(params) != 1 or len(params[0]) > SURELY_ONE:
-            total = segments("".join(params))
-    return total, None
+def _count_segments(entry: Entry, options: Options) -> int:
+    """Return the segments of the text; none if the template does not take the parameters."""
+    params = entry.template_paras
+    if options.templates is None:
+        if options.segments is not None:
+            return options.segments
+        if len(params) == 1 and len(params[0]) <= SURELY_ONE:  # the usual case, and the fast one
+            return 1
+        return segments("".join(params))
+    text = render(options.templates, entry.template_id, params)
+    if text is None:
+        return 0
+    signature = f"【{entry.signature}】" if entry.signature else ""
+    return options.segments or segments(signature + text)
 
 
 def _copies(numbers: list[str], at: int) -> list[int]:
