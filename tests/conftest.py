@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -23,12 +24,26 @@ TEMPLATE = "migrated"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption(
+        "--postgres",
+        type=Path,
+        help="folder of PostgreSQL's programs (default: the wheel's), to test another version",
+    )
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[str]:
+def programs(request) -> Path | None:
+    """The folder of PostgreSQL's programs, if the command line names one."""
+    return request.config.getoption("--postgres")
+
+
+@pytest.fixture(scope="session")
+def server(programs, tmp_path_factory) -> Iterator[str]:
     """The address of this session's PostgreSQL, as its superuser; no tables are in it."""
     folder = tmp_path_factory.mktemp("postgres")
     try:
-        with embedded_server(folder, settings=FAST) as dsn:
+        with embedded_server(folder, settings=FAST, programs=programs) as dsn:
             yield dsn
     finally:
         shutil.rmtree(folder)

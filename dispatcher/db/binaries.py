@@ -42,13 +42,14 @@ def folders() -> Iterator[Path]:
         yield path / "bin"
 
 
-def find_binaries(account: Account, *, major: int | None) -> Binaries:
+def find_binaries(account: Account, *, major: int | None, programs: Path | None = None) -> Binaries:
     """Return the first programs that *account* can run; with *major*, those of that version.
 
-    Raises EmbeddedError where there are none.
+    *programs* is the only folder to look into, if given. Raises EmbeddedError where there are
+    none.
     """
     found: list[Binaries] = []
-    for folder in folders():
+    for folder in (programs,) if programs else folders():
         if not (folder / "postgres").is_file():
             continue
         if (binaries := _usable(folder, account)) is None:
@@ -80,7 +81,7 @@ def _usable(folder: Path, account: Account) -> Binaries | None:
 def _version(folder: Path, account: Account) -> Binaries | None:
     """Return the programs of *folder*, or None if *account* cannot run them."""
     try:
-        code, output = run(folder / "postgres", ["--version"], account=account, folder=Path("/"))
+        code, output = run(folder / "postgres", ["--version"], account=account)
     except PermissionError:
         return None
     match = re.search(r"\(PostgreSQL\) ((\d+)\S*)", output)

@@ -4,6 +4,8 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,20 +62,26 @@ def major_of(cluster: Path) -> int | None:
         return None
 
 
-def place_of(cluster: Path, account: Account) -> str:
-    """Return what the server is told of where its data are; it is started inside of them.
+@contextmanager
+def way_to(cluster: Path, account: Account) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Give the path by which the server gets to its data, and the descriptors it needs for it.
 
-    Where root keeps the data, ``nobody`` may not even pass (/root). The server never leaves the
-    directory in which it is started, and may go through the link to that.
+    Where root keeps the data, ``nobody`` may not even pass (/root). There the server inherits
+    the open directory, and its path is the link to that.
     """
     if reachable(cluster.parent, account):
-        return str(cluster)
+        yield str(cluster), ()
+        return
     if sys.platform != "linux":
         raise EmbeddedError(
             f"The user {account.name} cannot reach {cluster.parent}: set DISPATCHER_DATA_DIR to "
             "a directory that everybody may pass through."
         )
-    return "/proc/self/cwd"
+    descriptor = os.open(cluster, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}", (descriptor,)
+    finally:
+        os.close(descriptor)
 
 
 def make_cluster(places: Places, binaries: Binaries, account: Account, *, sync: bool) -> None:
@@ -87,20 +95,21 @@ def make_cluster(places: Places, binaries: Binaries, account: Account, *, sync: 
     fresh.mkdir(mode=0o700)
     if account.switched:
         os.chown(fresh, account.uid, account.gid)
-    code, output = run(
-        binaries / "initdb",
-        [
-            f"--pgdata={place_of(fresh, account)}",
-            f"--username={NAME}",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--auth-local=peer",
-            "--auth-host=reject",  # until the real rules are written
-            *([] if sync else ["--no-sync"]),
-        ],
-        account=account,
-        folder=fresh,
-    )
+    with way_to(fresh, account) as (place, keep):
+        code, output = run(
+            binaries / "initdb",
+            [
+                f"--pgdata={place}",
+                f"--username={NAME}",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--auth-local=peer",
+                "--auth-host=reject",  # until the real rules are written
+                *([] if sync else ["--no-sync"]),
+            ],
+            account=account,
+            keep=keep,
+        )
     if code != 0:
         raise EmbeddedError(trouble(output, places))
     set_password(places, fresh, binaries, account, then=f"CREATE DATABASE {NAME}")
@@ -120,13 +129,14 @@ def set_password(
 ) -> None:
     """Give the role a new password, and keep it; *then* is one more statement."""
     password = secrets.token_urlsafe(24)
-    code, output = run(
-        binaries / "postgres",
-        ["--single", "-D", place_of(cluster, account), "postgres"],
-        account=account,
-        folder=cluster,
-        feed=f"ALTER ROLE {NAME} PASSWORD '{password}'\n{then}\n",  # a line is a statement
-    )
+    with way_to(cluster, account) as (place, keep):
+        code, output = run(
+            binaries / "postgres",
+            ["--single", "-D", place, "postgres"],
+            account=account,
+            feed=f"ALTER ROLE {NAME} PASSWORD '{password}'\n{then}\n",  # a line is a statement
+            keep=keep,
+        )
     if code != 0 or "ERROR:" in output:
         raise EmbeddedError(trouble(output.replace(password, "***"), places))
     _write_address(places, password, 0)  # the port comes with the start

@@ -26,10 +26,10 @@ from dispatcher.db.cluster import (
     make_cluster,
     not_writable,
     own_dsn,
-    place_of,
     set_password,
     stored_address,
     trouble,
+    way_to,
     write_access,
     write_port,
 )
@@ -44,10 +44,13 @@ _TICK: Final = 0.01  # seconds between two looks
 
 
 @contextmanager
-def embedded_server(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+def embedded_server(
+    data_dir: Path, *, settings: Mapping[str, str] | None = None, programs: Path | None = None
+) -> Iterator[str]:
     """Run PostgreSQL on *data_dir* and give its address; stop it at the end.
 
-    *settings* are the server's own (``fsync``, ``shared_buffers`` ...). The address is that of a
+    *settings* are the server's own (``fsync``, ``shared_buffers`` ...), *programs* the folder of
+    PostgreSQL's programs if not the first to be found. The address is that of a
     socket only this user and root may use; ``postgres.url`` in *data_dir* has one for any tool
     on this machine. Call it from the main thread: the server is stopped when the thread that
     started it ends, by whatever death. Raises EmbeddedError with one line for people.
@@ -59,7 +62,7 @@ def embedded_server(data_dir: Path, *, settings: Mapping[str, str] | None = None
         with _explained(places):
             places.data_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(places))
-            process, dsn = _start(places, dict(settings or {}))
+            process, dsn = _start(places, dict(settings or {}), programs)
             stack.callback(_stop, process)
         yield dsn
 
@@ -140,10 +143,12 @@ def _locked(places: Places) -> Iterator[None]:
         os.close(lock)
 
 
-def _start(places: Places, settings: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+def _start(
+    places: Places, settings: dict[str, str], programs: Path | None
+) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server, making its data first where there are none; return it once it is ready."""
     account = account_for(places.cluster)
-    binaries = find_binaries(account, major=major_of(places.cluster))
+    binaries = find_binaries(account, major=major_of(places.cluster), programs=programs)
     if not places.cluster.exists():
         make_cluster(places, binaries, account, sync=settings.get("fsync") != "off")
     elif (owner := places.cluster.stat().st_uid) != account.uid:
@@ -177,22 +182,21 @@ def _launch(
     if places.log.exists():
         places.log.replace(places.log.with_suffix(".log.1"))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    with os.fdopen(os.open(places.log, flags, 0o600), "wb") as log:
-        given = {
-            "listen_addresses": LOOPBACK,
-            "unix_socket_directories": ".",  # in the data: nobody else can come near it
-            **settings,
-        }
+    given = {
+        "listen_addresses": LOOPBACK,
+        "unix_socket_directories": ".",  # in the data: nobody else can come near it
+        **settings,
+    }
+    with (
+        os.fdopen(os.open(places.log, flags, 0o600), "wb") as log,
+        way_to(places.cluster, account) as (place, keep),
+    ):
         return launch(
             binaries / "postgres",
-            [
-                "-D",
-                place_of(places.cluster, account),
-                *(f"--{name}={value}" for name, value in given.items()),
-            ],
+            ["-D", place, *(f"--{name}={value}" for name, value in given.items())],
             account=account,
-            folder=places.cluster,
             output=log.fileno(),
+            keep=keep,
         )
 
 

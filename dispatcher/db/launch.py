@@ -71,24 +71,25 @@ def launch(
     arguments: Sequence[str],
     *,
     account: Account,
-    folder: Path,
     output: IO[bytes] | int,
     feed: int = subprocess.DEVNULL,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start *program* in *folder* as *account*; it is interrupted when this thread ends.
+    """Start *program* as *account*, with the descriptors *keep*; it ends when this thread ends.
 
-    On Linux that holds however the owner ends. It is in a session of its own, so that Ctrl-C in
-    a terminal reaches the owner alone, which then stops things in their order.
+    It is interrupted then; on Linux that holds however the owner ends. It is in a session of its
+    own, so that Ctrl-C in a terminal reaches the owner alone, which then stops things in order.
     """
     return subprocess.Popen(  # noqa: S603 - our own program and arguments
         [str(program), *arguments],
-        cwd=folder,
+        cwd="/",
         env={key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         | {"LC_ALL": "C", "TZ": "UTC"},
         stdin=feed,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=keep,
         user=account.uid if account.switched else None,
         group=account.gid if account.switched else None,
         extra_groups=[] if account.switched else None,
@@ -101,17 +102,17 @@ def run(
     arguments: Sequence[str],
     *,
     account: Account,
-    folder: Path,
     feed: str = "",
+    keep: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run *program* to its end with *feed* as its input; return its exit code and its output."""
     with launch(
         program,
         arguments,
         account=account,
-        folder=folder,
         output=subprocess.PIPE,
         feed=subprocess.PIPE,
+        keep=keep,
     ) as process:
         output, _ = process.communicate(feed.encode())
     return process.returncode, output.decode(errors="replace")
