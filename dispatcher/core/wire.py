@@ -20,6 +20,8 @@ MAX_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
 encoded: Callable[[object], bytes] = json.Encoder().encode
 """Encode a JSON value: UTF-8, and no escapes but those that JSON demands."""
 
+EMPTY_REQUEST = b'{"smsContent":[]}'  # sends nothing; the answer tells whether the key is known
+
 ENTRY_BYTES = len(b',{"to":[')  # of an entry, besides its numbers and its content
 COMMA = 1  # between two numbers of an entry
 
@@ -136,7 +138,7 @@ class _Body(Struct, frozen=True):
 
 _promised = json.Decoder(_Body)
 _lenient = json.Decoder()
-_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)
+_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all that are known
 _LONGEST_CODE = 7  # characters, by the page
 _LONGEST_DESCRIPTION = 512
 _FIRST_ERROR = 300  # HTTP statuses from here on say that a request was not carried out
@@ -156,7 +158,7 @@ def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = Non
         except (DecodeError, ValidationError, UnicodeDecodeError):
             pass
         else:
-            if _is_code(read.code):
+            if _CODE.fullmatch(read.code):
                 description = read.description[:_LONGEST_DESCRIPTION]
                 # list is invariant, and a list of a subclass is what was decoded
                 results: list[Any] | None = read.result
@@ -180,9 +182,8 @@ def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> 
     code = _status(read.get("code"))
     listed = read.get("result")
     results = _results(listed) if isinstance(listed, list) else None
-    # Some other program's JSON has a code too; this API's has its form, or a description by it.
-    ours = _CODE.fullmatch(code) or (_is_code(code) and "description" in read)
-    if not results and not ours:
+    # Some other program's JSON may have a code too: 404, "NotFound".
+    if not results and not (isinstance(read.get("code"), str) and _CODE.fullmatch(code)):
         return None
     description = (_text(read.get("description")) or "")[:_LONGEST_DESCRIPTION]
     return Reply(http_status, code[:_LONGEST_CODE], description, results, clock_skew)
@@ -200,10 +201,6 @@ def _results(listed: list[Any]) -> list[NumberResult]:
             provider_id, country = _text(one.get("smsMsgId")), _text(one.get("countryId"))
             results.append(NumberResult(recipient, code, provider_id, segments, country))
     return results
-
-
-def _is_code(text: str) -> bool:
-    return 1 <= len(text) <= _LONGEST_CODE and text.isascii() and text.isalnum()
 
 
 def _text(value: object) -> str | None:

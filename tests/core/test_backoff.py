@@ -1,0 +1,41 @@
+"""Waits grow, stay within their bounds, and differ."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.core.backoff import LONGEST_WAIT, deferral, probe, until_midnight
+
+
+def test_deferrals_double_up_to_ten_minutes():
+    waits = [deferral(attempt, jitter=0.0) for attempt in range(1, 9)]
+    assert waits == [15, 30, 60, 120, 240, 480, 600, 600]
+
+
+@given(attempt=st.integers(1, 40_000), jitter=st.floats(0, 1, exclude_max=True))
+def test_jitter_takes_off_up_to_half_of_a_deferral(attempt, jitter):
+    full = deferral(attempt, jitter=0.0)
+    assert full / 2 < deferral(attempt, jitter=jitter) <= full <= LONGEST_WAIT
+
+
+def test_probes_double_up_to_their_bound():
+    assert [probe(n, first=60, longest=600) for n in range(6)] == [60, 120, 240, 480, 600, 600]
+    assert probe(10_000, first=5, longest=60) == 60
+
+
+def test_a_quota_is_probed_after_midnight_and_then_every_hour():
+    assert [probe(n, first=40_000, longest=3600) for n in range(3)] == [40_000, 3600, 3600]
+
+
+@pytest.mark.parametrize(
+    ("utc", "seconds"),
+    [
+        (datetime(2026, 11, 22, 15, 59, 59, tzinfo=UTC), 1),
+        (datetime(2026, 11, 22, 16, 0, 0, tzinfo=UTC), 86_400),
+        (datetime(2026, 12, 31, 4, 0, 0, tzinfo=UTC), 12 * 3600),
+    ],
+)
+def test_the_providers_day_ends_at_midnight_of_utc_8(utc, seconds):
+    assert until_midnight(utc) == seconds

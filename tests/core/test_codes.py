@@ -1,0 +1,123 @@
+"""The table of codes has all that the provider's page has, and explains each."""
+
+import pytest
+
+from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind, number_code, request_code
+
+# Copied from the page batchSendDiffSms of 2024-10-25.
+TABLE_7 = """
+000000: Request succeeded.
+E200015: Too many SMSs are waiting to be sent.
+E200028: Failed to verify the template.
+E200029: Failed to verify the template type.
+E200030: The template is not activated.
+E200031: Failed to verify the protocol.
+E200033: The template type is incorrect.
+E200041: The recipient numbers of the same SMS are duplicate.
+"""
+TABLE_8 = """
+000000 Success.
+E000000 System error.
+E000001 Authorization not contained in the HTTP header.
+E000002 realm not contained in Authorization.
+E000003 profile not contained in Authorization.
+E000004 The value of realm in Authorization must be SDP.
+E000005 The value of profile in Authorization must be UsernameToken.
+E000006 The value of type in Authorization must be app_key.
+E000007 type not contained in Authorization.
+E000008 WSSE not contained in Authorization.
+E000020 X-WSSE not contained in the HTTP header.
+E000021 UserName not contained in X-WSSE.
+E000022 Nonce not contained in X-WSSE.
+E000023 Created not contained in X-WSSE.
+E000024 PasswordDigest not contained in X-WSSE.
+E000025 The format of Created is incorrect.
+E000026 UsernameToken not contained in X-WSSE.
+E000027 Invalid request.
+E000041 X-Sdk-Date header is empty.
+E000042 The format of X-Sdk-Date header is invalid.
+E000043 The format of Authorization header is incorrect.
+E000044 X-Sdk-Date is expired.
+E000045 Authorization verify failed.
+E000503 The parameter format is incorrect.
+E000510 The SMS fails to be sent. For details, see Status.
+E000101 Authentication failed.
+E000102 Invalid app_key.
+E000103 The status of the app_key is unavailable.
+E000104 Invalid app_secret.
+E000105 Invalid digest.
+E000106 The app_key is not allowed to invoke this API.
+E000109 The user status is deactivated.
+E000110 Time out limit.
+E000111 Incorrect username or password.
+E000112 The subscriber status is frozen.
+E000620 The app client ip is not in ip white list.
+E000623 Number of SMSs sent by the SP reached the limit.
+E000630 Number of SMSs sent by the SP reached the country/region limit.
+"""
+OF_THE_FIELD = {"E200037"}  # facts, The answer: older servers' E000510
+
+
+def codes(table: str) -> set[str]:
+    return {line.replace(":", " ").split()[0] for line in table.strip().splitlines()}
+
+
+def test_every_number_code_of_the_page_has_a_row_and_no_other():
+    assert set(NUMBER) == codes(TABLE_7)
+
+
+def test_every_result_code_of_the_page_has_a_row_and_no_other():
+    ours = {code for code in REQUEST if code.startswith("HTTP ")}
+    assert set(REQUEST) - ours == codes(TABLE_8) | OF_THE_FIELD
+
+
+@pytest.mark.parametrize("row", [*NUMBER.values(), *REQUEST.values(), *OURS.values()], ids=str)
+def test_every_row_says_what_it_means_and_what_to_do(row):
+    for text in (row.meaning, row.advice):
+        assert 10 < len(text) < 140
+        assert text[0].isupper()
+        assert text.endswith(".")
+        assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("table", "level"), [(NUMBER, "number"), (REQUEST, "request"), (OURS, "ours")]
+)
+def test_a_row_knows_its_code_and_its_level(table, level):
+    assert all(row.code == code and row.level == level for code, row in table.items())
+
+
+@pytest.mark.parametrize("code", ["E299999", "E000045", "E000623", "", "whatever"])
+def test_a_number_code_without_a_row_is_unknown_and_keeps_what_is_known_of_it(code):
+    row = number_code(code)
+    assert (row.code, row.level, row.kind) == (code, "number", Kind.UNKNOWN)
+    assert row.meaning == REQUEST[code].meaning if code in REQUEST else code in row.meaning
+    assert row.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("E999999", Kind.UNKNOWN),
+        ("E200015", Kind.LATER),
+        ("HTTP 301", Kind.CONFIGURATION),
+        ("HTTP 418", Kind.CONFIGURATION),
+        ("HTTP 408", Kind.NO_KNOWLEDGE),
+        ("HTTP 429", Kind.NOT_TAKEN),
+        ("HTTP 503", Kind.NOT_TAKEN),
+        ("HTTP 500", Kind.NO_KNOWLEDGE),
+        ("HTTP 502", Kind.NO_KNOWLEDGE),
+        ("HTTP 504", Kind.NO_KNOWLEDGE),
+        ("HTTP 599", Kind.NO_KNOWLEDGE),
+    ],
+)
+def test_a_request_code_has_the_kind_of_its_row_or_of_its_hundred(code, kind):
+    row = request_code(code)
+    assert (row.code, row.kind) == (code, kind)
+    assert row.meaning
+    assert row.advice
+
+
+def test_the_tables_cannot_be_changed():
+    with pytest.raises(TypeError):
+        NUMBER["E1"] = NUMBER["000000"]

@@ -1,0 +1,423 @@
+"""What follows from each answer, for each message and for its neighbours in the same request."""
+
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.core.codes import REQUEST, Kind
+from dispatcher.core.message import Message, NoReply, NumberResult, Packed, Reply, canonical
+from dispatcher.core.outcome import (
+    Accepted,
+    Deferred,
+    Done,
+    Expired,
+    PutBack,
+    Rejected,
+    Split,
+    Uncertain,
+    judge,
+    worth_another_try,
+)
+from dispatcher.core.packing import pack
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)  # 20:00 at the provider's: four hours of quota
+TO_MIDNIGHT = 4 * 3600.0
+MAX_ATTEMPTS = 5
+
+
+def message(i: int, **fields) -> Message:
+    return Message(
+        **{"id": i, "recipient": f"+86131{i:08d}", "template_id": "t", "params": [str(i)]} | fields
+    )
+
+
+def request(*messages: Message) -> Packed:
+    requests, too_long = pack(messages, callback=None, token_length=26)
+    assert len(requests) == 1
+    assert not too_long
+    return requests[0]
+
+
+def result(of: Message, code: str = "000000", recipient: str | None = None) -> NumberResult:
+    return NumberResult(recipient or of.recipient, code, f"id-{of.id}", 1)
+
+
+def accepted(of: Message) -> Accepted:
+    return Accepted(of, f"id-{of.id}", 1)
+
+
+def reply(results=None, *, code="000000", http_status=200, clock_skew=None) -> Reply:
+    return Reply(http_status, code, "", results, clock_skew)
+
+
+verdict = partial(
+    judge,
+    elapsed=1.0,
+    max_attempts=MAX_ATTEMPTS,
+    now=NOON,
+    jitter=lambda: 0.0,
+    country=lambda recipient: canonical(recipient)[:3],
+)
+ONE, TWO, THREE = message(1), message(2), message(3)
+THREE_NUMBERS = request(ONE, TWO, THREE)
+
+
+# ---- results by number
+
+
+def test_all_numbers_accepted_is_done():
+    answer = reply([result(m) for m in THREE_NUMBERS.messages])
+    assert verdict(THREE_NUMBERS, answer) == Done([accepted(ONE), accepted(TWO), accepted(THREE)])
+
+
+BY_NUMBER = {
+    "E200015": Deferred(TWO, "E200015", 15.0, counted=True),
+    "E200028": Rejected(TWO, "E200028", "The variables do not fit the template."),
+    "E200029": Rejected(TWO, "E200029", "The type of the template does not fit."),
+    "E200030": Deferred(TWO, "E200030", 300.0, counted=True),
+    "E200031": Rejected(TWO, "E200031", "The protocol does not fit the sender."),
+    "E200033": Rejected(TWO, "E200033", "The template is of the wrong type for the sender."),
+    "E200041": Rejected(
+        TWO, "E200041", "The number stood twice in one request; its first copy was sent."
+    ),
+    "E299999": Rejected(TWO, "E299999", "A code that nobody here knows: E299999."),
+    "E000623": Rejected(TWO, "E000623", "The account's quota of messages is spent."),
+}
+
+
+@pytest.mark.parametrize("code", BY_NUMBER)
+@pytest.mark.parametrize(
+    ("whole", "http_status"),
+    [("000000", 200), ("E000510", 200), ("E000510", 400), ("E200037", 400), ("E000027", 400)],
+)
+def test_a_code_by_a_number_touches_that_number_alone(code, whole, http_status):
+    answer = reply(
+        [result(ONE), result(TWO, code), result(THREE)], code=whole, http_status=http_status
+    )
+    assert verdict(THREE_NUMBERS, answer) == Done(
+        [accepted(ONE), BY_NUMBER[code], accepted(THREE)], slow_down=code == "E200015"
+    )
+
+
+def test_only_flow_control_slows_the_app_down():
+    refused = reply([result(ONE, "E200015"), result(TWO, "E200028"), result(THREE, "E200030")])
+    others = reply([result(ONE), result(TWO, "E200028"), result(THREE, "E200030")])
+    assert verdict(THREE_NUMBERS, refused).slow_down
+    assert not verdict(THREE_NUMBERS, others).slow_down
+
+
+@given(
+    order=st.permutations([1, 0, 2, 3, 4, 5]),
+    codes=st.lists(st.sampled_from(["000000", "E200028", "E200015"]), min_size=6, max_size=6),
+)
+def test_results_in_any_order_are_matched_by_number(order, codes):
+    messages = [message(i) for i in range(6)]
+    results = [result(m, code) for m, code in zip(messages, codes, strict=True)]
+    straight = verdict(request(*messages), reply(results))
+    assert verdict(request(*messages), reply([results[i] for i in order])) == straight
+    for one, code in zip(straight.outcomes, codes, strict=True):
+        assert isinstance(one, Accepted) is (code == "000000")
+
+
+def test_a_number_that_the_answer_lacks_stays_unsure_and_its_neighbours_are_done():
+    answer = reply([result(ONE), result(THREE, "E200028")])
+    assert verdict(THREE_NUMBERS, answer) == Done(
+        [accepted(ONE), Rejected(THREE, "E200028", "The variables do not fit the template.")],
+        unsure=[TWO],
+    )
+
+
+def test_an_answer_that_names_none_of_the_numbers_leaves_the_batch_unsure():
+    answer = reply([result(message(9)), result(message(8), "E200015")])
+    assert isinstance(verdict(THREE_NUMBERS, answer), Uncertain)
+
+
+def test_a_number_that_was_not_sent_is_passed_over():
+    answer = reply([result(message(9)), *(result(m) for m in THREE_NUMBERS.messages)])
+    assert verdict(THREE_NUMBERS, answer).outcomes == [accepted(m) for m in (ONE, TWO, THREE)]
+
+
+def test_as_many_results_as_numbers_with_one_twice_leaves_the_lacking_one_unsure():
+    answer = reply([result(ONE), result(ONE), result(THREE)])
+    assert verdict(THREE_NUMBERS, answer) == Done([accepted(ONE), accepted(THREE)], unsure=[TWO])
+
+
+@pytest.mark.parametrize(
+    ("codes", "kept"),
+    [
+        (["000000", "E200041"], "000000"),
+        (["E200041", "000000"], "000000"),
+        (["E200015", "000000", "E200028"], "000000"),
+        (["E200015", "E200028"], "E200028"),
+        (["E200028", "E200015"], "E200028"),
+        (["E200030", "E299999"], "E299999"),
+    ],
+)
+def test_of_several_results_for_a_number_accepted_wins_and_flow_control_loses(codes, kept):
+    one = verdict(request(ONE), reply([result(ONE, code) for code in codes])).outcomes[0]
+    assert isinstance(one, Accepted) if kept == "000000" else one.code == kept
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"), [("13112345678", "+8613112345678"), ("+8613112345678", "13112345678")]
+)
+def test_a_mainland_number_is_matched_in_either_spelling(sent, answered):
+    one = message(1, recipient=sent)
+    answer = reply([result(one, recipient=answered)])
+    assert verdict(request(one), answer) == Done([accepted(one)])
+
+
+def test_an_accepted_number_without_an_id_is_accepted():
+    answer = reply([NumberResult(ONE.recipient, "000000")])
+    assert verdict(request(ONE), answer) == Done([Accepted(ONE, None, None)])
+
+
+# ---- waiting, attempts and expiry
+
+
+@pytest.mark.parametrize("attempt", range(1, MAX_ATTEMPTS + 1))
+def test_flow_control_defers_longer_each_time_until_the_attempts_end(attempt):
+    one = message(1, attempt=attempt)
+    [became] = verdict(request(one), reply([result(one, "E200015")])).outcomes
+    if attempt < MAX_ATTEMPTS:
+        assert became == Deferred(one, "E200015", 15.0 * 2 ** (attempt - 1), counted=True)
+    else:
+        assert isinstance(became, Rejected)
+        assert became.reason.endswith(f"That was attempt {MAX_ATTEMPTS}.")
+
+
+def test_jitter_spreads_what_was_refused_together():
+    chances = iter([0.0, 0.5, 0.9])
+    answer = reply([result(m, "E200015") for m in THREE_NUMBERS.messages])
+    waits = [o.wait for o in verdict(THREE_NUMBERS, answer, jitter=lambda: next(chances)).outcomes]
+    assert waits == pytest.approx([15.0, 11.25, 8.25])
+
+
+@pytest.mark.parametrize(("attempt", "kind"), [(1, Deferred), (2, Deferred), (3, Rejected)])
+def test_a_template_that_is_not_active_is_tried_three_times(attempt, kind):
+    one = message(1, attempt=attempt)
+    [became] = verdict(request(one), reply([result(one, "E200030")])).outcomes
+    assert isinstance(became, kind)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "requeued", "kind"),
+    [
+        (None, False, Deferred),
+        (26.0, False, Deferred),
+        (25.0, False, Expired),
+        (5.0, False, Expired),
+        (5.0, True, Deferred),
+    ],
+)
+def test_a_deferral_past_the_expiry_expires_at_once(expires_in, requeued, kind):
+    one = message(1, expires_in=expires_in, requeued=requeued)
+    answer = reply([result(one, "E200015")])
+    [became] = verdict(request(one), answer, elapsed=10.0).outcomes
+    assert isinstance(became, kind)
+
+
+def test_an_accepted_message_past_its_expiry_is_accepted():
+    one = message(1, expires_in=0.5)
+    assert verdict(request(one), reply([result(one)]), elapsed=9.0).outcomes == [accepted(one)]
+
+
+# ---- codes of the whole request
+
+PAUSES = {Kind.CONFIGURATION, Kind.CLOCK, Kind.ACCOUNT, Kind.ADDRESS, Kind.QUOTA, Kind.NOT_TAKEN}
+ISOLATED = {Kind.CONTENT, Kind.AMBIGUOUS}
+UNSURE = {Kind.RESULT, Kind.NO_KNOWLEDGE}
+PAGE_STATUS = {"000000": 200, "E0001": 401, "E0006": 403}
+
+
+def page_status(code: str) -> int:
+    if code.startswith("HTTP "):
+        return int(code.removeprefix("HTTP "))
+    return PAGE_STATUS.get(code, PAGE_STATUS.get(code[:5], 400))
+
+
+@pytest.mark.parametrize("results", [None, []], ids=["no result", "empty result"])
+@pytest.mark.parametrize("code", REQUEST)
+def test_every_code_of_a_request_without_results_has_its_end(code, results):
+    answer = reply(results, code=code, http_status=page_status(code))
+    whole, alone = verdict(THREE_NUMBERS, answer), verdict(request(ONE), answer)
+    row = REQUEST[code]
+    if row.kind in PAUSES:
+        for ended in (whole, alone):
+            assert isinstance(ended, PutBack)
+            assert ended.pause.code == code
+            assert ended.pause.reason.startswith(row.meaning)
+            assert ended.pause.reason.endswith(row.advice)
+            assert ended.pause.probe_in > 0
+    elif row.kind in ISOLATED:
+        assert isinstance(whole, Split)
+        assert [m for part in whole.parts for m in part.messages] == [ONE, TWO, THREE]
+        assert alone == Done([Rejected(ONE, code, row.meaning)])
+    elif row.kind is Kind.COUNTRY:
+        assert alone.country.code == code
+        assert [type(one) for one in whole.outcomes] == [Deferred] * 3
+    else:
+        assert row.kind in UNSURE
+        assert isinstance(whole, Uncertain)
+        assert isinstance(alone, Uncertain)
+
+
+@pytest.mark.parametrize(
+    ("code", "first", "longest"),
+    [
+        ("E000045", 60, 600),
+        ("E000104", 60, 600),
+        ("E000044", 60, 600),
+        ("E000620", 900, 900),
+        ("E000623", TO_MIDNIGHT, 3600),
+        ("HTTP 404", 60, 600),
+        ("HTTP 429", 5, 60),
+        ("HTTP 503", 5, 60),
+    ],
+)
+def test_a_pause_is_probed_after_its_own_time(code, first, longest):
+    pause = verdict(THREE_NUMBERS, reply(code=code, http_status=403)).pause
+    assert (pause.probe_in, pause.probe_max) == (first, longest)
+
+
+@pytest.mark.parametrize("code", ["E000044", "E000110"])
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [(10920.4, "10920 s ahead of"), (-960.0, "960 s behind"), (None, "no Date to compare")],
+)
+def test_a_clock_error_says_by_how_much(code, skew, said):
+    ended = verdict(THREE_NUMBERS, reply(code=code, http_status=400, clock_skew=skew))
+    assert said in ended.pause.reason
+
+
+@pytest.mark.parametrize("http_status", [401, 403])
+def test_an_unknown_code_about_the_account_pauses_the_app(http_status):
+    ended = verdict(THREE_NUMBERS, reply(code="E000199", http_status=http_status))
+    assert ended.pause.code == "E000199"
+    assert "E000199" in ended.pause.reason
+
+
+def test_an_unknown_refusal_rejects_and_is_never_sent_again_by_itself():
+    ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=400))
+    assert [(type(o), o.code) for o in ended.outcomes] == [(Rejected, "E000999")] * 3
+
+
+@pytest.mark.parametrize("http_status", [200, 500])
+def test_an_unknown_code_that_is_no_refusal_leaves_the_batch_unsure(http_status):
+    ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=http_status))
+    assert isinstance(ended, Uncertain)
+
+
+def test_flow_control_of_a_whole_request_defers_all_of_it():
+    ended = verdict(THREE_NUMBERS, reply(code="E200015", http_status=400))
+    assert ended.slow_down
+    assert ended.outcomes == [Deferred(m, "E200015", 15.0, counted=True) for m in (ONE, TWO, THREE)]
+
+
+def test_a_template_code_of_a_whole_request_is_isolated():
+    assert isinstance(verdict(THREE_NUMBERS, reply(code="E200028", http_status=400)), Split)
+
+
+def test_halving_leaves_the_bad_entry_alone_and_lets_the_others_out():
+    messages = [message(i) for i in range(400)]
+    bad = messages[257]
+    waiting, became, requests = [request(*messages)], {}, 0
+    while waiting:
+        part = waiting.pop()
+        requests += 1
+        if bad in part.messages:
+            answer = reply(code="E000027", http_status=400)
+        else:
+            answer = reply([result(m) for m in part.messages])
+        match verdict(part, answer):
+            case Split(parts):
+                waiting += parts
+            case Done(outcomes):
+                became |= {one.message.id: one for one in outcomes}
+    assert {i for i, one in became.items() if isinstance(one, Rejected)} == {bad.id}
+    assert len(became) == 400
+    assert requests < 20
+
+
+def test_one_entry_whose_halves_were_both_refused_is_rejected_whole():
+    same = request(*(message(i, params=["x"]) for i in range(4)))
+    refused = reply(code="E000027", http_status=400)
+    assert isinstance(verdict(same, refused), Split)
+    ended = verdict(same, refused, siblings_refused=True)
+    assert [type(o) for o in ended.outcomes] == [Rejected] * 4
+
+
+def test_a_spent_country_is_isolated_and_only_it_waits():
+    abroad = message(4, recipient="+2412000000", expires_in=600.0)
+    late = message(5, recipient="+2412000001")
+    spent = reply(code="E000630", http_status=403)
+    ended = verdict(request(ONE, abroad, TWO, late), spent)
+    assert isinstance(ended, Split)
+    assert [part.messages for part in ended.parts] == [[ONE, TWO], [abroad, late]]
+
+    ended = verdict(ended.parts[1], spent)
+    assert (ended.country.country, ended.country.until_in) == ("+24", 3600.0)
+    assert [type(o) for o in ended.outcomes] == [Expired, Deferred]
+    assert ended.outcomes[1] == Deferred(late, "E000630", 3600.0, counted=False)
+
+
+def test_a_country_waits_no_longer_than_to_midnight():
+    late = NOON.replace(hour=15, minute=50)
+    ended = verdict(request(ONE), reply(code="E000630", http_status=403), now=late)
+    assert ended.country.until_in == 600.0
+
+
+# ---- no answer
+
+
+def test_what_was_not_sent_goes_back_and_the_app_waits_shortly():
+    ended = verdict(THREE_NUMBERS, NoReply("no connection: refused", sent=False))
+    assert isinstance(ended, PutBack)
+    assert (ended.pause.code, ended.pause.probe_in, ended.pause.probe_max) == ("unreachable", 5, 60)
+    assert "no connection: refused" in ended.pause.reason
+
+
+@pytest.mark.parametrize("code", ["no-answer", "timeout", "unreadable"])
+def test_what_may_have_been_sent_is_uncertain(code):
+    ended = verdict(THREE_NUMBERS, NoReply("cut", sent=True, code=code))
+    assert ended == Uncertain(code, "cut")
+
+
+def test_no_reason_shows_a_number_or_a_variable():
+    secret = message(7, recipient="+8613999999999", params=["s3cret"])
+    for code in REQUEST:
+        said = repr(verdict(request(secret), reply(code=code, http_status=400)))
+        said = said.replace(repr(secret), "")
+        assert "3999999999" not in said
+        assert "s3cret" not in said
+
+
+# ---- another try at once
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries", "worth"),
+    [
+        (NoReply("refused", sent=False), 3, True),
+        (NoReply("cut", sent=True), 1, False),
+        (reply(code="HTTP 429", http_status=429), 1, True),
+        (reply(code="HTTP 503", http_status=503), 2, True),
+        (reply(code="HTTP 502", http_status=502), 1, False),
+        (reply(code="HTTP 404", http_status=404), 1, False),
+        (reply(code="E000000", http_status=400), 1, True),
+        (reply(code="E000000", http_status=400), 2, False),
+        (reply(code="E000027", http_status=400), 1, False),
+        (reply(code="E000045", http_status=400), 1, False),
+        (reply([result(ONE, "E200015"), result(TWO, "E200015")]), 2, True),
+        (reply([result(ONE, "E200015"), result(TWO)]), 1, False),
+        (reply([result(ONE, "E200015"), result(TWO, "E200028")]), 1, False),
+        (reply([result(ONE, "E200030")]), 1, False),
+        (reply([]), 1, False),
+        (reply([result(ONE)]), 1, False),
+    ],
+)
+def test_only_what_provably_was_not_sent_is_worth_another_try(answer, tries, worth):
+    assert worth_another_try(answer, tries) is worth
