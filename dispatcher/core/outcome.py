@@ -139,16 +139,20 @@ def judge(
     return PutBack(pause_for(request_code("unreachable"), now=now, said=answer.reason))
 
 
-def worth_another_try(answer: Answer, tries: int) -> bool:
+def worth_another_try(answer: Answer, tries: int, *, numbers: int) -> bool:
     """Return whether the same request may be sent again at once, after *tries* of it.
 
-    Only what provably was not sent: refused before the API saw it, every number turned away for
-    flow control, and E000000 once, for it is the provider's own trouble now and then.
+    Only what provably was not sent: refused before the API saw it, each of its *numbers* turned
+    away for flow control, and E000000 once, for it is the provider's own trouble now and then. A
+    number that the answer does not name may have been sent, so then the request must not be.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
     if answer.results:
-        return all(number_code(one.code).kind is Kind.LATER for one in answer.results)
+        refused = by_number(answer.results).values()
+        return len(refused) == numbers and all(
+            number_code(one.code).kind is Kind.LATER for one in refused
+        )
     kind = request_code(answer.code).kind
     return kind is Kind.NOT_TAKEN or (kind is Kind.AMBIGUOUS and tries == 1)
 

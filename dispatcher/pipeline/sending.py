@@ -43,8 +43,8 @@ class Sent(Protocol):
 class Post(Protocol):
     """How to send an encoded body."""
 
-    async def __call__(self, body: bytes, *, may_try: Callable[[], bool]) -> Sent:
-        """Send *body*; ask *may_try* before each retry. Never raises for trouble."""
+    async def __call__(self, body: bytes, *, numbers: int, may_try: Callable[[], bool]) -> Sent:
+        """Send *body*, of so many numbers; ask *may_try* before each retry. Raises nothing."""
 
 
 class SplitUp(Protocol):
@@ -147,7 +147,7 @@ async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
         return ways.still_ours(batch) and monotonic() - batch.claimed_at < lifetime
 
     try:
-        sent = await ways.post(body, may_try=may_try)
+        sent = await ways.post(body, numbers=len(batch.messages), may_try=may_try)
     except asyncio.CancelledError:
         ways.hand_over(
             Closing(

@@ -103,8 +103,10 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(self, body: bytes, *, may_try: Callable[[], bool]) -> Sent:
+    async def post(self, body: bytes, *, numbers: int, may_try: Callable[[], bool]) -> Sent:
         """Send *body* until it is answered, or must not be tried again; never raises for trouble.
+
+        It has so many *numbers*: only an answer that turns away each of them is tried again.
 
         *may_try* is asked before every try but the first: an expired message or a lost lease
         ends the retries, and the last answer stands.
@@ -117,7 +119,7 @@ class Client:
             return state.attempt_number >= MAX_TRIES or not may_try()
 
         def worth_it(answer: Answer) -> bool:
-            return worth_another_try(answer, tries)
+            return worth_another_try(answer, tries, numbers=numbers)
 
         async def one() -> Answer:
             nonlocal tries, answer
