@@ -6,9 +6,8 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
+from dispatcher.db.pool import OwnConnection as Connection
 from dispatcher.db.statements import sql
-
-Connection = asyncpg.Connection[Any]
 
 WAITING_COUNTED = 10_000  # more than this many waiting messages are not counted one by one
 
@@ -133,3 +132,8 @@ async def app_names(connection: Connection) -> list[str]:
 async def outcome_summary(connection: Connection) -> list[tuple[str, str | None, str | None, int]]:
     """Return state, code, reason and number of messages; reads every message there is."""
     return [tuple(row) for row in await connection.fetch(sql("outcome_summary"))]
+
+
+async def outcome_counts(connection: Connection) -> dict[str, int]:
+    """Return how many messages are finished, by state; reads every outcome there is."""
+    return {row["state"]: row["messages"] for row in await connection.fetch(sql("outcome_counts"))}

@@ -93,7 +93,7 @@ def launch(
         user=account.uid if account.switched else None,
         group=account.gid if account.switched else None,
         extra_groups=[] if account.switched else None,
-        preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - one system call, prepared beforehand
+        preexec_fn=die_with(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - one system call, prepared beforehand
     )
 
 
@@ -118,14 +118,14 @@ def run(
     return process.returncode, output.decode(errors="replace")
 
 
-def _die_with(owner: int) -> Callable[[], None] | None:
-    """Return what a new child calls to be interrupted when its parent ends."""
+def die_with(owner: int, sign: signal.Signals) -> Callable[[], None] | None:
+    """Return what a new child calls to be sent *sign* when its parent, *owner*, ends."""
     if sys.platform != "linux":
         return None  # macOS has nothing like it: what is left over is stopped at the next start
     prctl = ctypes.CDLL(None).prctl  # found before the fork, where nothing may be loaded
 
     def die_with_parent() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        prctl(_PR_SET_PDEATHSIG, sign)
         if os.getppid() != owner:  # it ended before the call
             os._exit(1)
 

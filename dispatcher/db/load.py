@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from dispatcher.db.pool import OwnConnection as Connection
 from dispatcher.db.statements import sql
 
-Connection = asyncpg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]  # values in the order of the columns
 Refused: TypeAlias = tuple[int, str]  # index of the row, and why
 

@@ -6,6 +6,6 @@ takes unknown ones in silence, knows no ``_FILE`` beside a variable, and reports
 """
 
 from dispatcher.settings.models import AppSettings, Settings
-from dispatcher.settings.reading import SettingsError, load_settings
+from dispatcher.settings.reading import PREFIX, SettingsError, load_settings
 
-__all__ = ["AppSettings", "Settings", "SettingsError", "load_settings"]
+__all__ = ["PREFIX", "AppSettings", "Settings", "SettingsError", "load_settings"]

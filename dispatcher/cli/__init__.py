@@ -1,0 +1,45 @@
+"""The command line: one file a command. Exit codes: 0 done, 1 failed, 2 used wrongly.
+
+A command is a plain function that takes what typer read, returns an exit code or nothing, and
+raises :class:`~dispatcher.cli.failure.Failure` for what may well happen.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+from dispatcher.cli.failure import FAILED, Failure
+
+
+def main() -> NoReturn:
+    """Run the command that the arguments name, and exit."""
+    import typer
+
+    from dispatcher.cli.commands import app
+
+    try:
+        code = app(sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe can still be answered
+    except Failure as failure:
+        code = _complain(failure.lines, failure.code)
+    except typer.TyperException as error:
+        what = error.format_message().partition("\n")[0].rstrip(".")
+        commands = {command.name for command in app.registered_commands}
+        of = f"dispatcher {sys.argv[1]}" if sys.argv[1] in commands else "dispatcher"
+        code = _complain((f"{what}: see `{of} --help`.",), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not stumble over it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    if code == _INTERRUPTED:
+        code = _complain(("interrupted.",), FAILED)
+    sys.exit(code or 0)
+
+
+_INTERRUPTED = 130  # how typer tells of Ctrl-C
+
+
+def _complain(lines: tuple[str, ...], code: int) -> int:
+    for line in lines:
+        print(f"dispatcher: {line}", file=sys.stderr)  # noqa: T201 - the one place that does
+    return code

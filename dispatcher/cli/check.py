@@ -1,0 +1,113 @@
+"""``dispatcher check``: whether everything is in order before the first message."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from dispatcher.cli.failure import FAILED, Failure
+
+if TYPE_CHECKING:
+    from dispatcher.core.message import Answer
+    from dispatcher.settings import AppSettings, Settings
+
+CLOCK_LIMIT = 5.0  # seconds; the provider takes 15 minutes, but times in reports are compared
+
+Finding = tuple[bool, str, str]  # good, of what, and what was found
+
+
+def check() -> int:
+    """Check settings, database, tables, clock and keys.
+
+    Each app's key with one signed request; that holds no message, so nothing is sent.
+    """
+    from dispatcher.cli.settings import read_settings
+
+    settings = read_settings()
+    apps = ", ".join(settings.apps) or "no app"
+    findings = [(bool(settings.apps), "settings", f"{apps} configured")]
+    try:
+        findings += _database(settings)
+    except Failure as failure:
+        findings.append((False, "database", str(failure)))
+    findings += asyncio.run(_apps(settings))
+    for good, name, text in findings:
+        typer.echo(f"{'ok  ' if good else 'FAIL'}  {name:12}  {text}")
+    return 0 if all(good for good, _, _ in findings) else FAILED
+
+
+def _database(settings: "Settings") -> Iterator[Finding]:
+    from dispatcher.cli.database import connected, database_address, explained
+    from dispatcher.db import migrate
+    from dispatcher.db.address import read_address
+    from dispatcher.db.load import database_time
+    from dispatcher.db.migrations import MigrationError
+
+    with database_address(settings) as dsn, explained(dsn):
+        skew = asyncio.run(connected(dsn, database_time))
+        yield True, "database", f"PostgreSQL answers at {read_address(dsn)}"
+        yield _clock("the database's", (datetime.now(UTC) - skew).total_seconds())
+        try:
+            standings = asyncio.run(migrate.status(dsn))
+        except MigrationError as error:
+            yield False, "tables", str(error)
+            return
+        missing = [f"{s.version}_{s.name}" for s in standings if not s.applied]
+        other = [s.version for s in standings if s.unknown or s.edited]
+        yield (
+            not missing and not other,
+            "tables",
+            f"missing: {', '.join(missing)}; run `dispatcher migrate`"
+            if missing
+            else f"not those of this release: {', '.join(other)}; see `dispatcher migrate --status`"
+            if other
+            else "those of this release",
+        )
+
+
+async def _apps(settings: "Settings") -> list[Finding]:
+    findings: list[Finding] = []
+    for name, app in settings.apps.items():
+        findings += _judged(f"app {name}", app, await _probe(app))
+    return findings
+
+
+async def _probe(app: "AppSettings") -> "Answer":
+    """Return the answer to a signed request without any message."""
+    import secrets
+
+    from dispatcher.core.wire import EMPTY_REQUEST
+    from dispatcher.provider.client import Client
+    from dispatcher.service.worker import account
+
+    async with Client(
+        account(app), clock=partial(datetime.now, UTC), nonce=secrets.token_hex
+    ) as client:
+        return (await client.post(EMPTY_REQUEST, numbers=0, may_try=lambda: False)).answer
+
+
+def _judged(name: str, app: "AppSettings", answer: "Answer") -> Iterator[Finding]:
+    from dispatcher.core.codes import Kind, request_code
+    from dispatcher.core.message import NoReply
+
+    if isinstance(answer, NoReply):
+        yield False, name, f"{app.endpoint}: {answer.reason}; check __ENDPOINT and the network"
+        return
+    row = request_code(answer.code)
+    # Whoever complains of the missing content has looked at address, key and signature before.
+    known = row.kind in (Kind.CONTENT, Kind.RESULT, Kind.AMBIGUOUS, Kind.ACCEPTED)
+    if known:
+        yield True, name, f"{app.endpoint} knows the key {app.app_key}"
+    else:
+        yield False, name, f"{app.endpoint}: {answer.code}: {row.meaning} {row.advice}"
+    if answer.clock_skew is not None:
+        yield _clock("the provider's", answer.clock_skew)
+
+
+def _clock(whose: str, skew: float) -> Finding:
+    good = abs(skew) <= CLOCK_LIMIT
+    advice = "" if good else ": set the clock of this machine right (NTP)"
+    return good, "clock", f"{skew:+.1f} s from {whose}{advice}"

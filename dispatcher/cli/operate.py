@@ -1,0 +1,100 @@
+"""What an operator does to messages, batches and apps: one function of the database each."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dispatcher.cli.failure import Failure
+
+Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids of messages.")]
+App = Annotated[str, typer.Argument(help="The app, as DISPATCHER_APPS__<NAME> names it.")]
+
+
+class How(StrEnum):
+    """How an unsure batch is settled."""
+
+    SENT = "sent"
+    RESEND = "resend"
+
+
+def cancel(ids: Ids) -> None:
+    """Cancel messages that still wait; those are never sent.
+
+    Exits with 1 if one of them was too late: sent, on its way, or finished already.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.db import admin
+
+    done = with_database(lambda connection: admin.cancel(connection, ids))
+    _tell(done, ids, "cancelled", "not waiting any more, or unknown")
+
+
+def requeue(ids: Ids) -> None:
+    """Send rejected or expired messages again.
+
+    Mend the cause first.     Exits with 1 if one of them is neither rejected nor expired.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.db import admin
+
+    done = with_database(lambda connection: admin.requeue(connection, ids))
+    _tell(done, ids, "waiting again", "neither rejected nor expired, or unknown")
+
+
+def settle(
+    token: Annotated[str, typer.Argument(help="The batch, as `dispatcher show` names it.")],
+    how: Annotated[How, typer.Argument(help="sent: it went out. resend: it did not.")],
+) -> None:
+    """Settle an unsure batch by hand.
+
+    For when you know what became of it. With `resend` its messages go out
+    again, and twice if they had gone out after all.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.cli.words import plural
+    from dispatcher.db import admin
+
+    settled = with_database(lambda connection: admin.settle(connection, token, how.value))
+    if settled is None:
+        raise Failure(
+            f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
+            " show` of one of its messages."
+        )
+    done = "accepted" if how is How.SENT else "waiting again"
+    typer.echo(f"{plural(settled, 'message')} of the batch {done}.")
+
+
+def pause(
+    app: App,
+    reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "",
+) -> None:
+    """Stop sending for an app.
+
+    Requests on their way are finished, and everything else waits.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.db import admin
+
+    with_database(lambda connection: admin.pause(connection, app, reason or "by an operator"))
+    typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
+
+
+def resume(app: App) -> None:
+    """Send again for a paused app.
+
+    Whether an operator has paused it, or an error of its account.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.db import admin
+
+    with_database(lambda connection: admin.resume(connection, app))
+    typer.echo(f"{app} is sending again.")
+
+
+def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
+    from dispatcher.cli.words import plural
+
+    typer.echo(f"{plural(done, 'message')} {what}.")
+    if left := len(set(ids)) - done:
+        raise Failure(f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`.")

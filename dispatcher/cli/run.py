@@ -1,0 +1,48 @@
+"""``dispatcher run``: the service itself."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dispatcher.cli.failure import USED_WRONGLY, Failure
+
+
+class Only(StrEnum):
+    """A part of the service that runs alone."""
+
+    WORKER = "worker"
+    REPORTS = "reports"
+
+
+def run(
+    *,
+    only: Annotated[Only | None, typer.Option(help="Run this part alone.")] = None,
+) -> None:
+    """Apply migrations, then send until SIGTERM or Ctrl-C.
+
+    What is on its way is finished and written before it ends. Any number of these may share a
+    database.
+    """
+    import uvloop
+
+    from dispatcher import service
+    from dispatcher.cli.database import explained
+    from dispatcher.cli.settings import read_settings
+    from dispatcher.db.errors import EmbeddedError
+    from dispatcher.db.migrations import MigrationError
+    from dispatcher.logs import configure_logs
+
+    settings = read_settings()
+    if not settings.apps and only is not Only.REPORTS:
+        raise Failure(
+            "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
+            " __APP_SECRET; `dispatcher demo` shows how it works without an account.",
+            code=USED_WRONGLY,
+        )
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        with service.database(settings) as dsn, explained(dsn):
+            uvloop.run(service.run(settings, dsn, only=only.value if only else None))
+    except (EmbeddedError, MigrationError) as error:
+        raise Failure(str(error)) from error

@@ -1,0 +1,106 @@
+"""``dispatcher show``: one message's story."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dispatcher.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from dispatcher.db.admin import Story
+
+Event = tuple[datetime, str]  # when, and what happened
+
+
+def show(
+    message_id: Annotated[int, typer.Argument(metavar="ID", help="Id of the message.")],
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show the whole number and the variables.")
+    ] = False,
+) -> None:
+    """Tell the story of one message.
+
+    What was asked for, every request it was in, every report, and why it is where it is.
+    """
+    from rich.table import Table
+
+    from dispatcher.cli.database import with_database
+    from dispatcher.cli.screen import screen
+    from dispatcher.cli.words import moment
+    from dispatcher.db.admin import story
+
+    found = with_database(lambda connection: story(connection, message_id))
+    if found is None:
+        raise Failure(f"there is no message {message_id}.")
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(found.message, full=full):
+        facts.add_row(f"  {name}", value)
+    events = Table.grid(padding=(0, 2))
+    for time, what in sorted(_events(found), key=lambda event: event[0]):
+        events.add_row(f"  {moment(time)}", what)
+    screen().print(f"Message {message_id}", facts, "What happened", events, sep="\n")
+
+
+def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
+    from dispatcher.cli.words import moment, plural
+    from dispatcher.core.codes import number_code
+    from dispatcher.logs import mask
+
+    yield "state", message["state"]
+    if code := message["code"]:
+        row = number_code(code)
+        yield "code", f"{code}: {row.meaning}"
+        if message["reason"] not in (None, "", row.meaning):
+            yield "reason", message["reason"]
+        yield "what to do", row.advice
+    yield "recipient", message["recipient"] if full else mask(message["recipient"])
+    params = message["params"]
+    yield "params", " | ".join(params) if full else plural(len(params), "variable")
+    for name in (
+        "app", "sender", "template_id", "signature", "reference", "priority", "attempts",
+        "provider_id", "segments", "report_status", "idempotency_key", "batch_token",
+    ):  # fmt: skip
+        if message[name] is not None:
+            yield name.replace("_", " "), str(message[name])
+    for name in ("send_at", "expires_at", "due_at"):
+        if message[name] is not None:
+            yield name.replace("_", " "), moment(message[name])
+
+
+def _events(story: "Story") -> Iterator[Event]:
+    message = story.message
+    yield message["queued_at"], "queued"
+    for batch in story.batches:
+        yield from _request(batch)
+    if message["accepted_at"]:
+        yield message["accepted_at"], f"accepted as {message['provider_id'] or 'nobody knows what'}"
+    elif message["finished_at"]:
+        yield message["finished_at"], message["state"]
+    for report in story.reports:
+        place = f"segment {report['segment']} of {report['total']}"
+        yield report["received_at"], f"report: {report['status']} ({report['state']}), {place}"
+
+
+def _request(batch: dict[str, Any]) -> Iterator[Event]:
+    from dispatcher.cli.words import number, plural
+
+    content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
+    yield batch["opened_at"], f"request {batch['token']}: attempt {batch['attempt']}, {content}"
+    answer = " ".join(
+        str(part)
+        for part in (
+            batch["http_status"] and f"HTTP {batch['http_status']}",
+            batch["code"],
+            batch["description"],
+            batch["settled_by"] and f"settled by {batch['settled_by']}",
+            batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}",
+        )
+        if part
+    )
+    if batch["unsure_at"]:
+        yield batch["unsure_at"], f"unsure: it may have been sent; {answer}"
+    if batch["closed_at"]:
+        yield batch["closed_at"], f"request ended: {answer}"
