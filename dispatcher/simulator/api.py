@@ -17,6 +17,7 @@ from dispatcher.simulator.faults.wire import Wire
 from dispatcher.simulator.journal import Journal, Visit
 from dispatcher.simulator.ledger import Ledger
 from dispatcher.simulator.options import Options
+from dispatcher.simulator.reports.reporter import Reporter
 from dispatcher.simulator.signature import ALGORITHM, check_signature
 from dispatcher.simulator.submission import Submission, read_submission
 from dispatcher.simulator.verdict import judge
@@ -44,6 +45,7 @@ class Api:
             requests=lambda: len(self.journal),
             accepted=lambda: self.ledger.numbers,
         )
+        self.reports = Reporter(bell=bell, wall=wall)
         self._keys = keys
         self._options = options
         self._gate = gate
@@ -79,7 +81,7 @@ class Api:
         except RefusedError as refusal:
             answer = refuse(refusal)
         else:
-            answer = self._accept(visit, submission, delivery)
+            answer = await self._accept(visit, submission, delivery)
         response = self._write(answer, now=self._wall() + ahead)
         if delivery is None:
             self._close(visit, answer.http_status, answer.code)
@@ -114,7 +116,9 @@ class Api:
         visit.token = submission.token
         return self.faults.ending(visit, submission) if self.faults else None
 
-    def _accept(self, visit: Visit, submission: Submission, delivery: Spoiled | None) -> Answer:
+    async def _accept(
+        self, visit: Visit, submission: Submission, delivery: Spoiled | None
+    ) -> Answer:
         """Judge each number, write the accepted ones into the ledger, and make the answer."""
         at = self._wall()
         id_prefix = str(uuid.uuid4())
@@ -139,7 +143,9 @@ class Api:
             id_prefix=id_prefix,
             segments=totals,
         )
-        visit.accepted = 0 if accepted is None else sum(accepted.counts)
+        if accepted is not None:
+            visit.accepted = sum(accepted.counts)
+            await self.reports.accept(accepted, submission.body.status_callback)
         if self.faults:
             self.faults.bend(visit, submission, answer)
         return answer

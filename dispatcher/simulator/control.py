@@ -6,10 +6,11 @@ from itertools import islice
 import msgspec
 from aiohttp import web
 
-from dispatcher.simulator.faults import FaultScriptError, read_faults
 from dispatcher.simulator.faults.script import Faults
 from dispatcher.simulator.journal import Journal
 from dispatcher.simulator.ledger import Ledger
+from dispatcher.simulator.reports.reporter import Reporter
+from dispatcher.simulator.text import TextError, read_faults, read_reports
 
 _CHUNK = 2_000  # rows encoded between two looks at the socket
 
@@ -19,10 +20,11 @@ Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Control:
     """The addresses that begin with an underscore; none of them is the provider's."""
 
-    def __init__(self, ledger: Ledger, journal: Journal, faults: Faults) -> None:
+    def __init__(self, ledger: Ledger, journal: Journal, faults: Faults, reports: Reporter) -> None:
         self._ledger = ledger
         self._journal = journal
         self._faults = faults
+        self._reports = reports
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/_accepted"): self.accepted,
             ("GET", "/_ledger"): self.ledger_rows,
@@ -30,6 +32,10 @@ class Control:
             ("GET", "/_faults"): self.faults,
             ("PUT", "/_faults"): self.set_faults,
             ("DELETE", "/_faults"): self.clear_faults,
+            ("GET", "/_reports"): self.reports,
+            ("PUT", "/_reports"): self.set_reports,
+            ("DELETE", "/_reports"): self.stop_reports,
+            ("GET", "/_reports/answered"): self.answered,
         }
 
     async def accepted(self, _request: web.BaseRequest) -> web.StreamResponse:
@@ -64,7 +70,7 @@ class Control:
         """Set the faults in the body in place of those that were set."""
         try:
             faults = read_faults(await request.read())
-        except FaultScriptError as wrong:
+        except TextError as wrong:
             return answer_json({"error": str(wrong)}, status=400)
         await self._faults.arm(faults, spare=request.protocol)
         return answer_json(self._faults.describe())
@@ -73,6 +79,37 @@ class Control:
         """Take all faults away; the counts stay."""
         await self._faults.clear()
         return answer_json(self._faults.describe())
+
+    async def reports(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Tell how reports are made, and how many were answered with what."""
+        reports = self._reports
+        return answer_json(
+            {
+                "options": reports.options,
+                "waiting": reports.waiting,
+                "idle": reports.idle,
+                "sent": reports.sent,
+                "lost": reports.lost,
+                "answers": reports.answers,
+            }
+        )
+
+    async def set_reports(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Make and send reports as the body says, from the next request on."""
+        try:
+            self._reports.options = read_reports(await request.read())
+        except TextError as wrong:
+            return answer_json({"error": str(wrong)}, status=400)
+        return await self.reports(request)
+
+    async def stop_reports(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Make no more reports, and drop those that wait; the counts stay."""
+        self._reports.options = None
+        return await self.reports(request)
+
+    async def answered(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One line of JSON for each report that was answered with 200."""
+        return await stream_lines(request, self._reports.witness())
 
 
 def answer_json(value: object, status: int = 200) -> web.Response:

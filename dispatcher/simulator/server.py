@@ -18,6 +18,8 @@ from dispatcher.simulator.journal import Journal
 from dispatcher.simulator.ledger import Ledger
 from dispatcher.simulator.listener import Listener
 from dispatcher.simulator.options import Options
+from dispatcher.simulator.reports.options import ReportOptions
+from dispatcher.simulator.reports.reporter import Reporter
 
 
 class Simulator:
@@ -42,13 +44,15 @@ class Simulator:
         control: str | None = None,
         options: Options | None = None,
         faults: Sequence[Fault] = (),
+        reports: ReportOptions | None = None,
         tls: ssl.SSLContext | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._bell = Bell()
         self._door = Door()
         self._api = Api(dict(keys), options or Options(), self._door, bell=self._bell, wall=wall)
-        self._control = Control(self.ledger, self.journal, self.faults)
+        self._api.reports.options = reports
+        self._control = Control(self.ledger, self.journal, self.faults, self.reports)
         self._first_faults = faults
         self._listen = listen
         self._control_listen = control
@@ -84,6 +88,11 @@ class Simulator:
         """What goes wrong: ``await sim.faults.arm([...])``."""
         return self._api.faults
 
+    @property
+    def reports(self) -> Reporter:
+        """What the carriers say: ``sim.reports.options``, ``.answers``, ``.witness()``."""
+        return self._api.reports
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return as soon as *condition* holds; it is asked after each request and each report."""
         await self._bell.until(condition)
@@ -118,6 +127,7 @@ class Simulator:
             server.pre_shutdown()
             await server.shutdown(timeout=1.0)
         self._servers.clear()
+        await self.reports.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()

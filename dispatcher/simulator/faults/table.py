@@ -1,6 +1,4 @@
-"""The table of all faults, and the script of faults read from JSON."""
-
-import msgspec
+"""The table of all faults."""
 
 from dispatcher.simulator.faults.connections import Refuse, Reset, StallBeforeReading
 from dispatcher.simulator.faults.delivery import Cut, Delay, HalfAnswer, Http, StallAfterReading
@@ -29,22 +27,3 @@ Fault = (
     | StallAfterReading
     | Http
 )
-
-
-class FaultScriptError(ValueError):
-    """A script of faults cannot be read; the text says where and why."""
-
-
-def read_faults(script: bytes | str) -> list[Fault]:
-    """Read one fault, or a list of them, from JSON. Raises FaultScriptError."""
-    try:
-        return msgspec.json.decode(script, type=list[Fault])
-    except msgspec.ValidationError as wrong:
-        if script.strip()[:1] not in ("{", b"{"):
-            raise FaultScriptError(str(wrong)) from None
-    except msgspec.DecodeError as wrong:
-        raise FaultScriptError(f"not JSON: {wrong}") from None
-    try:
-        return [msgspec.json.decode(script, type=Fault)]
-    except msgspec.ValidationError as wrong:
-        raise FaultScriptError(str(wrong)) from None
