@@ -76,6 +76,7 @@ CREATE TABLE dispatcher.batch (
     parent bigint,
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     unsure_at timestamptz,
+    unsure_ids bigint[],  -- of an unsure batch: what its answer left open (null: all of it)
     closed_at timestamptz,
     tries smallint,
     http_status smallint,
@@ -380,13 +381,15 @@ BEGIN
         INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
         SELECT u.id, 'accepted', u.attempt, settled.id, 'settled', 'settled by an operator as sent'
         FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
+        WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
         ON CONFLICT (message_id) DO NOTHING;
     ELSE
         INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
         SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, settled.id, 'settled'
         FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
         JOIN dispatcher.message m ON m.id = u.id
-        WHERE NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id);
+        WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
+          AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id);
     END IF;
     GET DIAGNOSTICS messages = ROW_COUNT;
     PERFORM dispatcher.count_event('settled', how, array_fill(settled.app, ARRAY[messages]));
@@ -450,7 +453,7 @@ LEFT JOIN LATERAL (
     FROM dispatcher.batch b
     WHERE o.message_id IS NULL AND q.id IS NULL
       -- Two conditions and not one IN: so both partial indexes serve, and the closed are not read.
-      AND (b.state = 'open' OR b.state = 'unsure') AND b.message_ids @> ARRAY[m.id]
+      AND (b.state = 'open' OR b.state = 'unsure') AND coalesce(b.unsure_ids, b.message_ids) @> ARRAY[m.id]
     LIMIT 1
 ) AS live ON true
 LEFT JOIN dispatcher.batch last ON last.id = coalesce(o.batch_id, q.last_batch)

@@ -1,8 +1,9 @@
 """How a request ended, on its way from the sender to the database."""
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct, json
+from msgspec.structs import replace
 
-from dispatcher.core.message import Batch
+from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Done, PutBack, Uncertain
 
 
@@ -16,3 +17,41 @@ class Closing(Struct, frozen=True):
     description: str
     tries: int
     seconds: float
+
+
+def freeze(closing: Closing) -> bytes:
+    """Encode *closing* for a file: all that is needed to write it later, and nothing of a person.
+
+    Numbers and texts stay behind; the database has them.
+    """
+    verdict = closing.verdict
+    if isinstance(verdict, Done):
+        verdict = replace(
+            verdict,
+            outcomes=[replace(each, message=_bare(each.message)) for each in verdict.outcomes],
+            unsure=[_bare(message) for message in verdict.unsure],
+        )
+    messages = [_bare(message) for message in closing.batch.messages]
+    batch = replace(closing.batch, packed=Packed(None, [Entry(b"", messages)], 0))
+    return json.encode(replace(closing, batch=batch, verdict=verdict))
+
+
+def thaw(frozen: bytes) -> Closing | None:
+    """Decode what `freeze` encoded; None if it is damaged."""
+    try:
+        return json.decode(frozen, type=Closing)
+    except DecodeError:
+        return None
+
+
+def _bare(message: Message) -> Message:
+    return Message(
+        message.id,
+        "",
+        "",
+        [],
+        priority=message.priority,
+        attempt=message.attempt,
+        expires_in=message.expires_in,
+        requeued=message.requeued,
+    )

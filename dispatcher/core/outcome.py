@@ -29,7 +29,7 @@ NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was ap
 NOT_YET_ATTEMPTS = 3
 
 
-class Accepted(Struct, frozen=True, gc=False):
+class Accepted(Struct, frozen=True, gc=False, tag=True):
     """The provider took the message; reports follow."""
 
     message: Message
@@ -37,7 +37,7 @@ class Accepted(Struct, frozen=True, gc=False):
     segments: int | None
 
 
-class Rejected(Struct, frozen=True, gc=False):
+class Rejected(Struct, frozen=True, gc=False, tag=True):
     """The message was not sent, and will not be unless somebody requeues it."""
 
     message: Message
@@ -45,7 +45,7 @@ class Rejected(Struct, frozen=True, gc=False):
     reason: str  # one line for people
 
 
-class Deferred(Struct, frozen=True, gc=False):
+class Deferred(Struct, frozen=True, gc=False, tag=True):
     """The message was not sent, and goes back to the queue."""
 
     message: Message
@@ -54,7 +54,7 @@ class Deferred(Struct, frozen=True, gc=False):
     counted: bool  # whether this claim was an attempt
 
 
-class Expired(Struct, frozen=True, gc=False):
+class Expired(Struct, frozen=True, gc=False, tag=True):
     """The message was not sent, and its time is over before it could be due again."""
 
     message: Message
@@ -65,7 +65,7 @@ class Expired(Struct, frozen=True, gc=False):
 Outcome = Accepted | Rejected | Deferred | Expired
 
 
-class Done(Struct, frozen=True):
+class Done(Struct, frozen=True, tag=True):
     """The answer says what became of the messages, but for those that stay *unsure*."""
 
     outcomes: list[Outcome]
@@ -74,7 +74,7 @@ class Done(Struct, frozen=True):
     country: CountryPause | None = None
 
 
-class Uncertain(Struct, frozen=True):
+class Uncertain(Struct, frozen=True, tag=True):
     """Nobody knows whether the messages were sent: the batch becomes unsure."""
 
     code: str
@@ -89,7 +89,7 @@ class Split(Struct, frozen=True):
     reason: str
 
 
-class PutBack(Struct, frozen=True):
+class PutBack(Struct, frozen=True, tag=True):
     """Nothing was sent; the messages go back untouched, and the app stops.
 
     No attempt is counted.

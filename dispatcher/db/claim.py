@@ -9,6 +9,7 @@ from dispatcher.core.admit import Arranged
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
 from dispatcher.db.tally import count
 
@@ -49,6 +50,7 @@ async def claim(
     *,
     arrange: Arrange,
     token: Callable[[], str],
+    seconds: float = PATIENCE,
 ) -> Claimed:
     """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
 
@@ -57,7 +59,7 @@ async def claim(
     have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    async with pool.acquire() as connection, connection.transaction():
+    async with transaction(pool, seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])

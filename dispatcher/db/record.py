@@ -20,6 +20,7 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
 from dispatcher.db.tally import Event, count
 
@@ -42,22 +43,25 @@ class Rows(Struct):
 
     outcomes: list[OutcomeRow]
     returns: list[Return]
+    unsure: list[tuple[int, list[int]]]  # batch, the messages of it that nothing is known of
     events: Counter[Event]
     accepted: Counter[str]  # by app; apart, because nearly all are
 
 
-async def record(pool: Pool, worker: int, closings: Sequence[Closing]) -> frozenset[int]:
+async def record(
+    pool: Pool, worker: int, closings: Sequence[Closing], *, seconds: float = PATIENCE
+) -> frozenset[int]:
     """Write *closings*; return the ids of the batches that were written.
 
     Safe to repeat: a batch that an earlier call has closed is not written again. A batch that is
     missing from the answer was settled by somebody else in the meantime. Raises asyncpg's errors.
     """
     try:
-        return await _record(pool, worker, closings, _copy_outcomes)
+        return await _record(pool, worker, closings, _copy_outcomes, seconds)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
         # Whoever has an outcome keeps it; the others get theirs by the slower statement.
-        return await _record(pool, worker, closings, _append_outcomes)
+        return await _record(pool, worker, closings, _append_outcomes, seconds)
 
 
 async def _record(
@@ -65,10 +69,11 @@ async def _record(
     worker: int,
     closings: Sequence[Closing],
     write: Callable[[Connection, list[OutcomeRow]], Awaitable[None]],
+    seconds: float,
 ) -> frozenset[int]:
-    async with pool.acquire() as connection, connection.transaction():
+    async with transaction(pool, seconds=seconds) as connection:
         closed = await _close(connection, closings)
-        rows = Rows([], [], Counter(), Counter())
+        rows = Rows([], [], [], Counter(), Counter())
         for closing in closings:
             if closing.batch.id in closed:
                 _gather(closing, rows)
@@ -76,6 +81,8 @@ async def _record(
             await write(connection, rows.outcomes)
         if rows.returns:
             await _return(connection, rows.returns)
+        if rows.unsure:
+            await connection.executemany(sql("keep_unsure"), rows.unsure)
         for closing in closings:
             if closing.batch.id in closed:
                 await _tell_app(connection, closing)
@@ -123,6 +130,7 @@ def _gather(closing: Closing, rows: Rows) -> None:
         case Done(outcomes=outcomes, unsure=unsure):
             if unsure:
                 rows.events[batch.app, "unsure", closing.code] += len(unsure)
+                rows.unsure.append((batch.id, [message.id for message in unsure]))
             for outcome in outcomes:
                 _gather_outcome(outcome, batch, rows)
 
@@ -211,7 +219,7 @@ async def split(
     Returns no batch if somebody else has taken this one over in the meantime: its messages are
     then not this worker's to send.
     """
-    async with pool.acquire() as connection, connection.transaction():
+    async with transaction(pool) as connection:
         row = await connection.fetchval(
             sql("close_for_split"), batch.id, http_status, code, description, tries
         )

@@ -1,2 +1,2 @@
--- The apps that a worker or an operator has named so far.
+-- The apps that a worker has named so far.
 SELECT name FROM dispatcher.app ORDER BY name

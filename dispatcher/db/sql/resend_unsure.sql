@@ -7,14 +7,16 @@ WITH silent AS (
     WHERE a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
-    RETURNING b.id, b.app, b.message_ids, b.attempts
+    RETURNING b.id, b.app, b.message_ids, b.attempts,
+        coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
     INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, s.id, 'resend'
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
-    WHERE NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+    WHERE u.id = ANY (s.unsure_ids)
+      AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
     RETURNING app
 ), counted AS (
     INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)

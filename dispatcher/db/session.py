@@ -1,0 +1,60 @@
+"""One transaction on a pooled connection, for no longer than its time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from dispatcher.db.errors import AWAY
+from dispatcher.db.pool import Connection, Pool
+
+PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
+MOST_PATIENCE: Final = 60.0
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
+    """Give a connection in a transaction; after *seconds* it is cut, whatever it does.
+
+    A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
+    the driver would wait for each of them in turn. So the connection is dropped, and the caller
+    sees one of AWAY. The other connections of the pool may lead to the same frozen server: the
+    next use of each connects anew. Whether the transaction was committed is then unknown.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    try:
+        connection = await pool.acquire(timeout=seconds)
+        try:
+            cut = loop.call_at(end, connection.terminate)
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                cut.cancel()
+        finally:
+            # asyncpg asks a connection to reset itself; a cut one is just forgotten.
+            await pool.release(connection, timeout=max(0.1, end - loop.time()))
+    except AWAY:
+        await pool.expire_connections()
+        raise
+
+
+class Patience:
+    """How long the next transaction may take: longer after each that was cut, up to a minute.
+
+    A frozen server is to be left within seconds, and a slow one is not to be cut for ever.
+    """
+
+    def __init__(self, shortest: float = PATIENCE, longest: float = MOST_PATIENCE) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self.seconds = shortest
+
+    def passed(self) -> None:
+        """Note that a transaction came through."""
+        self.seconds = self._shortest
+
+    def failed(self) -> None:
+        """Note that one did not."""
+        self.seconds = min(self.seconds * 2, self._longest)
