@@ -1,11 +1,14 @@
 """What an operator does to messages, batches and apps: one function of the database each."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from dispatcher.db.pool import OwnConnection as Connection
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids of messages.")]
 App = Annotated[str, typer.Argument(help="The app, as DISPATCHER_APPS__<NAME> names it.")]
@@ -76,7 +79,11 @@ def pause(
     from dispatcher.cli.database import with_database
     from dispatcher.db import admin
 
-    with_database(lambda connection: admin.pause(connection, app, reason or "by an operator"))
+    async def work(connection: "Connection") -> None:
+        await _must_be_known(connection, app)
+        await admin.pause(connection, app, reason or "no reason given")
+
+    with_database(work)
     typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
 
 
@@ -88,8 +95,22 @@ def resume(app: App) -> None:
     from dispatcher.cli.database import with_database
     from dispatcher.db import admin
 
-    with_database(lambda connection: admin.resume(connection, app))
+    async def work(connection: "Connection") -> None:
+        await _must_be_known(connection, app)
+        await admin.resume(connection, app)
+
+    with_database(work)
     typer.echo(f"{app} is sending again.")
+
+
+async def _must_be_known(connection: "Connection", app: str) -> None:
+    """Refuse a name that nobody has used: a misspelt pause would stop nothing."""
+    from dispatcher.db import admin
+
+    names = await admin.app_names(connection)
+    if app not in names:
+        known = f"known are {', '.join(names)}" if names else "no worker has run here yet"
+        raise Failure(f"no app is called {app}: {known}.")
 
 
 def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:

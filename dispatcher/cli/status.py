@@ -33,16 +33,20 @@ def drawn(seen: "Overview") -> "RenderableType":
     """Return the whole screen."""
     from rich.console import Group
 
-    return Group(_apps(seen), *_troubles(seen), "", _workers(seen), "", _totals(seen))
+    parts = [_apps(seen), *_troubles(seen)]
+    if seen.workers:
+        parts += ["", _workers(seen)]
+    if seen.totals:
+        parts += ["", _totals(seen)]
+    return Group(*parts)
 
 
 def _apps(seen: "Overview") -> "RenderableType":
-    from rich.table import Table
-
+    from dispatcher.cli.screen import table_of
     from dispatcher.cli.words import number
     from dispatcher.db.admin import WAITING_COUNTED
 
-    table = Table("App", "State", title="Apps", title_justify="left")
+    table = table_of("App", "State")
     for name in ("Waiting", "Oldest due", "Sending", "Unsure batches", "Numbers/s", "Allowed"):
         table.add_column(name, justify="right")
     for app in seen.apps:
@@ -94,11 +98,10 @@ def _troubles(seen: "Overview") -> "list[str]":
 
 
 def _workers(seen: "Overview") -> "RenderableType":
-    from rich.table import Table
-
+    from dispatcher.cli.screen import table_of
     from dispatcher.cli.words import duration
 
-    table = Table(
+    table = table_of(
         "Worker",
         "Host",
         "Process",
@@ -106,8 +109,6 @@ def _workers(seen: "Overview") -> "RenderableType":
         "Apps",
         "Running for",
         "Last heard of",
-        title="Workers",
-        title_justify="left",
     )
     for worker in seen.workers:
         table.add_row(
@@ -119,20 +120,19 @@ def _workers(seen: "Overview") -> "RenderableType":
             _ago(worker.started_at),
             f"{duration(worker.silent_seconds)} ago" + ("" if worker.alive else ": dead"),
         )
-    return table if seen.workers else ""
+    return table
 
 
 def _totals(seen: "Overview") -> "RenderableType":
-    from rich.table import Table
-
+    from dispatcher.cli.screen import table_of
     from dispatcher.cli.words import number
 
-    table = Table("App", "What", "Code", title="What happened", title_justify="left")
+    table = table_of("App", "What happened", "Code")
     table.add_column("Last hour", justify="right")
     table.add_column("Last day", justify="right")
     for total in seen.totals:
         table.add_row(total.app, total.event, total.code, number(total.hour), number(total.day))
-    return table if seen.totals else ""
+    return table
 
 
 def _ago(time: datetime | None) -> str:

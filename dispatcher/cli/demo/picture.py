@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from dispatcher.cli.screen import screen
+from dispatcher.cli.screen import screen, table_of
 from dispatcher.core.codes import number_code
 from dispatcher.db.binaries import folders
 
@@ -71,7 +70,7 @@ class Picture:
 
     def table(self, rows: Summary, rejects: Path) -> None:
         """Show what became of the messages, and of the lines that never became one."""
-        table = Table("State", "Code", "Why")
+        table = table_of("State", "Code", "Why")
         table.add_column("Messages", justify="right")
         for state, code, reason, messages in rows:
             why = number_code(code).meaning if code else ""
