@@ -15,7 +15,10 @@ from dispatcher.db.binaries import Binaries
 from dispatcher.db.errors import EmbeddedError
 from dispatcher.db.launch import Account, reachable, run, user_name
 
-NAME: Final = "dispatcher"  # of the role and of the database
+# Not a role called like the schema: everything of it would be in that role's search path, and a
+# statement that forgets the schema would work here and nowhere else.
+ROLE: Final = "postgres"
+DATABASE: Final = "dispatcher"
 LOOPBACK: Final = "127.0.0.1"
 _LONGEST_SOCKET: Final = 103  # bytes of a socket's path: 107 on Linux, 103 on macOS
 
@@ -100,7 +103,7 @@ def make_cluster(places: Places, binaries: Binaries, account: Account, *, sync: 
             binaries / "initdb",
             [
                 f"--pgdata={place}",
-                f"--username={NAME}",
+                f"--username={ROLE}",
                 "--encoding=UTF8",
                 "--locale=C",
                 "--auth-local=peer",
@@ -112,7 +115,7 @@ def make_cluster(places: Places, binaries: Binaries, account: Account, *, sync: 
         )
     if code != 0:
         raise EmbeddedError(trouble(output, places))
-    set_password(places, fresh, binaries, account, then=f"CREATE DATABASE {NAME}")
+    set_password(places, fresh, binaries, account, then=f"CREATE DATABASE {DATABASE}")
     fresh.rename(places.cluster)
 
 
@@ -134,7 +137,7 @@ def set_password(
             binaries / "postgres",
             ["--single", "-D", place, "postgres"],
             account=account,
-            feed=f"ALTER ROLE {NAME} PASSWORD '{password}'\n{then}\n",  # a line is a statement
+            feed=f"ALTER ROLE {ROLE} PASSWORD '{password}'\n{then}\n",  # a line is a statement
             keep=keep,
         )
     if code != 0 or "ERROR:" in output:
@@ -150,7 +153,7 @@ def write_port(places: Places, port: int) -> None:
 
 
 def _write_address(places: Places, password: str, port: int) -> None:
-    dsn = f"postgresql://{NAME}:{password}@{LOOPBACK}:{port}/{NAME}"
+    dsn = f"postgresql://{ROLE}:{password}@{LOOPBACK}:{port}/{DATABASE}"
     _replace(places.address, f"{dsn}\n", mode=0o600)  # the password is for its owner alone
 
 
@@ -158,7 +161,7 @@ def write_access(cluster: Path) -> None:
     """Write who may connect: this user and root by the socket, the password's holders by TCP."""
     _replace(cluster / "pg_hba.conf", _ACCESS, mode=0o644)
     names = dict.fromkeys((user_name(os.geteuid()), "root"))
-    lines = "".join(f'owner "{name}" {NAME}\n' for name in names)
+    lines = "".join(f'owner "{name}" {ROLE}\n' for name in names)
     _replace(cluster / "pg_ident.conf", lines, mode=0o644)
 
 
@@ -167,7 +170,7 @@ def own_dsn(places: Places, port: int) -> str:
     folder = str(places.cluster)
     if len(os.fsencode(f"{folder}/.s.PGSQL.{port}")) > _LONGEST_SOCKET or "," in folder:
         return stored_address(places)
-    return f"postgresql://{NAME}@/{NAME}?host={quote(folder, safe='')}&port={port}"
+    return f"postgresql://{ROLE}@/{DATABASE}?host={quote(folder, safe='')}&port={port}"
 
 
 def trouble(output: str, places: Places) -> str:

@@ -1,0 +1,127 @@
+"""Every limit of one row: what breaks it is refused by that name, what just keeps it passes."""
+
+import re
+
+import asyncpg
+import pytest
+
+from dispatcher.db.migrations import read_migrations
+
+GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
+NOW = "now()"
+
+REFUSED = [
+    ("app_is_a_lower_case_name", {"app": ""}),
+    ("app_is_a_lower_case_name", {"app": "Default"}),
+    ("app_is_a_lower_case_name", {"app": "a b"}),
+    ("app_is_a_lower_case_name", {"app": "-a"}),
+    ("app_is_a_lower_case_name", {"app": "a\n"}),
+    ("app_is_a_lower_case_name", {"app": "a" * 64}),
+    ("sender_has_1_to_21_characters", {"sender": ""}),
+    ("sender_has_1_to_21_characters", {"sender": "1" * 22}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": ""}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "+"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "86 131"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "++86131"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "131\n"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "131,132"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "١٣١"}),
+    ("recipient_has_at_most_21_characters", {"recipient": "1" * 22}),
+    ("recipient_has_at_most_21_characters", {"recipient": "+" + "1" * 21}),
+    ("template_id_has_1_to_32_characters", {"template_id": ""}),
+    ("template_id_has_1_to_32_characters", {"template_id": "t" * 33}),
+    ("params_is_a_flat_list_without_nulls", {"params": [None]}),
+    ("params_is_a_flat_list_without_nulls", {"params": ["a", None]}),
+    ("params_is_a_flat_list_without_nulls", {"params": [["a"], ["b"]]}),
+    ("params_has_at_most_20_variables", {"params": ["v"] * 21}),
+    ("signature_has_at_most_32_characters", {"signature": "签" * 33}),
+    ("priority_is_0_first_to_9_last", {"priority": -1}),
+    ("priority_is_0_first_to_9_last", {"priority": 10}),
+    ("expires_at_is_after_send_at", {"expires_at": NOW}),
+    ("expires_at_is_after_send_at", {"expires_at": "now() - interval '1 second'"}),
+    (
+        "expires_at_is_after_send_at",
+        {"send_at": "now() + interval '1 hour'", "expires_at": "now() + interval '1 minute'"},
+    ),
+    ("idempotency_key_has_1_to_200_characters", {"idempotency_key": ""}),
+    ("idempotency_key_has_1_to_200_characters", {"idempotency_key": "k" * 201}),
+    ("reference_has_at_most_200_characters", {"reference": "r" * 201}),
+]
+
+ALLOWED = [
+    {},
+    {"app": "0"},
+    {"app": "a-b_c9"},
+    {"app": "a" * 63},
+    {"sender": "1"},
+    {"sender": "1" * 21},
+    {"recipient": "1"},
+    {"recipient": "1" * 21},
+    {"recipient": "+" + "1" * 20},
+    {"template_id": "t"},
+    {"template_id": "t" * 32},
+    {"params": []},
+    {"params": [""]},
+    {"params": ["v"] * 20},
+    {"signature": ""},
+    {"signature": "签" * 32},
+    {"priority": 0},
+    {"priority": 9},
+    {"expires_at": "now() + interval '1 microsecond'"},
+    {"idempotency_key": "k"},
+    {"idempotency_key": "键" * 200},
+    {"reference": ""},
+    {"reference": "r" * 200},
+]
+
+
+async def insert(db: asyncpg.Connection, row: dict[str, object]) -> int:
+    """Insert *row* over a good one; a value with now() in it is SQL, for times."""
+    row = GOOD | row
+    literal = {key for key, value in row.items() if isinstance(value, str) and "now()" in value}
+    given = [key for key in row if key not in literal]
+    places = [f"${given.index(key) + 1}" if key in given else str(row[key]) for key in row]
+    statement = (
+        f"INSERT INTO dispatcher.message ({', '.join(row)}) VALUES ({', '.join(places)}) "
+        "RETURNING id"
+    )
+    return await db.fetchval(statement, *(row[key] for key in given))
+
+
+@pytest.mark.parametrize(("name", "row"), REFUSED)
+async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await insert(db, row)
+    # The first constraint by name speaks, where a row breaks several.
+    assert refused.value.constraint_name == name
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 0
+
+
+async def test_what_just_keeps_every_limit_passes(db):
+    for row in ALLOWED:
+        await insert(db, row)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == len(ALLOWED)
+
+
+async def test_no_limit_is_without_a_row_that_breaks_it(db):
+    named = {
+        row["conname"]
+        for row in await db.fetch(
+            "SELECT conname FROM pg_constraint "
+            "WHERE conrelid = 'dispatcher.message'::regclass AND contype = 'c'"
+        )
+    }
+    assert named == {name for name, _ in REFUSED}
+    assert named == set(
+        re.findall(
+            r"CONSTRAINT (\w+)\s+CHECK",
+            read_migrations()[0].up.statements.partition("PARTITION BY")[0],
+        )
+    )
+
+
+@pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])
+async def test_a_null_is_refused_where_the_provider_needs_a_value(db, column):
+    with pytest.raises(asyncpg.NotNullViolationError) as refused:
+        await insert(db, {column: None})
+    assert refused.value.column_name == column

@@ -1,0 +1,138 @@
+"""Whatever way rows come in, the queue is filled with them, and urgent ones are announced."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from dispatcher.db.pool import connect
+
+ONE = "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13112345678', 't')"
+
+
+async def waiting(db) -> list[int]:
+    return [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")]
+
+
+async def test_a_single_insert_waits(db):
+    await db.execute(ONE)
+    assert await waiting(db) == [1]
+
+
+async def test_every_row_of_one_insert_waits(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, app, priority) "
+        "SELECT i::text, 't', 'a' || i % 3, i % 10 FROM generate_series(1, 1000) i"
+    )
+    assert len(await waiting(db)) == 1000
+    assert await db.fetchval(
+        "SELECT bool_and(q.app = m.app AND q.priority = m.priority AND q.attempt = 0 "
+        "AND NOT q.requeued) FROM dispatcher.queue q JOIN dispatcher.message m USING (id)"
+    )
+
+
+async def test_every_row_of_a_copy_waits(db):
+    await db.copy_records_to_table(
+        "message",
+        schema_name="dispatcher",
+        columns=["recipient", "template_id", "params"],
+        records=[(str(number), "t", ["a"]) for number in range(1, 5001)],
+    )
+    assert len(await waiting(db)) == 5000
+
+
+async def test_a_message_is_due_at_its_send_time_and_never_before_now(db):
+    rows = await db.fetch(
+        "WITH m AS (INSERT INTO dispatcher.message (recipient, template_id, send_at) VALUES "
+        "('1', 't', '2001-01-01'), ('2', 't', '2999-01-01') RETURNING id) SELECT FROM m"
+    )
+    assert len(rows) == 2
+    first, second = await db.fetch(
+        "SELECT due_at > now() - interval '1 minute' AS not_before, "
+        "due_at = '2999-01-01' AS at_its_time FROM dispatcher.queue ORDER BY id"
+    )
+    assert first["not_before"]
+    assert second["at_its_time"]
+
+
+async def test_rows_rolled_back_leave_nothing(db):
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, priority, idempotency_key) "
+        "VALUES ('1', 't', 0, 'k')"
+    )
+    await transaction.rollback()
+    for table in ("message", "queue", "idempotency"):
+        assert await db.fetchval(f"SELECT count(*) FROM dispatcher.{table}") == 0
+
+
+async def test_a_savepoint_rolled_back_takes_only_its_own_rows(db):
+    async with db.transaction():
+        await db.execute(ONE)
+        inner = db.transaction()
+        await inner.start()
+        await db.execute(ONE)
+        await inner.rollback()
+    assert await waiting(db) == [1]
+
+
+async def test_one_bad_row_refuses_the_whole_copy(db):
+    with pytest.raises(asyncpg.CheckViolationError):
+        await db.copy_records_to_table(
+            "message",
+            schema_name="dispatcher",
+            columns=["recipient", "template_id"],
+            records=[("1", "t"), ("none", "t")],
+        )
+    assert await waiting(db) == []
+
+
+async def test_a_used_idempotency_key_refuses_the_insert(db):
+    insert = (
+        "INSERT INTO dispatcher.message (app, recipient, template_id, idempotency_key) "
+        "VALUES ($1, '1', 't', 'k')"
+    )
+    await db.execute(insert, "a")
+    await db.execute(insert, "b")  # a key is an app's own
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await db.execute(insert, "a")
+    assert refused.value.constraint_name == "idempotency_key_was_used_before"
+    assert await waiting(db) == [1, 2]
+
+
+async def notified(db, dsn, statements: list[str]) -> list[str]:
+    """Return what listeners hear of *statements*, in order."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = await connect(dsn)
+    await listener.add_listener("dispatcher_urgent", lambda *event: heard.put_nowait(event[3]))
+    for statement in statements:
+        await db.execute(statement)
+    await db.execute("SELECT pg_notify('dispatcher_urgent', 'end')")
+    words = []
+    while (word := await asyncio.wait_for(heard.get(), 10)) != "end":
+        words.append(word)
+    await listener.close()
+    return words
+
+
+async def test_only_urgent_messages_that_are_due_are_announced(db, dsn):
+    insert = "INSERT INTO dispatcher.message (recipient, template_id, app, priority, send_at) "
+    assert await notified(
+        db,
+        dsn,
+        [
+            insert + "VALUES ('1', 't', 'plain', 2, now())",
+            insert + "VALUES ('1', 't', 'zero', 0, now())",
+            insert + "VALUES ('1', 't', 'one', 1, now())",
+            insert + "VALUES ('1', 't', 'tomorrow', 0, now() + interval '1 day')",
+            insert + "SELECT '1', 't', 'many', 0, now() FROM generate_series(1, 1000)",
+        ],
+    ) == ["zero", "one", "many"]
+
+
+async def test_an_urgent_message_rolled_back_is_not_announced(db, dsn):
+    urgent = (
+        "INSERT INTO dispatcher.message (recipient, template_id, priority) VALUES ('1', 't', 0)"
+    )
+    assert await notified(db, dsn, ["BEGIN", urgent, "ROLLBACK"]) == []
