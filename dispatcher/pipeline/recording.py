@@ -29,6 +29,15 @@ class Outbox:
         """Say that nothing more will come."""
         self._waiting.put_nowait(None)
 
+    def rest(self) -> list[Closing]:
+        """Take whatever is still waiting; for a stop that cannot wait for the database."""
+        waiting: list[Closing] = []
+        while not self._waiting.empty():
+            closing = self._waiting.get_nowait()
+            if closing is not None:
+                waiting.append(closing)
+        return waiting
+
     async def room(self) -> None:
         """Wait while too much is waiting."""
         await self._room.wait()

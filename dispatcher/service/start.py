@@ -105,5 +105,7 @@ async def _work(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) 
             lease=settings.lease,
         )
         log.info("worker started", worker=worker, apps=list(settings.apps))
-        await Worker(settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop).work()
+        one = Worker(settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop)
+        await one.answers.take_up()
+        await one.work()
     log.info("worker stopped", worker=worker)

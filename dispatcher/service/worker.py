@@ -6,42 +6,37 @@ Here the rooms meet: each part is handed what it calls as a function.
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 
 import structlog
-from msgspec.structs import replace
 
-from dispatcher.core.admit import Arranged, arrange
-from dispatcher.core.closing import Closing
 from dispatcher.core.country import country
-from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.signing import AppKey
-from dispatcher.db import claim as claims
-from dispatcher.db import record as records
 from dispatcher.db import workers
+from dispatcher.db.claim import Wanted
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.listen import listen_urgent
 from dispatcher.db.pool import OwnConnection, Pool, connect
 from dispatcher.pipeline.flight import Flight
-from dispatcher.pipeline.lanes import Claim, Lane, run_lane
+from dispatcher.pipeline.lanes import Lane, run_lane
 from dispatcher.pipeline.lease import Lease
-from dispatcher.pipeline.recording import Outbox, run_recorder
 from dispatcher.pipeline.sending import Ways, deliver
 from dispatcher.pipeline.slots import Slots
 from dispatcher.provider.client import Account, Client
 from dispatcher.rescue import Rounds, run_rescue
+from dispatcher.service.answers import Answers
+from dispatcher.service.claims import Claims
 from dispatcher.settings import AppSettings, Settings
 
 log = structlog.get_logger(__name__)
 
 TOKEN_BYTES = 16  # 128 bits: nobody guesses the token of a batch
-TOKEN_LENGTH = 2 * TOKEN_BYTES
 HEARTBEATS_PER_LEASE = 6
-AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
+SPOOL = "spool"  # folder in the data directory
 CLAIM_SLOTS = 4  # request slots filled by one claim, at most: 2,000 messages
 
 
@@ -60,13 +55,26 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.dsn = dsn
-        self.pool = pool
         self.vital = vital  # connections that no claim can use up: heartbeat and rescue
         self.id = worker
         self.stop = stop
         self.flight = Flight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
-        self.outbox = Outbox()
+        self.answers = Answers(
+            dsn=dsn,
+            pool=pool,
+            worker=worker,
+            flight=self.flight,
+            folder=settings.data_dir / SPOOL,
+        )
+        self.claims = Claims(
+            dsn=dsn,
+            pool=pool,
+            worker=worker,
+            flight=self.flight,
+            callback=settings.callback_url,
+            token_length=2 * TOKEN_BYTES,
+        )
         self.wakes: dict[tuple[str, bool], asyncio.Event] = {}
 
     async def work(self) -> None:
@@ -75,7 +83,7 @@ class Worker:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
             rescue = background.create_task(self._rescue())
-            recorder = background.create_task(run_recorder(self.outbox, self._record))
+            recorder = background.create_task(self.answers.run())
             lanes = background.create_task(self._run_lanes(stack))
             await self.stop.wait()
             for wake in self.wakes.values():
@@ -85,11 +93,19 @@ class Worker:
                 log.warning("requests cut off by the shutdown time-out", batches=len(self.flight))
                 lanes.cancel()
                 await asyncio.wait([lanes])
-            self.outbox.close()
-            await asyncio.wait([recorder])
+            await self.answers.finish(recorder)
             for task in (beat, listen, rescue):
                 task.cancel()
-        await workers.worker_stopped(self.vital, self.id)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Put back what was claimed and never known here, and sign off."""
+        try:
+            with naming_absence(self.dsn):
+                await workers.abandon(self.vital, self.id, self.flight)
+                await workers.worker_stopped(self.vital, self.id)
+        except DatabaseAwayError as error:
+            log.warning("not signed off: the database is away", why=str(error))
 
     async def _run_lanes(self, stack: AsyncExitStack) -> None:
         async with asyncio.TaskGroup() as lanes:
@@ -109,8 +125,8 @@ class Worker:
             urgent=urgent,
             slots=slots,
             claim=partial(
-                self._claim,
-                claims.Wanted(
+                self.claims.claim,
+                Wanted(
                     name,
                     last_priority=1 if urgent else 9,
                     sender=app.sender,
@@ -118,7 +134,7 @@ class Worker:
                 ),
             ),
             deliver=partial(deliver, ways=ways),
-            room=self.outbox.room,
+            room=self.answers.outbox.room,
             wake=wake,
             stopping=self.stop.is_set,
             poll=self.settings.poll_interval,
@@ -128,8 +144,8 @@ class Worker:
     def _ways(self, app: AppSettings, client: Client) -> Ways:
         return Ways(
             post=client.post,
-            split=self._split,
-            hand_over=self.outbox.put,
+            split=self.claims.split,
+            hand_over=self.answers.outbox.put,
             still_ours=lambda batch: not self.stop.is_set() and self.lease.covers(batch.claimed_at),
             now=_utc_now,
             jitter=random.random,
@@ -138,117 +154,13 @@ class Worker:
             max_attempts=app.max_attempts,
         )
 
-    @contextmanager
-    def _tokens(self) -> Iterator[Callable[[], str]]:
-        """Give out tokens for batches; they are forgotten again if writing the batches fails.
-
-        A failed call may have committed: open batches of this worker with forgotten tokens were
-        never sent, and the rescue puts them back.
-        """
-        made: list[str] = []
-
-        def token() -> str:
-            made.append(self.flight.token())
-            return made[-1]
-
-        try:
-            with naming_absence(self.dsn):
-                yield token
-        except BaseException:
-            for each in made:
-                self.flight.over(each)
-            raise
-
-    async def _claim(self, wanted: claims.Wanted, slots: int, per_request: int) -> Claim | None:
-        wanted = replace(wanted, slots=slots, per_request=per_request)
-        try:
-            with self._tokens() as token:
-                claimed = await claims.claim(
-                    self.pool, self.id, wanted, arrange=self._arrange, token=token
-                )
-        except DatabaseAwayError as error:
-            log.warning("no claim: the database is away", app=wanted.app, why=str(error))
-            return None
-        return Claim(
-            claimed.batches, claimed.messages, claimed.requests, claimed.more, claimed.wait
-        )
-
-    def _arrange(self, messages: list[Message], countries: list[str]) -> Arranged:
-        return arrange(
-            messages,
-            callback=self.settings.callback_url,
-            token_length=TOKEN_LENGTH,
-            paused_countries=countries,
-            country=country,
-        )
-
-    async def _split(
-        self,
-        batch: Batch,
-        parts: list[Packed],
-        *,
-        code: str,
-        description: str,
-        http_status: int | None,
-        tries: int,
-    ) -> list[Batch]:
-        try:
-            with self._tokens() as token:
-                children = await records.split(
-                    self.pool,
-                    self.id,
-                    batch,
-                    parts,
-                    code=code,
-                    description=description,
-                    http_status=http_status,
-                    tries=tries,
-                    token=token,
-                )
-        except DatabaseAwayError as error:
-            log.warning("not divided: the database is away", app=batch.app, why=str(error))
-            return []
-        if children:
-            self.flight.over(batch.token)
-        return children
-
-    async def _record(self, closings: Sequence[Closing]) -> None:
-        written = await self._write(closings)
-        for closing in closings:
-            self.flight.over(closing.batch.token)
-            log.info(
-                "batch sent",
-                app=closing.batch.app,
-                batch=closing.batch.token,
-                messages=len(closing.batch.messages),
-                verdict=type(closing.verdict).__name__,
-                code=closing.code,
-                http_status=closing.http_status,
-                tries=closing.tries,
-                seconds=round(closing.seconds, 3),
-                written=closing.batch.id in written,
-            )
-
-    async def _write(self, closings: Sequence[Closing]) -> frozenset[int]:
-        """Write until the database takes it: an answer is never thrown away."""
-        while True:
-            try:
-                with naming_absence(self.dsn):
-                    return await records.record(self.pool, self.id, closings)
-            except DatabaseAwayError as error:
-                log.warning(
-                    "answers wait: the database is away", batches=len(closings), why=str(error)
-                )
-                await asyncio.sleep(AWAY_WAIT)
-
     async def _beat(self) -> None:
         every = self.settings.lease / HEARTBEATS_PER_LEASE
         while True:
             asked_at = monotonic()
             try:
                 with naming_absence(self.dsn):
-                    async with asyncio.timeout(every):
-                        known = await workers.heartbeat(self.vital, self.id)
+                    known = await workers.heartbeat(self.vital, self.id, seconds=every)
             except DatabaseAwayError as error:
                 log.warning("no heartbeat: the database is away", why=str(error))
             else:

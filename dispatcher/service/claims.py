@@ -1,0 +1,125 @@
+"""Claiming and dividing, as the pipeline sees them: a database that is away becomes a value."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+from msgspec.structs import replace
+
+from dispatcher.core.admit import Arranged, arrange
+from dispatcher.core.country import country
+from dispatcher.core.message import Batch, Message, Packed
+from dispatcher.db import claim as claims
+from dispatcher.db import record as records
+from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.pool import Pool
+from dispatcher.db.session import Patience
+from dispatcher.pipeline.flight import Flight
+from dispatcher.pipeline.lanes import Claim
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """How one worker takes messages out of the queue."""
+
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        pool: Pool,
+        worker: int,
+        flight: Flight,
+        callback: str | None,
+        token_length: int,
+    ) -> None:
+        self._dsn = dsn
+        self._pool = pool
+        self._worker = worker
+        self._flight = flight
+        self._callback = callback
+        self._token_length = token_length
+        self._patience = Patience()
+
+    async def claim(self, wanted: claims.Wanted, slots: int, per_request: int) -> Claim | None:
+        """Claim for *slots* requests; None: the database is away, ask again later."""
+        wanted = replace(wanted, slots=slots, per_request=per_request)
+        try:
+            with self._tokens() as token:
+                claimed = await claims.claim(
+                    self._pool,
+                    self._worker,
+                    wanted,
+                    arrange=self._arrange,
+                    token=token,
+                    seconds=self._patience.seconds,
+                )
+        except DatabaseAwayError as error:
+            self._patience.failed()
+            log.warning("no claim: the database is away", app=wanted.app, why=str(error))
+            return None
+        self._patience.passed()
+        return Claim(
+            claimed.batches, claimed.messages, claimed.requests, claimed.more, claimed.wait
+        )
+
+    async def split(
+        self,
+        batch: Batch,
+        parts: list[Packed],
+        *,
+        code: str,
+        description: str,
+        http_status: int | None,
+        tries: int,
+    ) -> list[Batch]:
+        """Divide *batch* in the database; [] if it was taken over, or cannot be now."""
+        try:
+            with self._tokens() as token:
+                children = await records.split(
+                    self._pool,
+                    self._worker,
+                    batch,
+                    parts,
+                    code=code,
+                    description=description,
+                    http_status=http_status,
+                    tries=tries,
+                    token=token,
+                )
+        except DatabaseAwayError as error:
+            log.warning("not divided: the database is away", app=batch.app, why=str(error))
+            return []
+        if children:
+            self._flight.over(batch.token)
+        return children
+
+    @contextmanager
+    def _tokens(self) -> Iterator[Callable[[], str]]:
+        """Give out tokens for batches; they are forgotten again if writing the batches fails.
+
+        A failed call may have committed: open batches of this worker with forgotten tokens were
+        never sent, and the rescue puts them back.
+        """
+        made: list[str] = []
+
+        def token() -> str:
+            made.append(self._flight.token())
+            return made[-1]
+
+        try:
+            with naming_absence(self._dsn):
+                yield token
+        except BaseException:
+            for each in made:
+                self._flight.over(each)
+            raise
+
+    def _arrange(self, messages: list[Message], countries: list[str]) -> Arranged:
+        return arrange(
+            messages,
+            callback=self._callback,
+            token_length=self._token_length,
+            paused_countries=countries,
+            country=country,
+        )
