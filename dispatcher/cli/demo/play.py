@@ -28,6 +28,7 @@ from dispatcher.db.pool import OwnConnection as Connection
 START_TIMEOUT: Final = 15.0  # seconds for the simulator to say where it is
 WORK_TIMEOUT: Final = 60.0  # seconds; 3,000 messages at 500 a second take 6
 LOOK: Final = 0.1  # seconds between two looks at the progress
+FAST: Final = {"fsync": "off"}  # the data are thrown away, so they need not survive the machine
 SENDER: Final = "csms100000001"  # of the rows that name none
 SAMPLE: Final = Path(__file__).with_name("sample.csv")
 PROVIDER: Final = Path(__file__).with_name("provider.json")
@@ -72,7 +73,7 @@ def _stage(picture: Picture) -> Iterator[Stage]:
     """Start everything; stop and remove it again in the opposite order."""
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_directory())
-        dsn = stack.enter_context(embedded_server(folder / "data"))
+        dsn = stack.enter_context(embedded_server(folder / "data", settings=FAST))
         asyncio.run(migrate(dsn))
         picture.step("PostgreSQL", f"embedded, in {folder}")
         key, secret = "demo", secrets.token_hex(16)
