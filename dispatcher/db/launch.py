@@ -93,7 +93,7 @@ def launch(
         user=account.uid if account.switched else None,
         group=account.gid if account.switched else None,
         extra_groups=[] if account.switched else None,
-        preexec_fn=die_with(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - one system call, prepared beforehand
+        preexec_fn=die_with(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - one prepared call
     )
 
 

@@ -30,7 +30,8 @@ class Rows:
                 "INSERT INTO dispatcher.batch "
                 "(token, app, worker, message_ids, attempts, state, bytes, unsure_at, code) "
                 "VALUES ($2, 'default', 1, $1::bigint[], "
-                "array_fill(1::smallint, ARRAY[cardinality($1::bigint[])]), $3, 100, CASE WHEN $3 = 'unsure' THEN now() END, "
+                "array_fill(1::smallint, ARRAY[cardinality($1::bigint[])]), $3, 100, "
+                "CASE WHEN $3 = 'unsure' THEN now() END, "
                 "CASE WHEN $3 = 'unsure' THEN 'timeout' END) RETURNING id",
                 ids,
                 token,
