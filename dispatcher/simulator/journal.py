@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 
-class Visit(Struct):
+class Visit(Struct, gc=False, rename="camel"):
     """One request, filled in as it goes through the simulator."""
 
     serial: int  # 1 for the first

@@ -1,0 +1,434 @@
+"""Each fault does on the wire what it says, and the ledger knows what was accepted."""
+
+import asyncio
+import email.utils
+import json
+import time
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from provider_client import PATH, aksk, body_of, numbers
+
+from dispatcher.simulator import TextError, read_faults
+
+ONE = body_of("+8613800000000", token="one")
+
+
+async def arm(client, *faults):
+    await client.sim.faults.arm(read_faults(json.dumps(faults)))
+
+
+class Raw:
+    """One connection, byte by byte."""
+
+    def __init__(self, client) -> None:
+        place = urlsplit(client.sim.url)
+        self._address = (place.hostname, place.port)
+        raw = json.dumps(ONE).encode()
+        headers = {**aksk(raw, place.netloc), "Content-Length": str(len(raw))}
+        lines = [f"POST {PATH} HTTP/1.1", *(f"{n}: {v}" for n, v in headers.items()), "", ""]
+        self.head = "\r\n".join(lines).encode()
+        self.body = raw
+
+    async def open(self) -> None:
+        self.reader, self.writer = await asyncio.open_connection(*self._address)
+
+    async def send(self) -> None:
+        await self.open()
+        self.writer.write(self.head + self.body)
+        await self.writer.drain()
+
+    async def read_all(self) -> bytes:
+        async with asyncio.timeout(5):
+            return await self.reader.read()
+
+    async def close(self) -> None:
+        self.writer.close()
+
+
+async def test_refused_connections_are_refused_at_once_and_come_back(start):
+    client = await start(control="127.0.0.1:0")
+    assert (await client.send(ONE)).code == "000000"
+    await client.session.put(client.sim.control_url + "/_faults", json={"fault": "refuse"})
+    with pytest.raises(aiohttp.ClientConnectionError):  # the kept connection was reset
+        await client.send(ONE)
+    with pytest.raises(ConnectionRefusedError):
+        await Raw(client).open()
+    assert (await client.get("/_faults"))["injected"] == {"refuse": 1}
+    await client.session.delete(client.sim.control_url + "/_faults")
+    assert (await client.send(ONE)).code == "000000"
+    assert client.sim.ledger.numbers == 2
+
+
+async def test_refused_connections_come_back_after_their_seconds(client):
+    await arm(client, {"fault": "refuse", "seconds": 0.2})
+    with pytest.raises(ConnectionRefusedError):
+        await Raw(client).open()
+    deadline = time.monotonic() + 5
+    raw = Raw(client)
+    while time.monotonic() < deadline:
+        try:
+            await raw.open()
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.02)
+    assert (await client.send(ONE)).code == "000000"
+    await raw.close()
+
+
+async def test_the_door_shuts_with_the_request_that_is_struck(client):
+    await arm(client, {"fault": "refuse", "nth": [2]})
+    assert (await client.send(ONE)).code == "000000"
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.send(ONE)
+    with pytest.raises(ConnectionRefusedError):
+        await Raw(client).open()
+    assert client.sim.ledger.numbers == 1
+
+
+async def test_a_port_that_is_taken_is_not_shared(client, start):
+    with pytest.raises(OSError, match="in use"):
+        await start(listen=urlsplit(client.sim.url).netloc)
+
+
+async def test_reset_ends_the_connection_unread(client):
+    await arm(client, {"fault": "reset"})
+    raw = Raw(client)
+    await raw.open()
+    raw.writer.write(raw.head + raw.body)
+    with pytest.raises(ConnectionResetError):
+        await raw.read_all()
+    assert client.sim.ledger.numbers == 0
+    assert client.sim.journal[0].http_status == 0
+
+
+async def test_a_stall_before_reading_leaves_the_body_unread_until_it_is_over(client):
+    await arm(client, {"fault": "stall-before-reading"})
+    raw = Raw(client)
+    await raw.open()
+    raw.writer.transport.set_write_buffer_limits(high=0)
+    raw.writer.write(raw.head.replace(b"Content-Length: ", b"Content-Length: 9999999"))
+    raw.writer.write(b" " * 60_000_000)
+    with pytest.raises(TimeoutError):  # the kernel's buffers are full: nobody reads
+        async with asyncio.timeout(0.5):
+            await raw.writer.drain()
+    await client.sim.faults.clear()
+    with pytest.raises(ConnectionResetError):
+        await raw.read_all()
+    assert client.sim.ledger.numbers == 0
+
+
+@pytest.mark.parametrize("accept", [True, False])
+async def test_a_stall_after_reading_answers_nothing(client, accept):
+    await arm(client, {"fault": "stall-after-reading", "accept": accept})
+    raw = Raw(client)
+    await raw.send()
+    await client.sim.until(lambda: client.sim.journal and client.sim.journal[0].faults)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await raw.reader.read(1)
+    assert client.sim.ledger.numbers == int(accept)
+    await client.sim.faults.clear()
+    assert await raw.read_all() == b""
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_cut_connection_ends_without_a_byte_after_acceptance(client, reset):
+    await arm(client, {"fault": "cut", "reset": reset})
+    raw = Raw(client)
+    await raw.send()
+    if reset:
+        with pytest.raises(ConnectionResetError):
+            await raw.read_all()
+    else:
+        assert await raw.read_all() == b""
+    assert client.sim.ledger.counts() == {"+8613800000000": 1}
+    assert client.sim.journal[0].http_status == 0
+    assert client.sim.journal[0].accepted == 1
+
+
+async def test_half_an_answer_breaks_off_in_its_body(client):
+    await arm(client, {"fault": "half-answer"})
+    raw = Raw(client)
+    await raw.send()
+    head, _, body = (await raw.read_all()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    promised = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    assert len(body) == promised // 2
+    assert body.startswith(b'{"result"')
+    assert client.sim.ledger.numbers == 1
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await client.send(ONE)
+
+
+async def test_a_late_answer_is_a_whole_answer(client):
+    await arm(client, {"fault": "delay", "seconds": 3600})
+    late = asyncio.create_task(client.send(ONE))
+    await client.sim.until(lambda: client.sim.ledger.numbers == 1)
+    assert not late.done()
+    await client.sim.faults.clear()
+    assert (await late).code == "000000"
+
+
+async def test_a_late_answer_comes_after_its_seconds(client):
+    await arm(client, {"fault": "delay", "seconds": 0.3})
+    before = time.monotonic()
+    assert (await client.send(ONE)).code == "000000"
+    assert time.monotonic() - before >= 0.3
+
+
+@pytest.mark.parametrize("accept", [True, False])
+@pytest.mark.parametrize("html", [True, False])
+@pytest.mark.parametrize("status", [200, 429, 500, 502, 503])
+async def test_a_proxy_answers_with_html_or_nothing(client, status, html, accept):
+    fault = {"fault": "http", "status": status, "html": html, "accept": accept, "retry_after": 7}
+    await arm(client, fault)
+    answer = await client.send(ONE)
+    assert answer.status == status
+    assert answer.body.startswith(b"<html>") if html else answer.body == b""
+    assert answer.headers["Retry-After"] == "7"
+    assert client.sim.ledger.numbers == int(accept)
+    assert (client.sim.journal[0].http_status, client.sim.journal[0].code) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ({"fault": "code", "code": "E000000"}, 400, "E000000"),
+        ({"fault": "code", "code": "E000045"}, 400, "E000045"),
+        ({"fault": "code", "code": "E000101"}, 401, "E000101"),
+        ({"fault": "code", "code": "E000112"}, 401, "E000112"),
+        ({"fault": "code", "code": "E000620"}, 403, "E000620"),
+        ({"fault": "code", "code": "E000510"}, 400, "E000510"),
+        ({"fault": "code", "code": "E000623", "http_status": 200}, 200, "E000623"),
+        ({"fault": "code", "code": "E999999"}, 400, "E999999"),
+        ({"fault": "white-list"}, 403, "E000620"),
+        ({"fault": "quota"}, 403, "E000623"),
+        ({"fault": "country-closed", "country": "CN"}, 403, "E000630"),
+        ({"fault": "country-closed", "prefix": "+86"}, 403, "E000630"),
+        ({"fault": "bad-entry", "param": "062569"}, 400, "E000503"),
+        ({"fault": "bad-entry", "template": "t" * 32, "code": "E000027"}, 400, "E000027"),
+    ],
+)
+async def test_a_code_refuses_the_whole_request_at_its_status(client, fault, status, code):
+    await arm(client, fault)
+    answer = await client.send(ONE)
+    assert (answer.status, answer.code) == (status, code)
+    assert "result" not in answer.json
+    assert client.sim.ledger.numbers == 0
+    assert client.sim.journal[0].faults == [fault["fault"]]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "country-closed", "country": "GA"},
+        {"fault": "country-closed", "prefix": "+241"},
+        {"fault": "bad-entry", "param": "bad"},
+        {"fault": "bad-entry", "template": "other"},
+        {"fault": "code", "code": "E000000", "numbers": ["+8613800000001"]},
+    ],
+)
+async def test_a_request_without_what_is_meant_passes(client, fault):
+    await arm(client, fault)
+    assert (await client.send(ONE)).code == "000000"
+    assert client.sim.faults.injected == {}
+
+
+async def test_a_quota_fills_and_a_white_list_takes_effect(client):
+    await arm(client, {"fault": "quota", "after_accepted": 3})
+    assert (await client.send(body_of(*numbers(2)))).code == "000000"
+    assert (await client.send(body_of(*numbers(2)))).code == "000000"
+    assert (await client.send(ONE)).code == "E000623"
+    await arm(client, {"fault": "white-list", "for_seconds": 0.2})
+    started = time.monotonic()
+    assert (await client.send(ONE)).code == "E000620"
+    while (answer := await client.send(ONE)).code == "E000620":
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - started < 5
+    assert answer.code == "000000"
+    assert time.monotonic() - started >= 0.2
+
+
+async def test_a_code_for_the_numbers_that_are_meant_leaves_the_others(client):
+    await arm(client, {"fault": "number-code", "code": "E200031", "prefix": "+241"})
+    answer = await client.send(body_of("+8613800000000", "+2412000000"))
+    assert (answer.status, answer.code) == (400, "E000510")
+    assert answer.statuses == {"+8613800000000": "000000", "+2412000000": "E200031"}
+    assert client.sim.ledger.counts() == {"+8613800000000": 1}
+    (rule,) = (await client.get("/_faults"))["faults"]
+    assert (rule["injected"], rule["refused"]) == (1, 1)
+
+
+async def test_number_codes_add_up_and_may_be_unknown(client):
+    await arm(
+        client,
+        {"fault": "number-code", "code": "E299999", "numbers": ["+8613800000001"]},
+        {"fault": "number-code", "share": 1.0},
+    )
+    answer = await client.send(body_of(*numbers(3)))
+    assert list(answer.statuses.values()) == ["E200015", "E299999", "E200015"]
+    assert client.sim.ledger.numbers == 0
+
+
+async def test_a_share_of_numbers_is_refused_the_same_way_for_the_same_seed(start):
+    async def refused(seed: int) -> list[str]:
+        client = await start()
+        await arm(client, {"fault": "number-code", "share": 0.3, "seed": seed})
+        codes: list[str] = []
+        for _ in range(2):
+            answer = await client.send(body_of(*numbers(500)))
+            assert client.sim.ledger.numbers == codes.count("000000") + list(
+                answer.statuses.values()
+            ).count("000000")
+            codes += answer.statuses.values()
+        assert codes[:500] != codes[500:]
+        return codes
+
+    first = await refused(1)
+    assert 230 < first.count("E200015") < 370
+    assert first == await refused(1)
+    assert first != await refused(2)
+
+
+async def test_numbers_above_a_rate_are_refused_within_a_second(client):
+    await arm(client, {"fault": "number-code", "per_second": 150})
+    first = await client.send(body_of(*numbers(100)))
+    assert first.code == "000000"
+    second = await client.send(body_of(*numbers(100, 100)))
+    if second.code != "000000":  # unless a whole second went by between the two
+        assert list(second.statuses.values()).count("E200015") == 50
+        assert client.sim.ledger.numbers == 150
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("code", ["E000510", "E200037", "000000"])
+async def test_an_answer_with_refused_numbers_has_any_code_and_status(client, status, code):
+    await arm(
+        client,
+        {"fault": "number-code", "numbers": ["+8613800000001"]},
+        {"fault": "mixed-answer", "code": code, "http_status": status},
+    )
+    answer = await client.send(body_of(*numbers(2)))
+    assert (answer.status, answer.code) == (status, code)
+    assert list(answer.statuses.values()) == ["000000", "E200015"]
+    assert (await client.send(body_of("+8613800000000"))).code == "000000"
+    assert client.sim.faults.injected["mixed-answer"] == 1
+
+
+async def test_a_result_lacks_repeats_or_reorders_numbers(client):
+    sent = numbers(20)
+
+    async def told(*faults) -> list[tuple[str, str]]:
+        await arm(client, *faults)
+        answer = await client.send(body_of(*sent))
+        return [(row["originTo"], row["status"]) for row in answer.json["result"]]
+
+    plain = [(number, "000000") for number in sent]
+    assert await told({"fault": "lack", "count": 2}) == plain[:-2]
+    assert await told({"fault": "repeat"}) == [*plain, plain[0]]
+    assert await told({"fault": "repeat", "code": "E200041"}) == [*plain, (sent[0], "E200041")]
+    reordered = await told({"fault": "reorder"})
+    assert reordered != plain
+    assert sorted(reordered) == plain
+    both = await told({"fault": "lack"}, {"fault": "reorder"})
+    assert sorted(both) == plain[:-1]
+    assert client.sim.ledger.numbers == 5 * 20
+
+
+async def test_a_wrong_clock_shows_in_date_and_if_wanted_in_the_checks(client):
+    def skew(answer) -> float:
+        told = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        return told - time.time()
+
+    await arm(client, {"fault": "clock", "offset": 3600})
+    answer = await client.send(ONE)
+    assert answer.code == "000000"
+    assert abs(skew(answer) - 3600) <= 2
+    await arm(client, {"fault": "clock", "offset": -3600, "checks": True})
+    answer = await client.send(ONE)
+    assert answer.code == "E000044"
+    assert abs(skew(answer) + 3600) <= 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "struck"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6]),
+        ({"nth": [2, 5]}, [2, 5]),
+        ({"every": 3}, [3, 6]),
+        ({"first": 2}, [1, 2]),
+        ({"after": 4}, [5, 6]),
+        ({"times": 1}, [1]),
+        ({"every": 2, "after": 2, "times": 1}, [4]),
+        ({"probability": 0.0}, []),
+        ({"probability": 1.0}, [1, 2, 3, 4, 5, 6]),
+        ({"for_seconds": 0.0}, []),
+    ],
+)
+async def test_requests_are_counted_from_the_moment_a_fault_is_set(client, condition, struck):
+    await client.send(ONE)
+    await arm(client, {"fault": "code", "code": "E000000", **condition})
+    codes = [(await client.send(ONE)).code for _ in range(6)]
+    assert [at for at, code in enumerate(codes, 1) if code == "E000000"] == struck
+
+
+async def test_chance_is_the_same_for_the_same_seed_and_differs_between_faults(start):
+    async def struck(seed: int) -> list[list[str]]:
+        client = await start()
+        chance = {"probability": 0.5, "seed": seed}
+        await arm(client, {"fault": "clock", "offset": 1, **chance}, {"fault": "lack", **chance})
+        for _ in range(20):
+            await client.send(ONE)
+        return [sorted(visit.faults) for visit in client.sim.journal]
+
+    first = await struck(1)
+    assert first == await struck(1)
+    assert first != await struck(2)
+    assert {(), ("clock",), ("lack",), ("clock", "lack")} == {tuple(names) for names in first}
+
+
+async def test_the_first_of_two_faults_that_end_a_request_strikes(client):
+    await arm(client, {"fault": "code", "code": "E000000"}, {"fault": "cut"})
+    assert (await client.send(ONE)).code == "E000000"
+    await arm(client, {"fault": "cut"}, {"fault": "code", "code": "E000000"})
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.send(ONE)
+    assert client.sim.faults.injected == {"code": 1, "cut": 1}
+
+
+async def test_faults_are_set_told_and_taken_away_over_http(client):
+    url = client.sim.control_url + "/_faults"
+    script = [{"fault": "code", "code": "E000000", "nth": [1]}, {"fault": "lack", "count": 3}]
+    async with client.session.put(url, json=script) as response:
+        assert response.status == 200
+    await client.send(ONE)
+    told = await client.get("/_faults")
+    assert told["injected"] == {"code": 1}
+    assert [(rule["fault"], rule["injected"]) for rule in told["faults"]] == [
+        ("code", 1),
+        ("lack", 0),
+    ]
+    async with client.session.delete(url) as response:
+        assert await response.json() == {"faults": [], "injected": {"code": 1}}
+    assert (await client.send(ONE)).code == "000000"
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ('{"fault": "cutt"}', "cutt"),
+        ('[{"fault": "cut"}, {"fault": "cut", "sooner": 1}]', "$[1]"),
+        ('{"fault": "number-code", "share": 1.5}', "<= 1.0"),
+        ("[", "not JSON"),
+    ],
+)
+async def test_a_script_that_cannot_be_read_is_refused_with_the_place(client, script, told):
+    with pytest.raises(TextError) as caught:
+        read_faults(script)
+    assert told in str(caught.value)
+    url = client.sim.control_url + "/_faults"
+    async with client.session.put(url, data=script) as response:
+        assert response.status == 400
+        assert told in (await response.json())["error"]

@@ -1,0 +1,198 @@
+"""The simulator as a process, and the provider's own SDK as its client."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+from huaweicloudsdkcore.http.http_config import HttpConfig
+from huaweicloudsdksmsapi.v1 import (
+    BatchSendDiffSmsRequest,
+    BatchSendDiffSmsRequestBody,
+    BatchSendDiffSmsResponse,
+    SMSApiClient,
+    SmsContent,
+)
+from huaweicloudsdksmsapi.v1.smsapi_credentials import SMSApiCredentials
+from provider_client import KEY, PATH, SECRET, aksk, body_of
+
+
+@dataclass
+class Process:
+    running: asyncio.subprocess.Process
+    url: str
+
+    async def get(self, path: str) -> dict:
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
+            return await response.json()
+
+    async def stop(self, number: int) -> int:
+        self.running.send_signal(number)
+        async with asyncio.timeout(10):
+            return await self.running.wait()
+
+
+@asynccontextmanager
+async def simulate(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dispatcher", "simulate", "--key", KEY, "--secret", SECRET),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+    async with AsyncExitStack() as stack:
+
+        async def make(*arguments: str) -> Process:
+            running = await stack.enter_async_context(simulate(*arguments))
+            async with asyncio.timeout(20):
+                url = (await running.stdout.readline()).decode().strip()
+            return Process(running, url)
+
+        yield make
+
+
+def send_with_the_sdk(url: str, secret: str) -> BatchSendDiffSmsResponse:
+    """The official SDK, unmodified; only its endpoint is ours."""
+    sdk = (
+        SMSApiClient.new_builder()
+        .with_http_config(HttpConfig.get_default_config())
+        .with_credentials(SMSApiCredentials(KEY, secret))
+        .with_endpoint(url)
+        .build()
+    )
+    try:
+        content = SmsContent(
+            to=["+8615512345678", "13112345678"],
+            template_id="abcdefghabcdefghabcdefghabcdefgh",
+            template_paras=["062569", "中文"],
+        )
+        body = BatchSendDiffSmsRequestBody(
+            _from="csms100000001", sms_content=[content], extend="from-the-sdk"
+        )
+        return sdk.batch_send_diff_sms(BatchSendDiffSmsRequest(body=body))
+    finally:
+        sdk.close()
+
+
+async def test_the_official_sdk_is_accepted(provider):
+    process = await provider()
+    answer = await asyncio.to_thread(send_with_the_sdk, process.url, SECRET)
+    assert (answer.status_code, answer.code) == (200, "000000")
+    assert [row.origin_to for row in answer.result] == ["+8615512345678", "13112345678"]
+    assert {row.status for row in answer.result} == {"000000"}
+    told = await process.get("/_accepted")
+    assert told["accepted"] == {"+8615512345678": 1, "13112345678": 1}
+
+
+@pytest.mark.parametrize("at", [0, 10, -1])
+async def test_the_official_sdk_is_refused_with_one_wrong_byte_of_its_secret(provider, at):
+    process = await provider()
+    wrong = bytearray(SECRET, "ascii")
+    wrong[at] ^= 1
+    with pytest.raises(ClientRequestException) as caught:
+        await asyncio.to_thread(send_with_the_sdk, process.url, wrong.decode())
+    assert caught.value.status_code == 400
+    assert "E000045" in caught.value.error_msg  # the SDK does not know this API's own error form
+    assert (await process.get("/_accepted"))["numbers"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_it_even_while_requests_are_stalled(provider, number):
+    process = await provider("--faults", '{"fault": "stall-after-reading"}')
+    writer = await exchange(process.url)
+    assert await process.stop(number) == 0
+    writer.close()
+
+
+async def exchange(url: str) -> asyncio.StreamWriter:
+    """Send a request and wait until the simulator has it."""
+    place = urlsplit(url)
+    raw = json.dumps(body_of("+8613800000000")).encode()
+    headers = {**aksk(raw, place.netloc), "Content-Length": str(len(raw))}
+    lines = [f"POST {PATH} HTTP/1.1", *(f"{n}: {v}" for n, v in headers.items()), "", ""]
+    _, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write("\r\n".join(lines).encode() + raw)
+    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+        while True:
+            async with session.get(url + "/_requests") as response:
+                if b'"stall-after-reading"' in await response.read():
+                    return writer
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"fault": "reset"}, aiohttp.ClientOSError),
+        ({"fault": "cut"}, aiohttp.ServerDisconnectedError),
+        ({"fault": "cut", "reset": True}, aiohttp.ClientOSError),
+        ({"fault": "half-answer"}, aiohttp.ClientPayloadError),
+        ({"fault": "stall-before-reading", "seconds": 0.1}, aiohttp.ClientOSError),
+        ({"fault": "stall-after-reading", "seconds": 0.1}, aiohttp.ServerDisconnectedError),
+    ],
+)
+async def test_faults_of_the_connection_strike_on_the_loop_of_the_process_too(
+    provider, fault, error
+):
+    process = await provider("--faults", json.dumps(fault))
+    raw = json.dumps(body_of("+8613800000000")).encode()
+    headers = aksk(raw, urlsplit(process.url).netloc)
+    with pytest.raises(error):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(process.url + PATH, data=raw, headers=headers) as response,
+        ):
+            await response.read()
+    accepts = fault["fault"] in ("cut", "half-answer")
+    assert (await process.get("/_accepted"))["numbers"] == int(accepts)
+
+
+async def test_the_control_address_answers_while_the_first_refuses(provider):
+    process = await provider("--control", "127.0.0.1:0", "--faults", '{"fault": "refuse"}')
+    control = Process(process.running, (await process.running.stdout.readline()).decode().strip())
+    place = urlsplit(process.url)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((place.hostname, place.port))
+    assert (await control.get("/_faults"))["injected"] == {"refuse": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--faults", '{"fault": "cutt"}'), "--faults: Invalid value 'cutt'"),
+        (("--options", "no-such-file"), "--options: no-such-file is neither"),
+        (("--reports", "{"), "--reports: not JSON"),
+    ],
+)
+async def test_a_wrong_argument_is_one_line_and_code_2(arguments, told):
+    async with simulate(*arguments) as running:
+        out, error = await running.communicate()
+        assert (out, running.returncode) == (b"", 2)
+        (line,) = error.decode().splitlines()
+        assert told in line
+
+
+async def test_an_address_that_is_taken_is_one_line_and_code_1(provider):
+    process = await provider()
+    async with simulate("--listen", urlsplit(process.url).netloc) as running:
+        out, error = await running.communicate()
+        assert (out, running.returncode) == (b"", 1)
+        (line,) = error.decode().splitlines()
+        assert "in use" in line
