@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 import structlog
 
@@ -11,6 +12,7 @@ from dispatcher.db import record as records
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.pool import Pool
 from dispatcher.db.session import Patience
+from dispatcher.metrics import Metrics
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.recording import Outbox, run_recorder
 from dispatcher.spool import Spool, left_behind
@@ -25,12 +27,22 @@ KIND = "answers"  # of spool files
 class Answers:
     """The recorder of one worker. No answer is thrown away."""
 
-    def __init__(self, *, dsn: str, pool: Pool, worker: int, flight: Flight, folder: Path) -> None:
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        pool: Pool,
+        worker: int,
+        flight: Flight,
+        folder: Path,
+        metrics: Metrics,
+    ) -> None:
         self._dsn = dsn
         self._pool = pool
         self._worker = worker
         self._flight = flight
         self._folder = folder
+        self._metrics = metrics
         self._unwritten: list[Closing] = []  # in the recorder's hands when it was stopped
         self.outbox = Outbox()
 
@@ -59,11 +71,15 @@ class Answers:
                     log.info("kept answers written", batches=len(closings), new=len(written))
 
     async def _record(self, closings: Sequence[Closing]) -> None:
+        began = monotonic()
         try:
             written = await self._write(closings)
         except asyncio.CancelledError:
             self._unwritten.extend(closings)
             raise
+        self._metrics.recorded(
+            (closing for closing in closings if closing.batch.id in written), monotonic() - began
+        )
         for closing in closings:
             self._flight.over(closing.batch.token)
             log.info(
@@ -90,6 +106,7 @@ class Answers:
                     )
             except DatabaseAwayError as error:
                 patience.failed()
+                self._metrics.database_away("record")
                 log.warning(
                     "answers wait: the database is away", batches=len(closings), why=str(error)
                 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import structlog
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from dispatcher.db import record as records
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.pool import Pool
 from dispatcher.db.session import Patience
+from dispatcher.metrics import Metrics
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.lanes import Claim
 
@@ -32,6 +34,7 @@ class Claims:
         flight: Flight,
         callback: str | None,
         token_length: int,
+        metrics: Metrics,
     ) -> None:
         self._dsn = dsn
         self._pool = pool
@@ -40,10 +43,12 @@ class Claims:
         self._callback = callback
         self._token_length = token_length
         self._patience = Patience()
+        self._metrics = metrics
 
     async def claim(self, wanted: claims.Wanted, slots: int, per_request: int) -> Claim | None:
         """Claim for *slots* requests; None: the database is away, ask again later."""
         wanted = replace(wanted, slots=slots, per_request=per_request)
+        began = monotonic()
         try:
             with self._tokens() as token:
                 claimed = await claims.claim(
@@ -56,9 +61,11 @@ class Claims:
                 )
         except DatabaseAwayError as error:
             self._patience.failed()
+            self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
             return None
         self._patience.passed()
+        self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return Claim(
             claimed.batches, claimed.messages, claimed.requests, claimed.more, claimed.wait
         )
@@ -88,6 +95,7 @@ class Claims:
                     token=token,
                 )
         except DatabaseAwayError as error:
+            self._metrics.database_away("divide")
             log.warning("not divided: the database is away", app=batch.app, why=str(error))
             return []
         if children:

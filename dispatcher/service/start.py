@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -16,10 +17,10 @@ from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, create_pool
+from dispatcher.metrics import Metrics, State
+from dispatcher.service.listening import listening
 from dispatcher.service.worker import Worker
 from dispatcher.settings import Settings
-from dispatcher.web.health import health_routes
-from dispatcher.web.server import serving
 
 log = structlog.get_logger(__name__)
 
@@ -56,38 +57,42 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         vital = await stack.enter_async_context(
             await create_pool(dsn, min_size=1, max_size=VITAL_CONNECTIONS)
         )
-        await stack.enter_async_context(_listening(settings, dsn, vital, stop))
+        metrics = Metrics()
+        ready = partial(_why_not_ready, dsn, vital, stop)
+        state = await stack.enter_async_context(
+            listening(settings, dsn, metrics=metrics, ready=ready)
+        )
+        state.watch("vital", vital)
         if only == "reports":
             await stop.wait()
         else:
-            await _work(settings, dsn, vital, stop)
+            await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
 
 
-@asynccontextmanager
-async def _listening(
-    settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event
-) -> AsyncIterator[None]:
-    """Serve what this service serves, as long as it runs."""
-
-    async def ready() -> str | None:
-        if stop.is_set():
-            return "stopping"
-        try:
-            with naming_absence(dsn):
-                await workers.ping(vital)
-        except DatabaseAwayError as error:
-            return str(error)
-        return None
-
-    host, port = settings.listen.rsplit(":", 1)
-    async with serving(host.strip("[]"), int(port), health_routes(ready)) as (bound, at):
-        log.info("listening", host=bound, port=at)
-        yield
+async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:
+    """Return why this service cannot do its work now, or None if it can."""
+    if stop.is_set():
+        return "stopping"
+    try:
+        with naming_absence(dsn):
+            await workers.ping(vital)
+    except DatabaseAwayError as error:
+        return str(error)
+    return None
 
 
-async def _work(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> None:
+async def _work(
+    settings: Settings,
+    dsn: str,
+    vital: Pool,
+    stop: asyncio.Event,
+    *,
+    metrics: Metrics,
+    state: State,
+) -> None:
     size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
     async with await create_pool(dsn, min_size=1, max_size=size) as pool:
+        state.watch("work", pool)
         for name, app in settings.apps.items():
             await workers.register_app(
                 vital,
@@ -105,7 +110,9 @@ async def _work(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) 
             lease=settings.lease,
         )
         log.info("worker started", worker=worker, apps=list(settings.apps))
-        one = Worker(settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop)
+        one = Worker(
+            settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop, metrics=metrics
+        )
         await one.answers.take_up()
         await one.work()
     log.info("worker stopped", worker=worker)

@@ -21,6 +21,7 @@ from dispatcher.db.claim import Wanted
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.listen import listen_urgent
 from dispatcher.db.pool import OwnConnection, Pool, connect
+from dispatcher.metrics import Metrics
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.lanes import Lane, run_lane
 from dispatcher.pipeline.lease import Lease
@@ -52,6 +53,7 @@ class Worker:
         vital: Pool,
         worker: int,
         stop: asyncio.Event,
+        metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.dsn = dsn
@@ -66,6 +68,7 @@ class Worker:
             worker=worker,
             flight=self.flight,
             folder=settings.data_dir / SPOOL,
+            metrics=metrics,
         )
         self.claims = Claims(
             dsn=dsn,
@@ -74,6 +77,7 @@ class Worker:
             flight=self.flight,
             callback=settings.callback_url,
             token_length=2 * TOKEN_BYTES,
+            metrics=metrics,
         )
         self.wakes: dict[tuple[str, bool], asyncio.Event] = {}
 

@@ -1,0 +1,165 @@
+"""What this process counts and times by itself."""
+
+import re
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from dispatcher import __version__
+from dispatcher.core.closing import Closing
+from dispatcher.core.codes import NUMBER, OURS, REQUEST
+from dispatcher.core.outcome import (
+    Accepted,
+    Deferred,
+    Done,
+    Expired,
+    Outcome,
+    PutBack,
+    Rejected,
+    Uncertain,
+)
+
+OTHER = "other"
+_HTTP = re.compile(r"HTTP \d{3}")
+_QUICK = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)  # seconds in the database
+_REQUEST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds at the provider
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)  # messages; 500 is the provider's limit
+
+
+class Metrics:
+    """The instruments of one process, and the registry they are in."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        Info("dispatcher_build", "The release that runs.", registry=registry).info(
+            {"version": __version__}
+        )
+        self._messages = Counter(
+            "dispatcher_messages",
+            "Messages by what became of them in this process.",
+            ["app", "outcome"],
+            registry=registry,
+        )
+        self._codes = Counter(
+            "dispatcher_codes",
+            "Messages that were not accepted, by the code that says why.",
+            ["app", "outcome", "code"],
+            registry=registry,
+        )
+        self._requests = Counter(
+            "dispatcher_requests",
+            "Requests that are over, by the code of their answer.",
+            ["app", "code"],
+            registry=registry,
+        )
+        self._tries = Counter(
+            "dispatcher_request_tries",
+            "HTTP requests made, those that were tried again included.",
+            ["app"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "dispatcher_request_duration_seconds",
+            "From the first try of a request to its last answer.",
+            ["app"],
+            buckets=_REQUEST,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "dispatcher_batch_messages",
+            "Messages in one request.",
+            ["app"],
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self._claim_seconds = Histogram(
+            "dispatcher_claim_duration_seconds",
+            "Taking due messages out of the queue and writing their batches; empty looks too.",
+            ["app"],
+            buckets=_QUICK,
+            registry=registry,
+        )
+        self._record_seconds = Histogram(
+            "dispatcher_record_duration_seconds",
+            "Writing the ends of requests, waiting for a database that is away included.",
+            buckets=_QUICK,
+            registry=registry,
+        )
+        self._trouble = Counter(
+            "dispatcher_database_failures",
+            "Calls to the database that failed because it was away.",
+            ["call"],
+            registry=registry,
+        )
+
+    def claimed(self, app: str, seconds: float, finished: Iterable[Outcome]) -> None:
+        """Count a claim, and the messages that it finished without a request."""
+        self._claim_seconds.labels(app).observe(seconds)
+        for outcome in finished:
+            self._count(app, outcome)
+
+    def recorded(self, closings: Iterable[Closing], seconds: float) -> None:
+        """Count requests whose ends have been written."""
+        self._record_seconds.observe(seconds)
+        for closing in closings:
+            self._closed(closing)
+
+    def database_away(self, call: str) -> None:
+        """Count a call, named by a word, that the database was away for."""
+        self._trouble.labels(call).inc()
+
+    def _closed(self, closing: Closing) -> None:
+        app = closing.batch.app
+        messages = closing.batch.messages
+        self._requests.labels(app, known(closing.code)).inc()
+        if closing.tries:  # none: nothing was sent
+            self._tries.labels(app).inc(closing.tries)
+            self._request_seconds.labels(app).observe(closing.seconds)
+            self._batch.labels(app).observe(len(messages))
+        match closing.verdict:
+            case Uncertain(code=code):
+                self._add(app, "unsure", code, len(messages))
+            case PutBack(pause=pause):
+                self._add(app, "put_back", pause.code, len(messages))
+            case Done(outcomes=outcomes, unsure=unsure):
+                if unsure:
+                    self._add(app, "unsure", closing.code, len(unsure))
+                # One by one only what is not accepted: nearly all are, and this is the hot path.
+                others = [each for each in outcomes if type(each) is not Accepted]
+                if accepted := len(outcomes) - len(others):
+                    self._messages.labels(app, "accepted").inc(accepted)
+                for other in others:
+                    self._count(app, other)
+
+    def _count(self, app: str, outcome: Outcome) -> None:
+        match outcome:
+            case Accepted():
+                self._messages.labels(app, "accepted").inc()
+            case Rejected(code=code):
+                self._add(app, "rejected", code)
+            case Expired(code=code):
+                self._add(app, "expired", code)
+            case Deferred(code=code):
+                self._add(app, "deferred", code)
+
+    def _add(self, app: str, outcome: str, code: str, messages: int = 1) -> None:
+        self._messages.labels(app, outcome).inc(messages)
+        self._codes.labels(app, outcome, known(code)).inc(messages)
+
+
+def known(code: str) -> str:
+    """Return *code* as a label: itself if a table has it, or one word for all others."""
+    if code in NUMBER or code in REQUEST or code in OURS or _HTTP.fullmatch(code):
+        return code
+    return OTHER if code else ""

@@ -1,0 +1,151 @@
+"""Figures that are looked up when somebody asks: the state in the database, and connections.
+
+What cannot be looked up is absent, and `dispatcher_database_up` says so: a gauge that keeps its
+last value would look like a database that answers.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dispatcher.core.overview import AppState, Overview
+from dispatcher.metrics.counting import known
+
+
+class Countable(Protocol):
+    """A pool of connections, as far as it is counted."""
+
+    def get_size(self) -> int:
+        """Return how many connections are open."""
+
+    def get_idle_size(self) -> int:
+        """Return how many of them nobody uses."""
+
+    def get_max_size(self) -> int:
+        """Return how many there may be."""
+
+
+class State(Collector):
+    """The state of everything, as it was last looked up."""
+
+    def __init__(self, registry: CollectorRegistry, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._pools: dict[str, Countable] = {}
+        self._seen: Overview | None = None
+        registry.register(self)
+
+    def watch(self, name: str, pool: Countable) -> None:
+        """Show the connections of *pool* from now on."""
+        self._pools[name] = pool
+
+    def show(self, seen: Overview | None) -> None:
+        """Show *seen* from now on; None if the database does not answer."""
+        self._seen = seen
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures."""
+        yield self._connections()
+        yield GaugeMetricFamily(
+            "dispatcher_database_up",
+            "Whether the database answered when this was asked for.",
+            value=float(self._seen is not None),
+        )
+        seen = self._seen or Overview([], [], [])
+        for name, text, value in _FIGURES:
+            family = GaugeMetricFamily(name, text, labels=["app"])
+            for app in seen.apps:
+                figure = value(app, self._now())
+                if figure is not None:
+                    family.add_metric([app.name], float(figure))
+            yield family
+        yield _pauses(seen)
+        yield _workers(self._seen)
+
+    def _connections(self) -> Metric:
+        family = GaugeMetricFamily(
+            "dispatcher_pool_connections",
+            "Connections to PostgreSQL, by pool and state.",
+            labels=["pool", "state"],
+        )
+        for name, pool in self._pools.items():
+            idle = pool.get_idle_size()
+            family.add_metric([name, "used"], pool.get_size() - idle)
+            family.add_metric([name, "idle"], idle)
+            family.add_metric([name, "allowed"], pool.get_max_size())
+        return family
+
+
+def _oldest(app: AppState, now: datetime) -> float:
+    if app.oldest_due_at is None:
+        return 0.0
+    return max(0.0, (now - app.oldest_due_at).total_seconds())
+
+
+_Value = Callable[[AppState, datetime], float | None]
+_FIGURES: tuple[tuple[str, str, _Value], ...] = (
+    (
+        "dispatcher_waiting_messages",
+        "Messages in the queue, due or not; 10001 means more than 10,000.",
+        lambda app, _: app.waiting,
+    ),
+    ("dispatcher_oldest_due_seconds", "For how long the oldest due message has waited.", _oldest),
+    (
+        "dispatcher_sending_messages",
+        "Messages in requests that are on their way.",
+        lambda app, _: app.sending,
+    ),
+    (
+        "dispatcher_unsure_batches",
+        "Requests that may have been sent: nobody knows yet.",
+        lambda app, _: app.unsure_batches,
+    ),
+    (
+        "dispatcher_app_known",
+        "0: messages wait for this app, and no worker was ever configured for it.",
+        lambda app, _: app.known,
+    ),
+    (
+        "dispatcher_paused_countries",
+        "Countries that this app does not send to now.",
+        lambda app, _: len(app.paused_countries),
+    ),
+    (
+        "dispatcher_rate_setting",
+        "Numbers a second that this app is set to; absent without a limit.",
+        lambda app, _: app.numbers_per_second,
+    ),
+    (
+        "dispatcher_rate_now",
+        "Numbers a second that this app may send now; absent without a limit.",
+        lambda app, _: app.rate,
+    ),
+)
+
+
+def _pauses(seen: Overview) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_app_paused",
+        "1 for each app that is paused, with who paused it, and for which code.",
+        labels=["app", "by", "code"],
+    )
+    for app in seen.apps:
+        if app.paused_at is not None:
+            family.add_metric([app.name, app.paused_by or "", known(app.pause_code or "")], 1.0)
+    return family
+
+
+def _workers(seen: Overview | None) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_workers",
+        "Workers by state: alive, or silent for longer than their lease.",
+        labels=["state"],
+    )
+    if seen is not None:
+        alive = sum(worker.alive for worker in seen.workers)
+        family.add_metric(["alive"], alive)
+        family.add_metric(["silent"], len(seen.workers) - alive)
+    return family

@@ -1,0 +1,52 @@
+"""What this service listens for, put together: health, metrics, the console."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+
+from dispatcher.core.overview import Overview
+from dispatcher.db import console as desk
+from dispatcher.db.pool import Pool, create_pool
+from dispatcher.metrics import Metrics, State
+from dispatcher.service.glance import Glance
+from dispatcher.settings import Settings
+from dispatcher.web.health import health_routes
+from dispatcher.web.metrics import metrics_routes
+from dispatcher.web.server import serving
+
+log = structlog.get_logger(__name__)
+
+DESK_CONNECTIONS = 3  # for operators and machines that look: never those that work
+FRESH = 5.0  # seconds that a figure of /metrics may be old
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings,
+    dsn: str,
+    *,
+    metrics: Metrics,
+    ready: Callable[[], Awaitable[str | None]],
+) -> AsyncIterator[State]:
+    """Serve as long as the context lasts; give what shows the connections of pools."""
+    state = State(metrics.registry, now=lambda: datetime.now(UTC))
+    async with await create_pool(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
+        state.watch("desk", pool)
+        glance = Glance(lambda: _now(pool), dsn=dsn)
+
+        async def refresh() -> None:
+            seen = await glance.look(FRESH)
+            state.show(None if isinstance(seen, str) else seen)
+
+        routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh)]
+        host, port = settings.listen.rsplit(":", 1)
+        async with serving(host.strip("[]"), int(port), routes) as (bound, at):
+            log.info("listening", host=bound, port=at)
+            yield state
+
+
+async def _now(pool: Pool) -> Overview:
+    async with pool.acquire() as connection:
+        return await desk.now(connection)
