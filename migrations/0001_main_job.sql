@@ -125,7 +125,6 @@ CREATE TABLE dispatcher.report (
     state text NOT NULL,
     token text,
     recipient text,
-    message_id bigint,
     received_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz,
     source smallint,
@@ -137,6 +136,13 @@ CREATE TABLE dispatcher.report (
 );
 
 CREATE INDEX report_token ON dispatcher.report (token);
+
+-- What the statuses of reports mean; written from core.carrier at every start.
+CREATE TABLE dispatcher.carrier_status (
+    status text NOT NULL PRIMARY KEY,
+    state text NOT NULL,
+    meaning text NOT NULL
+);
 
 -- Run-time state of a configured app, shared by all workers. The token bucket is one time, next_at:
 -- from then on the app may claim again (rate null: no limit; the mechanism is not touched).
@@ -322,6 +328,7 @@ CREATE FUNCTION dispatcher.cancel(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     cancelled text[];
+    told bigint[];
 BEGIN
     WITH taken AS (
         DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
@@ -330,8 +337,10 @@ BEGIN
         SELECT id, 'cancelled', attempt, last_batch FROM taken
         RETURNING message_id
     )
-    SELECT array_agg(t.app) INTO cancelled FROM taken t JOIN written w ON w.message_id = t.id;
+    SELECT array_agg(t.app), array_agg(t.id) INTO cancelled, told
+    FROM taken t JOIN written w ON w.message_id = t.id;
     PERFORM dispatcher.count_event('cancelled', '', cancelled);
+    PERFORM dispatcher.tell('cancelled', '', cancelled, told);
     RETURN coalesce(cardinality(cancelled), 0);
 END $$;
 
@@ -340,6 +349,7 @@ CREATE FUNCTION dispatcher.requeue(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     requeued text[];
+    told bigint[];
 BEGIN
     WITH taken AS (
         DELETE FROM dispatcher.outcome
@@ -349,10 +359,11 @@ BEGIN
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id
         FROM taken t JOIN dispatcher.message m ON m.id = t.message_id
-        RETURNING app
+        RETURNING app, id
     )
-    SELECT array_agg(app) INTO requeued FROM waiting;
+    SELECT array_agg(app), array_agg(id) INTO requeued, told FROM waiting;
     PERFORM dispatcher.count_event('requeued', '', requeued);
+    PERFORM dispatcher.tell('requeued', '', requeued, told);
     RETURN coalesce(cardinality(requeued), 0);
 END $$;
 
@@ -362,6 +373,7 @@ CREATE FUNCTION dispatcher.settle(token text, how text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     settled dispatcher.batch;
+    told bigint[];
     messages integer;
 BEGIN
     IF how IS NULL OR how NOT IN ('sent', 'resend') THEN
@@ -378,21 +390,32 @@ BEGIN
                   HINT = 'It may be settled already: see dispatcher.message_status.batch_token.';
     END IF;
     IF how = 'sent' THEN
-        INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
-        SELECT u.id, 'accepted', u.attempt, settled.id, 'settled', 'settled by an operator as sent'
-        FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
-        WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
-        ON CONFLICT (message_id) DO NOTHING;
+        WITH written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
+            SELECT u.id, 'accepted', u.attempt, settled.id, 'settled',
+                'settled by an operator as sent'
+            FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
+            WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
+            ON CONFLICT (message_id) DO NOTHING
+            RETURNING message_id
+        )
+        SELECT array_agg(message_id) INTO told FROM written;
     ELSE
-        INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-        SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, settled.id, 'settled'
-        FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
-        JOIN dispatcher.message m ON m.id = u.id
-        WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
-          AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id);
+        WITH waiting AS (
+            INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
+            SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, settled.id, 'settled'
+            FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
+            JOIN dispatcher.message m ON m.id = u.id
+            WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
+              AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+            RETURNING id
+        )
+        SELECT array_agg(id) INTO told FROM waiting;
     END IF;
-    GET DIAGNOSTICS messages = ROW_COUNT;
+    messages := coalesce(cardinality(told), 0);
     PERFORM dispatcher.count_event('settled', how, array_fill(settled.app, ARRAY[messages]));
+    PERFORM dispatcher.tell(CASE how WHEN 'sent' THEN 'accepted' ELSE 'requeued' END, 'settled',
+        array_fill(settled.app, ARRAY[messages]), told);
     RETURN messages;
 END $$;
 
@@ -434,14 +457,18 @@ SELECT
     END AS state,
     coalesce(o.attempts, q.attempt, live.attempt)::integer AS attempts,
     o.provider_id,
-    coalesce(o.code, q.code, live.code) AS code,
-    coalesce(o.reason, live.description, CASE WHEN q.id IS NOT NULL THEN last.description END)
-        AS reason,
+    -- Of a message that is delivered or not, the carrier's own word, and what it means.
+    CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, live.code) END
+        AS code,
+    CASE WHEN r.state IS NOT NULL THEN coalesce(w.meaning, r.description)
+        ELSE coalesce(o.reason, live.description, CASE WHEN q.id IS NOT NULL THEN last.description END)
+    END AS reason,
     coalesce(o.segments, r.total)::integer AS segments,
     m.queued_at,
     q.due_at,
     CASE WHEN o.state = 'accepted' THEN o.at END AS accepted_at,
-    CASE WHEN o.state = 'accepted' THEN r.finished_at ELSE o.at END AS finished_at,
+    CASE WHEN o.state <> 'accepted' THEN o.at WHEN r.state IS NOT NULL THEN r.finished_at END
+        AS finished_at,
     r.status AS report_status,
     coalesce(live.token, last.token) AS batch_token
 FROM dispatcher.message m
@@ -470,16 +497,18 @@ LEFT JOIN LATERAL (
             min(p.status)
         ) AS status,
         max(p.total) AS total,
+        min(p.description) FILTER (WHERE p.state <> 'interim') AS description,
         max(p.received_at) FILTER (WHERE p.state <> 'interim') AS finished_at
     FROM dispatcher.report p
     WHERE p.provider_id = o.provider_id
-) AS r ON true;
+) AS r ON true
+LEFT JOIN dispatcher.carrier_status w ON w.status = r.status;
 
 -- migrate:down
 
 DROP VIEW dispatcher.message_status;
 DROP TABLE dispatcher.message, dispatcher.queue, dispatcher.batch, dispatcher.outcome,
-    dispatcher.idempotency, dispatcher.report, dispatcher.app, dispatcher.country_pause,
+    dispatcher.idempotency, dispatcher.report, dispatcher.carrier_status, dispatcher.app, dispatcher.country_pause,
     dispatcher.worker, dispatcher.tally;
 DROP FUNCTION dispatcher.fill_queue, dispatcher.make_partitions, dispatcher.enqueue,
     dispatcher.message_of_key, dispatcher.count_event, dispatcher.cancel, dispatcher.requeue,

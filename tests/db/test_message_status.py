@@ -125,7 +125,7 @@ async def test_reports_decide_what_an_accepted_message_is(db, rows, case):
         await rows.report("p", report_status, report_state, segment=segment, total=total)
     row = await status(db)
     assert (row["state"], row["report_status"], row["segments"]) == (state, told, total)
-    assert (row["finished_at"] is not None) == any(s[2] != "interim" for s in segments)
+    assert (row["finished_at"] is not None) == (state != "accepted")
 
 
 async def test_a_message_that_is_nowhere_is_told_to_be_lost(db, rows):

@@ -1,0 +1,137 @@
+-- Status reports: what waits to be matched, what matches nothing, and the feed of events.
+
+-- migrate:up
+
+-- What one commit of a receiver brought, until it is matched: one row, however many reports, so
+-- that taking a report in writes it once. Arrays of equal length, one place a report.
+CREATE TABLE dispatcher.report_inbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    provider_ids text[] NOT NULL,
+    segments smallint[] NOT NULL,
+    totals smallint[] NOT NULL,
+    states text[] NOT NULL,
+    statuses text[] NOT NULL,
+    tokens text[] NOT NULL,
+    recipients text[] NOT NULL,
+    fresh boolean[] NOT NULL,  -- the first report of its segment; else a final one after an interim
+    size integer GENERATED ALWAYS AS (cardinality(provider_ids)) STORED
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- A report that belongs to no message: not yet (looked at again at due_at), or never (due_at null).
+CREATE TABLE dispatcher.unmatched (
+    provider_id text NOT NULL,
+    segment smallint NOT NULL,
+    why text NOT NULL,
+    fresh boolean NOT NULL DEFAULT true,
+    looks smallint NOT NULL DEFAULT 1,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due_at timestamptz,
+    PRIMARY KEY (provider_id, segment)
+);
+
+CREATE INDEX unmatched_due ON dispatcher.unmatched (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX unmatched_since ON dispatcher.unmatched (since);
+
+-- A long message has a report a segment: what was told of it as a whole, so that it is told once.
+CREATE TABLE dispatcher.long_message (
+    provider_id text NOT NULL PRIMARY KEY,
+    state text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT long_message_state_is_known
+        CHECK (state IN ('interim', 'delivered', 'undelivered'))
+);
+
+-- What became of messages, in the order in which anybody could see it. Whoever decides something
+-- appends a row in its own transaction, one for all messages it is true of. A row gets its place
+-- (last: the position of its last message) only after its commit, from one sequencer at a time:
+-- so a long transaction is late, but never behind the place where a reader has been.
+CREATE TABLE dispatcher.feed (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    last bigint,
+    at timestamptz NOT NULL DEFAULT now(),
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL DEFAULT '',
+    message_ids bigint[] NOT NULL,
+    size integer GENERATED ALWAYS AS (cardinality(message_ids)) STORED,
+    CONSTRAINT feed_event_is_known CHECK (event IN (
+        'accepted', 'rejected', 'expired', 'cancelled', 'unsure', 'requeued',
+        'delivered', 'undelivered'))
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 5000
+);
+
+CREATE UNIQUE INDEX feed_last ON dispatcher.feed (last) WHERE last IS NOT NULL;
+CREATE INDEX feed_new ON dispatcher.feed (id) WHERE last IS NULL;
+
+-- The last position that was given away; one row.
+CREATE TABLE dispatcher.feed_end (
+    single boolean PRIMARY KEY DEFAULT true,
+    last bigint NOT NULL,
+    CONSTRAINT feed_end_is_one_row CHECK (single)
+) WITH (fillfactor = 10);
+
+INSERT INTO dispatcher.feed_end (last) VALUES (0);
+
+-- Append to the feed, as part of the caller's transaction.
+CREATE FUNCTION dispatcher.tell(event text, code text, apps text[], ids bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO dispatcher.feed (app, event, code, message_ids)
+    SELECT u.app, tell.event, tell.code, array_agg(u.id)
+    FROM unnest(apps, ids) AS u (app, id) GROUP BY u.app ORDER BY u.app
+$$;
+
+-- What became of messages after position *after*, oldest first, at most "limit" entries. A reader
+-- keeps the position of the last entry it has dealt with, and asks again: it misses nothing and
+-- sees nothing twice. Reads only, and holds up nobody, however long its transaction is.
+-- Positions begin at 1 and have no gaps. Where the oldest entries have been dropped, it begins
+-- with the first that is kept.
+CREATE FUNCTION dispatcher.events(after bigint DEFAULT 0, "limit" integer DEFAULT 1000)
+RETURNS TABLE (
+    "position" bigint,
+    message_id bigint,
+    app text,
+    event text,
+    code text,
+    at timestamptz,
+    reference text
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH begin AS (
+        SELECT greatest(events.after, f.last - f.size) AS after
+        FROM dispatcher.feed f
+        WHERE f.last > events.after
+        ORDER BY f.last LIMIT 1
+    ), near AS (
+        SELECT f.*, b.after, f.last - f.size AS before
+        FROM begin b
+        CROSS JOIN LATERAL (
+            -- Every row has at least one message, so as many rows as entries are enough.
+            SELECT * FROM dispatcher.feed r
+            WHERE r.last > b.after
+            ORDER BY r.last LIMIT events."limit"
+        ) AS f
+        WHERE f.last - f.size < b.after + events."limit"
+    )
+    SELECT greatest(n.before, n.after) + told.place, told.id, n.app, n.event, n.code, n.at,
+        m.reference
+    FROM near n
+    CROSS JOIN LATERAL unnest(n.message_ids[
+        greatest(n.after - n.before, 0) + 1 : least(n.last, n.after + events."limit") - n.before
+    ]) WITH ORDINALITY AS told (id, place)
+    LEFT JOIN dispatcher.message m ON m.id = told.id
+    ORDER BY 1
+$$;
+
+-- migrate:down
+
+DROP FUNCTION dispatcher.events, dispatcher.tell;
+DROP TABLE dispatcher.report_inbox, dispatcher.unmatched, dispatcher.long_message,
+    dispatcher.feed, dispatcher.feed_end;
