@@ -39,14 +39,18 @@ def programs(request) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def server(programs, tmp_path_factory) -> Iterator[str]:
-    """The address of this session's PostgreSQL, as its superuser; no tables are in it."""
+def server_folder(tmp_path_factory) -> Iterator[Path]:
+    """Where the data of this session's PostgreSQL are, and its address for other tools."""
     folder = tmp_path_factory.mktemp("postgres")
-    try:
-        with embedded_server(folder, settings=FAST, programs=programs) as dsn:
-            yield dsn
-    finally:
-        shutil.rmtree(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server(programs, server_folder) -> Iterator[str]:
+    """The address of this session's PostgreSQL, as its superuser; no tables are in it."""
+    with embedded_server(server_folder, settings=FAST, programs=programs) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")

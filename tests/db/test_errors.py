@@ -1,0 +1,184 @@
+"""Which trouble passes by itself, and the one line that people are told."""
+
+import asyncio
+import socket
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from dispatcher.db.address import read_address
+from dispatcher.db.cluster import Places
+from dispatcher.db.errors import DatabaseAwayError, explain, is_away, naming_absence
+from dispatcher.db.pool import connect
+
+
+@pytest.fixture(scope="session")
+def tcp(server, server_folder) -> str:
+    """The address of the session's server by TCP."""
+    assert server
+    return Places(server_folder).address.read_text().strip()
+
+
+def changed(dsn: str, *, login: str | None = None, path: str | None = None) -> str:
+    """Return *dsn* with another login or path."""
+    parts = urlsplit(dsn)
+    before, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login or before}@{host}", path=path or parts.path))
+
+
+async def trouble(dsn: str, *statements: str) -> str:
+    """Return the line about what goes wrong on connecting to *dsn*, or with the statements."""
+    connection = None
+    try:
+        connection = await connect(dsn)
+        for statement in statements:
+            await connection.execute(statement)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+        line = explain(error, dsn)
+    else:
+        pytest.fail("nothing went wrong")
+    finally:
+        if connection is not None:
+            await connection.close()
+    assert "\n" not in line
+    assert line.endswith(".")
+    return line
+
+
+async def test_a_wrong_password(tcp):
+    line = await trouble(changed(tcp, login="postgres:wr0ng"))
+    assert "refuses the password of user 'postgres'" in line
+    assert "DISPATCHER_DATABASE_URL" in line
+    assert "wr0ng" not in line
+
+
+async def test_an_unknown_user(tcp):
+    assert "user 'nobody_known'" in await trouble(changed(tcp, login="nobody_known:x"))
+
+
+async def test_a_missing_database(tcp):
+    line = await trouble(changed(tcp, path="/missing"))
+    assert "has no database 'missing'" in line
+    assert "create it" in line
+
+
+async def test_nobody_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        line = await trouble(f"postgresql://u:secret@127.0.0.1:{taken.getsockname()[1]}/d")
+    assert "No PostgreSQL answers at 127.0.0.1:" in line
+    assert "(connection refused)" in line
+    assert "secret" not in line
+
+
+async def test_an_unknown_host():
+    line = await trouble("postgresql://u@no-such-host.invalid/d")
+    assert "no-such-host.invalid:5432/d" in line
+
+
+async def test_no_socket(tmp_path):
+    line = await trouble(f"postgresql://u@/d?host={quote(str(tmp_path), safe='')}&port=1")
+    assert "(no such socket)" in line
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://u:secret@host/d",
+        "postgresql://u:sec/ret@host/d",
+        "postgresql://u:secret@host:port/d",
+        "postgresql://u:secret@[::1/d",
+        "postgresql://u:secret@host/d?target_session_attrs=secret",
+        "secret",
+    ],
+)
+async def test_an_address_that_cannot_be_read_shows_nothing_of_itself(dsn):
+    line = await trouble(dsn)
+    assert "DISPATCHER_DATABASE_URL cannot be read" in line
+    assert "sec" not in line
+
+
+async def test_a_missing_right(dsn):
+    line = await trouble(
+        dsn, "CREATE ROLE without_rights", "SET ROLE without_rights", "TABLE dispatcher.message"
+    )
+    assert "denies user 'postgres' a right (permission denied for schema dispatcher" in line
+    await trouble(dsn, "DROP ROLE without_rights", "FAIL")
+
+
+async def test_missing_tables(empty_dsn):
+    assert "dispatcher migrate" in await trouble(empty_dsn, "TABLE dispatcher.message")
+    assert "dispatcher migrate" in await trouble(empty_dsn, "SELECT dispatcher.cancel('{1}')")
+
+
+async def test_no_value_of_a_row_is_told(dsn):
+    insert = "INSERT INTO dispatcher.message (recipient, template_id, priority) VALUES "
+    for values in ("('+8613112345678 ', 't', 5)", "('+86131', 't', 'secret 12345678')"):
+        line = await trouble(dsn, insert + values)
+        assert "12345678" not in line
+
+
+async def test_a_session_that_was_ended_is_away_at_once_and_afterwards(db, dsn):
+    victim = await connect(dsn)
+    closed = asyncio.Event()
+    victim.add_termination_listener(lambda _: closed.set())
+    call = asyncio.create_task(victim.execute("SELECT pg_sleep(60)"))
+    while not await db.fetchval(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    ):
+        pass
+    with pytest.raises(asyncpg.PostgresError) as first:
+        await asyncio.wait_for(call, 10)
+    assert is_away(first.value)
+    await asyncio.wait_for(closed.wait(), 10)
+    with pytest.raises(asyncpg.InterfaceError) as second:
+        await victim.execute("SELECT 1")
+    assert is_away(second.value)
+
+
+async def test_a_server_that_turned_read_only_is_away(db):
+    async with db.transaction(readonly=True):
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
+            await db.execute("CREATE TABLE x ()")
+    assert is_away(refused.value)
+
+
+async def test_a_mistake_of_ours_is_not_away(db):
+    with pytest.raises(asyncpg.InterfaceError) as wrong_call:
+        await db.fetchval("SELECT $1::int")
+    with pytest.raises(asyncpg.PostgresSyntaxError) as wrong_statement:
+        await db.execute("SELEC")
+    assert not is_away(wrong_call.value)
+    assert not is_away(wrong_statement.value)
+    with pytest.raises(asyncpg.InterfaceError), naming_absence("postgresql://h/d"):
+        await db.fetchval("SELECT $1::int")
+
+
+def test_absence_has_one_name():
+    with (
+        pytest.raises(DatabaseAwayError, match="timed out") as named,
+        naming_absence("postgresql://h/d"),
+    ):
+        raise TimeoutError
+    assert isinstance(named.value.__cause__, TimeoutError)
+
+
+ADDRESSES = [
+    ("postgresql://u:p@one:1,two:2/d", "one:1,two:2/d"),
+    ("postgresql://u@one,two:2/d", "one:5432,two:2/d"),
+    ("postgresql://u@one,two/d?port=7", "one:7,two:7/d"),
+    ("postgresql://u@/d?host=one,two&port=1,2", "one:1,two:2/d"),
+    ("postgresql://u@/d?host=%2Frun%2Fpg&port=3", "/run/pg:3/d"),
+    ("postgresql://u@[::1]:6/d", "[::1]:6/d"),
+    ("postgresql://u@[::1]/d", "[::1]:5432/d"),
+    ("postgresql://u@host", "host:5432/u"),
+    ("postgresql://", "the default host/"),
+    ("postgresql:///d?user=u", "the default host/d"),
+]
+
+
+@pytest.mark.parametrize(("dsn", "told"), ADDRESSES)
+def test_people_are_told_of_an_address_without_its_password(dsn, told):
+    assert str(read_address(dsn)) == told
