@@ -1,6 +1,7 @@
 """Takes due messages out of the queue and writes their batches, in one transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from time import monotonic
 
 from msgspec import Struct
@@ -35,6 +36,7 @@ class Claimed(Struct, frozen=True):
     batches: list[Batch]
     messages: int = 0  # taken from the queue, whatever became of them
     requests: int = 0  # requests they would fill; more than the batches when slots were short
+    senders: int = 0  # among those requests
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the app's pace allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
@@ -87,13 +89,15 @@ async def claim(
         )
         if not rows:
             return Claimed([])
-        arranged = arrange([Message(*row) for row in rows], countries)
+        arranged = arrange([Message(*row[1:]) for row in rows], countries)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
-        back = [Deferred(m, "", 0.0, counted=False) for packed in surplus for m in packed.messages]
-        await _write_decided(connection, wanted.app, worker, [*arranged.outcomes, *back])
+        await _write_decided(connection, wanted.app, worker, arranged.outcomes)
+        if surplus:
+            due = {row["id"]: row["due_at"] for row in rows}
+            await _put_back(connection, wanted.app, surplus, due)
         if rate is not None:
             numbers = sum(len(batch.messages) for batch in batches)
             await connection.execute(sql("charge_pace"), wanted.app, float(numbers), PACE_CREDIT)
@@ -101,6 +105,7 @@ async def claim(
             batches,
             messages=len(rows),
             requests=len(arranged.packed),
+            senders=len({packed.sender for packed in arranged.packed}),
             more=len(rows) >= limit or bool(surplus),
             finished=arranged.outcomes,
         )
@@ -148,8 +153,24 @@ async def open_batches(
     ]
 
 
+async def _put_back(
+    connection: Connection, app: str, surplus: Sequence[Packed], due: Mapping[int, datetime]
+) -> None:
+    """Put back what found no free slot, to its place: others that came later stay behind it."""
+    messages = [message for packed in surplus for message in packed.messages]
+    await connection.execute(
+        sql("unclaim"),
+        app,
+        [m.id for m in messages],
+        [m.priority for m in messages],
+        [due[m.id] for m in messages],
+        [m.attempt - 1 for m in messages],
+        [m.requeued for m in messages],
+    )
+
+
 async def _write_decided(
-    connection: Connection, app: str, worker: int, outcomes: list[Outcome]
+    connection: Connection, app: str, worker: int, outcomes: Sequence[Outcome]
 ) -> None:
     """Write outcomes that needed no request, and put back what must wait."""
     finished: list[tuple[int, str, int, str, str]] = []

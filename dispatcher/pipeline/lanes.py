@@ -16,8 +16,8 @@ class Claim(Struct, frozen=True):
     """What a claim brought, as far as a lane must know."""
 
     batches: list[Batch]
-    messages: int  # taken from the queue
     requests: int  # requests they would fill; more than the batches when slots were short
+    senders: int  # among those requests
     more: bool  # there is probably more
     wait: float | None  # seconds until the app's pace allows the next claim
 
@@ -54,7 +54,7 @@ async def run_lane(lane: Lane) -> None:
             for batch in batches:
                 requests.create_task(_deliver(lane, batch))
             if claimed and claimed.more:
-                per_request = _fitting(per_request, claimed)
+                per_request = _fitting(per_request, claimed) if batches else per_request
             else:
                 await _pause(lane, claimed)
 
@@ -74,14 +74,14 @@ async def _pause(lane: Lane, claimed: Claim | None) -> None:
 
 
 def _fitting(per_request: int, claimed: Claim) -> int:
-    """Return how many messages to expect in one request, from how many the last claim fitted.
+    """Return how many messages to claim for one slot, from how many the last claim fitted.
 
-    Long texts fill 64 KB with far less than 500. Claiming what does not fit costs a way back
-    into the queue, so the guess falls at once and rises by a quarter.
+    Long texts fill 64 KB with far less than 500. What does not fit costs a way back into the
+    queue, so the guess falls at once, but to a little over what fitted: only where something is
+    left over is the last request known to be full. It rises by a quarter. Several senders share
+    a claim, so it has to be the larger for each of them to fill a request.
     """
-    if claimed.requests == 0:
-        return per_request
-    fitted = claimed.messages // claimed.requests
-    if claimed.requests > len(claimed.batches):
-        return max(1, fitted)
-    return min(MAX_PER_REQUEST, max(fitted, per_request) * 5 // 4 + 1)
+    fitted = max(len(batch.messages) for batch in claimed.batches) * claimed.senders * 21 // 20 + 1
+    if claimed.requests <= len(claimed.batches):
+        fitted = max(fitted, per_request * 5 // 4 + 1)
+    return min(MAX_PER_REQUEST, fitted)

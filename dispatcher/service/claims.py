@@ -66,9 +66,7 @@ class Claims:
             return None
         self._patience.passed()
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
-        return Claim(
-            claimed.batches, claimed.messages, claimed.requests, claimed.more, claimed.wait
-        )
+        return Claim(claimed.batches, claimed.requests, claimed.senders, claimed.more, claimed.wait)
 
     async def split(
         self,

@@ -1,5 +1,6 @@
--- Delete the due messages of one app from the queue and return them, first priority first, in the
--- order of core.message.Message. The caller writes their batches in the same transaction.
+-- Delete the due messages of one app from the queue and return them, first priority first: when
+-- each was due, then the fields of core.message.Message in order. The caller writes their batches
+-- in the same transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender
@@ -21,6 +22,7 @@ WITH due AS MATERIALIZED (
     RETURNING id, priority, due_at, attempt, requeued
 )
 SELECT
+    t.due_at,
     m.id,
     m.recipient,
     m.template_id,
