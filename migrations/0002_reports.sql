@@ -37,12 +37,14 @@ CREATE TABLE dispatcher.unmatched (
 CREATE INDEX unmatched_due ON dispatcher.unmatched (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX unmatched_since ON dispatcher.unmatched (since);
 
--- A long message has a report a segment: what was told of it as a whole, so that it is told once.
-CREATE TABLE dispatcher.long_message (
+-- What several reports of one message come to (one a segment, or an interim one before the final),
+-- as far as it was told: so that a message is delivered once. Most have one report, and no row here.
+CREATE TABLE dispatcher.report_sum (
     provider_id text NOT NULL PRIMARY KEY,
     state text NOT NULL,
+    status text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT long_message_state_is_known
+    CONSTRAINT report_sum_state_is_known
         CHECK (state IN ('interim', 'delivered', 'undelivered'))
 );
 
@@ -133,5 +135,5 @@ $$;
 -- migrate:down
 
 DROP FUNCTION dispatcher.events, dispatcher.tell;
-DROP TABLE dispatcher.report_inbox, dispatcher.unmatched, dispatcher.long_message,
+DROP TABLE dispatcher.report_inbox, dispatcher.unmatched, dispatcher.report_sum,
     dispatcher.feed, dispatcher.feed_end;

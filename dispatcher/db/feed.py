@@ -1,0 +1,45 @@
+"""The feed of events: what became of messages, in an order that a reader can follow.
+
+Rows are appended by the transactions that decide; `place` gives them their positions afterwards.
+`dispatcher.events()` reads them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import transaction
+from dispatcher.db.statements import sql
+from dispatcher.db.tally import Event
+
+LOCK_KEY: Final = int.from_bytes(b"feed")  # of the advisory lock; any fixed number will do
+MOST_ROWS: Final = 1000  # placed in one transaction
+
+
+async def append(connection: Connection, told: Mapping[Event, Sequence[int]]) -> None:
+    """Append message ids by app, event and code, in the caller's transaction.
+
+    One row for thousands of messages: 8 bytes each is all that the feed costs the sender.
+    """
+    if not told:
+        return
+    ends: list[int] = []
+    ids: list[int] = []
+    for messages in told.values():
+        ids.extend(messages)
+        ends.append(len(ids))
+    apps, events, codes = zip(*told, strict=True)
+    await connection.execute(sql("append_feed"), apps, events, codes, ends, ids)
+
+
+async def place(pool: Pool, *, notify: bool = False) -> int:
+    """Give new rows of the feed their positions; return how many rows, 0 if somebody else does.
+
+    *notify* tells each app's channel, `dispatcher_events_<app>`, the last position of its own.
+    """
+    async with transaction(pool) as connection:
+        # First the lock, then the statement, whose snapshot then has all that was placed before.
+        if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
+            return 0
+        row = await connection.fetchrow(sql("place_feed"), MOST_ROWS, notify)
+        return row["rows"] if row else 0

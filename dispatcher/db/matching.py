@@ -1,0 +1,187 @@
+"""Matches reports to messages, in bounded steps behind the intake.
+
+Reports are taken from the inbox, their messages found by token and number, and what follows is
+written, all in one transaction. One such step runs at a time, for all workers and receivers: so
+what is told of a message is told once.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dispatcher.core.belonging import (
+    Known,
+    Names,
+    Place,
+    Recalls,
+    Seen,
+    Settles,
+    Stray,
+    Told,
+    Waits,
+    belonging,
+    homeless,
+)
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import transaction
+from dispatcher.db.statements import sql
+from dispatcher.db.telling import tell
+
+LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
+MOST: Final = 5000  # reports in one step, about: a fifth of a second
+PATIENCE: Final = 30.0  # seconds for a step
+
+
+class Step(Struct, frozen=True):
+    """What a step has done."""
+
+    reports: int = 0
+    settled: int = 0  # messages that were unsure, and are accepted
+    closed: int = 0  # batches of which nothing is unsure any more
+    unmatched: int = 0  # reports that belong to no message
+
+    @property
+    def more(self) -> bool:
+        """Whether there is probably more to do at once."""
+        return self.reports >= MOST
+
+
+class Sorted(Struct):
+    """The reports of a step, by what follows from them."""
+
+    known: list[Known]
+    names: list[Known]
+    settles: list[Known]
+    recalls: list[Known]
+    left: list[tuple[Seen, Waits | Stray]]
+
+
+async def match(pool: Pool) -> Step:
+    """Match what has come; return what was done, nothing if somebody else is at it."""
+    async with transaction(pool, seconds=PATIENCE) as connection:
+        if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
+            return Step()
+        reports = await _take(connection)
+        if not reports:
+            return Step()
+        found = _sort(reports, await _places(connection, reports))
+        await _name(connection, found.names)
+        settled, closed = await _settle(connection, found)
+        strays = [stray for _, stray in found.left if isinstance(stray, Stray)]
+        await tell(connection, [*found.known, *found.names, *settled], settled, strays)
+        await _keep(connection, found.left)
+        messages = {place.message_id for _, place in settled}
+        return Step(len(reports), len(messages), closed, len(strays))
+
+
+async def _take(connection: Connection) -> list[Seen]:
+    """Take reports, each segment's once: the newest word of it, and fresh if any word was."""
+    new = [Seen(*row) for row in await connection.fetch(sql("take_reports"), MOST)]
+    # A final report may come while its interim one still waits for its message.
+    later = [(seen.provider_id, seen.segment) for seen in new if not seen.fresh]
+    rows = await connection.fetch(
+        sql("take_unmatched"), [key[0] for key in later], [key[1] for key in later], MOST
+    )
+    taken: dict[tuple[str, int], Seen] = {}
+    for seen in (*(Seen(*row) for row in rows), *new):
+        key = (seen.provider_id, seen.segment)
+        known = taken.get(key, seen)
+        taken[key] = replace(seen, fresh=known.fresh, looks=known.looks)
+    return list(taken.values())
+
+
+async def _places(connection: Connection, reports: Sequence[Seen]) -> dict[int, Place]:
+    """Return what lies under the token and number of each report, by its index."""
+    rows = await connection.fetch(
+        sql("find_places"), [seen.token for seen in reports], [seen.number for seen in reports]
+    )
+    return {row[0] - 1: Place(*row[1:]) for row in rows}
+
+
+def _sort(reports: Sequence[Seen], places: dict[int, Place]) -> Sorted:
+    found = Sorted([], [], [], [], [])
+    for index, seen in enumerate(reports):
+        place = places.get(index)
+        if place is None:
+            found.left.append((seen, homeless(seen)))
+            continue
+        match belonging(seen, place):
+            case (Waits() | Stray()) as why:
+                found.left.append((seen, why))
+            case Told():
+                found.known.append((seen, place))
+            case Names():
+                found.names.append((seen, place))
+            case Settles():
+                found.settles.append((seen, place))
+            case Recalls():
+                found.recalls.append((seen, place))
+    return found
+
+
+async def _name(connection: Connection, names: Sequence[Known]) -> None:
+    if names:
+        await connection.execute(
+            sql("name_accepted"),
+            [place.message_id for _, place in names],
+            [seen.provider_id for seen, _ in names],
+        )
+
+
+async def _settle(connection: Connection, found: Sorted) -> tuple[list[Known], int]:
+    """Write as accepted what reports prove to be; return these reports, and batches closed.
+
+    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    """
+    asked = sorted({place.batch_id for _, place in found.settles})
+    rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
+    locked = {row["id"] for row in rows}
+    waiting = [place.message_id for _, place in found.recalls]
+    rows = await connection.fetch(sql("recall"), waiting) if waiting else []
+    recalled = {row["id"] for row in rows}
+    settled: list[Known] = []
+    proven: list[Known] = []
+    for known in (*found.settles, *found.recalls):
+        place = known[1]
+        if place.batch_id in locked or place.message_id in recalled:
+            proven.append(known)
+        else:
+            why = "still-open" if place.batch_state == "unsure" else "being-resent"
+            found.left.append((known[0], Waits(why)))
+    # Segments of one message settle it once, and all of them tell of it.
+    first = {place.message_id: (seen, place) for seen, place in reversed(proven)}
+    if first:
+        rows = await connection.fetch(
+            sql("settle_by_reports"),
+            list(first),
+            [place.batch_id for _, place in first.values()],
+            [place.attempt for _, place in first.values()],
+            [seen.total for seen, _ in first.values()],
+            [seen.provider_id for seen, _ in first.values()],
+        )
+        accepted_at = {row["message_id"]: row["at"] for row in rows}
+        for seen, place in proven:
+            at = accepted_at.get(place.message_id)
+            if at and first[place.message_id][0].provider_id == seen.provider_id:
+                settled.append((seen, replace(place, accepted_at=at)))
+            else:  # somebody else was faster, or it names another id: it is looked at again
+                found.left.append((seen, Waits("still-open")))
+    if not locked:
+        return settled, 0
+    closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
+    return settled, len(closed)
+
+
+async def _keep(connection: Connection, left: Sequence[tuple[Seen, Waits | Stray]]) -> None:
+    if left:
+        await connection.execute(
+            sql("keep_unmatched"),
+            [seen.provider_id for seen, _ in left],
+            [seen.segment for seen, _ in left],
+            [why.why for _, why in left],
+            [seen.fresh for seen, _ in left],
+            [seen.looks + 1 for seen, _ in left],
+            [isinstance(why, Waits) for _, why in left],
+        )

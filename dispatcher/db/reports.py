@@ -1,0 +1,137 @@
+"""Status reports: stored on arrival, and what operators and metrics ask of them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from dispatcher.core.carrier import STATUSES
+from dispatcher.core.report import Report
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import PATIENCE, transaction
+from dispatcher.db.statements import sql
+from dispatcher.db.tally import count
+
+NOBODY = "-"  # stands for the app where none is known
+SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
+OVERDUE = 3600.0  # seconds; most carriers report within a minute
+
+
+class Awaiting(Struct, frozen=True):
+    """What of an app's accepted messages has no report yet."""
+
+    app: str
+    accepted: int  # in the time that counts
+    waiting: int  # of these, without any report
+    overdue: int  # of these, accepted longer ago than a report should take
+    oldest_seconds: float | None  # since the oldest of them was accepted, by the minute
+
+
+class Unmatched(Struct, frozen=True):
+    """A report that belongs to no message."""
+
+    provider_id: str
+    segment: int
+    why: str  # a row of core.belonging.WHY
+    since: datetime
+    again: bool  # whether it is looked at again
+    status: str
+    state: str
+    token: str | None
+    recipient: str | None
+
+
+class Backlog(Struct, frozen=True):
+    """What waits to be matched."""
+
+    reports: int
+    oldest_seconds: float
+
+
+async def store(
+    pool: Pool, reports: Sequence[tuple[Report, float]], *, seconds: float = PATIENCE
+) -> None:
+    """Write *reports*, each with the seconds since it came; safe to repeat.
+
+    Raises asyncpg's errors; none of them are stored then.
+    """
+    rows = [
+        (
+            report.provider_id,
+            report.segment,
+            report.total,
+            report.status,
+            report.state,
+            report.token,
+            report.recipient,
+            age,
+            report.updated_at,
+            report.source,
+            report.description,
+            report.org_code,
+            report.raw,
+        )
+        for report, age in _newest(reports)
+    ]
+    async with transaction(pool, seconds=seconds) as connection:
+        await connection.execute(sql("store_reports"), *map(list, zip(*rows, strict=True)))
+
+
+def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float]]:
+    """Return each segment's report once, final before interim and else the first, by key."""
+    newest: dict[tuple[str, int], tuple[Report, float]] = {}
+    for one in reports:
+        key = (one[0].provider_id, one[0].segment)
+        known = newest.setdefault(key, one)
+        if known is not one and known[0].state == "interim" != one[0].state:
+            newest[key] = one
+    return [newest[key] for key in sorted(newest)]
+
+
+async def register_statuses(pool: Pool) -> None:
+    """Write what the known statuses mean, for `message_status`."""
+    rows = STATUSES.values()
+    async with transaction(pool) as connection:
+        await connection.execute(
+            sql("register_statuses"),
+            [row.status for row in rows],
+            [row.state for row in rows],
+            [row.meaning for row in rows],
+        )
+
+
+async def count_refused(pool: Pool, refused: Mapping[str, int]) -> None:
+    """Add to the counters how many pushes were refused, by reason."""
+    async with transaction(pool) as connection:
+        events = {(NOBODY, "report refused", why): times for why, times in refused.items()}
+        await count(connection, 0, Counter(events))
+
+
+async def announce_check(pool: Pool, word: str) -> None:
+    """Tell whoever listens on `dispatcher_check` that a test report came; writes nothing."""
+    async with transaction(pool) as connection:
+        await connection.execute(sql("announce_check"), word)
+
+
+async def awaiting(
+    connection: Connection, *, silence: float = SILENCE, overdue: float = OVERDUE
+) -> list[Awaiting]:
+    """Return by app what of the accepted has no report yet: the sign of a broken callback address.
+
+    Made of the counters alone, so it costs the same whatever the number of messages. Times in
+    seconds, true to the minute.
+    """
+    rows = await connection.fetch(sql("awaiting_reports"), silence, overdue)
+    return [Awaiting(*row) for row in rows]
+
+
+async def unmatched(connection: Connection, *, limit: int = 100) -> list[Unmatched]:
+    """Return the newest reports that belong to no message."""
+    return [Unmatched(*row) for row in await connection.fetch(sql("unmatched_reports"), limit)]
+
+
+async def backlog(connection: Connection) -> Backlog:
+    """Return what waits to be matched."""
+    row = await connection.fetchrow(sql("report_backlog"))
+    return Backlog(*row) if row else Backlog(0, 0.0)
