@@ -53,7 +53,7 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
             )
             batches = [Batch(0, APP, secrets.token_hex(16), p, monotonic()) for p in packed]
             return Claim(
-                batches, len(rows), len(packed), more=len(rows) == slots * per_request, wait=None
+                batches, len(packed), 1, more=len(rows) == slots * per_request, wait=None
             )
 
         async with Client(
