@@ -19,6 +19,8 @@ from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import connect, create_pool
 
+pytest_plugins = ["world.fixtures"]  # here, because only the uppermost conftest may
+
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -1,0 +1,77 @@
+"""Fixtures of every test that looks at worker processes from outside."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.simulator import Simulator
+from world.provider import app_at, provider
+from world.worker import Settings, WorkerProcess, environment
+
+Provide = Callable[..., Awaitable[Simulator]]
+
+
+class Workers:
+    """Starts workers on one database; all of them end with the test."""
+
+    def __init__(self, dsn: str, folder: Path) -> None:
+        self._dsn = dsn
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self.all: list[WorkerProcess] = []
+
+    def launch(
+        self,
+        apps: Mapping[str, Settings] | str,
+        *,
+        dsn: str | None = None,
+        arguments: tuple[str, ...] = (),
+        **settings: object,
+    ) -> WorkerProcess:
+        """Start one, without waiting for it; *apps*: their settings, or the one's endpoint."""
+        if isinstance(apps, str):
+            apps = {"default": app_at(apps)}
+        environ = environment(dsn or self._dsn, apps, settings)
+        log = self._folder / f"worker-{next(self._numbers)}.log"
+        worker = WorkerProcess(environ, log, *arguments)
+        self.all.append(worker)
+        return worker
+
+    async def start(self, apps: Mapping[str, Settings] | str, **more: Any) -> WorkerProcess:
+        """Start one, and wait until it works."""
+        worker = self.launch(apps, **more)
+        await worker.started()
+        return worker
+
+
+@pytest.fixture
+def workers(dsn, tmp_path) -> Iterator[Workers]:
+    """Start workers on this test's database; none of them may stumble."""
+    made = Workers(dsn, tmp_path)
+    yield made
+    for worker in made.all:
+        worker.kill()
+    for worker in made.all:
+        print(f"--- {worker.log.name}", worker.text(), sep="\n")  # noqa: T201 - shown if it failed
+    assert not [worker.text() for worker in made.all if "Traceback" in worker.text()]
+
+
+@pytest.fixture
+async def provide() -> AsyncIterator[Provide]:
+    """Start providers in this process."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**arguments: Any) -> Simulator:
+            return await stack.enter_async_context(provider(**arguments))
+
+        yield make
+
+
+@pytest.fixture
+async def sim(provide) -> Simulator:
+    """A provider that does nothing wrong until it is told to."""
+    return await provide()
