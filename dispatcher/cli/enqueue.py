@@ -48,7 +48,10 @@ def enqueue(
             f"{where} is the file to load; name another one for its rejects.", code=USED_WRONGLY
         )
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=screen(stderr=True), transient=True) as progress:
+    console = screen(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("", total=file.stat().st_size)
 
         def tell(taken: int, read: int) -> None:

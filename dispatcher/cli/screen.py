@@ -17,4 +17,4 @@ def screen(*, stderr: bool = False) -> Console:
 
 def table_of(*columns: str) -> Table:
     """Return an empty table with a line only under its head, which reads well anywhere."""
-    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)

@@ -1,0 +1,45 @@
+"""``dispatcher check``: what is wrong is found before the first message."""
+
+from dispatcher.simulator import Simulator
+
+
+def app(url: str, secret: str = "secret") -> dict[str, str]:
+    return {
+        "APPS__DEFAULT__ENDPOINT": url,
+        "APPS__DEFAULT__APP_KEY": "key",
+        "APPS__DEFAULT__APP_SECRET": secret,
+    }
+
+
+async def test_all_is_well_and_nothing_was_sent(operate):
+    async with Simulator({"key": "secret"}) as sim:
+        ended = await operate("check", **app(sim.url))
+        assert (ended.code, ended.err) == (0, ""), ended.out
+        assert all(line.startswith("ok") for line in ended.out.splitlines())
+        assert sim.ledger.numbers == 0
+
+
+async def test_a_wrong_secret_is_found_and_never_shown(operate):
+    async with Simulator({"key": "secret"}) as sim:
+        ended = await operate("check", **app(sim.url, "hunter2"))
+    assert ended.code == 1
+    (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert "app default" in failed
+    assert "hunter2" not in ended.out
+
+
+async def test_every_trouble_is_told_not_only_the_first(command, empty_dsn):
+    ended = await command("check", DATABASE_URL=empty_dsn, **app("http://127.0.0.1:1"))
+    assert ended.code == 1
+    failed = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 2, ended.out
+    assert "run `dispatcher migrate`" in failed[0]
+    assert "no connection" in failed[1]
+
+
+async def test_an_unreachable_database_does_not_hide_the_provider(command):
+    async with Simulator({"key": "secret"}) as sim:
+        ended = await command("check", DATABASE_URL="postgresql://127.0.0.1:1/x", **app(sim.url))
+    assert ended.code == 1
+    assert "No PostgreSQL answers at 127.0.0.1:1/x" in ended.out
+    assert "knows the key key" in ended.out

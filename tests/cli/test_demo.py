@@ -1,0 +1,122 @@
+"""``dispatcher demo``: it shows what it says, ends by itself, and leaves nothing behind."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+DEADLINE = 120  # seconds for a whole demo on a busy machine; by itself it takes 15
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Where the demo puts its files: TMPDIR, which also marks all of its processes."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def environ(environment, folder) -> dict[str, str]:
+    """The demo's environment; a setting of the user's own must not reach what it starts."""
+    return environment(LISTEN="nonsense") | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+
+
+@asynccontextmanager
+async def demo(environ: dict[str, str], *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dispatcher", "demo", *options,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def read_until(process: asyncio.subprocess.Process, words: str) -> str:
+    """Return what the demo printed, up to the line with *words*."""
+    printed = ""
+    while words not in printed:
+        line = await process.stdout.readline()
+        assert line, printed + (await process.stderr.read()).decode()
+        printed += line.decode()
+    return printed
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the command lines of all processes that the demo's TMPDIR marks."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            marked = str(folder).encode() in (entry / "environ").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # gone, or somebody else's
+        if marked and state != "Z":
+            found.append(name)
+    return found
+
+
+async def nothing_is_left(folder: Path) -> None:
+    async with asyncio.timeout(30):
+        # Nobody tells when a process that is not our child has ended.
+        while processes_of(folder) or os.listdir(folder):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_the_demo_ends_by_itself_and_shows_what_became_of_the_messages(folder, environ):
+    async with demo(environ) as process:
+        out, err = (stream.decode() for stream in await process.communicate())
+    assert (process.returncode, err) == (0, ""), out
+    rows = re.findall(r"^ *(\S+(?: in)?)  +(\S*)  .*?([\d,]+) *$", out, re.MULTILINE)
+    assert {tuple(row) for row in rows} >= {
+        ("accepted", "000000", "3,000"),
+        ("rejected", "E200028", "15"),
+        ("rejected", "E200031", "14"),
+        ("expired", "expired", "5"),
+    }
+    assert "line 1706, refused by PostgreSQL: recipient is digits after an optional plus" in out
+    assert "the provider counts 3,000 accepted numbers as well" in out
+    assert "DISPATCHER_APPS__DEFAULT__ENDPOINT" in out
+    await nothing_is_left(folder)
+
+
+async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ, command):
+    async with demo(environ, "--keep") as process:
+        out = await read_until(process, "Ctrl-C ends it")
+        data = re.search(r"export DISPATCHER_DATA_DIR=(\S+)", out)[1]
+        seen = await command("status", DATA_DIR=data)
+        assert (seen.code, seen.err) == (0, "")
+        assert re.search(r"^ ?default +sending", seen.out, re.MULTILINE), seen.out
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+    await nothing_is_left(folder)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+async def test_a_demo_that_is_stopped_half_way_leaves_nothing(folder, environ, sign):
+    async with demo(environ) as process:
+        await read_until(process, "inserted into dispatcher.message")
+        assert len(processes_of(folder)) > 4  # itself, the broom, PostgreSQL, simulator, worker
+        process.send_signal(sign)
+        _, err = await process.communicate()
+    if sign is not signal.SIGKILL:
+        assert (process.returncode, err) == (1, b"dispatcher: interrupted.\n")
+    await nothing_is_left(folder)

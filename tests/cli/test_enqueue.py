@@ -1,0 +1,161 @@
+"""``dispatcher enqueue``: good lines in, bad lines out with their reason."""
+
+import csv
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from dispatcher.cli.failure import Failure
+from dispatcher.cli.message_file import MessageFile
+
+GOOD = "+8613112345678"
+
+
+def write(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+def refused(path: Path) -> dict[int, str]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return {int(row["line"]): row["reason"] for row in csv.DictReader(stream)}
+
+
+async def test_every_column_arrives(operate, db, tmp_path):
+    file = write(
+        tmp_path / "all.csv",
+        "Reference,recipient,template_id,param_1,param_2,app,sender,signature,priority,send_at,"
+        "expires_at,idempotency_key",
+        'order-1,+8613112345678,t1,"你好, 世界",062569,shop,csms1,签名,1,'
+        "2026-01-31T09:00:00+08:00,2026-01-31T10:00:00+08:00,key-1",
+    )
+    ended = await operate("enqueue", file)
+    assert (ended.code, ended.out, ended.err) == (0, "1 message enqueued.\n", "")
+    row = await db.fetchrow("SELECT *, extract(epoch FROM send_at) AS due FROM dispatcher.message")
+    assert {name: row[name] for name in ("app", "sender", "signature", "priority")} == {
+        "app": "shop", "sender": "csms1", "signature": "签名", "priority": 1,
+    }  # fmt: skip
+    assert row["params"] == ["你好, 世界", "062569"]
+    assert row["due"] == 1769821200
+    assert row["reference"] == "order-1"
+    assert await db.fetchval("SELECT key FROM dispatcher.idempotency") == "key-1"
+    assert not (tmp_path / "all.rejects.csv").exists()
+
+
+async def test_empty_cells_take_the_defaults_of_the_table(operate, db, tmp_path):
+    file = write(
+        tmp_path / "few.csv",
+        "recipient,template_id,param_1,app,sender,priority,send_at,expires_at",
+        f"{GOOD},t1,,,,,,",
+        "",
+        f"{GOOD},t2,x,,,,,",
+    )
+    assert (await operate("enqueue", file)).code == 0
+    rows = await db.fetch(
+        "SELECT app, sender, params, priority, expires_at, send_at <= now() AS due"
+        " FROM dispatcher.message ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("default", None, [], 5, None, True),
+        ("default", None, ["x"], 5, None, True),
+    ]
+
+
+async def test_each_bad_line_is_refused_with_its_number_and_reason(operate, db, tmp_path):
+    file = tmp_path / "bad.csv"
+    file.write_bytes(
+        "\n".join(
+            [
+                "recipient,template_id,param_1,param_2,priority,send_at,idempotency_key",
+                f"{GOOD},t1,,,,,once",  # 2: good
+                "+86 131 1234,t1,,,,,",  # 3
+                f"{GOOD},,,,,,",  # 4
+                f"{GOOD},t1,,second,,,",  # 5
+                f"{GOOD},t1,,,high,,",  # 6
+                f"{GOOD},t1,,,,tomorrow,",  # 7
+                f"{GOOD},t1,,,,2026-01-31T09:00:00,",  # 8: no zone
+                f"{GOOD},t1",  # 9
+                f"{GOOD},t1,,,,,once",  # 10: the key is taken
+                f'{GOOD},t1,"two',  # 11 and 12: one good line over two
+                'lines",,,,',
+                f"{GOOD},t1,BYTES,,,,",  # 13
+                f"{GOOD},t1,a\0b,,,,",  # 14
+                f"{GOOD},t1,last,,,,",  # 15: good
+            ]
+        )
+        .encode()
+        .replace(b"BYTES", b"\xff\xfe")
+    )
+    ended = await operate("enqueue", file)
+    assert (ended.code, ended.out) == (1, "3 messages enqueued.\n")
+    assert ended.line.startswith(f"dispatcher: 10 lines of {file} refused")
+    assert refused(tmp_path / "bad.rejects.csv") == {
+        3: "recipient is digits after an optional plus",
+        4: "template_id is missing",
+        5: "param_1 is empty, and one after it is not",
+        6: "priority is 0 first to 9 last",
+        7: "send_at is no time with its zone, such as 2026-01-31T09:00:00+08:00",
+        8: "send_at is no time with its zone, such as 2026-01-31T09:00:00+08:00",
+        9: "it has 2 cells, and the header has 7",
+        10: "idempotency key was used before",
+        13: "it is not UTF-8 text",
+        14: "it holds a value that PostgreSQL cannot store",
+    }
+    params = await db.fetch("SELECT params FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in params] == [[], ["two\nlines"], ["last"]]
+
+
+async def test_a_mended_rejects_file_is_loaded_as_it_is(operate, db, tmp_path):
+    file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131,t1", f"{GOOD},t1")
+    assert (await operate("enqueue", file)).code == 1
+    rejects = tmp_path / "a.rejects.csv"
+    rejects.write_text(rejects.read_text().replace("+86 131", "+86131"))
+    assert (await operate("enqueue", rejects)).code == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
+
+
+async def test_a_byte_order_mark_and_windows_lines_are_no_trouble(operate, db, tmp_path):
+    (tmp_path / "excel.csv").write_bytes(
+        b"\xef\xbb\xbfrecipient,template_id,param_1\r\n+8613112345678,t1,\xe4\xbd\xa0\r\n"
+    )
+    assert (await operate("enqueue", tmp_path / "excel.csv")).code == 0
+    assert await db.fetchval("SELECT params FROM dispatcher.message") == ["你"]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("", "has no column recipient"),
+        ("recipient,text", "has no column template_id"),
+        ("recipient,template_id,text", "has an unknown column 'text'"),
+        ("recipient,template_id,params", "has an unknown column 'params'"),
+        ("recipient,template_id,param_1,param_3", "has an unknown column 'param_3'"),
+        ("recipient,template_id,recipient", "has a column twice"),
+    ],
+)
+def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words):
+    with pytest.raises(Failure) as caught:
+        MessageFile(Path("x.csv"), BytesIO(f"{header}\n{GOOD},t1,x\n".encode()), datetime.now(UTC))
+    assert caught.value.code == 2
+    assert words in str(caught.value)
+
+
+async def test_batches_with_bad_lines_at_their_edges_lose_and_double_nothing(operate, db, tmp_path):
+    bad = {2, 3, 5001, 5002, 7000, 11999}
+    lines = [f"{'bad' if number in bad else '+86131'}{number},t1" for number in range(2, 12_001)]
+    ended = await operate("enqueue", write(tmp_path / "many.csv", "recipient,template_id", *lines))
+    assert ended.out == f"{11_999 - len(bad):,} messages enqueued.\n"
+    assert set(refused(tmp_path / "many.rejects.csv")) == bad
+    there = await db.fetch("SELECT recipient FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in there] == [
+        f"+86131{number}" for number in range(2, 12_001) if number not in bad
+    ]
+
+
+async def test_the_file_itself_is_never_taken_for_its_rejects(operate, tmp_path):
+    file = write(tmp_path / "x.csv", "recipient,template_id", "bad,t1")
+    ended = await operate("enqueue", file, "--rejects", file)
+    assert ended.code == 2
+    assert file.read_text().startswith("recipient")

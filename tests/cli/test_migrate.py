@@ -1,0 +1,31 @@
+"""``dispatcher migrate``: the tables come, are told of, and go."""
+
+
+async def test_tables_come_and_are_told_of_and_go(command, empty_dsn):
+    before = await command("migrate", "--status", DATABASE_URL=empty_dsn)
+    assert before.code == 1
+    assert all(line.endswith("missing") for line in before.out.splitlines())
+
+    first = await command("migrate", DATABASE_URL=empty_dsn)
+    assert (first.code, first.err) == (0, "")
+    assert "0001_main_job applied." in first.out.splitlines()
+
+    after = await command("migrate", "--status", DATABASE_URL=empty_dsn)
+    assert after.code == 0
+    assert all("applied 20" in line for line in after.out.splitlines())
+
+    again = await command("migrate", DATABASE_URL=empty_dsn)
+    assert (again.code, again.out) == (0, "Nothing to do.\n")
+
+    down = await command("migrate", "--down", DATABASE_URL=empty_dsn)
+    assert down.code == 0
+    assert down.out.endswith("taken back.\n")
+    assert (await command("migrate", "--status", DATABASE_URL=empty_dsn)).code == 1
+
+
+async def test_without_an_address_the_database_is_made_in_the_data_directory(command, tmp_path):
+    made = await command("migrate", DATA_DIR=tmp_path / "data")
+    assert made.code == 0, made.err
+    status = await command("status", DATA_DIR=tmp_path / "data")
+    assert (status.code, status.err) == (0, "")
+    assert "No worker is running" in status.out

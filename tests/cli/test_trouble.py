@@ -1,0 +1,82 @@
+"""What may well go wrong is one clear line on stderr, and the right exit code."""
+
+import pytest
+
+APP = {
+    "APPS__DEFAULT__ENDPOINT": "http://127.0.0.1:1",
+    "APPS__DEFAULT__APP_KEY": "key",
+    "APPS__DEFAULT__APP_SECRET": "hunter2",
+}
+NOWHERE = "postgresql://amy:hunter2@127.0.0.1:1/sms"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense': see `dispatcher --help`."),
+        (["show", "seven"], "see `dispatcher show --help`."),
+        (["show"], "Missing argument 'ID': see `dispatcher show --help`."),
+        (["status", "--nonsense"], "No such option: --nonsense: see `dispatcher status --help`."),
+        (["settle", "token", "perhaps"], "see `dispatcher settle --help`."),
+        (["enqueue", "nowhere.csv"], "see `dispatcher enqueue --help`."),
+        (["migrate", "--status", "--down"], "--status and --down do not go together."),
+    ],
+)
+async def test_a_wrong_command_line_exits_with_2(command, arguments, words):
+    ended = await command(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.line.startswith("dispatcher: ")
+    assert ended.line.endswith(words)
+
+
+@pytest.mark.parametrize("name", ["run", "status"])
+async def test_a_bad_setting_exits_with_2_and_names_itself(command, name):
+    ended = await command(name, **APP, POLL_INTERVAL="often")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.line.startswith("dispatcher: DISPATCHER_POLL_INTERVAL must be a duration")
+
+
+async def test_each_bad_setting_has_a_line_of_its_own(command):
+    ended = await command("run", LISTEN="everywhere", LOG_LEVL="info")
+    assert ended.code == 2
+    first, second = ended.err.splitlines()
+    assert first == (
+        "dispatcher: DISPATCHER_LOG_LEVL is not a setting: did you mean DISPATCHER_LOG_LEVEL?"
+    )
+    assert second.startswith("dispatcher: DISPATCHER_LISTEN must be HOST:PORT")
+
+
+async def test_run_without_an_app_says_what_to_set(command):
+    ended = await command("run", DATABASE_URL=NOWHERE)
+    assert ended.code == 2
+    assert "DISPATCHER_APPS__DEFAULT__ENDPOINT" in ended.line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["status"], ["migrate"]],
+    ids=lambda arguments: " ".join(map(str, arguments)),
+)
+async def test_an_unreachable_database_exits_with_1_and_says_where(command, arguments):
+    ended = await command(*arguments, **APP, DATABASE_URL=NOWHERE, LISTEN="127.0.0.1:0")
+    assert ended.code == 1
+    assert ended.line.startswith("dispatcher: No PostgreSQL answers at 127.0.0.1:1/sms")
+    assert "hunter2" not in ended.err
+
+
+async def test_a_database_without_tables_says_how_to_make_them(command, empty_dsn):
+    ended = await command("status", DATABASE_URL=empty_dsn)
+    assert ended.code == 1
+    assert ended.line.endswith("run `dispatcher migrate`.")
+
+
+async def test_commands_do_not_make_a_database_where_there_is_none(command, tmp_path):
+    ended = await command("status", DATA_DIR=tmp_path / "data")
+    assert ended.code == 1
+    assert "there is no database yet" in ended.line
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_direct_address_is_the_one_that_commands_use(command, dsn):
+    ended = await command("status", DATABASE_URL=NOWHERE, DATABASE_DIRECT_URL=dsn)
+    assert ended.code == 0, ended.err

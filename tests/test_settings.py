@@ -1,0 +1,249 @@
+"""Settings: what is read, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from dispatcher.settings import AppSettings, Settings, SettingsError, load_settings
+
+APP = {
+    "DISPATCHER_APPS__DEFAULT__ENDPOINT": "https://sms.example.com:443",
+    "DISPATCHER_APPS__DEFAULT__APP_KEY": "key",
+    "DISPATCHER_APPS__DEFAULT__APP_SECRET": "hunter2-secret",
+}
+
+
+def app_of(**variables: str) -> AppSettings:
+    named = {f"DISPATCHER_APPS__DEFAULT__{name}": value for name, value in variables.items()}
+    return load_settings(APP | named).apps["default"]
+
+
+def mistakes_of(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+    return caught.value.mistakes
+
+
+def test_an_empty_environment_is_a_whole_set_of_settings():
+    settings = load_settings({})
+    assert settings.apps == {}
+    assert settings.database_url is None
+    assert settings.data_dir.is_absolute()
+
+
+def test_an_app_needs_three_settings_and_has_defaults_for_the_rest():
+    app = app_of()
+    assert app.endpoint == "https://sms.example.com:443"
+    assert app.app_secret.get_secret_value() == "hunter2-secret"
+    assert (app.auth, app.wsse_digest, app.on_unsure) == ("aksk", "hex", "hold")
+    assert (app.numbers_per_second, app.concurrency, app.timeout) == (500, 8, 30)
+
+
+def test_names_of_apps_are_lower_cased():
+    shouted = {name.replace("DEFAULT", "SHOP_2"): value for name, value in APP.items()}
+    assert list(load_settings(APP | shouted).apps) == ["default", "shop_2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("30s", 30), ("500ms", 0.5), ("15m", 900), ("2h", 7200), ("7d", 604_800),
+     ("0.5", 0.5), (" 1.5H ", 5400)],
+)  # fmt: skip
+def test_durations_are_seconds_or_carry_a_unit(text, seconds):
+    assert app_of(RESEND_AFTER=text).resend_after == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "none", "None"])
+def test_no_pace_and_no_retention_mean_no_limit(text):
+    expected = 500 if text == "" else None  # an empty variable is an unset one
+    assert app_of(NUMBERS_PER_SECOND=text).numbers_per_second == expected
+    assert load_settings({"DISPATCHER_RETENTION": text}).retention is None
+
+
+def test_words_are_taken_in_any_case():
+    assert app_of(AUTH="WSSE", WSSE_DIGEST="Raw").auth == "wsse"
+    assert load_settings({"DISPATCHER_LOG_LEVEL": "INFO"}).log_level == "info"
+
+
+def test_a_secret_is_read_from_a_file_without_its_trailing_newline(tmp_path):
+    file = tmp_path / "secret"
+    file.write_bytes(b" of three words\r\n\n")
+    variables = {**APP, "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE": str(file)}
+    del variables["DISPATCHER_APPS__DEFAULT__APP_SECRET"]
+    secret = load_settings(variables).apps["default"].app_secret
+    assert secret.get_secret_value() == " of three words"
+
+
+def test_a_secret_of_the_environment_loses_its_trailing_newline_too():
+    assert app_of(APP_SECRET="hunter2-secret\n").app_secret.get_secret_value() == "hunter2-secret"
+
+
+def test_the_endpoint_loses_a_slash_at_its_end():
+    assert app_of(ENDPOINT="http://127.0.0.1:8000/").endpoint == "http://127.0.0.1:8000"
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_settings():
+    load_settings(
+        {
+            "DISPATCHER_SERVICE_HOST": "10.0.0.1",
+            "DISPATCHER_SERVICE_PORT_HTTP": "8080",
+            "DISPATCHER_PORT": "tcp://10.0.0.1:8080",
+            "DISPATCHER_PORT_8080_TCP_ADDR": "10.0.0.1",
+            "DISPATCHER_REPORTS_SERVICE_PORT": "8080",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("APPS__DEFAULT__ENDPOINT", "smsapi.example.com", "must be the address of the provider"),
+        ("APPS__DEFAULT__ENDPOINT", "https://host/sms/batchSendDiffSms/v1", "without a path"),
+        ("APPS__DEFAULT__ENDPOINT", "https://user:pw@host", "must be the address"),
+        ("APPS__DEFAULT__ENDPOINT", "https://host:99999", "must be the address"),
+        ("APPS__DEFAULT__APP_KEY", 'two "words"', "must be one word"),
+        ("APPS__DEFAULT__AUTH", "basic", "must be 'aksk' or 'wsse'"),
+        ("APPS__DEFAULT__WSSE_DIGEST", "md5", "must be 'hex' or 'raw'"),
+        ("APPS__DEFAULT__SENDER", "x" * 22, "must have at most 21 characters"),
+        ("APPS__DEFAULT__NUMBERS_PER_SECOND", "-1", "must be greater than 0"),
+        ("APPS__DEFAULT__NUMBERS_PER_SECOND", "inf", "must be a finite number"),
+        ("APPS__DEFAULT__CONCURRENCY", "many", "must be a valid integer"),
+        ("APPS__DEFAULT__TIMEOUT", "2 minutes", "must be a duration such as"),
+        ("APPS__DEFAULT__TIMEOUT", "0", "must be greater than 0"),
+        ("APPS__DEFAULT__MAX_ATTEMPTS", "0", "must be greater than or equal to 1"),
+        ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
+        ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),
+        ("DATABASE_URL", "mysql://u:hunter2@h/d", "must be a PostgreSQL address"),
+        ("CALLBACK_URL", "ftp://host/reports/hunter2", "must be the public address"),
+        ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
+        ("LISTEN", "8080", "must be HOST:PORT"),
+        ("LISTEN", "127.0.0.1:99999", "must be HOST:PORT"),
+        ("CONSOLE_TOKEN", "hunter2", "must be at least 16 letters"),
+        ("REPORT_PATH_TOKEN", "hunter2/../../../../x", "must be at least 16 letters"),
+        ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_the_name_and_never_the_value(name, value, words):
+    (mistake,) = mistakes_of(APP | {f"DISPATCHER_{name}": value})
+    assert mistake.startswith(f"DISPATCHER_{name} ")
+    assert words in mistake
+    assert "\n" not in mistake
+    assert "hunter2" not in mistake
+    assert "pw@" not in mistake
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("POLL_INTERVL", "POLL_INTERVAL"),
+        ("APP_KEY", "APPS__DEFAULT__APP_KEY"),
+        ("APPS__SHOP__APP_SECRT", "APPS__SHOP__APP_SECRET"),
+        ("APP__DEFAULT__SENDER", "APPS__DEFAULT__SENDER"),
+        ("APPS__SHOP__APP_SECRT_FILE", "APPS__SHOP__APP_SECRET_FILE"),
+    ],
+)
+def test_an_unknown_variable_is_a_mistake_with_a_guess_at_what_was_meant(name, meant):
+    (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
+    assert mistake == f"DISPATCHER_{name} is not a setting: did you mean DISPATCHER_{meant}?"
+
+
+@pytest.mark.parametrize(
+    "name", ["XYZZY", "APPS", "APPS__DEFAULT", "APPS__A__B__C", "APPS__-__SENDER"]
+)
+def test_a_variable_that_resembles_nothing_or_is_no_leaf_is_a_mistake(name):
+    (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
+    assert mistake.startswith(f"DISPATCHER_{name} is not a setting")
+
+
+def test_all_mistakes_are_told_at_once():
+    mistakes = mistakes_of(
+        {
+            "DISPATCHER_APPS__SHOP__ENDPOINT": "nowhere",
+            "DISPATCHER_APPS__SHOP__PUSH_KEY": "key",
+            "DISPATCHER_APPS__SHOP__APP_SECRET_FILE": "/nowhere",
+            "DISPATCHER_LEASE": "long",
+            "DISPATCHER_LISTENN": "127.0.0.1:80",
+        }
+    )
+    assert [line.split()[0].removeprefix("DISPATCHER_") for line in mistakes] == [
+        "APPS__SHOP__APP_SECRET_FILE",
+        "LISTENN",
+        "APPS__SHOP__PUSH_SECRET",
+        "APPS__SHOP__ENDPOINT",
+        "APPS__SHOP__APP_KEY",
+        "LEASE",
+    ]
+    assert "is missing: the application's APP_Key" in mistakes[4]
+
+
+def test_the_same_setting_as_value_and_as_file_is_a_mistake(tmp_path):
+    (tmp_path / "secret").write_text("hunter2")
+    file = {"DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE": str(tmp_path / "secret")}
+    (mistake,) = mistakes_of(APP | file)
+    assert "are both set: keep one of them" in mistake
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "which cannot be read: No such file or directory"), (b"\n", "which is empty"),
+     (b"\xff\xfe", "which is not UTF-8 text")],
+)  # fmt: skip
+def test_a_file_without_a_secret_is_one_mistake(tmp_path, content, words):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    variables = {**APP, "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE": str(file)}
+    del variables["DISPATCHER_APPS__DEFAULT__APP_SECRET"]
+    (mistake,) = mistakes_of(variables)
+    assert mistake == f"DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE names the file {file}, {words}"
+
+
+def test_a_lease_that_a_slow_answer_outlasts_is_a_mistake():
+    slow = APP | {"DISPATCHER_APPS__DEFAULT__TIMEOUT": "51"}
+    (mistake,) = mistakes_of(slow)
+    assert mistake.startswith(
+        "DISPATCHER_LEASE is 60 s, and DISPATCHER_APPS__DEFAULT__TIMEOUT is 51 s"
+    )
+    load_settings(slow | {"DISPATCHER_LEASE": "61"})
+
+
+def test_a_push_secret_without_its_key_is_a_mistake():
+    (mistake,) = mistakes_of(APP | {"DISPATCHER_APPS__DEFAULT__PUSH_SECRET_2": "hunter2"})
+    assert mistake.startswith("DISPATCHER_APPS__DEFAULT__PUSH_KEY_2 is missing")
+
+
+def test_no_secret_shows_in_a_repr_or_a_dump():
+    settings = load_settings(
+        APP
+        | {
+            "DISPATCHER_DATABASE_URL": "postgresql://user:hunter2-db@host/name",
+            "DISPATCHER_CALLBACK_URL": "https://host/reports/hunter2-callback",
+            "DISPATCHER_CONSOLE_TOKEN": "hunter2-console-token",
+            "DISPATCHER_REPORT_PATH_TOKEN": "hunter2-report-token",
+            "DISPATCHER_APPS__DEFAULT__PUSH_KEY": "push",
+            "DISPATCHER_APPS__DEFAULT__PUSH_SECRET": "hunter2-push",
+        }
+    )
+    assert "hunter2" not in repr(settings) + str(settings) + repr(settings.apps)
+
+
+@pytest.mark.parametrize(
+    ("root", "environ", "place"),
+    [
+        (True, {"HOME": "/root"}, "/var/lib/dispatcher"),
+        (False, {"HOME": "/home/amy"}, "/home/amy/.local/share/dispatcher"),
+        (False, {"HOME": "/home/amy", "XDG_DATA_HOME": "/data"}, "/data/dispatcher"),
+        (False, {}, "/var/lib/dispatcher"),
+        (True, {"DISPATCHER_DATA_DIR": "/srv/sms"}, "/srv/sms"),
+    ],
+)
+def test_the_data_directory_is_where_its_server_may_go(monkeypatch, root, environ, place):
+    monkeypatch.setattr("os.geteuid", lambda: 0 if root else 1000)
+    assert load_settings(environ).data_dir == Path(place)
+
+
+def test_every_required_setting_says_what_it_is():
+    for model in (Settings, AppSettings):
+        for name, field in model.model_fields.items():
+            assert not field.is_required() or name == "data_dir" or field.description
