@@ -73,10 +73,14 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
 async def nothing_is_left(folder: Path) -> None:
     async with asyncio.timeout(30):
         # Nobody tells when a process that is not our child has ended.
-        while processes_of(folder) or os.listdir(folder):  # noqa: ASYNC110
+        while processes_of(folder) or files_in(folder):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
