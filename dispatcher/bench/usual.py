@@ -52,9 +52,7 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
                 [Message(*row) for row in rows], callback=None, token_length=2 * TOKEN_BYTES
             )
             batches = [Batch(0, APP, secrets.token_hex(16), p, monotonic()) for p in packed]
-            return Claim(
-                batches, len(packed), 1, more=len(rows) == slots * per_request, wait=None
-            )
+            return Claim(batches, len(packed), 1, more=len(rows) == slots * per_request, wait=None)
 
         async with Client(
             Account(endpoint, key), clock=lambda: datetime.now(UTC), nonce=secrets.token_hex
