@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
+import subprocess  # noqa: TC003 - named in a signature
 import tempfile
 import time
 from collections.abc import Iterator
