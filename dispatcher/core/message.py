@@ -22,7 +22,7 @@ class Message(Struct, frozen=True, gc=False):
     requeued: bool = False  # taken back by an operator: no longer expires
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """Messages of equal template, parameters and signature: one element of smsContent."""
 
     content: bytes  # everything of the element after its numbers, encoded (see core.wire)
