@@ -88,7 +88,7 @@ class World:
         )
 
     async def why(self) -> dict[str, tuple[str, bool]]:
-        """Return why reports are unmatched, by provider id, and whether they are looked at again."""
+        """Return why reports are unmatched, and whether they are looked at again."""
         rows = await self.db.fetch(
             "SELECT provider_id, why, due_at IS NOT NULL AS again FROM dispatcher.unmatched"
         )

@@ -1,0 +1,196 @@
+"""Keeps reports before they are answered: in the database, else on disk, else not at all.
+
+Reports that come together share one commit: while one is under way the next gather. If the
+database cannot take them they go to the spool, synced to disk, and from there into the database
+when it is back; nobody waits for it longer than one commit may take.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from dispatcher.core.report import Report
+from dispatcher.spool import Left, Spool, left_behind
+
+log = structlog.get_logger(__name__)
+
+KIND: Final = "reports"  # of the spool files
+MOST: Final = 1000  # reports in one commit
+MOST_WAITING: Final = 2000  # posts; more wait before they are even noted
+LONGEST_WAIT: Final = 20.0  # seconds until a post is told that its reports are not kept
+AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
+TAKE_UP_EVERY: Final = 1.0  # seconds between two looks for spooled reports
+
+
+class Arrived(Struct, frozen=True, gc=False):
+    """A report and when it came, by this machine's clock."""
+
+    report: Report
+    at: float  # seconds since 1970
+
+
+class Away(Struct, frozen=True):
+    """The database cannot take anything now."""
+
+    why: str
+
+
+class Unfit(Struct, frozen=True):
+    """The database refuses these reports, and would again."""
+
+    why: str
+
+
+Store = Callable[[Sequence[Arrived]], Awaitable[Away | Unfit | None]]
+
+
+class Kept(Struct, frozen=True):
+    """The reports are safe."""
+
+
+class NotKept(Struct, frozen=True):
+    """The reports are not safe, and must not be answered as if they were."""
+
+    why: str
+    status: int = 503
+
+
+class _Post(Struct):
+    arrived: list[Arrived]
+    fate: asyncio.Future[Kept | NotKept]
+
+
+class Intake:
+    """What a receiver does with sound reports. `run` works; `keep` is called for each post."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._spool = Spool(folder, KIND)
+        self._spool_lock = asyncio.Lock()  # a file is not given up while it is being written
+        self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MOST_WAITING)
+        self._away_until = 0.0
+        self.stored = 0  # reports that went to the database at once
+        self.spooled = 0  # reports that went to disk first
+
+    async def keep(self, reports: Sequence[Report]) -> Kept | NotKept:
+        """Return when *reports* are safe, or will not be."""
+        now = time.time()
+        fate: asyncio.Future[Kept | NotKept] = asyncio.get_running_loop().create_future()
+        post = _Post([Arrived(report, now) for report in reports], fate)
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                await self._waiting.put(post)
+                return await fate
+        except TimeoutError:
+            return NotKept("Too many reports wait to be stored.")
+
+    async def run(self) -> None:
+        """Keep what gathers, one commit after the other, and take up what was spooled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_up_for_ever())
+            while True:
+                posts = [await self._waiting.get()]
+                count = len(posts[0].arrived)
+                while count < MOST and not self._waiting.empty():
+                    posts.append(self._waiting.get_nowait())
+                    count += len(posts[-1].arrived)
+                await self._keep(posts)
+
+    async def _keep(self, posts: list[_Post]) -> None:
+        arrived = [one for post in posts for one in post.arrived]
+        match await self._stored(arrived):
+            case None:
+                self.stored += len(arrived)
+                _tell(posts, Kept())
+            case Away():
+                _tell(posts, await self._spooled(arrived))
+            case Unfit(why) if len(posts) == 1:
+                _tell(posts, NotKept(why, 400))
+            case Unfit():
+                # One bad report must not take the others with it.
+                for post in posts:
+                    await self._keep([post])
+
+    async def _stored(self, arrived: Sequence[Arrived]) -> Away | Unfit | None:
+        if time.monotonic() < self._away_until:
+            return Away("the database was away a moment ago")
+        trouble = await self._store(arrived)
+        if isinstance(trouble, Away):
+            self._away_until = time.monotonic() + AWAY_FOR
+            log.warning("reports go to disk: the database is away", why=trouble.why)
+        return trouble
+
+    async def _spooled(self, arrived: Sequence[Arrived]) -> Kept | NotKept:
+        records = [msgspec.json.encode(one) for one in arrived]
+        try:
+            async with self._spool_lock:
+                await asyncio.to_thread(self._spool.append, records)
+        except OSError as error:
+            why = error.strerror
+        else:
+            self.spooled += len(records)
+            return Kept()
+        log.error(
+            "reports are refused: neither database nor disk can take them",
+            folder=str(self._folder),
+            reports=len(records),
+            why=why,
+        )
+        return NotKept("Neither the database nor the disk can take reports now.")
+
+    async def _take_up_for_ever(self) -> None:
+        while True:
+            if time.monotonic() >= self._away_until:
+                await self.take_up()
+            await asyncio.sleep(TAKE_UP_EVERY)
+
+    async def take_up(self) -> None:
+        """Store what this process, or one that is dead, has spooled."""
+        async with self._spool_lock:
+            self._spool.close()
+        try:
+            with left_behind(self._folder, KIND) as files:
+                for file in files:
+                    await self._take_up_file(file)
+        except _StillAwayError:
+            pass  # the files stay
+        except OSError as error:
+            log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
+
+    async def _take_up_file(self, file: Left) -> None:
+        if file.damaged:
+            log.error("a file of spooled reports is damaged at its end", path=str(file.path))
+        arrived = [msgspec.json.decode(record, type=Arrived) for record in file.records]
+        for start in range(0, len(arrived), MOST):
+            await self._take_up_some(arrived[start : start + MOST])
+        if arrived:
+            log.info("spooled reports stored", reports=len(arrived))
+
+    async def _take_up_some(self, arrived: Sequence[Arrived]) -> None:
+        match await self._stored(arrived):
+            case None:
+                pass
+            case Away():
+                raise _StillAwayError
+            case Unfit(why) if len(arrived) == 1:
+                log.error("a spooled report is dropped: the database refuses it", why=why)
+            case Unfit():
+                for one in arrived:
+                    await self._take_up_some([one])
+
+
+class _StillAwayError(Exception):
+    """The database is away: spooled reports stay on disk."""
+
+
+def _tell(posts: Sequence[_Post], fate: Kept | NotKept) -> None:
+    for post in posts:
+        if not post.fate.done():  # it may have waited too long
+            post.fate.set_result(fate)

@@ -1,0 +1,42 @@
+"""Where a request comes from, proxies seen through, and whether that may be."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+MOST_HOPS = 20  # proxies that are looked through; nobody has more
+
+
+def client_address(
+    peer: str | None, forwarded: Sequence[str], trusted: Iterable[Network]
+) -> Address | None:
+    """Return who sent a request, or None if that cannot be told.
+
+    *peer* is the other end of the connection, *forwarded* the X-Forwarded-For headers in their
+    order. The chain is read from its end, as far as trusted proxies wrote it: what stands before
+    them may be anybody's invention.
+    """
+    hops = [hop.strip() for header in forwarded for hop in header.split(",")]
+    address = _address(peer)
+    networks = list(trusted)
+    for hop in reversed(hops[-MOST_HOPS:]):
+        if address is None or not within(address, networks):
+            break
+        address = _address(hop)
+    return address
+
+
+def within(address: Address, networks: Iterable[Network]) -> bool:
+    """Tell whether *address* lies in one of *networks*."""
+    return any(address in network for network in networks)
+
+
+def _address(text: str | None) -> Address | None:
+    try:
+        address = ip_address(text or "")
+    except ValueError:
+        return None
+    # An IPv4 client of an IPv6 socket is the IPv4 client.
+    return getattr(address, "ipv4_mapped", None) or address
