@@ -40,6 +40,12 @@ def run(
             " __APP_SECRET; `dispatcher demo` shows how it works without an account.",
             code=USED_WRONGLY,
         )
+    if settings.report_path_token is None and only is Only.REPORTS:
+        raise Failure(
+            "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part of its"
+            ' address. python3 -c "import secrets; print(secrets.token_urlsafe())" makes one.',
+            code=USED_WRONGLY,
+        )
     configure_logs(settings.log_level, settings.log_format)
     try:
         with service.database(settings) as dsn, explained(dsn):

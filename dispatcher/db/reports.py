@@ -1,13 +1,16 @@
 """Status reports: stored on arrival, and what operators and metrics ask of them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
+import asyncpg
 from msgspec import Struct
 
 from dispatcher.core.carrier import STATUSES
 from dispatcher.core.report import Report
+from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
@@ -16,6 +19,33 @@ from dispatcher.db.tally import count
 NOBODY = "-"  # stands for the app where none is known
 SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
 OVERDUE = 3600.0  # seconds; most carriers report within a minute
+
+
+# What says that a report itself cannot be stored, and never will.
+_UNFIT: tuple[type[Exception], ...] = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    ValueError,
+)
+
+
+class UnfitError(Exception):
+    """The database refuses one of the reports, and would again."""
+
+
+@contextmanager
+def naming_trouble(dsn: str) -> Iterator[None]:
+    """Turn whatever keeps reports out of the database into UnfitError or DatabaseAwayError.
+
+    Also tables that are not there yet, or a right that is missing, pass with time: it is better
+    to keep reports on disk until somebody has mended that than to lose them.
+    """
+    try:
+        yield
+    except _UNFIT as error:
+        raise UnfitError(f"The database refuses it: {type(error).__name__}.") from error
+    except (*AWAY, asyncpg.PostgresError) as error:
+        raise DatabaseAwayError(explain(error, dsn)) from error
 
 
 class Awaiting(Struct, frozen=True):
@@ -54,7 +84,7 @@ async def store(
 ) -> None:
     """Write *reports*, each with the seconds since it came; safe to repeat.
 
-    Raises asyncpg's errors; none of them are stored then.
+    Raises asyncpg's errors (see `naming_trouble`); none of them are stored then.
     """
     rows = [
         (

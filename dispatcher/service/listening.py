@@ -1,14 +1,14 @@
 """What this service listens for, put together: health, metrics, the console."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
+from aiohttp import web
 
-from dispatcher.core.overview import Overview
 from dispatcher.db import console as desk
-from dispatcher.db.pool import Pool, create_pool
+from dispatcher.db.pool import create_pool
 from dispatcher.metrics import Metrics, State
 from dispatcher.service.glance import Glance
 from dispatcher.settings import Settings
@@ -29,24 +29,23 @@ async def listening(
     *,
     metrics: Metrics,
     ready: Callable[[], Awaitable[str | None]],
+    routes: Iterable[web.AbstractRouteDef] = (),
 ) -> AsyncIterator[State]:
-    """Serve as long as the context lasts; give what shows the connections of pools."""
+    """Serve as long as the context lasts; give what shows the connections of pools.
+
+    *routes* are those of other parts, which outlive the server.
+    """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with await create_pool(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
         state.watch("desk", pool)
-        glance = Glance(lambda: _now(pool), dsn=dsn)
+        glance = Glance(lambda: desk.now(pool), dsn=dsn)
 
         async def refresh() -> None:
             seen = await glance.look(FRESH)
             state.show(None if isinstance(seen, str) else seen)
 
-        routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh)]
+        routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
-
-
-async def _now(pool: Pool) -> Overview:
-    async with pool.acquire() as connection:
-        return await desk.now(connection)

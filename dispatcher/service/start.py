@@ -17,8 +17,10 @@ from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, create_pool
+from dispatcher.db.reports import register_statuses
 from dispatcher.metrics import Metrics, State
 from dispatcher.service.listening import listening
+from dispatcher.service.receiver import receiving
 from dispatcher.service.worker import Worker
 from dispatcher.settings import Settings
 
@@ -51,22 +53,42 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    direct = settings.database_direct_url
-    await migrate(direct.get_secret_value() if direct else dsn)
+    await _prepare(settings, dsn, may_wait=only == "reports")
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
-            await create_pool(dsn, min_size=1, max_size=VITAL_CONNECTIONS)
+            await create_pool(dsn, min_size=0, max_size=VITAL_CONNECTIONS)
+        )
+        routes = await stack.enter_async_context(
+            receiving(settings, dsn, stop, listen=only != "worker")
         )
         metrics = Metrics()
         ready = partial(_why_not_ready, dsn, vital, stop)
         state = await stack.enter_async_context(
-            listening(settings, dsn, metrics=metrics, ready=ready)
+            listening(settings, dsn, metrics=metrics, ready=ready, routes=routes)
         )
         state.watch("vital", vital)
         if only == "reports":
             await stop.wait()
         else:
             await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
+
+
+async def _prepare(settings: Settings, dsn: str, *, may_wait: bool) -> None:
+    """Migrate. With *may_wait* a database that is away is no obstacle.
+
+    A receiver that is started while the database is away keeps reports on disk: nobody would
+    send them again.
+    """
+    direct = settings.database_direct_url
+    try:
+        with naming_absence(dsn):
+            await migrate(direct.get_secret_value() if direct else dsn)
+            async with await create_pool(dsn, min_size=0, max_size=1) as pool:
+                await register_statuses(pool)
+    except DatabaseAwayError as error:
+        if not may_wait:
+            raise
+        log.warning("not migrated: the database is away", why=str(error))
 
 
 async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:

@@ -5,6 +5,7 @@ them shows the value: even an address may hold a password.
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,6 +15,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _MAX_PORT = 65_535
+# Where the provider's pushes come from, as it has published (facts, Status reports).
+PROVIDER_NETWORKS = (
+    "117.78.29.0/24",
+    "124.70.27.0/24",
+    "124.71.67.0/24",
+    "123.60.96.0/24",
+    "119.8.109.0/24",
+)
 _MAX_CALLBACK = 1024  # characters of statusCallback (batchSendDiffSms, Table 4)
 
 
@@ -90,6 +99,23 @@ def _header_word(value: str) -> str:
     return value
 
 
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = [word for word in re.split(r"[\s,]+", value) if word]
+    try:
+        return [
+            ip_network(one, strict=False)
+            for word in words
+            for one in (PROVIDER_NETWORKS if word.lower() == "provider" else (word,))
+        ]
+    except ValueError:
+        raise ValueError(
+            "must be networks such as 10.0.0.0/8 or 192.0.2.7, with commas between them"
+            " (`provider` stands for those that the provider has published)"
+        ) from None
+
+
 def _readable(value: Path) -> Path:
     try:
         with value.open("rb"):
@@ -107,4 +133,5 @@ Callback = Annotated[str, AfterValidator(_callback)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Database = Annotated[SecretStr, AfterValidator(_database)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+Networks = Annotated[list[IPv4Network | IPv6Network], BeforeValidator(_networks)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]

@@ -11,6 +11,7 @@ from dispatcher.settings.kinds import (
     Endpoint,
     HeaderWord,
     Listen,
+    Networks,
     ReadableFile,
     Seconds,
     Token,
@@ -63,6 +64,11 @@ class Settings(_Model):
     callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret
     listen: Listen = "127.0.0.1:8080"
     report_path_token: Token | None = None
+    report_networks: Networks = Field(default_factory=list)  # none: from anywhere
+    trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is believed
+    push_host: HeaderWord | None = None  # the Host that was signed, where a proxy changes it
+    push_connection: HeaderWord | None = None  # the same of Connection
+    notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
     poll_interval: Seconds = 0.5
     lease: Seconds = 60.0  # a worker whose heartbeat is older is dead

@@ -1,0 +1,143 @@
+"""Status reports in one process: taken in, kept, matched; and the feed of events put in order."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from aiohttp import web
+from pydantic import SecretStr
+
+from dispatcher.core.signing import AppKey
+from dispatcher.db import feed, reports
+from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.matching import match
+from dispatcher.db.pool import Pool, create_pool
+from dispatcher.reconcile import Steps, run_reconcile
+from dispatcher.settings import Settings
+from dispatcher.web.intake import Arrived, Away, Intake, Unfit
+from dispatcher.web.push import Signatures
+from dispatcher.web.reports import Counts, Door, report_routes
+
+log = structlog.get_logger(__name__)
+
+SPOOL = "spool"  # folder in the data directory
+CONNECTIONS = 3  # one commit of the intake, one step of the matching, one that tells
+COUNT_EVERY = 10.0  # seconds between two writings of what was refused
+MATCH_EVERY = 0.5  # seconds; also how late an event is in the feed
+
+Done = TypeVar("Done")
+
+
+@asynccontextmanager
+async def receiving(
+    settings: Settings, dsn: str, stop: asyncio.Event, *, listen: bool = True
+) -> AsyncIterator[list[web.AbstractRouteDef]]:
+    """Match reports until *stop*; with *listen*, and a path token, also take them in.
+
+    Give the routes to serve. They must be gone before this ends: what they have taken is then
+    still kept. The database may be away at any time, at the start too.
+    """
+    pool = await create_pool(dsn, min_size=0, max_size=CONNECTIONS)
+    async with pool, asyncio.TaskGroup() as tasks:
+        matching = tasks.create_task(_reconcile(settings, dsn, pool, stop))
+        background: list[asyncio.Task[None]] = []
+        routes: list[web.AbstractRouteDef] = []
+        token = settings.report_path_token
+        if listen and token is not None:
+            intake = Intake(partial(_store, pool, dsn), settings.data_dir / SPOOL)
+            counts = Counts()
+            background.append(tasks.create_task(intake.run()))
+            background.append(tasks.create_task(_count(pool, dsn, counts)))
+            routes = report_routes(_door(settings, dsn, pool, intake, token), counts)
+        try:
+            yield routes
+        finally:
+            stop.set()
+            await asyncio.wait([matching])
+            for task in background:
+                task.cancel()
+
+
+def _door(settings: Settings, dsn: str, pool: Pool, intake: Intake, token: SecretStr) -> Door:
+    assume = {"host": settings.push_host, "connection": settings.push_connection}
+    return Door(
+        path_token=token.get_secret_value(),
+        intake=intake,
+        signatures=Signatures(
+            push_keys(settings),
+            lambda: datetime.now(UTC),
+            {name: value for name, value in assume.items() if value is not None},
+            settings.callback_url,
+        ),
+        announce=partial(_announce, pool, dsn),
+        networks=settings.report_networks,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def push_keys(settings: Settings) -> list[AppKey]:
+    """Return the key pairs that pushes may be signed with; none: pushes are not verified."""
+    pairs = [
+        pair
+        for app in settings.apps.values()
+        for pair in ((app.push_key, app.push_secret), (app.push_key_2, app.push_secret_2))
+    ]
+    return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
+
+
+async def _store(pool: Pool, dsn: str, arrived: Sequence[Arrived]) -> Away | Unfit | None:
+    now = time.time()
+    try:
+        with reports.naming_trouble(dsn):
+            await reports.store(pool, [(one.report, max(0.0, now - one.at)) for one in arrived])
+    except DatabaseAwayError as error:
+        return Away(str(error))
+    except reports.UnfitError as error:
+        return Unfit(str(error))
+    return None
+
+
+async def _announce(pool: Pool, dsn: str, word: str) -> str | None:
+    try:
+        with reports.naming_trouble(dsn):
+            await reports.announce_check(pool, word)
+    except (DatabaseAwayError, reports.UnfitError):
+        return "The database is away; reports go to disk meanwhile."
+    return None
+
+
+async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
+    """Write what was refused into the counters, now and then."""
+    while True:
+        await asyncio.sleep(COUNT_EVERY)
+        refused = counts.refused.copy()
+        if not refused:
+            continue
+        try:
+            with naming_absence(dsn):
+                await reports.count_refused(pool, refused)
+        except DatabaseAwayError:
+            continue  # they stay in the counts
+        counts.refused.subtract(refused)
+        counts.refused = +counts.refused
+        log.warning("pushes refused", **{kind.replace(" ", "_"): n for kind, n in refused.items()})
+
+
+async def _reconcile(settings: Settings, dsn: str, pool: Pool, stop: asyncio.Event) -> None:
+    async def named(act: Callable[[], Awaitable[Done]]) -> Done | str:
+        try:
+            with reports.naming_trouble(dsn):
+                return await act()
+        except (DatabaseAwayError, reports.UnfitError) as error:
+            return str(error)
+
+    steps = Steps(
+        match=lambda: named(partial(match, pool)),
+        place=lambda: named(partial(feed.place, pool, notify=settings.notify_events)),
+    )
+    await run_reconcile(steps, every=MATCH_EVERY, stop=stop)
