@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from msgspec import Struct
 
+from dispatcher.core.codes import number_code
 from dispatcher.core.message import Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
@@ -36,18 +37,16 @@ def arrange(
         if message.expires_in is not None and message.expires_in <= 0 and not message.requeued:
             outcomes.append(Expired(message))
         elif message.sender is None and not message.signature:
-            outcomes.append(Rejected(message, "no-sender", NO_SENDER))
+            outcomes.append(_rejected(message, "no-sender"))
         elif paused_countries and country(message.recipient) in paused_countries:
             outcomes.append(Deferred(message, "E000630", COUNTRY_WAIT, counted=False))
         else:
             fit.append(message)
     packed, too_long = pack(fit, callback=callback, token_length=token_length)
-    outcomes.extend(Rejected(message, "too-long", TOO_LONG) for message in too_long)
+    outcomes.extend(_rejected(message, "too-long") for message in too_long)
     return Arranged(packed, outcomes)
 
 
-NO_SENDER = (
-    "the message has neither sender nor signature: set DISPATCHER_APPS__<NAME>__SENDER, or sender"
-    " on insert, or signature for a general template; then requeue it"
-)
-TOO_LONG = "the message alone makes a request over 64 KB: shorten its params"
+def _rejected(message: Message, code: str) -> Rejected:
+    row = number_code(code)
+    return Rejected(message, code, f"{row.meaning} {row.advice}")

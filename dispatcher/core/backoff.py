@@ -5,7 +5,6 @@ from datetime import datetime, timedelta, timezone
 FIRST_WAIT = 15.0  # seconds
 LONGEST_WAIT = 600.0  # E200015's error page says to wait about ten minutes
 _DOUBLINGS = 6  # 15 s doubled six times is over the longest wait
-_MOST_DOUBLINGS = 30  # a second doubled so often is 34 years: over any longest wait
 _PROVIDER_TIME = timezone(timedelta(hours=8))  # its quotas begin anew at 00:00 UTC+8
 
 
@@ -17,14 +16,6 @@ def deferral(attempt: int, *, jitter: float) -> float:
     """
     wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(max(attempt - 1, 0), _DOUBLINGS))
     return wait * (1.0 - jitter / 2.0)
-
-
-def probe(probes: int, *, first: float, longest: float) -> float:
-    """Return the seconds until a paused app is probed, after *probes* that failed.
-
-    The *first* wait is as long as it is, even over *longest*: a quota is not back before midnight.
-    """
-    return first if probes <= 0 else min(longest, first * 2.0 ** min(probes, _MOST_DOUBLINGS))
 
 
 def until_midnight(now: datetime) -> float:

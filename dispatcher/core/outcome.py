@@ -27,6 +27,7 @@ from dispatcher.core.pause import CountryPause, Pause, country_pause, pause_for
 ACCEPTED = "000000"
 NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was approved
 NOT_YET_ATTEMPTS = 3
+AMBIGUOUS_ATTEMPTS = 5  # a provider in trouble must not reject whatever waits; bad params will
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -205,6 +206,8 @@ def _defer(message: Message, row: Code, terms: _Terms) -> Outcome:
     else:
         wait = deferral(message.attempt, jitter=terms.jitter())
         limit = terms.max_attempts
+        if row.kind is Kind.AMBIGUOUS:
+            limit = min(AMBIGUOUS_ATTEMPTS, limit)
     if message.attempt >= limit:
         return Rejected(message, row.code, f"{row.meaning} That was attempt {message.attempt}.")
     return _due_again(message, row, wait, terms, counted=True)
@@ -265,11 +268,17 @@ def _unknown(packed: Packed, reply: Reply, row: Code, terms: _Terms) -> Verdict:
 
 
 def _isolate(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
-    """Return the halves of what was refused for its content; if there are none, that is the one."""
+    """Return the halves of what was refused for its content; if there are none, that is the one.
+
+    An ambiguous refusal of that one may still be the provider's own trouble: it is tried again
+    some minutes later, a few times.
+    """
     halves = None if terms.siblings_refused else halve(packed)
-    if halves is None:
-        return _reject(packed, row)
-    return Split(list(halves), row.code, row.meaning)
+    if halves is not None:
+        return Split(list(halves), row.code, row.meaning)
+    if row.kind is Kind.AMBIGUOUS:
+        return Done([_defer(message, row, terms) for message in packed.messages])
+    return _reject(packed, row)
 
 
 def _reject(packed: Packed, row: Code) -> Done:

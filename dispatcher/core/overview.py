@@ -64,3 +64,64 @@ class Story(Struct, frozen=True):
     message: dict[str, Any]
     batches: list[dict[str, Any]]
     reports: list[dict[str, Any]]
+
+
+class Count(Struct, frozen=True):
+    """How often something happened in one minute."""
+
+    minute: datetime
+    app: str
+    event: str
+    code: str
+    count: int
+
+
+class Now(Struct, frozen=True):
+    """The state of everything, and what happened in the last ten minutes."""
+
+    at: datetime  # by the database's clock
+    apps: list[AppState]
+    workers: list[WorkerState]
+    recent: list[Count]
+    overdue: dict[str, int] = {}  # accepted messages without a report for too long, by app
+
+
+class UnsureBatch(Struct, frozen=True):
+    """A request that may have been sent."""
+
+    token: str
+    app: str
+    messages: int
+    unsure_at: datetime
+    code: str | None
+    description: str | None
+
+
+class Found(Struct, frozen=True):
+    """A message that somebody looked for."""
+
+    id: int
+    app: str
+    recipient: str
+    reference: str | None
+    state: str
+    code: str | None
+    queued_at: datetime
+
+
+class BatchStory(Struct, frozen=True):
+    """One request: what was sent, what was answered, and its messages."""
+
+    batch: dict[str, Any]
+    messages: list[Found]
+
+
+class Deed(Struct, frozen=True):
+    """What somebody did: a row of the audit."""
+
+    at: datetime
+    who: str
+    action: str
+    target: str
+    detail: str
+    result: str

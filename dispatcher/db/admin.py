@@ -55,7 +55,8 @@ async def settle(connection: Connection, token: str, how: str) -> int | None:
     None if no unsure batch has this token.
     """
     try:
-        return int(await connection.fetchval(sql("operator_settle"), token, how))
+        async with connection.transaction():  # so that a caller's own goes on after a refusal
+            return int(await connection.fetchval(sql("operator_settle"), token, how))
     except asyncpg.NoDataFoundError:
         return None
 

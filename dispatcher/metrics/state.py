@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dispatcher.core.overview import AppState, Overview
+from dispatcher.core.overview import AppState, Now
 from dispatcher.metrics.counting import known
 
 
@@ -35,14 +35,14 @@ class State(Collector):
     def __init__(self, registry: CollectorRegistry, *, now: Callable[[], datetime]) -> None:
         self._now = now
         self._pools: dict[str, Countable] = {}
-        self._seen: Overview | None = None
+        self._seen: Now | None = None
         registry.register(self)
 
     def watch(self, name: str, pool: Countable) -> None:
         """Show the connections of *pool* from now on."""
         self._pools[name] = pool
 
-    def show(self, seen: Overview | None) -> None:
+    def show(self, seen: Now | None) -> None:
         """Show *seen* from now on; None if the database does not answer."""
         self._seen = seen
 
@@ -54,15 +54,15 @@ class State(Collector):
             "Whether the database answered when this was asked for.",
             value=float(self._seen is not None),
         )
-        seen = self._seen or Overview([], [], [])
+        apps = self._seen.apps if self._seen else []
         for name, text, value in _FIGURES:
             family = GaugeMetricFamily(name, text, labels=["app"])
-            for app in seen.apps:
+            for app in apps:
                 figure = value(app, self._now())
                 if figure is not None:
                     family.add_metric([app.name], float(figure))
             yield family
-        yield _pauses(seen)
+        yield _pauses(apps)
         yield _workers(self._seen)
 
     def _connections(self) -> Metric:
@@ -126,19 +126,19 @@ _FIGURES: tuple[tuple[str, str, _Value], ...] = (
 )
 
 
-def _pauses(seen: Overview) -> Metric:
+def _pauses(apps: list[AppState]) -> Metric:
     family = GaugeMetricFamily(
         "dispatcher_app_paused",
         "1 for each app that is paused, with who paused it, and for which code.",
         labels=["app", "by", "code"],
     )
-    for app in seen.apps:
+    for app in apps:
         if app.paused_at is not None:
             family.add_metric([app.name, app.paused_by or "", known(app.pause_code or "")], 1.0)
     return family
 
 
-def _workers(seen: Overview | None) -> Metric:
+def _workers(seen: Now | None) -> Metric:
     family = GaugeMetricFamily(
         "dispatcher_workers",
         "Workers by state: alive, or silent for longer than their lease.",

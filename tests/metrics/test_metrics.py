@@ -11,7 +11,7 @@ from running import app_settings, running, until
 from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Accepted, Deferred, Done, Rejected, Uncertain
-from dispatcher.core.overview import AppState, Overview
+from dispatcher.core.overview import AppState, Now
 from dispatcher.metrics import Metrics, State
 from dispatcher.simulator import Simulator, read_options
 
@@ -94,7 +94,7 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     got = metrics.registry.get_sample_value
     app = AppState("default", True, now, "worker", "E000104", "why", None, 500.0, 250.0, 7, now,
                    3, 1, ["PL"])  # fmt: skip
-    state.show(Overview([app], [], []))
+    state.show(Now(now, [app], [], []))
     assert got("dispatcher_waiting_messages", {"app": "default"}) == 7
     paused = {"app": "default", "by": "worker", "code": "E000104"}
     assert got("dispatcher_app_paused", paused) == 1

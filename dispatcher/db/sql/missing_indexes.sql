@@ -1,0 +1,2 @@
+-- Statements for indexes that full partitions lack.
+SELECT * FROM dispatcher.missing_indexes()
