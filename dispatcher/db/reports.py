@@ -27,6 +27,7 @@ _UNFIT: tuple[type[Exception], ...] = (
     asyncpg.IntegrityConstraintViolationError,
     ValueError,
 )
+_TROUBLE: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError)
 
 
 class UnfitError(Exception):
@@ -44,7 +45,7 @@ def naming_trouble(dsn: str) -> Iterator[None]:
         yield
     except _UNFIT as error:
         raise UnfitError(f"The database refuses it: {type(error).__name__}.") from error
-    except (*AWAY, asyncpg.PostgresError) as error:
+    except _TROUBLE as error:
         raise DatabaseAwayError(explain(error, dsn)) from error
 
 
