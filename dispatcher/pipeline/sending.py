@@ -16,7 +16,6 @@ from dispatcher.core.outcome import (
     Expired,
     Outcome,
     PutBack,
-    Rejected,
     Split,
     Uncertain,
     judge,
@@ -113,26 +112,46 @@ async def _divide(refused: Refused, ways: Ways) -> None:
         # is evidence: it settles the batch if that is still possible.
         ways.hand_over(_unsent(parent, refused.split.code))
         return
-    again: list[Refused] = []
-    left = list(reversed(children))
+    again = await _send_each(children, ways)
+    if len(again) == len(children) and len(parent.packed.entries) == 1:
+        # Groups of numbers that have nothing in common but the text: the text is bad.
+        for part in again:
+            _end(part, ways)
+        return
+    try:
+        while again:
+            await _divide(again.pop(), ways)
+    except asyncio.CancelledError:
+        for part in again:
+            ways.hand_over(_unsent(part.batch, "never-sent"))
+        raise
+
+
+async def _send_each(batches: list[Batch], ways: Ways) -> list[Refused]:
+    """Send *batches* one after the other, and return those that are refused as a whole."""
+    refused: list[Refused] = []
+    left = list(reversed(batches))
     try:
         while left:
             match await _request(left.pop(), ways):
                 case Refused() as part:
-                    again.append(part)
+                    refused.append(part)
                 case Closing() as closing:
                     ways.hand_over(closing)
-        if len(again) == len(children) and len(parent.packed.entries) == 1:
-            # Groups of numbers that have nothing in common but the text: the text is bad.
-            for part in again:
-                ways.hand_over(_rejected(part))
-            return
-        while again:
-            await _divide(again.pop(), ways)
     except asyncio.CancelledError:
-        for batch in (*left, *(part.batch for part in again)):
+        for batch in (*left, *(part.batch for part in refused)):
             ways.hand_over(_unsent(batch, "never-sent"))
         raise
+    return refused
+
+
+def _end(refused: Refused, ways: Ways) -> None:
+    """Close a batch that is refused, and that cutting further would tell nothing more about."""
+    match _judged(refused.batch, refused.sent, ways, siblings_refused=True):
+        case Closing() as closing:
+            ways.hand_over(closing)
+        case Refused():
+            raise AssertionError("what was refused with its siblings is not divided again")
 
 
 async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
@@ -164,7 +183,9 @@ async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
     return _judged(batch, sent, ways)
 
 
-def _judged(batch: Batch, sent: Sent, ways: Ways) -> Closing | Refused:
+def _judged(
+    batch: Batch, sent: Sent, ways: Ways, *, siblings_refused: bool = False
+) -> Closing | Refused:
     verdict = judge(
         batch.packed,
         sent.answer,
@@ -173,6 +194,7 @@ def _judged(batch: Batch, sent: Sent, ways: Ways) -> Closing | Refused:
         now=ways.now(),
         jitter=ways.jitter,
         country=ways.country,
+        siblings_refused=siblings_refused,
     )
     match verdict:
         case Split():
@@ -198,13 +220,6 @@ def _closing(
         tries=sent.tries,
         seconds=sent.seconds,
     )
-
-
-def _rejected(refused: Refused) -> Closing:
-    """Close a batch whose text is refused for good."""
-    code, reason = refused.split.code, refused.split.reason
-    outcomes: list[Outcome] = [Rejected(m, code, reason) for m in refused.batch.messages]
-    return _closing(refused.batch, Done(outcomes), refused.sent, code, reason)
 
 
 def _status(answer: Answer) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.backoff import LONGEST_WAIT, deferral, probe, until_midnight
+from dispatcher.core.backoff import LONGEST_WAIT, deferral, until_midnight
 
 
 def test_deferrals_double_up_to_ten_minutes():
@@ -19,15 +19,6 @@ def test_jitter_takes_off_up_to_half_of_a_deferral(attempt, jitter):
     full = deferral(attempt, jitter=0.0)
     assert deferral(attempt, jitter=jitter) == pytest.approx(full * (1 - jitter / 2))
     assert full <= LONGEST_WAIT
-
-
-def test_probes_double_up_to_their_bound():
-    assert [probe(n, first=60, longest=600) for n in range(6)] == [60, 120, 240, 480, 600, 600]
-    assert probe(10_000, first=5, longest=60) == 60
-
-
-def test_a_quota_is_probed_after_midnight_and_then_every_hour():
-    assert [probe(n, first=40_000, longest=3600) for n in range(3)] == [40_000, 3600, 3600]
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,13 @@ def test_one_entry_whose_halves_were_both_refused_is_rejected_whole():
     assert [type(o) for o in ended.outcomes] == [Rejected] * 4
 
 
+@pytest.mark.parametrize(("attempt", "became"), [(1, Deferred), (4, Deferred), (5, Rejected)])
+def test_an_ambiguous_refusal_of_one_message_is_tried_again_a_few_times(attempt, became):
+    one = message(1, attempt=attempt)
+    ended = verdict(request(one), reply(code="E000000", http_status=400))
+    assert [type(outcome) for outcome in ended.outcomes] == [became]
+
+
 def test_a_spent_country_is_isolated_and_only_it_waits():
     abroad = message(4, recipient="+2412000000", expires_in=600.0)
     late = message(5, recipient="+2412000001")
