@@ -10,7 +10,9 @@ import aiohttp
 import pytest
 from provider_client import PATH, aksk, body_of, numbers
 
-from dispatcher.simulator import TextError, read_faults
+from dispatcher.simulator import Options, TextError, read_faults
+from dispatcher.simulator.faults.state import State
+from dispatcher.simulator.submission import read_submission
 
 ONE = body_of("+8613800000000", token="one")
 
@@ -85,6 +87,17 @@ async def test_the_door_shuts_with_the_request_that_is_struck(client):
     with pytest.raises(ConnectionRefusedError):
         await Raw(client).open()
     assert client.sim.ledger.numbers == 1
+
+
+async def test_whoever_shuts_the_only_door_gets_an_answer_and_can_open_it(client):
+    url = client.sim.url + "/_faults"
+    async with client.session.put(url, json={"fault": "refuse"}) as response:
+        assert (await response.json())["injected"] == {"refuse": 1}
+    with pytest.raises(ConnectionRefusedError):
+        await Raw(client).open()
+    async with client.session.delete(url) as response:  # over the connection that was spared
+        assert response.status == 200
+    assert (await client.send(ONE)).code == "000000"
 
 
 async def test_a_port_that_is_taken_is_not_shared(client, start):
@@ -292,14 +305,28 @@ async def test_a_share_of_numbers_is_refused_the_same_way_for_the_same_seed(star
     assert first != await refused(2)
 
 
-async def test_numbers_above_a_rate_are_refused_within_a_second(client):
+async def test_numbers_above_a_rate_are_refused_until_the_next_second():
+    (fault,) = read_faults('{"fault": "number-code", "per_second": 150}')
+    state = State(accepted=0, now=10.0, salt="0")
+    raw = json.dumps(body_of(*numbers(100))).encode()
+    submission = read_submission(raw, "application/json", Options())
+
+    def refused(now: float) -> list[int]:
+        codes = ["000000"] * 100
+        fault.mark(submission, codes, state, ordinal=1, now=now)
+        return [at for at, code in enumerate(codes) if code == "E200015"]
+
+    assert refused(10.1) == []
+    assert refused(10.5) == list(range(50, 100))
+    assert refused(10.9) == list(range(100))
+    assert refused(11.0) == []
+
+
+async def test_a_request_above_the_rate_is_answered_number_by_number(client):
     await arm(client, {"fault": "number-code", "per_second": 150})
-    first = await client.send(body_of(*numbers(100)))
-    assert first.code == "000000"
-    second = await client.send(body_of(*numbers(100, 100)))
-    if second.code != "000000":  # unless a whole second went by between the two
-        assert list(second.statuses.values()).count("E200015") == 50
-        assert client.sim.ledger.numbers == 150
+    answer = await client.send(body_of(*numbers(200)))
+    assert list(answer.statuses.values()) == ["000000"] * 150 + ["E200015"] * 50
+    assert client.sim.ledger.numbers == 150
 
 
 @pytest.mark.parametrize("status", [200, 400])

@@ -24,6 +24,9 @@ class Receiver:
     def __init__(self) -> None:
         self.posts: list[SimpleNamespace] = []
         self.status = 200
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.came = asyncio.Event()
 
     @property
     def reports(self) -> list[dict[str, str]]:
@@ -51,6 +54,8 @@ class Receiver:
                 headers=request.headers, raw=raw, reports=reports, path=request.raw_path
             )
         )
+        self.came.set()
+        await self.may_answer.wait()
         return web.json_response({"returnCode": 0, "returnCodeDesc": "x"}, status=self.status)
 
 
@@ -186,16 +191,17 @@ async def test_one_seed_makes_one_story(start, receiver):
 
 async def test_reports_come_before_their_own_answer(start, receiver):
     client = await start(reports=ReportOptions(before_answer=1.0))
-    await client.sim.faults.arm(read_faults('{"fault": "delay", "seconds": 3600}'))
+    receiver.may_answer.clear()
     sent = asyncio.create_task(
         client.send(body_of(*numbers(30), token="t", statusCallback=receiver.url))
     )
     async with asyncio.timeout(10):
-        await client.sim.until(lambda: client.sim.reports.answers["200"] == 30)
-    assert not sent.done()
-    assert len(receiver.reports) == 30
-    await client.sim.faults.clear()
+        await receiver.came.wait()
+    with pytest.raises(TimeoutError):  # the answer waits for the receiver
+        await asyncio.wait_for(asyncio.shield(sent), 0.2)
+    receiver.may_answer.set()
     assert (await sent).code == "000000"
+    assert client.sim.reports.answers == {"200": 30}
     assert client.sim.reports.idle
 
 

@@ -48,7 +48,6 @@ class StallBeforeReading(ArrivalFault, frozen=True, kw_only=True, tag="stall-bef
     seconds: Seconds = 3600.0
 
     async def strike(self, scene: Scene) -> web.StreamResponse:
-        """Wait, then reset: a FIN would wait for the unread bytes."""
-        scene.wire.stop_reading()
+        """Wait, then reset. The server reads a little ahead, and then no more."""
         await scene.state.stall(self.seconds)
         return scene.wire.reset()

@@ -29,11 +29,6 @@ class Wire:
             self.request.transport.close()
         return web.Response()
 
-    def stop_reading(self) -> None:
-        """Leave the rest of the request in the kernel's buffers."""
-        if self.request.transport is not None:
-            self.request.transport.pause_reading()
-
 
 def reset(transport: asyncio.WriteTransport) -> None:
     """Close *transport* with RST."""
