@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import asyncpg
 
 from dispatcher.db.address import read_address
-from dispatcher.db.errors import AWAY, explain, is_away
+from dispatcher.db.errors import AWAY, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -60,8 +60,6 @@ class HostsInTurn:
                     **options,
                 )
             except AWAY as error:
-                if not is_away(error):
-                    raise
                 trouble.append(error)
             else:
                 self._hosts.remove((host, port))

@@ -176,6 +176,15 @@ async def test_a_migration_that_fails_leaves_nothing_and_the_ones_before_it_stay
     assert await migrate(empty_dsn, folder=folder.path) == ["0003_step_3"]
 
 
+async def test_a_migration_and_its_note_are_one_transaction(empty_dsn, folder):
+    noted = "INSERT INTO dispatcher.schema_migrations (version) VALUES ('0003');"
+    folder.write(3, f"CREATE TABLE dispatcher.three (n int); {noted}")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await migrate(empty_dsn, folder=folder.path)
+    assert "three" not in await tables(empty_dsn)
+    assert not (await status(empty_dsn, folder=folder.path))[2].applied
+
+
 async def test_of_four_processes_at_once_one_works_and_all_find_it_done(empty_dsn, folder):
     folder.write(3, "SELECT pg_sleep(0.5); CREATE TABLE dispatcher.three (n int);")
     folder.write(
