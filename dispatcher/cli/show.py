@@ -39,7 +39,9 @@ def show(
     for name, value in _facts(found.message, full=full):
         facts.add_row(f"  {name}", value)
     events = Table.grid(padding=(0, 2))
-    for time, what in sorted(_events(found), key=lambda event: event[0]):
+    # Within a second they stand as they follow from each other: an outcome's time is that of its
+    # transaction, which began before the batch was closed in it.
+    for time, what in sorted(_events(found), key=lambda event: event[0].replace(microsecond=0)):
         events.add_row(f"  {moment(time)}", what)
     screen().print(f"Message {message_id}", facts, "What happened", events, sep="\n")
 
