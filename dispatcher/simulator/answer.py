@@ -6,10 +6,11 @@ a third of what a struct and its encoding cost.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
-from dispatcher.simulator.codes import RefusedError, top_code
+from dispatcher.simulator.codes import ACCEPTED, RefusedError, top_code
 from dispatcher.simulator.countries import PREFIX_LENGTH, country_of_prefix
 from dispatcher.simulator.submission import Submission
 
@@ -54,17 +55,16 @@ def results(
     made: list[str] = []
     position = 0
     for entry, total in zip(submission.body.sms_content, totals, strict=True):
-        tail = f',"total":{total}}}'
         for number in entry.to:
+            status = ACCEPTED if statuses is None else statuses[position]
             position += 1
-            if statuses is not None and (status := statuses[position - 1]) != "000000":
-                made.append(
-                    f'{{"originTo":"{number}{head}{position}","status":"{status}",'
-                    f'"countryId":"{country_of_prefix(number[:PREFIX_LENGTH]) or ""}"}}'
-                )
-                continue
-            made.append(
-                f'{{"originTo":"{number}{head}{position}","status":"000000",'
-                f'"countryId":"{country_of_prefix(number[:PREFIX_LENGTH]) or ""}"{tail}'
-            )
+            tail = _tail(number[:PREFIX_LENGTH], total, status)
+            made.append(f'{{"originTo":"{number}{head}{position}{tail}')
     return made
+
+
+@lru_cache(maxsize=4096)  # of prefixes, not of numbers
+def _tail(prefix: str, total: int, status: str) -> str:
+    country = country_of_prefix(prefix) or ""
+    segments = f',"total":{total}' if status == ACCEPTED else ""
+    return f'","status":"{status}","countryId":"{country}"{segments}}}'

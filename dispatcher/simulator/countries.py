@@ -3,7 +3,6 @@
 Where several countries share a code (+1, +7, +44 ...) the largest one stands for all of them.
 """
 
-from functools import lru_cache
 from typing import Final
 
 _TABLE: Final = """
@@ -30,7 +29,6 @@ _COUNTRIES: Final[dict[str, str]] = dict(zip(_WORDS[::2], _WORDS[1::2], strict=T
 PREFIX_LENGTH: Final = 4  # a plus and at most three digits decide the country
 
 
-@lru_cache(maxsize=4096)  # of prefixes, not of numbers
 def country_of_prefix(prefix: str) -> str | None:
     """Return the country that the first four characters of a number name.
 

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from dispatcher.simulator.submission import Entry
 
+_BETWEEN = b"\x1f"
+
 
 class Row(Struct, frozen=True, gc=False, rename="camel"):
     """One accepted number."""
@@ -63,6 +65,15 @@ class Accepted(Struct, frozen=True, gc=False):
             at += count
 
 
+class _Templates(dict[str, tuple[str, int]]):
+    """Each template id once, however many entries name it, with where its fingerprints begin."""
+
+    def __missing__(self, template_id: str) -> tuple[str, int]:
+        made = (template_id, zlib.crc32(template_id.encode() + _BETWEEN))
+        self[template_id] = made
+        return made
+
+
 class Ledger:
     """Everything that was accepted, in the order of acceptance."""
 
@@ -71,7 +82,7 @@ class Ledger:
         self._numbers = 0
         self._counts: Counter[str] = Counter()
         self._counted = 0  # requests that _counts holds
-        self._templates: dict[str, str] = {}  # each id once, however many entries name it
+        self._templates = _Templates()
 
     @property
     def numbers(self) -> int:
@@ -108,7 +119,7 @@ class Ledger:
                 return None
             joined = ",".join([numbers[position - 1] for position in positions])
             counts = _count_accepted(entries, statuses)
-        intern = self._templates.setdefault
+        templates = [self._templates[entry.template_id] for entry in entries]
         accepted = Accepted(
             serial,
             at,
@@ -117,9 +128,15 @@ class Ledger:
             joined,
             positions,
             counts,
-            array("I", [fingerprint(e.template_id, e.template_paras) for e in entries]),
+            array(
+                "I",
+                [
+                    zlib.crc32("\x1f".join(entry.template_paras).encode(), begun)
+                    for entry, (_, begun) in zip(entries, templates, strict=True)
+                ],
+            ),
             segments,
-            tuple([intern(e.template_id, e.template_id) for e in entries]),
+            tuple([template_id for template_id, _ in templates]),
         )
         self._requests.append(accepted)
         self._numbers += sum(counts)
@@ -152,8 +169,11 @@ class Ledger:
 
 
 def fingerprint(template_id: str, params: Sequence[str]) -> int:
-    """Return 32 bits that tell two texts apart: template and parameters, joined by 0x1F."""
-    return zlib.crc32("\x1f".join([template_id, *params]).encode())
+    """Return 32 bits that tell two texts apart: CRC-32 of template and parameters.
+
+    They are joined by 0x1F; without parameters it still stands after the template.
+    """
+    return zlib.crc32("\x1f".join(params).encode(), zlib.crc32(template_id.encode() + _BETWEEN))
 
 
 def _count_accepted(entries: Sequence[Entry], statuses: Sequence[str]) -> "array[int]":
