@@ -68,10 +68,7 @@ async def claim(
         paused, probe_due, rate, countries = state
         limit = wanted.slots * wanted.per_request
         if paused:
-            probe = probe_due and await connection.fetchval(
-                sql("take_probe"), wanted.app, wanted.probe_wait
-            )
-            if not probe:
+            if not probe_due:
                 return Claimed([])
             limit = 1
         if rate is not None:
@@ -91,6 +88,9 @@ async def claim(
             return Claimed([])
         arranged = arrange([Message(*row[1:]) for row in rows], countries)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
+        # Only for a message that goes out: one that has expired finds nothing out.
+        if paused and now and not await _takes_probe(connection, wanted):
+            now, surplus = [], now
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
@@ -151,6 +151,12 @@ async def open_batches(
         Batch(row[0], app, name, each, claimed_at, probe)
         for row, name, each in zip(ids, tokens, packed, strict=True)
     ]
+
+
+async def _takes_probe(connection: Connection, wanted: Wanted) -> bool:
+    """Take the right to probe a paused app, unless another claim was faster."""
+    probe = await connection.fetchval(sql("take_probe"), wanted.app, wanted.probe_wait)
+    return probe is not None
 
 
 async def _put_back(
