@@ -1,5 +1,6 @@
 """Takes due messages out of the queue and writes their batches, in one transaction."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
@@ -9,10 +10,11 @@ from msgspec import Struct
 from dispatcher.core.admit import Arranged
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
+from dispatcher.db import feed
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
-from dispatcher.db.tally import count
+from dispatcher.db.tally import Event, count
 
 PACE_CREDIT = 0.01  # seconds a late claim does not lose; more would pass the pace in a second
 PACE_GRANT = 0.1  # seconds' worth of numbers in one claim of a paced app
@@ -193,7 +195,11 @@ async def _write_decided(
                 raise TypeError(f"no request was made, so nothing can be {type(outcome).__name__}")
     if finished:
         await connection.execute(sql("write_outcomes"), *map(list, zip(*finished, strict=True)))
-        await count(connection, worker, [(app, row[1], row[3]) for row in finished])
+        told: defaultdict[Event, list[int]] = defaultdict(list)
+        for row in finished:
+            told[app, row[1], row[3]].append(row[0])
+        await count(connection, worker, Counter({event: len(ids) for event, ids in told.items()}))
+        await feed.append(connection, told)
     if waiting:
         await connection.execute(
             sql("enqueue_again"),

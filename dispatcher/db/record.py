@@ -1,7 +1,7 @@
 """Writes how requests ended: outcomes, returns to the queue, pauses; one transaction for many."""
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 
 import asyncpg
 from msgspec import Struct
@@ -18,6 +18,7 @@ from dispatcher.core.outcome import (
     Rejected,
     Uncertain,
 )
+from dispatcher.db import feed
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
@@ -44,8 +45,9 @@ class Rows(Struct):
     outcomes: list[OutcomeRow]
     returns: list[Return]
     unsure: list[tuple[int, list[int]]]  # batch, the messages of it that nothing is known of
-    events: Counter[Event]
-    accepted: Counter[str]  # by app; apart, because nearly all are
+    events: Counter[Event]  # counted alone
+    told: defaultdict[Event, list[int]]  # counted, and told to the feed: which messages
+    accepted: defaultdict[str, list[int]]  # the same by app; apart, because nearly all are
 
 
 async def record(
@@ -57,37 +59,46 @@ async def record(
     missing from the answer was settled by somebody else in the meantime. Raises asyncpg's errors.
     """
     try:
-        return await _record(pool, worker, closings, _copy_outcomes, seconds)
+        return await _record(pool, worker, closings, seconds)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
-        # Whoever has an outcome keeps it; the others get theirs by the slower statement.
-        return await _record(pool, worker, closings, _append_outcomes, seconds)
+        # Whoever has an outcome keeps it; the others get theirs by the slower way.
+        return await _record(pool, worker, closings, seconds, some_settled=True)
 
 
 async def _record(
     pool: Pool,
     worker: int,
     closings: Sequence[Closing],
-    write: Callable[[Connection, list[OutcomeRow]], Awaitable[None]],
     seconds: float,
+    *,
+    some_settled: bool = False,
 ) -> frozenset[int]:
     async with transaction(pool, seconds=seconds) as connection:
         closed = await _close(connection, closings)
-        rows = Rows([], [], [], Counter(), Counter())
+        # The batches are locked from here on: nobody else settles anything of them.
+        settled = await _settled(connection, closings) if some_settled else frozenset()
+        rows = Rows([], [], [], Counter(), defaultdict(list), defaultdict(list))
         for closing in closings:
             if closing.batch.id in closed:
-                _gather(closing, rows)
+                _gather(closing, rows, settled)
         if rows.outcomes:
+            write = _append_outcomes if some_settled else _copy_outcomes
             await write(connection, rows.outcomes)
         if rows.returns:
             await _return(connection, rows.returns)
         if rows.unsure:
             await connection.executemany(sql("keep_unsure"), rows.unsure)
+            # Reports may have settled before what this answer leaves open.
+            batches = [batch for batch, _ in rows.unsure]
+            await connection.execute(sql("close_settled"), batches, "reports")
         for closing in closings:
             if closing.batch.id in closed:
                 await _tell_app(connection, closing)
-        rows.events.update({(app, "accepted", ""): n for app, n in rows.accepted.items()})
+        rows.told.update({(app, "accepted", ""): ids for app, ids in rows.accepted.items()})
+        rows.events.update({event: len(ids) for event, ids in rows.told.items()})
         await count(connection, worker, rows.events)
+        await feed.append(connection, rows.told)
         return closed
 
 
@@ -105,6 +116,11 @@ async def _close(connection: Connection, closings: Sequence[Closing]) -> frozens
     return frozenset(row[0] for row in rows)
 
 
+async def _settled(connection: Connection, closings: Sequence[Closing]) -> frozenset[int]:
+    ids = [message.id for closing in closings for message in closing.batch.messages]
+    return frozenset(row["message_id"] for row in await connection.fetch(sql("have_outcome"), ids))
+
+
 def _state(closing: Closing) -> str:
     match closing.verdict:
         case Uncertain():
@@ -115,24 +131,27 @@ def _state(closing: Closing) -> str:
             return "closed"
 
 
-def _gather(closing: Closing, rows: Rows) -> None:
-    """Turn one closing into rows and counts."""
+def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
+    """Turn one closing into rows and counts, but for messages that are *settled* already."""
     batch = closing.batch
     match closing.verdict:
         case Uncertain(code=code):
-            rows.events[batch.app, "unsure", code] += len(batch.messages)
+            rows.told[batch.app, "unsure", code] += [message.id for message in batch.messages]
         case PutBack(pause=pause):
-            rows.events[batch.app, "put back", pause.code] += len(batch.messages)
+            back = [message for message in batch.messages if message.id not in settled]
+            rows.events[batch.app, "put back", pause.code] += len(back)
             rows.returns.extend(
                 (batch.app, Deferred(message, pause.code, 0.0, counted=False), batch.id)
-                for message in batch.messages
+                for message in back
             )
         case Done(outcomes=outcomes, unsure=unsure):
             if unsure:
-                rows.events[batch.app, "unsure", closing.code] += len(unsure)
-                rows.unsure.append((batch.id, [message.id for message in unsure]))
+                open_still = [message.id for message in unsure]
+                rows.told[batch.app, "unsure", closing.code] += open_still
+                rows.unsure.append((batch.id, open_still))
             for outcome in outcomes:
-                _gather_outcome(outcome, batch, rows)
+                if not settled or outcome.message.id not in settled:
+                    _gather_outcome(outcome, batch, rows)
 
 
 def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
@@ -140,13 +159,13 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     row: OutcomeRow
     match outcome:
         case Accepted(m, provider_id, segments):
-            rows.accepted[app] += 1
+            rows.accepted[app].append(m.id)
             row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, "000000", None
         case Rejected(m, code, reason):
-            rows.events[app, "rejected", code] += 1
+            rows.told[app, "rejected", code].append(m.id)
             row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason
         case Expired(m, code, reason):
-            rows.events[app, "expired", code] += 1
+            rows.told[app, "expired", code].append(m.id)
             row = m.id, batch.id, "expired", m.attempt, None, None, code, reason
         case Deferred(code=code):
             rows.events[app, "deferred", code] += 1

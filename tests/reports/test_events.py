@@ -1,0 +1,131 @@
+"""The feed of events: one cursor, nothing missed, nothing twice."""
+
+import asyncio
+
+from dispatcher.db.feed import place
+from dispatcher.db.pool import connect
+
+ONE, TWO = "+8613100000001", "+8613100000002"
+TELL = "SELECT dispatcher.tell('accepted', '', ARRAY['default'], ARRAY[$1::bigint])"
+
+
+async def _follow(world, cursor: int, limit: int = 1000) -> tuple[int, list[int]]:
+    """Read on from *cursor* as a consumer does; return the new cursor and the messages."""
+    rows = await world.db.fetch("SELECT * FROM dispatcher.events($1, $2)", cursor, limit)
+    return (rows[-1]["position"] if rows else cursor), [row["message_id"] for row in rows]
+
+
+async def test_a_long_transaction_that_commits_late_is_not_skipped(world, dsn):
+    slow = await connect(dsn)
+    transaction = slow.transaction()
+    await transaction.start()
+    await slow.execute(TELL, 1)  # the first row of the feed, not committed
+    await world.db.execute(TELL, 2)  # overtakes it
+    await place(world.pool)
+    cursor, seen = await _follow(world, 0)
+    assert seen == [2]
+    await transaction.commit()
+    await place(world.pool)
+    cursor, seen = await _follow(world, cursor)
+    assert seen == [1]
+    assert await _follow(world, cursor) == (cursor, [])
+    await slow.close()
+
+
+async def test_places_are_given_in_turn_even_if_a_sequencer_is_slow(world, dsn):
+    from dispatcher.db.feed import LOCK_KEY  # noqa: PLC0415 - used here alone
+
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
+        await world.db.execute(TELL, 1)
+        assert await place(world.pool) == 0
+        assert await _follow(world, 0) == (0, [])
+    assert await place(world.pool) == 1
+    assert await _follow(world, 0) == (1, [1])
+    await other.close()
+
+
+async def test_a_reader_with_any_limit_sees_every_entry_once_and_in_order(world):
+    for first in range(0, 60, 6):
+        await world.db.execute(
+            "SELECT dispatcher.tell('accepted', '', array_fill('default'::text, ARRAY[6]), $1)",
+            list(range(first, first + 6)),
+        )
+    await place(world.pool)
+    for limit in (1, 4, 6, 7, 1000):
+        cursor, seen = 0, []
+        while (step := await _follow(world, cursor, limit))[1]:
+            cursor = step[0]
+            seen += step[1]
+            assert len(step[1]) <= limit
+        assert seen == list(range(60))
+        assert cursor == 60
+
+
+async def test_where_old_entries_were_dropped_it_begins_with_the_first_that_is_kept(world):
+    for message in range(1, 6):
+        await world.db.execute(TELL, message)
+    await place(world.pool)
+    await world.db.execute("DELETE FROM dispatcher.feed WHERE last <= 3")
+    assert await _follow(world, 0, 1) == (4, [4])
+    await world.db.execute("DELETE FROM dispatcher.feed")
+    await world.db.execute(TELL, 9)
+    await place(world.pool)
+    assert await _follow(world, 5) == (6, [9])  # positions never begin anew
+
+
+async def test_reading_it_in_a_long_transaction_holds_up_nobody(world, dsn):
+    await world.db.execute(TELL, 1)
+    await place(world.pool)
+    reader = await connect(dsn)
+    async with reader.transaction():
+        assert len(await reader.fetch("SELECT * FROM dispatcher.events()")) == 1
+        await world.db.execute(TELL, 2)
+        async with asyncio.timeout(5):
+            assert await place(world.pool) == 1
+    await reader.close()
+
+
+async def test_all_that_becomes_of_a_message_is_told(world, told):
+    one, two, three = await world.db.fetchval(
+        "WITH m AS (INSERT INTO dispatcher.message (recipient, template_id, reference) "
+        "SELECT '+861390000000' || i, 't', 'order ' || i FROM generate_series(1, 3) i "
+        "RETURNING id) SELECT array_agg(id ORDER BY id) FROM m"
+    )
+    await world.db.execute("SELECT dispatcher.cancel(ARRAY[$1::bigint])", one)
+    await world.db.execute("DELETE FROM dispatcher.queue WHERE id = $1", two)
+    await world.db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, 'rejected', 1)",
+        two,
+    )
+    await world.db.execute("SELECT dispatcher.requeue(ARRAY[$1::bigint])", two)
+    await world.batch([ONE, TWO], token="t1")
+    await world.db.execute("SELECT dispatcher.settle('t1', 'sent')")
+    await world.batch([ONE, TWO], token="t2")
+    await world.db.execute("SELECT dispatcher.settle('t2', 'resend')")
+    events = await world.events()
+    assert events[:2] == [(one, "cancelled", ""), (two, "requeued", "")]
+    assert [event[1:] for event in events[2:]] == [
+        ("accepted", "settled"),
+        ("accepted", "settled"),
+        ("requeued", "settled"),
+        ("requeued", "settled"),
+    ]
+    row = await world.db.fetchrow("SELECT * FROM dispatcher.events(0, 1)")
+    assert (row["reference"], row["app"]) == ("order 1", "default")
+    assert three
+
+
+async def test_each_apps_channel_is_notified_if_that_is_wanted(world):
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await world.db.add_listener(
+        "dispatcher_events_default", lambda *args: heard.put_nowait(args[3])
+    )
+    await world.db.execute(TELL, 1)
+    await place(world.pool)
+    await world.db.execute(TELL, 2)
+    await place(world.pool, notify=True)
+    async with asyncio.timeout(10):
+        assert await heard.get() == "2"
+    assert heard.empty()
