@@ -72,3 +72,10 @@ async def finished(db: asyncpg.Connection) -> bool:
         "SELECT EXISTS (SELECT FROM dispatcher.queue)"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
+
+
+async def idle(db: asyncpg.Connection) -> bool:
+    """Tell whether nothing is on its way."""
+    return not await db.fetchval(
+        "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
+    )
