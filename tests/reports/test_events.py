@@ -87,10 +87,10 @@ async def test_reading_it_in_a_long_transaction_holds_up_nobody(world, dsn):
     await reader.close()
 
 
-async def test_all_that_becomes_of_a_message_is_told(world, told):
-    one, two, three = await world.db.fetchval(
+async def test_all_that_becomes_of_a_message_is_told(world):
+    one, two = await world.db.fetchval(
         "WITH m AS (INSERT INTO dispatcher.message (recipient, template_id, reference) "
-        "SELECT '+861390000000' || i, 't', 'order ' || i FROM generate_series(1, 3) i "
+        "SELECT '+861390000000' || i, 't', 'order ' || i FROM generate_series(1, 2) i "
         "RETURNING id) SELECT array_agg(id ORDER BY id) FROM m"
     )
     await world.db.execute("SELECT dispatcher.cancel(ARRAY[$1::bigint])", one)
@@ -114,7 +114,6 @@ async def test_all_that_becomes_of_a_message_is_told(world, told):
     ]
     row = await world.db.fetchrow("SELECT * FROM dispatcher.events(0, 1)")
     assert (row["reference"], row["app"]) == ("order 1", "default")
-    assert three
 
 
 async def test_each_apps_channel_is_notified_if_that_is_wanted(world):

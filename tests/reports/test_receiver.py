@@ -184,10 +184,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("body", "content_type", "status"), BAD)
+@pytest.mark.parametrize("case", BAD)
 async def test_what_is_malformed_is_refused_with_a_reason_and_stores_nothing(
-    dsn, db, tmp_path, body, content_type, status
+    dsn, db, tmp_path, case
 ):
+    body, content_type, status = case
     async with receiver(dsn, tmp_path) as receives:
         answered, reason = await receives.post(body, content_type)
         assert answered == status

@@ -1,0 +1,136 @@
+"""What is answered 200 is kept, whatever fails."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from dispatcher.core.report import Report
+from dispatcher.db import reports
+from dispatcher.spool import left_behind
+from dispatcher.web.intake import KIND, Away, Intake, Kept, NotKept, Unfit
+
+
+def one(provider_id: str, **fields) -> Report:
+    return Report(provider_id, 1, 1, "DELIVRD", "delivered", **fields)
+
+
+class Database:
+    """The real one, with a switch in front that a test can throw."""
+
+    def __init__(self, pool) -> None:
+        self.pool = pool
+        self.away = False
+        self.calls = 0
+
+    async def store(self, arrived) -> Away | Unfit | None:
+        self.calls += 1
+        if self.away:
+            return Away("it is away")
+        try:
+            await reports.store(self.pool, [(each.report, 0.0) for each in arrived])
+        except asyncpg.DataError as error:
+            return Unfit(type(error).__name__)
+        return None
+
+    async def stored(self) -> list[str]:
+        rows = await self.pool.fetch("SELECT provider_id FROM dispatcher.report ORDER BY 1")
+        return [row["provider_id"] for row in rows]
+
+
+@pytest.fixture
+def database(pool) -> Database:
+    return Database(pool)
+
+
+@pytest.fixture
+async def intake(database, tmp_path):
+    """A running intake."""
+    intake = Intake(database.store, tmp_path / "spool")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(intake.run())
+        yield intake
+        running.cancel()
+
+
+def spooled(folder) -> int:
+    """Count the files that anybody has left or holds."""
+    return len(list((folder / "spool").glob(f"*.{KIND}")))
+
+
+async def test_without_the_database_reports_go_to_disk_and_then_into_it(
+    intake, database, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dispatcher.web.intake.AWAY_FOR", 0.05)
+    monkeypatch.setattr("dispatcher.web.intake.TAKE_UP_EVERY", 0.05)
+    database.away = True
+    assert await intake.keep([one("p1"), one("p2")]) == Kept()
+    assert await intake.keep([one("p3")]) == Kept()
+    assert spooled(tmp_path) >= 1
+    assert await database.stored() == []
+    database.away = False
+    async with asyncio.timeout(10):
+        while spooled(tmp_path):
+            await asyncio.sleep(0.01)
+    assert await database.stored() == ["p1", "p2", "p3"]
+
+
+async def test_only_if_both_fail_a_report_is_refused(database, tmp_path):
+    (tmp_path / "spool").write_text("this is no folder")
+    database.away = True
+    intake = Intake(database.store, tmp_path / "spool")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(intake.run())
+        fate = await intake.keep([one("p1")])
+        assert isinstance(fate, NotKept)
+        assert fate.status == 503
+        running.cancel()
+
+
+async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(intake, database):
+    database.away = True
+    for number in range(20):
+        assert await intake.keep([one(f"p{number}")]) == Kept()
+    assert database.calls <= 3
+
+
+async def test_a_report_that_the_database_refuses_does_not_take_others_with_it(intake, database):
+    bad = one("bad", raw='{"a": "\\u0000"}')
+    fates = await asyncio.gather(
+        *(intake.keep([one(f"p{number}")]) for number in range(5)), intake.keep([bad])
+    )
+    assert fates[:5] == [Kept()] * 5
+    assert isinstance(fates[5], NotKept)
+    assert fates[5].status == 400
+    assert await database.stored() == [f"p{number}" for number in range(5)]
+
+
+async def test_what_a_dead_receiver_left_on_disk_is_taken_up(database, tmp_path):
+    database.away = True
+    dead = Intake(database.store, tmp_path / "spool")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(dead.run())
+        assert await dead.keep([one("p1")]) == Kept()
+        running.cancel()
+    dead._spool.close()  # what the kernel does for a process that was killed
+    database.away = False
+    await Intake(database.store, tmp_path / "spool").take_up()
+    assert await database.stored() == ["p1"]
+    with left_behind(tmp_path / "spool", KIND) as files:
+        assert files == []
+
+
+async def test_a_spool_cut_off_in_the_middle_of_a_record_keeps_the_others(database, tmp_path):
+    database.away = True
+    dead = Intake(database.store, tmp_path / "spool")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(dead.run())
+        await dead.keep([one("p1")])
+        running.cancel()
+    dead._spool.close()
+    (file,) = (tmp_path / "spool").glob(f"*.{KIND}")
+    with file.open("ab") as end:
+        end.write(b"\x00\x00\x00\x99half a rec")
+    database.away = False
+    await Intake(database.store, tmp_path / "spool").take_up()
+    assert await database.stored() == ["p1"]
