@@ -5,6 +5,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -74,15 +75,10 @@ def sign(
 
     *headers* are those that are signed: lower-case names, sorted. *path* may carry a query.
     """
-    place, _, query = path.partition("?")
-    segments = [quote(segment, safe="~") for segment in unquote(place).split("/")]
-    canonical_path = "/".join(segments).rstrip("/") + "/"  # only here, never in the URL
-    pairs = sorted(parse_qsl(query, keep_blank_values=True))
     canonical = "\n".join(
         [
             method,
-            canonical_path,
-            "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs),
+            *_canonical_place(path),
             *(f"{name}:{value.strip()}" for name, value in headers),
             "",
             ";".join(name for name, _ in headers),
@@ -92,6 +88,18 @@ def sign(
     digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
     text = f"{ALGORITHM}\n{date}\n{digest}"
     return hmac.digest(secret.encode(), text.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=256)  # of a few addresses, signed again and again
+def _canonical_place(path: str) -> tuple[str, str]:
+    """Return path and query as they are signed."""
+    place, _, query = path.partition("?")
+    segments = [quote(segment, safe="~") for segment in unquote(place).split("/")]
+    pairs = sorted(parse_qsl(query, keep_blank_values=True))
+    return (
+        "/".join(segments).rstrip("/") + "/",  # only here, never in the URL
+        "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs),
+    )
 
 
 def sdk_date(now: float) -> str:

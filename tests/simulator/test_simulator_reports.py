@@ -297,6 +297,15 @@ async def test_a_receiver_that_does_not_answer_is_given_up(start):
         assert client.sim.reports.answers == {"timeout": 1}
 
 
+@pytest.mark.parametrize("callback", ["nonsense", "http://[", "ftp://127.0.0.1/"])
+async def test_a_callback_that_is_no_address_harms_nothing(start, receiver, callback):
+    client = await start(reports=ReportOptions(connections=1))
+    await client.send(body_of("+8613800000000", statusCallback=callback))
+    await client.send(body_of("+8613800000000", statusCallback=receiver.url))
+    await reported(client)
+    assert client.sim.reports.answers == {"no address": 1, "200": 1}
+
+
 async def test_reports_are_switched_over_http(client, receiver):
     url = client.sim.control_url + "/_reports"
     body = body_of("+8613800000000", token="t", statusCallback=receiver.url)

@@ -25,7 +25,6 @@ class Report(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     source: str
     org_code: str
     update_time: str | None = None  # not when the platform made the report up
-    status_desc: str | None = None
     extend: str | None = None
     to: str | None = None  # only if extend was sent
 

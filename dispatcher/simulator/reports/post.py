@@ -1,7 +1,8 @@
 """One POST of reports: its body, and its headers, signed if there is a push key."""
 
+from functools import lru_cache
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import msgspec
 from msgspec import Struct
@@ -28,15 +29,15 @@ class Post(Struct, frozen=True):
         """Encode it."""
         if self.batch:
             return msgspec.json.encode({"statusReportList": self.reports})
-        return urlencode(msgspec.to_builtins(self.reports[0])).encode()
+        return _form(self.reports[0]).encode()
 
     def headers(self, body: bytes, options: ReportOptions, *, now: float) -> dict[str, str]:
         """Return the headers to send with *body*."""
-        url = URL(self.url)
+        host, place = _target(self.url)
         headers = {
             "Connection": "keep-alive" if options.keep_alive else "close",
             "Content-Type": JSON if self.batch else FORM,
-            "Host": url.host_port_subcomponent or "",
+            "Host": host,
         }
         if options.push_key is None or options.push_secret is None:
             return headers
@@ -51,7 +52,7 @@ class Post(Struct, frozen=True):
         signature = sign(
             options.push_secret,
             method="POST",
-            path=url.raw_path_qs,
+            path=place,
             headers=[(name, values[name]) for name in _SIGNED],
             date=date,
             body=body,
@@ -62,6 +63,29 @@ class Post(Struct, frozen=True):
             f"Signature={signature}"
         )
         return headers
+
+
+def _form(report: Report) -> str:
+    """Write one report as a form. Only what can hold more than digits and letters is quoted."""
+    fields = (
+        f"sequence={report.sequence}&total={report.total}&orgCode={quote_plus(report.org_code)}"
+        f"&source={report.source}&smsMsgId={report.sms_msg_id}&status={quote_plus(report.status)}"
+    )
+    for name, value in (
+        ("updateTime", report.update_time),
+        ("extend", report.extend),
+        ("to", report.to),
+    ):
+        if value is not None:
+            fields += f"&{name}={quote_plus(value)}"
+    return fields
+
+
+@lru_cache(maxsize=256)  # of a few callback addresses
+def _target(url: str) -> tuple[str, str]:
+    """Return Host, and path with query, as they go over the wire."""
+    target = URL(url)
+    return target.host_port_subcomponent or "", target.raw_path_qs
 
 
 def posts(callback: str | None, reports: list[Report], options: ReportOptions) -> list[Post]:

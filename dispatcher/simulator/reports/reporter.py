@@ -89,7 +89,9 @@ class Reporter:
         if self._session is not None:
             return
         connector = aiohttp.TCPConnector(limit=options.connections)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
         self._queue = asyncio.Queue(maxsize=options.connections)
         self._tasks = [asyncio.create_task(self._release())]
         self._tasks += [asyncio.create_task(self._work()) for _ in range(options.connections)]
@@ -128,9 +130,9 @@ class Reporter:
         if self._session is None:
             return
         body = post.body()
-        headers = post.headers(body, options, now=self._wall())
         timeout = aiohttp.ClientTimeout(total=options.timeout)
         try:
+            headers = post.headers(body, options, now=self._wall())
             async with self._session.post(
                 post.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
@@ -138,6 +140,8 @@ class Reporter:
                 answer = str(response.status)
         except TimeoutError:
             answer = "timeout"
+        except (ValueError, aiohttp.NonHttpUrlClientError):  # a callback may be any text
+            answer = "no address"
         except aiohttp.ClientConnectorError:
             answer = "refused"
         except aiohttp.ClientError:
