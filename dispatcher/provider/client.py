@@ -32,7 +32,9 @@ from dispatcher.core.wire import PATH, read_answer
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
 MAX_TRIES = 4
 RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
-KEEP_ALIVE = 15  # seconds; below the 60 s after which proxies like to close an idle connection
+# Seconds. Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
+# idle connection: a request that meets the closing ends unsure, for nobody knows who was first.
+KEEP_ALIVE = 4
 
 
 @dataclass(frozen=True, slots=True)
