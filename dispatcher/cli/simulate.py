@@ -82,6 +82,8 @@ async def _play(simulator: "Simulator") -> None:
         await simulator.start()
     except OSError as error:
         raise Failure(f"the simulator cannot listen: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise Failure(f"{error}.", code=USED_WRONGLY) from error
     try:
         print(simulator.url, flush=True)  # noqa: T201 - whoever started it reads this line
         if simulator.control_url != simulator.url:

@@ -149,14 +149,17 @@ class Ledger:
         self._counted = len(self._requests)
         return self._counts
 
-    def repeated(self) -> Counter[tuple[str, str | None]]:
+    def repeated(self) -> Counter[tuple[str, str]]:
         """How often a number was accepted with one token, where that is more than once."""
         requests_of = Counter(accepted.token for accepted in self._requests)
-        suspects: Counter[tuple[str, str | None]] = Counter()
+        suspects: Counter[tuple[str, str]] = Counter()
         for accepted in self._requests:
+            token = accepted.token
+            if token is None:
+                continue
             numbers = accepted.numbers.split(",")
-            if requests_of[accepted.token] > 1 or len(set(numbers)) < len(numbers):
-                suspects.update((number, accepted.token) for number in numbers)
+            if requests_of[token] > 1 or len(set(numbers)) < len(numbers):
+                suspects.update((number, token) for number in numbers)
         return Counter({pair: count for pair, count in suspects.items() if count > 1})
 
     def __iter__(self) -> Iterator[Accepted]:

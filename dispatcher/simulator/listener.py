@@ -6,9 +6,13 @@ import ssl
 
 from aiohttp import web
 
+MAX_PORT = 65_535
+
 
 class Listener:
-    """Accepts connections at *host*:*port* for *server*; port 0 takes a free one.
+    """Accepts connections at *address* (HOST:PORT) for *server*; port 0 takes a free one.
+
+    Raises ValueError if the address is none.
 
     A second socket stays bound to the port and never listens: while the listening one is closed,
     the kernel refuses connections, and gives the port to nobody else, not even to a client that
@@ -17,6 +21,8 @@ class Listener:
 
     def __init__(self, address: str, server: web.Server, tls: ssl.SSLContext | None = None) -> None:
         host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > MAX_PORT:
+            raise ValueError(f"{address} is not HOST:PORT")
         self.host = host.strip("[]")
         self.port = int(port)
         self._server = server

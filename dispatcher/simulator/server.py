@@ -98,7 +98,7 @@ class Simulator:
         await self._bell.until(condition)
 
     async def start(self) -> None:
-        """Listen. Raises OSError if an address is taken."""
+        """Listen. Raises OSError if an address is taken, ValueError if it is none."""
         server = web.Server(self._serve, access_log=None)
         self._servers.append(server)
         front = Listener(self._listen, server, self._tls)

@@ -70,10 +70,12 @@ async def test_each_row_names_the_text_that_was_accepted(client):
 async def test_a_request_sent_twice_is_shown_with_its_token(client):
     await client.send(body_of("+8613800000000", token="a"))
     await client.send(body_of("+8613800000000", token="b"))
+    await client.send(body_of("+8613800000000"))
+    await client.send(body_of("+8613800000000"))
     assert (await client.get("/_accepted"))["repeated"] == []
     await client.send(body_of("+8613800000000", "+8613800000001", token="a"))
     told = await client.get("/_accepted")
-    assert told["accepted"] == {"+8613800000000": 3, "+8613800000001": 1}
+    assert told["accepted"] == {"+8613800000000": 5, "+8613800000001": 1}
     assert told["repeated"] == [{"number": "+8613800000000", "token": "a", "count": 2}]
 
 

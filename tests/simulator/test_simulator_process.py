@@ -179,6 +179,7 @@ async def test_the_control_address_answers_while_the_first_refuses(provider):
         (("--faults", '{"fault": "cutt"}'), "--faults: Invalid value 'cutt'"),
         (("--options", "no-such-file"), "--options: no-such-file is neither"),
         (("--reports", "{"), "--reports: not JSON"),
+        (("--listen", "8080"), "8080 is not HOST:PORT"),
     ],
 )
 async def test_a_wrong_argument_is_one_line_and_code_2(arguments, told):
