@@ -54,10 +54,26 @@ def enqueue(
     ) as progress:
         task = progress.add_task("", total=file.stat().st_size)
 
+        so_far = 0
+
         def tell(taken: int, read: int) -> None:
+            nonlocal so_far
+            so_far = taken
             progress.update(task, completed=read, description=f"{number(taken)} enqueued")
 
-        taken, refused = with_database(lambda connection: load_file(connection, file, where, tell))
+        try:
+            taken, refused = with_database(
+                lambda connection: load_file(connection, file, where, tell)
+            )
+        except Failure as failure:
+            if not so_far:
+                raise
+            raise Failure(
+                *failure.lines,
+                f"at least {plural(so_far, 'message')} of {file} were enqueued before: leave those"
+                " lines out before it is loaded again, or use a column idempotency_key.",
+                code=failure.code,
+            ) from failure
     typer.echo(f"{plural(taken, 'message')} enqueued.")
     if refused:
         raise Failure(

@@ -159,3 +159,26 @@ async def test_the_file_itself_is_never_taken_for_its_rejects(operate, tmp_path)
     ended = await operate("enqueue", file, "--rejects", file)
     assert ended.code == 2
     assert file.read_text().startswith("recipient")
+
+
+async def test_a_load_that_is_cut_short_says_how_much_of_it_is_in(operate, db, tmp_path):
+    await db.execute(
+        """
+        CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM dispatcher.queue) THEN
+                RAISE EXCEPTION 'cut' USING ERRCODE = 'admin_shutdown';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER cut BEFORE INSERT ON dispatcher.message
+        FOR EACH STATEMENT EXECUTE FUNCTION cut();
+        """
+    )
+    lines = [f"+86131{number},t1" for number in range(6_000)]
+    ended = await operate("enqueue", write(tmp_path / "x.csv", "recipient,template_id", *lines))
+    assert (ended.code, ended.out) == (1, "")
+    trouble, so_far = ended.err.splitlines()
+    assert "starting or stopping" in trouble
+    assert so_far.startswith("dispatcher: at least 5,000 messages of")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 5_000
