@@ -75,7 +75,7 @@ def _headline(now: Now, level: Level) -> str:
     if level is Level.STOPPED and not sending:
         return "Messages are not going out."
     if level is Level.STOPPED:
-        held = ", ".join(app.name for app in now.apps if _held(app))
+        held = " and ".join(app.name for app in now.apps if _held(app))
         return f"Messages are going out, but not those of {held}."
     if not now.apps:
         return "No app has been seen yet."

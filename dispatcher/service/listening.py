@@ -1,5 +1,6 @@
 """What this service listens for, put together: health, metrics, the console."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -7,11 +8,13 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import web
 
-from dispatcher.db import console as desk
+from dispatcher.db import console
 from dispatcher.db.pool import create_pool
 from dispatcher.metrics import Metrics, State
+from dispatcher.service.desk import made_desk
 from dispatcher.service.glance import Glance
 from dispatcher.settings import Settings
+from dispatcher.web.console import Desk, closed_console_routes, console_routes
 from dispatcher.web.health import health_routes
 from dispatcher.web.metrics import metrics_routes
 from dispatcher.web.server import serving
@@ -30,22 +33,32 @@ async def listening(
     metrics: Metrics,
     ready: Callable[[], Awaitable[str | None]],
     routes: Iterable[web.AbstractRouteDef] = (),
+    until: asyncio.Event | None = None,
 ) -> AsyncIterator[State]:
     """Serve as long as the context lasts; give what shows the connections of pools.
 
-    *routes* are those of other parts, which outlive the server.
+    *routes* are those of other parts, which outlive the server. With *until* there is the
+    console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with await create_pool(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
         state.watch("desk", pool)
-        glance = Glance(lambda: desk.now(pool), dsn=dsn)
+        glance = Glance(lambda: console.now(pool), dsn=dsn)
 
         async def refresh() -> None:
             seen = await glance.look(FRESH)
             state.show(None if isinstance(seen, str) else seen)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
+        if until is not None:
+            routes += _console(settings, made_desk(pool, glance, dsn=dsn), until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
+
+
+def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.AbstractRouteDef]:
+    if settings.console_token is None:
+        return closed_console_routes()
+    return console_routes(desk, settings.console_token.get_secret_value(), until)

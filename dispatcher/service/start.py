@@ -64,7 +64,14 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         metrics = Metrics()
         ready = partial(_why_not_ready, dsn, vital, stop)
         state = await stack.enter_async_context(
-            listening(settings, dsn, metrics=metrics, ready=ready, routes=routes)
+            listening(
+                settings,
+                dsn,
+                metrics=metrics,
+                ready=ready,
+                routes=routes,
+                until=stop if only is None else None,
+            )
         )
         state.watch("vital", vital)
         if only == "reports":
