@@ -21,7 +21,7 @@ async def start() -> AsyncIterator[Start]:
         async def make(**arguments: Any) -> Client:
             sim = await stack.enter_async_context(Simulator({KEY: SECRET}, **arguments))
             session = await stack.enter_async_context(
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
             )
             return Client(sim, session)
 

@@ -42,7 +42,7 @@ class Raw:
         await self.writer.drain()
 
     async def read_all(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self.reader.read()
 
     async def close(self) -> None:
@@ -64,10 +64,10 @@ async def test_refused_connections_are_refused_at_once_and_come_back(start):
 
 
 async def test_refused_connections_come_back_after_their_seconds(client):
-    await arm(client, {"fault": "refuse", "seconds": 0.2})
+    await arm(client, {"fault": "refuse", "seconds": 1.0})
     with pytest.raises(ConnectionRefusedError):
         await Raw(client).open()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     raw = Raw(client)
     while time.monotonic() < deadline:
         try:
@@ -254,14 +254,14 @@ async def test_a_quota_fills_and_a_white_list_takes_effect(client):
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(ONE)).code == "E000623"
-    await arm(client, {"fault": "white-list", "for_seconds": 0.2})
+    await arm(client, {"fault": "white-list", "for_seconds": 1.0})
     started = time.monotonic()
     assert (await client.send(ONE)).code == "E000620"
     while (answer := await client.send(ONE)).code == "E000620":
         await asyncio.sleep(0.02)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     assert answer.code == "000000"
-    assert time.monotonic() - started >= 0.2
+    assert time.monotonic() - started >= 1.0
 
 
 async def test_a_code_for_the_numbers_that_are_meant_leaves_the_others(client):

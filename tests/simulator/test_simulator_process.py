@@ -36,7 +36,7 @@ class Process:
 
     async def stop(self, number: int) -> int:
         self.running.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.running.wait()
 
 
@@ -62,7 +62,7 @@ async def provider() -> AsyncIterator[Callable[..., Awaitable[Process]]]:
 
         async def make(*arguments: str) -> Process:
             running = await stack.enter_async_context(simulate(*arguments))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 url = (await running.stdout.readline()).decode().strip()
             return Process(running, url)
 
@@ -130,7 +130,7 @@ async def exchange(url: str) -> asyncio.StreamWriter:
     lines = [f"POST {PATH} HTTP/1.1", *(f"{n}: {v}" for n, v in headers.items()), "", ""]
     _, writer = await asyncio.open_connection(place.hostname, place.port)
     writer.write("\r\n".join(lines).encode() + raw)
-    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
         while True:
             async with session.get(url + "/_requests") as response:
                 if b'"stall-after-reading"' in await response.read():
