@@ -31,6 +31,7 @@ from dispatcher.core.wire import PATH, read_answer
 
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
 MAX_TRIES = 4
+UNREACHABLE = "unreachable"
 RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
 # Seconds. Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
 # idle connection: a request that meets the closing ends unsure, for nobody knows who was first.
@@ -156,14 +157,16 @@ class Client:
                     raw += await response.content.read(MAX_ANSWER - len(raw))
                 return read_answer(response.status, raw, clock_skew=skew)
         except aiohttp.ConnectionTimeoutError:
-            return NoReply("no connection within the connect time-out", sent=False)
+            return NoReply(
+                "no connection within the connect time-out", sent=False, code=UNREACHABLE
+            )
         except aiohttp.ClientConnectorError as error:
             # Refused, no route, no such name, TLS failed: nothing of the request was written.
-            return NoReply(f"no connection: {_why(error)}", sent=False)
+            return NoReply(f"no connection: {_why(error)}", sent=False, code=UNREACHABLE)
         except aiohttp.InvalidURL:
-            return NoReply("the endpoint is not an address", sent=False)
+            return NoReply("the endpoint is not an address", sent=False, code=UNREACHABLE)
         except TimeoutError:
-            return NoReply(f"no answer within {account.timeout:g} s", sent=True)
+            return NoReply(f"no answer within {account.timeout:g} s", sent=True, code="timeout")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return NoReply(f"the connection broke: {type(error).__name__}", sent=True)
 
