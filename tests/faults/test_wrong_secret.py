@@ -1,0 +1,53 @@
+"""A wrong secret with much waiting: nothing is touched, and the right one is all it takes."""
+
+import pytest
+from world.books import read_books
+from world.messages import finished, idle, insert
+from world.provider import app_at
+from world.waiting import until
+
+WAITING = 20_000
+
+
+@pytest.mark.parametrize(
+    ("auth", "code"), [("aksk", "E000045"), ("wsse", "E000105")], ids=["AK/SK", "X-WSSE"]
+)
+async def test_everything_waits_untouched_and_goes_out_with_the_right_secret(
+    db, workers, sim, auth, code
+):
+    await insert(db, WAITING)
+    right = app_at(sim.url, auth=auth)
+    wrong = right | {"app_secret": "not-the-secret"}
+    worker = await workers.start({"default": wrong})
+    await until(lambda: paused(db))
+    refused = len(sim.journal)
+    await until(lambda: idle(db))
+    # Some seconds of 50 ms polls: a pause holds all claims back.
+    polls = await db.fetchval("SELECT clock_timestamp()")
+    await until(
+        lambda: db.fetchval("SELECT clock_timestamp() > $1::timestamptz + interval '1 s'", polls),
+        what="a second goes by",
+    )
+    assert len(sim.journal) <= refused + 4  # what was on its way when it was paused
+    assert len(sim.journal) <= 40  # those sent before the first refusal was written, 8 at a time
+    app = await db.fetchrow("SELECT * FROM dispatcher.app")
+    assert app["pause_code"] == code
+    assert "APP_SECRET" in app["pause_reason"]
+    assert "not-the-secret" not in app["pause_reason"] + worker.text()
+    queue = await db.fetchrow("SELECT count(*), sum(attempt) AS attempts FROM dispatcher.queue")
+    assert (queue["count"], queue["attempts"]) == (WAITING, 0)
+    assert sim.ledger.numbers == 0
+    worker.terminate()
+    assert await worker.ended() == 0
+
+    await workers.start({"default": right})
+    await until(lambda: finished(db), deadline=60, what="everything goes out by itself")
+    assert not await paused(db)
+    books = await read_books(db, sim.ledger.rows())
+    assert books.states == {"accepted": WAITING}
+    assert not books.problems()
+    assert {row["attempts"] for row in books.messages} == {1}
+
+
+async def paused(db) -> bool:
+    return await db.fetchval("SELECT paused_at IS NOT NULL FROM dispatcher.app")
