@@ -1,4 +1,4 @@
-"""A process of the benchmark: ``python -m dispatcher.bench floor|usual ADDRESS [ENDPOINT]``.
+"""A process of the benchmark: ``python -m dispatcher.bench floor|usual|bare|post ...``.
 
 It prints a line when it is ready, begins when it is sent one, and prints another when nothing is
 left to do.
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from dispatcher.bench import floor, usual
+from dispatcher.bench import bare, floor, posting, usual
 
 
 async def _act(prepare: Callable[[], Awaitable[Callable[[], Awaitable[int]]]]) -> None:
@@ -28,6 +28,10 @@ def main(arguments: list[str]) -> None:
             uvloop.run(_act(lambda: floor.prepare(address, int(worker))))
         case ["usual", address, endpoint, worker]:
             uvloop.run(_act(lambda: usual.prepare(address, endpoint, int(worker))))
+        case ["bare", port]:
+            uvloop.run(bare.serve(int(port)))
+        case ["post", port, path, batches, seconds, connections]:
+            uvloop.run(posting.main(port, path, batches, seconds, connections))
         case _:
             sys.exit(__doc__)
 

@@ -26,7 +26,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, name: str, log: Path) -> None:
         self._process = process
-        self._name = name
+        self.name = name
         self._log = log
 
     @property
@@ -41,7 +41,7 @@ class Child:
             async with asyncio.timeout(timeout):
                 line = await self._process.stdout.readline()
         except TimeoutError:
-            raise ChildError(f"{self._name} said nothing for {timeout:g} s") from None
+            raise ChildError(f"{self.name} said nothing for {timeout:g} s") from None
         if not line:
             raise self._ended()
         return line.decode().strip()
@@ -53,7 +53,7 @@ class Child:
 
     def _ended(self) -> ChildError:
         lines = self._log.read_text("utf-8", "replace").splitlines() or ["it said nothing"]
-        return ChildError(f"{self._name} ended: {lines[-1]}")
+        return ChildError(f"{self.name} ended: {lines[-1]}")
 
     def say(self, line: str) -> None:
         """Send it one line."""
@@ -102,7 +102,7 @@ async def child(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # Ctrl-C is for the benchmark, which stops things in order
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call, prepared before
+            preexec_fn=die_with(os.getpid(), signal.SIGKILL),
         )
     started = Child(process, name, log)
     try:
