@@ -154,15 +154,3 @@ def test_the_sample_is_small_and_its_numbers_are_samples():
 
 def test_the_version_is_one():
     assert PROJECT["project"]["version"] == __version__
-
-
-def test_no_file_names_a_machine():
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    paths = [ROOT / name for name in tracked.stdout.split("\0") if name] or [
-        path for path in ROOT.rglob("*.*") if ".venv" not in path.parts and ".git" not in path.parts
-    ]
-    for path in paths:
-        if path.is_file() and path != Path(__file__):
-            assert not re.search(rb"/work/(main|shared|steering)|/tmp/lab", path.read_bytes()), path
