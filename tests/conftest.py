@@ -32,6 +32,18 @@ def pytest_addoption(parser) -> None:
         type=Path,
         help="folder of PostgreSQL's programs (default: the wheel's), to test another version",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=2,
+        help="how often the test of takeovers kills a worker in the middle of its work",
+    )
+
+
+@pytest.fixture(scope="session")
+def kills(request) -> int:
+    """How often a worker is killed in a row."""
+    return request.config.getoption("--kills")
 
 
 @pytest.fixture(scope="session")
