@@ -131,6 +131,7 @@ CREATE TABLE dispatcher.report (
     description text,
     org_code text,
     raw jsonb,
+    earlier jsonb,  -- the interim report that this final one took the place of
     PRIMARY KEY (provider_id, segment),
     CONSTRAINT report_state_is_known CHECK (state IN ('interim', 'delivered', 'undelivered'))
 );

@@ -48,13 +48,13 @@ def show(
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     from dispatcher.cli.words import moment, plural
-    from dispatcher.core.codes import number_code
+    from dispatcher.core.standing import explained, why
     from dispatcher.logs import mask
 
     yield "state", message["state"]
-    if code := message["code"]:
-        row = number_code(code)
-        yield "code", f"{code}: {row.meaning}"
+    yield "why", why(message)
+    if row := explained(message):
+        yield "code", f"{row.code}: {row.meaning}"
         if message["reason"] not in (None, "", row.meaning):
             yield "reason", message["reason"]
         yield "what to do", row.advice
@@ -82,15 +82,31 @@ def _events(story: "Story") -> Iterator[Event]:
     elif message["finished_at"]:
         yield message["finished_at"], message["state"]
     for report in story.reports:
-        place = f"segment {report['segment']} of {report['total']}"
-        yield report["received_at"], f"report: {report['status']} ({report['state']}), {place}"
+        yield from _report(report)
+
+
+def _report(report: dict[str, Any]) -> Iterator[Event]:
+    from dispatcher.core.belonging import WHY
+    from dispatcher.core.carrier import report_status
+
+    place = f"segment {report['segment']} of {report['total']}"
+    if report["earlier_at"]:
+        yield report["earlier_at"], f"report: {report['earlier_status']} (interim), {place}"
+    meaning = report["description"] or report_status(report["status"]).meaning
+    told = f"report: {report['status']} ({report['state']}), {place}: {meaning}"
+    if report["unmatched"]:
+        told += f" It counts for nothing: {WHY[report['unmatched']]}"
+    yield report["received_at"], told
 
 
 def _request(batch: dict[str, Any]) -> Iterator[Event]:
     from dispatcher.cli.words import number, plural
 
     content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
-    yield batch["opened_at"], f"request {batch['token']}: attempt {batch['attempt']}, {content}"
+    yield (
+        batch["opened_at"],
+        f"claimed into request {batch['token']}: attempt {batch['attempt']}, {content}",
+    )
     answer = " ".join(
         str(part)
         for part in (

@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from dispatcher.core.message import canonical
 from dispatcher.core.overview import (
     WAITING_COUNTED,
     AppState,
@@ -35,7 +36,12 @@ async def story(connection: Connection, message_id: int) -> Story | None:
         batches = await connection.fetch(
             sql("show_batches"), message_id, message["app"], message["queued_at"]
         )
-        reports = await connection.fetch(sql("show_reports"), message["provider_id"])
+        reports = await connection.fetch(
+            sql("show_reports"),
+            message["provider_id"],
+            [batch["token"] for batch in batches],
+            canonical(message["recipient"]),
+        )
         return Story(dict(message), list(map(dict, batches)), list(map(dict, reports)))
 
 

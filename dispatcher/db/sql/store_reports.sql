@@ -26,7 +26,10 @@ WITH written AS (
         source = excluded.source,
         description = excluded.description,
         org_code = excluded.org_code,
-        raw = excluded.raw
+        raw = excluded.raw,
+        earlier = jsonb_build_object(
+            'status', r.status, 'received_at', r.received_at, 'updated_at', r.updated_at,
+            'raw', r.raw)
     WHERE r.state = 'interim' AND excluded.state <> 'interim'
     RETURNING provider_id, segment, total, state, status, coalesce(token, '') AS token,
         coalesce(recipient, '') AS recipient, xmax = 0 AS fresh

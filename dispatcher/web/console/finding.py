@@ -12,8 +12,9 @@ from typing import Any
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.codes import request_code
 from dispatcher.core.overview import Found, Story
+from dispatcher.core.standing import explained
 from dispatcher.web.console.desk import Desk
 from dispatcher.web.console.forms import form_of, message_id
 from dispatcher.web.console.guard import Guard, protected
@@ -77,7 +78,7 @@ class Finder:
         if revealed:
             await self._desk.look_closely(session.who, wanted)
         message = story.message
-        row = number_code(message["code"]) if message["code"] else None
+        row = explained(message)
         values = {
             "session": session,
             "message": message,
