@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from dispatcher.db.errors import EmbeddedError
+
 # What the programs see of the environment. Not the rest: it holds secrets, and libpq's own
 # variables (PGDATA, PGPORT ...) would lead them elsewhere.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
@@ -37,7 +39,13 @@ def account_for(cluster: Path) -> Account:
     if uid != 0:
         return _account(uid, switched=False)
     owner = cluster.stat().st_uid if cluster.exists() else 0
-    return _account(owner or pwd.getpwnam("nobody").pw_uid, switched=True)
+    try:
+        return _account(owner or pwd.getpwnam("nobody").pw_uid, switched=True)
+    except KeyError:
+        raise EmbeddedError(
+            "PostgreSQL does not run as root, and this system has no user called nobody: start "
+            "as an ordinary user, or set DISPATCHER_DATABASE_URL."
+        ) from None
 
 
 def user_name(uid: int) -> str:

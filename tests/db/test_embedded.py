@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -383,6 +384,15 @@ def test_a_full_disk_is_named(tmp_path, programs):
     finally:
         os.system(f"umount '{small}'")
     assert "is full: make room there" in line
+
+
+@only_root
+def test_root_without_anybody_to_run_it_as_is_told(tmp_path, programs, monkeypatch):
+    def unknown(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    assert "no user called nobody" in refusal(tmp_path, programs)
 
 
 def test_what_the_server_itself_says_is_told_in_one_line(made, programs):
