@@ -22,7 +22,8 @@ Finding = tuple[bool, str, str]  # good, of what, and what was found
 def check() -> int:
     """Check settings, database, tables, clock and keys.
 
-    Each app's key with one signed request; that holds no message, so nothing is sent.
+    Each app's key with one signed request; that holds no message, so nothing is sent. The public
+    address for reports with one signed test report, which must arrive in the database.
     """
     from dispatcher.cli.settings import read_settings
 
@@ -31,6 +32,7 @@ def check() -> int:
     findings = [(bool(settings.apps), "settings", f"{apps} configured")]
     try:
         findings += _database(settings)
+        findings += _callback(settings)
     except Failure as failure:
         findings.append((False, "database", str(failure)))
     findings += asyncio.run(_apps(settings))
@@ -66,6 +68,19 @@ def _database(settings: "Settings") -> Iterator[Finding]:
             if other
             else "those of this release",
         )
+
+
+def _callback(settings: "Settings") -> Iterator[Finding]:
+    from dispatcher.cli.callback import check_callback
+    from dispatcher.cli.database import connected, database_address
+
+    if settings.callback_url is None:
+        return
+    with database_address(settings) as dsn:
+        good, text = asyncio.run(
+            connected(dsn, lambda connection: check_callback(settings, connection))
+        )
+        yield good, "reports", text
 
 
 async def _apps(settings: "Settings") -> list[Finding]:

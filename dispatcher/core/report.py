@@ -17,6 +17,7 @@ MAX_JSON_BYTES = 262_144  # fifty of them, and five times that for fields we do 
 MAX_REPORTS = 50  # in one push (Status Report Receiving API)
 MAX_FIELDS = 40  # of one report; the page knows ten
 MAX_SEGMENTS = 1000
+CHECK_STATUS = "X-CHECK"  # no carrier's: a test report of `dispatcher check`, which is not kept
 _LONGEST = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
 _LONGEST_OTHER = 2048
 _LONGEST_NAME = 64

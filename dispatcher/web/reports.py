@@ -16,13 +16,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.core.report import Malformed, Report, parse_form, parse_json
+from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
 from dispatcher.web.intake import Intake, NotKept
 from dispatcher.web.networks import Network, client_address, within
 from dispatcher.web.push import Signatures
 from dispatcher.web.server import SLOW_SENDER
 
-CHECK_STATUS: Final = "X-CHECK"  # no carrier's: a report of `dispatcher check`, which is not kept
 CHECKED: Final = "Test report received"
 _SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 
