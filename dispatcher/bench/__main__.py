@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from dispatcher.bench import bare, floor, posting, usual
+from dispatcher.service.tuning import collect_rarely
 
 
 async def _act(prepare: Callable[[], Awaitable[Callable[[], Awaitable[int]]]]) -> None:
@@ -23,6 +24,7 @@ async def _act(prepare: Callable[[], Awaitable[Callable[[], Awaitable[int]]]]) -
 
 def main(arguments: list[str]) -> None:
     """Be the process that *arguments* ask for."""
+    collect_rarely()
     match arguments:
         case ["floor", address, worker]:
             uvloop.run(_act(lambda: floor.prepare(address, int(worker))))

@@ -5,12 +5,16 @@ what PostgreSQL and its driver take for the work that must be done.
 """
 
 from collections.abc import Awaitable, Callable
-from itertools import accumulate
 from secrets import token_hex
+from time import monotonic
 
+from dispatcher.db import feed
+from dispatcher.db.arrays import array_text
+from dispatcher.db.floor import Floor
 from dispatcher.db.pool import OwnConnection, connect
 from dispatcher.db.record import OUTCOME_COLUMNS
 from dispatcher.db.statements import sql
+from dispatcher.db.tally import count
 from dispatcher.service.worker import CLAIM_SLOTS
 
 APP = "default"
@@ -23,7 +27,8 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 
     async def drain() -> int:
         taken = 0
-        while ids := await _claim(connection, worker):
+        floor = Floor()
+        while ids := await _carry(connection, worker, floor):
             taken += len(ids)
         await connection.close()
         return taken
@@ -31,31 +36,34 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
     return drain
 
 
-async def _claim(connection: OwnConnection, worker: int) -> list[int]:
+async def _carry(connection: OwnConnection, worker: int, floor: Floor) -> list[int]:
     """Carry as many messages as one claim takes from the queue to their outcomes."""
     limit = CLAIM_SLOTS * PER_REQUEST
     async with connection.transaction():
-        await connection.fetchrow(sql("app_state"), APP)
-        rows = await connection.fetch(sql("claim"), APP, limit, 0, 9, None)
-        ids = [row[0] for row in rows]
+        state = await connection.fetchrow(sql("app_state"), APP)
+        began = monotonic()
+        rows = await connection.fetch(sql("claim"), APP, limit, 0, 9, None, floor.begin())
+        ids = [row["id"] for row in rows]
         if not ids:
             return ids
+        last = (rows[-1]["priority"], rows[-1][0]) if len(ids) == limit else None
+        assert state is not None  # noqa: S101 - the benchmark has made the app
+        floor.end(state["asked_at"], last, seconds=monotonic() - began)
         parts = [ids[at : at + PER_REQUEST] for at in range(0, len(ids), PER_REQUEST)]
-        ends = list(accumulate(map(len, parts)))
+        many = len(parts)
         batches = await connection.fetch(
             sql("open_batches"),
             APP,
             worker,
-            [token_hex(16) for _ in ends],
-            ends,
-            ids,
-            [row[7] for row in rows],
-            [60_000] * len(ends),
-            [None] * len(ends),
+            [token_hex(16) for _ in parts],
+            [array_text(part) for part in parts],
+            [array_text([1] * len(part)) for part in parts],
+            [60_000] * many,
+            None,
         )
-    many = len(ends)
     prefix = f"{token_hex(4)}-{token_hex(2)}-{token_hex(2)}-{token_hex(2)}-{token_hex(6)}_"
     async with connection.transaction():
+        await connection.execute(sql("pin_plans"))
         await connection.fetch(
             sql("close_batches"),
             [row[0] for row in batches],
@@ -76,5 +84,7 @@ async def _claim(connection: OwnConnection, worker: int) -> list[int]:
             ],
             columns=OUTCOME_COLUMNS,
         )
-        await connection.execute(sql("count_events"), worker, [APP], ["accepted"], [""], [len(ids)])
+        event = (APP, "accepted", "")
+        await count(connection, worker, {event: len(ids)})
+        await feed.append(connection, {event: ids})
     return ids

@@ -32,6 +32,7 @@ def run(
     from dispatcher.db.errors import EmbeddedError
     from dispatcher.db.migrations import MigrationError
     from dispatcher.logs import configure_logs
+    from dispatcher.service.tuning import collect_rarely
 
     settings = read_settings()
     if not settings.apps and only is not Only.REPORTS:
@@ -46,6 +47,7 @@ def run(
             ' address. python3 -c "import secrets; print(secrets.token_urlsafe())" makes one.',
             code=USED_WRONGLY,
         )
+    collect_rarely()
     configure_logs(settings.log_level, settings.log_format)
     try:
         with service.database(settings) as dsn, explained(dsn):

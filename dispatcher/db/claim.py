@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from time import monotonic
 
 from msgspec import Struct
@@ -11,6 +10,8 @@ from dispatcher.core.admit import Arranged
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.db import feed
+from dispatcher.db.arrays import array_text
+from dispatcher.db.floor import Floor
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
@@ -54,6 +55,7 @@ async def claim(
     *,
     arrange: Arrange,
     token: Callable[[], str],
+    floor: Floor | None = None,
     seconds: float = PATIENCE,
 ) -> Claimed:
     """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
@@ -63,11 +65,12 @@ async def claim(
     have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
+    floor = floor or Floor()
     async with transaction(pool, seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])
-        paused, probe_due, rate, countries = state
+        paused, probe_due, rate, countries, asked_at = state[:5]
         limit = wanted.slots * wanted.per_request
         if paused:
             if not probe_due:
@@ -78,6 +81,7 @@ async def claim(
             if wait > 0:
                 return Claimed([], wait=wait)
             limit = min(limit, max(1, round(rate * PACE_GRANT)))
+        looking = monotonic()
         rows = await connection.fetch(
             sql("claim"),
             wanted.app,
@@ -85,8 +89,12 @@ async def claim(
             wanted.first_priority,
             wanted.last_priority,
             wanted.sender,
+            floor.begin(),
         )
+        looked = monotonic() - looking
+        last = (rows[-1]["priority"], rows[-1][0]) if len(rows) >= limit else None
         if not rows:
+            floor.end(asked_at, last, seconds=looked)
             return Claimed([])
         arranged = arrange([Message(*row[1:]) for row in rows], countries)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
@@ -97,9 +105,16 @@ async def claim(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
+        due: dict[int, float] = {}
         if surplus:
-            due = {row["id"]: row["due_at"] for row in rows}
+            due = {row["id"]: row[0] for row in rows}
             await _put_back(connection, wanted.app, surplus, due)
+        floor.end(
+            asked_at,
+            last,
+            put_back=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
+            seconds=looked,
+        )
         if rate is not None:
             numbers = sum(len(batch.messages) for batch in batches)
             await connection.execute(sql("charge_pace"), wanted.app, float(numbers), PACE_CREDIT)
@@ -133,21 +148,16 @@ async def open_batches(
     if not packed:
         return []
     tokens = [token() for _ in packed]
-    ends: list[int] = []
-    messages: list[Message] = []
-    for each in packed:
-        messages.extend(each.messages)
-        ends.append(len(messages))
+    messages = [each.messages for each in packed]
     ids = await connection.fetch(
         sql("open_batches"),
         app,
         worker,
         tokens,
-        ends,
-        [message.id for message in messages],
-        [message.attempt for message in messages],
+        [array_text([message.id for message in each]) for each in messages],
+        [array_text([message.attempt for message in each]) for each in messages],
         [each.size for each in packed],
-        [parent] * len(packed),
+        parent,
     )
     return [
         Batch(row[0], app, name, each, claimed_at, probe)
@@ -162,7 +172,7 @@ async def _takes_probe(connection: Connection, wanted: Wanted) -> bool:
 
 
 async def _put_back(
-    connection: Connection, app: str, surplus: Sequence[Packed], due: Mapping[int, datetime]
+    connection: Connection, app: str, surplus: Sequence[Packed], due: Mapping[int, float]
 ) -> None:
     """Put back what found no free slot, to its place: others that came later stay behind it."""
     messages = [message for packed in surplus for message in packed.messages]

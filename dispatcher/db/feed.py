@@ -7,6 +7,7 @@ Rows are appended by the transactions that decide; `place` gives them their posi
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dispatcher.db.arrays import array_text
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
@@ -23,13 +24,9 @@ async def append(connection: Connection, told: Mapping[Event, Sequence[int]]) ->
     """
     if not told:
         return
-    ends: list[int] = []
-    ids: list[int] = []
-    for messages in told.values():
-        ids.extend(messages)
-        ends.append(len(ids))
     apps, events, codes = zip(*told, strict=True)
-    await connection.execute(sql("append_feed"), apps, events, codes, ends, ids)
+    ids = [array_text(messages) for messages in told.values()]
+    await connection.execute(sql("append_feed"), apps, events, codes, ids)
 
 
 async def place(pool: Pool, *, notify: bool = False) -> int:

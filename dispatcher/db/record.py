@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import asyncpg
 from msgspec import Struct
@@ -35,6 +36,7 @@ OUTCOME_COLUMNS = (
     "code",
     "reason",
 )
+OK = "000000"
 OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str | None]
 Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
 
@@ -75,6 +77,7 @@ async def _record(
     some_settled: bool = False,
 ) -> frozenset[int]:
     async with transaction(pool, seconds=seconds) as connection:
+        await connection.execute(sql("pin_plans"))
         closed = await _close(connection, closings)
         # The batches are locked from here on: nobody else settles anything of them.
         settled = await _settled(connection, closings) if some_settled else frozenset()
@@ -149,9 +152,22 @@ def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
                 open_still = [message.id for message in unsure]
                 rows.told[batch.app, "unsure", closing.code] += open_still
                 rows.unsure.append((batch.id, open_still))
+            if not settled and set(map(type, outcomes)) == {Accepted}:
+                _gather_accepted(cast("list[Accepted]", outcomes), batch, rows)
+                return
             for outcome in outcomes:
                 if not settled or outcome.message.id not in settled:
                     _gather_outcome(outcome, batch, rows)
+
+
+def _gather_accepted(outcomes: list[Accepted], batch: Batch, rows: Rows) -> None:
+    """Turn the usual answer into rows: nearly every batch, and a third of the time of the rest."""
+    number = batch.id
+    rows.accepted[batch.app] += [outcome.message.id for outcome in outcomes]
+    rows.outcomes += [
+        (o.message.id, number, "accepted", o.message.attempt, o.segments, o.provider_id, OK, None)
+        for o in outcomes
+    ]
 
 
 def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
@@ -160,7 +176,7 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     match outcome:
         case Accepted(m, provider_id, segments):
             rows.accepted[app].append(m.id)
-            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, "000000", None
+            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, OK, None
         case Rejected(m, code, reason):
             rows.told[app, "rejected", code].append(m.id)
             row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason

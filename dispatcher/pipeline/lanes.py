@@ -11,6 +11,10 @@ from dispatcher.pipeline.slots import Slots
 
 MAX_PER_REQUEST = 500  # numbers; the provider's limit, and the first guess
 
+# Seconds a busy lane waits for several free slots. A claim costs a transaction, however few
+# messages it brings; a request takes longer than this at a real provider.
+GATHER = 0.02
+
 
 class Claim(Struct, frozen=True):
     """What a claim brought, as far as a lane must know."""
@@ -40,10 +44,13 @@ class Lane(Struct, frozen=True):
 async def run_lane(lane: Lane) -> None:
     """Claim and send until asked to stop; return when the last request of the lane is over."""
     per_request = MAX_PER_REQUEST
+    busy = False  # there is more to claim than free slots
     async with asyncio.TaskGroup() as requests:
         while not lane.stopping():
             await lane.room()
-            free = await lane.slots.take(urgent=lane.urgent, most=lane.most_slots)
+            free = await lane.slots.take(
+                urgent=lane.urgent, most=lane.most_slots, patience=GATHER if busy else 0.0
+            )
             if lane.stopping():
                 await lane.slots.give(free)
                 return
@@ -53,6 +60,7 @@ async def run_lane(lane: Lane) -> None:
             await lane.slots.give(free - len(batches))
             for batch in batches:
                 requests.create_task(_deliver(lane, batch))
+            busy = claimed is not None and claimed.more and not lane.urgent
             if claimed and claimed.more:
                 per_request = _fitting(per_request, claimed) if batches else per_request
             else:

@@ -1,6 +1,7 @@
 """Request slots of one app: the bound on what may be on its way, and so the back-pressure."""
 
 import asyncio
+import contextlib
 
 
 class Slots:
@@ -11,18 +12,29 @@ class Slots:
     """
 
     def __init__(self, total: int, *, kept: int) -> None:
+        self._total = total
         self._free = total
         self._kept = min(kept, total - 1)
         self._changed = asyncio.Condition()
 
-    async def take(self, *, urgent: bool, most: int) -> int:
-        """Wait for a free slot, take up to *most* of the free ones, and return how many."""
+    async def take(self, *, urgent: bool, most: int, patience: float = 0.0) -> int:
+        """Wait for a free slot, take up to *most* of the free ones, and return how many.
+
+        Once one is free, wait up to *patience* seconds more for *most* of them.
+        """
         kept = 0 if urgent else self._kept
+        most = min(most, self._total - kept)
         async with self._changed:
-            await self._changed.wait_for(lambda: self._free > kept)
-            taken = min(self._free - kept, most)
-            self._free -= taken
-            return taken
+            while True:
+                await self._changed.wait_for(lambda: self._free > kept)
+                if patience:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(patience):
+                            await self._changed.wait_for(lambda: self._free - kept >= most)
+                taken = min(self._free - kept, most)
+                if taken > 0:  # an urgent claim may have been quicker
+                    self._free -= taken
+                    return taken
 
     async def give(self, slots: int = 1) -> None:
         """Give slots back."""

@@ -13,6 +13,7 @@ from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.floor import Floor
 from dispatcher.db.pool import Pool
 from dispatcher.db.session import Patience
 from dispatcher.metrics import Metrics
@@ -43,6 +44,7 @@ class Claims:
         self._callback = callback
         self._token_length = token_length
         self._patience = Patience()
+        self._floors: dict[tuple[str, int], Floor] = {}  # by app and lane
         self._metrics = metrics
 
     async def claim(self, wanted: claims.Wanted, slots: int, per_request: int) -> Claim | None:
@@ -57,6 +59,7 @@ class Claims:
                     wanted,
                     arrange=self._arrange,
                     token=token,
+                    floor=self._floors.setdefault((wanted.app, wanted.last_priority), Floor()),
                     seconds=self._patience.seconds,
                 )
         except DatabaseAwayError as error:

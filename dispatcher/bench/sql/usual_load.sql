@@ -6,5 +6,5 @@ SELECT
     'csms12345678',
     '+86139' || lpad(n::text, 8, '0'),
     '8ff55eac1d0b478ab3c06c3c6a492300',
-    ARRAY[CASE WHEN $2::boolean THEN lpad((n * 7919 % 1000000)::text, 6, '0') ELSE '062569' END]
+    ARRAY[CASE WHEN $2::boolean THEN lpad((n::bigint * 7919 % 1000000)::text, 6, '0') ELSE '062569' END]
 FROM generate_series(1, $1::int) AS n

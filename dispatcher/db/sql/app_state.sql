@@ -1,5 +1,7 @@
 -- What a worker must know of an app before it claims. No lock: a pause that comes a moment later
--- is seen by the next claim.
+-- is seen by the next claim. And the planner is pinned for the rest of the transaction, because
+-- statistics know nothing of a queue that fills and empties within minutes: a bitmap scan would
+-- sort the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
 -- $1 app
 SELECT
     paused_at IS NOT NULL AS paused,
@@ -8,6 +10,12 @@ SELECT
     ARRAY(
         SELECT country FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()
-    ) AS countries
+    ) AS countries,
+    date_part('epoch', clock_timestamp()) AS asked_at,
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_nestloop', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true),
+    set_config('jit', 'off', true)
 FROM dispatcher.app a
 WHERE name = $1

@@ -1,16 +1,9 @@
 -- Write the requests that are about to leave; return their ids in the order given.
--- The ids and attempts of all batches come as one array each, cut at the ends given in $4.
--- $1 app, $2 worker, $3 tokens, $4 where each ends (1-based, inclusive), $5 message ids,
--- $6 attempts, $7 bytes, $8 parents (null: claimed from the queue)
+-- $1 app, $2 worker, $3 tokens, $4 message ids of each (an array as text), $5 attempts of each (the
+-- same), $6 bytes, $7 parent (null: claimed from the queue)
 INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, parent)
-SELECT
-    t.token, $1, $2,
-    ($5::bigint[])[t.first:t.last], ($6::smallint[])[t.first:t.last],
-    t.bytes, t.parent
-FROM (
-    SELECT u.*, coalesce(lag(u.last) OVER (ORDER BY u.place), 0) + 1 AS first
-    FROM unnest($3::text[], $4::int[], $7::int[], $8::bigint[])
-        WITH ORDINALITY AS u (token, last, bytes, parent, place)
-) AS t
-ORDER BY t.place
+SELECT u.token, $1, $2, u.ids::bigint[], u.attempts::smallint[], u.bytes, $7
+FROM unnest($3::text[], $4::text[], $5::text[], $6::int[])
+    WITH ORDINALITY AS u (token, ids, attempts, bytes, place)
+ORDER BY u.place
 RETURNING id
