@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -79,9 +80,10 @@ def server_folder(tmp_path_factory) -> Iterator[Path]:
 def remove_left_over(memory: Path) -> None:
     """Remove what sessions that were killed left in memory; a name ends with its process."""
     for folder in memory.glob(f"{IN_MEMORY}*"):
-        mine = folder.stat().st_uid == os.geteuid()
-        if mine and not Path("/proc", folder.name.removeprefix(IN_MEMORY)).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # two workers may see it at once
+        with suppress(FileNotFoundError):  # another worker was quicker
+            mine = folder.stat().st_uid == os.geteuid()
+            if mine and not Path("/proc", folder.name.removeprefix(IN_MEMORY)).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
