@@ -38,11 +38,15 @@ def migrate(
                 name = asyncio.run(migrations.down(dsn))
                 typer.echo(f"{name} taken back." if name else "No migration is applied.")
             else:
-                names = asyncio.run(migrations.migrate(dsn))
+                names = asyncio.run(migrations.migrate(dsn, warn=_warn))
                 typer.echo("\n".join(f"{name} applied." for name in names) or "Nothing to do.")
     except MigrationError as error:
         raise Failure(str(error)) from error
     return 0
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"dispatcher: {line}", err=True)
 
 
 def _tell(standings: "list[Standing]") -> int:

@@ -6,7 +6,7 @@ itself: a PgBouncer in transaction mode would grant the lock to everybody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from typing import Final, Literal
 import asyncpg
 
 from dispatcher.db.migrations import Migration, MigrationError, read_migrations
-from dispatcher.db.pool import Connection, connect
+from dispatcher.db.pool import Connection, OwnConnection, connect
 from dispatcher.db.statements import sql
 
 LOCK_KEY: Final = int.from_bytes(b"dispatch")  # of the advisory lock; any fixed number will do
@@ -41,9 +41,16 @@ class Standing:
     unknown: bool = False  # applied, but this release has no such file: the database is newer
 
 
-async def migrate(dsn: str, *, folder: Path | None = None, patience: float = PATIENCE) -> list[str]:
+async def migrate(
+    dsn: str,
+    *,
+    folder: Path | None = None,
+    patience: float = PATIENCE,
+    warn: Callable[[str], None] | None = None,
+) -> list[str]:
     """Apply what is missing, in order; return the names of what was applied.
 
+    *warn* is told, in a line each, what a migration could not do and can be done without.
     Several may call this at once: one works, the others wait and find it done. Raises
     MigrationError with one line for people, and what `dispatcher.db.errors.explain` explains.
     """
@@ -51,7 +58,7 @@ async def migrate(dsn: str, *, folder: Path | None = None, patience: float = PAT
     async with _connection(dsn) as connection:
         if await _up_to_date(connection, files):
             return []
-        async with _locked(connection, patience):
+        async with _locked(connection, patience), _warnings(connection, warn):
             await connection.execute(sql("migrations_table"))
             missing = _missing(files, await _applied(connection))
             for migration in missing:
@@ -99,12 +106,32 @@ async def down(dsn: str, *, folder: Path | None = None, patience: float = PATIEN
 
 
 @asynccontextmanager
-async def _connection(dsn: str) -> AsyncIterator[Connection]:
+async def _connection(dsn: str) -> AsyncIterator[OwnConnection]:
     connection = await connect(dsn, application_name="dispatcher migrate")
     try:
         yield connection
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def _warnings(
+    connection: OwnConnection, warn: Callable[[str], None] | None
+) -> AsyncIterator[None]:
+    """Hand the server's warnings to *warn*, each once however often a migration is tried."""
+    told: set[str] = set()
+
+    def listen(_: Connection, said: asyncpg.PostgresLogMessage) -> None:
+        if warn is not None and said.severity_en == "WARNING" and said.message not in told:
+            told.add(said.message)
+            warn(said.message)
+
+    connection.add_log_listener(listen)
+    try:
+        yield
+        await asyncio.sleep(0)  # asyncpg calls listeners in the next turn of the loop
+    finally:
+        connection.remove_log_listener(listen)
 
 
 @asynccontextmanager
@@ -189,6 +216,7 @@ async def _perform(
                 await connection.execute(
                     sql("migrations_patience"), TABLE_TIMEOUT, step.transaction
                 )
+                await connection.execute(sql("migrations_act_as_owner"), step.transaction)
                 await connection.execute(step.statements)
                 if way == "up":
                     version, checksum = migration.version, migration.checksum

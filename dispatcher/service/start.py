@@ -89,7 +89,10 @@ async def _prepare(settings: Settings, dsn: str, *, may_wait: bool) -> None:
     direct = settings.database_direct_url
     try:
         with naming_absence(dsn):
-            await migrate(direct.get_secret_value() if direct else dsn)
+            await migrate(
+                direct.get_secret_value() if direct else dsn,
+                warn=lambda line: log.warning("not all of a migration was possible", why=line),
+            )
             async with await create_pool(dsn, min_size=0, max_size=1) as pool:
                 await register_statuses(pool)
     except DatabaseAwayError as error:
