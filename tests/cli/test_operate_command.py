@@ -117,6 +117,8 @@ async def test_status_counts_no_further_than_ten_thousand(operate, db):
         " SELECT '+861310000' || n, 'template' FROM generate_series(1, 10500) n"
     )
     assert "over 10,000" in (await operate("status")).out
+    (app,) = json.loads((await operate("status", "--json")).out)["apps"]
+    assert app["waiting"] == 10_001
 
 
 async def test_status_tells_totals_from_the_counters(operate, db):
