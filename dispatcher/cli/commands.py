@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
+from dispatcher.cli.bench import bench
 from dispatcher.cli.check import check
 from dispatcher.cli.demo.command import demo
 from dispatcher.cli.enqueue import enqueue
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
+from dispatcher.cli.reports import reports
 from dispatcher.cli.run import run
 from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
@@ -49,6 +51,7 @@ for command in (
     demo,
     status,
     show,
+    reports,
     enqueue,
     cancel,
     requeue,
@@ -60,3 +63,4 @@ for command in (
     simulate,
 ):
     app.command(command.__name__)(command)
+app.add_typer(bench, name="bench")

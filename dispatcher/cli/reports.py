@@ -1,0 +1,77 @@
+"""``dispatcher reports``: whether reports come in, and which belong to no message."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dispatcher.db.pool import Connection
+    from dispatcher.db.reports import Awaiting, Backlog, Unmatched
+
+    Seen = tuple[list[Awaiting], Backlog, list[Unmatched]]
+
+
+def reports(
+    *,
+    limit: Annotated[int, typer.Option(min=0, help="Unmatched reports to list.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Show which accepted messages have no report, and which reports have no message.
+
+    Many accepted messages without a report are the sign of a broken callback address.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.cli.screen import screen
+
+    seen = with_database(lambda connection: _look(connection, limit))
+    if json:
+        import msgspec
+
+        told = dict(zip(("apps", "backlog", "unmatched"), seen, strict=True))
+        typer.echo(msgspec.json.format(msgspec.json.encode(told)))
+    else:
+        screen().print(_drawn(seen))
+
+
+async def _look(connection: "Connection", limit: int) -> "Seen":
+    from dispatcher.db import reports as db
+
+    return (
+        await db.awaiting(connection),
+        await db.backlog(connection),
+        await db.unmatched(connection, limit=limit),
+    )
+
+
+def _drawn(seen: "Seen") -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+
+    from dispatcher.cli.words import duration, moment, number
+    from dispatcher.core.belonging import WHY
+    from dispatcher.logs import mask
+
+    apps, backlog, unmatched = seen
+    table = Table("App", box=None)
+    for name in ("Accepted in 80 h", "Without a report", "For over an hour", "Oldest"):
+        table.add_column(name, justify="right")
+    for app in apps:
+        oldest = "-" if app.oldest_seconds is None else duration(app.oldest_seconds)
+        table.add_row(
+            app.app, number(app.accepted), number(app.waiting), number(app.overdue), oldest
+        )
+    lost = Table(
+        "Since", "Status", "Number", "Provider id", "Why it belongs to no message", box=None
+    )
+    for report in unmatched:
+        lost.add_row(
+            moment(report.since),
+            report.status,
+            mask(report.recipient) if report.recipient else "-",
+            f"{report.provider_id} ({report.segment})",
+            WHY[report.why],
+        )
+    waiting = f"{number(backlog.reports)} reports wait to be matched."
+    return Group(table, "", waiting, "", lost if unmatched else "No report is without its message.")
