@@ -1,0 +1,39 @@
+"""A console on this test's database, and somebody who visits it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from visitor import TOKEN, Visitor
+
+from dispatcher.db import console as lookups
+from dispatcher.service.desk import made_desk
+from dispatcher.service.glance import Glance
+from dispatcher.web.console import console_routes
+from dispatcher.web.server import serving
+
+
+@pytest.fixture
+async def console(pool, dsn) -> AsyncIterator[str]:
+    """The address of a console."""
+    now = Glance(lambda: lookups.now(pool), dsn=dsn)
+    stop = asyncio.Event()
+    routes = console_routes(made_desk(pool, now, dsn=dsn), TOKEN, stop)
+    async with serving("127.0.0.1", 0, routes) as (host, port):
+        yield f"http://{host}:{port}"
+        stop.set()
+
+
+@pytest.fixture
+async def stranger(console) -> AsyncIterator[Visitor]:
+    """Somebody who has not logged in."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        yield Visitor(console, session)
+
+
+@pytest.fixture
+async def operator(stranger) -> Visitor:
+    """Somebody who has."""
+    assert (await stranger.log_in()).status == 303
+    return stranger

@@ -1,0 +1,205 @@
+"""What the pages tell, and what their forms do."""
+
+import json
+
+import pytest
+
+from dispatcher.db import console as lookups
+
+NUMBER = "+8613112345678"
+TOKEN = "0123456789abcdef0123456789abcdef"
+INSERT = """
+    INSERT INTO dispatcher.message (recipient, template_id, params, reference)
+    VALUES ($1, 'tpl', $2, $3) RETURNING id
+"""
+
+
+@pytest.fixture
+async def message(db) -> int:
+    """A message that waits, in an app that runs."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    return await db.fetchval(INSERT, NUMBER, ["837465"], "order 7")
+
+
+@pytest.fixture
+async def unsure(db, message) -> int:
+    """The same message, in a request whose answer was lost."""
+    await db.execute("DELETE FROM dispatcher.queue")
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes,"
+        " unsure_at, code, description)"
+        " VALUES ($1, 'default', 1, $2, '{1}', 'unsure', 200, now(), 'timeout', 'no answer')",
+        TOKEN,
+        [message],
+    )
+    return message
+
+
+async def deeds(db) -> list[tuple[str, str, str, str]]:
+    rows = await db.fetch("SELECT who, action, target, result FROM dispatcher.audit ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+async def test_a_number_is_masked_until_it_is_asked_for(operator, db, message):
+    page = await operator.get(f"/console/message/{message}")
+    assert NUMBER not in page.text
+    assert "837465" not in page.text
+    assert "+86131****5678" in page.text
+    asked = await operator.post(f"/console/message/{message}", {"form_token": page.form_token})
+    assert NUMBER in asked.text
+    assert "837465" in asked.text
+    assert await deeds(db) == [("Ana", "reveal", f"message {message}", "")]
+
+
+@pytest.mark.parametrize("text", [NUMBER, "13112345678", "+86 131 1234-5678", "order 7", "{id}"])
+async def test_a_message_is_found_by_all_that_names_it(operator, message, text):
+    form_token = (await operator.get("/console/find")).form_token
+    form = {"form_token": form_token, "text": text.format(id=message)}
+    answer = await operator.post("/console/find", form)
+    assert (answer.status, answer.headers["Location"]) == (303, f"/console/message/{message}")
+
+
+async def test_a_message_is_found_by_what_the_provider_calls_it(operator, db, message):
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id)"
+        " VALUES ($1, 'accepted', 1, 'abc-1_2')",
+        message,
+    )
+    form_token = (await operator.get("/console/find")).form_token
+    answer = await operator.post("/console/find", {"form_token": form_token, "text": "abc-1_2"})
+    assert answer.headers["Location"] == f"/console/message/{message}"
+
+
+@pytest.mark.usefixtures("unsure")
+async def test_a_request_is_found_by_its_token(operator):
+    form_token = (await operator.get("/console/find")).form_token
+    answer = await operator.post("/console/find", {"form_token": form_token, "text": TOKEN})
+    assert answer.headers["Location"] == f"/console/batch/{TOKEN}"
+
+
+@pytest.mark.usefixtures("message")
+async def test_several_messages_are_listed_with_masked_numbers(operator, db):
+    await db.fetchval(INSERT, NUMBER, [], None)
+    form_token = (await operator.get("/console/find")).form_token
+    answer = await operator.post("/console/find", {"form_token": form_token, "text": NUMBER})
+    assert "2 messages" in answer.text
+    assert answer.text.count("+86131****5678") == 2
+
+
+async def test_what_is_not_there_is_said(operator):
+    form_token = (await operator.get("/console/find")).form_token
+    for text in ("+8613800000000", "nobody", "999", TOKEN):
+        answer = await operator.post("/console/find", {"form_token": form_token, "text": text})
+        assert (answer.status, "Nothing has this number" in answer.text) == (200, True)
+    for path in ("message/999", "message/x", "message/" + "9" * 40, "batch/x", f"batch/{TOKEN}"):
+        assert (await operator.get(f"/console/{path}")).status == 404
+
+
+@pytest.mark.usefixtures("message")
+async def test_what_an_application_wrote_is_no_page(operator, db):
+    evil = "<script>alert(1)</script>"
+    other = await db.fetchval(INSERT, "+8613100000000", [evil], evil)
+    page = await operator.get(f"/console/message/{other}")
+    asked = await operator.post(f"/console/message/{other}", {"form_token": page.form_token})
+    for text in (page.text, asked.text):
+        assert evil not in text
+        assert "&lt;script&gt;" in text
+
+
+@pytest.mark.usefixtures("message")
+async def test_pausing_says_who_and_why_and_resuming_ends_it(operator, db):
+    done = await operator.act("pause", {"app": "default", "reason": "texts look odd"})
+    assert "Paused." in done.text
+    paused = await db.fetchrow("SELECT paused_by, pause_reason FROM dispatcher.app")
+    assert tuple(paused) == ("operator", "texts look odd (Ana)")
+    now = await operator.get("/console/trouble")
+    assert now.status == 200
+    await operator.act("resume", {"app": "default"})
+    assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
+    assert await deeds(db) == [
+        ("Ana", "pause", "default", "paused"),
+        ("Ana", "resume", "default", "resumed"),
+    ]
+
+
+async def test_cancelling_and_requeueing_count_what_they_did(operator, db, message):
+    first = await operator.act("cancel", {"ids": f"{message}, 999"})
+    assert "1 of 2 cancelled" in first.text
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected'")
+    second = await operator.act("requeue", {"ids": str(message)})
+    assert "1 of 1 wait again" in second.text
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
+    assert [deed[1:] for deed in await deeds(db)] == [
+        ("cancel", "2 messages", "1 of 2 cancelled"),
+        ("requeue", f"message {message}", "1 of 1 wait again"),
+    ]
+
+
+@pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
+async def test_an_unsure_request_is_settled_once(operator, db, unsure, how, state):
+    assert TOKEN[:12] in (await operator.get("/console/trouble")).text
+    assert "Settle it" in (await operator.get(f"/console/batch/{TOKEN}")).text
+    await operator.act("settle", {"token": TOKEN, "how": how})
+    seen = "SELECT state FROM dispatcher.message_status WHERE id = $1"
+    assert await db.fetchval(seen, unsure) == state
+    again = await operator.act("settle", {"token": TOKEN, "how": how})
+    assert "Not settled" in again.text
+    assert await db.fetchval(seen, unsure) == state
+    assert [deed[1] for deed in await deeds(db)] == ["settle", "settle"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "fields"),
+    [
+        ("pause", {}),
+        ("cancel", {"ids": "x"}),
+        ("cancel", {"ids": "1; DROP TABLE message"}),
+        ("cancel", {"ids": " ".join(map(str, range(1, 1002)))}),
+        ("requeue", {"ids": "9" * 30}),
+        ("settle", {"token": TOKEN, "how": "perhaps"}),
+        ("explode", {"app": "default"}),
+    ],
+)
+@pytest.mark.usefixtures("message")
+async def test_what_makes_no_sense_is_not_done(operator, db, deed, fields):
+    answer = await operator.act(deed, fields)
+    assert answer.status == 400
+    assert await deeds(db) == []
+
+
+async def test_a_deed_that_cannot_be_written_down_is_not_done(pool, db, message):
+    await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
+    with pytest.raises(Exception, match="audit_who_check"):
+        await lookups.cancel(pool, "Ana", [message])
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
+
+
+async def test_a_chart_has_every_minute_and_counts_from_the_counters(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.tally (minute, app, event, count) VALUES"
+        " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'accepted', 41),"
+        " (date_trunc('minute', now() - interval '5 minutes'), 'other', 'accepted', 1),"
+        " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'undelivered', 2),"
+        " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'rejected', 3)"
+    )
+    columns = (await operator.get("/console/chart?span=hour")).text
+    seen = json.loads(columns)
+    assert {*seen} == {"time", "accepted", "delivered", "deferred", "failed"}
+    assert {len(column) for column in seen.values()} == {60}
+    assert (sum(seen["accepted"]), sum(seen["failed"])) == (42, 5)
+    one = json.loads((await operator.get("/console/chart?span=day&app=default")).text)
+    assert (len(one["time"]), sum(one["accepted"]) in (0, 41)) == (96, True)
+
+
+@pytest.mark.usefixtures("message")
+async def test_full_partitions_get_their_indexes_and_only_those(db):
+    made = await lookups.index_full_partitions(db)
+    assert made == []
+    await db.execute("SELECT setval('dispatcher.message_id', 5000001)")
+    made = await lookups.index_full_partitions(db)
+    assert sorted(line.split(" ON ")[0].split("CONCURRENTLY ")[1] for line in made) == [
+        "message_1_to_5000001_recipient",
+        "message_1_to_5000001_reference",
+        "outcome_1_to_5000001_provider_id",
+    ]
+    assert await lookups.index_full_partitions(db) == []
