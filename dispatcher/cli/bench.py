@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dispatcher.bench.results import Results
 
 bench = typer.Typer(
-    help="Measure this machine, each time beside something that is known.",
+    help="Measure this machine, beside something that is known.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -18,7 +18,7 @@ def reports(
     limit: Annotated[int, typer.Option(min=0, help="Unmatched reports to list.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Show which accepted messages have no report, and which reports have no message.
+    """Show what has no report yet, and what reports fit nothing.
 
     Many accepted messages without a report are the sign of a broken callback address.
     """

@@ -9,7 +9,7 @@ from dispatcher import __version__
 from dispatcher.cli import main
 from dispatcher.cli.commands import app
 
-COMMANDS = [command.name for command in app.registered_commands]
+COMMANDS = [one.name for one in (*app.registered_commands, *app.registered_groups)]
 
 
 def test_the_commands_of_the_design_are_there():
