@@ -17,6 +17,7 @@ _STATEMENTS = """\
       INSERT INTO dispatcher.message (recipient, template_id)
       VALUES ('+8613100000000', '9e8d7c6b5a493827160fe1d2c3b4a596') RETURNING id;"""
 
+COUNTED = 72  # columns of a line of progress besides its bar
 EVERY = 1.0  # seconds between two lines of progress where there is no terminal
 
 Summary = list[tuple[str, str | None, str | None, int]]  # state, code, reason, messages
@@ -42,9 +43,10 @@ class Picture:
         if not self._screen.is_terminal:
             yield self._lines(total)
             return
+        bar = min(40, max(8, self._screen.width - COUNTED))
         columns = (
             TextColumn("         Sending   "),
-            BarColumn(40),
+            BarColumn(bar),
             TextColumn("{task.description}"),
         )
         with Progress(*columns, console=self._screen) as progress:
