@@ -49,7 +49,8 @@ CREATE TABLE dispatcher.report_sum (
 );
 
 -- What became of messages, in the order in which anybody could see it. Whoever decides something
--- appends a row in its own transaction, one for all messages it is true of. A row gets its place
+-- appends a row in its own transaction, one for all messages it is true of; where that is a whole
+-- batch, as nearly always when it is accepted, the batch is named instead. A row gets its place
 -- (last: the position of its last message) only after its commit, from one sequencer at a time:
 -- so a long transaction is late, but never behind the place where a reader has been.
 CREATE TABLE dispatcher.feed (
@@ -59,8 +60,10 @@ CREATE TABLE dispatcher.feed (
     app text NOT NULL,
     event text NOT NULL,
     code text NOT NULL DEFAULT '',
-    message_ids bigint[] NOT NULL,
-    size integer GENERATED ALWAYS AS (cardinality(message_ids)) STORED,
+    message_ids bigint[] STORAGE EXTERNAL,  -- compressing it takes longer than all the rest
+    batch_id bigint,
+    size integer NOT NULL,
+    CONSTRAINT feed_names_messages_or_a_batch CHECK (num_nonnulls(message_ids, batch_id) = 1),
     CONSTRAINT feed_event_is_known CHECK (event IN (
         'accepted', 'rejected', 'expired', 'cancelled', 'unsure', 'requeued',
         'delivered', 'undelivered'))
@@ -85,8 +88,8 @@ INSERT INTO dispatcher.feed_end (last) VALUES (0);
 -- Append to the feed, as part of the caller's transaction.
 CREATE FUNCTION dispatcher.tell(event text, code text, apps text[], ids bigint[]) RETURNS void
 LANGUAGE sql AS $$
-    INSERT INTO dispatcher.feed (app, event, code, message_ids)
-    SELECT u.app, tell.event, tell.code, array_agg(u.id)
+    INSERT INTO dispatcher.feed (app, event, code, message_ids, size)
+    SELECT u.app, tell.event, tell.code, array_agg(u.id), count(*)
     FROM unnest(apps, ids) AS u (app, id) GROUP BY u.app ORDER BY u.app
 $$;
 
@@ -125,7 +128,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest(n.before, n.after) + told.place, told.id, n.app, n.event, n.code, n.at,
         m.reference
     FROM near n
-    CROSS JOIN LATERAL unnest(n.message_ids[
+    LEFT JOIN dispatcher.batch b ON b.id = n.batch_id
+    CROSS JOIN LATERAL unnest((coalesce(n.message_ids, b.message_ids))[
         greatest(n.after - n.before, 0) + 1 : least(n.last, n.after + events."limit") - n.before
     ]) WITH ORDINALITY AS told (id, place)
     LEFT JOIN dispatcher.message m ON m.id = told.id

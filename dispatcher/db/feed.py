@@ -17,16 +17,27 @@ LOCK_KEY: Final = int.from_bytes(b"feed")  # of the advisory lock; any fixed num
 MOST_ROWS: Final = 1000  # placed in one transaction
 
 
-async def append(connection: Connection, told: Mapping[Event, Sequence[int]]) -> None:
-    """Append message ids by app, event and code, in the caller's transaction.
+async def append(
+    connection: Connection,
+    told: Mapping[Event, Sequence[int]],
+    whole: Sequence[tuple[Event, int, int]] = (),
+) -> None:
+    """Append what became of messages, in the caller's transaction.
 
-    One row for thousands of messages: 8 bytes each is all that the feed costs the sender.
+    *told* are message ids by app, event and code. *whole* are batches, with their size, of which
+    the same is true of every message: naming these takes no time at all, and ids take 0.5 µs each.
     """
-    if not told:
+    if not told and not whole:
         return
-    apps, events, codes = zip(*told, strict=True)
-    ids = [array_text(messages) for messages in told.values()]
-    await connection.execute(sql("append_feed"), apps, events, codes, ids)
+    events = [*told, *(event for event, _, _ in whole)]
+    named, rest = len(told), len(whole)
+    await connection.execute(
+        sql("append_feed"),
+        *map(list, zip(*events, strict=True)),
+        [*map(array_text, told.values()), *[None] * rest],
+        [*[None] * named, *(batch for _, batch, _ in whole)],
+        [*map(len, told.values()), *(size for _, _, size in whole)],
+    )
 
 
 async def place(pool: Pool, *, notify: bool = False) -> int:

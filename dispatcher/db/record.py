@@ -49,7 +49,7 @@ class Rows(Struct):
     unsure: list[tuple[int, list[int]]]  # batch, the messages of it that nothing is known of
     events: Counter[Event]  # counted alone
     told: defaultdict[Event, list[int]]  # counted, and told to the feed: which messages
-    accepted: defaultdict[str, list[int]]  # the same by app; apart, because nearly all are
+    whole: list[tuple[Event, int, int]]  # the same of batches of one fate, and their size
 
 
 async def record(
@@ -81,7 +81,7 @@ async def _record(
         closed = await _close(connection, closings)
         # The batches are locked from here on: nobody else settles anything of them.
         settled = await _settled(connection, closings) if some_settled else frozenset()
-        rows = Rows([], [], [], Counter(), defaultdict(list), defaultdict(list))
+        rows = Rows([], [], [], Counter(), defaultdict(list), [])
         for closing in closings:
             if closing.batch.id in closed:
                 _gather(closing, rows, settled)
@@ -98,10 +98,11 @@ async def _record(
         for closing in closings:
             if closing.batch.id in closed:
                 await _tell_app(connection, closing)
-        rows.told.update({(app, "accepted", ""): ids for app, ids in rows.accepted.items()})
         rows.events.update({event: len(ids) for event, ids in rows.told.items()})
+        for event, _, size in rows.whole:
+            rows.events[event] += size
         await count(connection, worker, rows.events)
-        await feed.append(connection, rows.told)
+        await feed.append(connection, rows.told, rows.whole)
         return closed
 
 
@@ -139,7 +140,7 @@ def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
     batch = closing.batch
     match closing.verdict:
         case Uncertain(code=code):
-            rows.told[batch.app, "unsure", code] += [message.id for message in batch.messages]
+            rows.whole.append(((batch.app, "unsure", code), batch.id, len(batch.messages)))
         case PutBack(pause=pause):
             back = [message for message in batch.messages if message.id not in settled]
             rows.events[batch.app, "put back", pause.code] += len(back)
@@ -152,7 +153,7 @@ def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
                 open_still = [message.id for message in unsure]
                 rows.told[batch.app, "unsure", closing.code] += open_still
                 rows.unsure.append((batch.id, open_still))
-            if not settled and set(map(type, outcomes)) == {Accepted}:
+            if not settled and not unsure and set(map(type, outcomes)) == {Accepted}:
                 _gather_accepted(cast("list[Accepted]", outcomes), batch, rows)
                 return
             for outcome in outcomes:
@@ -163,7 +164,7 @@ def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
 def _gather_accepted(outcomes: list[Accepted], batch: Batch, rows: Rows) -> None:
     """Turn the usual answer into rows: nearly every batch, and a third of the time of the rest."""
     number = batch.id
-    rows.accepted[batch.app] += [outcome.message.id for outcome in outcomes]
+    rows.whole.append(((batch.app, "accepted", ""), number, len(outcomes)))
     rows.outcomes += [
         (o.message.id, number, "accepted", o.message.attempt, o.segments, o.provider_id, OK, None)
         for o in outcomes
@@ -175,7 +176,7 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     row: OutcomeRow
     match outcome:
         case Accepted(m, provider_id, segments):
-            rows.accepted[app].append(m.id)
+            rows.told[app, "accepted", ""].append(m.id)
             row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, OK, None
         case Rejected(m, code, reason):
             rows.told[app, "rejected", code].append(m.id)

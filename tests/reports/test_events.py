@@ -2,7 +2,7 @@
 
 import asyncio
 
-from dispatcher.db.feed import place
+from dispatcher.db.feed import append, place
 from dispatcher.db.pool import connect
 
 ONE, TWO = "+8613100000001", "+8613100000002"
@@ -128,3 +128,22 @@ async def test_each_apps_channel_is_notified_if_that_is_wanted(world):
     async with asyncio.timeout(10):
         assert await heard.get() == "2"
     assert heard.empty()
+
+
+async def test_a_whole_batch_is_told_by_its_name_and_read_message_by_message(world):
+    numbers = [f"+86131000000{n:02d}" for n in range(7)]
+    ids = await world.batch(numbers, state="closed")
+    batch = await world.db.fetchval("SELECT id FROM dispatcher.batch")
+    async with world.pool.acquire() as connection:
+        await append(
+            connection,
+            {("default", "rejected", "E200028"): [77]},
+            [(("default", "accepted", ""), batch, len(ids))],
+        )
+    await place(world.pool)
+    cursor, seen = 0, []
+    while (step := await _follow(world, cursor, 3))[1]:
+        cursor = step[0]
+        seen += step[1]
+    assert seen == [77, *ids]
+    assert cursor == 8

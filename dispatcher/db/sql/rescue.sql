@@ -14,10 +14,10 @@ WITH lost AS (
         description = 'the worker stopped before it wrote an answer'
     FROM lost
     WHERE b.id = lost.id AND b.state = 'open'
-    RETURNING b.app, b.message_ids, cardinality(b.message_ids) AS messages
+    RETURNING b.id, b.app, cardinality(b.message_ids) AS messages
 ), told AS (
-    INSERT INTO dispatcher.feed (app, event, code, message_ids)
-    SELECT app, 'unsure', 'worker-lost', message_ids FROM marked
+    INSERT INTO dispatcher.feed (app, event, code, batch_id, size)
+    SELECT app, 'unsure', 'worker-lost', id, messages FROM marked
 ), counted AS (
     INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
     SELECT date_trunc('minute', now()), app, 'unsure', 'worker-lost', $1, sum(messages)

@@ -19,8 +19,8 @@ WITH silent AS (
       AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
     RETURNING app, id
 ), told AS (
-    INSERT INTO dispatcher.feed (app, event, code, message_ids)
-    SELECT app, 'requeued', 'resend', array_agg(id) FROM waiting GROUP BY app ORDER BY app
+    INSERT INTO dispatcher.feed (app, event, code, message_ids, size)
+    SELECT app, 'requeued', 'resend', array_agg(id), count(*) FROM waiting GROUP BY app ORDER BY app
 ), counted AS (
     INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
     SELECT date_trunc('minute', now()), app, 'settled', 'resend', $1, count(*)
