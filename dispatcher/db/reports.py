@@ -12,7 +12,7 @@ from dispatcher.core.carrier import STATUSES
 from dispatcher.core.report import Report
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.session import PATIENCE, transaction
+from dispatcher.db.session import PATIENCE, borrowed, transaction
 from dispatcher.db.statements import sql
 from dispatcher.db.tally import count
 
@@ -105,7 +105,7 @@ async def store(
         )
         for report, age in _newest(reports)
     ]
-    async with transaction(pool, seconds=seconds) as connection:
+    async with borrowed(pool, seconds=seconds) as connection:
         await connection.execute(sql("store_reports"), *map(list, zip(*rows, strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""One transaction on a pooled connection, for no longer than its time."""
+"""One transaction, or one statement, on a pooled connection, for no longer than its time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,14 @@ MOST_PATIENCE: Final = 60.0
 
 @asynccontextmanager
 async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
-    """Give a connection in a transaction; after *seconds* it is cut, whatever it does.
+    """Give a connection in a transaction; after *seconds* it is cut, whatever it does."""
+    async with borrowed(pool, seconds=seconds) as connection, connection.transaction():
+        yield connection
+
+
+@asynccontextmanager
+async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
+    """Give a connection for one statement, which is a transaction by itself; cut as above.
 
     A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
     the driver would wait for each of them in turn. So the connection is dropped, and the caller
@@ -28,8 +35,7 @@ async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator
         try:
             cut = loop.call_at(end, connection.terminate)
             try:
-                async with connection.transaction():
-                    yield connection
+                yield connection
             finally:
                 cut.cancel()
         finally:

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 KIND: Final = "reports"  # of the spool files
 MOST: Final = 1000  # reports in one commit
 MOST_WAITING: Final = 2000  # posts; more wait before they are even noted
-LONGEST_WAIT: Final = 20.0  # seconds until a post is told that its reports are not kept
+LONGEST_WAIT: Final = 20.0  # seconds a post waits to be noted
 AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
 TAKE_UP_EVERY: Final = 1.0  # seconds between two looks for spooled reports
 
@@ -84,12 +84,16 @@ class Intake:
         now = time.time()
         fate: asyncio.Future[Kept | NotKept] = asyncio.get_running_loop().create_future()
         post = _Post([Arrived(report, now) for report in reports], fate)
-        try:
-            async with asyncio.timeout(LONGEST_WAIT):
-                await self._waiting.put(post)
-                return await fate
-        except TimeoutError:
-            return NotKept("Too many reports wait to be stored.")
+        if self._waiting.full():
+            try:
+                async with asyncio.timeout(LONGEST_WAIT):
+                    await self._waiting.put(post)
+            except TimeoutError:
+                return NotKept("Too many reports wait to be stored.")
+        else:
+            self._waiting.put_nowait(post)
+        # Without a time-out, which would cost as much as all of this: the store has one.
+        return await fate
 
     async def run(self) -> None:
         """Keep what gathers, one commit after the other, and take up what was spooled."""

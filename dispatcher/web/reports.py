@@ -117,6 +117,8 @@ def _from_known_network(request: web.Request, door: Door) -> bool:
 
 async def _body(request: web.Request, seconds: float) -> bytes:
     try:
+        if request.content.is_eof():  # it came with the head, as nearly always
+            return await request.read()
         async with asyncio.timeout(seconds):
             return await request.read()
     except TimeoutError:
