@@ -1,5 +1,8 @@
 """``dispatcher check``: what is wrong is found before the first message."""
 
+import re
+from time import time
+
 from dispatcher.simulator import Simulator
 
 
@@ -43,3 +46,11 @@ async def test_an_unreachable_database_does_not_hide_the_provider(command):
     assert ended.code == 1
     assert "No PostgreSQL answers at 127.0.0.1:1/x" in ended.out
     assert "knows the key key" in ended.out
+
+
+async def test_a_clock_that_is_off_is_found_before_it_matters(operate):
+    async with Simulator({"key": "secret"}, wall=lambda: time() + 600) as sim:
+        ended = await operate("check", **app(sim.url))
+    assert ended.code == 1
+    (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert re.search(r"clock +-\d{3}\.\d s from the provider's: set the clock", failed)
