@@ -6,6 +6,7 @@ The map of the house. Data goes one way, and each room may use only what is belo
     service     composition: starts and stops everything, hands functions to the pipeline
     pipeline/   claim -> send -> record, as coroutines over bounded queues
     rescue      the open batches of dead workers become unsure; what is unsure is settled
+    keeping     partitions ahead of need; what is old and over leaves in bounded steps
     db/         the only room that knows SQL (one statement a file, under db/sql/)
     provider/   the only room that calls out
     web/        the only room that listens

@@ -9,6 +9,7 @@ from dispatcher.cli.bench import bench
 from dispatcher.cli.check import check
 from dispatcher.cli.demo.command import demo
 from dispatcher.cli.enqueue import enqueue
+from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
 from dispatcher.cli.reports import reports
@@ -58,6 +59,7 @@ for command in (
     settle,
     pause,
     resume,
+    forget,
     check,
     migrate,
     simulate,

@@ -31,6 +31,7 @@ from dispatcher.provider.client import Account, Client
 from dispatcher.rescue import Rounds, run_rescue
 from dispatcher.service.answers import Answers
 from dispatcher.service.claims import Claims
+from dispatcher.service.upkeep import upkeep
 from dispatcher.settings import AppSettings, Settings
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class Worker:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
             rescue = background.create_task(self._rescue())
+            keep = background.create_task(upkeep(self.settings, self.dsn, self.stop))
             recorder = background.create_task(self.answers.run())
             lanes = background.create_task(self._run_lanes(stack))
             await self.stop.wait()
@@ -98,7 +100,7 @@ class Worker:
                 lanes.cancel()
                 await asyncio.wait([lanes])
             await self.answers.finish(recorder)
-            for task in (beat, listen, rescue):
+            for task in (beat, listen, rescue, keep):
                 task.cancel()
         await self._leave()
 

@@ -73,6 +73,8 @@ class Settings(_Model):
     poll_interval: Seconds = 0.5
     lease: Seconds = 60.0  # a worker whose heartbeat is older is dead
     shutdown_timeout: Seconds = 45.0
-    retention: Annotated[Seconds | None, Unlimited] = None  # None: everything is kept
+    # None: everything is kept. The shortest are those of the database's functions.
+    retention: Annotated[Annotated[Seconds, Field(ge=3600)] | None, Unlimited] = None
+    wipe_params_after: Annotated[Annotated[Seconds, Field(ge=60)] | None, Unlimited] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Word] = "auto"

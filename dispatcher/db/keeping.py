@@ -1,0 +1,89 @@
+"""What is kept, and for how long: partitions ahead of need, and history that leaves again.
+
+Each call is one bounded step in a transaction of its own, safe to repeat, and done by one worker
+at a time: the functions of the database see to that.
+"""
+
+from typing import Final
+
+import asyncpg
+
+from dispatcher.core.message import canonical
+from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.session import transaction
+from dispatcher.db.statements import sql
+
+STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
+PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
+SHORTEST_PAGE: Final = 3600.0  # seconds
+HOME: Final = "+86"  # a mainland number may be written with it or without
+
+
+async def make_partitions(pool: Pool) -> int:
+    """Make the partitions that will be needed; return how many were missing."""
+    async with transaction(pool, seconds=STEP_TIME) as connection:
+        await connection.execute(sql("migrations_patience"), "1s", True)
+        return int(await connection.fetchval(sql("make_partitions")))
+
+
+async def turn_page(pool: Pool, retention: float) -> int:
+    """Begin a new partition where the current one lasts too long; return 1 if it did."""
+    async with transaction(pool) as connection:
+        age = max(retention / PAGES_PER_RETENTION, SHORTEST_PAGE)
+        return int(await connection.fetchval(sql("turn_page"), age))
+
+
+async def drop_old(pool: Pool, retention: float) -> int:
+    """Do one step of dropping what is over; return 0 if nothing is left to do now."""
+    try:
+        async with transaction(pool, seconds=STEP_TIME) as connection:
+            return int(await connection.fetchval(sql("drop_step"), retention) is not None)
+    except asyncpg.LockNotAvailableError:
+        return 0  # somebody reads everything just now; the next round finds a better moment
+
+
+async def prune(pool: Pool, retention: float) -> int:
+    """Delete some of what is old and lies in no partition; return how many rows."""
+    async with transaction(pool, seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("prune"), retention))
+
+
+async def wipe_params(pool: Pool, after: float) -> int:
+    """Wipe the variables of some messages that are over; return how many were looked at."""
+    try:
+        async with transaction(pool, seconds=STEP_TIME) as connection:
+            return int(await connection.fetchval(sql("wipe_params"), after))
+    except asyncpg.SerializationError:
+        return 0  # one of them was sent again at this moment; the next round leaves it out
+
+
+async def export(connection: Connection, number: str) -> list[str]:
+    """Return everything kept of the messages to *number*, a JSON text each."""
+    return [row[0] for row in await connection.fetch(sql("export_messages"), spellings(number))]
+
+
+async def forget(connection: Connection, number: str, who: str) -> tuple[list[int], list[int]]:
+    """Erase the person with *number*, and write that down; return what was erased, and what left.
+
+    Left is what may be on its way. Who asked is written down, and which messages, but no number.
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow(sql("forget"), spellings(number))
+        if row is None:  # it always returns one
+            return ([], [])
+        erased, left = row["erased"], row["left_alone"]
+        await connection.execute(
+            sql("audit"),
+            who,
+            "forget",
+            f"{len(erased)} messages",
+            " ".join(map(str, erased)),
+            f"{len(left)} left: on their way, or unsure",
+        )
+        return (erased, left)
+
+
+def spellings(number: str) -> list[str]:
+    """Return the ways in which *number* may be written in a message."""
+    one = canonical(number)
+    return [one, one.removeprefix(HOME)] if one.startswith(HOME) else [one]

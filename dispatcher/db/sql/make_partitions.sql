@@ -1,0 +1,2 @@
+-- Make partitions ahead of need; returns how many.
+SELECT dispatcher.make_partitions()

@@ -1,0 +1,81 @@
+"""`dispatcher forget`: one person's data, exported and erased, and nobody else's."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from world.messages import insert
+
+NUMBER = "+8613800000001"
+
+
+@pytest.fixture
+def forget(dsn):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
+        return subprocess.run(
+            [sys.executable, "-m", "dispatcher", "forget", *arguments],
+            env=environ | {"DISPATCHER_DATABASE_URL": dsn},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+async def test_without_yes_nothing_is_erased_and_the_export_is_whole_and_private(
+    db, forget, tmp_path
+):
+    await insert(db, 3)
+    file = tmp_path / "person.json"
+    ended = forget(NUMBER, "--export", str(file))
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing was, because --yes was not given" in ended.stdout
+    (kept,) = json.loads(file.read_text())
+    assert kept["message"]["params"] == ["062569"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message WHERE recipient = '0'") == 0
+
+
+async def test_with_yes_one_person_is_erased_and_what_waits_is_cancelled(db, forget):
+    await insert(db, 3)
+    ended = forget(NUMBER, "--yes")
+    assert (ended.returncode, ended.stdout) == (0, "1 message erased.\n"), ended.stderr
+    rows = await db.fetch("SELECT recipient, state FROM dispatcher.message_status ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("+8613800000000", "queued"),
+        ("0", "cancelled"),
+        ("+8613800000002", "queued"),
+    ]
+
+
+async def test_what_is_on_its_way_is_left_and_told(db, forget):
+    (message,) = await insert(db, 1, first=1)
+    await db.execute("DELETE FROM dispatcher.queue")
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " VALUES ('t', 'default', 1, ARRAY[$1::bigint], '{1}', 1)",
+        message,
+    )
+    ended = forget(NUMBER, "--yes")
+    assert ended.returncode == 1
+    assert "1 message left, because they may be on their way" in ended.stderr
+
+
+async def test_a_file_that_is_there_is_not_written_over_and_nothing_is_erased(db, forget, tmp_path):
+    await insert(db, 2)
+    file = tmp_path / "person.json"
+    file.write_text("mine")
+    ended = forget(NUMBER, "--export", str(file), "--yes")
+    assert ended.returncode == 1
+    assert "Nothing was erased" in ended.stderr
+    assert file.read_text() == "mine"
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message WHERE recipient = '0'") == 0
+
+
+def test_what_is_no_number_is_refused(forget):
+    assert forget("Anna").returncode == 2
