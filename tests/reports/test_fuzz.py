@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from test_receiver import FORM, TOKEN, form, receiver
+from receiving_end import FORM, TOKEN, form, receiver
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
