@@ -145,8 +145,9 @@ CREATE TABLE dispatcher.carrier_status (
     meaning text NOT NULL
 );
 
--- Run-time state of a configured app, shared by all workers. The token bucket is one time, next_at:
--- from then on the app may claim again (rate null: no limit; the mechanism is not touched).
+-- Run-time state of a configured app, shared by all workers. The pace is one time, next_at: what
+-- is claimed next goes out then (rate null: no limit; the mechanism is not touched). After the
+-- provider asked for less, ceiling is the rate at which it did.
 CREATE TABLE dispatcher.app (
     name text NOT NULL PRIMARY KEY,
     paused_at timestamptz,
@@ -158,6 +159,7 @@ CREATE TABLE dispatcher.app (
     probe_max interval,
     numbers_per_second double precision,
     rate double precision,
+    ceiling double precision,
     next_at timestamptz NOT NULL DEFAULT now(),
     slowed_at timestamptz,
     on_unsure text NOT NULL DEFAULT 'hold',

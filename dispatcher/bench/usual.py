@@ -42,13 +42,13 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
         over = asyncio.Event()
         taken = 0
 
-        async def claim(slots: int, per_request: int) -> Claim:
+        async def claim(slots: int, per_request: int, _taken: float) -> Claim:
             nonlocal taken
             rows = await pool.fetch(statement("usual_claim"), APP, slots * per_request, worker)
             if not rows:
                 over.set()
             taken += len(rows)
-            packed, _ = pack(
+            packed, _too_long = pack(
                 [Message(*row) for row in rows], callback=None, token_length=2 * TOKEN_BYTES
             )
             batches = [Batch(0, APP, secrets.token_hex(16), p, monotonic()) for p in packed]
@@ -83,6 +83,9 @@ def _ways(client: Client, outbox: Outbox) -> Ways:
     async def no_split(*_: object, **__: object) -> list[Batch]:
         return []
 
+    async def no_pace(_: Batch) -> float:
+        return monotonic()
+
     return Ways(
         post=client.post,
         split=no_split,
@@ -91,6 +94,7 @@ def _ways(client: Client, outbox: Outbox) -> Ways:
         now=lambda: datetime.now(UTC),
         jitter=random.random,
         country=country,
+        another_time=no_pace,
         callback=None,
         max_attempts=20,
     )

@@ -8,6 +8,7 @@ from dispatcher.core.codes import number_code
 from dispatcher.core.message import Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
+from dispatcher.core.wire import MAX_NUMBERS
 
 COUNTRY_WAIT = 600.0  # seconds until a message to a paused country is looked at again
 
@@ -26,8 +27,9 @@ def arrange(
     token_length: int,
     paused_countries: Collection[str],
     country: Callable[[str], str],
+    most: int = MAX_NUMBERS,
 ) -> Arranged:
-    """Sort out what must not be sent, and pack the rest.
+    """Sort out what must not be sent, and pack the rest, at most *most* numbers to a request.
 
     *country* names the country of a number; it is asked only while a country is paused.
     """
@@ -42,7 +44,7 @@ def arrange(
             outcomes.append(Deferred(message, "E000630", COUNTRY_WAIT, counted=False))
         else:
             fit.append(message)
-    packed, too_long = pack(fit, callback=callback, token_length=token_length)
+    packed, too_long = pack(fit, callback=callback, token_length=token_length, max_numbers=most)
     outcomes.extend(_rejected(message, "too-long") for message in too_long)
     return Arranged(packed, outcomes)
 

@@ -51,6 +51,7 @@ class Batch(Struct, frozen=True):
     packed: Packed
     claimed_at: float  # the worker's monotonic clock, when the claim began
     probe: bool = False  # sent alone for a paused app, to see whether the cause is mended
+    send_at: float | None = None  # when the app's pace lets it go, by the same clock; None: now
 
     @property
     def messages(self) -> list[Message]:

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from dispatcher.core import pace
 from dispatcher.core.admit import Arranged
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
+from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import feed
 from dispatcher.db.arrays import array_text
 from dispatcher.db.floor import Floor
@@ -16,9 +19,6 @@ from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
 from dispatcher.db.tally import Event, count
-
-PACE_CREDIT = 0.01  # seconds a late claim does not lose; more would pass the pace in a second
-PACE_GRANT = 0.1  # seconds' worth of numbers in one claim of a paced app
 
 
 class Wanted(Struct, frozen=True):
@@ -31,6 +31,8 @@ class Wanted(Struct, frozen=True):
     last_priority: int = 9
     sender: str | None = None
     probe_wait: float = 30.0  # seconds between probes of a paused app, at the least
+    all_slots: int = 8  # request slots of the app, free or not
+    taken: float = 0.0  # seconds a request takes its slot, lately
 
 
 class Claimed(Struct, frozen=True):
@@ -45,7 +47,7 @@ class Claimed(Struct, frozen=True):
     finished: Sequence[Outcome] = ()  # decided without a request
 
 
-Arrange = Callable[[list[Message], list[str]], Arranged]
+Arrange = Callable[[list[Message], list[str], int], Arranged]  # ..., numbers in a request, at most
 
 
 async def claim(
@@ -70,17 +72,19 @@ async def claim(
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])
-        paused, probe_due, rate, countries, asked_at = state[:5]
+        paused, probe_due, rate, wait, countries, asked_at = state[:6]
         limit = wanted.slots * wanted.per_request
         if paused:
             if not probe_due:
                 return Claimed([])
             limit = 1
+        most = MAX_NUMBERS
         if rate is not None:
-            wait = await connection.fetchval(sql("lock_pace"), wanted.app)
-            if wait > 0:
-                return Claimed([], wait=wait)
-            limit = min(limit, max(1, round(rate * PACE_GRANT)))
+            rate, wait = await _pace(connection, wanted.app, rate, wait)
+            if wait > pace.AHEAD:
+                return Claimed([], wait=wait - pace.AHEAD)
+            most = min(most, pace.grant(rate, least=rate * wanted.taken / wanted.all_slots))
+            limit = min(limit, wanted.slots * most)
         looking = monotonic()
         rows = await connection.fetch(
             sql("claim"),
@@ -96,7 +100,7 @@ async def claim(
         if not rows:
             floor.end(asked_at, last, seconds=looked)
             return Claimed([])
-        arranged = arrange([Message(*row[1:]) for row in rows], countries)
+        arranged = arrange([Message(*row[1:]) for row in rows], countries, most)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
         # Only for a message that goes out: one that has expired finds nothing out.
         if paused and now and not await _takes_probe(connection, wanted):
@@ -115,17 +119,50 @@ async def claim(
             put_back=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
             seconds=looked,
         )
-        if rate is not None:
-            numbers = sum(len(batch.messages) for batch in batches)
-            await connection.execute(sql("charge_pace"), wanted.app, float(numbers), PACE_CREDIT)
+        wait = None
+        if rate is not None and batches:
+            batches, wait = await _charge(connection, rate, batches)
         return Claimed(
             batches,
             messages=len(rows),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
             more=len(rows) >= limit or bool(surplus),
+            wait=wait,
             finished=arranged.outcomes,
         )
+
+
+async def another_time(pool: Pool, batch: Batch) -> float:
+    """Charge the pace of its app once more for *batch*; return when it may go (monotonic clock)."""
+    async with transaction(pool) as connection:
+        row = await connection.fetchrow(sql("lock_pace"), batch.app)
+        if row is None or row["rate"] is None:
+            return monotonic()
+        [timed], _ = await _charge(connection, row["rate"], [batch])
+        return timed.send_at or monotonic()
+
+
+async def _pace(connection: Connection, app: str, rate: float, wait: float) -> tuple[float, float]:
+    """Hold the app's pace if its time has come; return its rate and the seconds to that time."""
+    if wait > pace.AHEAD:
+        return rate, wait  # not worth the lock
+    row = await connection.fetchrow(sql("lock_pace"), app)
+    return (row["rate"] or rate, row["wait"]) if row else (rate, wait)
+
+
+async def _charge(
+    connection: Connection, rate: float, batches: list[Batch]
+) -> tuple[list[Batch], float]:
+    """Charge the app's pace; return *batches* with their times, and seconds to the next claim."""
+    lasts = [pace.spacing(rate, len(batch.messages)) for batch in batches]
+    asked = monotonic()
+    until_next: float = await connection.fetchval(sql("charge_pace"), batches[0].app, sum(lasts))
+    first = asked + until_next - sum(lasts)
+    timed = [
+        replace(batch, send_at=first + sum(lasts[:place])) for place, batch in enumerate(batches)
+    ]
+    return timed, max(0.0, until_next - pace.AHEAD)
 
 
 def attempts_spent(deferred: Deferred) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from msgspec import Struct
 
@@ -32,7 +33,8 @@ class Lane(Struct, frozen=True):
     app: str
     urgent: bool
     slots: Slots
-    claim: Callable[[int, int], Awaitable[Claim | None]]  # slots, numbers per request; None: later
+    # Slots, numbers per request, seconds a slot is taken lately; None: the database is away.
+    claim: Callable[[int, int, float], Awaitable[Claim | None]]
     deliver: Callable[[Batch], Awaitable[None]]
     room: Callable[[], Awaitable[None]]  # waits while too much is waiting to be recorded
     wake: asyncio.Event
@@ -55,22 +57,25 @@ async def run_lane(lane: Lane) -> None:
                 await lane.slots.give(free)
                 return
             lane.wake.clear()
-            claimed = await lane.claim(free, per_request)
+            claimed = await lane.claim(free, per_request, lane.slots.taken)
             batches = claimed.batches if claimed else []
             await lane.slots.give(free - len(batches))
             for batch in batches:
                 requests.create_task(_deliver(lane, batch))
-            busy = claimed is not None and claimed.more and not lane.urgent
-            if claimed and claimed.more:
-                per_request = _fitting(per_request, claimed) if batches else per_request
-            else:
+            if claimed and claimed.more and batches:
+                per_request = _fitting(per_request, claimed)
+            at_once = claimed is not None and claimed.more and claimed.wait is None
+            busy = at_once and not lane.urgent
+            if not at_once:
                 await _pause(lane, claimed)
 
 
 async def _deliver(lane: Lane, batch: Batch) -> None:
+    began = monotonic()
     try:
         await lane.deliver(batch)
     finally:
+        lane.slots.note(monotonic() - began)
         await lane.slots.give()
 
 

@@ -1,13 +1,15 @@
 """Carries one batch through its request, and through its halves when it is refused as a whole."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from time import monotonic
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from dispatcher.core import pace
 from dispatcher.core.closing import Closing
 from dispatcher.core.message import Answer, Batch, Packed, Reply
 from dispatcher.core.outcome import (
@@ -21,6 +23,8 @@ from dispatcher.core.outcome import (
     judge,
 )
 from dispatcher.core.wire import encode
+
+MOST_TIMES = 3  # a machine so slow that each time is missed must send all the same
 
 
 class Sent(Protocol):
@@ -37,6 +41,10 @@ class Sent(Protocol):
     @property
     def seconds(self) -> float:
         """From the first try to the last answer."""
+
+    @property
+    def slowed(self) -> bool:
+        """Whether a try was turned away because the app is too fast, even if a later one passed."""
 
 
 class Post(Protocol):
@@ -72,6 +80,7 @@ class Ways(Struct, frozen=True):
     now: Callable[[], datetime]
     jitter: Callable[[], float]
     country: Callable[[str], str]
+    another_time: Callable[[Batch], Awaitable[float]]  # when the pace lets it go (monotonic clock)
     callback: str | None
     max_attempts: int
 
@@ -89,11 +98,29 @@ async def deliver(batch: Batch, ways: Ways) -> None:
 
     A cancelled request may have been sent: its batch is handed over as unsure.
     """
+    if batch.send_at is not None:
+        await _wait(batch, batch.send_at, ways)
     match await _request(batch, ways):
         case Refused() as refused:
             await _divide(refused, ways)
         case Closing() as closing:
             ways.hand_over(closing)
+
+
+async def _wait(batch: Batch, send_at: float, ways: Ways) -> None:
+    """Wait for the time of *batch*, and for a later one if this process came too late for it.
+
+    What a busy machine held up must not go out together with what is on time.
+    """
+    try:
+        for _ in range(MOST_TIMES):
+            await asyncio.sleep(send_at - monotonic())
+            if monotonic() - send_at <= pace.LATE:
+                return
+            send_at = await ways.another_time(batch)
+    except asyncio.CancelledError:
+        ways.hand_over(_unsent(batch, "never-sent"))
+        raise
 
 
 async def _divide(refused: Refused, ways: Ways) -> None:
@@ -202,6 +229,8 @@ def _judged(
         case Uncertain(code, reason):
             return _closing(batch, verdict, sent, code, reason)
         case Done() | PutBack():
+            if isinstance(verdict, Done) and sent.slowed:
+                verdict = replace(verdict, slow_down=True)
             answer = sent.answer
             if isinstance(answer, Reply):
                 return _closing(batch, verdict, sent, answer.code, answer.description)

@@ -16,6 +16,7 @@ class Slots:
         self._free = total
         self._kept = min(kept, total - 1)
         self._changed = asyncio.Condition()
+        self.taken = 0.0  # seconds that one is taken, lately
 
     async def take(self, *, urgent: bool, most: int, patience: float = 0.0) -> int:
         """Wait for a free slot, take up to *most* of the free ones, and return how many.
@@ -35,6 +36,10 @@ class Slots:
                 if taken > 0:  # an urgent claim may have been quicker
                     self._free -= taken
                     return taken
+
+    def note(self, seconds: float) -> None:
+        """Note for how long one slot was taken: the last ten or so count."""
+        self.taken += (seconds - self.taken) / 10
 
     async def give(self, slots: int = 1) -> None:
         """Give slots back."""

@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dispatcher.core.message import Answer, NoReply
+from dispatcher.core.message import Answer, NoReply, Reply
 from dispatcher.core.outcome import worth_another_try
 from dispatcher.core.signing import AppKey, aksk_headers, wsse_headers
 from dispatcher.core.wire import PATH, read_answer
@@ -68,6 +68,7 @@ class Sent:
     answer: Answer
     tries: int
     seconds: float
+    slowed: bool = False  # a try was turned away for flow control, even if a later one passed
 
 
 class Client:
@@ -116,6 +117,7 @@ class Client:
         """
         started = monotonic()
         tries = 0
+        slowed = False
         answer: Answer = NoReply("no try was made", sent=False)
 
         def over(state: RetryCallState) -> bool:
@@ -125,11 +127,14 @@ class Client:
             return worth_another_try(answer, tries, numbers=numbers)
 
         async def one() -> Answer:
-            nonlocal tries, answer
+            nonlocal tries, slowed, answer
             # Asked again after the wait: much can end in two seconds.
             if tries == 0 or may_try():
                 tries += 1
                 answer = await self._try(body)
+                slowed = slowed or (
+                    isinstance(answer, Reply) and bool(answer.results) and worth_it(answer)
+                )
             return answer
 
         retrying = AsyncRetrying(
@@ -139,7 +144,7 @@ class Client:
             retry_error_callback=lambda _: None,  # used up: the last answer stands
         )
         await retrying(one)
-        return Sent(answer, tries, monotonic() - started)
+        return Sent(answer, tries, monotonic() - started, slowed)
 
     async def _try(self, body: bytes) -> Answer:
         account = self._account

@@ -47,9 +47,11 @@ class Claims:
         self._floors: dict[tuple[str, int], Floor] = {}  # by app and lane
         self._metrics = metrics
 
-    async def claim(self, wanted: claims.Wanted, slots: int, per_request: int) -> Claim | None:
+    async def claim(
+        self, wanted: claims.Wanted, slots: int, per_request: int, taken: float
+    ) -> Claim | None:
         """Claim for *slots* requests; None: the database is away, ask again later."""
-        wanted = replace(wanted, slots=slots, per_request=per_request)
+        wanted = replace(wanted, slots=slots, per_request=per_request, taken=taken)
         began = monotonic()
         try:
             with self._tokens() as token:
@@ -70,6 +72,16 @@ class Claims:
         self._patience.passed()
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return Claim(claimed.batches, claimed.requests, claimed.senders, claimed.more, claimed.wait)
+
+    async def another_time(self, batch: Batch) -> float:
+        """Return a later time for a batch that missed its own; now, if the database is away."""
+        try:
+            with naming_absence(self._dsn):
+                return await claims.another_time(self._pool, batch)
+        except DatabaseAwayError as error:
+            self._metrics.database_away("claim")
+            log.warning("no other time: the database is away", app=batch.app, why=str(error))
+            return monotonic()
 
     async def split(
         self,
@@ -124,11 +136,12 @@ class Claims:
                 self._flight.over(each)
             raise
 
-    def _arrange(self, messages: list[Message], countries: list[str]) -> Arranged:
+    def _arrange(self, messages: list[Message], countries: list[str], most: int) -> Arranged:
         return arrange(
             messages,
             callback=self._callback,
             token_length=self._token_length,
             paused_countries=countries,
             country=country,
+            most=most,
         )

@@ -137,6 +137,7 @@ class Worker:
                     last_priority=1 if urgent else 9,
                     sender=app.sender,
                     probe_wait=app.timeout,
+                    all_slots=app.concurrency,
                 ),
             ),
             deliver=partial(deliver, ways=ways),
@@ -156,6 +157,7 @@ class Worker:
             now=_utc_now,
             jitter=random.random,
             country=country,
+            another_time=self.claims.another_time,
             callback=self.settings.callback_url,
             max_attempts=app.max_attempts,
         )

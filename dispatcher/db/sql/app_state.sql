@@ -7,6 +7,7 @@ SELECT
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
     rate,
+    date_part('epoch', next_at - clock_timestamp()) AS wait,
     ARRAY(
         SELECT country FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()

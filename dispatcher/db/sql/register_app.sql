@@ -5,6 +5,7 @@ INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, rese
 VALUES ($1, $2, $2, $3, make_interval(secs => $4))
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
+    ceiling = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL ELSE a.ceiling END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
