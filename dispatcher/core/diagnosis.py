@@ -15,6 +15,8 @@ from dispatcher.core.overview import AppState, Now
 
 LATE = timedelta(seconds=60)  # a due message that waits longer says that something is slow
 MANY = 0.05  # of the messages of ten minutes: so many rejected are no accident
+SILENT = timedelta(minutes=5)  # without any report at all
+OVERDUE = 0.2  # of the accepted; some phones are off for days, but not so many
 ENOUGH = 20  # messages; below, one bad row is a large share
 
 
@@ -141,15 +143,7 @@ def _app(app: AppState, now: Now) -> Iterator[Finding]:
             " each by hand under Trouble.",
         )
     yield from _answers(app, now)
-    if overdue := now.overdue.get(app.name):
-        yield Finding(
-            Level.TROUBLE,
-            app.name,
-            f"{app.name}: {overdue:,} {_plural('report', overdue)} overdue",
-            "Messages were accepted, and no status report has come for them.",
-            "See that DISPATCHER_CALLBACK_URL reaches this service from outside:"
-            " `dispatcher check` posts a test report to it.",
-        )
+    yield from _reports(app, now)
 
 
 def _paused(app: AppState, since: datetime) -> Finding:
@@ -238,6 +232,36 @@ def _answers(app: AppState, now: Now) -> Iterator[Finding]:
             f"{code}: {row.meaning}",
             row.advice.replace("<NAME>", app.name.upper()),
         )
+
+
+def _reports(app: AppState, now: Now) -> Iterator[Finding]:
+    """Find missing status reports: the only sign that the callback address is broken."""
+    step = (
+        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher check`"
+        " posts a test report to it. What is not received is lost: the provider never repeats it."
+    )
+    for each in now.awaiting:
+        if each.app != app.name or each.accepted < ENOUGH:
+            continue
+        if each.waiting == each.accepted and (each.oldest_seconds or 0.0) > SILENT.total_seconds():
+            yield Finding(
+                Level.TROUBLE,
+                app.name,
+                f"{app.name}: not a single status report comes in",
+                f"{each.accepted:,} messages were accepted, the first"
+                f" {_duration(timedelta(seconds=each.oldest_seconds or 0.0))} ago, and nothing"
+                " was reported of any.",
+                step,
+            )
+        elif each.overdue >= each.accepted * OVERDUE:
+            yield Finding(
+                Level.TROUBLE,
+                app.name,
+                f"{app.name}: {each.overdue:,} status reports are overdue",
+                f"Of {each.accepted:,} accepted messages, {each.overdue / each.accepted:.0%} have"
+                " no report after more than an hour.",
+                step,
+            )
 
 
 def _duration(time: timedelta) -> str:

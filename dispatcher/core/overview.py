@@ -76,6 +76,30 @@ class Count(Struct, frozen=True):
     count: int
 
 
+class Awaiting(Struct, frozen=True):
+    """What of an app's accepted messages has no report yet."""
+
+    app: str
+    accepted: int  # in the time that counts
+    waiting: int  # of these, without any report
+    overdue: int  # of these, accepted longer ago than a report should take
+    oldest_seconds: float | None  # since the oldest of them was accepted, by the minute
+
+
+class Unmatched(Struct, frozen=True):
+    """A report that belongs to no message."""
+
+    provider_id: str
+    segment: int
+    why: str  # a row of core.belonging.WHY
+    since: datetime
+    again: bool  # whether it is looked at again
+    status: str
+    state: str
+    token: str | None
+    recipient: str | None
+
+
 class Now(Struct, frozen=True):
     """The state of everything, and what happened in the last ten minutes."""
 
@@ -83,7 +107,7 @@ class Now(Struct, frozen=True):
     apps: list[AppState]
     workers: list[WorkerState]
     recent: list[Count]
-    overdue: dict[str, int] = {}  # accepted messages without a report for too long, by app
+    awaiting: list[Awaiting] = []  # empty also where no reports are asked for
 
 
 class UnsureBatch(Struct, frozen=True):

@@ -12,6 +12,7 @@ import asyncpg
 from dispatcher.core.message import canonical
 from dispatcher.core.overview import (
     AppState,
+    Awaiting,
     BatchStory,
     Count,
     Deed,
@@ -19,10 +20,11 @@ from dispatcher.core.overview import (
     Now,
     Story,
     Total,
+    Unmatched,
     UnsureBatch,
     WorkerState,
 )
-from dispatcher.db import admin
+from dispatcher.db import admin, reports
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.statements import sql
 
@@ -53,6 +55,18 @@ async def totals(pool: Pool) -> list[Total]:
 async def series(pool: Pool, app: str | None, span: float, step: float) -> list[Step]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
     return [tuple(row) for row in await pool.fetch(sql("console_series"), app, span, step)]
+
+
+async def awaiting(pool: Pool) -> list[Awaiting]:
+    """Return by app what of the accepted has no report yet."""
+    async with pool.acquire() as connection:
+        return await reports.awaiting(connection)
+
+
+async def unmatched(pool: Pool) -> list[Unmatched]:
+    """Return the newest reports that belong to no message."""
+    async with pool.acquire() as connection:
+        return await reports.unmatched(connection, limit=MOST)
 
 
 async def unsure(pool: Pool) -> list[UnsureBatch]:

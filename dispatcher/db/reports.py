@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 
 import asyncpg
 from msgspec import Struct
 
 from dispatcher.core.carrier import STATUSES
+from dispatcher.core.overview import Awaiting, Unmatched
 from dispatcher.core.report import Report
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.pool import Connection, Pool
@@ -19,7 +19,6 @@ from dispatcher.db.tally import count
 NOBODY = "-"  # stands for the app where none is known
 SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
 OVERDUE = 3600.0  # seconds; most carriers report within a minute
-
 
 # What says that a report itself cannot be stored, and never will.
 _UNFIT: tuple[type[Exception], ...] = (
@@ -47,30 +46,6 @@ def naming_trouble(dsn: str) -> Iterator[None]:
         raise UnfitError(f"The database refuses it: {type(error).__name__}.") from error
     except _TROUBLE as error:
         raise DatabaseAwayError(explain(error, dsn)) from error
-
-
-class Awaiting(Struct, frozen=True):
-    """What of an app's accepted messages has no report yet."""
-
-    app: str
-    accepted: int  # in the time that counts
-    waiting: int  # of these, without any report
-    overdue: int  # of these, accepted longer ago than a report should take
-    oldest_seconds: float | None  # since the oldest of them was accepted, by the minute
-
-
-class Unmatched(Struct, frozen=True):
-    """A report that belongs to no message."""
-
-    provider_id: str
-    segment: int
-    why: str  # a row of core.belonging.WHY
-    since: datetime
-    again: bool  # whether it is looked at again
-    status: str
-    state: str
-    token: str | None
-    recipient: str | None
 
 
 class Backlog(Struct, frozen=True):

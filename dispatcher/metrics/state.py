@@ -63,6 +63,7 @@ class State(Collector):
                     family.add_metric([app.name], float(figure))
             yield family
         yield _pauses(apps)
+        yield _overdue(self._seen)
         yield _workers(self._seen)
 
     def _connections(self) -> Metric:
@@ -135,6 +136,17 @@ def _pauses(apps: list[AppState]) -> Metric:
     for app in apps:
         if app.paused_at is not None:
             family.add_metric([app.name, app.paused_by or "", known(app.pause_code or "")], 1.0)
+    return family
+
+
+def _overdue(seen: Now | None) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_reports_overdue",
+        "Accepted messages without a status report for over an hour, if reports are asked for.",
+        labels=["app"],
+    )
+    for each in seen.awaiting if seen else ():
+        family.add_metric([each.app], each.overdue)
     return family
 
 

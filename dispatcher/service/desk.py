@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from msgspec.structs import replace
+
 from dispatcher.core.overview import Now
 from dispatcher.db import console
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
@@ -15,16 +17,35 @@ Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
 NOW = 0.9  # seconds that the first page's picture may be old; it is drawn every second
+AWAITING = 30.0  # seconds; made of three days of counters, and true to the minute anyway
 TOTALS = 10.0  # seconds that the totals of a day may be old: they cost a few milliseconds
 
 
-def made_desk(pool: Pool, now: Glance[Now], *, dsn: str) -> Desk:
+class Looks:
+    """What is looked at often: by every open page and every scraper, at the cost of one."""
+
+    def __init__(self, pool: Pool, *, dsn: str, reports: bool) -> None:
+        """With *reports*, status reports are asked for, and missing ones are a sign."""
+        self._now = Glance(partial(console.now, pool), dsn=dsn)
+        self._awaiting = Glance(partial(console.awaiting, pool), dsn=dsn) if reports else None
+
+    async def now(self, max_age: float = NOW) -> Now | str:
+        """Return how everything stands, not older than *max_age* seconds; a string: why not."""
+        now = await self._now.look(max_age)
+        if isinstance(now, str) or self._awaiting is None:
+            return now
+        awaiting = await self._awaiting.look(AWAITING)
+        return awaiting if isinstance(awaiting, str) else replace(now, awaiting=awaiting)
+
+
+def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
     """Return what the console may ask and do, with *pool*."""
     totals = Glance(partial(console.totals, pool), dsn=dsn)
     naming = partial(_naming, dsn)
     return Desk(
-        now=partial(_seen, now, NOW),
-        totals=partial(_seen, totals, TOTALS),
+        now=partial(_seen, looks.now),
+        totals=partial(_seen, partial(totals.look, TOTALS)),
+        unmatched=naming(partial(console.unmatched, pool)),
         series=naming(partial(console.series, pool)),
         unsure=naming(partial(console.unsure, pool)),
         find=naming(partial(console.find, pool)),
@@ -40,8 +61,8 @@ def made_desk(pool: Pool, now: Glance[Now], *, dsn: str) -> Desk:
     )
 
 
-async def _seen(glance: Glance[Answer], max_age: float) -> Answer:
-    seen = await glance.look(max_age)
+async def _seen(look: Callable[[], Awaitable[Answer | str]]) -> Answer:
+    seen = await look()
     if isinstance(seen, str):
         raise AwayError(seen)
     return seen

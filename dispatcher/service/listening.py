@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import web
 
-from dispatcher.db import console
 from dispatcher.db.pool import create_pool
 from dispatcher.metrics import Metrics, State
-from dispatcher.service.desk import made_desk
-from dispatcher.service.glance import Glance
+from dispatcher.service.desk import Looks, made_desk
 from dispatcher.settings import Settings
 from dispatcher.web.console import Desk, closed_console_routes, console_routes
 from dispatcher.web.health import health_routes
@@ -43,15 +41,15 @@ async def listening(
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with await create_pool(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
         state.watch("desk", pool)
-        glance = Glance(lambda: console.now(pool), dsn=dsn)
+        looks = Looks(pool, dsn=dsn, reports=settings.callback_url is not None)
 
         async def refresh() -> None:
-            seen = await glance.look(FRESH)
+            seen = await looks.now(FRESH)
             state.show(None if isinstance(seen, str) else seen)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
-            routes += _console(settings, made_desk(pool, glance, dsn=dsn), until)
+            routes += _console(settings, made_desk(pool, looks, dsn=dsn), until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)

@@ -7,9 +7,7 @@ import aiohttp
 import pytest
 from visitor import TOKEN, Visitor
 
-from dispatcher.db import console as lookups
-from dispatcher.service.desk import made_desk
-from dispatcher.service.glance import Glance
+from dispatcher.service.desk import Looks, made_desk
 from dispatcher.web.console import console_routes
 from dispatcher.web.server import serving
 
@@ -17,9 +15,9 @@ from dispatcher.web.server import serving
 @pytest.fixture
 async def console(pool, dsn) -> AsyncIterator[str]:
     """The address of a console."""
-    now = Glance(lambda: lookups.now(pool), dsn=dsn)
+    looks = Looks(pool, dsn=dsn, reports=True)
     stop = asyncio.Event()
-    routes = console_routes(made_desk(pool, now, dsn=dsn), TOKEN, stop)
+    routes = console_routes(made_desk(pool, looks, dsn=dsn), TOKEN, stop)
     async with serving("127.0.0.1", 0, routes) as (host, port):
         yield f"http://{host}:{port}"
         stop.set()

@@ -5,7 +5,16 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from dispatcher.core.overview import BatchStory, Deed, Found, Now, Story, Total, UnsureBatch
+from dispatcher.core.overview import (
+    BatchStory,
+    Deed,
+    Found,
+    Now,
+    Story,
+    Total,
+    Unmatched,
+    UnsureBatch,
+)
 
 Step = tuple[datetime, str, int]  # beginning of the step, event, how often
 
@@ -23,6 +32,7 @@ class Desk(Struct, frozen=True):
     now: Callable[[], Awaitable[Now]]
     totals: Callable[[], Awaitable[list[Total]]]
     series: Callable[[str | None, float, float], Awaitable[list[Step]]]
+    unmatched: Callable[[], Awaitable[list[Unmatched]]]
     unsure: Callable[[], Awaitable[list[UnsureBatch]]]
     find: Callable[[str, str], Awaitable[list[Found]]]  # id, recipient, reference, provider_id
     story: Callable[[int], Awaitable[Story | None]]

@@ -31,7 +31,7 @@ class Card(Struct, frozen=True):
     share: float  # of what it may send, 0 to 100
     oldest: float | None  # seconds
     recent: Counter[str]  # events of the last ten minutes
-    overdue: int
+    overdue: int  # accepted messages without a report for too long
 
 
 class Live:
@@ -126,7 +126,7 @@ def _card(app: AppState, now: Now, rate: float) -> Card:
         min(100.0, 100 * rate / app.numbers_per_second) if app.numbers_per_second else 0.0,
         max(0.0, (now.at - app.oldest_due_at).total_seconds()) if app.oldest_due_at else None,
         recent,
-        now.overdue.get(app.name, 0),
+        sum(each.overdue for each in now.awaiting if each.app == app.name),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from aiohttp import web
 from msgspec import Struct
 
+from dispatcher.core.belonging import WHY
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.overview import Total
 from dispatcher.web.console.desk import Desk
@@ -30,6 +31,7 @@ def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
             "session": session,
             "causes": _causes(await desk.totals()),
             "unsure": await desk.unsure(),
+            "unmatched": [(each, WHY[each.why]) for each in await desk.unmatched()],
             "workers": now.workers,
             "apps": now.apps,
         }

@@ -1,0 +1,288 @@
+"""The console in a real browser, on a real service that sends to a simulated provider."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from running import DEADLINE, Service, app_settings, running, until
+from visitor import TOKEN
+
+from dispatcher.simulator import Simulator, read_faults
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is missing (Debian: apt install chromium)"
+)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+]
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+SCREENS = os.environ.get("SCREENSHOTS")  # a folder: pictures of every page are left there
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+NUMBER = "+8613112345678"
+INSERT = """
+    INSERT INTO dispatcher.message (recipient, template_id, params, reference)
+    SELECT '+86131' || lpad(n::text, 8, '0'), 'tpl', '{837465}', 'order ' || n
+    FROM generate_series(1, $1::int) n
+"""
+
+
+@dataclass
+class Scene:
+    """A browser before a running console."""
+
+    service: Service
+    browser: Browser
+    context: BrowserContext
+    page: Page
+    said: list[str] = field(default_factory=list)  # what the browser complains about
+
+    async def go(self, path: str = "") -> Page:
+        await self.page.goto(f"{self.service.url}/console{path}")
+        return self.page
+
+    async def log_in(self) -> Page:
+        page = await self.go()
+        await page.get_by_label("Your name").fill("Ana")
+        await page.get_by_label("Token").fill(TOKEN)
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page.get_by_role("link", name="Now")).to_be_visible()
+        return page
+
+    async def confirm(self, name: str) -> None:
+        """Click through a confirmation."""
+        await self.page.get_by_role("button", name=name).click()
+        await expect(self.page.get_by_role("status")).to_be_visible()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Simulator]:
+    async with Simulator({"key": "secret"}) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def scene(dsn, provider) -> AsyncIterator[Scene]:
+    settings = app_settings(provider.url, timeout="5")
+    async with (
+        running(dsn, **settings, DISPATCHER_CONSOLE_TOKEN=TOKEN) as service,
+        async_playwright() as playwright,
+    ):
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        context = await browser.new_context()
+        context.set_default_timeout(DEADLINE * 1000)
+        expect.set_options(timeout=DEADLINE * 1000)
+        page = await context.new_page()
+        scene = Scene(service, browser, context, page)
+        # Also what the policy of the pages forbids is said here.
+        page.on("console", lambda message: scene.said.append(message.text))
+        page.on("pageerror", lambda error: scene.said.append(str(error)))
+        yield scene
+        await browser.close()
+
+
+async def test_a_wrong_token_shows_nothing(scene):
+    page = await scene.go()
+    await page.get_by_label("Your name").fill("Eve")
+    await page.get_by_label("Token").fill("a guess")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("alert")).to_contain_text("This is not the token")
+    await scene.go("/trouble")
+    await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+async def test_the_numbers_of_the_first_page_move_while_messages_go_out(scene, db):
+    page = await scene.log_in()
+    card = page.get_by_role("region", name="App default")
+    await expect(card).to_contain_text("0 accepted")
+    await expect(page.locator("h1")).to_have_text("All is sent; nothing is due.")
+    await db.execute(INSERT, 3000)
+    await expect(page.locator("h1")).to_have_text("Messages are going out.")
+    await expect(card.locator(".rate .big")).not_to_have_text("0")
+    await expect(card).to_contain_text("3,000 accepted")
+    await expect(page.locator("h1")).to_have_text("All is sent; nothing is due.")
+    assert scene.said == []
+
+
+async def test_a_paused_app_is_resumed_by_click_and_its_messages_go_out(scene, db, provider):
+    page = await scene.log_in()
+    await page.get_by_role("link", name="Pause default").click()
+    await page.get_by_label("Why").fill("texts look odd")
+    await scene.confirm("Pause default")
+    await db.execute(INSERT, 10)
+    await scene.go()
+    await expect(page.locator("h1")).to_have_text("Messages are not going out.")
+    await expect(page.locator(".finding").first).to_contain_text("texts look odd (Ana)")
+    await expect(page.get_by_role("region", name="App default")).to_contain_text("Waiting10")
+    assert provider.ledger.numbers == 0
+    await page.locator(".finding").get_by_role("link", name="Resume default").click()
+    await scene.confirm("Resume default")
+
+    async def all_accepted() -> bool:
+        query = "SELECT count(*) FROM dispatcher.outcome WHERE state = 'accepted'"
+        return await db.fetchval(query) == 10
+
+    await until(all_accepted, what="10 accepted")
+    await page.get_by_role("link", name="What was done").click()
+    rows = page.get_by_role("region", name="What was done").get_by_role("row")
+    await expect(rows.nth(1)).to_contain_text("Ana")
+    await expect(rows.nth(1)).to_contain_text("resume")
+    await expect(rows.nth(2)).to_contain_text("pause")
+    assert scene.said == []
+
+
+async def test_an_unsure_request_is_settled(scene, db, provider):
+    await provider.faults.arm(read_faults(b'[{"fault": "cut", "accept": true, "times": 1}]'))
+    page = await scene.log_in()
+    await db.execute(INSERT, 5)
+    await expect(page.locator(".finding")).to_contain_text("1 unsure request")
+    await page.get_by_role("link", name="Trouble").click()
+    await page.get_by_role("region", name="Unsure requests").get_by_role("link").first.click()
+    await expect(page.get_by_role("heading", name="Settle it")).to_be_visible()
+    await page.get_by_role("link", name="They were sent").click()
+    await scene.confirm("They were sent")
+    await expect(page.get_by_role("status")).to_have_text("5 taken as sent.")
+    states = await db.fetch("SELECT DISTINCT state FROM dispatcher.message_status")
+    assert [row["state"] for row in states] == ["accepted"]
+    await scene.go("/trouble")
+    await expect(page.get_by_text("Of every request it is known")).to_be_visible()
+
+
+async def test_a_message_is_found_by_its_number_and_its_story_is_whole(scene, db):
+    page = await scene.log_in()
+    number = await db.fetchval(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " VALUES ($1, 'tpl', '{837465}') RETURNING id",
+        NUMBER,
+    )
+
+    async def accepted() -> bool:
+        query = "SELECT provider_id FROM dispatcher.outcome WHERE message_id = $1"
+        return await db.fetchval(query, number)
+
+    provider_id = await until(accepted, what="the message accepted")
+    await page.get_by_role("link", name="Find").click()
+    await page.get_by_label("Number, id, reference").fill("131 1234 5678")
+    await page.get_by_role("button", name="Find").click()
+    await expect(page.locator("h1")).to_contain_text(f"Message {number}")
+    story = page.get_by_role("listitem")
+    for text in ("Enqueued", "Request, attempt 1", str(provider_id), "Request over"):
+        await expect(story.filter(has_text=text).first).to_be_visible()
+    await expect(page.get_by_text(NUMBER)).to_have_count(0)
+    await page.get_by_role("button", name="Show number and variables").click()
+    await expect(page.locator("#recipient")).to_have_text(NUMBER)
+    await expect(page.locator("#params")).to_have_text("837465")
+    assert NUMBER.lstrip("+") not in page.url
+    assert scene.said == []
+
+
+async def test_a_service_that_is_gone_is_not_taken_for_a_quiet_one(scene):
+    page = await scene.log_in()
+    await expect(page.locator("#pulse")).to_have_text("Live.")
+    await scene.service.stop()
+    await expect(page.locator("#pulse")).to_contain_text("These numbers are old")
+
+
+@pytest.mark.timeout(400)  # forty pages, each looked through
+async def test_every_page_can_be_read_by_everybody(scene, db, provider):
+    await _fill(db, provider)
+    await scene.log_in()
+    pages = await _pages(db)
+    wrong = []
+    for scheme in ("light", "dark"):
+        for size, (width, height) in SIZES.items():
+            context = await scene.browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=scheme
+            )
+            page = await context.new_page()
+            for name, path in pages.items():
+                if name != "login":
+                    await context.add_cookies(await scene.context.cookies())
+                await page.goto(f"{scene.service.url}/console{path}")
+                place = f"{name}-{size}-{scheme}"
+                wrong += [f"{place}: {each}" for each in await _look(page, place, width)]
+            await context.close()
+    assert wrong == []
+
+
+async def _look(page: Page, place: str, width: int) -> list[str]:
+    """Return what is wrong with a page, for eyes, keyboards and screen readers."""
+    if place.startswith("now"):
+        await expect(page.locator("#pulse")).to_have_text("Live.")
+        await expect(page.locator(".u-legend").first).to_be_visible()
+    if SCREENS:
+        await _picture(page, place)
+    # The policy of the pages lets no script in but their own; evaluate() is the browser's.
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+    wrong = [
+        f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:120]}"
+        for each in found["violations"]
+    ]
+    wide = await page.evaluate("document.documentElement.scrollWidth")
+    return [*wrong, f"{wide} pixels wide on a screen of {width}"] if wide > width else wrong
+
+
+async def _fill(db, provider: Simulator) -> None:
+    """Make something of everything: accepted, rejected, unsure, paused, unknown, done."""
+    await db.execute(
+        "INSERT INTO dispatcher.tally (minute, app, event, code, count)"
+        " SELECT date_trunc('minute', now()) - make_interval(mins => m), 'default', event,"
+        "   CASE event WHEN 'deferred' THEN 'E200015' WHEN 'rejected' THEN 'E200028' ELSE '' END,"
+        "   (size * (1 + 0.5 * sin(m / 90.0)))::int"
+        " FROM generate_series(1, 1440) m, (VALUES ('accepted', 9000), ('delivered', 8600),"
+        "   ('deferred', 300), ('rejected', 120)) e (event, size)"
+    )
+    await provider.faults.arm(
+        read_faults(
+            b'[{"fault": "number-code", "code": "E200031", "prefix": "+86131000000"},'
+            b' {"fault": "cut", "accept": true, "nth": [2]}]'
+        )
+    )
+    await db.execute(INSERT, 200)  # 50 a claim, so the second request is one of four
+    query = (
+        "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'unsure')"
+        " AND NOT EXISTS (SELECT FROM dispatcher.queue)"
+        " AND NOT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
+    )
+    await until(lambda: db.fetchval(query), what="all answered but one request")
+    await db.execute("SELECT dispatcher.pause('marketing', 'texts look odd (Ben)')")
+    await db.execute(
+        "INSERT INTO dispatcher.message (app, recipient, template_id)"
+        " SELECT 'ghost', '+8613100000000', 'tpl' FROM generate_series(1, 3)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.audit (who, action, target, detail, result)"
+        " VALUES ('Ben', 'pause', 'marketing', 'texts look odd', 'paused')"
+    )
+
+
+async def _pages(db) -> dict[str, str]:
+    query = "SELECT message_id FROM dispatcher.outcome WHERE state = $1 LIMIT 1"
+    token = await db.fetchval("SELECT token FROM dispatcher.batch WHERE state = 'unsure'")
+    return {
+        "login": "",
+        "now": "",
+        "trouble": "/trouble",
+        "find": "/find",
+        "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
+        "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
+        "request": f"/batch/{token}",
+        "act": "/act",
+        "confirm": "/act/pause?app=default",
+        "missing": "/message/999999",
+    }
+
+
+async def _picture(page: Page, name: str) -> None:
+    folder = Path(SCREENS)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    await page.screenshot(path=folder / f"{name}.png", full_page=True)
