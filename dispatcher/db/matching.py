@@ -63,6 +63,7 @@ async def match(pool: Pool) -> Step:
     async with transaction(pool, seconds=PATIENCE) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return Step()
+        await connection.execute(sql("pin_plans"))
         reports = await _take(connection)
         if not reports:
             return Step()
