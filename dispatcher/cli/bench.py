@@ -43,6 +43,7 @@ def reports(
     from dispatcher.bench.reports import measure
     from dispatcher.bench.stage import stage
     from dispatcher.db.errors import EmbeddedError
+    from dispatcher.db.migrations import MigrationError
 
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder:
         try:
@@ -56,7 +57,7 @@ def reports(
                         say=lambda line: typer.echo(line, err=True),
                     )
                 )
-        except (ChildError, EmbeddedError) as error:
+        except (ChildError, EmbeddedError, MigrationError) as error:
             raise Failure(str(error)) from error
     _tell(measured, json=json)
 
