@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
+
+import asyncpg
 
 from dispatcher.db.errors import AWAY
 from dispatcher.db.pool import Connection, Pool
@@ -15,8 +17,26 @@ MOST_PATIENCE: Final = 60.0
 @asynccontextmanager
 async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
     """Give a connection in a transaction; after *seconds* it is cut, whatever it does."""
-    async with borrowed(pool, seconds=seconds) as connection, connection.transaction():
+    async with borrowed(pool, seconds=seconds) as connection, _begun(connection):
         yield connection
+
+
+@asynccontextmanager
+async def _begun(connection: Connection) -> AsyncIterator[None]:
+    """Begin a transaction and commit it; roll it back where the server has refused something.
+
+    After any other error `borrowed` drops the connection, which is a ROLLBACK too.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except asyncpg.PostgresConnectionError:
+        raise
+    except asyncpg.PostgresError:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 @asynccontextmanager
@@ -36,6 +56,14 @@ async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Co
             cut = loop.call_at(end, connection.terminate)
             try:
                 yield connection
+            except asyncpg.PostgresError:
+                raise
+            except BaseException:
+                # Somebody stopped waiting in the middle of a statement. Asked for ROLLBACK then,
+                # the connection may refuse, and that would hide that the task was cancelled.
+                with suppress(asyncpg.InterfaceError):  # it was cut already
+                    connection.terminate()
+                raise
             finally:
                 cut.cancel()
         finally:

@@ -1,0 +1,89 @@
+"""A transaction keeps its time, and leaves the pool in order, whatever ends it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+import asyncpg
+import pytest
+
+from dispatcher.db.errors import AWAY
+from dispatcher.db.session import transaction
+
+ROWS = [("someone", "DELIVRD", "delivered")]
+
+
+async def copy(connection: asyncpg.Connection) -> None:
+    await connection.copy_records_to_table(
+        "report",
+        schema_name="dispatcher",
+        columns=["provider_id", "status", "state"],
+        records=ROWS,
+    )
+
+
+async def query(connection: asyncpg.Connection) -> None:
+    await connection.execute("SELECT 1")
+
+
+@pytest.fixture
+def freeze() -> Iterator[Callable[[asyncpg.Connection], Awaitable[None]]]:
+    """Freeze the server's process of a connection, until the test is over."""
+    frozen: list[int] = []
+
+    async def stop(connection: asyncpg.Connection) -> None:
+        frozen.append(await connection.fetchval("SELECT pg_backend_pid()"))
+        os.kill(frozen[-1], signal.SIGSTOP)
+
+    yield stop
+    for process in frozen:
+        os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("work", [query, copy])
+async def test_a_frozen_server_is_left_in_time(pool, freeze, work):
+    async def write() -> None:
+        async with transaction(pool, seconds=0.3) as connection:
+            await freeze(connection)
+            await work(connection)
+
+    with pytest.raises(AWAY):
+        await asyncio.wait_for(write(), 5)
+    assert await pool.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("work", [query, copy])
+async def test_a_cancelled_task_stays_cancelled_though_the_server_is_frozen(pool, freeze, work):
+    """Else a worker that must stop takes it for a database that is away, and tries again."""
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        async with transaction(pool, seconds=2) as connection:
+            await freeze(connection)
+            begun.set()
+            await work(connection)
+
+    task = asyncio.create_task(write())
+    await begun.wait()
+    await asyncio.sleep(0)  # into the statement
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=1)
+    assert done
+    assert task.cancelled()
+    assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_refused_statement_rolls_back_and_keeps_the_connection(pool):
+    async def write_twice() -> None:
+        async with transaction(pool) as connection:
+            await copy(connection)
+            await copy(connection)
+
+    async with transaction(pool) as connection:
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await write_twice()
+    async with transaction(pool) as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") == backend
+        assert await connection.fetchval("SELECT count(*) FROM dispatcher.report") == 0
