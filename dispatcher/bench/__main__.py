@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from dispatcher.bench import bare, floor, posting, usual
+from dispatcher.bench import bare, floor, peers, posting, usual
 from dispatcher.service.tuning import collect_rarely
 
 
@@ -30,6 +30,11 @@ def main(arguments: list[str]) -> None:
             uvloop.run(_act(lambda: floor.prepare(address, int(worker))))
         case ["usual", address, endpoint, worker]:
             uvloop.run(_act(lambda: usual.prepare(address, endpoint, int(worker))))
+        case ["pgqueuer", address, size, jobs]:
+            uvloop.run(_act(lambda: peers.prepare_pgqueuer(address, int(size), int(jobs))))
+        case ["procrastinate", address, concurrency, jobs]:
+            prepare = peers.prepare_procrastinate
+            asyncio.run(_act(lambda: prepare(address, int(concurrency), int(jobs))))
         case ["bare", port]:
             uvloop.run(bare.serve(int(port)))
         case ["post", port, path, batches, seconds, connections]:

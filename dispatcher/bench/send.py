@@ -16,6 +16,7 @@ from dispatcher.db.admin import pause, resume
 from dispatcher.db.pool import OwnConnection, connect
 
 APP = "default"
+RATE = "messages per second"
 KEY, SECRET = "bench", "bench-secret"
 LOOK = 0.02  # seconds between two looks at the counters: what a run's time is measured to
 LOAD_TIMEOUT = 900.0
@@ -54,33 +55,40 @@ async def measure(
         {"messages": messages, "rounds": rounds, "concurrency": 8, "synchronous_commit": "on"},
     )
     by_name = {variant.name: variant for variant in VARIANTS}
-    for number in range(rounds):
-        for name in in_turn(by_name, number):
-            rate = await _run(stage, by_name[name], messages, results)
-            say(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} messages/s")
+    async with stage.prepared():
+        for number in range(rounds):
+            for name in in_turn(by_name, number):
+                sample = await run_once(stage, by_name[name], messages)
+                rate = add(results, name, sample, messages)
+                say(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} messages/s")
     for workers in (1, 2):
         many = f"{workers} worker{'s' if workers > 1 else ''}"
-        results.compare("messages per second", f"send, {many}", f"floor, {many}")
-    results.compare("messages per second", "send, 2 workers", "usual, 2 workers")
+        results.compare(RATE, f"send, {many}", f"floor, {many}")
+    results.compare(RATE, "send, 2 workers", "usual, 2 workers")
     return results
 
 
-async def _run(stage: Stage, variant: Variant, messages: int, results: Results) -> float:
+async def run_once(stage: Stage, variant: Variant, messages: int) -> "Sample":
+    """Send *messages* once, in a database of their own."""
     async with stage.database() as address:
         connection = await connect(address)
         try:
             await load(connection, variant, messages)
-            sample = await RUNS[variant.way](stage, address, connection, variant, messages)
+            return await RUNS[variant.way](stage, address, connection, variant, messages)
         finally:
             await connection.close()
+
+
+def add(results: Results, name: str, sample: "Sample", messages: int) -> float:
+    """Note what one run took for each message; return its rate."""
     rate = messages / sample.seconds
-    name = variant.name
-    results.add(name, "messages per second", rate)
+    results.add(name, RATE, rate)
+    each = 1e6 / messages
+    results.add(name, "worker CPU per message", sample.workers * each, "µs")
     if sample.server is not None:
-        results.add(name, "PostgreSQL CPU per message", sample.server / messages * 1e6, "µs")
-    results.add(name, "worker CPU per message", sample.workers / messages * 1e6, "µs")
+        results.add(name, "PostgreSQL CPU per message", sample.server * each, "µs")
     if sample.simulator is not None:
-        results.add(name, "simulator CPU per message", sample.simulator / messages * 1e6, "µs")
+        results.add(name, "simulator CPU per message", sample.simulator * each, "µs")
     results.add(name, "WAL per message", sample.wal / messages, "bytes")
     results.add(name, "peak memory of a worker", sample.memory / 2**20, "MiB")
     return rate
@@ -110,8 +118,7 @@ async def load(connection: OwnConnection, variant: Variant, messages: int) -> No
         await connection.execute(
             statement("load_messages"), messages, variant.own_texts, 5, 0.0, timeout=LOAD_TIMEOUT
         )
-    if not await connection.fetchval(statement("has_app"), APP):
-        await pause(connection, APP, "the benchmark begins in a moment")
+    await pause(connection, APP, "the benchmark begins in a moment")
 
 
 class Meter:
@@ -195,9 +202,16 @@ async def workers_ready(connection: OwnConnection, workers: list[Child]) -> None
         await asyncio.sleep(LOOK)
 
 
-async def _send(
-    stage: Stage, address: str, connection: OwnConnection, variant: Variant, messages: int
+async def send(
+    stage: Stage,
+    address: str,
+    connection: OwnConnection,
+    variant: Variant,
+    messages: int,
+    *,
+    more: bool = False,
 ) -> Sample:
+    """Send *messages* that are loaded, and no others, unless there are *more*."""
     async with AsyncExitStack() as stack:
         sim, url = await stack.enter_async_context(simulator(stage))
         workers = [
@@ -205,15 +219,17 @@ async def _send(
             for number in range(variant.workers)
         ]
         await workers_ready(connection, workers)
+        wanted = messages + await connection.fetchval(statement("finished"))
         meter = Meter(stage, connection, workers, sim)
         await meter.begin()
         await resume(connection, APP)
-        while await connection.fetchval(statement("finished")) < messages:
+        while await connection.fetchval(statement("finished")) < wanted:
             for each in workers:
                 each.must_live()
             await asyncio.sleep(LOOK)
         sample = await meter.end()
-        await _witness(url, messages)
+        if not more:
+            await _witness(url, messages)
     return sample
 
 
@@ -294,4 +310,4 @@ class Seen(Struct):
 
 
 Run = Callable[[Stage, str, OwnConnection, Variant, int], Awaitable[Sample]]
-RUNS: dict[str, Run] = {"send": _send, "floor": _floor, "usual": _usual}
+RUNS: dict[str, Run] = {"send": send, "floor": _floor, "usual": _usual}

@@ -63,6 +63,6 @@ for command in (
     check,
     migrate,
     simulate,
+    bench,
 ):
     app.command(command.__name__)(command)
-app.add_typer(bench, name="bench")

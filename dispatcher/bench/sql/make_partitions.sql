@@ -1,0 +1,2 @@
+-- Make the partitions that the next messages need.
+SELECT dispatcher.make_partitions()
