@@ -1,6 +1,8 @@
 """Connections: one host at a time, the last good one first, and quiet about those that fail."""
 
+import asyncio
 import logging
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
@@ -9,10 +11,11 @@ from dispatcher.db.address import read_address
 from dispatcher.db.errors import AWAY, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
 ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
+CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each connection of a pool
 COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
 
 # Strings, because only the stubs of asyncpg know these types as generic.
@@ -133,3 +136,16 @@ async def create_pool(
         init=on_init,
         reset=_keep,
     )
+
+
+@asynccontextmanager
+async def pooled(dsn: str, *, min_size: int, max_size: int) -> "AsyncIterator[Pool]":
+    """Give a pool as above, and close it within seconds, though the server may be frozen."""
+    pool = await create_pool(dsn, min_size=min_size, max_size=max_size)
+    try:
+        yield pool
+    finally:
+        # A close that is cut off, or meets a broken connection, terminates all of them.
+        with suppress(*AWAY):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import web
 
-from dispatcher.db.pool import create_pool
+from dispatcher.db.pool import pooled
 from dispatcher.metrics import Metrics, State
 from dispatcher.service.desk import Looks, made_desk
 from dispatcher.settings import Settings
@@ -39,7 +39,7 @@ async def listening(
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
-    async with await create_pool(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
+    async with pooled(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
         state.watch("desk", pool)
         looks = Looks(pool, dsn=dsn, reports=settings.callback_url is not None)
 

@@ -16,7 +16,7 @@ from dispatcher.core.signing import AppKey
 from dispatcher.db import feed, reports
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.matching import match
-from dispatcher.db.pool import Pool, create_pool
+from dispatcher.db.pool import Pool, pooled
 from dispatcher.reconcile import Steps, run_reconcile
 from dispatcher.settings import Settings
 from dispatcher.web.intake import Arrived, Away, Intake, Unfit
@@ -42,8 +42,10 @@ async def receiving(
     Give the routes to serve. They must be gone before this ends: what they have taken is then
     still kept. The database may be away at any time, at the start too.
     """
-    pool = await create_pool(dsn, min_size=0, max_size=CONNECTIONS)
-    async with pool, asyncio.TaskGroup() as tasks:
+    async with (
+        pooled(dsn, min_size=0, max_size=CONNECTIONS) as pool,
+        asyncio.TaskGroup() as tasks,
+    ):
         matching = tasks.create_task(_reconcile(settings, dsn, pool, stop))
         background: list[asyncio.Task[None]] = []
         routes: list[web.AbstractRouteDef] = []

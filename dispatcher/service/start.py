@@ -16,7 +16,7 @@ from dispatcher.db import workers
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import Pool, create_pool
+from dispatcher.db.pool import Pool, pooled
 from dispatcher.db.reports import register_statuses
 from dispatcher.metrics import Metrics, State
 from dispatcher.service.listening import listening
@@ -55,9 +55,7 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         loop.add_signal_handler(signum, stop.set)
     await _prepare(settings, dsn, may_wait=only == "reports")
     async with AsyncExitStack() as stack:
-        vital = await stack.enter_async_context(
-            await create_pool(dsn, min_size=0, max_size=VITAL_CONNECTIONS)
-        )
+        vital = await stack.enter_async_context(pooled(dsn, min_size=0, max_size=VITAL_CONNECTIONS))
         routes = await stack.enter_async_context(
             receiving(settings, dsn, stop, listen=only != "worker")
         )
@@ -93,7 +91,7 @@ async def _prepare(settings: Settings, dsn: str, *, may_wait: bool) -> None:
                 direct.get_secret_value() if direct else dsn,
                 warn=lambda line: log.warning("not all of a migration was possible", why=line),
             )
-            async with await create_pool(dsn, min_size=0, max_size=1) as pool:
+            async with pooled(dsn, min_size=0, max_size=1) as pool:
                 await register_statuses(pool)
     except DatabaseAwayError as error:
         if not may_wait:
@@ -123,7 +121,7 @@ async def _work(
     state: State,
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
-    async with await create_pool(dsn, min_size=1, max_size=size) as pool:
+    async with pooled(dsn, min_size=1, max_size=size) as pool:
         state.watch("work", pool)
         for name, app in settings.apps.items():
             await workers.register_app(

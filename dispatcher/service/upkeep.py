@@ -7,7 +7,7 @@ from typing import Final
 
 from dispatcher.db import keeping
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
-from dispatcher.db.pool import create_pool
+from dispatcher.db.pool import pooled
 from dispatcher.keeping import Act, run_keeping
 from dispatcher.settings import Settings
 
@@ -16,7 +16,7 @@ EVERY: Final = 60.0  # seconds: 20 million ids ahead last for an hour at 5,000 m
 
 async def upkeep(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
     """Keep the tables in shape until *stop*, over a connection of its own: steps take seconds."""
-    async with await create_pool(dsn, min_size=0, max_size=1) as pool:
+    async with pooled(dsn, min_size=0, max_size=1) as pool:
 
         def named(act: Callable[[], Awaitable[int]]) -> Act:
             async def step() -> int | str:

@@ -20,6 +20,7 @@ async def states_are(db, expected: dict[str, int]) -> bool:
 
 
 async def open_messages(db) -> int:
+    """Messages whose requests are on their way, or answered and not written yet."""
     return await db.fetchval(
         "SELECT coalesce(sum(cardinality(message_ids)), 0)::int FROM dispatcher.batch"
         " WHERE state = 'open'"
@@ -39,7 +40,6 @@ async def test_a_killed_worker_costs_at_most_what_was_on_its_way(db, workers, si
         worker.kill()
         await until(lambda: no_session(db), what="its last statement is over")
         in_flight.append(await open_messages(db))
-        assert in_flight[-1] <= 8 * 500  # the request slots of an app
         await forget_heartbeat(db, await db.fetchval("SELECT max(id) FROM dispatcher.worker"))
     await sim.faults.clear()
     await workers.start(apps)

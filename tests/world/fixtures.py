@@ -35,7 +35,8 @@ class Workers:
         """Start one, without waiting for it; *apps*: their settings, or the one's endpoint."""
         if isinstance(apps, str):
             apps = {"default": app_at(apps)}
-        environ = environment(dsn or self._dsn, apps, settings)
+        given = {"data_dir": self._folder / "data", **settings}
+        environ = environment(dsn or self._dsn, apps, given)
         log = self._folder / f"worker-{next(self._numbers)}.log"
         worker = WorkerProcess(environ, log, *arguments)
         self.all.append(worker)

@@ -1,0 +1,58 @@
+"""A stop that cannot wait for the database: its answers are written by the next start."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from world.books import read_books
+from world.messages import finished, insert, states
+from world.provider import app_at, seen
+from world.waiting import until
+
+from dispatcher.simulator.faults.table import Delay
+
+
+@contextmanager
+def frozen(backends: list[int]) -> Iterator[None]:
+    """Freeze these, and the one that would make new ones."""
+    stat = Path(f"/proc/{backends[0]}/stat").read_text(encoding="ascii")
+    postmaster = int(stat.rpartition(")")[2].split()[1])
+    processes = [postmaster, *backends]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def backends_of_others(db) -> list[int]:
+    rows = await db.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    return [row["pid"] for row in rows]
+
+
+async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, sim):
+    await sim.faults.arm([Delay(seconds=30)])
+    await insert(db, 2000)
+    apps = {"default": app_at(sim.url, timeout="20s")}
+    worker = await workers.start(apps, shutdown_timeout="5s")
+    await seen(sim, lambda: sim.ledger.numbers == 2000)
+    with frozen(await backends_of_others(db)):
+        await sim.faults.clear()  # only now the answers leave
+        worker.terminate()
+        assert await worker.ended(60) in {0, 1}
+    assert await states(db) == {"sending": 2000}
+    assert "answers kept on disk: the database is away" in worker.text()
+
+    await workers.start(apps)
+    await until(lambda: finished(db))
+    books = await read_books(db, sim.ledger.rows())
+    assert books.states == {"accepted": 2000}
+    assert not books.problems()
+    assert sim.ledger.numbers == 2000
