@@ -1,0 +1,9 @@
+"""Everything goes wrong at once, by chance with a seed, and nothing is lost or sent twice.
+
+::
+
+    ./dev chaos --minutes 10 --seed 7
+
+`storm` runs it: `application` inserts and cancels, `fleet` kills and freezes workers, `server` is
+a PostgreSQL that crashes, `weather` sets the provider's faults, `verdict` reads the two books.
+"""

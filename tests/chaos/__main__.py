@@ -1,0 +1,63 @@
+"""`./dev chaos`: run storms, and say how they ended. Exit code 1 if anything was violated."""
+
+import argparse
+import asyncio
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from chaos.storm import Aftermath, Plan, run
+
+
+def main() -> int:
+    """Run as many storms as the command line asks for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of each storm (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first storm (default: 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many storms, each the next seed")
+    parser.add_argument("--workers", type=int, default=3, help="worker processes (default: 3)")
+    parser.add_argument("--rate", type=float, default=400.0, help="messages a second (400)")
+    given = parser.parse_args()
+    console = Console()
+    violated = 0
+    for seed in range(given.seed, given.seed + given.seeds):
+        plan = Plan(given.minutes * 60, seed, workers=given.workers, rate=given.rate)
+        aftermath = asyncio.run(run(plan))
+        tell(aftermath, console)
+        violated += bool(aftermath.problems)
+    return 1 if violated else 0
+
+
+def tell(aftermath: Aftermath, console: Console) -> None:
+    """Print what happened and what became of it."""
+    table = Table(title=f"seed {aftermath.plan.seed}, {aftermath.plan.seconds:.0f} s", box=None)
+    table.add_column("what")
+    table.add_column("how often", justify="right")
+    books, memory = aftermath.verdict.books, aftermath.memory
+    for name, count in aftermath.faults.items():
+        table.add_row(f"provider: {name}", str(count))
+    for name, count in sorted(aftermath.blows.items()):
+        table.add_row(name if ":" in name else f"worker: {name}", str(count))
+    table.add_section()
+    table.add_row("calls of the application", str(memory.calls))
+    table.add_row("  without an answer", str(memory.unanswered))
+    table.add_row("cancels answered", str(len(memory.cancels)))
+    table.add_section()
+    table.add_row("messages", str(books.states.total()))
+    for state, count in sorted(books.states.items()):
+        table.add_row(f"  {state}", str(count))
+    for why, count in aftermath.verdict.unsure.items():
+        table.add_row(f"  unsure: {why}", str(count))
+    table.add_row("accepted by the ledger", str(len(books.ledger)))
+    table.add_row("accepted twice", str(books.accepted_twice))
+    table.add_row("seconds to settle", f"{aftermath.settled_in:.1f}")
+    console.print(table)
+    for problem in aftermath.problems:
+        console.print(f"VIOLATED: {problem}", style="red", markup=False)
+    if not aftermath.problems:
+        console.print("Nothing was lost and nothing was sent twice.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

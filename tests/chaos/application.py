@@ -1,0 +1,144 @@
+"""The application: inserts messages all along, cancels some, and remembers what it was told."""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+import asyncpg
+from world.messages import TEMPLATE
+
+from chaos.database import Database
+
+NUMBERS = ("+86138{:08d}", "138{:08d}", "+3361{:07d}", "+49151{:07d}", "+1212555{:04d}")
+TEMPLATES = (TEMPLATE, "8ff55eac1d0b478ab3c06c3c6a492301", "t")
+KNOWN = 10_000  # numbers of each kind; they come again and again
+COLUMNS = (
+    "app, recipient, template_id, params, priority, send_at, expires_at, sender, signature,"
+    " idempotency_key"
+)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A cancel that was answered."""
+
+    ids: list[int]
+    told: int
+
+
+@dataclass
+class Memory:
+    """What the application was told, and may rely on."""
+
+    inserted: set[int] = field(default_factory=set)
+    cancels: list[Cancel] = field(default_factory=list)
+    requeued: set[int] = field(default_factory=set)  # perhaps; these expire no more
+    calls: int = 0
+    unanswered: int = 0  # calls that may have been done, or not
+
+
+class Application:
+    """Works on the database until it is stopped."""
+
+    def __init__(self, dsn: str, apps: list[str], dice: Random) -> None:
+        self.memory = Memory()
+        self._database = Database(dsn)
+        self._apps = apps
+        self._dice = dice
+        self._written = 0  # parameters that were given; each text is another
+        self._recent: list[int] = []  # not asked to be cancelled yet
+
+    async def work(self, rate: float) -> None:
+        """Insert about *rate* messages a second, and cancel some of them."""
+        while True:
+            count = round(self._dice.paretovariate(1.2) * rate / 20)
+            await self._insert(min(count, 3000))
+            if self._dice.random() < 0.3:
+                await self._cancel()
+            if self._dice.random() < 0.05:
+                await self._requeue()
+            await asyncio.sleep(self._dice.expovariate(8.0))
+
+    async def _insert(self, count: int) -> None:
+        rows = [self._row() for _ in range(count)]
+
+        async def insert(connection: asyncpg.Connection) -> list[int]:
+            # One statement or a transaction of several; sometimes the application gives it up.
+            made: list[int] = []
+            step = self._dice.choice((1, 7, 500, 3000)) if count < 100 else 500
+            transaction = connection.transaction()
+            await transaction.start()
+            for at in range(0, count, step):
+                found = await connection.fetch(
+                    f"INSERT INTO dispatcher.message ({COLUMNS})"
+                    " SELECT a, r, t, ARRAY[p], y, now() + make_interval(secs => w),"
+                    " now() + make_interval(secs => w + e), NULLIF(s, ''), NULLIF(g, ''), k"
+                    " FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[],"
+                    " $6::float8[], $7::float8[], $8::text[], $9::text[], $10::text[])"
+                    " AS u (a, r, t, p, y, w, e, s, g, k) RETURNING id",
+                    *map(list, zip(*rows[at : at + step], strict=True)),
+                )
+                made += [row["id"] for row in found]
+            if self._dice.random() < 0.1:
+                await transaction.rollback()
+                return []
+            await transaction.commit()
+            return made
+
+        made = await self._call(insert)
+        if made:
+            self.memory.inserted.update(made)
+            self._recent = [*self._recent, *made][-5000:]
+
+    def _row(self) -> tuple[object, ...]:
+        dice = self._dice
+        self._written += 1
+        number = dice.choices(NUMBERS, (6, 2, 1, 1, 1))[0].format(dice.randrange(KNOWN))
+        text = f"{self._written:08d}{' bad' if dice.random() < 0.002 else ''}"
+        if dice.random() < 0.01:
+            text += "x" * dice.randrange(500, 3000)  # long ones, so that bytes bind now and then
+        return (
+            dice.choice(self._apps),
+            number,
+            dice.choice(TEMPLATES),
+            text,
+            dice.choices((0, 1, 5, 9), (1, 2, 20, 3))[0],
+            dice.choices((0.0, dice.uniform(0.1, 5.0)), (9, 1))[0],
+            dice.uniform(0.2, 15.0) if dice.random() < 0.1 else None,
+            dice.choice(("", "", "", "csms100000002")),
+            dice.choice(("", "", "", "some shop")),
+            f"key-{self._written}" if dice.random() < 0.05 else None,
+        )
+
+    async def _cancel(self) -> None:
+        if not self._recent:
+            return
+        count = min(len(self._recent), self._dice.choice((1, 1, 10, 100)))
+        ids = self._dice.sample(self._recent, count)
+        gone = set(ids)  # each is asked for once, so that each answer can be judged
+        self._recent = [one for one in self._recent if one not in gone]
+        told = await self._call(
+            lambda connection: connection.fetchval("SELECT dispatcher.cancel($1)", ids)
+        )
+        if told is not None:
+            self.memory.cancels.append(Cancel(ids, told))
+
+    async def _requeue(self) -> None:
+        """Take back some of what was rejected: never sent, so it may be sent now."""
+        rejected = await self._call(
+            lambda connection: connection.fetchval(
+                "SELECT array(SELECT message_id FROM dispatcher.outcome"
+                " WHERE state = 'rejected' LIMIT 50)"
+            )
+        )
+        if rejected:
+            self.memory.requeued.update(rejected)
+            await self._call(
+                lambda connection: connection.fetchval("SELECT dispatcher.requeue($1)", rejected)
+            )
+
+    async def _call(self, work):
+        self.memory.calls += 1
+        given = await self._database.ask(work)
+        self.memory.unanswered += given is None
+        return given

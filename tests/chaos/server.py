@@ -1,0 +1,82 @@
+"""A PostgreSQL that is restarted, killed and frozen on request; a process of its own.
+
+It reads words from its input and answers `ready ADDRESS` after each: `restart`, `crash`,
+`freeze SECONDS`. A process of its own, because the server ends with the thread that started it,
+and starting it takes a moment in which nothing else should stand still.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from dispatcher.db.cluster import LOOPBACK, Places, write_port
+from dispatcher.db.embedded import embedded_server
+
+# The data outlive the processes; only a power cut would need fsync.
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "100"}
+PORTS = range(15_000, 30_000)  # below those that clients are given: it must come back to its own
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    places = Places(Path(sys.argv[1]).absolute())
+    with embedded_server(places.data_dir, settings=SETTINGS):
+        pass
+    write_port(places, _free_port())
+    word = "start"
+    while word:
+        with embedded_server(places.data_dir, settings=SETTINGS) as dsn:
+            print("ready", dsn, flush=True)  # noqa: T201 - whoever started it reads this
+            word = _serve(places, dsn)
+
+
+def _serve(places: Places, dsn: str) -> str:
+    """Return with the word that ends this server; empty at the end of the input."""
+    for line in sys.stdin:
+        match line.split():
+            case ["freeze", seconds]:
+                processes = _processes(places.cluster)
+                _signal(processes, signal.SIGSTOP)
+                time.sleep(float(seconds))
+                _signal(processes, signal.SIGCONT)
+                print("ready", dsn, flush=True)  # noqa: T201 - as above
+            case ["crash"]:
+                _signal(_processes(places.cluster)[:1], signal.SIGKILL)
+                return "crash"
+            case _:
+                return line.strip()
+    return ""
+
+
+def _processes(cluster: Path) -> list[int]:
+    """Return the server's processes, the postmaster first."""
+    postmaster = int((cluster / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return [postmaster, *map(int, children)]
+
+
+def _signal(processes: list[int], sign: signal.Signals) -> None:
+    for pid in processes:
+        try:
+            os.kill(pid, sign)
+        except ProcessLookupError:
+            continue
+
+
+def _free_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+
+
+if __name__ == "__main__":
+    main()

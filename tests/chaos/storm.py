@@ -1,0 +1,149 @@
+"""Runs a storm: everything at once, then quiet, then the verdict."""
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import asyncpg
+from world.haste import let_pass
+from world.messages import finished
+from world.provider import app_at, provider
+
+from chaos.application import Application, Memory
+from chaos.database import Database, Server, running_server
+from chaos.fleet import LEASE, TIMEOUT, Fleet
+from chaos.verdict import Verdict, judge
+from chaos.weather import Weather
+from dispatcher.db.pool import connect
+from dispatcher.simulator import Simulator
+
+HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
+QUIET = 120.0  # seconds until everything must have settled
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how hard, and by which dice."""
+
+    seconds: float
+    seed: int
+    workers: int = 3
+    rate: float = 400.0  # messages inserted a second, about
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What happened, and how it ended."""
+
+    plan: Plan
+    verdict: Verdict
+    problems: list[str]
+    memory: Memory
+    faults: dict[str, int]  # of the provider, by kind
+    blows: Counter[str]  # to workers and to the database, by kind
+    settled_in: float  # seconds of quiet until the last message had its end
+
+
+async def run(plan: Plan) -> Aftermath:
+    """Run one storm; if anything was violated, the logs of all workers are kept."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    dice = Random(plan.seed)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running_server(folder / "server"))
+        simulator = await stack.enter_async_context(provider())
+        account = app_at(simulator.url, timeout=f"{TIMEOUT}s")
+        apps = {"default": account, "paced": account | {"numbers_per_second": 300, "auth": "wsse"}}
+        fleet = Fleet(server.dsn, apps, folder, Random(dice.random()))
+        stack.callback(fleet.kill_all)
+        fleet.launch(plan.workers)
+        aftermath = await _storm(plan, dice, server, simulator, fleet)
+    if aftermath.problems:
+        aftermath.problems.append(f"the logs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    return aftermath
+
+
+async def _storm(
+    plan: Plan, dice: Random, server: Server, simulator: Simulator, fleet: Fleet
+) -> Aftermath:
+    application = Application(server.dsn, ["default", "default", "paced"], Random(dice.random()))
+    weather = Weather(simulator, Random(dice.random()))
+    blows: Counter[str] = Counter()
+    try:
+        async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
+            tasks.create_task(application.work(plan.rate))
+            tasks.create_task(weather.blow())
+            tasks.create_task(fleet.suffer())
+            tasks.create_task(_shake(server, blows, Random(dice.random())))
+            tasks.create_task(_hasten(Database(server.dsn)))
+    except TimeoutError:
+        pass
+    began = monotonic()
+    await weather.calm()
+    await server.order("restart")  # also one that was cut off in the middle of an order is up again
+    await fleet.settle()
+    settled = await _settle(Database(server.dsn))
+    settled_in = monotonic() - began
+    await fleet.end()
+    db = await connect(server.dsn)
+    verdict = await judge(db, simulator, application.memory, fleet.blows)
+    await db.close()
+    problems = [*verdict.problems, *fleet.troubles]
+    if not settled:
+        problems.append(f"not everything had its end after {QUIET:.0f} s of quiet")
+    return Aftermath(
+        plan,
+        verdict,
+        problems,
+        application.memory,
+        weather.struck,
+        fleet.done + blows,
+        settled_in,
+    )
+
+
+async def _shake(server: Server, blows: Counter[str], dice: Random) -> None:
+    """Restart, kill and freeze the database, and take its connections away."""
+    base = Database(server.dsn)
+    while True:
+        await asyncio.sleep(dice.uniform(2.0, 10.0))
+        act = dice.choices(("terminate", "restart", "crash", "freeze"), (4, 2, 2, 2))[0]
+        if act == "terminate":
+            blows["database: connections ended"] += await base.ask(_terminate) or 0
+        elif act == "freeze":
+            blows["database: frozen"] += 1
+            await server.order(f"freeze {dice.uniform(0.5, 6.0):.1f}")
+        else:
+            blows[f"database: {'restarted' if act == 'restart' else 'killed'}"] += 1
+            await server.order(act)
+
+
+async def _terminate(db: asyncpg.Connection) -> int:
+    return await db.fetchval(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE application_name = 'dispatcher' AND random() < 0.7"
+    )
+
+
+async def _hasten(base: Database) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await base.ask(lambda db: let_pass(db, HASTE))
+
+
+async def _settle(base: Database) -> bool:
+    """Wait until every message has its end; the leases of the dead run out in their own time."""
+    deadline = monotonic() + QUIET + 2 * LEASE
+    while monotonic() < deadline:
+        await base.ask(lambda db: let_pass(db, 600.0))
+        if await base.ask(finished):
+            return True
+        await asyncio.sleep(0.3)
+    return False

@@ -1,0 +1,95 @@
+"""The provider's faults, by chance: some at a time, for a moment each."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from dispatcher.simulator import Simulator
+from dispatcher.simulator.faults import table as f
+
+REFUSALS = ("E000101", "E000104", "E000045", "E000106", "E000112", "E000000", "E000027", "E000510")
+NUMBER_CODES = ("E200015", "E200028", "E200030", "E200033", "E200041", "E200099")
+TOP_CODES = ("E200037", "000000", "E000510", "E000101")
+STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
+NOT_TAKEN = (429, 503)  # a proxy that says so has not let the request pass
+AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
+
+
+def some(dice: Random) -> dict[str, float]:
+    """Strike some requests."""
+    return {"probability": dice.choice((0.02, 0.1, 0.3, 1.0)), "seed": dice.randrange(10**6)}
+
+
+def http(dice: Random) -> f.Fault:
+    """Something in front of the API answers; a failure of it may have let the request pass."""
+    status = dice.choice(STATUSES)
+    taken = status >= 500 and status not in NOT_TAKEN and dice.random() < 0.5
+    return f.Http(status=status, html=dice.random() < 0.5, accept=taken, **some(dice))
+
+
+# All of the simulator's table.
+MAKERS: dict[str, Callable[[Random], f.Fault]] = {
+    "refuse": lambda d: f.Refuse(seconds=d.uniform(0.1, 1.0), drop=d.random() < 0.5),
+    "reset": lambda d: f.Reset(**some(d)),
+    "stall-before-reading": lambda d: f.StallBeforeReading(times=3, **some(d)),
+    "code": lambda d: f.Code(code=d.choice(REFUSALS), **some(d)),
+    "code, unknown": lambda d: f.Code(
+        code="E999999", http_status=d.choice((400, 401, 500)), **some(d)
+    ),
+    "bad-entry": lambda d: f.BadEntry(code=d.choice(("E000503", "E000027")), param="bad"),
+    "bad-entry, by number": lambda d: f.BadEntry(prefix=f"+86138000{d.randrange(100):02d}"),
+    "country-closed": lambda d: f.CountryClosed(country=d.choice(("FR", "DE"))),
+    "white-list": lambda d: f.WhiteList(for_seconds=d.uniform(0.1, 1.0)),
+    "quota": lambda d: f.Quota(after_accepted=d.randrange(100, 1000)),
+    "number-code": lambda d: f.NumberCode(
+        code=d.choice(NUMBER_CODES), share=d.choice((0.01, 0.2, 1.0)), seed=d.randrange(10**6)
+    ),
+    "number-code, above a rate": lambda d: f.NumberCode(per_second=d.randrange(10, 500)),
+    "lack": lambda d: f.Lack(count=d.choice((1, 20)), **some(d)),
+    "repeat": lambda d: f.Repeat(count=50, code=d.choice((None, "E200041", "E200015"))),
+    "reorder": lambda d: f.Reorder(seed=d.randrange(10**6)),
+    "mixed-answer": lambda d: f.MixedAnswer(
+        code=d.choice(TOP_CODES),
+        http_status=d.choice((200, 400, 401, 500)),
+        always=d.random() < 0.5,
+    ),
+    "clock": lambda d: f.Clock(offset=d.choice((-100_000.0, 1200.0)), checks=True, **some(d)),
+    "clock, in Date alone": lambda d: f.Clock(offset=d.choice((-5000.0, 5000.0))),
+    "cut": lambda d: f.Cut(reset=d.random() < 0.5, **some(d)),
+    "half-answer": lambda d: f.HalfAnswer(**some(d)),
+    "delay": lambda d: f.Delay(seconds=d.uniform(0.01, 1.0)),
+    "delay, past the time-out": lambda d: f.Delay(seconds=d.uniform(3.5, 6.0), times=2),
+    "stall-after-reading": lambda d: f.StallAfterReading(
+        accept=d.random() < 0.5, times=3, **some(d)
+    ),
+    "http": http,
+}
+
+
+class Weather:
+    """Sets faults until it is stopped, and counts those that struck by their names here."""
+
+    def __init__(self, simulator: Simulator, dice: Random) -> None:
+        self._simulator = simulator
+        self._dice = dice
+        self._armed: list[str] = []
+        self.struck = dict.fromkeys(MAKERS, 0)
+
+    async def blow(self) -> None:
+        """Change the faults every second or so."""
+        while True:
+            names = self._dice.sample(list(MAKERS), self._dice.choice(AT_ONCE))
+            await self._set(names)
+            await asyncio.sleep(self._dice.uniform(0.2, 2.0))
+
+    async def calm(self) -> None:
+        """Take all faults away."""
+        await self._set([])
+
+    async def _set(self, names: list[str]) -> None:
+        told = self._simulator.faults.describe()["faults"]
+        assert isinstance(told, list)
+        for name, rule in zip(self._armed, told, strict=True):
+            self.struck[name] += rule["injected"]
+        self._armed = names
+        await self._simulator.faults.arm([MAKERS[name](self._dice) for name in names])
