@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ import pytest
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import connect, create_pool
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
+# inherit that; a handler of ours is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["world.fixtures"]  # here, because only the uppermost conftest may
 

@@ -42,7 +42,7 @@ async def _carry(connection: OwnConnection, worker: int, floor: Floor) -> list[i
     async with connection.transaction():
         state = await connection.fetchrow(sql("app_state"), APP)
         began = monotonic()
-        rows = await connection.fetch(sql("claim"), APP, limit, 0, 9, None, floor.begin())
+        rows = await connection.fetch(sql("claim"), APP, limit, 0, 9, None, floor.begin(), False)
         ids = [row["id"] for row in rows]
         if not ids:
             return ids

@@ -94,6 +94,7 @@ async def claim(
             wanted.last_priority,
             wanted.sender,
             floor.begin(),
+            paused,
         )
         looked = monotonic() - looking
         last = (rows[-1]["priority"], rows[-1][0]) if len(rows) >= limit else None

@@ -1,12 +1,14 @@
 -- Delete the due messages of one app from the queue and return them, first priority first: when
--- each was due (seconds since 1970: exact, and cheap to read), then the fields of core.message.Message in order. The caller writes their batches
--- in the same transaction.
+-- each was due (seconds since 1970: exact, and cheap to read), then the fields of
+-- core.message.Message in order. The caller writes their batches in the same transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
+-- A pause that came since the app was asked is seen here: it is committed together with the
+-- messages it put back, which would otherwise go out once more.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
--- on to look, for each priority from 0 on (see db.floor)
+-- on to look, for each priority from 0 on (see db.floor), $7 whether a paused app is probed
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -20,6 +22,7 @@ WITH due AS MATERIALIZED (
         LIMIT $2
         FOR UPDATE SKIP LOCKED
     ) AS head
+    WHERE $7 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1)
     LIMIT $2
 ), taken AS (
     DELETE FROM dispatcher.queue
