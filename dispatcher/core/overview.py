@@ -149,3 +149,13 @@ class Deed(Struct, frozen=True):
     target: str
     detail: str
     result: str
+
+
+class Became(Struct, frozen=True):
+    """What became of some messages, all in the same way."""
+
+    state: str
+    code: str | None
+    reason: str | None
+    messages: int
+    example: int  # id of one of them

@@ -6,6 +6,7 @@ from dispatcher.core.message import canonical
 from dispatcher.core.overview import (
     WAITING_COUNTED,
     AppState,
+    Became,
     Overview,
     Story,
     Total,
@@ -82,9 +83,9 @@ async def app_names(connection: Connection) -> list[str]:
     return [row["name"] for row in await connection.fetch(sql("app_names"))]
 
 
-async def outcome_summary(connection: Connection) -> list[tuple[str, str | None, str | None, int]]:
-    """Return state, code, reason and number of messages; reads every message there is."""
-    return [tuple(row) for row in await connection.fetch(sql("outcome_summary"))]
+async def outcome_summary(connection: Connection) -> list[Became]:
+    """Return what became of all messages; reads every one there is."""
+    return [Became(*row) for row in await connection.fetch(sql("outcome_summary"))]
 
 
 async def outcome_counts(connection: Connection) -> dict[str, int]:

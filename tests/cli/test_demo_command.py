@@ -88,7 +88,7 @@ async def test_the_demo_ends_by_itself_and_shows_what_became_of_the_messages(fol
     async with demo(environ) as process:
         out, err = (stream.decode() for stream in await process.communicate())
     assert (process.returncode, err) == (0, ""), out
-    rows = re.findall(r"^ *(\S+(?: in)?)  +(\S*)  .*?([\d,]+) *$", out, re.MULTILINE)
+    rows = re.findall(r"^ *(\S+(?: in)?)  +(\S*)  .*?([\d,]+) +ID \d+ *$", out, re.MULTILINE)
     assert {tuple(row) for row in rows} >= {
         ("accepted", "000000", "3,000"),
         ("rejected", "E200028", "15"),

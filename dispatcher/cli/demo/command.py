@@ -22,7 +22,8 @@ def demo(
 
     # The end of a terminal or a SIGTERM is as good a reason as Ctrl-C to clean up.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it to go on
+            signal.signal(number, _interrupt)
     play(keep=keep)
 
 

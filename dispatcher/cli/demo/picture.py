@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dispatcher.cli.screen import screen, table_of
 from dispatcher.core.codes import number_code
+from dispatcher.core.overview import Became
 from dispatcher.db.binaries import folders
 
 _STATEMENTS = """\
@@ -20,7 +21,6 @@ _STATEMENTS = """\
 COUNTED = 72  # columns of a line of progress besides its bar
 EVERY = 1.0  # seconds between two lines of progress where there is no terminal
 
-Summary = list[tuple[str, str | None, str | None, int]]  # state, code, reason, messages
 Tell = Callable[[dict[str, int]], None]
 
 
@@ -70,13 +70,14 @@ class Picture:
 
         return tell
 
-    def table(self, rows: Summary, rejects: Path) -> None:
+    def table(self, rows: list[Became], rejects: Path) -> None:
         """Show what became of the messages, and of the lines that never became one."""
         table = table_of("State", "Code", "Why")
         table.add_column("Messages", justify="right")
-        for state, code, reason, messages in rows:
-            why = number_code(code).meaning if code else ""
-            table.add_row(state, code or "", reason or why, f"{messages:,}")
+        table.add_column("For example", justify="right")
+        for row in rows:
+            why = row.reason or (number_code(row.code).meaning if row.code else "")
+            table.add_row(row.state, row.code or "", why, f"{row.messages:,}", f"ID {row.example}")
         with rejects.open(encoding="utf-8", newline="") as lines:
             for line in csv.DictReader(lines):
                 table.add_row(
@@ -84,6 +85,7 @@ class Picture:
                     "",
                     f"line {line['line']}, refused by PostgreSQL: {line['reason']}",
                     "1",
+                    "",
                 )
         self._screen.print("", table, "", sep="\n")
 
@@ -99,7 +101,7 @@ Look around, from another terminal:
 
   export DISPATCHER_DATA_DIR={data}
   dispatcher status
-  dispatcher show 1
+  dispatcher show ID
 
   The provider's own count:  {provider}/_accepted
   What the worker says:      {worker_log}

@@ -116,7 +116,7 @@ async def _show(stage: Stage, connection: Connection, picture: Picture) -> None:
     await _watch(stage, connection, taken, picture)
     rows = await admin.outcome_summary(connection)
     picture.table(rows, rejects)
-    accepted = sum(number for state, _, _, number in rows if state == "accepted")
+    accepted = sum(row.messages for row in rows if row.state == "accepted")
     async with aiohttp.ClientSession() as session, session.get(f"{stage.provider}/_accepted") as r:
         witness = await r.json()
     if refused != 1 or witness["numbers"] != accepted:
