@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import aiohttp
@@ -50,10 +50,10 @@ class Receiver:
 
 
 def signature(
-    body: bytes, *, key="push-key", secret=None, now=None, host="127.0.0.1", **tweak
+    body: bytes, *, key="push-key", secret=None, ago=timedelta(0), host="127.0.0.1", **tweak
 ) -> dict[str, str]:
     """Return the headers of a push as the provider signs it; *tweak* replaces some afterwards."""
-    date = sdk_date((now or datetime.now(UTC)).timestamp())
+    date = sdk_date((datetime.now(UTC) - ago).timestamp())
     values = {
         "connection": "keep-alive",
         "content-length": str(len(body)),

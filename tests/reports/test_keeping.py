@@ -120,6 +120,19 @@ async def test_what_a_dead_receiver_left_on_disk_is_taken_up(database, tmp_path)
         assert files == []
 
 
+async def test_what_is_on_disk_stays_there_while_the_database_is_away(database, tmp_path):
+    database.away = True
+    dead = Intake(database.store, tmp_path / "spool")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(dead.run())
+        await dead.keep([one("p1")])
+        running.cancel()
+    dead._spool.close()
+    await Intake(database.store, tmp_path / "spool").take_up()
+    assert spooled(tmp_path) == 1
+    assert await database.stored() == []
+
+
 async def test_a_spool_cut_off_in_the_middle_of_a_record_keeps_the_others(database, tmp_path):
     database.away = True
     dead = Intake(database.store, tmp_path / "spool")
