@@ -1,6 +1,7 @@
 """What is decided of a claimed message before it costs a request."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from dispatcher.core.packing import pack
 from dispatcher.core.wire import MAX_NUMBERS
 
 COUNTRY_WAIT = 600.0  # seconds until a message to a paused country is looked at again
+NOTHING: Mapping[int, Outcome] = MappingProxyType({})
 
 
 class Arranged(Struct, frozen=True):
@@ -28,10 +30,12 @@ def arrange(
     paused_countries: Collection[str],
     country: Callable[[str], str],
     most: int = MAX_NUMBERS,
+    decided: Mapping[int, Outcome] = NOTHING,
 ) -> Arranged:
     """Sort out what must not be sent, and pack the rest, at most *most* numbers to a request.
 
-    *country* names the country of a number; it is asked only while a country is paused.
+    *country* names the country of a number; it is asked only while a country is paused. *decided*
+    holds what the operators' own rules say of some messages, by id (see `core.rules`).
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []
@@ -42,6 +46,8 @@ def arrange(
             outcomes.append(_rejected(message, "no-sender"))
         elif paused_countries and country(message.recipient) in paused_countries:
             outcomes.append(Deferred(message, "E000630", COUNTRY_WAIT, counted=False))
+        elif decided and message.id in decided:
+            outcomes.append(decided[message.id])
         else:
             fit.append(message)
     packed, too_long = pack(fit, callback=callback, token_length=token_length, max_numbers=most)

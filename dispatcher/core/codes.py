@@ -223,6 +223,36 @@ _OURS = (
         "Alone it makes a request over 64 KB.",
         "Insert it anew with shorter params.",
     ),
+    (
+        "suppressed",
+        Kind.PERMANENT,
+        "Its number is on the list of numbers never to send to.",
+        "Nothing; or take the number off the list (`dispatcher suppress --remove`), then requeue.",
+    ),
+    (
+        "misfit",
+        Kind.PERMANENT,
+        "Its variables do not fit the template, as it is defined here.",
+        "Insert it anew with variables that fit; or correct the template (`dispatcher template`).",
+    ),
+    (
+        "too-often",
+        Kind.LATER,
+        "Its number has had as many messages as the app's limits allow.",
+        "Nothing: it is sent when the limits allow it.",
+    ),
+    (
+        "quiet-hours",
+        Kind.LATER,
+        "It is night where it would be read.",
+        "Nothing: it is sent when the quiet hours are over. Priorities 0 and 1 do not wait.",
+    ),
+    (
+        "ceiling",
+        Kind.QUOTA,
+        "The app has sent as many messages today as its own ceiling allows.",
+        "Raise the ceiling (`dispatcher limit`) and resume; else it goes on after 00:00 UTC+8.",
+    ),
 )
 
 

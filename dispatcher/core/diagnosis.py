@@ -163,13 +163,14 @@ def _paused(app: AppState, since: datetime) -> Finding:
     return Finding(
         Level.STOPPED,
         app.name,
-        f"{app.name} is paused: {_kind(row.kind)}",
+        f"{app.name} is paused: {_CODES.get(row.code) or _kind(row.kind)}",
         cause,
         row.advice.replace("<NAME>", app.name.upper()) + " Nothing is lost meanwhile.",
         act="resume",
     )
 
 
+_CODES = {"ceiling": "its own ceiling for a day is reached"}
 _KINDS = {
     Kind.CONFIGURATION: "the provider refuses our settings",
     Kind.CLOCK: "our clock is wrong",

@@ -1,14 +1,14 @@
 """Takes due messages out of the queue and writes their batches, in one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import pace
-from dispatcher.core.admit import Arranged
+from dispatcher.core.admit import NOTHING, Arranged
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.wire import MAX_NUMBERS
@@ -47,7 +47,10 @@ class Claimed(Struct, frozen=True):
     finished: Sequence[Outcome] = ()  # decided without a request
 
 
-Arrange = Callable[[list[Message], list[str], int], Arranged]  # ..., numbers in a request, at most
+Decided = Mapping[int, Outcome]  # what the operators' rules say of some messages, by id
+# Messages, paused countries, numbers in a request at most, what is decided already.
+Arrange = Callable[[list[Message], list[str], int, Decided], Arranged]
+Screen = Callable[[Connection, Sequence[Message]], Awaitable[Decided]]
 
 
 async def claim(
@@ -58,6 +61,7 @@ async def claim(
     arrange: Arrange,
     token: Callable[[], str],
     floor: Floor | None = None,
+    screen: Screen | None = None,
     seconds: float = PATIENCE,
 ) -> Claimed:
     """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
@@ -101,7 +105,9 @@ async def claim(
         if not rows:
             floor.end(asked_at, last, seconds=looked)
             return Claimed([])
-        arranged = arrange([Message(*row[1:]) for row in rows], countries, most)
+        messages = [Message(*row[1:]) for row in rows]
+        decided = NOTHING if screen is None else await screen(connection, messages)
+        arranged = arrange(messages, countries, most, decided)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
         # Only for a message that goes out: one that has expired finds nothing out.
         if paused and now and not await _takes_probe(connection, wanted):

@@ -1,6 +1,6 @@
 """Claiming and dividing, as the pipeline sees them: a database that is away becomes a value."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dispatcher.core.admit import Arranged, arrange
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message, Packed
+from dispatcher.core.outcome import Outcome
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
@@ -19,6 +20,7 @@ from dispatcher.db.session import Patience
 from dispatcher.metrics import Metrics
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.lanes import Claim
+from dispatcher.service.rules import RuleBook
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Claims:
         self._patience = Patience()
         self._floors: dict[tuple[str, int], Floor] = {}  # by app and lane
         self._metrics = metrics
+        self._rules = RuleBook(pool)
 
     async def claim(
         self, wanted: claims.Wanted, slots: int, per_request: int, taken: float
@@ -55,6 +58,7 @@ class Claims:
         began = monotonic()
         try:
             with self._tokens() as token:
+                screen = await self._rules.screen(wanted.app, seconds=self._patience.seconds)
                 claimed = await claims.claim(
                     self._pool,
                     self._worker,
@@ -62,6 +66,7 @@ class Claims:
                     arrange=self._arrange,
                     token=token,
                     floor=self._floors.setdefault((wanted.app, wanted.last_priority), Floor()),
+                    screen=screen,
                     seconds=self._patience.seconds,
                 )
         except DatabaseAwayError as error:
@@ -136,7 +141,13 @@ class Claims:
                 self._flight.over(each)
             raise
 
-    def _arrange(self, messages: list[Message], countries: list[str], most: int) -> Arranged:
+    def _arrange(
+        self,
+        messages: list[Message],
+        countries: list[str],
+        most: int,
+        decided: Mapping[int, Outcome],
+    ) -> Arranged:
         return arrange(
             messages,
             callback=self._callback,
@@ -144,4 +155,5 @@ class Claims:
             paused_countries=countries,
             country=country,
             most=most,
+            decided=decided,
         )

@@ -1,0 +1,145 @@
+"""The operators' own rules: what they keep from being sent in vain, too often, or by night.
+
+All of them are optional, and an app without any is never looked at here. What the rules need to
+know of the past (`Facts`) is looked up with the claim.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, time
+from hashlib import blake2b
+
+from msgspec import Struct, field
+
+from dispatcher.core.codes import number_code
+from dispatcher.core.message import Message, canonical
+from dispatcher.core.outcome import Deferred, Outcome, Rejected
+from dispatcher.core.templates import Template, misfit
+from dispatcher.core.zones import quiet_for
+
+URGENT = 1  # priorities up to this do not wait for the morning
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+class Limits(Struct, frozen=True):
+    """What an app allows itself; None: no limit."""
+
+    per_minute: int | None = None  # messages to one number
+    per_day: int | None = None
+    same_per_minute: int | None = None  # of the same template and variables
+    same_per_hour: int | None = None
+    ceiling: int | None = None  # messages of the app a day (UTC+8)
+    quiet_from: time | None = None  # by the recipient's clock
+    quiet_until: time | None = None
+
+    @property
+    def by_number(self) -> bool:
+        """Whether it matters how many messages a number has had."""
+        limits = (self.per_minute, self.per_day, self.same_per_minute, self.same_per_hour)
+        return any(limit is not None for limit in limits)
+
+
+class Rules(Struct, frozen=True):
+    """All rules, as they were last read."""
+
+    templates: Mapping[str, Template] = {}
+    limits: Mapping[str, Limits] = {}  # by app
+    suppressing: bool = False  # whether any number is on the list
+
+    def concern(self, app: str) -> bool:
+        """Tell whether messages of *app* must be looked at."""
+        return bool(self.templates) or self.suppressing or app in self.limits
+
+
+class Used(Struct):
+    """What one number has had of an app; of the same text, by its digest."""
+
+    minute: int = 0
+    day: int = 0
+    same_minute: Counter[int] = field(default_factory=Counter)
+    same_hour: Counter[int] = field(default_factory=Counter)
+
+
+class Facts(Struct, frozen=True):
+    """What the database knows of the messages of one claim."""
+
+    suppressed: Collection[str] = frozenset()  # numbers in canonical form
+    used: Mapping[str, Used] = {}  # by number in canonical form
+    left: int | None = None  # messages until the ceiling; None: there is none
+
+
+def decide(
+    messages: Iterable[Message],
+    rules: Rules,
+    limits: Limits,
+    facts: Facts,
+    *,
+    now: datetime,
+    country: Callable[[str], str],
+) -> dict[int, Outcome]:
+    """Return what becomes of the messages that must not be sent now, by id; the others go out.
+
+    Later messages of a claim are judged as if the earlier ones were sent already. *now* is in
+    UTC; *country* names the country of a number, and is asked only where there are quiet hours.
+    """
+    used = {number: _copied(each) for number, each in facts.used.items()}
+    left = facts.left
+    decided: dict[int, Outcome] = {}
+    for message in messages:
+        outcome = _for_good(message, rules, facts) or _for_now(message, limits, now, country)
+        if outcome is None and limits.by_number:
+            outcome = _count(message, limits, used.setdefault(canonical(message.recipient), Used()))
+        if outcome is None and left is not None:
+            if left <= 0:
+                outcome = Deferred(message, "ceiling", 0.0, counted=False)
+            left -= 1
+        if outcome is not None:
+            decided[message.id] = outcome
+    return decided
+
+
+def digest(message: Message) -> int:
+    """Return what two messages of the same text have in common, in 63 bits."""
+    text = "\0".join((message.template_id, *message.params)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
+    if facts.suppressed and canonical(message.recipient) in facts.suppressed:
+        row = number_code("suppressed")
+        return Rejected(message, row.code, row.meaning)
+    template = rules.templates.get(message.template_id)
+    if template is not None and (why := misfit(template, message.params)) is not None:
+        return Rejected(message, "misfit", why)
+    return None
+
+
+def _for_now(
+    message: Message, limits: Limits, now: datetime, country: Callable[[str], str]
+) -> Outcome | None:
+    begin, end = limits.quiet_from, limits.quiet_until
+    if begin is None or end is None or message.priority <= URGENT:
+        return None
+    wait = quiet_for(country(message.recipient), begin, end, now=now)
+    return Deferred(message, "quiet-hours", wait, counted=False) if wait > 0 else None
+
+
+def _count(message: Message, limits: Limits, used: Used) -> Outcome | None:
+    text = digest(message)
+    for limit, had, wait in (
+        (limits.per_day, used.day, _HOUR),
+        (limits.same_per_hour, used.same_hour[text], _HOUR / 6),
+        (limits.per_minute, used.minute, _MINUTE),
+        (limits.same_per_minute, used.same_minute[text], _MINUTE),
+    ):
+        if limit is not None and had >= limit:
+            return Deferred(message, "too-often", wait, counted=False)
+    used.day += 1
+    used.minute += 1
+    used.same_hour[text] += 1
+    used.same_minute[text] += 1
+    return None
+
+
+def _copied(used: Used) -> Used:
+    return Used(used.minute, used.day, Counter(used.same_minute), Counter(used.same_hour))

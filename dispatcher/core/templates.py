@@ -1,0 +1,86 @@
+"""Templates as operators define them: what variables one takes, checked before it costs a request.
+
+The send API cannot return a template, so what is checked is what somebody has registered. Kinds
+and lengths are those of the provider's pages (facts, Templates and length). Whatever is not known
+for sure (what a date looks like) is let through: the provider has the last word.
+"""
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+MAX_VARIABLES = 20
+LONGEST = 20  # characters of one variable, whatever its kind
+KIND = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+
+# Pattern, and what to call it; {n} is the number in the kind's name.
+_FIXED = {
+    "DATE": (r"[^{}]{1,20}", "a date"),
+    "TIME": (r"[^{}]{1,20}", "a time"),
+    "DATETIME": (r"[^{}]{1,20}", "a date or a time"),
+    "PHONE": (r"[0-9+-]{1,15}", "at most 15 digits, + and -"),
+    "CHARDIGIT": (r"[A-Za-z0-9]{1,20}", "at most 20 letters and digits"),
+    "MONEY": (r"[0-9.]{1,20}", "at most 20 digits and ."),
+    "TEXT": (r"[^.。'<>{}]{1,20}", "at most 20 characters, none of . 。 ' < > { }"),
+}
+
+
+class Template(Struct, frozen=True):
+    """What an operator has said of one template."""
+
+    template_id: str
+    kinds: list[str]  # of its variables, in their order
+
+
+class TemplateError(ValueError):
+    """This is no template; the text says why."""
+
+
+def kinds_of(text: str) -> list[str]:
+    """Return the kinds of the variables in a template's text, such as ``${NUM_6}``.
+
+    Raises TemplateError for a variable of no known kind.
+    """
+    return checked_kinds(_VARIABLE.findall(text))
+
+
+def checked_kinds(kinds: Sequence[str]) -> list[str]:
+    """Return *kinds* if they are kinds of variables; raises TemplateError if one is not."""
+    for kind in kinds:
+        found = KIND.fullmatch(kind)
+        if found is None or (found[2] and int(found[2]) > LONGEST):
+            raise TemplateError(
+                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{LONGEST}, TXT_1 to"
+                f" TXT_{LONGEST}, DATE, TIME, PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
+            )
+    if len(kinds) > MAX_VARIABLES:
+        raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")
+    return list(kinds)
+
+
+def misfit(template: Template, params: Sequence[str]) -> str | None:
+    """Return why *params* do not fit *template*, without any value; None if they do."""
+    if len(params) != len(template.kinds):
+        return f"It has {_count(len(params))}, and the template takes {len(template.kinds)}."
+    for place, (kind, value) in enumerate(zip(template.kinds, params, strict=True), start=1):
+        pattern, words = _rule(kind)
+        if re.fullmatch(pattern, value, re.DOTALL) is None:
+            return f"Variable {place} is no {kind}: {words}."
+    return None
+
+
+def _rule(kind: str) -> tuple[str, str]:
+    name, _, most = kind.partition("_")
+    match name:
+        case "NUM":
+            return rf"[0-9]{{1,{most}}}", f"digits only, at most {most}"
+        case "TXT":
+            return rf"[^{{}}]{{1,{most}}}", f"at most {most} characters, no braces"
+        case _:
+            return _FIXED[kind]
+
+
+def _count(variables: int) -> str:
+    return f"{variables} {'variable' if variables == 1 else 'variables'}"

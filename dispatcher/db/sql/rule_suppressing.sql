@@ -1,0 +1,2 @@
+-- Whether any number is suppressed.
+SELECT EXISTS (SELECT FROM dispatcher.suppression)

@@ -1,0 +1,121 @@
+"""What operators' rules do with a claim, and that without rules nothing is looked at."""
+
+from datetime import UTC, datetime, time
+
+import pytest
+
+from dispatcher.core.country import country
+from dispatcher.core.message import Message
+from dispatcher.core.outcome import Deferred, Rejected
+from dispatcher.core.rules import Facts, Limits, Rules, Used, decide, digest
+from dispatcher.core.templates import Template
+from dispatcher.core.zones import OFFSETS, quiet_for
+
+NIGHT = datetime(2026, 11, 1, 15, 0, tzinfo=UTC)  # 23:00 in China, 16:00 in Germany
+CHINA, GERMANY = "+8613112345678", "+4915112345678"
+
+
+def message(number: int, recipient: str = CHINA, *params: str, priority: int = 5) -> Message:
+    return Message(number, recipient, "tpl", list(params), sender="1", priority=priority)
+
+
+def decided(messages, rules=None, limits=None, facts=None, now=NIGHT):
+    return decide(
+        messages,
+        rules or Rules(),
+        limits or Limits(),
+        facts or Facts(),
+        now=now,
+        country=country,
+    )
+
+
+def test_without_rules_no_app_is_concerned():
+    assert not Rules().concern("default")
+    assert Rules(suppressing=True).concern("default")
+    assert Rules(templates={"tpl": Template("tpl", [])}).concern("default")
+    assert Rules(limits={"other": Limits()}).concern("other")
+    assert not Rules(limits={"other": Limits()}).concern("default")
+
+
+def test_a_suppressed_number_is_rejected_however_it_is_written():
+    messages = [message(1), message(2, "13112345678"), message(3, GERMANY)]
+    got = decided(messages, Rules(suppressing=True), facts=Facts(suppressed=frozenset({CHINA})))
+    assert {key: (type(each), each.code) for key, each in got.items()} == {
+        1: (Rejected, "suppressed"),
+        2: (Rejected, "suppressed"),
+    }
+
+
+def test_variables_that_do_not_fit_are_rejected_before_they_cost_a_request():
+    rules = Rules(templates={"tpl": Template("tpl", ["NUM_6"])})
+    got = decided([message(1, CHINA, "123456"), message(2, CHINA, "12345x")], rules)
+    assert [*got] == [2]
+    assert got[2].code == "misfit"
+    assert "12345x" not in got[2].reason
+
+
+def test_limits_count_what_was_sent_and_what_is_sent_now():
+    limits = Limits(per_minute=2)
+    got = decided([message(n) for n in range(4)], limits=limits)
+    assert [*got] == [2, 3]
+    assert got[2] == Deferred(message(2), "too-often", 60.0, counted=False)
+    got = decided([message(n) for n in range(4)], limits=limits, facts=Facts(used={CHINA: Used(1)}))
+    assert [*got] == [1, 2, 3]
+
+
+def test_limits_of_one_text_let_others_pass():
+    texts = [message(1, CHINA, "a"), message(2, CHINA, "a"), message(3, CHINA, "b")]
+    assert [*decided(texts, limits=Limits(same_per_minute=1))] == [2]
+    used = Used(same_hour={digest(texts[0]): 5})
+    got = decided(texts, limits=Limits(same_per_hour=5), facts=Facts(used={CHINA: used}))
+    assert [*got] == [1, 2]
+    assert used.same_hour == {digest(texts[0]): 5}  # a look changes nothing
+
+
+def test_a_day_limit_waits_longer_than_a_minute_limit():
+    got = decided([message(1)], limits=Limits(per_day=3), facts=Facts(used={CHINA: Used(0, 3)}))
+    assert got[1].wait == 3600.0
+
+
+def test_a_ceiling_lets_pass_what_is_left():
+    got = decided([message(n) for n in range(5)], limits=Limits(ceiling=9), facts=Facts(left=3))
+    assert [*got] == [3, 4]
+    assert got[3] == Deferred(message(3), "ceiling", 0.0, counted=False)
+
+
+def test_quiet_hours_are_those_of_the_recipient_and_not_for_urgent_messages():
+    limits = Limits(quiet_from=time(21), quiet_until=time(8))
+    messages = [message(1), message(2, GERMANY), message(3, priority=1), message(4, priority=2)]
+    got = decided(messages, limits=limits)
+    assert {key: each.wait for key, each in got.items()} == {1: 9 * 3600, 4: 9 * 3600}
+
+
+@pytest.mark.parametrize(
+    ("land", "hour", "hours"),
+    [
+        ("CN", 12, 0.0),  # 20:00
+        ("CN", 13, 11.0),  # 21:00
+        ("CN", 23, 1.0),  # 07:00
+        ("CN", 0, 0.0),  # 08:00
+        ("DE", 18, 0.0),  # 19:00, or 20:00 in summer
+        ("DE", 19, 12.0),  # 20:00, or 21:00 in summer
+        ("US", 0, 0.0),  # 20:00 in the east
+        ("US", 1, 17.0),  # 21:00 in the east: until 08:00 on Hawaii
+        ("US", 18, 0.0),
+        ("XX", 3, 0.0),
+    ],
+)
+def test_it_is_night_as_long_as_it_is_night_somewhere_in_the_country(land, hour, hours):
+    now = datetime(2026, 11, 1, hour, tzinfo=UTC)
+    assert quiet_for(land, time(21), time(8), now=now) == hours * 3600
+
+
+def test_every_country_has_some_day():
+    for land in OFFSETS:
+        hours = [
+            quiet_for(land, time(21), time(8), now=datetime(2026, 11, 1, hour, tzinfo=UTC))
+            for hour in range(24)
+        ]
+        assert 0.0 in hours, land
+        assert max(hours) > 0, land
