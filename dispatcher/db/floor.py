@@ -1,6 +1,6 @@
 """From when on a claim looks for due messages, so that it need not pass all that were taken."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 Place = tuple[int, float]  # priority, when due (seconds since 1970, by the database)
@@ -23,14 +23,15 @@ class Floor:
     was rolled back, or a clock that was set back. A complete scan finds those about every second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._since = [EVER] * PRIORITIES
         self._complete_at = 0.0  # when the next complete scan is due, by the monotonic clock
         self._complete = True
 
     def begin(self) -> list[float]:
         """Return from when on to look, by priority."""
-        self._complete = monotonic() >= self._complete_at
+        self._complete = self._clock() >= self._complete_at
         return [EVER] * PRIORITIES if self._complete else list(self._since)
 
     def end(
@@ -47,7 +48,7 @@ class Floor:
         *put_back* found no room in a request, and waits where it was.
         """
         if self._complete:
-            self._complete_at = monotonic() + max(COMPLETE_EVERY, COMPLETE_SHARE * seconds)
+            self._complete_at = self._clock() + max(COMPLETE_EVERY, COMPLETE_SHARE * seconds)
         seen = PRIORITIES if last is None else last[0]
         self._since[:seen] = [asked_at - MARGIN] * seen
         if last is not None:

@@ -1,0 +1,154 @@
+"""The plans of claim, record and status look-ups, with statistics that know of nothing."""
+
+import json
+
+import pytest
+
+from dispatcher.bench.stage import statement
+from dispatcher.db.floor import EVER, PRIORITIES, Floor
+from dispatcher.db.statements import sql
+
+DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
+CLAIM = 500
+
+
+@pytest.fixture
+async def backlog(db):
+    """Many messages of each kind, and statistics from when there were none."""
+    await db.execute("ANALYZE")
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    await db.execute("ALTER TABLE dispatcher.message DISABLE TRIGGER fill_queue")
+    await db.execute(statement("load_finished"), FINISHED)
+    await db.execute("ALTER TABLE dispatcher.message ENABLE TRIGGER fill_queue")
+    await db.execute(statement("load_messages"), TOMORROW, True, 5, 86_400.0)
+    await db.execute(statement("load_messages"), DUE, True, 5, 0.0)
+    return db
+
+
+def since(floor=None):
+    looked = floor.begin() if floor else [EVER] * PRIORITIES
+    return f"'{{{','.join(map(str, looked))}}}'"
+
+
+async def explained(connection, query):
+    """Return the plan of a statement that is run, and all its nodes."""
+    text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}")
+    [whole] = json.loads(text)
+    return whole["Plan"], list(nodes(whole["Plan"]))
+
+
+def nodes(plan):
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+async def claimed(connection, floor=None):
+    """Return the plan of a claim, as the worker runs it: pinned, and made once."""
+    await connection.fetchrow(sql("app_state"), "default")
+    await connection.execute(
+        "PREPARE claim(text, int, int, int, text, float8[]) AS " + sql("claim")
+    )
+    try:
+        return await explained(
+            connection, f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)})"
+        )
+    finally:
+        await connection.execute("DEALLOCATE claim")
+
+
+async def test_a_claim_reads_only_what_it_takes(backlog):
+    async with backlog.transaction():
+        plan, found = await claimed(backlog)
+    scans = [node for node in found if node.get("Relation Name") == "queue"]
+    assert plan["Actual Rows"] == CLAIM
+    assert {node["Node Type"] for node in scans} <= {"Index Scan", "Tid Scan", "ModifyTable"}
+    [index] = [node for node in scans if node["Node Type"] == "Index Scan"]
+    assert "due_at" in index["Index Cond"]
+    assert index["Actual Rows"] * index["Actual Loops"] <= CLAIM + PRIORITIES
+    assert not [node for node in found if node.get("Rows Removed by Join Filter")]
+    assert not [node for node in found if node["Node Type"] == "Seq Scan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 8 * CLAIM
+
+
+async def test_a_claim_that_finds_little_does_not_read_what_is_due_tomorrow(backlog):
+    await backlog.execute("DELETE FROM dispatcher.queue WHERE due_at < now() + interval '1 hour'")
+    await backlog.execute("VACUUM dispatcher.queue")
+    await backlog.execute(statement("load_messages"), 10, True, 5, 0.0)
+    async with backlog.transaction():
+        plan, _ = await claimed(backlog)
+    assert plan["Actual Rows"] == 10
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
+
+
+async def test_a_claim_does_not_pass_what_was_taken_while_a_snapshot_is_held(backlog, pool):
+    floor = Floor(clock=lambda: 1000.0)  # no complete scan but the first
+    async with pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
+        await reader.fetchval("SELECT count(*) FROM dispatcher.queue")
+        for _ in range(DUE // CLAIM - 1):
+            async with backlog.transaction():
+                state = await backlog.fetchrow(sql("app_state"), "default")
+                rows = await backlog.fetch(
+                    sql("claim"), "default", CLAIM, 0, 9, None, floor.begin()
+                )
+                floor.end(state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0)
+        reads = []
+        for each in (floor, None):
+            transaction = backlog.transaction()
+            await transaction.start()
+            plan, found = await claimed(backlog, each)
+            await transaction.rollback()
+            assert plan["Actual Rows"] == CLAIM
+            [index] = [n for n in found if n.get("Index Name") == "queue_due"]
+            reads.append(index["Shared Hit Blocks"] + index["Shared Read Blocks"])
+    # Without the floor it looks at every row that was taken, and finds each too young to die.
+    assert reads[0] * 3 < reads[1]
+
+
+async def test_closing_batches_and_a_status_read_by_index(backlog):
+    await backlog.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " SELECT n::text, 'default', 1, ARRAY[n], ARRAY[1], 1 FROM generate_series(1, 20000) n"
+    )
+    async with backlog.transaction():
+        await backlog.execute(sql("pin_plans"))
+        await backlog.execute(
+            "PREPARE close(bigint[], text[], int2[], text[], text[], int2[], bool[]) AS "
+            + sql("close_batches")
+        )
+        _, closing = await explained(
+            backlog,
+            "EXECUTE close('{1,2}', '{closed,closed}', '{200,200}', '{a,a}', '{a,a}',"
+            " '{1,1}', '{t,t}')",
+        )
+        await backlog.execute("DEALLOCATE close")
+    plan, _ = await explained(backlog, "SELECT * FROM dispatcher.message_status WHERE id = 30000")
+    assert not [node for node in closing if node["Node Type"] == "Seq Scan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
+
+
+def test_a_scan_that_was_full_goes_on_where_it_ended():
+    floor = Floor(clock=lambda: 1000.0)
+    assert floor.begin() == [EVER] * PRIORITIES
+    floor.end(5000.0, (5, 4000.0), seconds=0.0)
+    assert floor.begin()[5] == 4000.0
+    assert floor.begin()[9] == EVER  # it did not come so far
+
+
+def test_a_complete_scan_comes_every_second_and_seldom_when_it_takes_long():
+    now = 1000.0
+    floor = Floor(clock=lambda: now)
+    for seconds, rest in ((0.0, 1.0), (2.0, 40.0)):
+        assert floor.begin() == [EVER] * PRIORITIES
+        floor.end(5000.0, None, seconds=seconds)
+        now += rest - 0.01
+        assert floor.begin() != [EVER] * PRIORITIES
+        floor.end(5000.0, None, seconds=0.0)
+        now += 0.02
+
+
+def test_what_is_put_back_is_looked_for_again():
+    floor = Floor(clock=lambda: 1000.0)
+    floor.begin()
+    floor.end(5000.0, (5, 4000.0), put_back=[(5, 3990.0)], seconds=0.0)
+    assert floor.begin()[5] == 3990.0
