@@ -1,0 +1,45 @@
+"""Operators' rules on a running service: what they forbid never reaches the provider."""
+
+from running import app_settings, running, until
+
+from dispatcher.core.rules import Limits
+from dispatcher.core.templates import Template
+from dispatcher.db import rules
+from dispatcher.simulator import Simulator
+
+GOOD, SUPPRESSED = "+8613112345678", "+8613100000001"
+INSERT = """
+    INSERT INTO dispatcher.message (recipient, template_id, params)
+    VALUES ($1, 'tpl', $2) RETURNING id
+"""
+
+
+async def test_what_is_suppressed_or_does_not_fit_costs_no_request(db, dsn):
+    await rules.suppress(db, [SUPPRESSED], "asked to be left alone")
+    await rules.define_template(db, Template("tpl", ["NUM_6"]), "codes")
+    ids = {
+        "suppressed": await db.fetchval(INSERT, SUPPRESSED, ["123456"]),
+        "misfit": await db.fetchval(INSERT, GOOD, ["12345x"]),
+        "000000": await db.fetchval(INSERT, GOOD, ["123456"]),
+    }
+    async with Simulator({"key": "secret"}) as sim, running(dsn, **app_settings(sim.url)):
+        count = "SELECT count(*) = 3 FROM dispatcher.outcome"
+        await until(lambda: db.fetchval(count), what="three outcomes")
+        assert sim.ledger.counts() == {GOOD: 1}
+    for code, number in ids.items():
+        query = "SELECT code FROM dispatcher.outcome WHERE message_id = $1"
+        assert await db.fetchval(query, number) == code
+
+
+async def test_an_app_at_its_ceiling_is_paused_and_loses_nothing(db, dsn):
+    await rules.set_limits(db, "default", Limits(ceiling=7))
+    for number in range(20):
+        await db.fetchval(INSERT, f"+86131000001{number:02d}", [])
+    async with Simulator({"key": "secret"}) as sim, running(dsn, **app_settings(sim.url)):
+        paused = "SELECT pause_code = 'ceiling' FROM dispatcher.app"
+        await until(lambda: db.fetchval(paused), what="a pause at the ceiling")
+        done = "SELECT count(*) = 7 FROM dispatcher.outcome"
+        await until(lambda: db.fetchval(done), what="seven outcomes")
+        assert sim.ledger.numbers == 7
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 13
+    assert await db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
