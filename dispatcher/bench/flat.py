@@ -147,7 +147,7 @@ async def _claim(connection: OwnConnection, floor: Floor) -> float:
         state = await connection.fetchrow(sql("app_state"), APP)
         assert state is not None  # noqa: S101 - the benchmark has made the app
         began = monotonic()
-        rows = await connection.fetch(sql("claim"), APP, CLAIM, 0, 8, None, floor.begin())
+        rows = await connection.fetch(sql("claim"), APP, CLAIM, 0, 8, None, floor.begin(), False)
         took = monotonic() - began
         last = (rows[-1]["priority"], rows[-1][0]) if len(rows) == CLAIM else None
         floor.end(state["asked_at"], last, seconds=took)

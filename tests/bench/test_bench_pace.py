@@ -70,8 +70,9 @@ async def claim(pool, worker, slots=4):
         pool,
         worker,
         claims.Wanted("default", slots=slots, sender="csms12345678"),
-        arrange=lambda messages, countries, most: arrange(
+        arrange=lambda messages, countries, most, decided: arrange(
             messages,
+            decided=decided,
             callback=None,
             token_length=32,
             paused_countries=countries,

@@ -47,11 +47,11 @@ async def claimed(connection, floor=None):
     """Return the plan of a claim, as the worker runs it: pinned, and made once."""
     await connection.fetchrow(sql("app_state"), "default")
     await connection.execute(
-        "PREPARE claim(text, int, int, int, text, float8[]) AS " + sql("claim")
+        "PREPARE claim(text, int, int, int, text, float8[], bool) AS " + sql("claim")
     )
     try:
         return await explained(
-            connection, f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)})"
+            connection, f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false)"
         )
     finally:
         await connection.execute("DEALLOCATE claim")
@@ -64,7 +64,7 @@ async def test_a_claim_reads_only_what_it_takes(backlog):
     assert plan["Actual Rows"] == CLAIM
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Tid Scan", "ModifyTable"}
     [index] = [node for node in scans if node["Node Type"] == "Index Scan"]
-    assert "due_at" in index["Index Cond"]
+    assert "due_at <=" in index["Index Cond"]
     assert index["Actual Rows"] * index["Actual Loops"] <= CLAIM + PRIORITIES
     assert not [node for node in found if node.get("Rows Removed by Join Filter")]
     assert not [node for node in found if node["Node Type"] == "Seq Scan"]
@@ -89,7 +89,7 @@ async def test_a_claim_does_not_pass_what_was_taken_while_a_snapshot_is_held(bac
             async with backlog.transaction():
                 state = await backlog.fetchrow(sql("app_state"), "default")
                 rows = await backlog.fetch(
-                    sql("claim"), "default", CLAIM, 0, 9, None, floor.begin()
+                    sql("claim"), "default", CLAIM, 0, 9, None, floor.begin(), False
                 )
                 floor.end(state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0)
         reads = []
