@@ -18,6 +18,8 @@ from dispatcher.cli.failure import USED_WRONGLY, Failure
 TEXTS = ("app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference")
 COLUMNS = (*TEXTS, "params", "priority", "send_at", "expires_at")  # as Line.values has them
 
+UTF_8 = "utf-8-sig"  # with a byte order mark or without
+UNREADABLE = "\ufffd"  # stands for bytes that are no text
 _NEEDED = {"recipient", "template_id"}
 _OTHERS = {*TEXTS, "priority", "send_at", "expires_at", "line", "reason"} - _NEEDED
 
@@ -35,13 +37,18 @@ class Line:
 class MessageFile:
     """An open CSV file with messages; iterate it for its lines."""
 
-    def __init__(self, path: Path, stream: BinaryIO, now: datetime) -> None:
+    def __init__(
+        self, path: Path, stream: BinaryIO, now: datetime, *, encoding: str = UTF_8
+    ) -> None:
         """Read the header; *now* is the default of send_at.
 
         Raises :class:`Failure` if the header is not one of messages.
         """
-        # Bytes that are no UTF-8 come through as surrogates, and refuse only their own line.
-        text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+        # Bytes that are no text come through as surrogates, or as the sign for what cannot be
+        # read, and refuse only their own line.
+        errors = "surrogateescape" if encoding == UTF_8 else "replace"
+        text = io.TextIOWrapper(stream, encoding, errors=errors, newline="")
+        self._encoding = encoding
         self._reader = csv.reader(text)
         self._now = now
         self.header = [name.strip().lower() for name in next(self._reader, [])]
@@ -89,7 +96,10 @@ class MessageFile:
         """Return the values of one line; raises ValueError with the reason if it has none."""
         if len(cells) != len(self.header):
             raise ValueError(f"it has {len(cells)} cells, and the header has {len(self.header)}")
-        "".join(cells).encode()  # raises for what is no UTF-8
+        together = "".join(cells)
+        together.encode()  # raises for what is no UTF-8
+        if self._encoding != UTF_8 and UNREADABLE in together:
+            raise ValueError(f"it is not {self._encoding} text")
         return (
             self._cell(cells, "app") or "default",
             *(self._cell(cells, name) for name in TEXTS[1:]),

@@ -17,8 +17,8 @@ import aiohttp
 from dispatcher.cli.database import connected
 from dispatcher.cli.demo.children import child, must_live, temporary_directory
 from dispatcher.cli.demo.picture import Picture
-from dispatcher.cli.enqueue import load_file
 from dispatcher.cli.failure import Failure
+from dispatcher.cli.loading import load_file
 from dispatcher.db import admin
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import EmbeddedError

@@ -1,0 +1,168 @@
+"""Loads a file of messages: in batches, each with the note of how far it has come."""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.message_file import COLUMNS, UTF_8, Line, MessageFile
+from dispatcher.cli.rejects import Rejects
+from dispatcher.db import load
+from dispatcher.db.load import Progress
+from dispatcher.db.pool import OwnConnection as Connection
+
+BATCH: Final = 5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+SAMPLE: Final = 256 * 1024  # bytes that are looked at to tell an encoding
+
+Tell = Callable[[int, int], None]  # messages that are in, bytes that are read
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a file is loaded."""
+
+    encoding: str | None = None  # None: detected
+    again: bool = False  # also a file that is in already
+    dry_run: bool = False
+
+
+async def load_file(
+    connection: Connection,
+    file: Path,
+    rejects: Path,
+    tell: Tell = lambda _taken, _read: None,
+    how: How | None = None,
+) -> tuple[int, int]:
+    """Load *file*, and write what is refused to *rejects*; return how many lines went where.
+
+    What an earlier load of the same content has done is not done again, and is counted in. *tell*
+    hears after every batch how far it has come. Raises Failure for what is no file of messages.
+    """
+    how = how or How()
+    encoding = _encoding(file, how.encoding)
+    digest = _digest(file, encoding)
+    if how.dry_run:
+        await load.make_dry_run(connection)
+        done = Progress()
+    else:
+        done = await _begin(connection, file, digest, again=how.again)
+    with file.open("rb") as stream:
+        now = await load.database_time(connection)
+        messages = MessageFile(file, stream, now, encoding=encoding)
+        with Rejects(rejects, messages.header, size=done.rejects_bytes) as out:
+            lines = islice(iter(messages), done.lines, None)
+            while batch := list(islice(lines, BATCH)):
+                if how.dry_run:
+                    done = await _try(connection, batch, out, done)
+                else:
+                    done = await _take(connection, batch, out, done, digest)
+                tell(done.taken, stream.tell())
+    if not how.dry_run:
+        await load.end_load(connection, digest)
+    return done.taken, done.refused
+
+
+async def _begin(connection: Connection, file: Path, digest: str, *, again: bool) -> Progress:
+    if again:
+        await load.forget_load(connection, digest)
+    done = await load.begin_load(connection, digest, file.name)
+    if done.ended_at is not None:
+        raise Failure(
+            f"{file} is in already, since {done.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            " --again all its messages are enqueued a second time."
+        )
+    return done
+
+
+async def _take(
+    connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress, digest: str
+) -> Progress:
+    """Load one batch and note it, both or neither.
+
+    Its rejects are on the disk before. If the note is not written after all, they are cut off
+    when the load goes on.
+    """
+    try:
+        async with connection.transaction():
+            after = await _copied(connection, batch, out, done, into=load.MESSAGES)
+            await load.step_load(connection, digest, done, after)
+    except load.TakenOverError as error:
+        raise Failure(str(error)) from error
+    return after
+
+
+async def _try(
+    connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress
+) -> Progress:
+    """Find the bad lines of one batch, and leave nothing of it behind."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        return await _copied(connection, batch, out, done, into=load.DRY_RUN)
+    finally:
+        await transaction.rollback()
+
+
+async def _copied(
+    connection: Connection,
+    batch: Sequence[Line],
+    out: Rejects,
+    done: Progress,
+    *,
+    into: tuple[str, str],
+) -> Progress:
+    good = [line for line in batch if line.values]
+    rows = [line.values for line in good]
+    bad = dict(await load.copy_messages(connection, COLUMNS, rows, into=into))
+    reasons = {good[place].number: reason for place, reason in bad.items()}
+    refused = out.add(
+        (line, line.reason or reasons[line.number])
+        for line in batch
+        if line.reason or line.number in reasons
+    )
+    return Progress(
+        done.lines + len(batch),
+        done.taken + len(batch) - refused,
+        done.refused + refused,
+        out.size,
+    )
+
+
+def _digest(file: Path, encoding: str) -> str:
+    """Return what tells this load from others: the content, and how it is read."""
+    content = hashlib.sha256(encoding.encode() + b"\0")
+    with file.open("rb") as stream:
+        while piece := stream.read(io.DEFAULT_BUFFER_SIZE * 16):
+            content.update(piece)
+    return content.hexdigest()
+
+
+def _encoding(file: Path, wanted: str | None) -> str:
+    """Return how the text of *file* is encoded: as *wanted*, or as it looks."""
+    if wanted is not None:
+        try:
+            "".encode(wanted)
+        except LookupError:
+            raise Failure(f"there is no encoding {wanted!r}.", code=USED_WRONGLY) from None
+        return UTF_8 if wanted.lower().replace("_", "-") in ("utf-8", "utf8", UTF_8) else wanted
+    with file.open("rb") as stream:
+        sample = stream.read(SAMPLE)
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    lines = [line for line in sample.splitlines() if not line.isascii()][:-1] or [sample]
+    # A few lines that are no UTF-8 are bad lines; when most are none, it is another encoding.
+    if sum(_is(line, "utf-8") for line in lines) * 2 >= len(lines):
+        return UTF_8
+    return "gb18030" if all(_is(line, "gb18030") for line in lines) else UTF_8
+
+
+def _is(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""A load that is cut short goes on where it was; a whole one is not repeated by accident."""
+
+import asyncio
+import csv
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from running import until
+
+GOOD = "+8613112345678"
+
+
+def bad(number: int) -> bool:
+    return number % 1_000 == 7
+
+
+def write(path: Path, lines: int, *, salt: str = "") -> Path:
+    """Write a file whose line n is refused if `bad(n)`; the header is line 1."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write("recipient,template_id,param_1\n")
+        for number in range(2, lines + 2):
+            recipient = f"bad {number}" if bad(number) else f"+86131{number:08d}"
+            stream.write(f"{recipient},t1,{number}{salt}\n")
+    return path
+
+
+def refused(path: Path) -> list[int]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [int(row["line"]) for row in csv.DictReader(stream)]
+
+
+async def is_whole(db, lines: int) -> bool:
+    """Whether every good line is there once."""
+    good = [n for n in range(2, lines + 2) if not bad(n)]
+    there = await db.fetch("SELECT params[1]::int FROM dispatcher.message ORDER BY 1")
+    queued = await db.fetchval("SELECT count(*) FROM dispatcher.queue")
+    return [row[0] for row in there] == good and queued == len(good)
+
+
+async def test_a_load_that_was_killed_goes_on_and_doubles_nothing(
+    operate, environment, db, dsn, tmp_path
+):
+    lines = 60_000
+    file = write(tmp_path / "big.csv", lines)
+    for seen in (5_000, 25_000):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dispatcher", "enqueue", str(file)),
+            env=environment(DATABASE_URL=dsn),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        query = "SELECT coalesce(max(lines), 0) > $1 FROM dispatcher.load"
+        await until(lambda query=query, seen=seen: db.fetchval(query, seen), what="some batches in")
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    assert not await is_whole(db, lines)
+    ended = await operate("enqueue", file)
+    assert (ended.code, ended.out) == (1, "59,940 messages enqueued.\n")
+    assert await is_whole(db, lines)
+    assert refused(tmp_path / "big.rejects.csv") == [n for n in range(2, lines + 2) if bad(n)]
+
+
+async def test_rejects_of_a_batch_that_was_not_written_come_only_once(operate, db, tmp_path):
+    await db.execute(
+        """
+        CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.lines > 5000 THEN
+                RAISE EXCEPTION 'cut' USING ERRCODE = 'admin_shutdown';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER cut BEFORE UPDATE ON dispatcher.load
+        FOR EACH ROW EXECUTE FUNCTION cut();
+        """
+    )
+    file = write(tmp_path / "x.csv", 12_000)
+    ended = await operate("enqueue", file)
+    assert ended.code == 1
+    assert "run the same command again" in ended.err
+    rejects = tmp_path / "x.rejects.csv"
+    assert refused(rejects)[-1] > 5_001  # of a batch that is not in
+    await db.execute("DROP TRIGGER cut ON dispatcher.load")
+    await operate("enqueue", file)
+    assert await is_whole(db, 12_000)
+    assert refused(rejects) == [n for n in range(2, 12_002) if bad(n)]
+
+
+async def test_a_file_that_is_in_is_loaded_again_only_when_it_is_meant(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", 3)
+    assert (await operate("enqueue", file)).code == 0
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(file.read_bytes())
+    for same in (file, copy):
+        ended = await operate("enqueue", same)
+        assert ended.code == 1
+        assert "is in already" in ended.line
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
+    assert (await operate("enqueue", file, "--again")).code == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 6
+    assert (await operate("enqueue", write(tmp_path / "y.csv", 3, salt="0"))).code == 0
+
+
+async def test_a_dry_run_finds_the_bad_lines_and_leaves_nothing(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", 2_000)
+    ended = await operate("enqueue", file, "--dry-run")
+    assert (ended.code, ended.out) == (1, "1,998 messages would be enqueued.\n")
+    assert refused(tmp_path / "x.rejects.csv") == [7, 1007]
+    for table in ("message", "queue", "load"):
+        assert await db.fetchval(f"SELECT count(*) FROM dispatcher.{table}") == 0
+    assert await db.fetchval("SELECT last_value FROM dispatcher.message_id") == 1
+    assert (await operate("enqueue", file)).out == "1,998 messages enqueued.\n"
+
+
+async def test_rejects_that_have_gone_are_noticed(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", 6_000)
+    assert (await operate("enqueue", file)).code == 1
+    await db.execute("UPDATE dispatcher.load SET ended_at = NULL")
+    (tmp_path / "x.rejects.csv").write_text("line\n")
+    assert "is shorter than it was" in (await operate("enqueue", file)).line
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+async def test_an_encoding_is_told_by_the_text(operate, db, tmp_path, encoding):
+    file = tmp_path / "x.csv"
+    rows = "".join(f"{GOOD},t1,第{number}位顾客您好\n" for number in range(20))
+    file.write_text("recipient,template_id,param_1\n" + rows, encoding=encoding)
+    assert (await operate("enqueue", file)).code == 0
+    assert await db.fetchval("SELECT params[1] FROM dispatcher.message LIMIT 1") == "第0位顾客您好"
+
+
+async def test_an_encoding_can_be_given(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(f"recipient,template_id,param_1\n{GOOD},t1,Grüße\n", encoding="latin-1")
+    assert (await operate("enqueue", file, "--encoding", "latin-1")).code == 0
+    assert await db.fetchval("SELECT params[1] FROM dispatcher.message") == "Grüße"
+    ended = await operate("enqueue", file, "--encoding", "klingon")
+    assert (ended.code, "there is no encoding 'klingon'" in ended.line) == (2, True)
