@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
 ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
 CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each connection of a pool
+STATEMENT_CACHE: Final = 100  # statements kept prepared in each connection
 COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
 
 # Strings, because only the stubs of asyncpg know these types as generic.
@@ -112,7 +113,7 @@ async def create_pool(
     *,
     min_size: int = 1,
     max_size: int = 8,
-    statement_cache: int = 100,
+    statement_cache: int = STATEMENT_CACHE,
     application_name: str = "dispatcher",
     command_timeout: float | None = COMMAND_TIMEOUT,
     host_timeout: float = HOST_TIMEOUT,
@@ -139,9 +140,13 @@ async def create_pool(
 
 
 @asynccontextmanager
-async def pooled(dsn: str, *, min_size: int, max_size: int) -> "AsyncIterator[Pool]":
+async def pooled(
+    dsn: str, *, min_size: int, max_size: int, statement_cache: int = STATEMENT_CACHE
+) -> "AsyncIterator[Pool]":
     """Give a pool as above, and close it within seconds, though the server may be frozen."""
-    pool = await create_pool(dsn, min_size=min_size, max_size=max_size)
+    pool = await create_pool(
+        dsn, min_size=min_size, max_size=max_size, statement_cache=statement_cache
+    )
     try:
         yield pool
     finally:

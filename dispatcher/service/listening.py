@@ -39,7 +39,9 @@ async def listening(
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
-    async with pooled(dsn, min_size=0, max_size=DESK_CONNECTIONS) as pool:
+    async with pooled(
+        dsn, min_size=0, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
+    ) as pool:
         state.watch("desk", pool)
         looks = Looks(pool, dsn=dsn, reports=settings.callback_url is not None)
 

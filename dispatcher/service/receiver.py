@@ -43,7 +43,9 @@ async def receiving(
     still kept. The database may be away at any time, at the start too.
     """
     async with (
-        pooled(dsn, min_size=0, max_size=CONNECTIONS) as pool,
+        pooled(
+            dsn, min_size=0, max_size=CONNECTIONS, statement_cache=settings.statement_cache
+        ) as pool,
         asyncio.TaskGroup() as tasks,
     ):
         matching = tasks.create_task(_reconcile(settings, dsn, pool, stop))

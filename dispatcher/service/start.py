@@ -55,7 +55,14 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         loop.add_signal_handler(signum, stop.set)
     await _prepare(settings, dsn, may_wait=only == "reports")
     async with AsyncExitStack() as stack:
-        vital = await stack.enter_async_context(pooled(dsn, min_size=0, max_size=VITAL_CONNECTIONS))
+        vital = await stack.enter_async_context(
+            pooled(
+                dsn,
+                min_size=0,
+                max_size=VITAL_CONNECTIONS,
+                statement_cache=settings.statement_cache,
+            )
+        )
         routes = await stack.enter_async_context(
             receiving(settings, dsn, stop, listen=only != "worker")
         )
@@ -91,7 +98,9 @@ async def _prepare(settings: Settings, dsn: str, *, may_wait: bool) -> None:
                 direct.get_secret_value() if direct else dsn,
                 warn=lambda line: log.warning("not all of a migration was possible", why=line),
             )
-            async with pooled(dsn, min_size=0, max_size=1) as pool:
+            async with pooled(
+                dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
+            ) as pool:
                 await register_statuses(pool)
     except DatabaseAwayError as error:
         if not may_wait:
@@ -121,7 +130,9 @@ async def _work(
     state: State,
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
-    async with pooled(dsn, min_size=1, max_size=size) as pool:
+    async with pooled(
+        dsn, min_size=1, max_size=size, statement_cache=settings.statement_cache
+    ) as pool:
         state.watch("work", pool)
         for name, app in settings.apps.items():
             await workers.register_app(

@@ -59,6 +59,7 @@ class Settings(_Model):
 
     database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
     database_direct_url: Database | None = None  # past PgBouncer: for LISTEN and migrations
+    statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: PgBouncer older than 1.21 is between
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)
     callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret
