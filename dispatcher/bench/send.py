@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
 
 import aiohttp
 from msgspec import Struct, json
 
-from dispatcher.bench import processes
 from dispatcher.bench.children import Child, ChildError, child
+from dispatcher.bench.meter import Meter, Sample
 from dispatcher.bench.results import Results, in_turn
-from dispatcher.bench.stage import Stage, postmaster, statement
+from dispatcher.bench.stage import Stage, statement
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.pool import OwnConnection, connect
 
@@ -68,7 +67,7 @@ async def measure(
     return results
 
 
-async def run_once(stage: Stage, variant: Variant, messages: int) -> "Sample":
+async def run_once(stage: Stage, variant: Variant, messages: int) -> Sample:
     """Send *messages* once, in a database of their own."""
     async with stage.database() as address:
         connection = await connect(address)
@@ -79,7 +78,7 @@ async def run_once(stage: Stage, variant: Variant, messages: int) -> "Sample":
             await connection.close()
 
 
-def add(results: Results, name: str, sample: "Sample", messages: int) -> float:
+def add(results: Results, name: str, sample: Sample, messages: int) -> float:
     """Note what one run took for each message; return its rate."""
     rate = messages / sample.seconds
     results.add(name, RATE, rate)
@@ -92,17 +91,6 @@ def add(results: Results, name: str, sample: "Sample", messages: int) -> float:
     results.add(name, "WAL per message", sample.wal / messages, "bytes")
     results.add(name, "peak memory of a worker", sample.memory / 2**20, "MiB")
     return rate
-
-
-class Sample(Struct):
-    """What one run took."""
-
-    seconds: float
-    workers: float  # processor seconds
-    server: float | None
-    simulator: float | None
-    wal: int
-    memory: int  # bytes, of the largest worker
 
 
 async def load(connection: OwnConnection, variant: Variant, messages: int) -> None:
@@ -119,46 +107,6 @@ async def load(connection: OwnConnection, variant: Variant, messages: int) -> No
             statement("load_messages"), messages, variant.own_texts, 5, 0.0, timeout=LOAD_TIMEOUT
         )
     await pause(connection, APP, "the benchmark begins in a moment")
-
-
-class Meter:
-    """Counters of a run: taken once before it and once after."""
-
-    def __init__(
-        self, stage: Stage, connection: OwnConnection, workers: list[Child], sim: Child | None
-    ) -> None:
-        self._stage = stage
-        self._connection = connection
-        self._workers = workers
-        self._simulator = sim
-
-    async def begin(self) -> None:
-        """Take the counters before the run."""
-        self._lsn = await self._connection.fetchval(statement("wal_position"))
-        self._postmaster = await postmaster(self._connection) if self._stage.local else None
-        self._before = self._processors()
-        self._began = monotonic()
-
-    async def end(self) -> Sample:
-        """Take them again; return the differences."""
-        took = monotonic() - self._began
-        workers, server, simulator = self._processors()
-        wal = await self._connection.fetchval(statement("wal_since"), self._lsn)
-        return Sample(
-            took,
-            workers - self._before[0],
-            None if server is None else server - (self._before[1] or 0.0),
-            None if simulator is None else simulator - (self._before[2] or 0.0),
-            int(wal),
-            max(processes.peak_memory(each.pid) for each in self._workers),
-        )
-
-    def _processors(self) -> tuple[float, float | None, float | None]:
-        return (
-            sum(processes.seconds(each.pid) for each in self._workers),
-            None if self._postmaster is None else processes.server_seconds(self._postmaster),
-            None if self._simulator is None else processes.seconds(self._simulator.pid),
-        )
 
 
 @asynccontextmanager
