@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
 MOST_CONNECTIONS = 20
+AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
 
 Only = Literal["worker", "reports"]
 
@@ -131,25 +132,12 @@ async def _work(
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
     async with pooled(
-        dsn, min_size=1, max_size=size, statement_cache=settings.statement_cache
+        dsn, min_size=0, max_size=size, statement_cache=settings.statement_cache
     ) as pool:
         state.watch("work", pool)
-        for name, app in settings.apps.items():
-            await workers.register_app(
-                vital,
-                name,
-                numbers_per_second=app.numbers_per_second,
-                on_unsure=app.on_unsure,
-                resend_after=app.resend_after,
-            )
-        worker = await workers.register_worker(
-            vital,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            apps=list(settings.apps),
-            lease=settings.lease,
-        )
+        worker = await _register(settings, dsn, vital, stop)
+        if worker is None:
+            return
         log.info("worker started", worker=worker, apps=list(settings.apps))
         one = Worker(
             settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop, metrics=metrics
@@ -157,3 +145,34 @@ async def _work(
         await one.answers.take_up()
         await one.work()
     log.info("worker stopped", worker=worker)
+
+
+async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:
+    """Announce the apps and this worker; return its id, or None if it is to stop before that.
+
+    The database was there a moment ago, so it is waited for. An id that was given to a failed
+    call stays unused.
+    """
+    while not stop.is_set():
+        try:
+            with naming_absence(dsn):
+                for name, app in settings.apps.items():
+                    await workers.register_app(
+                        vital,
+                        name,
+                        numbers_per_second=app.numbers_per_second,
+                        on_unsure=app.on_unsure,
+                        resend_after=app.resend_after,
+                    )
+                return await workers.register_worker(
+                    vital,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    version=__version__,
+                    apps=list(settings.apps),
+                    lease=settings.lease,
+                )
+        except DatabaseAwayError as error:
+            log.warning("no start: the database is away", why=str(error))
+            await asyncio.sleep(AWAY_WAIT)
+    return None
