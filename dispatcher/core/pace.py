@@ -9,7 +9,7 @@ OVER is kept, up to J = 35 ms; 1.5 % of the rate is the price.
 OVER = 1.02  # of the rate: at most so much in any second
 SHARE = 0.985  # of the rate: what is sent in the long run
 QUANTUM = 0.02  # seconds' worth of numbers in the smallest grant: the 2 % of OVER
-LATE = 0.015  # seconds after its time until a grant is too late, and takes a later time
+LATE = 0.025  # seconds after its time until a grant is too late, and takes a later time
 AHEAD = 0.08  # seconds a grant may be taken before its time, so that it is ready when it comes
 
 
