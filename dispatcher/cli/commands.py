@@ -13,6 +13,7 @@ from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
 from dispatcher.cli.reports import reports
+from dispatcher.cli.rules import limit, suppress, template
 from dispatcher.cli.run import run
 from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
@@ -60,9 +61,13 @@ for command in (
     pause,
     resume,
     forget,
+    suppress,
+    limit,
     check,
     migrate,
     simulate,
     bench,
 ):
     app.command(command.__name__)(command)
+
+app.add_typer(template, name="template")

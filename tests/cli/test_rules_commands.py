@@ -1,0 +1,69 @@
+"""``dispatcher template``, ``suppress`` and ``limit``: operators' rules from the command line."""
+
+from datetime import time
+
+import pytest
+
+from dispatcher.core.rules import Limits
+from dispatcher.core.templates import Template
+from dispatcher.db import rules
+
+
+async def test_a_template_is_defined_listed_and_removed(operate, pool):
+    added = await operate("template", "add", "tpl", "--text", "${NUM_6} bis ${DATE}", "--note", "x")
+    assert (added.code, added.out) == (0, "tpl takes 2 variables.\n")
+    assert (await rules.read_rules(pool)).templates == {"tpl": Template("tpl", ["NUM_6", "DATE"])}
+    assert "NUM_6, DATE" in (await operate("template", "list")).out
+    assert (await operate("template", "remove", "tpl")).code == 0
+    assert (await operate("template", "remove", "tpl")).code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--text", "x", "--kinds", "DATE"), ("--kinds", "WORD"), ("--text", "${NUM}")],
+)
+async def test_what_is_no_template_is_refused(operate, pool, arguments):
+    assert (await operate("template", "add", "tpl", *arguments)).code == 2
+    assert not (await rules.read_rules(pool)).templates
+
+
+async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text("number,why\n+8613112345678,asked\n13800000000,asked\n\n+8613112345678,x\n")
+    added = await operate("suppress", "+49 151 12345678", "--file", file, "--reason", "asked")
+    assert added.out == "3 numbers suppressed, from a few seconds on.\n"
+    listed = (await operate("suppress")).out
+    assert "+86131****5678" in listed
+    assert "13112345678" not in listed
+    freed = await operate("suppress", "--remove", "13112345678")
+    assert freed.out == "1 number sent to again.\n"
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
+    rows = await db.fetch("SELECT action, target, detail, result FROM dispatcher.audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("suppress", "4 numbers", "", "3 numbers"),
+        ("unsuppress", "1 number", "", "1 number"),
+    ]
+
+
+async def test_a_list_with_one_bad_line_changes_nothing(operate, db, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("+8613112345678\nnobody\n")
+    ended = await operate("suppress", "--file", file)
+    assert (ended.code, "1 of 2 are no numbers" in ended.line) == (2, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+
+
+async def test_limits_are_set_shown_and_lifted(operate, pool):
+    said = "default: 15 a minute to a number, 1,000 a day in all, quiet from 21:00 to 08:00\n"
+    words = ("limit", "default", "--per-minute", "15", "--ceiling", "1000", "--quiet")
+    assert (await operate(*words, "21:00-08:00")).out == said
+    assert (await operate("limit", "default")).out == said
+    known = (await rules.read_rules(pool)).limits
+    assert known == {"default": Limits(15, ceiling=1000, quiet_from=time(21), quiet_until=time(8))}
+    assert (await operate("limit", "default", "--none")).out == "default: no limits\n"
+    assert (await rules.read_rules(pool)).limits == {}
+
+
+@pytest.mark.parametrize("hours", ["21", "21:00", "21:00-21:00", "25:00-08:00", "a-b"])
+async def test_hours_that_are_none_are_refused(operate, hours):
+    assert (await operate("limit", "default", "--quiet", hours)).code == 2

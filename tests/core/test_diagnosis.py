@@ -1,0 +1,125 @@
+"""What is shown first: whether texts go out, and if not, the cause and the next step."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from dispatcher.core.codes import request_code
+from dispatcher.core.diagnosis import Level, absent, diagnose
+from dispatcher.core.overview import AppState, Awaiting, Count, Now, WorkerState
+from dispatcher.core.pause import pause_for
+
+NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+APP = AppState(
+    "shop", True, None, None, None, None, None, 500.0, 500.0, 0, None, 0, 0, []
+)  # fmt: skip
+WORKER = WorkerState(1, "host", 7, "1", ["shop"], NOW, 1.0, alive=True)
+
+
+def now(app: AppState = APP, **changes) -> Now:
+    return replace(Now(NOW, [app], [WORKER], []), **changes)
+
+
+def paused(code: str) -> AppState:
+    pause = pause_for(request_code(code), now=NOW)
+    return replace(
+        APP, paused_at=NOW, paused_by="worker", pause_code=code, pause_reason=pause.reason
+    )
+
+
+def happened(**counts: int) -> list[Count]:
+    return [
+        Count(NOW, "shop", *name.split("_"), count) if "_" in name
+        else Count(NOW, "shop", name, "", count)
+        for name, count in counts.items()
+    ]  # fmt: skip
+
+
+def test_all_is_well_when_nothing_waits_and_when_something_goes_out():
+    assert diagnose(now()).headline == "All is sent; nothing is due."
+    busy = diagnose(now(replace(APP, oldest_due_at=NOW, sending=50)))
+    assert (busy.headline, busy.level, busy.findings) == (
+        "Messages are going out.", Level.FINE, []
+    )  # fmt: skip
+
+
+# The drills: what is wrong, what its first finding says of the cause, and of the next step.
+DRILLS = [
+    ("wrong secret", now(paused("E000045")), "The signature is wrong", "SHOP__APP_SECRET"),
+    ("not on the white list", now(paused("E000620")), "white list", "10 to 15 minutes"),
+    ("quota spent", now(paused("E000623")), "quota of messages is spent", "00:00 UTC+8"),
+    ("provider down", now(paused("unreachable")), "cannot be reached", "Check network, DNS"),
+    (
+        "template rejected",
+        now(recent=happened(accepted=50, rejected_E200030=50)),
+        "The template is not active",
+        "activate it, then requeue",
+    ),
+    (
+        "callback address broken",
+        now(awaiting=[Awaiting("shop", 500, 500, 0, 600.0)]),
+        "nothing was reported of any",
+        "DISPATCHER_CALLBACK_URL",
+    ),
+    (
+        "callback address broken since yesterday",
+        now(awaiting=[Awaiting("shop", 5000, 2000, 1500, 90_000.0)]),
+        "30% have no report",
+        "dispatcher check",
+    ),
+    (
+        "E200015 flood",
+        now(replace(APP, rate=31.0), recent=happened(accepted=50, deferred_E200015=500)),
+        "Too many messages wait at the provider",
+        "lower the pace",
+    ),
+    ("no worker", now(workers=[]), "nobody sends", "dispatcher run"),
+    ("app unknown", now(replace(APP, known=False)), "not configured", "SHOP__ENDPOINT"),
+    ("own ceiling", now(paused("ceiling")), "its own ceiling allows", "dispatcher limit"),
+    ("unsure", now(replace(APP, unsure_batches=2)), "answer was lost", "settle"),
+    ("country quota", now(replace(APP, paused_countries=["PL"])), "one country", "threshold"),
+]
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause", "step"), [each[1:] for each in DRILLS], ids=[each[0] for each in DRILLS]
+)
+def test_the_cause_and_the_next_step_come_first(seen, cause, step):
+    found = diagnose(seen)
+    assert found.level >= Level.TROUBLE
+    assert cause in found.findings[0].cause
+    assert step in found.findings[0].step
+    assert "<NAME>" not in found.findings[0].step
+
+
+def test_a_database_that_is_away_is_the_whole_story():
+    found = absent("No PostgreSQL answers at db:5432 (connection refused): start it.")
+    assert found.headline == "Messages are not going out."
+    assert "db:5432" in found.findings[0].cause
+    assert "Nothing is lost" in found.findings[0].step
+
+
+def test_what_stops_everything_is_told_before_what_troubles_one():
+    other = replace(paused("E000045"), name="other")
+    found = diagnose(now(apps=[replace(APP, unsure_batches=1, sending=5), other]))
+    assert found.headline == "Messages are going out, but not those of other."
+    assert [finding.app for finding in found.findings] == ["other", "shop"]
+
+
+def test_an_operators_pause_tells_who_and_offers_to_resume():
+    app = replace(APP, paused_at=NOW, paused_by="operator", pause_reason="odd texts (Ana)")
+    (finding,) = diagnose(now(app)).findings
+    assert finding.cause == "odd texts (Ana)"
+    assert finding.act == "resume"
+
+
+def test_one_bad_message_or_a_phone_that_is_off_is_no_finding():
+    quiet = [
+        now(recent=happened(accepted=5, rejected_E200028=5)),
+        now(recent=happened(accepted=1000, rejected_E200028=20)),
+        now(awaiting=[Awaiting("shop", 5000, 300, 250, 200_000.0)]),
+        now(awaiting=[Awaiting("shop", 500, 500, 0, 60.0)]),
+        now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),
+    ]
+    assert [finding for each in quiet for finding in diagnose(each).findings] == []
