@@ -137,6 +137,17 @@ async def test_a_message_that_is_sent_again_meanwhile_stops_the_dropping(db, poo
 
 
 @pytest.mark.usefixtures("old_page")
+@pytest.mark.parametrize("state", ["open", "unsure"])
+async def test_so_does_one_that_is_on_its_way_again(db, pool, rows, state):
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
+    assert await keeping.drop_old(pool, 30 * DAY) == 1
+    assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
+    await rows.batch([1], state=state)
+    assert await drop_all(pool, 30 * DAY) == 0
+    assert await count(db, "message") == 3
+
+
+@pytest.mark.usefixtures("old_page")
 async def test_a_reader_of_everything_is_not_waited_for(db, dsn, pool):
     reader = await connect(dsn)
     async with reader.transaction():
