@@ -4,10 +4,15 @@ import asyncio
 import csv
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from running import until
+
+from dispatcher.cli.message_file import COLUMNS
+from dispatcher.db import load
+from dispatcher.db.load import Progress
 
 GOOD = "+8613112345678"
 
@@ -84,6 +89,8 @@ async def test_rejects_of_a_batch_that_was_not_written_come_only_once(operate, d
     rejects = tmp_path / "x.rejects.csv"
     assert refused(rejects)[-1] > 5_001  # of a batch that is not in
     await db.execute("DROP TRIGGER cut ON dispatcher.load")
+    with rejects.open("a") as stream:
+        stream.write("99999,what a crash left behind,x,y,z\n" * 50)
     await operate("enqueue", file)
     assert await is_whole(db, 12_000)
     assert refused(rejects) == [n for n in range(2, 12_002) if bad(n)]
@@ -121,6 +128,19 @@ async def test_rejects_that_have_gone_are_noticed(operate, db, tmp_path):
     await db.execute("UPDATE dispatcher.load SET ended_at = NULL")
     (tmp_path / "x.rejects.csv").write_text("line\n")
     assert "is shorter than it was" in (await operate("enqueue", file)).line
+
+
+async def test_two_loads_of_one_file_do_not_both_go_on(db, pool):
+    before = await load.begin_load(db, "digest", "x.csv")
+    assert await load.begin_load(db, "digest", "x.csv") == before
+    async with pool.acquire() as other:
+        await load.step_load(other, "digest", before, Progress(5, 5))
+    row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
+    with pytest.raises(load.TakenOverError):
+        async with db.transaction():
+            assert await load.copy_messages(db, COLUMNS, [row]) == []
+            await load.step_load(db, "digest", before, Progress(5, 5))
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
