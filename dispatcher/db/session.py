@@ -58,6 +58,11 @@ async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Co
                 yield connection
             except asyncpg.PostgresError:
                 raise
+            except AttributeError as error:
+                # What asyncpg stumbles over when a connection goes between two of its steps.
+                if not _is_gone(connection):
+                    raise
+                raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
             except BaseException:
                 # Somebody stopped waiting in the middle of a statement. Asked for ROLLBACK then,
                 # the connection may refuse, and that would hide that the task was cancelled.
@@ -72,6 +77,13 @@ async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Co
     except AWAY:
         await pool.expire_connections()
         raise
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it has been taken out of the pool
+        return True
 
 
 class Patience:

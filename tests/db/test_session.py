@@ -74,6 +74,25 @@ async def test_a_cancelled_task_stays_cancelled_though_the_server_is_frozen(pool
     assert await pool.fetchval("SELECT 1") == 1
 
 
+async def test_a_connection_that_is_cut_between_two_steps_of_the_driver_is_away(pool):
+    """asyncpg then asks None to go on, and that is an AttributeError."""
+
+    async def write() -> None:
+        async with transaction(pool) as connection:
+            connection.terminate()
+            None.bind_execute  # noqa: B018 - what asyncpg does
+
+    async def stumble() -> None:
+        async with transaction(pool):
+            None.bind_execute  # noqa: B018 - a mistake of ours
+
+    with pytest.raises(AWAY):
+        await write()
+    with pytest.raises(AttributeError):
+        await stumble()
+    assert await pool.fetchval("SELECT 1") == 1
+
+
 async def test_a_refused_statement_rolls_back_and_keeps_the_connection(pool):
     async def write_twice() -> None:
         async with transaction(pool) as connection:
