@@ -154,7 +154,7 @@ class Fleet:
         expected = self._may_end.pop(worker, None)
         if expected is None and not started and worker.code == COULD_NOT_START:
             self.done["could not start without the database"] += 1
-        elif "Traceback" in text:
-            self.troubles.append(f"{worker.log.name}: {text[text.index('Traceback') :][-1500:]}")
+        elif worker.stumbled:
+            self.troubles.append(f"{worker.log.name}: {worker.stumbled}")
         elif worker.code not in (expected or ()):
             self.troubles.append(f"{worker.log.name} ended with {worker.code}: {text[-500:]}")

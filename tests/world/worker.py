@@ -79,6 +79,13 @@ class WorkerProcess:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
+    @property
+    def stumbled(self) -> str:
+        """What it said when it fell over an error of its own; empty if it did not."""
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        said = "".join(line for line in lines if not line.startswith("{"))
+        return said[-3000:] if "Traceback" in said else ""
+
     def text(self) -> str:
         """The end of its log, for people."""
         return self.log.read_text(encoding="utf-8")[-4000:]
