@@ -5,5 +5,6 @@
     ./dev chaos --minutes 10 --seed 7
 
 `storm` runs it: `application` inserts and cancels, `fleet` kills and freezes workers, `server` is
-a PostgreSQL that crashes, `weather` sets the provider's faults, `verdict` reads the two books.
+a PostgreSQL that crashes, `weather` sets the provider's faults, `carrier` has status reports taken
+in if they are asked for (--reports), `verdict` reads the two books.
 """

@@ -18,11 +18,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many storms, each the next seed")
     parser.add_argument("--workers", type=int, default=3, help="worker processes (default: 3)")
     parser.add_argument("--rate", type=float, default=400.0, help="messages a second (400)")
+    parser.add_argument(
+        "--reports", action="store_true", help="with status reports: nothing may stay unsure"
+    )
     given = parser.parse_args()
     console = Console()
     violated = 0
     for seed in range(given.seed, given.seed + given.seeds):
-        plan = Plan(given.minutes * 60, seed, workers=given.workers, rate=given.rate)
+        plan = Plan(
+            given.minutes * 60,
+            seed,
+            workers=given.workers,
+            rate=given.rate,
+            reports=given.reports,
+        )
         aftermath = asyncio.run(run(plan))
         tell(aftermath, console)
         violated += bool(aftermath.problems)

@@ -31,12 +31,20 @@ class Blow:
 class Fleet:
     """Some workers on one database; each place has one folder for its data."""
 
-    def __init__(self, dsn: str, apps: Mapping[str, Settings], folder: Path, dice: Random) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        apps: Mapping[str, Settings],
+        folder: Path,
+        dice: Random,
+        callback: str | None = None,
+    ) -> None:
         self.done: Counter[str] = Counter()  # what was done to workers, by name
         self.blows: list[Blow] = []
         self.troubles: list[str] = []  # what a worker must not do
         self._dsn = dsn
         self._apps = apps
+        self._callback = {} if callback is None else {"callback_url": callback}
         self._folder = folder
         self._dice = dice
         self._numbers = itertools.count(1)
@@ -90,6 +98,7 @@ class Fleet:
             "lease": f"{LEASE}s",
             "shutdown_timeout": "8s",
             "data_dir": self._folder / f"place-{place}",
+            **self._callback,
         }
         environ = environment(self._dsn, self._apps, settings)
         return WorkerProcess(environ, self._folder / f"worker-{next(self._numbers):04d}.log")

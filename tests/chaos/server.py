@@ -26,7 +26,7 @@ def main() -> None:
     places = Places(Path(sys.argv[1]).absolute())
     with embedded_server(places.data_dir, settings=SETTINGS):
         pass
-    write_port(places, _free_port())
+    write_port(places, free_port())
     word = "start"
     while word:
         with embedded_server(places.data_dir, settings=SETTINGS) as dsn:
@@ -67,7 +67,8 @@ def _signal(processes: list[int], sign: signal.Signals) -> None:
             continue
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens at."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe:

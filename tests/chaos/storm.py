@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from world.haste import let_pass
 from world.messages import finished
 from world.provider import app_at, provider
 
+from chaos import carrier
 from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
 from chaos.fleet import LEASE, TIMEOUT, Fleet
@@ -35,6 +37,7 @@ class Plan:
     seed: int
     workers: int = 3
     rate: float = 400.0  # messages inserted a second, about
+    reports: bool = False  # whether status reports come, and settle what is unsure
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,21 @@ async def run(plan: Plan) -> Aftermath:
     dice = Random(plan.seed)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(running_server(folder / "server"))
-        simulator = await stack.enter_async_context(provider())
+        options = carrier.OPTIONS if plan.reports else None
+        simulator = await stack.enter_async_context(provider(reports=options))
         account = app_at(simulator.url, timeout=f"{TIMEOUT}s")
+        receiver = None
+        if plan.reports:
+            receiver = carrier.Receiver(server.dsn, folder)
+            stack.callback(receiver.kill)
+            await receiver.started()
+            account |= {"on_unsure": "resend", "resend_after": f"{carrier.SILENCE}s"}
         apps = {"default": account, "paced": account | {"numbers_per_second": 300, "auth": "wsse"}}
-        fleet = Fleet(server.dsn, apps, folder, Random(dice.random()))
+        callback = receiver and receiver.callback
+        fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
         stack.callback(fleet.kill_all)
         fleet.launch(plan.workers)
-        aftermath = await _storm(plan, dice, server, simulator, fleet)
+        aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver))
     if aftermath.problems:
         aftermath.problems.append(f"the logs are in {folder}")
     else:
@@ -70,9 +81,18 @@ async def run(plan: Plan) -> Aftermath:
     return aftermath
 
 
-async def _storm(
-    plan: Plan, dice: Random, server: Server, simulator: Simulator, fleet: Fleet
-) -> Aftermath:
+@dataclass(frozen=True)
+class Scene:
+    """Who takes part, besides the application."""
+
+    server: Server
+    simulator: Simulator
+    fleet: Fleet
+    receiver: carrier.Receiver | None
+
+
+async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
+    server, simulator, fleet = scene.server, scene.simulator, scene.fleet
     application = Application(server.dsn, ["default", "default", "paced"], Random(dice.random()))
     weather = Weather(simulator, Random(dice.random()))
     blows: Counter[str] = Counter()
@@ -89,23 +109,26 @@ async def _storm(
     await weather.calm()
     await server.order("restart")  # also one that was cut off in the middle of an order is up again
     await fleet.settle()
-    settled = await _settle(Database(server.dsn))
+    problems = await _settle(scene)
     settled_in = monotonic() - began
     await fleet.end()
     db = await connect(server.dsn)
     verdict = await judge(db, simulator, application.memory, fleet.blows)
     await db.close()
-    problems = [*verdict.problems, *fleet.troubles]
-    if not settled:
-        problems.append(f"not everything had its end after {QUIET:.0f} s of quiet")
     return Aftermath(
         plan,
         verdict,
-        problems,
+        [*problems, *verdict.problems, *fleet.troubles],
         application.memory,
         weather.struck,
-        fleet.done + blows,
+        fleet.done + blows + _reports(simulator),
         settled_in,
+    )
+
+
+def _reports(simulator: Simulator) -> Counter[str]:
+    return Counter(
+        {f"reports: {answer}": count for answer, count in simulator.reports.answers.items()}
     )
 
 
@@ -138,12 +161,31 @@ async def _hasten(base: Database) -> None:
         await base.ask(lambda db: let_pass(db, HASTE))
 
 
-async def _settle(base: Database) -> bool:
-    """Wait until every message has its end; the leases of the dead run out in their own time."""
+async def _settle(scene: Scene) -> list[str]:
+    """Wait until every message has its end; return what did not come to one.
+
+    The leases of the dead run out in their own time.
+    """
+    base = Database(scene.server.dsn)
+    if not await _until_told(base, finished):
+        return [f"not everything had its end after {QUIET:.0f} s of quiet"]
+    if scene.receiver is None:
+        return []
+    if not await carrier.all_in(scene.simulator, base):
+        return ["not all reports were matched"]
+    await base.ask(carrier.keep_silent)
+    settled = await _until_told(base, carrier.nothing_unsure)
+    troubles = await scene.receiver.end()
+    return troubles if settled else [*troubles, "some messages stayed unsure"]
+
+
+async def _until_told(
+    base: Database, condition: Callable[[asyncpg.Connection], Awaitable[bool]]
+) -> bool:
     deadline = monotonic() + QUIET + 2 * LEASE
     while monotonic() < deadline:
         await base.ask(lambda db: let_pass(db, 600.0))
-        if await base.ask(finished):
+        if await base.ask(condition):
             return True
         await asyncio.sleep(0.3)
     return False
