@@ -36,6 +36,7 @@ async def demo(environ: dict[str, str], *options: str) -> AsyncIterator[asyncio.
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_heed,
     )  # fmt: skip
     try:
         async with asyncio.timeout(DEADLINE):
@@ -44,6 +45,12 @@ async def demo(environ: dict[str, str], *options: str) -> AsyncIterator[asyncio.
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _heed() -> None:
+    """Heed signals that the shell which runs the tests in the background has them ignore."""
+    for sign in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, signal.SIG_DFL)
 
 
 async def read_until(process: asyncio.subprocess.Process, words: str) -> str:

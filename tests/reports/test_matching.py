@@ -5,7 +5,10 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from dispatcher.core.message import canonical
+from dispatcher.db import matching
 from dispatcher.db.workers import resend_unsure
 
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
@@ -302,3 +305,15 @@ async def test_every_permutation_of_a_long_message_ends_the_same(world, told):
             await world.match()
         assert await world.states() == {message: ("delivered", "p1")}
         assert [e[1] for e in await world.events()] == ["accepted", "delivered"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_number_on_a_block_list_is_suppressed_if_that_is_wanted(world, told, wanted):
+    await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="UNDELIV"))
+    stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
+    await world.store(stranger)
+    await matching.match(world.pool, suppress_blocked=wanted)
+    rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
+    expected = [(canonical(ONE), "MBBLACK: The number is on a block list.", "report")]
+    assert [tuple(row) for row in rows] == (expected if wanted else [])

