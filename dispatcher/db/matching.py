@@ -24,7 +24,9 @@ from dispatcher.core.belonging import (
     belonging,
     homeless,
 )
+from dispatcher.core.carrier import Reason, report_status
 from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.rules import suppress
 from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
 from dispatcher.db.telling import tell
@@ -58,8 +60,12 @@ class Sorted(Struct):
     left: list[tuple[Seen, Waits | Stray]]
 
 
-async def match(pool: Pool) -> Step:
-    """Match what has come; return what was done, nothing if somebody else is at it."""
+async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
+    """Match what has come; return what was done, nothing if somebody else is at it.
+
+    With *suppress_blocked* a number is never sent to again whose report has a block-list status.
+    Only a report that belongs to a message counts: others may be anybody's word.
+    """
     async with transaction(pool, seconds=PATIENCE) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return Step()
@@ -73,6 +79,8 @@ async def match(pool: Pool) -> Step:
         strays = [stray for _, stray in found.left if isinstance(stray, Stray)]
         await tell(connection, [*found.known, *found.names, *settled], settled, strays)
         await _keep(connection, found.left)
+        if suppress_blocked:
+            await _suppress(connection, [*found.known, *found.names, *settled])
         messages = {place.message_id for _, place in settled}
         return Step(len(reports), len(messages), closed, len(strays))
 
@@ -120,6 +128,17 @@ def _sort(reports: Sequence[Seen], places: dict[int, Place]) -> Sorted:
             case Recalls():
                 found.recalls.append((seen, place))
     return found
+
+
+async def _suppress(connection: Connection, told: Sequence[Known]) -> None:
+    """Never send again to numbers that are on a block list, as their carrier says."""
+    rows: dict[str, list[str]] = {}
+    for seen, _ in told:
+        status = report_status(seen.status)
+        if status.reason is Reason.BLOCKED and seen.number is not None:
+            rows.setdefault(f"{status.status}: {status.meaning}", []).append(seen.number)
+    for reason, numbers in sorted(rows.items()):
+        await suppress(connection, numbers, reason, source="report")
 
 
 async def _name(connection: Connection, names: Sequence[Known]) -> None:

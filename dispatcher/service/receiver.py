@@ -141,7 +141,7 @@ async def _reconcile(settings: Settings, dsn: str, pool: Pool, stop: asyncio.Eve
             return str(error)
 
     steps = Steps(
-        match=lambda: named(partial(match, pool)),
+        match=lambda: named(partial(match, pool, suppress_blocked=settings.suppress_blocked)),
         place=lambda: named(partial(feed.place, pool, notify=settings.notify_events)),
     )
     await run_reconcile(steps, every=MATCH_EVERY, stop=stop)

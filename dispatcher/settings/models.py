@@ -69,6 +69,7 @@ class Settings(_Model):
     trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is believed
     push_host: HeaderWord | None = None  # the Host that was signed, where a proxy changes it
     push_connection: HeaderWord | None = None  # the same of Connection
+    suppress_blocked: bool = False  # numbers that a carrier reports to be on a block list
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
     poll_interval: Seconds = 0.5
