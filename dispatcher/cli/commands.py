@@ -7,6 +7,7 @@ import typer
 from dispatcher import __version__
 from dispatcher.cli.bench import bench
 from dispatcher.cli.check import check
+from dispatcher.cli.cost import cost
 from dispatcher.cli.demo.command import demo
 from dispatcher.cli.enqueue import enqueue
 from dispatcher.cli.forget import forget
@@ -63,6 +64,7 @@ for command in (
     forget,
     suppress,
     limit,
+    cost,
     check,
     migrate,
     simulate,

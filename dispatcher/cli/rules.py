@@ -56,7 +56,7 @@ def add_template(
     except TemplateError as error:
         raise Failure(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
-    with_database(lambda connection: rules.define_template(connection, made, note))
+    with_database(lambda connection: rules.define_template(connection, made, note, text))
     typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
 
 

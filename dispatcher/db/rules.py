@@ -105,9 +105,13 @@ async def forget_used(pool: Pool) -> int:
     return gone
 
 
-async def define_template(connection: Connection, template: Template, note: str) -> None:
-    """Define what variables a template takes."""
-    await connection.execute(sql("rule_template_set"), template.template_id, template.kinds, note)
+async def define_template(
+    connection: Connection, template: Template, note: str, text: str | None = None
+) -> None:
+    """Define what variables a template takes; its *text* serves to count segments."""
+    await connection.execute(
+        sql("rule_template_set"), template.template_id, template.kinds, note, text
+    )
 
 
 async def drop_template(connection: Connection, template_id: str) -> bool:

@@ -1,0 +1,98 @@
+"""``dispatcher cost``: what a day cost, by the operator's prices."""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dispatcher.cli.failure import USED_WRONGLY, Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dispatcher.core.cost import Bill
+    from dispatcher.db.pool import OwnConnection
+
+_PROVIDER = timezone(timedelta(hours=8))  # the provider's day
+
+
+def cost(
+    day: Annotated[
+        str | None,
+        typer.Option(help="By the provider's clock (UTC+8).", show_default="today"),
+    ] = None,
+    *,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(help="Set first what a segment costs: CN=0.045CNY. May be given often."),
+    ] = None,
+) -> None:
+    """Show segments and cost of a day, by app and country.
+
+    Estimated segments are counted from the texts of templates that are
+    defined with --text, and stand beside those that the provider reported.
+    """
+    from dispatcher.cli.database import with_database
+    from dispatcher.cli.screen import screen
+    from dispatcher.core.country import country
+    from dispatcher.db import cost as costs
+
+    begin = _day(day)
+    wanted = [_price(text) for text in price or ()]
+
+    async def work(connection: "OwnConnection") -> "Bill":
+        for each in wanted:
+            await costs.set_price(connection, *each)
+        end = begin + timedelta(days=1)
+        return await costs.bill_of(connection, begin, end, country=country)
+
+    _draw(with_database(work), screen())
+
+
+def _draw(bill: "Bill", console: "Console") -> None:
+    from dispatcher.cli.screen import table_of
+    from dispatcher.cli.words import number
+
+    table = table_of("App", "Country")
+    for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):
+        table.add_column(name, justify="right")
+    for line in sorted(bill.lines.values(), key=lambda line: (line.app, -line.messages)):
+        table.add_row(
+            line.app,
+            line.country,
+            number(line.messages),
+            number(line.reported) if line.unreported < line.messages else "-",
+            number(line.estimated) if line.unknown < line.messages else "-",
+            "-" if line.price is None else f"{line.price} {line.currency}".strip(),
+            "-" if line.cost is None else f"{line.cost:,.2f} {line.currency}".strip(),
+        )
+    console.print(table if table.rows else "Nothing was accepted on that day.")
+    for currency, cost in sorted(bill.sums().items()):
+        typer.echo(f"Together {cost:,.2f} {currency}".strip())
+    if any(line.price is None for line in bill.lines.values()):
+        typer.echo("Set a price for the others: `dispatcher cost --price DE=0.07EUR`.")
+
+
+def _day(text: str | None) -> datetime:
+    if text is None:
+        today = datetime.now(UTC).astimezone(_PROVIDER)
+        return today.replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER)
+    except ValueError:
+        raise Failure("--day takes a day such as 2026-11-01.", code=USED_WRONGLY) from None
+
+
+def _price(text: str) -> tuple[str, Decimal, str]:
+    country, _, rest = text.partition("=")
+    amount = rest.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    try:
+        price = Decimal(amount)
+    except InvalidOperation:
+        price = Decimal(-1)
+    known = re.fullmatch("[A-Z]{2}", country)  # ISO 3166
+    if not known or not price.is_finite() or price < 0:
+        raise Failure("--price takes COUNTRY=PRICE, such as CN=0.045CNY.", code=USED_WRONGLY)
+    return country, price, rest[len(amount) :]

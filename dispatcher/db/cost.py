@@ -1,0 +1,42 @@
+"""What a day cost: read in pieces from the requests of that day, whenever somebody asks."""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from dispatcher.core.cost import Bill, Sent
+from dispatcher.db.pool import OwnConnection as Connection
+from dispatcher.db.statements import sql
+
+PIECE: Final = 40  # requests: at most 20,000 messages in memory
+ERASED: Final = "0"  # the number of a message whose person was forgotten
+
+
+async def bill_of(
+    connection: Connection, begin: datetime, end: datetime, *, country: Callable[[str], str]
+) -> Bill:
+    """Return what was accepted of the requests opened from *begin* until *end*."""
+    texts = {row[0]: row[1] for row in await connection.fetch(sql("cost_texts"))}
+    bill = Bill(texts, await prices(connection))
+    last = 0
+    while (
+        after := await connection.fetchval(sql("cost_next"), begin, end, last, PIECE)
+    ) is not None:
+        rows = await connection.fetch(sql("cost_sent"), begin, end, last, PIECE)
+        bill.add(
+            Sent(row[1], "-" if row[2] == ERASED else country(row[2]), *tuple(row)[3:])
+            for row in rows
+        )
+        last = after
+    return bill
+
+
+async def prices(connection: Connection) -> dict[str, tuple[Decimal, str]]:
+    """Return what a segment costs, with its currency, by country."""
+    return {row[0]: (row[1], row[2]) for row in await connection.fetch(sql("cost_prices"))}
+
+
+async def set_price(connection: Connection, country: str, price: Decimal, currency: str) -> None:
+    """Set what a segment to *country* costs."""
+    await connection.execute(sql("cost_price_set"), country, price, currency)

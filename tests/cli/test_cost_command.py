@@ -1,0 +1,43 @@
+"""``dispatcher cost``: what a day cost."""
+
+import pytest
+
+INSERT = """
+    WITH m AS (
+        INSERT INTO dispatcher.message (recipient, template_id, params)
+        SELECT number, 't', '{123456}' FROM unnest($1::text[]) AS number RETURNING id
+    ), b AS (
+        INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
+        SELECT $2, 'default', 1, array_agg(id), array_agg(1::smallint), 'closed', 9 FROM m
+        RETURNING id, message_ids
+    )
+    INSERT INTO dispatcher.outcome (message_id, state, attempts, segments, batch_id)
+    SELECT unnest(b.message_ids), $3, 1, 2, b.id FROM b
+"""
+GERMANS = [f"+49151123456{number:02d}" for number in range(3)]
+
+
+async def test_a_day_is_billed_by_country_and_nothing_twice(operate, db):
+    await db.execute(INSERT, ["+8613112345678", "13112345679", *GERMANS], "t1", "accepted")
+    await db.execute(INSERT, ["+8613112345670"], "t2", "rejected")
+    await operate("template", "add", "t", "--text", "Code ${NUM_6}")
+    ended = await operate("cost", "--price", "CN=0.05CNY", "--price", "DE=0.1EUR")
+    lines = [line.split() for line in ended.out.splitlines()]
+    assert ["default", "CN", "2", "4", "2", "0.05", "CNY", "0.20", "CNY"] in lines
+    assert ["default", "DE", "3", "6", "3", "0.1", "EUR", "0.60", "EUR"] in lines
+    assert lines[-2:] == [["Together", "0.20", "CNY"], ["Together", "0.60", "EUR"]]
+    assert (await operate("cost", "--day", "2020-01-01")).out.startswith("Nothing was accepted")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--day", "x"),
+        ("--price", "CN"),
+        ("--price", "China=1"),
+        ("--price", "CN=-1"),
+        ("--price", "CN=nan"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(operate, words):
+    assert (await operate("cost", *words)).code == 2

@@ -1,0 +1,62 @@
+"""Segments are counted as networks do; the bill adds them up by app and country."""
+
+from decimal import Decimal
+
+import pytest
+
+from dispatcher.core.cost import Bill, Sent, filled, segments
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", 1),
+        ("a" * 160, 1),
+        ("a" * 161, 2),
+        ("a" * 306, 2),
+        ("a" * 307, 3),
+        ("[" * 80, 1),
+        ("[" * 81, 2),
+        ("您" * 70, 1),
+        ("您" * 71, 2),
+        ("您" * 134, 2),
+        ("您" * 135, 3),
+        ("a" * 69 + "您", 1),
+        ("😀" * 35, 1),
+        ("😀" * 36, 2),
+    ],
+)
+def test_parts_are_those_of_the_facts(text, parts):
+    assert segments(text) == parts
+
+
+def test_a_text_is_filled_in_and_signed():
+    assert filled("${NUM_6} in ${NUM_2} min", ["123456", "5"], None) == "123456 in 5 min"
+    assert filled("${NUM_6}", ["1"], "Shop") == "【Shop】1"
+    assert filled("${A}${B}", ["1"], None) == "1"
+
+
+def test_a_bill_counts_what_was_reported_and_what_was_estimated():
+    bill = Bill({"t": "${TXT_20}" + "a" * 150}, {"CN": (Decimal("0.05"), "CNY")})
+    bill.add(
+        [
+            Sent("shop", "CN", "t", ["b" * 20], None, 2),
+            Sent("shop", "CN", "t", ["b"], None, 1),
+            Sent("shop", "CN", "other", [], None, None),
+            Sent("shop", "DE", "t", ["b"], None, 1),
+        ]
+    )
+    line = bill.lines["shop", "CN"]
+    assert (line.messages, line.reported, line.unreported) == (3, 3, 1)
+    assert (line.estimated, line.unknown) == (3, 1)
+    assert line.cost == Decimal("0.15")
+    assert bill.lines["shop", "DE"].cost is None
+    assert bill.sums() == {"CNY": Decimal("0.15")}
+
+
+def test_what_was_not_reported_is_billed_as_estimated():
+    bill = Bill({"t": "a" * 161}, {"CN": (Decimal("0.05"), "CNY")})
+    bill.add([Sent("shop", "CN", "t", [], None, 1), Sent("shop", "CN", "t", [], None, None)])
+    line = bill.lines["shop", "CN"]
+    assert (line.reported, line.estimated, line.billed) == (1, 4, 3)
+    assert line.cost == Decimal("0.15")
