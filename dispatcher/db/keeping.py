@@ -15,6 +15,7 @@ from dispatcher.db.statements import sql
 
 STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
+INDEX_TIME: Final = 600.0  # seconds; an index of five million rows takes ten
 SHORTEST_PAGE: Final = 3600.0  # seconds
 HOME: Final = "+86"  # a mainland number may be written with it or without
 
@@ -24,6 +25,16 @@ async def make_partitions(pool: Pool) -> int:
     async with transaction(pool, seconds=STEP_TIME) as connection:
         await connection.execute(sql("migrations_patience"), "1s", True)
         return int(await connection.fetchval(sql("make_partitions")))
+
+
+async def index_full_partitions(pool: Pool) -> int:
+    """Make one index that a full partition lacks; return 0 if there is none to make now."""
+    try:
+        async with transaction(pool, seconds=INDEX_TIME) as connection:
+            made = await connection.fetchval(sql("index_step"), timeout=INDEX_TIME)
+            return int(made is not None)
+    except asyncpg.LockNotAvailableError:
+        return 0  # somebody writes there just now; the next round finds a better moment
 
 
 async def turn_page(pool: Pool, retention: float) -> int:

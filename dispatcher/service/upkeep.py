@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 from dispatcher.db import keeping
-from dispatcher.db.console import index_full_partitions
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.pool import pooled
 from dispatcher.db.rules import forget_used
@@ -34,7 +33,7 @@ async def upkeep(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
 
         works = {
             "partitions made": named(partial(keeping.make_partitions, pool)),
-            "indexes of full partitions made": named(partial(index_full_partitions, pool)),
+            "indexes of full partitions made": named(partial(keeping.index_full_partitions, pool)),
             "numbers of yesterday forgotten": named(partial(forget_used, pool)),
         }
         if settings.wipe_params_after is not None:

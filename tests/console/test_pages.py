@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dispatcher.db import console as lookups
+from dispatcher.db import deeds as deeds_of_operators
 
 NUMBER = "+8613112345678"
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -167,10 +167,10 @@ async def test_what_makes_no_sense_is_not_done(operator, db, deed, fields):
     assert await deeds(db) == []
 
 
-async def test_a_deed_that_cannot_be_written_down_is_not_done(pool, db, message):
+async def test_a_deed_that_cannot_be_written_down_is_not_done(db, message):
     await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
     with pytest.raises(Exception, match="audit_who_check"):
-        await lookups.cancel(pool, "Ana", [message])
+        await deeds_of_operators.cancel(db, "Ana", [message])
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
 
 
@@ -189,19 +189,3 @@ async def test_a_chart_has_every_minute_and_counts_from_the_counters(operator, d
     assert (sum(seen["accepted"]), sum(seen["failed"])) == (42, 5)
     one = json.loads((await operator.get("/console/chart?span=day&app=default")).text)
     assert (len(one["time"]), sum(one["accepted"]) in (0, 41)) == (96, True)
-
-
-@pytest.mark.usefixtures("message")
-async def test_full_partitions_get_their_indexes_and_only_those(db, pool):
-    assert await lookups.index_full_partitions(pool) == 0
-    await db.execute("SELECT setval('dispatcher.message_id', 5000001)")
-    assert await lookups.index_full_partitions(pool) == 3
-    query = (
-        "SELECT indexname FROM pg_indexes WHERE indexname ~ '(recipient|reference|provider_id)$'"
-    )
-    assert {row["indexname"] for row in await db.fetch(query)} == {
-        "message_1_to_5000001_recipient",
-        "message_1_to_5000001_reference",
-        "outcome_1_to_5000001_provider_id",
-    }
-    assert await lookups.index_full_partitions(pool) == 0
