@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
+from dispatcher.cli.audit import audit
 from dispatcher.cli.bench import bench
 from dispatcher.cli.check import check
 from dispatcher.cli.cost import cost
@@ -61,10 +62,11 @@ for command in (
     settle,
     pause,
     resume,
-    forget,
+    audit,
     suppress,
     limit,
     cost,
+    forget,
     check,
     migrate,
     simulate,

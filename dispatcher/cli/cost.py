@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ def cost(
         list[str] | None,
         typer.Option(help="Set first what a segment costs: CN=0.045CNY. May be given often."),
     ] = None,
+    as_: As = None,
 ) -> None:
     """Show segments and cost of a day, by app and country.
 
@@ -38,13 +40,15 @@ def cost(
     from dispatcher.cli.screen import screen
     from dispatcher.core.country import country
     from dispatcher.db import cost as costs
+    from dispatcher.db import deeds
 
     begin = _day(day)
     wanted = [_price(text) for text in price or ()]
+    who = named(as_)
 
     async def work(connection: "OwnConnection") -> "Bill":
         for each in wanted:
-            await costs.set_price(connection, *each)
+            await deeds.set_price(connection, who, *each)
         end = begin + timedelta(days=1)
         return await costs.bill_of(connection, begin, end, country=country)
 

@@ -1,14 +1,13 @@
 """``dispatcher forget``: one person's data, exported and erased."""
 
-import getpass
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
     from dispatcher.db.pool import OwnConnection as Connection
@@ -21,6 +20,7 @@ def forget(
         Path | None, typer.Option(help="Write all that is kept of them to this new file first.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it nothing is.")] = False,
+    as_: As = None,
 ) -> None:
     """Erase what is kept of a person, or export it.
 
@@ -35,7 +35,7 @@ def forget(
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():
         raise Failure("the number is digits after an optional +.", code=USED_WRONGLY)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    who = named(as_)
 
     async def work(connection: "Connection") -> tuple[list[int], list[int]]:
         kept = await keeping.export(connection, number)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.failure import Failure
+from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
     from dispatcher.db.pool import OwnConnection as Connection
@@ -21,33 +22,37 @@ class How(StrEnum):
     RESEND = "resend"
 
 
-def cancel(ids: Ids) -> None:
+def cancel(ids: Ids, *, as_: As = None) -> None:
     """Cancel messages that still wait; those are never sent.
 
     Exits with 1 if one of them was too late: sent, on its way, or finished already.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.db import admin
+    from dispatcher.db import deeds
 
-    done = with_database(lambda connection: admin.cancel(connection, ids))
-    _tell(done, ids, "cancelled", "not waiting any more, or unknown")
+    who = named(as_)
+    done = with_database(lambda connection: deeds.cancel(connection, who, ids))
+    _tell(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
 
 
-def requeue(ids: Ids) -> None:
+def requeue(ids: Ids, *, as_: As = None) -> None:
     """Send rejected or expired messages again.
 
-    Mend the cause first.     Exits with 1 if one of them is neither rejected nor expired.
+    Mend the cause first. Exits with 1 if one of them is neither rejected nor expired.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.db import admin
+    from dispatcher.db import deeds
 
-    done = with_database(lambda connection: admin.requeue(connection, ids))
-    _tell(done, ids, "waiting again", "neither rejected nor expired, or unknown")
+    who = named(as_)
+    done = with_database(lambda connection: deeds.requeue(connection, who, ids))
+    _tell(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
 
 
 def settle(
     token: Annotated[str, typer.Argument(help="The batch, as `dispatcher show` names it.")],
     how: Annotated[How, typer.Argument(help="sent: it went out. resend: it did not.")],
+    *,
+    as_: As = None,
 ) -> None:
     """Settle an unsure batch by hand.
 
@@ -56,9 +61,12 @@ def settle(
     """
     from dispatcher.cli.database import with_database
     from dispatcher.cli.words import plural
-    from dispatcher.db import admin
+    from dispatcher.db import deeds
 
-    settled = with_database(lambda connection: admin.settle(connection, token, how.value))
+    who = named(as_)
+    settled = with_database(
+        lambda connection: deeds.settle(connection, who, token, how.value)
+    ).count
     if settled is None:
         raise Failure(
             f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
@@ -71,33 +79,39 @@ def settle(
 def pause(
     app: App,
     reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "",
+    *,
+    as_: As = None,
 ) -> None:
     """Stop sending for an app.
 
     Requests on their way are finished, and everything else waits.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.db import admin
+    from dispatcher.db import deeds
+
+    who = named(as_)
 
     async def work(connection: "Connection") -> None:
         await _must_be_known(connection, app)
-        await admin.pause(connection, app, reason or "no reason given")
+        await deeds.pause(connection, who, app, reason)
 
     with_database(work)
     typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
 
 
-def resume(app: App) -> None:
+def resume(app: App, *, as_: As = None) -> None:
     """Send again for a paused app.
 
     Whether an operator has paused it, or an error of its account.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.db import admin
+    from dispatcher.db import deeds
+
+    who = named(as_)
 
     async def work(connection: "Connection") -> None:
         await _must_be_known(connection, app)
-        await admin.resume(connection, app)
+        await deeds.resume(connection, who, app)
 
     with_database(work)
     typer.echo(f"{app} is sending again.")

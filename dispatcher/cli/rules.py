@@ -1,8 +1,6 @@
 """Operators' own rules: templates, numbers never to send to, and what an app allows itself."""
 
-import getpass
 import re
-import socket
 from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
-    from dispatcher.core.rules import Limits
+    from dispatcher.db.deeds import Done
     from dispatcher.db.pool import OwnConnection as Connection
 
 NUMBER = re.compile(r"\+?[0-9]{5,20}")
 LISTED = 1_000  # suppressed numbers that are listed
-SENT_AT_ONCE = 10_000  # numbers in one statement
 
 template = typer.Typer(
     help="Define templates, which variables must then fit.",
@@ -40,12 +38,13 @@ def add_template(
         str | None, typer.Option(help="Or their kinds alone: NUM_6,TXT_20,DATE.")
     ] = None,
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    as_: As = None,
 ) -> None:
     """Define which variables a template takes, or define it anew."""
     from dispatcher.cli.database import with_database
     from dispatcher.cli.words import plural
     from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of
-    from dispatcher.db import rules
+    from dispatcher.db import deeds
 
     if (text is None) == (kinds is None):
         raise Failure("give either --text or --kinds.", code=USED_WRONGLY)
@@ -56,17 +55,20 @@ def add_template(
     except TemplateError as error:
         raise Failure(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
-    with_database(lambda connection: rules.define_template(connection, made, note, text))
+    who = named(as_)
+    with_database(lambda connection: deeds.define_template(connection, who, made, note, text))
     typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
 
 
 @template.command("remove")
-def remove_template(template_id: TemplateId) -> None:
+def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
     """Forget a template: its variables are not checked any more."""
     from dispatcher.cli.database import with_database
-    from dispatcher.db import rules
+    from dispatcher.db import deeds
 
-    if not with_database(lambda connection: rules.drop_template(connection, template_id)):
+    who = named(as_)
+    done = with_database(lambda connection: deeds.drop_template(connection, who, template_id))
+    if done.count is None:
         raise Failure(f"no template {template_id} is defined: see `dispatcher template list`.")
     typer.echo(f"{template_id} is not checked any more.")
 
@@ -95,6 +97,7 @@ def suppress(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
+    as_: As = None,
 ) -> None:
     """Never send to numbers any more, or list them.
 
@@ -104,29 +107,21 @@ def suppress(
     """
     from dispatcher.cli.database import with_database
     from dispatcher.cli.words import plural
-    from dispatcher.db import admin, rules
+    from dispatcher.db import deeds
 
     wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
     if not wanted:
         if file is None:
             _list_suppressed()
         return
+    who = named(as_)
 
-    async def work(connection: "Connection") -> int:
-        changed = 0
-        async with connection.transaction():
-            for start in range(0, len(wanted), SENT_AT_ONCE):
-                part = wanted[start : start + SENT_AT_ONCE]
-                if remove:
-                    changed += await rules.unsuppress(connection, part)
-                else:
-                    changed += await rules.suppress(connection, part, reason)
-            what = "unsuppress" if remove else "suppress"
-            done = plural(changed, "number")
-            await admin.write_down(connection, _who(), what, plural(len(wanted), "number"), done)
-        return changed
+    async def work(connection: "Connection") -> "Done":
+        if remove:
+            return await deeds.unsuppress(connection, who, wanted)
+        return await deeds.suppress(connection, who, wanted, reason)
 
-    changed = with_database(work)
+    changed = with_database(work).count or 0
     done = "sent to again" if remove else "suppressed, from a few seconds on"
     typer.echo(f"{plural(changed, 'number')} {done}.")
 
@@ -149,6 +144,7 @@ def limit(
         str | None, typer.Option(help="Hours of night at the recipient: 21:00-08:00.")
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits any more.")] = False,
+    as_: As = None,
 ) -> None:
     """Set what an app allows itself; without options, show it.
 
@@ -157,25 +153,21 @@ def limit(
     wait for the morning.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.core.rules import Limits
-    from dispatcher.db import admin, rules
+    from dispatcher.core.rules import Limits, told
+    from dispatcher.db import deeds, rules
 
     begin, end = _hours(quiet) if quiet else (None, None)
     wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, ceiling, begin, end)
     if wanted == Limits() and not none:
         known = with_database(rules.limits)
-        typer.echo(f"{app}: {_said(known.get(app, Limits()))}")
+        typer.echo(f"{app}: {told(known.get(app, Limits()))}")
         return
     if none and wanted != Limits():
         raise Failure("--none takes no limits beside it.", code=USED_WRONGLY)
 
-    async def work(connection: "Connection") -> None:
-        async with connection.transaction():
-            await rules.set_limits(connection, app, wanted)
-            await admin.write_down(connection, _who(), "limit", app, _said(wanted))
-
-    with_database(work)
-    typer.echo(f"{app}: {_said(wanted)}")
+    who = named(as_)
+    with_database(lambda connection: deeds.set_limits(connection, who, app, wanted))
+    typer.echo(f"{app}: {told(wanted)}")
 
 
 def _list_suppressed() -> None:
@@ -218,24 +210,3 @@ def _hours(text: str) -> tuple[time, time]:
     if begin.tzinfo or end.tzinfo or begin == end:
         raise Failure("--quiet takes two different times without a zone.", code=USED_WRONGLY)
     return begin, end
-
-
-def _said(limits: "Limits") -> str:
-    parts = [
-        f"{value:,} {words}"
-        for value, words in (
-            (limits.per_minute, "a minute to a number"),
-            (limits.per_day, "a day to a number"),
-            (limits.same_per_minute, "a minute of the same text to a number"),
-            (limits.same_per_hour, "an hour of the same text to a number"),
-            (limits.ceiling, "a day in all"),
-        )
-        if value is not None
-    ]
-    if limits.quiet_from is not None and limits.quiet_until is not None:
-        parts.append(f"quiet from {limits.quiet_from:%H:%M} to {limits.quiet_until:%H:%M}")
-    return ", ".join(parts) or "no limits"
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dispatcher.cli.failure import Failure
+from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
     from dispatcher.db.admin import Story
+    from dispatcher.db.pool import OwnConnection as Connection
 
 Event = tuple[datetime, str]  # when, and what happened
 
@@ -18,8 +20,10 @@ def show(
     message_id: Annotated[int, typer.Argument(metavar="ID", help="Id of the message.")],
     *,
     full: Annotated[
-        bool, typer.Option("--full", help="Show the whole number and the variables.")
+        bool,
+        typer.Option("--full", help="Show the whole number and the variables; it is written down."),
     ] = False,
+    as_: As = None,
 ) -> None:
     """Tell the story of one message.
 
@@ -30,9 +34,18 @@ def show(
     from dispatcher.cli.database import with_database
     from dispatcher.cli.screen import screen
     from dispatcher.cli.words import moment
+    from dispatcher.db import deeds
     from dispatcher.db.admin import story
 
-    found = with_database(lambda connection: story(connection, message_id))
+    who = named(as_)
+
+    async def look(connection: "Connection") -> "Story | None":
+        found = await story(connection, message_id)
+        if full and found is not None:
+            await deeds.look_closely(connection, who, message_id)
+        return found
+
+    found = with_database(look)
     if found is None:
         raise Failure(f"there is no message {message_id}.")
     facts = Table.grid(padding=(0, 2))

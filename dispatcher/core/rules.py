@@ -98,6 +98,24 @@ def decide(
     return decided
 
 
+def told(limits: Limits) -> str:
+    """Return *limits* in words, on one line."""
+    parts = [
+        f"{value:,} {words}"
+        for value, words in (
+            (limits.per_minute, "a minute to a number"),
+            (limits.per_day, "a day to a number"),
+            (limits.same_per_minute, "a minute of the same text to a number"),
+            (limits.same_per_hour, "an hour of the same text to a number"),
+            (limits.ceiling, "a day in all"),
+        )
+        if value is not None
+    ]
+    if limits.quiet_from is not None and limits.quiet_until is not None:
+        parts.append(f"quiet from {limits.quiet_from:%H:%M} to {limits.quiet_until:%H:%M}")
+    return ", ".join(parts) or "no limits"
+
+
 def digest(message: Message) -> int:
     """Return what two messages of the same text have in common, in 63 bits."""
     text = "\0".join((message.template_id, *message.params)).encode("utf-8", "surrogatepass")

@@ -91,10 +91,3 @@ async def outcome_summary(connection: Connection) -> list[Became]:
 async def outcome_counts(connection: Connection) -> dict[str, int]:
     """Return how many messages are finished, by state; reads every outcome there is."""
     return {row["state"]: row["messages"] for row in await connection.fetch(sql("outcome_counts"))}
-
-
-async def write_down(
-    connection: Connection, who: str, action: str, target: str, result: str
-) -> None:
-    """Write down what an operator did, in the transaction that does it."""
-    await connection.execute(sql("audit"), who, action, target, "", result)

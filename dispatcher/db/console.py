@@ -1,9 +1,8 @@
-"""What the console and the metrics look up, and what operators do there, written down.
+"""What the console and the metrics look up.
 
 Nothing here counts rows of a big table: totals come from the counters, and look-ups are bounded.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Literal
 
@@ -15,7 +14,6 @@ from dispatcher.core.overview import (
     Awaiting,
     BatchStory,
     Count,
-    Deed,
     Found,
     Now,
     Story,
@@ -30,7 +28,6 @@ from dispatcher.db.statements import sql
 
 MOST = 200  # rows of one list
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
-INDEX_TIME = 3600.0  # seconds for one index; it holds nobody up
 HOME = "+86"  # a mainland number may be written with it or without
 
 Step = tuple[datetime, str, int]  # beginning of the step, event, how often
@@ -103,105 +100,5 @@ async def batch(pool: Pool, token: str) -> BatchStory | None:
         return BatchStory(dict(row), [Found(*message) for message in messages])
 
 
-async def deeds(pool: Pool) -> list[Deed]:
-    """Return what operators did, the newest first."""
-    return [Deed(*row) for row in await pool.fetch(sql("audit_list"), MOST)]
-
-
-async def look_closely(pool: Pool, who: str, message_id: int) -> None:
-    """Write down that *who* was shown the number and the variables of a message."""
-    await pool.execute(sql("audit"), who, "reveal", f"message {message_id}", "", "")
-
-
-async def pause(pool: Pool, who: str, app: str, reason: str) -> str:
-    """Stop claiming for *app*; return what came of it."""
-
-    async def act(connection: Connection) -> str:
-        await admin.pause(connection, app, f"{reason or 'no reason given'} ({who})")
-        return "paused"
-
-    return await _do(pool, who, act, action="pause", target=app, detail=reason)
-
-
-async def resume(pool: Pool, who: str, app: str) -> str:
-    """Claim for *app* again; return what came of it."""
-
-    async def act(connection: Connection) -> str:
-        await admin.resume(connection, app)
-        return "resumed"
-
-    return await _do(pool, who, act, action="resume", target=app)
-
-
-async def cancel(pool: Pool, who: str, ids: list[int]) -> str:
-    """Cancel what still waits of *ids*; return what came of it."""
-
-    async def act(connection: Connection) -> str:
-        return f"{await admin.cancel(connection, ids)} of {len(ids)} cancelled"
-
-    return await _do(pool, who, act, action="cancel", target=_messages(ids), detail=_listed(ids))
-
-
-async def requeue(pool: Pool, who: str, ids: list[int]) -> str:
-    """Send the rejected and expired of *ids* again; return what came of it."""
-
-    async def act(connection: Connection) -> str:
-        return f"{await admin.requeue(connection, ids)} of {len(ids)} wait again"
-
-    return await _do(pool, who, act, action="requeue", target=_messages(ids), detail=_listed(ids))
-
-
-async def settle(pool: Pool, who: str, token: str, how: str) -> str:
-    """Settle an unsure batch as ``sent`` or ``resend``; return what came of it."""
-
-    async def act(connection: Connection) -> str:
-        settled = await admin.settle(connection, token, how)
-        if settled is None:
-            return "not settled: the batch is not unsure, or not any more"
-        return f"{settled} {'taken as sent' if how == 'sent' else 'wait again'}"
-
-    return await _do(pool, who, act, action="settle", target=f"batch {token}", detail=how)
-
-
-async def index_full_partitions(pool: Pool) -> int:
-    """Make the indexes that full partitions lack, one after the other; return how many.
-
-    Only the owner of the tables can: for others they stay as they are, and searches take longer.
-    """
-    done = 0
-    async with pool.acquire() as connection:
-        while statements := await connection.fetch(sql("missing_indexes")):
-            try:
-                await connection.execute(statements[0][0], timeout=INDEX_TIME)
-            except asyncpg.InsufficientPrivilegeError:
-                break
-            done += 1
-    return done
-
-
-async def _do(
-    pool: Pool,
-    who: str,
-    act: Callable[[Connection], Awaitable[str]],
-    *,
-    action: str,
-    target: str,
-    detail: str = "",
-) -> str:
-    """Do something and write it down, both or neither."""
-    async with pool.acquire() as connection, connection.transaction():
-        result = await act(connection)
-        await connection.execute(sql("audit"), who, action, target, detail, result)
-        return result
-
-
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:
     return connection.transaction(isolation="repeatable_read", readonly=True)
-
-
-def _messages(ids: list[int]) -> str:
-    return f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages"
-
-
-def _listed(ids: list[int]) -> str:
-    return " ".join(map(str, ids)) if len(ids) > 1 else ""

@@ -2,14 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
 from dispatcher.core.overview import Now
-from dispatcher.db import console
+from dispatcher.db import console, deeds
+from dispatcher.db.deeds import Done
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
-from dispatcher.db.pool import Pool
+from dispatcher.db.pool import Connection, Pool
 from dispatcher.service.glance import Glance
 from dispatcher.web.console import AwayError, Desk
 
@@ -51,13 +52,13 @@ def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
         find=naming(partial(console.find, pool)),
         story=naming(partial(console.story, pool)),
         batch=naming(partial(console.batch, pool)),
-        deeds=naming(partial(console.deeds, pool)),
-        look_closely=naming(partial(console.look_closely, pool)),
-        pause=naming(partial(console.pause, pool)),
-        resume=naming(partial(console.resume, pool)),
-        cancel=naming(partial(console.cancel, pool)),
-        requeue=naming(partial(console.requeue, pool)),
-        settle=naming(partial(console.settle, pool)),
+        deeds=naming(_asking(pool, partial(deeds.written, limit=console.MOST))),
+        look_closely=naming(_doing(pool, deeds.look_closely)),
+        pause=naming(_doing(pool, deeds.pause)),
+        resume=naming(_doing(pool, deeds.resume)),
+        cancel=naming(_doing(pool, deeds.cancel)),
+        requeue=naming(_doing(pool, deeds.requeue)),
+        settle=naming(_doing(pool, deeds.settle)),
     )
 
 
@@ -81,3 +82,27 @@ def _naming(
             raise AwayError(str(error)) from error
 
     return asked
+
+
+def _asking(
+    pool: Pool, ask: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]]
+) -> Callable[Arguments, Awaitable[Answer]]:
+    """Return *ask* with a connection of *pool*."""
+
+    async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        async with pool.acquire() as connection:
+            return await ask(connection, *args, **kwargs)
+
+    return asked
+
+
+def _doing(
+    pool: Pool, do: Callable[Concatenate[Connection, Arguments], Awaitable[Done]]
+) -> Callable[Arguments, Awaitable[str]]:
+    """Return *do* with a connection of *pool*, answering what came of it."""
+
+    async def did(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
+        async with pool.acquire() as connection:
+            return (await do(connection, *args, **kwargs)).said
+
+    return did

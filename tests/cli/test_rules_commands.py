@@ -40,8 +40,8 @@ async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_p
     assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
     rows = await db.fetch("SELECT action, target, detail, result FROM dispatcher.audit ORDER BY id")
     assert [tuple(row) for row in rows] == [
-        ("suppress", "4 numbers", "", "3 numbers"),
-        ("unsuppress", "1 number", "", "1 number"),
+        ("suppress", "4 numbers", "asked", "3 numbers new"),
+        ("unsuppress", "1 number", "", "1 number freed"),
     ]
 
 

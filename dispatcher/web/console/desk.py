@@ -38,7 +38,7 @@ class Desk(Struct, frozen=True):
     story: Callable[[int], Awaitable[Story | None]]
     batch: Callable[[str], Awaitable[BatchStory | None]]
     deeds: Callable[[], Awaitable[list[Deed]]]
-    look_closely: Callable[[str, int], Awaitable[None]]
+    look_closely: Callable[[str, int], Awaitable[str]]
     pause: Callable[[str, str, str], Awaitable[str]]  # app, reason
     resume: Callable[[str, str], Awaitable[str]]  # app
     cancel: Callable[[str, list[int]], Awaitable[str]]
