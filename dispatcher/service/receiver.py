@@ -19,14 +19,14 @@ from dispatcher.db.matching import match
 from dispatcher.db.pool import Pool, pooled
 from dispatcher.reconcile import Steps, run_reconcile
 from dispatcher.settings import Settings
-from dispatcher.web.intake import Arrived, Away, Intake, Unfit
+from dispatcher.web.intake import AT_ONCE, Arrived, Away, Intake, Unfit
 from dispatcher.web.push import Signatures
 from dispatcher.web.reports import Counts, Door, report_routes
 
 log = structlog.get_logger(__name__)
 
 SPOOL = "spool"  # folder in the data directory
-CONNECTIONS = 3  # one commit of the intake, one step of the matching, one that tells
+CONNECTIONS = AT_ONCE + 2  # commits of the intake, one step of the matching, one that tells
 COUNT_EVERY = 10.0  # seconds between two writings of what was refused
 MATCH_EVERY = 0.5  # seconds; also how late an event is in the feed
 

@@ -1,6 +1,6 @@
 """Keeps reports before they are answered: in the database, else on disk, else not at all.
 
-Reports that come together share one commit: while one is under way the next gather. If the
+Reports that come together share one commit: while some are under way the next gather. If the
 database cannot take them they go to the spool, synced to disk, and from there into the database
 when it is back; nobody waits for it longer than one commit may take.
 """
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 KIND: Final = "reports"  # of the spool files
 MOST: Final = 1000  # reports in one commit
+AT_ONCE: Final = 2  # commits under way, where they are slow; a fast one is waited for
+SLOW: Final = 0.01  # seconds
 MOST_WAITING: Final = 2000  # posts; more wait before they are even noted
 LONGEST_WAIT: Final = 20.0  # seconds a post waits to be noted
 AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
@@ -76,6 +78,8 @@ class Intake:
         self._spool_lock = asyncio.Lock()  # a file is not given up while it is being written
         self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MOST_WAITING)
         self._away_until = 0.0
+        self._committing = 0
+        self._took = 0.0  # seconds, by the last commit
         self.stored = 0  # reports that went to the database at once
         self.spooled = 0  # reports that went to disk first
 
@@ -96,16 +100,26 @@ class Intake:
         return await fate
 
     async def run(self) -> None:
-        """Keep what gathers, one commit after the other, and take up what was spooled."""
+        """Keep what gathers, and take up what was spooled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_up_for_ever())
-            while True:
-                posts = [await self._waiting.get()]
-                count = len(posts[0].arrived)
-                while count < MOST and not self._waiting.empty():
-                    posts.append(self._waiting.get_nowait())
-                    count += len(posts[-1].arrived)
-                await self._keep(posts)
+            for _ in range(AT_ONCE):
+                tasks.create_task(self._keep_for_ever())
+
+    async def _keep_for_ever(self) -> None:
+        while True:
+            posts = [await self._waiting.get()]
+            if self._committing and self._took < SLOW:
+                await asyncio.sleep(SLOW)
+            count = len(posts[0].arrived)
+            while count < MOST and not self._waiting.empty():
+                posts.append(self._waiting.get_nowait())
+                count += len(posts[-1].arrived)
+            began = time.monotonic()
+            self._committing += 1
+            await self._keep(posts)
+            self._committing -= 1
+            self._took = time.monotonic() - began
 
     async def _keep(self, posts: list[_Post]) -> None:
         arrived = [one for post in posts for one in post.arrived]

@@ -94,6 +94,24 @@ async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(
     assert database.calls <= 3
 
 
+async def test_a_commit_that_takes_long_does_not_hold_up_the_next(
+    intake, database, pool, monkeypatch
+):
+    monkeypatch.setattr("dispatcher.web.intake.SLOW", 0.0)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute(
+            "INSERT INTO dispatcher.report (provider_id, status, state)"
+            " VALUES ('p1', 'x', 'interim')"
+        )
+        held = asyncio.create_task(intake.keep([one("p1")]))
+        async with asyncio.timeout(10):
+            while database.calls < 1:  # noqa: ASYNC110 - the store tells no event
+                await asyncio.sleep(0.01)
+            assert await intake.keep([one("p2")]) == Kept()
+        assert not held.done()
+    assert await held == Kept()
+
+
 async def test_a_report_that_the_database_refuses_does_not_take_others_with_it(intake, database):
     bad = one("bad", raw='{"a": "\\u0000"}')
     fates = await asyncio.gather(
