@@ -54,12 +54,24 @@ def pytest_addoption(parser) -> None:
         default=2,
         help="how often the test of takeovers kills a worker in the middle of its work",
     )
+    parser.addoption(
+        "--drill-seconds",
+        type=float,
+        default=10.0,
+        help="how long the drill of the report receiver sends 1,000 reports a second",
+    )
 
 
 @pytest.fixture(scope="session")
 def kills(request) -> int:
     """How often a worker is killed in a row."""
     return request.config.getoption("--kills")
+
+
+@pytest.fixture(scope="session")
+def drill_seconds(request) -> float:
+    """How long reports come in while everything is killed."""
+    return request.config.getoption("--drill-seconds")
 
 
 @pytest.fixture(scope="session")

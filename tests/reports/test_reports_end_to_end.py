@@ -1,6 +1,5 @@
 """Reports through real processes: the simulator posts them to a running service."""
 
-import asyncio
 import socket
 
 import pytest
@@ -10,8 +9,6 @@ from world.provider import app_at
 from world.waiting import until
 
 from dispatcher.db import reports
-from dispatcher.db.errors import AWAY
-from dispatcher.db.pool import connect
 from dispatcher.simulator import ReportOptions, read_faults
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -114,78 +111,3 @@ async def test_reports_as_badly_as_they_may_come_end_well(db, workers, provide, 
         " WHERE event LIKE '%delivered' GROUP BY event"
     )
     assert sum(row["n"] for row in told) == 600  # each once
-
-
-async def test_no_answered_report_is_lost_when_receiver_and_database_are_killed(
-    programs, tmp_path, workers, provide, reporting
-):
-    """1,000 reports a second; the receiver is killed twice, PostgreSQL restarted twice."""
-    from dispatcher.db.embedded import embedded_server  # noqa: PLC0415 - this test's own server
-
-    sim = await provide(reports=ReportOptions(connections=16, timeout=20.0))
-    seconds, rate = 8, 1000
-    server = embedded_server(tmp_path / "pg", programs=programs)
-    dsn = server.__enter__()
-    try:
-        receiver = _receiver(workers, dsn, reporting)
-        await _listening(receiver)
-        posting = asyncio.create_task(_post(sim, reporting["callback_url"], seconds * rate, rate))
-        for _ in range(2):
-            await asyncio.sleep(seconds / 8)
-            receiver.kill()
-            receiver = _receiver(workers, dsn, reporting)
-            await _listening(receiver)
-            await asyncio.sleep(seconds / 8)
-            server.__exit__(None, None, None)
-            await asyncio.sleep(0.5)  # reports come, and there is no database
-            server = embedded_server(tmp_path / "pg", programs=programs)
-            assert server.__enter__() == dsn
-        await posting
-        await until(lambda: sim.reports.idle, deadline=60, what="every post is answered")
-        answered = {(one.sms_msg_id, one.sequence) for one in sim.reports.witness()}
-        assert len(answered) > seconds * 100  # a slow machine takes in less, and loses none of it
-
-        async def kept() -> bool:
-            try:
-                db = await connect(dsn)
-                rows = await db.fetch("SELECT provider_id, segment FROM dispatcher.report")
-                await db.close()
-            except AWAY:
-                return False
-            return answered <= {tuple(row) for row in rows}
-
-        await until(kept, deadline=60, every=0.5, what="every answered report is in the database")
-        spooled = [event for event in receiver.events() if "spooled" in str(event.get("event"))]
-        print(len(answered), "answered;", sim.reports.answers, spooled)  # noqa: T201 - the figures
-    finally:
-        server.__exit__(None, None, None)
-
-
-def _receiver(workers, dsn: str, reporting: dict[str, str]):
-    return workers.launch({}, dsn=dsn, arguments=("--only", "reports"), **reporting)
-
-
-async def _listening(receiver) -> None:
-    await until(
-        lambda: any(event.get("event") == "listening" for event in receiver.events()),
-        deadline=30,
-        what="the receiver listens",
-    )
-
-
-async def _post(sim, callback: str, count: int, rate: int) -> None:
-    """Let the simulator report *count* numbers, at *rate* a second."""
-    from array import array  # noqa: PLC0415 - this test alone
-
-    from dispatcher.simulator.ledger import Accepted  # noqa: PLC0415 - this test alone
-
-    loop = asyncio.get_running_loop()
-    began, size = loop.time(), 100
-    for serial in range(count // size):
-        numbers = [f"+86138{serial * size + n:08d}" for n in range(size)]
-        accepted = Accepted(
-            serial, 0.0, f"token{serial}", f"id{serial}", ",".join(numbers), None,
-            array("I", [size]), array("L", [0]), array("I", [1]), ("t",),
-        )  # fmt: skip
-        await sim.reports.accept(accepted, callback)
-        await asyncio.sleep(max(0.0, began + (serial + 1) * size / rate - loop.time()))

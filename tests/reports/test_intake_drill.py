@@ -1,0 +1,181 @@
+"""kill -9 of receiver and PostgreSQL under 1,000 reports a second, sent as the provider does.
+
+`./dev test -n 0 -s tests/reports/test_intake_drill.py --drill-seconds 90` is the whole drill; by
+default it takes seconds. The simulator's record of what was answered 200 is the witness.
+"""
+
+import asyncio
+import itertools
+from array import array
+from collections import Counter
+
+import pytest
+from chaos.database import running_server
+from chaos.server import free_port
+from world.waiting import until
+
+from dispatcher.db.errors import AWAY
+from dispatcher.db.pool import connect
+from dispatcher.simulator import ReportOptions
+from dispatcher.simulator.ledger import Accepted
+
+TOKEN = "a-token-that-nobody-guesses"
+RATE = 1000  # reports a second
+WAVE = 100  # messages of one request
+APART = 2.0  # seconds between two blows, the time until the last one is over included
+OPTIONS = ReportOptions(connections=64, timeout=20.0, mix={"DELIVRD": 3.0, "UNDELIV": 1.0})
+BLOWS = (
+    "receiver killed",
+    "PostgreSQL killed",
+    "both killed",
+    "PostgreSQL restarted",
+    "PostgreSQL killed",
+    "receiver killed while PostgreSQL is away",
+)
+
+LOAD = """
+WITH added AS (
+    INSERT INTO dispatcher.message (recipient, template_id)
+    SELECT '+86138' || lpad(n::text, 8, '0'), 't' FROM generate_series(0, $1 - 1) AS n
+    RETURNING id, substr(recipient, 7)::int AS n
+), request AS (
+    INSERT INTO dispatcher.batch
+        (token, app, worker, message_ids, attempts, state, bytes, closed_at)
+    SELECT 'token' || n / $2, 'default', 0, array_agg(id ORDER BY n),
+        array_agg(1::smallint), 'closed', 6000, now()
+    FROM added GROUP BY n / $2
+    RETURNING id, token
+)
+INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts, provider_id, code)
+SELECT a.id, r.id, 'accepted', 1, 'id' || a.n / $2 || '_' || a.n % $2 + 1, '000000'
+FROM added a JOIN request r ON r.token = 'token' || a.n / $2
+"""
+
+
+class Drill:
+    """A receiver, its database, and what is done to them."""
+
+    def __init__(self, server, workers, settings: dict[str, str]) -> None:
+        self._server = server
+        self._workers = workers
+        self._settings = settings
+        self.receiver = None
+        self.blows: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        """Start a receiver, and wait until it can be reached."""
+        self.receiver = receiver = self._workers.launch(
+            {}, dsn=self._server.dsn, arguments=("--only", "reports"), **self._settings
+        )
+        await until(
+            lambda: any(event.get("event") == "listening" for event in receiver.events()),
+            deadline=60,
+            what="the receiver listens",
+        )
+
+    async def kill(self) -> None:
+        """kill -9 of the receiver, and another in its place."""
+        self.receiver.kill()
+        await self.start()
+
+    async def strike(self, blow: str) -> None:
+        """Do one thing; return when everything is up again."""
+        self.blows[blow] += 1
+        match blow:
+            case "receiver killed":
+                await self.kill()
+            case "PostgreSQL restarted":
+                await self._server.order("restart")
+            case "PostgreSQL killed":
+                await self._server.order("crash")
+            case "both killed" | "receiver killed while PostgreSQL is away":
+                coming = asyncio.create_task(self._server.order("crash"))
+                if blow != "both killed":
+                    await until(self._spooling, deadline=30, what="reports go to disk")
+                await self.kill()
+                await coming
+
+    async def _spooling(self) -> bool:
+        events = [event.get("event", "") for event in self.receiver.events()]
+        return any(event.startswith("reports go to disk") for event in events)
+
+
+async def send(sim, callback: str, count: int) -> float:
+    """Let the provider report *count* numbers at its pace; return the rate that it kept."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for serial in range(count // WAVE):
+        numbers = [f"+86138{serial * WAVE + n:08d}" for n in range(WAVE)]
+        accepted = Accepted(
+            serial, 0.0, f"token{serial}", f"id{serial}", ",".join(numbers), None,
+            array("I", [WAVE]), array("L", [0]), array("I", [1]), ("t",),
+        )  # fmt: skip
+        await sim.reports.accept(accepted, callback)
+        await asyncio.sleep(max(0.0, began + (serial + 1) * WAVE / RATE - loop.time()))
+    rate = sim.reports.sent / (loop.time() - began)
+    await until(lambda: sim.reports.idle, deadline=120, what="every post is answered")
+    return rate
+
+
+async def kept(dsn: str, answered: dict[tuple[str, int], str]) -> bool:
+    """Tell whether every answered report is in the database, with its status, and matched."""
+    try:
+        db = await connect(dsn)
+        rows = await db.fetch("SELECT provider_id, segment, status FROM dispatcher.report")
+        waiting = await db.fetchval("SELECT count(*) FROM dispatcher.report_inbox")
+        await db.close()
+    except AWAY:
+        return False
+    stored = {(provider_id, segment): status for provider_id, segment, status in rows}
+    return not waiting and answered.items() <= stored.items()
+
+
+@pytest.mark.timeout(3600)
+async def test_no_answered_report_is_lost_when_receiver_and_database_are_killed(
+    tmp_path, workers, provide, drill_seconds
+):
+    sim = await provide(reports=OPTIONS)
+    listen = f"127.0.0.1:{free_port()}"
+    settings = {
+        "listen": listen,
+        "data_dir": str(tmp_path / "data"),
+        "report_path_token": TOKEN,
+    }
+    count = int(drill_seconds * RATE)
+    async with running_server(tmp_path / "server") as server:
+        db = await connect(server.dsn)
+        await db.execute(LOAD, count, WAVE)
+        await db.execute("ANALYZE")
+        await db.close()
+        drill = Drill(server, workers, settings)
+        await drill.start()
+        sending = asyncio.create_task(send(sim, f"http://{listen}/reports/{TOKEN}", count))
+        for blow in itertools.cycle(BLOWS):
+            await asyncio.sleep(APART)
+            if sending.done():
+                break
+            await drill.strike(blow)
+        rate = await sending
+        answered = {(one.sms_msg_id, one.sequence): one.status for one in sim.reports.witness()}
+        await until(
+            lambda: kept(server.dsn, answered),
+            deadline=120,
+            every=0.5,
+            what="every answered report is in the database",
+        )
+        db = await connect(server.dsn)
+        told = await db.fetchval(
+            "SELECT sum(size)::int FROM dispatcher.feed WHERE event IN ('delivered', 'undelivered')"
+        )
+        stored = await db.fetchval("SELECT count(*) FROM dispatcher.report")
+        strays = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched")
+        await db.close()
+        print(f"\n{rate:.0f} reports/s sent: {dict(sim.reports.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, {told} told of, 0 lost")  # noqa: T201 - the figures
+        assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
+        assert told == stored  # each once, and all of them
+        assert strays == 0
+        assert set(sim.reports.answers) <= {"200", "refused", "cut"}
+        spool = tmp_path / "data" / "spool"
+        await until(lambda: not list(spool.glob("*")), deadline=30, what="nothing is left on disk")
+    assert len(drill.blows) >= 2
