@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> None:
             asyncio.run(_act(lambda: prepare(address, int(concurrency), int(jobs))))
         case ["bare", port]:
             uvloop.run(bare.serve(int(port)))
-        case ["post", port, path, batches, seconds, connections]:
-            uvloop.run(posting.main(port, path, batches, seconds, connections))
+        case ["post", port, path, *numbers]:
+            uvloop.run(posting.main(port, path, *numbers))
         case _:
             sys.exit(__doc__)
 

@@ -4,14 +4,15 @@ Every connection is kept and has one post under way, as the provider's have.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
+from hashlib import md5
 from time import monotonic
 from typing import Final, cast
 from urllib.parse import urlencode
+from uuid import UUID
 
-from msgspec import Struct, json
-
-from dispatcher.bench.results import percentile
+from msgspec import Struct, field, json
 
 PER_BATCH: Final = 500
 SPREAD: Final = 20  # batches whose reports are under way at the same time
@@ -23,24 +24,50 @@ class Posted(Struct):
     answered: int = 0  # with 200
     refused: int = 0
     seconds: float = 0.0
-    p50: float = 0.0  # seconds from post to answer
-    p99: float = 0.0
+    waits: Counter[int] = field(default_factory=Counter)  # milliseconds from post to answer
+    each: list[int] = []  # answered in each whole second
+
+    def wait(self, share: float) -> int:
+        """Return the milliseconds within which *share* of the reports were answered."""
+        left = share * self.waits.total()
+        for milliseconds, count in sorted(self.waits.items()):
+            left -= count
+            if left <= 0:
+                return milliseconds
+        return 0
+
+    def add(self, more: "Posted") -> None:
+        """Add what another run came to."""
+        self.answered += more.answered
+        self.refused += more.refused
+        self.seconds += more.seconds
+        self.waits += more.waits
+        self.each += more.each
 
 
-def order(batches: int) -> Iterator[int]:
-    """Return the numbers of all messages, some batches in turn: carriers keep no order."""
-    for first in range(0, batches, SPREAD):
-        span = range(first, min(batches, first + SPREAD))
+def order(first: int, batches: int) -> Iterator[int]:
+    """Return the numbers of the messages of so many batches from batch *first* on.
+
+    Some batches in turn: carriers keep no order.
+    """
+    end = first + batches
+    for begin in range(first, end, SPREAD):
+        span = range(begin, min(end, begin + SPREAD))
         for place in range(1, PER_BATCH + 1):
             for batch in span:
                 yield batch * PER_BATCH + place
+
+
+def provider_id(number: int) -> str:
+    """Return the id of message *number*, as random as the provider's (see load_reported.sql)."""
+    return f"{UUID(bytes=md5(str(number).encode(), usedforsecurity=False).digest())}_1"
 
 
 def post(number: int, path: str) -> bytes:
     """Return the whole request that reports message *number*."""
     body = urlencode(
         {
-            "smsMsgId": f"bench-{number}",
+            "smsMsgId": provider_id(number),
             "total": "1",
             "sequence": "1",
             "status": "DELIVRD",
@@ -63,13 +90,21 @@ class _Run:
 
     def __init__(self, requests: Iterator[bytes], seconds: float) -> None:
         self.requests = requests
-        self.ends = monotonic() + seconds
-        self.posted = Posted()
-        self.waits: list[float] = []
+        self.began = monotonic()
+        self.ends = self.began + seconds
+        self.posted = Posted(each=[0] * max(1, int(seconds)))
 
     def next(self) -> bytes | None:
         """Return the next request, if there is time for one."""
         return next(self.requests, None) if monotonic() < self.ends else None
+
+    def answered(self, waited: float, now: float) -> None:
+        """Note a report that was taken, after so many seconds."""
+        self.posted.waits[round(waited * 1000)] += 1
+        self.posted.answered += 1
+        second = int(now - self.began)
+        if second < len(self.posted.each):
+            self.posted.each[second] += 1
 
 
 class _Connection(asyncio.Protocol):
@@ -95,9 +130,9 @@ class _Connection(asyncio.Protocol):
         self._got += data
         if not self._got.endswith(b"}"):  # every answer is one JSON object
             return
-        self._run.waits.append(monotonic() - self._sent)
+        now = monotonic()
         if self._got.startswith(b"HTTP/1.1 200 "):
-            self._run.posted.answered += 1
+            self._run.answered(now - self._sent, now)
         else:
             self._run.posted.refused += 1
         self._got = b""
@@ -108,9 +143,11 @@ class _Connection(asyncio.Protocol):
             self.over.set_result(exc)
 
 
-async def run(port: int, path: str, *, batches: int, seconds: float, connections: int) -> Posted:
-    """Post until *seconds* are over or every message has been reported once."""
-    requests = [post(number, path) for number in order(batches)]  # made before the clock runs
+async def run(
+    port: int, path: str, *, first: int, batches: int, seconds: float, connections: int
+) -> Posted:
+    """Post until *seconds* are over or every message of *batches* has been reported once."""
+    requests = [post(number, path) for number in order(first, batches)]  # before the clock runs
     print("ready", flush=True)  # noqa: T201 - the parent reads it
     shared = _Run(iter(requests), seconds)
     began = monotonic()
@@ -121,16 +158,16 @@ async def run(port: int, path: str, *, batches: int, seconds: float, connections
     ]
     await asyncio.gather(*(protocol.over for _, protocol in made))
     shared.posted.seconds = monotonic() - began
-    shared.posted.p50 = percentile(shared.waits, 0.5)
-    shared.posted.p99 = percentile(shared.waits, 0.99)
     return shared.posted
 
 
-async def main(port: str, path: str, batches: str, seconds: str, connections: str) -> None:
+async def main(port: str, path: str, *numbers: str) -> None:
     """Run once with arguments from a command line, and print what came of it as JSON."""
+    first, batches, seconds, connections = numbers
     posted = await run(
         int(port),
         path,
+        first=int(first),
         batches=int(batches),
         seconds=float(seconds),
         connections=int(connections),

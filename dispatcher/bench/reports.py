@@ -1,32 +1,43 @@
 """Reports taken in by one receiver process: `reports`, with the bare handler beside it.
 
-The ratio is of one round: both are posted to by the same generator, one after the other, for the
-same time. The receiver's messages are there and accepted, so that matching works behind it; that
-it keeps up is seen by what waits for it at the end.
+In each round both are posted to by the same generator, turn about in short slices, so that what
+else the machine does falls on both. The receiver's messages are there and accepted, and matching
+works behind it: that it keeps up is seen by what waits for it, and the next slice does not begin
+before it is done. What slows a round down is told too: what others took of the processors, and
+how long a commit takes on this disk.
 """
 
 import asyncio
-import socket
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from statistics import median
 from time import monotonic
 
-from msgspec import json
+from msgspec import Struct, field, json
 
 from dispatcher.bench import processes
 from dispatcher.bench.children import Child, ChildError, child
+from dispatcher.bench.listeners import MODULE, PATH, bare, receiving
 from dispatcher.bench.posting import Posted
 from dispatcher.bench.results import Results, in_turn
-from dispatcher.bench.stage import Stage, statement
+from dispatcher.bench.stage import Stage, postmaster, statement
 from dispatcher.db.pool import OwnConnection, connect
 from dispatcher.db.reports import backlog
 
-TOKEN = "bench-bench-bench"  # noqa: S105 - of a receiver that nobody else can reach
-PATH = f"/reports/{TOKEN}"
-MODULE = "dispatcher.bench"
-MOST_A_SECOND = 12_000  # reports made for each second; more than one process can take
-CATCH_UP = 60.0  # seconds for what waits to be matched at the end
+MOST_A_SECOND = 9_000  # reports made for each second; more than one process can take
+SLICES = 4  # of a round, for each of the two
+CATCH_UP = 60.0  # seconds for what waits to be matched at the end of a slice
 LOOK = 0.2
+COMMITS = 50  # tried alone, before each slice
+
+
+class Side(Struct):
+    """What one of the two has come to in a round."""
+
+    posted: Posted = field(default_factory=Posted)
+    own: float = 0.0  # processor seconds
+    others: float = 0.0
 
 
 async def measure(
@@ -38,136 +49,140 @@ async def measure(
         {
             "rounds": rounds,
             "seconds": seconds,
+            "slices": SLICES,
             "connections": connections,
             "synchronous_commit": "on",
         },
     )
-    batches = -(-int(seconds * MOST_A_SECOND) // 500)
     async with stage.prepared():
         for number in range(rounds):
-            for name in in_turn(("receiver", "bare"), number):
-                measured = _receiver if name == "receiver" else _bare
-                posted = await measured(stage, batches, seconds, connections, results)
-                rate = posted.answered / posted.seconds
-                results.add(name, "reports", rate, "/s")
-                results.add(name, "answer, median", posted.p50 * 1000, "ms")
-                results.add(name, "answer, 99 %", posted.p99 * 1000, "ms")
-                if posted.refused:
-                    raise ChildError(f"{name} refused {posted.refused} reports")
-                say(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} reports/s")
+            sides = await _Round(stage, seconds / SLICES, connections, results).run(number)
+            rates = {
+                name: side.posted.answered / side.posted.seconds for name, side in sides.items()
+            }
+            told = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
+            say(f"round {number + 1} of {rounds}: {told}: {rates['receiver'] / rates['bare']:.2f}")
     results.compare("reports", "receiver", "bare")
     results.compare("processor time a report", "receiver", "bare")
     return results
 
 
-async def _bare(
-    stage: Stage, batches: int, seconds: float, connections: int, results: Results
-) -> Posted:
-    port = _free_port()
-    arguments = ["bare", str(port)]
-    async with child("bare", arguments, log=stage.log("bare"), module=MODULE) as bare:
-        await bare.line()
-        async with _posting(stage, port, batches, seconds, connections) as poster:
-            return await _posted(poster, bare, seconds, results)
+class _Round:
+    """Both of them at work, turn about."""
 
+    def __init__(self, stage: Stage, seconds: float, connections: int, results: Results) -> None:
+        self._stage = stage
+        self._seconds = seconds  # of a slice
+        self._connections = connections
+        self._results = results
+        self._batches = -(-int(seconds * MOST_A_SECOND) // 500)  # of a slice
+        self._commits: list[float] = []
+        self._waiting: list[tuple[float, int]] = []  # seconds of posting so far, reports
+        self._behind: list[float] = []
 
-async def _receiver(
-    stage: Stage, batches: int, seconds: float, connections: int, results: Results
-) -> Posted:
-    async with stage.database() as dsn:
-        connection = await connect(dsn)
-        await connection.execute(statement("load_reported"), batches)
-        await connection.execute("ANALYZE dispatcher.message, dispatcher.outcome, dispatcher.batch")
-        waiting: list[int] = []
-        async with (
-            _receiving(stage, dsn) as (port, receiver),
-            _posting(stage, port, batches, seconds, connections) as poster,
-        ):
-            over = asyncio.Event()
-            watching = asyncio.create_task(_watch(connection, waiting, over))
-            posted = await _posted(poster, receiver, seconds, results)
-            over.set()
-            await watching
-            behind = await _catch_up(connection, posted.answered)
-        await connection.close()
-    half = len(waiting) // 2
-    results.add("receiver", "waiting to be matched, first half", max(waiting[:half], default=0))
-    results.add("receiver", "waiting to be matched, second half", max(waiting[half:], default=0))
-    results.add("receiver", "all matched after", behind, "s")
-    return posted
+    async def run(self, number: int) -> dict[str, Side]:
+        """Return what each has come to, and note it."""
+        sides = {"receiver": Side(), "bare": Side()}
+        async with self._stage.database() as dsn:
+            db = await connect(dsn)
+            await db.execute(statement("load_reported"), self._batches * SLICES)
+            await db.execute("ANALYZE dispatcher.message, dispatcher.outcome, dispatcher.batch")
+            async with receiving(self._stage, dsn) as receiver, bare(self._stage) as other:
+                for slice_ in range(SLICES):
+                    for name in in_turn(sides, number + slice_):
+                        if name == "receiver":
+                            await self._receive(db, receiver, sides[name], slice_)
+                        else:
+                            await self._post(db, other, sides[name], slice_)
+            await db.close()
+        for name, side in sides.items():
+            self._note(name, side)
+        self._note_backlog()
+        return sides
 
-
-async def _watch(connection: OwnConnection, waiting: list[int], over: asyncio.Event) -> None:
-    """Note again and again how many reports wait to be matched."""
-    while not over.is_set():
-        waiting.append((await backlog(connection)).reports)
-        await asyncio.sleep(LOOK)
-
-
-async def _catch_up(connection: OwnConnection, answered: int) -> float:
-    """Wait until every answered report is matched; return how long that took."""
-    began = monotonic()
-    while (matched := await connection.fetchval(statement("reports_matched"))) < answered:
-        if monotonic() - began > CATCH_UP:
-            raise ChildError(f"{answered - matched} reports were answered and are not matched")
-        await asyncio.sleep(LOOK)
-    return monotonic() - began
-
-
-@asynccontextmanager
-async def _receiving(stage: Stage, dsn: str) -> AsyncIterator[tuple[int, Child]]:
-    """Run a receiver on a port of its own."""
-    port = _free_port()
-    settings = {
-        "DISPATCHER_DATABASE_URL": dsn,
-        "DISPATCHER_DATA_DIR": str(stage.folder / "receiver"),
-        "DISPATCHER_LISTEN": f"127.0.0.1:{port}",
-        "DISPATCHER_REPORT_PATH_TOKEN": TOKEN,
-        "DISPATCHER_LOG_FORMAT": "json",
-    }
-    log = stage.log("receiver")
-    async with child("receiver", ["run", "--only", "reports"], log=log, settings=settings) as one:
-        await _listens(one, port)
-        yield port, one
-
-
-async def _listens(receiver: Child, port: int) -> None:
-    began = monotonic()
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            receiver.must_live()
+    async def _receive(
+        self, db: OwnConnection, receiver: tuple[int, Child], side: Side, slice_: int
+    ) -> None:
+        """Post to the receiver, and wait until everything is matched."""
+        for _ in range(COMMITS):
+            began = monotonic()
+            await db.fetchval(statement("commit_alone"))
+            self._commits.append(monotonic() - began)
+        over = asyncio.Event()
+        watching = asyncio.create_task(self._watch(db, side.posted.seconds, over))
+        await self._post(db, receiver, side, slice_, over)
+        await watching
+        began = monotonic()
+        while (n := await db.fetchval(statement("reports_matched"))) < side.posted.answered:
             if monotonic() - began > CATCH_UP:
-                raise ChildError("the receiver does not listen") from None
+                missing = side.posted.answered - n
+                raise ChildError(f"{missing} reports were answered and are not matched")
             await asyncio.sleep(LOOK)
-        else:
-            writer.close()
-            return
+        self._behind.append(monotonic() - began)
 
+    async def _watch(self, db: OwnConnection, before: float, over: asyncio.Event) -> None:
+        """Note again and again how many reports wait to be matched."""
+        began = monotonic()
+        while not over.is_set():
+            self._waiting.append((before + monotonic() - began, (await backlog(db)).reports))
+            await asyncio.sleep(LOOK)
 
-@asynccontextmanager
-async def _posting(
-    stage: Stage, port: int, batches: int, seconds: float, connections: int
-) -> AsyncIterator[Child]:
-    """Run the generator; it has begun when this gives it."""
-    arguments = ["post", str(port), PATH, str(batches), str(seconds), str(connections)]
-    async with child("poster", arguments, log=stage.log("poster"), module=MODULE) as poster:
-        await poster.line()
-        yield poster
+    async def _post(
+        self,
+        db: OwnConnection,
+        listener: tuple[int, Child],
+        side: Side,
+        slice_: int,
+        over: asyncio.Event | None = None,
+    ) -> None:
+        """Post for one slice; note what a report cost, and what others took meanwhile."""
+        port, server = listener
+        first = slice_ * self._batches
+        async with self._posting(port, first) as poster:
+            began = await self._spent(db, server, poster)
+            posted = json.decode(await poster.line(self._seconds + CATCH_UP), type=Posted)
+            if over is not None:
+                over.set()
+            ended = await self._spent(db, server, poster)
+        if posted.refused:
+            raise ChildError(f"{server.name} refused {posted.refused} reports")
+        side.posted.add(posted)
+        side.own += ended[0] - began[0]
+        side.others += ended[1] - began[1]
 
+    @asynccontextmanager
+    async def _posting(self, port: int, first: int) -> AsyncIterator[Child]:
+        """Run the generator; it has begun when this gives it."""
+        numbers = (first, self._batches, self._seconds, self._connections)
+        arguments = ["post", str(port), PATH, *map(str, numbers)]
+        log = self._stage.log("poster")
+        async with child("poster", arguments, log=log, module=MODULE) as poster:
+            await poster.line()
+            yield poster
 
-async def _posted(poster: Child, server: Child, seconds: float, results: Results) -> Posted:
-    """Wait until the generator has ended; note what one report cost *server*."""
-    before = processes.seconds(server.pid)
-    posted = json.decode(await poster.line(seconds + CATCH_UP), type=Posted)
-    spent = processes.seconds(server.pid) - before
-    results.add(server.name, "processor time a report", spent / posted.answered * 1e6, "µs")
-    return posted
+    async def _spent(self, db: OwnConnection, server: Child, poster: Child) -> tuple[float, float]:
+        """Return the processor time of *server*, and of all who have no part in this."""
+        own = processes.seconds(server.pid)
+        ours = own + processes.seconds(poster.pid) + processes.seconds(os.getpid())
+        if self._stage.local:
+            ours += processes.server_seconds(await postmaster(db))
+        return own, processes.machine_seconds() - ours
 
+    def _note(self, name: str, side: Side) -> None:
+        posted, add = side.posted, self._results.add
+        add(name, "reports", posted.answered / posted.seconds, "/s")
+        add(name, "slowest second", min(posted.each), "/s")
+        add(name, "answer, median", posted.wait(0.5), "ms")
+        add(name, "answer, 99 %", posted.wait(0.99), "ms")
+        add(name, "processor time a report", side.own / posted.answered * 1e6, "µs")
+        add(name, "taken by others meanwhile", side.others / posted.seconds, "processors")
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def _note_backlog(self) -> None:
+        add = self._results.add
+        half = self._seconds * SLICES / 2
+        first = [reports for at, reports in self._waiting if at < half]
+        second = [reports for at, reports in self._waiting if at >= half]
+        add("receiver", "waiting to be matched, first half", median(first or [0]))
+        add("receiver", "waiting to be matched, second half", median(second or [0]))
+        add("receiver", "all matched after", max(self._behind), "s")
+        add("receiver", "one commit alone", median(self._commits) * 1000, "ms")

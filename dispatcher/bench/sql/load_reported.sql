@@ -1,5 +1,6 @@
 -- Messages that were accepted, in batches of 500: what reports are then about. Message n of those
--- loaded has the number +86138<n>, the provider id bench-<n> and the token bench-<(n - 1) / 500>.
+-- loaded has the number +86138<n>, the token bench-<(n - 1) / 500> and a provider id that is as
+-- random as the provider's, for that is what its index gets (bench.posting makes the same).
 -- $1 batches
 WITH added AS (
     INSERT INTO dispatcher.message (recipient, template_id)
@@ -13,5 +14,5 @@ WITH added AS (
     RETURNING id, token
 )
 INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts, provider_id, code)
-SELECT a.id, r.id, 'accepted', 1, 'bench-' || a.n, '000000'
+SELECT a.id, r.id, 'accepted', 1, md5(a.n::text)::uuid || '_1', '000000'
 FROM added a JOIN request r ON r.token = 'bench-' || (a.n - 1) / 500
