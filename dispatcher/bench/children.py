@@ -52,7 +52,9 @@ class Child:
             raise self._ended()
 
     def _ended(self) -> ChildError:
-        lines = self._log.read_text("utf-8", "replace").splitlines() or ["it said nothing"]
+        said = self._log.read_text("utf-8", "replace").splitlines()
+        # An exception group ends with a rule, not with a word.
+        lines = [line for line in said if line.strip(" +-|")] or ["it said nothing"]
         return ChildError(f"{self.name} ended: {lines[-1]}")
 
     def say(self, line: str) -> None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 from statistics import median
+from typing import TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 
 class Figure(Struct):
@@ -58,7 +61,7 @@ def _row(rows: list[Figure], variant: str, name: str, unit: str) -> Figure:
     return rows[-1]
 
 
-def in_turn(variants: Iterable[str], number: int) -> list[str]:
+def in_turn(variants: Iterable[T], number: int) -> list[T]:
     """Return *variants* for round *number*: each round begins with another."""
     listed = list(variants)
     at = number % len(listed)

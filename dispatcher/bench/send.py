@@ -1,7 +1,7 @@
 """From pending rows to outcomes on disk: `send`, with the floor and the usual way beside it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -158,12 +158,16 @@ async def send(
     messages: int,
     *,
     more: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> Sample:
-    """Send *messages* that are loaded, and no others, unless there are *more*."""
+    """Send *messages* that are loaded, and no others, unless there are *more*.
+
+    The workers have the *settings* besides what they need.
+    """
     async with AsyncExitStack() as stack:
         sim, url = await stack.enter_async_context(simulator(stage))
         workers = [
-            await stack.enter_async_context(worker(stage, number, address, url))
+            await stack.enter_async_context(worker(stage, number, address, url, **settings or {}))
             for number in range(variant.workers)
         ]
         await workers_ready(connection, workers)

@@ -26,6 +26,7 @@ class What(StrEnum):
     PACE = "pace"
     PEERS = "peers"
     REPORTS = "reports"
+    KEEP = "keep"
 
 
 Measure = Callable[["Stage"], Awaitable["Results"]]
@@ -36,10 +37,11 @@ def bench(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are told of them.")] = 5,
     messages: Annotated[
-        int, typer.Option(min=1000, help="Messages of one run (send, enqueue, flat, peers).")
+        int, typer.Option(min=1000, help="Messages of one run (not latency, pace, reports).")
     ] = 200_000,
     million: Annotated[
-        int, typer.Option(min=1000, help="Messages to a million (flat, latency's backlog).")
+        int,
+        typer.Option(min=1000, help="Messages to a million (flat, latency's backlog, keep: 20)."),
     ] = 1_000_000,
     seconds: Annotated[
         float, typer.Option(min=3, help="Seconds of one run (pace, reports), or snapshot (flat).")
@@ -98,7 +100,7 @@ async def _one(measure: Measure, where: "Stage") -> "Results":
 
 
 def _measures(*, rounds: int, messages: int, million: int, seconds: float) -> dict[What, Measure]:
-    from dispatcher.bench import enqueue, flat, latency, pacing, peers, reports, send
+    from dispatcher.bench import enqueue, flat, keep, latency, pacing, peers, reports, send
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress, apart from the results
@@ -120,6 +122,9 @@ def _measures(*, rounds: int, messages: int, million: int, seconds: float) -> di
         ),
         What.REPORTS: lambda where: reports.measure(
             where, rounds=rounds, seconds=seconds, connections=64, say=say
+        ),
+        What.KEEP: lambda where: keep.measure(
+            where, rounds=rounds, messages=messages, history=20 * million, say=say
         ),
     }
 

@@ -1,0 +1,141 @@
+"""A year in a minute: `send` beside millions of old messages, and while they are dropped."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from time import monotonic
+
+from dispatcher.bench.children import ChildError
+from dispatcher.bench.results import Results, in_turn
+from dispatcher.bench.send import RATE, Variant, load, send
+from dispatcher.bench.stage import Stage, statement
+from dispatcher.bench.year import MONTHS, TIMEOUT, make_year, sizes
+from dispatcher.db.pool import OwnConnection, connect
+
+VARIANT = Variant("send", 2)
+FRESH, BESIDE, DROPPING, AFTER = "fresh", "beside a year", "a year is dropped", "afterwards"
+RETENTION = "7d"  # the history ended before that
+EVERY = 0.01  # seconds between two messages of the application that inserts meanwhile
+LONGEST = "longest insert"
+MOST_RUNS = 100  # until all must be dropped
+
+
+async def measure(
+    stage: Stage, *, rounds: int, messages: int, history: int, say: Callable[[str], None]
+) -> Results:
+    """Measure `send` with *history* messages of a year, *rounds* times, then until it is dropped.
+
+    Each scene is measured beside the fresh table, in turn. Meanwhile an application inserts one
+    message after the other, for tomorrow: how long its longest INSERT took is what it noticed.
+    """
+    results = Results("keep", {"rounds": rounds, "messages": messages, "history": history})
+    async with stage.prepared(), stage.database() as fresh, stage.database() as old:
+        await make_year(old, history, say)
+        looking = await connect(old)
+        await _note_sizes(results, looking, BESIDE, history)
+        say("the year is made")
+        try:
+            again = partial(_once, stage, results, messages=messages, say=say)
+            for number in range(rounds):
+                for name, address in in_turn([(FRESH, fresh), (BESIDE, old)], number):
+                    await again(name, address)
+            await _drop(results, looking, again, (fresh, old), say)
+            await _note_sizes(results, looking, AFTER, history)
+        finally:
+            await looking.close()
+    for scene in (BESIDE, DROPPING):
+        at = results.figure(scene, RATE).values
+        _ratios(results, scene, at, results.figure(FRESH, RATE).values)
+    return results
+
+
+def _ratios(results: Results, scene: str, rates: list[float], fresh: list[float]) -> None:
+    """Note the ratio of each run of *scene* to the run of the fresh table next to it."""
+    own = fresh[: len(rates)] if scene == BESIDE else fresh[-len(rates) :]
+    for rate, other in zip(rates, own, strict=True):
+        results.add(scene, "rate / fresh", rate / other)
+
+
+async def _drop(
+    results: Results,
+    looking: OwnConnection,
+    again: Callable[..., Awaitable[float]],
+    addresses: tuple[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Let the workers keep RETENTION until nothing of the year is left; they send all the while."""
+    fresh, old = addresses
+    left = await looking.fetchval(statement("keep_left"))
+    took = 0.0
+    for _ in range(MOST_RUNS):
+        if not left:
+            break
+        await again(FRESH, fresh)
+        took += await again(DROPPING, old, keep=RETENTION)
+        left = await looking.fetchval(statement("keep_left"))
+        say(f"{left} of {MONTHS} months are left")
+    else:
+        raise ChildError(f"{left} of {MONTHS} months were not dropped")
+    results.add(DROPPING, "under load, in all", took, "s")
+    await looking.execute("VACUUM", timeout=TIMEOUT)
+
+
+async def _once(
+    stage: Stage,
+    results: Results,
+    name: str,
+    address: str,
+    *,
+    messages: int,
+    keep: str = "",
+    say: Callable[[str], None],
+) -> float:
+    """Send *messages* at *address*; return how long that took."""
+    settings = {"DISPATCHER_RETENTION": keep} if keep else {}
+    connection = await connect(address)
+    try:
+        await load(connection, VARIANT, messages)
+        async with _application(address) as waits:
+            sample = await send(stage, address, connection, VARIANT, messages, settings=settings)
+    finally:
+        await connection.close()
+    rate = messages / sample.seconds
+    results.add(name, RATE, rate)
+    results.add(name, LONGEST, max(waits) * 1e3, "ms")
+    results.add(name, "WAL per message", sample.wal / messages, "bytes")
+    say(f"{name}: {rate:,.0f} messages/s, {LONGEST} {max(waits) * 1e3:.0f} ms")
+    return sample.seconds
+
+
+@asynccontextmanager
+async def _application(address: str) -> AsyncIterator[list[float]]:
+    """Insert one message after the other; give how long each took."""
+    connection = await connect(address)
+    waits: list[float] = []
+    stop = asyncio.Event()
+
+    async def insert() -> None:
+        while not stop.is_set():
+            began = monotonic()
+            await connection.execute(statement("keep_insert"))
+            waits.append(monotonic() - began)
+            await asyncio.sleep(EVERY)
+
+    task = asyncio.create_task(insert())
+    try:
+        yield waits
+    finally:
+        stop.set()
+        await task
+        await connection.close()
+
+
+async def _note_sizes(
+    results: Results, connection: OwnConnection, scene: str, messages: int
+) -> None:
+    database = await connection.fetchval("SELECT pg_database_size(current_database())")
+    results.add(scene, "database", database / 2**20, "MiB")
+    for name, size in (await sizes(connection)).items():
+        if size.whole > messages:  # a byte a message: the others are small
+            results.add(scene, f"{name}, per message of the year", size.whole / messages, "bytes")
