@@ -19,6 +19,7 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.InsufficientResourcesError,  # 53: disk full, no memory, no connection left
     asyncpg.TransactionRollbackError,  # 40: a deadlock's loser
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see sql/begin.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
     asyncpg.InterfaceError,  # only some of them: see is_away
@@ -82,6 +83,20 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
         "PostgreSQL at {at} is starting or stopping: it can be used when it is up again.",
+    ),
+    (
+        asyncpg.IdleInTransactionSessionTimeoutError,
+        (
+            "PostgreSQL at {at} ended a transaction in which this process fell silent: it was "
+            "frozen, or had no processor for seconds."
+        ),
+    ),
+    (
+        asyncpg.LockNotAvailableError,
+        (
+            "Somebody holds a lock in PostgreSQL at {at} for seconds: look in pg_stat_activity for "
+            "sessions that are idle in a transaction."
+        ),
     ),
     (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
     (

@@ -9,6 +9,7 @@ import asyncpg
 
 from dispatcher.db.errors import AWAY
 from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.statements import sql
 
 PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
 MOST_PATIENCE: Final = 60.0
@@ -25,18 +26,18 @@ async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator
 async def _begun(connection: Connection) -> AsyncIterator[None]:
     """Begin a transaction and commit it; roll it back where the server has refused something.
 
-    After any other error `borrowed` drops the connection, which is a ROLLBACK too.
+    After any other error `borrowed` drops the connection, which is a ROLLBACK too. Not asyncpg's
+    own `transaction`: it cannot say how long a client may be silent without one more round trip.
     """
-    transaction = connection.transaction()
-    await transaction.start()
+    await connection.execute(sql("begin"))
     try:
         yield
-    except asyncpg.PostgresConnectionError:
+    except (asyncpg.PostgresConnectionError, asyncpg.IdleInTransactionSessionTimeoutError):
         raise
     except asyncpg.PostgresError:
-        await transaction.rollback()
+        await connection.execute("ROLLBACK")
         raise
-    await transaction.commit()
+    await connection.execute("COMMIT")
 
 
 @asynccontextmanager

@@ -138,6 +138,21 @@ async def test_a_session_that_was_ended_is_away_at_once_and_afterwards(db, dsn):
     assert is_away(second.value)
 
 
+def test_a_transaction_in_which_the_client_fell_silent_is_away():
+    error = asyncpg.IdleInTransactionSessionTimeoutError("terminating connection")
+    assert is_away(error)
+    assert "frozen" in explain(error, "postgresql://h/d")
+
+
+async def test_a_lock_that_is_held_for_long_is_told_as_such(dsn):
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.execute("LOCK dispatcher.app")
+        line = await trouble(dsn, "SET lock_timeout = '1ms'", "TABLE dispatcher.app")
+    await other.close()
+    assert "pg_stat_activity" in line
+
+
 async def test_a_server_that_turned_read_only_is_away(db):
     async with db.transaction(readonly=True):
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import asyncpg
 import pytest
+from world.waiting import until
 
-from dispatcher.db.errors import AWAY
-from dispatcher.db.session import transaction
+from dispatcher.db.errors import AWAY, DatabaseAwayError, naming_absence
+from dispatcher.db.session import PATIENCE, transaction
 
 ROWS = [("someone", "DELIVRD", "delivered")]
 
@@ -106,3 +107,40 @@ async def test_a_refused_statement_rolls_back_and_keeps_the_connection(pool):
     async with transaction(pool) as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") == backend
         assert await connection.fetchval("SELECT count(*) FROM dispatcher.report") == 0
+
+
+async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(pool, db):
+    """As one does that is frozen there; what it holds is free again, and it is told so."""
+    heard = asyncio.Event()
+
+    async def fall_silent() -> None:
+        async with transaction(pool) as connection:
+            allowed = await connection.fetchval(
+                "SELECT current_setting('idle_in_transaction_session_timeout')::interval"
+            )
+            assert allowed.total_seconds() == PATIENCE
+            waits = await connection.fetchval("SELECT current_setting('lock_timeout')::interval")
+            assert waits < allowed
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+            me = await connection.fetchval("SELECT pg_backend_pid()")
+            await until(lambda: is_gone(db, me), what="the server ends it")
+            heard.set()
+            await query(connection)
+
+    with pytest.raises(DatabaseAwayError), naming_absence("postgresql://h/d"):
+        await fall_silent()
+    assert heard.is_set()
+    assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_only_the_transaction_is_bounded_and_not_the_session(pool):
+    async with transaction(pool):
+        pass
+    assert await pool.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
+    assert await pool.fetchval("SHOW lock_timeout") == "0"
+
+
+async def is_gone(db: asyncpg.Connection, backend: int) -> bool:
+    return not await db.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", backend
+    )

@@ -7,7 +7,7 @@ from dispatcher.db import statements
 from dispatcher.db.statements import sql
 
 NAMES = sorted(path.stem for path in statements._FOLDER.glob("*.sql"))
-SEVERAL = {"migrations_table"}  # holds several statements, and has its own tests
+SEVERAL = {"begin", "migrations_table"}  # hold several statements, and have their own tests
 
 
 async def test_each_can_be_prepared(db):
