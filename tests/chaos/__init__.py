@@ -6,5 +6,6 @@
 
 `storm` runs it: `application` inserts and cancels, `fleet` kills and freezes workers, `server` is
 a PostgreSQL that crashes, `weather` sets the provider's faults, `carrier` has status reports taken
-in if they are asked for (--reports), `verdict` reads the two books.
+in if they are asked for (--reports), `verdict` reads the two books, and `leaks` looks through all
+that was said for numbers, texts and secrets.
 """

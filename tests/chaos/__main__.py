@@ -60,6 +60,7 @@ def tell(aftermath: Aftermath, console: Console) -> None:
         table.add_row(f"  unsure: {why}", str(count))
     table.add_row("accepted by the ledger", str(len(books.ledger)))
     table.add_row("accepted twice", str(books.accepted_twice))
+    table.add_row("pages of metrics and health read", str(aftermath.pages))
     table.add_row("seconds to settle", f"{aftermath.settled_in:.1f}")
     console.print(table)
     for problem in aftermath.problems:

@@ -11,6 +11,8 @@ from chaos.database import Database
 
 NUMBERS = ("+86138{:08d}", "138{:08d}", "+3361{:07d}", "+49151{:07d}", "+1212555{:04d}")
 TEMPLATES = (TEMPLATE, "8ff55eac1d0b478ab3c06c3c6a492301", "t")
+TEXT = "txt{:08d}"  # the first parameter; so written, it is like nothing else that is ever said
+BAD = "bad"  # a parameter that a fault of the provider objects to
 KNOWN = 10_000  # numbers of each kind; they come again and again
 COLUMNS = (
     "app, recipient, template_id, params, priority, send_at, expires_at, sender, signature,"
@@ -71,7 +73,7 @@ class Application:
             for at in range(0, count, step):
                 found = await connection.fetch(
                     f"INSERT INTO dispatcher.message ({COLUMNS})"
-                    " SELECT a, r, t, ARRAY[p], y, now() + make_interval(secs => w),"
+                    " SELECT a, r, t, string_to_array(p, '|'), y, now() + make_interval(secs => w),"
                     " now() + make_interval(secs => w + e), NULLIF(s, ''), NULLIF(g, ''), k"
                     " FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[],"
                     " $6::float8[], $7::float8[], $8::text[], $9::text[], $10::text[])"
@@ -94,9 +96,11 @@ class Application:
         dice = self._dice
         self._written += 1
         number = dice.choices(NUMBERS, (6, 2, 1, 1, 1))[0].format(dice.randrange(KNOWN))
-        text = f"{self._written:08d}{' bad' if dice.random() < 0.002 else ''}"
+        text = TEXT.format(self._written)
         if dice.random() < 0.01:
             text += "x" * dice.randrange(500, 3000)  # long ones, so that bytes bind now and then
+        if dice.random() < 0.01:
+            text += f"|{BAD}"  # a second parameter
         return (
             dice.choice(self._apps),
             number,

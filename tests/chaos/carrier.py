@@ -38,6 +38,7 @@ class Receiver:
 
     def __init__(self, dsn: str, folder: Path) -> None:
         token = secrets.token_urlsafe()
+        self.secrets = (token,)  # what it must not tell
         listen = f"127.0.0.1:{free_port()}"
         self.callback = f"http://{listen}/reports/{token}"
         settings = {

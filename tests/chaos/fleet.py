@@ -52,6 +52,11 @@ class Fleet:
         self._busy: set[int] = set()  # places where something is being done
         self._may_end: dict[WorkerProcess, frozenset[int]] = {}  # exit codes, of those we ended
 
+    @property
+    def places(self) -> tuple[WorkerProcess, ...]:
+        """The worker of each place, alive or not."""
+        return tuple(self._places)
+
     def launch(self, size: int) -> None:
         """Start so many workers."""
         self._places = [self._launch(place) for place in range(size)]

@@ -20,6 +20,7 @@ from chaos import carrier
 from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
 from chaos.fleet import LEASE, TIMEOUT, Fleet
+from chaos.leaks import EVERY, Ears, leaks, password
 from chaos.verdict import Verdict, judge
 from chaos.weather import Weather
 from dispatcher.db.pool import connect
@@ -51,6 +52,7 @@ class Aftermath:
     faults: dict[str, int]  # of the provider, by kind
     blows: Counter[str]  # to workers and to the database, by kind
     settled_in: float  # seconds of quiet until the last message had its end
+    pages: int  # read of the workers' metrics and health
 
 
 async def run(plan: Plan) -> Aftermath:
@@ -73,7 +75,11 @@ async def run(plan: Plan) -> Aftermath:
         fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
         stack.callback(fleet.kill_all)
         fleet.launch(plan.workers)
-        aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver))
+        ears = Ears()
+        aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver, ears))
+        secrets = [*password(server.dsn), *(receiver.secrets if receiver else ())]
+    said = [*aftermath.problems, *ears.lines]
+    aftermath.problems.extend(leaks(folder, said, secrets))
     if aftermath.problems:
         aftermath.problems.append(f"the logs are in {folder}")
     else:
@@ -89,6 +95,7 @@ class Scene:
     simulator: Simulator
     fleet: Fleet
     receiver: carrier.Receiver | None
+    ears: Ears
 
 
 async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
@@ -103,6 +110,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
             tasks.create_task(fleet.suffer())
             tasks.create_task(_shake(server, blows, Random(dice.random())))
             tasks.create_task(_hasten(Database(server.dsn)))
+            tasks.create_task(_listen(scene))
     except TimeoutError:
         pass
     began = monotonic()
@@ -111,6 +119,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     await fleet.settle()
     problems = await _settle(scene)
     settled_in = monotonic() - began
+    await scene.ears.listen(fleet.places)
     await fleet.end()
     db = await connect(server.dsn)
     verdict = await judge(db, simulator, application.memory, fleet.blows)
@@ -123,6 +132,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
         weather.struck,
         fleet.done + blows + _reports(simulator),
         settled_in,
+        scene.ears.pages,
     )
 
 
@@ -159,6 +169,12 @@ async def _hasten(base: Database) -> None:
     while True:
         await asyncio.sleep(1.0)
         await base.ask(lambda db: let_pass(db, HASTE))
+
+
+async def _listen(scene: Scene) -> None:
+    while True:
+        await asyncio.sleep(EVERY)
+        await scene.ears.listen(scene.fleet.places)
 
 
 async def _settle(scene: Scene) -> list[str]:

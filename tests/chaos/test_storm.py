@@ -15,3 +15,4 @@ async def test_a_storm_loses_nothing_and_sends_nothing_twice():
     assert aftermath.verdict.books.states["accepted"] > 0
     assert sum(aftermath.faults.values()) > 0
     assert aftermath.blows.total() > 0
+    assert aftermath.pages > 0
