@@ -201,6 +201,7 @@ _OURS = (
         _UNSURE,
     ),
     ("worker-lost", Kind.NO_KNOWLEDGE, "The worker died over the request.", _UNSURE),
+    ("record-lost", Kind.NO_KNOWLEDGE, "The database lost what became of it.", _UNSURE),
     ("not-named", Kind.NO_KNOWLEDGE, "The answer does not name the number.", _UNSURE),
     ("never-sent", Kind.NOT_TAKEN, "It was put back before anything was sent.", _NOTHING),
     ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),

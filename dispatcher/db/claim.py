@@ -50,7 +50,8 @@ class Claimed(Struct, frozen=True):
 Decided = Mapping[int, Outcome]  # what the operators' rules say of some messages, by id
 # Messages, paused countries, numbers in a request at most, what is decided already.
 Arrange = Callable[[list[Message], list[str], int, Decided], Arranged]
-Screen = Callable[[Connection, Sequence[Message]], Awaitable[Decided]]
+# The same, asked at a time: seconds since 1970, by the database.
+Screen = Callable[[Connection, Sequence[Message], float], Awaitable[Decided]]
 
 
 async def claim(
@@ -106,7 +107,7 @@ async def claim(
             floor.end(asked_at, last, seconds=looked)
             return Claimed([])
         messages = [Message(*row[1:]) for row in rows]
-        decided = NOTHING if screen is None else await screen(connection, messages)
+        decided = NOTHING if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, countries, most, decided)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
         # Only for a message that goes out: one that has expired finds nothing out.

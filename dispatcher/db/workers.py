@@ -1,6 +1,6 @@
 """Who works: apps and workers announce themselves, workers beat, the dead are noticed."""
 
-from collections.abc import Container
+from typing import Protocol
 
 import asyncpg
 
@@ -65,20 +65,38 @@ async def rescue(pool: Pool, worker: int) -> tuple[int, int]:
 async def resend_unsure(pool: Pool, worker: int) -> tuple[int, int]:
     """Do what the apps' policy `resend` allows by now; return how many batches and messages."""
     async with transaction(pool) as connection:
-        row = await connection.fetchrow(sql("resend_unsure"), worker)
+        silent = [row["id"] for row in await connection.fetch(sql("lock_silent"))]
+        if not silent:
+            return (0, 0)
+        row = await connection.fetchrow(sql("resend_unsure"), worker, silent)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def abandon(pool: Pool, worker: int, in_flight: Container[str]) -> tuple[int, int]:
-    """Put back what this worker has open without knowing it; return batches and messages.
+class Known(Protocol):
+    """What a worker knows of the batches it has open, by their tokens."""
 
-    *in_flight* holds the tokens the worker knows. A token is known before its batch is written,
-    so an open batch without one comes from a claim that failed, and was never sent.
+    def __contains__(self, token: object) -> bool:
+        """Tell whether it is on its way."""
+
+    def never_sent(self, token: str) -> bool:
+        """Tell whether it was written, if at all, by a call that failed."""
+
+
+async def abandon(pool: Pool, worker: int, known: Known) -> tuple[int, int]:
+    """Put back what this worker has open and never had in its hands; return batches and messages.
+
+    A token is known before its batch is written. An open batch that the worker knows to be over is
+    none of these: the database has lost the record of its end, as a standby may that is promoted.
+    It may have been sent, and becomes unsure.
     """
     async with transaction(pool) as connection:
         rows = await connection.fetch(sql("open_of_worker"), worker)
-        unknown = [row["id"] for row in rows if row["token"] not in in_flight]
+        unknown = [row for row in rows if row["token"] not in known]
         if not unknown:
             return (0, 0)
-        row = await connection.fetchrow(sql("abandon"), worker, unknown)
+        never = [row["id"] for row in unknown if known.never_sent(row["token"])]
+        over = [row["id"] for row in unknown if not known.never_sent(row["token"])]
+        if over:
+            await connection.execute(sql("disown"), worker, over)
+        row = await connection.fetchrow(sql("abandon"), worker, never)
     return (row["batches"], row["messages"]) if row else (0, 0)

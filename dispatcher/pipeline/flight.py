@@ -6,14 +6,16 @@ from collections.abc import Callable
 class Flight:
     """The tokens of batches that are being claimed, sent or recorded.
 
-    A token is here before its batch is written and until its end is recorded. So an open batch
-    of this worker whose token is not here comes from a claim whose answer was lost: it was
-    committed, and never sent.
+    A token is here before its batch is written and until its end is recorded. One whose claim
+    failed is *doubted*: the claim may have been committed all the same, and its batch was never
+    sent. Any other open batch of this worker has lost its record with the database: whether it
+    was sent, the database cannot tell any more.
     """
 
     def __init__(self, new_token: Callable[[], str]) -> None:
         self._new_token = new_token
         self._tokens: set[str] = set()
+        self._doubted: set[str] = set()
 
     def token(self) -> str:
         """Make a token for a batch that is about to be written."""
@@ -22,8 +24,17 @@ class Flight:
         return token
 
     def over(self, token: str) -> None:
-        """Forget a token: its batch is recorded, or was never written as far as is known."""
+        """Forget a token: the end of its batch is recorded."""
         self._tokens.discard(token)
+
+    def doubt(self, token: str) -> None:
+        """Note that a batch may have been written, and is never sent."""
+        self._tokens.discard(token)
+        self._doubted.add(token)
+
+    def never_sent(self, token: str) -> bool:
+        """Tell whether a batch was written, if at all, by a call that failed."""
+        return token in self._doubted
 
     def __contains__(self, token: object) -> bool:
         return token in self._tokens

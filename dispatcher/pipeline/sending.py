@@ -126,14 +126,18 @@ async def _wait(batch: Batch, send_at: float, ways: Ways) -> None:
 async def _divide(refused: Refused, ways: Ways) -> None:
     """Send the parts of a refused batch one after the other, and divide again what is refused."""
     parent = refused.batch
-    children = await ways.split(
-        parent,
-        refused.split.parts,
-        code=refused.split.code,
-        description=refused.split.reason,
-        http_status=_status(refused.sent.answer),
-        tries=refused.sent.tries,
-    )
+    try:
+        children = await ways.split(
+            parent,
+            refused.split.parts,
+            code=refused.split.code,
+            description=refused.split.reason,
+            http_status=_status(refused.sent.answer),
+            tries=refused.sent.tries,
+        )
+    except asyncio.CancelledError:
+        ways.hand_over(_unsent(parent, refused.split.code))
+        raise
     if not children:
         # It became somebody else's, or the database is away. Nothing of it was sent, and that
         # is evidence: it settles the batch if that is still possible.

@@ -122,10 +122,10 @@ class Claims:
 
     @contextmanager
     def _tokens(self) -> Iterator[Callable[[], str]]:
-        """Give out tokens for batches; they are forgotten again if writing the batches fails.
+        """Give out tokens for batches; they are doubted if writing the batches fails.
 
-        A failed call may have committed: open batches of this worker with forgotten tokens were
-        never sent, and the rescue puts them back.
+        A failed call may have committed: open batches of this worker with such tokens were never
+        sent, and the rescue puts them back.
         """
         made: list[str] = []
 
@@ -138,7 +138,7 @@ class Claims:
                 yield token
         except BaseException:
             for each in made:
-                self._flight.over(each)
+                self._flight.doubt(each)
             raise
 
     def _arrange(

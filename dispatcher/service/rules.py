@@ -15,7 +15,7 @@ from dispatcher.db.rules import apply_rules, read_rules
 
 FRESH = 5.0  # seconds until a rule that was set is known to every worker
 
-Screen = Callable[[Connection, Sequence[Message]], Awaitable[dict[int, Outcome]]]
+Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
 
 
 class RuleBook:
@@ -43,8 +43,7 @@ class RuleBook:
 
 
 async def _apply(
-    app: str, rules: Rules, connection: Connection, messages: Sequence[Message]
+    app: str, rules: Rules, connection: Connection, messages: Sequence[Message], asked_at: float
 ) -> dict[int, Outcome]:
-    return await apply_rules(
-        connection, app, messages, rules, now=datetime.now(UTC), country=country
-    )
+    now = datetime.fromtimestamp(asked_at, UTC)
+    return await apply_rules(connection, app, messages, rules, now=now, country=country)

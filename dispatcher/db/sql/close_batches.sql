@@ -1,6 +1,8 @@
 -- Close batches, or mark them unsure; return those that this call may write for.
 -- The guard makes a repeat harmless and keeps a late worker from writing over anybody: an open
--- batch takes any answer, an unsure one only evidence ($7), which settles what it tells.
+-- batch takes any answer, an unsure one only evidence ($7), which settles what it tells. One that
+-- is unsure because its answer did not tell of all (unsure_ids) has had its answer: what that put
+-- back may be on its way again, and would be put back a second time.
 -- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence
 UPDATE dispatcher.batch b
 SET state = u.state,
@@ -16,5 +18,5 @@ FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6
     $7::boolean[]) AS u (id, state, http_status, code, description, tries, evidence)
 WHERE b.id = u.id
   AND b.id = ANY ($1::bigint[])
-  AND (b.state = 'open' OR b.state = 'unsure' AND u.evidence)
+  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence)
 RETURNING b.id

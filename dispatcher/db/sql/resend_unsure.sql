@@ -1,10 +1,11 @@
 -- What the policy `resend` allows: unsure batches after their silence, without any report, go
 -- back to the queue. A single report proves that the provider took the request.
+-- $1 worker, $2 batches, held by this transaction
 WITH silent AS (
     UPDATE dispatcher.batch b
     SET state = 'closed', closed_at = clock_timestamp(), settled_by = 'policy: resend'
     FROM dispatcher.app a
-    WHERE a.name = b.app AND a.on_unsure = 'resend'
+    WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
     RETURNING b.id, b.app, b.message_ids, b.attempts,
