@@ -7,7 +7,7 @@ SELECT id,
         WHEN id % 1000 < 996 THEN 'expired' ELSE 'cancelled' END,
     1,
     CASE WHEN id % 1000 < 970 THEN 1 END,
-    CASE WHEN id % 1000 < 990 THEN (id - 1) / 500 END,
+    CASE WHEN id % 1000 < 990 THEN (id - 1) / 500 + 1 END,
     queued_at + interval '1 s',
     CASE WHEN id % 1000 < 970
         THEN md5('request ' || (id - 1) / 500)::uuid::text || '_' || (id - 1) % 500 + 1 END,
