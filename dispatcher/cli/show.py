@@ -10,7 +10,7 @@ from dispatcher.cli.failure import Failure
 from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
-    from dispatcher.db.admin import Story
+    from dispatcher.core.overview import Story
     from dispatcher.db.pool import OwnConnection as Connection
 
 Event = tuple[datetime, str]  # when, and what happened

@@ -1,143 +1,136 @@
 """``dispatcher status``: what is going on, on one screen."""
 
-from datetime import UTC, datetime
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Callable, Coroutine
 
-    from dispatcher.db.admin import AppState, Overview
+    from dispatcher.core.diagnosis import Diagnosis
+    from dispatcher.core.overview import Now
+
+    Show = Callable[[Diagnosis, Now | None], None]
 
 
 def status(
     *,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds.")] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Show what waits, what is paused and why, and what was done."""
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen
+    """Show whether messages go out, and if not, why and what to do.
+
+    Below: what each app has waiting, which workers run, and what happened in
+    the last hour and day.
+    """
+    from dispatcher.cli.database import database_address, explained
+    from dispatcher.cli.settings import read_settings
+
+    settings = read_settings()
+    reports = settings.callback_url is not None
+    with database_address(settings) as dsn, explained(dsn):
+        if not watch:
+            _once(dsn, _teller(json=json), reports=reports)
+        elif json:
+            _until_interrupted(_watched(dsn, _tell_line, every, reports=reports))
+        else:
+            _live(dsn, every, reports=reports)
+
+
+def _once(dsn: str, show: "Show", *, reports: bool) -> None:
+    from functools import partial
+
+    from dispatcher.cli.database import connected
+    from dispatcher.core.diagnosis import diagnose
     from dispatcher.db.admin import overview
 
-    seen = with_database(overview)
-    if json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(seen)))
-    else:
-        screen().print(drawn(seen))
+    now = asyncio.run(connected(dsn, partial(overview, reports=reports)))
+    show(diagnose(now), now)
 
 
-def drawn(seen: "Overview") -> "RenderableType":
-    """Return the whole screen."""
-    from rich.console import Group
-
-    parts = [_apps(seen), *_troubles(seen)]
-    if seen.workers:
-        parts += ["", _workers(seen)]
-    if seen.totals:
-        parts += ["", _totals(seen)]
-    return Group(*parts)
+def _teller(*, json: bool) -> "Show":
+    return _tell if json else _draw
 
 
-def _apps(seen: "Overview") -> "RenderableType":
-    from dispatcher.cli.screen import table_of
-    from dispatcher.cli.words import number
-    from dispatcher.db.admin import WAITING_COUNTED
+def _draw(found: "Diagnosis", now: "Now | None") -> None:
+    from dispatcher.cli.picture import drawn
+    from dispatcher.cli.screen import screen
 
-    table = table_of("App", "State")
-    for name in ("Waiting", "Oldest due", "Sending", "Unsure batches", "Numbers/s", "Allowed"):
-        table.add_column(name, justify="right")
-    for app in seen.apps:
-        many = app.waiting > WAITING_COUNTED
-        table.add_row(
-            app.name,
-            _state(app),
-            f"over {number(WAITING_COUNTED)}" if many else number(app.waiting),
-            _ago(app.oldest_due_at),
-            number(app.sending),
-            number(app.unsure_batches),
-            "no limit" if app.rate is None else f"{app.rate:g}",
-            "no limit" if app.numbers_per_second is None else f"{app.numbers_per_second:g}",
-        )
-    return table if seen.apps else "No app has been seen yet: start `dispatcher run`."
+    screen().print(drawn(found, now))
 
 
-def _state(app: "AppState") -> str:
-    if not app.known:
-        return "unknown"
-    return "paused" if app.paused_at else "sending"
+def _tell(found: "Diagnosis", now: "Now | None") -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(_told(found, now))))
 
 
-def _troubles(seen: "Overview") -> "list[str]":
-    """Return a line for everything that keeps messages from going out."""
-    lines = []
-    for app in seen.apps:
-        if not app.known:
-            lines.append(
-                f"{app.name}: messages wait, and no worker knows this app. Configure"
-                f" DISPATCHER_APPS__{app.name.upper()}__..., or correct the column app."
-            )
-        elif app.paused_at:
-            code = f" ({app.pause_code})" if app.pause_code else ""
-            by = " by an operator" if app.paused_by == "operator" else ""
-            lines.append(
-                f"{app.name}: paused{by} {_ago(app.paused_at)} ago{code}: {app.pause_reason}"
-            )
-        if app.unsure_batches:
-            lines.append(
-                f"{app.name}: {app.unsure_batches} unsure; `dispatcher settle` settles one."
-            )
-        lines += [
-            f"{app.name}: nothing goes to {c}, its quota is spent." for c in app.paused_countries
-        ]
-    if not any(worker.alive for worker in seen.workers):
-        lines.append("No worker is running: start `dispatcher run`.")
-    return lines
+def _tell_line(found: "Diagnosis", now: "Now | None") -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(_told(found, now)).decode())
 
 
-def _workers(seen: "Overview") -> "RenderableType":
-    from dispatcher.cli.screen import table_of
-    from dispatcher.cli.words import duration
+def _told(found: "Diagnosis", now: "Now | None") -> dict[str, object]:
+    import msgspec
 
-    table = table_of(
-        "Worker",
-        "Host",
-        "Process",
-        "Version",
-        "Apps",
-        "Running for",
-        "Last heard of",
-    )
-    for worker in seen.workers:
-        table.add_row(
-            str(worker.id),
-            worker.host,
-            str(worker.pid),
-            worker.version,
-            " ".join(worker.apps),
-            _ago(worker.started_at),
-            f"{duration(worker.silent_seconds)} ago" + ("" if worker.alive else ": dead"),
-        )
-    return table
+    seen = msgspec.structs.asdict(now) if now else {}
+    seen.pop("recent", None)  # what charts are made of
+    findings = [
+        msgspec.structs.asdict(each) | {"level": each.level.name.lower()} for each in found.findings
+    ]
+    apps = {each.app: each.sentence for each in found.apps}
+    level = found.level.name.lower()
+    return {"level": level, "headline": found.headline, "said": apps, "findings": findings, **seen}
 
 
-def _totals(seen: "Overview") -> "RenderableType":
-    from dispatcher.cli.screen import table_of
-    from dispatcher.cli.words import number
+def _live(dsn: str, every: float, *, reports: bool) -> None:
+    """Draw the screen again and again: in place on a terminal, else one below the other."""
+    from rich.live import Live
 
-    table = table_of("App", "What happened", "Code")
-    table.add_column("Last hour", justify="right")
-    table.add_column("Last day", justify="right")
-    for total in seen.totals:
-        table.add_row(total.app, total.event, total.code, number(total.hour), number(total.day))
-    return table
+    from dispatcher.cli.picture import drawn
+    from dispatcher.cli.screen import screen
+
+    console = screen()
+    if not console.is_terminal:
+        _until_interrupted(_watched(dsn, _draw, every, reports=reports))
+        return
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+
+        def show(found: "Diagnosis", now: "Now | None") -> None:
+            live.update(drawn(found, now), refresh=True)
+
+        _until_interrupted(_watched(dsn, show, every, reports=reports))
 
 
-def _ago(time: datetime | None) -> str:
-    from dispatcher.cli.words import duration
+def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        return
 
-    if time is None:
-        return "-"
-    return duration((datetime.now(UTC) - time).total_seconds())
+
+async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
+    """Show how it stands, again and again; a database that is away is shown, and asked again."""
+    from dispatcher.core.diagnosis import absent, diagnose
+    from dispatcher.db.admin import overview
+    from dispatcher.db.errors import DatabaseAwayError, naming_absence
+    from dispatcher.db.pool import connect
+
+    while True:
+        try:
+            with naming_absence(dsn):
+                connection = await connect(dsn)
+                try:
+                    while True:
+                        async with asyncio.timeout(10):
+                            now = await overview(connection, reports=reports)
+                        show(diagnose(now), now)
+                        await asyncio.sleep(every)
+                finally:
+                    connection.terminate()
+        except DatabaseAwayError as error:
+            show(absent(str(error)), None)
+            await asyncio.sleep(every)

@@ -50,14 +50,6 @@ class Total(Struct, frozen=True):
     day: int
 
 
-class Overview(Struct, frozen=True):
-    """The state of everything, small whatever the number of messages."""
-
-    apps: list[AppState]
-    workers: list[WorkerState]
-    totals: list[Total]
-
-
 class Story(Struct, frozen=True):
     """One message, its requests and its reports, as the database has them."""
 
@@ -100,16 +92,6 @@ class Unmatched(Struct, frozen=True):
     recipient: str | None
 
 
-class Now(Struct, frozen=True):
-    """The state of everything, and what happened in the last ten minutes."""
-
-    at: datetime  # by the database's clock
-    apps: list[AppState]
-    workers: list[WorkerState]
-    recent: list[Count]
-    awaiting: list[Awaiting] = []  # empty also where no reports are asked for
-
-
 class UnsureBatch(Struct, frozen=True):
     """A request that may have been sent."""
 
@@ -119,6 +101,18 @@ class UnsureBatch(Struct, frozen=True):
     unsure_at: datetime
     code: str | None
     description: str | None
+
+
+class Now(Struct, frozen=True):
+    """The state of everything, and what happened in the last ten minutes."""
+
+    at: datetime  # by the database's clock
+    apps: list[AppState]
+    workers: list[WorkerState]
+    recent: list[Count]
+    awaiting: list[Awaiting] = []  # empty also where no reports are asked for
+    totals: list[Total] = []
+    unsure: list[UnsureBatch] = []  # the oldest; only where they are asked for
 
 
 class Found(Struct, frozen=True):

@@ -1,31 +1,50 @@
 """What operators ask and do: the state of things, one message's story, cancel, requeue, settle."""
 
+from typing import Final
+
 import asyncpg
+from msgspec.structs import replace
 
 from dispatcher.core.message import canonical
 from dispatcher.core.overview import (
-    WAITING_COUNTED,
     AppState,
     Became,
-    Overview,
+    Count,
+    Now,
     Story,
     Total,
+    UnsureBatch,
     WorkerState,
 )
+from dispatcher.db import reports as reports_of
 from dispatcher.db.pool import Connection
 from dispatcher.db.statements import sql
 
-__all__ = ["WAITING_COUNTED", "AppState", "Overview", "Story", "Total", "WorkerState"]
+LISTED: Final = 10  # unsure batches
 
 
-async def overview(connection: Connection) -> Overview:
-    """Return the state of everything."""
+async def now(connection: Connection) -> Now:
+    """Return the state of everything but what changes slowly, small whatever there is."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return Overview(
+        return Now(
+            await connection.fetchval(sql("database_time")),
             [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
-            [Total(*row) for row in await connection.fetch(sql("status_totals"))],
+            [Count(*row) for row in await connection.fetch(sql("console_recent"))],
         )
+
+
+async def totals(connection: Connection) -> list[Total]:
+    """Return what happened in the last hour and the last day."""
+    return [Total(*row) for row in await connection.fetch(sql("status_totals"))]
+
+
+async def overview(connection: Connection, *, reports: bool = False) -> Now:
+    """Return the state of everything; with *reports*, also which are missing."""
+    awaiting = await reports_of.awaiting(connection) if reports else []
+    seen = await now(connection)
+    unsure = [UnsureBatch(*row) for row in await connection.fetch(sql("console_unsure"), LISTED)]
+    return replace(seen, totals=await totals(connection), awaiting=awaiting, unsure=unsure)
 
 
 async def story(connection: Connection, message_id: int) -> Story | None:

@@ -10,17 +10,14 @@ import asyncpg
 
 from dispatcher.core.message import canonical
 from dispatcher.core.overview import (
-    AppState,
     Awaiting,
     BatchStory,
-    Count,
     Found,
     Now,
     Story,
     Total,
     Unmatched,
     UnsureBatch,
-    WorkerState,
 )
 from dispatcher.db import admin, reports
 from dispatcher.db.pool import Connection, Pool
@@ -36,18 +33,14 @@ Search = Literal["id", "recipient", "reference", "provider_id"]
 
 async def now(pool: Pool) -> Now:
     """Return the state of everything, small whatever the number of messages."""
-    async with pool.acquire() as connection, _snapshot(connection):
-        return Now(
-            await connection.fetchval(sql("database_time")),
-            [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
-            [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
-            [Count(*row) for row in await connection.fetch(sql("console_recent"))],
-        )
+    async with pool.acquire() as connection:
+        return await admin.now(connection)
 
 
 async def totals(pool: Pool) -> list[Total]:
     """Return what happened in the last hour and the last day."""
-    return [Total(*row) for row in await pool.fetch(sql("status_totals"))]
+    async with pool.acquire() as connection:
+        return await admin.totals(connection)
 
 
 async def series(pool: Pool, app: str | None, span: float, step: float) -> list[Step]:

@@ -28,24 +28,29 @@ class Looks:
     def __init__(self, pool: Pool, *, dsn: str, reports: bool) -> None:
         """With *reports*, status reports are asked for, and missing ones are a sign."""
         self._now = Glance(partial(console.now, pool), dsn=dsn)
+        self.totals = Glance(partial(console.totals, pool), dsn=dsn)
         self._awaiting = Glance(partial(console.awaiting, pool), dsn=dsn) if reports else None
 
     async def now(self, max_age: float = NOW) -> Now | str:
         """Return how everything stands, not older than *max_age* seconds; a string: why not."""
         now = await self._now.look(max_age)
-        if isinstance(now, str) or self._awaiting is None:
+        if isinstance(now, str):
             return now
-        awaiting = await self._awaiting.look(AWAITING)
-        return awaiting if isinstance(awaiting, str) else replace(now, awaiting=awaiting)
+        totals = await self.totals.look(TOTALS)
+        if isinstance(totals, str):
+            return totals
+        awaiting = await self._awaiting.look(AWAITING) if self._awaiting else []
+        if isinstance(awaiting, str):
+            return awaiting
+        return replace(now, totals=totals, awaiting=awaiting)
 
 
 def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
     """Return what the console may ask and do, with *pool*."""
-    totals = Glance(partial(console.totals, pool), dsn=dsn)
     naming = partial(_naming, dsn)
     return Desk(
         now=partial(_seen, looks.now),
-        totals=partial(_seen, partial(totals.look, TOTALS)),
+        totals=partial(_seen, partial(looks.totals.look, TOTALS)),
         unmatched=naming(partial(console.unmatched, pool)),
         series=naming(partial(console.series, pool)),
         unsure=naming(partial(console.unsure, pool)),

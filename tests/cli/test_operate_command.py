@@ -80,7 +80,7 @@ async def test_pause_and_resume_hold_an_app_and_let_it_go(operate, db):
     await db.execute(APP, "shop")
     assert (await operate("pause", "shop", "--reason", "new templates")).code == 0
     seen = await operate("status")
-    assert "shop: paused by an operator" in seen.out
+    assert "shop is paused by an operator" in seen.out
     assert "new templates" in seen.out
     assert (await operate("resume", "shop")).code == 0
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
@@ -101,7 +101,7 @@ async def test_status_shows_what_waits_and_for_whom_nobody_works(operate, db):
         await insert(db, minutes)
     ended = await operate("status")
     assert (ended.code, ended.err) == (0, "")
-    assert "default: messages wait, and no worker knows this app" in ended.out
+    assert "default: no worker knows this app" in ended.out
     assert "No worker is running" in ended.out
 
     seen = json.loads((await operate("status", "--json")).out)

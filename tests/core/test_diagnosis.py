@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.diagnosis import Level, absent, diagnose
-from dispatcher.core.overview import AppState, Awaiting, Count, Now, WorkerState
+from dispatcher.core.overview import AppState, Awaiting, Count, Now, Total, WorkerState
 from dispatcher.core.pause import pause_for
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -74,6 +74,30 @@ DRILLS = [
         "Too many messages wait at the provider",
         "lower the pace",
     ),
+    (
+        "a template rejected, nothing accepted",
+        now(recent=happened(rejected_E200033=50)),
+        "E200033: The template is of the wrong type",
+        "then requeue",
+    ),
+    (
+        "the only message rejected",
+        now(recent=happened(rejected_E200033=1)),
+        "E200033",
+        "then requeue",
+    ),
+    (
+        "worker without the app",
+        now(replace(APP, waiting=3), workers=[replace(WORKER, apps=["other"])]),
+        "not in any worker that runs now",
+        "Start a worker with DISPATCHER_APPS__SHOP__",
+    ),
+    (
+        "a few messages without a report for long",
+        now(awaiting=[Awaiting("shop", 3, 3, 3, 4000.0)]),
+        "3 messages accepted, the first 1 h ago, and nothing was reported",
+        "dispatcher check",
+    ),
     ("no worker", now(workers=[]), "nobody sends", "dispatcher run"),
     ("app unknown", now(replace(APP, known=False)), "not configured", "SHOP__ENDPOINT"),
     ("own ceiling", now(paused("ceiling")), "its own ceiling allows", "dispatcher limit"),
@@ -105,6 +129,38 @@ def test_what_stops_everything_is_told_before_what_troubles_one():
     found = diagnose(now(apps=[replace(APP, unsure_batches=1, sending=5), other]))
     assert found.headline == "Messages are going out, but not those of other."
     assert [finding.app for finding in found.findings] == ["other", "shop"]
+
+
+def test_what_happened_in_the_last_hour_is_told_quietly():
+    totals = [Total("shop", "rejected", "E200033", 40, 40), Total("shop", "accepted", "", 60, 60)]
+    found = diagnose(now(totals=totals))
+    assert (found.level, found.headline) == (Level.NOTE, "Nothing is due.")
+    assert found.findings[0].title == "shop: 40 messages rejected in the last hour"
+    lately = happened(accepted=60, rejected_E200033=40)
+    assert len(diagnose(now(totals=totals, recent=lately)).findings) == 1
+
+
+def test_flow_control_is_told_once():
+    flood = now(replace(APP, rate=31.0), recent=happened(accepted=50, deferred_E200015=500))
+    assert len(diagnose(flood).findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [
+        (now(), "Nothing is due."),
+        (now(replace(APP, sending=5)), "Messages go out."),
+        (now(paused("E000045")), "Nothing goes out: the provider refuses our settings."),
+        (now(workers=[]), "Nothing goes out: no worker is running."),
+        (now(replace(APP, unsure_batches=2)), "Trouble: 2 unsure requests."),
+        (
+            now(replace(APP, paused_at=NOW, paused_by="operator")),
+            "Nothing goes out: paused by an operator.",
+        ),
+    ],
+)
+def test_each_app_is_told_of_in_a_sentence(seen, sentence):
+    assert [said.sentence for said in diagnose(seen).apps] == [sentence]
 
 
 def test_an_operators_pause_tells_who_and_offers_to_resume():

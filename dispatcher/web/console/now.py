@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.core.diagnosis import Diagnosis, absent, diagnose
+from dispatcher.core.diagnosis import Diagnosis, Said, absent, diagnose
 from dispatcher.core.overview import AppState, Now
 from dispatcher.web.console.desk import AwayError, Desk, Step
 from dispatcher.web.console.guard import HOME, Guard, protected
@@ -27,6 +27,7 @@ class Card(Struct, frozen=True):
     """One app, as it is drawn."""
 
     app: AppState
+    said: Said  # whether its messages go out
     rate: float  # numbers accepted a second
     share: float  # of what it may send, 0 to 100
     oldest: float | None  # seconds
@@ -90,8 +91,12 @@ class Live:
         except AwayError as away:
             return _values(absent(str(away)), [], [])
         rates = self._pace.rates(now)
-        cards = [_card(app, now, rates.get(app.name, 0.0)) for app in now.apps]
-        return _values(diagnose(now), cards, [app.name for app in now.apps])
+        found = diagnose(now)
+        cards = [
+            _card(app, now, said, rates.get(app.name, 0.0))
+            for app, said in zip(now.apps, found.apps, strict=True)
+        ]
+        return _values(found, cards, [app.name for app in now.apps])
 
 
 def routes(guard: Guard, desk: Desk, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
@@ -115,13 +120,14 @@ def _values(diagnosis: Diagnosis, cards: list[Card], apps: list[str]) -> dict[st
     return {"diagnosis": diagnosis, "cards": cards, "apps": apps}
 
 
-def _card(app: AppState, now: Now, rate: float) -> Card:
+def _card(app: AppState, now: Now, said: Said, rate: float) -> Card:
     recent: Counter[str] = Counter()
     for each in now.recent:
         if each.app == app.name:
             recent[each.event] += each.count
     return Card(
         app,
+        said,
         rate,
         min(100.0, 100 * rate / app.numbers_per_second) if app.numbers_per_second else 0.0,
         max(0.0, (now.at - app.oldest_due_at).total_seconds()) if app.oldest_due_at else None,
