@@ -1,0 +1,371 @@
+"""What guards the rules 1 to 5 of the design, and which tests fail without it."""
+
+from dataclasses import dataclass
+
+MAIN = "migrations/0001_main_job.sql"
+SQL = "dispatcher/db/sql"
+AGAIN = "tests/exact/test_written_again.py"
+ONE = "tests/exact/test_one_transaction.py"
+LOST = "tests/exact/test_lost_commits.py"
+CLOCK = "tests/exact/test_wrong_clock.py"
+LATE = "tests/reports/test_late_answer.py"
+TAKEOVER = "tests/e2e/test_takeover.py"
+
+RULES = {
+    1: "A message has at most one outcome.",
+    2: "At most one accepted request for each message.",
+    3: "Every write-back is fenced by its batch; a late answer is evidence.",
+    4: "A message leaves the queue with its batch, and returns as that is closed.",
+    5: "Times that decide anything are the database's; signatures take the worker's.",
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A text of one file, and what stands there without the guard."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Something that a rule hangs on."""
+
+    rule: int
+    name: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]  # each must fail without it
+
+
+GUARDS = (
+    Guard(
+        1,
+        "the primary key of outcome",
+        (
+            Edit(
+                MAIN,
+                "    PRIMARY KEY (message_id),\n    CONSTRAINT outcome",
+                "    CONSTRAINT outcome",
+            ),
+        ),
+        (f"{ONE}::test_a_second_outcome_is_refused_by_the_database",),
+    ),
+    Guard(
+        1,
+        "a late answer leaves alone what has an outcome",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "except asyncpg.UniqueViolationError:",
+                "except asyncpg.DiskFullError:",
+            ),
+        ),
+        (f"{LATE}::test_it_settles_the_rest_and_counts_nothing_twice",),
+    ),
+    Guard(
+        1,
+        "settling by hand leaves alone what has an outcome",
+        (
+            Edit(
+                MAIN,
+                "            ON CONFLICT (message_id) DO NOTHING\n            RETURNING message_id",
+                "            RETURNING message_id",
+            ),
+        ),
+        (
+            (
+                "tests/db/test_operate.py"
+                "::test_settled_as_sent_a_batch_is_accepted_where_nothing_is_known_yet"
+            ),
+        ),
+    ),
+    Guard(
+        2,
+        "no answer after the body was sent is unsure",
+        (Edit("dispatcher/core/outcome.py", "    if answer.sent:\n", "    if not answer:\n"),),
+        ("tests/core/test_outcome.py::test_what_may_have_been_sent_is_uncertain",),
+    ),
+    Guard(
+        2,
+        "no try after one that may have been sent",
+        (
+            Edit(
+                "dispatcher/core/outcome.py",
+                "        return not answer.sent\n",
+                "        return True\n",
+            ),
+        ),
+        ("tests/core/test_outcome.py::test_only_what_provably_was_not_sent_is_worth_another_try",),
+    ),
+    Guard(
+        2,
+        "what a dead worker had open is unsure",
+        (
+            Edit(
+                f"{SQL}/rescue.sql",
+                "SET state = 'unsure', unsure_at = clock_timestamp(), code",
+                "SET state = 'closed', code",
+            ),
+            Edit(
+                f"{SQL}/rescue.sql",
+                "cardinality(b.message_ids) AS messages\n)",
+                "cardinality(b.message_ids) AS messages, b.message_ids\n), back AS (\n"
+                "    INSERT INTO dispatcher.queue (id, app, priority, due_at)\n"
+                "    SELECT unnest(message_ids), app, 5, clock_timestamp() FROM marked\n)",
+            ),
+        ),
+        (f"{TAKEOVER}::test_a_killed_worker_costs_at_most_what_was_on_its_way",),
+    ),
+    Guard(
+        2,
+        "a worker that was silent for its lease sends nothing of before",
+        (
+            Edit(
+                "dispatcher/service/worker.py",
+                " and self.lease.covers(batch.claimed_at)",
+                "",
+            ),
+        ),
+        (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed",),
+    ),
+    Guard(
+        2,
+        "only the policy resend sends again",
+        tuple(
+            Edit(f"{SQL}/{name}.sql", "a.on_unsure = 'resend'", "true")
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        (
+            (
+                "tests/faults/test_settling.py::test_only_the_policy_resend_sends_unsure_messages"
+                "_again_and_only_after_its_silence"
+            ),
+        ),
+    ),
+    Guard(
+        2,
+        "a report ends the policy resend",
+        tuple(
+            Edit(
+                f"{SQL}/{name}.sql",
+                "AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)",
+                "",
+            )
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        (
+            (
+                "tests/reports/test_matching.py::test_one_report_keeps_the_policy_from_sending_any_of"
+                "_the_batch_again"
+            ),
+        ),
+    ),
+    Guard(
+        2,
+        "the policy resend waits for whoever is settling",
+        (Edit(f"{SQL}/lock_silent.sql", "FOR UPDATE OF b SKIP LOCKED", ""),),
+        (
+            "tests/exact/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
+        ),
+    ),
+    Guard(
+        2,
+        "only what was never sent is put back",
+        (
+            Edit(
+                "dispatcher/db/workers.py",
+                'for row in unknown if known.never_sent(row["token"])]',
+                "for row in unknown]",
+            ),
+            Edit(
+                "dispatcher/db/workers.py",
+                'for row in unknown if not known.never_sent(row["token"])]',
+                "for row in ()]",
+            ),
+        ),
+        (f"{LOST}::test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_again",),
+    ),
+    Guard(
+        2,
+        "a claim is on disk before it is sent",
+        (Edit(f"{SQL}/app_state.sql", "= 'off'\n", "= 'none'\n"),),
+        (
+            (
+                f"{LOST}::test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_database_is"
+                "_set_to"
+            ),
+        ),
+    ),
+    Guard(
+        3,
+        "a closed batch takes no answer",
+        (
+            Edit(
+                f"{SQL}/close_batches.sql",
+                "  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND"
+                " u.evidence)\n",
+                "",
+            ),
+        ),
+        (f"{AGAIN}::test_an_answer_is_written_once",),
+    ),
+    Guard(
+        3,
+        "an answer that lacks numbers is written once",
+        (Edit(f"{SQL}/close_batches.sql", "AND b.unsure_ids IS NULL ", ""),),
+        (
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue",
+        ),
+    ),
+    Guard(
+        3,
+        "a late answer is evidence",
+        (
+            Edit(
+                f"{SQL}/close_batches.sql",
+                " OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence",
+                "",
+            ),
+        ),
+        (f"{LATE}::test_it_settles_the_rest_and_counts_nothing_twice",),
+    ),
+    Guard(
+        3,
+        "only what was closed here is written",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "            if closing.batch.id in closed:\n                _gather(",
+                "            if closing.batch.id:\n                _gather(",
+            ),
+        ),
+        (f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",),
+    ),
+    Guard(
+        3,
+        "only an open batch is divided",
+        (Edit(f"{SQL}/close_for_split.sql", "WHERE id = $1 AND state = 'open'", "WHERE id = $1"),),
+        (
+            f"{AGAIN}::test_a_batch_that_was_taken_over_is_not_divided",
+            f"{AGAIN}::test_a_batch_is_divided_once",
+        ),
+    ),
+    Guard(
+        4,
+        "a claim and its batches are one transaction",
+        (
+            Edit(
+                "dispatcher/db/claim.py",
+                "        batches = await open_batches(\n",
+                '        await connection.execute("COMMIT; BEGIN")\n'
+                "        batches = await open_batches(\n",
+            ),
+        ),
+        (f"{ONE}::test_what_cannot_be_written_as_a_batch_stays_in_the_queue",),
+    ),
+    Guard(
+        4,
+        "closing a batch and its returns are one transaction",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "        if rows.returns:\n",
+                '        await connection.execute("COMMIT; BEGIN")\n        if rows.returns:\n',
+            ),
+        ),
+        (f"{ONE}::test_what_cannot_return_to_the_queue_stays_in_its_batch",),
+    ),
+    Guard(
+        4,
+        "a cancel takes only what it finds waiting",
+        (
+            Edit(
+                MAIN,
+                "        DELETE FROM dispatcher.queue WHERE id = ANY (ids)"
+                " RETURNING id, app, attempt, last_batch\n",
+                "        SELECT m.id, m.app, 0::smallint AS attempt, NULL::bigint AS last_batch\n"
+                "        FROM dispatcher.message m WHERE m.id = ANY (ids)\n",
+            ),
+        ),
+        (
+            "tests/db/test_operate.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
+            "tests/db/test_operate.py::test_cancel_takes_only_what_waits_and_counts_it",
+        ),
+    ),
+    Guard(
+        5,
+        "what is left of a message's time is the database's word",
+        (
+            Edit(
+                f"{SQL}/claim.sql",
+                "date_part('epoch', m.expires_at - clock_timestamp())",
+                "date_part('epoch', m.expires_at) - $8",
+            ),
+            Edit(
+                "dispatcher/db/claim.py",
+                "            paused,\n        )\n",
+                '            paused,\n            __import__("time").time(),\n        )\n',
+            ),
+        ),
+        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+    ),
+    Guard(
+        5,
+        "what is due is the database's word",
+        (
+            Edit(
+                f"{SQL}/claim.sql",
+                "q.due_at <= (SELECT clock_timestamp())",
+                "q.due_at <= to_timestamp($8)",
+            ),
+            Edit(
+                "dispatcher/db/claim.py",
+                "            paused,\n        )\n",
+                '            paused,\n            __import__("time").time(),\n        )\n',
+            ),
+        ),
+        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+    ),
+    Guard(
+        5,
+        "a heartbeat has the database's time",
+        (
+            Edit(f"{SQL}/heartbeat.sql", "clock_timestamp()", "to_timestamp($2)"),
+            Edit(
+                "dispatcher/db/workers.py",
+                'sql("heartbeat"), worker)',
+                'sql("heartbeat"), worker, __import__("time").time())',
+            ),
+        ),
+        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+    ),
+    Guard(
+        5,
+        "quiet hours go by the database's clock",
+        (
+            Edit(
+                "dispatcher/service/rules.py",
+                "now = datetime.fromtimestamp(asked_at, UTC)",
+                "now = datetime.now(UTC)",
+            ),
+        ),
+        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+    ),
+    Guard(
+        5,
+        "the worker's clock is compared with the answer's Date",
+        (
+            Edit(
+                "dispatcher/provider/client.py",
+                '_clock_skew(response.headers.get("Date"), self._clock())',
+                "None",
+            ),
+        ),
+        (
+            "tests/faults/test_lost_answers.py::test_a_wrong_clock_pauses_the_app_and_says_by_how_much",
+        ),
+    ),
+)

@@ -1,0 +1,26 @@
+"""What `./dev guards` takes away is still there, and so are the tests that must notice."""
+
+import re
+from collections import Counter
+
+import pytest
+from world.worker import ROOT
+
+from guards.table import GUARDS, RULES, Guard
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_a_guard_is_where_the_table_says(guard: Guard):
+    for edit in guard.edits:
+        text = (ROOT / edit.file).read_text(encoding="utf-8")
+        assert text.count(edit.old) == 1, edit.file
+        assert edit.new != edit.old
+    for test in guard.tests:
+        file, _, name = test.partition("::")
+        assert re.search(rf"def {name}\(", (ROOT / file).read_text(encoding="utf-8")), test
+
+
+def test_every_rule_has_guards():
+    guarded = Counter(guard.rule for guard in GUARDS)
+    assert guarded.keys() == RULES.keys()
+    assert min(guarded.values()) >= 2
