@@ -60,6 +60,12 @@ def pytest_addoption(parser) -> None:
         default=10.0,
         help="how long the drill of the report receiver sends 1,000 reports a second",
     )
+    parser.addoption(
+        "--waiting",
+        type=int,
+        default=20_000,
+        help="how many messages wait while the secret is wrong",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +78,12 @@ def kills(request) -> int:
 def drill_seconds(request) -> float:
     """How long reports come in while everything is killed."""
     return request.config.getoption("--drill-seconds")
+
+
+@pytest.fixture(scope="session")
+def waiting(request) -> int:
+    """How many messages wait while the secret is wrong."""
+    return request.config.getoption("--waiting")
 
 
 @pytest.fixture(scope="session")

@@ -81,8 +81,10 @@ class Fleet:
             if worker in self._may_end:
                 await worker.ended(60.0)
             self._replace_if_gone(place)
-        for worker in self._places:
-            await worker.started()
+        for place in range(len(self._places)):
+            # One that was started just before may have met the database on its way down.
+            while not await self._places[place].starts():
+                self._replace_if_gone(place)
 
     async def end(self) -> None:
         """Stop all, and see that they end well."""

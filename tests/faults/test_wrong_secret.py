@@ -1,21 +1,22 @@
 """A wrong secret with much waiting: nothing is touched, and the right one is all it takes."""
 
+from time import monotonic
+
 import pytest
 from world.books import read_books
 from world.messages import finished, idle, insert
 from world.provider import app_at
 from world.waiting import until
 
-WAITING = 20_000
+CODES = {"aksk": "E000045", "wsse": "E000105"}
+MOST_MEMORY = 400  # MB of a worker, however much waits
 
 
-@pytest.mark.parametrize(
-    ("auth", "code"), [("aksk", "E000045"), ("wsse", "E000105")], ids=["AK/SK", "X-WSSE"]
-)
+@pytest.mark.parametrize("auth", CODES)
 async def test_everything_waits_untouched_and_goes_out_with_the_right_secret(
-    db, workers, sim, auth, code
+    db, workers, sim, auth, waiting
 ):
-    await insert(db, WAITING)
+    await insert(db, waiting)
     right = app_at(sim.url, auth=auth)
     wrong = right | {"app_secret": "not-the-secret"}
     worker = await workers.start({"default": wrong})
@@ -31,20 +32,31 @@ async def test_everything_waits_untouched_and_goes_out_with_the_right_secret(
     assert len(sim.journal) <= refused + 4  # what was on its way when it was paused
     assert len(sim.journal) <= 40  # those sent before the first refusal was written, 8 at a time
     app = await db.fetchrow("SELECT * FROM dispatcher.app")
-    assert app["pause_code"] == code
+    assert app["pause_code"] == CODES[auth]
     assert "APP_SECRET" in app["pause_reason"]
     assert "not-the-secret" not in app["pause_reason"] + worker.text()
     queue = await db.fetchrow("SELECT count(*), sum(attempt) AS attempts FROM dispatcher.queue")
-    assert (queue["count"], queue["attempts"]) == (WAITING, 0)
+    assert (queue["count"], queue["attempts"]) == (waiting, 0)
     assert sim.ledger.numbers == 0
+    paused_peak = worker.peak
+    assert paused_peak < MOST_MEMORY
     worker.terminate()
     assert await worker.ended() == 0
 
-    await workers.start({"default": right})
-    await until(lambda: finished(db), deadline=60, what="everything goes out by itself")
+    began = monotonic()
+    sender = await workers.start({"default": right})
+    await until(
+        lambda: finished(db), deadline=60 + waiting / 1000, what="everything goes out by itself"
+    )
+    seconds = monotonic() - began
+    assert sender.peak < MOST_MEMORY
+    print(  # noqa: T201 - shown with -s
+        f"{waiting} messages out in {seconds:.1f} s;"
+        f" {paused_peak} MB while paused, {sender.peak} MB while sending"
+    )
     assert not await paused(db)
     books = await read_books(db, sim.ledger.rows())
-    assert books.states == {"accepted": WAITING}
+    assert books.states == {"accepted": waiting}
     assert not books.problems()
     assert {row["attempts"] for row in books.messages} == {1}
 

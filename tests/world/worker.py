@@ -68,6 +68,18 @@ class WorkerProcess:
 
         return int((await until(said, deadline=START, what="a worker starts"))["worker"])
 
+    async def starts(self) -> bool:
+        """Wait until it works, or has ended; return whether it works."""
+
+        def told() -> bool:
+            return self.code is not None or self._works()
+
+        await until(told, deadline=START, what="a worker starts, or gives up")
+        return self.code is None
+
+    def _works(self) -> bool:
+        return any(event.get("event") == "worker started" for event in self.events())
+
     async def ended(self, deadline: float = 30.0) -> int:
         """Wait until it has ended; return its exit code."""
         await until(lambda: self.code is not None, deadline=deadline, what="a worker ends")
@@ -89,6 +101,16 @@ class WorkerProcess:
     def text(self) -> str:
         """The end of its log, for people."""
         return self.log.read_text(encoding="utf-8")[-4000:]
+
+    @property
+    def peak(self) -> int:
+        """The MB of memory that it had at most so far; 0 where there is no /proc."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return 0
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) // 1024
 
     def freeze(self) -> None:
         """Stop it as a hypervisor does: in the middle of anything."""
