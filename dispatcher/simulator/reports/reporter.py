@@ -130,7 +130,10 @@ class Reporter:
         if self._session is None:
             return
         body = post.body()
-        timeout = aiohttp.ClientTimeout(total=options.timeout)
+        # Not from when it waits for a free connection: that is no fault of who is to answer.
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=options.timeout, sock_read=options.timeout
+        )
         try:
             headers = post.headers(body, options, now=self._wall())
             async with self._session.post(
