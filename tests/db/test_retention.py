@@ -349,3 +349,8 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, pool
     deed = await db.fetchrow("SELECT * FROM dispatcher.audit")
     assert (deed["who"], deed["action"], deed["detail"]) == ("me", "forget", "1 2")
     assert "1311234" not in str(deed)
+
+
+@pytest.mark.usefixtures("old_page")
+async def test_ids_that_nobody_had_cost_no_step(pool):
+    assert await drop_all(pool, 30 * DAY) == 2  # all of it at once, then the partition
