@@ -26,7 +26,8 @@ async def measure(
 ) -> Results:
     """Measure `send` with *history* messages of a year, *rounds* times, then until it is dropped.
 
-    Each scene is measured beside the fresh table, in turn. Meanwhile an application inserts one
+    Each scene is measured beside the fresh table, in turn; after *rounds* of them what is left is
+    dropped without it. Meanwhile an application inserts one
     message after the other, for tomorrow: how long its longest INSERT took is what it noticed.
     """
     results = Results("keep", {"rounds": rounds, "messages": messages, "history": history})
@@ -40,21 +41,21 @@ async def measure(
             for number in range(rounds):
                 for name, address in in_turn([(FRESH, fresh), (BESIDE, old)], number):
                     await again(name, address)
-            await _drop(results, looking, again, (fresh, old), say)
+            await _drop(results, looking, again, (fresh, old), rounds=rounds, say=say)
             await _note_sizes(results, looking, AFTER, history)
         finally:
             await looking.close()
-    for scene in (BESIDE, DROPPING):
-        at = results.figure(scene, RATE).values
-        _ratios(results, scene, at, results.figure(FRESH, RATE).values)
+    _compare(results, rounds)
     return results
 
 
-def _ratios(results: Results, scene: str, rates: list[float], fresh: list[float]) -> None:
-    """Note the ratio of each run of *scene* to the run of the fresh table next to it."""
-    own = fresh[: len(rates)] if scene == BESIDE else fresh[-len(rates) :]
-    for rate, other in zip(rates, own, strict=True):
-        results.add(scene, "rate / fresh", rate / other)
+def _compare(results: Results, rounds: int) -> None:
+    """Note the ratio of each run to that of the fresh table next to it, or the last there was."""
+    fresh = results.figure(FRESH, RATE).values
+    for scene, others in ((BESIDE, fresh[:rounds]), (DROPPING, fresh[rounds:])):
+        for place, rate in enumerate(results.figure(scene, RATE).values):
+            other = others[min(place, len(others) - 1)]
+            results.add(scene, "rate / fresh", rate / other)
 
 
 async def _drop(
@@ -62,19 +63,22 @@ async def _drop(
     looking: OwnConnection,
     again: Callable[..., Awaitable[float]],
     addresses: tuple[str, str],
+    *,
+    rounds: int,
     say: Callable[[str], None],
 ) -> None:
     """Let the workers keep RETENTION until nothing of the year is left; they send all the while."""
     fresh, old = addresses
-    left = await looking.fetchval(statement("keep_left"))
     took = 0.0
-    for _ in range(MOST_RUNS):
-        if not left:
-            break
-        await again(FRESH, fresh)
+    left = MONTHS
+    for run in range(MOST_RUNS):
+        if run < rounds:
+            await again(FRESH, fresh)
         took += await again(DROPPING, old, keep=RETENTION)
         left = await looking.fetchval(statement("keep_left"))
         say(f"{left} of {MONTHS} months are left")
+        if not left:
+            break
     else:
         raise ChildError(f"{left} of {MONTHS} months were not dropped")
     results.add(DROPPING, "under load, in all", took, "s")
