@@ -66,6 +66,19 @@ class Spool:
             self._file = None
 
 
+def size(folder: Path, kind: str) -> tuple[int, int]:
+    """Return how many files there are of *kind*, anybody's, and their bytes. Raises OSError."""
+    files = 0
+    length = 0
+    for path in folder.glob(f"*.{kind}"):
+        try:
+            length += path.stat().st_size
+        except FileNotFoundError:  # it was taken up meanwhile
+            continue
+        files += 1
+    return files, length
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """What a process left behind."""

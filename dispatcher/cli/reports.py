@@ -7,9 +7,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from dispatcher.core.belonging import Backlog
     from dispatcher.core.overview import Awaiting, Unmatched
     from dispatcher.db.pool import Connection
-    from dispatcher.db.reports import Backlog
 
     Seen = tuple[list[Awaiting], Backlog, list[Unmatched]]
 

@@ -31,6 +31,13 @@ WHY: Mapping[str, str] = MappingProxyType(
 )
 
 
+class Backlog(Struct, frozen=True):
+    """The reports that are stored and wait to be matched."""
+
+    reports: int
+    oldest_seconds: float
+
+
 class Seen(Struct, frozen=True, gc=False):
     """A report that came, as far as matching needs it."""
 

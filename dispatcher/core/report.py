@@ -46,12 +46,13 @@ class Malformed(Struct, frozen=True):
     reason: str  # one line for people, without values
     status: int = 400
     reports: list[Report] = []  # the sound ones of a batch: to be kept all the same
+    word: str = "field"  # it is counted under
 
 
 def parse_form(body: bytes) -> list[Report] | Malformed:
     """Return the one report of a form-encoded push."""
     if len(body) > MAX_FORM_BYTES:
-        return Malformed(f"The push is longer than {MAX_FORM_BYTES} bytes.", 413)
+        return Malformed(f"The push is longer than {MAX_FORM_BYTES} bytes.", 413, word="size")
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -61,12 +62,12 @@ def parse_form(body: bytes) -> list[Report] | Malformed:
             max_num_fields=MAX_FIELDS,
         )
     except UnicodeDecodeError:
-        return Malformed("The push is not form-encoded UTF-8.")
+        return Malformed("The push is not form-encoded UTF-8.", word="form")
     except ValueError:
-        return Malformed(f"The push is no form, or has more than {MAX_FIELDS} fields.")
+        return Malformed(f"The push is no form, or has more than {MAX_FIELDS} fields.", word="form")
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        return Malformed("A field stands twice in the push.")
+        return Malformed("A field stands twice in the push.", word="form")
     report = _report(fields)
     return report if isinstance(report, Malformed) else [report]
 
@@ -74,28 +75,28 @@ def parse_form(body: bytes) -> list[Report] | Malformed:
 def parse_json(body: bytes) -> list[Report] | Malformed:
     """Return the reports of a batch push; if some are malformed, the others with the reason."""
     if len(body) > MAX_JSON_BYTES:
-        return Malformed(f"The push is longer than {MAX_JSON_BYTES} bytes.", 413)
+        return Malformed(f"The push is longer than {MAX_JSON_BYTES} bytes.", 413, word="size")
     try:
         read = _decode(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        return Malformed("The push is not JSON.")
+        return Malformed("The push is not JSON.", word="json")
     listed = read.get("statusReportList") if isinstance(read, dict) else None
     if not isinstance(listed, list) or not listed:
-        return Malformed("The push has no statusReportList.")
+        return Malformed("The push has no statusReportList.", word="json")
     if len(listed) > MAX_REPORTS:
-        return Malformed(f"The push has more than {MAX_REPORTS} reports.", 413)
+        return Malformed(f"The push has more than {MAX_REPORTS} reports.", 413, word="size")
     reports: list[Report] = []
-    reasons: list[str] = []
+    bad: list[Malformed] = []
     for one in listed:
         fields = _fields(one)
         report = fields if isinstance(fields, Malformed) else _report(fields)
         if isinstance(report, Malformed):
-            reasons.append(report.reason)
+            bad.append(report)
         else:
             reports.append(report)
-    if reasons:
-        told = f"{len(reasons)} of {len(listed)} reports are malformed. {reasons[0]}"
-        return Malformed(told, reports=reports)
+    if bad:
+        told = f"{len(bad)} of {len(listed)} reports are malformed. {bad[0].reason}"
+        return Malformed(told, reports=reports, word=bad[0].word)
     return reports
 
 
@@ -125,10 +126,11 @@ def _report(fields: Mapping[str, str]) -> Report | Malformed:
         return Malformed(trouble)
     provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
     if not provider_id or not status:
-        return Malformed("A report lacks smsMsgId or status.")
+        return Malformed("A report lacks smsMsgId or status.", word="missing")
     segment, total = _count(fields, "sequence"), _count(fields, "total")
     if segment is None or total is None:
-        return Malformed(f"sequence or total of a report is not a number from 1 to {MAX_SEGMENTS}.")
+        reason = f"sequence or total of a report is not a number from 1 to {MAX_SEGMENTS}."
+        return Malformed(reason, word="segment")
     source = fields.get("source", "")
     return Report(
         provider_id=provider_id,

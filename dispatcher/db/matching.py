@@ -26,6 +26,7 @@ from dispatcher.core.belonging import (
 )
 from dispatcher.core.carrier import Reason, report_status
 from dispatcher.db.pool import Connection, Pool
+from dispatcher.db.reports import backlog
 from dispatcher.db.rules import suppress
 from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
@@ -43,6 +44,7 @@ class Step(Struct, frozen=True):
     settled: int = 0  # messages that were unsure, and are accepted
     closed: int = 0  # batches of which nothing is unsure any more
     unmatched: int = 0  # reports that belong to no message
+    waited: float = 0.0  # seconds since the oldest of those that were new was stored
 
     @property
     def more(self) -> bool:
@@ -70,6 +72,7 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return Step()
         await connection.execute(sql("pin_plans"))
+        waiting = await backlog(connection)
         reports = await _take(connection)
         if not reports:
             return Step()
@@ -82,7 +85,7 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
         if suppress_blocked:
             await _suppress(connection, [*found.known, *found.names, *settled])
         messages = {place.message_id for _, place in settled}
-        return Step(len(reports), len(messages), closed, len(strays))
+        return Step(len(reports), len(messages), closed, len(strays), waiting.oldest_seconds)
 
 
 async def _take(connection: Connection) -> list[Seen]:

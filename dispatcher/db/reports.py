@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import asyncpg
-from msgspec import Struct
 
+from dispatcher.core.belonging import Backlog
 from dispatcher.core.carrier import STATUSES
 from dispatcher.core.overview import Awaiting, Unmatched
 from dispatcher.core.report import Report
@@ -48,18 +48,12 @@ def naming_trouble(dsn: str) -> Iterator[None]:
         raise DatabaseAwayError(explain(error, dsn)) from error
 
 
-class Backlog(Struct, frozen=True):
-    """What waits to be matched."""
-
-    reports: int
-    oldest_seconds: float
-
-
 async def store(
     pool: Pool, reports: Sequence[tuple[Report, float]], *, seconds: float = PATIENCE
-) -> None:
+) -> int:
     """Write *reports*, each with the seconds since it came; safe to repeat.
 
+    Returns how many of them told something new.
     Raises asyncpg's errors (see `naming_trouble`); none of them are stored then.
     """
     rows = [
@@ -81,7 +75,8 @@ async def store(
         for report, age in _newest(reports)
     ]
     async with borrowed(pool, seconds=seconds) as connection:
-        await connection.execute(sql("store_reports"), *map(list, zip(*rows, strict=True)))
+        news = await connection.fetchval(sql("store_reports"), *map(list, zip(*rows, strict=True)))
+        return news or 0
 
 
 def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float]]:

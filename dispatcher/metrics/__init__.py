@@ -6,6 +6,7 @@ comes from outside and may be anything.
 """
 
 from dispatcher.metrics.counting import Metrics
+from dispatcher.metrics.reports import ReportMetrics
 from dispatcher.metrics.state import State
 
-__all__ = ["Metrics", "State"]
+__all__ = ["Metrics", "ReportMetrics", "State"]

@@ -26,6 +26,7 @@ from dispatcher.core.outcome import (
     Rejected,
     Uncertain,
 )
+from dispatcher.metrics.reports import ReportMetrics
 
 OTHER = "other"
 _HTTP = re.compile(r"HTTP \d{3}")
@@ -102,6 +103,7 @@ class Metrics:
             ["call"],
             registry=registry,
         )
+        self.reports = ReportMetrics(registry)
 
     def claimed(self, app: str, seconds: float, finished: Iterable[Outcome]) -> None:
         """Count a claim, and the messages that it finished without a request."""

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dispatcher.core.overview import AppState, Now
+from dispatcher.core.belonging import Backlog
+from dispatcher.core.overview import AppState, Awaiting, Now
 from dispatcher.metrics.counting import known
 
 
@@ -35,16 +36,23 @@ class State(Collector):
     def __init__(self, registry: CollectorRegistry, *, now: Callable[[], datetime]) -> None:
         self._now = now
         self._pools: dict[str, Countable] = {}
+        self._spools: dict[str, Callable[[], tuple[int, int]]] = {}
         self._seen: Now | None = None
+        self._backlog: Backlog | None = None
         registry.register(self)
 
     def watch(self, name: str, pool: Countable) -> None:
         """Show the connections of *pool* from now on."""
         self._pools[name] = pool
 
-    def show(self, seen: Now | None) -> None:
-        """Show *seen* from now on; None if the database does not answer."""
+    def watch_spool(self, name: str, look: Callable[[], tuple[int, int]]) -> None:
+        """Show from now on the files and bytes that *look* returns."""
+        self._spools[name] = look
+
+    def show(self, seen: Now | None, backlog: Backlog | None = None) -> None:
+        """Show what was seen from now on; None if the database does not answer."""
         self._seen = seen
+        self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures."""
@@ -63,8 +71,29 @@ class State(Collector):
                     family.add_metric([app.name], float(figure))
             yield family
         yield _pauses(apps)
-        yield _overdue(self._seen)
+        yield from _awaiting(self._seen)
+        yield from _waiting(self._backlog)
+        yield from self._on_disk()
         yield _workers(self._seen)
+
+    def _on_disk(self) -> Iterator[Metric]:
+        files = GaugeMetricFamily(
+            "dispatcher_spool_files",
+            "Files of what the database could not take, by what is in them.",
+            labels=["spool"],
+        )
+        length = GaugeMetricFamily(
+            "dispatcher_spool_bytes", "Bytes of these files.", labels=["spool"]
+        )
+        for name, look in self._spools.items():
+            try:
+                counted, size = look()
+            except OSError:
+                continue  # absent, as all that cannot be looked up
+            files.add_metric([name], counted)
+            length.add_metric([name], size)
+        yield files
+        yield length
 
     def _connections(self) -> Metric:
         family = GaugeMetricFamily(
@@ -139,15 +168,45 @@ def _pauses(apps: list[AppState]) -> Metric:
     return family
 
 
-def _overdue(seen: Now | None) -> Metric:
-    family = GaugeMetricFamily(
+def _awaiting(seen: Now | None) -> Iterator[Metric]:
+    for name, text, value in _AWAITING:
+        family = GaugeMetricFamily(name, text, labels=["app"])
+        for each in seen.awaiting if seen else ():
+            family.add_metric([each.app], value(each))
+        yield family
+
+
+_AWAITING: tuple[tuple[str, str, Callable[[Awaiting], float]], ...] = (
+    (
         "dispatcher_reports_overdue",
         "Accepted messages without a status report for over an hour, if reports are asked for.",
-        labels=["app"],
+        lambda one: one.overdue,
+    ),
+    (
+        "dispatcher_reports_awaited",
+        "Accepted messages without a status report, if reports are asked for.",
+        lambda one: one.waiting,
+    ),
+    (
+        "dispatcher_reports_awaited_oldest_seconds",
+        "Since when the oldest of them was accepted; it grows if the callback address is broken.",
+        lambda one: one.oldest_seconds or 0.0,
+    ),
+)
+
+
+def _waiting(backlog: Backlog | None) -> Iterator[Metric]:
+    reports = GaugeMetricFamily(
+        "dispatcher_report_backlog", "Reports that are stored and wait to be matched."
     )
-    for each in seen.awaiting if seen else ():
-        family.add_metric([each.app], each.overdue)
-    return family
+    oldest = GaugeMetricFamily(
+        "dispatcher_report_backlog_oldest_seconds", "Since when the oldest of them was stored."
+    )
+    if backlog is not None:
+        reports.add_metric([], backlog.reports)
+        oldest.add_metric([], backlog.oldest_seconds)
+    yield reports
+    yield oldest
 
 
 def _workers(seen: Now | None) -> Metric:

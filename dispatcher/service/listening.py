@@ -4,16 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from aiohttp import web
 
-from dispatcher.db.pool import pooled
+from dispatcher import spool
+from dispatcher.core.belonging import Backlog
+from dispatcher.db.pool import Pool, pooled
+from dispatcher.db.reports import backlog
 from dispatcher.metrics import Metrics, State
+from dispatcher.service.answers import KIND as ANSWERS
 from dispatcher.service.desk import Looks, made_desk
+from dispatcher.service.glance import Glance
+from dispatcher.service.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.web.console import Desk, closed_console_routes, console_routes
 from dispatcher.web.health import health_routes
+from dispatcher.web.intake import KIND as REPORTS
 from dispatcher.web.metrics import metrics_routes
 from dispatcher.web.server import serving
 
@@ -43,11 +51,20 @@ async def listening(
         dsn, min_size=0, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
     ) as pool:
         state.watch("desk", pool)
-        looks = Looks(pool, dsn=dsn, reports=settings.callback_url is not None)
+        # A receiver that stands alone need not know its own address.
+        told = settings.callback_url is not None or settings.report_path_token is not None
+        looks = Looks(pool, dsn=dsn, reports=told)
+        waiting = Glance(partial(_backlog, pool), dsn=dsn)
+        for kind in (ANSWERS, REPORTS):
+            state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
             seen = await looks.now(FRESH)
-            state.show(None if isinstance(seen, str) else seen)
+            backlog = await waiting.look(FRESH)
+            state.show(
+                None if isinstance(seen, str) else seen,
+                None if isinstance(backlog, str) else backlog,
+            )
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
@@ -56,6 +73,11 @@ async def listening(
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
+
+
+async def _backlog(pool: Pool) -> Backlog:
+    async with pool.acquire() as connection:
+        return await backlog(connection)
 
 
 def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.AbstractRouteDef]:

@@ -10,13 +10,15 @@ from typing import TypeVar
 
 import structlog
 from aiohttp import web
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from dispatcher.core.signing import AppKey
 from dispatcher.db import feed, reports
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
-from dispatcher.db.matching import match
+from dispatcher.db.matching import Step, match
 from dispatcher.db.pool import Pool, pooled
+from dispatcher.metrics import ReportMetrics
 from dispatcher.reconcile import Steps, run_reconcile
 from dispatcher.settings import Settings
 from dispatcher.web.intake import AT_ONCE, Arrived, Away, Intake, Unfit
@@ -35,29 +37,36 @@ Done = TypeVar("Done")
 
 @asynccontextmanager
 async def receiving(
-    settings: Settings, dsn: str, stop: asyncio.Event, *, listen: bool = True
+    settings: Settings,
+    dsn: str,
+    stop: asyncio.Event,
+    *,
+    listen: bool = True,
+    metrics: ReportMetrics | None = None,
 ) -> AsyncIterator[list[web.AbstractRouteDef]]:
     """Match reports until *stop*; with *listen*, and a path token, also take them in.
 
     Give the routes to serve. They must be gone before this ends: what they have taken is then
     still kept. The database may be away at any time, at the start too.
     """
+    metrics = metrics or ReportMetrics()
     async with (
         pooled(
             dsn, min_size=0, max_size=CONNECTIONS, statement_cache=settings.statement_cache
         ) as pool,
         asyncio.TaskGroup() as tasks,
     ):
-        matching = tasks.create_task(_reconcile(settings, dsn, pool, stop))
+        matching = tasks.create_task(_reconcile(settings, dsn, pool, stop, metrics))
         background: list[asyncio.Task[None]] = []
         routes: list[web.AbstractRouteDef] = []
         token = settings.report_path_token
         if listen and token is not None:
-            intake = Intake(partial(_store, pool, dsn), settings.data_dir / SPOOL)
+            intake = Intake(partial(_store, pool, dsn), settings.data_dir / SPOOL, metrics)
             counts = Counts()
             background.append(tasks.create_task(intake.run()))
             background.append(tasks.create_task(_count(pool, dsn, counts)))
-            routes = report_routes(_door(settings, dsn, pool, intake, token), counts)
+            door = _door(settings, intake, token, partial(_announce, pool, dsn))
+            routes = report_routes(replace(door, metrics=metrics), counts)
         try:
             yield routes
         finally:
@@ -67,7 +76,12 @@ async def receiving(
                 task.cancel()
 
 
-def _door(settings: Settings, dsn: str, pool: Pool, intake: Intake, token: SecretStr) -> Door:
+def _door(
+    settings: Settings,
+    intake: Intake,
+    token: SecretStr,
+    announce: Callable[[str], Awaitable[str | None]],
+) -> Door:
     assume = {"host": settings.push_host, "connection": settings.push_connection}
     return Door(
         path_token=token.get_secret_value(),
@@ -78,7 +92,7 @@ def _door(settings: Settings, dsn: str, pool: Pool, intake: Intake, token: Secre
             {name: value for name, value in assume.items() if value is not None},
             settings.callback_url,
         ),
-        announce=partial(_announce, pool, dsn),
+        announce=announce,
         networks=settings.report_networks,
         trusted_proxies=settings.trusted_proxies,
     )
@@ -94,16 +108,16 @@ def push_keys(settings: Settings) -> list[AppKey]:
     return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
 
 
-async def _store(pool: Pool, dsn: str, arrived: Sequence[Arrived]) -> Away | Unfit | None:
+async def _store(pool: Pool, dsn: str, arrived: Sequence[Arrived]) -> Away | Unfit | int:
     now = time.time()
     try:
         with reports.naming_trouble(dsn):
-            await reports.store(pool, [(one.report, max(0.0, now - one.at)) for one in arrived])
+            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
+            return await reports.store(pool, aged)
     except DatabaseAwayError as error:
         return Away(str(error))
     except reports.UnfitError as error:
         return Unfit(str(error))
-    return None
 
 
 async def _announce(pool: Pool, dsn: str, word: str) -> str | None:
@@ -132,7 +146,9 @@ async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
         log.warning("pushes refused", **{kind.replace(" ", "_"): n for kind, n in refused.items()})
 
 
-async def _reconcile(settings: Settings, dsn: str, pool: Pool, stop: asyncio.Event) -> None:
+async def _reconcile(
+    settings: Settings, dsn: str, pool: Pool, stop: asyncio.Event, metrics: ReportMetrics
+) -> None:
     async def named(act: Callable[[], Awaitable[Done]]) -> Done | str:
         try:
             with reports.naming_trouble(dsn):
@@ -140,8 +156,14 @@ async def _reconcile(settings: Settings, dsn: str, pool: Pool, stop: asyncio.Eve
         except (DatabaseAwayError, reports.UnfitError) as error:
             return str(error)
 
+    async def matched() -> Step:
+        step = await match(pool, suppress_blocked=settings.suppress_blocked)
+        if step.reports:
+            metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
+        return step
+
     steps = Steps(
-        match=lambda: named(partial(match, pool, suppress_blocked=settings.suppress_blocked)),
+        match=lambda: named(matched),
         place=lambda: named(partial(feed.place, pool, notify=settings.notify_events)),
     )
     await run_reconcile(steps, every=MATCH_EVERY, stop=stop)

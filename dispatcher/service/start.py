@@ -64,10 +64,10 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
                 statement_cache=settings.statement_cache,
             )
         )
-        routes = await stack.enter_async_context(
-            receiving(settings, dsn, stop, listen=only != "worker")
-        )
         metrics = Metrics()
+        routes = await stack.enter_async_context(
+            receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
+        )
         ready = partial(_why_not_ready, dsn, vital, stop)
         state = await stack.enter_async_context(
             listening(

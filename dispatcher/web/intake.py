@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from dispatcher.core.report import Report
+from dispatcher.metrics import ReportMetrics
 from dispatcher.spool import Left, Spool, left_behind
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,8 @@ class Unfit(Struct, frozen=True):
     why: str
 
 
-Store = Callable[[Sequence[Arrived]], Awaitable[Away | Unfit | None]]
+# Returns how many of the reports told something new, or why they are not stored.
+Store = Callable[[Sequence[Arrived]], Awaitable[Away | Unfit | int]]
 
 
 class Kept(Struct, frozen=True):
@@ -71,8 +73,9 @@ class _Post(Struct):
 class Intake:
     """What a receiver does with sound reports. `run` works; `keep` is called for each post."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, metrics: ReportMetrics | None = None) -> None:
         self._store = store
+        self._metrics = metrics or ReportMetrics()
         self._folder = folder
         self._spool = Spool(folder, KIND)
         self._spool_lock = asyncio.Lock()  # a file is not given up while it is being written
@@ -80,8 +83,6 @@ class Intake:
         self._away_until = 0.0
         self._committing = 0
         self._took = 0.0  # seconds, by the last commit
-        self.stored = 0  # reports that went to the database at once
-        self.spooled = 0  # reports that went to disk first
 
     async def keep(self, reports: Sequence[Report]) -> Kept | NotKept:
         """Return when *reports* are safe, or will not be."""
@@ -124,11 +125,14 @@ class Intake:
     async def _keep(self, posts: list[_Post]) -> None:
         arrived = [one for post in posts for one in post.arrived]
         match await self._stored(arrived):
-            case None:
-                self.stored += len(arrived)
-                _tell(posts, Kept())
+            case int():
+                self._tell_kept(posts, "database")
             case Away():
-                _tell(posts, await self._spooled(arrived))
+                fate = await self._spooled(arrived)
+                if isinstance(fate, NotKept):
+                    _tell(posts, fate)
+                else:
+                    self._tell_kept(posts, "disk")
             case Unfit(why) if len(posts) == 1:
                 _tell(posts, NotKept(why, 400))
             case Unfit():
@@ -136,14 +140,31 @@ class Intake:
                 for post in posts:
                     await self._keep([post])
 
-    async def _stored(self, arrived: Sequence[Arrived]) -> Away | Unfit | None:
+    def _tell_kept(self, posts: Sequence[_Post], place: str) -> None:
+        _tell(posts, Kept())
+        now = time.time()
+        count = sum(len(post.arrived) for post in posts)
+        self._metrics.taken(place, count, (now - post.arrived[0].at for post in posts))
+        self._metrics.carried(
+            one.at - one.report.updated_at.timestamp()
+            for post in posts
+            for one in post.arrived
+            if one.report.updated_at is not None
+        )
+
+    async def _stored(self, arrived: Sequence[Arrived]) -> Away | Unfit | int:
         if time.monotonic() < self._away_until:
             return Away("the database was away a moment ago")
-        trouble = await self._store(arrived)
-        if isinstance(trouble, Away):
-            self._away_until = time.monotonic() + AWAY_FOR
-            log.warning("reports go to disk: the database is away", why=trouble.why)
-        return trouble
+        stored = await self._store(arrived)
+        match stored:
+            case int(news):
+                self._metrics.repeated(len(arrived) - news)
+            case Away(why):
+                self._away_until = time.monotonic() + AWAY_FOR
+                log.warning("reports go to disk: the database is away", why=why)
+            case Unfit():
+                pass
+        return stored
 
     async def _spooled(self, arrived: Sequence[Arrived]) -> Kept | NotKept:
         records = [msgspec.json.encode(one) for one in arrived]
@@ -153,7 +174,6 @@ class Intake:
         except OSError as error:
             why = error.strerror
         else:
-            self.spooled += len(records)
             return Kept()
         log.error(
             "reports are refused: neither database nor disk can take them",
@@ -193,7 +213,7 @@ class Intake:
 
     async def _take_up_some(self, arrived: Sequence[Arrived]) -> None:
         match await self._stored(arrived):
-            case None:
+            case int():
                 pass
             case Away():
                 raise _StillAwayError

@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
+from dispatcher.metrics import ReportMetrics
 from dispatcher.web.intake import Intake, NotKept
 from dispatcher.web.networks import Network, client_address, within
 from dispatcher.web.push import Signatures
@@ -36,22 +37,23 @@ class Door(Struct, frozen=True):
     networks: Sequence[Network] = ()  # none: any
     trusted_proxies: Sequence[Network] = ()
     slow_sender: float = SLOW_SENDER  # seconds for a whole body
+    metrics: ReportMetrics = msgspec.field(default_factory=ReportMetrics)
 
 
 class RefusedError(Exception):
     """A push is not taken; it does not leave this room."""
 
-    def __init__(self, kind: str, status: int, reason: str) -> None:
+    def __init__(self, kind: str, status: int, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.kind = kind  # the word it is counted under
+        self.kind = kind  # the words it is counted under
+        self.detail = detail
         self.status = status
         self.reason = reason
 
 
 class Counts(Struct):
-    """What a receiver has seen since it started."""
+    """What a receiver has refused, and not written yet."""
 
-    received: int = 0  # reports that were answered 200
     refused: Counter[str] = msgspec.field(default_factory=Counter)  # posts, by kind
 
 
@@ -63,8 +65,8 @@ def report_routes(door: Door, counts: Counts) -> list[web.AbstractRouteDef]:
             taken = await _take(request, door)
         except RefusedError as refused:
             counts.refused[refused.kind] += 1
+            door.metrics.refused(refused.kind, refused.detail)
             return _refuse(refused)
-        counts.received += taken
         if taken:
             return web.Response(body=_SUCCESS, content_type="application/json")
         return _answer(200, 0, CHECKED)
@@ -85,11 +87,11 @@ async def _take(request: web.Request, door: Door) -> int:
     if unsigned is not None:
         raise RefusedError("signature", 401, unsigned)
     match _parse(request.content_type, body):
-        case Malformed(reason, status, reports):
+        case Malformed(reason, status, reports, word):
             # The sound reports of a bad batch would be lost with it: nobody sends them again.
             await _keep(reports, door)
             kind = "too long" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "malformed"
-            raise RefusedError(kind, status, reason)
+            raise RefusedError(kind, status, reason, word)
         case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
             why_not = await door.announce(word)
             if why_not is not None:
@@ -105,7 +107,8 @@ async def _keep(reports: Sequence[Report], door: Door) -> None:
         return
     kept = await door.intake.keep(reports)
     if isinstance(kept, NotKept):
-        raise RefusedError("not kept", kept.status, kept.why)
+        ours = kept.status == HTTPStatus.SERVICE_UNAVAILABLE
+        raise RefusedError("not kept" if ours else "malformed", kept.status, kept.why)
 
 
 def _from_known_network(request: web.Request, door: Door) -> bool:

@@ -23,15 +23,14 @@ class Database:
         self.away = False
         self.calls = 0
 
-    async def store(self, arrived) -> Away | Unfit | None:
+    async def store(self, arrived) -> Away | Unfit | int:
         self.calls += 1
         if self.away:
             return Away("it is away")
         try:
-            await reports.store(self.pool, [(each.report, 0.0) for each in arrived])
+            return await reports.store(self.pool, [(each.report, 0.0) for each in arrived])
         except asyncpg.DataError as error:
             return Unfit(type(error).__name__)
-        return None
 
     async def stored(self) -> list[str]:
         rows = await self.pool.fetch("SELECT provider_id FROM dispatcher.report ORDER BY 1")

@@ -8,6 +8,7 @@ from world.messages import insert, states
 from world.provider import app_at
 from world.waiting import until
 
+from dispatcher.core.belonging import Backlog
 from dispatcher.db import reports
 from dispatcher.simulator import ReportOptions, read_faults
 
@@ -103,7 +104,7 @@ async def test_reports_as_badly_as_they_may_come_end_well(db, workers, provide, 
 
     async def none_waits() -> bool:
         left = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched")
-        return left == 0 and await reports.backlog(db) == reports.Backlog(0, 0.0)
+        return left == 0 and await reports.backlog(db) == Backlog(0, 0.0)
 
     await until(none_waits, deadline=60, what="reports that came before the answer are matched")
     told = await db.fetch(

@@ -1,5 +1,6 @@
 -- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
 -- moves forward: an interim one becomes final, and a final one never changes.
+-- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
@@ -40,3 +41,4 @@ SELECT array_agg(provider_id), array_agg(segment), array_agg(total), array_agg(s
     array_agg(status), array_agg(token), array_agg(recipient), array_agg(fresh)
 FROM written
 HAVING count(*) > 0
+RETURNING size
