@@ -4,7 +4,6 @@ Every connection is kept and has one post under way, as the provider's have.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from hashlib import md5
 from time import monotonic
@@ -24,12 +23,12 @@ class Posted(Struct):
     answered: int = 0  # with 200
     refused: int = 0
     seconds: float = 0.0
-    waits: Counter[int] = field(default_factory=Counter)  # milliseconds from post to answer
+    waits: dict[int, int] = field(default_factory=dict)  # how many by milliseconds to the answer
     each: list[int] = []  # answered in each whole second
 
     def wait(self, share: float) -> int:
         """Return the milliseconds within which *share* of the reports were answered."""
-        left = share * self.waits.total()
+        left = share * sum(self.waits.values())
         for milliseconds, count in sorted(self.waits.items()):
             left -= count
             if left <= 0:
@@ -41,7 +40,8 @@ class Posted(Struct):
         self.answered += more.answered
         self.refused += more.refused
         self.seconds += more.seconds
-        self.waits += more.waits
+        for milliseconds, count in more.waits.items():
+            self.waits[milliseconds] = self.waits.get(milliseconds, 0) + count
         self.each += more.each
 
 
@@ -100,7 +100,8 @@ class _Run:
 
     def answered(self, waited: float, now: float) -> None:
         """Note a report that was taken, after so many seconds."""
-        self.posted.waits[round(waited * 1000)] += 1
+        milliseconds = round(waited * 1000)
+        self.posted.waits[milliseconds] = self.posted.waits.get(milliseconds, 0) + 1
         self.posted.answered += 1
         second = int(now - self.began)
         if second < len(self.posted.each):
