@@ -36,9 +36,7 @@ class Spool:
         start = file.tell()
         try:
             for record in records:
-                file.write(_HEAD.pack(len(record), zlib.crc32(record)))
-                file.write(record)
-            file.flush()
+                _write(file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
             os.fsync(file.fileno())
         except OSError:
             # A half written record would hide whatever is appended behind it.
@@ -137,6 +135,12 @@ def _read(path: Path, file: BinaryIO) -> Left:
             return Left(path, records, damaged=True)
         records.append(record)
     return Left(path, records, damaged=False)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Write all of *data*: a disk that is nearly full takes a part of it, and says no error."""
+    while data:
+        data = data[file.write(data) :]
 
 
 def _private(path: str, flags: int) -> int:
