@@ -85,6 +85,8 @@ async def _record(
         for closing in closings:
             if closing.batch.id in closed:
                 _gather(closing, rows, settled)
+            else:
+                await _recall(connection, closing, rows)
         if rows.outcomes:
             write = _append_outcomes if some_settled else _copy_outcomes
             await write(connection, rows.outcomes)
@@ -189,6 +191,16 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
             rows.returns.append((app, outcome, batch.id))
             return
     rows.outcomes.append(row)
+
+
+async def _recall(connection: Connection, closing: Closing, rows: Rows) -> None:
+    """Take back what somebody gave up for lost and had sent again, if it is not on its way yet."""
+    outcomes = closing.verdict.outcomes if isinstance(closing.verdict, Done) else []
+    accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
+    if accepted:
+        found = await connection.fetch(sql("recall_resent"), list(accepted), closing.batch.id)
+        for row in found:
+            _gather_outcome(accepted[row["id"]], closing.batch, rows)
 
 
 async def _copy_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
