@@ -1,107 +1,132 @@
 """Every file under deploy/ passes its check, and a broken copy of it fails."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import checks
 import pytest
 import yaml
+from checks import DEPLOY, ROOT, manifests
 
 from dispatcher.db.pool import connect
-from dispatcher.settings import Settings, SettingsError, load_settings
+from dispatcher.settings import Settings, load_settings
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
-PROGRAMS = Path(sys.executable).parent
-OWN_TESTS = ("grafana", "prometheus")  # what lies there is checked beside the figures it shows
 SHUTDOWN = Settings.model_fields["shutdown_timeout"].default
 FINISH = 10  # seconds to write down what was answered last, and to sign off
 
-
-def passes(*command: object) -> bool:
-    ended = subprocess.run([str(word) for word in command], capture_output=True, check=False)
-    if ended.returncode:
-        print(ended.stdout.decode(), ended.stderr.decode())  # noqa: T201 - shown if it failed
-    return ended.returncode == 0
-
-
-def dockerfile(file: Path) -> bool:
-    return passes(PROGRAMS / "hadolint", "--failure-threshold", "info", file)
-
-
-def compose(file: Path) -> bool:
-    check = (PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec")
-    return passes(*check, file)
-
-
-def manifest(file: Path) -> bool:
-    return passes(PROGRAMS / "kubernetes-validate", "--strict", "--quiet", file)
-
-
-def unit(file: Path) -> bool:
-    """The unit is understood, and what it may do is little: 0 is nothing, 10 is everything."""
-    if shutil.which("systemd-analyze") is None:
-        assert "CI" not in os.environ, ".ci/run installs systemd"
-        pytest.skip("systemd-analyze is missing: apt install systemd")
-    file.write_text(file.read_text().replace("/opt/dispatcher/bin/dispatcher", "/bin/true"))
-    verify = ["systemd-analyze", "verify", "--man=no", str(file)]
-    said = subprocess.run(verify, capture_output=True, text=True, check=False)
-    # What systemd would overlook it only warns of; other units of this machine are not ours.
-    if said.returncode or str(file) in said.stderr:
-        return False
-    check = ("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager")
-    return passes(*check, file)
-
-
-def settings_file(file: Path) -> bool:
-    """What the example sets is a setting, and what it leaves empty is all that is missing."""
-    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
-    given = dict(line.split("=", 1) for line in lines)
-    secret = {"DISPATCHER_APPS__DEFAULT__APP_SECRET": "secret"}
-    try:
-        load_settings({name: value or "x" for name, value in given.items()} | secret)
-    except SettingsError as error:
-        print(error)  # noqa: T201 - shown if it failed
-        return False
-    return True
-
-
-CHECKS: dict[str, Callable[[Path], bool]] = {
-    "Dockerfile": dockerfile,
-    "compose/compose.yaml": compose,
-    "systemd/dispatcher.service": unit,
-    "systemd/dispatcher-reports.service": unit,
-    "kubernetes/namespace.yaml": manifest,
-    "kubernetes/settings.yaml": manifest,
-    "kubernetes/secrets.example.yaml": manifest,
-    "kubernetes/migrate.yaml": manifest,
-    "kubernetes/workers.yaml": manifest,
-    "kubernetes/reports.yaml": manifest,
-    "kubernetes/network.yaml": manifest,
+Change = tuple[str, str]  # what stands there, and what stands there in a broken copy
+# Every file: how it is checked, and broken copies that its check must refuse.
+FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
+    "Dockerfile": (
+        checks.dockerfile,
+        [
+            ("WORKDIR /src", "WORKDIR src"),
+            ("USER 10001:10001", "USER 10001:10001\nRUN cd /tmp"),
+        ],
+    ),
+    "compose/compose.yaml": (
+        checks.compose,
+        [
+            ("stop_grace_period: 60s", "stop_grace_time: 60s"),
+            ("cap_drop: [ALL]", "cap_drop: ALL"),
+            ("./prometheus.yml:", "./prometheus.yaml:"),
+            ("secrets: [grafana_password]", "secrets: [grafana_passwort]"),
+        ],
+    ),
+    "compose/dispatcher.env.example": (checks.settings_file, [("RETENTION", "RETENTOIN")]),
+    "compose/prometheus.yml": (
+        checks.prometheus,
+        [("type: A", "type: AA"), ("  - alerts.yml", "  - alert.yml"), ("global:", "globl:")],
+    ),
+    "compose/grafana/datasources/prometheus.yml": (
+        checks.grafana_source,
+        [("prometheus:9090", "prometheus:9091"), ("type: prometheus", "type: promethius")],
+    ),
+    "compose/grafana/dashboards/dispatcher.yml": (
+        checks.grafana_provider,
+        [("grafana/dashboards\n", "grafana/dashboard\n"), ("apiVersion: 1", "apiVersion: one")],
+    ),
+    "grafana/dashboard.json": (
+        checks.dashboard,
+        [("sum by", "sum buy"), ('"title"', "title"), ("${datasource}", "prometheus")],
+    ),
+    "prometheus/alerts.yml": (
+        checks.rules,
+        [("max by (app)", "max buy (app)"), ("        for: 2m", "        fro: 2m")],
+    ),
+    "prometheus/alerts_test.yml": (
+        checks.rule_tests,
+        [
+            ("summary: A worker fell silent", "summary: A worker"),
+            ("values: '0x60'", "values: '1x60'"),
+        ],
+    ),
+    "prometheus/prometheus.yml": (
+        checks.prometheus,
+        [("scrape_interval: 15s", "scrape_interval: 15"), ("alerts.yml", "alert.yml")],
+    ),
+    "systemd/dispatcher.service": (
+        checks.unit,
+        [
+            ("Type=exec", "Type=exotic"),
+            ("[Install]", "[Instal]"),
+            ("CapabilityBoundingSet=\n", ""),
+        ],
+    ),
+    "systemd/dispatcher-reports.service": (
+        checks.unit,
+        [("User=dispatcher\n", "User=root\n"), ("ExecStart=", "ExecStrat=")],
+    ),
+    "systemd/dispatcher.env.example": (checks.settings_file, [("RETENTION", "RETENTOIN")]),
+    "kubernetes/namespace.yaml": (checks.manifest, [("metadata:", "metadata: x\nmeta:")]),
+    "kubernetes/settings.yaml": (checks.manifest, [("data:", "date:")]),
+    "kubernetes/secrets.example.yaml": (checks.manifest, [("stringData:", "stringDatum:")]),
+    "kubernetes/migrate.yaml": (checks.manifest, [("backoffLimit: 10", "backoffLimit: ten")]),
+    "kubernetes/workers.yaml": (
+        checks.manifest,
+        [
+            ("terminationGracePeriodSeconds", "terminationGraceSeconds"),
+            ("maxUnavailable: 1\n", "maxUnavailable: [1]\n"),
+        ],
+    ),
+    "kubernetes/reports.yaml": (checks.manifest, [("serviceName", "serviceNames")]),
+    "kubernetes/network.yaml": (checks.manifest, [("podSelector: {}", "podSelectors: {}")]),
+    "kubernetes/kustomization.yaml": (
+        checks.kustomization,
+        [
+            ("  - workers.yaml\n", ""),
+            ("  - workers.yaml\n", "  - worker.yaml\n"),
+            ("resources:", "resource:"),
+            ("- name: dispatcher\n", "- name: dispatch\n"),
+            ("kind: Kustomization", "kind: Customization"),
+        ],
+    ),
+    "kubernetes/keda.yaml": (
+        checks.keda,
+        [
+            ("name: dispatcher-workers\n  pollingInterval", "name: workers\n  pollingInterval"),
+            ("targetQueryValue:", "targetValue:"),
+            ('targetQueryValue: "20"', "targetQueryValue: 20"),
+            ("parameter: connection", "parameter: conection"),
+            ("minReplicaCount", "minReplicas"),
+            ("type: postgresql", "type: postgres"),
+        ],
+    ),
+    "README.md": (checks.page, [("systemd/README.md", "systemd/readme.md")]),
+    "capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
+    "database.md": (checks.page, [("DISPATCHER_STATEMENT_CACHE", "DISPATCHER_STATEMENTS_CACHE")]),
+    "personal-data.md": (checks.page, [("dispatcher forget", "dispatcher forgets")]),
+    "compose/README.md": (checks.page, [("random() {", "random() {{")]),
+    "kubernetes/README.md": (checks.page, [("../database.md", "../databases.md")]),
+    "systemd/README.md": (checks.page, [("DISPATCHER_DATABASE_URL", "DISPATCHER_DATABSE_URL")]),
 }
-BROKEN = [
-    ("Dockerfile", "WORKDIR /src", "WORKDIR src"),
-    ("Dockerfile", "USER 10001:10001", "USER 10001:10001\nRUN cd /tmp"),
-    ("compose/compose.yaml", "stop_grace_period: 60s", "stop_grace_time: 60s"),
-    ("compose/compose.yaml", "cap_drop: [ALL]", "cap_drop: ALL"),
-    ("systemd/dispatcher.service", "Type=exec", "Type=exotic"),
-    ("systemd/dispatcher.service", "[Install]", "[Instal]"),
-    ("systemd/dispatcher.service", "CapabilityBoundingSet=\n", ""),
-    ("systemd/dispatcher-reports.service", "User=dispatcher\n", "User=root\n"),
-    ("systemd/dispatcher-reports.service", "ExecStart=", "ExecStrat="),
-    ("kubernetes/namespace.yaml", "metadata:", "metadata: x\nmeta:"),
-    ("kubernetes/settings.yaml", "data:", "date:"),
-    ("kubernetes/secrets.example.yaml", "stringData:", "stringDatum:"),
-    ("kubernetes/migrate.yaml", "backoffLimit: 10", "backoffLimit: ten"),
-    ("kubernetes/workers.yaml", "terminationGracePeriodSeconds", "terminationGraceSeconds"),
-    ("kubernetes/workers.yaml", "maxUnavailable: 1\n", "maxUnavailable: [1]\n"),
-    ("kubernetes/reports.yaml", "serviceName", "serviceNames"),
-    ("kubernetes/network.yaml", "podSelector: {}", "podSelectors: {}"),
-]
+
+
+def test_every_file_is_checked_and_has_a_broken_copy():
+    found = {str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*") if path.is_file()}
+    assert found == set(FILES)
+    assert [name for name, (_, broken) in FILES.items() if not broken] == []
 
 
 @pytest.fixture
@@ -111,30 +136,27 @@ def copy_of(tmp_path):
     def copied(name: str, before: str = "", after: str = "") -> Path:
         text = (DEPLOY / name).read_text()
         assert before in text
-        file = tmp_path / Path(name).name
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace(before, after, 1) if before else text)
         return file
 
     return copied
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", FILES)
 def test_it_passes_its_check(name, copy_of):
-    assert CHECKS[name](copy_of(name))
+    check, _ = FILES[name]
+    assert check(copy_of(name))
 
 
-@pytest.mark.parametrize(("name", "before", "after"), BROKEN)
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [(name, *change) for name, (_, broken) in FILES.items() for change in broken],
+)
 def test_a_broken_copy_fails(name, before, after, copy_of):
-    assert not CHECKS[name](copy_of(name, before, after))
-
-
-@pytest.mark.parametrize("name", ["compose", "systemd"])
-def test_the_example_settings_are_settings(name, tmp_path):
-    example = DEPLOY / name / "dispatcher.env.example"
-    assert settings_file(example)
-    broken = tmp_path / "broken.env"
-    broken.write_text(example.read_text().replace("RETENTION", "RETENTOIN"))
-    assert not settings_file(broken)
+    check, _ = FILES[name]
+    assert not check(copy_of(name, before, after))
 
 
 def test_the_settings_of_the_manifests_are_settings(tmp_path):
@@ -145,30 +167,6 @@ def test_the_settings_of_the_manifests_are_settings(tmp_path):
         assert data[name].startswith("/run/secrets/dispatcher/")
         data[name] = str(file)
     assert load_settings(data).retention == 180 * 86_400
-
-
-def test_no_file_is_without_a_check():
-    checked = {*CHECKS, "kubernetes/kustomization.yaml", "kubernetes/keda.yaml"}
-    found = {
-        str(path.relative_to(DEPLOY))
-        for path in DEPLOY.rglob("*")
-        if path.is_file()
-        and path.suffix != ".md"
-        and path.name != "dispatcher.env.example"
-        and path.relative_to(DEPLOY).parts[0] not in OWN_TESTS
-    }
-    assert found == checked
-
-
-def manifests(name: str) -> list[dict]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
-
-
-def test_the_kustomization_names_every_manifest_but_secrets_and_what_needs_keda():
-    (kustomization,) = manifests("kustomization.yaml")
-    there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")}
-    left_out = {"kustomization.yaml", "secrets.example.yaml", "keda.yaml"}
-    assert set(kustomization["resources"]) == there - left_out
 
 
 @pytest.mark.parametrize("name", ["migrate.yaml", "workers.yaml", "reports.yaml"])
