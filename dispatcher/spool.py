@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 _HEAD = struct.Struct(">II")  # length of the record, CRC-32 of the record
 MAX_RECORD = 16 * 1024 * 1024  # bytes; a length beyond is damage
+FULL = 4 * 1024 * 1024  # bytes after which another file is begun, so that none is long to read
+ASIDE = ".damaged"  # what is added to the name of a file that could not be read to its end
 
 
 class Spool:
@@ -42,12 +44,18 @@ class Spool:
             # A half written record would hide whatever is appended behind it.
             self._cut(start)
             raise
+        if file.tell() >= FULL:
+            self.close()
 
     def _open(self) -> BinaryIO:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / f"{os.getpid()}.{os.urandom(4).hex()}.{self._kind}"
-        file = open(path, "xb", opener=_private, buffering=0)  # noqa: SIM115 - closed by `close`
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            path = self._folder / f"{os.getpid()}.{os.urandom(4).hex()}.{self._kind}"
+            file = open(path, "xb", opener=_private, buffering=0)  # noqa: SIM115 - `close` does it
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                break
+            file.close()  # somebody took it for a dead process's before it was locked
         _sync_folder(self._folder)
         self._file = file
         return file
@@ -77,32 +85,41 @@ def size(folder: Path, kind: str) -> tuple[int, int]:
     return files, length
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Left:
     """What a process left behind."""
 
     path: Path
     records: list[bytes]
-    damaged: bool  # the end of the file cannot be read
+    damaged: bool  # not all of the file can be read; also for whoever knows what is in the records
 
 
 @contextmanager
-def left_behind(folder: Path, kind: str) -> Iterator[list[Left]]:
+def left_behind(folder: Path, kind: str, most: int = FULL) -> Iterator[list[Left]]:
     """Give what dead processes left; the files are removed when the block ends without error.
 
-    While the block runs nobody else gets the same files.
+    Files of about *most* bytes in all are given, and more the next time, until there are none.
+    While the block runs nobody else gets the same files. A damaged one is set aside and not
+    removed: a human may find more in it.
     """
     files: list[BinaryIO] = []
     left: list[Left] = []
+    length = 0
     try:
         for path in sorted(folder.glob(f"*.{kind}")):
+            if length >= most:
+                break
             file = _claimed(path)
             if file is not None:
                 files.append(file)
                 left.append(_read(path, file))
+                length += file.tell()
         yield left
         for each in left:
-            each.path.unlink()
+            if each.damaged:
+                each.path.replace(each.path.with_name(each.path.name + ASIDE))
+            else:
+                each.path.unlink()
     finally:
         for file in files:
             file.close()

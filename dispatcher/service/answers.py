@@ -61,14 +61,19 @@ class Answers:
 
     async def take_up(self) -> None:
         """Write the answers that an earlier worker of this machine kept on disk."""
-        with left_behind(self._folder, KIND) as files:
-            for file in files:
-                closings = [one for one in map(thaw, file.records) if one is not None]
-                if file.damaged or len(closings) < len(file.records):
-                    log.error("a file of kept answers is damaged at its end", path=str(file.path))
-                if closings:
-                    written = await self._write(closings)
-                    log.info("kept answers written", batches=len(closings), new=len(written))
+        while True:
+            with left_behind(self._folder, KIND) as files:
+                for file in files:
+                    closings = [one for one in map(thaw, file.records) if one is not None]
+                    file.damaged = file.damaged or len(closings) < len(file.records)
+                    if file.damaged:
+                        path = str(file.path)
+                        log.error("a file of kept answers is damaged, and set aside", path=path)
+                    if closings:
+                        written = await self._write(closings)
+                        log.info("kept answers written", batches=len(closings), new=len(written))
+            if not files:
+                return
 
     async def _record(self, closings: Sequence[Closing]) -> None:
         began = monotonic()

@@ -194,18 +194,24 @@ class Intake:
         async with self._spool_lock:
             self._spool.close()
         try:
-            with left_behind(self._folder, KIND) as files:
-                for file in files:
-                    await self._take_up_file(file)
+            while await self._take_up_files():
+                pass
         except _StillAwayError:
             pass  # the files stay
         except OSError as error:
             log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
 
+    async def _take_up_files(self) -> int:
+        with left_behind(self._folder, KIND) as files:
+            for file in files:
+                await self._take_up_file(file)
+        return len(files)
+
     async def _take_up_file(self, file: Left) -> None:
+        arrived = [one for one in map(_thawed, file.records) if one is not None]
+        file.damaged = file.damaged or len(arrived) < len(file.records)
         if file.damaged:
-            log.error("a file of spooled reports is damaged at its end", path=str(file.path))
-        arrived = [msgspec.json.decode(record, type=Arrived) for record in file.records]
+            log.error("a file of spooled reports is damaged, and set aside", path=str(file.path))
         for start in range(0, len(arrived), MOST):
             await self._take_up_some(arrived[start : start + MOST])
         if arrived:
@@ -222,6 +228,14 @@ class Intake:
             case Unfit():
                 for one in arrived:
                     await self._take_up_some([one])
+
+
+def _thawed(record: bytes) -> Arrived | None:
+    """Read a record again; None if it is none of ours, or another release's."""
+    try:
+        return msgspec.json.decode(record, type=Arrived)
+    except msgspec.DecodeError:
+        return None
 
 
 class _StillAwayError(Exception):

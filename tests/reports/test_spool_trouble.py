@@ -1,0 +1,141 @@
+"""What is on disk comes into the database whatever its files are like, and whoever looks too."""
+
+import asyncio
+import fcntl
+
+import pytest
+from receiving_end import form, receiver, stored
+from test_keeping import Database, one
+from world.waiting import until
+
+from dispatcher.spool import Spool, left_behind
+from dispatcher.web.intake import KIND, Intake, Kept, NotKept
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of the spool."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def database(pool) -> Database:
+    """The test's database, with a switch."""
+    return Database(pool)
+
+
+async def spooled(database, folder, *names: str) -> Intake:
+    """Return an intake that has kept reports of these names on disk, each in one record."""
+    database.away = True
+    intake = Intake(database.store, folder)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(intake.run())
+        for name in names:
+            assert await intake.keep([one(name)]) == Kept()
+        running.cancel()
+    database.away = False
+    return intake
+
+
+async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, folder):
+    dead = await spooled(database, folder, "p1")
+    dead._spool.append([b'{"of": "another release"}', b"no JSON"])
+    dead._spool.close()
+    await Intake(database.store, folder).take_up()
+    assert await database.stored() == ["p1"]
+    (aside,) = folder.iterdir()
+    assert aside.name.endswith(f".{KIND}.damaged")
+    await Intake(database.store, folder).take_up()  # and is not looked at again
+
+
+async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
+    dead = await spooled(database, folder, "p1", "p2", "p3")
+    dead._spool.close()
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b'"p2"', b'"pX"'))
+    await Intake(database.store, folder).take_up()
+    assert await database.stored() == ["p1"]
+    (aside,) = folder.iterdir()
+    assert b'"p3"' in aside.read_bytes()
+
+
+async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, folder, monkeypatch):
+    monkeypatch.setattr("dispatcher.spool.FULL", 600)
+    names = [f"p{number:02}" for number in range(20)]
+    dead = await spooled(database, folder, *names)
+    dead._spool.close()
+    written = len(list(folder.iterdir()))
+    assert written > 4
+    for file in folder.iterdir():
+        (folder / f"again.{file.name}").write_bytes(file.read_bytes())
+    with left_behind(folder, KIND, most=600) as files:
+        assert 0 < len(files) < written  # never more in memory than asked for
+        assert not any(file.damaged for file in files)
+    await Intake(database.store, folder).take_up()
+    assert await database.stored() == names
+    assert list(folder.iterdir()) == []
+
+
+async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
+    monkeypatch.setattr("dispatcher.web.intake.AWAY_FOR", 0.0)
+    first = await spooled(database, folder, "p1", "p2")
+    second = await spooled(database, folder, "p3")
+    await asyncio.gather(first.take_up(), second.take_up())
+    await asyncio.gather(first.take_up(), second.take_up())
+    assert await database.stored() == ["p1", "p2", "p3"]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(folder, monkeypatch):
+    """Two share a folder; one looks for files at the very moment the other has made its own."""
+    really = fcntl.flock
+    looked: list[int] = []
+
+    def flock(file, how):
+        if how == fcntl.LOCK_EX and not looked:
+            looked.append(1)
+            with left_behind(folder, KIND) as [left]:
+                assert left.records == []
+        really(file, how)
+
+    monkeypatch.setattr("dispatcher.spool.fcntl.flock", flock)
+    spool = Spool(folder, KIND)
+    spool.append([b"kept"])
+    spool.close()
+    with left_behind(folder, KIND) as [left]:
+        assert left.records == [b"kept"]
+
+
+async def test_on_a_full_disk_nothing_is_answered_as_kept(database, folder, monkeypatch):
+    dead = await spooled(database, folder, "p1")
+
+    def full(_file, _record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dispatcher.spool._write", full)
+    database.away = True
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(dead.run())
+        refused = await dead.keep([one("p2")])
+        assert isinstance(refused, NotKept)
+        assert refused.status == 503
+        monkeypatch.undo()
+        assert await dead.keep([one("p3")]) == Kept()
+        running.cancel()
+    dead._spool.close()
+    database.away = False
+    await Intake(database.store, folder).take_up()
+    assert await database.stored() == ["p1", "p3"]
+
+
+async def test_reports_on_disk_come_in_by_themselves_after_a_restart(dsn, db, folder, database):
+    dead = await spooled(database, folder, "p1")
+    dead._spool.close()
+    async with receiver(dsn, folder.parent) as receives:
+        assert (await receives.post(form("p2")))[0] == 200
+
+        async def both() -> bool:
+            return len(await stored(db)) == 2
+
+        await until(both, what="the one on disk is stored too")
