@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -19,6 +19,7 @@ from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, pooled
 from dispatcher.db.reports import register_statuses
 from dispatcher.metrics import Metrics, State
+from dispatcher.metrics.traces import Trace, missing, tracing
 from dispatcher.service.listening import listening
 from dispatcher.service.receiver import receiving
 from dispatcher.service.worker import Worker
@@ -139,12 +140,30 @@ async def _work(
         if worker is None:
             return
         log.info("worker started", worker=worker, apps=list(settings.apps))
-        one = Worker(
-            settings, dsn=dsn, pool=pool, vital=vital, worker=worker, stop=stop, metrics=metrics
-        )
-        await one.answers.take_up()
-        await one.work()
+        with _tracing(settings) as trace:
+            one = Worker(
+                settings,
+                dsn=dsn,
+                pool=pool,
+                vital=vital,
+                worker=worker,
+                stop=stop,
+                metrics=metrics,
+                trace=trace,
+            )
+            await one.answers.take_up()
+            await one.work()
     log.info("worker stopped", worker=worker)
+
+
+def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
+    """Return what traces requests, or nothing: as the environment and the installation have it."""
+    if not settings.traces:
+        return nullcontext()
+    if missing():
+        log.warning("no traces: pip install 'dispatcher[otel]' brings what sends them")
+        return nullcontext()
+    return tracing()
 
 
 async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:

@@ -14,6 +14,7 @@ from time import monotonic
 
 import structlog
 
+from dispatcher.core.closing import Closing
 from dispatcher.core.country import country
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
@@ -22,6 +23,7 @@ from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.listen import listen_urgent
 from dispatcher.db.pool import OwnConnection, Pool, connect
 from dispatcher.metrics import Metrics
+from dispatcher.metrics.traces import Trace
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.lanes import Lane, run_lane
 from dispatcher.pipeline.lease import Lease
@@ -55,8 +57,10 @@ class Worker:
         worker: int,
         stop: asyncio.Event,
         metrics: Metrics,
+        trace: Trace | None = None,
     ) -> None:
         self.settings = settings
+        self.trace = trace
         self.dsn = dsn
         self.vital = vital  # connections that no claim can use up: heartbeat and rescue
         self.id = worker
@@ -152,7 +156,7 @@ class Worker:
         return Ways(
             post=client.post,
             split=self.claims.split,
-            hand_over=self.answers.outbox.put,
+            hand_over=self.answers.outbox.put if self.trace is None else self._hand_over,
             still_ours=lambda batch: not self.stop.is_set() and self.lease.covers(batch.claimed_at),
             now=_utc_now,
             jitter=random.random,
@@ -161,6 +165,11 @@ class Worker:
             callback=self.settings.callback_url,
             max_attempts=app.max_attempts,
         )
+
+    def _hand_over(self, closing: Closing) -> None:
+        if self.trace is not None:
+            self.trace(closing)
+        self.answers.outbox.put(closing)
 
     async def _beat(self) -> None:
         every = self.settings.lease / HEARTBEATS_PER_LEASE

@@ -80,3 +80,4 @@ class Settings(_Model):
     wipe_params_after: Annotated[Annotated[Seconds, Field(ge=60)] | None, Unlimited] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Word] = "auto"
+    traces: bool = False  # whether OpenTelemetry's own variables say where to send them

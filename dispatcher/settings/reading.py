@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from dispatcher.settings.models import AppSettings, Settings
 
 PREFIX = "DISPATCHER_"
+TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")  # OpenTelemetry's
+NOT_OURS = {"apps", "traces"}  # fields that are no variable of their own
 LEASE_MARGIN = 10.0  # seconds a lease must outlast the longest request: its record and a late beat
 
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as the constraint of dispatcher.message
@@ -56,6 +58,8 @@ class _Reading:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.values: dict[Place, str] = {("data_dir",): str(_default_data_dir(environ))}
+        if any(environ.get(name) for name in TRACES):
+            self.values["traces",] = "true"
         self.names: dict[Place, str] = {}
         self.mistakes: list[str] = []
         for name in sorted(environ):
@@ -138,7 +142,7 @@ def _is_known(place: Place) -> bool:
         case ("apps", app, field):
             return _APP_NAME.fullmatch(app) is not None and field in AppSettings.model_fields
         case (field,):
-            return field != "apps" and field in Settings.model_fields
+            return field not in NOT_OURS and field in Settings.model_fields
         case _:
             return False
 
@@ -149,7 +153,7 @@ def _suggestion(place: Place, name: str) -> str:
             pass
         case _:
             app = "default"
-    known: list[Place] = [(field,) for field in Settings.model_fields if field != "apps"]
+    known: list[Place] = [(field,) for field in Settings.model_fields if field not in NOT_OURS]
     known += [("apps", app, field) for field in AppSettings.model_fields]
     # A field of an app is often written without its app, so that is compared by itself as well.
     texts = {"__".join(place): place for place in known} | {place[-1]: place for place in known}
