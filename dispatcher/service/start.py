@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Literal
@@ -151,7 +151,7 @@ async def _work(
                 metrics=metrics,
                 trace=trace,
             )
-            await one.answers.take_up()
+            await _unless(stop, one.answers.take_up())
             await one.work()
     log.info("worker stopped", worker=worker)
 
@@ -164,6 +164,16 @@ def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
         log.warning("no traces: pip install 'dispatcher[otel]' brings what sends them")
         return nullcontext()
     return tracing()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do *work*, which may wait for the database for ever, but cut it off at *stop*."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work)
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopping.cancel()
 
 
 async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:

@@ -50,6 +50,12 @@ async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, 
     assert await states(db) == {"sending": 2000}
     assert "answers kept on disk: the database is away" in worker.text()
 
+    async with db.transaction():  # a start that cannot write them is stopped as well
+        await db.execute("SELECT FROM dispatcher.batch FOR UPDATE")
+        worker = workers.launch(apps)
+        await until(lambda: "answers wait" in worker.text(), what="it cannot write them")
+        worker.terminate()
+        assert await worker.ended(15) == 0
     await workers.start(apps)
     await until(lambda: finished(db))
     books = await read_books(db, sim.ledger.rows())
