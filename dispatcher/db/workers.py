@@ -43,10 +43,15 @@ async def register_worker(
     return worker
 
 
-async def heartbeat(pool: Pool, worker: int, *, seconds: float = PATIENCE) -> bool:
-    """Tell that the worker lives; False if its row is gone."""
+async def heartbeat(pool: Pool, worker: int, *, seconds: float = PATIENCE) -> float | None:
+    """Tell that the worker lives; return the seconds since it last did, None if its row is gone.
+
+    They are the database's seconds: a worker whose clock stands still while it is suspended has
+    no other way to know.
+    """
     async with transaction(pool, seconds=seconds) as connection:
-        return await connection.fetchval(sql("heartbeat"), worker) is not None
+        silence: float | None = await connection.fetchval(sql("heartbeat"), worker)
+    return silence
 
 
 async def worker_stopped(pool: Pool, worker: int) -> None:

@@ -19,9 +19,13 @@ class Lease:
         self._renewed = clock()
         self._valid_from = self._renewed
 
-    def renew(self, asked_at: float) -> None:
-        """Note a heartbeat that the database confirmed; *asked_at* is when it was begun."""
-        if asked_at - self._renewed > self._seconds:
+    def renew(self, asked_at: float, silence: float) -> None:
+        """Note a heartbeat that the database confirmed; *asked_at* is when it was begun.
+
+        *silence*: seconds since the last one, by the database. Its clock goes on where ours stands
+        still, as that of a virtual machine that is paused does.
+        """
+        if max(asked_at - self._renewed, silence) > self._seconds:
             self._valid_from = asked_at
         self._renewed = asked_at
 

@@ -177,13 +177,13 @@ class Worker:
             asked_at = monotonic()
             try:
                 with naming_absence(self.dsn):
-                    known = await workers.heartbeat(self.vital, self.id, seconds=every)
+                    silence = await workers.heartbeat(self.vital, self.id, seconds=every)
             except DatabaseAwayError as error:
                 log.warning("no heartbeat: the database is away", why=str(error))
             else:
-                if not known:
+                if silence is None:
                     raise UnknownWorkerError(self.id)
-                self.lease.renew(asked_at)
+                self.lease.renew(asked_at, silence)
             await asyncio.sleep(max(0.0, every - (monotonic() - asked_at)))
 
     async def _rescue(self) -> None:

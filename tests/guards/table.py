@@ -8,6 +8,7 @@ AGAIN = "tests/exact/test_written_again.py"
 ONE = "tests/exact/test_one_transaction.py"
 LOST = "tests/exact/test_lost_commits.py"
 CLOCK = "tests/exact/test_wrong_clock.py"
+SILENCE = "tests/exact/test_silence.py"
 LATE = "tests/reports/test_late_answer.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
@@ -129,6 +130,18 @@ GUARDS = (
             ),
         ),
         (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed",),
+    ),
+    Guard(
+        2,
+        "a silence counts by the database's clock too",
+        (
+            Edit(
+                "dispatcher/pipeline/lease.py",
+                "max(asked_at - self._renewed, silence)",
+                "asked_at - self._renewed",
+            ),
+        ),
+        (f"{SILENCE}::test_what_was_claimed_before_a_silence_is_not_covered_after_it",),
     ),
     Guard(
         2,
