@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ def main() -> int:
     given = parser.parse_args()
     console = Console()
     violated = 0
+    struck: Counter[str] = Counter()
     for seed in range(given.seed, given.seed + given.seeds):
         plan = Plan(
             given.minutes * 60,
@@ -35,6 +37,12 @@ def main() -> int:
         aftermath = asyncio.run(run(plan))
         tell(aftermath, console)
         violated += bool(aftermath.problems)
+        struck.update(_struck(aftermath))
+    if given.seeds > 1:
+        table = Table(title=f"{given.seeds} storms, {violated} violated", box=None)
+        for name, count in struck.items():
+            table.add_row(name, str(count))
+        console.print(table)
     return 1 if violated else 0
 
 
@@ -44,10 +52,8 @@ def tell(aftermath: Aftermath, console: Console) -> None:
     table.add_column("what")
     table.add_column("how often", justify="right")
     books, memory = aftermath.verdict.books, aftermath.memory
-    for name, count in aftermath.faults.items():
-        table.add_row(f"provider: {name}", str(count))
-    for name, count in sorted(aftermath.blows.items()):
-        table.add_row(name if ":" in name else f"worker: {name}", str(count))
+    for name, count in _struck(aftermath).items():
+        table.add_row(name, str(count))
     table.add_section()
     table.add_row("calls of the application", str(memory.calls))
     table.add_row("  without an answer", str(memory.unanswered))
@@ -67,6 +73,16 @@ def tell(aftermath: Aftermath, console: Console) -> None:
         console.print(f"VIOLATED: {problem}", style="red", markup=False)
     if not aftermath.problems:
         console.print("Nothing was lost and nothing was sent twice.")
+
+
+def _struck(aftermath: Aftermath) -> dict[str, int]:
+    """Return how often what happened, by kind."""
+    faults = {f"provider: {name}": count for name, count in aftermath.faults.items()}
+    blows = {
+        name if ":" in name else f"worker: {name}": count
+        for name, count in sorted(aftermath.blows.items())
+    }
+    return faults | blows
 
 
 if __name__ == "__main__":

@@ -24,13 +24,27 @@ class Ears:
     def __init__(self) -> None:
         self.pages = 0
         self.lines: set[str] = set()
+        self._urls: dict[WorkerProcess, str] = {}  # of those that listen
 
     async def listen(self, workers: Iterable[WorkerProcess]) -> None:
         """Read the pages of *workers*, as far as they answer."""
         async with aiohttp.ClientSession(timeout=PAGE) as session:
             await asyncio.gather(
-                *(self._read(session, url + path) for url in _urls(workers) for path in PATHS)
+                *(
+                    self._read(session, url + path)
+                    for worker in workers
+                    if worker.code is None and (url := self._url(worker))
+                    for path in PATHS
+                )
             )
+
+    def _url(self, worker: WorkerProcess) -> str:
+        """Return where *worker* listens; empty if it does not yet."""
+        if worker not in self._urls:
+            for event in worker.events():
+                if event.get("event") == "listening":
+                    self._urls[worker] = f"http://{event['host']}:{event['port']}"
+        return self._urls.get(worker, "")
 
     async def _read(self, session: aiohttp.ClientSession, url: str) -> None:
         try:
@@ -40,15 +54,6 @@ class Ears:
             return
         self.pages += 1
         self.lines.update(text.splitlines())
-
-
-def _urls(workers: Iterable[WorkerProcess]) -> list[str]:
-    return [
-        f"http://{event['host']}:{event['port']}"
-        for worker in workers
-        for event in worker.events()
-        if event.get("event") == "listening"
-    ]
 
 
 def leaks(folder: Path, heard: Iterable[str], secrets: Iterable[str]) -> list[str]:
