@@ -10,6 +10,7 @@ from dispatcher.cli.failure import USED_WRONGLY, Failure
 from dispatcher.cli.who import As, named
 
 if TYPE_CHECKING:
+    from dispatcher.db.keeping import Forgotten
     from dispatcher.db.pool import OwnConnection as Connection
 
 
@@ -25,9 +26,11 @@ def forget(
     """Erase what is kept of a person, or export it.
 
     Number, variables and reference leave every message to them, and the
-    number its reports. What still waits is cancelled. What may be on its way
-    is left, and the exit code is 1: ask again later. It is written down who
-    did it, without the number. Takes the rights of the tables' owner.
+    number its reports and what limits count. What still waits is cancelled.
+    What may be on its way is left, and the exit code is 1: ask again later.
+    A number that is suppressed stays on that list, without the reason:
+    `dispatcher suppress --remove` takes it off. It is written down who did
+    it, without the number. Takes the rights of the tables' owner.
     """
     from dispatcher.cli.database import with_database
     from dispatcher.cli.words import plural
@@ -37,24 +40,27 @@ def forget(
         raise Failure("the number is digits after an optional +.", code=USED_WRONGLY)
     who = named(as_)
 
-    async def work(connection: "Connection") -> tuple[list[int], list[int]]:
+    async def work(connection: "Connection") -> "Forgotten | None":
         kept = await keeping.export(connection, number)
         if export is not None:
             _write(export, kept)
-            typer.echo(f"{plural(len(kept), 'message')} written to {export}.")
+            typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
         if not yes:
-            what = f"{plural(len(kept), 'message')} would be erased"
-            typer.echo(f"{what}; nothing was, because --yes was not given.")
-            return ([], [])
-        erased, left = await keeping.forget(connection, number, who)
-        typer.echo(f"{plural(len(erased), 'message')} erased.")
-        return (erased, left)
+            what = f"{plural(len(kept), 'record')} found"
+            typer.echo(f"{what}; nothing was erased, because --yes was not given.")
+            return None
+        return await keeping.forget(connection, number, who)
 
-    _, left = with_database(work)
-    if left:
+    done = with_database(work)
+    if done is None:
+        return
+    typer.echo(f"{plural(len(done.erased), 'message')} erased.")
+    if done.suppressed:
+        typer.echo("The number stays suppressed: nothing is ever sent to it.")
+    if done.left:
         raise Failure(
-            f"{plural(len(left), 'message')} left, because they may be on their way: settle what is"
-            " unsure, and ask again."
+            f"{plural(len(done.left), 'message')} left, because they may be on their way: settle"
+            " what is unsure, and ask again."
         )
 
 

@@ -7,6 +7,7 @@ at a time: the functions of the database see to that.
 from typing import Final
 
 import asyncpg
+from msgspec import Struct
 
 from dispatcher.core.message import canonical
 from dispatcher.db.pool import Connection, Pool
@@ -18,6 +19,14 @@ PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact
 INDEX_TIME: Final = 600.0  # seconds; an index of five million rows takes ten
 SHORTEST_PAGE: Final = 3600.0  # seconds
 HOME: Final = "+86"  # a mainland number may be written with it or without
+
+
+class Forgotten(Struct, frozen=True):
+    """What became of the messages to a person who is forgotten."""
+
+    erased: list[int]
+    left: list[int]  # may be on their way
+    suppressed: bool  # the number is still on the list of those never to send to
 
 
 async def make_partitions(pool: Pool) -> int:
@@ -69,29 +78,34 @@ async def wipe_params(pool: Pool, after: float) -> int:
 
 
 async def export(connection: Connection, number: str) -> list[str]:
-    """Return everything kept of the messages to *number*, a JSON text each."""
-    return [row[0] for row in await connection.fetch(sql("export_messages"), spellings(number))]
+    """Return everything kept of the person with *number*, a JSON text each: messages, then more."""
+    messages = await connection.fetch(sql("export_messages"), spellings(number))
+    listed = await connection.fetch(sql("export_suppression"), canonical(number))
+    return [row[0] for row in (*messages, *listed)]
 
 
-async def forget(connection: Connection, number: str, who: str) -> tuple[list[int], list[int]]:
-    """Erase the person with *number*, and write that down; return what was erased, and what left.
+async def forget(connection: Connection, number: str, who: str) -> Forgotten:
+    """Erase the person with *number*, and write that down: who, and which messages, but no number.
 
-    Left is what may be on its way. Who asked is written down, and which messages, but no number.
+    A number that is on the list of those never to send to stays there, for that is what its owner
+    wants; the reason, which may tell more of them, goes.
     """
     async with connection.transaction():
         row = await connection.fetchrow(sql("forget"), spellings(number))
         if row is None:  # it always returns one
-            return ([], [])
+            return Forgotten([], [], suppressed=False)
         erased, left = row["erased"], row["left_alone"]
+        await connection.execute(sql("forget_used"), canonical(number))
+        suppressed = bool(await connection.fetchval(sql("forget_suppressed"), canonical(number)))
         await connection.execute(
             sql("audit"),
             who,
             "forget",
-            f"{len(erased)} messages",
+            "1 message" if len(erased) == 1 else f"{len(erased)} messages",
             " ".join(map(str, erased)),
-            f"{len(left)} left: on their way, or unsure",
+            f"{len(left)} left: on their way, or unsure" if left else "erased",
         )
-        return (erased, left)
+        return Forgotten(erased, left, suppressed=suppressed)
 
 
 def spellings(number: str) -> list[str]:

@@ -41,7 +41,7 @@ DEEDS = [
     (("cost", "--price", "CN=0.05CNY"), ("price", "CN", "0.05 CNY", "set")),
     (
         ("forget", NUMBER, "--yes"),
-        ("forget", "1 messages", "{id}", "0 left: on their way, or unsure"),
+        ("forget", "1 message", "{id}", "erased"),
     ),
 ]  # fmt: skip
 

@@ -34,7 +34,7 @@ async def test_without_yes_nothing_is_erased_and_the_export_is_whole_and_private
     file = tmp_path / "person.json"
     ended = forget(NUMBER, "--export", str(file))
     assert ended.returncode == 0, ended.stderr
-    assert "nothing was, because --yes was not given" in ended.stdout
+    assert "nothing was erased, because --yes was not given" in ended.stdout
     (kept,) = json.loads(file.read_text())
     assert kept["message"]["params"] == ["062569"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -51,6 +51,30 @@ async def test_with_yes_one_person_is_erased_and_what_waits_is_cancelled(db, for
         ("0", "cancelled"),
         ("+8613800000002", "queued"),
     ]
+
+
+async def test_what_limits_count_goes_and_a_suppressed_number_stays_suppressed(
+    db, forget, tmp_path
+):
+    await insert(db, 1, first=1)
+    await db.execute(
+        "INSERT INTO dispatcher.sent_to (message_id, app, recipient, text)"
+        " VALUES (1, 'default', $1, 7), (2, 'default', '+8613800000002', 7)",
+        NUMBER,
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason) VALUES ($1, 'Anna Bauer called')",
+        NUMBER,
+    )
+    file = tmp_path / "person.json"
+    ended = forget(NUMBER, "--export", str(file), "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert "The number stays suppressed" in ended.stdout
+    assert json.loads(file.read_text())[1]["suppression"]["reason"] == "Anna Bauer called"
+    rows = await db.fetch("SELECT recipient, reason FROM dispatcher.suppression")
+    assert [tuple(row) for row in rows] == [(NUMBER, "")]
+    rows = await db.fetch("SELECT recipient FROM dispatcher.sent_to")
+    assert [row["recipient"] for row in rows] == ["+8613800000002"]
 
 
 async def test_what_is_on_its_way_is_left_and_told(db, forget):

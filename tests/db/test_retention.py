@@ -334,7 +334,8 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, pool
     assert len(kept) == 3
     assert "DELIVRD" in kept[0]
 
-    assert await keeping.forget(db, "13112345678", "me") == ([1, 2], [3])
+    done = await keeping.forget(db, "13112345678", "me")
+    assert (done.erased, done.left) == ([1, 2], [3])
     seen = await db.fetch("SELECT recipient, params, reference FROM dispatcher.message ORDER BY id")
     assert [tuple(row) for row in seen] == [
         ("0", [], None),
