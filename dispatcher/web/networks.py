@@ -1,11 +1,14 @@
 """Where a request comes from, proxies seen through, and whether that may be."""
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
+# As some proxies write it: an IPv4 address, or an IPv6 one in brackets, with the client's port.
+_WITH_PORT = re.compile(r"(?:(\d[\d.]*)|\[([0-9A-Fa-f:.]+)\])(?::\d{1,5})?", re.ASCII)
 MOST_HOPS = 20  # proxies that are looked through; nobody has more
 
 
@@ -34,8 +37,9 @@ def within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def _address(text: str | None) -> Address | None:
+    written = _WITH_PORT.fullmatch(text or "")
     try:
-        address = ip_address(text or "")
+        address = ip_address((written and (written[1] or written[2])) or text or "")
     except ValueError:
         return None
     # An IPv4 client of an IPv6 socket is the IPv4 client.
