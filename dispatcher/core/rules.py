@@ -7,6 +7,7 @@ know of the past (`Facts`) is looked up with the claim.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, time
+from decimal import Decimal
 from hashlib import blake2b
 
 from msgspec import Struct, field
@@ -49,6 +50,25 @@ class Rules(Struct, frozen=True):
     def concern(self, app: str) -> bool:
         """Tell whether messages of *app* must be looked at."""
         return bool(self.templates) or self.suppressing or app in self.limits
+
+
+class Suppressed(Struct, frozen=True):
+    """A number never to send to."""
+
+    recipient: str
+    reason: str
+    source: str
+    added_at: datetime
+
+
+class Listed(Struct, frozen=True):
+    """The rules, as operators are shown them."""
+
+    templates: list[tuple[Template, str]]  # each with its note
+    limits: dict[str, Limits]  # by app
+    today: dict[str, int]  # messages of each app with a ceiling, sent since 00:00 UTC+8
+    suppressed: list[Suppressed]  # the newest
+    prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
 
 
 class Used(Struct):

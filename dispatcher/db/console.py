@@ -19,7 +19,9 @@ from dispatcher.core.overview import (
     Unmatched,
     UnsureBatch,
 )
-from dispatcher.db import admin, reports
+from dispatcher.core.rules import Listed
+from dispatcher.db import admin, cost, reports
+from dispatcher.db import rules as rules_of
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.statements import sql
 
@@ -41,6 +43,24 @@ async def totals(pool: Pool) -> list[Total]:
     """Return what happened in the last hour and the last day."""
     async with pool.acquire() as connection:
         return await admin.totals(connection)
+
+
+async def rules(pool: Pool) -> Listed:
+    """Return the operators' rules, of the suppressed numbers the newest."""
+    async with pool.acquire() as connection:
+        limits = await rules_of.limits(connection)
+        today = {
+            app: await rules_of.sent_today(connection, app)
+            for app, each in limits.items()
+            if each.ceiling is not None
+        }
+        return Listed(
+            await rules_of.templates(connection),
+            limits,
+            today,
+            await rules_of.suppression(connection, limit=MOST),
+            await cost.prices(connection),
+        )
 
 
 async def series(pool: Pool, app: str | None, span: float, step: float) -> list[Step]:

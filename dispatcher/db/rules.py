@@ -4,28 +4,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from msgspec import Struct
-
 from dispatcher.core.backoff import until_midnight
 from dispatcher.core.codes import number_code
 from dispatcher.core.message import Message, canonical
 from dispatcher.core.outcome import Outcome
-from dispatcher.core.rules import Facts, Limits, Rules, Used, decide, digest
+from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, borrowed
 from dispatcher.db.statements import sql
 
 Row = TypeVar("Row")
-
-
-class Suppressed(Struct, frozen=True):
-    """A number never to send to."""
-
-    recipient: str
-    reason: str
-    source: str
-    added_at: datetime
 
 
 async def read_rules(pool: Pool, *, seconds: float = PATIENCE) -> Rules:
@@ -95,7 +84,7 @@ async def _facts(
             one.same_minute[row["text"]] = row["minute"]
             one.same_hour[row["text"]] = row["hour"]
     if limits.ceiling is not None:
-        left = max(0, limits.ceiling - await connection.fetchval(sql("rule_sent_today"), app))
+        left = max(0, limits.ceiling - await sent_today(connection, app))
     return Facts(suppressed, used, left)
 
 
@@ -147,6 +136,11 @@ async def limits(connection: Connection) -> dict[str, Limits]:
     """Return what apps allow themselves."""
     rows = await connection.fetch(sql("rule_limits"))
     return {row["app"]: Limits(*tuple(row)[1:]) for row in rows}
+
+
+async def sent_today(connection: Connection, app: str) -> int:
+    """Return how many messages of *app* count for its ceiling today (UTC+8)."""
+    return int(await connection.fetchval(sql("rule_sent_today"), app))
 
 
 async def set_limits(connection: Connection, app: str, wanted: Limits) -> None:

@@ -57,6 +57,7 @@ def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
         find=naming(partial(console.find, pool)),
         story=naming(partial(console.story, pool)),
         batch=naming(partial(console.batch, pool)),
+        rules=naming(partial(console.rules, pool)),
         deeds=naming(_asking(pool, partial(deeds.written, limit=console.MOST))),
         look_closely=naming(_doing(pool, deeds.look_closely)),
         pause=naming(_doing(pool, deeds.pause)),
@@ -64,6 +65,8 @@ def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
         cancel=naming(_doing(pool, deeds.cancel)),
         requeue=naming(_doing(pool, deeds.requeue)),
         settle=naming(_doing(pool, deeds.settle)),
+        define_template=naming(_doing(pool, deeds.define_template)),
+        drop_template=naming(_doing(pool, deeds.drop_template)),
     )
 
 

@@ -264,6 +264,22 @@ async def _fill(db, provider: Simulator) -> None:
         " VALUES ('Ben', 'pause', 'marketing', 'texts look odd', 'paused')"
     )
 
+    await db.execute(
+        "INSERT INTO dispatcher.template (template_id, kinds, note) VALUES"
+        " ('8ff55eac1d0b478ab3c06c3c6a492300', '{NUM_6,TXT_20}', 'codes for logging in'),"
+        " ('0b5f0c4f9d3e4a0f8c7b6a5d4e3f2a1b', '{}', '')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.app_limit (app, per_day, ceiling, quiet_from, quiet_until)"
+        " VALUES ('marketing', 2, 100000, '21:00', '08:00')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason, source) VALUES"
+        " ('+8613112345678', 'asked to be left alone', 'operator'),"
+        " ('+4915112345678', 'MBBLACK: the number is on a block list', 'report')"
+    )
+    await db.execute("INSERT INTO dispatcher.price VALUES ('CN', 0.045, 'CNY')")
+
 
 async def _pages(db) -> dict[str, str]:
     query = "SELECT message_id FROM dispatcher.outcome WHERE state = $1 LIMIT 1"
@@ -276,6 +292,7 @@ async def _pages(db) -> dict[str, str]:
         "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
         "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
         "request": f"/batch/{token}",
+        "rules": "/rules",
         "act": "/act",
         "confirm": "/act/pause?app=default",
         "missing": "/message/999999",

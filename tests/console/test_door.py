@@ -20,6 +20,7 @@ PAGES = [
     "/find",
     "/message/1",
     "/batch/" + "0" * 32,
+    "/rules",
     "/act",
     "/act/pause?app=default",
 ]
@@ -29,6 +30,8 @@ DEEDS = [
     ("/act/cancel", {"ids": "1"}),
     ("/act/requeue", {"ids": "1"}),
     ("/act/settle", {"token": "0" * 32, "how": "sent"}),
+    ("/act/template", {"template_id": "t", "text": "${NUM_6}"}),
+    ("/act/template-remove", {"template_id": "t"}),
     ("/find", {"text": "+8613112345678"}),
     ("/message/1", {}),
     ("/logout", {}),

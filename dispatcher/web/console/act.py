@@ -1,146 +1,14 @@
 """Act: pause, resume, cancel, requeue, settle; each is confirmed first, and written down."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from aiohttp import web
-from msgspec import Struct
 
 from dispatcher.web.console.desk import Desk
 from dispatcher.web.console.forms import form_of, message_ids
 from dispatcher.web.console.guard import Guard
+from dispatcher.web.console.plans import FIELDS, MAX_REASON, Fields, Plan, Wrong, plan, template_of
 from dispatcher.web.console.session import Session
-
-MAX_REASON = 200  # characters
-
-
-class Plan(Struct, frozen=True):
-    """What is about to be done, as it is confirmed."""
-
-    title: str
-    effect: str  # what will happen
-    button: str
-    back: str  # where to go instead
-    grave: bool = False  # it may send something twice, or for ever not at all
-    asks_reason: bool = False
-
-
-class Wrong(Struct, frozen=True):
-    """Why it cannot be done."""
-
-    why: str
-
-
-Fields = dict[str, str]
-Planned = Plan | Wrong
-
-
-def plan(deed: str, fields: Fields) -> Planned:
-    """Return what *deed* would do with *fields*."""
-    planner = _PLANS.get(deed)
-    return planner(fields) if planner else Wrong("There is no such deed.")
-
-
-def _pause(fields: Fields) -> Planned:
-    app = fields.get("app", "")
-    return _of_app(
-        app,
-        Plan(
-            f"Pause {app}",
-            "Requests on their way are finished. Everything else waits until somebody resumes it.",
-            f"Pause {app}",
-            "/console",
-            asks_reason=True,
-        ),
-    )
-
-
-def _resume(fields: Fields) -> Planned:
-    app = fields.get("app", "")
-    return _of_app(
-        app,
-        Plan(
-            f"Resume {app}",
-            "Its messages go out again at once. If the cause is not mended, the next answer of the"
-            " provider pauses it again; nothing is lost by that.",
-            f"Resume {app}",
-            "/console",
-        ),
-    )
-
-
-def _of_app(app: str, made: Plan) -> Planned:
-    return made if app else Wrong("Name the app.")
-
-
-def _cancel(fields: Fields) -> Planned:
-    return _of_messages(
-        fields,
-        lambda what, back: Plan(
-            f"Cancel {what}",
-            "What still waits is never sent. What is on its way or finished stays as it is.",
-            f"Cancel {what}",
-            back,
-            grave=True,
-        ),
-    )
-
-
-def _requeue(fields: Fields) -> Planned:
-    return _of_messages(
-        fields,
-        lambda what, back: Plan(
-            f"Requeue {what}",
-            "What was rejected or has expired is sent again, as it was inserted. Do it when the"
-            " cause is mended.",
-            f"Requeue {what}",
-            back,
-        ),
-    )
-
-
-def _of_messages(fields: Fields, make: Callable[[str, str], Plan]) -> Planned:
-    ids = message_ids(fields.get("ids", ""))
-    if ids is None:
-        return Wrong("Give ids of messages, 1,000 at most, apart by blanks or commas.")
-    if len(ids) == 1:
-        return make(f"message {ids[0]}", f"/console/message/{ids[0]}")
-    return make(f"{len(ids):,} messages", "/console/act")
-
-
-def _settle(fields: Fields) -> Planned:
-    token, how = fields.get("token", ""), fields.get("how", "")
-    back = f"/console/batch/{token}"
-    if not token:
-        return Wrong("Name the request.")
-    if how == "sent":
-        return Plan(
-            "Settle the request as sent",
-            "Its messages count as accepted, and are not sent again. Reports still tell whether"
-            " they were delivered.",
-            "They were sent",
-            back,
-        )
-    if how == "resend":
-        return Plan(
-            "Send the request's messages again",
-            "They go back into the queue. Whoever got one already gets it twice: do this only if"
-            " the provider says that it never had the request.",
-            "Send them again",
-            back,
-            grave=True,
-        )
-    return Wrong("Say how: as sent, or to be sent again.")
-
-
-_PLANS: dict[str, Callable[[Fields], Planned]] = {
-    "pause": _pause,
-    "resume": _resume,
-    "cancel": _cancel,
-    "requeue": _requeue,
-    "settle": _settle,
-}
-_FIELDS = ("app", "ids", "token", "how", "reason")  # that a deed may have
 
 
 class Acts:
@@ -159,14 +27,14 @@ class Acts:
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Ask whether it is meant."""
         deed = request.match_info["deed"]
-        fields = {name: request.query[name] for name in _FIELDS if name in request.query}
+        fields = {name: request.query[name] for name in FIELDS if name in request.query}
         return self._page("confirm.html", session, deed, fields)
 
     async def do(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Do it."""
         deed = request.match_info["deed"]
         form = await form_of(request) or {}
-        fields = {name: form[name].strip() for name in _FIELDS if name in form}
+        fields = {name: form[name].strip() for name in FIELDS if name in form}
         match plan(deed, fields):
             case Plan():
                 result = await self._do(deed, fields, session.who)
@@ -186,8 +54,20 @@ class Acts:
                 return await self._desk.cancel(who, ids)
             case "requeue":
                 return await self._desk.requeue(who, ids)
+            case "template" | "template-remove":
+                return await self._on_template(deed, fields, who)
             case _:
                 return await self._desk.settle(who, fields["token"], fields["how"])
+
+    async def _on_template(self, deed: str, fields: Fields, who: str) -> str:
+        if deed == "template-remove":
+            return await self._desk.drop_template(who, fields["template_id"])
+        match template_of(fields):
+            case Wrong(why):
+                return why
+            case made:
+                note = fields.get("note", "")[:MAX_REASON]
+                return await self._desk.define_template(who, made, note, fields["text"])
 
     def _page(
         self,

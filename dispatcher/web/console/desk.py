@@ -15,6 +15,8 @@ from dispatcher.core.overview import (
     Unmatched,
     UnsureBatch,
 )
+from dispatcher.core.rules import Listed
+from dispatcher.core.templates import Template
 
 Step = tuple[datetime, str, int]  # beginning of the step, event, how often
 
@@ -37,6 +39,7 @@ class Desk(Struct, frozen=True):
     find: Callable[[str, str], Awaitable[list[Found]]]  # id, recipient, reference, provider_id
     story: Callable[[int], Awaitable[Story | None]]
     batch: Callable[[str], Awaitable[BatchStory | None]]
+    rules: Callable[[], Awaitable[Listed]]
     deeds: Callable[[], Awaitable[list[Deed]]]
     look_closely: Callable[[str, int], Awaitable[str]]
     pause: Callable[[str, str, str], Awaitable[str]]  # app, reason
@@ -44,3 +47,5 @@ class Desk(Struct, frozen=True):
     cancel: Callable[[str, list[int]], Awaitable[str]]
     requeue: Callable[[str, list[int]], Awaitable[str]]
     settle: Callable[[str, str, str], Awaitable[str]]  # token; sent or resend
+    define_template: Callable[[str, Template, str, str | None], Awaitable[str]]  # note, text
+    drop_template: Callable[[str, str], Awaitable[str]]

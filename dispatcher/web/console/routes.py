@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from dispatcher.web.console import act, door, finding, now, trouble
+from dispatcher.web.console import act, door, finding, now, rules, trouble
 from dispatcher.web.console.desk import Desk
 from dispatcher.web.console.drawing import Pages
 from dispatcher.web.console.guard import Guard, protected
@@ -26,6 +26,7 @@ def console_routes(desk: Desk, token: str, stopping: asyncio.Event) -> list[web.
         *now.routes(guard, desk, stopping),
         *trouble.routes(guard, desk),
         *finding.routes(guard, desk),
+        *rules.routes(guard, desk),
         *act.routes(guard, desk),
     ]
 

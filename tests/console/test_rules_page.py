@@ -1,0 +1,69 @@
+"""Rules in the console: shown to read, and templates to define and remove."""
+
+import pytest
+
+from dispatcher.core.rules import Limits
+from dispatcher.core.templates import Template
+from dispatcher.db import rules
+
+TEXT = "Your code is ${NUM_6}, ${TXT_20}."
+
+
+async def deeds(db) -> list[tuple[str, ...]]:
+    rows = await db.fetch("SELECT who, action, target, detail, result FROM dispatcher.audit")
+    return [tuple(row) for row in rows]
+
+
+async def test_a_page_without_rules_says_so(operator):
+    page = (await operator.get("/console/rules")).text
+    for word in ("None is defined", "No app has any", "No number is suppressed", "None is set"):
+        assert word in page
+
+
+async def test_the_rules_are_shown_and_numbers_masked(operator, db):
+    await rules.set_limits(db, "shop", Limits(per_day=5, ceiling=1000))
+    await rules.suppress(db, ["+8613112345678"], "asked")
+    await rules.define_template(db, Template("tpl", ["NUM_6"]), "codes", TEXT)
+    await db.execute("INSERT INTO dispatcher.price VALUES ('CN', 0.045, 'CNY')")
+    await db.execute(
+        "INSERT INTO dispatcher.tally (minute, app, event, code, count)"
+        " VALUES (now(), 'shop', 'accepted', '', 417)"
+    )
+    page = (await operator.get("/console/rules")).text
+    for word in ("5 a day to a number, 1,000 a day in all", ">417<", "asked", "NUM_6", "0.045"):
+        assert word in page
+    assert "+86131****5678" in page
+    assert "13112345678" not in page
+
+
+async def test_a_template_is_confirmed_defined_written_down_and_removed(operator, db, pool):
+    form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
+    query = "?template_id=tpl&text=Your+code+is+%24%7BNUM_6%7D"
+    asked = (await operator.get(f"/console/act/template{query}")).text
+    assert "It takes NUM_6. From a few seconds on" in asked
+    assert not (await rules.read_rules(pool)).templates
+    assert "Defined." in (await operator.act("template", form)).text
+    assert (await rules.read_rules(pool)).templates == {"tpl": Template("tpl", ["NUM_6", "TXT_20"])}
+    assert (await db.fetchval("SELECT note || text FROM dispatcher.template")) == "codes" + TEXT
+    assert "Removed." in (await operator.act("template-remove", {"template_id": "tpl"})).text
+    assert not (await rules.read_rules(pool)).templates
+    assert await deeds(db) == [
+        ("Ana", "template", "tpl", "NUM_6, TXT_20", "defined"),
+        ("Ana", "template", "tpl", "", "removed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ({"template_id": "", "text": TEXT}, "1 to 32 characters"),
+        ({"template_id": "x" * 33, "text": TEXT}, "1 to 32 characters"),
+        ({"template_id": "tpl", "text": " "}, "Give the template&#39;s text"),
+        ({"template_id": "tpl", "text": "${WORD_6}"}, "is no kind of variable"),
+        ({"template_id": "tpl", "text": "${NUM_1}" * 21}, "at most 20 variables"),
+    ],
+)
+async def test_what_is_no_template_is_refused_with_a_reason(operator, db, form, why):
+    answer = await operator.act("template", form)
+    assert (answer.status, why in answer.text) == (400, True)
+    assert await deeds(db) == []
