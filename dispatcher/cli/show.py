@@ -1,7 +1,7 @@
 """``dispatcher show``: one message's story."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dispatcher.db.pool import OwnConnection as Connection
 
 Event = tuple[datetime, str]  # when, and what happened
+
+MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
+_SETTLED = {"report": ", settled by a report", "settled": ", settled by hand or by policy"}
 
 
 def show(
@@ -56,21 +59,25 @@ def show(
     # transaction, which began before the batch was closed in it.
     for time, what in sorted(_events(found), key=lambda event: event[0].replace(microsecond=0)):
         events.add_row(f"  {moment(time)}", what)
-    screen().print(f"Message {message_id}", facts, "What happened", events, sep="\n")
+    zone = datetime.now().astimezone().tzname()
+    heading = f"What happened (times in {zone})"
+    screen().print(f"Message {message_id}", facts, heading, events, sep="\n")
 
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     from dispatcher.cli.words import moment, plural
-    from dispatcher.core.standing import explained, why
+    from dispatcher.core.standing import advice, explained, why
     from dispatcher.logs import mask
 
     yield "state", message["state"]
     yield "why", why(message)
     if row := explained(message):
         yield "code", f"{row.code}: {row.meaning}"
-        if message["reason"] not in (None, "", row.meaning):
+        # Of one that waits, what the view has is the answer to its whole last request.
+        if message["reason"] not in (None, "", row.meaning) and message["state"] != "queued":
             yield "reason", message["reason"]
-        yield "what to do", row.advice
+    if to_do := advice(message):
+        yield "what to do", to_do
     yield "recipient", message["recipient"] if full else mask(message["recipient"])
     params = message["params"]
     yield "params", " | ".join(params) if full else plural(len(params), "variable")
@@ -86,14 +93,30 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
 
 
 def _events(story: "Story") -> Iterator[Event]:
+    from dispatcher.cli.words import moment
+    from dispatcher.core.codes import number_code
+
     message = story.message
-    yield message["queued_at"], "queued"
+    later = message["send_at"] > message["queued_at"] + timedelta(seconds=1)
+    not_before = f", not to be sent before {moment(message['send_at'])}" if later else ""
+    yield message["queued_at"], f"queued{not_before}"
     for batch in story.batches:
         yield from _request(batch)
+        last = batch is story.batches[-1]
+        if batch["closed_at"] and (not last or message["state"] == "queued"):
+            code = message["code"] if last else None
+            why = f": {code}: {number_code(code).meaning}" if code else ", to be sent again"
+            yield batch["closed_at"], f"put back{why}"
     if message["accepted_at"]:
-        yield message["accepted_at"], f"accepted as {message['provider_id'] or 'nobody knows what'}"
+        how = _SETTLED.get(message["outcome_code"], "")
+        yield (
+            message["accepted_at"],
+            f"accepted as {message['provider_id'] or 'nobody knows what'}{how}",
+        )
     elif message["finished_at"]:
-        yield message["finished_at"], message["state"]
+        code = message["outcome_code"]
+        why = f": {code}: {message['reason'] or number_code(code).meaning}" if code else ""
+        yield message["finished_at"], f"{message['state']}{why}"
     for report in story.reports:
         yield from _report(report)
 
@@ -120,18 +143,21 @@ def _request(batch: dict[str, Any]) -> Iterator[Event]:
         batch["opened_at"],
         f"claimed into request {batch['token']}: attempt {batch['attempt']}, {content}",
     )
-    answer = " ".join(
-        str(part)
-        for part in (
-            batch["http_status"] and f"HTTP {batch['http_status']}",
-            batch["code"],
-            batch["description"],
-            batch["settled_by"] and f"settled by {batch['settled_by']}",
-            batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}",
-        )
-        if part
+    tries = batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}"
+    said = _joined(
+        batch["http_status"] and f"HTTP {batch['http_status']}",
+        batch["code"],
+        batch["description"],
+        tries,
     )
     if batch["unsure_at"]:
-        yield batch["unsure_at"], f"unsure: it may have been sent; {answer}"
-    if batch["closed_at"]:
-        yield batch["closed_at"], f"request ended: {answer}"
+        yield batch["unsure_at"], f"unsure: it may have been sent; {said}"
+    if batch["closed_at"] and batch["settled_by"]:
+        yield batch["closed_at"], f"settled by {batch['settled_by']}"
+    elif batch["closed_at"]:
+        each = "; each number has a result of its own" if batch["code"] in MIXED else ""
+        yield batch["closed_at"], f"request answered: {said}{each}"
+
+
+def _joined(*parts: object) -> str:
+    return " ".join(str(part) for part in parts if part)

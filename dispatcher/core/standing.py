@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from dispatcher.core.carrier import Reason, report_status
-from dispatcher.core.codes import number_code
+from dispatcher.core.codes import number_code, request_code
 
 _ADVICE = {
     Reason.DELIVERED: "Nothing to do.",
@@ -17,6 +17,13 @@ _ADVICE = {
     Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
     Reason.CONTENT: "Have the template changed, or send the same text less often.",
     Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
+}
+
+
+_PLAIN = {
+    "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
+    "cancelled": "It was cancelled while it waited.",
+    "lost": "It is in no place where a message can be: that is a mistake in the program.",
 }
 
 
@@ -43,31 +50,59 @@ def explained(message: Mapping[str, Any]) -> Explained | None:
 def why(message: Mapping[str, Any]) -> str:
     """Return one sentence: why the message of a row of `message_status` is where it is.
 
-    Beside the view's columns it reads `app_paused` (why the app is paused, or None) and
-    `segments_reported` (of how many segments a final report came).
+    Beside the view's columns it reads what show_message.sql adds to them: of the app, whether it
+    is paused and served, and of how many segments a final report came.
     """
     known = explained(message)
     meaning = known.meaning if known else ""
     match message["state"]:
         case "queued":
             return _queued(message, meaning)
-        case "sending":
-            return "Its request is on its way, or waits for its turn in a worker: no answer yet."
         case "unsure":
             return f"Its request may have been sent, and nobody knows. {meaning}".rstrip()
         case "accepted":
             return _accepted(message)
-        case "lost":
-            return "It is in no place where a message can be: that is a mistake in the program."
+        case _ if message["suppressed_because"]:
+            return f"{meaning} Why it is there: {message['suppressed_because']}."
+        case plain if plain in _PLAIN:
+            return _PLAIN[plain]
         case _:
             return meaning or message["reason"] or f"It was {message['state']}."
+
+
+def advice(message: Mapping[str, Any]) -> str | None:
+    """Return what can be done about it, from the same row; None: nothing is wrong."""
+    if message["state"] == "queued":
+        if message["app_paused"]:
+            return _of_pause(message)
+        if not message["app_served"]:
+            return (
+                "Start `dispatcher run` with this app configured; or cancel the message and insert"
+                " it with the right app."
+            )
+    known = explained(message)
+    return known.advice if known else None
+
+
+def _of_pause(message: Mapping[str, Any]) -> str:
+    resume = f"`dispatcher resume {message['app']}`"
+    if message["app_paused_by"] == "operator":
+        return f"Ask who paused it; {resume} lets its messages go."
+    known = request_code(message["app_pause_code"] or "")
+    return f"{known.advice} It is tried again by itself; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
     back = f"It was put back: {meaning} " if meaning else ""
     if message["app_paused"]:
-        return f"{back}Its app is paused: {message['app_paused']}"
-    return f"{back}It waits for its turn, due at {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
+        by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
+        since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{back}Its app is paused by {by} since {since}: {message['app_paused']}"
+    if not message["app_served"]:
+        return f"{back}No running worker serves its app, {message['app']}."
+    if message["early"]:
+        return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
+    return f"{back}It is due, and waits for its turn."
 
 
 def _accepted(message: Mapping[str, Any]) -> str:

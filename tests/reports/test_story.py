@@ -55,15 +55,17 @@ async def test_it_tells_of_every_request_and_report_and_why_it_is_undelivered(wo
     assert "why The number is on a block list." in lines
     assert "code MBBLACK: The number is on a block list." in lines
     assert any(line.startswith("what to do Do not send to this number again") for line in lines)
-    story = lines[lines.index("What happened") + 1 :]
+    begin = next(n for n, line in enumerate(lines) if line.startswith("What happened"))
+    story = lines[begin + 1 :]
     expected = [
         "queued",
         "claimed into request first: attempt 1, 1 message in 100 bytes",
-        "request ended: HTTP 200 000000 Success after 2 tries",
+        "request answered: HTTP 200 000000 Success after 2 tries",
+        "put back, to be sent again",
         "claimed into request second: attempt 2, 1 message in 120 bytes",
-        "unsure: it may have been sent; timeout no answer within 30 s settled by reports after",
-        "request ended: timeout no answer within 30 s settled by reports after 1 try",
-        "accepted as p1",
+        "unsure: it may have been sent; timeout no answer within 30 s after 1 try",
+        "settled by reports",
+        "accepted as p1, settled by a report",
         "report: ACCEPTD (interim), segment 1 of 2",
         "report: MBBLACK (undelivered), segment 1 of 2: The number is on a block list.",
         "report: DELIVRD (delivered), segment 2 of 2: Delivered.",
@@ -82,18 +84,129 @@ async def test_a_report_of_an_unsure_message_that_counts_for_nothing_is_shown(wo
     assert "The answer gave the message another provider id." in story
 
 
-@pytest.mark.parametrize(
-    ("act", "why"),
-    [
-        (None, "It waits for its turn, due at"),
-        ("SELECT dispatcher.pause('default', 'on purpose')", "Its app is paused: on purpose"),
-        ("UPDATE dispatcher.queue SET code = 'E200015'", "It was put back: Too many messages wait"),
-    ],
+WORKER = (
+    "INSERT INTO dispatcher.worker (host, pid, version, apps, lease)"
+    " VALUES ('h', 1, '1', '{default}', '1 minute')"
 )
-async def test_a_waiting_message_says_what_it_waits_for(db, dsn, act, why):
+PAUSED = (
+    "INSERT INTO dispatcher.app (name, paused_at, paused_by, pause_code, pause_reason)"
+    " VALUES ('default', now(), 'worker', 'E000101', 'The key is not right.')"
+)
+WAITING = [
+    # what was done, and what is told: why, and what to do
+    ([], "No running worker serves its app, default.", "Start `dispatcher run` with this app"),
+    ([WORKER], "It is due, and waits for its turn.", None),
+    (
+        [WORKER, "UPDATE dispatcher.queue SET due_at = '2036-11-22 12:00Z'"],
+        "It is not to be sent before 2036-11-22 12:00:00 UTC.",
+        None,
+    ),
+    (
+        [WORKER, "SELECT dispatcher.pause('default', 'on purpose')"],
+        "Its app is paused by an operator since",
+        "Ask who paused it; `dispatcher resume default`",
+    ),
+    (
+        [
+            WORKER,
+            PAUSED,
+        ],
+        "Its app is paused by a worker since",
+        "It is tried again by itself; `dispatcher resume default`",
+    ),
+    (
+        [WORKER, "UPDATE dispatcher.queue SET code = 'E200015'"],
+        "It was put back: Too many messages wait",
+        "Nothing: it is sent again later",
+    ),
+]
+
+
+@pytest.mark.parametrize(("acts", "why", "to_do"), WAITING)
+async def test_a_waiting_message_says_what_it_waits_for(db, dsn, acts, why, to_do):
     message = await db.fetchval(
         "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, 't') RETURNING id", ONE
     )
-    if act:
+    for act in acts:
         await db.execute(act)
-    assert any(line.startswith(f"why {why}") for line in await show(dsn, message))
+    lines = await show(dsn, message)
+    assert any(line.startswith(f"why {why}") for line in lines), lines
+    told = [line for line in lines if line.startswith("what to do ")]
+    assert bool(told) == bool(to_do)
+    assert not to_do or to_do in " ".join(lines)
+
+
+ENDED = [
+    # state, code and reason of its outcome, why it is so, and what happened
+    ("cancelled", None, None, "It was cancelled while it waited.", "cancelled"),
+    (
+        "expired",
+        "expired",
+        None,
+        "Its time was over before it could be sent.",
+        "expired: expired: Its time was over before it could be sent.",
+    ),
+    (
+        "rejected",
+        "misfit",
+        "Variable 1 is no NUM_6.",
+        "Its variables do not fit the template, as it is defined here.",
+        "rejected: misfit: Variable 1 is no NUM_6.",
+    ),
+    (
+        "rejected",
+        "suppressed",
+        None,
+        "Its number is on the list of numbers never to send to. Why it is there: asked for it.",
+        "rejected: suppressed: Its number is on the list of numbers never to send to.",
+    ),
+    (
+        "rejected",
+        "E999999",
+        None,
+        "A code that nobody here knows: E999999.",
+        "rejected: E999999: A code that nobody here knows: E999999.",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ENDED, ids=lambda case: str(case[1]))
+async def test_a_message_that_is_over_says_why(world, dsn, case):
+    state, code, reason, why, happened = case
+    (message,) = await world.batch([ONE], state="closed")
+    await world.db.execute("DELETE FROM dispatcher.batch")
+    await world.db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason) VALUES ($1, 'asked for it')", ONE
+    )
+    await world.db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)"
+        " VALUES ($1, $2, 0, $3, $4)",
+        message,
+        state,
+        code,
+        reason,
+    )
+    lines = await show(dsn, message)
+    assert f"why {why}" in lines
+    story = lines[next(n for n, line in enumerate(lines) if line.startswith("What happened")) :]
+    assert any(line.endswith(f" {happened}") for line in story), story
+
+
+async def test_the_answer_to_a_whole_request_is_not_mistaken_for_the_messages_own(world, dsn):
+    first, second = await world.batch([ONE, "+8613100000002"], state="closed")
+    await world.db.execute(
+        "UPDATE dispatcher.batch SET http_status = 400, code = 'E000510', tries = 1,"
+        " description = 'The SMS fails to be sent.', closed_at = clock_timestamp()"
+    )
+    await world.accept([first], ["p1"])
+    text = " ".join(await show(dsn, first))
+    assert "E000510 The SMS fails to be sent. after 1 try; each number has a result of its" in text
+    assert "accepted as p1" in text
+    await world.db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)"
+        " SELECT $1, 'default', 5, now(), 1, id, 'E200015' FROM dispatcher.batch",
+        second,
+    )
+    lines = await show(dsn, second)
+    assert any("put back: E200015: Too many messages wait" in line for line in lines), lines
+    assert not any(line.startswith("reason ") for line in lines)
