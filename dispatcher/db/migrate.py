@@ -186,7 +186,8 @@ def _missing(files: Sequence[Migration], applied: dict[str, asyncpg.Record]) -> 
 
 
 def _edited(migration: Migration, row: asyncpg.Record) -> bool:
-    return row["checksum"] not in (None, migration.checksum)  # dbmate notes none
+    known = (None, migration.checksum, *migration.formerly)  # dbmate notes none
+    return row["checksum"] not in known
 
 
 def _newer(versions: Sequence[str]) -> str:

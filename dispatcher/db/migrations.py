@@ -10,6 +10,9 @@ _PACKAGE: Final = Path(__file__).parent.parent
 _NAME: Final = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
 _MARK: Final = re.compile(r"^--[ \t]*migrate:(?P<way>up|down)(?P<options>[^\n]*)$", re.MULTILINE)
 
+# The checksum of an earlier text of the way up, that made the same: see Migration.formerly.
+_FORMERLY: Final = re.compile(r"^--[ \t]*migrate:formerly[ \t]+(\w+)$", re.MULTILINE)
+
 
 class MigrationError(Exception):
     """The database cannot be brought to this release's schema; one line that says what to do."""
@@ -31,6 +34,9 @@ class Migration:
     name: str
     up: Step
     down: Step
+    # Checksums that are as good as its own. A text that some PostgreSQL cannot read is mended, and
+    # where another one could, the database is what it would be.
+    formerly: frozenset[str] = frozenset()
 
     @property
     def checksum(self) -> str:
@@ -87,4 +93,5 @@ def _read(path: Path) -> Migration:
         name=name["name"],
         up=Step(text[up.end() : down.start()], "transaction:false" not in up["options"]),
         down=Step(text[down.end() :], "transaction:false" not in down["options"]),
+        formerly=frozenset(_FORMERLY.findall(text[: up.start()])),
     )

@@ -119,6 +119,15 @@ async def test_an_edited_file_is_refused(empty_dsn, folder):
     ]
 
 
+async def test_an_edit_that_names_what_it_replaces_is_taken_for_the_same(empty_dsn, folder):
+    await migrate(empty_dsn, folder=folder.path)
+    (old, *_) = read_migrations(folder.path)
+    file = folder.write(1, "CREATE TABLE dispatcher.one (n integer);")
+    file.write_text(f"-- migrate:formerly {old.checksum}\n{file.read_text()}")
+    assert await migrate(empty_dsn, folder=folder.path) == []
+    assert not any(standing.edited for standing in await status(empty_dsn, folder=folder.path))
+
+
 async def test_other_line_ends_and_a_mended_way_down_are_no_edit(empty_dsn, folder):
     await migrate(empty_dsn, folder=folder.path)
     file = folder.write(1, "CREATE TABLE dispatcher.one (n int);", "DROP TABLE IF EXISTS x;")
