@@ -184,9 +184,10 @@ _REQUEST = (
     ("HTTP 503", Kind.NOT_TAKEN, "The API is out of service, says a proxy.", _NOTHING),
     ("HTTP 504", Kind.NO_KNOWLEDGE, "A proxy waited too long for the API.", _UNSURE),
 )
+UNREACHABLE = "unreachable"
 _OURS = (
     (
-        "unreachable",
+        UNREACHABLE,
         Kind.NOT_TAKEN,
         "The provider cannot be reached.",
         "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,

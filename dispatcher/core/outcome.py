@@ -10,7 +10,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from dispatcher.core.backoff import deferral
-from dispatcher.core.codes import Code, Kind, number_code, request_code
+from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
 from dispatcher.core.matching import by_number
 from dispatcher.core.message import (
     Answer,
@@ -137,7 +137,7 @@ def judge(
         return _by_code(packed, answer, terms)
     if answer.sent:
         return Uncertain(answer.code, answer.reason)
-    return PutBack(pause_for(request_code("unreachable"), now=now, said=answer.reason))
+    return PutBack(pause_for(request_code(UNREACHABLE), now=now, said=answer.reason))
 
 
 def worth_another_try(answer: Answer, tries: int, *, numbers: int) -> bool:

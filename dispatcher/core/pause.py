@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from dispatcher.core.backoff import until_midnight
-from dispatcher.core.codes import Code, Kind
+from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR = 3600.0
 
@@ -45,6 +45,11 @@ def pause_for(row: Code, *, now: datetime, said: str = "", skew: float | None = 
         case _:
             pass
     return Pause(row.code, " ".join(filter(None, (row.meaning, facts, row.advice))), first, longest)
+
+
+def may_be_the_hosts(code: str) -> bool:
+    """Tell whether *code* may stop one host alone: its way, its clock, its address."""
+    return code == UNREACHABLE or request_code(code).kind in (Kind.CLOCK, Kind.ADDRESS)
 
 
 def country_pause(country: str, row: Code, *, now: datetime) -> CountryPause:

@@ -19,6 +19,15 @@ CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each conn
 STATEMENT_CACHE: Final = 100  # statements kept prepared in each connection
 COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
 
+# A host that loses its power or its cable says good-bye to nobody, and PostgreSQL would keep its
+# sessions, and the locks they hold, for the two hours that Linux waits. Here it asks after 10
+# seconds of silence, and ends the session after 25. As a statement, because PgBouncer takes none
+# of these when a session begins.
+ASK_AFTER_US: Final = """
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '25s'
+"""
+
 # Strings, because only the stubs of asyncpg know these types as generic.
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 OwnConnection: TypeAlias = "asyncpg.Connection[Any]"
@@ -73,6 +82,11 @@ class HostsInTurn:
 
     async def _try(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
         connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+        try:
+            await connection.execute(ASK_AFTER_US, timeout=options["timeout"])
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
 

@@ -21,6 +21,7 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.db import feed
 from dispatcher.db.claim import attempts_spent, open_batches
+from dispatcher.db.pausing import tell_app
 from dispatcher.db.pool import Connection, Pool
 from dispatcher.db.session import PATIENCE, transaction
 from dispatcher.db.statements import sql
@@ -41,6 +42,14 @@ OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str |
 Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
 
 
+class Recorded(Struct, frozen=True):
+    """What came of writing closings."""
+
+    written: frozenset[int]  # batches; one that is missing was settled by somebody else
+    # Apps for which this host cannot send, and why, though there are other workers.
+    cut_off: dict[str, str]
+
+
 class Rows(Struct):
     """The rows of one transaction, as they are gathered."""
 
@@ -54,11 +63,11 @@ class Rows(Struct):
 
 async def record(
     pool: Pool, worker: int, closings: Sequence[Closing], *, seconds: float = PATIENCE
-) -> frozenset[int]:
-    """Write *closings*; return the ids of the batches that were written.
+) -> Recorded:
+    """Write *closings*; return which batches were written.
 
-    Safe to repeat: a batch that an earlier call has closed is not written again. A batch that is
-    missing from the answer was settled by somebody else in the meantime. Raises asyncpg's errors.
+    Safe to repeat: a batch that an earlier call has closed is not written again. Raises asyncpg's
+    errors.
     """
     try:
         return await _record(pool, worker, closings, seconds)
@@ -75,7 +84,7 @@ async def _record(
     seconds: float,
     *,
     some_settled: bool = False,
-) -> frozenset[int]:
+) -> Recorded:
     async with transaction(pool, seconds=seconds) as connection:
         await connection.execute(sql("pin_plans"))
         closed = await _close(connection, closings)
@@ -97,15 +106,16 @@ async def _record(
             # Reports may have settled before what this answer leaves open.
             batches = [batch for batch, _ in rows.unsure]
             await connection.execute(sql("close_settled"), batches, "reports")
+        cut_off: dict[str, str] = {}
         for closing in closings:
             if closing.batch.id in closed:
-                await _tell_app(connection, closing)
+                cut_off |= await tell_app(connection, worker, closing)
         rows.events.update({event: len(ids) for event, ids in rows.told.items()})
         for event, _, size in rows.whole:
             rows.events[event] += size
         await count(connection, worker, rows.events)
         await feed.append(connection, rows.told, rows.whole)
-        return closed
+        return Recorded(closed, cut_off)
 
 
 async def _close(connection: Connection, closings: Sequence[Closing]) -> frozenset[int]:
@@ -227,27 +237,6 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
         [batch for _, _, batch in returns],
         [deferred.code or None for _, deferred, _ in returns],
     )
-
-
-async def _tell_app(connection: Connection, closing: Closing) -> None:
-    """Write what the answer means for the app as a whole."""
-    app = closing.batch.app
-    match closing.verdict:
-        case PutBack(pause=pause):
-            await connection.execute(
-                sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
-            )
-        case Done(slow_down=slow_down, country=country):
-            if country is not None:
-                await connection.execute(
-                    sql("pause_country"), app, country.country, country.until_in, country.code
-                )
-            if slow_down:
-                await connection.execute(sql("slow_down"), app)
-            if closing.batch.probe:
-                await connection.execute(sql("resume_app"), app)
-        case Uncertain():
-            pass
 
 
 async def split(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -24,14 +25,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from dispatcher.core.codes import UNREACHABLE
 from dispatcher.core.message import Answer, NoReply, Reply
 from dispatcher.core.outcome import worth_another_try
 from dispatcher.core.signing import AppKey, aksk_headers, wsse_headers
-from dispatcher.core.wire import PATH, read_answer
+from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
 MAX_TRIES = 4
-UNREACHABLE = "unreachable"
 RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
 # Seconds. Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
 # idle connection: a request that meets the closing ends unsure, for nobody knows who was first.
@@ -71,6 +72,24 @@ class Sent:
     slowed: bool = False  # a try was turned away for flow control, even if a later one passed
 
 
+@dataclass(slots=True)
+class Departure:
+    """Whether a try had a connection, and began to write to it."""
+
+    begun: bool = False
+
+
+def _noting_departure() -> aiohttp.TraceConfig:
+    """Return what notes in a try's own Departure that its headers are about to be written."""
+
+    async def note(_: object, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.begun = True
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(note)
+    return config
+
+
 class Client:
     """The provider, as one app sees it. An async context manager."""
 
@@ -100,6 +119,7 @@ class Client:
             ),
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_noting_departure()],
         )
         self._session = await self._stack.enter_async_context(session)
         return self
@@ -146,13 +166,19 @@ class Client:
         await retrying(one)
         return Sent(answer, tries, monotonic() - started, slowed)
 
+    async def knock(self) -> Answer:
+        """Send one request without any message: whoever answers it can be reached."""
+        return await self._try(EMPTY_REQUEST)
+
     async def _try(self, body: bytes) -> Answer:
         account = self._account
+        departure = Departure()
         try:
             async with self._session.post(
                 account.url,
                 data=body,
                 headers=self._headers(body),
+                trace_request_ctx=departure,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent",),
             ) as response:
@@ -171,7 +197,10 @@ class Client:
         except aiohttp.InvalidURL:
             return NoReply("the endpoint is not an address", sent=False, code=UNREACHABLE)
         except TimeoutError:
-            return NoReply(f"no answer within {account.timeout:g} s", sent=True, code="timeout")
+            # Without a connection: slow names, or a time-out shorter than that of connecting.
+            what, code = ("answer", "timeout") if departure.begun else ("connection", UNREACHABLE)
+            reason = f"no {what} within {account.timeout:g} s"
+            return NoReply(reason, sent=departure.begun, code=code)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return NoReply(f"the connection broke: {type(error).__name__}", sent=True)
 

@@ -1,7 +1,7 @@
 """Answers on their way into the database: recorded, or kept on disk while it is away."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -36,7 +36,10 @@ class Answers:
         flight: Flight,
         folder: Path,
         metrics: Metrics,
+        cut_off: Callable[[str, str], None],
     ) -> None:
+        """*cut_off* is told of apps for which this host cannot send, and why."""
+        self._cut_off = cut_off
         self._dsn = dsn
         self._pool = pool
         self._worker = worker
@@ -106,7 +109,7 @@ class Answers:
         while True:
             try:
                 with naming_absence(self._dsn):
-                    return await records.record(
+                    recorded = await records.record(
                         self._pool, self._worker, closings, seconds=patience.seconds
                     )
             except DatabaseAwayError as error:
@@ -116,6 +119,10 @@ class Answers:
                     "answers wait: the database is away", batches=len(closings), why=str(error)
                 )
                 await asyncio.sleep(AWAY_WAIT)
+            else:
+                for app, why in recorded.cut_off.items():
+                    self._cut_off(app, why)
+                return recorded.written
 
     def _keep(self, closings: Sequence[Closing]) -> None:
         """Keep answers that the database cannot take on disk, for the next start."""

@@ -20,6 +20,7 @@ from dispatcher.db.session import Patience
 from dispatcher.metrics import Metrics
 from dispatcher.pipeline.flight import Flight
 from dispatcher.pipeline.lanes import Claim
+from dispatcher.service.reach import LOOK
 from dispatcher.service.rules import RuleBook
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,10 @@ class Claims:
         callback: str | None,
         token_length: int,
         metrics: Metrics,
+        cut_off: Callable[[str], bool],
     ) -> None:
+        """*cut_off* tells whether this host cannot send for an app."""
+        self._cut_off = cut_off
         self._dsn = dsn
         self._pool = pool
         self._worker = worker
@@ -54,6 +58,8 @@ class Claims:
         self, wanted: claims.Wanted, slots: int, per_request: int, taken: float
     ) -> Claim | None:
         """Claim for *slots* requests; None: the database is away, ask again later."""
+        if self._cut_off(wanted.app):
+            return Claim([], requests=0, senders=0, more=False, wait=LOOK)
         wanted = replace(wanted, slots=slots, per_request=per_request, taken=taken)
         began = monotonic()
         try:

@@ -16,6 +16,7 @@ import structlog
 
 from dispatcher.core.closing import Closing
 from dispatcher.core.country import country
+from dispatcher.core.message import Batch
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted
@@ -33,6 +34,7 @@ from dispatcher.provider.client import Account, Client
 from dispatcher.rescue import Rounds, run_rescue
 from dispatcher.service.answers import Answers
 from dispatcher.service.claims import Claims
+from dispatcher.service.reach import Reach
 from dispatcher.service.upkeep import upkeep
 from dispatcher.settings import AppSettings, Settings
 
@@ -67,6 +69,7 @@ class Worker:
         self.stop = stop
         self.flight = Flight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
+        self.reach = {name: Reach(name) for name in settings.apps}
         self.answers = Answers(
             dsn=dsn,
             pool=pool,
@@ -74,6 +77,7 @@ class Worker:
             flight=self.flight,
             folder=settings.data_dir / SPOOL,
             metrics=metrics,
+            cut_off=lambda app, why: self.reach[app].lose(why),
         )
         self.claims = Claims(
             dsn=dsn,
@@ -83,6 +87,7 @@ class Worker:
             callback=settings.callback_url,
             token_length=2 * TOKEN_BYTES,
             metrics=metrics,
+            cut_off=lambda app: self.reach[app].lost,
         )
         self.wakes: dict[tuple[str, bool], asyncio.Event] = {}
 
@@ -118,15 +123,21 @@ class Worker:
             log.warning("not signed off: the database is away", why=str(error))
 
     async def _run_lanes(self, stack: AsyncExitStack) -> None:
-        async with asyncio.TaskGroup() as lanes:
-            for name, app in self.settings.apps.items():
-                client = await stack.enter_async_context(
-                    Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
-                )
-                slots = Slots(app.concurrency, kept=1)
-                ways = self._ways(app, client)
-                for urgent in (False, True):
-                    lanes.create_task(run_lane(self._lane(name, app, slots, ways, urgent=urgent)))
+        async with asyncio.TaskGroup() as scouts:
+            ways_back = []
+            async with asyncio.TaskGroup() as lanes:
+                for name, app in self.settings.apps.items():
+                    client = await stack.enter_async_context(
+                        Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
+                    )
+                    ways_back.append(scouts.create_task(self.reach[name].run(client.knock)))
+                    slots = Slots(app.concurrency, kept=1)
+                    ways = self._ways(name, app, client)
+                    for urgent in (False, True):
+                        lane = self._lane(name, app, slots, ways, urgent=urgent)
+                        lanes.create_task(run_lane(lane))
+            for task in ways_back:
+                task.cancel()
 
     def _lane(self, name: str, app: AppSettings, slots: Slots, ways: Ways, *, urgent: bool) -> Lane:
         wake = self.wakes[name, urgent] = asyncio.Event()
@@ -152,12 +163,17 @@ class Worker:
             most_slots=CLAIM_SLOTS,
         )
 
-    def _ways(self, app: AppSettings, client: Client) -> Ways:
+    def _ways(self, name: str, app: AppSettings, client: Client) -> Ways:
+        reach = self.reach[name]
+
+        def still_ours(batch: Batch) -> bool:
+            return not self.stop.is_set() and not reach.lost and self.lease.covers(batch.claimed_at)
+
         return Ways(
             post=client.post,
             split=self.claims.split,
             hand_over=self.answers.outbox.put if self.trace is None else self._hand_over,
-            still_ours=lambda batch: not self.stop.is_set() and self.lease.covers(batch.claimed_at),
+            still_ours=still_ours,
             now=_utc_now,
             jitter=random.random,
             country=country,

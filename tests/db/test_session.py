@@ -4,12 +4,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 from world.waiting import until
 
+from dispatcher.db.cluster import Places
 from dispatcher.db.errors import AWAY, DatabaseAwayError, naming_absence
+from dispatcher.db.pool import create_pool
 from dispatcher.db.session import PATIENCE, transaction
 
 ROWS = [("someone", "DELIVRD", "delivered")]
@@ -144,3 +147,11 @@ async def is_gone(db: asyncpg.Connection, backend: int) -> bool:
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", backend
     )
+
+
+async def test_every_session_asks_whether_its_client_is_still_there(server_folder, dsn):
+    address = urlsplit(Places(server_folder).address.read_text().strip())
+    pool = await create_pool(urlunsplit(address._replace(path=urlsplit(dsn).path)), max_size=1)
+    assert await pool.fetchval("SHOW tcp_keepalives_idle") == "10"
+    assert await pool.fetchval("SHOW tcp_user_timeout") == "25000"
+    pool.terminate()
