@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from dispatcher.db.address import read_address
+from dispatcher.db.tls import explain_tls
 
 # What "the database is away" looks like; the next call, on a new connection, may pass. Not only
 # lost connections: a switch-over shows as a read-only server, as a host that does not match, and
@@ -151,6 +152,8 @@ def explain(error: BaseException, dsn: str) -> str:
     It holds neither the password nor any value of a row.
     """
     at = read_address(dsn)
+    if line := explain_tls(error, dsn, at):
+        return line
     for kinds, line in _LINES:
         if isinstance(error, kinds):
             return line.format(

@@ -14,11 +14,18 @@ from dispatcher.db.binaries import find_binaries
 from dispatcher.db.launch import account_for, launch, run
 
 DEADLINE = 60.0
+LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def loopback_server(programs: Path | None = None) -> Iterator[str]:
-    """Run one until the context ends; give the address, without a password, of its superuser."""
+def loopback_server(
+    programs: Path | None = None, *, host: str = LOOPBACK, key: tuple[str, str] | None = None
+) -> Iterator[str]:
+    """Run one until the context ends; give the address, without a password, of its superuser.
+
+    *host*: the address of this machine that it listens at; with another than the loopback's, it
+    lets everybody in. *key*: its key and its certificate, as PEM, to speak TLS with.
+    """
     folder = Path(tempfile.mkdtemp(prefix="loopback-"))
     account = account_for(folder / "none")
     if account.switched:
@@ -31,19 +38,30 @@ def loopback_server(programs: Path | None = None) -> Iterator[str]:
         account=account,
     )
     assert code == 0, said
+    if host != LOOPBACK:
+        with (folder / "data" / "pg_hba.conf").open("a") as allowed:
+            allowed.write("host all all all trust\n")
     arguments = [
-        "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c",
+        "-D", data, "-p", port, "-c", f"listen_addresses={host}", "-c",
         "unix_socket_directories=", "-c", "fsync=off",
     ]  # fmt: skip
+    if key is not None:
+        arguments += ["-c", "ssl=on"]
+        for name, pem in zip(("server.key", "server.crt"), key, strict=True):
+            file = folder / "data" / name
+            file.write_text(pem)
+            file.chmod(0o600)
+            if account.switched:
+                os.chown(file, account.uid, account.gid)
     with (folder / "log").open("wb") as log:
         server = launch(binaries / "postgres", arguments, account=account, output=log)
     try:
         end = monotonic() + DEADLINE
-        asked = ["-h", "127.0.0.1", "-p", port]
+        asked = ["-h", host, "-p", port]
         while run(binaries / "pg_isready", asked, account=account)[0] != 0:
             assert monotonic() < end, (folder / "log").read_text()
             sleep(0.05)  # it is another process, and tells no event
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        yield f"postgresql://postgres@{host}:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)  # fast: sessions are ended, and all of it goes anyway
         server.wait()
