@@ -67,6 +67,24 @@ def pytest_addoption(parser) -> None:
         help="how many messages wait while the secret is wrong",
     )
 
+    parser.addoption(
+        "--cut",
+        type=float,
+        help="seconds that hosts are cut off in the test of it, with a worker's usual settings"
+        " (default: 14, with the shortest lease)",
+    )
+    parser.addoption(
+        "--patroni",
+        type=Path,
+        help="folder of Patroni's programs, for the drill of fail-over with it",
+    )
+
+
+@pytest.fixture(scope="session")
+def cut(request) -> float | None:
+    """For how many seconds hosts are cut off, if the command line says so."""
+    return request.config.getoption("--cut")
+
 
 @pytest.fixture(scope="session")
 def kills(request) -> int:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from operator import gt
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,10 +15,13 @@ import pytest
 from world.books import read_books
 from world.loopback import free_port, loopback_server
 from world.messages import finished, insert
-from world.provider import app_at
+from world.provider import app_at, seen
 from world.waiting import until
+from world.worker import WorkerProcess
 
 from dispatcher.db.migrate import migrate
+from dispatcher.db.pool import connect
+from dispatcher.simulator.faults.table import Delay
 
 CONFIG = """
 [databases]
@@ -36,44 +39,51 @@ pidfile = {folder}/pgbouncer.pid
 """
 
 
-@asynccontextmanager
-async def pgbouncer(dsn: str, folder: Path) -> AsyncIterator[str]:
-    """Run PgBouncer before the database of *dsn*; give the address through it."""
-    parts = urlsplit(dsn)
-    listen = free_port()
-    config = folder / "pgbouncer.ini"
-    config.write_text(
-        CONFIG.format(
-            host=parts.hostname,
-            port=parts.port,
-            user=parts.username,
-            listen=listen,
-            folder=folder,
-        )
-    )
-    user = []
-    if os.geteuid() == 0:  # PgBouncer refuses to run as root
-        shutil.chown(folder, "nobody")
-        user = ["-u", "nobody"]
-    with (folder / "stderr").open("wb") as said:
-        process = subprocess.Popen(["pgbouncer", "-q", *user, str(config)], stderr=said)  # noqa: ASYNC220 - it is started once, and starting does not wait
-    through = f"postgresql://{parts.username}@127.0.0.1:{listen}{parts.path}"
+class Bouncer:
+    """A PgBouncer before the database of *dsn*; it can be killed and started again."""
 
-    async def answers() -> bool:
-        assert process.poll() is None, (folder / "stderr").read_text()
+    def __init__(self, dsn: str, folder: Path) -> None:
+        parts = urlsplit(dsn)
+        listen = free_port()
+        self.dsn = f"postgresql://{parts.username}@127.0.0.1:{listen}{parts.path}"
+        self._folder = folder
+        self._config = folder / "pgbouncer.ini"
+        self._config.write_text(
+            CONFIG.format(
+                host=parts.hostname,
+                port=parts.port,
+                user=parts.username,
+                listen=listen,
+                folder=folder,
+            )
+        )
+        self._user: list[str] = []
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
+            shutil.chown(folder, "nobody")
+            self._user = ["-u", "nobody"]
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self._folder / "stderr").open("wb") as said:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - starting does not wait
+                ["pgbouncer", "-q", *self._user, str(self._config)], stderr=said
+            )
+        await until(self._answers, what="PgBouncer answers")
+
+    def kill(self) -> None:
+        """End it at once, in the middle of anything."""
+        self._process.kill()
+        self._process.wait()
+        (self._folder / "pgbouncer.pid").unlink(missing_ok=True)  # it could not do that itself
+
+    async def _answers(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "stderr").read_text()
         try:
-            connection = await asyncpg.connect(through, statement_cache_size=0)
+            connection = await asyncpg.connect(self.dsn, statement_cache_size=0)
         except OSError:
             return False
         await connection.close()
         return True
-
-    try:
-        await until(answers, what="PgBouncer answers")
-        yield through
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -86,15 +96,23 @@ def dsn(programs) -> Iterator[str]:
 
 
 @pytest.fixture
-async def through(dsn) -> AsyncIterator[str]:
-    """The address of this test's database through a PgBouncer."""
+async def bouncer(dsn) -> AsyncIterator[Bouncer]:
+    """A PgBouncer before this test's database."""
     if shutil.which("pgbouncer") is None:
         assert "CI" not in os.environ, ".ci/run installs pgbouncer"
         pytest.skip("pgbouncer is missing: apt install pgbouncer")
     # Not in pytest's folder, where its user may not go.
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
-        async with pgbouncer(dsn, Path(folder)) as address:
-            yield address
+        made = Bouncer(dsn, Path(folder))
+        await made.start()
+        yield made
+        made.kill()
+
+
+@pytest.fixture
+def through(bouncer) -> str:
+    """The address of this test's database through a PgBouncer."""
+    return bouncer.dsn
 
 
 async def test_two_workers_do_the_main_job_through_it(db, dsn, workers, sim, through):
@@ -157,3 +175,54 @@ async def test_a_worker_that_is_killed_behind_it_leaves_nothing_to_be_sent_twice
     assert not books.problems()
     assert books.accepted_twice == 0
     assert set(books.states) <= {"accepted", "unsure"}
+
+
+async def test_a_pgbouncer_that_is_killed_under_load_costs_nothing_and_doubles_nothing(
+    db, dsn, workers, sim, bouncer
+):
+    """One worker listens past it, the other only polls, through it."""
+    await sim.faults.arm([Delay(seconds=0.1)])  # so that there is always something on its way
+    apps = {"default": app_at(sim.url)}
+    ways = {"past": {"database_direct_url": dsn}, "through": {}}
+    crew = [
+        await workers.start(
+            apps, dsn=bouncer.dsn, statement_cache=0, data_dir=workers.folder / name, **way
+        )
+        for name, way in ways.items()
+    ]
+    over = asyncio.Event()
+
+    async def load() -> int:
+        own = await connect(dsn)
+        made = 0
+        while not over.is_set():
+            await insert(own, 20, first=made)
+            made += 20
+            await asyncio.sleep(0.05)
+        await own.close()
+        return made
+
+    def count(worker: WorkerProcess) -> int:
+        said = "no claim: the database is away"
+        return sum(event.get("event") == said for event in worker.events())
+
+    loading = asyncio.create_task(load())
+    for _ in range(2):
+        before = sim.ledger.numbers
+        await seen(sim, lambda before=before: sim.ledger.numbers > before + 200)
+        bouncer.kill()
+        noticed = [count(worker) for worker in crew]
+        await until(
+            lambda noticed=noticed: all(map(gt, map(count, crew), noticed)), what="both notice"
+        )
+        await bouncer.start()
+    before = sim.ledger.numbers
+    await seen(sim, lambda: sim.ledger.numbers > before + 200)
+    over.set()
+    inserted = await loading
+    await until(lambda: finished(db), deadline=60, what="everything has its end")
+
+    books = await read_books(db, sim.ledger.rows())
+    assert books.states == {"accepted": inserted}
+    assert not books.problems()
+    assert books.accepted_twice == 0

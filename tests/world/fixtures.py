@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Workers:
 
     def __init__(self, dsn: str, folder: Path) -> None:
         self._dsn = dsn
-        self._folder = folder
+        self.folder = folder
         self._numbers = itertools.count(1)
         self.all: list[WorkerProcess] = []
 
@@ -35,9 +35,9 @@ class Workers:
         """Start one, without waiting for it; *apps*: their settings, or the one's endpoint."""
         if isinstance(apps, str):
             apps = {"default": app_at(apps)}
-        given = {"data_dir": self._folder / "data", **settings}
+        given = {"data_dir": self.folder / "data", **settings}
         environ = environment(dsn or self._dsn, apps, given)
-        log = self._folder / f"worker-{next(self._numbers)}.log"
+        log = self.folder / f"worker-{next(self._numbers)}.log"
         worker = WorkerProcess(environ, log, *arguments)
         self.all.append(worker)
         return worker
@@ -52,8 +52,21 @@ class Workers:
 @pytest.fixture
 def workers(dsn, tmp_path) -> Iterator[Workers]:
     """Start workers on this test's database; none of them may stumble."""
-    made = Workers(dsn, tmp_path)
-    yield made
+    with working(dsn, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def working(dsn: str, folder: Path) -> Iterator[Workers]:
+    """Start workers on the database at *dsn*, as above."""
+    made = Workers(dsn, folder)
+    try:
+        yield made
+    finally:
+        _end(made)
+
+
+def _end(made: Workers) -> None:
     for worker in made.all:
         worker.kill()
     for worker in made.all:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -54,15 +54,26 @@ class ProviderProcess:
 
 
 @asynccontextmanager
-async def provider_process(**options: object) -> AsyncIterator[ProviderProcess]:
-    """Run the provider as a process of its own."""
-    process = subprocess.Popen(  # noqa: ASYNC220 - it is started once, and starting does not wait
-        [*COMMAND, "--options", json.dumps(options)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
-    )
+async def provider_process(
+    *,
+    listen: str = "127.0.0.1:0",
+    faults: str = "[]",
+    inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **options: object,
+) -> AsyncIterator[ProviderProcess]:
+    """Run the provider as a process of its own, with *faults* in JSON.
+
+    It is started *inside* of whatever that enters.
+    """
+    arguments = ["--listen", listen, "--options", json.dumps(options), "--faults", faults]
+    with inside():
+        process = subprocess.Popen(  # noqa: ASYNC220 - it is started once, and that does not wait
+            [*COMMAND, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
+        )
     assert process.stdout is not None
     try:
         async with asyncio.timeout(FIRST_LINE):
