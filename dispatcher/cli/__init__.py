@@ -23,10 +23,11 @@ def main() -> NoReturn:
     except Failure as failure:
         code = _complain(failure.lines, failure.code)
     except typer.TyperException as error:
-        what = error.format_message().partition("\n")[0].rstrip(".")
-        commands = {command.name for command in app.registered_commands}
-        of = f"dispatcher {sys.argv[1]}" if sys.argv[1] in commands else "dispatcher"
-        code = _complain((f"{what}: see `{of} --help`.",), error.exit_code)
+        what = error.format_message().partition("\n")[0].replace(*_PLAINER).rstrip(".")
+        context = getattr(error, "ctx", None)  # of errors of use
+        of = context.command_path if context else "dispatcher"
+        then = " See" if what.endswith("?") else ": see"
+        code = _complain((f"{what}{then} `{of} --help`.",), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not stumble over it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -36,6 +37,10 @@ def main() -> NoReturn:
     sys.exit(code or 0)
 
 
+_PLAINER = (
+    "Input should be a valid integer, unable to parse string as an integer",
+    "it must be a whole number",
+)
 _INTERRUPTED = 130  # how typer tells of Ctrl-C
 
 

@@ -7,7 +7,7 @@ import typer
 
 def audit(
     *,
-    last: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the newest first.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Show who did what, when, and what came of it.

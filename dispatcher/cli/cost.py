@@ -22,12 +22,19 @@ _PROVIDER = timezone(timedelta(hours=8))  # the provider's day
 def cost(
     day: Annotated[
         str | None,
-        typer.Option(help="By the provider's clock (UTC+8).", show_default="today"),
+        typer.Option(
+            metavar="DAY",
+            help="Such as 2026-11-01, by the provider's clock (UTC+8).",
+            show_default="today",
+        ),
     ] = None,
     *,
     price: Annotated[
         list[str] | None,
-        typer.Option(help="Set first what a segment costs: CN=0.045CNY. May be given often."),
+        typer.Option(
+            metavar="COUNTRY=PRICE",
+            help="Set first what a segment costs: CN=0.045CNY. May be given often.",
+        ),
     ] = None,
     as_: As = None,
 ) -> None:

@@ -12,16 +12,23 @@ def enqueue(
     file: Annotated[
         Path,
         typer.Argument(
-            exists=True, dir_okay=False, readable=True, metavar="FILE.csv", help="Messages."
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            metavar="FILE.csv",
+            help="Messages, one a line.",
         ),
     ],
     *,
     rejects: Annotated[
         Path | None,
-        typer.Option(help="Where refused lines go.", show_default="FILE.rejects.csv"),
+        typer.Option(
+            metavar="FILE", help="Where refused lines go.", show_default="FILE.rejects.csv"
+        ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Of the file, such as gb18030.", show_default="detected")
+        str | None,
+        typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Look for bad lines, and enqueue nothing.")

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def forget(
-    number: Annotated[str, typer.Argument(help="The person's number: +8613112345678.")],
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The person's: +8613112345678.")],
     *,
     export: Annotated[
-        Path | None, typer.Option(help="Write all that is kept of them to this new file first.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all that is kept of them to this new file."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it nothing is.")] = False,
     as_: As = None,

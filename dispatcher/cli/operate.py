@@ -11,8 +11,8 @@ from dispatcher.cli.who import As, named
 if TYPE_CHECKING:
     from dispatcher.db.pool import OwnConnection as Connection
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids of messages.")]
-App = Annotated[str, typer.Argument(help="The app, as DISPATCHER_APPS__<NAME> names it.")]
+Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
+App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
 
 
 class How(StrEnum):
@@ -49,8 +49,12 @@ def requeue(ids: Ids, *, as_: As = None) -> None:
 
 
 def settle(
-    token: Annotated[str, typer.Argument(help="The batch, as `dispatcher show` names it.")],
-    how: Annotated[How, typer.Argument(help="sent: it went out. resend: it did not.")],
+    token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="The batch, as `dispatcher status` lists it.")
+    ],
+    how: Annotated[
+        How, typer.Argument(metavar="HOW", help="sent: it went out. resend: it did not.")
+    ],
     *,
     as_: As = None,
 ) -> None:
@@ -78,7 +82,9 @@ def settle(
 
 def pause(
     app: App,
-    reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "",
+    reason: Annotated[
+        str, typer.Option(metavar="WORDS", help="Why, for those who look at it later.")
+    ] = "",
     *,
     as_: As = None,
 ) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def reports(
     *,
-    limit: Annotated[int, typer.Option(min=0, help="Unmatched reports to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Reports to list.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Show what has no report yet, and what reports fit nothing.
+    """Show what has no report, and which reports fit no message.
 
     Many accepted messages without a report are the sign of a broken callback address.
     """

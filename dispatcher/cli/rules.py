@@ -18,7 +18,7 @@ NUMBER = re.compile(r"\+?[0-9]{5,20}")
 LISTED = 1_000  # suppressed numbers that are listed
 
 template = typer.Typer(
-    help="Define templates, which variables must then fit.",
+    help="Define templates, so that what does not fit costs nothing.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,15 +32,20 @@ def add_template(
     template_id: TemplateId,
     *,
     text: Annotated[
-        str | None, typer.Option(help="Its text, with variables such as ${NUM_6}.")
+        str | None, typer.Option(metavar="TEXT", help="Its text, with variables such as ${NUM_6}.")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(help="Or their kinds alone: NUM_6,TXT_20,DATE.")
+        str | None, typer.Option(metavar="KINDS", help="Or their kinds alone: NUM_6,TXT_20,DATE.")
     ] = None,
-    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    note: Annotated[str, typer.Option(metavar="WORDS", help="What it is for.")] = "",
     as_: As = None,
 ) -> None:
-    """Define which variables a template takes, or define it anew."""
+    """Define which variables a template takes, or define it anew.
+
+    A message whose variables do not fit is then rejected, with the reason,
+    before it costs a request. In a shell put the text in single quotes:
+    '${NUM_6}'. With the text, `dispatcher cost` can count segments.
+    """
     from dispatcher.cli.database import with_database
     from dispatcher.cli.words import plural
     from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of
@@ -88,14 +93,22 @@ def list_templates() -> None:
 
 def suppress(
     numbers: Annotated[
-        list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Numbers.")
+        list[str] | None, typer.Argument(metavar="NUMBER", help="With its country: +8613112345678.")
     ] = None,
     *,
     file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="A file, a number a line."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            metavar="FILE",
+            help="A file, a number a line, or a CSV file with numbers first.",
+        ),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "",
+    reason: Annotated[
+        str, typer.Option(metavar="WORDS", help="Why, for those who look at it later.")
+    ] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
     as_: As = None,
 ) -> None:
@@ -127,21 +140,29 @@ def suppress(
 
 
 def limit(
-    app: Annotated[str, typer.Argument(help="The app.")],
+    app: Annotated[
+        str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")
+    ],
     *,
-    per_minute: Annotated[int | None, typer.Option(min=1, help="Messages to a number.")] = None,
-    per_day: Annotated[int | None, typer.Option(min=1, help="Messages to a number.")] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Messages to a number.")
+    ] = None,
+    per_day: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Messages to a number.")
+    ] = None,
     same_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="Of the same text to a number.")
+        int | None, typer.Option(min=1, metavar="N", help="Of the same text to a number.")
     ] = None,
     same_per_hour: Annotated[
-        int | None, typer.Option(min=1, help="Of the same text to a number.")
+        int | None, typer.Option(min=1, metavar="N", help="Of the same text to a number.")
     ] = None,
     ceiling: Annotated[
-        int | None, typer.Option(min=1, help="Messages of the app a day (UTC+8); then it pauses.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Messages of the app a day (UTC+8); then it pauses."),
     ] = None,
     quiet: Annotated[
-        str | None, typer.Option(help="Hours of night at the recipient: 21:00-08:00.")
+        str | None,
+        typer.Option(metavar="HOURS", help="Hours of night at the recipient: 21:00-08:00."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits any more.")] = False,
     as_: As = None,

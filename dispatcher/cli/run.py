@@ -17,7 +17,13 @@ class Only(StrEnum):
 
 def run(
     *,
-    only: Annotated[Only | None, typer.Option(help="Run this part alone.")] = None,
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            metavar="PART",
+            help="worker: sends, without console and reports. reports: only receives those.",
+        ),
+    ] = None,
 ) -> None:
     """Apply migrations, then send until SIGTERM or Ctrl-C.
 

@@ -18,22 +18,29 @@ Told = TypeVar("Told")
 
 def simulate(
     *,
-    key: Annotated[str, typer.Option(help="The app key it knows.")],
-    secret: Annotated[str, typer.Option(help="The secret of that key.")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = (
-        "127.0.0.1:0"
-    ),
+    key: Annotated[str, typer.Option(metavar="KEY", help="The app key it knows.")],
+    secret: Annotated[str, typer.Option(metavar="SECRET", help="The secret of that key.")],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where; port 0 takes a free one.")
+    ] = ("127.0.0.1:0"),
     control: Annotated[
         str | None,
-        typer.Option(help="A second HOST:PORT for the control paths, which no fault touches."),
+        typer.Option(
+            metavar="HOST:PORT", help="A second one for the control paths, which no fault touches."
+        ),
     ] = None,
     options: Annotated[
-        str, typer.Option(help="What it knows and allows: JSON, or a file of JSON.")
+        str, typer.Option(metavar="JSON", help="What it knows and allows: JSON, or a file of it.")
     ] = "{}",
-    faults: Annotated[str, typer.Option(help="What goes wrong: JSON, or a file of JSON.")] = "[]",
+    faults: Annotated[
+        str, typer.Option(metavar="JSON", help="What goes wrong: JSON, or a file of it.")
+    ] = "[]",
     reports: Annotated[
         str | None,
-        typer.Option(help="Send status reports, and how: JSON ('{}' will do), or a file of JSON."),
+        typer.Option(
+            metavar="JSON",
+            help="Send status reports, and how: JSON ('{}' will do), or a file of it.",
+        ),
     ] = None,
 ) -> None:
     """Play the provider on this machine until SIGTERM or Ctrl-C.

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: how often.")
+    ] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Show whether messages go out, and if not, why and what to do.

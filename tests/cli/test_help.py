@@ -58,3 +58,16 @@ async def test_help_loads_none_of_the_house():
 async def test_the_version_is_that_of_the_package(command):
     ended = await command("--version")
     assert (ended.code, ended.out) == (0, f"dispatcher {__version__}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_shells_are_told_how_to_complete(command, shell):
+    ended = await command("--show-completion", shell)
+    assert (ended.code, "_DISPATCHER_COMPLETE" in ended.out) == (0, True)
+
+
+async def test_a_shell_is_told_the_commands_that_fit(monkeypatch, command):
+    monkeypatch.setenv("_DISPATCHER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "dispatcher re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert (await command()).out.split() == ["reports", "requeue", "resume"]

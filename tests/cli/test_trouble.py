@@ -14,9 +14,14 @@ NOWHERE = "postgresql://amy:hunter2@127.0.0.1:1/sms"
     ("arguments", "words"),
     [
         (["nonsense"], "No such command 'nonsense': see `dispatcher --help`."),
-        (["show", "seven"], "see `dispatcher show --help`."),
+        (
+            ["show", "seven"],
+            "Invalid value for 'ID': it must be a whole number: see `dispatcher show --help`.",
+        ),
+        (["stats"], "No such command 'stats'. Did you mean 'status'? See `dispatcher --help`."),
         (["show"], "Missing argument 'ID': see `dispatcher show --help`."),
         (["status", "--nonsense"], "No such option: --nonsense: see `dispatcher status --help`."),
+        (["template", "add"], "Missing argument 'ID': see `dispatcher template add --help`."),
         (["settle", "token", "perhaps"], "see `dispatcher settle --help`."),
         (["enqueue", "nowhere.csv"], "see `dispatcher enqueue --help`."),
         (["migrate", "--status", "--down"], "--status and --down do not go together."),
