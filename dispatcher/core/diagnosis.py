@@ -4,6 +4,7 @@ What is shown first, in the console as in `dispatcher status`, is decided here a
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from msgspec import Struct
 
@@ -13,6 +14,7 @@ from dispatcher.core.symptoms import symptoms
 
 __all__ = ["Diagnosis", "Finding", "Level", "Said", "absent", "diagnose"]
 
+LATELY = timedelta(minutes=2)  # counters are by the minute
 NOTHING = "Messages are not going out."
 
 
@@ -52,7 +54,7 @@ def diagnose(now: Now) -> Diagnosis:
     by_app = {app.name: [*symptoms(app, now)] for app in now.apps}
     findings = [*everywhere, *(each for found in by_app.values() for each in found)]
     findings.sort(key=lambda finding: -finding.level)
-    said = [_said(app, [*everywhere, *by_app[app.name]]) for app in now.apps]
+    said = [_said(app, now, [*everywhere, *by_app[app.name]]) for app in now.apps]
     level = max((finding.level for finding in findings), default=Level.FINE)
     return Diagnosis(level, _headline(now, level, said), findings, said)
 
@@ -79,7 +81,7 @@ _IN_WORDS = {
 }
 
 
-def _said(app: AppState, findings: Sequence[Finding]) -> Said:
+def _said(app: AppState, now: Now, findings: Sequence[Finding]) -> Said:
     worst = max(findings, key=lambda finding: finding.level, default=None)
     if worst is not None and worst.level >= Level.TROUBLE:
         flow = "Nothing goes out" if worst.level is Level.STOPPED else "Trouble"
@@ -87,9 +89,17 @@ def _said(app: AppState, findings: Sequence[Finding]) -> Said:
         for start in (": ", " is paused: ", " is "):
             what = what.removeprefix(app.name + start)
         return Said(app.name, worst.level, f"{flow}: {what[:1].lower()}{what[1:]}.")
-    if app.sending or app.oldest_due_at:
+    if app.sending or app.oldest_due_at or _sent_lately(app, now):
         return Said(app.name, Level.FINE, "Messages go out.")
     return Said(app.name, Level.FINE, "Nothing is due.")
+
+
+def _sent_lately(app: AppState, now: Now) -> bool:
+    """Tell whether messages went out in this minute or the last: between two, nothing is due."""
+    return any(
+        each.app == app.name and each.event == "accepted" and now.at - each.minute < LATELY
+        for each in now.recent
+    )
 
 
 def _workers(now: Now) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
             app.name,
             f"{app.name} is paused by an operator",
             app.pause_reason or "No reason was given.",
-            f"Since {since:%Y-%m-%d %H:%M} UTC. It waits until somebody resumes it.",
+            f"Resume it when that is over. It waits since {since:%Y-%m-%d %H:%M} UTC.",
             act="resume",
         )
     row = request_code(app.pause_code or "")

@@ -150,6 +150,7 @@ def test_flow_control_is_told_once():
     [
         (now(), "Nothing is due."),
         (now(replace(APP, sending=5)), "Messages go out."),
+        (now(recent=happened(accepted=5)), "Messages go out."),
         (now(paused("E000045")), "Nothing goes out: the provider refuses our settings."),
         (now(workers=[]), "Nothing goes out: no worker is running."),
         (now(replace(APP, unsure_batches=2)), "Trouble: 2 unsure requests."),
