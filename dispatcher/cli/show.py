@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Event = tuple[datetime, str]  # when, and what happened
 
-MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
 _SETTLED = {"report": ", settled by a report", "settled": ", settled by hand or by policy"}
 
 
@@ -137,6 +136,7 @@ def _report(report: dict[str, Any]) -> Iterator[Event]:
 
 def _request(batch: dict[str, Any]) -> Iterator[Event]:
     from dispatcher.cli.words import number, plural
+    from dispatcher.core.standing import MIXED
 
     content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
     yield (

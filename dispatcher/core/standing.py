@@ -20,6 +20,7 @@ _ADVICE = {
 }
 
 
+MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
 _PLAIN = {
     "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
     "cancelled": "It was cancelled while it waited.",

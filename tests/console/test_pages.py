@@ -51,6 +51,20 @@ async def test_a_number_is_masked_until_it_is_asked_for(operator, db, message):
     assert await deeds(db) == [("Ana", "reveal", f"message {message}", "")]
 
 
+async def test_a_message_says_why_it_is_where_it_is_and_what_to_do(operator, db, message):
+    page = await operator.get(f"/console/message/{message}")
+    assert "No running worker serves its app, default." in page.text
+    assert "Start `dispatcher run` with this app configured" in page.text
+    await db.execute("DELETE FROM dispatcher.queue")
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
+        " VALUES ($1, 'rejected', 1, 'E200031')",
+        message,
+    )
+    page = await operator.get(f"/console/message/{message}")
+    assert "E200031: The protocol does not fit the sender." in page.text  # as it happened
+
+
 @pytest.mark.parametrize("text", [NUMBER, "13112345678", "+86 131 1234-5678", "order 7", "{id}"])
 async def test_a_message_is_found_by_all_that_names_it(operator, message, text):
     form_token = (await operator.get("/console/find")).form_token

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.overview import Found, Story
-from dispatcher.core.standing import explained
+from dispatcher.core.standing import MIXED, advice, explained, why
 from dispatcher.web.console.desk import Desk
 from dispatcher.web.console.forms import form_of, message_id
 from dispatcher.web.console.guard import Guard, protected
@@ -83,6 +83,8 @@ class Finder:
             "session": session,
             "message": message,
             "row": row,
+            "why": why(message),
+            "to_do": advice(message),
             "moments": sorted(_moments(story), key=lambda moment: moment.at),
             "revealed": revealed,
         }
@@ -137,9 +139,10 @@ def _moments(story: Story) -> Iterator[Moment]:
             "good",
         )
     elif message["finished_at"]:
-        yield Moment(
-            message["finished_at"], message["state"].capitalize(), message["reason"] or "", "bad"
-        )
+        known = explained(message)
+        reason = message["reason"] or (known.meaning if known else "")
+        detail = ": ".join(filter(None, (message["code"], reason)))
+        yield Moment(message["finished_at"], message["state"].capitalize(), detail, "bad")
     for report in story.reports:
         place = f"segment {report['segment']} of {report['total']}"
         kind = {"delivered": "good", "undelivered": "bad"}.get(report["state"], "")
@@ -174,5 +177,6 @@ def _answer(batch: dict[str, Any]) -> str:
         (batch["description"] or "").rstrip("."),
         tries and f"after {tries} {'try' if tries == 1 else 'tries'}",
         batch["settled_by"] and f"settled by {batch['settled_by']}",
+        batch["code"] in MIXED and "each number has a result of its own",
     )
     return ", ".join(str(part) for part in parts if part)
