@@ -38,8 +38,9 @@ def drawn(found: Diagnosis, now: Now | None) -> RenderableType:
 
 def _finding(finding: Finding) -> Iterator[RenderableType]:
     yield Text(finding.title, _STYLES[finding.level])
-    yield Padding(Text(finding.cause), (0, 0, 0, 2))
-    yield Padding(Text.assemble(("What to do: ", "bold"), finding.step), (0, 0, 0, 2))
+    step = Text.assemble(("What to do: ", "bold"), finding.step)
+    for text in (Text(finding.cause), step):
+        yield Padding(text, (0, 0, 0, 2), expand=False)
 
 
 def _apps(now: Now) -> RenderableType:
@@ -72,7 +73,10 @@ def _state(app: AppState) -> str:
 
 
 def _unsure(now: Now) -> RenderableType:
-    table = table_of("Unsure batch", "App", "Messages", "For", "Why")
+    table = table_of()
+    table.add_column("Unsure batch", min_width=32)  # a token is copied whole, or is of no use
+    for name in ("App", "Messages", "For", "Why"):
+        table.add_column(name)
     for batch in now.unsure:
         why = ": ".join(filter(None, (batch.code, batch.description)))
         since = _since(batch.unsure_at, now.at)
