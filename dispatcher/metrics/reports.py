@@ -49,7 +49,7 @@ class ReportMetrics:
         )
         self._matched = Counter(
             "dispatcher_reports_matched",
-            "Reports that this process has matched.",
+            "Reports that this process has looked at, to match them; again those that wait.",
             registry=registry,
         )
         self._unmatched = Counter(
