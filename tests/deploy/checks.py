@@ -116,6 +116,8 @@ def keda(file: Path) -> bool:
     times = ("pollingInterval", "cooldownPeriod", "minReplicaCount", "maxReplicaCount")
     given = trigger.get("metadata", {})
     (target,) = secret["spec"].get("secretTargetRef") or [{}]
+    examples = manifests("secrets.example.yaml")
+    secrets = {each["metadata"]["name"]: each["stringData"] for each in examples}
     return true_of(
         file,
         *((each["apiVersion"] == "keda.sh/v1alpha1", "apiVersion") for each in documents.values()),
@@ -136,6 +138,7 @@ def keda(file: Path) -> bool:
         ),
         (set(target) == {"parameter", "name", "key"}, "where the address is"),
         (target.get("parameter") == "connection", "the address is the connection"),
+        (target.get("key") in secrets.get(target.get("name"), {}), "the example has the secret"),
     )
 
 

@@ -109,6 +109,7 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
             ("targetQueryValue:", "targetValue:"),
             ('targetQueryValue: "20"', "targetQueryValue: 20"),
             ("parameter: connection", "parameter: conection"),
+            ("key: reader_url", "key: reader"),
             ("minReplicaCount", "minReplicas"),
             ("type: postgresql", "type: postgres"),
         ],
