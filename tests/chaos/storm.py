@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -21,12 +22,13 @@ from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
 from chaos.fleet import LEASE, TIMEOUT, Fleet
 from chaos.leaks import EVERY, Ears, leaks, password
-from chaos.verdict import Verdict, judge
+from chaos.verdict import Still, Verdict, judge
 from chaos.weather import Weather
 from dispatcher.db.pool import connect
 from dispatcher.simulator import Simulator
 
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
+WATCH = 0.05  # seconds between two looks at the clock
 QUIET = 120.0  # seconds until everything must have settled
 
 
@@ -103,6 +105,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     application = Application(server.dsn, ["default", "default", "paced"], Random(dice.random()))
     weather = Weather(simulator, Random(dice.random()))
     blows: Counter[str] = Counter()
+    stills: list[Still] = []
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
             tasks.create_task(application.work(plan.rate))
@@ -111,6 +114,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
             tasks.create_task(_shake(server, blows, Random(dice.random())))
             tasks.create_task(_hasten(Database(server.dsn)))
             tasks.create_task(_listen(scene))
+            tasks.create_task(_watch(stills))
     except TimeoutError:
         pass
     began = monotonic()
@@ -122,7 +126,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     await scene.ears.listen(fleet.places)
     await fleet.end()
     db = await connect(server.dsn)
-    verdict = await judge(db, simulator, application.memory, fleet.blows)
+    verdict = await judge(db, simulator, application.memory, fleet.blows, stills)
     await db.close()
     return Aftermath(
         plan,
@@ -175,6 +179,15 @@ async def _listen(scene: Scene) -> None:
     while True:
         await asyncio.sleep(EVERY)
         await scene.ears.listen(scene.fleet.places)
+
+
+async def _watch(stills: list[Still]) -> None:
+    """Note when this process, which is the provider too, comes late to what it has to do."""
+    while True:
+        due = time.time() + WATCH
+        await asyncio.sleep(WATCH)
+        if (now := time.time()) > due + WATCH:
+            stills.append((due, now))
 
 
 async def _settle(scene: Scene) -> list[str]:
