@@ -1,31 +1,22 @@
 """The console in a real browser, on a real service that sends to a simulated provider."""
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from onlooker import ARGUMENTS, CHROMIUM, SCREENS
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from running import DEADLINE, Service, app_settings, running, until
 from visitor import TOKEN
 
 from dispatcher.simulator import Simulator, read_faults
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is missing (Debian: apt install chromium)"
 )
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-]
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-SCREENS = os.environ.get("SCREENSHOTS")  # a folder: pictures of every page are left there
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 NUMBER = "+8613112345678"
 INSERT = """

@@ -177,6 +177,7 @@ def test_one_bad_message_or_a_phone_that_is_off_is_no_finding():
         now(recent=happened(accepted=1000, rejected_E200028=20)),
         now(awaiting=[Awaiting("shop", 5000, 300, 250, 200_000.0)]),
         now(awaiting=[Awaiting("shop", 500, 500, 0, 60.0)]),
+        now(awaiting=[Awaiting("shop", 3, 3, 0, 600.0)]),
         now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),
     ]
     assert [finding for each in quiet for finding in diagnose(each).findings] == []
