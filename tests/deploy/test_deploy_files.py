@@ -117,6 +117,8 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "README.md": (checks.page, [("systemd/README.md", "systemd/readme.md")]),
     "capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
     "database.md": (checks.page, [("DISPATCHER_STATEMENT_CACHE", "DISPATCHER_STATEMENTS_CACHE")]),
+    "machines.md": (checks.page, [("DISPATCHER_LEASE", "DISPATCHER_LEASES")]),
+    "replication.md": (checks.page, [("test_patroni.py", "test_patronis.py")]),
     "personal-data.md": (checks.page, [("dispatcher forget", "dispatcher forgets")]),
     "compose/README.md": (checks.page, [("random() {", "random() {{")]),
     "kubernetes/README.md": (checks.page, [("../database.md", "../databases.md")]),
