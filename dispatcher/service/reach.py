@@ -17,7 +17,7 @@ from dispatcher.core.pause import may_be_the_hosts
 log = structlog.get_logger(__name__)
 
 FIRST_KNOCK = 2.0  # seconds after it was lost; each further wait is doubled
-LAST_KNOCK = 30.0
+LAST_KNOCK = 10.0  # it costs nobody anything
 LOOK = 1.0  # seconds until a lane asks again whether it may claim
 
 Knock = Callable[[], Awaitable[Answer]]
