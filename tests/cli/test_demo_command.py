@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 DEADLINE = 120  # seconds for a whole demo on a busy machine; by itself it takes 15
@@ -84,6 +85,16 @@ def files_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
+async def opens(console: str, token: str) -> bool:
+    """Tell whether *token* opens the console."""
+    form = {"token": token, "who": "Ana"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{console}/login", data=form, allow_redirects=False) as answer,
+    ):
+        return answer.status == 303
+
+
 async def nothing_is_left(folder: Path) -> None:
     async with asyncio.timeout(30):
         # Nobody tells when a process that is not our child has ended.
@@ -114,7 +125,8 @@ async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ
         data = re.search(r"export DISPATCHER_DATA_DIR=(\S+)", out)[1]
         seen = await command("status", DATA_DIR=data)
         assert (seen.code, seen.err) == (0, "")
-        assert re.search(r"^ ?default +sending", seen.out, re.MULTILINE), seen.out
+        assert re.search(r"^ ?default +idle", seen.out, re.MULTILINE), seen.out
+        assert await opens(*re.search(r"(http\S+/console)\n +Token: (\S+)", out).groups())
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert (process.returncode, err) == (0, b"")

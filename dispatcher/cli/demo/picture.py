@@ -100,11 +100,27 @@ Look around, from another terminal:
 {_STATEMENTS}
 
   export DISPATCHER_DATA_DIR={data}
-  dispatcher status
+  dispatcher status --watch
   dispatcher show ID
 
   The provider's own count:  {provider}/_accepted
   What the worker says:      {worker_log}
+
+Let the provider fail (a quota that is spent), insert a message, and see what they say:
+
+  curl -X PUT {provider}/_faults -d '[{{"fault": "quota"}}]'
+  curl -X DELETE {provider}/_faults""",
+            soft_wrap=True,
+        )
+
+    def tell_console(self, address: str, token: str) -> None:
+        """Say where the console is, and what opens it."""
+        self._screen.print(
+            f"""
+The console, in a browser:
+
+  {address}
+  Token: {token}
 
 Ctrl-C ends it and removes everything.""",
             soft_wrap=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from dispatcher.cli.database import connected
 from dispatcher.cli.demo.children import child, must_live, temporary_directory
@@ -42,6 +43,7 @@ class Stage:
     folder: Path
     dsn: str
     provider: str  # address of the simulator
+    token: str  # of the console
     worker: subprocess.Popen[str]
 
     @property
@@ -63,6 +65,7 @@ def play(*, keep: bool) -> None:
             asyncio.run(connected(stage.dsn, lambda connection: _show(stage, connection, picture)))
             if keep:
                 picture.tell_where(stage.data, stage.provider, stage.worker_log)
+                picture.tell_console(_console(stage), stage.token)
                 _wait_for_interrupt()
     except EmbeddedError as error:
         raise Failure(str(error)) from error
@@ -85,16 +88,20 @@ def _stage(picture: Picture) -> Iterator[Stage]:
         )  # fmt: skip
         provider = _first_line(simulator, log)
         picture.step("Provider", f"simulated, at {provider}")
+        token = secrets.token_urlsafe(16)
         stage = Stage(
             folder,
             dsn,
             provider,
+            token,
             stack.enter_context(
                 child(
                     ["run"],
                     settings={
                         "DISPATCHER_DATABASE_URL": dsn,
                         "DISPATCHER_LISTEN": "127.0.0.1:0",
+                        "DISPATCHER_CONSOLE_TOKEN": token,
+                        "DISPATCHER_LOG_FORMAT": "json",
                         "DISPATCHER_APPS__DEFAULT__ENDPOINT": provider,
                         "DISPATCHER_APPS__DEFAULT__APP_KEY": key,
                         "DISPATCHER_APPS__DEFAULT__APP_SECRET": secret,
@@ -147,6 +154,15 @@ async def _watch(stage: Stage, connection: Connection, total: int, picture: Pict
                     " wait: is this machine very busy? Please try again."
                 )
             await asyncio.sleep(LOOK)
+
+
+def _console(stage: Stage) -> str:
+    """Return the console's address: the worker says where it listens before it sends anything."""
+    for line in stage.worker_log.read_bytes().splitlines():
+        if b'"event":"listening"' in line:
+            said = msgspec.json.decode(line)
+            return f"http://{said['host']}:{said['port']}/console"
+    raise Failure(f"the worker does not say where it listens: see {stage.worker_log}.")
 
 
 def _first_line(process: subprocess.Popen[str], log: Path) -> str:
