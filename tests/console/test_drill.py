@@ -151,7 +151,8 @@ def first_screen(page: str) -> tuple[str, str]:
     """Return the headline of a page, and its first finding as text."""
     headline = re.search(r"<h1>(.*?)</h1>", page, re.DOTALL)[1]
     finding = re.search(r'<li class="finding.*?</li>', page, re.DOTALL)
-    text = re.sub(r"<[^>]+>", " ", finding[0]) if finding else ""
+    text = re.sub(r"</?code>", "`", finding[0]) if finding else ""
+    text = re.sub(r"<[^>]+>", " ", text)
     return html.unescape(headline).strip(), " ".join(html.unescape(text).split())
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dispatcher.db import deeds as deeds_of_operators
+from dispatcher.web.console.drawing import coded
 
 NUMBER = "+8613112345678"
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -203,3 +204,13 @@ async def test_a_chart_has_every_minute_and_counts_from_the_counters(operator, d
     assert (sum(seen["accepted"]), sum(seen["failed"])) == (42, 5)
     one = json.loads((await operator.get("/console/chart?span=day&app=default")).text)
     assert (len(one["time"]), sum(one["accepted"]) in (0, 41)) == (96, True)
+
+
+def test_what_one_types_is_set_apart_and_nothing_else_becomes_markup():
+    assert (
+        coded("run `dispatcher check`, then <b>")
+        == "run <code>dispatcher check</code>, then &lt;b&gt;"
+    )
+    assert coded("`<i>`") == "<code>&lt;i&gt;</code>"
+    assert coded("one ` alone") == "one <code> alone</code>"
+    assert coded("") == ""

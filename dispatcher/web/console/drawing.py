@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import jinja2
 from aiohttp import web
+from markupsafe import Markup, escape
 
 from dispatcher import __version__
 from dispatcher.core.codes import number_code, request_code
@@ -36,6 +38,7 @@ class Pages:
             moment=moment,
             iso=iso,
             mask=mask,
+            coded=coded,
             code_row=number_code,
             request_row=request_code,
         )
@@ -49,6 +52,13 @@ class Pages:
         return web.Response(
             text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
         )
+
+
+def coded(text: str) -> Markup:
+    """Return *text* with what stands between back-ticks set as what one types."""
+    parts = [escape(part) for part in text.split("`")]
+    marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
 def number(value: float) -> str:
