@@ -55,7 +55,7 @@ async def test_a_number_is_masked_until_it_is_asked_for(operator, db, message):
 async def test_a_message_says_why_it_is_where_it_is_and_what_to_do(operator, db, message):
     page = await operator.get(f"/console/message/{message}")
     assert "No running worker serves its app, default." in page.text
-    assert "Start `dispatcher run` with this app configured" in page.text
+    assert "Start <code>dispatcher run</code> with this app configured" in page.text
     await db.execute("DELETE FROM dispatcher.queue")
     await db.execute(
         "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
