@@ -72,7 +72,8 @@ class Hands:
         closing = Closing(
             batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
         )
-        return batch.id in await record(self.pool, self.id, [closing])
+        recorded = await record(self.pool, self.id, [closing])
+        return batch.id in recorded.written
 
     async def queue(self) -> list[int]:
         """Return what waits."""

@@ -33,7 +33,8 @@ def _closing(batch: Batch, verdict: Done) -> Closing:
 
 async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     answer = Done([Accepted(m, f"p{m.recipient[-1]}", 1) for m in half.messages])
-    assert await record(world.pool, 7, [_closing(half, answer)]) == {half.id}
+    recorded = await record(world.pool, 7, [_closing(half, answer)])
+    assert recorded.written == {half.id}
     assert [state[1] for state in (await world.states()).values()] == ["p1", "p2", "p3"]
     assert await world.batch_state() == ("closed", "late answer")
     tally = await world.tally()
