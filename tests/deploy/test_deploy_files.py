@@ -209,6 +209,19 @@ def test_selectors_budgets_and_services_find_the_pods(name):
         assert selector.get("matchLabels", selector) == labels
 
 
+@pytest.mark.parametrize("name", ["dispatcher", "dispatcher-reports"])
+def test_a_unit_hands_secrets_over_as_credentials_and_leaves_no_core(name):
+    lines = (DEPLOY / f"systemd/{name}.service").read_text().splitlines()
+    assert "LimitCORE=0" in lines
+    handed = {line.partition(":")[0] for line in lines if line.startswith("LoadCredential=")}
+    for line in lines:
+        if line.startswith("Environment=") and (
+            "SECRET" in line or "URL" in line or "TOKEN" in line
+        ):
+            _, _, source = line.partition("_FILE=%d/")
+            assert f"LoadCredential={source}" in handed
+
+
 def test_everybody_waits_longer_than_the_shutdown_takes():
     graces = {}
     for name in ("workers.yaml", "reports.yaml"):
@@ -230,6 +243,7 @@ def test_compose_writes_nowhere_but_into_volumes_and_hands_secrets_over_as_files
         service = whole["services"][name]
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
+        assert service["ulimits"] == {"core": 0}
         for variable, value in service["environment"].items():
             if variable.endswith("_FILE"):
                 assert value.removeprefix("/run/secrets/") in service["secrets"]
