@@ -4,6 +4,8 @@ They are msgspec structs and not dataclasses: a frozen dataclass costs 2 µs to 
 struct 0.2 µs, and one is made for every message and for every number of an answer.
 """
 
+from functools import cached_property
+
 from msgspec import Struct
 
 
@@ -29,14 +31,14 @@ class Entry(Struct, frozen=True, gc=False):
     messages: list[Message]
 
 
-class Packed(Struct, frozen=True):
+class Packed(Struct, frozen=True, dict=True):
     """Messages that go into one request; not yet a batch, for it has no token."""
 
     sender: str | None
     entries: list[Entry]
     size: int  # bytes of the whole body once encoded, token and callback included
 
-    @property
+    @cached_property
     def messages(self) -> list[Message]:
         """All messages, entry by entry."""
         return [message for entry in self.entries for message in entry.messages]
@@ -99,4 +101,4 @@ def canonical(recipient: str) -> str:
 
     Two spellings of one number must not meet in a request, and a report may use either.
     """
-    return recipient if recipient.startswith("+") else "+86" + recipient
+    return recipient if recipient[:1] == "+" else "+86" + recipient

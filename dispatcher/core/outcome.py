@@ -150,6 +150,8 @@ def worth_another_try(answer: Answer, tries: int, *, numbers: int) -> bool:
     if isinstance(answer, NoReply):
         return not answer.sent
     if answer.results:
+        if answer.results[0].code == ACCEPTED:  # nearly always: there is no need to look further
+            return False
         refused = by_number(answer.results).values()
         return len(refused) == numbers and all(
             number_code(one.code).kind is Kind.LATER for one in refused
@@ -189,14 +191,14 @@ def _by_number(
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
     """Return the outcomes if every number was accepted, in the order sent: nearly always."""
-    if len(messages) != len(results):
+    if [one.recipient for one in results] != [message.recipient for message in messages]:
         return None
-    outcomes: list[Outcome] = []
-    for message, one in zip(messages, results, strict=True):
-        if one.code != ACCEPTED or one.recipient != message.recipient:
-            return None
-        outcomes.append(Accepted(message, one.provider_id, one.segments))
-    return outcomes
+    if [one.code for one in results].count(ACCEPTED) < len(results):
+        return None
+    return [
+        Accepted(message, one.provider_id, one.segments)
+        for message, one in zip(messages, results, strict=True)
+    ]
 
 
 def _defer(message: Message, row: Code, terms: _Terms) -> Outcome:

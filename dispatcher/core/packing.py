@@ -4,7 +4,7 @@ The provider's limits are counted on the encoded bytes themselves, so that reque
 to the brim.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import starmap
 
 from dispatcher.core import wire
@@ -12,7 +12,7 @@ from dispatcher.core.message import Entry, Message, Packed, canonical
 
 
 def pack(
-    messages: Iterable[Message],
+    messages: Sequence[Message],
     *,
     callback: str | None,
     token_length: int,
@@ -28,27 +28,30 @@ def pack(
     one does not fit. The time is linear: a message looks at one request that has room, and passes
     a full one only with a copy of a number that an open one holds, *max_numbers* times at most.
     """
-    content_of, encoded = wire.contents(), wire.encoded
-    lanes: dict[str | None, _Lane] = {}
+    lanes: dict[str | None, list[Message]] = {}
+    for message in messages:
+        lanes.setdefault(message.sender, []).append(message)
     made: list[_Filling] = []
     too_long: list[Message] = []
-    for message in messages:
-        lane = lanes.get(message.sender)
-        if lane is None:
-            empty = wire.overhead(message.sender, token_length=token_length, callback=callback)
-            lane = _Lane(message.sender, empty, max_numbers, max_bytes, made)
-            lanes[message.sender] = lane
-        if not lane.take(message, content_of(message), len(encoded(message.recipient))):
-            too_long.append(message)
+    for sender, lane in lanes.items():
+        empty = wire.overhead(sender, token_length=token_length, callback=callback)
+        fillings, misfits = _fill(lane, sender, empty, max_numbers, max_bytes)
+        made += fillings
+        too_long += misfits
+    if len(lanes) > 1:
+        place = {message.id: place for place, message in enumerate(messages)}
+        made.sort(key=lambda filling: place[filling.first.id])
+        too_long.sort(key=lambda message: place[message.id])
     return [filling.packed() for filling in made], too_long
 
 
 class _Filling:
     """A request that is being filled."""
 
-    __slots__ = ("entries", "full", "numbers", "sender", "size")
+    __slots__ = ("entries", "first", "full", "numbers", "sender", "size")
 
-    def __init__(self, sender: str | None, size: int) -> None:
+    def __init__(self, first: Message, sender: str | None, size: int) -> None:
+        self.first = first
         self.sender = sender
         self.size = size
         self.numbers = 0
@@ -59,65 +62,53 @@ class _Filling:
         return Packed(self.sender, list(starmap(Entry, self.entries.items())), self.size)
 
 
-class _Lane:
-    """The requests of one sender."""
+def _fill(
+    lane: list[Message], sender: str | None, empty: int, max_numbers: int, max_bytes: int
+) -> tuple[list[_Filling], list[Message]]:
+    """Put the messages of one sender into requests; *empty* is the size of one without entries.
 
-    __slots__ = ("empty", "fillings", "first", "last", "made", "max_bytes", "max_numbers", "sender")
-
-    def __init__(
-        self,
-        sender: str | None,
-        empty: int,
-        max_numbers: int,
-        max_bytes: int,
-        made: list[_Filling],
-    ) -> None:
-        self.sender = sender
-        self.empty = empty  # bytes of a request without entries
-        self.max_numbers = max_numbers
-        self.max_bytes = max_bytes
-        self.made = made  # the requests of all senders, in order
-        self.fillings: list[_Filling] = []
-        self.first = 0  # index of the first filling that is not full
-        self.last: dict[str, int] = {}  # number -> index of the last filling that holds it
-
-    def take(self, message: Message, content: bytes, quoted: int) -> bool:
-        """Put *message* into the first request that may have it; False if none ever can."""
-        added = wire.ENTRY_BYTES + quoted + len(content)
-        if self.empty + added > self.max_bytes:
-            return False
-        number = canonical(message.recipient)
-        at = self.last.get(number, -1) + 1
-        if at < self.first:  # noqa: PLR1730 -- max() costs 0.1 µs, once for every message
-            at = self.first
+    Return the requests, and the messages that fit into none. This runs for every message that is
+    sent: so it is one loop, and calls little.
+    """
+    content_of, encoded = wire.contents(), wire.encoded
+    entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA
+    fillings: list[_Filling] = []
+    too_long: list[Message] = []
+    first = 0  # index of the first filling that is not full
+    last: dict[str, int] = {}  # number -> index of the last filling that holds it
+    for message in lane:
+        content = content_of(message)
+        recipient = message.recipient
+        quoted = len(encoded(recipient))
+        added = entry_bytes + quoted + len(content)
+        if empty + added > max_bytes:
+            too_long.append(message)
+            continue
+        number = canonical(recipient)
+        at = last[number] + 1 if number in last else 0
+        if at < first:  # noqa: PLR1730 -- max() costs 0.1 µs, once for every message
+            at = first
         while True:
-            if at == len(self.fillings):
-                self._open()
-            filling = self.fillings[at]
+            if at == len(fillings):
+                fillings.append(_Filling(message, sender, empty))
+            filling = fillings[at]
             if not filling.full:
                 sharing = filling.entries.get(content)
-                size = filling.size + (added if sharing is None else quoted + wire.COMMA)
-                if size <= self.max_bytes and filling.numbers < self.max_numbers:
+                size = filling.size + (added if sharing is None else quoted + comma)
+                if size <= max_bytes and filling.numbers < max_numbers:
                     if sharing is None:
                         filling.entries[content] = [message]
                     else:
                         sharing.append(message)
                     filling.size = size
                     filling.numbers += 1
-                    self.last[number] = at
-                    return True
-                self._fill(filling)
+                    last[number] = at
+                    break
+                filling.full = True
+                while first < len(fillings) and fillings[first].full:
+                    first += 1
             at += 1
-
-    def _open(self) -> None:
-        filling = _Filling(self.sender, self.empty)
-        self.fillings.append(filling)
-        self.made.append(filling)
-
-    def _fill(self, filling: _Filling) -> None:
-        filling.full = True
-        while self.first < len(self.fillings) and self.fillings[self.first].full:
-            self.first += 1
+    return fillings, too_long
 
 
 def halve(packed: Packed) -> tuple[Packed, Packed] | None:

@@ -32,16 +32,23 @@ def contents() -> Callable[[Message], bytes]:
     It remembers what stands around the variables, for the messages of a claim share a few
     templates: that halves its time, and lasts no longer than the claim.
     """
-    frames: dict[tuple[str, str | None], tuple[bytes, bytes]] = {}
+    # The frames of the last template and signature: nearly always those of the next message too.
+    template_id: str | None = None  # none yet
+    signature: str | None = None
+    bare = before = after = b""
+    frames: dict[tuple[str, str | None], tuple[bytes, bytes, bytes]] = {}
 
     def content(message: Message) -> bytes:
-        key = message.template_id, message.signature
-        frame = frames.get(key)
-        if frame is None:
-            frame = frames[key] = _frame(*key)
-        if message.params:
-            return frame[0] + b',"templateParas":' + encoded(message.params) + frame[1]
-        return frame[0] + frame[1]
+        nonlocal template_id, signature, bare, before, after
+        if message.template_id != template_id or message.signature != signature:
+            template_id, signature = message.template_id, message.signature
+            key = template_id, signature
+            frame = frames.get(key)
+            if frame is None:
+                frame = frames[key] = _frame(*key)
+            bare, before, after = frame
+        params = message.params
+        return b"".join((before, encoded(params), after)) if params else bare
 
     return content
 
@@ -54,10 +61,11 @@ def content(message: Message) -> bytes:
     return contents()(message)
 
 
-def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes]:
-    """Return what stands before and after the variables."""
-    name = b"" if signature is None else b',"signature":' + encoded(signature)
-    return b'],"templateId":' + encoded(template_id), name + b"}"
+def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes, bytes]:
+    """Return the content without variables, and what stands before and after them."""
+    template = b'],"templateId":' + encoded(template_id)
+    name = b"}" if signature is None else b',"signature":' + encoded(signature) + b"}"
+    return template + name, template + b',"templateParas":', name
 
 
 def entry_bytes(entry: Entry) -> int:

@@ -1,12 +1,19 @@
 """Writes what has gathered: as many ends of requests as wait, in one transaction."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from dispatcher.core.closing import Closing
 
 MOST_AT_ONCE = 64  # closings in one transaction: at most 32,000 messages
 MOST_WAITING = 64  # closings; more, and the lanes stop claiming
+
+# Seconds after a transaction until the next one begins, unless so many closings wait before. A
+# transaction costs as much as some hundred of its rows: one for each request took a fifth more of
+# the processors.
+GATHER = 0.02
+ENOUGH = 4
 
 
 class Outbox:
@@ -18,16 +25,26 @@ class Outbox:
         self._waiting: asyncio.Queue[Closing | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
+        self._enough = asyncio.Event()  # to record without waiting for more
 
     def put(self, closing: Closing) -> None:
         """Add the end of a request."""
         self._waiting.put_nowait(closing)
+        if self._waiting.qsize() >= ENOUGH:
+            self._enough.set()
         if self._waiting.qsize() >= MOST_WAITING:
             self._room.clear()
 
     def close(self) -> None:
         """Say that nothing more will come."""
         self._waiting.put_nowait(None)
+        self._enough.set()
+
+    async def gather(self) -> None:
+        """Wait until enough is waiting, or for as long as it may wait for more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER):
+                await self._enough.wait()
 
     def rest(self) -> list[Closing]:
         """Take whatever is still waiting; for a stop that cannot wait for the database."""
@@ -51,6 +68,8 @@ class Outbox:
             if len(taken) >= MOST_AT_ONCE or self._waiting.empty():
                 break
             end = self._waiting.get_nowait()
+        if self._waiting.qsize() < ENOUGH and end is not None:
+            self._enough.clear()
         if self._waiting.qsize() < MOST_WAITING:
             self._room.set()
         return taken, end is None
@@ -65,3 +84,4 @@ async def run_recorder(
         closings, last = await outbox.take()
         if closings:
             await record(closings)
+            await outbox.gather()
