@@ -3,12 +3,14 @@
 import random
 from time import monotonic
 
+import aiohttp
 from world.books import read_books
 from world.haste import forget_heartbeat, let_pass
 from world.messages import finished, idle, insert, states
 from world.provider import app_at, seen
 from world.waiting import until
 
+from dispatcher.simulator import Simulator
 from dispatcher.simulator.faults.table import Delay, Http, StallAfterReading
 
 SHORT_LEASE = {"lease": "11s"}  # the shortest that a time-out of a second allows
@@ -73,6 +75,7 @@ async def test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claim
     )
     await seen(sim, lambda: len(sim.journal) >= 12)
     frozen.freeze()
+    await all_read(sim)
     await sim.faults.clear()
     claimed = await open_messages(db)
     assert claimed >= 10
@@ -95,6 +98,14 @@ async def test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claim
     await insert(db, 10, first=1000)
     await until(lambda: states_are(db, {"accepted": 110}))
     assert frozen.code is None
+
+
+async def all_read(sim: Simulator) -> None:
+    """Wait until the provider has read what was written to it before: it reads in turn."""
+    async with aiohttp.ClientSession() as session:
+        for _ in range(3):  # a new connection each: to be taken, to be read, to be answered
+            async with session.get(f"{sim.url}/_accepted", headers={"Connection": "close"}) as one:
+                await one.read()
 
 
 async def unsure_of(db, count: int) -> bool:
