@@ -31,6 +31,8 @@ VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claim
 MOST_CONNECTIONS = 20
 AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
 
+PREPARE_AGAIN = 2.0  # seconds until a receiver tries again to migrate
+
 Only = Literal["worker", "reports"]
 
 
@@ -55,7 +57,8 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    await _prepare(settings, dsn, may_wait=only == "reports")
+    if only != "reports":
+        await _prepare(settings, dsn)
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
             pooled(
@@ -82,32 +85,48 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         )
         state.watch("vital", vital)
         if only == "reports":
+            await _prepare_meanwhile(settings, dsn, stop)
             await stop.wait()
         else:
             await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
 
 
-async def _prepare(settings: Settings, dsn: str, *, may_wait: bool) -> None:
-    """Migrate. With *may_wait* a database that is away is no obstacle.
-
-    A receiver that is started while the database is away keeps reports on disk: nobody would
-    send them again.
-    """
+async def _prepare(settings: Settings, dsn: str) -> None:
+    """Migrate, and write what the statuses of reports mean."""
     direct = settings.database_direct_url
-    try:
-        with naming_absence(dsn):
-            await migrate(
-                direct.get_secret_value() if direct else dsn,
-                warn=lambda line: log.warning("not all of a migration was possible", why=line),
-            )
-            async with pooled(
-                dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
-            ) as pool:
-                await register_statuses(pool)
-    except DatabaseAwayError as error:
-        if not may_wait:
-            raise
-        log.warning("not migrated: the database is away", why=str(error))
+    with naming_absence(dsn):
+        await migrate(
+            direct.get_secret_value() if direct else dsn,
+            warn=lambda line: log.warning("not all of a migration was possible", why=line),
+        )
+        async with pooled(
+            dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
+        ) as pool:
+            await register_statuses(pool)
+
+
+async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
+    """Do the same while reports come in already, however long it takes, or until *stop*.
+
+    Nobody sends a report again. So a receiver listens first, and keeps them on disk while the
+    database is away, or its tables are not yet those of this release.
+    """
+    stopped = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        preparing = asyncio.create_task(_prepare(settings, dsn))
+        await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not preparing.done():
+            preparing.cancel()
+            await asyncio.wait([preparing])
+            return
+        try:
+            preparing.result()
+        except DatabaseAwayError as error:
+            log.warning("not migrated: the database is away", why=str(error))
+            await asyncio.wait([stopped], timeout=PREPARE_AGAIN)
+        else:
+            stopped.cancel()
+            return
 
 
 async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:
