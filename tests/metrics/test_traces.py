@@ -1,5 +1,6 @@
 """A span for each request, where OpenTelemetry is asked for; nothing of a person in any."""
 
+import sys
 from time import monotonic
 
 import pytest
@@ -14,7 +15,7 @@ from running import app_settings, running, until
 from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Done, Uncertain
-from dispatcher.metrics.traces import traced
+from dispatcher.metrics.traces import missing, traced
 from dispatcher.settings import load_settings
 from dispatcher.simulator import Simulator
 from dispatcher.web.server import serving
@@ -105,3 +106,9 @@ async def test_a_service_sends_its_spans_and_none_is_lost_when_it_stops(db, dsn)
     assert token in told
     assert NUMBER.lstrip("+") not in told
     assert WORD not in told
+
+
+def test_without_the_extra_it_is_known_before_anything_is_imported(monkeypatch):
+    assert not missing()
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)  # as if it were not installed
+    assert missing()
