@@ -50,6 +50,7 @@ class Seen(Struct, frozen=True, gc=False):
     recipient: str | None
     fresh: bool  # the first of its segment; False: a final one after an interim
     looks: int = 0  # how often it was looked at in vain
+    waited: float = 0.0  # seconds since it was stored, if it was never looked at
 
     @property
     def number(self) -> str | None:

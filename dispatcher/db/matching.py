@@ -26,7 +26,6 @@ from dispatcher.core.belonging import (
 )
 from dispatcher.core.carrier import Reason, report_status
 from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.reports import backlog
 from dispatcher.db.rules import suppress
 from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
@@ -72,7 +71,6 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return Step()
         await connection.execute(sql("pin_plans"))
-        waiting = await backlog(connection)
         reports = await _take(connection)
         if not reports:
             return Step()
@@ -85,7 +83,8 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
         if suppress_blocked:
             await _suppress(connection, [*found.known, *found.names, *settled])
         messages = {place.message_id for _, place in settled}
-        return Step(len(reports), len(messages), closed, len(strays), waiting.oldest_seconds)
+        waited = max(seen.waited for seen in reports)
+        return Step(len(reports), len(messages), closed, len(strays), waited)
 
 
 async def _take(connection: Connection) -> list[Seen]:

@@ -10,7 +10,8 @@ WITH oldest AS (
     RETURNING *
 )
 SELECT u.provider_id, u.segment, u.total, u.state, u.status, nullif(u.token, ''),
-    nullif(u.recipient, ''), u.fresh, 0
+    nullif(u.recipient, ''), u.fresh, 0,
+    extract(epoch FROM clock_timestamp() - t.received_at)::float8
 FROM taken t
 CROSS JOIN LATERAL unnest(t.provider_ids, t.segments, t.totals, t.states, t.statuses, t.tokens,
     t.recipients, t.fresh) WITH ORDINALITY
