@@ -5,7 +5,7 @@ anywhere to send them is looked at here. No span holds a number, a variable or a
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from time import monotonic
@@ -24,10 +24,10 @@ NAMES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 SECOND: Final = 1_000_000_000  # nanoseconds
 
 
-def missing() -> bool:
-    """Tell whether the extra is not installed."""
+def missing(names: Iterable[str] = NAMES) -> bool:
+    """Tell whether the extra is not installed: one of its modules *names*."""
     try:
-        return any(find_spec(name) is None for name in NAMES)
+        return any(find_spec(name) is None for name in names)
     except ModuleNotFoundError:  # a parent of them
         return True
 
