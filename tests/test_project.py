@@ -13,13 +13,15 @@ from dispatcher.cli.commands import app
 from dispatcher.settings import AppSettings, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "deploy/applications.md", "deploy/operating.md"]
+README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+SETTINGS = (ROOT / "deploy/settings.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SAMPLE = ROOT / "dispatcher/cli/demo/sample.csv"
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language."""
+    """Return the code blocks in a language, of the README and the pages that it begins with."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -88,17 +90,15 @@ def test_dev_says_what_is_missing(tmp_path, programs, words):
     assert words in ended.stderr.splitlines()[-1]
 
 
-def test_the_readme_lists_every_setting_and_no_other():
-    section = README.partition("## Settings")[2].partition("\n\nA real installation")[0]
-    cells = re.findall(r"^\| ((?:`[A-Z_0-9]+`(?:, )?)+) \|", section, re.MULTILINE)
+def test_the_page_of_settings_lists_every_one_and_no_other():
+    cells = re.findall(r"^\| ((?:`[A-Z_0-9]+`(?:, )?)+) \|", SETTINGS, re.MULTILINE)
     listed = {name for cell in cells for name in re.findall(r"`([A-Z_0-9]+)`", cell)}
-    listed |= set(re.findall(r"`([A-Z_0-9]+)`", section.partition("Taken and checked")[2]))
     fields = [*Settings.model_fields, *AppSettings.model_fields]
     assert listed == {name.upper() for name in fields} - {"APPS", "TRACES"}
 
 
-def test_the_readme_tells_the_defaults_as_they_are():
-    whole, app = README.partition("## Settings")[2].split("| for each app")
+def test_the_page_of_settings_tells_the_defaults_as_they_are():
+    whole, app = SETTINGS.split("| for each app")
     told = re.compile(r"^\| `([A-Z_0-9]+)` \| `([^`]+)` \|", re.MULTILINE)
     needed = {
         "DISPATCHER_APPS__A__ENDPOINT": "http://host",
@@ -111,26 +111,26 @@ def test_the_readme_tells_the_defaults_as_they_are():
     assert load_settings(needed | written) == load_settings(needed)
 
 
-def test_the_readme_lists_every_command():
+def test_the_pages_list_every_command():
     for command in app.registered_commands:
         assert f"dispatcher {command.name}" in README or f"`{command.name} " in README, command.name
 
 
-async def test_the_sql_of_the_readme_runs(db):
-    assert len(blocks("sql")) == 3
+async def test_the_sql_of_the_pages_runs(db):
+    assert len(blocks("sql")) == 5
     for statement in blocks("sql"):
         await db.execute(statement)
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 3
 
 
-async def test_the_python_of_the_readme_runs(db):
+async def test_the_python_of_the_pages_runs(db):
     (source,) = blocks("python")
-    code = compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(source, "applications.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     await eval(code, {"connection": db})
     assert await db.fetchval("SELECT params FROM dispatcher.message") == ["062569"]
 
 
-def test_the_readme_names_every_column_an_application_may_set():
+def test_the_pages_name_every_column_an_application_may_set():
     table = README.partition("| column | what it is |")[2].partition("\n\n")[0]
     columns = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
     migration = (ROOT / "migrations/0001_main_job.sql").read_text(encoding="utf-8")
@@ -154,3 +154,11 @@ def test_the_sample_is_small_and_its_numbers_are_samples():
 
 def test_the_version_is_one():
     assert PROJECT["project"]["version"] == __version__
+
+
+def test_the_links_of_the_first_pages_lead_somewhere():
+    pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "tests/bench/README.md"]
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"

@@ -1,4 +1,4 @@
-"""``dispatcher bench``: how fast it is here, and whether it keeps what the README says."""
+"""``dispatcher bench``: how fast it is here, and whether it keeps what was measured elsewhere."""
 
 import sys
 import tempfile

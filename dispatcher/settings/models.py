@@ -1,4 +1,4 @@
-"""The settings themselves: names, kinds and defaults. The README's table says what each is for."""
+"""The settings themselves: names, kinds and defaults. deploy/settings.md says what each is for."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -243,7 +243,7 @@ def page(file: Path) -> bool:
     shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     fields = {name.upper() for name in (*Settings.model_fields, *AppSettings.model_fields)}
     settings = set(re.findall(r"DISPATCHER_(?:APPS__[A-Z]+__)?([A-Z_]+?)(?:_FILE)?\b", text))
-    commands = {command.name for command in app.registered_commands}
+    commands = {each.name for each in (*app.registered_commands, *app.registered_groups)}
     said = re.findall(r"(?:`|^|bin/)(?:\./dev )?dispatcher ([a-z]+)\b", text, re.MULTILINE)
     paths = re.findall(r"(?<![\w/])((?:deploy|tests|dispatcher|migrations)/[\w./-]*\w)", text)
     checked = subprocess.run(["sh", "-n"], input=shell.encode(), capture_output=True, check=False)
