@@ -86,7 +86,8 @@ async def _all_matched(db: asyncpg.Connection) -> bool:
     """Tell whether no unsure batch has a report that could settle something."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.batch b JOIN dispatcher.report r USING (token)"
-        " WHERE b.state = 'unsure')"
+        " WHERE b.state = 'unsure' AND NOT EXISTS"
+        " (SELECT FROM dispatcher.outcome o WHERE o.provider_id = r.provider_id))"
     )
 
 
@@ -96,6 +97,21 @@ async def keep_silent(db: asyncpg.Connection) -> bool:
         "UPDATE dispatcher.batch SET unsure_at = unsure_at - make_interval(secs => $1)"
         " WHERE state = 'unsure'",
         2 * SILENCE,
+    )
+    return True
+
+
+async def settle_by_hand(db: asyncpg.Connection) -> bool:
+    """Do what an operator must where an answer was lost that refused some numbers of a request.
+
+    The others have their reports, which proves that the provider took the request; the refused
+    ones never get any, and the policy leaves them alone. The ledger is the witness that they were
+    not accepted.
+    """
+    await db.execute(
+        "SELECT dispatcher.settle(b.token, 'resend') FROM dispatcher.batch b"
+        " WHERE b.state = 'unsure'"
+        " AND EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)"
     )
     return True
 

@@ -202,6 +202,7 @@ async def _settle(scene: Scene) -> list[str]:
         return []
     if not await carrier.all_in(scene.simulator, base):
         return ["not all reports were matched"]
+    await base.ask(carrier.settle_by_hand)
     await base.ask(carrier.keep_silent)
     settled = await _until_told(base, carrier.nothing_unsure)
     troubles = await scene.receiver.end()
