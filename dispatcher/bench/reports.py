@@ -79,6 +79,7 @@ class _Round:
         self._commits: list[float] = []
         self._waiting: list[tuple[float, int]] = []  # seconds of posting so far, reports
         self._behind: list[float] = []
+        self._postmaster: int | None = None
 
     async def run(self, number: int) -> dict[str, Side]:
         """Return what each has come to, and note it."""
@@ -87,13 +88,15 @@ class _Round:
             db = await connect(dsn)
             await db.execute(statement("load_reported"), self._batches * SLICES)
             await db.execute("ANALYZE dispatcher.message, dispatcher.outcome, dispatcher.batch")
+            if self._stage.local:
+                self._postmaster = await postmaster(db)
             async with receiving(self._stage, dsn) as receiver, bare(self._stage) as other:
                 for slice_ in range(SLICES):
                     for name in in_turn(sides, number + slice_):
                         if name == "receiver":
                             await self._receive(db, receiver, sides[name], slice_)
                         else:
-                            await self._post(db, other, sides[name], slice_)
+                            await self._post(other, sides[name], slice_)
             await db.close()
         for name, side in sides.items():
             self._note(name, side)
@@ -110,7 +113,7 @@ class _Round:
             self._commits.append(monotonic() - began)
         over = asyncio.Event()
         watching = asyncio.create_task(self._watch(db, side.posted.seconds, over))
-        await self._post(db, receiver, side, slice_, over)
+        await self._post(receiver, side, slice_, over)
         await watching
         began = monotonic()
         while (n := await db.fetchval(statement("reports_matched"))) < side.posted.answered:
@@ -129,7 +132,6 @@ class _Round:
 
     async def _post(
         self,
-        db: OwnConnection,
         listener: tuple[int, Child],
         side: Side,
         slice_: int,
@@ -139,11 +141,11 @@ class _Round:
         port, server = listener
         first = slice_ * self._batches
         async with self._posting(port, first) as poster:
-            began = await self._spent(db, server, poster)
+            began = self._spent(server, poster)
             posted = json.decode(await poster.line(self._seconds + CATCH_UP), type=Posted)
             if over is not None:
                 over.set()
-            ended = await self._spent(db, server, poster)
+            ended = self._spent(server, poster)
         if posted.refused:
             raise ChildError(f"{server.name} refused {posted.refused} reports")
         side.posted.add(posted)
@@ -160,12 +162,12 @@ class _Round:
             await poster.line()
             yield poster
 
-    async def _spent(self, db: OwnConnection, server: Child, poster: Child) -> tuple[float, float]:
+    def _spent(self, server: Child, poster: Child) -> tuple[float, float]:
         """Return the processor time of *server*, and of all who have no part in this."""
         own = processes.seconds(server.pid)
         ours = own + processes.seconds(poster.pid) + processes.seconds(os.getpid())
-        if self._stage.local:
-            ours += processes.server_seconds(await postmaster(db))
+        if self._postmaster is not None:
+            ours += processes.server_seconds(self._postmaster)
         return own, processes.machine_seconds() - ours
 
     def _note(self, name: str, side: Side) -> None:
