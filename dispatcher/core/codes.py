@@ -184,7 +184,7 @@ _REQUEST = (
     ("HTTP 503", Kind.NOT_TAKEN, "The API is out of service, says a proxy.", _NOTHING),
     ("HTTP 504", Kind.NO_KNOWLEDGE, "A proxy waited too long for the API.", _UNSURE),
 )
-UNREACHABLE = "unreachable"
+UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
 _OURS = (
     (
         UNREACHABLE,
@@ -204,7 +204,7 @@ _OURS = (
     ("worker-lost", Kind.NO_KNOWLEDGE, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.NO_KNOWLEDGE, "The database lost what became of it.", _UNSURE),
     ("not-named", Kind.NO_KNOWLEDGE, "The answer does not name the number.", _UNSURE),
-    ("never-sent", Kind.NOT_TAKEN, "It was put back before anything was sent.", _NOTHING),
+    (NEVER_SENT, Kind.NOT_TAKEN, "It was put back before anything was sent.", _NOTHING),
     ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),
     ("report", Kind.ACCEPTED, "Settled by a report: the provider has it.", "Nothing to do."),
     (

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from dispatcher.core import pace
 from dispatcher.core.closing import Closing
+from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.message import Answer, Batch, Packed, Reply
 from dispatcher.core.outcome import (
     Deferred,
@@ -119,7 +120,7 @@ async def _wait(batch: Batch, send_at: float, ways: Ways) -> None:
                 return
             send_at = await ways.another_time(batch)
     except asyncio.CancelledError:
-        ways.hand_over(_unsent(batch, "never-sent"))
+        ways.hand_over(_unsent(batch, NEVER_SENT))
         raise
 
 
@@ -154,7 +155,7 @@ async def _divide(refused: Refused, ways: Ways) -> None:
             await _divide(again.pop(), ways)
     except asyncio.CancelledError:
         for part in again:
-            ways.hand_over(_unsent(part.batch, "never-sent"))
+            ways.hand_over(_unsent(part.batch, NEVER_SENT))
         raise
 
 
@@ -171,7 +172,7 @@ async def _send_each(batches: list[Batch], ways: Ways) -> list[Refused]:
                     ways.hand_over(closing)
     except asyncio.CancelledError:
         for batch in (*left, *(part.batch for part in refused)):
-            ways.hand_over(_unsent(batch, "never-sent"))
+            ways.hand_over(_unsent(batch, NEVER_SENT))
         raise
     return refused
 
@@ -186,16 +187,14 @@ def _end(refused: Refused, ways: Ways) -> None:
 
 
 async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
-    if not ways.still_ours(batch):
-        return _unsent(batch, "never-sent")
     lifetime = _lifetime(batch)
-    if monotonic() - batch.claimed_at >= lifetime:
-        return _expired(batch)
-    body = encode(batch.packed, token=batch.token, callback=ways.callback)
 
     def may_try() -> bool:
         return ways.still_ours(batch) and monotonic() - batch.claimed_at < lifetime
 
+    if not may_try():
+        return _given_up(batch)
+    body = encode(batch.packed, token=batch.token, callback=ways.callback)
     try:
         sent = await ways.post(body, numbers=len(batch.messages), may_try=may_try)
     except asyncio.CancelledError:
@@ -211,6 +210,8 @@ async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
             )
         )
         raise
+    if sent.answer.code == NEVER_SENT:  # withheld in the last moment
+        return _given_up(batch)
     return _judged(batch, sent, ways)
 
 
@@ -236,9 +237,8 @@ def _judged(
             if isinstance(verdict, Done) and sent.slowed:
                 verdict = replace(verdict, slow_down=True)
             answer = sent.answer
-            if isinstance(answer, Reply):
-                return _closing(batch, verdict, sent, answer.code, answer.description)
-            return _closing(batch, verdict, sent, answer.code, answer.reason)
+            said = answer.description if isinstance(answer, Reply) else answer.reason
+            return _closing(batch, verdict, sent, answer.code, said)
 
 
 def _closing(
@@ -273,18 +273,18 @@ def _unsent(batch: Batch, code: str) -> Closing:
     return _without_request(batch, back, code)
 
 
-def _expired(batch: Batch) -> Closing:
-    """Close a batch in which a message expired before it could be sent; the others go back."""
+def _given_up(batch: Batch) -> Closing:
+    """Close a batch that may not be sent any more: what has expired is over, the rest goes back."""
     age = monotonic() - batch.claimed_at
     return _without_request(
         batch,
         [
             Expired(m)
             if m.expires_in is not None and m.expires_in <= age and not m.requeued
-            else Deferred(m, "never-sent", 0.0, counted=False)
+            else Deferred(m, NEVER_SENT, 0.0, counted=False)
             for m in batch.messages
         ],
-        "never-sent",
+        NEVER_SENT,
     )
 
 

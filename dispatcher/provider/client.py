@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -25,10 +26,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dispatcher.core.codes import UNREACHABLE
+from dispatcher.core.codes import NEVER_SENT, UNREACHABLE
 from dispatcher.core.message import Answer, NoReply, Reply
 from dispatcher.core.outcome import worth_another_try
-from dispatcher.core.signing import AppKey, aksk_headers, wsse_headers
+from dispatcher.core.signing import CONTENT_TYPE, AppKey, aksk_headers, wsse_headers
 from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
@@ -72,22 +73,27 @@ class Sent:
     slowed: bool = False  # a try was turned away for flow control, even if a later one passed
 
 
-@dataclass(slots=True)
-class Departure:
-    """Whether a try had a connection, and began to write to it."""
+class _Body(BytesPayload):
+    """A body that asks, in the last moment before it is written, whether it still may leave.
 
-    begun: bool = False
+    aiohttp writes in a task of its own, and finds a connection before: a process that was frozen
+    meanwhile wakes up when others may have sent the same. Headers wait for the body.
+    """
 
+    def __init__(self, body: bytes, may_leave: Callable[[], bool]) -> None:
+        super().__init__(body, content_type=CONTENT_TYPE)
+        self._may_leave = may_leave
+        self.withheld = False
+        self.begun = False  # something of it was written
 
-def _noting_departure() -> aiohttp.TraceConfig:
-    """Return what notes in a try's own Departure that its headers are about to be written."""
-
-    async def note(_: object, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.begun = True
-
-    config = aiohttp.TraceConfig()
-    config.on_request_headers_sent.append(note)
-    return config
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        if not self._may_leave():
+            self.withheld = True
+            raise ConnectionAbortedError("it may not leave any more")
+        self.begun = True
+        await super().write_with_length(writer, content_length)
 
 
 class Client:
@@ -119,7 +125,6 @@ class Client:
             ),
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_noting_departure()],
         )
         self._session = await self._stack.enter_async_context(session)
         return self
@@ -132,8 +137,8 @@ class Client:
 
         It has so many *numbers*: only an answer that turns away each of them is tried again.
 
-        *may_try* is asked before every try but the first: an expired message or a lost lease
-        ends the retries, and the last answer stands.
+        *may_try* is asked before every retry, and for every try in the moment it is written: an
+        expired message or a lost lease ends the tries. What was withheld is `NEVER_SENT`.
         """
         started = monotonic()
         tries = 0
@@ -151,7 +156,7 @@ class Client:
             # Asked again after the wait: much can end in two seconds.
             if tries == 0 or may_try():
                 tries += 1
-                answer = await self._try(body)
+                answer = await self._try(body, may_try)
                 slowed = slowed or (
                     isinstance(answer, Reply) and bool(answer.results) and worth_it(answer)
                 )
@@ -168,17 +173,16 @@ class Client:
 
     async def knock(self) -> Answer:
         """Send one request without any message: whoever answers it can be reached."""
-        return await self._try(EMPTY_REQUEST)
+        return await self._try(EMPTY_REQUEST, lambda: True)
 
-    async def _try(self, body: bytes) -> Answer:
+    async def _try(self, body: bytes, may_leave: Callable[[], bool]) -> Answer:
         account = self._account
-        departure = Departure()
+        leaving = _Body(body, may_leave)
         try:
             async with self._session.post(
                 account.url,
-                data=body,
+                data=leaving,
                 headers=self._headers(body),
-                trace_request_ctx=departure,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent",),
             ) as response:
@@ -198,11 +202,15 @@ class Client:
             return NoReply("the endpoint is not an address", sent=False, code=UNREACHABLE)
         except TimeoutError:
             # Without a connection: slow names, or a time-out shorter than that of connecting.
-            what, code = ("answer", "timeout") if departure.begun else ("connection", UNREACHABLE)
+            what, code = ("answer", "timeout") if leaving.begun else ("connection", UNREACHABLE)
             reason = f"no {what} within {account.timeout:g} s"
-            return NoReply(reason, sent=departure.begun, code=code)
+            return NoReply(reason, sent=leaving.begun, code=code)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return NoReply(f"the connection broke: {type(error).__name__}", sent=True)
+            if leaving.withheld:
+                reason, code = "it might not leave any more", NEVER_SENT
+            else:
+                reason, code = f"the connection broke: {type(error).__name__}", "no-answer"
+            return NoReply(reason, sent=not leaving.withheld, code=code)
 
     def _headers(self, body: bytes) -> dict[str, str]:
         account = self._account
@@ -215,7 +223,7 @@ class Client:
             signed = aksk_headers(
                 account.key, method="POST", path=PATH, host=account.host, body=body, now=now
             )
-        return {"Content-Type": "application/json", "Host": account.host, **signed}
+        return {"Content-Type": CONTENT_TYPE, "Host": account.host, **signed}
 
 
 def _why(error: aiohttp.ClientConnectorError) -> str:

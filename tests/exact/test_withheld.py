@@ -1,0 +1,78 @@
+"""The last moment before a request leaves: what may not be sent any more is not written."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from world.messages import SENDER, TEMPLATE
+from world.provider import KEY, SECRET, provider
+
+from dispatcher.core.codes import NEVER_SENT
+from dispatcher.core.message import Batch, Message, NoReply, Reply
+from dispatcher.core.outcome import Deferred, Done
+from dispatcher.core.packing import pack
+from dispatcher.core.signing import AppKey
+from dispatcher.pipeline.sending import Ways, deliver
+from dispatcher.provider.client import Account, Client, Sent
+
+MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]
+TOKEN = "t" * 32
+
+
+@pytest.fixture
+async def sim():
+    async with provider() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(sim):
+    account = Account(sim.url, AppKey(KEY, SECRET))
+    async with Client(account, clock=lambda: datetime.now(UTC), nonce=lambda: "n") as sending:
+        yield sending
+
+
+async def sent(client: Client, answers: Iterator[bool]) -> tuple[list, int]:
+    """Deliver one batch that is ours as long as *answers* say so; return closings and requests."""
+    [packed], _ = pack(MESSAGES, callback=None, token_length=len(TOKEN))
+    closings = []
+
+    async def post(body: bytes, **more: object) -> Sent:
+        return await client.post(body, **more)
+
+    ways = Ways(
+        post=post,
+        split=None,
+        hand_over=closings.append,
+        still_ours=lambda _: next(answers),
+        now=lambda: datetime.now(UTC),
+        jitter=lambda: 0.5,
+        country=lambda _: "CN",
+        another_time=None,
+        callback=None,
+        max_attempts=5,
+    )
+    await deliver(Batch(1, "default", TOKEN, packed, 1e12), ways)
+    return closings
+
+
+async def test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written(sim, client):
+    [closing] = await sent(client, iter([True, *[False] * 9]))
+    assert isinstance(await client.knock(), Reply)
+    assert len(sim.journal) == 1  # the knock alone
+    assert closing.code == NEVER_SENT
+    assert closing.verdict == Done([Deferred(m, NEVER_SENT, 0.0, counted=False) for m in MESSAGES])
+
+
+async def test_one_that_is_still_ours_goes_out_over_a_new_connection_after_that(sim, client):
+    await sent(client, iter([True, *[False] * 9]))
+    [closing] = await sent(client, iter([True] * 9))
+    assert closing.code == "000000"
+    assert sim.ledger.numbers == len(MESSAGES)
+
+
+async def test_the_client_says_that_nothing_was_sent(sim, client):
+    refused = await client.post(b"{}", numbers=1, may_try=lambda: False)
+    assert refused.answer == NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
+    assert isinstance(await client.knock(), Reply)
+    assert len(sim.journal) == 1
