@@ -158,11 +158,14 @@ async def send(
     messages: int,
     *,
     more: bool = False,
+    warm_up: int = 0,
     settings: Mapping[str, str] | None = None,
 ) -> Sample:
     """Send *messages* that are loaded, and no others, unless there are *more*.
 
-    The workers have the *settings* besides what they need.
+    With *warm_up* they are loaded here, after the workers have sent so many others: what a worker
+    looks at once, when it starts, is then not measured. The workers have the *settings* besides
+    what they need.
     """
     async with AsyncExitStack() as stack:
         sim, url = await stack.enter_async_context(simulator(stage))
@@ -171,18 +174,27 @@ async def send(
             for number in range(variant.workers)
         ]
         await workers_ready(connection, workers)
-        wanted = messages + await connection.fetchval(statement("finished"))
+        if warm_up:
+            await load(connection, variant, warm_up)
+            await _finish(connection, workers, warm_up)
+            await load(connection, variant, messages)
         meter = Meter(stage, connection, workers, sim)
         await meter.begin()
-        await resume(connection, APP)
-        while await connection.fetchval(statement("finished")) < wanted:
-            for each in workers:
-                each.must_live()
-            await asyncio.sleep(LOOK)
+        await _finish(connection, workers, messages)
         sample = await meter.end()
         if not more:
-            await _witness(url, messages)
+            await _witness(url, messages, warm_up)
     return sample
+
+
+async def _finish(connection: OwnConnection, workers: list[Child], messages: int) -> None:
+    """Let the *workers* send until so many more *messages* have an outcome."""
+    wanted = messages + await connection.fetchval(statement("finished"))
+    await resume(connection, APP)
+    while await connection.fetchval(statement("finished")) < wanted:
+        for each in workers:
+            each.must_live()
+        await asyncio.sleep(LOOK)
 
 
 async def _floor(
@@ -246,11 +258,11 @@ async def _race(
     return sample
 
 
-async def _witness(url: str, messages: int) -> None:
-    """Raise ChildError unless the simulator accepted every number exactly once."""
+async def _witness(url: str, messages: int, warm_up: int = 0) -> None:
+    """Raise ChildError unless the simulator accepted every number once, and in a warm-up once."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/_accepted") as answer:
         seen = json.decode(await answer.read(), type=Seen)
-    if seen.numbers != messages or len(seen.accepted) != messages:
+    if seen.numbers != messages + warm_up or len(seen.accepted) != max(messages, warm_up):
         raise ChildError(f"the simulator accepted {seen.numbers} numbers, not {messages}")
 
 

@@ -104,14 +104,13 @@ async def _probe(app: "AppSettings") -> "Answer":
     """Return the answer to a signed request without any message."""
     import secrets
 
-    from dispatcher.core.wire import EMPTY_REQUEST
     from dispatcher.provider.client import Client
     from dispatcher.service.worker import account
 
     async with Client(
         account(app), clock=partial(datetime.now, UTC), nonce=secrets.token_hex
     ) as client:
-        return (await client.post(EMPTY_REQUEST, numbers=0, may_try=lambda: False)).answer
+        return await client.knock()
 
 
 def _judged(name: str, app: "AppSettings", answer: "Answer") -> Iterator[Finding]:

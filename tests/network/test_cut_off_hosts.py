@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hosts import skip_without_namespaces
@@ -10,6 +11,7 @@ from scene import Scene, Site, scene
 from world.messages import finished, insert
 from world.waiting import until
 
+from dispatcher.db.errors import AWAY
 from dispatcher.db.pool import create_pool
 from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
@@ -114,16 +116,19 @@ async def test_a_host_that_vanishes_in_the_middle_of_a_claim_does_not_stop_the_o
 
     async def hold() -> None:
         pool = await create_pool(world.place.dsn, max_size=1)
-        async with transaction(pool, seconds=60) as connection:
-            await connection.fetchrow(sql("lock_pace"), "default")
-            holding.set()
-            await asyncio.to_thread(never.wait)
+        with suppress(*AWAY):  # it may learn at the end that its connection is gone
+            async with transaction(pool, seconds=60) as connection:
+                await connection.fetchrow(sql("lock_pace"), "default")
+                holding.set()
+                await asyncio.to_thread(never.wait)
         pool.terminate()
 
     with vanishing.inside():  # a thread is born where its parent is
-        threading.Thread(target=lambda: asyncio.run(hold()), daemon=True).start()
+        thread = threading.Thread(target=lambda: asyncio.run(hold()), daemon=True)
+        thread.start()
     await until(holding.is_set, what="it holds the pace")
     world.network.unplug(vanishing)
     await insert(world.db, 10)
     await until(lambda: finished(world.db), deadline=15, what="another worker sends")
     never.set()
+    await asyncio.to_thread(thread.join, 15)
