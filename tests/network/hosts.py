@@ -100,6 +100,8 @@ class Network:
             ip(*where, "link", "set", link, "up")
         if namespace:
             ip(*there, "route", "add", "default", "via", gateway)
+        else:  # gone at once; that of a namespace only some time after it
+            self._stack.callback(ip, "link", "del", end)
         return Host(namespace or "", address, port)
 
 
