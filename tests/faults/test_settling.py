@@ -44,7 +44,7 @@ async def test_only_the_policy_resend_sends_unsure_messages_again_and_only_after
     db, workers, provide
 ):
     policies = {
-        "hold": {},
+        "hold": {"resend_after": "1s"},
         "soon": {"on_unsure": "resend", "resend_after": "1s"},
         "patient": {"on_unsure": "resend", "resend_after": "1h"},
     }
