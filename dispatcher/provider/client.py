@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from aiohttp.payload import BytesPayload
 from tenacity import (
     AsyncRetrying,
@@ -92,7 +93,8 @@ class _Body(BytesPayload):
         if not self._may_leave():
             self.withheld = True
             raise ConnectionAbortedError("it may not leave any more")
-        self.begun = True
+        # A connection that the server had closed while it was idle takes nothing any more.
+        self.begun = _takes(writer)
         await super().write_with_length(writer, content_length)
 
 
@@ -207,10 +209,10 @@ class Client:
             return NoReply(reason, sent=leaving.begun, code=code)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if leaving.withheld:
-                reason, code = "it might not leave any more", NEVER_SENT
-            else:
-                reason, code = f"the connection broke: {type(error).__name__}", "no-answer"
-            return NoReply(reason, sent=not leaving.withheld, code=code)
+                return NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
+            reason = f"the connection broke: {type(error).__name__}"
+            code = "no-answer" if leaving.begun else UNREACHABLE
+            return NoReply(reason, sent=leaving.begun, code=code)
 
     def _headers(self, body: bytes) -> dict[str, str]:
         account = self._account
@@ -224,6 +226,13 @@ class Client:
                 account.key, method="POST", path=PATH, host=account.host, body=body, now=now
             )
         return {"Content-Type": CONTENT_TYPE, "Host": account.host, **signed}
+
+
+def _takes(writer: AbstractStreamWriter) -> bool:
+    """Tell whether what is written now may reach the wire; in doubt it may."""
+    if not isinstance(writer, StreamWriter):
+        return True
+    return writer.transport is not None and not writer.transport.is_closing()
 
 
 def _why(error: aiohttp.ClientConnectorError) -> str:

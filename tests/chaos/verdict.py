@@ -13,6 +13,7 @@ from dispatcher.simulator.journal import Visit
 
 # Faults after which a request that was read may be unsure.
 LOSSY = {"cut", "half-answer", "stall-after-reading", "delay", "http", "lack", "code"}
+LOST = {"no-answer", "timeout"}
 BEFORE = 60.0  # seconds that a batch may have been open when its worker was struck
 IN_FLIGHT = 16  # requests of all apps that are on their way when connections are refused
 LATE = 2.0  # seconds after its expiry that an acceptance may seem: signing, sending, reading
@@ -122,7 +123,8 @@ def _explain(
             for blow in blows
         ):
             why["worker killed, frozen or stopped"] += batch["messages"]
-        elif not seen:
+        # Earlier tries may have been refused: the last one was never read.
+        elif batch["code"] in LOST and not any(visit.accepted for visit in seen):
             unread += 1
             why["unread"] += batch["messages"]
         else:

@@ -1,5 +1,6 @@
 """The last moment before a request leaves: what may not be sent any more is not written."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -12,8 +13,10 @@ from dispatcher.core.message import Batch, Message, NoReply, Reply
 from dispatcher.core.outcome import Deferred, Done
 from dispatcher.core.packing import pack
 from dispatcher.core.signing import AppKey
+from dispatcher.core.wire import EMPTY_REQUEST
 from dispatcher.pipeline.sending import Ways, deliver
 from dispatcher.provider.client import Account, Client, Sent
+from dispatcher.simulator.faults.connections import Reset
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]
 TOKEN = "t" * 32
@@ -76,3 +79,43 @@ async def test_the_client_says_that_nothing_was_sent(sim, client):
     assert refused.answer == NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
     assert isinstance(await client.knock(), Reply)
     assert len(sim.journal) == 1
+
+
+@pytest.fixture
+async def transports(monkeypatch) -> list[asyncio.Transport]:
+    """Every connection that is made, in order."""
+    made = []
+    loop = asyncio.get_running_loop()
+    create_connection = loop.create_connection
+
+    async def remember(*args: object, **more: object) -> tuple:
+        transport, protocol = await create_connection(*args, **more)
+        made.append(transport)
+        return transport, protocol
+
+    monkeypatch.setattr(loop, "create_connection", remember)
+    return made
+
+
+async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, transports, client):
+    assert isinstance(await client.knock(), Reply)
+
+    def break_the_idle_one() -> bool:
+        transports[0].abort()
+        return True
+
+    again = await client.post(EMPTY_REQUEST, numbers=1, may_try=break_the_idle_one)
+    assert isinstance(again.answer, Reply)  # sent again, over a new one
+    assert again.tries == 2
+    assert len(transports) == 2
+    assert len(sim.journal) == 2
+
+
+async def test_what_was_written_before_the_connection_broke_may_have_been_sent(
+    sim, transports, client
+):
+    await sim.faults.arm([Reset()])
+    broken = await client.post(EMPTY_REQUEST, numbers=1, may_try=lambda: True)
+    assert isinstance(broken.answer, NoReply)
+    assert (broken.answer.sent, broken.answer.code, broken.tries) == (True, "no-answer", 1)
+    assert len(sim.journal) == len(transports) == 1
