@@ -1,4 +1,7 @@
 -- Roles: whoever inserts, works, reads and owns may do that and nothing else.
+--
+-- The locks of all tables were waited for, while others were held; what came of it is the same.
+-- migrate:formerly c203fdbafd4071a89c928d6da70d5e57aa864b4b801682c3c9b80c158275af9d
 
 -- migrate:up
 
@@ -163,11 +166,33 @@ BEGIN
 END $$;
 
 SELECT dispatcher.make_roles();
--- An owner is changed under the strongest lock. Whoever waits for it holds others up, so nobody
--- waits longer than a moment, and less than the second after which PostgreSQL looks for a deadlock
--- and might end somebody's INSERT: the migration is tried again instead.
-SET LOCAL lock_timeout = '200ms';
-SELECT dispatcher.hand_to_owner();
+-- An owner is changed under the strongest lock, of each table. Whoever waits for one holds others
+-- up, and whoever waits for a second while holding a first meets those who hold them the other way
+-- round. So the first is waited for, a moment, and the others are taken if they are free, or the
+-- first is let go and all of it begins again.
+DO $$
+DECLARE
+    others text;
+BEGIN
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO others
+    FROM pg_class c
+    WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind IN ('r', 'p')
+      AND NOT c.relispartition AND c.oid <> 'dispatcher.message'::regclass;
+    FOR turn IN 1..30 LOOP
+        BEGIN
+            SET LOCAL lock_timeout = '200ms';
+            LOCK TABLE dispatcher.message IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', others);
+            PERFORM dispatcher.hand_to_owner();
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF turn = 30 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.01 + random() * 0.05);
+        END;
+    END LOOP;
+END $$;
 
 -- migrate:down
 
