@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dispatcher.bench.results import Results, in_turn, percentile
 from dispatcher.bench.send import APP, LOAD_TIMEOUT, Variant, send
-from dispatcher.bench.stage import Stage, statement
+from dispatcher.bench.stage import Stage, make_indexes, statement
 from dispatcher.db.admin import resume
 from dispatcher.db.floor import Floor
 from dispatcher.db.pool import OwnConnection, connect
@@ -95,8 +95,7 @@ async def _seed(address: str, scene: Scene) -> None:
             await connection.execute(statement("load_finished"), many, timeout=LOAD_TIMEOUT)
         await connection.execute("ALTER TABLE dispatcher.message ENABLE TRIGGER fill_queue")
         # What was done long ago where there is such a history, and once.
-        while await connection.fetchval(sql("index_step"), timeout=LOAD_TIMEOUT):
-            pass
+        await make_indexes(connection)
         await connection.execute("VACUUM (ANALYZE)", timeout=LOAD_TIMEOUT)
         for many, priority, due_in in ((scene.scheduled, 5, 86_400.0), (scene.due, 9, 0.0)):
             if many:

@@ -1,5 +1,6 @@
 """Where it is measured: a server, its databases, and what is known of machine and settings."""
 
+import asyncio
 import os
 import platform
 from collections.abc import AsyncIterator, Iterator
@@ -9,14 +10,17 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 from msgspec import Struct, field
 
 from dispatcher.bench import processes
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.statements import sql
 
 TEMPLATE = "dispatcher_bench"
+INDEX_TIME = 3600.0  # seconds for one
 _SQL = Path(__file__).parent / "sql"
 # What a database server of this size is given anywhere. What makes it durable stays on.
 SERVER_SETTINGS = {
@@ -102,6 +106,16 @@ def stage(address: str | None, folder: Path) -> Iterator[Stage]:
     else:
         with embedded_server(folder / "postgres", settings=SERVER_SETTINGS) as dsn:
             yield Stage(dsn, folder, local=True)
+
+
+async def make_indexes(connection: OwnConnection) -> None:
+    """Make the indexes of full partitions, as workers do in their time."""
+    while True:
+        try:
+            if await connection.fetchval(sql("index_step"), timeout=INDEX_TIME) is None:
+                return
+        except asyncpg.LockNotAvailableError:  # autovacuum is there just now
+            await asyncio.sleep(1)
 
 
 async def postmaster(connection: OwnConnection) -> int:

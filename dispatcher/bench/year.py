@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from dispatcher.bench.stage import statement
+from dispatcher.bench.stage import make_indexes, statement
 from dispatcher.db.pool import OwnConnection, connect
-from dispatcher.db.statements import sql
 
 MONTHS = 12
 DAYS = 30.0  # of one month
@@ -41,8 +40,7 @@ async def make_year(address: str, messages: int, say: Callable[[str], None]) -> 
             first = await connection.fetchval(statement("keep_page"), first + many - 1)
             say(f"month {month + 1} of {MONTHS} is made")
         await connection.execute("ALTER TABLE dispatcher.message ENABLE TRIGGER fill_queue")
-        while await connection.fetchval(sql("index_step"), timeout=TIMEOUT):
-            pass
+        await make_indexes(connection)
         say("its indexes are made")
         await connection.execute("VACUUM (ANALYZE)", timeout=TIMEOUT)
         await connection.execute("CHECKPOINT", timeout=TIMEOUT)
