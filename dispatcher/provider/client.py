@@ -193,26 +193,8 @@ class Client:
                 while len(raw) < MAX_ANSWER and not response.content.at_eof():
                     raw += await response.content.read(MAX_ANSWER - len(raw))
                 return read_answer(response.status, raw, clock_skew=skew)
-        except aiohttp.ConnectionTimeoutError:
-            return NoReply(
-                "no connection within the connect time-out", sent=False, code=UNREACHABLE
-            )
-        except aiohttp.ClientConnectorError as error:
-            # Refused, no route, no such name, TLS failed: nothing of the request was written.
-            return NoReply(f"no connection: {_why(error)}", sent=False, code=UNREACHABLE)
-        except aiohttp.InvalidURL:
-            return NoReply("the endpoint is not an address", sent=False, code=UNREACHABLE)
-        except TimeoutError:
-            # Without a connection: slow names, or a time-out shorter than that of connecting.
-            what, code = ("answer", "timeout") if leaving.begun else ("connection", UNREACHABLE)
-            reason = f"no {what} within {account.timeout:g} s"
-            return NoReply(reason, sent=leaving.begun, code=code)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if leaving.withheld:
-                return NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
-            reason = f"the connection broke: {type(error).__name__}"
-            code = "no-answer" if leaving.begun else UNREACHABLE
-            return NoReply(reason, sent=leaving.begun, code=code)
+            return _no_reply(error, leaving, account.timeout)
 
     def _headers(self, body: bytes) -> dict[str, str]:
         account = self._account
@@ -233,6 +215,27 @@ def _takes(writer: AbstractStreamWriter) -> bool:
     if not isinstance(writer, StreamWriter):
         return True
     return writer.transport is not None and not writer.transport.is_closing()
+
+
+def _no_reply(error: Exception, leaving: _Body, timeout: float) -> NoReply:
+    """Say what became of a request that has no answer; *timeout* is in seconds."""
+    if leaving.withheld:
+        return NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
+    code = "no-answer"
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            reason = "no connection within the connect time-out"
+        case aiohttp.ClientConnectorError():  # refused, no route, no such name, TLS failed
+            reason = f"no connection: {_why(error)}"
+        case aiohttp.InvalidURL():
+            reason = "the endpoint is not an address"
+        case TimeoutError():
+            # Without a connection: slow names, or a time-out shorter than that of connecting.
+            what, code = "answer" if leaving.begun else "connection", "timeout"
+            reason = f"no {what} within {timeout:g} s"
+        case _:
+            reason = f"the connection broke: {type(error).__name__}"
+    return NoReply(reason, sent=leaving.begun, code=code if leaving.begun else UNREACHABLE)
 
 
 def _why(error: aiohttp.ClientConnectorError) -> str:
