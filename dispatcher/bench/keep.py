@@ -1,16 +1,17 @@
 """A year in a minute: `send` beside millions of old messages, and while they are dropped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.results import Results, in_turn
-from dispatcher.bench.send import RATE, Variant, load, send
+from dispatcher.bench.send import APP, RATE, Variant, load, send, worker
 from dispatcher.bench.stage import Stage, statement
 from dispatcher.bench.year import MONTHS, TIMEOUT, make_year, sizes
+from dispatcher.db.admin import pause
 from dispatcher.db.pool import OwnConnection, connect
 
 VARIANT = Variant("send", 2)
@@ -18,7 +19,9 @@ FRESH, BESIDE, DROPPING, AFTER = "fresh", "beside a year", "a year is dropped", 
 RETENTION = "7d"  # the history ended before that
 EVERY = 0.01  # seconds between two messages of the application that inserts meanwhile
 LONGEST = "longest insert"
-MOST_RUNS = 100  # until all must be dropped
+NOWHERE = "http://127.0.0.1:9"
+LOOK = 5.0  # seconds between two looks at what is left
+LONGEST_DROP = 7200.0  # seconds
 
 
 async def measure(
@@ -26,9 +29,9 @@ async def measure(
 ) -> Results:
     """Measure `send` with *history* messages of a year, *rounds* times, then until it is dropped.
 
-    Each scene is measured beside the fresh table, in turn; after *rounds* of them what is left is
-    dropped without it. Meanwhile an application inserts one
-    message after the other, for tomorrow: how long its longest INSERT took is what it noticed.
+    Each scene is measured beside the fresh table, in turn; what is left after *rounds* of them is
+    dropped by a worker that has nothing else to do. Meanwhile an application inserts one message
+    after the other, for tomorrow: how long its longest INSERT took is what it noticed.
     """
     results = Results("keep", {"rounds": rounds, "messages": messages, "history": history})
     async with stage.prepared(), stage.database() as fresh, stage.database() as old:
@@ -41,7 +44,11 @@ async def measure(
             for number in range(rounds):
                 for name, address in in_turn([(FRESH, fresh), (BESIDE, old)], number):
                     await again(name, address)
-            await _drop(results, looking, again, (fresh, old), rounds=rounds, say=say)
+            for _ in range(rounds):
+                await again(FRESH, fresh)
+                await again(DROPPING, old, keep=RETENTION)
+            results.add(DROPPING, "the rest, alone", await _drop(stage, old, looking, say), "s")
+            await looking.execute("VACUUM", timeout=TIMEOUT)
             await _note_sizes(results, looking, AFTER, history)
         finally:
             await looking.close()
@@ -50,39 +57,30 @@ async def measure(
 
 
 def _compare(results: Results, rounds: int) -> None:
-    """Note the ratio of each run to that of the fresh table next to it, or the last there was."""
+    """Note the ratio of each run to that of the fresh table next to it."""
     fresh = results.figure(FRESH, RATE).values
     for scene, others in ((BESIDE, fresh[:rounds]), (DROPPING, fresh[rounds:])):
-        for place, rate in enumerate(results.figure(scene, RATE).values):
-            other = others[min(place, len(others) - 1)]
+        for rate, other in zip(results.figure(scene, RATE).values, others, strict=True):
             results.add(scene, "rate / fresh", rate / other)
 
 
 async def _drop(
-    results: Results,
-    looking: OwnConnection,
-    again: Callable[..., Awaitable[float]],
-    addresses: tuple[str, str],
-    *,
-    rounds: int,
-    say: Callable[[str], None],
-) -> None:
-    """Let the workers keep RETENTION until nothing of the year is left; they send all the while."""
-    fresh, old = addresses
-    took = 0.0
-    left = MONTHS
-    for run in range(MOST_RUNS):
-        if run < rounds:
-            await again(FRESH, fresh)
-        took += await again(DROPPING, old, keep=RETENTION)
-        left = await looking.fetchval(statement("keep_left"))
-        say(f"{left} of {MONTHS} months are left")
-        if not left:
-            break
-    else:
-        raise ChildError(f"{left} of {MONTHS} months were not dropped")
-    results.add(DROPPING, "under load, in all", took, "s")
-    await looking.execute("VACUUM", timeout=TIMEOUT)
+    stage: Stage, address: str, looking: OwnConnection, say: Callable[[str], None]
+) -> float:
+    """Let a worker keep RETENTION until nothing of the year is left; return how long that took."""
+    began = monotonic()
+    await pause(looking, APP, "the benchmark drops what is left")
+    async with worker(stage, 0, address, NOWHERE, DISPATCHER_RETENTION=RETENTION) as keeper:
+        left = MONTHS
+        while still := await looking.fetchval(statement("keep_left")):
+            if still < left:
+                say(f"{still} of {MONTHS} months are left")
+            if monotonic() - began > LONGEST_DROP:
+                raise ChildError(f"{still} of {MONTHS} months were not dropped")
+            left = still
+            keeper.must_live()
+            await asyncio.sleep(LOOK)
+    return monotonic() - began
 
 
 async def _once(
@@ -94,8 +92,8 @@ async def _once(
     messages: int,
     keep: str = "",
     say: Callable[[str], None],
-) -> float:
-    """Send *messages* at *address*; return how long that took."""
+) -> None:
+    """Send *messages* at *address*."""
     settings = {"DISPATCHER_RETENTION": keep} if keep else {}
     connection = await connect(address)
     try:
@@ -109,7 +107,6 @@ async def _once(
     results.add(name, LONGEST, max(waits) * 1e3, "ms")
     results.add(name, "WAL per message", sample.wal / messages, "bytes")
     say(f"{name}: {rate:,.0f} messages/s, {LONGEST} {max(waits) * 1e3:.0f} ms")
-    return sample.seconds
 
 
 @asynccontextmanager

@@ -38,6 +38,7 @@ class WorkerState(Struct, frozen=True):
     started_at: datetime
     silent_seconds: float
     alive: bool
+    cut_off: list[str] = []  # apps for which its host cannot send
 
 
 class Total(Struct, frozen=True):

@@ -32,6 +32,7 @@ def symptoms(app: AppState, now: Now) -> Iterator[Finding]:
         yield _paused(app, app.paused_at)
     else:
         yield from _orphaned(app, now)
+        yield from _cut_off(app, now)
         yield from _pace(app, now)
     for country in app.paused_countries:
         row = request_code("E000630")
@@ -62,6 +63,25 @@ def _orphaned(app: AppState, now: Now) -> Iterator[Finding]:
             "Messages wait for it; it was configured once, and is not in any worker that runs now.",
             f"Start a worker with DISPATCHER_APPS__{app.name.upper()}__... set; or cancel them, and"
             " insert them with another app.",
+        )
+
+
+def _cut_off(app: AppState, now: Now) -> Iterator[Finding]:
+    """Find hosts that have no way to the provider, while others may have one."""
+    having = [worker for worker in now.workers if worker.alive and app.name in worker.apps]
+    cut_off = [worker for worker in having if app.name in worker.cut_off]
+    if cut_off:
+        hosts = sorted({worker.host for worker in cut_off})
+        others = len(cut_off) < len(having)
+        yield Finding(
+            Level.TROUBLE if others else Level.STOPPED,
+            app.name,
+            f"{app.name}: {_plural('host', len(hosts))} {', '.join(hosts)} cannot send",
+            "The provider cannot be reached from there, or the clock there is wrong. It claims"
+            " nothing, and knocks until it can send again."
+            + (" Other workers send meanwhile." if others else ""),
+            "Run `dispatcher check` there: it says which of network, DNS, certificate or clock it"
+            " is. The worker goes on by itself.",
         )
 
 

@@ -1,5 +1,6 @@
 """Who works: apps and workers announce themselves, workers beat, the dead are noticed."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import asyncpg
@@ -43,14 +44,18 @@ async def register_worker(
     return worker
 
 
-async def heartbeat(pool: Pool, worker: int, *, seconds: float = PATIENCE) -> float | None:
+async def heartbeat(
+    pool: Pool, worker: int, *, cut_off: Sequence[str] = (), seconds: float = PATIENCE
+) -> float | None:
     """Tell that the worker lives; return the seconds since it last did, None if its row is gone.
+
+    *cut_off*: the apps for which its host cannot send.
 
     They are the database's seconds: a worker whose clock stands still while it is suspended has
     no other way to know.
     """
     async with transaction(pool, seconds=seconds) as connection:
-        silence: float | None = await connection.fetchval(sql("heartbeat"), worker)
+        silence: float | None = await connection.fetchval(sql("heartbeat"), worker, cut_off)
     return silence
 
 

@@ -4,6 +4,7 @@ What cannot be looked up is absent, and `dispatcher_database_up` says so: a gaug
 last value would look like a database that answers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
@@ -75,6 +76,7 @@ class State(Collector):
         yield from _waiting(self._backlog)
         yield from self._on_disk()
         yield _workers(self._seen)
+        yield _cut_off(self._seen)
 
     def _on_disk(self) -> Iterator[Metric]:
         files = GaugeMetricFamily(
@@ -219,4 +221,17 @@ def _workers(seen: Now | None) -> Metric:
         alive = sum(worker.alive for worker in seen.workers)
         family.add_metric(["alive"], alive)
         family.add_metric(["silent"], len(seen.workers) - alive)
+    return family
+
+
+def _cut_off(seen: Now | None) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_cut_off_workers",
+        "Live workers whose host cannot send for an app, though others may; absent where it can.",
+        labels=["app", "host"],
+    )
+    if seen is not None:
+        lost = Counter((a, w.host) for w in seen.workers if w.alive for a in w.cut_off)
+        for labels, count in lost.items():
+            family.add_metric(labels, count)
     return family

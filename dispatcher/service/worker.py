@@ -193,7 +193,10 @@ class Worker:
             asked_at = monotonic()
             try:
                 with naming_absence(self.dsn):
-                    silence = await workers.heartbeat(self.vital, self.id, seconds=every)
+                    cut_off = [name for name, reach in self.reach.items() if reach.lost]
+                    silence = await workers.heartbeat(
+                        self.vital, self.id, cut_off=cut_off, seconds=every
+                    )
             except DatabaseAwayError as error:
                 log.warning("no heartbeat: the database is away", why=str(error))
             else:

@@ -181,3 +181,20 @@ def test_one_bad_message_or_a_phone_that_is_off_is_no_finding():
         now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),
     ]
     assert [finding for each in quiet for finding in diagnose(each).findings] == []
+
+
+def test_a_host_that_cannot_send_is_told_by_name_and_stops_nobody_else():
+    lost = replace(WORKER, id=2, host="far", cut_off=["shop"])
+    found = diagnose(now(workers=[WORKER, lost]))
+    assert found.headline == "Nothing is due, but there is trouble."
+    assert [each.title for each in found.findings] == ["shop: host far cannot send"]
+    assert "Other workers send meanwhile" in found.findings[0].cause
+    assert "dispatcher check" in found.findings[0].step
+
+    alone = diagnose(now(workers=[lost]))
+    assert alone.level is Level.STOPPED
+    assert "Other workers" not in alone.findings[0].cause
+
+    elsewhere = diagnose(now(workers=[WORKER, replace(lost, cut_off=["other"])]))
+    assert elsewhere.level is Level.FINE
+    assert diagnose(now(workers=[WORKER, replace(lost, alive=False)])).level is Level.NOTE

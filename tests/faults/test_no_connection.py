@@ -62,6 +62,9 @@ async def test_a_host_that_alone_cannot_send_stops_claiming_and_stops_nobody_els
     await until(lambda: finished(db), what="the other sends all")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE worker = 2") == before
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
+    told = "SELECT id FROM dispatcher.worker WHERE cut_off = '{default}'"
+    await until(lambda: db.fetchval(told), deadline=20, what="it tells the others")
+    assert await db.fetchval(told) == 2
     assert (await states(db)).keys() == {"accepted"}
     assert good.code is cut_off.code is None
 

@@ -5,13 +5,14 @@ import subprocess
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from running import app_settings, running, until
 
 from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Accepted, Deferred, Done, Rejected, Uncertain
-from dispatcher.core.overview import AppState, Now
+from dispatcher.core.overview import AppState, Now, WorkerState
 from dispatcher.metrics import Metrics, State
 from dispatcher.simulator import Simulator, read_options
 
@@ -94,7 +95,10 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     got = metrics.registry.get_sample_value
     app = AppState("default", True, now, "worker", "E000104", "why", None, 500.0, 250.0, 7, now,
                    3, 1, ["PL"])  # fmt: skip
-    state.show(Now(now, [app], [], []))
+    worker = WorkerState(1, "far", 7, "1", ["default"], now, 1.0, alive=True, cut_off=["default"])
+    state.show(Now(now, [app], [worker, replace(worker, id=2, alive=False)], []))
+    cut_off = {"app": "default", "host": "far"}
+    assert got("dispatcher_cut_off_workers", cut_off) == 1
     assert got("dispatcher_waiting_messages", {"app": "default"}) == 7
     paused = {"app": "default", "by": "worker", "code": "E000104"}
     assert got("dispatcher_app_paused", paused) == 1
@@ -102,6 +106,7 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     assert got("dispatcher_database_up") == 0
     assert got("dispatcher_waiting_messages", {"app": "default"}) is None
     assert got("dispatcher_workers", {"state": "alive"}) is None
+    assert got("dispatcher_cut_off_workers", cut_off) is None
     assert got("dispatcher_app_paused", paused) is None
 
 
