@@ -359,11 +359,11 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/heartbeat.sql", "clock_timestamp()", "to_timestamp($2)"),
+            Edit(f"{SQL}/heartbeat.sql", "clock_timestamp()", "to_timestamp($3)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker)',
-                'sql("heartbeat"), worker, __import__("time").time())',
+                'sql("heartbeat"), worker, cut_off)',
+                'sql("heartbeat"), worker, cut_off, __import__("time").time())',
             ),
         ),
         (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
