@@ -8,6 +8,10 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+# Times as long as a step took. With half of the time, dropping left `send` 0.76 of its rate on two
+# cores; a quarter of it still drops some thirty million messages an hour.
+REST = 3.0
+
 Act = Callable[[], Awaitable[int | str]]  # what one step did, 0: nothing is left to do;
 # a string: why it could not be done now
 
@@ -15,8 +19,8 @@ Act = Callable[[], Awaitable[int | str]]  # what one step did, 0: nothing is lef
 async def run_keeping(works: Mapping[str, Act], *, every: float, stop: asyncio.Event) -> None:
     """Do a round of *works*, by what is logged of them, every *every* seconds until *stop*.
 
-    A work is done step by step until nothing is left, and rests after each step for as long as
-    the step took: whoever works beside it has half of the time to himself.
+    A work is done step by step until nothing is left, and rests after each step for REST times as
+    long as it took.
     """
     clock = asyncio.get_running_loop().time
     while not stop.is_set():
@@ -32,7 +36,7 @@ async def run_keeping(works: Mapping[str, Act], *, every: float, stop: asyncio.E
                         break
                     case int() as more:
                         done += more
-                await _rest(stop, clock() - began)
+                await _rest(stop, REST * (clock() - began))
             if done:
                 log.info(event, count=done)
         await _rest(stop, every)
