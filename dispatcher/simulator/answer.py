@@ -7,6 +7,7 @@ a third of what a struct and its encoding cost.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import repeat
 
 import msgspec
 
@@ -52,15 +53,14 @@ def results(
     created = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     sender = msgspec.json.encode(submission.body.sender or "").decode()
     head = f'","createTime":"{created}","from":{sender},"smsMsgId":"{id_prefix}_'
-    made: list[str] = []
-    position = 0
-    for entry, total in zip(submission.body.sms_content, totals, strict=True):
-        for number in entry.to:
-            status = ACCEPTED if statuses is None else statuses[position]
-            position += 1
-            tail = _tail(number[:PREFIX_LENGTH], total, status)
-            made.append(f'{{"originTo":"{number}{head}{position}{tail}')
-    return made
+    entries, numbers = submission.body.sms_content, submission.numbers
+    if len(entries) < len(numbers):
+        totals = [t for entry, t in zip(entries, totals, strict=True) for _ in entry.to]
+    each = zip(numbers, totals, repeat(ACCEPTED) if statuses is None else statuses)  # noqa: B905 - repeat has no end
+    return [
+        f'{{"originTo":"{number}{head}{position}{_tail(number[:PREFIX_LENGTH], total, status)}'
+        for position, (number, total, status) in enumerate(each, 1)
+    ]
 
 
 @lru_cache(maxsize=4096)  # of prefixes, not of numbers
