@@ -94,7 +94,8 @@ def add(results: Results, name: str, sample: Sample, messages: int) -> float:
 
 
 async def load(connection: OwnConnection, variant: Variant, messages: int) -> None:
-    """Fill the tables of *variant*, and let the server write down what that left in memory."""
+    """Fill the tables of *variant*; nothing of it is sent until the app is resumed."""
+    await pause(connection, APP, "the benchmark begins in a moment")
     if variant.way == "usual":
         await connection.execute(statement("usual_table"))
         await connection.execute(
@@ -106,7 +107,6 @@ async def load(connection: OwnConnection, variant: Variant, messages: int) -> No
         await connection.execute(
             statement("load_messages"), messages, variant.own_texts, 5, 0.0, timeout=LOAD_TIMEOUT
         )
-    await pause(connection, APP, "the benchmark begins in a moment")
 
 
 @asynccontextmanager
