@@ -1,0 +1,24 @@
+"""Keeping the tables in shape leaves most of the time to whoever works beside it."""
+
+import asyncio
+from itertools import pairwise
+
+from dispatcher.keeping import run_keeping
+
+TAKES = 0.1  # seconds of one step
+
+
+async def test_after_each_step_it_rests_three_times_as_long():
+    stop = asyncio.Event()
+    clock = asyncio.get_running_loop().time
+    began = []
+
+    async def step() -> int:
+        began.append(clock())
+        await asyncio.sleep(TAKES)
+        if len(began) == 4:
+            stop.set()
+        return 1
+
+    await run_keeping({"steps": step}, every=60.0, stop=stop)
+    assert all(after - before >= 3.9 * TAKES for before, after in pairwise(began))
