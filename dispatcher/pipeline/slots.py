@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+from collections import deque
+
+LATELY = 15  # takings that say for how long a slot is taken, lately
 
 
 class Slots:
@@ -16,7 +19,7 @@ class Slots:
         self._free = total
         self._kept = min(kept, total - 1)
         self._changed = asyncio.Condition()
-        self.taken = 0.0  # seconds that one is taken, lately
+        self._took: deque[float] = deque(maxlen=LATELY)
 
     async def take(self, *, urgent: bool, most: int, patience: float = 0.0) -> int:
         """Wait for a free slot, take up to *most* of the free ones, and return how many.
@@ -37,9 +40,14 @@ class Slots:
                     self._free -= taken
                     return taken
 
+    @property
+    def taken(self) -> float:
+        """Seconds that a slot is taken, lately: the median, which no single slow request moves."""
+        return sorted(self._took)[len(self._took) // 2] if self._took else 0.0
+
     def note(self, seconds: float) -> None:
-        """Note for how long one slot was taken: the last ten or so count."""
-        self.taken += (seconds - self.taken) / 10
+        """Note for how long one slot was taken."""
+        self._took.append(seconds)
 
     async def give(self, slots: int = 1) -> None:
         """Give slots back."""
