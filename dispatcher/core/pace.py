@@ -3,12 +3,12 @@
 The provider counts what arrives, and the way there is never equally long. With grants of n
 numbers, n / (SHARE x rate) seconds apart, a second in which the way's length differs by J gets at
 most floor((1 + J) x SHARE x rate / n) + 1 of them. At 500 a second that is 51 grants of 10, and so
-OVER is kept, up to J = 30 ms; 1 % of the rate is the price. J is what a worker may be late, and as
-much again for the way.
+OVER is kept, up to J = 35 ms; 1.5 % of the rate is the price. J is what a worker may be late, and
+as much again for the way.
 """
 
 OVER = 1.02  # of the rate: at most so much in any second
-SHARE = 0.99  # of the rate: what is sent in the long run
+SHARE = 0.985  # of the rate: what is sent in the long run
 QUANTUM = 0.02  # seconds' worth of numbers in the smallest grant: the 2 % of OVER
 LATE = 0.012  # seconds after its time until a grant is too late, and takes a later time
 AHEAD = 0.08  # seconds a grant may be taken before its time, so that it is ready when it comes
