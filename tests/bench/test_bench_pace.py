@@ -13,7 +13,7 @@ from dispatcher.db import claim as claims
 from dispatcher.db.statements import sql
 from dispatcher.db.workers import register_app, register_worker
 
-JITTER = 0.03  # seconds that the way to the provider may differ by
+JITTER = 0.035  # seconds that the way to the provider may differ by
 
 
 def fullest(rate, size, seed):

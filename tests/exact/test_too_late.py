@@ -1,0 +1,69 @@
+"""What is late must not go out together with what is on time: it asks for a time of its own."""
+
+from datetime import UTC, datetime
+from time import monotonic
+
+import pytest
+from world.messages import SENDER, TEMPLATE
+
+from dispatcher.core.message import Batch, Message, NoReply
+from dispatcher.core.packing import pack
+from dispatcher.pipeline.sending import MOST_TIMES, Ways, deliver
+from dispatcher.provider.client import Sent
+
+TOKEN = "t" * 32
+
+
+async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
+    """Deliver a batch *late* seconds after its time, with other times *again* seconds before.
+
+    Return for how many other times it asked, and seconds from the last of them to the request.
+    """
+    [packed], _ = pack(
+        [Message(1, "+8613800000001", TEMPLATE, ["1"], SENDER)],
+        callback=None,
+        token_length=len(TOKEN),
+    )
+    times = [monotonic() - late]
+    left = []
+
+    async def another_time(_: Batch) -> float:
+        times.append(monotonic() - again)
+        return times[-1]
+
+    async def post(_: bytes, **_more: object) -> Sent:
+        left.append(monotonic())
+        return Sent(NoReply("nobody listens", sent=True), 1, 0.0)
+
+    ways = Ways(
+        post=post,
+        split=None,
+        hand_over=lambda _: None,
+        still_ours=lambda _: True,
+        now=lambda: datetime.now(UTC),
+        jitter=lambda: 0.5,
+        country=lambda _: "CN",
+        another_time=another_time,
+        callback=None,
+        max_attempts=5,
+    )
+    await deliver(Batch(1, "default", TOKEN, packed, monotonic(), send_at=times[0]), ways)
+    [moment] = left
+    return len(times) - 1, moment - times[-1]
+
+
+async def test_what_is_too_late_waits_for_another_time():
+    asked, waited = await delivered(0.02)
+    assert asked >= 1
+    assert waited >= -0.001
+
+
+@pytest.mark.parametrize("late", [-0.05, 0.0])
+async def test_what_is_on_time_does_not_leave_before_it(late):
+    _, waited = await delivered(late)
+    assert waited >= -0.001
+
+
+async def test_where_each_time_is_missed_it_leaves_all_the_same():
+    asked, _ = await delivered(1.0, again=1.0)
+    assert asked == MOST_TIMES
