@@ -6,7 +6,7 @@ import logging
 import pytest
 import structlog
 
-from dispatcher.logs import configure_logs, mask
+from dispatcher.telemetry.logs import configure_logs, mask
 
 
 @pytest.fixture(autouse=True)

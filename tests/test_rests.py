@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from dispatcher.keeping import run_keeping
+from dispatcher.worker.maintenance import run_keeping
 
 TAKES = 0.1  # seconds of one step
 

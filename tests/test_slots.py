@@ -1,6 +1,6 @@
 """For how long a slot is taken decides how many numbers go out at once under a pace."""
 
-from dispatcher.pipeline.slots import Slots
+from dispatcher.worker.claim_loop import Slots
 
 
 def test_one_slow_request_is_not_how_long_a_slot_is_taken():

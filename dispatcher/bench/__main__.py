@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from dispatcher.bench import bare, floor, peers, posting, usual
-from dispatcher.service.tuning import collect_rarely
+from dispatcher.service.run import collect_rarely
 
 
 async def _act(prepare: Callable[[], Awaitable[Callable[[], Awaitable[int]]]]) -> None:

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from dispatcher.core.report import Malformed, parse_form
-from dispatcher.web.server import serving
+from dispatcher.service.http import serving
 
 _SUCCESS = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 

@@ -7,7 +7,7 @@ from time import monotonic
 
 from dispatcher.bench.results import Results, in_turn
 from dispatcher.bench.stage import Stage, statement
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 
 COLUMNS = ("sender", "recipient", "template_id", "params", "priority")
 AT_ONCE = 1000  # rows of one INSERT

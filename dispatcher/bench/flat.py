@@ -10,9 +10,9 @@ from msgspec import Struct
 from dispatcher.bench.results import Results, in_turn, percentile
 from dispatcher.bench.send import APP, LOAD_TIMEOUT, Variant, send
 from dispatcher.bench.stage import Stage, make_indexes, statement
+from dispatcher.core.claim_cursor import Floor
 from dispatcher.db.admin import resume
-from dispatcher.db.floor import Floor
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.statements import sql
 
 CLAIM = 500  # rows of one claim that is timed
@@ -138,7 +138,7 @@ async def _send(stage: Stage, address: str, messages: int, *, more: bool = False
 async def _claims(address: str) -> list[float]:
     """Load a little, and return how long each claim of it took; nothing of it is sent."""
     connection = await connect(address)
-    floor = Floor()
+    floor = Floor(monotonic)
     try:
         await connection.execute(
             statement("load_messages"), CLAIM * CLAIMS, True, 5, 0.0, timeout=LOAD_TIMEOUT

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from time import monotonic
 
-from dispatcher.db import feed
+from dispatcher.core.claim_cursor import Floor
+from dispatcher.db import events
 from dispatcher.db.arrays import array_text
-from dispatcher.db.floor import Floor
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.events import count
 from dispatcher.db.record import OUTCOME_COLUMNS
 from dispatcher.db.statements import sql
-from dispatcher.db.tally import count
-from dispatcher.service.worker import CLAIM_SLOTS
+from dispatcher.worker.worker import CLAIM_SLOTS
 
 APP = "default"
 PER_REQUEST = 500
@@ -27,7 +27,7 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 
     async def drain() -> int:
         taken = 0
-        floor = Floor()
+        floor = Floor(monotonic)
         while ids := await _carry(connection, worker, floor):
             taken += len(ids)
         await connection.close()
@@ -86,5 +86,5 @@ async def _carry(connection: OwnConnection, worker: int, floor: Floor) -> list[i
         )
         event = (APP, "accepted", "")
         await count(connection, worker, {event: len(ids)})
-        await feed.append(connection, {event: ids})
+        await events.append(connection, {event: ids})
     return ids

@@ -12,7 +12,7 @@ from dispatcher.bench.send import APP, RATE, Variant, load, send, worker
 from dispatcher.bench.stage import Stage, statement
 from dispatcher.bench.year import MONTHS, TIMEOUT, make_year, sizes
 from dispatcher.db.admin import pause
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 
 VARIANT = Variant("send", 2)
 FRESH, BESIDE, DROPPING, AFTER = "fresh", "beside a year", "a year is dropped", "afterwards"

@@ -13,7 +13,7 @@ from dispatcher.bench.results import Results, in_turn, percentile
 from dispatcher.bench.send import APP, LOAD_TIMEOUT, simulator, worker, workers_ready
 from dispatcher.bench.stage import Stage, statement
 from dispatcher.db.admin import pause, resume
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 
 EVERY = 0.03  # seconds between urgent messages, on average
 FIRST = 900_000_000  # urgent numbers begin here; those of the backlog are lower

@@ -7,7 +7,7 @@ from msgspec import Struct
 from dispatcher.bench import processes
 from dispatcher.bench.children import Child
 from dispatcher.bench.stage import Stage, postmaster, statement
-from dispatcher.db.pool import OwnConnection
+from dispatcher.db.database import OwnConnection
 
 
 class Sample(Struct):

@@ -12,7 +12,7 @@ from dispatcher.bench.results import Results
 from dispatcher.bench.send import APP, LOAD_TIMEOUT, simulator, worker, workers_ready
 from dispatcher.bench.stage import Stage, statement
 from dispatcher.db.admin import pause, resume
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 RATE = 500
 PROVIDER_RATE = 300  # what the simulator lets pass where it asks for less

@@ -13,7 +13,7 @@ from dispatcher.bench.children import Child, child
 from dispatcher.bench.results import Results, in_turn
 from dispatcher.bench.send import LOAD_TIMEOUT, Variant, run_once
 from dispatcher.bench.stage import Stage
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 JOB = "nothing"
 BATCHES = (10, 100, 500)  # PgQueuer's default, and what its documents and benchmarks advise

@@ -22,7 +22,7 @@ from dispatcher.bench.listeners import MODULE, PATH, bare, receiving
 from dispatcher.bench.posting import Posted
 from dispatcher.bench.results import Results, in_turn
 from dispatcher.bench.stage import Stage, postmaster, statement
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.reports import backlog
 
 MOST_A_SECOND = 9_000  # reports made for each second; more than one process can take

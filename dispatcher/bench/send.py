@@ -12,7 +12,7 @@ from dispatcher.bench.meter import Meter, Sample
 from dispatcher.bench.results import Results, in_turn
 from dispatcher.bench.stage import Stage, statement
 from dispatcher.db.admin import pause, resume
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 
 APP = "default"
 RATE = "messages per second"

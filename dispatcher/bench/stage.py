@@ -14,9 +14,9 @@ import asyncpg
 from msgspec import Struct, field
 
 from dispatcher.bench import processes
+from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import OwnConnection, connect
 from dispatcher.db.statements import sql
 
 TEMPLATE = "dispatcher_bench"

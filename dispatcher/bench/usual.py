@@ -13,19 +13,18 @@ from functools import partial
 from time import monotonic
 
 from dispatcher.bench.stage import statement
-from dispatcher.core.closing import Closing
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message
 from dispatcher.core.outcome import Accepted, Done, Rejected
 from dispatcher.core.packing import pack
+from dispatcher.core.result import Closing
 from dispatcher.core.signing import AppKey
-from dispatcher.db.pool import Pool, create_pool
-from dispatcher.pipeline.lanes import Claim, Lane, run_lane
-from dispatcher.pipeline.recording import Outbox, run_recorder
-from dispatcher.pipeline.sending import Ways, deliver
-from dispatcher.pipeline.slots import Slots
+from dispatcher.db.database import Pool, create_pool
 from dispatcher.provider.client import Account, Client
-from dispatcher.service.worker import CLAIM_SLOTS, TOKEN_BYTES
+from dispatcher.worker.claim_loop import Claim, Lane, Slots, run_lane
+from dispatcher.worker.recorder import Outbox, run_recorder
+from dispatcher.worker.sender import Ways, deliver
+from dispatcher.worker.worker import CLAIM_SLOTS, TOKEN_BYTES
 
 APP = "default"
 CONCURRENCY = 8

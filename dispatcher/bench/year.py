@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from dispatcher.bench.stage import make_indexes, statement
-from dispatcher.db.pool import OwnConnection, connect
+from dispatcher.db.database import OwnConnection, connect
 
 MONTHS = 12
 DAYS = 30.0  # of one month

@@ -1,14 +1,14 @@
 """The command line: one file a command. Exit codes: 0 done, 1 failed, 2 used wrongly.
 
 A command is a plain function that takes what typer read, returns an exit code or nothing, and
-raises :class:`~dispatcher.cli.failure.Failure` for what may well happen.
+raises :class:`~dispatcher.cli.errors.Failure` for what may well happen.
 """
 
 import os
 import sys
 from typing import NoReturn
 
-from dispatcher.cli.failure import FAILED, Failure
+from dispatcher.cli.errors import FAILED, Failure
 
 
 def main() -> NoReturn:

@@ -16,8 +16,7 @@ def audit(
     settle, suppress, template, limit, price, forget, and whose number was looked at.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen, table_of
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.output import moment, screen, table_of
     from dispatcher.db import deeds
 
     done = with_database(lambda connection: deeds.written(connection, last))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import Failure
+from dispatcher.cli.errors import Failure
 
 if TYPE_CHECKING:
     from dispatcher.bench.results import Figure, Results
@@ -64,7 +64,7 @@ def bench(
     from dispatcher.cli.database import explained
     from dispatcher.cli.settings import read_settings
     from dispatcher.db.errors import EmbeddedError
-    from dispatcher.db.migrations import MigrationError
+    from dispatcher.db.migrate import MigrationError
 
     wanted = what or [What.SEND]
     measures = _measures(rounds=rounds, messages=messages, million=million, seconds=seconds)
@@ -132,7 +132,7 @@ def _measures(*, rounds: int, messages: int, million: int, seconds: float) -> di
 def _show(results: "Results") -> None:
     from rich.table import Table
 
-    from dispatcher.cli.screen import screen
+    from dispatcher.cli.output import screen
 
     table = Table(title=results.benchmark, title_justify="left")
     for name in ("", "", "median", "lowest", "highest"):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
-from dispatcher.cli.who import As, named
+from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dispatcher.core.cost import Bill
-    from dispatcher.db.pool import OwnConnection
+    from dispatcher.db.database import OwnConnection
 
 _PROVIDER = timezone(timedelta(hours=8))  # the provider's day
 
@@ -44,7 +44,7 @@ def cost(
     defined with --text, and stand beside those that the provider reported.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen
+    from dispatcher.cli.output import screen
     from dispatcher.core.country import country
     from dispatcher.db import cost as costs
     from dispatcher.db import deeds
@@ -63,8 +63,7 @@ def cost(
 
 
 def _draw(bill: "Bill", console: "Console") -> None:
-    from dispatcher.cli.screen import table_of
-    from dispatcher.cli.words import number
+    from dispatcher.cli.output import number, table_of
 
     table = table_of("App", "Country")
     for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):

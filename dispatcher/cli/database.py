@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import asyncpg
 
-from dispatcher.cli.failure import Failure
+from dispatcher.cli.errors import Failure
 from dispatcher.cli.settings import read_settings
+from dispatcher.db.database import OwnConnection as Connection
+from dispatcher.db.database import connect
 from dispatcher.db.embedded import embedded_server, running_server
 from dispatcher.db.errors import AWAY, DatabaseAwayError, EmbeddedError, explain
-from dispatcher.db.pool import OwnConnection as Connection
-from dispatcher.db.pool import connect
 from dispatcher.settings import Settings
 
 Result = TypeVar("Result")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, Failure
 
 
 def enqueue(
@@ -49,10 +49,9 @@ def enqueue(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from dispatcher.cli.csv_import import How, load_file
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.loading import How, load_file
-    from dispatcher.cli.screen import screen
-    from dispatcher.cli.words import number, plural
+    from dispatcher.cli.output import number, plural, screen
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
-from dispatcher.cli.who import As, named
+from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
-    from dispatcher.db.keeping import Forgotten
-    from dispatcher.db.pool import OwnConnection as Connection
+    from dispatcher.db.database import OwnConnection as Connection
+    from dispatcher.db.maintenance import Forgotten
 
 
 def forget(
@@ -34,15 +34,15 @@ def forget(
     it, without the number. Takes the rights of the tables' owner.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.words import plural
-    from dispatcher.db import keeping
+    from dispatcher.cli.output import plural
+    from dispatcher.db import maintenance
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():
         raise Failure("the number is digits after an optional +.", code=USED_WRONGLY)
     who = named(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
-        kept = await keeping.export(connection, number)
+        kept = await maintenance.export(connection, number)
         if export is not None:
             _write(export, kept)
             typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
@@ -50,7 +50,7 @@ def forget(
             what = f"{plural(len(kept), 'record')} found"
             typer.echo(f"{what}; nothing was erased, because --yes was not given.")
             return None
-        return await keeping.forget(connection, number, who)
+        return await maintenance.forget(connection, number, who)
 
     done = with_database(work)
     if done is None:

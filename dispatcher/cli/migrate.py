@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import FAILED, USED_WRONGLY, Failure
+from dispatcher.cli.errors import FAILED, USED_WRONGLY, Failure
 
 if TYPE_CHECKING:
     from dispatcher.db.migrate import Standing
@@ -26,7 +26,7 @@ def migrate(
     from dispatcher.cli.database import database_address, explained
     from dispatcher.cli.settings import read_settings
     from dispatcher.db import migrate as migrations
-    from dispatcher.db.migrations import MigrationError
+    from dispatcher.db.migrate import MigrationError
 
     if status and down:
         raise Failure("--status and --down do not go together.", code=USED_WRONGLY)
@@ -50,7 +50,7 @@ def _warn(line: str) -> None:
 
 
 def _tell(standings: "list[Standing]") -> int:
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.output import moment
 
     for standing in standings:
         if standing.unknown:

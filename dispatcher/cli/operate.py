@@ -5,11 +5,49 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import Failure
-from dispatcher.cli.who import As, named
+from dispatcher.cli.errors import Failure
 
 if TYPE_CHECKING:
-    from dispatcher.db.pool import OwnConnection as Connection
+    from dispatcher.db.database import OwnConnection as Connection
+
+
+import getpass
+import os
+import socket
+
+from dispatcher.cli.errors import USED_WRONGLY
+
+# Who runs a command: named beside what was done.
+
+MAX_NAME = 80  # characters
+
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Who does it, for `dispatcher audit`.",
+        show_default="user@host",
+    ),
+]
+
+
+def named(given: str | None) -> str:
+    """Return the name that was given, or else the user of this machine: ana@host."""
+    if given is None:
+        return f"{_user()}@{socket.gethostname()}"
+    who = " ".join(given.split())
+    if not who or len(who) > MAX_NAME or not who.isprintable():
+        raise Failure(f"--as takes a name of 1 to {MAX_NAME} characters.", code=USED_WRONGLY)
+    return who
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return f"user {os.getuid()}"
+
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
 App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
@@ -64,7 +102,7 @@ def settle(
     again, and twice if they had gone out after all.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.words import plural
+    from dispatcher.cli.output import plural
     from dispatcher.db import deeds
 
     who = named(as_)
@@ -134,7 +172,7 @@ async def _must_be_known(connection: "Connection", app: str) -> None:
 
 
 def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
-    from dispatcher.cli.words import plural
+    from dispatcher.cli.output import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
     if left := len(set(ids)) - done:

@@ -7,9 +7,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from dispatcher.core.belonging import Backlog
-    from dispatcher.core.overview import Awaiting, Unmatched
-    from dispatcher.db.pool import Connection
+    from dispatcher.core.report_matching import Backlog
+    from dispatcher.core.status import Awaiting, Unmatched
+    from dispatcher.db.database import Connection
 
     Seen = tuple[list[Awaiting], Backlog, list[Unmatched]]
 
@@ -24,7 +24,7 @@ def reports(
     Many accepted messages without a report are the sign of a broken callback address.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen
+    from dispatcher.cli.output import screen
 
     seen = with_database(lambda connection: _look(connection, limit))
     if json:
@@ -50,9 +50,9 @@ def _drawn(seen: "Seen") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from dispatcher.cli.words import duration, moment, number
-    from dispatcher.core.belonging import WHY
-    from dispatcher.logs import mask
+    from dispatcher.cli.output import duration, moment, number
+    from dispatcher.core.report_matching import WHY
+    from dispatcher.telemetry.logs import mask
 
     apps, backlog, unmatched = seen
     table = Table("App", box=None)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
-from dispatcher.cli.who import As, named
+from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
+    from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.deeds import Done
-    from dispatcher.db.pool import OwnConnection as Connection
 
 NUMBER = re.compile(r"\+?[0-9]{5,20}")
 LISTED = 1_000  # suppressed numbers that are listed
@@ -47,7 +47,7 @@ def add_template(
     '${NUM_6}'. With the text, `dispatcher cost` can count segments.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.words import plural
+    from dispatcher.cli.output import plural
     from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of
     from dispatcher.db import deeds
 
@@ -82,7 +82,7 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
 def list_templates() -> None:
     """Show the templates that are defined."""
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen, table_of
+    from dispatcher.cli.output import screen, table_of
     from dispatcher.db import rules
 
     table = table_of("Template", "Variables", "Note")
@@ -119,7 +119,7 @@ def suppress(
     is changed.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.words import plural
+    from dispatcher.cli.output import plural
     from dispatcher.db import deeds
 
     wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
@@ -193,10 +193,9 @@ def limit(
 
 def _list_suppressed() -> None:
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen, table_of
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.output import moment, screen, table_of
     from dispatcher.db import rules
-    from dispatcher.logs import mask
+    from dispatcher.telemetry.logs import mask
 
     table = table_of("Number", "Since", "By", "Reason")
     for one in with_database(lambda connection: rules.suppression(connection, limit=LISTED)):

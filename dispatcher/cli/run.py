@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, Failure
 
 
 class Only(StrEnum):
@@ -36,9 +36,9 @@ def run(
     from dispatcher.cli.database import explained
     from dispatcher.cli.settings import read_settings
     from dispatcher.db.errors import EmbeddedError
-    from dispatcher.db.migrations import MigrationError
-    from dispatcher.logs import configure_logs
-    from dispatcher.service.tuning import collect_rarely
+    from dispatcher.db.migrate import MigrationError
+    from dispatcher.service.run import collect_rarely
+    from dispatcher.telemetry.logs import configure_logs
 
     settings = read_settings()
     if not settings.apps and only is not Only.REPORTS:

@@ -2,7 +2,7 @@
 
 import os
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, Failure
 from dispatcher.settings import Settings, SettingsError, load_settings
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.failure import Failure
-from dispatcher.cli.who import As, named
+from dispatcher.cli.errors import Failure
+from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
-    from dispatcher.core.overview import Story
-    from dispatcher.db.pool import OwnConnection as Connection
+    from dispatcher.core.status import Story
+    from dispatcher.db.database import OwnConnection as Connection
 
 Event = tuple[datetime, str]  # when, and what happened
 
@@ -34,8 +34,7 @@ def show(
     from rich.table import Table
 
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.screen import screen
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.output import moment, screen
     from dispatcher.db import deeds
     from dispatcher.db.admin import story
 
@@ -64,9 +63,9 @@ def show(
 
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
-    from dispatcher.cli.words import moment, plural
-    from dispatcher.core.standing import advice, explained, why
-    from dispatcher.logs import mask
+    from dispatcher.cli.output import moment, plural
+    from dispatcher.core.explain import advice, explained, why
+    from dispatcher.telemetry.logs import mask
 
     yield "state", message["state"]
     yield "why", why(message)
@@ -92,7 +91,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
 
 
 def _events(story: "Story") -> Iterator[Event]:
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.output import moment
     from dispatcher.core.codes import number_code
 
     message = story.message
@@ -121,8 +120,8 @@ def _events(story: "Story") -> Iterator[Event]:
 
 
 def _report(report: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.core.belonging import WHY
-    from dispatcher.core.carrier import report_status
+    from dispatcher.core.report_matching import WHY
+    from dispatcher.core.report_status import report_status
 
     place = f"segment {report['segment']} of {report['total']}"
     if report["earlier_at"]:
@@ -135,8 +134,8 @@ def _report(report: dict[str, Any]) -> Iterator[Event]:
 
 
 def _request(batch: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.cli.words import number, plural
-    from dispatcher.core.standing import MIXED
+    from dispatcher.cli.output import number, plural
+    from dispatcher.core.explain import MIXED
 
     content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
     yield (

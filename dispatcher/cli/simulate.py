@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from dispatcher.cli.failure import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, Failure
 
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator

@@ -8,8 +8,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dispatcher.core.diagnosis import Diagnosis
-    from dispatcher.core.overview import Now
+    from dispatcher.core.health import Diagnosis
+    from dispatcher.core.status import Now
 
     Show = Callable[[Diagnosis, Now | None], None]
 
@@ -45,7 +45,7 @@ def _once(dsn: str, show: "Show", *, reports: bool) -> None:
     from functools import partial
 
     from dispatcher.cli.database import connected
-    from dispatcher.core.diagnosis import diagnose
+    from dispatcher.core.health import diagnose
     from dispatcher.db.admin import overview
 
     now = asyncio.run(connected(dsn, partial(overview, reports=reports)))
@@ -57,8 +57,8 @@ def _teller(*, json: bool) -> "Show":
 
 
 def _draw(found: "Diagnosis", now: "Now | None") -> None:
-    from dispatcher.cli.picture import drawn
-    from dispatcher.cli.screen import screen
+    from dispatcher.cli.output import screen
+    from dispatcher.cli.status_view import drawn
 
     screen().print(drawn(found, now))
 
@@ -92,8 +92,8 @@ def _live(dsn: str, every: float, *, reports: bool) -> None:
     """Draw the screen again and again: in place on a terminal, else one below the other."""
     from rich.live import Live
 
-    from dispatcher.cli.picture import drawn
-    from dispatcher.cli.screen import screen
+    from dispatcher.cli.output import screen
+    from dispatcher.cli.status_view import drawn
 
     console = screen()
     if not console.is_terminal:
@@ -116,10 +116,10 @@ def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
 
 async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
     """Show how it stands, again and again; a database that is away is shown, and asked again."""
-    from dispatcher.core.diagnosis import absent, diagnose
+    from dispatcher.core.health import absent, diagnose
     from dispatcher.db.admin import overview
+    from dispatcher.db.database import connect
     from dispatcher.db.errors import DatabaseAwayError, naming_absence
-    from dispatcher.db.pool import connect
 
     while True:
         try:

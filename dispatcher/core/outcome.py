@@ -4,25 +4,15 @@ The kind of the code decides (see core.codes), never the HTTP status alone: resu
 whatever stands around them, and what may have been sent is never put back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from msgspec import Struct
 
-from dispatcher.core.backoff import deferral
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
-from dispatcher.core.matching import by_number
-from dispatcher.core.message import (
-    Answer,
-    Message,
-    NoReply,
-    NumberResult,
-    Packed,
-    Reply,
-    canonical,
-)
+from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral, pause_for
+from dispatcher.core.message import Answer, Message, NoReply, NumberResult, Packed, Reply, canonical
 from dispatcher.core.packing import halve, split_by
-from dispatcher.core.pause import CountryPause, Pause, country_pause, pause_for
 
 ACCEPTED = "000000"
 NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was approved
@@ -298,3 +288,31 @@ def _by_country(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
         for message in packed.messages
     ]
     return Done(outcomes, country=pause)
+
+
+# Matching: which result of an answer is a number's. The order of results is not promised.
+
+
+def by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
+    """Return one result for each number, by its canonical form.
+
+    Of several for one number, accepted wins, for then it was sent; and a code that passes with
+    time loses, for a number is sent again only if nothing speaks against it.
+    """
+    answers: dict[str, NumberResult] = {}
+    for one in results:
+        number = canonical(one.recipient)
+        known = answers.setdefault(number, one)
+        if known is not one and _weight(one) > _weight(known):
+            answers[number] = one
+    return answers
+
+
+def _weight(one: NumberResult) -> int:
+    match number_code(one.code).kind:
+        case Kind.ACCEPTED:
+            return 2
+        case Kind.LATER | Kind.NOT_YET:
+            return 0
+        case _:
+            return 1

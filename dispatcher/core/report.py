@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from msgspec import DecodeError, Struct, json
 
-from dispatcher.core.carrier import State, report_status
+from dispatcher.core.report_status import State, report_status
 
 MAX_FORM_BYTES = 16_384  # one report takes 200 to 500 bytes
 MAX_JSON_BYTES = 262_144  # fifty of them, and five times that for fields we do not know

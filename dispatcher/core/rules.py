@@ -13,10 +13,10 @@ from hashlib import blake2b
 from msgspec import Struct, field
 
 from dispatcher.core.codes import number_code
+from dispatcher.core.country import quiet_for
 from dispatcher.core.message import Message, canonical
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, misfit
-from dispatcher.core.zones import quiet_for
 
 URGENT = 1  # priorities up to this do not wait for the morning
 _MINUTE, _HOUR = 60.0, 3600.0

@@ -6,7 +6,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from dispatcher.core.message import canonical
-from dispatcher.core.overview import (
+from dispatcher.core.status import (
     AppState,
     Became,
     Count,
@@ -17,7 +17,7 @@ from dispatcher.core.overview import (
     WorkerState,
 )
 from dispatcher.db import reports as reports_of
-from dispatcher.db.pool import Connection
+from dispatcher.db.database import Connection
 from dispatcher.db.statements import sql
 
 LISTED: Final = 10  # unsure batches

@@ -7,18 +7,17 @@ from time import monotonic
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core import pace
-from dispatcher.core.admit import NOTHING, Arranged
+from dispatcher.core import rate_limit
+from dispatcher.core.claim_cursor import Floor
 from dispatcher.core.message import Batch, Message, Packed
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
+from dispatcher.core.prepare import NOTHING, Arranged
 from dispatcher.core.wire import MAX_NUMBERS
-from dispatcher.db import feed
+from dispatcher.db import events
 from dispatcher.db.arrays import array_text
-from dispatcher.db.floor import Floor
-from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.session import PATIENCE, transaction
+from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.events import Event, count
 from dispatcher.db.statements import sql
-from dispatcher.db.tally import Event, count
 
 
 class Wanted(Struct, frozen=True):
@@ -72,7 +71,7 @@ async def claim(
     have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    floor = floor or Floor()
+    floor = floor or Floor(monotonic)
     async with transaction(pool, seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
@@ -86,9 +85,9 @@ async def claim(
         most = MAX_NUMBERS
         if rate is not None:
             rate, wait = await _pace(connection, wanted.app, rate, wait)
-            if wait > pace.AHEAD:
-                return Claimed([], wait=wait - pace.AHEAD)
-            most = min(most, pace.grant(rate, least=rate * wanted.taken / wanted.all_slots))
+            if wait > rate_limit.AHEAD:
+                return Claimed([], wait=wait - rate_limit.AHEAD)
+            most = min(most, rate_limit.grant(rate, least=rate * wanted.taken / wanted.all_slots))
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
         rows = await connection.fetch(
@@ -153,7 +152,7 @@ async def another_time(pool: Pool, batch: Batch) -> float:
 
 async def _pace(connection: Connection, app: str, rate: float, wait: float) -> tuple[float, float]:
     """Hold the app's pace if its time has come; return its rate and the seconds to that time."""
-    if wait > pace.AHEAD:
+    if wait > rate_limit.AHEAD:
         return rate, wait  # not worth the lock
     row = await connection.fetchrow(sql("lock_pace"), app)
     return (row["rate"] or rate, row["wait"]) if row else (rate, wait)
@@ -163,14 +162,14 @@ async def _charge(
     connection: Connection, rate: float, batches: list[Batch]
 ) -> tuple[list[Batch], float]:
     """Charge the app's pace; return *batches* with their times, and seconds to the next claim."""
-    lasts = [pace.spacing(rate, len(batch.messages)) for batch in batches]
+    lasts = [rate_limit.spacing(rate, len(batch.messages)) for batch in batches]
     asked = monotonic()
     until_next: float = await connection.fetchval(sql("charge_pace"), batches[0].app, sum(lasts))
     first = asked + until_next - sum(lasts)
     timed = [
         replace(batch, send_at=first + sum(lasts[:place])) for place, batch in enumerate(batches)
     ]
-    return timed, max(0.0, until_next - pace.AHEAD)
+    return timed, max(0.0, until_next - rate_limit.AHEAD)
 
 
 def attempts_spent(deferred: Deferred) -> int:
@@ -254,7 +253,7 @@ async def _write_decided(
         for row in finished:
             told[app, row[1], row[3]].append(row[0])
         await count(connection, worker, Counter({event: len(ids) for event, ids in told.items()}))
-        await feed.append(connection, told)
+        await events.append(connection, told)
     if waiting:
         await connection.execute(
             sql("enqueue_again"),

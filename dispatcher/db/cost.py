@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from dispatcher.core.cost import Bill, Sent
-from dispatcher.db.pool import Connection
+from dispatcher.db.database import Connection
 from dispatcher.db.statements import sql
 
 PIECE: Final = 40  # requests: at most 20,000 messages in memory

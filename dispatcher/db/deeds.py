@@ -9,11 +9,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from dispatcher.core.overview import Deed
 from dispatcher.core.rules import Limits, told
+from dispatcher.core.status import Deed
 from dispatcher.core.templates import Template
 from dispatcher.db import admin, cost, rules
-from dispatcher.db.pool import Connection
+from dispatcher.db.database import Connection
 from dispatcher.db.statements import sql
 
 AT_ONCE: Final = 10_000  # numbers in one statement

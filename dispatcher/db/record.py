@@ -7,7 +7,7 @@ from typing import cast
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.closing import Closing
+from dispatcher.core.delays import may_be_the_hosts
 from dispatcher.core.message import Batch, Packed
 from dispatcher.core.outcome import (
     Accepted,
@@ -19,13 +19,47 @@ from dispatcher.core.outcome import (
     Rejected,
     Uncertain,
 )
-from dispatcher.db import feed
+from dispatcher.core.result import Closing
+from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
-from dispatcher.db.pausing import tell_app
-from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.session import PATIENCE, transaction
+from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.events import Event, count
 from dispatcher.db.statements import sql
-from dispatcher.db.tally import Event, count
+
+# Writes what an answer means for its app as a whole: pauses, a slower pace, the end of a pause.
+
+
+async def tell_app(connection: Connection, worker: int, closing: Closing) -> dict[str, str]:
+    """Write what the answer means for the app as a whole.
+
+    What may be the trouble of this host alone (no way to the provider, a wrong clock) is no reason
+    to stop the others while they send. It is returned if there are others: app, and why.
+    """
+    app = closing.batch.app
+    match closing.verdict:
+        case PutBack(pause=pause):
+            there = reaching = False
+            if may_be_the_hosts(pause.code):
+                row = await connection.fetchrow(sql("who_reaches"), app, worker)
+                there, reaching = (row["there"], row["reaching"]) if row else (False, False)
+            if not reaching:
+                await connection.execute(
+                    sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
+                )
+            return {app: pause.reason} if there else {}
+        case Done(slow_down=slow_down, country=country):
+            if country is not None:
+                await connection.execute(
+                    sql("pause_country"), app, country.country, country.until_in, country.code
+                )
+            if slow_down:
+                await connection.execute(sql("slow_down"), app)
+            if closing.batch.probe:
+                await connection.execute(sql("resume_app"), app)
+        case Uncertain():
+            pass
+    return {}
+
 
 OUTCOME_COLUMNS = (
     "message_id",
@@ -114,7 +148,7 @@ async def _record(
         for event, _, size in rows.whole:
             rows.events[event] += size
         await count(connection, worker, rows.events)
-        await feed.append(connection, rows.told, rows.whole)
+        await events.append(connection, rows.told, rows.whole)
         return Recorded(closed, cut_off)
 
 

@@ -6,15 +6,14 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from dispatcher.core.belonging import Backlog
-from dispatcher.core.carrier import STATUSES
-from dispatcher.core.overview import Awaiting, Unmatched
 from dispatcher.core.report import Report
+from dispatcher.core.report_matching import Backlog
+from dispatcher.core.report_status import STATUSES
+from dispatcher.core.status import Awaiting, Unmatched
+from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
-from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.session import PATIENCE, borrowed, transaction
+from dispatcher.db.events import count
 from dispatcher.db.statements import sql
-from dispatcher.db.tally import count
 
 NOBODY = "-"  # stands for the app where none is known
 SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from dispatcher.core.backoff import until_midnight
 from dispatcher.core.codes import number_code
+from dispatcher.core.delays import until_midnight
 from dispatcher.core.message import Message, canonical
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
-from dispatcher.db.pool import Connection, Pool
-from dispatcher.db.session import PATIENCE, borrowed
+from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed
 from dispatcher.db.statements import sql
 
 Row = TypeVar("Row")

@@ -4,6 +4,6 @@ SIGTERM and SIGINT stop the claiming; what is on its way is finished and written
 `shutdown_timeout`; what is not over by then is written as unsure.
 """
 
-from dispatcher.service.start import database, run
+from dispatcher.service.run import database, run
 
 __all__ = ["database", "run"]

@@ -5,7 +5,7 @@ full name of its variable. The variables are read here and not by pydantic-setti
 takes unknown ones in silence, knows no ``_FILE`` beside a variable, and reports by field.
 """
 
+from dispatcher.settings.loader import PREFIX, SettingsError, load_settings
 from dispatcher.settings.models import AppSettings, Settings
-from dispatcher.settings.reading import PREFIX, SettingsError, load_settings
 
 __all__ = ["PREFIX", "AppSettings", "Settings", "SettingsError", "load_settings"]

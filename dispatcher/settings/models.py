@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from dispatcher.settings.kinds import (
+from dispatcher.settings.types import (
     Callback,
     Database,
     Endpoint,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core import pace
-from dispatcher.core.admit import arrange
+from dispatcher.core import rate_limit
+from dispatcher.core.prepare import arrange
 from dispatcher.db import claim as claims
 from dispatcher.db.statements import sql
 from dispatcher.db.workers import register_app, register_worker
@@ -20,7 +20,7 @@ def fullest(rate, size, seed):
     """Return the most numbers in a second, where each grant's way takes up to JITTER longer."""
     dice = random.Random(seed)
     arrivals = sorted(
-        at * pace.spacing(rate, size) + dice.uniform(0, JITTER)
+        at * rate_limit.spacing(rate, size) + dice.uniform(0, JITTER)
         for at in range(int(3 * rate / size) + 2)
     )
     most = first = 0
@@ -33,27 +33,27 @@ def fullest(rate, size, seed):
 
 @given(seed=st.integers())
 def test_at_500_a_second_no_second_gets_more_than_510(seed):
-    assert fullest(500, pace.grant(500), seed) <= 510
+    assert fullest(500, rate_limit.grant(500), seed) <= 510
 
 
 @given(rate=st.floats(5, 20_000), least=st.floats(1, 40), seed=st.integers())
 def test_at_any_rate_no_second_gets_more_than_two_percent_and_one_grant_too_many(rate, least, seed):
-    size = pace.grant(rate, least=least)
-    assert fullest(rate, size, seed) <= rate * pace.OVER + size
+    size = rate_limit.grant(rate, least=least)
+    assert fullest(rate, size, seed) <= rate * rate_limit.OVER + size
 
 
 @pytest.mark.parametrize("rate", [1, 5, 30, 100, 500, 3000, 50_000])
 def test_what_is_sent_in_the_long_run_is_nearly_all_that_is_allowed(rate):
-    size = pace.grant(rate)
-    assert 0.98 <= size / pace.spacing(rate, size) / rate <= 1.0
+    size = rate_limit.grant(rate)
+    assert 0.98 <= size / rate_limit.spacing(rate, size) / rate <= 1.0
 
 
 def test_at_500_a_second_grants_are_of_ten():
-    assert pace.grant(500) == 10
+    assert rate_limit.grant(500) == 10
 
 
 def test_short_request_slots_make_larger_grants():
-    assert pace.grant(500, least=26) == 30  # 17 of them make 510
+    assert rate_limit.grant(500, least=26) == 30  # 17 of them make 510
 
 
 async def paced(pool, rate):
@@ -100,8 +100,10 @@ async def test_grants_of_two_workers_never_share_a_time(pool, db):
     times = [batch.send_at for batch in [*one.batches, *other.batches]]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert [len(batch.messages) for batch in one.batches] == [10, 10, 10, 10]
-    assert all(gap > pace.spacing(500, 10) * 0.5 for gap in gaps)
-    assert times[-1] - times[0] == pytest.approx(pace.spacing(500, 10) * (len(times) - 1), abs=0.1)
+    assert all(gap > rate_limit.spacing(500, 10) * 0.5 for gap in gaps)
+    assert times[-1] - times[0] == pytest.approx(
+        rate_limit.spacing(500, 10) * (len(times) - 1), abs=0.1
+    )
 
 
 async def test_who_comes_before_his_time_is_told_how_long_to_wait(pool, db):

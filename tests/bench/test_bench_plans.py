@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dispatcher.bench.stage import statement
-from dispatcher.db.floor import EVER, PRIORITIES, Floor
+from dispatcher.core.claim_cursor import EVER, PRIORITIES, Floor
 from dispatcher.db.statements import sql
 
 DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000

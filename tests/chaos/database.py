@@ -12,10 +12,10 @@ from typing import TypeVar
 import asyncpg
 from world.worker import ROOT
 
+from dispatcher.db.database import connect
 from dispatcher.db.errors import AWAY, is_away
 from dispatcher.db.launch import die_with
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import connect
 
 Given = TypeVar("Given")
 START = 60.0  # seconds

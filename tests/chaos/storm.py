@@ -24,7 +24,7 @@ from chaos.fleet import LEASE, TIMEOUT, Fleet
 from chaos.leaks import EVERY, Ears, leaks, password
 from chaos.verdict import Still, Verdict, judge
 from chaos.weather import Weather
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator
 
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.cli.failure import Failure
-from dispatcher.cli.message_file import MessageFile
+from dispatcher.cli.csv_file import MessageFile
+from dispatcher.cli.errors import Failure
 
 GOOD = "+8613112345678"
 

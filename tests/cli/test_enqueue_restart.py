@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from running import until
 
-from dispatcher.cli.message_file import COLUMNS
-from dispatcher.db import load
-from dispatcher.db.load import Progress
+from dispatcher.cli.csv_file import COLUMNS
+from dispatcher.db import file_import
+from dispatcher.db.file_import import Progress
 
 GOOD = "+8613112345678"
 
@@ -131,18 +131,18 @@ async def test_rejects_that_have_gone_are_noticed(operate, db, tmp_path):
 
 
 async def test_two_loads_of_one_file_do_not_both_go_on(db, pool):
-    before = await load.begin_load(db, "digest", "x.csv")
-    assert await load.begin_load(db, "digest", "x.csv") == before
+    before = await file_import.begin_load(db, "digest", "x.csv")
+    assert await file_import.begin_load(db, "digest", "x.csv") == before
     async with pool.acquire() as other:
-        await load.step_load(other, "digest", before, Progress(5, 5))
+        await file_import.step_load(other, "digest", before, Progress(5, 5))
     row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
 
     async def go_on() -> None:
         async with db.transaction():
-            assert await load.copy_messages(db, COLUMNS, [row]) == []
-            await load.step_load(db, "digest", before, Progress(5, 5))
+            assert await file_import.copy_messages(db, COLUMNS, [row]) == []
+            await file_import.step_load(db, "digest", before, Progress(5, 5))
 
-    with pytest.raises(load.TakenOverError):
+    with pytest.raises(file_import.TakenOverError):
         await go_on()
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
 

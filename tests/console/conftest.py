@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 from visitor import TOKEN, Visitor
 
-from dispatcher.service.desk import Looks, made_desk
-from dispatcher.web.console import console_routes
-from dispatcher.web.server import serving
+from dispatcher.console import console_routes
+from dispatcher.console.backend import Looks, made_desk
+from dispatcher.service.http import serving
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import asyncio
 import aiohttp
 from visitor import TOKEN, Visitor
 
-from dispatcher.db.pool import create_pool
-from dispatcher.service.desk import Looks, made_desk
-from dispatcher.web.console import console_routes
-from dispatcher.web.server import serving
+from dispatcher.console import console_routes
+from dispatcher.console.backend import Looks, made_desk
+from dispatcher.db.database import create_pool
+from dispatcher.service.http import serving
 
 NOWHERE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from visitor import TOKEN, Visitor
 
-from dispatcher.web.console import closed_console_routes
-from dispatcher.web.console.session import LIFETIME, Session, Sessions
-from dispatcher.web.server import serving
+from dispatcher.console import closed_console_routes
+from dispatcher.console.auth import LIFETIME, Session, Sessions
+from dispatcher.service.http import serving
 
 PAGES = [
     "",

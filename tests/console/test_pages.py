@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from dispatcher.console.render import coded
 from dispatcher.db import deeds as deeds_of_operators
-from dispatcher.web.console.drawing import coded
 
 NUMBER = "+8613112345678"
 TOKEN = "0123456789abcdef0123456789abcdef"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.backoff import LONGEST_WAIT, deferral, until_midnight
+from dispatcher.core.delays import LONGEST_WAIT, deferral, until_midnight
 
 
 def test_deferrals_double_up_to_ten_minutes():

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.core.codes import request_code
-from dispatcher.core.diagnosis import Level, absent, diagnose
-from dispatcher.core.overview import AppState, Awaiting, Count, Now, Total, WorkerState
-from dispatcher.core.pause import pause_for
+from dispatcher.core.delays import pause_for
+from dispatcher.core.health import Level, absent, diagnose
+from dispatcher.core.status import AppState, Awaiting, Count, Now, Total, WorkerState
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 APP = AppState(

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.core.carrier import STATUSES, Reason, report_status
 from dispatcher.core.report import (
     MAX_FIELDS,
     MAX_FORM_BYTES,
@@ -19,6 +18,7 @@ from dispatcher.core.report import (
     parse_form,
     parse_json,
 )
+from dispatcher.core.report_status import STATUSES, Reason, report_status
 
 # facts.md, Status reports
 EXAMPLE = (

@@ -4,12 +4,11 @@ from datetime import UTC, datetime, time
 
 import pytest
 
-from dispatcher.core.country import country
+from dispatcher.core.country import OFFSETS, country, quiet_for
 from dispatcher.core.message import Message
 from dispatcher.core.outcome import Deferred, Rejected
 from dispatcher.core.rules import Facts, Limits, Rules, Used, decide, digest
 from dispatcher.core.templates import Template
-from dispatcher.core.zones import OFFSETS, quiet_for
 
 NIGHT = datetime(2026, 11, 1, 15, 0, tzinfo=UTC)  # 23:00 in China, 16:00 in Germany
 CHINA, GERMANY = "+8613112345678", "+4915112345678"

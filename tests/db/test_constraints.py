@@ -5,7 +5,7 @@ import re
 import asyncpg
 import pytest
 
-from dispatcher.db.migrations import read_migrations
+from dispatcher.db.migrate import read_migrations
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
 NOW = "now()"

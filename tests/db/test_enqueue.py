@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 ENQUEUE = "SELECT dispatcher.enqueue('+8613112345678', 't', app => $1, idempotency_key => $2)"
 

@@ -7,10 +7,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.address import read_address
 from dispatcher.db.cluster import Places
+from dispatcher.db.database import connect
+from dispatcher.db.dsn import read_address
 from dispatcher.db.errors import DatabaseAwayError, explain, is_away, naming_absence
-from dispatcher.db.pool import connect
 
 
 @pytest.fixture(scope="session")

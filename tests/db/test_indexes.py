@@ -5,8 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db import keeping
-from dispatcher.db.pool import connect, pooled
+from dispatcher.db import maintenance
+from dispatcher.db.database import connect, pooled
 
 FULL = "SELECT setval('dispatcher.message_id', 5000001)"
 MADE = (
@@ -30,7 +30,7 @@ async def made(db) -> set[str]:
 
 async def all_steps(pool) -> int:
     steps = 0
-    while await keeping.index_full_partitions(pool):
+    while await maintenance.index_full_partitions(pool):
         steps += 1
         assert steps < 100
     return steps
@@ -75,7 +75,7 @@ async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
         await application.execute(
             "LOCK TABLE dispatcher.message_1_to_5000001 IN ROW EXCLUSIVE MODE"
         )
-        waited = asyncio.create_task(keeping.index_full_partitions(worker))
+        waited = asyncio.create_task(maintenance.index_full_partitions(worker))
         done, _ = await asyncio.wait([waited], timeout=2)  # a transaction gives up after 4 s
         assert done, "it waits on"
         assert waited.result() == 0

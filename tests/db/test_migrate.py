@@ -9,9 +9,15 @@ import asyncpg
 import pytest
 
 from dispatcher.db import migrate as module
-from dispatcher.db.migrate import down, migrate, status
-from dispatcher.db.migrations import MigrationError, migrations_folder, read_migrations
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
+from dispatcher.db.migrate import (
+    MigrationError,
+    down,
+    migrate,
+    migrations_folder,
+    read_migrations,
+    status,
+)
 
 SHAPE = """
 SELECT string_agg(shape, E'\\n' ORDER BY shape COLLATE "C") FROM (

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 CANCEL = "SELECT dispatcher.cancel($1)"
 REQUEUE = "SELECT dispatcher.requeue($1)"

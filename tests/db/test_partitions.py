@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 MAKE = "SELECT dispatcher.make_partitions($1, $2)"
 

@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from dispatcher.db.cluster import Places
+from dispatcher.db.database import HostsInTurn, connect, create_pool
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, is_away, naming_absence
-from dispatcher.db.pool import HostsInTurn, connect, create_pool
 
 
 @pytest.fixture(scope="session")

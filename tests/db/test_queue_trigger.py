@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 ONE = "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13112345678', 't')"
 

@@ -5,8 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db import keeping
-from dispatcher.db.pool import connect
+from dispatcher.db import maintenance
+from dispatcher.db.database import connect
 from dispatcher.db.reports import register_statuses
 
 DAY = 86_400.0
@@ -53,7 +53,7 @@ async def age(db, days: int) -> None:
 
 async def drop_all(pool, retention: float) -> int:
     steps = 0
-    while await keeping.drop_old(pool, retention):
+    while await maintenance.drop_old(pool, retention):
         steps += 1
         assert steps < 1000
     return steps
@@ -130,7 +130,7 @@ async def test_an_open_message_of_an_older_partition_does_not_keep_a_younger_one
 @pytest.mark.usefixtures("old_page")
 async def test_a_message_that_is_sent_again_meanwhile_stops_the_dropping(db, pool):
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
-    assert await keeping.drop_old(pool, 30 * DAY) == 1  # its first step
+    assert await maintenance.drop_old(pool, 30 * DAY) == 1  # its first step
     assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
     assert await drop_all(pool, 30 * DAY) == 0
     assert await count(db, "message") == 3
@@ -140,7 +140,7 @@ async def test_a_message_that_is_sent_again_meanwhile_stops_the_dropping(db, poo
 @pytest.mark.parametrize("state", ["open", "unsure"])
 async def test_so_does_one_that_is_on_its_way_again(db, pool, rows, state):
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
-    assert await keeping.drop_old(pool, 30 * DAY) == 1
+    assert await maintenance.drop_old(pool, 30 * DAY) == 1
     assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
     await rows.batch([1], state=state)
     assert await drop_all(pool, 30 * DAY) == 0
@@ -167,9 +167,9 @@ async def test_two_keepers_do_not_get_into_each_others_way(dsn, pool):
     async with rival.transaction():
         await rival.execute("SELECT dispatcher.keep_alone()")
         assert await drop_all(pool, 30 * DAY) == 0
-        assert await keeping.prune(pool, 30 * DAY) == 0
-        assert await keeping.wipe_params(pool, DAY) == 0
-        assert await keeping.turn_page(pool, 30 * DAY) == 0
+        assert await maintenance.prune(pool, 30 * DAY) == 0
+        assert await maintenance.wipe_params(pool, DAY) == 0
+        assert await maintenance.turn_page(pool, 30 * DAY) == 0
     await rival.close()
     assert await drop_all(pool, 30 * DAY) > 0
 
@@ -195,7 +195,7 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, pool, rows):
         "INSERT INTO dispatcher.unmatched (provider_id, segment, why) VALUES ('nobody', 1, 'x')"
     )
     await age(db, 40)
-    while await keeping.prune(pool, 30 * DAY):
+    while await maintenance.prune(pool, 30 * DAY):
         pass
     left = [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message ORDER BY id")]
     assert left == ids[2:]  # what is open stays, however old
@@ -215,7 +215,9 @@ async def test_a_batch_stays_as_long_as_the_feed_names_it(db, pool, rows):
         " SELECT 'default', 'accepted', id, 1 FROM dispatcher.batch"
     )
     await age(db, 40)
-    assert await keeping.prune(pool, 30 * DAY) == 0  # it has no place yet, so nobody has read it
+    assert (
+        await maintenance.prune(pool, 30 * DAY) == 0
+    )  # it has no place yet, so nobody has read it
     assert await count(db, "batch") == 1
 
 
@@ -224,15 +226,15 @@ async def test_young_rows_stay(db, pool, rows):
     await rows.batch([ids[0]], state="closed")
     await rows.outcome(ids[1], "accepted")
     await db.execute("SELECT dispatcher.count_event('accepted', '', '{default}')")
-    assert await keeping.prune(pool, 3600) == 0
+    assert await maintenance.prune(pool, 3600) == 0
 
 
 async def test_a_partition_is_ended_before_it_is_full_where_little_is_sent(db, pool, rows):
     await rows.messages(1)
-    assert await keeping.turn_page(pool, 40 * DAY) == 0
+    assert await maintenance.turn_page(pool, 40 * DAY) == 0
     await age(db, 6)
-    assert await keeping.turn_page(pool, 40 * DAY) == 1
-    assert await keeping.turn_page(pool, 40 * DAY) == 0
+    assert await maintenance.turn_page(pool, 40 * DAY) == 1
+    assert await maintenance.turn_page(pool, 40 * DAY) == 0
     (second,) = await rows.messages(1)
     assert second == SIZE + 1
     assert await count(db, "message_rest") == 0
@@ -240,11 +242,11 @@ async def test_a_partition_is_ended_before_it_is_full_where_little_is_sent(db, p
 
 @pytest.mark.parametrize("seconds", [0, 3599])
 async def test_no_mistake_in_a_setting_empties_the_tables(pool, seconds):
-    for act in (keeping.drop_old, keeping.prune):
+    for act in (maintenance.drop_old, maintenance.prune):
         with pytest.raises(asyncpg.InvalidParameterValueError):
             await act(pool, seconds)
     with pytest.raises(asyncpg.InvalidParameterValueError):
-        await keeping.wipe_params(pool, 59)
+        await maintenance.wipe_params(pool, 59)
 
 
 async def test_variables_are_wiped_of_what_is_over_and_long_enough(db, pool, rows):
@@ -254,14 +256,14 @@ async def test_variables_are_wiped_of_what_is_over_and_long_enough(db, pool, row
     await rows.outcome(ids[1], "rejected", code="E200028")
     await age(db, 1)
     await rows.outcome(ids[2], "accepted")  # queued long ago, over since now
-    while await keeping.wipe_params(pool, 3600):
+    while await maintenance.wipe_params(pool, 3600):
         pass
     params = "SELECT params FROM dispatcher.message ORDER BY id"
     assert [row["params"] for row in await db.fetch(params)] == [[], [], ["062569"], ["062569"]]
 
     await age(db, 1)
     await rows.outcome(ids[3], "accepted")
-    while await keeping.wipe_params(pool, 3600):
+    while await maintenance.wipe_params(pool, 3600):
         pass
     assert [row["params"] for row in await db.fetch(params)] == [[], [], [], ["062569"]]
     assert [row[0] for row in await db.fetch("SELECT * FROM dispatcher.wipe_later")] == [ids[3]]
@@ -273,12 +275,12 @@ async def test_what_a_long_transaction_brought_late_is_wiped_a_day_later(db, poo
     for message in ids:
         await rows.outcome(message, "accepted")
     await age(db, 1)
-    while await keeping.wipe_params(pool, 3600):
+    while await maintenance.wipe_params(pool, 3600):
         pass
     await db.execute("UPDATE dispatcher.message SET params = '{late}' WHERE id = $1", ids[1])
-    assert await keeping.wipe_params(pool, 3600) == 0
+    assert await maintenance.wipe_params(pool, 3600) == 0
     await age(db, 1)
-    while await keeping.wipe_params(pool, 3600):
+    while await maintenance.wipe_params(pool, 3600):
         pass
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message WHERE params <> '{}'") == 0
 
@@ -289,7 +291,7 @@ async def test_a_wiped_message_is_never_sent_again(db, pool, rows):
     for message in ids:
         await rows.outcome(message, "rejected", code="E200028")
     await age(db, 1)
-    while await keeping.wipe_params(pool, 3600):
+    while await maintenance.wipe_params(pool, 3600):
         pass
     # The second had no variables that it could miss.
     assert await db.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
@@ -305,7 +307,7 @@ async def test_a_message_sent_again_at_this_moment_keeps_its_variables(db, dsn, 
     transaction = operator.transaction()
     await transaction.start()
     assert await operator.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
-    wiping = asyncio.create_task(keeping.wipe_params(pool, 3600))
+    wiping = asyncio.create_task(maintenance.wipe_params(pool, 3600))
     async with asyncio.timeout(10):
         while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL tells no event of it
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -330,11 +332,11 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, pool
     await db.execute("UPDATE dispatcher.report SET recipient = '13112345678', raw = '{\"a\": 1}'")
     await rows.batch([3], state="unsure")
 
-    kept = await keeping.export(db, "+8613112345678")
+    kept = await maintenance.export(db, "+8613112345678")
     assert len(kept) == 3
     assert "DELIVRD" in kept[0]
 
-    done = await keeping.forget(db, "13112345678", "me")
+    done = await maintenance.forget(db, "13112345678", "me")
     assert (done.erased, done.left) == ([1, 2], [3])
     seen = await db.fetch("SELECT recipient, params, reference FROM dispatcher.message ORDER BY id")
     assert [tuple(row) for row in seen] == [

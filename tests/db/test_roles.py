@@ -7,9 +7,8 @@ from world.provider import app_at
 from world.waiting import until
 
 from dispatcher.db import admin
-from dispatcher.db.migrate import down, migrate
-from dispatcher.db.migrations import migrations_folder, read_migrations
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
+from dispatcher.db.migrate import down, migrate, migrations_folder, read_migrations
 
 ROLES = ("dispatcher_app", "dispatcher_worker", "dispatcher_reader")
 TABLES = (

@@ -11,9 +11,8 @@ import pytest
 from world.waiting import until
 
 from dispatcher.db.cluster import Places
+from dispatcher.db.database import PATIENCE, create_pool, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, naming_absence
-from dispatcher.db.pool import create_pool
-from dispatcher.db.session import PATIENCE, transaction
 
 ROWS = [("someone", "DELIVRD", "delivered")]
 

@@ -32,7 +32,7 @@ from world.provider import app_at, provider_process  # noqa: E402
 from world.waiting import until  # noqa: E402
 from world.worker import environment  # noqa: E402
 
-from dispatcher.db.pool import connect  # noqa: E402
+from dispatcher.db.database import connect  # noqa: E402
 
 MESSAGES = 20_000
 GRACE = 60.0  # seconds, as compose.yaml and the manifests give

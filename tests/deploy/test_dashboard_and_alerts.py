@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.overview import Now
-from dispatcher.metrics import Metrics, State
+from dispatcher.core.status import Now
+from dispatcher.telemetry import Metrics, State
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"

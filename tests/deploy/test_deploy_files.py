@@ -9,7 +9,7 @@ import pytest
 import yaml
 from checks import DEPLOY, ROOT, manifests
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 from dispatcher.settings import Settings, load_settings
 
 SHUTDOWN = Settings.model_fields["shutdown_timeout"].default

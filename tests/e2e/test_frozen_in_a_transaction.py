@@ -6,7 +6,7 @@ from world.messages import finished, insert
 from world.provider import app_at
 from world.waiting import until
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 GATE = 4711  # an advisory lock that stands in the way of every new batch
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import pytest
 from world.messages import insert
 
-from dispatcher.core.admit import arrange
-from dispatcher.core.closing import Closing
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Done, PutBack, Uncertain
+from dispatcher.core.prepare import arrange
+from dispatcher.core.result import Closing
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted, claim
 from dispatcher.db.record import record
-from dispatcher.pipeline.flight import Flight
+from dispatcher.worker.in_flight import Flight
 
 
 class Hands:

@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 
+from dispatcher.core.delays import Pause
 from dispatcher.core.outcome import Deferred, Done, PutBack
-from dispatcher.core.pause import Pause
 
 REFUSE = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"

@@ -5,7 +5,7 @@ import asyncio
 from world.waiting import until
 
 from dispatcher.core.outcome import Uncertain
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 from dispatcher.db.workers import resend_unsure
 
 

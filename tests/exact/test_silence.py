@@ -4,7 +4,7 @@ import pytest
 from world.haste import forget_heartbeat
 
 from dispatcher.db.workers import heartbeat
-from dispatcher.pipeline.lease import Lease
+from dispatcher.worker.in_flight import Lease
 
 
 async def test_the_database_says_how_long_a_worker_was_silent(hands):

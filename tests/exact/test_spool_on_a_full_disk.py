@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dispatcher.spool import Spool, left_behind
+from dispatcher.db.spool import Spool, left_behind
 
 ROOM = 4096
 

@@ -8,8 +8,8 @@ from world.messages import SENDER, TEMPLATE
 
 from dispatcher.core.message import Batch, Message, NoReply
 from dispatcher.core.packing import pack
-from dispatcher.pipeline.sending import MOST_TIMES, Ways, deliver
 from dispatcher.provider.client import Sent
+from dispatcher.worker.sender import MOST_TIMES, Ways, deliver
 
 TOKEN = "t" * 32
 

@@ -14,9 +14,9 @@ from dispatcher.core.outcome import Deferred, Done
 from dispatcher.core.packing import pack
 from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
-from dispatcher.pipeline.sending import Ways, deliver
 from dispatcher.provider.client import Account, Client, Sent
 from dispatcher.simulator.faults.connections import Reset
+from dispatcher.worker.sender import Ways, deliver
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]
 TOKEN = "t" * 32

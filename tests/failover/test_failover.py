@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 from postgres_pair import running_pair
 
+from dispatcher.db.database import connect
 from dispatcher.db.errors import AWAY
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import connect
 from dispatcher.simulator import Simulator
 
 BACK_WITHIN = 10.0  # seconds from the promotion to the next accepted message

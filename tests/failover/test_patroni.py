@@ -12,9 +12,9 @@ from world.fixtures import working
 from world.provider import app_at, provider_process
 from world.waiting import until
 
+from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.errors import AWAY
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import OwnConnection, connect
 
 RATE = 2000  # messages a second
 STEP = 100  # messages in one transaction

@@ -8,7 +8,7 @@ from world.messages import finished, insert, of_each, states
 from world.provider import app_at, seen
 from world.waiting import until
 
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 from dispatcher.simulator.faults.table import Http, NumberCode, Refuse
 
 

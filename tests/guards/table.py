@@ -131,7 +131,7 @@ GUARDS = (
         "a worker that was silent for its lease sends nothing of before",
         (
             Edit(
-                "dispatcher/service/worker.py",
+                "dispatcher/worker/worker.py",
                 " and self.lease.covers(batch.claimed_at)",
                 "",
             ),
@@ -143,7 +143,7 @@ GUARDS = (
         "a silence counts by the database's clock too",
         (
             Edit(
-                "dispatcher/pipeline/lease.py",
+                "dispatcher/worker/in_flight.py",
                 "max(asked_at - self._renewed, silence)",
                 "asked_at - self._renewed",
             ),
@@ -373,7 +373,7 @@ GUARDS = (
         "quiet hours go by the database's clock",
         (
             Edit(
-                "dispatcher/service/rules.py",
+                "dispatcher/worker/claimer.py",
                 "now = datetime.fromtimestamp(asked_at, UTC)",
                 "now = datetime.now(UTC)",
             ),

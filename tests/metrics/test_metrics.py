@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from running import app_settings, running, until
 
-from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Accepted, Deferred, Done, Rejected, Uncertain
-from dispatcher.core.overview import AppState, Now, WorkerState
-from dispatcher.metrics import Metrics, State
+from dispatcher.core.result import Closing
+from dispatcher.core.status import AppState, Now, WorkerState
 from dispatcher.simulator import Simulator, read_options
+from dispatcher.telemetry import Metrics, State
 
 NUMBERS = [f"+86131{number:08d}" for number in range(20)]
 REFUSED = "+8613900000001"

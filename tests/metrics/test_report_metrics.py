@@ -8,10 +8,10 @@ import pytest
 from test_metrics import check_with_promtool, samples
 from world.waiting import until
 
-from dispatcher.core.belonging import Backlog
-from dispatcher.core.overview import Awaiting, Now
-from dispatcher.metrics import Metrics, State
-from dispatcher.spool import Spool, size
+from dispatcher.core.report_matching import Backlog
+from dispatcher.core.status import Awaiting, Now
+from dispatcher.db.spool import Spool, size
+from dispatcher.telemetry import Metrics, State
 
 TOKEN = "a-token-that-nobody-guesses"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -11,13 +11,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from running import app_settings, running, until
 
-from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Done, Uncertain
-from dispatcher.metrics.traces import missing, traced
+from dispatcher.core.result import Closing
+from dispatcher.service.http import serving
 from dispatcher.settings import load_settings
 from dispatcher.simulator import Simulator
-from dispatcher.web.server import serving
+from dispatcher.telemetry.traces import missing, traced
 
 NUMBER, WORD = "+8613112345678", "837465"
 

@@ -18,8 +18,8 @@ from world.messages import insert
 from world.provider import ProviderProcess, app_at, provider_process
 from world.worker import Settings, WorkerProcess
 
+from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import connect
 
 PORT = 8080
 PROVIDER_PORT = 8000

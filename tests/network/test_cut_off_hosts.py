@@ -11,9 +11,8 @@ from scene import Scene, Site, scene
 from world.messages import finished, insert
 from world.waiting import until
 
+from dispatcher.db.database import create_pool, transaction
 from dispatcher.db.errors import AWAY
-from dispatcher.db.pool import create_pool
-from dispatcher.db.session import transaction
 from dispatcher.db.statements import sql
 
 SHORT = 14.0  # seconds of a cut: longer than the shortest lease

@@ -19,8 +19,8 @@ from world.provider import app_at, seen
 from world.waiting import until
 from world.worker import WorkerProcess
 
+from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate
-from dispatcher.db.pool import connect
 from dispatcher.simulator.faults.table import Delay
 
 CONFIG = """

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dispatcher.core.carrier import report_status
 from dispatcher.core.report import Report
-from dispatcher.db import matching, reports
-from dispatcher.db.feed import place
+from dispatcher.core.report_status import report_status
+from dispatcher.db import report_matching, reports
+from dispatcher.db.events import place
 
 
 class World:
@@ -64,9 +64,9 @@ class World:
         """Store reports, as one commit of the receiver."""
         await reports.store(self.pool, [(report, 0.0) for report in told])
 
-    async def match(self) -> matching.Step:
+    async def match(self) -> report_matching.Step:
         """Do one step of matching."""
-        return await matching.match(self.pool)
+        return await report_matching.match(self.pool)
 
     async def hurry(self) -> None:
         """Make everything due that waits to be looked at again."""

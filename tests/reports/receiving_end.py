@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from dispatcher.service.receiver import receiving
+from dispatcher.receiver.receiver import receiving
+from dispatcher.service.http import serving
 from dispatcher.settings import load_settings
 from dispatcher.simulator.signature import sdk_date, sign
-from dispatcher.web.server import serving
 
 TOKEN = "a-token-that-nobody-guesses"
 FORM = "application/x-www-form-urlencoded"

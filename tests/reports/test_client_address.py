@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from dispatcher.web.networks import MOST_HOPS, client_address
+from dispatcher.receiver.verification import MOST_HOPS, client_address
 
 TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("127.0.0.1")]
 CASES = [

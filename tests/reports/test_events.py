@@ -2,8 +2,8 @@
 
 import asyncio
 
-from dispatcher.db.feed import append, place
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
+from dispatcher.db.events import append, place
 
 ONE, TWO = "+8613100000001", "+8613100000002"
 TELL = "SELECT dispatcher.tell('accepted', '', ARRAY['default'], ARRAY[$1::bigint])"
@@ -33,7 +33,7 @@ async def test_a_long_transaction_that_commits_late_is_not_skipped(world, dsn):
 
 
 async def test_places_are_given_in_turn_even_if_a_sequencer_is_slow(world, dsn):
-    from dispatcher.db.feed import LOCK_KEY  # noqa: PLC0415 - used here alone
+    from dispatcher.db.events import LOCK_KEY  # noqa: PLC0415
 
     other = await connect(dsn)
     async with other.transaction():

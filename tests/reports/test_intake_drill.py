@@ -15,8 +15,8 @@ from chaos.server import free_port
 from steady_sender import Report, SteadySender
 from world.waiting import until
 
+from dispatcher.db.database import connect
 from dispatcher.db.errors import AWAY
-from dispatcher.db.pool import connect
 
 TOKEN = "a-token-that-nobody-guesses"
 RATE = 1000  # reports a second

@@ -7,8 +7,8 @@ import pytest
 
 from dispatcher.core.report import Report
 from dispatcher.db import reports
-from dispatcher.spool import left_behind
-from dispatcher.web.intake import KIND, Away, Intake, Kept, NotKept, Unfit
+from dispatcher.db.spool import left_behind
+from dispatcher.receiver.intake import KIND, Away, Intake, Kept, NotKept, Unfit
 
 
 def one(provider_id: str, **fields) -> Report:
@@ -60,8 +60,8 @@ def spooled(folder) -> int:
 async def test_without_the_database_reports_go_to_disk_and_then_into_it(
     intake, database, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dispatcher.web.intake.AWAY_FOR", 0.05)
-    monkeypatch.setattr("dispatcher.web.intake.TAKE_UP_EVERY", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.intake.TAKE_UP_EVERY", 0.05)
     database.away = True
     assert await intake.keep([one("p1"), one("p2")]) == Kept()
     assert await intake.keep([one("p3")]) == Kept()
@@ -96,7 +96,7 @@ async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(
 async def test_a_commit_that_takes_long_does_not_hold_up_the_next(
     intake, database, pool, monkeypatch
 ):
-    monkeypatch.setattr("dispatcher.web.intake.SLOW", 0.0)
+    monkeypatch.setattr("dispatcher.receiver.intake.SLOW", 0.0)
     async with pool.acquire() as other, other.transaction():
         await other.execute(
             "INSERT INTO dispatcher.report (provider_id, status, state)"

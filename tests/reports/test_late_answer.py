@@ -2,9 +2,9 @@
 
 import pytest
 
-from dispatcher.core.closing import Closing
 from dispatcher.core.message import Batch, Entry, Message, Packed
 from dispatcher.core.outcome import Accepted, Done
+from dispatcher.core.result import Closing
 from dispatcher.db.record import record
 
 NUMBERS = ["+8613100000001", "+8613100000002", "+8613100000003"]

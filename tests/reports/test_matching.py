@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dispatcher.core.message import canonical
-from dispatcher.db import matching
+from dispatcher.db import report_matching
 from dispatcher.db.workers import resend_unsure
 
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
@@ -42,7 +42,7 @@ async def test_a_settled_message_says_why_it_is_accepted(world, told):
 
 
 async def test_status_shows_the_carriers_code_and_its_meaning(world, told):
-    from dispatcher.db.reports import register_statuses  # noqa: PLC0415 - used here alone
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
 
     await register_statuses(world.pool)
     await world.batch([ONE, TWO])
@@ -119,7 +119,7 @@ async def test_a_message_that_the_answer_put_back_is_not_settled_by_a_report(wor
 
 
 async def test_reports_that_match_nothing_are_kept_counted_and_listed(world, told):
-    from dispatcher.db.reports import unmatched  # noqa: PLC0415 - used here alone
+    from dispatcher.db.reports import unmatched  # noqa: PLC0415
 
     (message,) = await world.batch([ONE], state="closed")
     await world.accept([message], ["p1"])
@@ -185,7 +185,7 @@ async def test_two_steps_at_once_are_one_after_the_other(world, told):
     await world.batch([ONE])
     await world.store(told("p1", ONE))
     async with world.db.transaction():
-        from dispatcher.db.matching import LOCK_KEY  # noqa: PLC0415 - used here alone
+        from dispatcher.db.report_matching import LOCK_KEY  # noqa: PLC0415
 
         await world.db.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
         assert (await world.match()).reports == 0
@@ -313,7 +313,7 @@ async def test_a_number_on_a_block_list_is_suppressed_if_that_is_wanted(world, t
     await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="UNDELIV"))
     stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
     await world.store(stranger)
-    await matching.match(world.pool, suppress_blocked=wanted)
+    await report_matching.match(world.pool, suppress_blocked=wanted)
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
     expected = [(canonical(ONE), "MBBLACK: The number is on a block list.", "report")]
     assert [tuple(row) for row in rows] == (expected if wanted else [])

@@ -9,10 +9,10 @@ import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 
 from dispatcher.db import reports
-from dispatcher.web.intake import Intake
-from dispatcher.web.push import Signatures
-from dispatcher.web.reports import Counts, Door, report_routes
-from dispatcher.web.server import serving
+from dispatcher.receiver.intake import Intake
+from dispatcher.receiver.routes import Counts, Door, report_routes
+from dispatcher.receiver.verification import Signatures
+from dispatcher.service.http import serving
 
 
 async def test_a_report_is_in_the_database_when_it_is_answered(dsn, db, tmp_path):
@@ -120,7 +120,7 @@ async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tm
 
 
 async def test_refusals_are_counted_by_kind(dsn, db, tmp_path, monkeypatch):
-    monkeypatch.setattr("dispatcher.service.receiver.COUNT_EVERY", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.receiver.COUNT_EVERY", 0.05)
     async with receiver(dsn, tmp_path) as receives:
         await receives.post(b"nonsense")
         await receives.post(form(), path="/reports/wrong")

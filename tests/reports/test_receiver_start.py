@@ -7,8 +7,8 @@ import pytest
 from receiving_end import FORM, TOKEN, form, stored
 from world.waiting import until
 
+from dispatcher.db.database import connect
 from dispatcher.db.migrate import LOCK_KEY, migrate
-from dispatcher.db.pool import connect
 
 
 @pytest.fixture

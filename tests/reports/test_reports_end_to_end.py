@@ -8,7 +8,7 @@ from world.messages import insert, states
 from world.provider import app_at
 from world.waiting import until
 
-from dispatcher.core.belonging import Backlog
+from dispatcher.core.report_matching import Backlog
 from dispatcher.db import reports
 from dispatcher.simulator import ReportOptions, read_faults
 

@@ -8,8 +8,8 @@ from receiving_end import form, receiver, stored
 from test_keeping import Database, one
 from world.waiting import until
 
-from dispatcher.spool import Spool, left_behind
-from dispatcher.web.intake import KIND, Intake, Kept, NotKept
+from dispatcher.db.spool import Spool, left_behind
+from dispatcher.receiver.intake import KIND, Intake, Kept, NotKept
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, 
 
 
 async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.spool.FULL", 600)
+    monkeypatch.setattr("dispatcher.db.spool.FULL", 600)
     names = [f"p{number:02}" for number in range(20)]
     dead = await spooled(database, folder, *names)
     dead._spool.close()
@@ -78,7 +78,7 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
 
 
 async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.web.intake.AWAY_FOR", 0.0)
+    monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.0)
     first = await spooled(database, folder, "p1", "p2")
     second = await spooled(database, folder, "p3")
     await asyncio.gather(first.take_up(), second.take_up())
@@ -99,7 +99,7 @@ def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(fold
                 assert left.records == []
         really(file, how)
 
-    monkeypatch.setattr("dispatcher.spool.fcntl.flock", flock)
+    monkeypatch.setattr("dispatcher.db.spool.fcntl.flock", flock)
     spool = Spool(folder, KIND)
     spool.append([b"kept"])
     spool.close()
@@ -113,7 +113,7 @@ async def test_on_a_full_disk_nothing_is_answered_as_kept(database, folder, monk
     def full(_file, _record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dispatcher.spool._write", full)
+    monkeypatch.setattr("dispatcher.db.spool._write", full)
     database.away = True
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(dead.run())

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from receiving_end import KEYS, SIGNED, TOKEN, form, receiver, signature, stored, stripped
 
-from dispatcher.service.receiver import receiving
+from dispatcher.receiver.receiver import receiving
 from dispatcher.settings import load_settings
 
 

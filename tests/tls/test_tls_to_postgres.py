@@ -18,7 +18,7 @@ from world.waiting import until
 
 from dispatcher.cli import main
 from dispatcher.db.binaries import folders
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
 
 
 def programs_with_tls(given: Path | None) -> Path | None:

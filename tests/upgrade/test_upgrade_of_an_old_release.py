@@ -20,8 +20,8 @@ from world.provider import app_at
 from world.waiting import until
 from world.worker import ROOT, environment
 
+from dispatcher.db.database import connect
 from dispatcher.db.migrate import status
-from dispatcher.db.pool import connect
 
 OLD = "9fd99f45a1381080e276bd57432aee98fd0919cf"
 

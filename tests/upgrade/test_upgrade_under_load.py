@@ -11,9 +11,8 @@ from world.messages import finished
 from world.provider import app_at
 from world.waiting import until
 
-from dispatcher.db.migrate import migrate, status
-from dispatcher.db.migrations import migrations_folder, read_migrations
-from dispatcher.db.pool import connect
+from dispatcher.db.database import connect
+from dispatcher.db.migrate import migrate, migrations_folder, read_migrations, status
 
 FIRST = 3  # migrations of the first schema
 INSERT = "INSERT INTO dispatcher.message (recipient, template_id, params) VALUES ($1, 't', '{1}')"

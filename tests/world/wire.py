@@ -5,7 +5,7 @@ import contextlib
 from typing import Self
 from urllib.parse import urlsplit
 
-from dispatcher.db.address import read_address
+from dispatcher.db.dsn import read_address
 
 
 class Wire:

@@ -18,7 +18,7 @@ def demo(
     A PostgreSQL, a simulated provider, a worker and 3,000 messages: nothing is sent to anybody,
     and nothing is left behind.
     """
-    from dispatcher.cli.demo.play import play
+    from dispatcher.cli.demo.demo import play
 
     # The end of a terminal or a SIGTERM is as good a reason as Ctrl-C to clean up.
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,0 +1,249 @@
+"""Loads a file of messages: in batches, each with the note of how far it has come."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from dispatcher.cli.csv_file import COLUMNS, UTF_8, Line, MessageFile
+from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.db import file_import
+from dispatcher.db.database import OwnConnection as Connection
+from dispatcher.db.file_import import Progress
+
+# The file of refused lines: each with its number and the reason, ready to be mended and loaded.
+
+_OWN = ("line", "reason")
+
+
+class Rejects:
+    """The rejects file of one load; made with the first refused line, so that none means none.
+
+    A load that goes on where it was cut short keeps the first *size* bytes: what stands behind
+    them is of lines that are not in the database yet, and come again.
+    """
+
+    def __init__(self, path: Path, header: list[str], *, size: int = 0) -> None:
+        self.path = path
+        self.size = size
+        self._kept = [place for place, name in enumerate(header) if name not in _OWN]
+        self._header = [header[place] for place in self._kept]
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if self.size:
+            self._file = _opened(self.path, "r+b")
+            if self._file.seek(0, os.SEEK_END) < self.size:
+                self._file.close()
+                raise Failure(
+                    f"{self.path} is shorter than it was when this load was cut short: bring it"
+                    " back, or name the right one with --rejects."
+                )
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, refused: Iterable[tuple[Line, str]]) -> int:
+        """Write lines and their reasons, and see them on the disk; return how many."""
+        count = 0
+        text = StringIO(newline="")
+        writer = csv.writer(text)
+        for line, reason in refused:
+            kept = [line.cells[place] for place in self._kept if place < len(line.cells)]
+            writer.writerow([line.number, reason, *kept])
+            count += 1
+        if count:
+            self._write(text.getvalue())
+        return count
+
+    def _write(self, text: str) -> None:
+        if self._file is None:
+            self._file = _opened(self.path, "wb")
+            head = StringIO(newline="")
+            csv.writer(head).writerow([*_OWN, *self._header])
+            text = head.getvalue() + text
+        # As the lines came: what is no UTF-8 goes out with the bytes it had.
+        self.size += self._file.write(text.encode("utf-8", "surrogateescape"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _opened(path: Path, mode: str) -> IO[bytes]:
+    try:
+        file: IO[bytes] = path.open(mode)
+    except OSError as error:
+        raise Failure(
+            f"refused lines cannot be written to {path}: {error.strerror}. Name another place with"
+            " --rejects. Lines before the first refused one may be in already."
+        ) from None
+    return file
+
+
+BATCH: Final = 5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+SAMPLE: Final = 256 * 1024  # bytes that are looked at to tell an encoding
+
+Tell = Callable[[int, int], None]  # messages that are in, bytes that are read
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a file is loaded."""
+
+    encoding: str | None = None  # None: detected
+    again: bool = False  # also a file that is in already
+    dry_run: bool = False
+
+
+async def load_file(
+    connection: Connection,
+    file: Path,
+    rejects: Path,
+    tell: Tell = lambda _taken, _read: None,
+    how: How | None = None,
+) -> tuple[int, int]:
+    """Load *file*, and write what is refused to *rejects*; return how many lines went where.
+
+    What an earlier load of the same content has done is not done again, and is counted in. *tell*
+    hears after every batch how far it has come. Raises Failure for what is no file of messages.
+    """
+    how = how or How()
+    encoding = _encoding(file, how.encoding)
+    digest = _digest(file, encoding)
+    if how.dry_run:
+        await file_import.make_dry_run(connection)
+        done = Progress()
+    else:
+        done = await _begin(connection, file, digest, again=how.again)
+    with file.open("rb") as stream:
+        now = await file_import.database_time(connection)
+        messages = MessageFile(file, stream, now, encoding=encoding)
+        with Rejects(rejects, messages.header, size=done.rejects_bytes) as out:
+            lines = islice(iter(messages), done.lines, None)
+            while batch := list(islice(lines, BATCH)):
+                if how.dry_run:
+                    done = await _try(connection, batch, out, done)
+                else:
+                    done = await _take(connection, batch, out, done, digest)
+                tell(done.taken, stream.tell())
+    if not how.dry_run:
+        await file_import.end_load(connection, digest)
+    return done.taken, done.refused
+
+
+async def _begin(connection: Connection, file: Path, digest: str, *, again: bool) -> Progress:
+    if again:
+        await file_import.forget_load(connection, digest)
+    done = await file_import.begin_load(connection, digest, file.name)
+    if done.ended_at is not None:
+        raise Failure(
+            f"{file} is in already, since {done.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            " --again all its messages are enqueued a second time."
+        )
+    return done
+
+
+async def _take(
+    connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress, digest: str
+) -> Progress:
+    """Load one batch and note it, both or neither.
+
+    Its rejects are on the disk before. If the note is not written after all, they are cut off
+    when the load goes on.
+    """
+    try:
+        async with connection.transaction():
+            after = await _copied(connection, batch, out, done, into=file_import.MESSAGES)
+            await file_import.step_load(connection, digest, done, after)
+    except file_import.TakenOverError as error:
+        raise Failure(str(error)) from error
+    return after
+
+
+async def _try(
+    connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress
+) -> Progress:
+    """Find the bad lines of one batch, and leave nothing of it behind."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        return await _copied(connection, batch, out, done, into=file_import.DRY_RUN)
+    finally:
+        await transaction.rollback()
+
+
+async def _copied(
+    connection: Connection,
+    batch: Sequence[Line],
+    out: Rejects,
+    done: Progress,
+    *,
+    into: tuple[str, str],
+) -> Progress:
+    good = [line for line in batch if line.values]
+    rows = [line.values for line in good]
+    bad = dict(await file_import.copy_messages(connection, COLUMNS, rows, into=into))
+    reasons = {good[place].number: reason for place, reason in bad.items()}
+    refused = out.add(
+        (line, line.reason or reasons[line.number])
+        for line in batch
+        if line.reason or line.number in reasons
+    )
+    return Progress(
+        done.lines + len(batch),
+        done.taken + len(batch) - refused,
+        done.refused + refused,
+        out.size,
+    )
+
+
+def _digest(file: Path, encoding: str) -> str:
+    """Return what tells this load from others: the content, and how it is read."""
+    content = hashlib.sha256(encoding.encode() + b"\0")
+    with file.open("rb") as stream:
+        while piece := stream.read(io.DEFAULT_BUFFER_SIZE * 16):
+            content.update(piece)
+    return content.hexdigest()
+
+
+def _encoding(file: Path, wanted: str | None) -> str:
+    """Return how the text of *file* is encoded: as *wanted*, or as it looks."""
+    if wanted is not None:
+        try:
+            "".encode(wanted)
+        except LookupError:
+            raise Failure(f"there is no encoding {wanted!r}.", code=USED_WRONGLY) from None
+        return UTF_8 if wanted.lower().replace("_", "-") in ("utf-8", "utf8", UTF_8) else wanted
+    with file.open("rb") as stream:
+        sample = stream.read(SAMPLE)
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    lines = [line for line in sample.splitlines() if not line.isascii()][:-1] or [sample]
+    # A few lines that are no UTF-8 are bad lines; when most are none, it is another encoding.
+    if sum(_is(line, "utf-8") for line in lines) * 2 >= len(lines):
+        return UTF_8
+    return "gb18030" if all(_is(line, "gb18030") for line in lines) else UTF_8
+
+
+def _is(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""From a template and what it shows to a page."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import jinja2
+from aiohttp import web
+from markupsafe import Markup, escape
+
+from dispatcher import __version__
+from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.status import WAITING_COUNTED
+from dispatcher.telemetry.logs import mask
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+class Pages:
+    """The console's templates, ready to be filled in."""
+
+    def __init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._templates.globals.update(version=__version__)
+        self._templates.filters.update(
+            number=number,
+            some=some,
+            plural=plural,
+            duration=duration,
+            moment=moment,
+            iso=iso,
+            mask=mask,
+            coded=coded,
+            code_row=number_code,
+            request_row=request_code,
+        )
+
+    def text(self, name: str, values: Mapping[str, object]) -> str:
+        """Return the text of template *name*, filled in."""
+        return self._templates.get_template(name).render(values)
+
+    def page(self, name: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
+        """Return the page of template *name*, filled in."""
+        return web.Response(
+            text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
+        )
+
+
+def coded(text: str) -> Markup:
+    """Return *text* with what stands between back-ticks set as what one types."""
+    parts = [escape(part) for part in text.split("`")]
+    marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
+
+
+def number(value: float) -> str:
+    """Return *value* with its thousands apart: 12,345."""
+    return f"{value:,.0f}"
+
+
+def some(waiting: int) -> str:
+    """Return a number of waiting messages, which is not counted beyond a bound."""
+    return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
+
+
+def plural(value: int, one: str, many: str | None = None) -> str:
+    """Return *value* with its noun: 1 message, 2 messages."""
+    return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration by its largest unit: 45 s, 12 min, 3 h, 2 d."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return "0 s"
+
+
+def moment(time: datetime | None) -> str:
+    """Return *time* for people, in UTC; scripts show it in the reader's own zone."""
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time else "-"
+
+
+def iso(time: datetime) -> str:
+    """Return *time* for machines."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")

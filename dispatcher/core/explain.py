@@ -1,0 +1,116 @@
+"""Why a message is in its present state, and what to do about that: for whoever looks at one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.report_status import Reason, report_status
+
+_ADVICE = {
+    Reason.DELIVERED: "Nothing to do.",
+    Reason.INTERIM: "Nothing to do; a final report follows.",
+    Reason.SILENT: "Nobody knows whether it arrived; if it matters, ask its reader.",
+    Reason.FAILED: "If it matters, insert it anew later, or reach its reader another way.",
+    Reason.REFUSED: "Ask the provider what the code means; then insert it anew, or let it be.",
+    Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
+    Reason.CONTENT: "Have the template changed, or send the same text less often.",
+    Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
+}
+
+
+MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
+_PLAIN = {
+    "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
+    "cancelled": "It was cancelled while it waited.",
+    "lost": "It is in no place where a message can be: that is a mistake in the program.",
+}
+
+
+class Explained(Struct, frozen=True):
+    """A code, and what is known of it."""
+
+    code: str
+    meaning: str
+    advice: str
+
+
+def explained(message: Mapping[str, Any]) -> Explained | None:
+    """Return what the code of a row of `message_status` means, the carrier's or the provider's."""
+    code = message["code"]
+    if not code:
+        return None
+    if message["state"] in ("delivered", "undelivered"):
+        status = report_status(code)
+        return Explained(code, status.meaning, _ADVICE[status.reason])
+    row = number_code(code)
+    return Explained(code, row.meaning, row.advice)
+
+
+def why(message: Mapping[str, Any]) -> str:
+    """Return one sentence: why the message of a row of `message_status` is where it is.
+
+    Beside the view's columns it reads what show_message.sql adds to them: of the app, whether it
+    is paused and served, and of how many segments a final report came.
+    """
+    known = explained(message)
+    meaning = known.meaning if known else ""
+    match message["state"]:
+        case "queued":
+            return _queued(message, meaning)
+        case "unsure":
+            return f"Its request may have been sent, and nobody knows. {meaning}".rstrip()
+        case "accepted":
+            return _accepted(message)
+        case _ if message["suppressed_because"]:
+            return f"{meaning} Why it is there: {message['suppressed_because']}."
+        case plain if plain in _PLAIN:
+            return _PLAIN[plain]
+        case _:
+            return meaning or message["reason"] or f"It was {message['state']}."
+
+
+def advice(message: Mapping[str, Any]) -> str | None:
+    """Return what can be done about it, from the same row; None: nothing is wrong."""
+    if message["state"] == "queued":
+        if message["app_paused"]:
+            return _of_pause(message)
+        if not message["app_served"]:
+            return (
+                "Start `dispatcher run` with this app configured; or cancel the message and insert"
+                " it with the right app."
+            )
+    known = explained(message)
+    return known.advice if known else None
+
+
+def _of_pause(message: Mapping[str, Any]) -> str:
+    resume = f"`dispatcher resume {message['app']}`"
+    if message["app_paused_by"] == "operator":
+        return f"Ask who paused it; {resume} lets its messages go."
+    known = request_code(message["app_pause_code"] or "")
+    return f"{known.advice} It is tried again by itself; {resume} tries at once."
+
+
+def _queued(message: Mapping[str, Any], meaning: str) -> str:
+    back = f"It was put back: {meaning} " if meaning else ""
+    if message["app_paused"]:
+        by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
+        since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{back}Its app is paused by {by} since {since}: {message['app_paused']}"
+    if not message["app_served"]:
+        return f"{back}No running worker serves its app, {message['app']}."
+    if message["early"]:
+        return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
+    return f"{back}It is due, and waits for its turn."
+
+
+def _accepted(message: Mapping[str, Any]) -> str:
+    begun = "A report settled it. " if message["code"] == "report" else "The provider took it. "
+    total, reported = message["segments"] or 1, message["segments_reported"]
+    if reported:
+        return f"{begun}{reported} of {total} segments are reported so far."
+    if message["report_status"]:
+        return f"{begun}The carrier has it: {report_status(message['report_status']).meaning}"
+    return f"{begun}No report of a carrier has come yet."

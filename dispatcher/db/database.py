@@ -1,0 +1,273 @@
+"""Connections: one host at a time, the last good one first, and quiet about those that fail."""
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import asyncpg
+
+from dispatcher.db.dsn import read_address
+from dispatcher.db.errors import AWAY, explain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+
+from collections.abc import AsyncIterator
+
+from dispatcher.db.statements import sql
+
+HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
+ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
+CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each connection of a pool
+STATEMENT_CACHE: Final = 100  # statements kept prepared in each connection
+COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
+
+# A host that loses its power or its cable says good-bye to nobody, and PostgreSQL would keep its
+# sessions, and the locks they hold, for the two hours that Linux waits. Here it asks after 10
+# seconds of silence, and ends the session after 25. As a statement, because PgBouncer takes none
+# of these when a session begins.
+ASK_AFTER_US: Final = """
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '25s'
+"""
+
+# Strings, because only the stubs of asyncpg know these types as generic.
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+OwnConnection: TypeAlias = "asyncpg.Connection[Any]"
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
+OnInit: TypeAlias = "Callable[[OwnConnection], Coroutine[Any, Any, None]]"
+
+
+class HostsInTurn:
+    """Connects to the hosts of an address, one at a time, the last good one first.
+
+    asyncpg goes through the hosts too, but waits for a frozen one until the time is up for all
+    of them, and so never comes to the second.
+    """
+
+    def __init__(self, dsn: str, *, host_timeout: float = HOST_TIMEOUT) -> None:
+        self._dsn = dsn
+        address = read_address(dsn)
+        self._hosts = list(address.hosts)
+        # Of several hosts we want the one that takes writes, unless the address says otherwise.
+        self._target = address.target or "read-write"
+        self._host_timeout = host_timeout
+
+    def __repr__(self) -> str:
+        return f"HostsInTurn({read_address(self._dsn)})"  # the dsn itself holds the password
+
+    async def __call__(self, *_: object, **options: Any) -> OwnConnection:  # noqa: ANN401 - asyncpg's own options, handed through
+        """Connect; *options* are those of `asyncpg.connect`.
+
+        Raises what the last host said if none will do, and at once what is no host's own trouble
+        (a wrong password, a missing database).
+        """
+        if len(self._hosts) < 2:  # noqa: PLR2004 - one or none: no turn to take
+            timeout = max(ONLY_HOST_TIMEOUT, self._host_timeout)
+            return await self._try(timeout=timeout, **options)
+        trouble: list[Exception] = []
+        for host, port in tuple(self._hosts):
+            try:
+                connection = await self._try(
+                    host=host,
+                    port=port,
+                    timeout=self._host_timeout,
+                    target_session_attrs=self._target,
+                    **options,
+                )
+            except AWAY as error:
+                trouble.append(error)
+            else:
+                self._hosts.remove((host, port))
+                self._hosts.insert(0, (host, port))
+                return connection
+        raise trouble[-1]
+
+    async def _try(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
+        connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+        try:
+            await connection.execute(ASK_AFTER_US, timeout=options["timeout"])
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+class OneLine(logging.Filter):
+    """Says in one line what asyncpg's pool says of each failed reconnect with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten *record*; none is dropped."""
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            record.msg = "%s: %s"
+            record.args = ("a connection to the database cannot be restored", explain(error, ""))
+            record.exc_info = None
+        return True
+
+
+_ONE_LINE: Final = OneLine()  # one object, so that adding it twice adds it once
+
+
+async def connect(
+    dsn: str, *, application_name: str = "dispatcher", command_timeout: float | None = None
+) -> OwnConnection:
+    """Open one connection to the first host of *dsn* that will do (LISTEN, migrations)."""
+    return await HostsInTurn(dsn)(
+        server_settings={"application_name": application_name}, command_timeout=command_timeout
+    )
+
+
+async def _keep(_: "OwnConnection") -> None:
+    """Leave a connection as it is when it goes back: nobody here changes a session.
+
+    asyncpg would ask the server to reset it, one more round trip for each transaction. An open
+    transaction is rolled back all the same.
+    """
+
+
+async def create_pool(
+    dsn: str,
+    *,
+    min_size: int = 1,
+    max_size: int = 8,
+    statement_cache: int = STATEMENT_CACHE,
+    application_name: str = "dispatcher",
+    command_timeout: float | None = COMMAND_TIMEOUT,
+    host_timeout: float = HOST_TIMEOUT,
+    on_init: "OnInit | None" = None,
+) -> Pool:
+    """Open a pool on *dsn*; *on_init* is called with every new connection.
+
+    *statement_cache* must be 0 behind a PgBouncer in transaction mode older than 1.21. Only
+    application_name is set for the session, because PgBouncer refuses anything else.
+    Raises what `dispatcher.db.errors.explain` turns into a line.
+    """
+    logging.getLogger("asyncpg.pool").addFilter(_ONE_LINE)
+    return await asyncpg.create_pool(
+        dsn,
+        connect=HostsInTurn(dsn, host_timeout=host_timeout),
+        min_size=min_size,
+        max_size=max_size,
+        statement_cache_size=statement_cache,
+        command_timeout=command_timeout,
+        server_settings={"application_name": application_name},
+        init=on_init,
+        reset=_keep,
+    )
+
+
+@asynccontextmanager
+async def pooled(
+    dsn: str, *, min_size: int, max_size: int, statement_cache: int = STATEMENT_CACHE
+) -> "AsyncIterator[Pool]":
+    """Give a pool as above, and close it within seconds, though the server may be frozen."""
+    pool = await create_pool(
+        dsn, min_size=min_size, max_size=max_size, statement_cache=statement_cache
+    )
+    try:
+        yield pool
+    finally:
+        # A close that is cut off, or meets a broken connection, terminates all of them.
+        with suppress(*AWAY):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()
+
+
+# One transaction, or one statement, on a pooled connection, for no longer than its time.
+
+PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
+MOST_PATIENCE: Final = 60.0
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
+    """Give a connection in a transaction; after *seconds* it is cut, whatever it does."""
+    async with borrowed(pool, seconds=seconds) as connection, _begun(connection):
+        yield connection
+
+
+@asynccontextmanager
+async def _begun(connection: Connection) -> AsyncIterator[None]:
+    """Begin a transaction and commit it; roll it back where the server has refused something.
+
+    After any other error `borrowed` drops the connection, which is a ROLLBACK too. Not asyncpg's
+    own `transaction`: it cannot say how long a client may be silent without one more round trip.
+    """
+    await connection.execute(sql("begin"))
+    try:
+        yield
+    except (asyncpg.PostgresConnectionError, asyncpg.IdleInTransactionSessionTimeoutError):
+        raise
+    except asyncpg.PostgresError:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+
+
+@asynccontextmanager
+async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
+    """Give a connection for one statement, which is a transaction by itself; cut as above.
+
+    A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
+    the driver would wait for each of them in turn. So the connection is dropped, and the caller
+    sees one of AWAY. The other connections of the pool may lead to the same frozen server: the
+    next use of each connects anew. Whether the transaction was committed is then unknown.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    try:
+        connection = await pool.acquire(timeout=seconds)
+        try:
+            cut = loop.call_at(end, connection.terminate)
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                raise
+            except AttributeError as error:
+                # What asyncpg stumbles over when a connection goes between two of its steps.
+                if not _is_gone(connection):
+                    raise
+                raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
+            except BaseException:
+                # Somebody stopped waiting in the middle of a statement. Asked for ROLLBACK then,
+                # the connection may refuse, and that would hide that the task was cancelled.
+                with suppress(asyncpg.InterfaceError):  # it was cut already
+                    connection.terminate()
+                raise
+            finally:
+                cut.cancel()
+        finally:
+            # asyncpg asks a connection to reset itself; a cut one is just forgotten.
+            await pool.release(connection, timeout=max(0.1, end - loop.time()))
+    except AWAY:
+        await pool.expire_connections()
+        raise
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it has been taken out of the pool
+        return True
+
+
+class Patience:
+    """How long the next transaction may take: longer after each that was cut, up to a minute.
+
+    A frozen server is to be left within seconds, and a slow one is not to be cut for ever.
+    """
+
+    def __init__(self, shortest: float = PATIENCE, longest: float = MOST_PATIENCE) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self.seconds = shortest
+
+    def passed(self) -> None:
+        """Note that a transaction came through."""
+        self.seconds = self._shortest
+
+    def failed(self) -> None:
+        """Note that one did not."""
+        self.seconds = min(self.seconds * 2, self._longest)

@@ -1,0 +1,71 @@
+"""The feed of events: what became of messages, in an order that a reader can follow.
+
+Rows are appended by the transactions that decide; `place` gives them their positions afterwards.
+`dispatcher.events()` reads them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from dispatcher.db.arrays import array_text
+from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.statements import sql
+
+# Counters per minute: what charts and totals are made of, instead of counting rows.
+
+Event = tuple[str, str, str]  # app, event, code
+
+
+async def count(
+    connection: Connection,
+    worker: int,
+    events: Iterable[Event] | Counter[Event],
+) -> None:
+    """Add *events* to the counters of this minute, in the caller's transaction."""
+    counted = Counter(events)
+    if counted:
+        apps, names, codes = zip(*counted, strict=True)
+        await connection.execute(
+            sql("count_events"), worker, apps, names, codes, list(counted.values())
+        )
+
+
+LOCK_KEY: Final = int.from_bytes(b"feed")  # of the advisory lock; any fixed number will do
+MOST_ROWS: Final = 1000  # placed in one transaction
+
+
+async def append(
+    connection: Connection,
+    told: Mapping[Event, Sequence[int]],
+    whole: Sequence[tuple[Event, int, int]] = (),
+) -> None:
+    """Append what became of messages, in the caller's transaction.
+
+    *told* are message ids by app, event and code. *whole* are batches, with their size, of which
+    the same is true of every message: naming these takes no time at all, and ids take 0.5 µs each.
+    """
+    if not told and not whole:
+        return
+    events = [*told, *(event for event, _, _ in whole)]
+    named, rest = len(told), len(whole)
+    await connection.execute(
+        sql("append_feed"),
+        *map(list, zip(*events, strict=True)),
+        [*map(array_text, told.values()), *[None] * rest],
+        [*[None] * named, *(batch for _, batch, _ in whole)],
+        [*map(len, told.values()), *(size for _, _, size in whole)],
+    )
+
+
+async def place(pool: Pool, *, notify: bool = False) -> int:
+    """Give new rows of the feed their positions; return how many rows, 0 if somebody else does.
+
+    *notify* tells each app's channel, `dispatcher_events_<app>`, the last position of its own.
+    """
+    async with transaction(pool) as connection:
+        # First the lock, then the statement, whose snapshot then has all that was placed before.
+        if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
+            return 0
+        row = await connection.fetchrow(sql("place_feed"), MOST_ROWS, notify)
+        return row["rows"] if row else 0

@@ -1,0 +1,259 @@
+"""Matches reports to messages, in bounded steps behind the intake.
+
+Reports are taken from the inbox, their messages found by token and number, and what follows is
+written, all in one transaction. One such step runs at a time, for all workers and receivers: so
+what is told of a message is told once.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dispatcher.core.report_matching import (
+    Known,
+    Names,
+    Place,
+    Recalls,
+    Seen,
+    Settles,
+    Stray,
+    Told,
+    Waits,
+    belonging,
+    homeless,
+)
+from dispatcher.core.report_status import Reason, report_status
+from dispatcher.db import events
+from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.events import Event, count
+from dispatcher.db.reports import NOBODY
+from dispatcher.db.rules import suppress
+from dispatcher.db.statements import sql
+
+LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
+MOST: Final = 5000  # reports in one step, about: a fifth of a second
+PATIENCE: Final = 30.0  # seconds for a step
+
+
+class Step(Struct, frozen=True):
+    """What a step has done."""
+
+    reports: int = 0
+    settled: int = 0  # messages that were unsure, and are accepted
+    closed: int = 0  # batches of which nothing is unsure any more
+    unmatched: int = 0  # reports that belong to no message
+    waited: float = 0.0  # seconds since the oldest of those that were new was stored
+
+    @property
+    def more(self) -> bool:
+        """Whether there is probably more to do at once."""
+        return self.reports >= MOST
+
+
+class Sorted(Struct):
+    """The reports of a step, by what follows from them."""
+
+    known: list[Known]
+    names: list[Known]
+    settles: list[Known]
+    recalls: list[Known]
+    left: list[tuple[Seen, Waits | Stray]]
+
+
+async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
+    """Match what has come; return what was done, nothing if somebody else is at it.
+
+    With *suppress_blocked* a number is never sent to again whose report has a block-list status.
+    Only a report that belongs to a message counts: others may be anybody's word.
+    """
+    async with transaction(pool, seconds=PATIENCE) as connection:
+        if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
+            return Step()
+        await connection.execute(sql("pin_plans"))
+        reports = await _take(connection)
+        if not reports:
+            return Step()
+        found = _sort(reports, await _places(connection, reports))
+        await _name(connection, found.names)
+        settled, closed = await _settle(connection, found)
+        strays = [stray for _, stray in found.left if isinstance(stray, Stray)]
+        await tell(connection, [*found.known, *found.names, *settled], settled, strays)
+        await _keep(connection, found.left)
+        if suppress_blocked:
+            await _suppress(connection, [*found.known, *found.names, *settled])
+        messages = {place.message_id for _, place in settled}
+        waited = max(seen.waited for seen in reports)
+        return Step(len(reports), len(messages), closed, len(strays), waited)
+
+
+async def _take(connection: Connection) -> list[Seen]:
+    """Take reports, each segment's once: the newest word of it, and fresh if any word was."""
+    new = [Seen(*row) for row in await connection.fetch(sql("take_reports"), MOST)]
+    # A final report may come while its interim one still waits for its message.
+    later = [(seen.provider_id, seen.segment) for seen in new if not seen.fresh]
+    rows = await connection.fetch(
+        sql("take_unmatched"), [key[0] for key in later], [key[1] for key in later], MOST
+    )
+    taken: dict[tuple[str, int], Seen] = {}
+    for seen in (*(Seen(*row) for row in rows), *new):
+        key = (seen.provider_id, seen.segment)
+        known = taken.get(key, seen)
+        taken[key] = replace(seen, fresh=known.fresh, looks=known.looks)
+    return list(taken.values())
+
+
+async def _places(connection: Connection, reports: Sequence[Seen]) -> dict[int, Place]:
+    """Return what lies under the token and number of each report, by its index."""
+    rows = await connection.fetch(
+        sql("find_places"), [seen.token for seen in reports], [seen.number for seen in reports]
+    )
+    return {row[0] - 1: Place(*row[1:]) for row in rows}
+
+
+def _sort(reports: Sequence[Seen], places: dict[int, Place]) -> Sorted:
+    found = Sorted([], [], [], [], [])
+    for index, seen in enumerate(reports):
+        place = places.get(index)
+        if place is None:
+            found.left.append((seen, homeless(seen)))
+            continue
+        match belonging(seen, place):
+            case (Waits() | Stray()) as why:
+                found.left.append((seen, why))
+            case Told():
+                found.known.append((seen, place))
+            case Names():
+                found.names.append((seen, place))
+            case Settles():
+                found.settles.append((seen, place))
+            case Recalls():
+                found.recalls.append((seen, place))
+    return found
+
+
+async def _suppress(connection: Connection, told: Sequence[Known]) -> None:
+    """Never send again to numbers that are on a block list, as their carrier says."""
+    rows: dict[str, list[str]] = {}
+    for seen, _ in told:
+        status = report_status(seen.status)
+        if status.reason is Reason.BLOCKED and seen.number is not None:
+            rows.setdefault(f"{status.status}: {status.meaning}", []).append(seen.number)
+    for reason, numbers in sorted(rows.items()):
+        await suppress(connection, numbers, reason, source="report")
+
+
+async def _name(connection: Connection, names: Sequence[Known]) -> None:
+    if names:
+        await connection.execute(
+            sql("name_accepted"),
+            [place.message_id for _, place in names],
+            [seen.provider_id for seen, _ in names],
+        )
+
+
+async def _settle(connection: Connection, found: Sorted) -> tuple[list[Known], int]:
+    """Write as accepted what reports prove to be; return these reports, and batches closed.
+
+    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    """
+    asked = sorted({place.batch_id for _, place in found.settles})
+    rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
+    locked = {row["id"] for row in rows}
+    waiting = [place.message_id for _, place in found.recalls]
+    rows = await connection.fetch(sql("recall"), waiting) if waiting else []
+    recalled = {row["id"] for row in rows}
+    settled: list[Known] = []
+    proven: list[Known] = []
+    for known in (*found.settles, *found.recalls):
+        place = known[1]
+        if place.batch_id in locked or place.message_id in recalled:
+            proven.append(known)
+        else:
+            why = "still-open" if place.batch_state == "unsure" else "being-resent"
+            found.left.append((known[0], Waits(why)))
+    # Segments of one message settle it once, and all of them tell of it.
+    first = {place.message_id: (seen, place) for seen, place in reversed(proven)}
+    if first:
+        rows = await connection.fetch(
+            sql("settle_by_reports"),
+            list(first),
+            [place.batch_id for _, place in first.values()],
+            [place.attempt for _, place in first.values()],
+            [seen.total for seen, _ in first.values()],
+            [seen.provider_id for seen, _ in first.values()],
+        )
+        accepted_at = {row["message_id"]: row["at"] for row in rows}
+        for seen, place in proven:
+            at = accepted_at.get(place.message_id)
+            if at and first[place.message_id][0].provider_id == seen.provider_id:
+                settled.append((seen, replace(place, accepted_at=at)))
+            else:  # somebody else was faster, or it names another id: it is looked at again
+                found.left.append((seen, Waits("still-open")))
+    if not locked:
+        return settled, 0
+    closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
+    return settled, len(closed)
+
+
+async def _keep(connection: Connection, left: Sequence[tuple[Seen, Waits | Stray]]) -> None:
+    if left:
+        await connection.execute(
+            sql("keep_unmatched"),
+            [seen.provider_id for seen, _ in left],
+            [seen.segment for seen, _ in left],
+            [why.why for _, why in left],
+            [seen.fresh for seen, _ in left],
+            [seen.looks + 1 for seen, _ in left],
+            [isinstance(why, Waits) for _, why in left],
+        )
+
+
+# Tells what reports say of messages: to the counters and to the feed, once each.
+
+
+async def tell(
+    connection: Connection,
+    known: Sequence[Known],
+    settled: Sequence[Known],
+    strays: Sequence[Stray],
+) -> None:
+    """Count and feed what is news, in the caller's transaction.
+
+    *known* are reports of accepted messages, *settled* those of them that settled theirs.
+    """
+    told: defaultdict[Event, list[int]] = defaultdict(list)
+    for place in {place.message_id: place for _, place in settled}.values():
+        told[place.app, "accepted", "report"].append(place.message_id or 0)
+    first: list[Place] = []
+    several: dict[str, Place] = {}
+    for seen, place in known:
+        if _is_all(seen):
+            first.append(place)
+            told[place.app, seen.state, seen.status].append(place.message_id or 0)
+        else:
+            several[seen.provider_id] = place
+    rows = await connection.fetch(sql("sum_reports"), list(several)) if several else []
+    for provider_id, state, status, fresh in rows:
+        place = several[provider_id]
+        if fresh:
+            first.append(place)
+        if state != "interim":
+            told[place.app, state, status].append(place.message_id or 0)
+    await events.append(connection, told)
+    counts: Counter[Event] = Counter({event: len(ids) for event, ids in told.items()})
+    counts.update((NOBODY, "unmatched report", stray.why) for stray in strays)
+    await count(connection, 0, counts)
+    if first:
+        await connection.execute(
+            sql("count_reported"),
+            [place.accepted_at for place in first],
+            [place.app for place in first],
+        )
+
+
+def _is_all(seen: Seen) -> bool:
+    """Tell whether nothing else was or will be reported of the message, as nearly always."""
+    return seen.fresh and seen.looks == 0 and seen.total == 1 and seen.state != "interim"

@@ -1,0 +1,248 @@
+"""Keeps reports before they are answered: in the database, else on disk, else not at all.
+
+Reports that come together share one commit: while some are under way the next gather. If the
+database cannot take them they go to the spool, synced to disk, and from there into the database
+when it is back; nobody waits for it longer than one commit may take.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from dispatcher.core.report import Report
+from dispatcher.db.spool import Left, Spool, left_behind
+from dispatcher.telemetry import ReportMetrics
+
+log = structlog.get_logger(__name__)
+
+KIND: Final = "reports"  # of the spool files
+MOST: Final = 1000  # reports in one commit
+AT_ONCE: Final = 2  # commits under way, where they are slow; a fast one is waited for
+SLOW: Final = 0.01  # seconds
+MOST_WAITING: Final = 2000  # posts; more wait before they are even noted
+LONGEST_WAIT: Final = 20.0  # seconds a post waits to be noted
+AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
+TAKE_UP_EVERY: Final = 1.0  # seconds between two looks for spooled reports
+
+
+class Arrived(Struct, frozen=True, gc=False):
+    """A report and when it came, by this machine's clock."""
+
+    report: Report
+    at: float  # seconds since 1970
+
+
+class Away(Struct, frozen=True):
+    """The database cannot take anything now."""
+
+    why: str
+
+
+class Unfit(Struct, frozen=True):
+    """The database refuses these reports, and would again."""
+
+    why: str
+
+
+# Returns how many of the reports told something new, or why they are not stored.
+Store = Callable[[Sequence[Arrived]], Awaitable[Away | Unfit | int]]
+
+
+class Kept(Struct, frozen=True):
+    """The reports are safe."""
+
+
+class NotKept(Struct, frozen=True):
+    """The reports are not safe, and must not be answered as if they were."""
+
+    why: str
+    status: int = 503
+
+
+class _Post(Struct):
+    arrived: list[Arrived]
+    fate: asyncio.Future[Kept | NotKept]
+
+
+class Intake:
+    """What a receiver does with sound reports. `run` works; `keep` is called for each post."""
+
+    def __init__(self, store: Store, folder: Path, metrics: ReportMetrics | None = None) -> None:
+        self._store = store
+        self._metrics = metrics or ReportMetrics()
+        self._folder = folder
+        self._spool = Spool(folder, KIND)
+        self._spool_lock = asyncio.Lock()  # a file is not given up while it is being written
+        self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MOST_WAITING)
+        self._away_until = 0.0
+        self._committing = 0
+        self._took = 0.0  # seconds, by the last commit
+
+    async def keep(self, reports: Sequence[Report]) -> Kept | NotKept:
+        """Return when *reports* are safe, or will not be."""
+        now = time.time()
+        fate: asyncio.Future[Kept | NotKept] = asyncio.get_running_loop().create_future()
+        post = _Post([Arrived(report, now) for report in reports], fate)
+        if self._waiting.full():
+            try:
+                async with asyncio.timeout(LONGEST_WAIT):
+                    await self._waiting.put(post)
+            except TimeoutError:
+                return NotKept("Too many reports wait to be stored.")
+        else:
+            self._waiting.put_nowait(post)
+        # Without a time-out, which would cost as much as all of this: the store has one.
+        return await fate
+
+    async def run(self) -> None:
+        """Keep what gathers, and take up what was spooled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_up_for_ever())
+            for _ in range(AT_ONCE):
+                tasks.create_task(self._keep_for_ever())
+
+    async def _keep_for_ever(self) -> None:
+        while True:
+            posts = [await self._waiting.get()]
+            if self._committing and self._took < SLOW:
+                await asyncio.sleep(SLOW)
+            count = len(posts[0].arrived)
+            while count < MOST and not self._waiting.empty():
+                posts.append(self._waiting.get_nowait())
+                count += len(posts[-1].arrived)
+            began = time.monotonic()
+            self._committing += 1
+            await self._keep(posts)
+            self._committing -= 1
+            self._took = time.monotonic() - began
+
+    async def _keep(self, posts: list[_Post]) -> None:
+        arrived = [one for post in posts for one in post.arrived]
+        match await self._stored(arrived):
+            case int():
+                self._tell_kept(posts, "database")
+            case Away():
+                fate = await self._spooled(arrived)
+                if isinstance(fate, NotKept):
+                    _tell(posts, fate)
+                else:
+                    self._tell_kept(posts, "disk")
+            case Unfit(why) if len(posts) == 1:
+                _tell(posts, NotKept(why, 400))
+            case Unfit():
+                # One bad report must not take the others with it.
+                for post in posts:
+                    await self._keep([post])
+
+    def _tell_kept(self, posts: Sequence[_Post], place: str) -> None:
+        _tell(posts, Kept())
+        now = time.time()
+        count = sum(len(post.arrived) for post in posts)
+        self._metrics.taken(place, count, (now - post.arrived[0].at for post in posts))
+        self._metrics.carried(
+            one.at - one.report.updated_at.timestamp()
+            for post in posts
+            for one in post.arrived
+            if one.report.updated_at is not None
+        )
+
+    async def _stored(self, arrived: Sequence[Arrived]) -> Away | Unfit | int:
+        if time.monotonic() < self._away_until:
+            return Away("the database was away a moment ago")
+        stored = await self._store(arrived)
+        match stored:
+            case int(news):
+                self._metrics.repeated(len(arrived) - news)
+            case Away(why):
+                self._away_until = time.monotonic() + AWAY_FOR
+                log.warning("reports go to disk: the database is away", why=why)
+            case Unfit():
+                pass
+        return stored
+
+    async def _spooled(self, arrived: Sequence[Arrived]) -> Kept | NotKept:
+        records = [msgspec.json.encode(one) for one in arrived]
+        try:
+            async with self._spool_lock:
+                await asyncio.to_thread(self._spool.append, records)
+        except OSError as error:
+            why = error.strerror
+        else:
+            return Kept()
+        log.error(
+            "reports are refused: neither database nor disk can take them",
+            folder=str(self._folder),
+            reports=len(records),
+            why=why,
+        )
+        return NotKept("Neither the database nor the disk can take reports now.")
+
+    async def _take_up_for_ever(self) -> None:
+        while True:
+            if time.monotonic() >= self._away_until:
+                await self.take_up()
+            await asyncio.sleep(TAKE_UP_EVERY)
+
+    async def take_up(self) -> None:
+        """Store what this process, or one that is dead, has spooled."""
+        async with self._spool_lock:
+            self._spool.close()
+        try:
+            while await self._take_up_files():
+                pass
+        except _StillAwayError:
+            pass  # the files stay
+        except OSError as error:
+            log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
+
+    async def _take_up_files(self) -> int:
+        with left_behind(self._folder, KIND) as files:
+            for file in files:
+                await self._take_up_file(file)
+        return len(files)
+
+    async def _take_up_file(self, file: Left) -> None:
+        arrived = [one for one in map(_thawed, file.records) if one is not None]
+        file.damaged = file.damaged or len(arrived) < len(file.records)
+        if file.damaged:
+            log.error("a file of spooled reports is damaged, and set aside", path=str(file.path))
+        for start in range(0, len(arrived), MOST):
+            await self._take_up_some(arrived[start : start + MOST])
+        if arrived:
+            log.info("spooled reports stored", reports=len(arrived))
+
+    async def _take_up_some(self, arrived: Sequence[Arrived]) -> None:
+        match await self._stored(arrived):
+            case int():
+                pass
+            case Away():
+                raise _StillAwayError
+            case Unfit(why) if len(arrived) == 1:
+                log.error("a spooled report is dropped: the database refuses it", why=why)
+            case Unfit():
+                for one in arrived:
+                    await self._take_up_some([one])
+
+
+def _thawed(record: bytes) -> Arrived | None:
+    """Read a record again; None if it is none of ours, or another release's."""
+    try:
+        return msgspec.json.decode(record, type=Arrived)
+    except msgspec.DecodeError:
+        return None
+
+
+class _StillAwayError(Exception):
+    """The database is away: spooled reports stay on disk."""
+
+
+def _tell(posts: Sequence[_Post], fate: Kept | NotKept) -> None:
+    for post in posts:
+        if not post.fate.done():  # it may have waited too long
+            post.fate.set_result(fate)

@@ -1,0 +1,243 @@
+"""Starts a worker on its database, and stops it on a signal."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from dispatcher import __version__
+from dispatcher.db import workers
+from dispatcher.db.database import Pool, pooled
+from dispatcher.db.embedded import embedded_server
+from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.migrate import migrate
+from dispatcher.db.reports import register_statuses
+from dispatcher.receiver.receiver import receiving
+from dispatcher.service.http import listening
+from dispatcher.settings import Settings
+from dispatcher.telemetry import Metrics, State
+from dispatcher.telemetry.traces import Trace, missing, tracing
+from dispatcher.worker.worker import Worker
+
+# What the interpreter is told for a process that makes and drops many small objects.
+
+OBJECTS = 50_000  # made since the last look for cycles; by default 700
+
+
+def collect_rarely() -> None:
+    """Look for cyclic garbage seldom, and never at what was there from the start.
+
+    Rows, entries and answers come and go by the thousand and are in no cycle: looking through
+    them again and again took an eighth of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS, 20, 100)
+
+
+log = structlog.get_logger(__name__)
+
+VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
+MOST_CONNECTIONS = 20
+AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
+
+PREPARE_AGAIN = 2.0  # seconds until a receiver tries again to migrate
+
+Only = Literal["worker", "reports"]
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """Give the address of the configured database, or of an embedded one started for as long."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+    else:
+        with embedded_server(settings.data_dir) as dsn:
+            log.info("embedded PostgreSQL started", data_dir=str(settings.data_dir))
+            yield dsn
+
+
+async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None:
+    """Migrate, then work until SIGTERM or SIGINT; return when everything is written.
+
+    *only* leaves out the other parts: `reports` receives status reports and sends nothing,
+    `worker` sends and listens for nothing but health checks.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    if only != "reports":
+        await _prepare(settings, dsn)
+    async with AsyncExitStack() as stack:
+        vital = await stack.enter_async_context(
+            pooled(
+                dsn,
+                min_size=0,
+                max_size=VITAL_CONNECTIONS,
+                statement_cache=settings.statement_cache,
+            )
+        )
+        metrics = Metrics()
+        routes = await stack.enter_async_context(
+            receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
+        )
+        ready = partial(_why_not_ready, dsn, vital, stop)
+        state = await stack.enter_async_context(
+            listening(
+                settings,
+                dsn,
+                metrics=metrics,
+                ready=ready,
+                routes=routes,
+                until=stop if only is None else None,
+            )
+        )
+        state.watch("vital", vital)
+        if only == "reports":
+            await _prepare_meanwhile(settings, dsn, stop)
+            await stop.wait()
+        else:
+            await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
+
+
+async def _prepare(settings: Settings, dsn: str) -> None:
+    """Migrate, and write what the statuses of reports mean."""
+    direct = settings.database_direct_url
+    with naming_absence(dsn):
+        await migrate(
+            direct.get_secret_value() if direct else dsn,
+            warn=lambda line: log.warning("not all of a migration was possible", why=line),
+        )
+        async with pooled(
+            dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
+        ) as pool:
+            await register_statuses(pool)
+
+
+async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
+    """Do the same while reports come in already, however long it takes, or until *stop*.
+
+    Nobody sends a report again. So a receiver listens first, and keeps them on disk while the
+    database is away, or its tables are not yet those of this release.
+    """
+    stopped = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        preparing = asyncio.create_task(_prepare(settings, dsn))
+        await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not preparing.done():
+            preparing.cancel()
+            await asyncio.wait([preparing])
+            return
+        try:
+            preparing.result()
+        except DatabaseAwayError as error:
+            log.warning("not migrated: the database is away", why=str(error))
+            await asyncio.wait([stopped], timeout=PREPARE_AGAIN)
+        else:
+            stopped.cancel()
+            return
+
+
+async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:
+    """Return why this service cannot do its work now, or None if it can."""
+    if stop.is_set():
+        return "stopping"
+    try:
+        with naming_absence(dsn):
+            await workers.ping(vital)
+    except DatabaseAwayError as error:
+        return str(error)
+    return None
+
+
+async def _work(
+    settings: Settings,
+    dsn: str,
+    vital: Pool,
+    stop: asyncio.Event,
+    *,
+    metrics: Metrics,
+    state: State,
+) -> None:
+    size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
+    async with pooled(
+        dsn, min_size=0, max_size=size, statement_cache=settings.statement_cache
+    ) as pool:
+        state.watch("work", pool)
+        worker = await _register(settings, dsn, vital, stop)
+        if worker is None:
+            return
+        log.info("worker started", worker=worker, apps=list(settings.apps))
+        with _tracing(settings) as trace:
+            one = Worker(
+                settings,
+                dsn=dsn,
+                pool=pool,
+                vital=vital,
+                worker=worker,
+                stop=stop,
+                metrics=metrics,
+                trace=trace,
+            )
+            await _unless(stop, one.answers.take_up())
+            await one.work()
+    log.info("worker stopped", worker=worker)
+
+
+def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
+    """Return what traces requests, or nothing: as the environment and the installation have it."""
+    if not settings.traces:
+        return nullcontext()
+    if missing():
+        log.warning("no traces: pip install 'dispatcher[otel]' brings what sends them")
+        return nullcontext()
+    return tracing()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do *work*, which may wait for the database for ever, but cut it off at *stop*."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work)
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopping.cancel()
+
+
+async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:
+    """Announce the apps and this worker; return its id, or None if it is to stop before that.
+
+    The database was there a moment ago, so it is waited for. An id that was given to a failed
+    call stays unused.
+    """
+    while not stop.is_set():
+        try:
+            with naming_absence(dsn):
+                for name, app in settings.apps.items():
+                    await workers.register_app(
+                        vital,
+                        name,
+                        numbers_per_second=app.numbers_per_second,
+                        on_unsure=app.on_unsure,
+                        resend_after=app.resend_after,
+                    )
+                return await workers.register_worker(
+                    vital,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    version=__version__,
+                    apps=list(settings.apps),
+                    lease=settings.lease,
+                )
+        except DatabaseAwayError as error:
+            log.warning("no start: the database is away", why=str(error))
+            await asyncio.sleep(AWAY_WAIT)
+    return None

@@ -1,0 +1,11 @@
+"""What machines are told, for Prometheus: one registry, handed to whoever reports to it.
+
+No label holds a number, a token or a text: labels are the names of apps, words that stand in
+this room, and codes of `core.codes`. A code that nobody here knows counts as ``other``, for it
+comes from outside and may be anything.
+"""
+
+from dispatcher.telemetry.collector import State
+from dispatcher.telemetry.metrics import Metrics, ReportMetrics
+
+__all__ = ["Metrics", "ReportMetrics", "State"]

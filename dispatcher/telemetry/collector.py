@@ -1,0 +1,237 @@
+"""Figures that are looked up when somebody asks: the state in the database, and connections.
+
+What cannot be looked up is absent, and `dispatcher_database_up` says so: a gauge that keeps its
+last value would look like a database that answers.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dispatcher.core.report_matching import Backlog
+from dispatcher.core.status import AppState, Awaiting, Now
+from dispatcher.telemetry.metrics import known
+
+
+class Countable(Protocol):
+    """A pool of connections, as far as it is counted."""
+
+    def get_size(self) -> int:
+        """Return how many connections are open."""
+
+    def get_idle_size(self) -> int:
+        """Return how many of them nobody uses."""
+
+    def get_max_size(self) -> int:
+        """Return how many there may be."""
+
+
+class State(Collector):
+    """The state of everything, as it was last looked up."""
+
+    def __init__(self, registry: CollectorRegistry, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._pools: dict[str, Countable] = {}
+        self._spools: dict[str, Callable[[], tuple[int, int]]] = {}
+        self._seen: Now | None = None
+        self._backlog: Backlog | None = None
+        registry.register(self)
+
+    def watch(self, name: str, pool: Countable) -> None:
+        """Show the connections of *pool* from now on."""
+        self._pools[name] = pool
+
+    def watch_spool(self, name: str, look: Callable[[], tuple[int, int]]) -> None:
+        """Show from now on the files and bytes that *look* returns."""
+        self._spools[name] = look
+
+    def show(self, seen: Now | None, backlog: Backlog | None = None) -> None:
+        """Show what was seen from now on; None if the database does not answer."""
+        self._seen = seen
+        self._backlog = backlog
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures."""
+        yield self._connections()
+        yield GaugeMetricFamily(
+            "dispatcher_database_up",
+            "Whether the database answered when this was asked for.",
+            value=float(self._seen is not None),
+        )
+        apps = self._seen.apps if self._seen else []
+        for name, text, value in _FIGURES:
+            family = GaugeMetricFamily(name, text, labels=["app"])
+            for app in apps:
+                figure = value(app, self._now())
+                if figure is not None:
+                    family.add_metric([app.name], float(figure))
+            yield family
+        yield _pauses(apps)
+        yield from _awaiting(self._seen)
+        yield from _waiting(self._backlog)
+        yield from self._on_disk()
+        yield _workers(self._seen)
+        yield _cut_off(self._seen)
+
+    def _on_disk(self) -> Iterator[Metric]:
+        files = GaugeMetricFamily(
+            "dispatcher_spool_files",
+            "Files of what the database could not take, by what is in them.",
+            labels=["spool"],
+        )
+        length = GaugeMetricFamily(
+            "dispatcher_spool_bytes", "Bytes of these files.", labels=["spool"]
+        )
+        for name, look in self._spools.items():
+            try:
+                counted, size = look()
+            except OSError:
+                continue  # absent, as all that cannot be looked up
+            files.add_metric([name], counted)
+            length.add_metric([name], size)
+        yield files
+        yield length
+
+    def _connections(self) -> Metric:
+        family = GaugeMetricFamily(
+            "dispatcher_pool_connections",
+            "Connections to PostgreSQL, by pool and state.",
+            labels=["pool", "state"],
+        )
+        for name, pool in self._pools.items():
+            idle = pool.get_idle_size()
+            family.add_metric([name, "used"], pool.get_size() - idle)
+            family.add_metric([name, "idle"], idle)
+            family.add_metric([name, "allowed"], pool.get_max_size())
+        return family
+
+
+def _oldest(app: AppState, now: datetime) -> float:
+    if app.oldest_due_at is None:
+        return 0.0
+    return max(0.0, (now - app.oldest_due_at).total_seconds())
+
+
+_Value = Callable[[AppState, datetime], float | None]
+_FIGURES: tuple[tuple[str, str, _Value], ...] = (
+    (
+        "dispatcher_waiting_messages",
+        "Messages in the queue, due or not; 10001 means more than 10,000.",
+        lambda app, _: app.waiting,
+    ),
+    ("dispatcher_oldest_due_seconds", "For how long the oldest due message has waited.", _oldest),
+    (
+        "dispatcher_sending_messages",
+        "Messages in requests that are on their way.",
+        lambda app, _: app.sending,
+    ),
+    (
+        "dispatcher_unsure_batches",
+        "Requests that may have been sent: nobody knows yet.",
+        lambda app, _: app.unsure_batches,
+    ),
+    (
+        "dispatcher_app_known",
+        "0: messages wait for this app, and no worker was ever configured for it.",
+        lambda app, _: app.known,
+    ),
+    (
+        "dispatcher_paused_countries",
+        "Countries that this app does not send to now.",
+        lambda app, _: len(app.paused_countries),
+    ),
+    (
+        "dispatcher_rate_setting",
+        "Numbers a second that this app is set to; absent without a limit.",
+        lambda app, _: app.numbers_per_second,
+    ),
+    (
+        "dispatcher_rate_now",
+        "Numbers a second that this app may send now; absent without a limit.",
+        lambda app, _: app.rate,
+    ),
+)
+
+
+def _pauses(apps: list[AppState]) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_app_paused",
+        "1 for each app that is paused, with who paused it, and for which code.",
+        labels=["app", "by", "code"],
+    )
+    for app in apps:
+        if app.paused_at is not None:
+            family.add_metric([app.name, app.paused_by or "", known(app.pause_code or "")], 1.0)
+    return family
+
+
+def _awaiting(seen: Now | None) -> Iterator[Metric]:
+    for name, text, value in _AWAITING:
+        family = GaugeMetricFamily(name, text, labels=["app"])
+        for each in seen.awaiting if seen else ():
+            family.add_metric([each.app], value(each))
+        yield family
+
+
+_AWAITING: tuple[tuple[str, str, Callable[[Awaiting], float]], ...] = (
+    (
+        "dispatcher_reports_overdue",
+        "Accepted messages without a status report for over an hour, if reports are asked for.",
+        lambda one: one.overdue,
+    ),
+    (
+        "dispatcher_reports_awaited",
+        "Accepted messages without a status report, if reports are asked for.",
+        lambda one: one.waiting,
+    ),
+    (
+        "dispatcher_reports_awaited_oldest_seconds",
+        "Since when the oldest of them was accepted; it grows if the callback address is broken.",
+        lambda one: one.oldest_seconds or 0.0,
+    ),
+)
+
+
+def _waiting(backlog: Backlog | None) -> Iterator[Metric]:
+    reports = GaugeMetricFamily(
+        "dispatcher_report_backlog", "Reports that are stored and wait to be matched."
+    )
+    oldest = GaugeMetricFamily(
+        "dispatcher_report_backlog_oldest_seconds", "Since when the oldest of them was stored."
+    )
+    if backlog is not None:
+        reports.add_metric([], backlog.reports)
+        oldest.add_metric([], backlog.oldest_seconds)
+    yield reports
+    yield oldest
+
+
+def _workers(seen: Now | None) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_workers",
+        "Workers by state: alive, or silent for longer than their lease.",
+        labels=["state"],
+    )
+    if seen is not None:
+        alive = sum(worker.alive for worker in seen.workers)
+        family.add_metric(["alive"], alive)
+        family.add_metric(["silent"], len(seen.workers) - alive)
+    return family
+
+
+def _cut_off(seen: Now | None) -> Metric:
+    family = GaugeMetricFamily(
+        "dispatcher_cut_off_workers",
+        "Live workers whose host cannot send for an app, though others may; absent where it can.",
+        labels=["app", "host"],
+    )
+    if seen is not None:
+        lost = Counter((a, w.host) for w in seen.workers if w.alive for a in w.cut_off)
+        for labels, count in lost.items():
+            family.add_metric(labels, count)
+    return family
