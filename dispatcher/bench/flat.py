@@ -10,7 +10,7 @@ from msgspec import Struct
 from dispatcher.bench.results import Results, in_turn, percentile
 from dispatcher.bench.send import APP, LOAD_TIMEOUT, Variant, send
 from dispatcher.bench.stage import Stage, make_indexes, statement
-from dispatcher.core.claim_cursor import Floor
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db.admin import resume
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.statements import sql
@@ -138,7 +138,7 @@ async def _send(stage: Stage, address: str, messages: int, *, more: bool = False
 async def _claims(address: str) -> list[float]:
     """Load a little, and return how long each claim of it took; nothing of it is sent."""
     connection = await connect(address)
-    floor = Floor(monotonic)
+    floor = ClaimCursor(monotonic)
     try:
         await connection.execute(
             statement("load_messages"), CLAIM * CLAIMS, True, 5, 0.0, timeout=LOAD_TIMEOUT
@@ -149,7 +149,7 @@ async def _claims(address: str) -> list[float]:
         await connection.close()
 
 
-async def _claim(connection: OwnConnection, floor: Floor) -> float:
+async def _claim(connection: OwnConnection, floor: ClaimCursor) -> float:
     async with connection.transaction():
         state = await connection.fetchrow(sql("app_state"), APP)
         assert state is not None  # noqa: S101 - the benchmark has made the app

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from time import monotonic
 
-from dispatcher.core.claim_cursor import Floor
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db import events
 from dispatcher.db.arrays import array_text
 from dispatcher.db.database import OwnConnection, connect
@@ -27,7 +27,7 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 
     async def drain() -> int:
         taken = 0
-        floor = Floor(monotonic)
+        floor = ClaimCursor(monotonic)
         while ids := await _carry(connection, worker, floor):
             taken += len(ids)
         await connection.close()
@@ -36,7 +36,7 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
     return drain
 
 
-async def _carry(connection: OwnConnection, worker: int, floor: Floor) -> list[int]:
+async def _carry(connection: OwnConnection, worker: int, floor: ClaimCursor) -> list[int]:
     """Carry as many messages as one claim takes from the queue to their outcomes."""
     limit = CLAIM_SLOTS * PER_REQUEST
     async with connection.transaction():

@@ -15,14 +15,14 @@ from time import monotonic
 from dispatcher.bench.stage import statement
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message
-from dispatcher.core.outcome import Accepted, Done, Rejected
+from dispatcher.core.outcome import Accepted, Rejected, Resolved
 from dispatcher.core.packing import pack
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
 from dispatcher.db.database import Pool, create_pool
 from dispatcher.provider.client import Account, Client
-from dispatcher.worker.claim_loop import Claim, Lane, Slots, run_lane
-from dispatcher.worker.recorder import Outbox, run_recorder
+from dispatcher.worker.claim_loop import Claim, Lane, RequestSlots, run_lane
+from dispatcher.worker.recorder import ResultQueue, run_recorder
 from dispatcher.worker.sender import Ways, deliver
 from dispatcher.worker.worker import CLAIM_SLOTS, TOKEN_BYTES
 
@@ -37,7 +37,7 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
 
     async def drain() -> int:
         key = AppKey("bench", "bench-secret")
-        outbox = Outbox()
+        outbox = ResultQueue()
         over = asyncio.Event()
         taken = 0
 
@@ -59,7 +59,7 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
             lane = Lane(
                 app=APP,
                 urgent=False,
-                slots=Slots(CONCURRENCY, kept=1),
+                slots=RequestSlots(CONCURRENCY, kept=1),
                 claim=claim,
                 deliver=partial(deliver, ways=_ways(client, outbox)),
                 room=outbox.room,
@@ -78,7 +78,7 @@ async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awai
     return drain
 
 
-def _ways(client: Client, outbox: Outbox) -> Ways:
+def _ways(client: Client, outbox: ResultQueue) -> Ways:
     async def no_split(*_: object, **__: object) -> list[Batch]:
         return []
 
@@ -99,10 +99,10 @@ def _ways(client: Client, outbox: Outbox) -> Ways:
     )
 
 
-async def _record(pool: Pool, closings: Sequence[Closing]) -> None:
+async def _record(pool: Pool, closings: Sequence[BatchResult]) -> None:
     rows: list[ROW] = []
     for closing in closings:
-        assert isinstance(closing.verdict, Done)  # noqa: S101 - the simulator accepts everything
+        assert isinstance(closing.verdict, Resolved)  # noqa: S101 - the simulator accepts everything
         for outcome in closing.verdict.outcomes:
             match outcome:
                 case Accepted(m, provider_id, segments):

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
-from dispatcher.cli.errors import FAILED, Failure
+from dispatcher.cli.errors import FAILED, CommandError
 
 
 def main() -> NoReturn:
@@ -20,7 +20,7 @@ def main() -> NoReturn:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be answered
-    except Failure as failure:
+    except CommandError as failure:
         code = _complain(failure.lines, failure.code)
     except typer.TyperException as error:
         what = error.format_message().partition("\n")[0].replace(*_PLAINER).rstrip(".")

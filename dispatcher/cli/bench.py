@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from dispatcher.bench.results import Figure, Results
@@ -90,7 +90,7 @@ def bench(
                     if json is not None:  # after each: a long run that breaks is not lost
                         _write(json, machine, measured)
         except (ChildError, EmbeddedError, MigrationError) as error:
-            raise Failure(str(error)) from error
+            raise CommandError(str(error)) from error
     if plot is not None:
         _plot(plot, measured)
 
@@ -176,4 +176,4 @@ def _plot(file: Path, measured: "list[Results]") -> None:
     try:
         plot(measured, file)
     except ImportError:
-        raise Failure("--plot needs matplotlib: pip install 'dispatcher[bench]'") from None
+        raise CommandError("--plot needs matplotlib: pip install 'dispatcher[bench]'") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dispatcher.cli.errors import FAILED, Failure
+from dispatcher.cli.errors import FAILED, CommandError
 
 if TYPE_CHECKING:
     from dispatcher.core.message import Answer
@@ -46,7 +46,7 @@ def check() -> int:
     try:
         findings += _database(settings)
         findings += _callback(settings)
-    except Failure as failure:
+    except CommandError as failure:
         findings.append((False, "database", str(failure)))
     findings += asyncio.run(_apps(settings))
     for good, name, text in findings:
@@ -122,7 +122,7 @@ async def _probe(app: "AppSettings") -> "Answer":
     async with Client(
         account(app), clock=partial(datetime.now, UTC), nonce=secrets.token_hex
     ) as client:
-        return await client.knock()
+        return await client.probe()
 
 
 def _judged(name: str, app: "AppSettings", answer: "Answer") -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _day(text: str | None) -> datetime:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER)
     except ValueError:
-        raise Failure("--day takes a day such as 2026-11-01.", code=USED_WRONGLY) from None
+        raise CommandError("--day takes a day such as 2026-11-01.", code=USED_WRONGLY) from None
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
@@ -104,5 +104,5 @@ def _price(text: str) -> tuple[str, Decimal, str]:
         price = Decimal(-1)
     known = re.fullmatch("[A-Z]{2}", country)  # ISO 3166
     if not known or not price.is_finite() or price < 0:
-        raise Failure("--price takes COUNTRY=PRICE, such as CN=0.045CNY.", code=USED_WRONGLY)
+        raise CommandError("--price takes COUNTRY=PRICE, such as CN=0.045CNY.", code=USED_WRONGLY)
     return country, price, rest[len(amount) :]

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 TEXTS = ("app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference")
 COLUMNS = (*TEXTS, "params", "priority", "send_at", "expires_at")  # as Line.values has them
@@ -42,7 +42,7 @@ class MessageFile:
     ) -> None:
         """Read the header; *now* is the default of send_at.
 
-        Raises :class:`Failure` if the header is not one of messages.
+        Raises :class:`CommandError` if the header is not one of messages.
         """
         # Bytes that are no text come through as surrogates, or as the sign for what cannot be
         # read, and refuse only their own line.
@@ -63,7 +63,7 @@ class MessageFile:
         ]
         twice = ["has a column twice"] if len(self._places) < len(self.header) else []
         for wrong in (missing + unknown + twice)[:1]:
-            raise Failure(
+            raise CommandError(
                 f"the header of {path} {wrong}. It must name recipient and template_id, and may"
                 " name param_1, param_2, ... and app, sender, signature, priority, send_at,"
                 " expires_at, idempotency_key, reference.",

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from dispatcher.cli.csv_file import COLUMNS, UTF_8, Line, MessageFile
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.db import file_import
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Progress
@@ -42,7 +42,7 @@ class Rejects:
             self._file = _opened(self.path, "r+b")
             if self._file.seek(0, os.SEEK_END) < self.size:
                 self._file.close()
-                raise Failure(
+                raise CommandError(
                     f"{self.path} is shorter than it was when this load was cut short: bring it"
                     " back, or name the right one with --rejects."
                 )
@@ -89,7 +89,7 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
     try:
         file: IO[bytes] = path.open(mode)
     except OSError as error:
-        raise Failure(
+        raise CommandError(
             f"refused lines cannot be written to {path}: {error.strerror}. Name another place with"
             " --rejects. Lines before the first refused one may be in already."
         ) from None
@@ -152,7 +152,7 @@ async def _begin(connection: Connection, file: Path, digest: str, *, again: bool
         await file_import.forget_load(connection, digest)
     done = await file_import.begin_load(connection, digest, file.name)
     if done.ended_at is not None:
-        raise Failure(
+        raise CommandError(
             f"{file} is in already, since {done.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
             " --again all its messages are enqueued a second time."
         )
@@ -172,7 +172,7 @@ async def _take(
             after = await _copied(connection, batch, out, done, into=file_import.MESSAGES)
             await file_import.step_load(connection, digest, done, after)
     except file_import.TakenOverError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     return after
 
 
@@ -228,7 +228,7 @@ def _encoding(file: Path, wanted: str | None) -> str:
         try:
             "".encode(wanted)
         except LookupError:
-            raise Failure(f"there is no encoding {wanted!r}.", code=USED_WRONGLY) from None
+            raise CommandError(f"there is no encoding {wanted!r}.", code=USED_WRONGLY) from None
         return UTF_8 if wanted.lower().replace("_", "-") in ("utf-8", "utf8", UTF_8) else wanted
     with file.open("rb") as stream:
         sample = stream.read(SAMPLE)

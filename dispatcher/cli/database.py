@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 from dispatcher.cli.settings import read_settings
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
@@ -38,7 +38,7 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
         yield address.get_secret_value()
         return
     if not make and not settings.data_dir.exists():
-        raise Failure(
+        raise CommandError(
             f"there is no database yet: set DISPATCHER_DATABASE_URL, or begin with `dispatcher"
             f" migrate`, which makes one in {settings.data_dir}."
         )
@@ -49,7 +49,7 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
             with embedded_server(settings.data_dir) as dsn:
                 yield dsn
     except EmbeddedError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 @contextmanager
@@ -58,9 +58,9 @@ def explained(dsn: str) -> Iterator[None]:
     try:
         yield
     except DatabaseAwayError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     except _TROUBLE as error:
-        raise Failure(explain(error, dsn)) from error
+        raise CommandError(explain(error, dsn)) from error
 
 
 async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -69,7 +69,7 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
         try:
             connection = await connect(dsn)
         except ValueError as error:  # an address that is none
-            raise Failure(explain(error, dsn)) from None
+            raise CommandError(explain(error, dsn)) from None
         try:
             return await work(connection)
         finally:

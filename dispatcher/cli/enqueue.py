@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 
 def enqueue(
@@ -55,7 +55,7 @@ def enqueue(
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
-        raise Failure(
+        raise CommandError(
             f"{where} is the file to load; name another one for its rejects.", code=USED_WRONGLY
         )
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -77,10 +77,10 @@ def enqueue(
             taken, refused = with_database(
                 lambda connection: load_file(connection, file, where, tell, how)
             )
-        except Failure as failure:
+        except CommandError as failure:
             if not so_far or dry_run:
                 raise
-            raise Failure(
+            raise CommandError(
                 *failure.lines,
                 f"at least {plural(so_far, 'message')} of {file} were enqueued before: run the same"
                 " command again, and it goes on where it was.",
@@ -88,7 +88,7 @@ def enqueue(
             ) from failure
     typer.echo(f"{plural(taken, 'message')} {'would be enqueued' if dry_run else 'enqueued'}.")
     if refused:
-        raise Failure(
+        raise CommandError(
             f"{plural(refused, 'line')} of {file} refused, each with its reason in {where}:"
             " mend them there, and enqueue that file."
         )

@@ -6,7 +6,7 @@ FAILED: Final = 1
 USED_WRONGLY: Final = 2
 
 
-class Failure(Exception):  # noqa: N818 - no error of the program: it did what it could
+class CommandError(Exception):
     """The command cannot do its work. Each line says what, where, and what to do about it."""
 
     def __init__(self, *lines: str, code: int = FAILED) -> None:

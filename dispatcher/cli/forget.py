@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def forget(
     from dispatcher.db import maintenance
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():
-        raise Failure("the number is digits after an optional +.", code=USED_WRONGLY)
+        raise CommandError("the number is digits after an optional +.", code=USED_WRONGLY)
     who = named(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
@@ -59,7 +59,7 @@ def forget(
     if done.suppressed:
         typer.echo("The number stays suppressed: nothing is ever sent to it.")
     if done.left:
-        raise Failure(
+        raise CommandError(
             f"{plural(len(done.left), 'message')} left, because they may be on their way: settle"
             " what is unsure, and ask again."
         )
@@ -74,4 +74,6 @@ def _write(path: Path, kept: list[str]) -> None:
             out.flush()
             os.fsync(out.fileno())
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}. Nothing was erased.") from error
+        raise CommandError(
+            f"{path} cannot be written: {error.strerror}. Nothing was erased."
+        ) from error

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import FAILED, USED_WRONGLY, Failure
-
 if TYPE_CHECKING:
-    from dispatcher.db.migrate import Standing
+    from dispatcher.db.migrate import MigrationStatus
+
+from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
 
 
 def migrate(
@@ -29,7 +29,7 @@ def migrate(
     from dispatcher.db.migrate import MigrationError
 
     if status and down:
-        raise Failure("--status and --down do not go together.", code=USED_WRONGLY)
+        raise CommandError("--status and --down do not go together.", code=USED_WRONGLY)
     try:
         with database_address(read_settings(), make=not status) as dsn, explained(dsn):
             if status:
@@ -41,7 +41,7 @@ def migrate(
                 names = asyncio.run(migrations.migrate(dsn, warn=_warn))
                 typer.echo("\n".join(f"{name} applied." for name in names) or "Nothing to do.")
     except MigrationError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     return 0
 
 
@@ -49,7 +49,7 @@ def _warn(line: str) -> None:
     typer.echo(f"dispatcher: {line}", err=True)
 
 
-def _tell(standings: "list[Standing]") -> int:
+def _tell(standings: "list[MigrationStatus]") -> int:
     from dispatcher.cli.output import moment
 
     for standing in standings:

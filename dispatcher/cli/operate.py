@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -38,7 +38,7 @@ def named(given: str | None) -> str:
         return f"{_user()}@{socket.gethostname()}"
     who = " ".join(given.split())
     if not who or len(who) > MAX_NAME or not who.isprintable():
-        raise Failure(f"--as takes a name of 1 to {MAX_NAME} characters.", code=USED_WRONGLY)
+        raise CommandError(f"--as takes a name of 1 to {MAX_NAME} characters.", code=USED_WRONGLY)
     return who
 
 
@@ -110,7 +110,7 @@ def settle(
         lambda connection: deeds.settle(connection, who, token, how.value)
     ).count
     if settled is None:
-        raise Failure(
+        raise CommandError(
             f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
             " show` of one of its messages."
         )
@@ -168,7 +168,7 @@ async def _must_be_known(connection: "Connection", app: str) -> None:
     names = await admin.app_names(connection)
     if app not in names:
         known = f"known are {', '.join(names)}" if names else "no worker has run here yet"
-        raise Failure(f"no app is called {app}: {known}.")
+        raise CommandError(f"no app is called {app}: {known}.")
 
 
 def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
@@ -176,4 +176,6 @@ def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
 
     typer.echo(f"{plural(done, 'message')} {what}.")
     if left := len(set(ids)) - done:
-        raise Failure(f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`.")
+        raise CommandError(
+            f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`."
+        )

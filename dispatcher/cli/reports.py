@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dispatcher.core.report_matching import Backlog
-    from dispatcher.core.status import Awaiting, Unmatched
+    from dispatcher.core.status import MissingReports, UnmatchedReport
     from dispatcher.db.database import Connection
 
-    Seen = tuple[list[Awaiting], Backlog, list[Unmatched]]
+    Seen = tuple[list[MissingReports], Backlog, list[UnmatchedReport]]
 
 
 def reports(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
-    from dispatcher.db.deeds import Done
+    from dispatcher.db.deeds import ActionResult
 
 NUMBER = re.compile(r"\+?[0-9]{5,20}")
 LISTED = 1_000  # suppressed numbers that are listed
@@ -52,13 +52,13 @@ def add_template(
     from dispatcher.db import deeds
 
     if (text is None) == (kinds is None):
-        raise Failure("give either --text or --kinds.", code=USED_WRONGLY)
+        raise CommandError("give either --text or --kinds.", code=USED_WRONGLY)
     if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
-        raise Failure("a template's id has 1 to 32 characters.", code=USED_WRONGLY)
+        raise CommandError("a template's id has 1 to 32 characters.", code=USED_WRONGLY)
     try:
         listed = kinds_of(text) if text is not None else checked_kinds((kinds or "").split(","))
     except TemplateError as error:
-        raise Failure(f"{error}.", code=USED_WRONGLY) from None
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
     who = named(as_)
     with_database(lambda connection: deeds.define_template(connection, who, made, note, text))
@@ -74,7 +74,7 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
     who = named(as_)
     done = with_database(lambda connection: deeds.drop_template(connection, who, template_id))
     if done.count is None:
-        raise Failure(f"no template {template_id} is defined: see `dispatcher template list`.")
+        raise CommandError(f"no template {template_id} is defined: see `dispatcher template list`.")
     typer.echo(f"{template_id} is not checked any more.")
 
 
@@ -129,7 +129,7 @@ def suppress(
         return
     who = named(as_)
 
-    async def work(connection: "Connection") -> "Done":
+    async def work(connection: "Connection") -> "ActionResult":
         if remove:
             return await deeds.unsuppress(connection, who, wanted)
         return await deeds.suppress(connection, who, wanted, reason)
@@ -184,7 +184,7 @@ def limit(
         typer.echo(f"{app}: {told(known.get(app, Limits()))}")
         return
     if none and wanted != Limits():
-        raise Failure("--none takes no limits beside it.", code=USED_WRONGLY)
+        raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
     who = named(as_)
     with_database(lambda connection: deeds.set_limits(connection, who, app, wanted))
@@ -206,7 +206,7 @@ def _list_suppressed() -> None:
 def _numbers(given: list[str]) -> list[str]:
     numbers = [re.sub(r"[\s()-]", "", each) for each in given]
     if bad := sum(NUMBER.fullmatch(each) is None for each in numbers):
-        raise Failure(
+        raise CommandError(
             f"{bad} of {len(given)} are no numbers: 5 to 20 digits after an optional +.",
             code=USED_WRONGLY,
         )
@@ -226,7 +226,7 @@ def _hours(text: str) -> tuple[time, time]:
     try:
         begin, end = map(time.fromisoformat, text.split("-"))
     except ValueError:
-        raise Failure("--quiet takes hours such as 21:00-08:00.", code=USED_WRONGLY) from None
+        raise CommandError("--quiet takes hours such as 21:00-08:00.", code=USED_WRONGLY) from None
     if begin.tzinfo or end.tzinfo or begin == end:
-        raise Failure("--quiet takes two different times without a zone.", code=USED_WRONGLY)
+        raise CommandError("--quiet takes two different times without a zone.", code=USED_WRONGLY)
     return begin, end

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 
 class Only(StrEnum):
@@ -42,13 +42,13 @@ def run(
 
     settings = read_settings()
     if not settings.apps and only is not Only.REPORTS:
-        raise Failure(
+        raise CommandError(
             "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
             " __APP_SECRET; `dispatcher demo` shows how it works without an account.",
             code=USED_WRONGLY,
         )
     if settings.report_path_token is None and only is Only.REPORTS:
-        raise Failure(
+        raise CommandError(
             "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part of its"
             ' address. python3 -c "import secrets; print(secrets.token_urlsafe())" makes one.',
             code=USED_WRONGLY,
@@ -59,4 +59,4 @@ def run(
         with service.database(settings) as dsn, explained(dsn):
             uvloop.run(service.run(settings, dsn, only=only.value if only else None))
     except (EmbeddedError, MigrationError) as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error

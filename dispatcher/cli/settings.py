@@ -2,7 +2,7 @@
 
 import os
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.settings import Settings, SettingsError, load_settings
 
 
@@ -11,4 +11,4 @@ def read_settings() -> Settings:
     try:
         return load_settings(os.environ)
     except SettingsError as error:
-        raise Failure(*error.mistakes, code=USED_WRONGLY) from None
+        raise CommandError(*error.mistakes, code=USED_WRONGLY) from None

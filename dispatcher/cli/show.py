@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 from dispatcher.cli.operate import As, named
 
 if TYPE_CHECKING:
-    from dispatcher.core.status import Story
+    from dispatcher.core.status import MessageHistory
     from dispatcher.db.database import OwnConnection as Connection
 
 Event = tuple[datetime, str]  # when, and what happened
@@ -40,7 +40,7 @@ def show(
 
     who = named(as_)
 
-    async def look(connection: "Connection") -> "Story | None":
+    async def look(connection: "Connection") -> "MessageHistory | None":
         found = await story(connection, message_id)
         if full and found is not None:
             await deeds.look_closely(connection, who, message_id)
@@ -48,7 +48,7 @@ def show(
 
     found = with_database(look)
     if found is None:
-        raise Failure(f"there is no message {message_id}.")
+        raise CommandError(f"there is no message {message_id}.")
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(found.message, full=full):
         facts.add_row(f"  {name}", value)
@@ -90,7 +90,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), moment(message[name])
 
 
-def _events(story: "Story") -> Iterator[Event]:
+def _events(story: "MessageHistory") -> Iterator[Event]:
     from dispatcher.cli.output import moment
     from dispatcher.core.codes import number_code
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, Failure
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator
@@ -79,12 +79,12 @@ def _told(name: str, value: str, read: Callable[[bytes | str], Told]) -> Told:
         given = value.lstrip()[:1] in ("{", "[")
         return read(value if given else Path(value).read_bytes())
     except OSError as error:
-        raise Failure(
+        raise CommandError(
             f"{name}: {value} is neither JSON nor a file that can be read ({error.strerror}).",
             code=USED_WRONGLY,
         ) from error
     except TextError as error:
-        raise Failure(f"{name}: {error}.", code=USED_WRONGLY) from error
+        raise CommandError(f"{name}: {error}.", code=USED_WRONGLY) from error
 
 
 async def _play(simulator: "Simulator") -> None:
@@ -95,9 +95,9 @@ async def _play(simulator: "Simulator") -> None:
     try:
         await simulator.start()
     except OSError as error:
-        raise Failure(f"the simulator cannot listen: {error.strerror or error}.") from error
+        raise CommandError(f"the simulator cannot listen: {error.strerror or error}.") from error
     except ValueError as error:
-        raise Failure(f"{error}.", code=USED_WRONGLY) from error
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from error
     try:
         print(simulator.url, flush=True)  # noqa: T201 - whoever started it reads this line
         if simulator.control_url != simulator.url:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from dispatcher.core.health import Diagnosis
-    from dispatcher.core.status import Now
+    from dispatcher.core.status import StatusSnapshot
 
-    Show = Callable[[Diagnosis, Now | None], None]
+    Show = Callable[[Diagnosis, StatusSnapshot | None], None]
 
 
 def status(
@@ -56,26 +56,26 @@ def _teller(*, json: bool) -> "Show":
     return _tell if json else _draw
 
 
-def _draw(found: "Diagnosis", now: "Now | None") -> None:
+def _draw(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     from dispatcher.cli.output import screen
     from dispatcher.cli.status_view import drawn
 
     screen().print(drawn(found, now))
 
 
-def _tell(found: "Diagnosis", now: "Now | None") -> None:
+def _tell(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     import msgspec
 
     typer.echo(msgspec.json.format(msgspec.json.encode(_told(found, now))))
 
 
-def _tell_line(found: "Diagnosis", now: "Now | None") -> None:
+def _tell_line(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     import msgspec
 
     typer.echo(msgspec.json.encode(_told(found, now)).decode())
 
 
-def _told(found: "Diagnosis", now: "Now | None") -> dict[str, object]:
+def _told(found: "Diagnosis", now: "StatusSnapshot | None") -> dict[str, object]:
     import msgspec
 
     seen = msgspec.structs.asdict(now) if now else {}
@@ -101,7 +101,7 @@ def _live(dsn: str, every: float, *, reports: bool) -> None:
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
 
-        def show(found: "Diagnosis", now: "Now | None") -> None:
+        def show(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
             live.update(drawn(found, now), refresh=True)
 
         _until_interrupted(_watched(dsn, show, every, reports=reports))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dispatcher.cli.output import duration, number, table_of
 from dispatcher.core.health import Diagnosis, Finding, Level
-from dispatcher.core.status import WAITING_COUNTED, AppState, Now
+from dispatcher.core.status import WAITING_COUNTED, AppState, StatusSnapshot
 
 _STYLES = {
     Level.FINE: "bold green",
@@ -19,7 +19,7 @@ _STYLES = {
 }
 
 
-def drawn(found: Diagnosis, now: Now | None) -> RenderableType:
+def drawn(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
     """Return the whole screen: first whether messages go out, then everything else."""
     parts: list[RenderableType] = [Text(found.headline, _STYLES[found.level])]
     for finding in found.findings:
@@ -42,7 +42,7 @@ def _finding(finding: Finding) -> Iterator[RenderableType]:
         yield Padding(text, (0, 0, 0, 2), expand=False)
 
 
-def _apps(now: Now) -> RenderableType:
+def _apps(now: StatusSnapshot) -> RenderableType:
     if not now.apps:
         return "No app has been seen yet: start `dispatcher run`."
     table = table_of("App", "State")
@@ -71,7 +71,7 @@ def _state(app: AppState) -> str:
     return "sending" if app.sending or app.oldest_due_at else "idle"
 
 
-def _unsure(now: Now) -> RenderableType:
+def _unsure(now: StatusSnapshot) -> RenderableType:
     table = table_of()
     table.add_column("Unsure batch", min_width=32)  # a token is copied whole, or is of no use
     for name in ("App", "Messages", "For", "Why"):
@@ -83,7 +83,7 @@ def _unsure(now: Now) -> RenderableType:
     return table
 
 
-def _workers(now: Now) -> RenderableType:
+def _workers(now: StatusSnapshot) -> RenderableType:
     table = table_of(
         "Worker", "Host", "Process", "Version", "Apps", "Running for", "Last heard of"
     )  # fmt: skip
@@ -101,7 +101,7 @@ def _workers(now: Now) -> RenderableType:
     return table
 
 
-def _totals(now: Now) -> RenderableType:
+def _totals(now: StatusSnapshot) -> RenderableType:
     table = table_of("App", "What happened", "Code")
     table.add_column("Last hour", justify="right")
     table.add_column("Last day", justify="right")

@@ -6,7 +6,7 @@ from typing import Literal
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.console.auth import Guard, Session
+from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
 from dispatcher.console.forms import form_of, message_ids
 from dispatcher.core.templates import Template, TemplateError, kinds_of
@@ -16,7 +16,7 @@ MAX_TEMPLATE_ID = 32  # characters; the provider's limit
 RULES = "/console/rules"
 
 
-class Plan(Struct, frozen=True):
+class Confirmation(Struct, frozen=True):
     """What is about to be done, as it is confirmed."""
 
     title: str
@@ -27,27 +27,27 @@ class Plan(Struct, frozen=True):
     asks_reason: bool = False
 
 
-class Wrong(Struct, frozen=True):
+class Invalid(Struct, frozen=True):
     """Why it cannot be done."""
 
     why: str
 
 
 Fields = dict[str, str]
-Planned = Plan | Wrong
+Planned = Confirmation | Invalid
 
 
 def plan(deed: str, fields: Fields) -> Planned:
     """Return what *deed* would do with *fields*."""
     planner = _PLANS.get(deed)
-    return planner(fields) if planner else Wrong("There is no such deed.")
+    return planner(fields) if planner else Invalid("There is no such deed.")
 
 
 def _pause(fields: Fields) -> Planned:
     app = fields.get("app", "")
     return _of_app(
         app,
-        Plan(
+        Confirmation(
             f"Pause {app}",
             "Requests on their way are finished. Everything else waits until somebody resumes it.",
             f"Pause {app}",
@@ -61,7 +61,7 @@ def _resume(fields: Fields) -> Planned:
     app = fields.get("app", "")
     return _of_app(
         app,
-        Plan(
+        Confirmation(
             f"Resume {app}",
             "Its messages go out again at once. If the cause is not mended, the next answer of the"
             " provider pauses it again; nothing is lost by that.",
@@ -71,14 +71,14 @@ def _resume(fields: Fields) -> Planned:
     )
 
 
-def _of_app(app: str, made: Plan) -> Planned:
-    return made if app else Wrong("Name the app.")
+def _of_app(app: str, made: Confirmation) -> Planned:
+    return made if app else Invalid("Name the app.")
 
 
 def _cancel(fields: Fields) -> Planned:
     return _of_messages(
         fields,
-        lambda what, back: Plan(
+        lambda what, back: Confirmation(
             f"Cancel {what}",
             "What still waits is never sent. What is on its way or finished stays as it is.",
             f"Cancel {what}",
@@ -91,7 +91,7 @@ def _cancel(fields: Fields) -> Planned:
 def _requeue(fields: Fields) -> Planned:
     return _of_messages(
         fields,
-        lambda what, back: Plan(
+        lambda what, back: Confirmation(
             f"Requeue {what}",
             "What was rejected or has expired is sent again, as it was inserted. Do it when the"
             " cause is mended.",
@@ -101,10 +101,10 @@ def _requeue(fields: Fields) -> Planned:
     )
 
 
-def _of_messages(fields: Fields, make: Callable[[str, str], Plan]) -> Planned:
+def _of_messages(fields: Fields, make: Callable[[str, str], Confirmation]) -> Planned:
     ids = message_ids(fields.get("ids", ""))
     if ids is None:
-        return Wrong("Give ids of messages, 1,000 at most, apart by blanks or commas.")
+        return Invalid("Give ids of messages, 1,000 at most, apart by blanks or commas.")
     if len(ids) == 1:
         return make(f"message {ids[0]}", f"/console/message/{ids[0]}")
     return make(f"{len(ids):,} messages", "/console/act")
@@ -114,9 +114,9 @@ def _settle(fields: Fields) -> Planned:
     token, how = fields.get("token", ""), fields.get("how", "")
     back = f"/console/batch/{token}"
     if not token:
-        return Wrong("Name the request.")
+        return Invalid("Name the request.")
     if how == "sent":
-        return Plan(
+        return Confirmation(
             "Settle the request as sent",
             "Its messages count as accepted, and are not sent again. Reports still tell whether"
             " they were delivered.",
@@ -124,7 +124,7 @@ def _settle(fields: Fields) -> Planned:
             back,
         )
     if how == "resend":
-        return Plan(
+        return Confirmation(
             "Send the request's messages again",
             "They go back into the queue. Whoever got one already gets it twice: do this only if"
             " the provider says that it never had the request.",
@@ -132,17 +132,17 @@ def _settle(fields: Fields) -> Planned:
             back,
             grave=True,
         )
-    return Wrong("Say how: as sent, or to be sent again.")
+    return Invalid("Say how: as sent, or to be sent again.")
 
 
 def _define_template(fields: Fields) -> Planned:
     made = template_of(fields)
     match made:
-        case Wrong():
+        case Invalid():
             return made
         case Template(template_id, kinds):
             takes = ", ".join(kinds) if kinds else "no variables"
-            return Plan(
+            return Confirmation(
                 f"Define the template {template_id}",
                 f"It takes {takes}. From a few seconds on, a message whose variables do not fit is"
                 " rejected with a reason before it costs a request.",
@@ -154,8 +154,8 @@ def _define_template(fields: Fields) -> Planned:
 def _drop_template(fields: Fields) -> Planned:
     template_id = fields.get("template_id", "")
     if not template_id:
-        return Wrong("Name the template.")
-    return Plan(
+        return Invalid("Name the template.")
+    return Confirmation(
         f"Remove the template {template_id}",
         "Its variables are not checked here any more; the provider still checks them.",
         "Remove it",
@@ -163,18 +163,18 @@ def _drop_template(fields: Fields) -> Planned:
     )
 
 
-def template_of(fields: Fields) -> Template | Wrong:
+def template_of(fields: Fields) -> Template | Invalid:
     """Return the template that a form describes, by its text."""
     template_id = fields.get("template_id", "").strip()
     if not 1 <= len(template_id) <= MAX_TEMPLATE_ID or not template_id.isprintable():
-        return Wrong(f"A template's id has 1 to {MAX_TEMPLATE_ID} characters.")
+        return Invalid(f"A template's id has 1 to {MAX_TEMPLATE_ID} characters.")
     text = fields.get("text", "")
     if not text.strip():
-        return Wrong("Give the template's text, with variables such as ${NUM_6}.")
+        return Invalid("Give the template's text, with variables such as ${NUM_6}.")
     try:
         return Template(template_id, kinds_of(text))
     except TemplateError as error:
-        return Wrong(f"{error}.")
+        return Invalid(f"{error}.")
 
 
 _PLANS: dict[str, Callable[[Fields], Planned]] = {
@@ -193,10 +193,10 @@ FIELDS = ("app", "ids", "token", "how", "reason", "template_id", "text", "note")
 # Act: pause, resume, cancel, requeue, settle; each is confirmed first, and written down.
 
 
-class Acts:
+class ActionPages:
     """The pages that do something."""
 
-    def __init__(self, guard: Guard, desk: Desk) -> None:
+    def __init__(self, guard: Auth, desk: Desk) -> None:
         self._guard = guard
         self._desk = desk
 
@@ -218,10 +218,10 @@ class Acts:
         form = await form_of(request) or {}
         fields = {name: form[name].strip() for name in FIELDS if name in form}
         match plan(deed, fields):
-            case Plan():
+            case Confirmation():
                 result = await self._do(deed, fields, session.who)
                 return self._page("done.html", session, deed, fields, result=result)
-            case Wrong():
+            case Invalid():
                 return self._page("confirm.html", session, deed, fields)
 
     async def _do(self, deed: str, fields: Fields, who: str) -> str:
@@ -245,7 +245,7 @@ class Acts:
         if deed == "template-remove":
             return await self._desk.drop_template(who, fields["template_id"])
         match template_of(fields):
-            case Wrong(why):
+            case Invalid(why):
                 return why
             case made:
                 note = fields.get("note", "")[:MAX_REASON]
@@ -261,10 +261,10 @@ class Acts:
         result: str = "",
     ) -> web.Response:
         match plan(deed, fields):
-            case Wrong(why):
+            case Invalid(why):
                 values: dict[str, object] = {"session": session, "what": why}
                 return self._guard.page("missing.html", values, status=400)
-            case Plan() as made:
+            case Confirmation() as made:
                 values = {
                     "session": session,
                     "deed": deed,
@@ -275,9 +275,9 @@ class Acts:
                 return self._guard.page(template, values)
 
 
-def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
     """Return the routes of everything that is done."""
-    acts = Acts(guard, desk)
+    acts = ActionPages(guard, desk)
     return [
         web.get("/console/act", guard.inside(acts.show)),
         web.get("/console/act/{deed}", guard.inside(acts.confirm)),

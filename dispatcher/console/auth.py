@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from msgspec import Struct
 
 from dispatcher.console.backend import AwayError
-from dispatcher.console.render import Pages
+from dispatcher.console.render import Templates
 from dispatcher.core.health import absent
 
 # Who is logged in: a signed cookie that any process with the same token can read; no state.
@@ -96,10 +96,10 @@ Inside = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Guard:
+class Auth:
     """Lets in whoever has logged in, and what comes from the console's own pages."""
 
-    def __init__(self, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, sessions: Sessions, pages: Templates) -> None:
         self._sessions = sessions
         self._pages = pages
 

@@ -12,19 +12,19 @@ from msgspec.structs import replace
 
 from dispatcher.core.rules import Listed
 from dispatcher.core.status import (
+    AuditEntry,
     BatchStory,
-    Deed,
-    Found,
-    Now,
-    Story,
-    Total,
-    Unmatched,
+    EventTotal,
+    MessageHistory,
+    MessageSummary,
+    StatusSnapshot,
+    UnmatchedReport,
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import deeds, status
 from dispatcher.db.database import Connection, Pool
-from dispatcher.db.deeds import Done
+from dispatcher.db.deeds import ActionResult
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 
 # What the console asks for and does, as functions; whoever starts it hands them over.
@@ -42,16 +42,18 @@ class Desk(Struct, frozen=True):
     Deeds take who does it first, write it down, and return one line that says what came of it.
     """
 
-    now: Callable[[], Awaitable[Now]]
-    totals: Callable[[], Awaitable[list[Total]]]
+    now: Callable[[], Awaitable[StatusSnapshot]]
+    totals: Callable[[], Awaitable[list[EventTotal]]]
     series: Callable[[str | None, float, float], Awaitable[list[Step]]]
-    unmatched: Callable[[], Awaitable[list[Unmatched]]]
+    unmatched: Callable[[], Awaitable[list[UnmatchedReport]]]
     unsure: Callable[[], Awaitable[list[UnsureBatch]]]
-    find: Callable[[str, str], Awaitable[list[Found]]]  # id, recipient, reference, provider_id
-    story: Callable[[int], Awaitable[Story | None]]
+    find: Callable[
+        [str, str], Awaitable[list[MessageSummary]]
+    ]  # id, recipient, reference, provider_id
+    story: Callable[[int], Awaitable[MessageHistory | None]]
     batch: Callable[[str], Awaitable[BatchStory | None]]
     rules: Callable[[], Awaitable[Listed]]
-    deeds: Callable[[], Awaitable[list[Deed]]]
+    deeds: Callable[[], Awaitable[list[AuditEntry]]]
     look_closely: Callable[[str, int], Awaitable[str]]
     pause: Callable[[str, str, str], Awaitable[str]]  # app, reason
     resume: Callable[[str, str], Awaitable[str]]  # app
@@ -70,16 +72,16 @@ AWAITING = 30.0  # seconds; made of three days of counters, and true to the minu
 TOTALS = 10.0  # seconds that the totals of a day may be old: they cost a few milliseconds
 
 
-class Looks:
+class StatusCache:
     """What is looked at often: by every open page and every scraper, at the cost of one."""
 
     def __init__(self, pool: Pool, *, dsn: str, reports: bool) -> None:
         """With *reports*, status reports are asked for, and missing ones are a sign."""
-        self._now = Glance(partial(status.now, pool), dsn=dsn)
-        self.totals = Glance(partial(status.totals, pool), dsn=dsn)
-        self._awaiting = Glance(partial(status.awaiting, pool), dsn=dsn) if reports else None
+        self._now = CachedQuery(partial(status.now, pool), dsn=dsn)
+        self.totals = CachedQuery(partial(status.totals, pool), dsn=dsn)
+        self._awaiting = CachedQuery(partial(status.awaiting, pool), dsn=dsn) if reports else None
 
-    async def now(self, max_age: float = NOW) -> Now | str:
+    async def now(self, max_age: float = NOW) -> StatusSnapshot | str:
         """Return how everything stands, not older than *max_age* seconds; a string: why not."""
         now = await self._now.look(max_age)
         if isinstance(now, str):
@@ -93,7 +95,7 @@ class Looks:
         return replace(now, totals=totals, awaiting=awaiting)
 
 
-def made_desk(pool: Pool, looks: Looks, *, dsn: str) -> Desk:
+def made_desk(pool: Pool, looks: StatusCache, *, dsn: str) -> Desk:
     """Return what the console may ask and do, with *pool*."""
     naming = partial(_naming, dsn)
     return Desk(
@@ -153,7 +155,7 @@ def _asking(
 
 
 def _doing(
-    pool: Pool, do: Callable[Concatenate[Connection, Arguments], Awaitable[Done]]
+    pool: Pool, do: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]]
 ) -> Callable[Arguments, Awaitable[str]]:
     """Return *do* with a connection of *pool*, answering what came of it."""
 
@@ -171,7 +173,7 @@ Seen = TypeVar("Seen")
 PATIENCE = 4.0  # seconds; whoever asks has a time-out of his own, and would rather be told
 
 
-class Glance(Generic[Seen]):
+class CachedQuery(Generic[Seen]):
     """What one question to the database was answered last, and how long ago.
 
     However many browsers and scrapers look, the database is asked once in a while.

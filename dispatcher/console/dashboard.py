@@ -9,10 +9,10 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.console.auth import HOME, Guard, Session, protected
+from dispatcher.console.auth import HOME, Auth, Session, protected
 from dispatcher.console.backend import AwayError, Desk, Step
-from dispatcher.core.health import Diagnosis, Said, absent, diagnose
-from dispatcher.core.status import AppState, Now
+from dispatcher.core.health import AppHealth, Diagnosis, absent, diagnose
+from dispatcher.core.status import AppState, StatusSnapshot
 
 EVERY = 1.0  # seconds between two pictures of a live page
 MOST_LIVE = 50  # live pages; one more is told to look again later
@@ -25,7 +25,7 @@ class Card(Struct, frozen=True):
     """One app, as it is drawn."""
 
     app: AppState
-    said: Said  # whether its messages go out
+    said: AppHealth  # whether its messages go out
     rate: float  # numbers accepted a second
     share: float  # of what it may send, 0 to 100
     oldest: float | None  # seconds
@@ -33,10 +33,10 @@ class Card(Struct, frozen=True):
     overdue: int  # accepted messages without a report for too long
 
 
-class Live:
+class Dashboard:
     """The first page, and the stream that keeps it fresh."""
 
-    def __init__(self, guard: Guard, desk: Desk, stopping: asyncio.Event) -> None:
+    def __init__(self, guard: Auth, desk: Desk, stopping: asyncio.Event) -> None:
         self._guard = guard
         self._desk = desk
         self._stopping = stopping
@@ -97,9 +97,9 @@ class Live:
         return _values(found, cards, [app.name for app in now.apps])
 
 
-def routes(guard: Guard, desk: Desk, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, desk: Desk, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
     """Return the routes of the first page."""
-    live = Live(guard, desk, stopping)
+    live = Dashboard(guard, desk, stopping)
     return [
         web.get(HOME, guard.inside(live.show)),
         web.get("/console/live", guard.inside(live.stream)),
@@ -118,7 +118,7 @@ def _values(diagnosis: Diagnosis, cards: list[Card], apps: list[str]) -> dict[st
     return {"diagnosis": diagnosis, "cards": cards, "apps": apps}
 
 
-def _card(app: AppState, now: Now, said: Said, rate: float) -> Card:
+def _card(app: AppState, now: StatusSnapshot, said: AppHealth, rate: float) -> Card:
     recent: Counter[str] = Counter()
     for each in now.recent:
         if each.app == app.name:
@@ -162,9 +162,9 @@ class Pace:
     """Remembers looks for some seconds, and says how fast it went between them."""
 
     def __init__(self) -> None:
-        self._looks: deque[Now] = deque()
+        self._looks: deque[StatusSnapshot] = deque()
 
-    def rates(self, now: Now) -> dict[str, float]:
+    def rates(self, now: StatusSnapshot) -> dict[str, float]:
         """Return numbers accepted a second, by app, at *now*."""
         looks = self._looks
         if not looks or now.at > looks[-1].at:
@@ -182,7 +182,7 @@ class Pace:
         return {app: count / seconds for app, count in fresh.items()}
 
 
-def _accepted(now: Now) -> Counter[tuple[str, float]]:
+def _accepted(now: StatusSnapshot) -> Counter[tuple[str, float]]:
     counts: Counter[tuple[str, float]] = Counter()
     for each in now.recent:
         if each.event == "accepted":
@@ -190,7 +190,7 @@ def _accepted(now: Now) -> Counter[tuple[str, float]]:
     return counts
 
 
-def _over_minutes(now: Now) -> dict[str, float]:
+def _over_minutes(now: StatusSnapshot) -> dict[str, float]:
     """Return the rates of this minute and the one before: all that one look can tell."""
     begin = now.at.replace(second=0, microsecond=0).timestamp() - 60
     seconds = now.at.timestamp() - begin

@@ -12,7 +12,7 @@ from dispatcher.console.auth import (
     HOME,
     LIFETIME,
     LOGIN,
-    Guard,
+    Auth,
     Session,
     Sessions,
     is_same_origin,
@@ -28,10 +28,10 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _A_DAY = "private, max-age=86400"  # addresses carry the version, so a new release is loaded anew
 
 
-class Door:
+class LoginPages:
     """Opens for the token; slows down whoever guesses."""
 
-    def __init__(self, guard: Guard, sessions: Sessions) -> None:
+    def __init__(self, guard: Auth, sessions: Sessions) -> None:
         self._guard = guard
         self._sessions = sessions
         self._wrong: deque[float] = deque(maxlen=WRONG_PER_MINUTE)
@@ -84,9 +84,9 @@ class Door:
         return full and time.monotonic() - self._wrong[0] < 60  # noqa: PLR2004 - a minute
 
 
-def routes(guard: Guard, sessions: Sessions) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, sessions: Sessions) -> list[web.AbstractRouteDef]:
     """Return the routes of the door."""
-    door = Door(guard, sessions)
+    door = LoginPages(guard, sessions)
     files = {
         path.name: (path.read_bytes(), _TYPES[path.suffix])
         for path in _STATIC.iterdir()

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.console.auth import Guard, Session
+from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.report_matching import WHY
-from dispatcher.core.status import Total
+from dispatcher.core.status import EventTotal
 
 _FINE = {"accepted", "delivered", "cancelled", "requeued", "settled"}  # events that are no trouble
 
@@ -17,11 +17,11 @@ _FINE = {"accepted", "delivered", "cancelled", "requeued", "settled"}  # events 
 class Cause(Struct, frozen=True):
     """One code, and how often it kept messages from going out, or through."""
 
-    total: Total
+    total: EventTotal
     row: Code
 
 
-def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
     """Return the route of the page."""
 
     async def show(_: web.Request, session: Session) -> web.StreamResponse:
@@ -39,7 +39,7 @@ def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
     return [web.get("/console/trouble", guard.inside(show))]
 
 
-def _causes(totals: Iterable[Total]) -> list[Cause]:
+def _causes(totals: Iterable[EventTotal]) -> list[Cause]:
     """Return what failed, the most frequent first."""
     causes = [Cause(total, number_code(total.code)) for total in totals if total.event not in _FINE]
     return sorted(causes, key=lambda cause: -cause.total.day)

@@ -17,7 +17,7 @@ from dispatcher.telemetry.logs import mask
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-class Pages:
+class Templates:
     """The console's templates, ready to be filled in."""
 
     def __init__(self) -> None:

@@ -5,9 +5,9 @@ import asyncio
 from aiohttp import web
 
 from dispatcher.console import actions, dashboard, login, problems, rules, search
-from dispatcher.console.auth import Guard, Sessions, protected
+from dispatcher.console.auth import Auth, Sessions, protected
 from dispatcher.console.backend import Desk
-from dispatcher.console.render import Pages
+from dispatcher.console.render import Templates
 
 _CLOSED = (
     "The console is closed: set DISPATCHER_CONSOLE_TOKEN (or DISPATCHER_CONSOLE_TOKEN_FILE) to"
@@ -19,7 +19,7 @@ _CLOSED = (
 def console_routes(desk: Desk, token: str, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
     """Return the console's routes; live pages end when *stopping* is set."""
     sessions = Sessions(token)
-    guard = Guard(sessions, Pages())
+    guard = Auth(sessions, Templates())
     return [
         *login.routes(guard, sessions),
         *dashboard.routes(guard, desk, stopping),

@@ -2,12 +2,12 @@
 
 from aiohttp import web
 
-from dispatcher.console.auth import Guard, Session
+from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
 from dispatcher.core.rules import told
 
 
-def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
     """Return the route of the page."""
 
     async def show(_: web.Request, session: Session) -> web.StreamResponse:

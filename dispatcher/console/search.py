@@ -12,18 +12,18 @@ from typing import Any
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.console.auth import Guard, Session, protected
+from dispatcher.console.auth import Auth, Session, protected
 from dispatcher.console.backend import Desk
 from dispatcher.console.forms import form_of, message_id
 from dispatcher.core.codes import request_code
 from dispatcher.core.explain import MIXED, advice, explained, why
-from dispatcher.core.status import Found, Story
+from dispatcher.core.status import MessageHistory, MessageSummary
 
 MAX_TEXT = 200  # characters of what is looked for; the longest is a reference
 TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
-class Moment(Struct, frozen=True):
+class TimelineEntry(Struct, frozen=True):
     """One event of a message's timeline."""
 
     at: datetime
@@ -33,10 +33,10 @@ class Moment(Struct, frozen=True):
     batch: str = ""  # token, to lead there
 
 
-class Finder:
+class SearchPages:
     """The pages about single messages and requests."""
 
-    def __init__(self, guard: Guard, desk: Desk) -> None:
+    def __init__(self, guard: Auth, desk: Desk) -> None:
         self._guard = guard
         self._desk = desk
 
@@ -46,7 +46,7 @@ class Finder:
         text = form.get("text", "").strip()[:MAX_TEXT]
         if TOKEN.fullmatch(text) and await self._desk.batch(text):
             return _to(f"/console/batch/{text}")
-        found: list[Found] = []
+        found: list[MessageSummary] = []
         if text:
             found = await self._search(text)
         if len(found) == 1:
@@ -54,7 +54,7 @@ class Finder:
         values = {"session": session, "text": text, "found": found}
         return self._guard.page("find.html", values)
 
-    async def _search(self, text: str) -> list[Found]:
+    async def _search(self, text: str) -> list[MessageSummary]:
         """Look for *text* as whatever it can be; the first that finds something is meant."""
         number = re.sub(r"[\s()-]", "", text)
         if message_id(text) is not None and (found := await self._desk.find("id", text)):
@@ -108,9 +108,9 @@ class Finder:
         return self._guard.page("missing.html", {"session": session, "what": what}, status=404)
 
 
-def routes(guard: Guard, desk: Desk) -> list[web.AbstractRouteDef]:
+def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
     """Return the routes of the search and of what it finds."""
-    finder = Finder(guard, desk)
+    finder = SearchPages(guard, desk)
     return [
         web.get("/console/find", guard.inside(finder.find)),
         web.post("/console/find", guard.inside(finder.find)),
@@ -124,14 +124,14 @@ def _to(address: str) -> web.Response:
     return protected(web.Response(status=303, headers={hdrs.LOCATION: address}))
 
 
-def _moments(story: Story) -> Iterator[Moment]:
+def _moments(story: MessageHistory) -> Iterator[TimelineEntry]:
     message = story.message
-    yield Moment(message["queued_at"], "Enqueued", f"for the app {message['app']}")
+    yield TimelineEntry(message["queued_at"], "Enqueued", f"for the app {message['app']}")
     for batch in story.batches:
         yield from _request(batch)
     if message["accepted_at"]:
         provider = message["provider_id"]
-        yield Moment(
+        yield TimelineEntry(
             message["accepted_at"],
             "Accepted by the provider",
             f"as {provider}" if provider else "its id is not known",
@@ -141,11 +141,11 @@ def _moments(story: Story) -> Iterator[Moment]:
         known = explained(message)
         reason = message["reason"] or (known.meaning if known else "")
         detail = ": ".join(filter(None, (message["code"], reason)))
-        yield Moment(message["finished_at"], message["state"].capitalize(), detail, "bad")
+        yield TimelineEntry(message["finished_at"], message["state"].capitalize(), detail, "bad")
     for report in story.reports:
         place = f"segment {report['segment']} of {report['total']}"
         kind = {"delivered": "good", "undelivered": "bad"}.get(report["state"], "")
-        yield Moment(
+        yield TimelineEntry(
             report["received_at"],
             f"Report {report['status']}: {report['state']}",
             " ".join(filter(None, (place, report["description"]))),
@@ -153,9 +153,9 @@ def _moments(story: Story) -> Iterator[Moment]:
         )
 
 
-def _request(batch: dict[str, Any]) -> Iterator[Moment]:
+def _request(batch: dict[str, Any]) -> Iterator[TimelineEntry]:
     messages = batch["messages"]
-    yield Moment(
+    yield TimelineEntry(
         batch["opened_at"],
         f"Request, attempt {batch['attempt']}",
         f"with {messages:,} {'message' if messages == 1 else 'messages'}, {batch['bytes']:,} bytes",
@@ -163,9 +163,9 @@ def _request(batch: dict[str, Any]) -> Iterator[Moment]:
     )
     answer = _answer(batch)
     if batch["unsure_at"]:
-        yield Moment(batch["unsure_at"], "Unsure: it may have been sent", answer, "unsure")
+        yield TimelineEntry(batch["unsure_at"], "Unsure: it may have been sent", answer, "unsure")
     if batch["closed_at"]:
-        yield Moment(batch["closed_at"], "Request over", answer)
+        yield TimelineEntry(batch["closed_at"], "Request over", answer)
 
 
 def _answer(batch: dict[str, Any]) -> str:

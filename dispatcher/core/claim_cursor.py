@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-Place = tuple[int, float]  # priority, when due (seconds since 1970, by the database)
+QueuePosition = tuple[int, float]  # priority, when due (seconds since 1970, by the database)
 
 PRIORITIES = 10
 URGENT = 2  # priorities 0 and 1
@@ -12,7 +12,7 @@ COMPLETE_EVERY = 1.0  # seconds between scans from the beginning, at least
 COMPLETE_SHARE = 20  # and this many times what the last one took
 
 
-class Floor:
+class ClaimCursor:
     """For each priority, from when on a lane looks.
 
     What is taken leaves an index entry behind, and while any transaction of the server is older,
@@ -36,9 +36,9 @@ class Floor:
     def end(
         self,
         asked_at: float,
-        last: Place | None,
+        last: QueuePosition | None,
         *,
-        put_back: Iterable[Place] = (),
+        put_back: Iterable[QueuePosition] = (),
         seconds: float,
     ) -> None:
         """Note how far a scan came that began at *asked_at*, by the database, and its duration.

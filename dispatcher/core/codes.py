@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
     ACCEPTED = "accepted"
     LATER = "later"  # flow control: passes with time, and asks us to slow down
-    NOT_YET = "not yet"  # passes within minutes, or never
+    NOT_READY = "not yet"  # passes within minutes, or never
     PERMANENT = "permanent"  # this message will never go out as it is
     DUPLICATE = "duplicate"  # another copy of the number went out
     UNKNOWN = "unknown"  # nobody here knows this code
@@ -36,8 +36,8 @@ class Kind(StrEnum):
     ADDRESS = "address"  # nothing goes out until our address is on the white list
     QUOTA = "quota"  # nothing goes out until tomorrow
     COUNTRY = "country"  # nothing goes to one country until tomorrow
-    NOT_TAKEN = "not taken"  # refused before the API saw it: safe to send again
-    NO_KNOWLEDGE = "no knowledge"  # may have been sent
+    NOT_SENT = "not taken"  # refused before the API saw it: safe to send again
+    UNKNOWN_RESULT = "no knowledge"  # may have been sent
 
 
 class Code(Struct, frozen=True):
@@ -80,7 +80,7 @@ _NUMBER = (
     ("E200029", Kind.PERMANENT, "The type of the template does not fit.", _TEMPLATE),
     (
         "E200030",
-        Kind.NOT_YET,
+        Kind.NOT_READY,
         "The template is not active.",
         "A new template takes some 5 minutes. If it is older, activate it, then requeue.",
     ),
@@ -209,40 +209,40 @@ _REQUEST = (
     ("HTTP 404", Kind.CONFIGURATION, "The API is not at this endpoint.", _ENDPOINT),
     ("HTTP 405", Kind.CONFIGURATION, "What is at this endpoint is not the API.", _ENDPOINT),
     ("HTTP 407", Kind.CONFIGURATION, "A proxy on the way wants credentials.", _ENDPOINT),
-    ("HTTP 408", Kind.NO_KNOWLEDGE, "A proxy waited too long for the request.", _UNSURE),
+    ("HTTP 408", Kind.UNKNOWN_RESULT, "A proxy waited too long for the request.", _UNSURE),
     (
         "HTTP 413",
         Kind.CONTENT,
         "Something in front of the API finds the request too long.",
         "Ask whoever runs the proxy on the way to let 64 KB pass; then requeue.",
     ),
-    ("HTTP 429", Kind.NOT_TAKEN, "Something in front of the API asks for patience.", _NOTHING),
-    ("HTTP 500", Kind.NO_KNOWLEDGE, "The provider failed over the request.", _UNSURE),
-    ("HTTP 502", Kind.NO_KNOWLEDGE, "A proxy lost the API over the request.", _UNSURE),
-    ("HTTP 503", Kind.NOT_TAKEN, "The API is out of service, says a proxy.", _NOTHING),
-    ("HTTP 504", Kind.NO_KNOWLEDGE, "A proxy waited too long for the API.", _UNSURE),
+    ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks for patience.", _NOTHING),
+    ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
+    ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
+    ("HTTP 503", Kind.NOT_SENT, "The API is out of service, says a proxy.", _NOTHING),
+    ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
 _OURS = (
     (
         UNREACHABLE,
-        Kind.NOT_TAKEN,
+        Kind.NOT_SENT,
         "The provider cannot be reached.",
         "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,
     ),
-    ("no-answer", Kind.NO_KNOWLEDGE, "The answer to the request was lost.", _UNSURE),
-    ("timeout", Kind.NO_KNOWLEDGE, "No answer came within the time allowed.", _UNSURE),
-    ("unreadable", Kind.NO_KNOWLEDGE, "The answer to the request cannot be read.", _UNSURE),
+    ("no-answer", Kind.UNKNOWN_RESULT, "The answer to the request was lost.", _UNSURE),
+    ("timeout", Kind.UNKNOWN_RESULT, "No answer came within the time allowed.", _UNSURE),
+    ("unreadable", Kind.UNKNOWN_RESULT, "The answer to the request cannot be read.", _UNSURE),
     (
         "stopped",
-        Kind.NO_KNOWLEDGE,
+        Kind.UNKNOWN_RESULT,
         "The worker was stopped before the answer came.",
         _UNSURE,
     ),
-    ("worker-lost", Kind.NO_KNOWLEDGE, "The worker died over the request.", _UNSURE),
-    ("record-lost", Kind.NO_KNOWLEDGE, "The database lost what became of it.", _UNSURE),
-    ("not-named", Kind.NO_KNOWLEDGE, "The answer does not name the number.", _UNSURE),
-    (NEVER_SENT, Kind.NOT_TAKEN, "It was put back before anything was sent.", _NOTHING),
+    ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
+    ("record-lost", Kind.UNKNOWN_RESULT, "The database lost what became of it.", _UNSURE),
+    ("not-named", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
+    (NEVER_SENT, Kind.NOT_SENT, "It was put back before anything was sent.", _NOTHING),
     ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),
     ("report", Kind.ACCEPTED, "Settled by a report: the provider has it.", "Nothing to do."),
     (
@@ -334,5 +334,5 @@ def request_code(code: str) -> Code:
         return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)
     if code.startswith("HTTP "):
         meaning = f"Something in front of the API failed over the request: {code}."
-        return Code(code, "request", Kind.NO_KNOWLEDGE, meaning, _UNSURE)
+        return Code(code, "request", Kind.UNKNOWN_RESULT, meaning, _UNSURE)
     return Code(code, "request", Kind.UNKNOWN, f"A code that nobody here knows: {code}.", _SHOW)

@@ -17,7 +17,7 @@ _UCS_ONE, _UCS_PART = 70, 67  # UTF-16 units
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 
 
-class Sent(Struct, frozen=True, gc=False):
+class BilledMessage(Struct, frozen=True, gc=False):
     """One accepted message, as far as it is paid for."""
 
     app: str
@@ -55,7 +55,7 @@ class Bill(Struct):
     prices: Mapping[str, tuple[Decimal, str]]  # price and currency, by country
     lines: dict[tuple[str, str], Line] = field(default_factory=dict)
 
-    def add(self, sent: Iterable[Sent]) -> None:
+    def add(self, sent: Iterable[BilledMessage]) -> None:
         """Add messages."""
         for one in sent:
             line = self.lines.get((one.app, one.country))

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import phonenumbers
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 
 
 def country(recipient: str) -> str:
@@ -15,7 +15,7 @@ def country(recipient: str) -> str:
     The provider limits by country, and several countries share a calling code (+1, +7, +44), so
     a prefix is not enough; the library carries the numbering plans.
     """
-    number = canonical(recipient)
+    number = to_e164(recipient)
     try:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:

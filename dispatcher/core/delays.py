@@ -37,7 +37,7 @@ def pause_for(row: Code, *, now: datetime, said: str = "", skew: float | None = 
             first, longest = until_midnight(now), _HOUR
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
-        case Kind.NOT_TAKEN:
+        case Kind.NOT_SENT:
             first, longest = 5.0, 60.0
         case Kind.CLOCK:
             facts = _off(skew)

@@ -8,16 +8,16 @@ from datetime import timedelta
 
 from msgspec import Struct
 
-from dispatcher.core.health_checks import Finding, Level, symptoms
-from dispatcher.core.status import AppState, Now
+from dispatcher.core.health_checks import Finding, Level, check_app
+from dispatcher.core.status import AppState, StatusSnapshot
 
-__all__ = ["Diagnosis", "Finding", "Level", "Said", "absent", "diagnose"]
+__all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "absent", "diagnose"]
 
 LATELY = timedelta(minutes=2)  # counters are by the minute
 NOTHING = "Messages are not going out."
 
 
-class Said(Struct, frozen=True):
+class AppHealth(Struct, frozen=True):
     """One app in one sentence: whether its messages go out, and if not, why."""
 
     app: str
@@ -31,7 +31,7 @@ class Diagnosis(Struct, frozen=True):
     level: Level
     headline: str
     findings: list[Finding]
-    apps: list[Said] = []
+    apps: list[AppHealth] = []
 
 
 def absent(why: str) -> Diagnosis:
@@ -47,10 +47,10 @@ def absent(why: str) -> Diagnosis:
     return Diagnosis(Level.STOPPED, NOTHING, [finding])
 
 
-def diagnose(now: Now) -> Diagnosis:
+def diagnose(now: StatusSnapshot) -> Diagnosis:
     """Return what the state of everything means."""
     everywhere = [*_workers(now)]
-    by_app = {app.name: [*symptoms(app, now)] for app in now.apps}
+    by_app = {app.name: [*check_app(app, now)] for app in now.apps}
     findings = [*everywhere, *(each for found in by_app.values() for each in found)]
     findings.sort(key=lambda finding: -finding.level)
     said = [_said(app, now, [*everywhere, *by_app[app.name]]) for app in now.apps]
@@ -58,7 +58,7 @@ def diagnose(now: Now) -> Diagnosis:
     return Diagnosis(level, _headline(now, level, said), findings, said)
 
 
-def _headline(now: Now, level: Level, said: Sequence[Said]) -> str:
+def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> str:
     stopped = [each.app for each in said if each.level is Level.STOPPED]
     if level is Level.STOPPED:
         if len(stopped) == len(said):
@@ -80,20 +80,20 @@ _IN_WORDS = {
 }
 
 
-def _said(app: AppState, now: Now, findings: Sequence[Finding]) -> Said:
+def _said(app: AppState, now: StatusSnapshot, findings: Sequence[Finding]) -> AppHealth:
     worst = max(findings, key=lambda finding: finding.level, default=None)
     if worst is not None and worst.level >= Level.TROUBLE:
         flow = "Nothing goes out" if worst.level is Level.STOPPED else "Trouble"
         what = worst.title
         for start in (": ", " is paused: ", " is "):
             what = what.removeprefix(app.name + start)
-        return Said(app.name, worst.level, f"{flow}: {what[:1].lower()}{what[1:]}.")
+        return AppHealth(app.name, worst.level, f"{flow}: {what[:1].lower()}{what[1:]}.")
     if app.sending or app.oldest_due_at or _sent_lately(app, now):
-        return Said(app.name, Level.FINE, "Messages go out.")
-    return Said(app.name, Level.FINE, "Nothing is due.")
+        return AppHealth(app.name, Level.FINE, "Messages go out.")
+    return AppHealth(app.name, Level.FINE, "Nothing is due.")
 
 
-def _sent_lately(app: AppState, now: Now) -> bool:
+def _sent_lately(app: AppState, now: StatusSnapshot) -> bool:
     """Tell whether messages went out in this minute or the last: between two, nothing is due."""
     return any(
         each.app == app.name and each.event == "accepted" and now.at - each.minute < LATELY
@@ -101,7 +101,7 @@ def _sent_lately(app: AppState, now: Now) -> bool:
     )
 
 
-def _workers(now: Now) -> Iterator[Finding]:
+def _workers(now: StatusSnapshot) -> Iterator[Finding]:
     if not any(worker.alive for worker in now.workers):
         yield Finding(
             Level.STOPPED,

@@ -8,7 +8,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from dispatcher.core.codes import Kind, number_code, request_code
-from dispatcher.core.status import AppState, Now
+from dispatcher.core.status import AppState, StatusSnapshot
 
 # What is not as it should be: one thing, its cause, and the next step.
 
@@ -41,7 +41,7 @@ OVERDUE = 0.2  # of the accepted; some phones are off for days, but not so many
 ENOUGH = 20  # messages; below, one bad row is a large share
 
 
-def symptoms(app: AppState, now: Now) -> Iterator[Finding]:
+def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find what keeps the messages of *app* from going out, or from being reported."""
     if not app.known:
         yield Finding(
@@ -78,7 +78,7 @@ def symptoms(app: AppState, now: Now) -> Iterator[Finding]:
     yield from _reports(app, now)
 
 
-def _orphaned(app: AppState, now: Now) -> Iterator[Finding]:
+def _orphaned(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     alive = [worker for worker in now.workers if worker.alive]
     if alive and app.waiting and not any(app.name in worker.apps for worker in alive):
         yield Finding(
@@ -91,7 +91,7 @@ def _orphaned(app: AppState, now: Now) -> Iterator[Finding]:
         )
 
 
-def _cut_off(app: AppState, now: Now) -> Iterator[Finding]:
+def _cut_off(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find hosts that have no way to the provider, while others may have one."""
     having = [worker for worker in now.workers if worker.alive and app.name in worker.apps]
     cut_off = [worker for worker in having if app.name in worker.cut_off]
@@ -141,7 +141,7 @@ _KINDS = {
     Kind.ACCOUNT: "the provider refuses the account or its key",
     Kind.ADDRESS: "our address is not on the white list",
     Kind.QUOTA: "the quota is spent",
-    Kind.NOT_TAKEN: "the provider cannot be reached",
+    Kind.NOT_SENT: "the provider cannot be reached",
 }
 
 
@@ -149,7 +149,7 @@ def _kind(kind: Kind) -> str:
     return _KINDS.get(kind, "the provider refuses everything")
 
 
-def _pace(app: AppState, now: Now) -> Iterator[Finding]:
+def _pace(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     setting, rate = app.numbers_per_second, app.rate
     slowed = _slowed(app)
     if slowed:
@@ -179,7 +179,7 @@ def _slowed(app: AppState) -> bool:
     return setting is not None and rate is not None and rate < setting * 0.95
 
 
-def _answers(app: AppState, now: Now) -> Iterator[Finding]:
+def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find codes that keep a good part of the messages from going out, lately or this hour."""
     passed_over = {("deferred", "never-sent")}
     if _slowed(app):
@@ -234,12 +234,12 @@ def _failing(app: AppState, event: str, code: str, *, count: int, good: int) -> 
     return Finding(level, app.name, f"{app.name}: {title}", f"{code}: {row.meaning}", advice)
 
 
-def _hourly(app: AppState, now: Now) -> int:
+def _hourly(app: AppState, now: StatusSnapshot) -> int:
     ended = ("accepted", "rejected", "expired")
     return sum(each.hour for each in now.totals if each.app == app.name and each.event in ended)
 
 
-def _reports(app: AppState, now: Now) -> Iterator[Finding]:
+def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find missing status reports: the only sign that the callback address is broken."""
     step = (
         "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher check`"

@@ -31,7 +31,7 @@ class Entry(Struct, frozen=True, gc=False):
     messages: list[Message]
 
 
-class Packed(Struct, frozen=True, dict=True):
+class RequestDraft(Struct, frozen=True, dict=True):
     """Messages that go into one request; not yet a batch, for it has no token."""
 
     sender: str | None
@@ -50,7 +50,7 @@ class Batch(Struct, frozen=True):
     id: int
     app: str
     token: str  # goes out as `extend`, and comes back in every report
-    packed: Packed
+    packed: RequestDraft
     claimed_at: float  # the worker's monotonic clock, when the claim began
     probe: bool = False  # sent alone for a paused app, to see whether the cause is mended
     send_at: float | None = None  # when the app's pace lets it go, by the same clock; None: now
@@ -96,7 +96,7 @@ class NoReply(Struct, frozen=True):
 Answer = Reply | NoReply
 
 
-def canonical(recipient: str) -> str:
+def to_e164(recipient: str) -> str:
     """Return the one form of a number: a mainland number without + means +86 (facts, The request).
 
     Two spellings of one number must not meet in a request, and a report may use either.

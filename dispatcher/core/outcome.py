@@ -11,7 +11,15 @@ from msgspec import Struct
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
 from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral, pause_for
-from dispatcher.core.message import Answer, Message, NoReply, NumberResult, Packed, Reply, canonical
+from dispatcher.core.message import (
+    Answer,
+    Message,
+    NoReply,
+    NumberResult,
+    Reply,
+    RequestDraft,
+    to_e164,
+)
 from dispatcher.core.packing import halve, split_by
 
 ACCEPTED = "000000"
@@ -56,7 +64,7 @@ class Expired(Struct, frozen=True, gc=False, tag=True):
 Outcome = Accepted | Rejected | Deferred | Expired
 
 
-class Done(Struct, frozen=True, tag=True):
+class Resolved(Struct, frozen=True, tag=True):
     """The answer says what became of the messages, but for those that stay *unsure*."""
 
     outcomes: list[Outcome]
@@ -65,7 +73,7 @@ class Done(Struct, frozen=True, tag=True):
     country: CountryPause | None = None
 
 
-class Uncertain(Struct, frozen=True, tag=True):
+class UnknownResult(Struct, frozen=True, tag=True):
     """Nobody knows whether the messages were sent: the batch becomes unsure."""
 
     code: str
@@ -75,12 +83,12 @@ class Uncertain(Struct, frozen=True, tag=True):
 class Split(Struct, frozen=True):
     """Nothing was sent; the parts are to be tried each by itself."""
 
-    parts: list[Packed]
+    parts: list[RequestDraft]
     code: str
     reason: str
 
 
-class PutBack(Struct, frozen=True, tag=True):
+class ReturnAll(Struct, frozen=True, tag=True):
     """Nothing was sent; the messages go back untouched, and the app stops.
 
     No attempt is counted.
@@ -89,11 +97,11 @@ class PutBack(Struct, frozen=True, tag=True):
     pause: Pause
 
 
-Verdict = Done | Uncertain | Split | PutBack
+Verdict = Resolved | UnknownResult | Split | ReturnAll
 
 
-class _Terms(Struct, frozen=True):
-    """What a verdict depends on besides the answer; see `judge`."""
+class EvaluationContext(Struct, frozen=True):
+    """What a verdict depends on besides the answer; see `evaluate`."""
 
     elapsed: float
     max_attempts: int
@@ -103,8 +111,8 @@ class _Terms(Struct, frozen=True):
     siblings_refused: bool
 
 
-def judge(
-    packed: Packed,
+def evaluate(
+    packed: RequestDraft,
     answer: Answer,
     *,
     elapsed: float,
@@ -120,17 +128,17 @@ def judge(
     *country* names the country of a number. *siblings_refused*: both halves of one entry were
     refused, so it is the entry, and cutting it further finds nothing.
     """
-    terms = _Terms(elapsed, max_attempts, now, jitter, country, siblings_refused)
+    terms = EvaluationContext(elapsed, max_attempts, now, jitter, country, siblings_refused)
     if isinstance(answer, Reply):
         if answer.results:
             return _by_number(packed.messages, answer, answer.results, terms)
         return _by_code(packed, answer, terms)
     if answer.sent:
-        return Uncertain(answer.code, answer.reason)
-    return PutBack(pause_for(request_code(UNREACHABLE), now=now, said=answer.reason))
+        return UnknownResult(answer.code, answer.reason)
+    return ReturnAll(pause_for(request_code(UNREACHABLE), now=now, said=answer.reason))
 
 
-def worth_another_try(answer: Answer, tries: int, *, numbers: int) -> bool:
+def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
     """Return whether the same request may be sent again at once, after *tries* of it.
 
     Only what provably was not sent: refused before the API saw it, each of its *numbers* turned
@@ -147,22 +155,22 @@ def worth_another_try(answer: Answer, tries: int, *, numbers: int) -> bool:
             number_code(one.code).kind is Kind.LATER for one in refused
         )
     kind = request_code(answer.code).kind
-    return kind is Kind.NOT_TAKEN or (kind is Kind.AMBIGUOUS and tries == 1)
+    return kind is Kind.NOT_SENT or (kind is Kind.AMBIGUOUS and tries == 1)
 
 
 def _by_number(
-    messages: list[Message], reply: Reply, results: list[NumberResult], terms: _Terms
-) -> Done | Uncertain:
+    messages: list[Message], reply: Reply, results: list[NumberResult], terms: EvaluationContext
+) -> Resolved | UnknownResult:
     """Return what the results say of each message; those they do not name stay unsure."""
     accepted = _all_accepted(messages, results)
     if accepted is not None:
-        return Done(accepted)
+        return Resolved(accepted)
     answers = by_number(results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
     slow_down = False
     for message in messages:
-        one = answers.get(canonical(message.recipient))
+        one = answers.get(to_e164(message.recipient))
         if one is None:
             unsure.append(message)
         elif one.code == ACCEPTED:
@@ -170,13 +178,13 @@ def _by_number(
         else:
             row = number_code(one.code)
             slow_down = slow_down or row.kind is Kind.LATER
-            if row.kind is Kind.LATER or row.kind is Kind.NOT_YET:
+            if row.kind is Kind.LATER or row.kind is Kind.NOT_READY:
                 outcomes.append(_defer(message, row, terms))
             else:
                 outcomes.append(Rejected(message, row.code, row.meaning))
     if not outcomes:
-        return Uncertain(reply.code, "The answer names none of the numbers that were sent.")
-    return Done(outcomes, unsure, slow_down)
+        return UnknownResult(reply.code, "The answer names none of the numbers that were sent.")
+    return Resolved(outcomes, unsure, slow_down)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -191,9 +199,9 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
     ]
 
 
-def _defer(message: Message, row: Code, terms: _Terms) -> Outcome:
+def _defer(message: Message, row: Code, terms: EvaluationContext) -> Outcome:
     """Return what becomes of a message that was not sent, for a reason that passes with time."""
-    if row.kind is Kind.NOT_YET:
+    if row.kind is Kind.NOT_READY:
         wait, limit = NOT_YET_WAIT, min(NOT_YET_ATTEMPTS, terms.max_attempts)
     else:
         wait = deferral(message.attempt, jitter=terms.jitter())
@@ -206,7 +214,7 @@ def _defer(message: Message, row: Code, terms: _Terms) -> Outcome:
 
 
 def _due_again(
-    message: Message, row: Code, wait: float, terms: _Terms, *, counted: bool
+    message: Message, row: Code, wait: float, terms: EvaluationContext, *, counted: bool
 ) -> Deferred | Expired:
     if (
         message.expires_in is not None
@@ -217,19 +225,19 @@ def _due_again(
     return Deferred(message, row.code, wait, counted)
 
 
-def _by_code(packed: Packed, reply: Reply, terms: _Terms) -> Verdict:
+def _by_code(packed: RequestDraft, reply: Reply, terms: EvaluationContext) -> Verdict:
     """Return what follows from an answer that has no result for any number."""
     row = request_code(reply.code)
     match row.kind:
-        case Kind.ACCEPTED | Kind.RESULT | Kind.NO_KNOWLEDGE:
-            return Uncertain(row.code, f"{row.meaning} There is no result for any number.")
+        case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
+            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
         case Kind.UNKNOWN:
             return _unknown(packed, reply, row, terms)
         case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
             return _isolate(packed, row, terms)
-        case Kind.LATER | Kind.NOT_YET:
+        case Kind.LATER | Kind.NOT_READY:
             outcomes = [_defer(message, row, terms) for message in packed.messages]
-            return Done(outcomes, slow_down=row.kind is Kind.LATER)
+            return Resolved(outcomes, slow_down=row.kind is Kind.LATER)
         case Kind.COUNTRY:
             return _by_country(packed, row, terms)
         case (
@@ -238,12 +246,12 @@ def _by_code(packed: Packed, reply: Reply, terms: _Terms) -> Verdict:
             | Kind.ACCOUNT
             | Kind.ADDRESS
             | Kind.QUOTA
-            | Kind.NOT_TAKEN
+            | Kind.NOT_SENT
         ):
-            return PutBack(pause_for(row, now=terms.now, skew=reply.clock_skew))
+            return ReturnAll(pause_for(row, now=terms.now, skew=reply.clock_skew))
 
 
-def _unknown(packed: Packed, reply: Reply, row: Code, terms: _Terms) -> Verdict:
+def _unknown(packed: RequestDraft, reply: Reply, row: Code, terms: EvaluationContext) -> Verdict:
     """Return what follows from a code that nobody knows; nothing of it is sent again by itself.
 
     At HTTP 401 or 403 it is about the account, as all known codes there are: the app stops,
@@ -252,14 +260,14 @@ def _unknown(packed: Packed, reply: Reply, row: Code, terms: _Terms) -> Verdict:
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return PutBack(pause_for(row, now=terms.now))
+            return ReturnAll(pause_for(row, now=terms.now))
         case 4, _:
             return _reject(packed, row)
         case _:
-            return Uncertain(row.code, f"{row.meaning} There is no result for any number.")
+            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
 
 
-def _isolate(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
+def _isolate(packed: RequestDraft, row: Code, terms: EvaluationContext) -> Resolved | Split:
     """Return the halves of what was refused for its content; if there are none, that is the one.
 
     An ambiguous refusal of that one may still be the provider's own trouble: it is tried again
@@ -269,15 +277,15 @@ def _isolate(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
     if halves is not None:
         return Split(list(halves), row.code, row.meaning)
     if row.kind is Kind.AMBIGUOUS:
-        return Done([_defer(message, row, terms) for message in packed.messages])
+        return Resolved([_defer(message, row, terms) for message in packed.messages])
     return _reject(packed, row)
 
 
-def _reject(packed: Packed, row: Code) -> Done:
-    return Done([Rejected(message, row.code, row.meaning) for message in packed.messages])
+def _reject(packed: RequestDraft, row: Code) -> Resolved:
+    return Resolved([Rejected(message, row.code, row.meaning) for message in packed.messages])
 
 
-def _by_country(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
+def _by_country(packed: RequestDraft, row: Code, terms: EvaluationContext) -> Resolved | Split:
     """Return the parts by country, or the pause of the only one there is."""
     parts = split_by(packed, lambda message: terms.country(message.recipient))
     if len(parts) > 1:
@@ -287,7 +295,7 @@ def _by_country(packed: Packed, row: Code, terms: _Terms) -> Done | Split:
         _due_again(message, row, pause.until_in, terms, counted=False)
         for message in packed.messages
     ]
-    return Done(outcomes, country=pause)
+    return Resolved(outcomes, country=pause)
 
 
 # Matching: which result of an answer is a number's. The order of results is not promised.
@@ -301,7 +309,7 @@ def by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
     """
     answers: dict[str, NumberResult] = {}
     for one in results:
-        number = canonical(one.recipient)
+        number = to_e164(one.recipient)
         known = answers.setdefault(number, one)
         if known is not one and _weight(one) > _weight(known):
             answers[number] = one
@@ -312,7 +320,7 @@ def _weight(one: NumberResult) -> int:
     match number_code(one.code).kind:
         case Kind.ACCEPTED:
             return 2
-        case Kind.LATER | Kind.NOT_YET:
+        case Kind.LATER | Kind.NOT_READY:
             return 0
         case _:
             return 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import starmap
 
 from dispatcher.core import wire
-from dispatcher.core.message import Entry, Message, Packed, canonical
+from dispatcher.core.message import Entry, Message, RequestDraft, to_e164
 
 
 def pack(
@@ -18,7 +18,7 @@ def pack(
     token_length: int,
     max_numbers: int = wire.MAX_NUMBERS,
     max_bytes: int = wire.MAX_BYTES,
-) -> tuple[list[Packed], list[Message]]:
+) -> tuple[list[RequestDraft], list[Message]]:
     """Pack *messages*, in order, into requests; return those, and the messages that fit into none.
 
     Each request has one sender, and messages of equal content share an entry. No request holds a
@@ -31,7 +31,7 @@ def pack(
     lanes: dict[str | None, list[Message]] = {}
     for message in messages:
         lanes.setdefault(message.sender, []).append(message)
-    made: list[_Filling] = []
+    made: list[_OpenRequest] = []
     too_long: list[Message] = []
     for sender, lane in lanes.items():
         empty = wire.overhead(sender, token_length=token_length, callback=callback)
@@ -45,7 +45,7 @@ def pack(
     return [filling.packed() for filling in made], too_long
 
 
-class _Filling:
+class _OpenRequest:
     """A request that is being filled."""
 
     __slots__ = ("entries", "first", "full", "numbers", "sender", "size")
@@ -58,13 +58,13 @@ class _Filling:
         self.full = False  # a message did not fit: nothing is added any more
         self.entries: dict[bytes, list[Message]] = {}
 
-    def packed(self) -> Packed:
-        return Packed(self.sender, list(starmap(Entry, self.entries.items())), self.size)
+    def packed(self) -> RequestDraft:
+        return RequestDraft(self.sender, list(starmap(Entry, self.entries.items())), self.size)
 
 
 def _fill(
     lane: list[Message], sender: str | None, empty: int, max_numbers: int, max_bytes: int
-) -> tuple[list[_Filling], list[Message]]:
+) -> tuple[list[_OpenRequest], list[Message]]:
     """Put the messages of one sender into requests; *empty* is the size of one without entries.
 
     Return the requests, and the messages that fit into none. This runs for every message that is
@@ -72,7 +72,7 @@ def _fill(
     """
     content_of, encoded = wire.contents(), wire.encoded
     entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA
-    fillings: list[_Filling] = []
+    fillings: list[_OpenRequest] = []
     too_long: list[Message] = []
     first = 0  # index of the first filling that is not full
     last: dict[str, int] = {}  # number -> index of the last filling that holds it
@@ -84,13 +84,13 @@ def _fill(
         if empty + added > max_bytes:
             too_long.append(message)
             continue
-        number = canonical(recipient)
+        number = to_e164(recipient)
         at = last[number] + 1 if number in last else 0
         if at < first:  # noqa: PLR1730 -- max() costs 0.1 µs, once for every message
             at = first
         while True:
             if at == len(fillings):
-                fillings.append(_Filling(message, sender, empty))
+                fillings.append(_OpenRequest(message, sender, empty))
             filling = fillings[at]
             if not filling.full:
                 sharing = filling.entries.get(content)
@@ -111,7 +111,7 @@ def _fill(
     return fillings, too_long
 
 
-def halve(packed: Packed) -> tuple[Packed, Packed] | None:
+def halve(packed: RequestDraft) -> tuple[RequestDraft, RequestDraft] | None:
     """Cut *packed* in two, to find out which half is refused; None if it is one number.
 
     By entries first, for a refusal for content is one entry's; a lone entry by its numbers.
@@ -130,7 +130,7 @@ def halve(packed: Packed) -> tuple[Packed, Packed] | None:
     )
 
 
-def split_by(packed: Packed, key: Callable[[Message], str]) -> dict[str, Packed]:
+def split_by(packed: RequestDraft, key: Callable[[Message], str]) -> dict[str, RequestDraft]:
     """Split *packed* into one request for each *key*, by first appearance."""
     parts: dict[str, list[Entry]] = {}
     for entry in packed.entries:
@@ -142,7 +142,7 @@ def split_by(packed: Packed, key: Callable[[Message], str]) -> dict[str, Packed]
     return {name: _part(packed, entries) for name, entries in parts.items()}
 
 
-def _part(packed: Packed, entries: list[Entry]) -> Packed:
+def _part(packed: RequestDraft, entries: list[Entry]) -> RequestDraft:
     """Return a request of *entries*, which are some of *packed*, or parts of some."""
     empty = packed.size - sum(map(wire.entry_bytes, packed.entries))
-    return Packed(packed.sender, entries, empty + sum(map(wire.entry_bytes, entries)))
+    return RequestDraft(packed.sender, entries, empty + sum(map(wire.entry_bytes, entries)))

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from dispatcher.core.codes import number_code
-from dispatcher.core.message import Message, Packed
+from dispatcher.core.message import Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
 from dispatcher.core.wire import MAX_NUMBERS
@@ -18,7 +18,7 @@ NOTHING: Mapping[int, Outcome] = MappingProxyType({})
 class Arranged(Struct, frozen=True):
     """A claim, sorted out: what goes into requests, and what became of the rest."""
 
-    packed: list[Packed]
+    packed: list[RequestDraft]
     outcomes: list[Outcome]
 
 

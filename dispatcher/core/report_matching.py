@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 from dispatcher.core.report_status import State
 
 # A batch that was settled this way has its messages in the queue again.
@@ -38,7 +38,7 @@ class Backlog(Struct, frozen=True):
     oldest_seconds: float
 
 
-class Seen(Struct, frozen=True, gc=False):
+class PendingReport(Struct, frozen=True, gc=False):
     """A report that came, as far as matching needs it."""
 
     provider_id: str
@@ -55,10 +55,10 @@ class Seen(Struct, frozen=True, gc=False):
     @property
     def number(self) -> str | None:
         """The number in its one form."""
-        return canonical(self.recipient) if self.recipient else None
+        return to_e164(self.recipient) if self.recipient else None
 
 
-class Place(Struct, frozen=True, gc=False):
+class MessageLookup(Struct, frozen=True, gc=False):
     """What the database has under the token of a report."""
 
     batch_id: int
@@ -74,18 +74,18 @@ class Place(Struct, frozen=True, gc=False):
     accepted_at: datetime | None = None
 
 
-Known = tuple[Seen, Place]  # a report, and where its message is
+MatchedReport = tuple[PendingReport, MessageLookup]  # a report, and where its message is
 
 
-class Told(Struct, frozen=True, gc=False):
+class AlreadyAccepted(Struct, frozen=True, gc=False):
     """It is about a message that is known to be accepted under the same provider id."""
 
 
-class Names(Struct, frozen=True, gc=False):
+class AddsProviderId(Struct, frozen=True, gc=False):
     """It gives an accepted message the provider id that was missing."""
 
 
-class Settles(Struct, frozen=True, gc=False):
+class ConfirmsAccepted(Struct, frozen=True, gc=False):
     """It proves that a message of an unsure batch was accepted.
 
     It says so of this number alone: the provider took the request as a whole, but may have
@@ -94,54 +94,56 @@ class Settles(Struct, frozen=True, gc=False):
     """
 
 
-class Recalls(Struct, frozen=True, gc=False):
+class CancelsResend(Struct, frozen=True, gc=False):
     """It proves that a message was accepted which was given up and waits to be sent again."""
 
 
-class Waits(Struct, frozen=True, gc=False):
+class RetryLater(Struct, frozen=True, gc=False):
     """It is too early to tell."""
 
     why: str
 
 
-class Stray(Struct, frozen=True, gc=False):
+class Unmatched(Struct, frozen=True, gc=False):
     """It belongs to no message; a row of WHY says why."""
 
     why: str
 
 
-Belonging = Told | Names | Settles | Recalls | Waits | Stray
+Belonging = (
+    AlreadyAccepted | AddsProviderId | ConfirmsAccepted | CancelsResend | RetryLater | Unmatched
+)
 
 
-def homeless(report: Seen) -> Stray:
+def unmatched_reason(report: PendingReport) -> Unmatched:
     """Return why *report* belongs to no message, when nothing lies under its token."""
-    return Stray("no-token" if report.token is None else "unknown-token")
+    return Unmatched("no-token" if report.token is None else "unknown-token")
 
 
-def belonging(report: Seen, place: Place) -> Belonging:
+def match_report(report: PendingReport, place: MessageLookup) -> Belonging:
     """Return what follows from *report*, whose token and number lead to *place*."""
     if place.message_id is None:
-        return Stray("other-number")
+        return Unmatched("other-number")
     match place.outcome:
         case None:
             return _undecided(place)
         case "accepted":
             return _accepted(report, place)
         case _:
-            return Stray("not-accepted")
+            return Unmatched("not-accepted")
 
 
-def _undecided(place: Place) -> Belonging:
+def _undecided(place: MessageLookup) -> Belonging:
     if place.batch_state == "open":
-        return Waits("still-open")
+        return RetryLater("still-open")
     if place.batch_state == "unsure" and place.in_question:
-        return Settles()
-    return Recalls() if place.settled_by in RESENT else Stray("not-taken")
+        return ConfirmsAccepted()
+    return CancelsResend() if place.settled_by in RESENT else Unmatched("not-taken")
 
 
-def _accepted(report: Seen, place: Place) -> Belonging:
+def _accepted(report: PendingReport, place: MessageLookup) -> Belonging:
     if place.provider_id == report.provider_id:
-        return Told()
+        return AlreadyAccepted()
     if place.provider_id is None:
-        return Names()
-    return Stray("other-id" if place.outcome_batch == place.batch_id else "sent-twice")
+        return AddsProviderId()
+    return Unmatched("other-id" if place.outcome_batch == place.batch_id else "sent-twice")

@@ -3,15 +3,15 @@
 from msgspec import DecodeError, Struct, json
 from msgspec.structs import replace
 
-from dispatcher.core.message import Batch, Entry, Message, Packed
-from dispatcher.core.outcome import Done, PutBack, Uncertain
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 
 
-class Closing(Struct, frozen=True):
+class BatchResult(Struct, frozen=True):
     """A batch whose request is over, and what is to be written of it."""
 
     batch: Batch
-    verdict: Done | Uncertain | PutBack
+    verdict: Resolved | UnknownResult | ReturnAll
     http_status: int | None
     code: str
     description: str
@@ -19,27 +19,27 @@ class Closing(Struct, frozen=True):
     seconds: float
 
 
-def freeze(closing: Closing) -> bytes:
+def freeze(closing: BatchResult) -> bytes:
     """Encode *closing* for a file: all that is needed to write it later, and nothing of a person.
 
     Numbers and texts stay behind; the database has them.
     """
     verdict = closing.verdict
-    if isinstance(verdict, Done):
+    if isinstance(verdict, Resolved):
         verdict = replace(
             verdict,
             outcomes=[replace(each, message=_bare(each.message)) for each in verdict.outcomes],
             unsure=[_bare(message) for message in verdict.unsure],
         )
     messages = [_bare(message) for message in closing.batch.messages]
-    batch = replace(closing.batch, packed=Packed(None, [Entry(b"", messages)], 0))
+    batch = replace(closing.batch, packed=RequestDraft(None, [Entry(b"", messages)], 0))
     return json.encode(replace(closing, batch=batch, verdict=verdict))
 
 
-def thaw(frozen: bytes) -> Closing | None:
+def thaw(frozen: bytes) -> BatchResult | None:
     """Decode what `freeze` encoded; None if it is damaged."""
     try:
-        return json.decode(frozen, type=Closing)
+        return json.decode(frozen, type=BatchResult)
     except DecodeError:
         return None
 

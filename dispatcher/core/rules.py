@@ -14,9 +14,9 @@ from msgspec import Struct, field
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.country import quiet_for
-from dispatcher.core.message import Message, canonical
+from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
-from dispatcher.core.templates import Template, misfit
+from dispatcher.core.templates import Template, template_mismatch
 
 URGENT = 1  # priorities up to this do not wait for the morning
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -108,7 +108,7 @@ def decide(
     for message in messages:
         outcome = _for_good(message, rules, facts) or _for_now(message, limits, now, country)
         if outcome is None and limits.by_number:
-            outcome = _count(message, limits, used.setdefault(canonical(message.recipient), Used()))
+            outcome = _count(message, limits, used.setdefault(to_e164(message.recipient), Used()))
         if outcome is None and left is not None:
             if left <= 0:
                 outcome = Deferred(message, "ceiling", 0.0, counted=False)
@@ -143,11 +143,11 @@ def digest(message: Message) -> int:
 
 
 def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
-    if facts.suppressed and canonical(message.recipient) in facts.suppressed:
+    if facts.suppressed and to_e164(message.recipient) in facts.suppressed:
         row = number_code("suppressed")
         return Rejected(message, row.code, row.meaning)
     template = rules.templates.get(message.template_id)
-    if template is not None and (why := misfit(template, message.params)) is not None:
+    if template is not None and (why := template_mismatch(template, message.params)) is not None:
         return Rejected(message, "misfit", why)
     return None
 

@@ -41,7 +41,7 @@ class WorkerState(Struct, frozen=True):
     cut_off: list[str] = []  # apps for which its host cannot send
 
 
-class Total(Struct, frozen=True):
+class EventTotal(Struct, frozen=True):
     """How often something happened."""
 
     app: str
@@ -51,7 +51,7 @@ class Total(Struct, frozen=True):
     day: int
 
 
-class Story(Struct, frozen=True):
+class MessageHistory(Struct, frozen=True):
     """One message, its requests and its reports, as the database has them."""
 
     message: dict[str, Any]
@@ -59,7 +59,7 @@ class Story(Struct, frozen=True):
     reports: list[dict[str, Any]]
 
 
-class Count(Struct, frozen=True):
+class EventCount(Struct, frozen=True):
     """How often something happened in one minute."""
 
     minute: datetime
@@ -69,7 +69,7 @@ class Count(Struct, frozen=True):
     count: int
 
 
-class Awaiting(Struct, frozen=True):
+class MissingReports(Struct, frozen=True):
     """What of an app's accepted messages has no report yet."""
 
     app: str
@@ -79,7 +79,7 @@ class Awaiting(Struct, frozen=True):
     oldest_seconds: float | None  # since the oldest of them was accepted, by the minute
 
 
-class Unmatched(Struct, frozen=True):
+class UnmatchedReport(Struct, frozen=True):
     """A report that belongs to no message."""
 
     provider_id: str
@@ -104,19 +104,19 @@ class UnsureBatch(Struct, frozen=True):
     description: str | None
 
 
-class Now(Struct, frozen=True):
+class StatusSnapshot(Struct, frozen=True):
     """The state of everything, and what happened in the last ten minutes."""
 
     at: datetime  # by the database's clock
     apps: list[AppState]
     workers: list[WorkerState]
-    recent: list[Count]
-    awaiting: list[Awaiting] = []  # empty also where no reports are asked for
-    totals: list[Total] = []
+    recent: list[EventCount]
+    awaiting: list[MissingReports] = []  # empty also where no reports are asked for
+    totals: list[EventTotal] = []
     unsure: list[UnsureBatch] = []  # the oldest; only where they are asked for
 
 
-class Found(Struct, frozen=True):
+class MessageSummary(Struct, frozen=True):
     """A message that somebody looked for."""
 
     id: int
@@ -132,10 +132,10 @@ class BatchStory(Struct, frozen=True):
     """One request: what was sent, what was answered, and its messages."""
 
     batch: dict[str, Any]
-    messages: list[Found]
+    messages: list[MessageSummary]
 
 
-class Deed(Struct, frozen=True):
+class AuditEntry(Struct, frozen=True):
     """What somebody did: a row of the audit."""
 
     at: datetime
@@ -146,7 +146,7 @@ class Deed(Struct, frozen=True):
     result: str
 
 
-class Became(Struct, frozen=True):
+class OutcomeSummary(Struct, frozen=True):
     """What became of some messages, all in the same way."""
 
     state: str

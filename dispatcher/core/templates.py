@@ -60,7 +60,7 @@ def checked_kinds(kinds: Sequence[str]) -> list[str]:
     return list(kinds)
 
 
-def misfit(template: Template, params: Sequence[str]) -> str | None:
+def template_mismatch(template: Template, params: Sequence[str]) -> str | None:
     """Return why *params* do not fit *template*, without any value; None if they do."""
     if len(params) != len(template.kinds):
         return f"It has {_count(len(params))}, and the template takes {len(template.kinds)}."

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
-from dispatcher.core.message import Answer, Entry, Message, NoReply, NumberResult, Packed, Reply
+from dispatcher.core.message import (
+    Answer,
+    Entry,
+    Message,
+    NoReply,
+    NumberResult,
+    Reply,
+    RequestDraft,
+)
 
 PATH = "/sms/batchSendDiffSms/v1"
 MAX_NUMBERS = 500  # one more and the provider sends to none of them (batchSendDiffSms, Notes)
@@ -83,7 +91,7 @@ def overhead(sender: str | None, *, token_length: int, callback: str | None) -> 
     return len(head) + len(tail) - 1
 
 
-def encode(packed: Packed, *, token: str, callback: str | None) -> bytes:
+def encode(packed: RequestDraft, *, token: str, callback: str | None) -> bytes:
     """Return the body of the request, as it is signed and sent.
 
     It has exactly ``packed.size`` bytes, for the callback and the length of token it was packed

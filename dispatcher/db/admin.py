@@ -5,14 +5,14 @@ from typing import Final
 import asyncpg
 from msgspec.structs import replace
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 from dispatcher.core.status import (
     AppState,
-    Became,
-    Count,
-    Now,
-    Story,
-    Total,
+    EventCount,
+    EventTotal,
+    MessageHistory,
+    OutcomeSummary,
+    StatusSnapshot,
     UnsureBatch,
     WorkerState,
 )
@@ -23,23 +23,23 @@ from dispatcher.db.statements import sql
 LISTED: Final = 10  # unsure batches
 
 
-async def now(connection: Connection) -> Now:
+async def now(connection: Connection) -> StatusSnapshot:
     """Return the state of everything but what changes slowly, small whatever there is."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return Now(
+        return StatusSnapshot(
             await connection.fetchval(sql("database_time")),
             [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
-            [Count(*row) for row in await connection.fetch(sql("console_recent"))],
+            [EventCount(*row) for row in await connection.fetch(sql("console_recent"))],
         )
 
 
-async def totals(connection: Connection) -> list[Total]:
+async def totals(connection: Connection) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
-    return [Total(*row) for row in await connection.fetch(sql("status_totals"))]
+    return [EventTotal(*row) for row in await connection.fetch(sql("status_totals"))]
 
 
-async def overview(connection: Connection, *, reports: bool = False) -> Now:
+async def overview(connection: Connection, *, reports: bool = False) -> StatusSnapshot:
     """Return the state of everything; with *reports*, also which are missing."""
     awaiting = await reports_of.awaiting(connection) if reports else []
     seen = await now(connection)
@@ -47,7 +47,7 @@ async def overview(connection: Connection, *, reports: bool = False) -> Now:
     return replace(seen, totals=await totals(connection), awaiting=awaiting, unsure=unsure)
 
 
-async def story(connection: Connection, message_id: int) -> Story | None:
+async def story(connection: Connection, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         message = await connection.fetchrow(sql("show_message"), message_id)
@@ -60,9 +60,9 @@ async def story(connection: Connection, message_id: int) -> Story | None:
             sql("show_reports"),
             message["provider_id"],
             [batch["token"] for batch in batches],
-            canonical(message["recipient"]),
+            to_e164(message["recipient"]),
         )
-        return Story(dict(message), list(map(dict, batches)), list(map(dict, reports)))
+        return MessageHistory(dict(message), list(map(dict, batches)), list(map(dict, reports)))
 
 
 async def cancel(connection: Connection, ids: list[int]) -> int:
@@ -102,9 +102,9 @@ async def app_names(connection: Connection) -> list[str]:
     return [row["name"] for row in await connection.fetch(sql("app_names"))]
 
 
-async def outcome_summary(connection: Connection) -> list[Became]:
+async def outcome_summary(connection: Connection) -> list[OutcomeSummary]:
     """Return what became of all messages; reads every one there is."""
-    return [Became(*row) for row in await connection.fetch(sql("outcome_summary"))]
+    return [OutcomeSummary(*row) for row in await connection.fetch(sql("outcome_summary"))]
 
 
 async def outcome_counts(connection: Connection) -> dict[str, int]:

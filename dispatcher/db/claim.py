@@ -8,8 +8,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import Floor
-from dispatcher.core.message import Batch, Message, Packed
+from dispatcher.core.claim_cursor import ClaimCursor
+from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NOTHING, Arranged
 from dispatcher.core.wire import MAX_NUMBERS
@@ -60,7 +60,7 @@ async def claim(
     *,
     arrange: Arrange,
     token: Callable[[], str],
-    floor: Floor | None = None,
+    floor: ClaimCursor | None = None,
     screen: Screen | None = None,
     seconds: float = PATIENCE,
 ) -> Claimed:
@@ -71,7 +71,7 @@ async def claim(
     have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    floor = floor or Floor(monotonic)
+    floor = floor or ClaimCursor(monotonic)
     async with transaction(pool, seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
@@ -181,7 +181,7 @@ async def open_batches(
     connection: Connection,
     app: str,
     worker: int,
-    packed: Sequence[Packed],
+    packed: Sequence[RequestDraft],
     *,
     token: Callable[[], str],
     claimed_at: float,
@@ -216,7 +216,7 @@ async def _takes_probe(connection: Connection, wanted: Wanted) -> bool:
 
 
 async def _put_back(
-    connection: Connection, app: str, surplus: Sequence[Packed], due: Mapping[int, float]
+    connection: Connection, app: str, surplus: Sequence[RequestDraft], due: Mapping[int, float]
 ) -> None:
     """Put back what found no free slot, to its place: others that came later stay behind it."""
     messages = [message for packed in surplus for message in packed.messages]

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from dispatcher.core.cost import Bill, Sent
+from dispatcher.core.cost import Bill, BilledMessage
 from dispatcher.db.database import Connection
 from dispatcher.db.statements import sql
 
@@ -25,7 +25,7 @@ async def bill_of(
     ) is not None:
         rows = await connection.fetch(sql("cost_sent"), begin, end, last, PIECE)
         bill.add(
-            Sent(row[1], "-" if row[2] == ERASED else country(row[2]), *tuple(row)[3:])
+            BilledMessage(row[1], "-" if row[2] == ERASED else country(row[2]), *tuple(row)[3:])
             for row in rows
         )
         last = after

@@ -40,7 +40,7 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionPr
 OnInit: TypeAlias = "Callable[[OwnConnection], Coroutine[Any, Any, None]]"
 
 
-class HostsInTurn:
+class FailoverConnector:
     """Connects to the hosts of an address, one at a time, the last good one first.
 
     asyncpg goes through the hosts too, but waits for a frozen one until the time is up for all
@@ -114,7 +114,7 @@ async def connect(
     dsn: str, *, application_name: str = "dispatcher", command_timeout: float | None = None
 ) -> OwnConnection:
     """Open one connection to the first host of *dsn* that will do (LISTEN, migrations)."""
-    return await HostsInTurn(dsn)(
+    return await FailoverConnector(dsn)(
         server_settings={"application_name": application_name}, command_timeout=command_timeout
     )
 
@@ -147,7 +147,7 @@ async def create_pool(
     logging.getLogger("asyncpg.pool").addFilter(_ONE_LINE)
     return await asyncpg.create_pool(
         dsn,
-        connect=HostsInTurn(dsn, host_timeout=host_timeout),
+        connect=FailoverConnector(dsn, host_timeout=host_timeout),
         min_size=min_size,
         max_size=max_size,
         statement_cache_size=statement_cache,
@@ -253,7 +253,7 @@ def _is_gone(connection: Connection) -> bool:
         return True
 
 
-class Patience:
+class AdaptiveTimeout:
     """How long the next transaction may take: longer after each that was cut, up to a minute.
 
     A frozen server is to be left within seconds, and a slow one is not to be cut for ever.

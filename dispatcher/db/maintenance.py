@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 from dispatcher.db.database import Connection, Pool, transaction
 from dispatcher.db.statements import sql
 
@@ -79,7 +79,7 @@ async def wipe_params(pool: Pool, after: float) -> int:
 async def export(connection: Connection, number: str) -> list[str]:
     """Return everything kept of the person with *number*, a JSON text each: messages, then more."""
     messages = await connection.fetch(sql("export_messages"), spellings(number))
-    listed = await connection.fetch(sql("export_suppression"), canonical(number))
+    listed = await connection.fetch(sql("export_suppression"), to_e164(number))
     return [row[0] for row in (*messages, *listed)]
 
 
@@ -94,8 +94,8 @@ async def forget(connection: Connection, number: str, who: str) -> Forgotten:
         if row is None:  # it always returns one
             return Forgotten([], [], suppressed=False)
         erased, left = row["erased"], row["left_alone"]
-        await connection.execute(sql("forget_used"), canonical(number))
-        suppressed = bool(await connection.fetchval(sql("forget_suppressed"), canonical(number)))
+        await connection.execute(sql("forget_used"), to_e164(number))
+        suppressed = bool(await connection.fetchval(sql("forget_suppressed"), to_e164(number)))
         await connection.execute(
             sql("audit"),
             who,
@@ -109,5 +109,5 @@ async def forget(connection: Connection, number: str, who: str) -> Forgotten:
 
 def spellings(number: str) -> list[str]:
     """Return the ways in which *number* may be written in a message."""
-    one = canonical(number)
+    one = to_e164(number)
     return [one, one.removeprefix(HOME)] if one.startswith(HOME) else [one]

@@ -35,7 +35,7 @@ class MigrationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MigrationScript:
     """One way of a migration: its SQL, and whether all of it is one transaction."""
 
     statements: str
@@ -48,8 +48,8 @@ class Migration:
 
     version: str  # as dbmate stores it: the digits the file's name begins with
     name: str
-    up: Step
-    down: Step
+    up: MigrationScript
+    down: MigrationScript
     # Checksums that are as good as its own. A text that some PostgreSQL cannot read is mended, and
     # where another one could, the database is what it would be.
     formerly: frozenset[str] = frozenset()
@@ -107,8 +107,8 @@ def _read(path: Path) -> Migration:
     return Migration(
         version=name["version"],
         name=name["name"],
-        up=Step(text[up.end() : down.start()], "transaction:false" not in up["options"]),
-        down=Step(text[down.end() :], "transaction:false" not in down["options"]),
+        up=MigrationScript(text[up.end() : down.start()], "transaction:false" not in up["options"]),
+        down=MigrationScript(text[down.end() :], "transaction:false" not in down["options"]),
         formerly=frozenset(_FORMERLY.findall(text[: up.start()])),
     )
 
@@ -124,7 +124,7 @@ TABLE_PAUSE: Final = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MigrationStatus:
     """Where one migration stands in a database."""
 
     version: str
@@ -161,7 +161,7 @@ async def migrate(
             return [str(migration) for migration in missing]
 
 
-async def status(dsn: str, *, folder: Path | None = None) -> list[Standing]:
+async def status(dsn: str, *, folder: Path | None = None) -> list[MigrationStatus]:
     """Return where each migration stands, by version; changes nothing in the database."""
     files = {migration.version: migration for migration in read_migrations(folder)}
     async with _connection(dsn) as connection:
@@ -170,7 +170,7 @@ async def status(dsn: str, *, folder: Path | None = None) -> list[Standing]:
     for version in sorted({*files, *applied}, key=int):
         file, row = files.get(version), applied.get(version)
         standings.append(
-            Standing(
+            MigrationStatus(
                 version=version,
                 name=file.name if file else "",
                 applied=row is not None,

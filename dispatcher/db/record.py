@@ -8,18 +8,18 @@ import asyncpg
 from msgspec import Struct
 
 from dispatcher.core.delays import may_be_the_hosts
-from dispatcher.core.message import Batch, Packed
+from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
-    Done,
     Expired,
     Outcome,
-    PutBack,
     Rejected,
-    Uncertain,
+    Resolved,
+    ReturnAll,
+    UnknownResult,
 )
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
@@ -29,7 +29,7 @@ from dispatcher.db.statements import sql
 # Writes what an answer means for its app as a whole: pauses, a slower pace, the end of a pause.
 
 
-async def tell_app(connection: Connection, worker: int, closing: Closing) -> dict[str, str]:
+async def apply_to_app(connection: Connection, worker: int, closing: BatchResult) -> dict[str, str]:
     """Write what the answer means for the app as a whole.
 
     What may be the trouble of this host alone (no way to the provider, a wrong clock) is no reason
@@ -37,7 +37,7 @@ async def tell_app(connection: Connection, worker: int, closing: Closing) -> dic
     """
     app = closing.batch.app
     match closing.verdict:
-        case PutBack(pause=pause):
+        case ReturnAll(pause=pause):
             there = reaching = False
             if may_be_the_hosts(pause.code):
                 row = await connection.fetchrow(sql("who_reaches"), app, worker)
@@ -47,7 +47,7 @@ async def tell_app(connection: Connection, worker: int, closing: Closing) -> dic
                     sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
                 )
             return {app: pause.reason} if there else {}
-        case Done(slow_down=slow_down, country=country):
+        case Resolved(slow_down=slow_down, country=country):
             if country is not None:
                 await connection.execute(
                     sql("pause_country"), app, country.country, country.until_in, country.code
@@ -56,7 +56,7 @@ async def tell_app(connection: Connection, worker: int, closing: Closing) -> dic
                 await connection.execute(sql("slow_down"), app)
             if closing.batch.probe:
                 await connection.execute(sql("resume_app"), app)
-        case Uncertain():
+        case UnknownResult():
             pass
     return {}
 
@@ -96,7 +96,7 @@ class Rows(Struct):
 
 
 async def record(
-    pool: Pool, worker: int, closings: Sequence[Closing], *, seconds: float = PATIENCE
+    pool: Pool, worker: int, closings: Sequence[BatchResult], *, seconds: float = PATIENCE
 ) -> Recorded:
     """Write *closings*; return which batches were written.
 
@@ -114,7 +114,7 @@ async def record(
 async def _record(
     pool: Pool,
     worker: int,
-    closings: Sequence[Closing],
+    closings: Sequence[BatchResult],
     seconds: float,
     *,
     some_settled: bool = False,
@@ -143,7 +143,7 @@ async def _record(
         cut_off: dict[str, str] = {}
         for closing in closings:
             if closing.batch.id in closed:
-                cut_off |= await tell_app(connection, worker, closing)
+                cut_off |= await apply_to_app(connection, worker, closing)
         rows.events.update({event: len(ids) for event, ids in rows.told.items()})
         for event, _, size in rows.whole:
             rows.events[event] += size
@@ -152,7 +152,7 @@ async def _record(
         return Recorded(closed, cut_off)
 
 
-async def _close(connection: Connection, closings: Sequence[Closing]) -> frozenset[int]:
+async def _close(connection: Connection, closings: Sequence[BatchResult]) -> frozenset[int]:
     rows = await connection.fetch(
         sql("close_batches"),
         [c.batch.id for c in closings],
@@ -161,40 +161,40 @@ async def _close(connection: Connection, closings: Sequence[Closing]) -> frozens
         [c.code for c in closings],
         [c.description for c in closings],
         [c.tries for c in closings],
-        [not isinstance(c.verdict, Uncertain) for c in closings],
+        [not isinstance(c.verdict, UnknownResult) for c in closings],
     )
     return frozenset(row[0] for row in rows)
 
 
-async def _settled(connection: Connection, closings: Sequence[Closing]) -> frozenset[int]:
+async def _settled(connection: Connection, closings: Sequence[BatchResult]) -> frozenset[int]:
     ids = [message.id for closing in closings for message in closing.batch.messages]
     return frozenset(row["message_id"] for row in await connection.fetch(sql("have_outcome"), ids))
 
 
-def _state(closing: Closing) -> str:
+def _state(closing: BatchResult) -> str:
     match closing.verdict:
-        case Uncertain():
+        case UnknownResult():
             return "unsure"
-        case Done(unsure=[_, *_]):
+        case Resolved(unsure=[_, *_]):
             return "unsure"  # the answer lacks some numbers: those may have been sent
         case _:
             return "closed"
 
 
-def _gather(closing: Closing, rows: Rows, settled: Collection[int]) -> None:
+def _gather(closing: BatchResult, rows: Rows, settled: Collection[int]) -> None:
     """Turn one closing into rows and counts, but for messages that are *settled* already."""
     batch = closing.batch
     match closing.verdict:
-        case Uncertain(code=code):
+        case UnknownResult(code=code):
             rows.whole.append(((batch.app, "unsure", code), batch.id, len(batch.messages)))
-        case PutBack(pause=pause):
+        case ReturnAll(pause=pause):
             back = [message for message in batch.messages if message.id not in settled]
             rows.events[batch.app, "put back", pause.code] += len(back)
             rows.returns.extend(
                 (batch.app, Deferred(message, pause.code, 0.0, counted=False), batch.id)
                 for message in back
             )
-        case Done(outcomes=outcomes, unsure=unsure):
+        case Resolved(outcomes=outcomes, unsure=unsure):
             if unsure:
                 open_still = [message.id for message in unsure]
                 rows.told[batch.app, "unsure", closing.code] += open_still
@@ -237,9 +237,9 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     rows.outcomes.append(row)
 
 
-async def _recall(connection: Connection, closing: Closing, rows: Rows) -> None:
+async def _recall(connection: Connection, closing: BatchResult, rows: Rows) -> None:
     """Take back what somebody gave up for lost and had sent again, if it is not on its way yet."""
-    outcomes = closing.verdict.outcomes if isinstance(closing.verdict, Done) else []
+    outcomes = closing.verdict.outcomes if isinstance(closing.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
         found = await connection.fetch(sql("recall_resent"), list(accepted), closing.batch.id)
@@ -277,7 +277,7 @@ async def split(
     pool: Pool,
     worker: int,
     batch: Batch,
-    parts: Sequence[Packed],
+    parts: Sequence[RequestDraft],
     *,
     code: str,
     description: str,

@@ -13,17 +13,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core.report_matching import (
-    Known,
-    Names,
-    Place,
-    Recalls,
-    Seen,
-    Settles,
-    Stray,
-    Told,
-    Waits,
-    belonging,
-    homeless,
+    AddsProviderId,
+    AlreadyAccepted,
+    CancelsResend,
+    ConfirmsAccepted,
+    MatchedReport,
+    MessageLookup,
+    PendingReport,
+    RetryLater,
+    Unmatched,
+    match_report,
+    unmatched_reason,
 )
 from dispatcher.core.report_status import Reason, report_status
 from dispatcher.db import events
@@ -38,7 +38,7 @@ MOST: Final = 5000  # reports in one step, about: a fifth of a second
 PATIENCE: Final = 30.0  # seconds for a step
 
 
-class Step(Struct, frozen=True):
+class MatchingStep(Struct, frozen=True):
     """What a step has done."""
 
     reports: int = 0
@@ -56,14 +56,14 @@ class Step(Struct, frozen=True):
 class Sorted(Struct):
     """The reports of a step, by what follows from them."""
 
-    known: list[Known]
-    names: list[Known]
-    settles: list[Known]
-    recalls: list[Known]
-    left: list[tuple[Seen, Waits | Stray]]
+    known: list[MatchedReport]
+    names: list[MatchedReport]
+    settles: list[MatchedReport]
+    recalls: list[MatchedReport]
+    left: list[tuple[PendingReport, RetryLater | Unmatched]]
 
 
-async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
+async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
     """Match what has come; return what was done, nothing if somebody else is at it.
 
     With *suppress_blocked* a number is never sent to again whose report has a block-list status.
@@ -71,70 +71,72 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> Step:
     """
     async with transaction(pool, seconds=PATIENCE) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
-            return Step()
+            return MatchingStep()
         await connection.execute(sql("pin_plans"))
         reports = await _take(connection)
         if not reports:
-            return Step()
+            return MatchingStep()
         found = _sort(reports, await _places(connection, reports))
         await _name(connection, found.names)
         settled, closed = await _settle(connection, found)
-        strays = [stray for _, stray in found.left if isinstance(stray, Stray)]
+        strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
         await tell(connection, [*found.known, *found.names, *settled], settled, strays)
         await _keep(connection, found.left)
         if suppress_blocked:
             await _suppress(connection, [*found.known, *found.names, *settled])
         messages = {place.message_id for _, place in settled}
         waited = max(seen.waited for seen in reports)
-        return Step(len(reports), len(messages), closed, len(strays), waited)
+        return MatchingStep(len(reports), len(messages), closed, len(strays), waited)
 
 
-async def _take(connection: Connection) -> list[Seen]:
+async def _take(connection: Connection) -> list[PendingReport]:
     """Take reports, each segment's once: the newest word of it, and fresh if any word was."""
-    new = [Seen(*row) for row in await connection.fetch(sql("take_reports"), MOST)]
+    new = [PendingReport(*row) for row in await connection.fetch(sql("take_reports"), MOST)]
     # A final report may come while its interim one still waits for its message.
     later = [(seen.provider_id, seen.segment) for seen in new if not seen.fresh]
     rows = await connection.fetch(
         sql("take_unmatched"), [key[0] for key in later], [key[1] for key in later], MOST
     )
-    taken: dict[tuple[str, int], Seen] = {}
-    for seen in (*(Seen(*row) for row in rows), *new):
+    taken: dict[tuple[str, int], PendingReport] = {}
+    for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
         known = taken.get(key, seen)
         taken[key] = replace(seen, fresh=known.fresh, looks=known.looks)
     return list(taken.values())
 
 
-async def _places(connection: Connection, reports: Sequence[Seen]) -> dict[int, Place]:
+async def _places(
+    connection: Connection, reports: Sequence[PendingReport]
+) -> dict[int, MessageLookup]:
     """Return what lies under the token and number of each report, by its index."""
     rows = await connection.fetch(
         sql("find_places"), [seen.token for seen in reports], [seen.number for seen in reports]
     )
-    return {row[0] - 1: Place(*row[1:]) for row in rows}
+    return {row[0] - 1: MessageLookup(*row[1:]) for row in rows}
 
 
-def _sort(reports: Sequence[Seen], places: dict[int, Place]) -> Sorted:
+def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) -> Sorted:
     found = Sorted([], [], [], [], [])
     for index, seen in enumerate(reports):
         place = places.get(index)
         if place is None:
-            found.left.append((seen, homeless(seen)))
+            found.left.append((seen, unmatched_reason(seen)))
             continue
-        match belonging(seen, place):
-            case (Waits() | Stray()) as why:
+        match match_report(seen, place):
+            case (RetryLater() | Unmatched()) as why:
                 found.left.append((seen, why))
-            case Told():
+            case AlreadyAccepted():
                 found.known.append((seen, place))
-            case Names():
+            case AddsProviderId():
                 found.names.append((seen, place))
-            case Settles():
+            case ConfirmsAccepted():
                 found.settles.append((seen, place))
-            case Recalls():
+            case CancelsResend():
                 found.recalls.append((seen, place))
     return found
 
 
-async def _suppress(connection: Connection, told: Sequence[Known]) -> None:
+async def _suppress(connection: Connection, told: Sequence[MatchedReport]) -> None:
     """Never send again to numbers that are on a block list, as their carrier says."""
     rows: dict[str, list[str]] = {}
     for seen, _ in told:
@@ -145,7 +147,7 @@ async def _suppress(connection: Connection, told: Sequence[Known]) -> None:
         await suppress(connection, numbers, reason, source="report")
 
 
-async def _name(connection: Connection, names: Sequence[Known]) -> None:
+async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
     if names:
         await connection.execute(
             sql("name_accepted"),
@@ -154,7 +156,7 @@ async def _name(connection: Connection, names: Sequence[Known]) -> None:
         )
 
 
-async def _settle(connection: Connection, found: Sorted) -> tuple[list[Known], int]:
+async def _settle(connection: Connection, found: Sorted) -> tuple[list[MatchedReport], int]:
     """Write as accepted what reports prove to be; return these reports, and batches closed.
 
     The batch is locked first: a late answer, an operator or the policy may be settling it too.
@@ -165,15 +167,15 @@ async def _settle(connection: Connection, found: Sorted) -> tuple[list[Known], i
     waiting = [place.message_id for _, place in found.recalls]
     rows = await connection.fetch(sql("recall"), waiting) if waiting else []
     recalled = {row["id"] for row in rows}
-    settled: list[Known] = []
-    proven: list[Known] = []
+    settled: list[MatchedReport] = []
+    proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
         if place.batch_id in locked or place.message_id in recalled:
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"
-            found.left.append((known[0], Waits(why)))
+            found.left.append((known[0], RetryLater(why)))
     # Segments of one message settle it once, and all of them tell of it.
     first = {place.message_id: (seen, place) for seen, place in reversed(proven)}
     if first:
@@ -191,14 +193,16 @@ async def _settle(connection: Connection, found: Sorted) -> tuple[list[Known], i
             if at and first[place.message_id][0].provider_id == seen.provider_id:
                 settled.append((seen, replace(place, accepted_at=at)))
             else:  # somebody else was faster, or it names another id: it is looked at again
-                found.left.append((seen, Waits("still-open")))
+                found.left.append((seen, RetryLater("still-open")))
     if not locked:
         return settled, 0
     closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
     return settled, len(closed)
 
 
-async def _keep(connection: Connection, left: Sequence[tuple[Seen, Waits | Stray]]) -> None:
+async def _keep(
+    connection: Connection, left: Sequence[tuple[PendingReport, RetryLater | Unmatched]]
+) -> None:
     if left:
         await connection.execute(
             sql("keep_unmatched"),
@@ -207,7 +211,7 @@ async def _keep(connection: Connection, left: Sequence[tuple[Seen, Waits | Stray
             [why.why for _, why in left],
             [seen.fresh for seen, _ in left],
             [seen.looks + 1 for seen, _ in left],
-            [isinstance(why, Waits) for _, why in left],
+            [isinstance(why, RetryLater) for _, why in left],
         )
 
 
@@ -216,9 +220,9 @@ async def _keep(connection: Connection, left: Sequence[tuple[Seen, Waits | Stray
 
 async def tell(
     connection: Connection,
-    known: Sequence[Known],
-    settled: Sequence[Known],
-    strays: Sequence[Stray],
+    known: Sequence[MatchedReport],
+    settled: Sequence[MatchedReport],
+    strays: Sequence[Unmatched],
 ) -> None:
     """Count and feed what is news, in the caller's transaction.
 
@@ -227,8 +231,8 @@ async def tell(
     told: defaultdict[Event, list[int]] = defaultdict(list)
     for place in {place.message_id: place for _, place in settled}.values():
         told[place.app, "accepted", "report"].append(place.message_id or 0)
-    first: list[Place] = []
-    several: dict[str, Place] = {}
+    first: list[MessageLookup] = []
+    several: dict[str, MessageLookup] = {}
     for seen, place in known:
         if _is_all(seen):
             first.append(place)
@@ -254,6 +258,6 @@ async def tell(
         )
 
 
-def _is_all(seen: Seen) -> bool:
+def _is_all(seen: PendingReport) -> bool:
     """Tell whether nothing else was or will be reported of the message, as nearly always."""
     return seen.fresh and seen.looks == 0 and seen.total == 1 and seen.state != "interim"

@@ -9,7 +9,7 @@ import asyncpg
 from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import STATUSES
-from dispatcher.core.status import Awaiting, Unmatched
+from dispatcher.core.status import MissingReports, UnmatchedReport
 from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.events import count
@@ -116,19 +116,21 @@ async def announce_check(pool: Pool, word: str) -> None:
 
 async def awaiting(
     connection: Connection, *, silence: float = SILENCE, overdue: float = OVERDUE
-) -> list[Awaiting]:
+) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet: the sign of a broken callback address.
 
     Made of the counters alone, so it costs the same whatever the number of messages. Times in
     seconds, true to the minute.
     """
     rows = await connection.fetch(sql("awaiting_reports"), silence, overdue)
-    return [Awaiting(*row) for row in rows]
+    return [MissingReports(*row) for row in rows]
 
 
-async def unmatched(connection: Connection, *, limit: int = 100) -> list[Unmatched]:
+async def unmatched(connection: Connection, *, limit: int = 100) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
-    return [Unmatched(*row) for row in await connection.fetch(sql("unmatched_reports"), limit)]
+    return [
+        UnmatchedReport(*row) for row in await connection.fetch(sql("unmatched_reports"), limit)
+    ]
 
 
 async def backlog(connection: Connection) -> Backlog:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.delays import until_midnight
-from dispatcher.core.message import Message, canonical
+from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
@@ -52,7 +52,7 @@ async def apply_rules(
             sql("rule_use"),
             app,
             [message.id for message in sent],
-            [canonical(message.recipient) for message in sent],
+            [to_e164(message.recipient) for message in sent],
             [digest(message) for message in sent],
         )
     if facts.left is not None and facts.left < len(messages):
@@ -65,7 +65,7 @@ async def apply_rules(
 async def _facts(
     connection: Connection, app: str, messages: Sequence[Message], rules: Rules, limits: Limits
 ) -> Facts:
-    numbers = list({canonical(message.recipient) for message in messages})
+    numbers = list({to_e164(message.recipient) for message in messages})
     suppressed: frozenset[str] = frozenset()
     used: dict[str, Used] = {}
     left = None
@@ -117,13 +117,13 @@ async def suppress(
     connection: Connection, numbers: Sequence[str], reason: str, *, source: str = "operator"
 ) -> int:
     """Never send to *numbers* any more; return how many are new."""
-    wanted = list(map(canonical, numbers))
+    wanted = list(map(to_e164, numbers))
     return int(await connection.fetchval(sql("rule_suppress"), wanted, reason, source))
 
 
 async def unsuppress(connection: Connection, numbers: Sequence[str]) -> int:
     """Send to *numbers* again; return how many were suppressed."""
-    return int(await connection.fetchval(sql("rule_unsuppress"), list(map(canonical, numbers))))
+    return int(await connection.fetchval(sql("rule_unsuppress"), list(map(to_e164, numbers))))
 
 
 async def suppression(connection: Connection, *, limit: int) -> list[Suppressed]:

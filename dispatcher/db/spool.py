@@ -18,7 +18,9 @@ from typing import BinaryIO
 _HEAD = struct.Struct(">II")  # length of the record, CRC-32 of the record
 MAX_RECORD = 16 * 1024 * 1024  # bytes; a length beyond is damage
 FULL = 4 * 1024 * 1024  # bytes after which another file is begun, so that none is long to read
-ASIDE = ".damaged"  # what is added to the name of a file that could not be read to its end
+QUARANTINE_SUFFIX = (
+    ".damaged"  # what is added to the name of a file that could not be read to its end
+)
 
 
 class Spool:
@@ -86,7 +88,7 @@ def size(folder: Path, kind: str) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Left:
+class SpoolFile:
     """What a process left behind."""
 
     path: Path
@@ -95,7 +97,7 @@ class Left:
 
 
 @contextmanager
-def left_behind(folder: Path, kind: str, most: int = FULL) -> Iterator[list[Left]]:
+def orphaned_files(folder: Path, kind: str, most: int = FULL) -> Iterator[list[SpoolFile]]:
     """Give what dead processes left; the files are removed when the block ends without error.
 
     Files of about *most* bytes in all are given, and more the next time, until there are none.
@@ -103,7 +105,7 @@ def left_behind(folder: Path, kind: str, most: int = FULL) -> Iterator[list[Left
     removed: a human may find more in it.
     """
     files: list[BinaryIO] = []
-    left: list[Left] = []
+    left: list[SpoolFile] = []
     length = 0
     try:
         for path in sorted(folder.glob(f"*.{kind}")):
@@ -117,7 +119,7 @@ def left_behind(folder: Path, kind: str, most: int = FULL) -> Iterator[list[Left
         yield left
         for each in left:
             if each.damaged:
-                each.path.replace(each.path.with_name(each.path.name + ASIDE))
+                each.path.replace(each.path.with_name(each.path.name + QUARANTINE_SUFFIX))
             else:
                 each.path.unlink()
     finally:
@@ -141,17 +143,17 @@ def _claimed(path: Path) -> BinaryIO | None:
     return None
 
 
-def _read(path: Path, file: BinaryIO) -> Left:
+def _read(path: Path, file: BinaryIO) -> SpoolFile:
     records: list[bytes] = []
     while head := file.read(_HEAD.size):
         if len(head) < _HEAD.size:
-            return Left(path, records, damaged=True)
+            return SpoolFile(path, records, damaged=True)
         length, crc = _HEAD.unpack(head)
         record = file.read(length) if length <= MAX_RECORD else b""
         if len(record) < length or zlib.crc32(record) != crc:
-            return Left(path, records, damaged=True)
+            return SpoolFile(path, records, damaged=True)
         records.append(record)
-    return Left(path, records, damaged=False)
+    return SpoolFile(path, records, damaged=False)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -8,16 +8,16 @@ from typing import Literal
 
 import asyncpg
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 from dispatcher.core.rules import Listed
 from dispatcher.core.status import (
-    Awaiting,
     BatchStory,
-    Found,
-    Now,
-    Story,
-    Total,
-    Unmatched,
+    EventTotal,
+    MessageHistory,
+    MessageSummary,
+    MissingReports,
+    StatusSnapshot,
+    UnmatchedReport,
     UnsureBatch,
 )
 from dispatcher.db import admin, cost, reports
@@ -29,17 +29,17 @@ MOST = 200  # rows of one list
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
 HOME = "+86"  # a mainland number may be written with it or without
 
-Step = tuple[datetime, str, int]  # beginning of the step, event, how often
+SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
 Search = Literal["id", "recipient", "reference", "provider_id"]
 
 
-async def now(pool: Pool) -> Now:
+async def now(pool: Pool) -> StatusSnapshot:
     """Return the state of everything, small whatever the number of messages."""
     async with pool.acquire() as connection:
         return await admin.now(connection)
 
 
-async def totals(pool: Pool) -> list[Total]:
+async def totals(pool: Pool) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
     async with pool.acquire() as connection:
         return await admin.totals(connection)
@@ -63,18 +63,18 @@ async def rules(pool: Pool) -> Listed:
         )
 
 
-async def series(pool: Pool, app: str | None, span: float, step: float) -> list[Step]:
+async def series(pool: Pool, app: str | None, span: float, step: float) -> list[SeriesPoint]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
     return [tuple(row) for row in await pool.fetch(sql("console_series"), app, span, step)]
 
 
-async def awaiting(pool: Pool) -> list[Awaiting]:
+async def awaiting(pool: Pool) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet."""
     async with pool.acquire() as connection:
         return await reports.awaiting(connection)
 
 
-async def unmatched(pool: Pool) -> list[Unmatched]:
+async def unmatched(pool: Pool) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
     async with pool.acquire() as connection:
         return await reports.unmatched(connection, limit=MOST)
@@ -85,19 +85,19 @@ async def unsure(pool: Pool) -> list[UnsureBatch]:
     return [UnsureBatch(*row) for row in await pool.fetch(sql("console_unsure"), MOST)]
 
 
-async def find(pool: Pool, by: Search, text: str) -> list[Found]:
+async def find(pool: Pool, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, the newest first, at most `MOST`."""
     wanted: object = text
     if by == "id":
         wanted = int(text)
     elif by == "recipient":
-        number = canonical(text)
+        number = to_e164(text)
         wanted = [number, number.removeprefix(HOME)] if number.startswith(HOME) else [number]
     rows = await pool.fetch(sql(f"find_by_{by}"), wanted, MOST, timeout=LOOK_TIME)
-    return [Found(*row) for row in rows]
+    return [MessageSummary(*row) for row in rows]
 
 
-async def story(pool: Pool, message_id: int) -> Story | None:
+async def story(pool: Pool, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
     async with pool.acquire() as connection:
         return await admin.story(connection, message_id)
@@ -110,7 +110,7 @@ async def batch(pool: Pool, token: str) -> BatchStory | None:
         if row is None:
             return None
         messages = await connection.fetch(sql("batch_messages"), row["id"])
-        return BatchStory(dict(row), [Found(*message) for message in messages])
+        return BatchStory(dict(row), [MessageSummary(*message) for message in messages])
 
 
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:

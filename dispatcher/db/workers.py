@@ -83,7 +83,7 @@ async def resend_unsure(pool: Pool, worker: int) -> tuple[int, int]:
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-class Known(Protocol):
+class KnownBatches(Protocol):
     """What a worker knows of the batches it has open, by their tokens."""
 
     def __contains__(self, token: object) -> bool:
@@ -93,7 +93,7 @@ class Known(Protocol):
         """Tell whether it was written, if at all, by a call that failed."""
 
 
-async def abandon(pool: Pool, worker: int, known: Known) -> tuple[int, int]:
+async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[int, int]:
     """Put back what this worker has open and never had in its hands; return batches and messages.
 
     A token is known before its batch is written. An open batch that the worker knows to be over is

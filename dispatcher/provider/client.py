@@ -29,7 +29,7 @@ from tenacity import (
 
 from dispatcher.core.codes import NEVER_SENT, UNREACHABLE
 from dispatcher.core.message import Answer, NoReply, Reply
-from dispatcher.core.outcome import worth_another_try
+from dispatcher.core.outcome import is_retryable
 from dispatcher.core.signing import CONTENT_TYPE, AppKey, aksk_headers, wsse_headers
 from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
@@ -65,7 +65,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class RequestResult:
     """How a request ended after all its tries."""
 
     answer: Answer
@@ -134,7 +134,9 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(self, body: bytes, *, numbers: int, may_try: Callable[[], bool]) -> Sent:
+    async def post(
+        self, body: bytes, *, numbers: int, may_try: Callable[[], bool]
+    ) -> RequestResult:
         """Send *body* until it is answered, or must not be tried again; never raises for trouble.
 
         It has so many *numbers*: only an answer that turns away each of them is tried again.
@@ -151,7 +153,7 @@ class Client:
             return state.attempt_number >= MAX_TRIES or not may_try()
 
         def worth_it(answer: Answer) -> bool:
-            return worth_another_try(answer, tries, numbers=numbers)
+            return is_retryable(answer, tries, numbers=numbers)
 
         async def one() -> Answer:
             nonlocal tries, slowed, answer
@@ -171,9 +173,9 @@ class Client:
             retry_error_callback=lambda _: None,  # used up: the last answer stands
         )
         await retrying(one)
-        return Sent(answer, tries, monotonic() - started, slowed)
+        return RequestResult(answer, tries, monotonic() - started, slowed)
 
-    async def knock(self) -> Answer:
+    async def probe(self) -> Answer:
         """Send one request without any message: whoever answers it can be reached."""
         return await self._try(EMPTY_REQUEST, lambda: True)
 

@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from dispatcher.core.report import Report
-from dispatcher.db.spool import Left, Spool, left_behind
+from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
 TAKE_UP_EVERY: Final = 1.0  # seconds between two looks for spooled reports
 
 
-class Arrived(Struct, frozen=True, gc=False):
+class ReceivedReport(Struct, frozen=True, gc=False):
     """A report and when it came, by this machine's clock."""
 
     report: Report
@@ -44,21 +44,21 @@ class Away(Struct, frozen=True):
     why: str
 
 
-class Unfit(Struct, frozen=True):
+class Unstorable(Struct, frozen=True):
     """The database refuses these reports, and would again."""
 
     why: str
 
 
 # Returns how many of the reports told something new, or why they are not stored.
-Store = Callable[[Sequence[Arrived]], Awaitable[Away | Unfit | int]]
+Store = Callable[[Sequence[ReceivedReport]], Awaitable[Away | Unstorable | int]]
 
 
-class Kept(Struct, frozen=True):
+class Stored(Struct, frozen=True):
     """The reports are safe."""
 
 
-class NotKept(Struct, frozen=True):
+class NotStored(Struct, frozen=True):
     """The reports are not safe, and must not be answered as if they were."""
 
     why: str
@@ -66,8 +66,8 @@ class NotKept(Struct, frozen=True):
 
 
 class _Post(Struct):
-    arrived: list[Arrived]
-    fate: asyncio.Future[Kept | NotKept]
+    arrived: list[ReceivedReport]
+    result: asyncio.Future[Stored | NotStored]
 
 
 class Intake:
@@ -84,21 +84,21 @@ class Intake:
         self._committing = 0
         self._took = 0.0  # seconds, by the last commit
 
-    async def keep(self, reports: Sequence[Report]) -> Kept | NotKept:
+    async def keep(self, reports: Sequence[Report]) -> Stored | NotStored:
         """Return when *reports* are safe, or will not be."""
         now = time.time()
-        fate: asyncio.Future[Kept | NotKept] = asyncio.get_running_loop().create_future()
-        post = _Post([Arrived(report, now) for report in reports], fate)
+        result: asyncio.Future[Stored | NotStored] = asyncio.get_running_loop().create_future()
+        post = _Post([ReceivedReport(report, now) for report in reports], result)
         if self._waiting.full():
             try:
                 async with asyncio.timeout(LONGEST_WAIT):
                     await self._waiting.put(post)
             except TimeoutError:
-                return NotKept("Too many reports wait to be stored.")
+                return NotStored("Too many reports wait to be stored.")
         else:
             self._waiting.put_nowait(post)
         # Without a time-out, which would cost as much as all of this: the store has one.
-        return await fate
+        return await result
 
     async def run(self) -> None:
         """Keep what gathers, and take up what was spooled."""
@@ -128,20 +128,20 @@ class Intake:
             case int():
                 self._tell_kept(posts, "database")
             case Away():
-                fate = await self._spooled(arrived)
-                if isinstance(fate, NotKept):
-                    _tell(posts, fate)
+                result = await self._spooled(arrived)
+                if isinstance(result, NotStored):
+                    _tell(posts, result)
                 else:
                     self._tell_kept(posts, "disk")
-            case Unfit(why) if len(posts) == 1:
-                _tell(posts, NotKept(why, 400))
-            case Unfit():
+            case Unstorable(why) if len(posts) == 1:
+                _tell(posts, NotStored(why, 400))
+            case Unstorable():
                 # One bad report must not take the others with it.
                 for post in posts:
                     await self._keep([post])
 
     def _tell_kept(self, posts: Sequence[_Post], place: str) -> None:
-        _tell(posts, Kept())
+        _tell(posts, Stored())
         now = time.time()
         count = sum(len(post.arrived) for post in posts)
         self._metrics.taken(place, count, (now - post.arrived[0].at for post in posts))
@@ -152,7 +152,7 @@ class Intake:
             if one.report.updated_at is not None
         )
 
-    async def _stored(self, arrived: Sequence[Arrived]) -> Away | Unfit | int:
+    async def _stored(self, arrived: Sequence[ReceivedReport]) -> Away | Unstorable | int:
         if time.monotonic() < self._away_until:
             return Away("the database was away a moment ago")
         stored = await self._store(arrived)
@@ -162,11 +162,11 @@ class Intake:
             case Away(why):
                 self._away_until = time.monotonic() + AWAY_FOR
                 log.warning("reports go to disk: the database is away", why=why)
-            case Unfit():
+            case Unstorable():
                 pass
         return stored
 
-    async def _spooled(self, arrived: Sequence[Arrived]) -> Kept | NotKept:
+    async def _spooled(self, arrived: Sequence[ReceivedReport]) -> Stored | NotStored:
         records = [msgspec.json.encode(one) for one in arrived]
         try:
             async with self._spool_lock:
@@ -174,22 +174,22 @@ class Intake:
         except OSError as error:
             why = error.strerror
         else:
-            return Kept()
+            return Stored()
         log.error(
             "reports are refused: neither database nor disk can take them",
             folder=str(self._folder),
             reports=len(records),
             why=why,
         )
-        return NotKept("Neither the database nor the disk can take reports now.")
+        return NotStored("Neither the database nor the disk can take reports now.")
 
     async def _take_up_for_ever(self) -> None:
         while True:
             if time.monotonic() >= self._away_until:
-                await self.take_up()
+                await self.replay_spool()
             await asyncio.sleep(TAKE_UP_EVERY)
 
-    async def take_up(self) -> None:
+    async def replay_spool(self) -> None:
         """Store what this process, or one that is dead, has spooled."""
         async with self._spool_lock:
             self._spool.close()
@@ -202,12 +202,12 @@ class Intake:
             log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
 
     async def _take_up_files(self) -> int:
-        with left_behind(self._folder, KIND) as files:
+        with orphaned_files(self._folder, KIND) as files:
             for file in files:
                 await self._take_up_file(file)
         return len(files)
 
-    async def _take_up_file(self, file: Left) -> None:
+    async def _take_up_file(self, file: SpoolFile) -> None:
         arrived = [one for one in map(_thawed, file.records) if one is not None]
         file.damaged = file.damaged or len(arrived) < len(file.records)
         if file.damaged:
@@ -217,23 +217,23 @@ class Intake:
         if arrived:
             log.info("spooled reports stored", reports=len(arrived))
 
-    async def _take_up_some(self, arrived: Sequence[Arrived]) -> None:
+    async def _take_up_some(self, arrived: Sequence[ReceivedReport]) -> None:
         match await self._stored(arrived):
             case int():
                 pass
             case Away():
                 raise _StillAwayError
-            case Unfit(why) if len(arrived) == 1:
+            case Unstorable(why) if len(arrived) == 1:
                 log.error("a spooled report is dropped: the database refuses it", why=why)
-            case Unfit():
+            case Unstorable():
                 for one in arrived:
                     await self._take_up_some([one])
 
 
-def _thawed(record: bytes) -> Arrived | None:
+def _thawed(record: bytes) -> ReceivedReport | None:
     """Read a record again; None if it is none of ours, or another release's."""
     try:
-        return msgspec.json.decode(record, type=Arrived)
+        return msgspec.json.decode(record, type=ReceivedReport)
     except msgspec.DecodeError:
         return None
 
@@ -242,7 +242,7 @@ class _StillAwayError(Exception):
     """The database is away: spooled reports stay on disk."""
 
 
-def _tell(posts: Sequence[_Post], fate: Kept | NotKept) -> None:
+def _tell(posts: Sequence[_Post], result: Stored | NotStored) -> None:
     for post in posts:
-        if not post.fate.done():  # it may have waited too long
-            post.fate.set_result(fate)
+        if not post.result.done():  # it may have waited too long
+            post.result.set_result(result)

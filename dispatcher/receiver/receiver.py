@@ -19,9 +19,9 @@ from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
 from dispatcher.db.database import Pool, pooled
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
-from dispatcher.db.report_matching import Step, match
-from dispatcher.receiver.intake import AT_ONCE, Arrived, Away, Intake, Unfit
-from dispatcher.receiver.routes import Counts, Door, report_routes
+from dispatcher.db.report_matching import MatchingStep, match
+from dispatcher.receiver.intake import AT_ONCE, Away, Intake, ReceivedReport, Unstorable
+from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.settings import Settings
 from dispatcher.telemetry import ReportMetrics
@@ -82,9 +82,9 @@ def _door(
     intake: Intake,
     token: SecretStr,
     announce: Callable[[str], Awaitable[str | None]],
-) -> Door:
+) -> ReportRouteConfig:
     assume = {"host": settings.push_host, "connection": settings.push_connection}
-    return Door(
+    return ReportRouteConfig(
         path_token=token.get_secret_value(),
         intake=intake,
         signatures=Signatures(
@@ -109,7 +109,9 @@ def push_keys(settings: Settings) -> list[AppKey]:
     return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
 
 
-async def _store(pool: Pool, dsn: str, arrived: Sequence[Arrived]) -> Away | Unfit | int:
+async def _store(
+    pool: Pool, dsn: str, arrived: Sequence[ReceivedReport]
+) -> Away | Unstorable | int:
     now = time.time()
     try:
         with reports.naming_trouble(dsn):
@@ -118,7 +120,7 @@ async def _store(pool: Pool, dsn: str, arrived: Sequence[Arrived]) -> Away | Unf
     except DatabaseAwayError as error:
         return Away(str(error))
     except reports.UnfitError as error:
-        return Unfit(str(error))
+        return Unstorable(str(error))
 
 
 async def _announce(pool: Pool, dsn: str, word: str) -> str | None:
@@ -157,7 +159,7 @@ async def _reconcile(
         except (DatabaseAwayError, reports.UnfitError) as error:
             return str(error)
 
-    async def matched() -> Step:
+    async def matched() -> MatchingStep:
         step = await match(pool, suppress_blocked=settings.suppress_blocked)
         if step.reports:
             metrics.matched(step.reports, step.unmatched, step.settled, step.waited)

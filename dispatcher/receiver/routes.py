@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
-from dispatcher.receiver.intake import Intake, NotKept
+from dispatcher.receiver.intake import Intake, NotStored
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
 
@@ -27,7 +27,7 @@ CHECKED: Final = "Test report received"
 _SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 
 
-class Door(Struct, frozen=True):
+class ReportRouteConfig(Struct, frozen=True):
     """Who may report, and what is done with it."""
 
     path_token: str
@@ -57,7 +57,7 @@ class Counts(Struct):
     refused: Counter[str] = msgspec.field(default_factory=Counter)  # posts, by kind
 
 
-def report_routes(door: Door, counts: Counts) -> list[web.AbstractRouteDef]:
+def report_routes(door: ReportRouteConfig, counts: Counts) -> list[web.AbstractRouteDef]:
     """Return the route of the receiver; *counts* is kept up to date."""
 
     async def receive(request: web.Request) -> web.Response:
@@ -75,7 +75,7 @@ def report_routes(door: Door, counts: Counts) -> list[web.AbstractRouteDef]:
     return [web.post("/reports/{token}", receive)]
 
 
-async def _take(request: web.Request, door: Door) -> int:
+async def _take(request: web.Request, door: ReportRouteConfig) -> int:
     """Return how many reports were kept, 0 for a test report; raise RefusedError for the rest."""
     given = request.match_info["token"].encode(errors="surrogateescape")
     if not hmac.compare_digest(given, door.path_token.encode()):
@@ -102,16 +102,16 @@ async def _take(request: web.Request, door: Door) -> int:
             return len(reports)
 
 
-async def _keep(reports: Sequence[Report], door: Door) -> None:
+async def _keep(reports: Sequence[Report], door: ReportRouteConfig) -> None:
     if not reports:
         return
     kept = await door.intake.keep(reports)
-    if isinstance(kept, NotKept):
+    if isinstance(kept, NotStored):
         ours = kept.status == HTTPStatus.SERVICE_UNAVAILABLE
         raise RefusedError("not kept" if ours else "malformed", kept.status, kept.why)
 
 
-def _from_known_network(request: web.Request, door: Door) -> bool:
+def _from_known_network(request: web.Request, door: ReportRouteConfig) -> bool:
     address = client_address(
         request.remote, request.headers.getall("X-Forwarded-For", []), door.trusted_proxies
     )

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from dispatcher.console import Desk, closed_console_routes, console_routes
-from dispatcher.console.backend import Glance, Looks, made_desk
+from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
 from dispatcher.core.report_matching import Backlog
 from dispatcher.db import spool
 from dispatcher.db.database import Pool, pooled
@@ -53,8 +53,8 @@ async def listening(
         state.watch("desk", pool)
         # A receiver that stands alone need not know its own address.
         told = settings.callback_url is not None or settings.report_path_token is not None
-        looks = Looks(pool, dsn=dsn, reports=told)
-        waiting = Glance(partial(_backlog, pool), dsn=dsn)
+        looks = StatusCache(pool, dsn=dsn, reports=told)
+        waiting = CachedQuery(partial(_backlog, pool), dsn=dsn)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 

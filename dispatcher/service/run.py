@@ -187,7 +187,7 @@ async def _work(
                 metrics=metrics,
                 trace=trace,
             )
-            await _unless(stop, one.answers.take_up())
+            await _unless(stop, one.answers.replay_spool())
             await one.work()
     log.info("worker stopped", worker=worker)
 

@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.status import AppState, Awaiting, Now
+from dispatcher.core.status import AppState, MissingReports, StatusSnapshot
 from dispatcher.telemetry.metrics import known
 
 
@@ -38,7 +38,7 @@ class State(Collector):
         self._now = now
         self._pools: dict[str, Countable] = {}
         self._spools: dict[str, Callable[[], tuple[int, int]]] = {}
-        self._seen: Now | None = None
+        self._seen: StatusSnapshot | None = None
         self._backlog: Backlog | None = None
         registry.register(self)
 
@@ -50,7 +50,7 @@ class State(Collector):
         """Show from now on the files and bytes that *look* returns."""
         self._spools[name] = look
 
-    def show(self, seen: Now | None, backlog: Backlog | None = None) -> None:
+    def show(self, seen: StatusSnapshot | None, backlog: Backlog | None = None) -> None:
         """Show what was seen from now on; None if the database does not answer."""
         self._seen = seen
         self._backlog = backlog
@@ -170,7 +170,7 @@ def _pauses(apps: list[AppState]) -> Metric:
     return family
 
 
-def _awaiting(seen: Now | None) -> Iterator[Metric]:
+def _awaiting(seen: StatusSnapshot | None) -> Iterator[Metric]:
     for name, text, value in _AWAITING:
         family = GaugeMetricFamily(name, text, labels=["app"])
         for each in seen.awaiting if seen else ():
@@ -178,7 +178,7 @@ def _awaiting(seen: Now | None) -> Iterator[Metric]:
         yield family
 
 
-_AWAITING: tuple[tuple[str, str, Callable[[Awaiting], float]], ...] = (
+_AWAITING: tuple[tuple[str, str, Callable[[MissingReports], float]], ...] = (
     (
         "dispatcher_reports_overdue",
         "Accepted messages without a status report for over an hour, if reports are asked for.",
@@ -211,7 +211,7 @@ def _waiting(backlog: Backlog | None) -> Iterator[Metric]:
     yield oldest
 
 
-def _workers(seen: Now | None) -> Metric:
+def _workers(seen: StatusSnapshot | None) -> Metric:
     family = GaugeMetricFamily(
         "dispatcher_workers",
         "Workers by state: alive, or silent for longer than their lease.",
@@ -224,7 +224,7 @@ def _workers(seen: Now | None) -> Metric:
     return family
 
 
-def _cut_off(seen: Now | None) -> Metric:
+def _cut_off(seen: StatusSnapshot | None) -> Metric:
     family = GaugeMetricFamily(
         "dispatcher_cut_off_workers",
         "Live workers whose host cannot send for an app, though others may; absent where it can.",

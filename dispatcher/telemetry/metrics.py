@@ -18,14 +18,14 @@ from dispatcher.core.codes import NUMBER, OURS, REQUEST
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
-    Done,
     Expired,
     Outcome,
-    PutBack,
     Rejected,
-    Uncertain,
+    Resolved,
+    ReturnAll,
+    UnknownResult,
 )
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 
 OTHER = "other"
 _HTTP = re.compile(r"HTTP \d{3}")
@@ -110,7 +110,7 @@ class Metrics:
         for outcome in finished:
             self._count(app, outcome)
 
-    def recorded(self, closings: Iterable[Closing], seconds: float) -> None:
+    def recorded(self, closings: Iterable[BatchResult], seconds: float) -> None:
         """Count requests whose ends have been written."""
         self._record_seconds.observe(seconds)
         for closing in closings:
@@ -120,7 +120,7 @@ class Metrics:
         """Count a call, named by a word, that the database was away for."""
         self._trouble.labels(call).inc()
 
-    def _closed(self, closing: Closing) -> None:
+    def _closed(self, closing: BatchResult) -> None:
         app = closing.batch.app
         messages = closing.batch.messages
         self._requests.labels(app, known(closing.code)).inc()
@@ -129,11 +129,11 @@ class Metrics:
             self._request_seconds.labels(app).observe(closing.seconds)
             self._batch.labels(app).observe(len(messages))
         match closing.verdict:
-            case Uncertain(code=code):
+            case UnknownResult(code=code):
                 self._add(app, "unsure", code, len(messages))
-            case PutBack(pause=pause):
+            case ReturnAll(pause=pause):
                 self._add(app, "put_back", pause.code, len(messages))
-            case Done(outcomes=outcomes, unsure=unsure):
+            case Resolved(outcomes=outcomes, unsure=unsure):
                 if unsure:
                     self._add(app, "unsure", closing.code, len(unsure))
                 # One by one only what is not accepted: nearly all are, and this is the hot path.

@@ -12,13 +12,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from dispatcher import __version__
-from dispatcher.core.outcome import Done
-from dispatcher.core.result import Closing
+from dispatcher.core.outcome import Resolved
+from dispatcher.core.result import BatchResult
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-Trace = Callable[[Closing], None]
+Trace = Callable[[BatchResult], None]
 
 NAMES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 SECOND: Final = 1_000_000_000  # nanoseconds
@@ -59,7 +59,7 @@ def traced(provider: "TracerProvider") -> Trace:
 
     tracer = provider.get_tracer("dispatcher", __version__)
 
-    def trace(closing: Closing) -> None:
+    def trace(closing: BatchResult) -> None:
         if not closing.tries:
             return  # nothing was sent
         end = time.time_ns()
@@ -80,7 +80,7 @@ def traced(provider: "TracerProvider") -> Trace:
             attributes=attributes,
             start_time=end - int(age * SECOND),
         )
-        if not isinstance(closing.verdict, Done):
+        if not isinstance(closing.verdict, Resolved):
             span.set_status(Status(StatusCode.ERROR, closing.code))
         span.end(end)
 

@@ -23,7 +23,7 @@ LOOK = 1.0  # seconds until a lane asks again whether it may claim
 Knock = Callable[[], Awaitable[Answer]]
 
 
-class Reach:
+class CircuitBreaker:
     """The way from this host to the provider of one app."""
 
     def __init__(self, app: str) -> None:
@@ -41,13 +41,13 @@ class Reach:
             log.warning("no claims: this host cannot send", app=self._app, why=why)
             self._lost.set()
 
-    async def run(self, knock: Knock) -> None:
+    async def run(self, probe: Knock) -> None:
         """Find the way again each time it is lost, for ever."""
         while True:
             await self._lost.wait()
             wait = FIRST_KNOCK
             await asyncio.sleep(wait)
-            while _is_shut_out(await knock()):
+            while _is_shut_out(await probe()):
                 wait = min(2 * wait, LAST_KNOCK)
                 await asyncio.sleep(wait)
             self._lost.clear()

@@ -15,7 +15,7 @@ from dispatcher.core.message import Batch
 LATELY = 15  # takings that say for how long a slot is taken, lately
 
 
-class Slots:
+class RequestSlots:
     """*total* request slots, of which *kept* are for urgent messages only.
 
     A slot is taken before a claim and given back when the request is over, so nothing is
@@ -87,7 +87,7 @@ class Lane(Struct, frozen=True):
 
     app: str
     urgent: bool
-    slots: Slots
+    slots: RequestSlots
     # Slots, numbers per request, seconds a slot is taken lately; None: the database is away.
     claim: Callable[[int, int, float], Awaitable[Claim | None]]
     deliver: Callable[[Batch], Awaitable[None]]

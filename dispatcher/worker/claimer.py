@@ -10,21 +10,21 @@ from time import monotonic
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.core.claim_cursor import Floor
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
-from dispatcher.core.message import Batch, Message, Packed
+from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import Arranged, arrange
 from dispatcher.core.rules import Rules
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.database import Connection, Patience, Pool
+from dispatcher.db.database import AdaptiveTimeout, Connection, Pool
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import LOOK
 from dispatcher.worker.claim_loop import Claim
-from dispatcher.worker.in_flight import Flight
+from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Claims:
         dsn: str,
         pool: Pool,
         worker: int,
-        flight: Flight,
+        flight: InFlight,
         callback: str | None,
         token_length: int,
         metrics: Metrics,
@@ -52,8 +52,8 @@ class Claims:
         self._flight = flight
         self._callback = callback
         self._token_length = token_length
-        self._patience = Patience()
-        self._floors: dict[tuple[str, int], Floor] = {}  # by app and lane
+        self._patience = AdaptiveTimeout()
+        self._floors: dict[tuple[str, int], ClaimCursor] = {}  # by app and lane
         self._metrics = metrics
         self._rules = RuleBook(pool)
 
@@ -75,7 +75,7 @@ class Claims:
                     arrange=self._arrange,
                     token=token,
                     floor=self._floors.setdefault(
-                        (wanted.app, wanted.last_priority), Floor(monotonic)
+                        (wanted.app, wanted.last_priority), ClaimCursor(monotonic)
                     ),
                     screen=screen,
                     seconds=self._patience.seconds,
@@ -89,8 +89,8 @@ class Claims:
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return Claim(claimed.batches, claimed.requests, claimed.senders, claimed.more, claimed.wait)
 
-    def _floor(self, wanted: claims.Wanted) -> Floor:
-        return self._floors.setdefault((wanted.app, wanted.last_priority), Floor(monotonic))
+    def _floor(self, wanted: claims.Wanted) -> ClaimCursor:
+        return self._floors.setdefault((wanted.app, wanted.last_priority), ClaimCursor(monotonic))
 
     async def another_time(self, batch: Batch) -> float:
         """Return a later time for a batch that missed its own; now, if the database is away."""
@@ -105,7 +105,7 @@ class Claims:
     async def split(
         self,
         batch: Batch,
-        parts: list[Packed],
+        parts: list[RequestDraft],
         *,
         code: str,
         description: str,

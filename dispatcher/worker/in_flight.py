@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 
-class Flight:
+class InFlight:
     """The tokens of batches that are being claimed, sent or recorded.
 
     A token is here before its batch is written and until its end is recorded. One whose claim

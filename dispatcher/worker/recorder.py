@@ -8,13 +8,13 @@ from time import monotonic
 
 import structlog
 
-from dispatcher.core.result import Closing, freeze, thaw
+from dispatcher.core.result import BatchResult, freeze, thaw
 from dispatcher.db import record as records
-from dispatcher.db.database import Patience, Pool
+from dispatcher.db.database import AdaptiveTimeout, Pool
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
-from dispatcher.db.spool import Spool, left_behind
+from dispatcher.db.spool import Spool, orphaned_files
 from dispatcher.telemetry import Metrics
-from dispatcher.worker.in_flight import Flight
+from dispatcher.worker.in_flight import InFlight
 
 # Writes what has gathered: as many ends of requests as wait, in one transaction.
 
@@ -28,18 +28,18 @@ GATHER = 0.02
 ENOUGH = 4
 
 
-class Outbox:
+class ResultQueue:
     """The ends of requests that wait to be recorded."""
 
     def __init__(self) -> None:
         # Unbounded, so that even a cancelled request can put its end in. What bounds it is
         # `room`: no lane claims while too much waits.
-        self._waiting: asyncio.Queue[Closing | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[BatchResult | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._enough = asyncio.Event()  # to record without waiting for more
 
-    def put(self, closing: Closing) -> None:
+    def put(self, closing: BatchResult) -> None:
         """Add the end of a request."""
         self._waiting.put_nowait(closing)
         if self._waiting.qsize() >= ENOUGH:
@@ -58,9 +58,9 @@ class Outbox:
             async with asyncio.timeout(GATHER):
                 await self._enough.wait()
 
-    def rest(self) -> list[Closing]:
+    def rest(self) -> list[BatchResult]:
         """Take whatever is still waiting; for a stop that cannot wait for the database."""
-        waiting: list[Closing] = []
+        waiting: list[BatchResult] = []
         while not self._waiting.empty():
             closing = self._waiting.get_nowait()
             if closing is not None:
@@ -71,9 +71,9 @@ class Outbox:
         """Wait while too much is waiting."""
         await self._room.wait()
 
-    async def take(self) -> tuple[list[Closing], bool]:
+    async def take(self) -> tuple[list[BatchResult], bool]:
         """Wait for at least one closing; return what has gathered, and whether it was the last."""
-        taken: list[Closing] = []
+        taken: list[BatchResult] = []
         end = await self._waiting.get()
         while end is not None:
             taken.append(end)
@@ -88,7 +88,7 @@ class Outbox:
 
 
 async def run_recorder(
-    outbox: Outbox, record: Callable[[Sequence[Closing]], Awaitable[None]]
+    outbox: ResultQueue, record: Callable[[Sequence[BatchResult]], Awaitable[None]]
 ) -> None:
     """Record until the outbox is closed and empty. *record* returns when it is done."""
     last = False
@@ -115,7 +115,7 @@ class Answers:
         dsn: str,
         pool: Pool,
         worker: int,
-        flight: Flight,
+        flight: InFlight,
         folder: Path,
         metrics: Metrics,
         cut_off: Callable[[str, str], None],
@@ -128,8 +128,8 @@ class Answers:
         self._flight = flight
         self._folder = folder
         self._metrics = metrics
-        self._unwritten: list[Closing] = []  # in the recorder's hands when it was stopped
-        self.outbox = Outbox()
+        self._unwritten: list[BatchResult] = []  # in the recorder's hands when it was stopped
+        self.outbox = ResultQueue()
 
     async def run(self) -> None:
         """Record until the outbox is closed and empty."""
@@ -144,10 +144,10 @@ class Answers:
             await asyncio.wait([recorder])
             self._keep([*self._unwritten, *self.outbox.rest()])
 
-    async def take_up(self) -> None:
+    async def replay_spool(self) -> None:
         """Write the answers that an earlier worker of this machine kept on disk."""
         while True:
-            with left_behind(self._folder, KIND) as files:
+            with orphaned_files(self._folder, KIND) as files:
                 for file in files:
                     closings = [one for one in map(thaw, file.records) if one is not None]
                     file.damaged = file.damaged or len(closings) < len(file.records)
@@ -160,7 +160,7 @@ class Answers:
             if not files:
                 return
 
-    async def _record(self, closings: Sequence[Closing]) -> None:
+    async def _record(self, closings: Sequence[BatchResult]) -> None:
         began = monotonic()
         try:
             written = await self._write(closings)
@@ -185,9 +185,9 @@ class Answers:
                 written=closing.batch.id in written,
             )
 
-    async def _write(self, closings: Sequence[Closing]) -> frozenset[int]:
+    async def _write(self, closings: Sequence[BatchResult]) -> frozenset[int]:
         """Write until the database takes it: an answer is never thrown away."""
-        patience = Patience()
+        patience = AdaptiveTimeout()
         while True:
             try:
                 with naming_absence(self._dsn):
@@ -206,7 +206,7 @@ class Answers:
                     self._cut_off(app, why)
                 return recorded.written
 
-    def _keep(self, closings: Sequence[Closing]) -> None:
+    def _keep(self, closings: Sequence[BatchResult]) -> None:
         """Keep answers that the database cannot take on disk, for the next start."""
         spool = Spool(self._folder, KIND)
         try:

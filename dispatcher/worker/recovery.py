@@ -18,7 +18,7 @@ class Rounds(Struct, frozen=True):
 
     rescue: Act
     resend: Act
-    abandon: Act
+    release_unsent: Act
 
 
 async def run_rescue(rounds: Rounds, *, every: float, stop: asyncio.Event) -> None:
@@ -27,7 +27,7 @@ async def run_rescue(rounds: Rounds, *, every: float, stop: asyncio.Event) -> No
         for event, act in (
             ("batches of dead workers marked unsure", rounds.rescue),
             ("unsure batches sent again by policy", rounds.resend),
-            ("batches of a lost claim put back", rounds.abandon),
+            ("batches of a lost claim put back", rounds.release_unsent),
         ):
             match await act():
                 case str() as why:

@@ -11,18 +11,18 @@ from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
 from dispatcher.core.codes import NEVER_SENT
-from dispatcher.core.message import Answer, Batch, Packed, Reply
+from dispatcher.core.message import Answer, Batch, Reply, RequestDraft
 from dispatcher.core.outcome import (
     Deferred,
-    Done,
     Expired,
     Outcome,
-    PutBack,
+    Resolved,
+    ReturnAll,
     Split,
-    Uncertain,
-    judge,
+    UnknownResult,
+    evaluate,
 )
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
 
 MOST_TIMES = 3  # a machine so slow that each time is missed must send all the same
@@ -61,7 +61,7 @@ class SplitUp(Protocol):
     async def __call__(
         self,
         batch: Batch,
-        parts: list[Packed],
+        parts: list[RequestDraft],
         *,
         code: str,
         description: str,
@@ -76,7 +76,7 @@ class Ways(Struct, frozen=True):
 
     post: Post
     split: SplitUp
-    hand_over: Callable[[Closing], None]
+    hand_over: Callable[[BatchResult], None]
     still_ours: Callable[[Batch], bool]  # the lease covers it, and nobody asked to stop
     now: Callable[[], datetime]
     jitter: Callable[[], float]
@@ -104,7 +104,7 @@ async def deliver(batch: Batch, ways: Ways) -> None:
     match await _request(batch, ways):
         case Refused() as refused:
             await _divide(refused, ways)
-        case Closing() as closing:
+        case BatchResult() as closing:
             ways.hand_over(closing)
 
 
@@ -168,7 +168,7 @@ async def _send_each(batches: list[Batch], ways: Ways) -> list[Refused]:
             match await _request(left.pop(), ways):
                 case Refused() as part:
                     refused.append(part)
-                case Closing() as closing:
+                case BatchResult() as closing:
                     ways.hand_over(closing)
     except asyncio.CancelledError:
         for batch in (*left, *(part.batch for part in refused)):
@@ -180,13 +180,13 @@ async def _send_each(batches: list[Batch], ways: Ways) -> list[Refused]:
 def _end(refused: Refused, ways: Ways) -> None:
     """Close a batch that is refused, and that cutting further would tell nothing more about."""
     match _judged(refused.batch, refused.sent, ways, siblings_refused=True):
-        case Closing() as closing:
+        case BatchResult() as closing:
             ways.hand_over(closing)
         case Refused():
             raise AssertionError("what was refused with its siblings is not divided again")
 
 
-async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
+async def _request(batch: Batch, ways: Ways) -> BatchResult | Refused:
     lifetime = _lifetime(batch)
 
     def may_try() -> bool:
@@ -199,9 +199,9 @@ async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
         sent = await ways.post(body, numbers=len(batch.messages), may_try=may_try)
     except asyncio.CancelledError:
         ways.hand_over(
-            Closing(
+            BatchResult(
                 batch,
-                Uncertain("stopped", "the worker was stopped before the answer came"),
+                UnknownResult("stopped", "the worker was stopped before the answer came"),
                 http_status=None,
                 code="stopped",
                 description="",
@@ -217,8 +217,8 @@ async def _request(batch: Batch, ways: Ways) -> Closing | Refused:
 
 def _judged(
     batch: Batch, sent: Sent, ways: Ways, *, siblings_refused: bool = False
-) -> Closing | Refused:
-    verdict = judge(
+) -> BatchResult | Refused:
+    verdict = evaluate(
         batch.packed,
         sent.answer,
         elapsed=monotonic() - batch.claimed_at,
@@ -231,10 +231,10 @@ def _judged(
     match verdict:
         case Split():
             return Refused(batch, verdict, sent)
-        case Uncertain(code, reason):
+        case UnknownResult(code, reason):
             return _closing(batch, verdict, sent, code, reason)
-        case Done() | PutBack():
-            if isinstance(verdict, Done) and sent.slowed:
+        case Resolved() | ReturnAll():
+            if isinstance(verdict, Resolved) and sent.slowed:
                 verdict = replace(verdict, slow_down=True)
             answer = sent.answer
             said = answer.description if isinstance(answer, Reply) else answer.reason
@@ -242,9 +242,13 @@ def _judged(
 
 
 def _closing(
-    batch: Batch, verdict: Done | PutBack | Uncertain, sent: Sent, code: str, description: str
-) -> Closing:
-    return Closing(
+    batch: Batch,
+    verdict: Resolved | ReturnAll | UnknownResult,
+    sent: Sent,
+    code: str,
+    description: str,
+) -> BatchResult:
+    return BatchResult(
         batch,
         verdict,
         http_status=_status(sent.answer),
@@ -267,13 +271,13 @@ def _lifetime(batch: Batch) -> float:
     )
 
 
-def _unsent(batch: Batch, code: str) -> Closing:
+def _unsent(batch: Batch, code: str) -> BatchResult:
     """Close a batch of which this worker knows that nothing was sent."""
     back: list[Outcome] = [Deferred(m, code, 0.0, counted=False) for m in batch.messages]
     return _without_request(batch, back, code)
 
 
-def _given_up(batch: Batch) -> Closing:
+def _given_up(batch: Batch) -> BatchResult:
     """Close a batch that may not be sent any more: what has expired is over, the rest goes back."""
     age = monotonic() - batch.claimed_at
     return _without_request(
@@ -288,10 +292,10 @@ def _given_up(batch: Batch) -> Closing:
     )
 
 
-def _without_request(batch: Batch, outcomes: list[Outcome], code: str) -> Closing:
-    return Closing(
+def _without_request(batch: Batch, outcomes: list[Outcome], code: str) -> BatchResult:
+    return BatchResult(
         batch,
-        Done(outcomes),
+        Resolved(outcomes),
         http_status=None,
         code=code,
         description="nothing was sent",

@@ -16,7 +16,7 @@ import structlog
 
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted
@@ -27,10 +27,10 @@ from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
 from dispatcher.telemetry import Metrics
 from dispatcher.telemetry.traces import Trace
-from dispatcher.worker.circuit_breaker import Reach
-from dispatcher.worker.claim_loop import Lane, Slots, run_lane
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.claim_loop import Lane, RequestSlots, run_lane
 from dispatcher.worker.claimer import Claims
-from dispatcher.worker.in_flight import Flight, Lease
+from dispatcher.worker.in_flight import InFlight, Lease
 from dispatcher.worker.maintenance import upkeep
 from dispatcher.worker.recorder import Answers
 from dispatcher.worker.recovery import Rounds, run_rescue
@@ -65,9 +65,9 @@ class Worker:
         self.vital = vital  # connections that no claim can use up: heartbeat and rescue
         self.id = worker
         self.stop = stop
-        self.flight = Flight(partial(secrets.token_hex, TOKEN_BYTES))
+        self.flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
-        self.reach = {name: Reach(name) for name in settings.apps}
+        self.reach = {name: CircuitBreaker(name) for name in settings.apps}
         self.answers = Answers(
             dsn=dsn,
             pool=pool,
@@ -115,7 +115,7 @@ class Worker:
         """Put back what was claimed and never known here, and sign off."""
         try:
             with naming_absence(self.dsn):
-                await workers.abandon(self.vital, self.id, self.flight)
+                await workers.release_unsent(self.vital, self.id, self.flight)
                 await workers.worker_stopped(self.vital, self.id)
         except DatabaseAwayError as error:
             log.warning("not signed off: the database is away", why=str(error))
@@ -128,8 +128,8 @@ class Worker:
                     client = await stack.enter_async_context(
                         Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
                     )
-                    ways_back.append(scouts.create_task(self.reach[name].run(client.knock)))
-                    slots = Slots(app.concurrency, kept=1)
+                    ways_back.append(scouts.create_task(self.reach[name].run(client.probe)))
+                    slots = RequestSlots(app.concurrency, kept=1)
                     ways = self._ways(name, app, client)
                     for urgent in (False, True):
                         lane = self._lane(name, app, slots, ways, urgent=urgent)
@@ -137,7 +137,9 @@ class Worker:
             for task in ways_back:
                 task.cancel()
 
-    def _lane(self, name: str, app: AppSettings, slots: Slots, ways: Ways, *, urgent: bool) -> Lane:
+    def _lane(
+        self, name: str, app: AppSettings, slots: RequestSlots, ways: Ways, *, urgent: bool
+    ) -> Lane:
         wake = self.wakes[name, urgent] = asyncio.Event()
         return Lane(
             app=name,
@@ -180,7 +182,7 @@ class Worker:
             max_attempts=app.max_attempts,
         )
 
-    def _hand_over(self, closing: Closing) -> None:
+    def _hand_over(self, closing: BatchResult) -> None:
         if self.trace is not None:
             self.trace(closing)
         self.answers.outbox.put(closing)
@@ -207,7 +209,9 @@ class Worker:
         rounds = Rounds(
             rescue=self._named(partial(workers.rescue, self.vital, self.id)),
             resend=self._named(partial(workers.resend_unsure, self.vital, self.id)),
-            abandon=self._named(partial(workers.abandon, self.vital, self.id, self.flight)),
+            release_unsent=self._named(
+                partial(workers.release_unsent, self.vital, self.id, self.flight)
+            ),
         )
         every = self.settings.lease / HEARTBEATS_PER_LEASE
         await run_rescue(rounds, every=every, stop=self.stop)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dispatcher.bench.stage import statement
-from dispatcher.core.claim_cursor import EVER, PRIORITIES, Floor
+from dispatcher.core.claim_cursor import EVER, PRIORITIES, ClaimCursor
 from dispatcher.db.statements import sql
 
 DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
@@ -82,7 +82,7 @@ async def test_a_claim_that_finds_little_does_not_read_what_is_due_tomorrow(back
 
 
 async def test_a_claim_does_not_pass_what_was_taken_while_a_snapshot_is_held(backlog, pool):
-    floor = Floor(clock=lambda: 1000.0)  # no complete scan but the first
+    floor = ClaimCursor(clock=lambda: 1000.0)  # no complete scan but the first
     async with pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
         await reader.fetchval("SELECT count(*) FROM dispatcher.queue")
         for _ in range(DUE // CLAIM - 1):
@@ -128,7 +128,7 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
 
 
 def test_a_scan_that_was_full_goes_on_where_it_ended():
-    floor = Floor(clock=lambda: 1000.0)
+    floor = ClaimCursor(clock=lambda: 1000.0)
     assert floor.begin() == [EVER] * PRIORITIES
     floor.end(5000.0, (5, 4000.0), seconds=0.0)
     assert floor.begin()[5] == 4000.0
@@ -137,7 +137,7 @@ def test_a_scan_that_was_full_goes_on_where_it_ended():
 
 def test_a_complete_scan_comes_every_second_and_seldom_when_it_takes_long():
     now = 1000.0
-    floor = Floor(clock=lambda: now)
+    floor = ClaimCursor(clock=lambda: now)
     for seconds, rest in ((0.0, 1.0), (2.0, 40.0)):
         assert floor.begin() == [EVER] * PRIORITIES
         floor.end(5000.0, None, seconds=seconds)
@@ -148,7 +148,7 @@ def test_a_complete_scan_comes_every_second_and_seldom_when_it_takes_long():
 
 
 def test_what_is_put_back_is_looked_for_again():
-    floor = Floor(clock=lambda: 1000.0)
+    floor = ClaimCursor(clock=lambda: 1000.0)
     floor.begin()
     floor.end(5000.0, (5, 4000.0), put_back=[(5, 3990.0)], seconds=0.0)
     assert floor.begin()[5] == 3990.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.cli.csv_file import MessageFile
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 
 GOOD = "+8613112345678"
 
@@ -136,7 +136,7 @@ async def test_a_byte_order_mark_and_windows_lines_are_no_trouble(operate, db, t
     ],
 )
 def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words):
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(CommandError) as caught:
         MessageFile(Path("x.csv"), BytesIO(f"{header}\n{GOOD},t1,x\n".encode()), datetime.now(UTC))
     assert caught.value.code == 2
     assert words in str(caught.value)

@@ -8,14 +8,14 @@ import pytest
 from visitor import TOKEN, Visitor
 
 from dispatcher.console import console_routes
-from dispatcher.console.backend import Looks, made_desk
+from dispatcher.console.backend import StatusCache, made_desk
 from dispatcher.service.http import serving
 
 
 @pytest.fixture
 async def console(pool, dsn) -> AsyncIterator[str]:
     """The address of a console."""
-    looks = Looks(pool, dsn=dsn, reports=True)
+    looks = StatusCache(pool, dsn=dsn, reports=True)
     stop = asyncio.Event()
     routes = console_routes(made_desk(pool, looks, dsn=dsn), TOKEN, stop)
     async with serving("127.0.0.1", 0, routes) as (host, port):

@@ -6,7 +6,7 @@ import aiohttp
 from visitor import TOKEN, Visitor
 
 from dispatcher.console import console_routes
-from dispatcher.console.backend import Looks, made_desk
+from dispatcher.console.backend import StatusCache, made_desk
 from dispatcher.db.database import create_pool
 from dispatcher.service.http import serving
 
@@ -15,7 +15,7 @@ NOWHERE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
 
 async def test_the_cause_and_the_next_step_are_on_every_page():
     async with await create_pool(NOWHERE, min_size=0, max_size=2) as pool:
-        looks = Looks(pool, dsn=NOWHERE, reports=True)
+        looks = StatusCache(pool, dsn=NOWHERE, reports=True)
         routes = console_routes(made_desk(pool, looks, dsn=NOWHERE), TOKEN, asyncio.Event())
         jar = aiohttp.CookieJar(unsafe=True)
         async with (

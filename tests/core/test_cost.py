@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from dispatcher.core.cost import Bill, Sent, filled, segments
+from dispatcher.core.cost import Bill, BilledMessage, filled, segments
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_a_bill_counts_what_was_reported_and_what_was_estimated():
     bill = Bill({"t": "${TXT_20}" + "a" * 150}, {"CN": (Decimal("0.05"), "CNY")})
     bill.add(
         [
-            Sent("shop", "CN", "t", ["b" * 20], None, 2),
-            Sent("shop", "CN", "t", ["b"], None, 1),
-            Sent("shop", "CN", "other", [], None, None),
-            Sent("shop", "DE", "t", ["b"], None, 1),
+            BilledMessage("shop", "CN", "t", ["b" * 20], None, 2),
+            BilledMessage("shop", "CN", "t", ["b"], None, 1),
+            BilledMessage("shop", "CN", "other", [], None, None),
+            BilledMessage("shop", "DE", "t", ["b"], None, 1),
         ]
     )
     line = bill.lines["shop", "CN"]
@@ -56,7 +56,12 @@ def test_a_bill_counts_what_was_reported_and_what_was_estimated():
 
 def test_what_was_not_reported_is_billed_as_estimated():
     bill = Bill({"t": "a" * 161}, {"CN": (Decimal("0.05"), "CNY")})
-    bill.add([Sent("shop", "CN", "t", [], None, 1), Sent("shop", "CN", "t", [], None, None)])
+    bill.add(
+        [
+            BilledMessage("shop", "CN", "t", [], None, 1),
+            BilledMessage("shop", "CN", "t", [], None, None),
+        ]
+    )
     line = bill.lines["shop", "CN"]
     assert (line.reported, line.estimated, line.billed) == (1, 4, 3)
     assert line.cost == Decimal("0.15")

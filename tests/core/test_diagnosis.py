@@ -8,7 +8,14 @@ from msgspec.structs import replace
 from dispatcher.core.codes import request_code
 from dispatcher.core.delays import pause_for
 from dispatcher.core.health import Level, absent, diagnose
-from dispatcher.core.status import AppState, Awaiting, Count, Now, Total, WorkerState
+from dispatcher.core.status import (
+    AppState,
+    EventCount,
+    EventTotal,
+    MissingReports,
+    StatusSnapshot,
+    WorkerState,
+)
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 APP = AppState(
@@ -17,8 +24,8 @@ APP = AppState(
 WORKER = WorkerState(1, "host", 7, "1", ["shop"], NOW, 1.0, alive=True)
 
 
-def now(app: AppState = APP, **changes) -> Now:
-    return replace(Now(NOW, [app], [WORKER], []), **changes)
+def now(app: AppState = APP, **changes) -> StatusSnapshot:
+    return replace(StatusSnapshot(NOW, [app], [WORKER], []), **changes)
 
 
 def paused(code: str) -> AppState:
@@ -28,10 +35,10 @@ def paused(code: str) -> AppState:
     )
 
 
-def happened(**counts: int) -> list[Count]:
+def happened(**counts: int) -> list[EventCount]:
     return [
-        Count(NOW, "shop", *name.split("_"), count) if "_" in name
-        else Count(NOW, "shop", name, "", count)
+        EventCount(NOW, "shop", *name.split("_"), count) if "_" in name
+        else EventCount(NOW, "shop", name, "", count)
         for name, count in counts.items()
     ]  # fmt: skip
 
@@ -58,13 +65,13 @@ DRILLS = [
     ),
     (
         "callback address broken",
-        now(awaiting=[Awaiting("shop", 500, 500, 0, 600.0)]),
+        now(awaiting=[MissingReports("shop", 500, 500, 0, 600.0)]),
         "nothing was reported of any",
         "DISPATCHER_CALLBACK_URL",
     ),
     (
         "callback address broken since yesterday",
-        now(awaiting=[Awaiting("shop", 5000, 2000, 1500, 90_000.0)]),
+        now(awaiting=[MissingReports("shop", 5000, 2000, 1500, 90_000.0)]),
         "30% have no report",
         "dispatcher check",
     ),
@@ -94,7 +101,7 @@ DRILLS = [
     ),
     (
         "a few messages without a report for long",
-        now(awaiting=[Awaiting("shop", 3, 3, 3, 4000.0)]),
+        now(awaiting=[MissingReports("shop", 3, 3, 3, 4000.0)]),
         "3 messages accepted, the first 1 h ago, and nothing was reported",
         "dispatcher check",
     ),
@@ -132,7 +139,10 @@ def test_what_stops_everything_is_told_before_what_troubles_one():
 
 
 def test_what_happened_in_the_last_hour_is_told_quietly():
-    totals = [Total("shop", "rejected", "E200033", 40, 40), Total("shop", "accepted", "", 60, 60)]
+    totals = [
+        EventTotal("shop", "rejected", "E200033", 40, 40),
+        EventTotal("shop", "accepted", "", 60, 60),
+    ]
     found = diagnose(now(totals=totals))
     assert (found.level, found.headline) == (Level.NOTE, "Nothing is due.")
     assert found.findings[0].title == "shop: 40 messages rejected in the last hour"
@@ -175,9 +185,9 @@ def test_one_bad_message_or_a_phone_that_is_off_is_no_finding():
     quiet = [
         now(recent=happened(accepted=5, rejected_E200028=5)),
         now(recent=happened(accepted=1000, rejected_E200028=20)),
-        now(awaiting=[Awaiting("shop", 5000, 300, 250, 200_000.0)]),
-        now(awaiting=[Awaiting("shop", 500, 500, 0, 60.0)]),
-        now(awaiting=[Awaiting("shop", 3, 3, 0, 600.0)]),
+        now(awaiting=[MissingReports("shop", 5000, 300, 250, 200_000.0)]),
+        now(awaiting=[MissingReports("shop", 500, 500, 0, 60.0)]),
+        now(awaiting=[MissingReports("shop", 3, 3, 0, 600.0)]),
         now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),
     ]
     assert [finding for each in quiet for finding in diagnose(each).findings] == []

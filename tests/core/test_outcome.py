@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.core.codes import REQUEST, Kind
-from dispatcher.core.message import Message, NoReply, NumberResult, Packed, Reply, canonical
+from dispatcher.core.message import Message, NoReply, NumberResult, Reply, RequestDraft, to_e164
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
-    Done,
     Expired,
-    PutBack,
     Rejected,
+    Resolved,
+    ReturnAll,
     Split,
-    Uncertain,
-    judge,
-    worth_another_try,
+    UnknownResult,
+    evaluate,
+    is_retryable,
 )
 from dispatcher.core.packing import pack
 
@@ -34,7 +34,7 @@ def message(i: int, **fields) -> Message:
     )
 
 
-def request(*messages: Message) -> Packed:
+def request(*messages: Message) -> RequestDraft:
     requests, too_long = pack(messages, callback=None, token_length=26)
     assert len(requests) == 1
     assert not too_long
@@ -54,12 +54,12 @@ def reply(results=None, *, code="000000", http_status=200, clock_skew=None) -> R
 
 
 verdict = partial(
-    judge,
+    evaluate,
     elapsed=1.0,
     max_attempts=MAX_ATTEMPTS,
     now=NOON,
     jitter=lambda: 0.0,
-    country=lambda recipient: canonical(recipient)[:3],
+    country=lambda recipient: to_e164(recipient)[:3],
 )
 ONE, TWO, THREE = message(1), message(2), message(3)
 THREE_NUMBERS = request(ONE, TWO, THREE)
@@ -70,7 +70,9 @@ THREE_NUMBERS = request(ONE, TWO, THREE)
 
 def test_all_numbers_accepted_is_done():
     answer = reply([result(m) for m in THREE_NUMBERS.messages])
-    assert verdict(THREE_NUMBERS, answer) == Done([accepted(ONE), accepted(TWO), accepted(THREE)])
+    assert verdict(THREE_NUMBERS, answer) == Resolved(
+        [accepted(ONE), accepted(TWO), accepted(THREE)]
+    )
 
 
 BY_NUMBER = {
@@ -97,7 +99,7 @@ def test_a_code_by_a_number_touches_that_number_alone(code, whole, http_status):
     answer = reply(
         [result(ONE), result(TWO, code), result(THREE)], code=whole, http_status=http_status
     )
-    assert verdict(THREE_NUMBERS, answer) == Done(
+    assert verdict(THREE_NUMBERS, answer) == Resolved(
         [accepted(ONE), BY_NUMBER[code], accepted(THREE)], slow_down=code == "E200015"
     )
 
@@ -124,7 +126,7 @@ def test_results_in_any_order_are_matched_by_number(order, codes):
 
 def test_a_number_that_the_answer_lacks_stays_unsure_and_its_neighbours_are_done():
     answer = reply([result(ONE), result(THREE, "E200028")])
-    assert verdict(THREE_NUMBERS, answer) == Done(
+    assert verdict(THREE_NUMBERS, answer) == Resolved(
         [accepted(ONE), Rejected(THREE, "E200028", "The variables do not fit the template.")],
         unsure=[TWO],
     )
@@ -132,7 +134,7 @@ def test_a_number_that_the_answer_lacks_stays_unsure_and_its_neighbours_are_done
 
 def test_an_answer_that_names_none_of_the_numbers_leaves_the_batch_unsure():
     answer = reply([result(message(9)), result(message(8), "E200015")])
-    assert isinstance(verdict(THREE_NUMBERS, answer), Uncertain)
+    assert isinstance(verdict(THREE_NUMBERS, answer), UnknownResult)
 
 
 def test_a_number_that_was_not_sent_is_passed_over():
@@ -142,7 +144,9 @@ def test_a_number_that_was_not_sent_is_passed_over():
 
 def test_as_many_results_as_numbers_with_one_twice_leaves_the_lacking_one_unsure():
     answer = reply([result(ONE), result(ONE), result(THREE)])
-    assert verdict(THREE_NUMBERS, answer) == Done([accepted(ONE), accepted(THREE)], unsure=[TWO])
+    assert verdict(THREE_NUMBERS, answer) == Resolved(
+        [accepted(ONE), accepted(THREE)], unsure=[TWO]
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,12 +171,12 @@ def test_of_several_results_for_a_number_accepted_wins_and_flow_control_loses(co
 def test_a_mainland_number_is_matched_in_either_spelling(sent, answered):
     one = message(1, recipient=sent)
     answer = reply([result(one, recipient=answered)])
-    assert verdict(request(one), answer) == Done([accepted(one)])
+    assert verdict(request(one), answer) == Resolved([accepted(one)])
 
 
 def test_an_accepted_number_without_an_id_is_accepted():
     answer = reply([NumberResult(ONE.recipient, "000000")])
-    assert verdict(request(ONE), answer) == Done([Accepted(ONE, None, None)])
+    assert verdict(request(ONE), answer) == Resolved([Accepted(ONE, None, None)])
 
 
 # ---- waiting, attempts and expiry
@@ -227,9 +231,9 @@ def test_an_accepted_message_past_its_expiry_is_accepted():
 
 # ---- codes of the whole request
 
-PAUSES = {Kind.CONFIGURATION, Kind.CLOCK, Kind.ACCOUNT, Kind.ADDRESS, Kind.QUOTA, Kind.NOT_TAKEN}
+PAUSES = {Kind.CONFIGURATION, Kind.CLOCK, Kind.ACCOUNT, Kind.ADDRESS, Kind.QUOTA, Kind.NOT_SENT}
 ISOLATED = {Kind.CONTENT, Kind.AMBIGUOUS}
-UNSURE = {Kind.RESULT, Kind.NO_KNOWLEDGE}
+UNSURE = {Kind.RESULT, Kind.UNKNOWN_RESULT}
 PAGE_STATUS = {"000000": 200, "E0001": 401, "E0006": 403}
 
 
@@ -247,7 +251,7 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
     row = REQUEST[code]
     if row.kind in PAUSES:
         for ended in (whole, alone):
-            assert isinstance(ended, PutBack)
+            assert isinstance(ended, ReturnAll)
             assert ended.pause.code == code
             assert ended.pause.reason.startswith(row.meaning)
             assert ended.pause.reason.endswith(row.advice)
@@ -257,14 +261,14 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
         assert [m for part in whole.parts for m in part.messages] == [ONE, TWO, THREE]
         tried_again = Deferred(ONE, code, 15.0, counted=True)
         rejected = Rejected(ONE, code, row.meaning)
-        assert alone == Done([tried_again if row.kind is Kind.AMBIGUOUS else rejected])
+        assert alone == Resolved([tried_again if row.kind is Kind.AMBIGUOUS else rejected])
     elif row.kind is Kind.COUNTRY:
         assert alone.country.code == code
         assert [type(one) for one in whole.outcomes] == [Deferred] * 3
     else:
         assert row.kind in UNSURE
-        assert isinstance(whole, Uncertain)
-        assert isinstance(alone, Uncertain)
+        assert isinstance(whole, UnknownResult)
+        assert isinstance(alone, UnknownResult)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +314,7 @@ def test_an_unknown_refusal_rejects_and_is_never_sent_again_by_itself():
 @pytest.mark.parametrize("http_status", [200, 500])
 def test_an_unknown_code_that_is_no_refusal_leaves_the_batch_unsure(http_status):
     ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=http_status))
-    assert isinstance(ended, Uncertain)
+    assert isinstance(ended, UnknownResult)
 
 
 def test_flow_control_of_a_whole_request_defers_all_of_it():
@@ -337,7 +341,7 @@ def test_halving_leaves_the_bad_entry_alone_and_lets_the_others_out():
         match verdict(part, answer):
             case Split(parts):
                 waiting += parts
-            case Done(outcomes):
+            case Resolved(outcomes):
                 became |= {one.message.id: one for one in outcomes}
     assert {i for i, one in became.items() if isinstance(one, Rejected)} == {bad.id}
     assert len(became) == 400
@@ -384,7 +388,7 @@ def test_a_country_waits_no_longer_than_to_midnight():
 
 def test_what_was_not_sent_goes_back_and_the_app_waits_shortly():
     ended = verdict(THREE_NUMBERS, NoReply("no connection: refused", sent=False))
-    assert isinstance(ended, PutBack)
+    assert isinstance(ended, ReturnAll)
     assert (ended.pause.code, ended.pause.probe_in, ended.pause.probe_max) == ("unreachable", 5, 60)
     assert "no connection: refused" in ended.pause.reason
 
@@ -392,7 +396,7 @@ def test_what_was_not_sent_goes_back_and_the_app_waits_shortly():
 @pytest.mark.parametrize("code", ["no-answer", "timeout", "unreadable"])
 def test_what_may_have_been_sent_is_uncertain(code):
     ended = verdict(THREE_NUMBERS, NoReply("cut", sent=True, code=code))
-    assert ended == Uncertain(code, "cut")
+    assert ended == UnknownResult(code, "cut")
 
 
 def test_no_reason_shows_a_number_or_a_variable():
@@ -432,4 +436,4 @@ def test_no_reason_shows_a_number_or_a_variable():
     ],
 )
 def test_only_what_provably_was_not_sent_is_worth_another_try(answer, tries, worth):
-    assert worth_another_try(answer, tries, numbers=2) is worth
+    assert is_retryable(answer, tries, numbers=2) is worth

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.message import Message, Packed, canonical
+from dispatcher.core.message import Message, RequestDraft, to_e164
 from dispatcher.core.packing import halve, pack, split_by
 from dispatcher.core.wire import MAX_BYTES, MAX_NUMBERS, encode
 
@@ -56,11 +56,11 @@ def message(i: int, *, params: list[str] | None = None, recipient: str | None = 
     )
 
 
-def packed(rows, **limits) -> tuple[list[Packed], list[Message]]:
+def packed(rows, **limits) -> tuple[list[RequestDraft], list[Message]]:
     return pack(rows, callback=CALLBACK, token_length=len(TOKEN), **limits)
 
 
-def body(request: Packed) -> bytes:
+def body(request: RequestDraft) -> bytes:
     return encode(request, token=TOKEN, callback=CALLBACK)
 
 
@@ -73,7 +73,7 @@ def test_every_message_is_packed_once_within_the_limits(rows, max_numbers, max_b
         assert 1 <= len(request.messages) <= max_numbers
         assert len(body(request)) == request.size <= max_bytes
         assert {m.sender for m in request.messages} == {request.sender}
-        assert max(Counter(canonical(m.recipient) for m in request.messages).values()) == 1
+        assert max(Counter(to_e164(m.recipient) for m in request.messages).values()) == 1
         contents = [entry.content for entry in request.entries]
         assert len(set(contents)) == len(contents), "equal contents share an entry"
 
@@ -101,7 +101,7 @@ def test_copies_of_a_number_go_out_in_the_order_they_came(rows):
     seen: dict[tuple[str | None, str], int] = {}
     for request in requests:
         for m in request.messages:
-            key = (m.sender, canonical(m.recipient))
+            key = (m.sender, to_e164(m.recipient))
             assert seen.get(key, -1) < m.id
             seen[key] = m.id
 
@@ -225,10 +225,10 @@ def test_halves_hold_the_whole_and_have_their_exact_sizes(rows, max_numbers):
 @given(rows=messages())
 def test_a_split_by_country_holds_the_whole_and_has_exact_sizes(rows):
     for request in packed(rows)[0]:
-        parts = split_by(request, lambda m: canonical(m.recipient)[:3])
+        parts = split_by(request, lambda m: to_e164(m.recipient)[:3])
         assert sorted(m.id for part in parts.values() for m in part.messages) == sorted(
             m.id for m in request.messages
         )
         for country, part in parts.items():
-            assert {canonical(m.recipient)[:3] for m in part.messages} == {country}
+            assert {to_e164(m.recipient)[:3] for m in part.messages} == {country}
             assert len(body(part)) == part.size

@@ -2,7 +2,13 @@
 
 import pytest
 
-from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of, misfit
+from dispatcher.core.templates import (
+    Template,
+    TemplateError,
+    checked_kinds,
+    kinds_of,
+    template_mismatch,
+)
 
 FITS = [
     ("NUM_6", ["0", "000000", "123456"], ["", "1234567", "12a", "\uff11\uff12", "-1", "1\n"]),
@@ -20,17 +26,17 @@ FITS = [
 @pytest.mark.parametrize(("kind", "good", "bad"), FITS)
 def test_each_kind_takes_what_its_page_says(kind, good, bad):
     template = Template("t", [kind])
-    assert [value for value in good if misfit(template, [value])] == []
-    assert [value for value in bad if not misfit(template, [value])] == []
+    assert [value for value in good if template_mismatch(template, [value])] == []
+    assert [value for value in bad if not template_mismatch(template, [value])] == []
 
 
 def test_the_reason_names_the_place_and_never_the_value():
     template = Template("t", ["TXT_20", "NUM_6"])
-    assert misfit(template, ["Ana", "83x465"]) == (
+    assert template_mismatch(template, ["Ana", "83x465"]) == (
         "Variable 2 is no NUM_6: digits only, at most 6."
     )
-    assert misfit(template, ["Ana"]) == "It has 1 variable, and the template takes 2."
-    assert misfit(Template("t", []), []) is None
+    assert template_mismatch(template, ["Ana"]) == "It has 1 variable, and the template takes 2."
+    assert template_mismatch(Template("t", []), []) is None
 
 
 def test_kinds_are_read_from_the_text():

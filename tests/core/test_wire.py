@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.message import Entry, Message, NoReply, Packed, Reply
+from dispatcher.core.message import Entry, Message, NoReply, Reply, RequestDraft
 from dispatcher.core.wire import content, encode, overhead, read_answer
 
 PAGE_ANSWER = (
@@ -33,7 +33,7 @@ def test_a_request_has_the_form_of_the_page():
         Message(2, "+8615512345679", "abcdefghabcdefghabcdefghabcdefgh", ["062569"], "1069"),
         Message(3, "+8615512345680", "t", [], "1069", signature="华为"),
     )
-    request = Packed(
+    request = RequestDraft(
         "1069", [Entry(content(first), [first, second]), Entry(content(third), [third])], 0
     )
     assert encode(request, token="tok", callback="http://205.145.111.168:9330/report") == (
@@ -46,7 +46,7 @@ def test_a_request_has_the_form_of_the_page():
 
 def test_what_is_not_given_is_left_out():
     alone = Message(1, "13112345678", "t", [])
-    request = Packed(None, [Entry(content(alone), [alone])], 0)
+    request = RequestDraft(None, [Entry(content(alone), [alone])], 0)
     body = encode(request, token="tok", callback=None)
     assert body == b'{"smsContent":[{"to":["13112345678"],"templateId":"t"}],"extend":"tok"}'
     assert len(body) == overhead(None, token_length=3, callback=None) + len(

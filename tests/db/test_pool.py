@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from dispatcher.db.cluster import Places
-from dispatcher.db.database import HostsInTurn, connect, create_pool
+from dispatcher.db.database import FailoverConnector, connect, create_pool
 from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, is_away, naming_absence
 
@@ -99,7 +99,7 @@ async def test_a_host_that_refuses_is_passed_over(tcp):
 
 async def test_a_frozen_host_is_passed_over_and_the_good_one_is_first_from_then_on(tcp):
     async with Frozen().up() as frozen:
-        hosts = HostsInTurn(with_hosts(tcp, frozen.host, host_of(tcp)), host_timeout=0.2)
+        hosts = FailoverConnector(with_hosts(tcp, frozen.host, host_of(tcp)), host_timeout=0.2)
         for _ in range(3):
             connection = await hosts()
             assert await port_of(connection) == urlsplit(tcp).port
@@ -147,12 +147,12 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_chosen_and_found_ag
     standby = await connect(read_only)
     await standby.execute("SET default_transaction_read_only = off")
     await standby.execute(f"ALTER ROLE postgres PASSWORD '{urlsplit(tcp).password}'")
-    hosts = HostsInTurn(with_hosts(tcp, host_of(read_only), host_of(tcp)))
+    hosts = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(tcp)))
     first = await hosts()
     assert await port_of(first) == urlsplit(tcp).port
     await first.close()
 
-    only_standby = HostsInTurn(with_hosts(tcp, host_of(read_only), host_of(read_only)))
+    only_standby = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(read_only)))
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as refused:
         await only_standby()
     assert is_away(refused.value)
@@ -176,7 +176,7 @@ async def test_an_address_that_wants_any_host_gets_any(tcp, read_only):
 
 
 def test_no_repr_shows_the_password(tcp):
-    assert urlsplit(tcp).password not in repr(HostsInTurn(tcp))
+    assert urlsplit(tcp).password not in repr(FailoverConnector(tcp))
 
 
 async def test_a_failed_reconnect_is_one_line_in_the_log(tmp_path, programs, caplog):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.status import Now
+from dispatcher.core.status import StatusSnapshot
 from dispatcher.telemetry import Metrics, State
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -34,7 +34,7 @@ def names() -> set[str]:
     """All series that a process shows."""
     now = datetime(2026, 11, 1, tzinfo=UTC)
     metrics = Metrics()
-    State(metrics.registry, now=lambda: now).show(Now(now, [], [], []))
+    State(metrics.registry, now=lambda: now).show(StatusSnapshot(now, [], [], []))
     return {
         family.name + suffix
         for family in metrics.registry.collect()

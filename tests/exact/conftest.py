@@ -8,13 +8,13 @@ from world.messages import insert
 
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch
-from dispatcher.core.outcome import Done, PutBack, Uncertain
+from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 from dispatcher.core.prepare import arrange
-from dispatcher.core.result import Closing
+from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted, claim
 from dispatcher.db.record import record
-from dispatcher.worker.in_flight import Flight
+from dispatcher.worker.in_flight import InFlight
 
 
 class Hands:
@@ -25,7 +25,7 @@ class Hands:
         self.pool = pool
         self.id = 0
         numbers = itertools.count(1)
-        self.flight = Flight(lambda: f"token-{next(numbers):04d}")
+        self.flight = InFlight(lambda: f"token-{next(numbers):04d}")
 
     async def begin(self, *, on_unsure: str = "hold", resend_after: float = 3600.0) -> None:
         """Announce the worker and its app."""
@@ -67,9 +67,9 @@ class Hands:
         )
         return claimed.batches
 
-    async def record(self, batch: Batch, verdict: Done | PutBack | Uncertain) -> bool:
+    async def record(self, batch: Batch, verdict: Resolved | ReturnAll | UnknownResult) -> bool:
         """Write how a request ended; return whether it was written."""
-        closing = Closing(
+        closing = BatchResult(
             batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
         )
         recorded = await record(self.pool, self.id, [closing])

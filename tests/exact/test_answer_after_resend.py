@@ -3,7 +3,7 @@
 import pytest
 from world.messages import states
 
-from dispatcher.core.outcome import Accepted, Deferred, Done, Uncertain
+from dispatcher.core.outcome import Accepted, Deferred, Resolved, UnknownResult
 from dispatcher.db.workers import resend_unsure
 
 
@@ -14,7 +14,7 @@ async def given_up(hands, request):
     await hands.begin(on_unsure="resend" if by_policy else "hold", resend_after=0.0)
     await hands.insert(3)
     [batch] = await hands.claim()
-    await hands.record(batch, Uncertain("timeout", "no answer"))
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
     if by_policy:
         assert await resend_unsure(hands.pool, hands.id) == (1, 3)
     else:
@@ -25,7 +25,7 @@ async def given_up(hands, request):
 @pytest.mark.parametrize("given_up", ["policy", "operator"], indirect=True)
 async def test_what_was_accepted_and_still_waits_is_taken_back(hands, given_up):
     one, two, three = given_up.messages
-    answer = Done([Accepted(one, "p1", 1), Accepted(two, "p2", 1)], unsure=[three])
+    answer = Resolved([Accepted(one, "p1", 1), Accepted(two, "p2", 1)], unsure=[three])
     await hands.record(given_up, answer)
     assert await hands.queue() == [three.id]
     assert await states(hands.db) == {"accepted": 2, "queued": 1}
@@ -36,9 +36,9 @@ async def test_what_was_accepted_and_still_waits_is_taken_back(hands, given_up):
 @pytest.mark.parametrize("given_up", ["policy", "operator"], indirect=True)
 async def test_what_is_on_its_way_again_stays_with_its_new_batch(hands, given_up):
     [again] = await hands.claim()
-    await hands.record(given_up, Done([Accepted(m, "p", 1) for m in given_up.messages]))
+    await hands.record(given_up, Resolved([Accepted(m, "p", 1) for m in given_up.messages]))
     assert await states(hands.db) == {"sending": 3}
-    answer = Done([Accepted(m, f"q{m.id}", 1) for m in again.messages])
+    answer = Resolved([Accepted(m, f"q{m.id}", 1) for m in again.messages])
     assert await hands.record(again, answer)
     assert await states(hands.db) == {"accepted": 3}
 
@@ -48,7 +48,7 @@ async def test_what_an_answer_deferred_is_not_taken_back_by_its_repetition(hands
     await hands.insert(2)
     [batch] = await hands.claim()
     one, two = batch.messages
-    answer = Done([Accepted(one, "p1", 1), Deferred(two, "E200015", 0.0, counted=True)])
+    answer = Resolved([Accepted(one, "p1", 1), Deferred(two, "E200015", 0.0, counted=True)])
     assert await hands.record(batch, answer)
     assert not await hands.record(batch, answer)
     assert await hands.queue() == [two.id]

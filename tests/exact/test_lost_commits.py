@@ -5,8 +5,8 @@ Only what this worker knows to be never sent goes back; what may have been sent 
 
 from world.messages import states
 
-from dispatcher.core.outcome import Accepted, Done
-from dispatcher.db.workers import abandon
+from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.db.workers import release_unsent
 
 
 async def test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_again(hands):
@@ -14,11 +14,11 @@ async def test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_agai
     await hands.begin()
     await hands.insert(5)
     [batch] = await hands.claim()
-    await hands.record(batch, Done([Accepted(m, f"p{m.id}", 1) for m in batch.messages]))
+    await hands.record(batch, Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages]))
     hands.flight.over(batch.token)
     await hands.db.execute("DELETE FROM dispatcher.outcome")
     await hands.db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
-    await abandon(hands.pool, hands.id, hands.flight)
+    await release_unsent(hands.pool, hands.id, hands.flight)
     assert await hands.batches() == [("unsure", "record-lost")]
     assert await hands.queue() == []
     assert await states(hands.db) == {"unsure": 5}
@@ -28,9 +28,9 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
     await hands.begin()
     ids = await hands.insert(5)
     [batch] = await hands.claim()
-    assert await abandon(hands.pool, hands.id, hands.flight) == (0, 0)  # it is on its way
+    assert await release_unsent(hands.pool, hands.id, hands.flight) == (0, 0)  # it is on its way
     hands.flight.doubt(batch.token)
-    assert await abandon(hands.pool, hands.id, hands.flight) == (1, 5)
+    assert await release_unsent(hands.pool, hands.id, hands.flight) == (1, 5)
     assert await hands.queue() == ids
     assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
 

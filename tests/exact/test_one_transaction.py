@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.delays import Pause
-from dispatcher.core.outcome import Deferred, Done, PutBack
+from dispatcher.core.outcome import Deferred, Resolved, ReturnAll
 
 REFUSE = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -30,9 +30,9 @@ async def test_what_cannot_return_to_the_queue_stays_in_its_batch(hands, table, 
     ids = await hands.insert(10)
     [batch] = await hands.claim()
     verdict = (
-        PutBack(Pause("E000101", "wrong", 60.0, 600.0))
+        ReturnAll(Pause("E000101", "wrong", 60.0, 600.0))
         if whole
-        else Done([Deferred(m, "E200015", 0.0, counted=True) for m in batch.messages])
+        else Resolved([Deferred(m, "E200015", 0.0, counted=True) for m in batch.messages])
     )
     await hands.db.execute(REFUSE.format(table))
     with pytest.raises(asyncpg.DiskFullError):

@@ -4,7 +4,7 @@ import asyncio
 
 from world.waiting import until
 
-from dispatcher.core.outcome import Uncertain
+from dispatcher.core.outcome import UnknownResult
 from dispatcher.db.database import connect
 from dispatcher.db.workers import resend_unsure
 
@@ -14,7 +14,7 @@ async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
     await hands.begin(on_unsure="resend", resend_after=0.0)
     await hands.insert(1)
     [batch] = await hands.claim()
-    await hands.record(batch, Uncertain("timeout", "no answer"))
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
     settling = await connect(dsn)
     async with settling.transaction():
         await settling.execute("SELECT FROM dispatcher.batch FOR UPDATE")

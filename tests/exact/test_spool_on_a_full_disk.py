@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dispatcher.db.spool import Spool, left_behind
+from dispatcher.db.spool import Spool, orphaned_files
 
 ROOM = 4096
 
@@ -29,6 +29,6 @@ def test_a_record_that_is_cut_by_a_full_disk_is_an_error_and_leaves_the_others_w
         spool.append([b"x" * (ROOM + 1)])
     spool.append([b"second"])
     spool.close()
-    with left_behind(tmp_path, "answers") as [left]:
+    with orphaned_files(tmp_path, "answers") as [left]:
         assert left.records == [b"first", b"second"]
         assert not left.damaged

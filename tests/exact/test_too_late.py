@@ -8,7 +8,7 @@ from world.messages import SENDER, TEMPLATE
 
 from dispatcher.core.message import Batch, Message, NoReply
 from dispatcher.core.packing import pack
-from dispatcher.provider.client import Sent
+from dispatcher.provider.client import RequestResult
 from dispatcher.worker.sender import MOST_TIMES, Ways, deliver
 
 TOKEN = "t" * 32
@@ -31,9 +31,9 @@ async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
         times.append(monotonic() - again)
         return times[-1]
 
-    async def post(_: bytes, **_more: object) -> Sent:
+    async def post(_: bytes, **_more: object) -> RequestResult:
         left.append(monotonic())
-        return Sent(NoReply("nobody listens", sent=True), 1, 0.0)
+        return RequestResult(NoReply("nobody listens", sent=True), 1, 0.0)
 
     ways = Ways(
         post=post,

@@ -10,11 +10,11 @@ from world.provider import KEY, SECRET, provider
 
 from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.message import Batch, Message, NoReply, Reply
-from dispatcher.core.outcome import Deferred, Done
+from dispatcher.core.outcome import Deferred, Resolved
 from dispatcher.core.packing import pack
 from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
-from dispatcher.provider.client import Account, Client, Sent
+from dispatcher.provider.client import Account, Client, RequestResult
 from dispatcher.simulator.faults.connections import Reset
 from dispatcher.worker.sender import Ways, deliver
 
@@ -40,7 +40,7 @@ async def sent(client: Client, answers: Iterator[bool]) -> tuple[list, int]:
     [packed], _ = pack(MESSAGES, callback=None, token_length=len(TOKEN))
     closings = []
 
-    async def post(body: bytes, **more: object) -> Sent:
+    async def post(body: bytes, **more: object) -> RequestResult:
         return await client.post(body, **more)
 
     ways = Ways(
@@ -61,10 +61,12 @@ async def sent(client: Client, answers: Iterator[bool]) -> tuple[list, int]:
 
 async def test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written(sim, client):
     [closing] = await sent(client, iter([True, *[False] * 9]))
-    assert isinstance(await client.knock(), Reply)
+    assert isinstance(await client.probe(), Reply)
     assert len(sim.journal) == 1  # the knock alone
     assert closing.code == NEVER_SENT
-    assert closing.verdict == Done([Deferred(m, NEVER_SENT, 0.0, counted=False) for m in MESSAGES])
+    assert closing.verdict == Resolved(
+        [Deferred(m, NEVER_SENT, 0.0, counted=False) for m in MESSAGES]
+    )
 
 
 async def test_one_that_is_still_ours_goes_out_over_a_new_connection_after_that(sim, client):
@@ -77,7 +79,7 @@ async def test_one_that_is_still_ours_goes_out_over_a_new_connection_after_that(
 async def test_the_client_says_that_nothing_was_sent(sim, client):
     refused = await client.post(b"{}", numbers=1, may_try=lambda: False)
     assert refused.answer == NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
-    assert isinstance(await client.knock(), Reply)
+    assert isinstance(await client.probe(), Reply)
     assert len(sim.journal) == 1
 
 
@@ -98,7 +100,7 @@ async def transports(monkeypatch) -> list[asyncio.Transport]:
 
 
 async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, transports, client):
-    assert isinstance(await client.knock(), Reply)
+    assert isinstance(await client.probe(), Reply)
 
     def break_the_idle_one() -> bool:
         transports[0].abort()

@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher.core.message import Batch
-from dispatcher.core.outcome import Accepted, Deferred, Done, Rejected, Uncertain
+from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.packing import halve
 from dispatcher.db.record import split
 
@@ -14,7 +14,7 @@ async def test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once
     await hands.insert(2)
     [batch] = await hands.claim()
     first, second = batch.messages
-    answer = Done([Deferred(first, "E200015", 0.0, counted=True)], unsure=[second])
+    answer = Resolved([Deferred(first, "E200015", 0.0, counted=True)], unsure=[second])
     assert await hands.record(batch, answer)
     [again] = await hands.claim()
     assert again.messages[0].id == first.id
@@ -28,7 +28,7 @@ async def test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue(han
     await hands.insert(2)
     [batch] = await hands.claim()
     first, second = batch.messages
-    answer = Done([Rejected(first, "E200028", "no")], unsure=[second])
+    answer = Resolved([Rejected(first, "E200028", "no")], unsure=[second])
     assert await hands.record(batch, answer)
     assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [first.id]) == 1
     assert not await hands.record(batch, answer)
@@ -42,10 +42,10 @@ async def test_an_answer_is_written_once(hands, unsure_before):
     await hands.insert(3)
     [batch] = await hands.claim()
     if unsure_before:
-        assert await hands.record(batch, Uncertain("timeout", "no answer"))
-        assert not await hands.record(batch, Uncertain("timeout", "no answer"))
+        assert await hands.record(batch, UnknownResult("timeout", "no answer"))
+        assert not await hands.record(batch, UnknownResult("timeout", "no answer"))
     one, two, three = batch.messages
-    answer = Done(
+    answer = Resolved(
         [
             Accepted(one, "p1", 1),
             Rejected(two, "E200028", "no"),

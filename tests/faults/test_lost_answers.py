@@ -40,7 +40,7 @@ UNSURE = {  # fault -> how often the provider took each number
     "http-200-html": (Http(status=200, html=True, accept=True), 1),
     "http-200-empty": (Http(status=200, accept=True), 1),
 }
-NOT_TAKEN = {  # fault -> most requests that are made of it at once
+NOT_SENT = {  # fault -> most requests that are made of it at once
     "refused": (Refuse(), 0),
     "http-429": (Http(status=429), 4),
     "http-429-html": (Http(status=429, html=True, retry_after=1), 4),
@@ -75,9 +75,9 @@ async def test_what_may_have_been_sent_is_unsure_and_never_sent_again(play, db):
 
 
 async def test_what_was_not_taken_goes_out_once_it_can(play, db):
-    scenes = await play({name: [fault] for name, (fault, _) in NOT_TAKEN.items()})
+    scenes = await play({name: [fault] for name, (fault, _) in NOT_SENT.items()})
     for name, scene in scenes.items():
-        tries = NOT_TAKEN[name][1]
+        tries = NOT_SENT[name][1]
         assert await scene.states() == ("queued",) * 3, name
         assert [row["attempts"] for row in await scene.rows()] == [0, 0, 0], name
         assert len(scene.sim.journal) <= 2 * tries, name  # two claims may have been under way

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from running import app_settings, running, until
 
-from dispatcher.core.message import Batch, Entry, Message, Packed
-from dispatcher.core.outcome import Accepted, Deferred, Done, Rejected, Uncertain
-from dispatcher.core.result import Closing
-from dispatcher.core.status import AppState, Now, WorkerState
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
+from dispatcher.core.result import BatchResult
+from dispatcher.core.status import AppState, StatusSnapshot, WorkerState
 from dispatcher.simulator import Simulator, read_options
 from dispatcher.telemetry import Metrics, State
 
@@ -74,8 +74,8 @@ def test_a_code_that_nobody_knows_is_no_label_of_its_own():
     ]
     metrics.recorded(
         [
-            closing(messages, Done(outcomes, unsure=[messages[3]])),
-            closing(messages, Uncertain("timeout", "no answer")),
+            closing(messages, Resolved(outcomes, unsure=[messages[3]])),
+            closing(messages, UnknownResult("timeout", "no answer")),
         ],
         0.01,
     )
@@ -96,7 +96,7 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     app = AppState("default", True, now, "worker", "E000104", "why", None, 500.0, 250.0, 7, now,
                    3, 1, ["PL"])  # fmt: skip
     worker = WorkerState(1, "far", 7, "1", ["default"], now, 1.0, alive=True, cut_off=["default"])
-    state.show(Now(now, [app], [worker, replace(worker, id=2, alive=False)], []))
+    state.show(StatusSnapshot(now, [app], [worker, replace(worker, id=2, alive=False)], []))
     cut_off = {"app": "default", "host": "far"}
     assert got("dispatcher_cut_off_workers", cut_off) == 1
     assert got("dispatcher_waiting_messages", {"app": "default"}) == 7
@@ -129,8 +129,8 @@ def message(number: int) -> Message:
     return Message(number, f"+86131{number:08d}", "tpl1", [], sender="1")
 
 
-def closing(messages: list[Message], verdict: Done | Uncertain) -> Closing:
-    batch = Batch(1, "default", "token", Packed("1", [Entry(b"", messages)], 100), 0.0)
-    return Closing(
+def closing(messages: list[Message], verdict: Resolved | UnknownResult) -> BatchResult:
+    batch = Batch(1, "default", "token", RequestDraft("1", [Entry(b"", messages)], 100), 0.0)
+    return BatchResult(
         batch, verdict, http_status=200, code="E000510", description="", tries=2, seconds=0.1
     )

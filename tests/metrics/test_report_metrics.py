@@ -9,7 +9,7 @@ from test_metrics import check_with_promtool, samples
 from world.waiting import until
 
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.status import Awaiting, Now
+from dispatcher.core.status import MissingReports, StatusSnapshot
 from dispatcher.db.spool import Spool, size
 from dispatcher.telemetry import Metrics, State
 
@@ -82,8 +82,8 @@ def test_what_waits_is_shown_and_is_absent_when_nobody_can_tell():
     now = datetime(2026, 11, 1, tzinfo=UTC)
     state = State(metrics.registry, now=lambda: now)
     got = metrics.registry.get_sample_value
-    awaiting = [Awaiting("default", 10, 4, 2, 7200.0)]
-    state.show(Now(now, [], [], [], awaiting), Backlog(3, 1.5))
+    awaiting = [MissingReports("default", 10, 4, 2, 7200.0)]
+    state.show(StatusSnapshot(now, [], [], [], awaiting), Backlog(3, 1.5))
     assert got("dispatcher_reports_awaited", {"app": "default"}) == 4
     assert got("dispatcher_reports_awaited_oldest_seconds", {"app": "default"}) == 7200
     assert got("dispatcher_report_backlog") == 3

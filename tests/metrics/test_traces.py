@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from running import app_settings, running, until
 
-from dispatcher.core.message import Batch, Entry, Message, Packed
-from dispatcher.core.outcome import Done, Uncertain
-from dispatcher.core.result import Closing
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.outcome import Resolved, UnknownResult
+from dispatcher.core.result import BatchResult
 from dispatcher.service.http import serving
 from dispatcher.settings import load_settings
 from dispatcher.simulator import Simulator
@@ -35,22 +35,22 @@ def trace(exporter):
     provider.shutdown()
 
 
-def closing(verdict, *, tries: int = 1) -> Closing:
+def closing(verdict, *, tries: int = 1) -> BatchResult:
     message = Message(1, NUMBER, "t", [WORD], "s")
-    packed = Packed("s", [Entry(b"", [message])], 10)
+    packed = RequestDraft("s", [Entry(b"", [message])], 10)
     batch = Batch(1, "shop", "the-token", packed, claimed_at=monotonic() - 2.0)
-    return Closing(batch, verdict, 200, "000000", WORD, tries, 0.5)
+    return BatchResult(batch, verdict, 200, "000000", WORD, tries, 0.5)
 
 
 def test_a_request_is_a_span_from_its_claim_to_its_answer(trace, exporter):
-    trace(closing(Done([])))
+    trace(closing(Resolved([])))
     (span,) = exporter.get_finished_spans()
     assert dict(span.attributes) == {
         "dispatcher.app": "shop",
         "dispatcher.numbers": 1,
         "dispatcher.token": "the-token",
         "dispatcher.code": "000000",
-        "dispatcher.verdict": "Done",
+        "dispatcher.verdict": "Resolved",
         "dispatcher.tries": 1,
         "http.response.status_code": 200,
     }
@@ -62,12 +62,12 @@ def test_a_request_is_a_span_from_its_claim_to_its_answer(trace, exporter):
 
 
 def test_an_answer_that_was_lost_is_an_error(trace, exporter):
-    trace(closing(Uncertain("timeout", "no answer")))
+    trace(closing(UnknownResult("timeout", "no answer")))
     assert not exporter.get_finished_spans()[0].status.is_ok
 
 
 def test_what_was_never_sent_is_no_span(trace, exporter):
-    trace(closing(Done([]), tries=0))
+    trace(closing(Resolved([]), tries=0))
     assert exporter.get_finished_spans() == ()
 
 

@@ -64,7 +64,7 @@ class World:
         """Store reports, as one commit of the receiver."""
         await reports.store(self.pool, [(report, 0.0) for report in told])
 
-    async def match(self) -> report_matching.Step:
+    async def match(self) -> report_matching.MatchingStep:
         """Do one step of matching."""
         return await report_matching.match(self.pool)
 

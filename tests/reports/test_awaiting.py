@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from dispatcher.db.reports import Awaiting, awaiting
+from dispatcher.db.reports import MissingReports, awaiting
 
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
 
@@ -60,7 +60,7 @@ async def test_what_reports_settled_is_not_waited_for(world, told):
     await world.batch([ONE])
     await world.store(told("p1", ONE))
     await world.match()
-    assert await awaiting(world.db) == [Awaiting("default", 1, 0, 0, None)]
+    assert await awaiting(world.db) == [MissingReports("default", 1, 0, 0, None)]
 
 
 async def test_what_an_operator_settled_as_sent_is_waited_for(world, told):

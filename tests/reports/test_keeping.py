@@ -7,8 +7,8 @@ import pytest
 
 from dispatcher.core.report import Report
 from dispatcher.db import reports
-from dispatcher.db.spool import left_behind
-from dispatcher.receiver.intake import KIND, Away, Intake, Kept, NotKept, Unfit
+from dispatcher.db.spool import orphaned_files
+from dispatcher.receiver.intake import KIND, Away, Intake, NotStored, Stored, Unstorable
 
 
 def one(provider_id: str, **fields) -> Report:
@@ -23,14 +23,14 @@ class Database:
         self.away = False
         self.calls = 0
 
-    async def store(self, arrived) -> Away | Unfit | int:
+    async def store(self, arrived) -> Away | Unstorable | int:
         self.calls += 1
         if self.away:
             return Away("it is away")
         try:
             return await reports.store(self.pool, [(each.report, 0.0) for each in arrived])
         except asyncpg.DataError as error:
-            return Unfit(type(error).__name__)
+            return Unstorable(type(error).__name__)
 
     async def stored(self) -> list[str]:
         rows = await self.pool.fetch("SELECT provider_id FROM dispatcher.report ORDER BY 1")
@@ -63,8 +63,8 @@ async def test_without_the_database_reports_go_to_disk_and_then_into_it(
     monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.05)
     monkeypatch.setattr("dispatcher.receiver.intake.TAKE_UP_EVERY", 0.05)
     database.away = True
-    assert await intake.keep([one("p1"), one("p2")]) == Kept()
-    assert await intake.keep([one("p3")]) == Kept()
+    assert await intake.keep([one("p1"), one("p2")]) == Stored()
+    assert await intake.keep([one("p3")]) == Stored()
     assert spooled(tmp_path) >= 1
     assert await database.stored() == []
     database.away = False
@@ -80,16 +80,16 @@ async def test_only_if_both_fail_a_report_is_refused(database, tmp_path):
     intake = Intake(database.store, tmp_path / "spool")
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(intake.run())
-        fate = await intake.keep([one("p1")])
-        assert isinstance(fate, NotKept)
-        assert fate.status == 503
+        result = await intake.keep([one("p1")])
+        assert isinstance(result, NotStored)
+        assert result.status == 503
         running.cancel()
 
 
 async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(intake, database):
     database.away = True
     for number in range(20):
-        assert await intake.keep([one(f"p{number}")]) == Kept()
+        assert await intake.keep([one(f"p{number}")]) == Stored()
     assert database.calls <= 3
 
 
@@ -106,9 +106,9 @@ async def test_a_commit_that_takes_long_does_not_hold_up_the_next(
         async with asyncio.timeout(10):
             while database.calls < 1:  # noqa: ASYNC110 - the store tells no event
                 await asyncio.sleep(0.01)
-            assert await intake.keep([one("p2")]) == Kept()
+            assert await intake.keep([one("p2")]) == Stored()
         assert not held.done()
-    assert await held == Kept()
+    assert await held == Stored()
 
 
 async def test_a_report_that_the_database_refuses_does_not_take_others_with_it(intake, database):
@@ -116,8 +116,8 @@ async def test_a_report_that_the_database_refuses_does_not_take_others_with_it(i
     fates = await asyncio.gather(
         *(intake.keep([one(f"p{number}")]) for number in range(5)), intake.keep([bad])
     )
-    assert fates[:5] == [Kept()] * 5
-    assert isinstance(fates[5], NotKept)
+    assert fates[:5] == [Stored()] * 5
+    assert isinstance(fates[5], NotStored)
     assert fates[5].status == 400
     assert await database.stored() == [f"p{number}" for number in range(5)]
 
@@ -127,13 +127,13 @@ async def test_what_a_dead_receiver_left_on_disk_is_taken_up(database, tmp_path)
     dead = Intake(database.store, tmp_path / "spool")
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(dead.run())
-        assert await dead.keep([one("p1")]) == Kept()
+        assert await dead.keep([one("p1")]) == Stored()
         running.cancel()
     dead._spool.close()  # what the kernel does for a process that was killed
     database.away = False
-    await Intake(database.store, tmp_path / "spool").take_up()
+    await Intake(database.store, tmp_path / "spool").replay_spool()
     assert await database.stored() == ["p1"]
-    with left_behind(tmp_path / "spool", KIND) as files:
+    with orphaned_files(tmp_path / "spool", KIND) as files:
         assert files == []
 
 
@@ -145,7 +145,7 @@ async def test_what_is_on_disk_stays_there_while_the_database_is_away(database, 
         await dead.keep([one("p1")])
         running.cancel()
     dead._spool.close()
-    await Intake(database.store, tmp_path / "spool").take_up()
+    await Intake(database.store, tmp_path / "spool").replay_spool()
     assert spooled(tmp_path) == 1
     assert await database.stored() == []
 
@@ -162,5 +162,5 @@ async def test_a_spool_cut_off_in_the_middle_of_a_record_keeps_the_others(databa
     with file.open("ab") as end:
         end.write(b"\x00\x00\x00\x99half a rec")
     database.away = False
-    await Intake(database.store, tmp_path / "spool").take_up()
+    await Intake(database.store, tmp_path / "spool").replay_spool()
     assert await database.stored() == ["p1"]

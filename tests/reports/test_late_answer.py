@@ -2,9 +2,9 @@
 
 import pytest
 
-from dispatcher.core.message import Batch, Entry, Message, Packed
-from dispatcher.core.outcome import Accepted, Done
-from dispatcher.core.result import Closing
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.result import BatchResult
 from dispatcher.db.record import record
 
 NUMBERS = ["+8613100000001", "+8613100000002", "+8613100000003"]
@@ -21,18 +21,18 @@ async def half(world, told):
         for one, number in zip(ids, NUMBERS, strict=True)
     ]
     batch_id = await world.db.fetchval("SELECT id FROM dispatcher.batch")
-    packed = Packed(None, [Entry(b"", messages)], 100)
+    packed = RequestDraft(None, [Entry(b"", messages)], 100)
     return Batch(batch_id, "default", "t1", packed, 0.0)
 
 
-def _closing(batch: Batch, verdict: Done) -> Closing:
-    return Closing(
+def _closing(batch: Batch, verdict: Resolved) -> BatchResult:
+    return BatchResult(
         batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
     )
 
 
 async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
-    answer = Done([Accepted(m, f"p{m.recipient[-1]}", 1) for m in half.messages])
+    answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in half.messages])
     recorded = await record(world.pool, 7, [_closing(half, answer)])
     assert recorded.written == {half.id}
     assert [state[1] for state in (await world.states()).values()] == ["p1", "p2", "p3"]
@@ -46,14 +46,14 @@ async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
 
 async def test_what_it_lacks_and_reports_have_told_is_not_unsure_any_more(world, half):
     first, *rest = half.messages
-    answer = Done([Accepted(m, f"p{m.recipient[-1]}", 1) for m in rest], unsure=[first])
+    answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in rest], unsure=[first])
     await record(world.pool, 7, [_closing(half, answer)])
     assert await world.batch_state() == ("closed", "reports")
 
 
 async def test_what_it_lacks_stays_unsure_until_its_report(world, half, told):
     first, second, third = half.messages
-    answer = Done([Accepted(second, "p2", 1)], unsure=[first, third])
+    answer = Resolved([Accepted(second, "p2", 1)], unsure=[first, third])
     await record(world.pool, 7, [_closing(half, answer)])
     assert [state for state, _ in (await world.states()).values()] == [
         "delivered",

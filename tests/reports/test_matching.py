@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher.core.message import canonical
+from dispatcher.core.message import to_e164
 from dispatcher.db import report_matching
 from dispatcher.db.workers import resend_unsure
 
@@ -315,5 +315,5 @@ async def test_a_number_on_a_block_list_is_suppressed_if_that_is_wanted(world, t
     await world.store(stranger)
     await report_matching.match(world.pool, suppress_blocked=wanted)
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
-    expected = [(canonical(ONE), "MBBLACK: The number is on a block list.", "report")]
+    expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
     assert [tuple(row) for row in rows] == (expected if wanted else [])

@@ -10,7 +10,7 @@ from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 
 from dispatcher.db import reports
 from dispatcher.receiver.intake import Intake
-from dispatcher.receiver.routes import Counts, Door, report_routes
+from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.service.http import serving
 
@@ -98,7 +98,9 @@ async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tm
         return await reports.store(pool, [(one.report, 0.0) for one in arrived])
 
     intake = Intake(store, tmp_path)
-    door = Door(TOKEN, intake, Signatures([], lambda: datetime.now(UTC), {}), None, slow_sender=0.3)
+    door = ReportRouteConfig(
+        TOKEN, intake, Signatures([], lambda: datetime.now(UTC), {}), None, slow_sender=0.3
+    )
     async with (
         asyncio.TaskGroup() as tasks,
         serving("127.0.0.1", 0, report_routes(door, Counts())) as (host, port),

@@ -8,8 +8,8 @@ from receiving_end import form, receiver, stored
 from test_keeping import Database, one
 from world.waiting import until
 
-from dispatcher.db.spool import Spool, left_behind
-from dispatcher.receiver.intake import KIND, Intake, Kept, NotKept
+from dispatcher.db.spool import Spool, orphaned_files
+from dispatcher.receiver.intake import KIND, Intake, NotStored, Stored
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def spooled(database, folder, *names: str) -> Intake:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(intake.run())
         for name in names:
-            assert await intake.keep([one(name)]) == Kept()
+            assert await intake.keep([one(name)]) == Stored()
         running.cancel()
     database.away = False
     return intake
@@ -41,11 +41,11 @@ async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, f
     dead = await spooled(database, folder, "p1")
     dead._spool.append([b'{"of": "another release"}', b"no JSON"])
     dead._spool.close()
-    await Intake(database.store, folder).take_up()
+    await Intake(database.store, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
     assert aside.name.endswith(f".{KIND}.damaged")
-    await Intake(database.store, folder).take_up()  # and is not looked at again
+    await Intake(database.store, folder).replay_spool()  # and is not looked at again
 
 
 async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
@@ -54,7 +54,7 @@ async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, 
     (file,) = folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b'"p2"', b'"pX"'))
-    await Intake(database.store, folder).take_up()
+    await Intake(database.store, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
     assert b'"p3"' in aside.read_bytes()
@@ -69,10 +69,10 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
     assert written > 4
     for file in folder.iterdir():
         (folder / f"again.{file.name}").write_bytes(file.read_bytes())
-    with left_behind(folder, KIND, most=600) as files:
+    with orphaned_files(folder, KIND, most=600) as files:
         assert 0 < len(files) < written  # never more in memory than asked for
         assert not any(file.damaged for file in files)
-    await Intake(database.store, folder).take_up()
+    await Intake(database.store, folder).replay_spool()
     assert await database.stored() == names
     assert list(folder.iterdir()) == []
 
@@ -81,8 +81,8 @@ async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
     monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.0)
     first = await spooled(database, folder, "p1", "p2")
     second = await spooled(database, folder, "p3")
-    await asyncio.gather(first.take_up(), second.take_up())
-    await asyncio.gather(first.take_up(), second.take_up())
+    await asyncio.gather(first.replay_spool(), second.replay_spool())
+    await asyncio.gather(first.replay_spool(), second.replay_spool())
     assert await database.stored() == ["p1", "p2", "p3"]
     assert list(folder.iterdir()) == []
 
@@ -95,7 +95,7 @@ def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(fold
     def flock(file, how):
         if how == fcntl.LOCK_EX and not looked:
             looked.append(1)
-            with left_behind(folder, KIND) as [left]:
+            with orphaned_files(folder, KIND) as [left]:
                 assert left.records == []
         really(file, how)
 
@@ -103,7 +103,7 @@ def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(fold
     spool = Spool(folder, KIND)
     spool.append([b"kept"])
     spool.close()
-    with left_behind(folder, KIND) as [left]:
+    with orphaned_files(folder, KIND) as [left]:
         assert left.records == [b"kept"]
 
 
@@ -118,14 +118,14 @@ async def test_on_a_full_disk_nothing_is_answered_as_kept(database, folder, monk
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(dead.run())
         refused = await dead.keep([one("p2")])
-        assert isinstance(refused, NotKept)
+        assert isinstance(refused, NotStored)
         assert refused.status == 503
         monkeypatch.undo()
-        assert await dead.keep([one("p3")]) == Kept()
+        assert await dead.keep([one("p3")]) == Stored()
         running.cancel()
     dead._spool.close()
     database.away = False
-    await Intake(database.store, folder).take_up()
+    await Intake(database.store, folder).replay_spool()
     assert await database.stored() == ["p1", "p3"]
 
 

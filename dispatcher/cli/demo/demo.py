@@ -19,7 +19,7 @@ from dispatcher.cli.csv_import import load_file
 from dispatcher.cli.database import connected
 from dispatcher.cli.demo.output import Picture
 from dispatcher.cli.demo.processes import child, must_live, temporary_directory
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 from dispatcher.db import admin
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.embedded import embedded_server
@@ -68,7 +68,7 @@ def play(*, keep: bool) -> None:
                 picture.tell_console(_console(stage), stage.token)
                 _wait_for_interrupt()
     except EmbeddedError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     picture.farewell(kept=keep)
 
 
@@ -127,7 +127,7 @@ async def _show(stage: Stage, connection: Connection, picture: Picture) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{stage.provider}/_accepted") as r:
         witness = await r.json()
     if refused != 1 or witness["numbers"] != accepted:
-        raise Failure(
+        raise CommandError(
             f"the provider counts {witness['numbers']} accepted numbers, the database {accepted}:"
             " they must be equal, please report this."
         )
@@ -149,7 +149,7 @@ async def _watch(stage: Stage, connection: Connection, total: int, picture: Pict
                 return
             must_live(stage.worker, "worker", stage.worker_log)
             if time.monotonic() > deadline:
-                raise Failure(
+                raise CommandError(
                     f"after {WORK_TIMEOUT:.0f} s {total - sum(counts.values()):,} messages still"
                     " wait: is this machine very busy? Please try again."
                 )
@@ -162,14 +162,16 @@ def _console(stage: Stage) -> str:
         if b'"event":"listening"' in line:
             said = msgspec.json.decode(line)
             return f"http://{said['host']}:{said['port']}/console"
-    raise Failure(f"the worker does not say where it listens: see {stage.worker_log}.")
+    raise CommandError(f"the worker does not say where it listens: see {stage.worker_log}.")
 
 
 def _first_line(process: subprocess.Popen[str], log: Path) -> str:
     """Return the first line that *process* prints; the simulator's is its address."""
     assert process.stdout is not None  # noqa: S101 - child() makes it a pipe
     if not select.select([process.stdout], [], [], START_TIMEOUT)[0]:
-        raise Failure(f"the simulator said nothing for {START_TIMEOUT:.0f} s: please try again.")
+        raise CommandError(
+            f"the simulator said nothing for {START_TIMEOUT:.0f} s: please try again."
+        )
     line = process.stdout.readline().strip()
     if not line:
         process.wait()

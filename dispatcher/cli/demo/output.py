@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dispatcher.cli.output import screen, table_of
 from dispatcher.core.codes import number_code
-from dispatcher.core.status import Became
+from dispatcher.core.status import OutcomeSummary
 from dispatcher.db.binaries import folders
 
 _STATEMENTS = """\
@@ -70,7 +70,7 @@ class Picture:
 
         return tell
 
-    def table(self, rows: list[Became], rejects: Path) -> None:
+    def table(self, rows: list[OutcomeSummary], rejects: Path) -> None:
         """Show what became of the messages, and of the lines that never became one."""
         table = table_of("State", "Code", "Why")
         table.add_column("Messages", justify="right")

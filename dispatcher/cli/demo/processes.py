@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import dispatcher
-from dispatcher.cli.errors import Failure
+from dispatcher.cli.errors import CommandError
 from dispatcher.db.launch import die_with
 from dispatcher.settings import PREFIX
 
@@ -64,7 +64,7 @@ def must_live(process: "subprocess.Popen[str]", name: str, log: Path) -> None:
     """Raise a Failure with the last line of its log if *process* has ended."""
     if process.poll() is not None:
         lines = log.read_text("utf-8", errors="replace").splitlines() or ["it said nothing"]
-        raise Failure(f"the {name} ended with {process.returncode}: {lines[-1]}")
+        raise CommandError(f"the {name} ended with {process.returncode}: {lines[-1]}")
 
 
 def _started(
