@@ -89,7 +89,7 @@ async def worker(dsn: str, simulator: Simulator, folder):
 
 @pytest.mark.parametrize("fate", ["killed", "frozen"])
 @pytest.mark.timeout(240)
-async def test_a_lost_primary_loses_nothing_and_doubles_nothing(result, programs, tmp_path):
+async def test_a_lost_primary_loses_nothing_and_doubles_nothing(fate, programs, tmp_path):
     with running_pair(programs) as pair:
         await migrate(pair.dsn)
         async with Simulator(keys={"key": "secret"}) as simulator:
@@ -98,7 +98,7 @@ async def test_a_lost_primary_loses_nothing_and_doubles_nothing(result, programs
                 inserting = asyncio.create_task(application.run())
                 await until(lambda: simulator.ledger.numbers > 500)
 
-                pair.kill_primary() if result == "killed" else pair.freeze_primary()
+                pair.kill_primary() if fate == "killed" else pair.freeze_primary()
                 await asyncio.to_thread(pair.promote_standby)
                 promoted = time.monotonic()
                 before = simulator.ledger.numbers
@@ -107,7 +107,7 @@ async def test_a_lost_primary_loses_nothing_and_doubles_nothing(result, programs
 
                 inserting.cancel()
                 await asyncio.wait([inserting])
-                if result == "frozen":
+                if fate == "frozen":
                     pair.thaw_primary()  # too late: nobody writes there any more
                 states = await settled(pair.ports[1])
 
