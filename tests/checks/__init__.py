@@ -1,0 +1,1 @@
+"""Checks of names and prose that `./dev check` runs beside the linters."""

@@ -1,0 +1,10 @@
+"""Run every check; exit with 1 if one fails."""
+
+import sys
+
+from checks.names import repeated_names
+from checks.words import refused_words
+
+complaints = [*refused_words(), *repeated_names()]
+print(*complaints, sep="\n" if complaints else "")
+sys.exit(bool(complaints))
