@@ -1,21 +1,26 @@
-"""dispatcher: SMS from PostgreSQL rows through the provider's batch API.
+"""dispatcher: sends SMS from PostgreSQL rows through the provider's batch API.
 
-The map of the house. Data goes one way, and each room may use only what is below it::
+One package per journey, over shared packages. Imports go downwards only::
 
-    cli/        one file a command: reads settings, prints, exits
-    service     composition: starts and stops everything, hands functions to the pipeline
-    pipeline/   claim -> send -> record, as coroutines over bounded queues
-    rescue      the open batches of dead workers become unsure; what is unsure is settled
-    keeping     partitions ahead of need; what is old and over leaves in bounded steps
-    db/         the only room that knows SQL (one statement a file, under db/sql/)
-    provider/   the only room that calls out
-    web/        the only room that listens
-    settings, metrics, logs    what every room is told, counts and says
-    core/       decides: packing, wire format, signing, codes, outcomes; no I/O, no clock, no chance
-    simulator/  the provider, written from its documents; shares nothing with the rooms above
+    cli/         one file a command: reads settings, prints, exits
+    bench/       measures this machine: send, latency, retention, reports
+    service/     starts and stops everything that `dispatcher run` needs
+    worker/      a message out: claim, send, record, recovery, maintenance
+    receiver/    a status report in: verify, store, match
+    console/     the web pages for operators
+    db/          the only package that knows SQL (db/sql/, by subject)
+    provider/    the only package that calls out
+    postgres/    runs the embedded PostgreSQL
+    settings/    reads and checks the environment
+    telemetry/   metrics, logs and traces
+    core/        decides: packing, wire format, signing, codes, outcomes; no I/O, clock or chance
+    simulator/   the provider, written from its documents; imports nothing of the rest
 
-Where does a change belong? A limit or a code of the provider: ``core``. A column: ``migrations/``
-and ``db/sql``. A retry: ``provider`` if seconds, ``core.outcome`` if minutes. A page: ``web``.
+worker, receiver and console never import each other: they meet in the tables.
+
+Where does a change belong? A limit or a code of the provider: `core`. A column: `migrations/`
+and `db/sql`. A retry: `provider` if it takes seconds, `core.outcome` if minutes. A page:
+`console`. deploy/docs/architecture.md draws tables, states and journeys.
 """
 
 __version__ = "0.1.0"

@@ -95,7 +95,7 @@ async def until(check: Callable[[], Awaitable[object]], *, what: str = "it") -> 
     seen: object = None
     try:
         async with asyncio.timeout(DEADLINE):
-            while not (seen := await check()):  # noqa: ASYNC110 - another process tells no event
+            while not (seen := await check()):  # noqa: ASYNC110 - another process sends no event
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"{what} did not happen; last seen: {seen!r}") from None

@@ -1,4 +1,4 @@
-"""Keeping the tables in shape leaves most of the time to whoever works beside it."""
+"""Maintenance pauses between its steps, so that workers keep most of the time."""
 
 import asyncio
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What a day cost: read in pieces from the requests of that day, whenever somebody asks."""
+"""Computes what a period cost from its batches, read in pieces of bounded size."""
 
 from collections.abc import Callable
 from datetime import datetime

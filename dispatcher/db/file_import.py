@@ -1,4 +1,4 @@
-"""Puts many messages into the database by COPY, and finds the ones it refuses."""
+"""Imports message files by COPY and finds the rows that the database refuses."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -28,7 +28,7 @@ class Progress(Struct, frozen=True):
 
 
 class TakenOverError(Exception):
-    """Somebody else loads the same file now; the text says what to do."""
+    """Another process imports the same file now; the text says what to do."""
 
 
 async def database_time(connection: Connection) -> datetime:
@@ -59,9 +59,7 @@ async def step_load(connection: Connection, digest: str, before: Progress, after
         after.rejects_bytes,
     )
     if row is None:
-        raise TakenOverError(
-            "the same file is being loaded by somebody else: wait for that to end."
-        )
+        raise TakenOverError("another process is loading the same file: wait for that to end.")
 
 
 async def end_load(connection: Connection, digest: str) -> None:

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def tell(aftermath: Aftermath, console: Console) -> None:
-    """Print what happened and what became of it."""
+    """Print what happened and how it ended."""
     table = Table(title=f"seed {aftermath.plan.seed}, {aftermath.plan.seconds:.0f} s", box=None)
     table.add_column("what")
     table.add_column("how often", justify="right")

@@ -13,13 +13,13 @@ from world.worker import WorkerProcess
 from chaos.application import KNOWN, NUMBERS, TEXT
 
 EVERY = 2.0  # seconds between two looks at the pages
-PAGE = aiohttp.ClientTimeout(total=1.0)  # whoever is frozen says nothing
+PAGE = aiohttp.ClientTimeout(total=1.0)  # a frozen worker does not answer
 PATHS = ("/metrics", "/readyz", "/healthz")
 _MOST_TOLD = 10
 
 
-class Ears:
-    """Hears what workers say over HTTP: each line once, however often it is said."""
+class PageCollector:
+    """Collects what workers answer over HTTP, each line once."""
 
     def __init__(self) -> None:
         self.pages = 0
@@ -61,7 +61,7 @@ def leaks(folder: Path, heard: Iterable[str], secrets: Iterable[str]) -> list[st
     wanted = _forbidden(secrets)
     logs = sorted(folder.rglob("*.log"))
     found = [
-        f"{log.name} tells what it must not: {line.strip()[:300]}"
+        f"{log.name} holds what it must not: {line.strip()[:300]}"
         for log in logs
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
         if wanted.search(line)

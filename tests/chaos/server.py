@@ -30,7 +30,7 @@ def main() -> None:
     word = "start"
     while word:
         with embedded_server(places.data_dir, settings=SETTINGS) as dsn:
-            print("ready", dsn, flush=True)  # noqa: T201 - whoever started it reads this
+            print("ready", dsn, flush=True)  # noqa: T201 - the process that started it reads this
             word = _serve(places, dsn)
 
 

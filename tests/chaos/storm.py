@@ -21,7 +21,7 @@ from chaos import carrier
 from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
 from chaos.fleet import LEASE, TIMEOUT, Fleet
-from chaos.leaks import EVERY, Ears, leaks, password
+from chaos.leaks import EVERY, PageCollector, leaks, password
 from chaos.verdict import Still, Verdict, judge
 from chaos.weather import Weather
 from dispatcher.db.database import connect
@@ -77,7 +77,7 @@ async def run(plan: Plan) -> Aftermath:
         fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
         stack.callback(fleet.kill_all)
         fleet.launch(plan.workers)
-        ears = Ears()
+        ears = PageCollector()
         aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver, ears))
         secrets = [*password(server.dsn), *(receiver.secrets if receiver else ())]
     said = [*aftermath.problems, *ears.lines]
@@ -97,7 +97,7 @@ class Scene:
     simulator: Simulator
     fleet: Fleet
     receiver: carrier.Receiver | None
-    ears: Ears
+    ears: PageCollector
 
 
 async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:

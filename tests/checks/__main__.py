@@ -6,5 +6,4 @@ from checks.names import repeated_names
 from checks.words import refused_words
 
 complaints = [*refused_words(), *repeated_names()]
-print(*complaints, sep="\n" if complaints else "")
-sys.exit(bool(complaints))
+sys.exit("\n".join(complaints) or None)

@@ -91,15 +91,15 @@ async def test_a_switch_over_and_a_crash_lose_nothing_and_double_nothing(
                 await asyncio.sleep(USUAL)
 
                 backs = {}
-                for deed in (switch_over, crash):
+                for fail_over in (switch_over, crash):
                     # A leader without a synchronous standby acknowledges what is on it alone.
                     await until(cluster.whole, deadline=60, every=0.3, what="all nodes follow")
                     old = await cluster.leader()
                     assert old is not None
                     began, before = time.monotonic(), len(application.acknowledged)
-                    asking = asyncio.create_task(deed(cluster, old))
+                    asking = asyncio.create_task(fail_over(cluster, old))
                     new, promoted = await promotion(cluster, old)
-                    backs[deed.__name__] = promoted - began, await working_again(new, promoted)
+                    backs[fail_over.__name__] = promoted - began, await working_again(new, promoted)
                     await asking
                     assert len(application.acknowledged) > before
                     await asyncio.sleep(USUAL)

@@ -184,7 +184,7 @@ GUARDS = (
     ),
     Guard(
         2,
-        "the policy resend waits for whoever is settling",
+        "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/lock_silent.sql", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
             "tests/exact/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",

@@ -75,10 +75,10 @@ class Network:
         """Carry packets between two hosts again."""
         self._rules("del", one, other)
 
-    def _rules(self, deed: str, one: Host, other: Host) -> None:
+    def _rules(self, action: str, one: Host, other: Host) -> None:
         for sender, receiver in ((one, other), (other, one)):
             rule = ("from", sender.address, "to", receiver.address, "blackhole")
-            ip("-n", self._router, "rule", deed, *rule)
+            ip("-n", self._router, "rule", action, *rule)
 
     def _namespace(self, name: str) -> str:
         namespace = f"{self._name}-{name}"

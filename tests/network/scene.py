@@ -40,7 +40,7 @@ class Site:
         return sum(one.get("event") == event for one in self.worker.events())
 
     async def ready(self) -> tuple[int, str]:
-        """What its /readyz answers to somebody on its own host."""
+        """Return what its /readyz answers on its own host."""
         return await asyncio.to_thread(self._ask)
 
     def _ask(self) -> tuple[int, str]:

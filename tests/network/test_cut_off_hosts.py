@@ -76,7 +76,7 @@ async def test_hosts_cut_off_and_a_host_lost_cost_no_message_and_double_none(wor
         assert no_provider.says("no claims: this host cannot send") == 1
         before = await world.batches(*returning)
         await until(lambda: all_work(world, [steady], {}), what="the others go on")
-        assert await world.batches(*returning) == before, "whoever is cut off has stopped claiming"
+        assert await world.batches(*returning) == before, "a host that is cut off claims nothing"
         assert await world.db.fetchval("SELECT bool_and(paused_at IS NULL) FROM dispatcher.app")
 
         for mend in mends:

@@ -138,7 +138,7 @@ def test_a_server_without_tls_is_refused_where_it_is_asked_for(authorities, sett
 
 @pytest.mark.parametrize("mode", ["require", "prefer"])
 async def test_weaker_modes_encrypt_and_trust_anybody(server, settings, mode):
-    """The limit that the page tells of: whoever sits in between may show any certificate."""
+    """The documented limit: a machine in between may show any certificate."""
     settings(server)
     connection = await asyncpg.connect(f"{server.replace('localhost', '127.0.0.1')}?sslmode={mode}")
     assert await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
