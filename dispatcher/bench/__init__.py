@@ -1,8 +1,10 @@
-"""Measures the whole on this machine: `dispatcher bench`.
+"""Benchmarks that users run to size a machine: `dispatcher bench`.
 
-The method, for all of it: every round runs each variant once, on a database of its own that is
-filled anew; rounds follow each other, and each begins with another variant, so that what else the
-machine does falls on all of them alike. A ratio is taken within a round, and of all rounds the
-median is told with the lowest and the highest. Worker, simulator and PostgreSQL are processes of
-their own, and the simulator's ledger is the witness that everything arrived.
+Method of all benchmarks: each round runs each variant once, on its own freshly filled database.
+Each round begins with a different variant, so that other load on the machine affects all variants
+alike. A ratio compares two values of the same round; results show the median of all rounds with
+the lowest and the highest. Workers, simulator and PostgreSQL run as separate processes, and the
+simulator's ledger proves that every message arrived.
+
+Benchmarks that compare designs are in tests/bench.
 """

@@ -1,4 +1,4 @@
-"""Processes of a benchmark: workers, the simulator, and what is compared with them."""
+"""Runs the child processes of a benchmark: workers, the simulator, listeners, generators."""
 
 import asyncio
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 import dispatcher
 from dispatcher.db.launch import die_with
 
-STOP_TIMEOUT = 60.0  # seconds from SIGTERM to SIGKILL
-START_TIMEOUT = 60.0  # seconds until a child says that it is ready
-PREFIX = "DISPATCHER_"
+STOP_TIMEOUT_SECONDS = 60.0  # from SIGTERM to SIGKILL
+START_TIMEOUT_SECONDS = 60.0  # until a child prints that it is ready
+SETTINGS_PREFIX = "DISPATCHER_"
 
 
 class ChildError(Exception):
-    """A process of the benchmark did not do its part; the text says which and why."""
+    """A child process failed; the text names it and the reason."""
 
 
 class Child:
-    """A process that speaks one line at a time."""
+    """A child process that reads and prints lines."""
 
     def __init__(self, process: asyncio.subprocess.Process, name: str, log: Path) -> None:
         self._process = process
@@ -31,11 +31,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self._process.pid
 
-    async def line(self, timeout: float = START_TIMEOUT) -> str:  # noqa: ASYNC109 - a deadline of this call alone
-        """Return the next line it prints. Raises ChildError if none comes."""
+    async def read_line(self, timeout: float = START_TIMEOUT_SECONDS) -> str:  # noqa: ASYNC109 - a deadline of this call alone
+        """Return the next line of its output. Raises ChildError if none comes."""
         assert self._process.stdout is not None  # noqa: S101 - it was opened with a pipe
         try:
             async with asyncio.timeout(timeout):
@@ -46,32 +46,32 @@ class Child:
             raise self._ended()
         return line.decode().strip()
 
-    def must_live(self) -> None:
-        """Raise ChildError if it has ended."""
+    def check_running(self) -> None:
+        """Raise ChildError if the process has ended."""
         if self._process.returncode is not None:
             raise self._ended()
 
     def _ended(self) -> ChildError:
-        said = self._log.read_text("utf-8", "replace").splitlines()
-        # An exception group ends with a rule, not with a word.
-        lines = [line for line in said if line.strip(" +-|")] or ["it said nothing"]
+        logged = self._log.read_text("utf-8", "replace").splitlines()
+        # An exception group ends with a line of dashes.
+        lines = [line for line in logged if line.strip(" +-|")] or ["it said nothing"]
         return ChildError(f"{self.name} ended: {lines[-1]}")
 
-    def say(self, line: str) -> None:
-        """Send it one line."""
+    def write_line(self, line: str) -> None:
+        """Write one line to its input."""
         assert self._process.stdin is not None  # noqa: S101 - it was opened with a pipe
         self._process.stdin.write(f"{line}\n".encode())
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, as a power cut would."""
         self._process.kill()
 
     async def stop(self) -> None:
-        """Ask it to end, and see that it does."""
+        """Terminate it; kill it if it does not end in time."""
         if self._process.returncode is None:
             self._process.terminate()
             try:
-                async with asyncio.timeout(STOP_TIMEOUT):
+                async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
                     await self._process.wait()
             except TimeoutError:
                 self._process.kill()
@@ -79,7 +79,7 @@ class Child:
 
 
 @asynccontextmanager
-async def child(
+async def run_child(
     name: str,
     arguments: list[str],
     *,
@@ -87,23 +87,23 @@ async def child(
     settings: Mapping[str, str] | None = None,
     module: str = "dispatcher",
 ) -> AsyncIterator[Child]:
-    """Run ``python -m module arguments`` with *settings* as the only settings; end it afterwards.
+    """Run ``python -m module arguments`` with *settings* as its only settings; stop it at the end.
 
-    Its stderr goes to *log*. It ends with this process, however that ends.
+    Its stderr goes to *log*. It dies with this process, however this process ends.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS_PREFIX)}
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
             *arguments,
-            cwd=Path(dispatcher.__file__).parent.parent,  # where -m finds this very package
+            cwd=Path(dispatcher.__file__).parent.parent,  # where -m finds this package and tests
             env=environment | dict(settings or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            start_new_session=True,  # Ctrl-C is for the benchmark, which stops things in order
+            start_new_session=True,  # Ctrl-C reaches the benchmark only, which stops its children
             preexec_fn=die_with(os.getpid(), signal.SIGKILL),
         )
     started = Child(process, name, log)

@@ -1,4 +1,4 @@
-"""How long an urgent message takes from its commit to the provider's door."""
+"""`latency`: time from the commit of an urgent message to its arrival at the provider."""
 
 import asyncio
 import random
@@ -9,62 +9,70 @@ import aiohttp
 from msgspec import Struct, json
 
 from dispatcher.bench.children import ChildError
-from dispatcher.bench.results import Results, in_turn, percentile
-from dispatcher.bench.send import APP, LOAD_TIMEOUT, simulator, worker, workers_ready
-from dispatcher.bench.stage import Stage, statement
+from dispatcher.bench.environment import Environment
+from dispatcher.bench.queries import query
+from dispatcher.bench.results import Results, percentile, rotated
+from dispatcher.bench.send import APP, load_messages, run_simulator, run_worker, wait_for_workers
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
 
-EVERY = 0.03  # seconds between urgent messages, on average
-FIRST = 900_000_000  # urgent numbers begin here; those of the backlog are lower
-ARRIVE_TIMEOUT = 30.0
+INSERT_INTERVAL_SECONDS = 0.03  # between urgent messages, on average
+FIRST_URGENT_NUMBER = 900_000_000  # numbers of the backlog are lower
+ARRIVAL_TIMEOUT_SECONDS = 30.0
+WARM_UP_SECONDS = 1.0  # the worker opens connections and plans statements
 
 
-class Seen(Struct):
+class AcceptedNumber(Struct):
     """A number that the simulator accepted."""
 
     number: str
     request: int
 
 
-class Visit(Struct):
-    """A request that came."""
+class RequestRecord(Struct):
+    """A request that the simulator received."""
 
     serial: int
-    at: float
+    at: float  # seconds, wall clock
 
 
 async def measure(
-    stage: Stage, *, rounds: int, urgent: int, backlog: int, say: Callable[[str], None]
+    environment: Environment,
+    *,
+    rounds: int,
+    urgent: int,
+    backlog: int,
+    progress: Callable[[str], None],
 ) -> Results:
     """Measure *urgent* messages a round, idle and while a backlog keeps the worker busy."""
     results = Results("latency", {"rounds": rounds, "urgent messages": urgent, "backlog": backlog})
-    async with stage.prepared():
+    async with environment.template():
         for number in range(rounds):
-            for name in in_turn(("idle", "busy"), number):
-                waits = await _run(stage, urgent, backlog if name == "busy" else 0)
+            for name in rotated(("idle", "busy"), number):
+                waits = await _run(environment, urgent, backlog if name == "busy" else 0)
                 for share, figure in ((0.5, "median"), (0.99, "99 %"), (1.0, "longest")):
                     results.add(name, figure, percentile(waits, share) * 1000, "ms")
-                most = percentile(waits, 0.99) * 1000
-                say(f"round {number + 1} of {rounds}: {name}: 99 % within {most:.1f} ms")
+                slowest = percentile(waits, 0.99) * 1000
+                progress(f"round {number + 1} of {rounds}: {name}: 99 % within {slowest:.1f} ms")
     return results
 
 
-async def _run(stage: Stage, urgent: int, backlog: int) -> list[float]:
-    async with stage.database() as address:
+async def _run(environment: Environment, urgent: int, backlog: int) -> list[float]:
+    async with environment.database() as address:
         connection = await connect(address)
         await pause(connection, APP, "the benchmark begins in a moment")
         if backlog:
-            await connection.execute(
-                statement("load_messages"), backlog, True, 5, 0.0, timeout=LOAD_TIMEOUT
-            )
+            await load_messages(connection, backlog)
         try:
-            async with simulator(stage) as (_, url), worker(stage, 0, address, url) as process:
-                await workers_ready(connection, [process])
+            async with (
+                run_simulator(environment) as (_, url),
+                run_worker(environment, 0, address, url) as process,
+            ):
+                await wait_for_workers(connection, [process])
                 await resume(connection, APP)
-                await asyncio.sleep(1.0)  # the worker warms up: connections, plans
+                await asyncio.sleep(WARM_UP_SECONDS)
                 committed = await _insert(connection, urgent)
-                if backlog and not await connection.fetchval(statement("anything_waits")):
+                if backlog and not await connection.fetchval(query("has_due_messages")):
                     raise ChildError(
                         "the backlog was too small: it was sent before the last urgent message"
                     )
@@ -74,29 +82,29 @@ async def _run(stage: Stage, urgent: int, backlog: int) -> list[float]:
 
 
 async def _insert(connection: OwnConnection, urgent: int) -> dict[str, float]:
-    """Insert urgent messages one by one; return when each was committed, by the wall clock."""
-    insert = await connection.prepare(statement("insert_urgent"))
+    """Insert urgent messages one by one; return the wall clock at the commit of each."""
+    insert = await connection.prepare(query("insert_urgent_message"))
     committed = {}
-    for number in range(FIRST, FIRST + urgent):
+    for number in range(FIRST_URGENT_NUMBER, FIRST_URGENT_NUMBER + urgent):
         recipient = f"+861{number}"
         await insert.fetch(recipient)
         committed[recipient] = time.time()
-        await asyncio.sleep(random.uniform(0, 2 * EVERY))
+        await asyncio.sleep(random.uniform(0, 2 * INSERT_INTERVAL_SECONDS))
     return committed
 
 
 async def _arrivals(url: str, committed: dict[str, float]) -> list[float]:
-    """Return how long after its commit each number's request arrived."""
-    deadline = time.monotonic() + ARRIVE_TIMEOUT
-    seen: list[Seen] = []
+    """Return the seconds from each number's commit to the arrival of its request."""
+    deadline = time.monotonic() + ARRIVAL_TIMEOUT_SECONDS
+    accepted: list[AcceptedNumber] = []
     async with aiohttp.ClientSession() as session:
-        while len(seen) < len(committed):
+        while len(accepted) < len(committed):
             if time.monotonic() > deadline:
-                raise ChildError(f"{len(committed) - len(seen)} urgent messages did not arrive")
+                raise ChildError(f"{len(committed) - len(accepted)} urgent messages did not arrive")
             async with session.get(f"{url}/_ledger") as answer:
-                rows = [json.decode(line, type=Seen) async for line in answer.content]
-            seen = [row for row in rows if row.number in committed]
+                rows = [json.decode(line, type=AcceptedNumber) async for line in answer.content]
+            accepted = [row for row in rows if row.number in committed]
         async with session.get(f"{url}/_requests") as answer:
-            visits = [json.decode(line, type=Visit) async for line in answer.content]
-    arrived = {visit.serial: visit.at for visit in visits}
-    return [max(0.0, arrived[row.request] - committed[row.number]) for row in seen]
+            requests = [json.decode(line, type=RequestRecord) async for line in answer.content]
+    arrived = {request.serial: request.at for request in requests}
+    return [max(0.0, arrived[row.request] - committed[row.number]) for row in accepted]

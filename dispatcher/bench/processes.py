@@ -1,14 +1,14 @@
-"""Processor time and memory of processes, from /proc; only on Linux, and only of this machine."""
+"""Processor time and memory of processes on this machine, from /proc (Linux only)."""
 
 import os
 from pathlib import Path
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")
-_COMMAND_ENDS = ") "  # what follows the command's name, which may hold anything else
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+_COMMAND_END = ") "  # follows the command's name, which may hold any other characters
 
 
 def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(_COMMAND_ENDS)[2].split()
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(_COMMAND_END)[2].split()
 
 
 def parent(pid: int) -> int:
@@ -17,13 +17,13 @@ def parent(pid: int) -> int:
 
 
 def seconds(pid: int) -> float:
-    """Return the processor time of a process and of its children that have ended."""
+    """Return the processor seconds of a process and of its ended children."""
     # 11 to 14: own user and system time, and those of reaped children.
-    return sum(map(int, _stat(pid)[11:15])) * _TICK
+    return sum(map(int, _stat(pid)[11:15])) * _TICK_SECONDS
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most memory a process has had resident, in bytes."""
+    """Return the peak resident memory of a process, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -38,24 +38,24 @@ def family(pid: int) -> list[int]:
             try:
                 if parent(int(entry.name)) == pid:
                     children.append(int(entry.name))
-            except (OSError, IndexError):  # it has ended meanwhile
+            except (OSError, IndexError):  # the process has ended
                 continue
     return [pid, *children]
 
 
 def server_seconds(postmaster: int) -> float:
-    """Return the processor time of a PostgreSQL server: every backend and helper, ended or not."""
+    """Return the processor seconds of a PostgreSQL server: all its processes, ended ones too."""
     total = 0.0
     for pid in family(postmaster):
         try:
             total += seconds(pid)
-        except (OSError, IndexError):  # it has ended meanwhile, and counts as the parent's
+        except (OSError, IndexError):  # the process has ended and is part of its parent's time
             continue
     return total
 
 
 def machine_seconds() -> float:
-    """Return the processor time of everything on this machine, and what a host has taken of it."""
+    """Return the processor seconds of all processes here, and those stolen by the host."""
     first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     user, nice, system, _, _, irq, softirq, steal = map(int, first[1:9])
-    return (user + nice + system + irq + softirq + steal) * _TICK
+    return (user + nice + system + irq + softirq + steal) * _TICK_SECONDS

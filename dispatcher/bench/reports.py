@@ -1,190 +1,225 @@
-"""Reports taken in by one receiver process: `reports`, with the bare handler beside it.
+"""`reports`: status reports per second that one receiver process answers and matches.
 
-In each round both are posted to by the same generator, turn about in short slices, so that what
-else the machine does falls on both. The receiver's messages are there and accepted, and matching
-works behind it: that it keeps up is seen by what waits for it, and the next slice does not begin
-before it is done. What slows a round down is told too: what others took of the processors, and
-how long a commit takes on this disk.
+A round consists of short slices. If a baseline is given, it gets the same posts in slices that
+alternate with the receiver's, so that other load on the machine affects both. The reports belong
+to accepted messages, and matching works behind the receiver: the results show how many reports
+wait for it, and the next slice begins after all are matched. The results also show what slows a
+round down: processor time of other processes, and the duration of a commit on this disk.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from statistics import median
 from time import monotonic
 
 from msgspec import Struct, field, json
 
 from dispatcher.bench import processes
-from dispatcher.bench.children import Child, ChildError, child
-from dispatcher.bench.listeners import MODULE, PATH, bare, receiving
-from dispatcher.bench.posting import Posted
-from dispatcher.bench.results import Results, in_turn
-from dispatcher.bench.stage import Stage, postmaster, statement
+from dispatcher.bench.children import Child, ChildError, run_child
+from dispatcher.bench.environment import Environment, postmaster
+from dispatcher.bench.listeners import PATH, Listener, run_receiver
+from dispatcher.bench.posting import PostResult
+from dispatcher.bench.queries import query
+from dispatcher.bench.results import Results, rotated
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.reports import backlog
 
-MOST_A_SECOND = 9_000  # reports made for each second; more than one process can take
-SLICES = 4  # of a round, for each of the two
-CATCH_UP = 60.0  # seconds for what waits to be matched at the end of a slice
-LOOK = 0.2
-COMMITS = 50  # tried alone, before each slice
+MAX_REPORTS_PER_SECOND = 9_000  # made for each second; more than one process can answer
+SLICES_PER_ROUND = 4  # for each listener
+CATCH_UP_TIMEOUT_SECONDS = 60.0  # until everything is matched after a slice
+POLL_INTERVAL_SECONDS = 0.2
+SINGLE_COMMITS = 50  # timed before each slice
+RECEIVER = "receiver"
+
+Baseline = Callable[[Environment], AbstractAsyncContextManager[Listener]]
 
 
-class Side(Struct):
-    """What one of the two has come to in a round."""
+class ListenerTotals(Struct):
+    """Totals of one listener in a round."""
 
-    posted: Posted = field(default_factory=Posted)
-    own: float = 0.0  # processor seconds
-    others: float = 0.0
+    posted: PostResult = field(default_factory=PostResult)
+    cpu_seconds: float = 0.0
+    other_cpu_seconds: float = 0.0  # of processes that are not part of the benchmark
 
 
 async def measure(
-    stage: Stage, *, rounds: int, seconds: float, connections: int, say: Callable[[str], None]
+    environment: Environment,
+    *,
+    rounds: int,
+    seconds: float,
+    connections: int,
+    progress: Callable[[str], None],
+    baselines: Mapping[str, Baseline] | None = None,
 ) -> Results:
-    """Measure the receiver and the bare handler, *rounds* times *seconds* each."""
+    """Measure the receiver, and each of *baselines* beside it, *rounds* times *seconds* each."""
     results = Results(
         "reports",
         {
             "rounds": rounds,
             "seconds": seconds,
-            "slices": SLICES,
+            "slices": SLICES_PER_ROUND,
             "connections": connections,
             "synchronous_commit": "on",
         },
     )
-    async with stage.prepared():
+    async with environment.template():
         for number in range(rounds):
-            sides = await _Round(stage, seconds / SLICES, connections, results).run(number)
-            rates = {
-                name: side.posted.answered / side.posted.seconds for name, side in sides.items()
-            }
-            told = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
-            say(f"round {number + 1} of {rounds}: {told}: {rates['receiver'] / rates['bare']:.2f}")
-    results.compare("reports", "receiver", "bare")
-    results.compare("processor time a report", "receiver", "bare")
+            slice_seconds = seconds / SLICES_PER_ROUND
+            one = _Round(environment, slice_seconds, connections, results, baselines or {})
+            totals = await one.run(number)
+            rates = [
+                f"{name} {each.posted.answered / each.posted.seconds:,.0f}/s"
+                for name, each in totals.items()
+            ]
+            progress(f"round {number + 1} of {rounds}: {', '.join(rates)}")
+    for name in baselines or {}:
+        results.compare("reports", RECEIVER, name)
+        results.compare("processor time a report", RECEIVER, name)
     return results
 
 
 class _Round:
-    """Both of them at work, turn about."""
+    """One round: slices of the receiver and of the baselines in turn."""
 
-    def __init__(self, stage: Stage, seconds: float, connections: int, results: Results) -> None:
-        self._stage = stage
+    def __init__(
+        self,
+        environment: Environment,
+        seconds: float,
+        connections: int,
+        results: Results,
+        baselines: Mapping[str, Baseline],
+    ) -> None:
+        self._environment = environment
         self._seconds = seconds  # of a slice
         self._connections = connections
         self._results = results
-        self._batches = -(-int(seconds * MOST_A_SECOND) // 500)  # of a slice
+        self._baselines = baselines
+        self._batches = -(-int(seconds * MAX_REPORTS_PER_SECOND) // 500)  # of a slice
         self._commits: list[float] = []
-        self._waiting: list[tuple[float, int]] = []  # seconds of posting so far, reports
-        self._behind: list[float] = []
+        self._waiting: list[tuple[float, int]] = []  # seconds of posting, reports
+        self._catch_up_seconds: list[float] = []
         self._postmaster: int | None = None
 
-    async def run(self, number: int) -> dict[str, Side]:
-        """Return what each has come to, and note it."""
-        sides = {"receiver": Side(), "bare": Side()}
-        async with self._stage.database() as dsn:
+    async def run(self, number: int) -> dict[str, ListenerTotals]:
+        """Return the totals of each listener, and add them to the results."""
+        totals = {name: ListenerTotals() for name in (RECEIVER, *self._baselines)}
+        async with self._environment.database() as dsn:
             db = await connect(dsn)
-            await db.execute(statement("load_reported"), self._batches * SLICES)
+            await db.execute(query("load_accepted_batches"), self._batches * SLICES_PER_ROUND)
             await db.execute("ANALYZE dispatcher.message, dispatcher.outcome, dispatcher.batch")
-            if self._stage.local:
+            if self._environment.local:
                 self._postmaster = await postmaster(db)
-            async with receiving(self._stage, dsn) as receiver, bare(self._stage) as other:
-                for slice_ in range(SLICES):
-                    for name in in_turn(sides, number + slice_):
-                        if name == "receiver":
-                            await self._receive(db, receiver, sides[name], slice_)
+            async with AsyncExitStack() as stack:
+                receiver = await stack.enter_async_context(run_receiver(self._environment, dsn))
+                others = {
+                    name: await stack.enter_async_context(baseline(self._environment))
+                    for name, baseline in self._baselines.items()
+                }
+                for slice_ in range(SLICES_PER_ROUND):
+                    for name in rotated(totals, number + slice_):
+                        if name == RECEIVER:
+                            await self._receive(db, receiver, totals[name], slice_)
                         else:
-                            await self._post(other, sides[name], slice_)
+                            await self._post(others[name], totals[name], slice_)
             await db.close()
-        for name, side in sides.items():
-            self._note(name, side)
-        self._note_backlog()
-        return sides
+        for name, each in totals.items():
+            self._add_totals(name, each)
+        self._add_backlog()
+        return totals
 
     async def _receive(
-        self, db: OwnConnection, receiver: tuple[int, Child], side: Side, slice_: int
+        self, db: OwnConnection, receiver: Listener, totals: ListenerTotals, slice_: int
     ) -> None:
         """Post to the receiver, and wait until everything is matched."""
-        for _ in range(COMMITS):
+        for _ in range(SINGLE_COMMITS):
             began = monotonic()
-            await db.fetchval(statement("commit_alone"))
+            await db.fetchval(query("commit_only"))
             self._commits.append(monotonic() - began)
-        over = asyncio.Event()
-        watching = asyncio.create_task(self._watch(db, side.posted.seconds, over))
-        await self._post(receiver, side, slice_, over)
-        await watching
+        posted = asyncio.Event()
+        watcher = asyncio.create_task(self._watch(db, totals.posted.seconds, posted))
+        await self._post(receiver, totals, slice_, posted)
+        await watcher
         began = monotonic()
-        while (n := await db.fetchval(statement("reports_matched"))) < side.posted.answered:
-            if monotonic() - began > CATCH_UP:
-                missing = side.posted.answered - n
+        while (
+            matched := await db.fetchval(query("count_matched_reports"))
+        ) < totals.posted.answered:
+            if monotonic() - began > CATCH_UP_TIMEOUT_SECONDS:
+                missing = totals.posted.answered - matched
                 raise ChildError(f"{missing} reports were answered and are not matched")
-            await asyncio.sleep(LOOK)
-        self._behind.append(monotonic() - began)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        self._catch_up_seconds.append(monotonic() - began)
 
-    async def _watch(self, db: OwnConnection, before: float, over: asyncio.Event) -> None:
-        """Note again and again how many reports wait to be matched."""
+    async def _watch(self, db: OwnConnection, before: float, posted: asyncio.Event) -> None:
+        """Record how many reports wait to be matched, until *posted*."""
         began = monotonic()
-        while not over.is_set():
+        while not posted.is_set():
             self._waiting.append((before + monotonic() - began, (await backlog(db)).reports))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _post(
         self,
-        listener: tuple[int, Child],
-        side: Side,
+        listener: Listener,
+        totals: ListenerTotals,
         slice_: int,
-        over: asyncio.Event | None = None,
+        posted: asyncio.Event | None = None,
     ) -> None:
-        """Post for one slice; note what a report cost, and what others took meanwhile."""
+        """Post for one slice; add the answers and the processor time to *totals*."""
         port, server = listener
         first = slice_ * self._batches
         async with self._posting(port, first) as poster:
-            began = self._spent(server, poster)
-            posted = json.decode(await poster.line(self._seconds + CATCH_UP), type=Posted)
-            if over is not None:
-                over.set()
-            ended = self._spent(server, poster)
-        if posted.refused:
-            raise ChildError(f"{server.name} refused {posted.refused} reports")
-        side.posted.add(posted)
-        side.own += ended[0] - began[0]
-        side.others += ended[1] - began[1]
+            began = self._cpu_seconds(server, poster)
+            line = await poster.read_line(self._seconds + CATCH_UP_TIMEOUT_SECONDS)
+            result = json.decode(line, type=PostResult)
+            if posted is not None:
+                posted.set()
+            ended = self._cpu_seconds(server, poster)
+        if result.refused:
+            raise ChildError(f"{server.name} refused {result.refused} reports")
+        totals.posted.add(result)
+        totals.cpu_seconds += ended[0] - began[0]
+        totals.other_cpu_seconds += ended[1] - began[1]
 
     @asynccontextmanager
     async def _posting(self, port: int, first: int) -> AsyncIterator[Child]:
-        """Run the generator; it has begun when this gives it."""
+        """Run the load generator; yield it once it has started."""
         numbers = (first, self._batches, self._seconds, self._connections)
-        arguments = ["post", str(port), PATH, *map(str, numbers)]
-        log = self._stage.log("poster")
-        async with child("poster", arguments, log=log, module=MODULE) as poster:
-            await poster.line()
+        arguments = [str(port), PATH, *map(str, numbers)]
+        log = self._environment.log("poster")
+        module = "dispatcher.bench.posting"
+        async with run_child("poster", arguments, log=log, module=module) as poster:
+            await poster.read_line()
             yield poster
 
-    def _spent(self, server: Child, poster: Child) -> tuple[float, float]:
-        """Return the processor time of *server*, and of all who have no part in this."""
+    def _cpu_seconds(self, server: Child, poster: Child) -> tuple[float, float]:
+        """Return the processor seconds of *server*, and of processes outside the benchmark."""
         own = processes.seconds(server.pid)
         ours = own + processes.seconds(poster.pid) + processes.seconds(os.getpid())
         if self._postmaster is not None:
             ours += processes.server_seconds(self._postmaster)
         return own, processes.machine_seconds() - ours
 
-    def _note(self, name: str, side: Side) -> None:
-        posted, add = side.posted, self._results.add
+    def _add_totals(self, name: str, totals: ListenerTotals) -> None:
+        posted, add = totals.posted, self._results.add
         add(name, "reports", posted.answered / posted.seconds, "/s")
-        add(name, "slowest second", min(posted.each), "/s")
-        add(name, "answer, median", posted.wait(0.5), "ms")
-        add(name, "answer, 99 %", posted.wait(0.99), "ms")
-        add(name, "processor time a report", side.own / posted.answered * 1e6, "µs")
-        add(name, "taken by others meanwhile", side.others / posted.seconds, "processors")
+        add(name, "slowest second", min(posted.answered_by_second), "/s")
+        add(name, "answer, median", posted.wait_percentile(0.5), "ms")
+        add(name, "answer, 99 %", posted.wait_percentile(0.99), "ms")
+        add(name, "processor time a report", totals.cpu_seconds / posted.answered * 1e6, "µs")
+        add(
+            name,
+            "taken by others meanwhile",
+            totals.other_cpu_seconds / posted.seconds,
+            "processors",
+        )
 
-    def _note_backlog(self) -> None:
+    def _add_backlog(self) -> None:
         add = self._results.add
-        half = self._seconds * SLICES / 2
+        half = self._seconds * SLICES_PER_ROUND / 2
         first = [reports for at, reports in self._waiting if at < half]
         second = [reports for at, reports in self._waiting if at >= half]
         add("receiver", "waiting to be matched, first half", median(first or [0]))
         add("receiver", "waiting to be matched, second half", median(second or [0]))
-        add("receiver", "all matched after", max(self._behind), "s")
+        add("receiver", "all matched after", max(self._catch_up_seconds), "s")
         add("receiver", "one commit alone", median(self._commits) * 1000, "ms")

@@ -1,4 +1,4 @@
-"""What was measured: values by variant and figure, one each round; medians and ratios of them."""
+"""Results: one value per round of each figure of each variant; their medians and ratios."""
 
 from collections.abc import Iterable
 from statistics import median
@@ -19,7 +19,7 @@ class Figure(Struct):
 
     @property
     def median(self) -> float:
-        """The middle of all rounds."""
+        """Median of all rounds."""
         return median(self.values)
 
 
@@ -33,11 +33,11 @@ class Results(Struct):
     notes: list[str] = []
 
     def add(self, variant: str, name: str, value: float, unit: str = "") -> None:
-        """Note one value of the current round."""
+        """Add one value of the current round."""
         _row(self.figures, variant, name, unit).values.append(value)
 
     def figure(self, variant: str, name: str) -> Figure:
-        """Return a figure that was measured. Raises KeyError."""
+        """Return a measured figure. Raises KeyError."""
         for figure in self.figures:
             if (figure.variant, figure.name) == (variant, name):
                 return figure
@@ -48,7 +48,7 @@ class Results(Struct):
         try:
             upper, lower = self.figure(variant, name), self.figure(other, name)
         except KeyError:
-            return  # one of them was not asked for
+            return  # one of them was not measured
         row = _row(self.ratios, f"{variant} / {other}", name, "")
         row.values = [a / b for a, b in zip(upper.values, lower.values, strict=True)]
 
@@ -61,11 +61,11 @@ def _row(rows: list[Figure], variant: str, name: str, unit: str) -> Figure:
     return rows[-1]
 
 
-def in_turn(variants: Iterable[T], number: int) -> list[T]:
-    """Return *variants* for round *number*: each round begins with another."""
-    listed = list(variants)
-    at = number % len(listed)
-    return listed[at:] + listed[:at]
+def rotated(variants: Iterable[T], number: int) -> list[T]:
+    """Return *variants* in the order of round *number*: each round begins with the next one."""
+    in_order = list(variants)
+    first = number % len(in_order)
+    return in_order[first:] + in_order[:first]
 
 
 def percentile(values: Iterable[float], share: float) -> float:

@@ -1,4 +1,4 @@
-"""From pending rows to outcomes on disk: `send`, with the floor and the usual way beside it."""
+"""`send`: messages per second from queue rows to outcomes, through the simulated provider."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -7,271 +7,242 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 from msgspec import Struct, json
 
-from dispatcher.bench.children import Child, ChildError, child
-from dispatcher.bench.meter import Meter, Sample
-from dispatcher.bench.results import Results, in_turn
-from dispatcher.bench.stage import Stage, statement
+from dispatcher.bench.children import Child, ChildError, run_child
+from dispatcher.bench.environment import Environment
+from dispatcher.bench.queries import query
+from dispatcher.bench.results import Results, rotated
+from dispatcher.bench.sampling import Sample, Sampler
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
 
 APP = "default"
-RATE = "messages per second"
-KEY, SECRET = "bench", "bench-secret"
-LOOK = 0.02  # seconds between two looks at the counters: what a run's time is measured to
-LOAD_TIMEOUT = 900.0
+APP_KEY, APP_SECRET = "bench", "bench-secret"
+RATE_FIGURE = "messages per second"
+POLL_INTERVAL_SECONDS = 0.02  # of the counters: the resolution of a run's duration
+LOAD_TIMEOUT_SECONDS = 900.0
+RUN_SETTINGS = {"concurrency": 8, "synchronous_commit": "on"}
+
+Run = Callable[[Environment, int], Awaitable[Sample]]  # how many messages to send, once
 
 
 class Variant(Struct, frozen=True):
-    """One way to send the same messages."""
+    """Workers that send, and whether each message has its own text."""
 
-    way: str  # send, floor, usual
     workers: int
     own_texts: bool = True
 
     @property
     def name(self) -> str:
-        """How it is called in tables."""
+        """Its name in tables."""
         text = "" if self.own_texts else ", one text"
-        return f"{self.way}, {self.workers} worker{'s' if self.workers > 1 else ''}{text}"
+        return f"send, {plural_workers(self.workers)}{text}"
+
+    async def run(self, environment: Environment, messages: int) -> Sample:
+        """Send *messages* once, in a new database."""
+        async with environment.database() as address:
+            connection = await connect(address)
+            try:
+                await load(connection, messages, own_texts=self.own_texts)
+                return await send(environment, address, connection, self, messages)
+            finally:
+                await connection.close()
 
 
-VARIANTS = (
-    Variant("floor", 2),
-    Variant("usual", 2),
-    Variant("send", 2),
-    Variant("floor", 1),
-    Variant("send", 1),
-    Variant("send", 2, own_texts=False),
-)
+VARIANTS = (Variant(2), Variant(1), Variant(2, own_texts=False))
+
+
+def plural_workers(workers: int) -> str:
+    """Return "1 worker" or "2 workers"."""
+    return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
 async def measure(
-    stage: Stage, *, rounds: int, messages: int, say: Callable[[str], None]
+    environment: Environment, *, rounds: int, messages: int, progress: Callable[[str], None]
 ) -> Results:
     """Measure all variants, *rounds* times."""
-    results = Results(
-        "send",
-        {"messages": messages, "rounds": rounds, "concurrency": 8, "synchronous_commit": "on"},
+    results = Results("send", {"messages": messages, "rounds": rounds, **RUN_SETTINGS})
+    runs: dict[str, Run] = {variant.name: variant.run for variant in VARIANTS}
+    await measure_runs(
+        environment, results, runs, rounds=rounds, messages=messages, progress=progress
     )
-    by_name = {variant.name: variant for variant in VARIANTS}
-    async with stage.prepared():
-        for number in range(rounds):
-            for name in in_turn(by_name, number):
-                sample = await run_once(stage, by_name[name], messages)
-                rate = add(results, name, sample, messages)
-                say(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} messages/s")
-    for workers in (1, 2):
-        many = f"{workers} worker{'s' if workers > 1 else ''}"
-        results.compare(RATE, f"send, {many}", f"floor, {many}")
-    results.compare(RATE, "send, 2 workers", "usual, 2 workers")
     return results
 
 
-async def run_once(stage: Stage, variant: Variant, messages: int) -> Sample:
-    """Send *messages* once, in a database of their own."""
-    async with stage.database() as address:
-        connection = await connect(address)
-        try:
-            await load(connection, variant, messages)
-            return await RUNS[variant.way](stage, address, connection, variant, messages)
-        finally:
-            await connection.close()
+async def measure_runs(
+    environment: Environment,
+    results: Results,
+    runs: Mapping[str, Run],
+    *,
+    rounds: int,
+    messages: int,
+    progress: Callable[[str], None],
+) -> None:
+    """Do each of *runs* once in each round, and add what it took to *results*."""
+    async with environment.template():
+        for number in range(rounds):
+            for name in rotated(runs, number):
+                sample = await runs[name](environment, messages)
+                rate = add_sample(results, name, sample, messages)
+                progress(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} messages/s")
 
 
-def add(results: Results, name: str, sample: Sample, messages: int) -> float:
-    """Note what one run took for each message; return its rate."""
+def add_sample(results: Results, name: str, sample: Sample, messages: int) -> float:
+    """Add what one run took for each message; return its rate."""
     rate = messages / sample.seconds
-    results.add(name, RATE, rate)
-    each = 1e6 / messages
-    results.add(name, "worker CPU per message", sample.workers * each, "µs")
-    if sample.server is not None:
-        results.add(name, "PostgreSQL CPU per message", sample.server * each, "µs")
-    if sample.simulator is not None:
-        results.add(name, "simulator CPU per message", sample.simulator * each, "µs")
-    results.add(name, "WAL per message", sample.wal / messages, "bytes")
-    results.add(name, "peak memory of a worker", sample.memory / 2**20, "MiB")
+    results.add(name, RATE_FIGURE, rate)
+    micros_per_message = 1e6 / messages
+    results.add(name, "worker CPU per message", sample.worker_cpu * micros_per_message, "µs")
+    if sample.server_cpu is not None:
+        results.add(
+            name, "PostgreSQL CPU per message", sample.server_cpu * micros_per_message, "µs"
+        )
+    if sample.simulator_cpu is not None:
+        results.add(
+            name, "simulator CPU per message", sample.simulator_cpu * micros_per_message, "µs"
+        )
+    results.add(name, "WAL per message", sample.wal_bytes / messages, "bytes")
+    results.add(name, "peak memory of a worker", sample.peak_memory_bytes / 2**20, "MiB")
     return rate
 
 
-async def load(connection: OwnConnection, variant: Variant, messages: int) -> None:
-    """Fill the tables of *variant*; nothing of it is sent until the app is resumed."""
+async def load(connection: OwnConnection, messages: int, *, own_texts: bool = True) -> None:
+    """Insert *messages*; none is sent until the app is resumed."""
     await pause(connection, APP, "the benchmark begins in a moment")
-    if variant.way == "usual":
-        await connection.execute(statement("usual_table"))
-        await connection.execute(
-            statement("usual_load"), messages, variant.own_texts, timeout=LOAD_TIMEOUT
-        )
-        # Without fresh statistics its plans go wrong; ours must do without.
-        await connection.execute("ANALYZE usual.message")
-    else:
-        await connection.execute(
-            statement("load_messages"), messages, variant.own_texts, 5, 0.0, timeout=LOAD_TIMEOUT
-        )
+    await load_messages(connection, messages, own_texts=own_texts)
+
+
+async def load_messages(
+    connection: OwnConnection,
+    messages: int,
+    *,
+    own_texts: bool = True,
+    priority: int = 5,
+    due_in_seconds: float = 0.0,
+) -> None:
+    """Insert *messages* with distinct numbers, in one statement."""
+    await connection.execute(
+        query("load_messages"),
+        messages,
+        own_texts,
+        priority,
+        due_in_seconds,
+        timeout=LOAD_TIMEOUT_SECONDS,
+    )
 
 
 @asynccontextmanager
-async def simulator(stage: Stage, *more: str) -> AsyncIterator[tuple[Child, str]]:
-    """Run the simulator; give its process and its address."""
-    arguments = ["simulate", "--key", KEY, "--secret", SECRET, *more]
-    async with child("the simulator", arguments, log=stage.log("simulator")) as process:
-        yield process, await process.line()
+async def run_simulator(
+    environment: Environment, *options: str
+) -> AsyncIterator[tuple[Child, str]]:
+    """Run the simulator; yield its process and its address."""
+    arguments = ["simulate", "--key", APP_KEY, "--secret", APP_SECRET, *options]
+    async with run_child("the simulator", arguments, log=environment.log("simulator")) as process:
+        yield process, await process.read_line()
 
 
 @asynccontextmanager
-async def worker(
-    stage: Stage, number: int, address: str, url: str, **app: str
+async def run_worker(
+    environment: Environment, number: int, address: str, url: str, **settings: str
 ) -> AsyncIterator[Child]:
     """Run a worker on the database at *address* that sends to *url*."""
-    settings = {
+    all_settings = {
         "DISPATCHER_DATABASE_URL": address,
-        "DISPATCHER_DATA_DIR": str(stage.folder / f"worker-{number}"),
+        "DISPATCHER_DATA_DIR": str(environment.folder / f"worker-{number}"),
         "DISPATCHER_LISTEN": "127.0.0.1:0",
         "DISPATCHER_LOG_FORMAT": "json",
         "DISPATCHER_APPS__DEFAULT__ENDPOINT": url,
-        "DISPATCHER_APPS__DEFAULT__APP_KEY": KEY,
-        "DISPATCHER_APPS__DEFAULT__APP_SECRET": SECRET,
+        "DISPATCHER_APPS__DEFAULT__APP_KEY": APP_KEY,
+        "DISPATCHER_APPS__DEFAULT__APP_SECRET": APP_SECRET,
         "DISPATCHER_APPS__DEFAULT__NUMBERS_PER_SECOND": "none",
-        **app,
+        **settings,
     }
-    async with child(
+    async with run_child(
         f"worker {number}",
         ["run", "--only", "worker"],
-        log=stage.log(f"worker-{number}"),
-        settings=settings,
+        log=environment.log(f"worker-{number}"),
+        settings=all_settings,
     ) as process:
         yield process
 
 
-async def workers_ready(connection: OwnConnection, workers: list[Child]) -> None:
-    """Wait until all of *workers* have announced themselves."""
-    while await connection.fetchval(statement("workers_alive")) < len(workers):
+async def wait_for_workers(connection: OwnConnection, workers: list[Child]) -> None:
+    """Wait until all of *workers* are registered."""
+    while await connection.fetchval(query("count_running_workers")) < len(workers):
         for each in workers:
-            each.must_live()
-        await asyncio.sleep(LOOK)
+            each.check_running()
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 async def send(
-    stage: Stage,
+    environment: Environment,
     address: str,
     connection: OwnConnection,
     variant: Variant,
     messages: int,
     *,
-    more: bool = False,
+    others_due: bool = False,
     warm_up: int = 0,
     settings: Mapping[str, str] | None = None,
 ) -> Sample:
-    """Send *messages* that are loaded, and no others, unless there are *more*.
+    """Send *messages*, already loaded, with the workers of *variant*.
 
-    With *warm_up* they are loaded here, after the workers have sent so many others: what a worker
-    looks at once, when it starts, is then not measured. The workers have the *settings* besides
-    what they need.
+    Args:
+        environment: where to run.
+        address: of the database.
+        connection: to the same database.
+        variant: the workers.
+        messages: how many to wait for.
+        others_due: the queue holds other due messages, so the simulator's count is not checked.
+        warm_up: first load and send so many messages, then load *messages*: the first scan of a
+            worker covers everything that was ever claimed and is not measured.
+        settings: further settings of the workers.
+
+    Raises:
+        ChildError: a process ended, or the simulator did not accept each number once.
+
     """
     async with AsyncExitStack() as stack:
-        sim, url = await stack.enter_async_context(simulator(stage))
+        sim, url = await stack.enter_async_context(run_simulator(environment))
         workers = [
-            await stack.enter_async_context(worker(stage, number, address, url, **settings or {}))
+            await stack.enter_async_context(
+                run_worker(environment, number, address, url, **settings or {})
+            )
             for number in range(variant.workers)
         ]
-        await workers_ready(connection, workers)
+        await wait_for_workers(connection, workers)
         if warm_up:
-            await load(connection, variant, warm_up)
-            await _finish(connection, workers, warm_up)
-            await load(connection, variant, messages)
-        meter = Meter(stage, connection, workers, sim)
-        await meter.begin()
-        await _finish(connection, workers, messages)
-        sample = await meter.end()
-        if not more:
-            await _witness(url, messages, warm_up)
+            await load(connection, warm_up, own_texts=variant.own_texts)
+            await _send_all(connection, workers, warm_up)
+            await load(connection, messages, own_texts=variant.own_texts)
+        sampler = Sampler(environment, connection, workers, sim)
+        await sampler.start()
+        await _send_all(connection, workers, messages)
+        sample = await sampler.finish()
+        if not others_due:
+            await check_accepted(url, messages, warm_up)
     return sample
 
 
-async def _finish(connection: OwnConnection, workers: list[Child], messages: int) -> None:
-    """Let the *workers* send until so many more *messages* have an outcome."""
-    wanted = messages + await connection.fetchval(statement("finished"))
+async def _send_all(connection: OwnConnection, workers: list[Child], messages: int) -> None:
+    """Resume the app; wait until *messages* more have an outcome."""
+    wanted = messages + await connection.fetchval(query("count_outcomes"))
     await resume(connection, APP)
-    while await connection.fetchval(statement("finished")) < wanted:
+    while await connection.fetchval(query("count_outcomes")) < wanted:
         for each in workers:
-            each.must_live()
-        await asyncio.sleep(LOOK)
+            each.check_running()
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
-async def _floor(
-    stage: Stage, address: str, connection: OwnConnection, variant: Variant, messages: int
-) -> Sample:
-    await resume(connection, APP)
-    async with AsyncExitStack() as stack:
-        workers = [
-            await stack.enter_async_context(
-                child(
-                    f"floor {number}",
-                    ["floor", address, str(number)],
-                    module="dispatcher.bench",
-                    log=stage.log(f"floor-{number}"),
-                )
-            )
-            for number in range(variant.workers)
-        ]
-        return await _race(stage, connection, workers, None, messages)
-
-
-async def _usual(
-    stage: Stage, address: str, connection: OwnConnection, variant: Variant, messages: int
-) -> Sample:
-    async with AsyncExitStack() as stack:
-        sim, url = await stack.enter_async_context(simulator(stage))
-        workers = [
-            await stack.enter_async_context(
-                child(
-                    f"usual {number}",
-                    ["usual", address, url, str(number)],
-                    module="dispatcher.bench",
-                    log=stage.log(f"usual-{number}"),
-                )
-            )
-            for number in range(variant.workers)
-        ]
-        sample = await _race(stage, connection, workers, sim, messages)
-        await _witness(url, messages)
-    return sample
-
-
-async def _race(
-    stage: Stage,
-    connection: OwnConnection,
-    workers: list[Child],
-    sim: Child | None,
-    messages: int,
-) -> Sample:
-    """Let all *workers* begin at once; return what it took until the last one found no more."""
-    for each in workers:
-        await each.line()
-    meter = Meter(stage, connection, workers, sim)
-    await meter.begin()
-    for each in workers:
-        each.say("go")
-    taken = [int(await each.line(LOAD_TIMEOUT)) for each in workers]
-    sample = await meter.end()
-    if sum(taken) != messages:
-        raise ChildError(f"{sum(taken)} of {messages} messages were taken")
-    return sample
-
-
-async def _witness(url: str, messages: int, warm_up: int = 0) -> None:
-    """Raise ChildError unless the simulator accepted every number once, and in a warm-up once."""
+async def check_accepted(url: str, messages: int, warm_up: int = 0) -> None:
+    """Raise ChildError unless the simulator accepted each number once, and once in the warm-up."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/_accepted") as answer:
-        seen = json.decode(await answer.read(), type=Seen)
-    if seen.numbers != messages + warm_up or len(seen.accepted) != max(messages, warm_up):
-        raise ChildError(f"the simulator accepted {seen.numbers} numbers, not {messages}")
+        accepted = json.decode(await answer.read(), type=AcceptedNumbers)
+    if accepted.numbers != messages + warm_up or len(accepted.accepted) != max(messages, warm_up):
+        raise ChildError(f"the simulator accepted {accepted.numbers} numbers, not {messages}")
 
 
-class Seen(Struct):
-    """What the simulator says it accepted."""
+class AcceptedNumbers(Struct):
+    """The numbers that the simulator accepted."""
 
     numbers: int
     accepted: dict[str, int]
-
-
-Run = Callable[[Stage, str, OwnConnection, Variant, int], Awaitable[Sample]]
-RUNS: dict[str, Run] = {"send": send, "floor": _floor, "usual": _usual}

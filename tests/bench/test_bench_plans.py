@@ -1,10 +1,11 @@
-"""The plans of claim, record and status look-ups, with statistics that know of nothing."""
+"""Plans of claim, record and status queries, with statistics of empty tables."""
 
 import json
 
 import pytest
 
-from dispatcher.bench.stage import statement
+from bench.queries import research_query
+from dispatcher.bench.queries import query
 from dispatcher.core.claim_cursor import EVER, PRIORITIES, ClaimCursor
 from dispatcher.db.statements import sql
 
@@ -18,10 +19,10 @@ async def backlog(db):
     await db.execute("ANALYZE")
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
     await db.execute("ALTER TABLE dispatcher.message DISABLE TRIGGER fill_queue")
-    await db.execute(statement("load_finished"), FINISHED)
+    await db.execute(research_query("load_finished"), FINISHED)
     await db.execute("ALTER TABLE dispatcher.message ENABLE TRIGGER fill_queue")
-    await db.execute(statement("load_messages"), TOMORROW, True, 5, 86_400.0)
-    await db.execute(statement("load_messages"), DUE, True, 5, 0.0)
+    await db.execute(query("load_messages"), TOMORROW, True, 5, 86_400.0)
+    await db.execute(query("load_messages"), DUE, True, 5, 0.0)
     return db
 
 
@@ -57,7 +58,7 @@ async def claimed(connection, floor=None):
         await connection.execute("DEALLOCATE claim")
 
 
-async def test_a_claim_reads_only_what_it_takes(backlog):
+async def test_a_claim_reads_only_the_rows_it_claims(backlog):
     async with backlog.transaction():
         plan, found = await claimed(backlog)
     scans = [node for node in found if node.get("Relation Name") == "queue"]
@@ -71,17 +72,17 @@ async def test_a_claim_reads_only_what_it_takes(backlog):
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 8 * CLAIM
 
 
-async def test_a_claim_that_finds_little_does_not_read_what_is_due_tomorrow(backlog):
+async def test_a_claim_of_few_rows_does_not_read_rows_due_tomorrow(backlog):
     await backlog.execute("DELETE FROM dispatcher.queue WHERE due_at < now() + interval '1 hour'")
     await backlog.execute("VACUUM dispatcher.queue")
-    await backlog.execute(statement("load_messages"), 10, True, 5, 0.0)
+    await backlog.execute(query("load_messages"), 10, True, 5, 0.0)
     async with backlog.transaction():
         plan, _ = await claimed(backlog)
     assert plan["Actual Rows"] == 10
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
 
 
-async def test_a_claim_does_not_pass_what_was_taken_while_a_snapshot_is_held(backlog, pool):
+async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, pool):
     floor = ClaimCursor(clock=lambda: 1000.0)  # no complete scan but the first
     async with pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
         await reader.fetchval("SELECT count(*) FROM dispatcher.queue")
@@ -101,7 +102,7 @@ async def test_a_claim_does_not_pass_what_was_taken_while_a_snapshot_is_held(bac
             assert plan["Actual Rows"] == CLAIM
             [index] = [n for n in found if n.get("Index Name") == "queue_due"]
             reads.append(index["Shared Hit Blocks"] + index["Shared Read Blocks"])
-    # Without the floor it looks at every row that was taken, and finds each too young to die.
+    # Without the cursor the scan visits every claimed row, because the snapshot keeps them all.
     assert reads[0] * 3 < reads[1]
 
 
@@ -127,15 +128,15 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
 
 
-def test_a_scan_that_was_full_goes_on_where_it_ended():
+def test_a_full_scan_continues_where_it_ended():
     floor = ClaimCursor(clock=lambda: 1000.0)
     assert floor.begin() == [EVER] * PRIORITIES
     floor.end(5000.0, (5, 4000.0), seconds=0.0)
     assert floor.begin()[5] == 4000.0
-    assert floor.begin()[9] == EVER  # it did not come so far
+    assert floor.begin()[9] == EVER  # the scan did not reach it
 
 
-def test_a_complete_scan_comes_every_second_and_seldom_when_it_takes_long():
+def test_a_complete_scan_runs_every_second_and_less_often_if_slow():
     now = 1000.0
     floor = ClaimCursor(clock=lambda: now)
     for seconds, rest in ((0.0, 1.0), (2.0, 40.0)):
@@ -147,7 +148,7 @@ def test_a_complete_scan_comes_every_second_and_seldom_when_it_takes_long():
         now += 0.02
 
 
-def test_what_is_put_back_is_looked_for_again():
+def test_returned_rows_reset_the_claim_cursor():
     floor = ClaimCursor(clock=lambda: 1000.0)
     floor.begin()
     floor.end(5000.0, (5, 4000.0), put_back=[(5, 3990.0)], seconds=0.0)

@@ -1,7 +1,7 @@
 """Figures, ratios of one round, and the fullest second."""
 
-from dispatcher.bench.pacing import Visit, fullest_second
-from dispatcher.bench.results import Results, in_turn, percentile
+from bench.rate import RequestRecord, fullest_second
+from dispatcher.bench.results import Results, percentile, rotated
 
 
 def test_a_ratio_is_taken_within_each_round():
@@ -15,7 +15,7 @@ def test_a_ratio_is_taken_within_each_round():
 
 
 def test_each_round_begins_with_another_variant():
-    assert [in_turn("abc", number) for number in range(2)] == [["a", "b", "c"], ["b", "c", "a"]]
+    assert [rotated("abc", number) for number in range(2)] == [["a", "b", "c"], ["b", "c", "a"]]
 
 
 def test_a_percentile_is_a_value_that_was_measured():
@@ -23,6 +23,6 @@ def test_a_percentile_is_a_value_that_was_measured():
     assert percentile([5.0], 0.99) == 5.0
 
 
-def test_the_fullest_second_may_begin_anywhere():
-    visits = [Visit(at, 10, 10) for at in (0.0, 0.6, 0.9, 1.5, 1.8)]
-    assert fullest_second(visits) == 30  # from 0.6 or from 0.9 on
+def test_the_fullest_second_starts_at_any_request():
+    requests = [RequestRecord(at, 10, 10) for at in (0.0, 0.6, 0.9, 1.5, 1.8)]
+    assert fullest_second(requests) == 30  # from 0.6 or from 0.9 on

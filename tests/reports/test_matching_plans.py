@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from dispatcher.bench.stage import statement
+from dispatcher.bench.queries import query
 from dispatcher.db.statements import sql
 
 BATCHES, PER_BATCH = 30, 500
@@ -114,7 +114,7 @@ MODES = ("force_custom_plan", "force_generic_plan")
 async def seeded(request, db):
     """Many rows of each kind, and statistics that know of them or not."""
     await db.execute("ANALYZE")
-    await db.execute(statement("load_reported"), BATCHES)
+    await db.execute(query("load_accepted_batches"), BATCHES)
     await db.execute(SEED.replace(":many", str(MANY)))
     if request.param == "true":
         await db.execute("ANALYZE")

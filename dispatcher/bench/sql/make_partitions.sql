@@ -1,2 +1,0 @@
--- Make the partitions that the next messages need.
-SELECT dispatcher.make_partitions()

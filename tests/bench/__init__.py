@@ -1,0 +1,1 @@
+"""Research benchmarks: they compare designs, and are not part of the package."""

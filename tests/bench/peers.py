@@ -1,0 +1,144 @@
+"""`peers`: PgQueuer and Procrastinate drain jobs that do nothing, on the same server.
+
+The comparison is not of equals: they run a callback for each job, the dispatcher sends batches
+over HTTP. In the same rounds `send` runs with one worker, because they run one process too.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from importlib.util import find_spec
+from time import monotonic
+from typing import Any
+
+from dispatcher.bench.children import Child, run_child
+from dispatcher.bench.environment import Environment
+from dispatcher.bench.results import Results, rotated
+from dispatcher.bench.send import LOAD_TIMEOUT_SECONDS, Variant
+from dispatcher.db.database import connect
+
+JOB_NAME = "nothing"
+PGQUEUER_BATCH_SIZES = (10, 100, 500)  # its default, and those of its documents and benchmarks
+PROCRASTINATE_CONCURRENCY = 100  # jobs at once, many more than its default
+JOBS_PER_ENQUEUE_CALL = 5000
+
+
+async def measure(
+    environment: Environment,
+    *,
+    rounds: int,
+    jobs: int,
+    messages: int,
+    progress: Callable[[str], None],
+) -> Results:
+    """Measure the installed ones (extra `bench`), *rounds* times."""
+    results = Results("peers", {"rounds": rounds, "jobs": jobs, "messages": messages})
+    variants: dict[str, list[str]] = {"dispatcher": []}
+    if find_spec("pgqueuer"):
+        variants |= {
+            f"PgQueuer, batches of {size}": ["pgqueuer", str(size)] for size in PGQUEUER_BATCH_SIZES
+        }
+    if find_spec("procrastinate"):
+        variants["Procrastinate"] = ["procrastinate", str(PROCRASTINATE_CONCURRENCY)]
+    results.notes.append(
+        "PgQueuer and Procrastinate run a callback for each job, and these callbacks do nothing;"
+        " the dispatcher sends each message to the simulator over HTTP and records the answer."
+    )
+    async with environment.template():
+        for number in range(rounds):
+            for name in rotated(variants, number):
+                if name == "dispatcher":
+                    rate = messages / (await Variant(1).run(environment, messages)).seconds
+                else:
+                    rate = await _drain(environment, variants[name], jobs)
+                results.add(name, "per second", rate)
+                progress(f"round {number + 1} of {rounds}: {name}: {rate:,.0f}/s")
+    for name in variants:
+        if name != "dispatcher":
+            results.compare("per second", "dispatcher", name)
+    return results
+
+
+async def _drain(environment: Environment, arguments: list[str], jobs: int) -> float:
+    async with (
+        environment.database() as address,
+        run_child(
+            arguments[0],
+            [arguments[0], address, *arguments[1:], str(jobs)],
+            module="bench.process",
+            log=environment.log(arguments[0]),
+        ) as process,
+    ):
+        return jobs / await _time_drain(process)
+
+
+async def _time_drain(process: Child) -> float:
+    await process.read_line(LOAD_TIMEOUT_SECONDS)
+    process.write_line("go")
+    return float(await process.read_line(LOAD_TIMEOUT_SECONDS)) / 1e6  # it prints microseconds
+
+
+async def prepare_pgqueuer(address: str, size: int, jobs: int) -> Callable[[], Awaitable[int]]:
+    """Fill PgQueuer's queue; return a function that drains it and returns the microseconds."""
+    from pgqueuer import PgQueuer  # noqa: PLC0415 - of the extra `bench`
+    from pgqueuer.db import AsyncpgDriver  # noqa: PLC0415
+    from pgqueuer.queries import Queries  # noqa: PLC0415
+    from pgqueuer.types import QueueExecutionMode  # noqa: PLC0415
+
+    connection = await connect(address)
+    driver = AsyncpgDriver(connection)
+    queries = Queries(driver)
+    await queries.install()
+    for first in range(0, jobs, JOBS_PER_ENQUEUE_CALL):
+        many = min(JOBS_PER_ENQUEUE_CALL, jobs - first)
+        await queries.enqueue([JOB_NAME] * many, [b"062569"] * many, [0] * many)
+    await connection.execute("ANALYZE")
+    queue = PgQueuer(driver)
+
+    async def nothing(_: Any) -> None:
+        return
+
+    queue.entrypoint(JOB_NAME)(nothing)
+
+    async def drain() -> int:
+        began = monotonic()
+        await queue.run(
+            dequeue_timeout=timedelta(seconds=1), batch_size=size, mode=QueueExecutionMode.drain
+        )
+        return int((monotonic() - began) * 1e6)
+
+    return drain
+
+
+async def prepare_procrastinate(
+    address: str, concurrency: int, jobs: int
+) -> Callable[[], Awaitable[int]]:
+    """Fill Procrastinate's queue; return a function that drains it and returns the microseconds."""
+    from procrastinate import App, PsycopgConnector  # noqa: PLC0415 - of the extra `bench`
+
+    app = App(connector=PsycopgConnector(conninfo=address, min_size=4, max_size=16))
+
+    async def nothing(text: str) -> None:
+        del text
+
+    task: Any = app.task(name=JOB_NAME)(nothing)
+    await app.open_async()
+    await app.schema_manager.apply_schema_async()
+    for first in range(0, jobs, JOBS_PER_ENQUEUE_CALL):
+        many = min(JOBS_PER_ENQUEUE_CALL, jobs - first)
+        await task.batch_defer_async(*[{"text": "062569"}] * many)
+    connection = await connect(address)
+    await connection.execute("ANALYZE")
+    await connection.close()
+
+    async def drain() -> int:
+        began = monotonic()
+        await app.run_worker_async(
+            wait=False,
+            concurrency=concurrency,
+            install_signal_handlers=False,
+            listen_notify=False,
+            delete_jobs="successful",
+        )
+        return int((monotonic() - began) * 1e6)
+
+    return drain
