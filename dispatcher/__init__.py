@@ -8,6 +8,7 @@ The map of the house. Data goes one way, and each room may use only what is belo
     rescue      the open batches of dead workers become unsure; what is unsure is settled
     keeping     partitions ahead of need; what is old and over leaves in bounded steps
     db/         the only room that knows SQL (one statement a file, under db/sql/)
+    postgres/   runs the embedded PostgreSQL; knows no SQL of ours
     provider/   the only room that calls out
     web/        the only room that listens
     settings, metrics, logs    what every room is told, counts and says

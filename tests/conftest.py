@@ -18,9 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import connect, create_pool
+from dispatcher.postgres.server import embedded_server
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
 # inherit that; a handler of ours is not inherited.

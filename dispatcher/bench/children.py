@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import dispatcher
-from dispatcher.db.launch import die_with
+from dispatcher.postgres.programs import signal_on_parent_exit
 
 STOP_TIMEOUT = 60.0  # seconds from SIGTERM to SIGKILL
 START_TIMEOUT = 60.0  # seconds until a child says that it is ready
@@ -104,7 +104,7 @@ async def child(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # Ctrl-C is for the benchmark, which stops things in order
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),
+            preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGKILL),
         )
     started = Child(process, name, log)
     try:

@@ -14,10 +14,10 @@ import asyncpg
 from msgspec import Struct, field
 
 from dispatcher.bench import processes
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import OwnConnection, connect
 from dispatcher.db.statements import sql
+from dispatcher.postgres.server import embedded_server
 
 TEMPLATE = "dispatcher_bench"
 INDEX_TIME = 3600.0  # seconds for one

@@ -63,8 +63,8 @@ def bench(
     from dispatcher.bench.stage import describe, stage
     from dispatcher.cli.database import explained
     from dispatcher.cli.settings import read_settings
-    from dispatcher.db.errors import EmbeddedError
     from dispatcher.db.migrations import MigrationError
+    from dispatcher.postgres.programs import EmbeddedError
 
     wanted = what or [What.SEND]
     measures = _measures(rounds=rounds, messages=messages, million=million, seconds=seconds)

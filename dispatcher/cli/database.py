@@ -9,10 +9,11 @@ import asyncpg
 
 from dispatcher.cli.failure import Failure
 from dispatcher.cli.settings import read_settings
-from dispatcher.db.embedded import embedded_server, running_server
-from dispatcher.db.errors import AWAY, DatabaseAwayError, EmbeddedError, explain
+from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.pool import OwnConnection as Connection
 from dispatcher.db.pool import connect
+from dispatcher.postgres.programs import EmbeddedError
+from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings
 
 Result = TypeVar("Result")

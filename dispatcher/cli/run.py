@@ -35,9 +35,9 @@ def run(
     from dispatcher import service
     from dispatcher.cli.database import explained
     from dispatcher.cli.settings import read_settings
-    from dispatcher.db.errors import EmbeddedError
     from dispatcher.db.migrations import MigrationError
     from dispatcher.logs import configure_logs
+    from dispatcher.postgres.programs import EmbeddedError
     from dispatcher.service.tuning import collect_rarely
 
     settings = read_settings()

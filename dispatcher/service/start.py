@@ -13,13 +13,13 @@ import structlog
 
 from dispatcher import __version__
 from dispatcher.db import workers
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, pooled
 from dispatcher.db.reports import register_statuses
 from dispatcher.metrics import Metrics, State
 from dispatcher.metrics.traces import Trace, missing, tracing
+from dispatcher.postgres.server import embedded_server
 from dispatcher.service.listening import listening
 from dispatcher.service.receiver import receiving
 from dispatcher.service.worker import Worker

@@ -8,16 +8,16 @@ import asyncpg
 import pytest
 
 from dispatcher.db.address import read_address
-from dispatcher.db.cluster import Places
 from dispatcher.db.errors import DatabaseAwayError, explain, is_away, naming_absence
 from dispatcher.db.pool import connect
+from dispatcher.postgres.cluster import ServerFiles
 
 
 @pytest.fixture(scope="session")
 def tcp(server, server_folder) -> str:
     """The address of the session's server by TCP."""
     assert server
-    return Places(server_folder).address.read_text().strip()
+    return ServerFiles(server_folder).address.read_text().strip()
 
 
 def changed(dsn: str, *, login: str | None = None, path: str | None = None) -> str:

@@ -21,10 +21,10 @@ from dispatcher.cli.demo.picture import Picture
 from dispatcher.cli.failure import Failure
 from dispatcher.cli.loading import load_file
 from dispatcher.db import admin
-from dispatcher.db.embedded import embedded_server
-from dispatcher.db.errors import EmbeddedError
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import OwnConnection as Connection
+from dispatcher.postgres.programs import EmbeddedError
+from dispatcher.postgres.server import embedded_server
 
 START_TIMEOUT: Final = 15.0  # seconds for the simulator to say where it is
 PACE: Final = 1_000  # numbers a second: quick to watch, slow enough to see
