@@ -31,6 +31,7 @@ DRILLS = (
     "failover",
     "network",
     "pgbouncer",
+    "reports/test_intake_drill.py",
     "tls",
     "upgrade",
 )

@@ -291,6 +291,7 @@ def test_root_continues_with_the_data_of_an_ordinary_user(programs):
 
 
 @only_root
+@pytest.mark.slow
 def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path, monkeypatch):
     folder = next(programs_module.program_folders())
     if "site-packages" not in str(folder):
