@@ -19,8 +19,22 @@ import asyncpg
 import pytest
 
 from dispatcher.db.database import connect, create_pool
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
+from dispatcher.postgres.server import embedded_server
+
+# Tests of whole failures, and tests that run other programs: `./dev test --all` runs them.
+DRILLS = (
+    "chaos",
+    "console/test_browser.py",
+    "console/test_portrait.py",
+    "deploy",
+    "failover",
+    "network",
+    "pgbouncer",
+    "reports/test_intake_drill.py",
+    "tls",
+    "upgrade",
+)
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
 # inherit that; a handler of ours is not inherited.
@@ -40,6 +54,17 @@ FAST = {
 # its 400 files. Not in a small memory (containers give 64 MB), which tests with many rows fill.
 IN_MEMORY = "dispatcher-tests-"
 ROOM = 4 << 30  # bytes
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items) -> None:
+    """Mark the tests of DRILLS."""
+    drills = [Path(__file__).parent / name for name in DRILLS]
+    if missing := [str(path) for path in drills if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py, DRILLS: no such path: {', '.join(missing)}")
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in drills):
+            item.add_marker("drill")
 
 
 def pytest_addoption(parser) -> None:

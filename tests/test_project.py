@@ -45,6 +45,14 @@ def test_the_lock_knows_every_requirement():
     assert wanted - {"dispatcher"} <= locked
 
 
+def test_dev_installs_only_extras_that_exist():
+    script = (ROOT / "dev").read_text(encoding="utf-8")
+    needed = re.findall(r"\bneed ((?:[a-z]+ ?)+)", script)
+    extras = {name for line in needed for name in line.split()}
+    assert {"embedded", "test", "check", "release"} <= extras
+    assert extras <= set(PROJECT["project"]["optional-dependencies"])
+
+
 @pytest.mark.parametrize("script", ["dev", ".ci/run"])
 def test_the_scripts_can_be_run(script):
     path = ROOT / script

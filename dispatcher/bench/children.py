@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import dispatcher
-from dispatcher.db.launch import die_with
+from dispatcher.postgres.programs import signal_on_parent_exit
 
 STOP_TIMEOUT_SECONDS = 60.0  # from SIGTERM to SIGKILL
 START_TIMEOUT_SECONDS = 60.0  # until a child prints that it is ready
@@ -104,7 +104,7 @@ async def run_child(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # Ctrl-C reaches the benchmark only, which stops its children
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),
+            preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGKILL),
         )
     started = Child(process, name, log)
     try:

@@ -15,9 +15,9 @@ from msgspec import Struct, field
 from dispatcher.bench import processes
 from dispatcher.bench.queries import query
 from dispatcher.db.database import OwnConnection, connect
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.migrate import migrate
 from dispatcher.db.statements import sql
+from dispatcher.postgres.server import embedded_server
 
 TEMPLATE_DATABASE = "dispatcher_bench"
 INDEX_TIMEOUT_SECONDS = 3600.0  # of one index

@@ -48,8 +48,8 @@ def bench(
     from dispatcher.cli.database import explained
     from dispatcher.cli.output import screen
     from dispatcher.cli.settings import read_settings
-    from dispatcher.db.errors import EmbeddedError
     from dispatcher.db.migrate import MigrationError
+    from dispatcher.postgres.programs import EmbeddedError
 
     benchmarks = _benchmarks(rounds=rounds, messages=messages, million=million, seconds=seconds)
     wanted = [benchmarks[name] for name in what or [BenchmarkName.SEND]]

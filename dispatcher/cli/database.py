@@ -11,8 +11,9 @@ from dispatcher.cli.errors import CommandError
 from dispatcher.cli.settings import read_settings
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
-from dispatcher.db.embedded import embedded_server, running_server
-from dispatcher.db.errors import AWAY, DatabaseAwayError, EmbeddedError, explain
+from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
+from dispatcher.postgres.programs import EmbeddedError
+from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings
 
 Result = TypeVar("Result")

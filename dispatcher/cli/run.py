@@ -35,8 +35,8 @@ def run(
     from dispatcher import service
     from dispatcher.cli.database import explained
     from dispatcher.cli.settings import read_settings
-    from dispatcher.db.errors import EmbeddedError
     from dispatcher.db.migrate import MigrationError
+    from dispatcher.postgres.programs import EmbeddedError
     from dispatcher.service.run import collect_rarely
     from dispatcher.telemetry.logs import configure_logs
 

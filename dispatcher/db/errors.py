@@ -119,10 +119,6 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-class EmbeddedError(Exception):
-    """The embedded PostgreSQL does not start; the text is one line that says what to do."""
-
-
 class DatabaseAwayError(Exception):
     """The database cannot be used now; the same call may pass later on a new connection.
 

@@ -15,10 +15,10 @@ import structlog
 from dispatcher import __version__
 from dispatcher.db import workers
 from dispatcher.db.database import Pool, pooled
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
+from dispatcher.postgres.server import embedded_server
 from dispatcher.receiver.receiver import receiving
 from dispatcher.service.http import listening
 from dispatcher.settings import Settings

@@ -14,8 +14,8 @@ from world.worker import ROOT
 
 from dispatcher.db.database import connect
 from dispatcher.db.errors import AWAY, is_away
-from dispatcher.db.launch import die_with
 from dispatcher.db.migrate import migrate
+from dispatcher.postgres.programs import signal_on_parent_exit
 
 Given = TypeVar("Given")
 START = 60.0  # seconds
@@ -87,7 +87,7 @@ async def running_server(folder: Path) -> AsyncIterator[Server]:
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        preexec_fn=die_with(os.getpid(), signal.SIGTERM),
+        preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGTERM),
     )
     try:
         server = Server(process)

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from dispatcher.db.cluster import LOOPBACK, Places, write_port
-from dispatcher.db.embedded import embedded_server
+from dispatcher.postgres.cluster import LOOPBACK, ServerFiles, store_port
+from dispatcher.postgres.server import embedded_server
 
 # The data outlive the processes; only a power cut would need fsync.
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "100"}
@@ -23,10 +23,10 @@ PORTS = range(15_000, 30_000)  # below those that clients are given: it must com
 
 def main() -> None:
     """Serve until the input ends."""
-    places = Places(Path(sys.argv[1]).absolute())
+    places = ServerFiles(Path(sys.argv[1]).absolute())
     with embedded_server(places.data_dir, settings=SETTINGS):
         pass
-    write_port(places, free_port())
+    store_port(places, free_port())
     word = "start"
     while word:
         with embedded_server(places.data_dir, settings=SETTINGS) as dsn:
@@ -34,7 +34,7 @@ def main() -> None:
             word = _serve(places, dsn)
 
 
-def _serve(places: Places, dsn: str) -> str:
+def _serve(places: ServerFiles, dsn: str) -> str:
     """Return with the word that ends this server; empty at the end of the input."""
     for line in sys.stdin:
         match line.split():

@@ -119,6 +119,7 @@ async def test_the_demo_ends_by_itself_and_shows_what_became_of_the_messages(fol
     await nothing_is_left(folder)
 
 
+@pytest.mark.slow
 async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ, command):
     async with demo(environ, "--keep") as process:
         out = await read_until(process, "Ctrl-C ends it")
@@ -134,6 +135,7 @@ async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.slow
 async def test_a_demo_that_is_stopped_half_way_leaves_nothing(folder, environ, sign):
     async with demo(environ) as process:
         await read_until(process, "inserted into dispatcher.message")

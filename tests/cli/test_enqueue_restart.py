@@ -96,6 +96,7 @@ async def test_rejects_of_a_batch_that_was_not_written_come_only_once(operate, d
     assert refused(rejects) == [n for n in range(2, 12_002) if bad(n)]
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_in_is_loaded_again_only_when_it_is_meant(operate, db, tmp_path):
     file = write(tmp_path / "x.csv", 3)
     assert (await operate("enqueue", file)).code == 0

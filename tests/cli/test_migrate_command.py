@@ -1,6 +1,9 @@
 """``dispatcher migrate``: the tables come, are told of, and go."""
 
+import pytest
 
+
+@pytest.mark.slow
 async def test_tables_come_and_are_told_of_and_go(command, empty_dsn):
     before = await command("migrate", "--status", DATABASE_URL=empty_dsn)
     assert before.code == 1

@@ -7,17 +7,17 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.cluster import Places
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
 from dispatcher.db.errors import DatabaseAwayError, explain, is_away, naming_absence
+from dispatcher.postgres.cluster import ServerFiles
 
 
 @pytest.fixture(scope="session")
 def tcp(server, server_folder) -> str:
     """The address of the session's server by TCP."""
     assert server
-    return Places(server_folder).address.read_text().strip()
+    return ServerFiles(server_folder).address.read_text().strip()
 
 
 def changed(dsn: str, *, login: str | None = None, path: str | None = None) -> str:

@@ -10,17 +10,17 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.cluster import Places
 from dispatcher.db.database import FailoverConnector, connect, create_pool
-from dispatcher.db.embedded import embedded_server
 from dispatcher.db.errors import DatabaseAwayError, is_away, naming_absence
+from dispatcher.postgres.cluster import ServerFiles
+from dispatcher.postgres.server import embedded_server
 
 
 @pytest.fixture(scope="session")
 def tcp(server, server_folder) -> str:
     """The address of the session's server by TCP."""
     assert server
-    return Places(server_folder).address.read_text().strip()
+    return ServerFiles(server_folder).address.read_text().strip()
 
 
 def with_hosts(dsn: str, *hosts: str) -> str:
@@ -137,7 +137,7 @@ def read_only(tmp_path, programs) -> Iterator[str]:
     """The host of a second server that takes no writes, as a standby; same password."""
     settings = {"fsync": "off", "default_transaction_read_only": "on"}
     with embedded_server(tmp_path, settings=settings, programs=programs):
-        yield Places(tmp_path).address.read_text().strip()
+        yield ServerFiles(tmp_path).address.read_text().strip()
 
 
 async def test_of_several_hosts_the_one_that_takes_writes_is_chosen_and_found_again_after_a_switch(

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from world.waiting import until
 
-from dispatcher.db.cluster import Places
 from dispatcher.db.database import PATIENCE, create_pool, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, naming_absence
+from dispatcher.postgres.cluster import ServerFiles
 
 ROWS = [("someone", "DELIVRD", "delivered")]
 
@@ -149,7 +149,7 @@ async def is_gone(db: asyncpg.Connection, backend: int) -> bool:
 
 
 async def test_every_session_asks_whether_its_client_is_still_there(server_folder, dsn):
-    address = urlsplit(Places(server_folder).address.read_text().strip())
+    address = urlsplit(ServerFiles(server_folder).address.read_text().strip())
     pool = await create_pool(urlunsplit(address._replace(path=urlsplit(dsn).path)), max_size=1)
     assert await pool.fetchval("SHOW tcp_keepalives_idle") == "10"
     assert await pool.fetchval("SHOW tcp_user_timeout") == "25000"

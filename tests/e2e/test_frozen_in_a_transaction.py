@@ -1,6 +1,7 @@
 """A worker that freezes in the middle of a transaction holds locks; the others must get by."""
 
 import asyncpg
+import pytest
 from world.books import read_books
 from world.messages import finished, insert
 from world.provider import app_at
@@ -11,6 +12,7 @@ from dispatcher.db.database import connect
 GATE = 4711  # an advisory lock that stands in the way of every new batch
 
 
+@pytest.mark.slow
 async def test_a_worker_frozen_in_the_middle_of_a_claim_does_not_stop_the_others(
     db, dsn, workers, sim
 ):

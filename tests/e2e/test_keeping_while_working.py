@@ -1,10 +1,12 @@
 """History leaves while the service works, and what is wiped is wiped by it."""
 
+import pytest
 from world.messages import finished, insert, states
 from world.provider import app_at
 from world.waiting import until
 
 
+@pytest.mark.slow
 async def test_a_working_service_wipes_drops_and_prepares(db, workers, sim):
     old = await insert(db, 200)
     first = await workers.start({"default": app_at(sim.url)})

@@ -6,6 +6,7 @@ import os
 import sys
 
 import aiohttp
+import pytest
 from running import app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
@@ -28,6 +29,7 @@ INSERT = """
 """
 
 
+@pytest.mark.slow
 async def test_a_run_with_faults_tells_no_number_variable_or_secret(db, dsn):
     faults = read_faults(json.dumps(FAULTS).encode())
     async with Simulator({"key": SECRET}, faults=faults) as sim:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from world.books import read_books
 from world.messages import finished, insert, states
 from world.provider import app_at, seen
@@ -37,6 +38,7 @@ async def backends_of_others(db) -> list[int]:
     return [row["pid"] for row in rows]
 
 
+@pytest.mark.slow
 async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, sim):
     await sim.faults.arm([Delay(seconds=30)])
     await insert(db, 2000)

@@ -4,6 +4,7 @@ import random
 from time import monotonic, time
 
 import aiohttp
+import pytest
 from world.books import read_books
 from world.haste import forget_heartbeat, let_pass
 from world.messages import finished, idle, insert, states
@@ -61,6 +62,7 @@ async def no_session(db) -> bool:
     )
 
 
+@pytest.mark.slow
 async def test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed(
     db, workers, sim
 ):
@@ -153,6 +155,7 @@ async def test_a_stop_that_cannot_wait_any_longer_leaves_its_requests_unsure(db,
     assert await idle(db)
 
 
+@pytest.mark.slow
 async def test_two_workers_do_not_take_each_other_for_dead(db, workers, sim):
     """Slow requests and many of them, for longer than a lease."""
     apps = {"default": app_at(sim.url, timeout="1s", concurrency=2)}

@@ -17,8 +17,13 @@ from urllib.request import urlopen
 from postgres_pair import free_port
 from world.waiting import until
 
-from dispatcher.db.binaries import find_binaries
-from dispatcher.db.launch import Account, account_for, launch, run
+from dispatcher.postgres.programs import (
+    SystemUser,
+    find_programs,
+    run_program,
+    server_user,
+    start_program,
+)
 
 SCOPE = "sms"
 SIZE = 3  # one to lead, one that has all that was acknowledged, and one more to become that
@@ -70,8 +75,8 @@ class Cluster:
         self._folder = folder
         self._tools = tools
         self._stack = stack
-        self._account: Account = account_for(folder)
-        self._binaries = find_binaries(self._account, major=None, programs=programs).folder
+        self._account: SystemUser = server_user(folder)
+        self._binaries = find_programs(self._account, major=None, folder=programs).folder
         self._etcd = free_port()
         self._rest = free_port()
         self.nodes: dict[str, Node] = {}
@@ -106,9 +111,9 @@ class Cluster:
         """Hand the lead from *node* to the one that has everything, as an operator does."""
         config = str(node.folder / "patroni.json")
         code, said = await asyncio.to_thread(
-            run, self._tools / "patronictl",
+            run_program, self._tools / "patronictl",
             ["-c", config, "switchover", SCOPE, "--leader", node.name, "--force"],
-            account=self._account,
+            user=self._account,
         )  # fmt: skip
         assert code == 0, said
         assert "Successfully switched over" in said, said
@@ -163,7 +168,7 @@ class Cluster:
 
     def _launch(self, name: str, program: Path, *arguments: str) -> "subprocess.Popen[bytes]":
         with (self._folder / f"{name}.log").open("wb") as log:
-            process = launch(program, arguments, account=self._account, output=log)
+            process = start_program(program, arguments, user=self._account, output=log)
         self._stack.callback(process.wait)
         self._stack.callback(process.send_signal, signal.SIGINT)  # Patroni stops its PostgreSQL
         return process
@@ -180,7 +185,7 @@ def _leads(member: dict[str, str]) -> bool:
 def patroni_cluster(tools: Path, programs: Path | None) -> Iterator[Cluster]:
     """Give a cluster that is not started yet; all of it ends with the context."""
     folder = Path(tempfile.mkdtemp(prefix="patroni-"))
-    account = account_for(folder / "none")
+    account = server_user(folder / "none")
     if account.switched:
         os.chown(folder, account.uid, account.gid)
     try:

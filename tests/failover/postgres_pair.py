@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dispatcher.db.binaries import find_binaries
-from dispatcher.db.launch import account_for, launch, run
+from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
 
 DEADLINE = 60.0
 
@@ -20,8 +19,8 @@ DEADLINE = 60.0
 class Pair:
     def __init__(self, folder: Path, programs: Path | None) -> None:
         self.folder = folder
-        self.account = account_for(folder)
-        self.binaries = find_binaries(self.account, major=None, programs=programs)
+        self.account = server_user(folder)
+        self.binaries = find_programs(self.account, major=None, folder=programs)
         self.ports = [free_port(), free_port()]
         self.servers: list[subprocess.Popen[bytes]] = []
 
@@ -73,7 +72,7 @@ class Pair:
         return [*map(int, listed), *([postmaster] if self.servers[at].poll() is None else [])]
 
     def _run(self, program: str, *arguments: str) -> None:
-        code, output = run(self.binaries / program, arguments, account=self.account)
+        code, output = run_program(self.binaries / program, arguments, user=self.account)
         assert code == 0, output
 
     def _serve(self, data: str, port: int, *settings: str) -> None:
@@ -85,16 +84,16 @@ class Pair:
         log = (self.folder / f"{Path(data).name}.log").open("wb")
         with log:
             self.servers.append(
-                launch(self.binaries / "postgres", arguments, account=self.account, output=log)
+                start_program(self.binaries / "postgres", arguments, user=self.account, output=log)
             )
 
     def _until_ready(self, port: int) -> None:
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end:
-            code, _ = run(
+            code, _ = run_program(
                 self.binaries / "pg_isready",
                 ["-h", "127.0.0.1", "-p", str(port)],
-                account=self.account,
+                user=self.account,
             )
             if code == 0:
                 return
@@ -104,7 +103,7 @@ class Pair:
 @contextmanager
 def running_pair(programs: Path | None) -> Iterator[Pair]:
     folder = Path(tempfile.mkdtemp(prefix="pair"))
-    account = account_for(folder / "none")
+    account = server_user(folder / "none")
     if account.switched:
         os.chown(folder, account.uid, account.gid)
     pair = Pair(folder, programs)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import pytest
 from world.books import read_books
 from world.messages import finished, insert, of_each, states
 from world.provider import app_at, seen
@@ -32,6 +33,7 @@ async def test_what_expires_while_it_waits_is_expired_at_the_claim(db, workers, 
     assert sim.ledger.numbers == 100
 
 
+@pytest.mark.slow
 async def test_what_expires_between_two_tries_is_not_sent_any_more(db, workers, sim):
     """The first try fails at once, the next comes after half a second or more."""
     await workers.start({"default": app_at(sim.url)})

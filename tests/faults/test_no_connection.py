@@ -25,6 +25,7 @@ def silence() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("times", [("1s", "5s"), ("5s", "1s")], ids=["request", "connect"])
+@pytest.mark.slow
 async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, silence, times):
     timeout, connect_timeout = times
     app = app_at(silence, timeout=timeout, connect_timeout=connect_timeout)
@@ -37,6 +38,7 @@ async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, si
     assert await db.fetchval("SELECT sum(attempt) FROM dispatcher.queue") == 0
 
 
+@pytest.mark.slow
 async def test_a_host_that_alone_cannot_send_stops_claiming_and_stops_nobody_else(db, workers, sim):
     good = await workers.start({"default": app_at(sim.url, timeout="1s")})
     await insert(db, 1)

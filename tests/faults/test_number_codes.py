@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from world.haste import let_pass
 from world.messages import at_rest, finished, insert, of_each
 from world.provider import app_at, seen
@@ -85,6 +86,7 @@ async def test_results_are_believed_whatever_stands_around_them(play):
         assert await scene.pause() is None, name
 
 
+@pytest.mark.slow
 async def test_a_share_of_flow_control_defers_only_those_numbers(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", share=0.3, seed=3)])
     ids = await insert(db, 2000)
@@ -127,6 +129,7 @@ async def test_a_request_of_nothing_but_flow_control_is_tried_again_shortly(db, 
     assert len({visit.token for visit in sim.journal}) == 1
 
 
+@pytest.mark.slow
 async def test_waits_for_flow_control_grow_up_to_ten_minutes(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", param="bad")])
     await insert(db, 1, params=["good"])

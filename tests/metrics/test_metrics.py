@@ -29,6 +29,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
+@pytest.mark.slow
 async def test_a_running_service_counts_what_became_of_its_messages(db, dsn):
     options = read_options(b'{"refused": {"%s": "E200031"}}' % REFUSED.encode())
     async with Simulator({"key": "secret"}, options=options) as sim:

@@ -68,6 +68,7 @@ def other(new_database, template) -> str:
     return new_database(template)
 
 
+@pytest.mark.slow
 async def test_what_is_wrong_is_said(sim, receiver, dsn, other, reporting):
     app = app_at(sim.url, push_key="push", push_secret="secret")
     assert "no connection" in await check(dsn, app, reporting)

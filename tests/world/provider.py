@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from dispatcher.db.launch import die_with
+from dispatcher.postgres.programs import signal_on_parent_exit
 from dispatcher.simulator import Row, Simulator
 from world.messages import SENDER
 from world.worker import ROOT
@@ -72,7 +72,7 @@ async def provider_process(
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
+            preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
         )
     assert process.stdout is not None
     try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dispatcher.db.launch import die_with
+from dispatcher.postgres.programs import signal_on_parent_exit
 from world.waiting import until
 
 ROOT = Path(__file__).parents[2]  # `python -m` takes the package that lies in its directory
@@ -46,7 +46,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
+                preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call
             )
 
     @property

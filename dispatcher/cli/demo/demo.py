@@ -22,9 +22,9 @@ from dispatcher.cli.demo.processes import child, must_live, temporary_directory
 from dispatcher.cli.errors import CommandError
 from dispatcher.db import admin
 from dispatcher.db.database import OwnConnection as Connection
-from dispatcher.db.embedded import embedded_server
-from dispatcher.db.errors import EmbeddedError
 from dispatcher.db.migrate import migrate
+from dispatcher.postgres.programs import EmbeddedError
+from dispatcher.postgres.server import embedded_server
 
 START_TIMEOUT: Final = 15.0  # seconds for the simulator to say where it is
 PACE: Final = 1_000  # numbers a second: quick to watch, slow enough to see

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from dispatcher.cli.output import screen, table_of
 from dispatcher.core.codes import number_code
 from dispatcher.core.status import OutcomeSummary
-from dispatcher.db.binaries import folders
+from dispatcher.postgres.programs import program_folders
 
 _STATEMENTS = """\
       SELECT * FROM dispatcher.message_status LIMIT 10;
@@ -91,7 +91,7 @@ class Picture:
 
     def tell_where(self, data: Path, provider: str, worker_log: Path) -> None:
         """Say how to look around while everything runs."""
-        psql = next((str(f / "psql") for f in folders() if (f / "psql").exists()), "psql")
+        psql = next((str(f / "psql") for f in program_folders() if (f / "psql").exists()), "psql")
         self._screen.print(
             f"""
 Look around, from another terminal:

@@ -12,7 +12,7 @@ from typing import IO, Final
 
 import dispatcher
 from dispatcher.cli.errors import CommandError
-from dispatcher.db.launch import die_with
+from dispatcher.postgres.programs import signal_on_parent_exit
 from dispatcher.settings import PREFIX
 
 STOP_TIMEOUT: Final = 10.0  # seconds from SIGTERM to SIGKILL
@@ -79,7 +79,7 @@ def _started(
         stderr=stderr,
         text=True,
         start_new_session=True,  # Ctrl-C is for the demo, which stops things in their order
-        preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call, prepared before
+        preexec_fn=signal_on_parent_exit(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one system call, prepared before
     )
 
 

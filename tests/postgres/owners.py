@@ -1,4 +1,4 @@
-"""Processes that own an embedded PostgreSQL, to be killed or asked by tests."""
+"""Processes that run an embedded PostgreSQL, for tests to kill or query."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 
 _OWNER = """
 import pathlib, signal, sys
-from dispatcher.db.embedded import embedded_server
+from dispatcher.postgres.server import embedded_server
 data_dir, programs = sys.argv[1:]
 programs = pathlib.Path(programs) if programs else None
 settings = {"fsync": "off"}
@@ -23,7 +23,7 @@ with embedded_server(pathlib.Path(data_dir), settings=settings, programs=program
 
 @contextmanager
 def owner(data_dir: Path, programs: Path | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a process that owns a server until its input ends; give it and the server's address."""
+    """Run a process that runs a server until its input ends; give both it and the address."""
     with subprocess.Popen(
         [sys.executable, "-c", _OWNER, str(data_dir), str(programs or "")],
         stdin=subprocess.PIPE,
@@ -35,12 +35,12 @@ def owner(data_dir: Path, programs: Path | None) -> Iterator[tuple[subprocess.Po
 
 
 def postmaster(data_dir: Path) -> int:
-    """Return the process of the server that runs on *data_dir*."""
+    """Return the process id of the server on *data_dir*."""
     return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process has not ended; a zombie has."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -48,18 +48,18 @@ def alive(pid: int) -> bool:
 
 
 def until_dead(pid: int, *, deadline: float = 10) -> float:
-    """Wait until a process has ended; return the seconds it took."""
+    """Wait until a process has exited; return the seconds that took."""
     begun = time.monotonic()
     while alive(pid):
-        assert time.monotonic() < begun + deadline, f"process {pid} still lives"
+        assert time.monotonic() < begun + deadline, f"process {pid} still runs"
         time.sleep(0.005)
     return time.monotonic() - begun
 
 
 def as_user(uid: int, function: Callable[[], str]) -> str:
-    """Run *function* in a fork that is another user; return its word, or fail with its trace.
+    """Run *function* as another user in a fork; return its result, or fail with its traceback.
 
-    A fork and not a new process: root's Python may lie where that user cannot reach it.
+    It is a fork and no new process, because that user may be unable to reach root's Python.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -68,14 +68,14 @@ def as_user(uid: int, function: Callable[[], str]) -> str:
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
-            said = function()
-        except BaseException:  # noqa: BLE001 - whatever it is, the parent tells it
-            said = "failed: " + traceback.format_exc()
-        os.write(writer, said.encode())
+            result = function()
+        except BaseException:  # noqa: BLE001 - the parent reports it
+            result = "failed: " + traceback.format_exc()
+        os.write(writer, result.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
+        result = pipe.read()
     os.waitpid(child, 0)
-    assert not said.startswith("failed: "), said
-    return said
+    assert not result.startswith("failed: "), result
+    return result
