@@ -120,6 +120,9 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "docs/operations.md": (checks.page, [("`dispatcher show ID", "`dispatcher shew ID")]),
     "docs/settings.md": (checks.page, [("personal-data.md", "personal_data.md")]),
     "docs/capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
+    "docs/architecture.md": (checks.page, [("(provider.md)", "(provided.md)")]),
+    "docs/codes.md": (checks.page, [("(provider.md)", "(provided.md)")]),
+    "docs/provider.md": (checks.page, [("(codes.md)", "(code.md)")]),
     "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
     "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
     "docs/database.md": (
