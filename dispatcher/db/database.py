@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 from collections.abc import AsyncIterator
 
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
 ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from dispatcher.db.arrays import array_text
 from dispatcher.db.database import Connection, Pool, transaction
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import array_text, sql
 
 # Counters per minute: what charts and totals are made of, instead of counting rows.
 

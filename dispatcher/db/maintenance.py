@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dispatcher.core.message import to_e164
 from dispatcher.db.database import Connection, Pool, transaction
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is

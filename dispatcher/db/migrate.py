@@ -18,7 +18,7 @@ from typing import Final, Literal
 import asyncpg
 
 from dispatcher.db.database import Connection, OwnConnection, connect
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 # The files of the migrations, in dbmate's format, and what they say.
 

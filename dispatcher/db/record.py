@@ -24,7 +24,7 @@ from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
 from dispatcher.db.events import Event, count
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 # Writes what an answer means for its app as a whole: pauses, a slower pace, the end of a pause.
 

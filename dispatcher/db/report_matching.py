@@ -29,9 +29,9 @@ from dispatcher.core.report_status import Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Pool, transaction
 from dispatcher.db.events import Event, count
+from dispatcher.db.queries import sql
 from dispatcher.db.reports import NOBODY
 from dispatcher.db.rules import suppress
-from dispatcher.db.statements import sql
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MOST: Final = 5000  # reports in one step, about: a fifth of a second

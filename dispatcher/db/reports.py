@@ -13,7 +13,7 @@ from dispatcher.core.status import MissingReports, UnmatchedReport
 from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.events import count
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 NOBODY = "-"  # stands for the app where none is known
 SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will

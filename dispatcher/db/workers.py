@@ -8,7 +8,7 @@ import asyncpg
 
 from dispatcher.db.database import PATIENCE, OwnConnection, Pool, transaction
 from dispatcher.db.errors import AWAY
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 
 async def ping(pool: Pool) -> None:
