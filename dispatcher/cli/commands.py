@@ -23,7 +23,7 @@ from dispatcher.cli.status import status
 
 app = typer.Typer(
     help="Send SMS from PostgreSQL rows through the provider's batch API.",
-    epilog="Settings are environment variables; deploy/settings.md lists them. "
+    epilog="Settings are environment variables; deploy/docs/settings.md lists them. "
     "Exit codes: 0 done, 1 failed, 2 used wrongly.",
     rich_markup_mode=None,  # rich's help takes 200 ms longer
     pretty_exceptions_enable=False,

@@ -159,7 +159,7 @@ def _suggestion(place: Place, name: str) -> str:
     texts = {"__".join(place): place for place in known} | {place[-1]: place for place in known}
     close = difflib.get_close_matches("__".join(place), texts, n=1, cutoff=0.75)
     if not close:
-        return ": deploy/settings.md lists them all"
+        return ": deploy/docs/settings.md lists them all"
     return f": did you mean {_name(texts[close[0]])}{'_FILE' if name.endswith('_FILE') else ''}?"
 
 

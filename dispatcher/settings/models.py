@@ -1,4 +1,4 @@
-"""The settings themselves: names, kinds and defaults. deploy/settings.md says what each is for."""
+"""The settings: names, types and defaults. deploy/docs/settings.md describes each."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
 """Makes the picture of the console's first page that the README shows.
 
-    PORTRAIT=tests/console/now.png ./dev test tests/console/test_portrait.py -n 0
+    PORTRAIT=deploy/docs/images/dashboard.png ./dev test tests/console/test_portrait.py -n 0
 
 Three apps, of which one is paused with its reason; two of them send while the picture is taken, to
 a simulated provider, after a day that is made up.

@@ -1,5 +1,6 @@
 """Every file under deploy/ passes its check, and a broken copy of it fails."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -115,24 +116,40 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
         ],
     ),
     "README.md": (checks.page, [("systemd/README.md", "systemd/readme.md")]),
-    "applications.md": (checks.page, [("dispatcher enqueue", "dispatcher enqeue")]),
-    "operating.md": (checks.page, [("`dispatcher show ID", "`dispatcher shew ID")]),
-    "settings.md": (checks.page, [("personal-data.md", "personal_data.md")]),
-    "capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
-    "database.md": (checks.page, [("DISPATCHER_STATEMENT_CACHE", "DISPATCHER_STATEMENTS_CACHE")]),
-    "machines.md": (checks.page, [("DISPATCHER_LEASE", "DISPATCHER_LEASES")]),
-    "replication.md": (checks.page, [("test_patroni.py", "test_patronis.py")]),
-    "personal-data.md": (checks.page, [("dispatcher forget", "dispatcher forgets")]),
+    "docs/applications.md": (checks.page, [("dispatcher enqueue", "dispatcher enqeue")]),
+    "docs/operations.md": (checks.page, [("`dispatcher show ID", "`dispatcher shew ID")]),
+    "docs/settings.md": (checks.page, [("personal-data.md", "personal_data.md")]),
+    "docs/capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
+    "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
+    "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
+    "docs/database.md": (
+        checks.page,
+        [("DISPATCHER_STATEMENT_CACHE", "DISPATCHER_STATEMENTS_CACHE")],
+    ),
+    "docs/machines.md": (checks.page, [("DISPATCHER_LEASE", "DISPATCHER_LEASES")]),
+    "docs/replication.md": (checks.page, [("test_patroni.py", "test_patronis.py")]),
+    "docs/personal-data.md": (checks.page, [("dispatcher forget", "dispatcher forgets")]),
     "compose/README.md": (checks.page, [("random() {", "random() {{")]),
-    "kubernetes/README.md": (checks.page, [("../database.md", "../databases.md")]),
+    "kubernetes/README.md": (checks.page, [("../docs/database.md", "../docs/databases.md")]),
     "systemd/README.md": (checks.page, [("DISPATCHER_DATABASE_URL", "DISPATCHER_DATABSE_URL")]),
 }
 
 
 def test_every_file_is_checked_and_has_a_broken_copy():
     found = {str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*") if path.is_file()}
-    assert found == set(FILES)
+    linked = {f"docs/{link}" for link in re.findall(r"\]\((results/[^)]+)", performance_pages())}
+    assert found == set(FILES) | linked | {"docs/images/dashboard.png"}
     assert [name for name, (_, broken) in FILES.items() if not broken] == []
+
+
+def performance_pages() -> str:
+    pages = ("docs/performance.md", "docs/capacity.md")
+    return "".join((DEPLOY / page).read_text() for page in pages)
+
+
+def test_each_results_file_holds_benchmarks():
+    for file in (DEPLOY / "docs/results").glob("*.json"):
+        assert json.loads(file.read_text())["benchmarks"], file
 
 
 @pytest.fixture

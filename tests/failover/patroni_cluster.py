@@ -30,7 +30,7 @@ SIZE = 3  # one to lead, one that has all that was acknowledged, and one more to
 TTL = 20  # seconds, Patroni's shortest: so long a dead leader's place is kept
 START = 90.0
 
-# The settings that matter are those under dcs; deploy/replication.md shows and explains them.
+# The settings that matter are those under dcs; deploy/docs/replication.md shows and explains them.
 CONFIG = {
     "scope": SCOPE,
     "bootstrap": {
