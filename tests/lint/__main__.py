@@ -2,8 +2,8 @@
 
 import sys
 
-from checks.names import repeated_names
-from checks.words import refused_words
+from lint.names import repeated_names
+from lint.words import refused_words
 
 complaints = [*refused_words(), *repeated_names()]
 sys.exit("\n".join(complaints) or None)

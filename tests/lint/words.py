@@ -17,7 +17,7 @@ REFUSED = (
 _WORDS = "|".join(REFUSED).replace(" ", r"[\s#]+")
 _PATTERN = re.compile(rf"(?<![a-z])(?:{_WORDS})s?(?![a-z])", re.IGNORECASE)
 _TEXT = {".py", ".sql", ".md", ".html", ".css", ".js", ".toml", ".yaml", ".yml", ".service", ""}
-_FOREIGN = ("LICENSE", "tests/console/axe/", "uPlot", "tests/checks/words.py")
+_FOREIGN = ("LICENSE", "tests/console/axe/", "uPlot", "tests/lint/words.py")
 
 
 def refused_words() -> Iterator[str]:
