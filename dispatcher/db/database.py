@@ -231,7 +231,7 @@ async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Co
                     raise
                 raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
             except BaseException:
-                # Somebody stopped waiting in the middle of a statement. Asked for ROLLBACK then,
+                # The caller stopped waiting in the middle of a statement. Asked for ROLLBACK then,
                 # the connection may refuse, and that would hide that the task was cancelled.
                 with suppress(asyncpg.InterfaceError):  # it was cut already
                     connection.terminate()

@@ -32,7 +32,7 @@ AWAY: tuple[type[Exception], ...] = (
 # mistake of the caller, and trying again would only repeat it.
 _LOST = ("connection is closed", "connection was closed", "connection has been released")
 
-# The first row that fits is told.
+# The first row that fits applies.
 _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (
         asyncpg.InvalidPasswordError,

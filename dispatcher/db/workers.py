@@ -113,7 +113,7 @@ async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-# Hears of urgent messages. Only a hint: polling finds everything, a little later.
+# LISTENs for urgent messages; polling covers missed notifications.
 
 CHANNEL = "dispatcher_urgent"
 ALIVE_EVERY = 15.0  # seconds between questions whether the connection still lives

@@ -14,7 +14,7 @@ RETURNING id
 -- name: close_batches
 -- Close batches, or mark them unsure; return those that this call may write for.
 -- The guard makes a repeat harmless and keeps a late worker from writing over anybody: an open
--- batch takes any answer, an unsure one only evidence ($7), which settles what it tells. One that
+-- batch takes any answer, an unsure one only evidence ($7), which settles what it proves. One that
 -- is unsure because its answer did not tell of all (unsure_ids) has had its answer: what that put
 -- back may be on its way again, and would be put back a second time.
 -- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence
@@ -62,7 +62,7 @@ RETURNING b.id
 UPDATE dispatcher.batch SET unsure_ids = $2::bigint[] WHERE id = $1 AND state = 'unsure'
 
 -- name: lock_unsure
--- Hold unsure batches until the end of this transaction; those that somebody else is just
+-- Hold unsure batches until the end of this transaction; those that another session is just
 -- settling are left out.
 -- $1 batches
 SELECT id FROM dispatcher.batch
@@ -72,8 +72,8 @@ FOR UPDATE SKIP LOCKED
 
 -- name: lock_silent
 -- Hold the unsure batches that the policy `resend` may send again, until the end of this
--- transaction; those that somebody else is just settling are left out. A statement of its own:
--- whoever was faster has committed before the next one looks.
+-- transaction; those that another session is just settling are left out. A statement of its own:
+-- a faster session has committed before the next one looks.
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
@@ -131,7 +131,7 @@ SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waitin
 
 -- name: rescue
 -- The open batches of workers that are dead, or have left them behind, become unsure: whether
--- their requests went out, nobody knows. Never back to the queue by itself.
+-- their requests went out is unknown. Never back to the queue by itself.
 WITH lost AS (
     SELECT b.id
     FROM dispatcher.worker w

@@ -1,7 +1,7 @@
 -- The event log and its counters.
 
 -- name: append_feed
--- Append to the feed what became of messages, one row for each app, event and code. Each names its
+-- Append results of messages to the feed, one row for each app, event and code. Each names its
 -- messages, or the batch that they are all of.
 -- $1 apps, $2 events, $3 codes, $4 message ids of each (an array as text) or null, $5 batches or
 -- null, $6 how many messages

@@ -1,7 +1,7 @@
 -- Which message a report belongs to.
 
 -- name: match_lock
--- One matches at a time, for all workers and receivers; false if somebody else does.
+-- One matches at a time, for all workers and receivers; false if another does.
 -- $1 key of the lock
 SELECT pg_try_advisory_xact_lock($1)
 

@@ -47,8 +47,8 @@ SELECT pg_advisory_unlock($1)
 SELECT set_config('lock_timeout', $1, $2), set_config('statement_timeout', '0', $2)
 
 -- name: migrations_act_as_owner
--- Act as the owner of the schema, if that is somebody else and we may: what a migration makes is
--- then his, whoever runs it. Until the end of the transaction ($1), or until RESET ROLE. In a
+-- Act as the owner of the schema, if that is another role and we may: what a migration makes is
+-- then owned by it. Until the end of the transaction ($1), or until RESET ROLE. In a
 -- restored or copied database he has not the right that making a schema takes, and we act ourselves.
 SELECT set_config('role', r.rolname, $1)
 FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner

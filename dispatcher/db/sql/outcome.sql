@@ -1,7 +1,7 @@
 -- Results of messages.
 
 -- name: append_outcomes
--- Append what the provider answered. Whoever has an outcome keeps it.
+-- Append what the provider answered. A message that has an outcome keeps it.
 -- $1 ids, $2 batches, $3 states, $4 attempts, $5 segments, $6 provider ids, $7 codes, $8 reasons
 INSERT INTO dispatcher.outcome
     (message_id, batch_id, state, attempts, segments, provider_id, code, reason)
@@ -11,7 +11,7 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::smallint
 ON CONFLICT (message_id) DO NOTHING
 
 -- name: write_outcomes
--- Append what became of messages that have no batch: claimed, and never to be sent.
+-- Append outcomes of messages that have no batch: claimed, and never to be sent.
 -- $1 ids, $2 states, $3 attempts, $4 codes, $5 reasons
 INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
 SELECT u.id, u.state, u.attempts, u.code, u.reason
@@ -24,7 +24,7 @@ FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[])
 SELECT message_id FROM dispatcher.outcome WHERE message_id = ANY ($1::bigint[])
 
 -- name: settle_by_reports
--- Write messages as accepted because a report has told so; whoever has an outcome keeps it.
+-- Write messages as accepted because a report proves it; one that has an outcome keeps it.
 -- Returns what was written, and when.
 -- $1 message ids, $2 batches, $3 attempts, $4 segments, $5 provider ids
 INSERT INTO dispatcher.outcome

@@ -121,6 +121,6 @@ ORDER BY m.since DESC
 LIMIT $1
 
 -- name: announce_check
--- Tell whoever checks the callback address that its test report came as far as this database.
+-- Notify the check of the callback address that its test report came as far as this database.
 -- $1 the test's own word
 SELECT pg_notify('dispatcher_check', $1)

@@ -111,7 +111,7 @@ ORDER BY unsure_at
 LIMIT $1
 
 -- name: show_message
--- One message: what was asked for, where it is, what became of it.
+-- One message: what was asked for, where it is, its result.
 -- $1 message id
 SELECT
     s.id, s.app, s.sender, s.recipient, s.template_id, s.reference, s.priority, s.state,

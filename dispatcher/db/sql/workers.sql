@@ -9,7 +9,7 @@ RETURNING id
 
 -- name: heartbeat
 -- This worker lives; returns for how many seconds it was silent, by this clock, which decides
--- whether others have taken it for dead. No row if nobody knows it any more.
+-- whether others have taken it for dead. No row if it is not registered any more.
 -- $1 worker, $2 apps for which this host cannot send
 UPDATE dispatcher.worker w
 SET heartbeat_at = clock_timestamp(), cut_off = $2
