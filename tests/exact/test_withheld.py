@@ -16,7 +16,7 @@ from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
 from dispatcher.pipeline.sending import Ways, deliver
 from dispatcher.provider.client import Account, Client, Sent
-from dispatcher.simulator.faults.connections import Reset
+from dispatcher.simulator.faults import Reset
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]
 TOKEN = "t" * 32

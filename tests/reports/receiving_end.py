@@ -11,7 +11,7 @@ import aiohttp
 
 from dispatcher.service.receiver import receiving
 from dispatcher.settings import load_settings
-from dispatcher.simulator.signature import sdk_date, sign
+from dispatcher.simulator.auth import sdk_date, sign
 from dispatcher.web.server import serving
 
 TOKEN = "a-token-that-nobody-guesses"
