@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from codes_page import PAGE, codes_page
 
 from dispatcher import __version__
 from dispatcher.cli.commands import app
@@ -147,10 +146,6 @@ def test_the_pages_name_every_column_an_application_may_set():
         0
     ]
     assert columns == set(re.findall(r"^    (\w+)", message, re.MULTILINE)) - {"id", "queued_at"}
-
-
-def test_the_page_of_codes_is_generated_from_the_tables():
-    assert PAGE.read_text(encoding="utf-8") == codes_page(), "run ./dev python tests/codes_page.py"
 
 
 def test_the_sample_is_small_and_its_numbers_are_samples():

@@ -16,7 +16,7 @@ from dispatcher.bench import processes
 from dispatcher.bench.queries import query
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.migrate import migrate
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 from dispatcher.postgres.server import embedded_server
 
 TEMPLATE_DATABASE = "dispatcher_bench"

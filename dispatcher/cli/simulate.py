@@ -1,4 +1,4 @@
-"""``dispatcher simulate``: the provider as a process."""
+"""``dispatcher simulate``: runs the simulated provider as a process."""
 
 import asyncio
 import signal
@@ -13,42 +13,43 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator
 
-Told = TypeVar("Told")
-OBJECTS = 50_000  # made between two looks for cyclic garbage; by default 700
+Config = TypeVar("Config")
+GC_THRESHOLD_OBJECTS = 50_000  # allocated between two collections; by default 700
 
 
 def simulate(
     *,
-    key: Annotated[str, typer.Option(metavar="KEY", help="The app key it knows.")],
+    key: Annotated[str, typer.Option(metavar="KEY", help="The app key to accept.")],
     secret: Annotated[str, typer.Option(metavar="SECRET", help="The secret of that key.")],
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where; port 0 takes a free one.")
+        str,
+        typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 takes a free one."),
     ] = ("127.0.0.1:0"),
     control: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="A second one for the control paths, which no fault touches."
+            metavar="HOST:PORT", help="Second address, for the control paths; no fault affects it."
         ),
     ] = None,
     options: Annotated[
-        str, typer.Option(metavar="JSON", help="What it knows and allows: JSON, or a file of it.")
+        str, typer.Option(metavar="JSON", help="Options of the provider: JSON, or a JSON file.")
     ] = "{}",
     faults: Annotated[
-        str, typer.Option(metavar="JSON", help="What goes wrong: JSON, or a file of it.")
+        str, typer.Option(metavar="JSON", help="Faults to inject: JSON, or a JSON file.")
     ] = "[]",
     reports: Annotated[
         str | None,
         typer.Option(
             metavar="JSON",
-            help="Send status reports, and how: JSON ('{}' will do), or a file of it.",
+            help="Send status reports with these options: JSON ('{}': defaults), or a JSON file.",
         ),
     ] = None,
 ) -> None:
-    """Play the provider on this machine until SIGTERM or Ctrl-C.
+    """Simulate the provider on this machine until SIGTERM or Ctrl-C.
 
     Prints its address in the first line; with --control, that of the control paths in the second.
-    Ask it what it accepted: GET /_accepted, /_ledger, /_requests, /_reports. Set and count faults:
-    PUT, GET, DELETE /_faults.
+    GET /_accepted, /_ledger, /_requests and /_reports show what it accepted; PUT, GET and DELETE
+    /_faults set, count and clear faults.
     """
     import gc
 
@@ -60,20 +61,20 @@ def simulate(
         {key: secret},
         listen=listen,
         control=control,
-        options=_told("--options", options, read_options),
-        faults=_told("--faults", faults, read_faults),
-        reports=None if reports is None else _told("--reports", reports, read_reports),
+        options=_read_config("--options", options, read_options),
+        faults=_read_config("--faults", faults, read_faults),
+        reports=None if reports is None else _read_config("--reports", reports, read_reports),
     )
-    # Entries and answers are in no cycle: looking for some took an eighth of the time.
+    # Requests and answers form no cycles: the search for cycles took an eighth of the time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS, 20, 100)
-    uvloop.run(_play(simulator))
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 20, 100)
+    uvloop.run(_run_until_signal(simulator))
 
 
-def _told(name: str, value: str, read: Callable[[bytes | str], Told]) -> Told:
-    """Read JSON that was given as it is, or as the name of a file."""
-    from dispatcher.simulator import TextError
+def _read_config(name: str, value: str, read: Callable[[bytes | str], Config]) -> Config:
+    """Read JSON that is given directly or as the name of a file."""
+    from dispatcher.simulator import ConfigTextError
 
     try:
         given = value.lstrip()[:1] in ("{", "[")
@@ -83,11 +84,11 @@ def _told(name: str, value: str, read: Callable[[bytes | str], Told]) -> Told:
             f"{name}: {value} is neither JSON nor a file that can be read ({error.strerror}).",
             code=USED_WRONGLY,
         ) from error
-    except TextError as error:
+    except ConfigTextError as error:
         raise CommandError(f"{name}: {error}.", code=USED_WRONGLY) from error
 
 
-async def _play(simulator: "Simulator") -> None:
+async def _run_until_signal(simulator: "Simulator") -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,7 +100,7 @@ async def _play(simulator: "Simulator") -> None:
     except ValueError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from error
     try:
-        print(simulator.url, flush=True)  # noqa: T201 - whoever started it reads this line
+        print(simulator.url, flush=True)  # noqa: T201 - the starting process reads this line
         if simulator.control_url != simulator.url:
             print(simulator.control_url, flush=True)  # noqa: T201 - and this one
         await stopping.wait()

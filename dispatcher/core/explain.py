@@ -51,7 +51,7 @@ def explained(message: Mapping[str, Any]) -> Explained | None:
 def why(message: Mapping[str, Any]) -> str:
     """Return one sentence: why the message of a row of `message_status` is where it is.
 
-    Beside the view's columns it reads what show_message.sql adds to them: of the app, whether it
+    Beside the view's columns it reads what the statement show_message adds: of the app, whether it
     is paused and served, and of how many segments a final report came.
     """
     known = explained(message)

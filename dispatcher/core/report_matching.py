@@ -90,7 +90,7 @@ class ConfirmsAccepted(Struct, frozen=True, gc=False):
 
     It says so of this number alone: the provider took the request as a whole, but may have
     refused other numbers of it. So the others stay unsure until their own report, and the policy
-    `resend` no longer applies to the batch (see resend_unsure.sql).
+    `resend` no longer applies to the batch (see resend_unsure).
     """
 
 

@@ -18,7 +18,7 @@ from dispatcher.core.status import (
 )
 from dispatcher.db import reports as reports_of
 from dispatcher.db.database import Connection
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 LISTED: Final = 10  # unsure batches
 

@@ -14,10 +14,9 @@ from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NOTHING, Arranged
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
-from dispatcher.db.arrays import array_text
 from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
 from dispatcher.db.events import Event, count
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import array_text, sql
 
 
 class Wanted(Struct, frozen=True):

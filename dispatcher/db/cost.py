@@ -7,7 +7,7 @@ from typing import Final
 
 from dispatcher.core.cost import Bill, BilledMessage
 from dispatcher.db.database import Connection
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 PIECE: Final = 40  # requests: at most 20,000 messages in memory
 ERASED: Final = "0"  # the number of a message whose person was forgotten

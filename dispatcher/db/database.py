@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 from collections.abc import AsyncIterator
 
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
 ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
@@ -231,7 +231,7 @@ async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Co
                     raise
                 raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
             except BaseException:
-                # Somebody stopped waiting in the middle of a statement. Asked for ROLLBACK then,
+                # The caller stopped waiting in the middle of a statement. Asked for ROLLBACK then,
                 # the connection may refuse, and that would hide that the task was cancelled.
                 with suppress(asyncpg.InterfaceError):  # it was cut already
                     connection.terminate()

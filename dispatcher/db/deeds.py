@@ -14,7 +14,7 @@ from dispatcher.core.status import AuditEntry
 from dispatcher.core.templates import Template
 from dispatcher.db import admin, cost, rules
 from dispatcher.db.database import Connection
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 AT_ONCE: Final = 10_000  # numbers in one statement
 

@@ -22,7 +22,7 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.InsufficientResourcesError,  # 53: disk full, no memory, no connection left
     asyncpg.TransactionRollbackError,  # 40: a deadlock's loser
     asyncpg.LockNotAvailableError,
-    asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see sql/begin.sql
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
     asyncpg.InterfaceError,  # only some of them: see is_away
@@ -32,7 +32,7 @@ AWAY: tuple[type[Exception], ...] = (
 # mistake of the caller, and trying again would only repeat it.
 _LOST = ("connection is closed", "connection was closed", "connection has been released")
 
-# The first row that fits is told.
+# The first row that fits applies.
 _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (
         asyncpg.InvalidPasswordError,

@@ -1,4 +1,4 @@
-"""The feed of events: what became of messages, in an order that a reader can follow.
+"""The feed of events: the results of messages, in an order that a reader can follow.
 
 Rows are appended by the transactions that decide; `place` gives them their positions afterwards.
 `dispatcher.events()` reads them.
@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from dispatcher.db.arrays import array_text
 from dispatcher.db.database import Connection, Pool, transaction
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import array_text, sql
 
 # Counters per minute: what charts and totals are made of, instead of counting rows.
 
@@ -40,7 +39,7 @@ async def append(
     told: Mapping[Event, Sequence[int]],
     whole: Sequence[tuple[Event, int, int]] = (),
 ) -> None:
-    """Append what became of messages, in the caller's transaction.
+    """Append results of messages, in the caller's transaction.
 
     *told* are message ids by app, event and code. *whole* are batches, with their size, of which
     the same is true of every message: naming these takes no time at all, and ids take 0.5 µs each.
@@ -59,9 +58,9 @@ async def append(
 
 
 async def place(pool: Pool, *, notify: bool = False) -> int:
-    """Give new rows of the feed their positions; return how many rows, 0 if somebody else does.
+    """Give new rows of the feed their positions; return how many rows, 0 if another process does.
 
-    *notify* tells each app's channel, `dispatcher_events_<app>`, the last position of its own.
+    *notify* sends to each app's channel, `dispatcher_events_<app>`, the last position of its own.
     """
     async with transaction(pool) as connection:
         # First the lock, then the statement, whose snapshot then has all that was placed before.

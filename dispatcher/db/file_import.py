@@ -8,7 +8,7 @@ import asyncpg
 from msgspec import Struct
 
 from dispatcher.db.database import OwnConnection as Connection
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 Row: TypeAlias = tuple[Any, ...]  # values in the order of the columns
 Refused: TypeAlias = tuple[int, str]  # index of the row, and why

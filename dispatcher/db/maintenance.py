@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dispatcher.core.message import to_e164
 from dispatcher.db.database import Connection, Pool, transaction
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
@@ -21,7 +21,7 @@ HOME: Final = "+86"  # a mainland number may be written with it or without
 
 
 class Forgotten(Struct, frozen=True):
-    """What became of the messages to a person who is forgotten."""
+    """The result of erasing a person's messages."""
 
     erased: list[int]
     left: list[int]  # may be on their way
@@ -42,7 +42,7 @@ async def index_full_partitions(pool: Pool) -> int:
             made = await connection.fetchval(sql("index_step"), timeout=INDEX_TIME)
             return int(made is not None)
     except asyncpg.LockNotAvailableError:
-        return 0  # somebody writes there just now; the next round finds a better moment
+        return 0  # another session writes there now; the next round finds a better moment
 
 
 async def turn_page(pool: Pool, retention: float) -> int:
@@ -58,7 +58,7 @@ async def drop_old(pool: Pool, retention: float) -> int:
         async with transaction(pool, seconds=STEP_TIME) as connection:
             return int(await connection.fetchval(sql("drop_step"), retention) is not None)
     except asyncpg.LockNotAvailableError:
-        return 0  # somebody reads everything just now; the next round finds a better moment
+        return 0  # another session reads the partitions now; the next round finds a better moment
 
 
 async def prune(pool: Pool, retention: float) -> int:

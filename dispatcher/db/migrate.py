@@ -18,7 +18,7 @@ from typing import Final, Literal
 import asyncpg
 
 from dispatcher.db.database import Connection, OwnConnection, connect
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 # The files of the migrations, in dbmate's format, and what they say.
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> Migration:
 
 LOCK_KEY: Final = int.from_bytes(b"dispatch")  # of the advisory lock; any fixed number will do
 LOCK_TICK: Final = 0.1  # seconds between two tries for it
-PATIENCE: Final = 600.0  # seconds; somebody else may be building a large index
+PATIENCE: Final = 600.0  # seconds; another process may be building a large index
 # A statement that waits for a table holds up everything that comes after it. So it gives up
 # quickly, lets the others pass, and tries again.
 TABLE_TIMEOUT: Final = "2s"
@@ -144,7 +144,7 @@ async def migrate(
 ) -> list[str]:
     """Apply what is missing, in order; return the names of what was applied.
 
-    *warn* is told, in a line each, what a migration could not do and can be done without.
+    *warn* gets, in a line each, what a migration could not do and can be done without.
     Several may call this at once: one works, the others wait and find it done. Raises
     MigrationError with one line for people, and what `dispatcher.db.errors.explain` explains.
     """

@@ -24,7 +24,7 @@ from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
 from dispatcher.db.events import Event, count
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 # Writes what an answer means for its app as a whole: pauses, a slower pace, the end of a pause.
 
@@ -79,7 +79,7 @@ Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
 class Recorded(Struct, frozen=True):
     """What came of writing closings."""
 
-    written: frozenset[int]  # batches; one that is missing was settled by somebody else
+    written: frozenset[int]  # batches; one that is missing was settled by another process
     # Apps for which this host cannot send, and why, though there are other workers.
     cut_off: dict[str, str]
 
@@ -107,7 +107,7 @@ async def record(
         return await _record(pool, worker, closings, seconds)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
-        # Whoever has an outcome keeps it; the others get theirs by the slower way.
+        # A message with an outcome keeps it; the others get theirs by the slower way.
         return await _record(pool, worker, closings, seconds, some_settled=True)
 
 
@@ -238,7 +238,7 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
 
 
 async def _recall(connection: Connection, closing: BatchResult, rows: Rows) -> None:
-    """Take back what somebody gave up for lost and had sent again, if it is not on its way yet."""
+    """Take back what was given up for lost and queued again, if it is not on its way yet."""
     outcomes = closing.verdict.outcomes if isinstance(closing.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
@@ -287,7 +287,7 @@ async def split(
 ) -> list[Batch]:
     """Close *batch*, which was refused as a whole, and open one batch for each of *parts*.
 
-    Returns no batch if somebody else has taken this one over in the meantime: its messages are
+    Returns no batch if another worker has taken this one over in the meantime: its messages are
     then not this worker's to send.
     """
     async with transaction(pool) as connection:

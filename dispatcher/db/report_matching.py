@@ -2,7 +2,7 @@
 
 Reports are taken from the inbox, their messages found by token and number, and what follows is
 written, all in one transaction. One such step runs at a time, for all workers and receivers: so
-what is told of a message is told once.
+each event of a message is written once.
 """
 
 from collections import Counter, defaultdict
@@ -29,9 +29,9 @@ from dispatcher.core.report_status import Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Pool, transaction
 from dispatcher.db.events import Event, count
+from dispatcher.db.queries import sql
 from dispatcher.db.reports import NOBODY
 from dispatcher.db.rules import suppress
-from dispatcher.db.statements import sql
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MOST: Final = 5000  # reports in one step, about: a fifth of a second
@@ -64,7 +64,7 @@ class Sorted(Struct):
 
 
 async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
-    """Match what has come; return what was done, nothing if somebody else is at it.
+    """Match what has come; return what was done, nothing if another process does.
 
     With *suppress_blocked* a number is never sent to again whose report has a block-list status.
     Only a report that belongs to a message counts: others may be anybody's word.
@@ -192,7 +192,7 @@ async def _settle(connection: Connection, found: Sorted) -> tuple[list[MatchedRe
             at = accepted_at.get(place.message_id)
             if at and first[place.message_id][0].provider_id == seen.provider_id:
                 settled.append((seen, replace(place, accepted_at=at)))
-            else:  # somebody else was faster, or it names another id: it is looked at again
+            else:  # another process was faster, or it names another id: it is looked at again
                 found.left.append((seen, RetryLater("still-open")))
     if not locked:
         return settled, 0
@@ -215,7 +215,7 @@ async def _keep(
         )
 
 
-# Tells what reports say of messages: to the counters and to the feed, once each.
+# Updates counters and the feed for matched reports, once per message.
 
 
 async def tell(

@@ -13,7 +13,7 @@ from dispatcher.core.status import MissingReports, UnmatchedReport
 from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed, transaction
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.db.events import count
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 NOBODY = "-"  # stands for the app where none is known
 SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
@@ -37,7 +37,7 @@ def naming_trouble(dsn: str) -> Iterator[None]:
     """Turn whatever keeps reports out of the database into UnfitError or DatabaseAwayError.
 
     Also tables that are not there yet, or a right that is missing, pass with time: it is better
-    to keep reports on disk until somebody has mended that than to lose them.
+    to keep reports on disk until that is corrected than to lose them.
     """
     try:
         yield
@@ -109,7 +109,7 @@ async def count_refused(pool: Pool, refused: Mapping[str, int]) -> None:
 
 
 async def announce_check(pool: Pool, word: str) -> None:
-    """Tell whoever listens on `dispatcher_check` that a test report came; writes nothing."""
+    """Notify `dispatcher_check` that a test report came; writes nothing."""
     async with transaction(pool) as connection:
         await connection.execute(sql("announce_check"), word)
 

@@ -11,7 +11,7 @@ from dispatcher.core.outcome import Outcome
 from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
 from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 Row = TypeVar("Row")
 

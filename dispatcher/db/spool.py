@@ -57,7 +57,7 @@ class Spool:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:
                 break
-            file.close()  # somebody took it for a dead process's before it was locked
+            file.close()  # another process took it for a dead process's before it was locked
         _sync_folder(self._folder)
         self._file = file
         return file
@@ -68,7 +68,7 @@ class Spool:
             self._file.truncate()
 
     def close(self) -> None:
-        """Let go of the file; whoever looks next takes it up."""
+        """Close the file; the next reader takes it up."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -93,7 +93,7 @@ class SpoolFile:
 
     path: Path
     records: list[bytes]
-    damaged: bool  # not all of the file can be read; also for whoever knows what is in the records
+    damaged: bool  # not all of the file can be read; callers that decode the records may set it too
 
 
 @contextmanager

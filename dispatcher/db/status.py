@@ -23,7 +23,7 @@ from dispatcher.core.status import (
 from dispatcher.db import admin, cost, reports
 from dispatcher.db import rules as rules_of
 from dispatcher.db.database import Connection, Pool
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole

@@ -8,7 +8,7 @@ import asyncpg
 
 from dispatcher.db.database import PATIENCE, OwnConnection, Pool, transaction
 from dispatcher.db.errors import AWAY
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 
 async def ping(pool: Pool) -> None:
@@ -113,7 +113,7 @@ async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-# Hears of urgent messages. Only a hint: polling finds everything, a little later.
+# LISTENs for urgent messages; polling covers missed notifications.
 
 CHANNEL = "dispatcher_urgent"
 ALIVE_EVERY = 15.0  # seconds between questions whether the connection still lives

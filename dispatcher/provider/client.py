@@ -37,7 +37,7 @@ MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
 MAX_TRIES = 4
 RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
 # Seconds. Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
-# idle connection: a request that meets the closing ends unsure, for nobody knows who was first.
+# idle connection: a request that meets the closing ends unsure, because who was first is unknown.
 KEEP_ALIVE = 4
 
 
@@ -176,7 +176,7 @@ class Client:
         return RequestResult(answer, tries, monotonic() - started, slowed)
 
     async def probe(self) -> Answer:
-        """Send one request without any message: whoever answers it can be reached."""
+        """Send one request without any message: any answer proves the way is open."""
         return await self._try(EMPTY_REQUEST, lambda: True)
 
     async def _try(self, body: bytes, may_leave: Callable[[], bool]) -> Answer:
@@ -220,7 +220,7 @@ def _takes(writer: AbstractStreamWriter) -> bool:
 
 
 def _no_reply(error: Exception, leaving: _Body, timeout: float) -> NoReply:
-    """Say what became of a request that has no answer; *timeout* is in seconds."""
+    """Describe how a request without an answer ended; *timeout* is in seconds."""
     if leaving.withheld:
         return NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
     code = "no-answer"

@@ -29,7 +29,9 @@ from dispatcher.telemetry import ReportMetrics
 log = structlog.get_logger(__name__)
 
 SPOOL = "spool"  # folder in the data directory
-CONNECTIONS = AT_ONCE + 2  # commits of the intake, one step of the matching, one that tells
+CONNECTIONS = (
+    AT_ONCE + 2
+)  # commits of the intake, one step of the matching, one that updates the feed
 COUNT_EVERY = 10.0  # seconds between two writings of what was refused
 MATCH_EVERY = 0.5  # seconds; also how late an event is in the feed
 

@@ -89,7 +89,7 @@ def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.A
 # One HTTP server for everything that listens; each part brings its routes.
 
 MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB
-SILENT = 60.0  # seconds without a first answer; whoever connects and sends nothing, or drop by drop
+SILENT = 60.0  # seconds without a first answer; for clients that send nothing, or slowly
 LOOK = 5.0  # seconds between two looks for them
 DRAIN = 5.0  # seconds for requests that are being answered when the server stops
 
@@ -141,7 +141,7 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
         await asyncio.sleep(LOOK)
 
 
-# Is it alive, is it ready: for load balancers, containers and whoever is on call.
+# Is it alive, is it ready: for load balancers, containers and operators.
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line
 

@@ -1,4 +1,4 @@
-"""What the service is told: environment variables that begin with DISPATCHER_, and nothing else.
+"""The settings: environment variables that begin with DISPATCHER_, and nothing else.
 
 Every mistake is found before anything starts, and all of them are reported at once, each by the
 full name of its variable. The variables are read here and not by pydantic-settings, because that

@@ -1,26 +1,30 @@
-"""The provider, written from its documents; it shares nothing with the other rooms.
+"""The provider, simulated from its documents. It shares no code with the rest of the dispatcher.
 
 ::
 
-    request -> api -> signature | wsse -> submission -> verdict -> ledger -> answer
-                          (who)             (form)     (numbers)  (witness)
-                faults strike between any two of these; reports start at the ledger
+    request -> api -> auth -> request -> number_results -> ledger -> answer
+                     (key)   (form)     (each number)     (accepted)
 
-`Simulator` runs it inside a test, `dispatcher simulate` as a process.
+Faults apply between any two of these steps; status reports start at the ledger. `Simulator` runs
+inside a test, `dispatcher simulate` as a process.
 """
 
+from dispatcher.simulator.json_config import (
+    ConfigTextError,
+    read_faults,
+    read_options,
+    read_reports,
+)
 from dispatcher.simulator.ledger import Row, fingerprint
-from dispatcher.simulator.options import Options
-from dispatcher.simulator.reports import ReportOptions
+from dispatcher.simulator.options import Options, ReportOptions
 from dispatcher.simulator.server import Simulator
-from dispatcher.simulator.text import TextError, read_faults, read_options, read_reports
 
 __all__ = [
+    "ConfigTextError",
     "Options",
     "ReportOptions",
     "Row",
     "Simulator",
-    "TextError",
     "fingerprint",
     "read_faults",
     "read_options",

@@ -1,4 +1,4 @@
-"""POST /sms/batchSendDiffSms/v1: from the request to the answer."""
+"""Serves POST /sms/batchSendDiffSms/v1, from the request to the answer."""
 
 import email.utils
 import time
@@ -8,92 +8,93 @@ from typing import Final
 
 from aiohttp import web
 
-from dispatcher.simulator.answer import Answer, refuse, results
-from dispatcher.simulator.bell import Bell
-from dispatcher.simulator.codes import RefusedError, top_code
-from dispatcher.simulator.faults.phases import Gate
-from dispatcher.simulator.faults.script import Faults, Spoiled
-from dispatcher.simulator.faults.wire import Wire
-from dispatcher.simulator.journal import Journal, Visit
-from dispatcher.simulator.ledger import Ledger
+from dispatcher.simulator.answer import Answer, encode_results, refusal_answer
+from dispatcher.simulator.auth import ALGORITHM, check_signature, check_wsse
+from dispatcher.simulator.fault_script import DeliveryFaultHit, FaultScript
+from dispatcher.simulator.faults import RequestConnection
+from dispatcher.simulator.ledger import Journal, Ledger, RequestRecord
+from dispatcher.simulator.listener import ChangeSignal, ConnectionGate
+from dispatcher.simulator.number_results import evaluate_numbers
 from dispatcher.simulator.options import Options
-from dispatcher.simulator.reports.reporter import Reporter
-from dispatcher.simulator.signature import ALGORITHM, check_signature
-from dispatcher.simulator.submission import Submission, read_submission
-from dispatcher.simulator.verdict import judge
-from dispatcher.simulator.wsse import check_wsse
+from dispatcher.simulator.report_sender import ReportSender
+from dispatcher.simulator.request import (
+    ACCEPTED,
+    RequestRefusedError,
+    SmsRequest,
+    read_request,
+    top_code,
+)
 
 PATH: Final = "/sms/batchSendDiffSms/v1"
 
 
 class Api:
-    """The one call of the provider."""
+    """The API call of the provider."""
 
     def __init__(
         self,
         keys: Mapping[str, str],
         options: Options,
-        gate: Gate,
+        gate: ConnectionGate,
         *,
-        bell: Bell,
+        changes: ChangeSignal,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger()
         self.journal = Journal()
-        self.faults = Faults(
+        self.faults = FaultScript(
             gate,
             requests=lambda: len(self.journal),
             accepted=lambda: self.ledger.numbers,
         )
-        self.reports = Reporter(bell=bell, wall=wall)
+        self.reports = ReportSender(changes=changes, wall=wall)
         self._keys = keys
         self._options = options
-        self._gate = gate
-        self._bell = bell
+        self._changes = changes
         self._wall = wall
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request."""
-        visit = self.journal.arrive(
+        record = self.journal.add(
             at=self._wall(),
             monotonic=time.monotonic(),
             host=request.headers.get("Host", ""),
             scheme=_scheme(request.headers.get("Authorization", "")),
         )
-        ahead, checks_ahead = 0.0, 0.0  # how wrong the clock is, in Date and in the checks
+        date_offset, check_offset = 0.0, 0.0  # seconds the clock is ahead, in Date and in checks
         if self.faults:
-            ending, clocks = self.faults.at_arrival(visit)
-            ahead = sum(clock.offset for clock in clocks)
-            checks_ahead = sum(clock.offset for clock in clocks if clock.checks)
-            if ending is not None:
-                self._bell.ring()
-                return await ending.end(Wire(request), self._gate)
+            aborted, clocks = self.faults.at_arrival(record)
+            date_offset = sum(clock.offset for clock in clocks)
+            check_offset = sum(clock.offset for clock in clocks if clock.checks)
+            if aborted is not None:
+                self._changes.notify()
+                return await aborted.end(RequestConnection(request))
         body = await request.read()
-        visit.size = len(body)
+        record.size = len(body)
         if self._options.keep_bodies:
-            visit.body = body
-        delivery: Spoiled | None = None
+            record.body = body
+        delivery: DeliveryFaultHit | None = None
         try:
-            self._authenticate(request, body, now=self._wall() + checks_ahead)
+            self._authenticate(request, body, now=self._wall() + check_offset)
             content_type = request.headers.get("Content-Type", "")
-            submission = read_submission(body, content_type, self._options)
-            delivery = self._meet(visit, submission)
-        except RefusedError as refusal:
-            answer = refuse(refusal)
+            sms_request = read_request(body, content_type, self._options)
+            delivery = self._check_faults(record, sms_request)
+        except RequestRefusedError as refusal:
+            answer = refusal_answer(refusal)
         else:
-            answer = await self._accept(visit, submission, delivery)
-        response = self._write(answer, now=self._wall() + ahead)
+            answer = await self._accept(record, sms_request, delivery)
+        response = self._response(answer, now=self._wall() + date_offset)
         if delivery is None:
-            self._close(visit, answer.http_status, answer.code)
+            self._finish(record, answer.http_status, answer.code)
             return response
-        self._bell.ring()
-        delivered = await delivery.deliver(Wire(request), response)
+        self._changes.notify()
+        delivered = await delivery.deliver(RequestConnection(request), response)
         if request.transport is None or request.transport.is_closing():
-            self._close(visit, 0, "")
+            self._finish(record, 0, "")
         elif delivered is response:
-            self._close(visit, answer.http_status, answer.code)
+            self._finish(record, answer.http_status, answer.code)
         else:
-            self._close(visit, delivered.status, "")
+            self._finish(record, delivered.status, "")
         return delivered
 
     def _authenticate(self, request: web.BaseRequest, body: bytes, *, now: float) -> None:
@@ -110,47 +111,49 @@ class Api:
         else:
             check_wsse(request.headers, now=now, keys=self._keys, options=self._options)
 
-    def _meet(self, visit: Visit, submission: Submission) -> Spoiled | None:
-        """Raise RefusedError if a fault refuses the request; return a fault of delivery."""
-        visit.numbers = len(submission.numbers)
-        visit.token = submission.token
-        return self.faults.ending(visit, submission) if self.faults else None
+    def _check_faults(
+        self, record: RequestRecord, sms_request: SmsRequest
+    ) -> DeliveryFaultHit | None:
+        """Raise RequestRefusedError if a fault refuses the request; return a fault of delivery."""
+        record.numbers = len(sms_request.numbers)
+        record.token = sms_request.token
+        return self.faults.check_request(record, sms_request) if self.faults else None
 
     async def _accept(
-        self, visit: Visit, submission: Submission, delivery: Spoiled | None
+        self, record: RequestRecord, sms_request: SmsRequest, delivery: DeliveryFaultHit | None
     ) -> Answer:
-        """Judge each number, write the accepted ones into the ledger, and make the answer."""
+        """Evaluate each number, record the accepted ones in the ledger, and return the answer."""
         at = self._wall()
         id_prefix = str(uuid.uuid4())
-        statuses, totals = judge(submission, self._options)
+        statuses, totals = evaluate_numbers(sms_request, self._options)
         if self.faults:
-            statuses = self.faults.mark(visit, submission, statuses)
-        made = results(submission, statuses, totals, id_prefix=id_prefix, at=at)
+            statuses = self.faults.refuse_numbers(record, sms_request, statuses)
+        results = encode_results(sms_request, statuses, totals, id_prefix=id_prefix, at=at)
         if statuses is None:
-            answer = Answer(200, "000000", "Success", made)
+            answer = Answer(200, ACCEPTED, "Success", results)
         else:
             code = self._options.mixed_code
-            answer = Answer(self._options.mixed_status, code, top_code(code).message, made)
+            answer = Answer(self._options.mixed_status, code, top_code(code).message, results)
         if delivery is not None and not delivery.accepts:
-            return answer  # nobody reads it
+            return answer  # it is not sent
         accepted = self.ledger.record(
-            submission.body.sms_content,
-            submission.joined,
+            sms_request.body.sms_content,
+            sms_request.joined,
             statuses,
-            serial=visit.serial,
+            serial=record.serial,
             at=at,
-            token=submission.token,
+            token=sms_request.token,
             id_prefix=id_prefix,
             segments=totals,
         )
         if accepted is not None:
-            visit.accepted = sum(accepted.counts)
-            await self.reports.accept(accepted, submission.body.status_callback)
+            record.accepted = sum(accepted.counts)
+            await self.reports.schedule(accepted, sms_request.body.status_callback)
         if self.faults:
-            self.faults.bend(visit, submission, answer)
+            self.faults.alter_answer(record, sms_request, answer)
         return answer
 
-    def _write(self, answer: Answer, *, now: float) -> web.Response:
+    def _response(self, answer: Answer, *, now: float) -> web.Response:
         return web.Response(
             status=answer.http_status,
             body=answer.body(),
@@ -161,11 +164,11 @@ class Api:
             },
         )
 
-    def _close(self, visit: Visit, http_status: int, code: str) -> None:
-        visit.http_status = http_status
-        visit.code = code
-        visit.seconds = time.monotonic() - visit.monotonic
-        self._bell.ring()
+    def _finish(self, record: RequestRecord, http_status: int, code: str) -> None:
+        record.http_status = http_status
+        record.code = code
+        record.seconds = time.monotonic() - record.monotonic
+        self._changes.notify()
 
 
 def _scheme(authorization: str) -> str:

@@ -1,4 +1,4 @@
-"""What tests and people ask the simulator: what came, what was accepted."""
+"""Control paths: read what arrived and was accepted, and set faults and reports."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
@@ -6,21 +6,22 @@ from itertools import islice
 import msgspec
 from aiohttp import web
 
-from dispatcher.simulator.faults.script import Faults
-from dispatcher.simulator.journal import Journal
-from dispatcher.simulator.ledger import Ledger
-from dispatcher.simulator.reports.reporter import Reporter
-from dispatcher.simulator.text import TextError, read_faults, read_reports
+from dispatcher.simulator.fault_script import FaultScript
+from dispatcher.simulator.json_config import ConfigTextError, read_faults, read_reports
+from dispatcher.simulator.ledger import Journal, Ledger
+from dispatcher.simulator.report_sender import ReportSender
 
-_CHUNK = 2_000  # rows encoded between two looks at the socket
+_CHUNK_ROWS = 2_000  # encoded between two writes
 
 Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """The addresses that begin with an underscore; none of them is the provider's."""
+    """The paths that begin with an underscore. The provider has none of them."""
 
-    def __init__(self, ledger: Ledger, journal: Journal, faults: Faults, reports: Reporter) -> None:
+    def __init__(
+        self, ledger: Ledger, journal: Journal, faults: FaultScript, reports: ReportSender
+    ) -> None:
         self._ledger = ledger
         self._journal = journal
         self._faults = faults
@@ -39,7 +40,7 @@ class Control:
         }
 
     async def accepted(self, _request: web.BaseRequest) -> web.StreamResponse:
-        """How often each number was accepted, and which ones repeatedly with one token."""
+        """Answer how often each number was accepted, and which ones repeatedly with one token."""
         return answer_json(
             {
                 "requests": len(self._journal),
@@ -53,35 +54,35 @@ class Control:
         )
 
     async def ledger_rows(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One line of JSON for each accepted number; ?after=SERIAL leaves out older requests."""
+        """Answer one line of JSON for each accepted number; ?after=SERIAL omits older requests."""
         after = _after(request)
         newer = (accepted for accepted in self._ledger if accepted.serial > after)
         return await stream_lines(request, (row for accepted in newer for row in accepted.rows()))
 
     async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One line of JSON for each request; ?after=SERIAL leaves out older ones."""
+        """Answer one line of JSON for each request; ?after=SERIAL omits older ones."""
         return await stream_lines(request, self._journal.since(_after(request)))
 
     async def faults(self, _request: web.BaseRequest) -> web.StreamResponse:
-        """Tell what is set, and how often each type was injected."""
+        """Answer the active faults, and how often each type was injected."""
         return answer_json(self._faults.describe())
 
     async def set_faults(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Set the faults in the body in place of those that were set."""
+        """Replace the active faults by those in the body."""
         try:
             faults = read_faults(await request.read())
-        except TextError as wrong:
-            return answer_json({"error": str(wrong)}, status=400)
+        except ConfigTextError as error:
+            return answer_json({"error": str(error)}, status=400)
         await self._faults.arm(faults, spare=request.protocol)
         return answer_json(self._faults.describe())
 
     async def clear_faults(self, _request: web.BaseRequest) -> web.StreamResponse:
-        """Take all faults away; the counts stay."""
+        """Clear all faults; the counts stay."""
         await self._faults.clear()
         return answer_json(self._faults.describe())
 
     async def reports(self, _request: web.BaseRequest) -> web.StreamResponse:
-        """Tell how reports are made, and how many were answered with what."""
+        """Answer the options of reports, and how many reports got which answer."""
         reports = self._reports
         return answer_json(
             {
@@ -95,21 +96,21 @@ class Control:
         )
 
     async def set_reports(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Make and send reports as the body says, from the next request on."""
+        """Set the options of reports, from the next request on."""
         try:
             self._reports.options = read_reports(await request.read())
-        except TextError as wrong:
-            return answer_json({"error": str(wrong)}, status=400)
+        except ConfigTextError as error:
+            return answer_json({"error": str(error)}, status=400)
         return await self.reports(request)
 
     async def stop_reports(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Make no more reports, and drop those that wait; the counts stay."""
+        """Make no more reports, and drop the waiting ones; the counts stay."""
         self._reports.options = None
         return await self.reports(request)
 
     async def answered(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One line of JSON for each report that was answered with 200."""
-        return await stream_lines(request, self._reports.witness())
+        """Answer one line of JSON for each report that was answered with 200."""
+        return await stream_lines(request, self._reports.acknowledged())
 
 
 def answer_json(value: object, status: int = 200) -> web.Response:
@@ -120,12 +121,12 @@ def answer_json(value: object, status: int = 200) -> web.Response:
 
 
 async def stream_lines(request: web.BaseRequest, rows: Iterable[object]) -> web.StreamResponse:
-    """Answer *rows* as one JSON a line, without ever holding all of them."""
+    """Answer *rows* as one JSON per line, without all of them in memory at once."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     encoder = msgspec.json.Encoder()
     remaining: Iterator[object] = iter(rows)
-    while chunk := list(islice(remaining, _CHUNK)):
+    while chunk := list(islice(remaining, _CHUNK_ROWS)):
         await response.write(encoder.encode_lines(chunk))
     await response.write_eof()
     return response

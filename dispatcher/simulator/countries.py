@@ -1,6 +1,6 @@
-"""Calling codes and the two-letter country they belong to (`countryId` of an answer).
+"""Calling codes and their two-letter countries (`countryId` of an answer).
 
-Where several countries share a code (+1, +7, +44 ...) the largest one stands for all of them.
+If several countries share a code (+1, +7, +44 ...), the table has the largest one.
 """
 
 from typing import Final
@@ -26,11 +26,11 @@ _TABLE: Final = """
 _WORDS = _TABLE.split()
 _COUNTRIES: Final[dict[str, str]] = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True))
 
-PREFIX_LENGTH: Final = 4  # a plus and at most three digits decide the country
+PREFIX_LENGTH: Final = 4  # a plus and at most three digits identify the country
 
 
 def country_of_prefix(prefix: str) -> str | None:
-    """Return the country that the first four characters of a number name.
+    """Return the country of the first four characters of a number.
 
     A number without a plus is a mainland number.
     """

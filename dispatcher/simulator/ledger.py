@@ -1,7 +1,8 @@
-"""The witness: which number was accepted, when, with which token, and how often.
+"""What the simulator received and accepted: tests compare the dispatcher's tables with it.
 
-One row a request, its numbers joined into one text: a million numbers take about 30 MB. All
-that costs time (counting, one row a number) is done when somebody reads.
+The journal has a record of every request, accepted or not. The ledger has the accepted numbers:
+one entry for each request, its numbers joined into one text, so that a million numbers take about
+30 MB. Counting and making rows cost time; both happen only when they are asked for.
 """
 
 import zlib
@@ -11,16 +12,61 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from dispatcher.simulator.submission import Entry
+from dispatcher.simulator.request import ACCEPTED, ContentEntry
 
-_BETWEEN = b"\x1f"
+_SEPARATOR = b"\x1f"
+
+
+class RequestRecord(Struct, gc=False, rename="camel"):
+    """One request. Its fields are set while the simulator processes it."""
+
+    serial: int  # 1 for the first
+    at: float  # arrival, seconds since 1970
+    monotonic: float  # arrival, seconds of the monotonic clock
+    host: str  # the Host header as on the wire
+    scheme: str  # "aksk", "wsse", or "" if it is neither
+    size: int = 0  # bytes of the body
+    numbers: int = 0
+    accepted: int = 0
+    token: str | None = None
+    http_status: int = 0  # 0: no answer was sent
+    code: str = ""  # the top-level code of the answer
+    faults: list[str] = []
+    seconds: float | None = None  # until the answer was ready; None: not answered (yet)
+    body: bytes | None = None  # only with the option keep_bodies
+
+
+class Journal:
+    """The records of all requests, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._records: list[RequestRecord] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        return iter(self._records)
+
+    def __getitem__(self, index: int) -> RequestRecord:
+        return self._records[index]
+
+    def add(self, *, at: float, monotonic: float, host: str, scheme: str) -> RequestRecord:
+        """Append the record of a request that arrives, and return it."""
+        record = RequestRecord(len(self._records) + 1, at, monotonic, host, scheme)
+        self._records.append(record)
+        return record
+
+    def since(self, after: int = 0) -> Iterator[RequestRecord]:
+        """Yield the records with a serial above *after*."""
+        yield from self._records[after:]
 
 
 class Row(Struct, frozen=True, gc=False, rename="camel"):
     """One accepted number."""
 
     number: str
-    token: str | None  # what `extend` carried
+    token: str | None  # the value of `extend`
     sms_msg_id: str
     time: float  # seconds since 1970
     request: int  # serial of the request
@@ -29,26 +75,26 @@ class Row(Struct, frozen=True, gc=False, rename="camel"):
     total: int  # segments
 
 
-class Accepted(Struct, frozen=True, gc=False):
-    """What one request brought in."""
+class AcceptedRequest(Struct, frozen=True, gc=False):
+    """The accepted numbers of one request."""
 
     serial: int
     at: float  # seconds since 1970
     token: str | None
     id_prefix: str  # smsMsgId is this, "_" and the number's position in the request, from 1
-    numbers: str  # those accepted, joined by commas
-    positions: "array[int] | None"  # of those accepted; None: all of them
+    numbers: str  # accepted ones, joined by commas
+    positions: "array[int] | None"  # of the accepted ones; None: all
     counts: "array[int]"  # accepted numbers of each entry
     fingerprints: "array[int]"
     segments: "array[int]"
     templates: tuple[str, ...]
 
     def rows(self) -> Iterator[Row]:
-        """One row a number."""
+        """Yield one row for each number."""
         numbers = self.numbers.split(",")
         positions: Sequence[int] = self.positions or range(1, len(numbers) + 1)
         at = 0
-        for count, print_, total, template in zip(
+        for count, fingerprint_, total, template in zip(
             self.counts, self.fingerprints, self.segments, self.templates, strict=True
         ):
             for index in range(at, at + count):
@@ -59,44 +105,44 @@ class Accepted(Struct, frozen=True, gc=False):
                     time=self.at,
                     request=self.serial,
                     template_id=template,
-                    fingerprint=print_,
+                    fingerprint=fingerprint_,
                     total=total,
                 )
             at += count
 
 
-class _Templates(dict[str, tuple[str, int]]):
-    """Each template id once, however many entries name it, with where its fingerprints begin."""
+class _TemplateCache(dict[str, tuple[str, int]]):
+    """Holds each template id once, with the CRC that its fingerprints start from."""
 
     def __missing__(self, template_id: str) -> tuple[str, int]:
-        made = (template_id, zlib.crc32(template_id.encode() + _BETWEEN))
-        self[template_id] = made
-        return made
+        cached = (template_id, zlib.crc32(template_id.encode() + _SEPARATOR))
+        self[template_id] = cached
+        return cached
 
 
 class Ledger:
-    """Everything that was accepted, in the order of acceptance."""
+    """All accepted requests, in the order of acceptance."""
 
     def __init__(self) -> None:
-        self._requests: list[Accepted] = []
+        self._requests: list[AcceptedRequest] = []
         self._numbers = 0
         self._counts: Counter[str] = Counter()
-        self._counted = 0  # requests that _counts holds
-        self._templates = _Templates()
+        self._counted = 0  # requests included in _counts
+        self._templates = _TemplateCache()
 
     @property
     def numbers(self) -> int:
-        """How many numbers were accepted, copies included."""
+        """The number of accepted numbers, copies included."""
         return self._numbers
 
     @property
     def requests(self) -> int:
-        """How many requests had at least one number accepted."""
+        """The number of requests with at least one accepted number."""
         return len(self._requests)
 
     def record(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[ContentEntry],
         joined: str,
         statuses: Sequence[str] | None,
         *,
@@ -105,22 +151,22 @@ class Ledger:
         token: str | None,
         id_prefix: str,
         segments: "array[int]",
-    ) -> Accepted | None:
-        """Write down what of a request is accepted; return it, or None if nothing was.
+    ) -> AcceptedRequest | None:
+        """Record the accepted numbers of a request; return them, or None if there are none.
 
-        *statuses* has one code a number, or is None if all were accepted.
+        *statuses* has one code for each number, or is None if all are accepted.
         """
         positions = None
         counts = array("H", [len(entry.to) for entry in entries])
         if statuses is not None:
             numbers = joined.split(",")
-            positions = array("H", [i for i, s in enumerate(statuses, 1) if s == "000000"])
+            positions = array("H", [i for i, s in enumerate(statuses, 1) if s == ACCEPTED])
             if not positions:
                 return None
             joined = ",".join([numbers[position - 1] for position in positions])
             counts = _count_accepted(entries, statuses)
         templates = [self._templates[entry.template_id] for entry in entries]
-        accepted = Accepted(
+        accepted = AcceptedRequest(
             serial,
             at,
             token,
@@ -131,8 +177,8 @@ class Ledger:
             array(
                 "I",
                 [
-                    zlib.crc32("\x1f".join(entry.template_paras).encode(), begun)
-                    for entry, (_, begun) in zip(entries, templates, strict=True)
+                    zlib.crc32("\x1f".join(entry.template_paras).encode(), template_crc)
+                    for entry, (_, template_crc) in zip(entries, templates, strict=True)
                 ],
             ),
             segments,
@@ -143,14 +189,14 @@ class Ledger:
         return accepted
 
     def counts(self) -> Counter[str]:
-        """How often each number was accepted. The counter is the ledger's own: do not change it."""
+        """Return how often each number was accepted. The caller must not change the counter."""
         for accepted in self._requests[self._counted :]:
             self._counts.update(accepted.numbers.split(","))
         self._counted = len(self._requests)
         return self._counts
 
     def repeated(self) -> Counter[tuple[str, str]]:
-        """How often a number was accepted with one token, where that is more than once."""
+        """Return the (number, token) pairs that were accepted more than once, with their counts."""
         requests_of = Counter(accepted.token for accepted in self._requests)
         suspects: Counter[tuple[str, str]] = Counter()
         for accepted in self._requests:
@@ -162,27 +208,27 @@ class Ledger:
                 suspects.update((number, token) for number in numbers)
         return Counter({pair: count for pair, count in suspects.items() if count > 1})
 
-    def __iter__(self) -> Iterator[Accepted]:
+    def __iter__(self) -> Iterator[AcceptedRequest]:
         return iter(self._requests)
 
     def rows(self) -> Iterator[Row]:
-        """One row a number, of everything."""
+        """Yield one row for each accepted number of all requests."""
         for accepted in self._requests:
             yield from accepted.rows()
 
 
 def fingerprint(template_id: str, params: Sequence[str]) -> int:
-    """Return 32 bits that tell two texts apart: CRC-32 of template and parameters.
+    """Return a CRC-32 of template and parameters, which identifies a text.
 
-    They are joined by 0x1F; without parameters it still stands after the template.
+    The parts are joined by 0x1F, which follows the template even without parameters.
     """
-    return zlib.crc32("\x1f".join(params).encode(), zlib.crc32(template_id.encode() + _BETWEEN))
+    return zlib.crc32("\x1f".join(params).encode(), zlib.crc32(template_id.encode() + _SEPARATOR))
 
 
-def _count_accepted(entries: Sequence[Entry], statuses: Sequence[str]) -> "array[int]":
+def _count_accepted(entries: Sequence[ContentEntry], statuses: Sequence[str]) -> "array[int]":
     counts = array("H")
     at = 0
     for entry in entries:
-        counts.append(statuses[at : at + len(entry.to)].count("000000"))
+        counts.append(statuses[at : at + len(entry.to)].count(ACCEPTED))
         at += len(entry.to)
     return counts

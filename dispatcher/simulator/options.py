@@ -1,30 +1,34 @@
-"""How this provider behaves where its documents leave it open, and what it knows of the account.
+"""Options of the simulator: the provider's behaviour, the account, and the status reports.
 
-Each field that is marked unsure in the facts about the provider can be played both ways.
+An option exists for each behaviour that the provider's documents leave open (provider.md), so that
+tests can run it both ways.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct, field
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Meta(ge=0.0)]
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the simulated provider is set to; the same names in JSON on the command line."""
+    """Options of the provider and its account. JSON on the command line has the same names."""
 
     wsse_digests: tuple[Literal["hex", "raw"], ...] = ("hex", "raw")
-    """What may have been encoded in PasswordDigest: the hex text, the raw bytes, or either."""
+    """Accepted contents of PasswordDigest: the hex text, the raw bytes, or both."""
 
     signed_host: Literal["wire", "bare", "either"] = "wire"
-    """The Host a signature must cover: as on the wire, without its port, or either of them."""
+    """The Host that a signature must cover: as sent, without its port, or either of them."""
 
     numbers_per: Literal["request", "entry"] = "request"
-    """What the limit of 500 numbers counts."""
+    """Whether the limit of 500 numbers holds for a request or for an entry."""
 
     mixed_code: str = "E000510"
-    """The top-level code when a number was refused; 000000 and E200037 are seen as well."""
+    """The top-level code if a number is refused; 000000 and E200037 are observed as well."""
 
     mixed_status: int = 400
-    """The HTTP status of such an answer; the page has the code under 400, the field is unsure."""
+    """The HTTP status of such an answer: 400 in the API reference, not confirmed in use."""
 
     templates: dict[str, str] | None = None
     """Template id to text with its ``${...}`` variables; None: every template is known."""
@@ -36,7 +40,60 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prefix of a number to the code that refuses it; the longest prefix wins."""
 
     segments: int | None = None
-    """Segments of every message; None: counted from the text, or the parameters alone."""
+    """Segments of every message; None: counted from the text, or from the parameters."""
 
     keep_bodies: bool = False
-    """Whether the record of a request keeps the body, for tests that look into it."""
+    """Whether the record of a request keeps the body, for tests that read it."""
+
+
+class ReportOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How status reports are made and sent. JSON has the same names."""
+
+    delay: tuple[Seconds, Seconds] = (0.0, 0.0)
+    """Minimum and maximum seconds after acceptance, drawn for each request."""
+
+    mix: dict[str, Annotated[float, Meta(gt=0.0)]] = field(default_factory=lambda: {"DELIVRD": 1.0})
+    """Status to weight. EXPIRED and the platform's own codes have no updateTime."""
+
+    mix_by: Literal["number", "segment"] = "number"
+    """Whether the segments of a long message share one status."""
+
+    interim: Share = 0.0
+    """Share of the reports that follow an ACCEPTD report of the same segment."""
+
+    duplicates: Share = 0.0
+    """Share of the reports that are sent twice."""
+
+    lost: Share = 0.0
+    """Share of the reports that are never sent."""
+
+    reorder: bool = False
+    """Whether the reports of a request are sent in another order than its numbers."""
+
+    before_answer: Share = 0.0
+    """Share of the requests whose reports are sent and answered before the request is."""
+
+    batch: Annotated[int, Meta(ge=0, le=50)] = 0
+    """Reports in one JSON post; 0: one form for each report."""
+
+    batch_url: str | None = None
+    """The app's address for batches, for requests without statusCallback."""
+
+    push_key: str | None = None
+    push_secret: str | None = None
+    """Key and secret that sign posts; None: posts are not signed."""
+
+    keep_alive: bool = True
+    """Whether connections are kept; the Connection header that is signed says so."""
+
+    mainland_to: Literal["submitted", "canonical"] = "submitted"
+    """The form of `to` for a number submitted without +86; the provider's form is not known."""
+
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 32
+    """Maximum number of concurrent posts."""
+
+    timeout: Seconds = 10.0
+    """Seconds within which the receiver must answer."""
+
+    seed: int = 0
+    """Seed of all random choices above."""

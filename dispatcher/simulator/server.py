@@ -1,4 +1,4 @@
-"""The simulator as a whole: its sockets, its life, and what a test holds of it."""
+"""The simulator: its listening addresses, start and stop, and the parts that tests use."""
 
 import ssl
 import time
@@ -9,21 +9,17 @@ from typing import Self
 from aiohttp import web
 
 from dispatcher.simulator.api import PATH, Api
-from dispatcher.simulator.bell import Bell
 from dispatcher.simulator.control import Control
-from dispatcher.simulator.door import Door
-from dispatcher.simulator.faults.script import Faults
-from dispatcher.simulator.faults.table import Fault
-from dispatcher.simulator.journal import Journal
-from dispatcher.simulator.ledger import Ledger
-from dispatcher.simulator.listener import Listener
-from dispatcher.simulator.options import Options
-from dispatcher.simulator.reports.options import ReportOptions
-from dispatcher.simulator.reports.reporter import Reporter
+from dispatcher.simulator.fault_script import FaultScript
+from dispatcher.simulator.faults import Fault
+from dispatcher.simulator.ledger import Journal, Ledger
+from dispatcher.simulator.listener import ChangeSignal, ConnectionGate, Listener
+from dispatcher.simulator.options import Options, ReportOptions
+from dispatcher.simulator.report_sender import ReportSender
 
 
 class Simulator:
-    """The provider on this machine.
+    """A simulated provider on this machine.
 
     ::
 
@@ -31,9 +27,9 @@ class Simulator:
             ...  # send to sim.url
             assert sim.ledger.numbers == 500
 
-    *keys* maps each app_key to its secret. *listen* is HOST:PORT, port 0 taking a free one.
-    *control* is a second address that serves the control paths alone and stays open while faults
-    refuse connections at the first; without it the first address serves them too.
+    *keys* maps each app_key to its secret. *listen* is HOST:PORT; port 0 takes a free one.
+    *control* is a second address for the control paths alone. It stays open while a fault refuses
+    connections at the first. Without it, the first address serves the control paths too.
     """
 
     def __init__(
@@ -48,81 +44,83 @@ class Simulator:
         tls: ssl.SSLContext | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._bell = Bell()
-        self._door = Door()
-        self._api = Api(dict(keys), options or Options(), self._door, bell=self._bell, wall=wall)
+        self._changes = ChangeSignal()
+        self._gate = ConnectionGate()
+        self._api = Api(
+            dict(keys), options or Options(), self._gate, changes=self._changes, wall=wall
+        )
         self._api.reports.options = reports
         self._control = Control(self.ledger, self.journal, self.faults, self.reports)
-        self._first_faults = faults
+        self._initial_faults = faults
         self._listen = listen
         self._control_listen = control
         self._tls = tls
-        self._front: Listener | None = None
-        self._side: Listener | None = None
+        self._listener: Listener | None = None
+        self._control_listener: Listener | None = None
         self._servers: list[web.Server] = []
 
     @property
     def url(self) -> str:
-        """The address to send to, without the path: the endpoint of an app."""
-        if self._front is None:
+        """The address for requests, without the path: the endpoint of an app."""
+        if self._listener is None:
             raise RuntimeError("the simulator is not started")
-        return self._front.url
+        return self._listener.url
 
     @property
     def control_url(self) -> str:
         """The address of the control paths."""
-        return self.url if self._side is None else self._side.url
+        return self.url if self._control_listener is None else self._control_listener.url
 
     @property
     def ledger(self) -> Ledger:
-        """What was accepted."""
+        """The accepted numbers."""
         return self._api.ledger
 
     @property
     def journal(self) -> Journal:
-        """What came."""
+        """The records of all requests."""
         return self._api.journal
 
     @property
-    def faults(self) -> Faults:
-        """What goes wrong: ``await sim.faults.arm([...])``."""
+    def faults(self) -> FaultScript:
+        """The active faults; set them with ``await sim.faults.arm([...])``."""
         return self._api.faults
 
     @property
-    def reports(self) -> Reporter:
-        """What the carriers say: ``sim.reports.options``, ``.answers``, ``.witness()``."""
+    def reports(self) -> ReportSender:
+        """The status reports: ``sim.reports.options``, ``.answers``, ``.acknowledged()``."""
         return self._api.reports
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return as soon as *condition* holds; it is asked after each request and each report."""
-        await self._bell.until(condition)
+        """Return as soon as *condition* holds; it is checked after each request and each report."""
+        await self._changes.until(condition)
 
     async def start(self) -> None:
-        """Listen. Raises OSError if an address is taken, ValueError if it is none."""
+        """Listen. Raises OSError if an address is taken, ValueError if it is not HOST:PORT."""
         server = web.Server(self._serve, access_log=None)
         self._servers.append(server)
-        front = Listener(self._listen, server, self._tls)
-        self._door.hang(front, server)
+        listener = Listener(self._listen, server, self._tls)
+        self._gate.attach(listener, server)
         try:
-            await front.start()
-            self._front = front
+            await listener.start()
+            self._listener = listener
             if self._control_listen is not None:
-                # A server of its own, so that a fault that drops connections leaves these alone.
-                side_server = web.Server(self._serve_control, access_log=None)
-                self._servers.append(side_server)
-                self._side = Listener(self._control_listen, side_server)
-                await self._side.start()
+                # A separate server: a fault that drops connections does not drop these.
+                control_server = web.Server(self._serve_control, access_log=None)
+                self._servers.append(control_server)
+                self._control_listener = Listener(self._control_listen, control_server)
+                await self._control_listener.start()
         except OSError:
             await self.stop()
             raise
-        await self.faults.arm(self._first_faults)
+        await self.faults.arm(self._initial_faults)
 
     async def stop(self) -> None:
-        """Stop listening, and give requests in work a moment to end."""
+        """Stop listening, and give requests in progress one second to end."""
         await self.faults.clear()  # ends stalls
-        self._door.close()
-        if self._side is not None:
-            self._side.stop()
+        self._gate.close()
+        if self._control_listener is not None:
+            self._control_listener.stop()
         for server in self._servers:
             server.pre_shutdown()
             await server.shutdown(timeout=1.0)

@@ -1,4 +1,4 @@
-"""What machines are told, for Prometheus: one registry, handed to whoever reports to it.
+"""Metrics for Prometheus (one registry for each process), logs and traces.
 
 No label holds a number, a token or a text: labels are the names of apps, words that stand in
 this room, and codes of `core.codes`. A code that nobody here knows counts as ``other``, for it

@@ -1,4 +1,4 @@
-"""Figures that are looked up when somebody asks: the state in the database, and connections.
+"""Figures that are looked up at each scrape: the state in the database, and connections.
 
 What cannot be looked up is absent, and `dispatcher_database_up` says so: a gauge that keeps its
 last value would look like a database that answers.

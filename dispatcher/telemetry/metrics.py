@@ -249,7 +249,7 @@ class ReportMetrics:
         self._repeated.inc(reports)
 
     def refused(self, kind: str, detail: str = "") -> None:
-        """Count a post that was refused; both are words of ours, not of whoever posted it."""
+        """Count a post that was refused; both are words of ours, not of the sender."""
         self._refused.labels(kind, detail).inc()
 
     def matched(self, reports: int, unmatched: int, settled: int, waited: float) -> None:

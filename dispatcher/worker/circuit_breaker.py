@@ -2,7 +2,7 @@
 
 A host that is cut off from the provider and not from the database, or whose clock is wrong, would
 go on taking messages that it cannot send, and pause the app for those that can. So it stops
-claiming, and knocks by itself until the provider lets it in: with a request that holds no message,
+claiming, and probes until the provider answers: with a request that holds no message,
 so none has to wait.
 """
 
@@ -16,11 +16,11 @@ from dispatcher.core.message import Answer, NoReply
 
 log = structlog.get_logger(__name__)
 
-FIRST_KNOCK = 2.0  # seconds after it was lost; each further wait is doubled
-LAST_KNOCK = 10.0  # it costs nobody anything
+FIRST_PROBE_SECONDS = 2.0  # seconds after it was lost; each further wait is doubled
+MAX_PROBE_SECONDS = 10.0  # a probe costs nothing
 LOOK = 1.0  # seconds until a lane asks again whether it may claim
 
-Knock = Callable[[], Awaitable[Answer]]
+Probe = Callable[[], Awaitable[Answer]]
 
 
 class CircuitBreaker:
@@ -41,14 +41,14 @@ class CircuitBreaker:
             log.warning("no claims: this host cannot send", app=self._app, why=why)
             self._lost.set()
 
-    async def run(self, probe: Knock) -> None:
+    async def run(self, probe: Probe) -> None:
         """Find the way again each time it is lost, for ever."""
         while True:
             await self._lost.wait()
-            wait = FIRST_KNOCK
+            wait = FIRST_PROBE_SECONDS
             await asyncio.sleep(wait)
             while _is_shut_out(await probe()):
-                wait = min(2 * wait, LAST_KNOCK)
+                wait = min(2 * wait, MAX_PROBE_SECONDS)
                 await asyncio.sleep(wait)
             self._lost.clear()
             log.info("this host can send again", app=self._app)

@@ -44,7 +44,7 @@ class Claims:
         metrics: Metrics,
         cut_off: Callable[[str], bool],
     ) -> None:
-        """*cut_off* tells whether this host cannot send for an app."""
+        """*cut_off* returns whether this host cannot send for an app."""
         self._cut_off = cut_off
         self._dsn = dsn
         self._pool = pool

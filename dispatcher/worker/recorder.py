@@ -120,7 +120,7 @@ class Answers:
         metrics: Metrics,
         cut_off: Callable[[str, str], None],
     ) -> None:
-        """*cut_off* is told of apps for which this host cannot send, and why."""
+        """*cut_off* gets the apps for which this host cannot send, and why."""
         self._cut_off = cut_off
         self._dsn = dsn
         self._pool = pool

@@ -140,7 +140,7 @@ async def _divide(refused: Refused, ways: Ways) -> None:
         ways.hand_over(_unsent(parent, refused.split.code))
         raise
     if not children:
-        # It became somebody else's, or the database is away. Nothing of it was sent, and that
+        # Another worker took it over, or the database is away. Nothing of it was sent, and that
         # is evidence: it settles the batch if that is still possible.
         ways.hand_over(_unsent(parent, refused.split.code))
         return

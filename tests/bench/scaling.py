@@ -22,7 +22,7 @@ from dispatcher.bench.send import (
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db.admin import resume
 from dispatcher.db.database import OwnConnection, connect
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 CLAIM_SIZE = 500  # rows of one timed claim
 TIMED_CLAIMS = 100

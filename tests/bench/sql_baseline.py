@@ -10,11 +10,10 @@ from time import monotonic
 
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db import events
-from dispatcher.db.arrays import array_text
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.events import count
+from dispatcher.db.queries import array_text, sql
 from dispatcher.db.record import OUTCOME_COLUMNS
-from dispatcher.db.statements import sql
 from dispatcher.worker.worker import CLAIM_SLOTS
 
 APP = "default"

@@ -7,7 +7,7 @@ import pytest
 from bench.queries import research_query
 from dispatcher.bench.queries import query
 from dispatcher.core.claim_cursor import EVER, PRIORITIES, ClaimCursor
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
 CLAIM = 500

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dispatcher.core import rate_limit
 from dispatcher.core.prepare import arrange
 from dispatcher.db import claim as claims
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 from dispatcher.db.workers import register_app, register_worker
 
 JITTER_SECONDS = 0.035  # by which the way to the provider differs

@@ -6,16 +6,20 @@ from types import SimpleNamespace
 import pytest
 
 from chaos.verdict import _explain
-from dispatcher.simulator.journal import Visit
+from dispatcher.simulator.ledger import RequestRecord
 
 BATCH = {"token": "t", "worker": 1, "code": "no-answer", "messages": 3, "opened": 100.0}
 
 
-def seen(**more) -> Visit:
-    return Visit(1, 100.0, 100.0, "host", "aksk", token="t", http_status=200, seconds=0.01, **more)
+def seen(**more) -> RequestRecord:
+    return RequestRecord(
+        1, 100.0, 100.0, "host", "aksk", token="t", http_status=200, seconds=0.01, **more
+    )
 
 
-def judged(batch: dict, *visits: Visit, refusals: int = 1) -> tuple[dict[str, int], list[str]]:
+def judged(
+    batch: dict, *visits: RequestRecord, refusals: int = 1
+) -> tuple[dict[str, int], list[str]]:
     faults = SimpleNamespace(injected=Counter(refuse=refusals))
     return _explain([batch], SimpleNamespace(journal=visits, faults=faults), [])
 

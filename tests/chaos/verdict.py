@@ -9,7 +9,7 @@ from world.books import Books, read_books
 from chaos.application import Memory
 from chaos.fleet import TIMEOUT, Blow
 from dispatcher.simulator import Simulator
-from dispatcher.simulator.journal import Visit
+from dispatcher.simulator.ledger import RequestRecord
 
 # Faults after which a request that was read may be unsure.
 LOSSY = {"cut", "half-answer", "stall-after-reading", "delay", "http", "lack", "code"}
@@ -107,7 +107,7 @@ def _explain(
     batches: list[asyncpg.Record], simulator: Simulator, blows: list[Blow]
 ) -> tuple[dict[str, int], list[str]]:
     """Say of each unsure batch why it is; only what was on its way at a fault may be."""
-    visits: dict[str, list[Visit]] = {}
+    visits: dict[str, list[RequestRecord]] = {}
     for visit in simulator.journal:
         if visit.token is not None:
             visits.setdefault(visit.token, []).append(visit)
@@ -138,7 +138,7 @@ def _explain(
     return why, unexplained
 
 
-def _was_lost(visit: Visit) -> bool:
+def _was_lost(visit: RequestRecord) -> bool:
     """Tell whether the answer to a request may not have come, or not have said all."""
     return (
         visit.seconds is None

@@ -6,7 +6,7 @@ from random import Random
 
 from chaos.application import BAD
 from dispatcher.simulator import Simulator
-from dispatcher.simulator.faults import table as f
+from dispatcher.simulator import faults as f
 
 REFUSALS = ("E000101", "E000104", "E000045", "E000106", "E000112", "E000000", "E000027", "E000510")
 NUMBER_CODES = ("E200015", "E200028", "E200030", "E200033", "E200041", "E200099")
@@ -35,8 +35,8 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
     "refuse": lambda d: f.Refuse(seconds=d.uniform(0.1, 1.0), drop=d.random() < 0.5),
     "reset": lambda d: f.Reset(**some(d)),
     "stall-before-reading": lambda d: f.StallBeforeReading(times=3, **some(d)),
-    "code": lambda d: f.Code(code=d.choice(REFUSALS), **some(d)),
-    "code, unknown": lambda d: f.Code(
+    "code": lambda d: f.RequestCode(code=d.choice(REFUSALS), **some(d)),
+    "code, unknown": lambda d: f.RequestCode(
         code="E999999", http_status=d.choice((400, 401, 500)), **some(d)
     ),
     "bad-entry": lambda d: f.BadEntry(code=d.choice(("E000503", "E000027")), param=BAD),

@@ -9,6 +9,7 @@ import checks
 import pytest
 import yaml
 from checks import DEPLOY, ROOT, manifests
+from lint.codes import codes_page
 
 from dispatcher.db.database import connect
 from dispatcher.settings import Settings, load_settings
@@ -17,6 +18,13 @@ SHUTDOWN = Settings.model_fields["shutdown_timeout"].default
 FINISH = 10  # seconds to write down what was answered last, and to sign off
 
 Change = tuple[str, str]  # what stands there, and what stands there in a broken copy
+
+
+def codes_in_step(path: Path) -> bool:
+    """Return whether the page of codes is what `./dev codes` writes."""
+    return path.read_text(encoding="utf-8") == codes_page()
+
+
 # Every file: how it is checked, and broken copies that its check must refuse.
 FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "Dockerfile": (
@@ -116,13 +124,13 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
         ],
     ),
     "README.md": (checks.page, [("systemd/README.md", "systemd/readme.md")]),
+    "docs/architecture.md": (checks.page, [("(provider.md)", "(providers.md)")]),
+    "docs/provider.md": (checks.page, [("(codes.md)", "(code.md)")]),
+    "docs/codes.md": (codes_in_step, [("E200015", "E200016")]),
     "docs/applications.md": (checks.page, [("dispatcher enqueue", "dispatcher enqeue")]),
     "docs/operations.md": (checks.page, [("`dispatcher show ID", "`dispatcher shew ID")]),
     "docs/settings.md": (checks.page, [("personal-data.md", "personal_data.md")]),
     "docs/capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
-    "docs/architecture.md": (checks.page, [("(provider.md)", "(provided.md)")]),
-    "docs/codes.md": (checks.page, [("(provider.md)", "(provided.md)")]),
-    "docs/provider.md": (checks.page, [("(codes.md)", "(code.md)")]),
     "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
     "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
     "docs/database.md": (

@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_statement_migration_and_page(wheel):
     inside = set(wheel.namelist())
     assert kept("dispatcher") <= inside
     assert {f"dispatcher/{name}" for name in kept("migrations")} <= inside
-    for must in ("db/sql/claim.sql", "web/console/static/console.css", "cli/demo/sample.csv"):
+    for must in ("db/sql/queue.sql", "console/static/console.css", "cli/demo/sample.csv"):
         assert f"dispatcher/{must}" in inside
     assert not [name for name in inside if not name.startswith("dispatcher")]
 

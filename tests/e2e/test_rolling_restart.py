@@ -9,7 +9,7 @@ from world.provider import app_at, seen
 from world.waiting import until
 
 from dispatcher.db.database import connect
-from dispatcher.simulator.faults.table import Delay
+from dispatcher.simulator.faults import Delay
 
 ROUNDS = 2
 STEP = 50  # messages at once

@@ -12,7 +12,7 @@ from world.messages import finished, insert, states
 from world.provider import app_at, seen
 from world.waiting import until
 
-from dispatcher.simulator.faults.table import Delay
+from dispatcher.simulator.faults import Delay
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from world.provider import app_at, seen
 from world.waiting import until
 
 from dispatcher.simulator import Simulator
-from dispatcher.simulator.faults.table import Delay, Http, StallAfterReading
+from dispatcher.simulator.faults import Delay, Http, StallAfterReading
 
 SHORT_LEASE = {"lease": "11s"}  # the shortest that a time-out of a second allows
 MESSAGES = 10_000

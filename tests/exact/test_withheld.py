@@ -15,7 +15,7 @@ from dispatcher.core.packing import pack
 from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
 from dispatcher.provider.client import Account, Client, RequestResult
-from dispatcher.simulator.faults.connections import Reset
+from dispatcher.simulator.faults import Reset
 from dispatcher.worker.sender import Ways, deliver
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]

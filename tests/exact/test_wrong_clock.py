@@ -9,7 +9,7 @@ from world.provider import app_at, seen
 from world.waiting import until
 from world.worker import ROOT
 
-from dispatcher.simulator.faults.table import Delay
+from dispatcher.simulator.faults import Delay
 
 OFF = 600.0  # seconds; AK/SK allows 900
 # Python runs this in every process that finds it on its path, before anything else.

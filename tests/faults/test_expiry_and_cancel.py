@@ -10,7 +10,7 @@ from world.provider import app_at, seen
 from world.waiting import until
 
 from dispatcher.db.database import connect
-from dispatcher.simulator.faults.table import Http, NumberCode, Refuse
+from dispatcher.simulator.faults import Http, NumberCode, Refuse
 
 
 async def test_what_expires_while_it_waits_is_expired_at_the_claim(db, workers, sim):

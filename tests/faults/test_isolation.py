@@ -8,7 +8,7 @@ from world.haste import let_pass
 from world.messages import TEMPLATE, finished, insert, of_each, states
 from world.waiting import until
 
-from dispatcher.simulator.faults.table import BadEntry, CountryClosed
+from dispatcher.simulator.faults import BadEntry, CountryClosed
 
 ENTRIES = 500
 

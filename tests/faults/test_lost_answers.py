@@ -5,7 +5,7 @@ from world.messages import finished, insert, states
 from world.provider import app_at, seen
 from world.waiting import until
 
-from dispatcher.simulator.faults.table import (
+from dispatcher.simulator.faults import (
     Clock,
     Cut,
     Delay,

@@ -8,8 +8,8 @@ from world.messages import at_rest, finished, insert, of_each
 from world.provider import app_at, seen
 from world.waiting import until
 
-from dispatcher.simulator.codes import NUMBER_CODES
-from dispatcher.simulator.faults.table import MixedAnswer, NumberCode
+from dispatcher.simulator.faults import MixedAnswer, NumberCode
+from dispatcher.simulator.request import NUMBER_CODES
 
 HOUR = 3600.0
 DEFERRED = {"E200015", "E200030"}

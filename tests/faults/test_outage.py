@@ -11,7 +11,7 @@ from world.messages import finished, idle, insert
 from world.provider import app_at
 from world.waiting import until
 
-from dispatcher.simulator.faults.table import Http, Refuse
+from dispatcher.simulator.faults import Http, Refuse
 
 HOUR = 3600.0
 STEP = 30.0  # seconds that pass at once

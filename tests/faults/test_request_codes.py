@@ -6,8 +6,8 @@ from world.haste import let_pass
 from world.messages import finished, idle
 from world.waiting import until
 
-from dispatcher.simulator.codes import TOP_CODES
-from dispatcher.simulator.faults.table import Code
+from dispatcher.simulator.faults import RequestCode
+from dispatcher.simulator.request import TOP_CODES
 
 DAY = 86_400.0
 ISOLATED = {"E000027", "E000503"}  # one entry spoils all: it alone is rejected
@@ -31,7 +31,7 @@ def named(codes) -> dict[str, str]:
 
 async def test_a_code_about_content_rejects_the_bad_message_and_sends_its_neighbours(play):
     apps = named(ISOLATED)
-    scenes = await play({app: [Code(code=code, param="bad")] for app, code in apps.items()})
+    scenes = await play({app: [RequestCode(code=code, param="bad")] for app, code in apps.items()})
     for app, scene in scenes.items():
         assert await scene.went_together()
         assert await scene.states() == ("accepted", "rejected", "accepted"), app
@@ -45,7 +45,7 @@ async def test_a_code_about_content_rejects_the_bad_message_and_sends_its_neighb
 
 async def test_a_system_error_is_tried_once_more_then_isolated_then_deferred(play, db):
     """It is mostly one bad message, but may be the provider's own trouble."""
-    (scene,) = (await play({"odd": [Code(code="E000000", param="bad")]})).values()
+    (scene,) = (await play({"odd": [RequestCode(code="E000000", param="bad")]})).values()
     assert await scene.went_together()
     assert await scene.states() == ("accepted", "queued", "accepted")
     assert scene.accepted == (1, 0, 1)
@@ -63,7 +63,7 @@ async def test_a_system_error_is_tried_once_more_then_isolated_then_deferred(pla
 
 async def test_a_code_about_us_pauses_the_app_and_leaves_its_messages_untouched(play, db):
     apps = named(PAUSED)
-    scenes = await play({app: [Code(code=code)] for app, code in apps.items()})
+    scenes = await play({app: [RequestCode(code=code)] for app, code in apps.items()})
     for app, scene in scenes.items():
         code = apps[app]
         assert await scene.went_together()
@@ -91,7 +91,7 @@ async def test_a_code_about_us_pauses_the_app_and_leaves_its_messages_untouched(
 
 
 async def test_a_paused_app_is_probed_by_one_message_at_a_time(play, db):
-    (scene,) = (await play({"probed": [Code(code="E000112")]}, timeout="1s")).values()
+    (scene,) = (await play({"probed": [RequestCode(code="E000112")]}, timeout="1s")).values()
     waits = []
     for seen in range(1, 5):
         assert len(scene.sim.journal) == seen
@@ -107,7 +107,7 @@ async def test_a_paused_app_is_probed_by_one_message_at_a_time(play, db):
 
 
 async def test_messages_that_expired_meanwhile_do_not_use_up_the_probe(play, db):
-    (scene,) = (await play({"probed": [Code(code="E000112")]})).values()
+    (scene,) = (await play({"probed": [RequestCode(code="E000112")]})).values()
     await scene.sim.faults.clear()
     await db.execute(
         "INSERT INTO dispatcher.message"
@@ -123,7 +123,7 @@ async def test_messages_that_expired_meanwhile_do_not_use_up_the_probe(play, db)
 
 async def test_an_answer_that_promises_results_and_has_none_is_unsure(play):
     apps = named(UNCLEAR)
-    scenes = await play({app: [Code(code=code)] for app, code in apps.items()})
+    scenes = await play({app: [RequestCode(code=code)] for app, code in apps.items()})
     for app, scene in scenes.items():
         assert await scene.went_together()
         assert await scene.states() == ("unsure",) * 3, app
@@ -134,7 +134,7 @@ async def test_an_answer_that_promises_results_and_has_none_is_unsure(play):
 
 async def test_an_unknown_code_is_never_sent_again_by_itself(play):
     scenes = await play(
-        {f"at-{status}": [Code(code="E999999", http_status=status)] for status in UNKNOWN}
+        {f"at-{status}": [RequestCode(code="E999999", http_status=status)] for status in UNKNOWN}
     )
     for (status, states), scene in zip(UNKNOWN.items(), scenes.values(), strict=True):
         assert await scene.states() == states, status
@@ -148,7 +148,7 @@ async def test_an_unknown_code_is_never_sent_again_by_itself(play):
 
 @pytest.mark.parametrize("code", ["E200015", "E200028", "E200041"])
 async def test_a_code_of_numbers_that_stands_for_the_request_says_the_same(play, code):
-    (scene,) = (await play({"top": [Code(code=code, param="bad")]})).values()
+    (scene,) = (await play({"top": [RequestCode(code=code, param="bad")]})).values()
     expected = {
         "E200015": ("queued", "queued", "queued"),  # all deferred
         "E200028": ("accepted", "rejected", "accepted"),

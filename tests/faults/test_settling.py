@@ -6,7 +6,7 @@ from world.messages import finished, insert, of_each, states
 from world.provider import app_at
 from world.waiting import until
 
-from dispatcher.simulator.faults.table import Cut, Http, NumberCode, Reset
+from dispatcher.simulator.faults import Cut, Http, NumberCode, Reset
 
 
 async def states_are(db, expected: dict[str, int]) -> bool:

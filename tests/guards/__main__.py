@@ -69,11 +69,11 @@ def try_out(guards: Sequence[Guard], tree: Path, console: Console) -> int:
 
 def unnoticed_by(guard: Guard, tree: Path) -> list[str]:
     """Return the tests of *guard* that do not fail without it."""
-    before = {edit.file: (tree / edit.file).read_text(encoding="utf-8") for edit in guard.edits}
+    before = {edit.path: (tree / edit.path).read_text(encoding="utf-8") for edit in guard.edits}
     try:
         for edit in guard.edits:
-            path = tree / edit.file
-            path.write_text(path.read_text(encoding="utf-8").replace(edit.old, edit.new))
+            path = tree / edit.path
+            path.write_text(edit.apply(path.read_text(encoding="utf-8")), encoding="utf-8")
         _, said = run(tree, guard.tests)
     finally:
         for file, text in before.items():

@@ -24,11 +24,30 @@ RULES = {
 
 @dataclass(frozen=True)
 class Edit:
-    """A text of one file, and what stands there without the guard."""
+    """A text of one file, and its replacement that takes the guard away."""
 
-    file: str
+    file: str  # "path#name" limits the edit to one named SQL statement
     old: str
     new: str
+
+    @property
+    def path(self) -> str:
+        """Return the path of the file in the project."""
+        return self.file.partition("#")[0]
+
+    def scope(self, text: str) -> tuple[int, int]:
+        """Return where in *text*, the whole file, the edit applies: start and end."""
+        name = self.file.partition("#")[2]
+        if not name:
+            return 0, len(text)
+        start = text.index(f"-- name: {name}\n")
+        end = text.find("\n-- name: ", start)
+        return start, len(text) if end < 0 else end
+
+    def apply(self, text: str) -> str:
+        """Return *text* without the guard."""
+        start, end = self.scope(text)
+        return text[:start] + text[start:end].replace(self.old, self.new) + text[end:]
 
 
 @dataclass(frozen=True)
@@ -112,12 +131,12 @@ GUARDS = (
         "what a dead worker had open is unsure",
         (
             Edit(
-                f"{SQL}/rescue.sql",
+                f"{SQL}/batch.sql#rescue",
                 "SET state = 'unsure', unsure_at = clock_timestamp(), code",
                 "SET state = 'closed', code",
             ),
             Edit(
-                f"{SQL}/rescue.sql",
+                f"{SQL}/batch.sql#rescue",
                 "cardinality(b.message_ids) AS messages\n)",
                 "cardinality(b.message_ids) AS messages, b.message_ids\n), back AS (\n"
                 "    INSERT INTO dispatcher.queue (id, app, priority, due_at)\n"
@@ -154,7 +173,7 @@ GUARDS = (
         2,
         "only the policy resend sends again",
         tuple(
-            Edit(f"{SQL}/{name}.sql", "a.on_unsure = 'resend'", "true")
+            Edit(f"{SQL}/batch.sql#{name}", "a.on_unsure = 'resend'", "true")
             for name in ("lock_silent", "resend_unsure")
         ),
         (
@@ -169,7 +188,7 @@ GUARDS = (
         "a report ends the policy resend",
         tuple(
             Edit(
-                f"{SQL}/{name}.sql",
+                f"{SQL}/batch.sql#{name}",
                 "AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)",
                 "",
             )
@@ -185,7 +204,7 @@ GUARDS = (
     Guard(
         2,
         "the policy resend waits for a running settlement",
-        (Edit(f"{SQL}/lock_silent.sql", "FOR UPDATE OF b SKIP LOCKED", ""),),
+        (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
             "tests/exact/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
         ),
@@ -210,7 +229,7 @@ GUARDS = (
     Guard(
         2,
         "a claim is on disk before it is sent",
-        (Edit(f"{SQL}/app_state.sql", "= 'off'\n", "= 'none'\n"),),
+        (Edit(f"{SQL}/app.sql#app_state", "= 'off'\n", "= 'none'\n"),),
         (
             (
                 f"{LOST}::test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_database_is"
@@ -229,7 +248,7 @@ GUARDS = (
         "a closed batch takes no answer",
         (
             Edit(
-                f"{SQL}/close_batches.sql",
+                f"{SQL}/batch.sql#close_batches",
                 "  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND"
                 " u.evidence)\n",
                 "",
@@ -240,7 +259,7 @@ GUARDS = (
     Guard(
         3,
         "an answer that lacks numbers is written once",
-        (Edit(f"{SQL}/close_batches.sql", "AND b.unsure_ids IS NULL ", ""),),
+        (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
         (
             f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",
             f"{AGAIN}::test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue",
@@ -251,7 +270,7 @@ GUARDS = (
         "a late answer is evidence",
         (
             Edit(
-                f"{SQL}/close_batches.sql",
+                f"{SQL}/batch.sql#close_batches",
                 " OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence",
                 "",
             ),
@@ -273,7 +292,13 @@ GUARDS = (
     Guard(
         3,
         "only an open batch is divided",
-        (Edit(f"{SQL}/close_for_split.sql", "WHERE id = $1 AND state = 'open'", "WHERE id = $1"),),
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_for_split",
+                "WHERE id = $1 AND state = 'open'",
+                "WHERE id = $1",
+            ),
+        ),
         (
             f"{AGAIN}::test_a_batch_that_was_taken_over_is_not_divided",
             f"{AGAIN}::test_a_batch_is_divided_once",
@@ -326,7 +351,7 @@ GUARDS = (
         "what is left of a message's time is the database's word",
         (
             Edit(
-                f"{SQL}/claim.sql",
+                f"{SQL}/queue.sql#claim",
                 "date_part('epoch', m.expires_at - clock_timestamp())",
                 "date_part('epoch', m.expires_at) - $8",
             ),
@@ -343,7 +368,7 @@ GUARDS = (
         "what is due is the database's word",
         (
             Edit(
-                f"{SQL}/claim.sql",
+                f"{SQL}/queue.sql#claim",
                 "q.due_at <= (SELECT clock_timestamp())",
                 "q.due_at <= to_timestamp($8)",
             ),
@@ -359,7 +384,7 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/heartbeat.sql", "clock_timestamp()", "to_timestamp($3)"),
+            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($3)"),
             Edit(
                 "dispatcher/db/workers.py",
                 'sql("heartbeat"), worker, cut_off)',

@@ -12,8 +12,8 @@ from guards.table import GUARDS, RULES, Guard
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
 def test_a_guard_is_where_the_table_says(guard: Guard):
     for edit in guard.edits:
-        text = (ROOT / edit.file).read_text(encoding="utf-8")
-        assert text.count(edit.old) == 1, edit.file
+        text = (ROOT / edit.path).read_text(encoding="utf-8")
+        assert text.count(edit.old, *edit.scope(text)) == 1, edit.file
         assert edit.new != edit.old
     for test in guard.tests:
         file, _, name = test.partition("::")

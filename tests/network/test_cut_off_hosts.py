@@ -13,7 +13,7 @@ from world.waiting import until
 
 from dispatcher.db.database import create_pool, transaction
 from dispatcher.db.errors import AWAY
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 SHORT = 14.0  # seconds of a cut: longer than the shortest lease
 QUICK_APP = {"timeout": "1s", "numbers_per_second": "2000"}

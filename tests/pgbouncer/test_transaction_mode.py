@@ -21,7 +21,7 @@ from world.worker import WorkerProcess
 
 from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate
-from dispatcher.simulator.faults.table import Delay
+from dispatcher.simulator.faults import Delay
 
 CONFIG = """
 [databases]

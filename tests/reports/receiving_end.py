@@ -12,7 +12,7 @@ import aiohttp
 from dispatcher.receiver.receiver import receiving
 from dispatcher.service.http import serving
 from dispatcher.settings import load_settings
-from dispatcher.simulator.signature import sdk_date, sign
+from dispatcher.simulator.auth import sdk_date, sign
 
 TOKEN = "a-token-that-nobody-guesses"
 FORM = "application/x-www-form-urlencoded"

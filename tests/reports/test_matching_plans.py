@@ -10,7 +10,7 @@ import json
 import pytest
 
 from dispatcher.bench.queries import query
-from dispatcher.db.statements import sql
+from dispatcher.db.queries import sql
 
 BATCHES, PER_BATCH = 30, 500
 MANY = BATCHES * PER_BATCH  # rows of each table

@@ -96,7 +96,7 @@ async def test_reports_as_badly_as_they_may_come_end_well(db, workers, provide, 
 
     await until(matched, deadline=60, what="every report is matched")
     last = {}
-    for answered in sim.reports.witness():
+    for answered in sim.reports.acknowledged():
         if answered.status != "ACCEPTD":
             last[answered.sms_msg_id] = answered.status
     rows = await db.fetch("SELECT provider_id, report_status FROM dispatcher.message_status")

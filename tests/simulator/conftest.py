@@ -1,4 +1,4 @@
-"""A provider, and a client of it."""
+"""Fixtures: a running simulator and a client for it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +15,7 @@ Start = Callable[..., Awaitable[Client]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start a simulator with any options; return a client of it."""
+    """Start a simulator with any options; return a client for it."""
     async with AsyncExitStack() as stack:
 
         async def make(**arguments: Any) -> Client:

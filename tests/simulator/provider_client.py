@@ -1,4 +1,4 @@
-"""A client of the provider, whose signer nobody here wrote."""
+"""A client of the simulator. It signs with the provider's official SDK."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ class Answer:
 
 
 def body_of(*numbers: str, token: str | None = None, **more: Any) -> dict[str, Any]:
-    """A request with one entry for all *numbers*."""
+    """Return a request with one entry for all *numbers*."""
     entry = {"to": list(numbers), "templateId": "t" * 32, "templateParas": ["062569"]}
     body: dict[str, Any] = {"from": "csms100000001", "smsContent": [entry], **more}
     if token is not None:
@@ -50,7 +50,7 @@ def numbers(count: int, start: int = 0) -> list[str]:
 
 
 def aksk(raw: bytes, host: str, *, secret: str = SECRET, key: str = KEY, age: float = 0) -> dict:
-    """Headers signed by the official SDK's signer."""
+    """Return headers signed by the official SDK."""
     date = datetime.fromtimestamp(time.time() - age, UTC).strftime("%Y%m%dT%H%M%SZ")
     request = SdkRequest(
         method="POST",
@@ -80,7 +80,7 @@ def wsse(*, digest: str = "hex", secret: str = SECRET, key: str = KEY, age: floa
 
 @dataclass
 class Client:
-    """Sends to one simulator over kept connections."""
+    """Sends to one simulator over persistent connections."""
 
     sim: Simulator
     session: aiohttp.ClientSession
@@ -98,7 +98,7 @@ class Client:
             return answer
 
     async def send(self, body: Any, **changed: str | None) -> Answer:
-        """Send *body*, signed well, unless a header is *changed* (or dropped: None)."""
+        """Send *body* with a correct signature; *changed* replaces headers, None drops one."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = aksk(raw, self.host)
         for name, value in changed.items():

@@ -1,4 +1,4 @@
-"""Each fault does on the wire what it says, and the ledger knows what was accepted."""
+"""Each fault has its effect on the connection, and the ledger has what was accepted."""
 
 import asyncio
 import email.utils
@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from provider_client import PATH, aksk, body_of, numbers
 
-from dispatcher.simulator import Options, TextError, read_faults
-from dispatcher.simulator.faults.state import State
-from dispatcher.simulator.submission import read_submission
+from dispatcher.simulator import ConfigTextError, Options, read_faults
+from dispatcher.simulator.fault_trigger import FaultState
+from dispatcher.simulator.request import read_request
 
 ONE = body_of("+8613800000000", token="one")
 
@@ -22,7 +22,7 @@ async def arm(client, *faults):
 
 
 class Raw:
-    """One connection, byte by byte."""
+    """One connection that sends and reads raw bytes."""
 
     def __init__(self, client) -> None:
         place = urlsplit(client.sim.url)
@@ -49,7 +49,7 @@ class Raw:
         self.writer.close()
 
 
-async def test_refused_connections_are_refused_at_once_and_come_back(start):
+async def test_refuse_resets_connections_until_it_is_cleared(start):
     client = await start(control="127.0.0.1:0")
     assert (await client.send(ONE)).code == "000000"
     await client.session.put(client.sim.control_url + "/_faults", json={"fault": "refuse"})
@@ -63,7 +63,7 @@ async def test_refused_connections_are_refused_at_once_and_come_back(start):
     assert client.sim.ledger.numbers == 2
 
 
-async def test_refused_connections_come_back_after_their_seconds(client):
+async def test_refuse_ends_after_its_seconds(client):
     await arm(client, {"fault": "refuse", "seconds": 1.0})
     with pytest.raises(ConnectionRefusedError):
         await Raw(client).open()
@@ -79,7 +79,7 @@ async def test_refused_connections_come_back_after_their_seconds(client):
     await raw.close()
 
 
-async def test_the_door_shuts_with_the_request_that_is_struck(client):
+async def test_refuse_with_a_condition_begins_at_that_request(client):
     await arm(client, {"fault": "refuse", "nth": [2]})
     assert (await client.send(ONE)).code == "000000"
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -89,23 +89,23 @@ async def test_the_door_shuts_with_the_request_that_is_struck(client):
     assert client.sim.ledger.numbers == 1
 
 
-async def test_whoever_shuts_the_only_door_gets_an_answer_and_can_open_it(client):
+async def test_refuse_spares_the_connection_that_sets_it(client):
     url = client.sim.url + "/_faults"
     async with client.session.put(url, json={"fault": "refuse"}) as response:
         assert (await response.json())["injected"] == {"refuse": 1}
     with pytest.raises(ConnectionRefusedError):
         await Raw(client).open()
-    async with client.session.delete(url) as response:  # over the connection that was spared
+    async with client.session.delete(url) as response:  # over the spared connection
         assert response.status == 200
     assert (await client.send(ONE)).code == "000000"
 
 
-async def test_a_port_that_is_taken_is_not_shared(client, start):
+async def test_a_second_simulator_cannot_share_a_port(client, start):
     with pytest.raises(OSError, match="in use"):
         await start(listen=urlsplit(client.sim.url).netloc)
 
 
-async def test_reset_ends_the_connection_unread(client):
+async def test_reset_ends_the_connection_before_reading(client):
     await arm(client, {"fault": "reset"})
     raw = Raw(client)
     await raw.open()
@@ -116,14 +116,14 @@ async def test_reset_ends_the_connection_unread(client):
     assert client.sim.journal[0].http_status == 0
 
 
-async def test_a_stall_before_reading_leaves_the_body_unread_until_it_is_over(client):
+async def test_stall_before_reading_leaves_the_body_unread(client):
     await arm(client, {"fault": "stall-before-reading"})
     raw = Raw(client)
     await raw.open()
     raw.writer.transport.set_write_buffer_limits(high=0)
     raw.writer.write(raw.head.replace(b"Content-Length: ", b"Content-Length: 9999999"))
     raw.writer.write(b" " * 60_000_000)
-    with pytest.raises(TimeoutError):  # the kernel's buffers are full: nobody reads
+    with pytest.raises(TimeoutError):  # the kernel's buffers are full: the server does not read
         async with asyncio.timeout(0.5):
             await raw.writer.drain()
     await client.sim.faults.clear()
@@ -133,7 +133,7 @@ async def test_a_stall_before_reading_leaves_the_body_unread_until_it_is_over(cl
 
 
 @pytest.mark.parametrize("accept", [True, False])
-async def test_a_stall_after_reading_answers_nothing(client, accept):
+async def test_stall_after_reading_sends_no_answer(client, accept):
     await arm(client, {"fault": "stall-after-reading", "accept": accept})
     raw = Raw(client)
     await raw.send()
@@ -147,7 +147,7 @@ async def test_a_stall_after_reading_answers_nothing(client, accept):
 
 
 @pytest.mark.parametrize("reset", [True, False])
-async def test_a_cut_connection_ends_without_a_byte_after_acceptance(client, reset):
+async def test_cut_accepts_and_sends_no_byte(client, reset):
     await arm(client, {"fault": "cut", "reset": reset})
     raw = Raw(client)
     await raw.send()
@@ -161,7 +161,7 @@ async def test_a_cut_connection_ends_without_a_byte_after_acceptance(client, res
     assert client.sim.journal[0].accepted == 1
 
 
-async def test_half_an_answer_breaks_off_in_its_body(client):
+async def test_half_answer_sends_half_of_the_body(client):
     await arm(client, {"fault": "half-answer"})
     raw = Raw(client)
     await raw.send()
@@ -175,7 +175,7 @@ async def test_half_an_answer_breaks_off_in_its_body(client):
         await client.send(ONE)
 
 
-async def test_a_late_answer_is_a_whole_answer(client):
+async def test_clearing_a_delay_sends_the_whole_answer(client):
     await arm(client, {"fault": "delay", "seconds": 3600})
     late = asyncio.create_task(client.send(ONE))
     await client.sim.until(lambda: client.sim.ledger.numbers == 1)
@@ -184,7 +184,7 @@ async def test_a_late_answer_is_a_whole_answer(client):
     assert (await late).code == "000000"
 
 
-async def test_a_late_answer_comes_after_its_seconds(client):
+async def test_delay_answers_after_its_seconds(client):
     await arm(client, {"fault": "delay", "seconds": 0.3})
     before = time.monotonic()
     assert (await client.send(ONE)).code == "000000"
@@ -194,7 +194,7 @@ async def test_a_late_answer_comes_after_its_seconds(client):
 @pytest.mark.parametrize("accept", [True, False])
 @pytest.mark.parametrize("html", [True, False])
 @pytest.mark.parametrize("status", [200, 429, 500, 502, 503])
-async def test_a_proxy_answers_with_html_or_nothing(client, status, html, accept):
+async def test_http_answers_with_html_or_an_empty_body(client, status, html, accept):
     fault = {"fault": "http", "status": status, "html": html, "accept": accept, "retry_after": 7}
     await arm(client, fault)
     answer = await client.send(ONE)
@@ -224,7 +224,7 @@ async def test_a_proxy_answers_with_html_or_nothing(client, status, html, accept
         ({"fault": "bad-entry", "template": "t" * 32, "code": "E000027"}, 400, "E000027"),
     ],
 )
-async def test_a_code_refuses_the_whole_request_at_its_status(client, fault, status, code):
+async def test_a_code_refuses_the_whole_request_with_its_status(client, fault, status, code):
     await arm(client, fault)
     answer = await client.send(ONE)
     assert (answer.status, answer.code) == (status, code)
@@ -243,13 +243,13 @@ async def test_a_code_refuses_the_whole_request_at_its_status(client, fault, sta
         {"fault": "code", "code": "E000000", "numbers": ["+8613800000001"]},
     ],
 )
-async def test_a_request_without_what_is_meant_passes(client, fault):
+async def test_a_request_without_matching_content_passes(client, fault):
     await arm(client, fault)
     assert (await client.send(ONE)).code == "000000"
     assert client.sim.faults.injected == {}
 
 
-async def test_a_quota_fills_and_a_white_list_takes_effect(client):
+async def test_quota_and_white_list_refuse_under_their_conditions(client):
     await arm(client, {"fault": "quota", "after_accepted": 3})
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
@@ -264,7 +264,7 @@ async def test_a_quota_fills_and_a_white_list_takes_effect(client):
     assert time.monotonic() - started >= 1.0
 
 
-async def test_a_code_for_the_numbers_that_are_meant_leaves_the_others(client):
+async def test_number_code_refuses_the_matching_numbers_alone(client):
     await arm(client, {"fault": "number-code", "code": "E200031", "prefix": "+241"})
     answer = await client.send(body_of("+8613800000000", "+2412000000"))
     assert (answer.status, answer.code) == (400, "E000510")
@@ -274,7 +274,7 @@ async def test_a_code_for_the_numbers_that_are_meant_leaves_the_others(client):
     assert (rule["injected"], rule["refused"]) == (1, 1)
 
 
-async def test_number_codes_add_up_and_may_be_unknown(client):
+async def test_several_number_codes_apply_and_may_be_unknown(client):
     await arm(
         client,
         {"fault": "number-code", "code": "E299999", "numbers": ["+8613800000001"]},
@@ -285,7 +285,7 @@ async def test_number_codes_add_up_and_may_be_unknown(client):
     assert client.sim.ledger.numbers == 0
 
 
-async def test_a_share_of_numbers_is_refused_the_same_way_for_the_same_seed(start):
+async def test_a_share_refuses_the_same_numbers_for_the_same_seed(start):
     async def refused(seed: int) -> list[str]:
         client = await start()
         await arm(client, {"fault": "number-code", "share": 0.3, "seed": seed})
@@ -305,15 +305,15 @@ async def test_a_share_of_numbers_is_refused_the_same_way_for_the_same_seed(star
     assert first != await refused(2)
 
 
-async def test_numbers_above_a_rate_are_refused_until_the_next_second():
+async def test_numbers_above_a_rate_are_refused_for_that_second():
     (fault,) = read_faults('{"fault": "number-code", "per_second": 150}')
-    state = State(accepted=0, now=10.0, salt="0")
+    state = FaultState(accepted=0, now=10.0, salt="0")
     raw = json.dumps(body_of(*numbers(100))).encode()
-    submission = read_submission(raw, "application/json", Options())
+    sms_request = read_request(raw, "application/json", Options())
 
     def refused(now: float) -> list[int]:
         codes = ["000000"] * 100
-        fault.mark(submission, codes, state, ordinal=1, now=now)
+        fault.refuse_numbers(sms_request, codes, state, ordinal=1, now=now)
         return [at for at, code in enumerate(codes) if code == "E200015"]
 
     assert refused(10.1) == []
@@ -322,7 +322,7 @@ async def test_numbers_above_a_rate_are_refused_until_the_next_second():
     assert refused(11.0) == []
 
 
-async def test_a_request_above_the_rate_is_answered_number_by_number(client):
+async def test_a_request_above_the_rate_has_a_result_per_number(client):
     await arm(client, {"fault": "number-code", "per_second": 150})
     answer = await client.send(body_of(*numbers(200)))
     assert list(answer.statuses.values()) == ["000000"] * 150 + ["E200015"] * 50
@@ -331,7 +331,7 @@ async def test_a_request_above_the_rate_is_answered_number_by_number(client):
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("code", ["E000510", "E200037", "000000"])
-async def test_an_answer_with_refused_numbers_has_any_code_and_status(client, status, code):
+async def test_mixed_answer_sets_any_code_and_status(client, status, code):
     await arm(
         client,
         {"fault": "number-code", "numbers": ["+8613800000001"]},
@@ -344,30 +344,30 @@ async def test_an_answer_with_refused_numbers_has_any_code_and_status(client, st
     assert client.sim.faults.injected["mixed-answer"] == 1
 
 
-async def test_a_result_lacks_repeats_or_reorders_numbers(client):
+async def test_lack_repeat_and_reorder_change_the_result(client):
     sent = numbers(20)
 
-    async def told(*faults) -> list[tuple[str, str]]:
+    async def results(*faults) -> list[tuple[str, str]]:
         await arm(client, *faults)
         answer = await client.send(body_of(*sent))
         return [(row["originTo"], row["status"]) for row in answer.json["result"]]
 
     plain = [(number, "000000") for number in sent]
-    assert await told({"fault": "lack", "count": 2}) == plain[:-2]
-    assert await told({"fault": "repeat"}) == [*plain, plain[0]]
-    assert await told({"fault": "repeat", "code": "E200041"}) == [*plain, (sent[0], "E200041")]
-    reordered = await told({"fault": "reorder"})
+    assert await results({"fault": "lack", "count": 2}) == plain[:-2]
+    assert await results({"fault": "repeat"}) == [*plain, plain[0]]
+    assert await results({"fault": "repeat", "code": "E200041"}) == [*plain, (sent[0], "E200041")]
+    reordered = await results({"fault": "reorder"})
     assert reordered != plain
     assert sorted(reordered) == plain
-    both = await told({"fault": "lack"}, {"fault": "reorder"})
+    both = await results({"fault": "lack"}, {"fault": "reorder"})
     assert sorted(both) == plain[:-1]
     assert client.sim.ledger.numbers == 5 * 20
 
 
-async def test_a_wrong_clock_shows_in_date_and_if_wanted_in_the_checks(client):
+async def test_clock_changes_date_and_with_checks_the_signature_check(client):
     def skew(answer) -> float:
-        told = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        return told - time.time()
+        date = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        return date - time.time()
 
     await arm(client, {"fault": "clock", "offset": 3600})
     answer = await client.send(ONE)
@@ -380,7 +380,7 @@ async def test_a_wrong_clock_shows_in_date_and_if_wanted_in_the_checks(client):
 
 
 @pytest.mark.parametrize(
-    ("condition", "struck"),
+    ("condition", "affected"),
     [
         ({}, [1, 2, 3, 4, 5, 6]),
         ({"nth": [2, 5]}, [2, 5]),
@@ -394,29 +394,29 @@ async def test_a_wrong_clock_shows_in_date_and_if_wanted_in_the_checks(client):
         ({"for_seconds": 0.0}, []),
     ],
 )
-async def test_requests_are_counted_from_the_moment_a_fault_is_set(client, condition, struck):
+async def test_conditions_count_requests_since_the_fault_was_set(client, condition, affected):
     await client.send(ONE)
     await arm(client, {"fault": "code", "code": "E000000", **condition})
     codes = [(await client.send(ONE)).code for _ in range(6)]
-    assert [at for at, code in enumerate(codes, 1) if code == "E000000"] == struck
+    assert [at for at, code in enumerate(codes, 1) if code == "E000000"] == affected
 
 
-async def test_chance_is_the_same_for_the_same_seed_and_differs_between_faults(start):
-    async def struck(seed: int) -> list[list[str]]:
+async def test_probability_depends_on_the_seed_and_the_fault(start):
+    async def faults_of_requests(seed: int) -> list[list[str]]:
         client = await start()
         chance = {"probability": 0.5, "seed": seed}
         await arm(client, {"fault": "clock", "offset": 1, **chance}, {"fault": "lack", **chance})
         for _ in range(20):
             await client.send(ONE)
-        return [sorted(visit.faults) for visit in client.sim.journal]
+        return [sorted(record.faults) for record in client.sim.journal]
 
-    first = await struck(1)
-    assert first == await struck(1)
-    assert first != await struck(2)
+    first = await faults_of_requests(1)
+    assert first == await faults_of_requests(1)
+    assert first != await faults_of_requests(2)
     assert {(), ("clock",), ("lack",), ("clock", "lack")} == {tuple(names) for names in first}
 
 
-async def test_the_first_of_two_faults_that_end_a_request_strikes(client):
+async def test_the_first_of_two_faults_that_end_a_request_applies(client):
     await arm(client, {"fault": "code", "code": "E000000"}, {"fault": "cut"})
     assert (await client.send(ONE)).code == "E000000"
     await arm(client, {"fault": "cut"}, {"fault": "code", "code": "E000000"})
@@ -425,15 +425,15 @@ async def test_the_first_of_two_faults_that_end_a_request_strikes(client):
     assert client.sim.faults.injected == {"code": 1, "cut": 1}
 
 
-async def test_faults_are_set_told_and_taken_away_over_http(client):
+async def test_faults_are_set_shown_and_cleared_over_http(client):
     url = client.sim.control_url + "/_faults"
     script = [{"fault": "code", "code": "E000000", "nth": [1]}, {"fault": "lack", "count": 3}]
     async with client.session.put(url, json=script) as response:
         assert response.status == 200
     await client.send(ONE)
-    told = await client.get("/_faults")
-    assert told["injected"] == {"code": 1}
-    assert [(rule["fault"], rule["injected"]) for rule in told["faults"]] == [
+    shown = await client.get("/_faults")
+    assert shown["injected"] == {"code": 1}
+    assert [(rule["fault"], rule["injected"]) for rule in shown["faults"]] == [
         ("code", 1),
         ("lack", 0),
     ]
@@ -443,7 +443,7 @@ async def test_faults_are_set_told_and_taken_away_over_http(client):
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "message"),
     [
         ('{"fault": "cutt"}', "cutt"),
         ('[{"fault": "cut"}, {"fault": "cut", "sooner": 1}]', "$[1]"),
@@ -451,11 +451,11 @@ async def test_faults_are_set_told_and_taken_away_over_http(client):
         ("[", "not JSON"),
     ],
 )
-async def test_a_script_that_cannot_be_read_is_refused_with_the_place(client, script, told):
-    with pytest.raises(TextError) as caught:
+async def test_an_invalid_script_is_refused_with_its_position(client, script, message):
+    with pytest.raises(ConfigTextError) as caught:
         read_faults(script)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     url = client.sim.control_url + "/_faults"
     async with client.session.put(url, data=script) as response:
         assert response.status == 400
-        assert told in (await response.json())["error"]
+        assert message in (await response.json())["error"]

@@ -1,4 +1,4 @@
-"""The ledger is exact, compact, and readable from outside."""
+"""The ledger has every accepted number, stays small, and is readable over HTTP."""
 
 import asyncio
 import json
@@ -8,12 +8,12 @@ from collections import Counter
 from provider_client import aksk, body_of, numbers
 
 from dispatcher.simulator import Options, fingerprint, read_faults
-from dispatcher.simulator.submission import read_submission
-from dispatcher.simulator.verdict import judge
+from dispatcher.simulator.number_results import evaluate_numbers
+from dispatcher.simulator.request import read_request
 
 
-async def test_what_was_answered_accepted_is_what_the_ledger_holds(client):
-    """Thousands of numbers over many connections, some refused, some answers lost."""
+async def test_the_ledger_has_the_numbers_answered_as_accepted(client):
+    """Send thousands of numbers over many connections; refuse some, and lose some answers."""
     dice = random.Random(1)
     script = [
         {"fault": "code", "code": "E000000", "probability": 0.1, "seed": 1},
@@ -35,18 +35,18 @@ async def test_what_was_answered_accepted_is_what_the_ledger_holds(client):
 
     await asyncio.gather(*[send(at) for at in range(200)])
     assert accepted
-    told = await client.get("/_accepted")
-    assert told["accepted"] == accepted
-    assert (told["requests"], told["numbers"]) == (200, accepted.total())
-    assert told["repeated"] == []
+    shown = await client.get("/_accepted")
+    assert shown["accepted"] == accepted
+    assert (shown["requests"], shown["numbers"]) == (200, accepted.total())
+    assert shown["repeated"] == []
     rows = await client.get("/_ledger")
     assert {row["smsMsgId"]: row["number"] for row in rows} == ids
     assert len(rows) == accepted.total()
-    visits = {visit.serial: visit for visit in client.sim.journal}
-    assert all(row["token"] == visits[row["request"]].token for row in rows)
+    records = {record.serial: record for record in client.sim.journal}
+    assert all(row["token"] == records[row["request"]].token for row in rows)
 
 
-async def test_each_row_names_the_text_that_was_accepted(client):
+async def test_each_row_identifies_the_accepted_text(client):
     body = body_of("+8613800000000", "+8613800000001", "+8613800000000", token="batch-1")
     body["smsContent"].append(
         {"to": ["+2412000000"], "templateId": "other", "templateParas": ["长" * 40, "b"]}
@@ -67,19 +67,19 @@ async def test_each_row_names_the_text_that_was_accepted(client):
     assert {row["token"] for row in rows} == {"batch-1"}
 
 
-async def test_a_request_sent_twice_is_shown_with_its_token(client):
+async def test_a_repeated_number_is_shown_with_its_token(client):
     await client.send(body_of("+8613800000000", token="a"))
     await client.send(body_of("+8613800000000", token="b"))
     await client.send(body_of("+8613800000000"))
     await client.send(body_of("+8613800000000"))
     assert (await client.get("/_accepted"))["repeated"] == []
     await client.send(body_of("+8613800000000", "+8613800000001", token="a"))
-    told = await client.get("/_accepted")
-    assert told["accepted"] == {"+8613800000000": 5, "+8613800000001": 1}
-    assert told["repeated"] == [{"number": "+8613800000000", "token": "a", "count": 2}]
+    shown = await client.get("/_accepted")
+    assert shown["accepted"] == {"+8613800000000": 5, "+8613800000001": 1}
+    assert shown["repeated"] == [{"number": "+8613800000000", "token": "a", "count": 2}]
 
 
-async def test_the_ledger_can_be_followed(client):
+async def test_the_ledger_can_be_read_after_a_serial(client):
     await client.send(body_of("+8613800000000"))
     (first,) = await client.get("/_ledger")
     await client.send(body_of("+8613800000001"))
@@ -90,7 +90,7 @@ async def test_the_ledger_can_be_followed(client):
         assert response.status == 400
 
 
-async def test_each_request_leaves_its_record(start):
+async def test_each_request_has_a_record(start):
     client = await start(options=Options(keep_bodies=True))
     body = body_of(*numbers(3), token="batch-1")
     await client.send(body)
@@ -107,16 +107,16 @@ async def test_each_request_leaves_its_record(start):
     assert await client.get("/_requests?after=1") == [second]
 
 
-async def test_a_million_numbers_fit_and_are_counted(client):
-    """Written as the API writes them; sending them all over HTTP would be a benchmark."""
+async def test_the_ledger_counts_a_million_numbers(client):
+    """Record them as the API does: a million numbers over HTTP would be a benchmark."""
     ledger = client.sim.ledger
     for at in range(2_000):
         raw = json.dumps(body_of(*numbers(500, at * 500))).encode()
-        submission = read_submission(raw, "application/json", Options())
-        statuses, totals = judge(submission, Options())
+        sms_request = read_request(raw, "application/json", Options())
+        statuses, totals = evaluate_numbers(sms_request, Options())
         ledger.record(
-            submission.body.sms_content,
-            submission.joined,
+            sms_request.body.sms_content,
+            sms_request.joined,
             statuses,
             serial=at + 1,
             at=0.0,
@@ -124,8 +124,8 @@ async def test_a_million_numbers_fit_and_are_counted(client):
             id_prefix="49e05e90-107a-45af-acbe-c3c1f1af25d2",
             segments=totals,
         )
-    told = await client.get("/_accepted")
-    assert told["numbers"] == len(told["accepted"]) == 1_000_000
+    shown = await client.get("/_accepted")
+    assert shown["numbers"] == len(shown["accepted"]) == 1_000_000
     lines = 0
     async with client.session.get(client.sim.url + "/_ledger") as response:
         async for chunk in response.content.iter_any():

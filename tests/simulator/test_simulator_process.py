@@ -1,4 +1,4 @@
-"""The simulator as a process, and the provider's own SDK as its client."""
+"""The simulator as a process, with the provider's official SDK as its client."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ async def provider() -> AsyncIterator[Callable[..., Awaitable[Process]]]:
 
 
 def send_with_the_sdk(url: str, secret: str) -> BatchSendDiffSmsResponse:
-    """The official SDK, unmodified; only its endpoint is ours."""
+    """Send with the unmodified official SDK to the simulator's endpoint."""
     sdk = (
         SMSApiClient.new_builder()
         .with_http_config(HttpConfig.get_default_config())
@@ -98,11 +98,11 @@ async def test_the_official_sdk_is_accepted(provider):
     assert (answer.status_code, answer.code) == (200, "000000")
     assert [row.origin_to for row in answer.result] == ["+8615512345678", "13112345678"]
     assert {row.status for row in answer.result} == {"000000"}
-    told = await process.get("/_accepted")
-    assert told["accepted"] == {"+8615512345678": 1, "13112345678": 1}
+    shown = await process.get("/_accepted")
+    assert shown["accepted"] == {"+8615512345678": 1, "13112345678": 1}
 
 
-async def test_the_official_sdk_is_refused_with_one_wrong_byte_of_its_secret(provider):
+async def test_one_wrong_byte_of_the_secret_refuses_the_sdk(provider):
     process = await provider()
     for at in (0, 10, -1):
         wrong = bytearray(SECRET, "ascii")
@@ -115,7 +115,7 @@ async def test_the_official_sdk_is_refused_with_one_wrong_byte_of_its_secret(pro
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_it_even_while_requests_are_stalled(provider, number):
+async def test_a_signal_stops_the_process_despite_stalled_requests(provider, number):
     process = await provider("--faults", '{"fault": "stall-after-reading"}')
     writer = await exchange(process.url)
     assert await process.stop(number) == 0
@@ -137,9 +137,9 @@ async def exchange(url: str) -> asyncio.StreamWriter:
                     return writer
 
 
-async def test_faults_of_the_connection_strike_on_the_loop_of_the_process_too(provider):
+async def test_connection_faults_work_on_uvloop_too(provider):
     """The process runs on uvloop, whose transports are not those of the other tests."""
-    struck = [
+    cases = [
         ({"fault": "reset"}, aiohttp.ClientOSError, 0),
         ({"fault": "cut"}, aiohttp.ServerDisconnectedError, 1),
         ({"fault": "cut", "reset": True}, aiohttp.ClientOSError, 1),
@@ -148,12 +148,12 @@ async def test_faults_of_the_connection_strike_on_the_loop_of_the_process_too(pr
         ({"fault": "stall-after-reading", "seconds": 0.1}, aiohttp.ServerDisconnectedError, 0),
     ]
     process = await provider(
-        "--faults", json.dumps([{**f, "nth": [n]} for n, (f, _, _) in enumerate(struck, 1)])
+        "--faults", json.dumps([{**f, "nth": [n]} for n, (f, _, _) in enumerate(cases, 1)])
     )
     raw = json.dumps(body_of("+8613800000000")).encode()
     headers = aksk(raw, urlsplit(process.url).netloc)
     accepted = 0
-    for _, error, accepts in struck:
+    for _, error, accepts in cases:
         with pytest.raises(error):
             async with (
                 aiohttp.ClientSession() as session,
@@ -174,7 +174,7 @@ async def test_the_control_address_answers_while_the_first_refuses(provider):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--faults", '{"fault": "cutt"}'), "--faults: Invalid value 'cutt'"),
         (("--options", "no-such-file"), "--options: no-such-file is neither"),
@@ -182,15 +182,15 @@ async def test_the_control_address_answers_while_the_first_refuses(provider):
         (("--listen", "8080"), "8080 is not HOST:PORT"),
     ],
 )
-async def test_a_wrong_argument_is_one_line_and_code_2(arguments, told):
+async def test_a_wrong_argument_prints_one_line_and_exits_with_2(arguments, message):
     async with simulate(*arguments) as running:
         out, error = await running.communicate()
         assert (out, running.returncode) == (b"", 2)
         (line,) = error.decode().splitlines()
-        assert told in line
+        assert message in line
 
 
-async def test_an_address_that_is_taken_is_one_line_and_code_1(provider):
+async def test_a_used_address_prints_one_line_and_exits_with_1(provider):
     process = await provider()
     async with simulate("--listen", urlsplit(process.url).netloc) as running:
         out, error = await running.communicate()

@@ -1,4 +1,4 @@
-"""Status reports as the provider's page describes them, and as badly as they may arrive."""
+"""Status reports as the provider documents them, and with each kind of disorder."""
 
 import asyncio
 import json
@@ -15,18 +15,24 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 from provider_client import body_of, numbers
 
-from dispatcher.simulator import Options, ReportOptions, TextError, read_faults, read_reports
+from dispatcher.simulator import (
+    ConfigTextError,
+    Options,
+    ReportOptions,
+    read_faults,
+    read_reports,
+)
 
 
 class Receiver:
-    """A callback address: keeps what came, and answers as it is told."""
+    """A callback address that stores the posts and answers with a set status."""
 
     def __init__(self) -> None:
         self.posts: list[SimpleNamespace] = []
         self.status = 200
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self.came = asyncio.Event()
+        self.arrived = asyncio.Event()
 
     @property
     def reports(self) -> list[dict[str, str]]:
@@ -54,7 +60,7 @@ class Receiver:
                 headers=request.headers, raw=raw, reports=reports, path=request.raw_path
             )
         )
-        self.came.set()
+        self.arrived.set()
         await self.may_answer.wait()
         return web.json_response({"returnCode": 0, "returnCodeDesc": "x"}, status=self.status)
 
@@ -72,7 +78,7 @@ async def reported(client) -> None:
         await client.sim.until(lambda: client.sim.reports.idle)
 
 
-async def test_one_form_a_number_in_the_pages_fields(start, receiver):
+async def test_each_number_gets_a_form_with_the_documented_fields(start, receiver):
     client = await start(reports=ReportOptions())
     answer = await client.send(
         body_of("+8613800000000", "13800000001", token="batch-1", statusCallback=receiver.url)
@@ -97,7 +103,7 @@ async def test_one_form_a_number_in_the_pages_fields(start, receiver):
     }
 
 
-async def test_without_extend_a_report_does_not_tell_the_number(start, receiver):
+async def test_without_extend_a_report_has_no_number(start, receiver):
     client = await start(reports=ReportOptions())
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
     await reported(client)
@@ -106,7 +112,7 @@ async def test_without_extend_a_report_does_not_tell_the_number(start, receiver)
     assert "extend" not in report
 
 
-async def test_without_callback_or_options_nothing_is_reported(start, client, receiver):
+async def test_without_callback_or_options_no_report_is_sent(start, client, receiver):
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
     assert client.sim.reports.idle
     silent = await start(reports=ReportOptions())
@@ -115,7 +121,7 @@ async def test_without_callback_or_options_nothing_is_reported(start, client, re
     assert receiver.posts == []
 
 
-async def test_refused_numbers_are_not_reported(start, receiver):
+async def test_refused_numbers_get_no_report(start, receiver):
     client = await start(reports=ReportOptions(), options=Options(refused={"+2412": "E200031"}))
     body = body_of("+8613800000000", "+2412000000", token="t", statusCallback=receiver.url)
     await client.send(body)
@@ -123,7 +129,7 @@ async def test_refused_numbers_are_not_reported(start, receiver):
     assert [report["to"] for report in receiver.reports] == ["+8613800000000"]
 
 
-async def test_a_long_message_has_one_report_a_segment(start, receiver):
+async def test_a_long_message_gets_one_report_per_segment(start, receiver):
     client = await start(reports=ReportOptions(), options=Options(segments=3))
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
     await reported(client)
@@ -131,7 +137,7 @@ async def test_a_long_message_has_one_report_a_segment(start, receiver):
     assert {report["total"] for report in receiver.reports} == {"3"}
 
 
-async def test_carriers_answer_by_weight_and_the_platform_makes_expiry_up(start, receiver):
+async def test_statuses_follow_the_weights_of_the_mix(start, receiver):
     mix = {"DELIVRD": 6, "SMGPERR:52": 3, "EXPIRED": 1}
     client = await start(reports=ReportOptions(mix=mix, batch=50, seed=7))
     await client.send(body_of(*numbers(500), token="t", statusCallback=receiver.url))
@@ -145,7 +151,7 @@ async def test_carriers_answer_by_weight_and_the_platform_makes_expiry_up(start,
         assert report["source"] == ("1" if made_up else "2")
 
 
-async def test_batches_hold_up_to_50_and_go_to_the_callback_or_the_apps_address(start, receiver):
+async def test_batches_of_50_go_to_the_callback_or_the_batch_url(start, receiver):
     client = await start(reports=ReportOptions(batch=50))
     await client.send(body_of(*numbers(120), token="t", statusCallback=receiver.url))
     await reported(client)
@@ -158,7 +164,7 @@ async def test_batches_hold_up_to_50_and_go_to_the_callback_or_the_apps_address(
     assert sorted(len(post.reports) for post in receiver.posts) == [10, 50]
 
 
-async def test_reports_are_lost_doubled_and_preceded_by_interim_ones(start, receiver):
+async def test_reports_are_lost_repeated_and_interim_by_share(start, receiver):
     options = ReportOptions(lost=0.2, duplicates=0.3, interim=0.5, batch=50, reorder=True)
     client = await start(reports=options)
     await client.send(body_of(*numbers(500), token="t", statusCallback=receiver.url))
@@ -173,8 +179,8 @@ async def test_reports_are_lost_doubled_and_preceded_by_interim_ones(start, rece
     assert in_order != sorted(in_order)
 
 
-async def test_one_seed_makes_one_story(start, receiver):
-    async def story(seed: int) -> list[tuple[str, str]]:
+async def test_one_seed_makes_one_sequence_of_reports(start, receiver):
+    async def sequence(seed: int) -> list[tuple[str, str]]:
         receiver.posts.clear()
         options = ReportOptions(
             mix={"DELIVRD": 1, "UNDELIV": 1}, lost=0.3, reorder=True, connections=1, seed=seed
@@ -184,19 +190,19 @@ async def test_one_seed_makes_one_story(start, receiver):
         await reported(client)
         return [(report["to"], report["status"]) for report in receiver.reports]
 
-    first = await story(1)
-    assert first == await story(1)
-    assert first != await story(2)
+    first = await sequence(1)
+    assert first == await sequence(1)
+    assert first != await sequence(2)
 
 
-async def test_reports_come_before_their_own_answer(start, receiver):
+async def test_before_answer_sends_reports_before_the_answer(start, receiver):
     client = await start(reports=ReportOptions(before_answer=1.0))
     receiver.may_answer.clear()
     sent = asyncio.create_task(
         client.send(body_of(*numbers(30), token="t", statusCallback=receiver.url))
     )
     async with asyncio.timeout(30):
-        await receiver.came.wait()
+        await receiver.arrived.wait()
     with pytest.raises(TimeoutError):  # the answer waits for the receiver
         await asyncio.wait_for(asyncio.shield(sent), 0.2)
     receiver.may_answer.set()
@@ -205,7 +211,7 @@ async def test_reports_come_before_their_own_answer(start, receiver):
     assert client.sim.reports.idle
 
 
-async def test_a_cut_answer_still_brings_its_reports(start, receiver):
+async def test_a_request_with_a_cut_answer_gets_its_reports(start, receiver):
     client = await start(reports=ReportOptions())
     await client.sim.faults.arm(read_faults('{"fault": "cut"}'))
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -215,7 +221,7 @@ async def test_a_cut_answer_still_brings_its_reports(start, receiver):
     assert {report["extend"] for report in receiver.reports} == {"t"}
 
 
-async def test_reports_wait_for_their_delay(start, receiver):
+async def test_reports_are_sent_after_the_delay(start, receiver):
     client = await start(reports=ReportOptions(delay=(0.3, 0.4)))
     before = time.monotonic()
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
@@ -227,9 +233,7 @@ async def test_reports_wait_for_their_delay(start, receiver):
 
 @pytest.mark.parametrize("batch", [0, 50])
 @pytest.mark.parametrize("keep_alive", [True, False])
-async def test_a_signed_post_is_what_the_official_signer_would_sign(
-    start, receiver, batch, keep_alive
-):
+async def test_a_post_is_signed_as_the_official_sdk_signs(start, receiver, batch, keep_alive):
     options = ReportOptions(push_key="push", push_secret="hush", batch=batch, keep_alive=keep_alive)
     client = await start(reports=options)
     callback = receiver.url + "?a=1"
@@ -261,7 +265,7 @@ async def test_a_signed_post_is_what_the_official_signer_would_sign(
     assert request.header_params["Authorization"].endswith("Signature=" + found[1])
 
 
-async def test_the_witness_has_what_was_answered_200_and_nothing_is_sent_again(start, receiver):
+async def test_a_report_is_sent_once_and_kept_if_answered_200(start, receiver):
     client = await start(reports=ReportOptions(), options=Options(segments=2))
     body = body_of("+8613800000000", token="a", statusCallback=receiver.url)
     answer = await client.send(body)
@@ -272,9 +276,9 @@ async def test_the_witness_has_what_was_answered_200_and_nothing_is_sent_again(s
     await receiver.stop()
     await client.send(body)
     await reported(client)
-    told = await client.get("/_reports")
-    assert told["answers"] == {"200": 2, "503": 2, "refused": 2}
-    assert told["sent"] == 6
+    shown = await client.get("/_reports")
+    assert shown["answers"] == {"200": 2, "503": 2, "refused": 2}
+    assert shown["sent"] == 6
     assert len(receiver.reports) == 4
     given = answer.json["result"][0]["smsMsgId"]
     assert sorted(await client.get("/_reports/answered"), key=str) == [
@@ -283,13 +287,13 @@ async def test_the_witness_has_what_was_answered_200_and_nothing_is_sent_again(s
     ]
 
 
-async def test_a_receiver_that_does_not_answer_is_given_up(start):
+async def test_a_receiver_without_an_answer_times_out(start):
     async def swallow(reader, writer):
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as deaf:
-        port = deaf.sockets[0].getsockname()[1]
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as silent_server:
+        port = silent_server.sockets[0].getsockname()[1]
         client = await start(reports=ReportOptions(timeout=0.2))
         callback = f"http://127.0.0.1:{port}/"
         await client.send(body_of("+8613800000000", statusCallback=callback))
@@ -298,7 +302,7 @@ async def test_a_receiver_that_does_not_answer_is_given_up(start):
 
 
 @pytest.mark.parametrize("callback", ["nonsense", "http://[", "ftp://127.0.0.1/"])
-async def test_a_callback_that_is_no_address_harms_nothing(start, receiver, callback):
+async def test_an_invalid_callback_does_not_stop_other_reports(start, receiver, callback):
     client = await start(reports=ReportOptions(connections=1))
     await client.send(body_of("+8613800000000", statusCallback=callback))
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
@@ -322,11 +326,11 @@ async def test_reports_are_switched_over_http(client, receiver):
     await client.send(body)
     assert client.sim.reports.idle
     assert len(receiver.reports) == 1
-    with pytest.raises(TextError):
+    with pytest.raises(ConfigTextError):
         read_reports('{"batch": 51}')
 
 
-async def test_each_report_of_many_requests_leaves_once(start, receiver):
+async def test_each_report_of_many_requests_is_sent_once(start, receiver):
     client = await start(reports=ReportOptions())
     for at in range(4):
         body = body_of(*numbers(500, at * 500), token=f"t{at}", statusCallback=receiver.url)

@@ -1,4 +1,4 @@
-"""What the simulator refuses, by the page's own codes."""
+"""Requests that the simulator accepts or refuses, with the documented codes."""
 
 import email.utils
 import json
@@ -9,13 +9,13 @@ import pytest
 from provider_client import KEY, SECRET, aksk, body_of, numbers, wsse
 
 from dispatcher.simulator import Options
-from dispatcher.simulator.segments import segments
-from dispatcher.simulator.signature import sign
+from dispatcher.simulator.auth import sign
+from dispatcher.simulator.number_results import count_segments
 
 ONE = body_of("+8613800000000")
 
 
-async def test_a_signed_request_is_accepted_as_the_page_shows(client):
+async def test_a_signed_request_gets_the_documented_answer(client):
     body = body_of("+8615512345678", "+2412000000", token="batch-1")
     before = time.time()
     answer = await client.send(body)
@@ -31,8 +31,8 @@ async def test_a_signed_request_is_accepted_as_the_page_shows(client):
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", prefix)
     assert second["smsMsgId"] == f"{prefix}_{int(position) + 1}"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["createTime"])
-    told = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
-    assert abs(told - before) <= 2
+    date = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    assert abs(date - before) <= 2
     assert answer.headers["Content-Type"] == "application/json;charset=UTF-8"
 
 
@@ -67,7 +67,7 @@ AUTH, WSSE = "Authorization", "X-WSSE"
         (400, "E000025", lambda h: swap(h, WSSE, 'Z"', '+08:00"')),
         (400, "E000026", lambda h: swap(h, WSSE, "UsernameToken ", "")),
         (401, "E000101", lambda h: swap(h, WSSE, 'Nonce="ac1c', 'Nonce="ac 1c')),
-        (401, "E000102", lambda h: swap(h, WSSE, KEY, "nobody")),
+        (401, "E000102", lambda h: swap(h, WSSE, KEY, "unknown")),
         (401, "E000105", lambda _: wsse(secret=SECRET[:-1] + "1")),
         (401, "E000110", lambda _: wsse(age=24 * 3600 + 60)),
         (401, "E000110", lambda _: wsse(age=-24 * 3600 - 60)),
@@ -82,13 +82,13 @@ async def test_each_mistake_of_wsse_has_its_code(client, status, code, spoil):
 
 @pytest.mark.parametrize("age", [-23 * 3600, 0, 23 * 3600])
 @pytest.mark.parametrize("digest", ["hex", "raw"])
-async def test_wsse_is_accepted_within_its_day_with_either_digest(client, digest, age):
+async def test_wsse_is_accepted_for_a_day_with_either_digest(client, digest, age):
     answer = await client.post(json.dumps(ONE).encode(), wsse(digest=digest, age=age))
     assert answer.code == "000000"
 
 
 @pytest.mark.parametrize(("accepts", "refuses"), [("hex", "raw"), ("raw", "hex")])
-async def test_a_provider_that_knows_one_digest_refuses_the_other(start, accepts, refuses):
+async def test_a_provider_with_one_digest_refuses_the_other(start, accepts, refuses):
     client = await start(options=Options(wsse_digests=(accepts,)))
     raw = json.dumps(ONE).encode()
     assert (await client.post(raw, wsse(digest=accepts))).code == "000000"
@@ -114,17 +114,17 @@ async def test_each_mistake_of_a_signed_request_has_its_code(client, status, cod
 
 @pytest.mark.parametrize(("age", "code"), [(14 * 60, "000000"), (16 * 60, "E000044")])
 @pytest.mark.parametrize("direction", [1, -1])
-async def test_a_signature_holds_a_quarter_of_an_hour_either_way(client, age, code, direction):
+async def test_a_signature_is_valid_for_15_minutes_either_way(client, age, code, direction):
     raw = json.dumps(ONE).encode()
     answer = await client.post(raw, aksk(raw, client.host, age=age * direction))
     assert answer.code == code
 
 
-async def test_one_wrong_byte_of_the_secret_the_key_or_the_body_is_refused(client):
+async def test_a_wrong_secret_key_or_body_is_refused(client):
     raw = json.dumps(ONE).encode()
     wrong_secret = aksk(raw, client.host, secret=SECRET[:-1] + "1")
     assert (await client.post(raw, wrong_secret)).code == "E000045"
-    assert (await client.post(raw, aksk(raw, client.host, key="nobody"))).code == "E000102"
+    assert (await client.post(raw, aksk(raw, client.host, key="unknown"))).code == "E000102"
     assert (await client.post(raw + b" ", aksk(raw, client.host))).code == "E000045"
 
 
@@ -137,7 +137,7 @@ async def test_quoted_or_incomplete_authorizations_are_refused(client):
     assert (await client.post(raw, {**headers, "Authorization": unsigned})).code == "E000043"
 
 
-async def test_the_host_on_the_wire_is_the_one_that_must_be_signed(start):
+async def test_the_signature_must_cover_the_host_header(start):
     raw = json.dumps(ONE).encode()
     wire = await start()
     assert (await wire.post(raw, aksk(raw, "127.0.0.1"))).code == "000000"
@@ -189,7 +189,7 @@ def entry(**changed: object) -> dict[str, object]:
         ("E000503", {**ONE, "extend": "{a}"}),
     ],
 )
-async def test_each_limit_of_the_body_is_kept(client, code, body):
+async def test_a_body_above_a_limit_is_refused(client, code, body):
     answer = await client.send(body)
     assert (answer.status, answer.code) == (400, code)
     assert "1380000" not in answer.json["description"]
@@ -208,7 +208,7 @@ async def test_each_limit_of_the_body_is_kept(client, code, body):
         {**ONE, "from": "s" * 21, "statusCallback": "h" * 1024, "extend": "e" * 128},
     ],
 )
-async def test_what_just_keeps_the_limits_is_accepted(client, body):
+async def test_a_body_at_a_limit_is_accepted(client, body):
     assert (await client.send(body)).code == "000000"
 
 
@@ -221,7 +221,7 @@ async def test_a_body_of_exactly_64_kb_is_the_largest(client):
     assert (await client.send(over)).code == "E000027"
 
 
-async def test_500_numbers_count_a_request_or_an_entry(start):
+async def test_500_numbers_is_the_limit_of_a_request_or_an_entry(start):
     two = body_of(*numbers(300))
     two["smsContent"].append({**two["smsContent"][0], "to": numbers(300, 300)})
     assert (await (await start()).send(two)).code == "E000027"
@@ -237,7 +237,7 @@ async def test_the_content_type_must_be_json(client):
     assert (await client.post(raw, headers)).code == "000000"
 
 
-async def test_further_copies_of_a_number_in_one_list_get_their_code(client):
+async def test_repeated_numbers_in_one_entry_are_refused(client):
     body = body_of("+8613800000000", "+8613800000001", "13800000000", "+8613800000000")
     answer = await client.send(body)
     assert (answer.status, answer.code) == (400, "E000510")
@@ -247,14 +247,14 @@ async def test_further_copies_of_a_number_in_one_list_get_their_code(client):
     assert client.sim.ledger.counts() == {"+8613800000000": 1, "+8613800000001": 1}
 
 
-async def test_a_copy_in_another_entry_is_sent_again(client):
+async def test_a_repeated_number_in_another_entry_is_accepted(client):
     body = body_of("+8613800000000", token="t")
     body["smsContent"] *= 2
     assert (await client.send(body)).code == "000000"
     assert client.sim.ledger.repeated() == {("+8613800000000", "t"): 2}
 
 
-async def test_refused_prefixes_unknown_templates_and_senders_have_codes_by_number(start):
+async def test_prefixes_templates_and_senders_refuse_numbers(start):
     client = await start(
         options=Options(
             templates={"known": "You have ${NUM_2} parcels at ${TXT_6}"},
@@ -283,9 +283,8 @@ async def test_refused_prefixes_unknown_templates_and_senders_have_codes_by_numb
     assert client.sim.ledger.numbers == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
+def test_segments_follow_the_carriers_rules():
+    cases = [
         ("", 1),
         ("a" * 160, 1),
         ("a" * 161, 2),
@@ -298,20 +297,19 @@ async def test_refused_prefixes_unknown_templates_and_senders_have_codes_by_numb
         ("中" * 135, 3),
         ("😀" * 35, 1),
         ("😀" * 36, 2),
-    ],
-)
-def test_segments_are_counted_as_carriers_do(text, parts):
-    assert segments(text) == parts
+    ]
+    for text, parts in cases:
+        assert count_segments(text) == parts, text
 
 
-async def test_other_paths_and_methods_are_not_the_api(client):
+async def test_other_paths_and_methods_are_refused(client):
     async with client.session.post(client.sim.url + "/sms/other/v1") as response:
         assert response.status == 404
     async with client.session.get(client.sim.url + "/sms/batchSendDiffSms/v1") as response:
         assert response.status == 405
 
 
-def test_the_published_vector_of_the_signing_guide_holds():
+def test_sign_matches_the_published_vector():
     signature = sign(
         "MFyfvK41ba2giqM7Uio6PznpdUKGpownRZlmVmHc",
         method="GET",

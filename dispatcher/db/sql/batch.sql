@@ -1,0 +1,192 @@
+-- Requests: opened before they leave, closed once, recovered from dead workers.
+
+-- name: open_batches
+-- Write the requests that are about to leave; return their ids in the order given.
+-- $1 app, $2 worker, $3 tokens, $4 message ids of each (an array as text), $5 attempts of each (the
+-- same), $6 bytes, $7 parent (null: claimed from the queue)
+INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, parent)
+SELECT u.token, $1, $2, u.ids::bigint[], u.attempts::smallint[], u.bytes, $7
+FROM unnest($3::text[], $4::text[], $5::text[], $6::int[])
+    WITH ORDINALITY AS u (token, ids, attempts, bytes, place)
+ORDER BY u.place
+RETURNING id
+
+-- name: close_batches
+-- Close batches, or mark them unsure; return those that this call may write for.
+-- The guard makes a repeat harmless and keeps a late worker from writing over anybody: an open
+-- batch takes any answer, an unsure one only evidence ($7), which settles what it proves. One that
+-- is unsure because its answer did not tell of all (unsure_ids) has had its answer: what that put
+-- back may be on its way again, and would be put back a second time.
+-- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence
+UPDATE dispatcher.batch b
+SET state = u.state,
+    closed_at = CASE WHEN u.state = 'closed' THEN clock_timestamp() END,
+    unsure_at = CASE WHEN u.state = 'unsure' THEN coalesce(b.unsure_at, clock_timestamp())
+        ELSE b.unsure_at END,
+    http_status = u.http_status,
+    code = u.code,
+    description = u.description,
+    tries = u.tries,
+    settled_by = CASE WHEN b.state = 'unsure' AND u.state = 'closed' THEN 'late answer' END
+FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
+    $7::boolean[]) AS u (id, state, http_status, code, description, tries, evidence)
+WHERE b.id = u.id
+  AND b.id = ANY ($1::bigint[])
+  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence)
+RETURNING b.id
+
+-- name: close_for_split
+-- Close a batch that was refused as a whole, to send it again in parts; only while it is open.
+-- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries
+UPDATE dispatcher.batch
+SET state = 'closed', closed_at = clock_timestamp(), http_status = $2, code = $3,
+    description = $4, tries = $5, settled_by = 'split'
+WHERE id = $1 AND state = 'open'
+RETURNING id
+
+-- name: close_settled
+-- Close unsure batches of which every message has an outcome by now.
+-- $1 batches, $2 settled by
+UPDATE dispatcher.batch b
+SET state = 'closed', closed_at = clock_timestamp(), settled_by = $2
+WHERE b.id = ANY ($1::bigint[]) AND b.state = 'unsure'
+  AND NOT EXISTS (
+    SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS u (id)
+    WHERE NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+  )
+RETURNING b.id
+
+-- name: keep_unsure
+-- The answer told of some messages of an unsure batch: only these are still to be settled.
+-- $1 batch, $2 message ids
+UPDATE dispatcher.batch SET unsure_ids = $2::bigint[] WHERE id = $1 AND state = 'unsure'
+
+-- name: lock_unsure
+-- Hold unsure batches until the end of this transaction; those that another session is just
+-- settling are left out.
+-- $1 batches
+SELECT id FROM dispatcher.batch
+WHERE id = ANY ($1::bigint[]) AND state = 'unsure'
+ORDER BY id
+FOR UPDATE SKIP LOCKED
+
+-- name: lock_silent
+-- Hold the unsure batches that the policy `resend` may send again, until the end of this
+-- transaction; those that another session is just settling are left out. A statement of its own:
+-- a faster session has committed before the next one looks.
+SELECT b.id
+FROM dispatcher.batch b
+JOIN dispatcher.app a ON a.name = b.app
+WHERE a.on_unsure = 'resend'
+  AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
+  AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
+ORDER BY b.id
+LIMIT 1000
+FOR UPDATE OF b SKIP LOCKED
+
+-- name: open_of_worker
+-- The batches that a worker has open.
+-- $1 worker
+SELECT id, token FROM dispatcher.batch WHERE worker = $1 AND state = 'open'
+
+-- name: disown
+-- Open batches whose end their own worker has recorded, and the database has lost, become unsure:
+-- a standby was promoted that had the claim and not the record. Whether they were sent, only a
+-- report or a person can tell.
+-- $1 worker, $2 batches
+WITH marked AS (
+    UPDATE dispatcher.batch
+    SET state = 'unsure', unsure_at = clock_timestamp(), code = 'record-lost',
+        description = 'the database has lost the record of its answer'
+    WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
+    RETURNING id, app, cardinality(message_ids) AS messages
+), told AS (
+    INSERT INTO dispatcher.feed (app, event, code, batch_id, size)
+    SELECT app, 'unsure', 'record-lost', id, messages FROM marked
+)
+INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+SELECT date_trunc('minute', now()), app, 'unsure', 'record-lost', $1, sum(messages)
+FROM marked GROUP BY app ORDER BY app
+ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
+
+-- name: abandon
+-- Put back the messages of open batches that their own worker never had in its hands: the claim
+-- was committed, but its answer was lost on the way. They were not sent, and it costs no attempt.
+-- $1 worker, $2 batches
+WITH gone AS (
+    UPDATE dispatcher.batch
+    SET state = 'closed', closed_at = clock_timestamp(), tries = 0, code = 'never-sent',
+        description = 'the answer of the claim was lost', settled_by = 'its worker'
+    WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
+    RETURNING id, message_ids, attempts
+), waiting AS (
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, g.id, 'never-sent'
+    FROM gone g
+    CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
+    JOIN dispatcher.message m ON m.id = u.id
+    RETURNING id
+)
+SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
+
+-- name: rescue
+-- The open batches of workers that are dead, or have left them behind, become unsure: whether
+-- their requests went out is unknown. Never back to the queue by itself.
+WITH lost AS (
+    SELECT b.id
+    FROM dispatcher.worker w
+    JOIN dispatcher.batch b ON b.worker = w.id AND b.state = 'open'
+    WHERE w.stopped_at IS NOT NULL OR w.heartbeat_at < clock_timestamp() - w.lease
+    ORDER BY b.id
+    LIMIT 1000
+    FOR UPDATE OF b SKIP LOCKED
+), marked AS (
+    UPDATE dispatcher.batch b
+    SET state = 'unsure', unsure_at = clock_timestamp(), code = 'worker-lost',
+        description = 'the worker stopped before it wrote an answer'
+    FROM lost
+    WHERE b.id = lost.id AND b.state = 'open'
+    RETURNING b.id, b.app, cardinality(b.message_ids) AS messages
+), told AS (
+    INSERT INTO dispatcher.feed (app, event, code, batch_id, size)
+    SELECT app, 'unsure', 'worker-lost', id, messages FROM marked
+), counted AS (
+    INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+    SELECT date_trunc('minute', now()), app, 'unsure', 'worker-lost', $1, sum(messages)
+    FROM marked GROUP BY app ORDER BY app
+    ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
+)
+SELECT count(*)::int AS batches, coalesce(sum(messages), 0)::int AS messages FROM marked
+
+-- name: resend_unsure
+-- What the policy `resend` allows: unsure batches after their silence, without any report, go
+-- back to the queue. A single report proves that the provider took the request.
+-- $1 worker, $2 batches, held by this transaction
+WITH silent AS (
+    UPDATE dispatcher.batch b
+    SET state = 'closed', closed_at = clock_timestamp(), settled_by = 'policy: resend'
+    FROM dispatcher.app a
+    WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
+      AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
+      AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
+    RETURNING b.id, b.app, b.message_ids, b.attempts,
+        coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
+), waiting AS (
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, s.id, 'resend'
+    FROM silent s
+    CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
+    JOIN dispatcher.message m ON m.id = u.id
+    WHERE u.id = ANY (s.unsure_ids)
+      AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+    RETURNING app, id
+), told AS (
+    INSERT INTO dispatcher.feed (app, event, code, message_ids, size)
+    SELECT app, 'requeued', 'resend', array_agg(id), count(*) FROM waiting GROUP BY app ORDER BY app
+), counted AS (
+    INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+    SELECT date_trunc('minute', now()), app, 'settled', 'resend', $1, count(*)
+    FROM waiting GROUP BY app ORDER BY app
+    ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
+)
+SELECT (SELECT count(*) FROM silent)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages

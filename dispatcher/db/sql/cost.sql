@@ -1,0 +1,40 @@
+-- Prices and what was billed.
+
+-- name: cost_prices
+-- What a segment costs, by country.
+SELECT country, price, currency FROM dispatcher.price ORDER BY country
+
+-- name: cost_price_set
+-- Set what a segment to a country costs.
+-- $1 country, $2 price, $3 currency
+INSERT INTO dispatcher.price (country, price, currency) VALUES ($1, $2, $3)
+ON CONFLICT (country) DO UPDATE SET price = excluded.price, currency = excluded.currency
+
+-- name: cost_texts
+-- The texts of templates that are defined.
+SELECT template_id, text FROM dispatcher.template WHERE text IS NOT NULL
+
+-- name: cost_next
+-- The last batch of the next piece of a day; none: there is no more.
+-- $1 from, $2 until, $3 the last batch of the piece before, $4 batches in a piece
+SELECT max(id) FROM (
+    SELECT id FROM dispatcher.batch
+    WHERE opened_at >= $1 AND opened_at < $2 AND id > $3
+    ORDER BY id LIMIT $4
+) AS piece
+
+-- name: cost_sent
+-- Accepted messages of requests that were opened in a day, a piece at a time, by batch id.
+-- $1 from, $2 until, $3 the last batch of the piece before, $4 batches in a piece
+WITH piece AS MATERIALIZED (
+    SELECT id, app, message_ids FROM dispatcher.batch
+    WHERE opened_at >= $1 AND opened_at < $2 AND id > $3
+    ORDER BY id LIMIT $4
+)
+SELECT p.id AS batch, p.app, m.recipient, m.template_id, m.params, m.signature, o.segments
+FROM piece p
+CROSS JOIN LATERAL unnest(p.message_ids) AS u (id)
+JOIN dispatcher.outcome o ON o.message_id = u.id AND o.batch_id = p.id AND o.state = 'accepted'
+JOIN dispatcher.message m ON m.id = u.id
+WHERE o.message_id = ANY (ARRAY(SELECT unnest(message_ids) FROM piece))
+  AND m.id = ANY (ARRAY(SELECT unnest(message_ids) FROM piece))

@@ -1,2 +1,0 @@
--- The time that decides, whatever the clock here says.
-SELECT clock_timestamp()

@@ -1,2 +1,0 @@
--- Make partitions ahead of need; returns how many.
-SELECT dispatcher.make_partitions()

@@ -1,0 +1,102 @@
+-- Which message a report belongs to.
+
+-- name: match_lock
+-- One matches at a time, for all workers and receivers; false if another does.
+-- $1 key of the lock
+SELECT pg_try_advisory_xact_lock($1)
+
+-- name: take_reports
+-- Take the oldest reports of the inbox, whole rows of it, some $1 reports in all. They are gone
+-- from it when the caller commits.
+-- $1 about how many reports
+WITH oldest AS (
+    SELECT i.id, sum(i.size) OVER (ORDER BY i.id) - i.size AS before
+    FROM (SELECT id, size FROM dispatcher.report_inbox ORDER BY id LIMIT 2000) AS i
+), taken AS (
+    DELETE FROM dispatcher.report_inbox
+    WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE before < $1))
+    RETURNING *
+)
+SELECT u.provider_id, u.segment, u.total, u.state, u.status, nullif(u.token, ''),
+    nullif(u.recipient, ''), u.fresh, 0,
+    extract(epoch FROM clock_timestamp() - t.received_at)::float8
+FROM taken t
+CROSS JOIN LATERAL unnest(t.provider_ids, t.segments, t.totals, t.states, t.statuses, t.tokens,
+    t.recipients, t.fresh) WITH ORDINALITY
+    AS u (provider_id, segment, total, state, status, token, recipient, fresh, place)
+ORDER BY t.id, u.place
+
+-- name: take_unmatched
+-- Take reports that are to be looked at again: those that are due, and those of $1 and $2, of
+-- which news has come.
+-- $1 provider ids, $2 segments, $3 limit of those that are due
+WITH due AS (
+    SELECT provider_id, segment FROM dispatcher.unmatched
+    WHERE due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT $3
+), taken AS (
+    DELETE FROM dispatcher.unmatched m
+    WHERE (m.provider_id, m.segment) IN (
+        SELECT provider_id, segment FROM due
+        UNION SELECT * FROM unnest($1::text[], $2::smallint[])
+    )
+    RETURNING m.provider_id, m.segment, m.fresh, m.looks
+)
+SELECT r.provider_id, r.segment, r.total, r.state, r.status, r.token, r.recipient, t.fresh, t.looks
+FROM taken t
+JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segment
+
+-- name: find_places
+-- What lies under the tokens and numbers of reports: one row for each whose token is known, with
+-- its place in $1. Numbers are in their one form (core.message.canonical).
+-- $1 tokens, $2 numbers
+WITH wanted AS MATERIALIZED (
+    SELECT w.token, w.number, w.place
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (token, number, place)
+), request AS MATERIALIZED (
+    SELECT b.id, b.token, b.app, b.state, b.settled_by, b.message_ids, b.attempts, b.unsure_ids
+    FROM (SELECT DISTINCT token FROM wanted) AS t
+    JOIN dispatcher.batch b ON b.token = t.token
+), member AS MATERIALIZED (
+    SELECT r.id AS batch_id, u.id, u.attempt,
+        r.unsure_ids IS NULL OR u.id = ANY (r.unsure_ids) AS in_question
+    FROM request r
+    CROSS JOIN LATERAL unnest(r.message_ids, r.attempts) AS u (id, attempt)
+), named AS MATERIALIZED (
+    SELECT e.batch_id, e.id, e.attempt, e.in_question,
+        CASE WHEN m.recipient LIKE '+%' THEN m.recipient ELSE '+86' || m.recipient END AS number
+    FROM member e
+    JOIN dispatcher.message m ON m.id = e.id
+    WHERE m.id = ANY (ARRAY(SELECT id FROM member))
+), found AS MATERIALIZED (
+    SELECT w.place, r.id AS batch_id, r.app, r.state, r.settled_by, n.id, n.attempt, n.in_question
+    FROM wanted w
+    JOIN request r ON r.token = w.token
+    LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
+)
+SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.at
+FROM found f
+LEFT JOIN dispatcher.outcome o
+    ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
+
+-- name: keep_unmatched
+-- Keep reports that belong to no message, yet or ever; one that is looked at again waits longer.
+-- $1 provider ids, $2 segments, $3 reasons, $4 fresh, $5 looks, $6 whether to look again
+INSERT INTO dispatcher.unmatched AS m (provider_id, segment, why, fresh, looks, due_at)
+SELECT u.provider_id, u.segment, u.why, u.fresh, u.looks,
+    CASE WHEN u.again
+        THEN clock_timestamp() + least(interval '1 second' * u.looks * u.looks, '10 minutes') END
+FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[], $6::boolean[])
+    AS u (provider_id, segment, why, fresh, looks, again)
+ON CONFLICT (provider_id, segment) DO UPDATE SET why = excluded.why, due_at = excluded.due_at
+
+-- name: count_reported
+-- Count messages that have their first report, by the minute in which they were accepted: what is
+-- left of those accepted in that minute has none (see awaiting_reports.sql).
+-- $1 times of acceptance, $2 apps
+INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+SELECT date_trunc('minute', u.at), u.app, 'reported', '', 0, count(*)
+FROM unnest($1::timestamptz[], $2::text[]) AS u (at, app)
+GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count

@@ -1,2 +1,0 @@
--- One migration is taken back.
-DELETE FROM dispatcher.schema_migrations WHERE version = $1

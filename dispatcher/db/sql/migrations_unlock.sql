@@ -1,2 +1,0 @@
--- Let the next one migrate.
-SELECT pg_advisory_unlock($1)

@@ -1,0 +1,100 @@
+-- Messages that wait: claimed, returned, deferred.
+
+-- name: claim
+-- Delete the due messages of one app from the queue and return them, first priority first: when
+-- each was due (seconds since 1970: exact, and cheap to read), then the fields of
+-- core.message.Message in order. The caller writes their batches in the same transaction.
+-- One index range per priority: a single ordered scan would walk past all that is not due yet.
+-- The clock is asked in a subquery, because only what is fixed for the statement can bound an
+-- index range. Likewise the lowest and the highest id: they leave out the other partitions.
+-- A pause that came since the app was asked is seen here: it is committed together with the
+-- messages it put back, which would otherwise go out once more.
+-- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
+-- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
+-- on to look, for each priority from 0 on (see db.floor), $7 whether a paused app is probed
+WITH due AS MATERIALIZED (
+    SELECT head.ctid
+    FROM generate_series($3::int, $4::int) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT q.ctid
+        FROM dispatcher.queue q
+        WHERE q.app = $1 AND q.priority = p.priority
+          AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
+          AND q.due_at <= (SELECT clock_timestamp())
+        ORDER BY q.due_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ) AS head
+    WHERE $7 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1)
+    LIMIT $2
+), taken AS (
+    DELETE FROM dispatcher.queue
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
+    RETURNING id, priority, due_at, attempt, requeued
+)
+SELECT
+    date_part('epoch', t.due_at),
+    m.id,
+    m.recipient,
+    m.template_id,
+    m.params,
+    coalesce(m.sender, $5),
+    m.signature,
+    t.priority,
+    (t.attempt + 1)::smallint,
+    date_part('epoch', m.expires_at - clock_timestamp()),
+    t.requeued
+FROM taken t
+JOIN dispatcher.message m ON m.id = t.id
+WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
+  AND m.id >= (SELECT min(id) FROM taken)
+  AND m.id <= (SELECT max(id) FROM taken)
+ORDER BY t.priority, t.due_at, t.id
+
+-- name: unclaim
+-- Put messages that this transaction claimed back to their places in the queue, as they were.
+-- $1 app, $2 ids, $3 priorities, $4 when they were due (seconds since 1970), $5 attempts, $6 requeued
+INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued)
+SELECT u.id, $1, u.priority, to_timestamp(u.due_at), u.attempt, u.requeued
+FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[])
+    AS u (id, priority, due_at, attempt, requeued)
+
+-- name: enqueue_again
+-- Put messages that this transaction claimed back into the queue.
+-- $1 app, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
+-- $7 last batches, $8 codes
+INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, last_batch, code)
+SELECT u.id, $1, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
+    u.requeued, u.last_batch, u.code
+FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
+    $7::bigint[], $8::text[])
+    AS u (id, priority, wait, attempt, requeued, last_batch, code)
+
+-- name: return_to_queue
+-- Return messages of batches that were closed in this transaction to the queue, unless a report
+-- has told in the meantime that they were sent. One that waits there already, waits.
+-- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
+-- $7 last batches, $8 codes
+INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code)
+SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
+    u.requeued, u.last_batch, u.code
+FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
+    $7::bigint[], $8::text[])
+    AS u (app, id, priority, wait, attempt, requeued, last_batch, code)
+WHERE NOT EXISTS (
+    SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id AND u.id = ANY ($2::bigint[])
+)
+ON CONFLICT (id) DO NOTHING
+
+-- name: recall
+-- Take messages that wait to be sent again out of the queue: a report has told that they were sent.
+-- $1 message ids
+DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
+
+-- name: recall_resent
+-- Take messages of a batch that was given up for lost, and that wait to be sent again, out of the
+-- queue: its answer has come after all, and proves that they were sent.
+-- $1 message ids, $2 batch
+DELETE FROM dispatcher.queue
+WHERE id = ANY ($1::bigint[]) AND last_batch = $2 AND code IN ('resend', 'settled')
+RETURNING id

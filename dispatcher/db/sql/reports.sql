@@ -1,0 +1,126 @@
+-- Status reports: stored, counted, listed.
+
+-- name: store_reports
+-- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
+-- moves forward: an interim one becomes final, and a final one never changes.
+-- Returns how many were news, or no row if none was.
+-- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
+-- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
+-- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
+-- $12 codes of the carrier, $13 raw
+WITH written AS (
+    INSERT INTO dispatcher.report AS r (provider_id, segment, total, status, state, token,
+        recipient, received_at, updated_at, source, description, org_code, raw)
+    SELECT u.provider_id, u.segment, u.total, u.status, u.state, u.token, u.recipient,
+        clock_timestamp() - make_interval(secs => u.age), u.updated_at, u.source, u.description,
+        u.org_code, u.raw::jsonb
+    FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::text[], $5::text[], $6::text[],
+        $7::text[], $8::float8[], $9::timestamptz[], $10::smallint[], $11::text[], $12::text[],
+        $13::text[])
+        AS u (provider_id, segment, total, status, state, token, recipient, age, updated_at,
+            source, description, org_code, raw)
+    ON CONFLICT (provider_id, segment) DO UPDATE SET
+        total = greatest(r.total, excluded.total),
+        status = excluded.status,
+        state = excluded.state,
+        token = coalesce(r.token, excluded.token),
+        recipient = coalesce(r.recipient, excluded.recipient),
+        received_at = excluded.received_at,
+        updated_at = excluded.updated_at,
+        source = excluded.source,
+        description = excluded.description,
+        org_code = excluded.org_code,
+        raw = excluded.raw,
+        earlier = jsonb_build_object(
+            'status', r.status, 'received_at', r.received_at, 'updated_at', r.updated_at,
+            'raw', r.raw)
+    WHERE r.state = 'interim' AND excluded.state <> 'interim'
+    RETURNING provider_id, segment, total, state, status, coalesce(token, '') AS token,
+        coalesce(recipient, '') AS recipient, xmax = 0 AS fresh
+)
+INSERT INTO dispatcher.report_inbox
+    (provider_ids, segments, totals, states, statuses, tokens, recipients, fresh)
+SELECT array_agg(provider_id), array_agg(segment), array_agg(total), array_agg(state),
+    array_agg(status), array_agg(token), array_agg(recipient), array_agg(fresh)
+FROM written
+HAVING count(*) > 0
+RETURNING size
+
+-- name: sum_reports
+-- Note what the reports of messages come to by now; returns those of which that is news, and
+-- whether it is the first. Delivered when every segment is, undelivered when one is not.
+-- $1 provider ids
+INSERT INTO dispatcher.report_sum AS s (provider_id, state, status)
+SELECT r.provider_id,
+    CASE
+        WHEN bool_or(r.state = 'undelivered') THEN 'undelivered'
+        WHEN count(*) FILTER (WHERE r.state = 'delivered') >= max(r.total) THEN 'delivered'
+        ELSE 'interim'
+    END,
+    coalesce(
+        min(r.status) FILTER (WHERE r.state = 'undelivered'),
+        min(r.status) FILTER (WHERE r.state = 'delivered'),
+        min(r.status)
+    )
+FROM dispatcher.report r
+WHERE r.provider_id = ANY ($1::text[])
+GROUP BY r.provider_id
+ORDER BY r.provider_id
+ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
+    at = now()
+WHERE s.state = 'interim' AND excluded.state <> 'interim'
+RETURNING provider_id, state, status, xmax = 0 AS fresh
+
+-- name: register_statuses
+-- Write what the statuses of reports mean, for message_status.
+-- $1 statuses, $2 states, $3 meanings
+INSERT INTO dispatcher.carrier_status AS c (status, state, meaning)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+ON CONFLICT (status) DO UPDATE SET state = excluded.state, meaning = excluded.meaning
+WHERE (c.state, c.meaning) <> (excluded.state, excluded.meaning)
+
+-- name: report_backlog
+-- How many reports wait to be matched, and for how long the oldest has; the inbox is small.
+SELECT coalesce(sum(size), 0)::bigint AS reports,
+    coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8 AS oldest_seconds
+FROM dispatcher.report_inbox
+
+-- name: awaiting_reports
+-- What of the accepted has no report yet, by app; from the counters alone. Minutes further back
+-- than $1 are left out: the provider has reported by then, or never will.
+-- $1 seconds that count, $2 seconds after which a report is overdue
+WITH minutes AS (
+    SELECT app, minute,
+        coalesce(sum(count) FILTER (WHERE event <> 'reported'), 0) AS accepted,
+        coalesce(sum(count) FILTER (WHERE event = 'reported'), 0) AS reported
+    FROM dispatcher.tally
+    WHERE minute > now() - make_interval(secs => $1)
+      AND (event IN ('accepted', 'reported') OR event = 'settled' AND code = 'sent')
+    GROUP BY app, minute
+)
+SELECT
+    app,
+    sum(accepted)::bigint AS accepted,
+    sum(greatest(accepted - reported, 0))::bigint AS waiting,
+    coalesce(sum(greatest(accepted - reported, 0))
+        FILTER (WHERE minute < now() - make_interval(secs => $2)), 0)::bigint AS overdue,
+    extract(epoch FROM now() - min(minute) FILTER (WHERE accepted > reported))::float8
+        AS oldest_seconds
+FROM minutes
+GROUP BY app
+ORDER BY app
+
+-- name: unmatched_reports
+-- Reports that belong to no message, newest first.
+-- $1 limit
+SELECT m.provider_id, m.segment, m.why, m.since, m.due_at IS NOT NULL AS again,
+    r.status, r.state, r.token, r.recipient
+FROM dispatcher.unmatched m
+JOIN dispatcher.report r ON r.provider_id = m.provider_id AND r.segment = m.segment
+ORDER BY m.since DESC
+LIMIT $1
+
+-- name: announce_check
+-- Notify the check of the callback address that its test report came as far as this database.
+-- $1 the test's own word
+SELECT pg_notify('dispatcher_check', $1)

@@ -1,2 +1,0 @@
--- Whether any number is suppressed.
-SELECT EXISTS (SELECT FROM dispatcher.suppression)

@@ -1,0 +1,252 @@
+-- What status, show and the console read.
+
+-- name: status_apps
+-- What each app does now, without counting a big table: what waits is counted up to 10,001, and
+-- open and unsure batches lie in indexes of their own. Apps that have messages waiting but no
+-- worker are found by hopping over the index, one look-up an app.
+WITH RECURSIVE hop AS (
+    (SELECT app FROM dispatcher.queue ORDER BY app LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.app FROM dispatcher.queue q WHERE q.app > hop.app ORDER BY q.app LIMIT 1)
+    FROM hop WHERE hop.app IS NOT NULL
+), named AS (
+    SELECT app AS name FROM hop WHERE app IS NOT NULL
+    UNION
+    SELECT name FROM dispatcher.app
+)
+SELECT
+    n.name,
+    a.name IS NOT NULL AS known,
+    a.paused_at,
+    a.paused_by,
+    a.pause_code,
+    a.pause_reason,
+    a.probe_at,
+    a.numbers_per_second,
+    a.rate,
+    (SELECT count(*) FROM (SELECT FROM dispatcher.queue q WHERE q.app = n.name LIMIT 10001) AS w)
+        AS waiting,
+    (
+        SELECT min(first.due_at)
+        FROM generate_series(0, 9) AS p
+        CROSS JOIN LATERAL (
+            SELECT q.due_at FROM dispatcher.queue q
+            WHERE q.app = n.name AND q.priority = p AND q.due_at <= clock_timestamp()
+            ORDER BY q.due_at LIMIT 1
+        ) AS first
+    ) AS oldest_due_at,
+    (
+        SELECT coalesce(sum(cardinality(b.message_ids)), 0)
+        FROM dispatcher.batch b WHERE b.state = 'open' AND b.app = n.name
+    ) AS sending,
+    (
+        SELECT count(*) FROM dispatcher.batch b WHERE b.state = 'unsure' AND b.app = n.name
+    ) AS unsure_batches,
+    ARRAY(
+        SELECT c.country FROM dispatcher.country_pause c
+        WHERE c.app = n.name AND c.until > clock_timestamp() ORDER BY c.country
+    ) AS paused_countries
+FROM named n
+LEFT JOIN dispatcher.app a ON a.name = n.name
+ORDER BY n.name
+
+-- name: status_workers
+-- Workers that run, or died within the last day without saying so.
+SELECT
+    id,
+    host,
+    pid,
+    version,
+    apps,
+    started_at,
+    extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
+    heartbeat_at > clock_timestamp() - lease AS alive,
+    cut_off
+FROM dispatcher.worker
+WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() - interval '1 day'
+ORDER BY id
+
+-- name: status_totals
+-- What happened in the last hour and the last day, by app, event and code; from the counters.
+SELECT
+    app,
+    event,
+    code,
+    coalesce(sum(count) FILTER (WHERE minute > now() - interval '1 hour'), 0)::bigint AS hour,
+    sum(count)::bigint AS day
+FROM dispatcher.tally
+WHERE minute > now() - interval '1 day'
+GROUP BY app, event, code
+ORDER BY app, event, code
+
+-- name: console_recent
+-- What happened in the last ten minutes, by minute; from the counters.
+SELECT minute, app, event, code, sum(count)::bigint
+FROM dispatcher.tally
+WHERE minute > now() - interval '10 minutes'
+GROUP BY minute, app, event, code
+ORDER BY minute, app, event, code
+
+-- name: console_series
+-- What happened since a time, in steps, by event; from the counters.
+-- $1 app (null: all), $2 whole span (seconds), $3 step (seconds)
+SELECT
+    date_bin(make_interval(secs => $3), minute, 'epoch') AS step,
+    event,
+    sum(count)::bigint
+FROM dispatcher.tally
+WHERE minute >= date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), 'epoch')
+  AND ($1::text IS NULL OR app = $1)
+  AND event IN ('accepted', 'rejected', 'deferred', 'delivered', 'undelivered')
+GROUP BY step, event
+ORDER BY step, event
+
+-- name: console_unsure
+-- The requests that may have been sent, oldest first.
+-- $1 how many at most
+SELECT token, app, cardinality(message_ids), unsure_at, code, description
+FROM dispatcher.batch
+WHERE state = 'unsure'
+ORDER BY unsure_at
+LIMIT $1
+
+-- name: show_message
+-- One message: what was asked for, where it is, its result.
+-- $1 message id
+SELECT
+    s.id, s.app, s.sender, s.recipient, s.template_id, s.reference, s.priority, s.state,
+    s.attempts, s.provider_id, s.code, s.reason, s.segments, s.queued_at, s.due_at,
+    s.accepted_at, s.finished_at, s.report_status, s.batch_token,
+    m.params, m.signature, m.send_at, m.expires_at, m.idempotency_key,
+    CASE WHEN a.paused_at IS NOT NULL THEN coalesce(a.pause_reason, 'no reason was given') END
+        AS app_paused,
+    a.paused_at AS app_paused_at, a.paused_by AS app_paused_by, a.pause_code AS app_pause_code,
+    EXISTS (
+        SELECT FROM dispatcher.worker w
+        WHERE s.app = ANY (w.apps) AND w.stopped_at IS NULL
+          AND w.heartbeat_at > clock_timestamp() - w.lease
+    ) AS app_served,
+    coalesce(s.due_at > clock_timestamp(), false) AS early,
+    o.code AS outcome_code,
+    u.reason AS suppressed_because,
+    (
+        SELECT count(*) FROM dispatcher.report r
+        WHERE r.provider_id = s.provider_id AND r.state <> 'interim'
+    ) AS segments_reported
+FROM dispatcher.message_status s
+JOIN dispatcher.message m ON m.id = s.id
+LEFT JOIN dispatcher.app a ON a.name = s.app
+LEFT JOIN dispatcher.outcome o ON o.message_id = s.id AND o.message_id = $1
+LEFT JOIN dispatcher.suppression u ON s.code = 'suppressed'
+    AND u.recipient = CASE WHEN s.recipient LIKE '+%' THEN s.recipient ELSE '+86' || s.recipient END
+WHERE s.id = $1
+
+-- name: show_batches
+-- The requests that a message was in, oldest first. Nothing leads from a message to all of its
+-- batches, so those of its app since it was queued are looked through, the newest 20,000 at most.
+-- $1 message id, $2 app, $3 queued at
+SELECT
+    b.token, b.state, b.opened_at, b.closed_at, b.unsure_at, b.tries, b.http_status, b.code,
+    b.description, b.settled_by, b.bytes,
+    cardinality(b.message_ids) AS messages,
+    b.attempts[array_position(b.message_ids, $1)]::integer AS attempt
+FROM (
+    SELECT * FROM dispatcher.batch r
+    WHERE r.app = $2 AND r.opened_at >= $3
+    ORDER BY r.opened_at DESC
+    LIMIT 20000
+) AS b
+WHERE b.message_ids @> ARRAY[$1::bigint]
+ORDER BY b.opened_at
+
+-- name: show_reports
+-- Everything the carrier said of a message, one row a segment: under its provider id, and under the
+-- tokens of its requests with its number, for that is all there is while it is unsure.
+-- $1 provider id, $2 tokens, $3 number (core.message.canonical)
+SELECT r.provider_id, r.segment, r.total, r.status, r.state, r.description, r.received_at,
+    r.updated_at, r.source, r.earlier ->> 'status' AS earlier_status,
+    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.why AS unmatched
+FROM dispatcher.report r
+LEFT JOIN dispatcher.unmatched u ON u.provider_id = r.provider_id AND u.segment = r.segment
+WHERE r.provider_id = $1
+   OR r.token = ANY ($2::text[])
+  AND CASE WHEN r.recipient LIKE '+%' THEN r.recipient ELSE '+86' || r.recipient END = $3
+ORDER BY r.received_at, r.provider_id, r.segment
+
+-- name: find_by_id
+-- The message of an id.
+-- $1 id, $2 how many at most (one there is)
+SELECT id, app, recipient, reference, state, code, queued_at
+FROM dispatcher.message_status WHERE id = $1 LIMIT $2
+
+-- name: find_by_recipient
+-- Messages to a number, the newest first; two spellings of a mainland number are one.
+-- Full partitions have an index on it, and the one being filled is read whole.
+-- $1 spellings, $2 how many at most
+WITH hit AS MATERIALIZED (
+    SELECT id FROM dispatcher.message WHERE recipient = ANY ($1::text[]) ORDER BY id DESC LIMIT $2
+)
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
+WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
+ORDER BY s.id DESC
+
+-- name: find_by_reference
+-- Messages with an application's own word, the newest first.
+-- Full partitions have an index on it, and the one being filled is read whole.
+-- $1 reference, $2 how many at most
+WITH hit AS MATERIALIZED (
+    SELECT id FROM dispatcher.message WHERE reference = $1 ORDER BY id DESC LIMIT $2
+)
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
+WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
+ORDER BY s.id DESC
+
+-- name: find_by_provider_id
+-- The message that the provider knows by an id. A report of it leads there at once, by the token of
+-- its request and its number; without one, full partitions have an index, and the one being filled is read whole.
+-- $1 provider id, $2 how many at most
+WITH told AS MATERIALIZED (
+    SELECT m.id
+    FROM dispatcher.report r
+    JOIN dispatcher.batch b ON b.token = r.token
+    CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
+    JOIN dispatcher.message m ON m.id = u.id
+    WHERE r.provider_id = $1
+      AND regexp_replace(m.recipient, '^[+]?(86)?', '') = regexp_replace(r.recipient, '^[+]?(86)?', '')
+    LIMIT 1
+), hit AS MATERIALIZED (
+    SELECT id FROM told
+    UNION ALL
+    SELECT message_id FROM dispatcher.outcome
+    WHERE provider_id = $1 AND NOT EXISTS (SELECT FROM told)
+    LIMIT $2
+)
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
+WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
+ORDER BY s.id DESC
+
+-- name: batch_story
+-- One request: what was sent, and what was answered.
+-- $1 token
+SELECT
+    b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
+    b.tries, b.http_status, b.code, b.description, b.settled_by,
+    cardinality(b.message_ids) AS messages,
+    p.token AS parent
+FROM dispatcher.batch b
+LEFT JOIN dispatcher.batch p ON p.id = b.parent
+WHERE b.token = $1
+
+-- name: batch_messages
+-- The messages of one request, in the order they were sent.
+-- $1 batch id
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM dispatcher.batch b
+CROSS JOIN LATERAL unnest(b.message_ids) WITH ORDINALITY AS u (id, place)
+JOIN dispatcher.message_status s ON s.id = u.id
+WHERE b.id = $1
+  AND s.id = ANY (ARRAY(SELECT unnest(message_ids) FROM dispatcher.batch WHERE id = $1))
+ORDER BY u.place

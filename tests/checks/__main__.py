@@ -1,9 +1,0 @@
-"""Run every check; exit with 1 if one fails."""
-
-import sys
-
-from checks.names import repeated_names
-from checks.words import refused_words
-
-complaints = [*refused_words(), *repeated_names()]
-sys.exit("\n".join(complaints) or None)
