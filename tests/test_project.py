@@ -105,16 +105,16 @@ def test_the_page_of_settings_lists_every_one_and_no_other():
     assert listed == {name.upper() for name in fields} - {"APPS", "TRACES"}
 
 
-def test_the_page_of_settings_tells_the_defaults_as_they_are():
+def test_the_page_of_settings_has_the_real_defaults():
     whole, app = SETTINGS.split("| for each app")
-    told = re.compile(r"^\| `([A-Z_0-9]+)` \| `([^`]+)` \|", re.MULTILINE)
+    documented = re.compile(r"^\| `([A-Z_0-9]+)` \| `([^`]+)` \|", re.MULTILINE)
     needed = {
         "DISPATCHER_APPS__A__ENDPOINT": "http://host",
         "DISPATCHER_APPS__A__APP_KEY": "key",
         "DISPATCHER_APPS__A__APP_SECRET": "secret",
     }
-    written = {f"DISPATCHER_{name}": value for name, value in told.findall(whole)}
-    written |= {f"DISPATCHER_APPS__A__{name}": value for name, value in told.findall(app)}
+    written = {f"DISPATCHER_{name}": value for name, value in documented.findall(whole)}
+    written |= {f"DISPATCHER_APPS__A__{name}": value for name, value in documented.findall(app)}
     assert len(written) > 12
     assert load_settings(needed | written) == load_settings(needed)
 
