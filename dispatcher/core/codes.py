@@ -1,8 +1,7 @@
 """The provider's codes, and ours: what each means, what to do, and of which kind it is.
 
-Sources: the page batchSendDiffSms, Tables 7 and 8, and facts of the field for the rest. What
-becomes of a message is decided by the kind alone (see core.outcome); console and commands show
-the meaning and the advice.
+Sources: provider.md, The answer and Gateway answers. The kind alone decides what follows for a
+message (see core.outcome); console and commands show the meaning and the advice.
 """
 
 from collections.abc import Iterable, Mapping

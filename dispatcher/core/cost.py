@@ -11,7 +11,7 @@ _GSM = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_GSM_TWICE = frozenset("^{}\\[~]|€")  # two septets each (facts, Templates and length)
+_GSM_TWICE = frozenset("^{}\\[~]|€")  # two septets each (provider.md, Templates and length)
 _GSM_ONE, _GSM_PART = 160, 153  # septets of a single message, and of a part of several
 _UCS_ONE, _UCS_PART = 70, 67  # UTF-16 units
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")

@@ -97,7 +97,7 @@ Answer = Reply | NoReply
 
 
 def to_e164(recipient: str) -> str:
-    """Return the one form of a number: a mainland number without + means +86 (facts, The request).
+    """Return the canonical form: a mainland number without + gets +86 (provider.md, Numbers).
 
     Two spellings of one number must not meet in a request, and a report may use either.
     """

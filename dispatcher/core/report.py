@@ -1,7 +1,8 @@
 """Status reports: what the provider pushes, read from bytes that anyone may have written.
 
 A report is kept if it can be: only what could not be stored or told from others is malformed. The
-limits are wider than the page's, for real reports pass those, and a refused report is gone.
+limits are wider than the documented ones (provider.md, Status reports): real reports exceed those,
+and a refused report is lost.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dispatcher.core.report_status import State, report_status
 MAX_FORM_BYTES = 16_384  # one report takes 200 to 500 bytes
 MAX_JSON_BYTES = 262_144  # fifty of them, and five times that for fields we do not know
 MAX_REPORTS = 50  # in one push (Status Report Receiving API)
-MAX_FIELDS = 40  # of one report; the page knows ten
+MAX_FIELDS = 40  # of one report; ten are known (provider.md, Status reports)
 MAX_SEGMENTS = 1000
 CHECK_STATUS = "X-CHECK"  # no carrier's: a test report of `dispatcher check`, which is not kept
 _LONGEST = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}

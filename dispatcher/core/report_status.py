@@ -1,7 +1,8 @@
 """What the status of a report means: the provider's own words, and the carriers' known ones.
 
-Statuses are open text: carriers send hundreds, and longer ones than the page allows. Whatever is
-not here is final and failed, and is shown as it came.
+Statuses are open text: carriers send hundreds, and longer ones than documented
+(provider.md, Status reports). A status that is not here is final and failed, and is shown as it
+came.
 """
 
 from collections.abc import Mapping

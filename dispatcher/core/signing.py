@@ -1,7 +1,6 @@
 """Signatures: of our requests, by either of the provider's two ways, and of its report pushes.
 
-Sources: the page batchSendDiffSms (Table 2) and the provider's API signing guide. Each try is
-signed anew, for both ways carry the time.
+Source: provider.md, Authentication. Each try is signed anew, because both ways carry the time.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ def wsse_headers(
 ) -> dict[str, str]:
     """Return the headers of a request signed by X-WSSE.
 
-    The page does not say what the digest is the Base64 of: its own sample has the *hex* text of
+    The documents leave open what the digest encodes: their own sample has the *hex* text of
     the hash, half of the provider's demos the *raw* bytes. *nonce* is 1-128 letters and digits, and
     new for every try.
     """
@@ -66,7 +65,7 @@ def aksk_headers(
 
     *host* is the Host that goes over the wire: HTTP clients drop ``:443`` there, so Host is among
     the headers returned. *body* are the bytes that are sent. The parts of the header stand
-    unquoted, whatever the page's table shows (its example, and the provider's SDK).
+    unquoted, although a table of the provider shows quotes (provider.md, Authentication).
     """
     signed = {
         "content-type": content_type,
@@ -119,7 +118,7 @@ def verify_push(
     query: str = "",
     assume: Mapping[str, str] | None = None,
 ) -> Verified | Refused:
-    """Return whether one of *keys* signed this push of status reports (facts, Authentication).
+    """Return whether one of *keys* signed this push (provider.md, Status reports).
 
     *headers* are the request's, under lower-case names; *assume* replaces some of them, for a
     proxy in front of us changes Host and Connection. Two key pairs may be live at once, and the

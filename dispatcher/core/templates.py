@@ -1,8 +1,8 @@
 """Templates as operators define them: what variables one takes, checked before it costs a request.
 
-The send API cannot return a template, so what is checked is what somebody has registered. Kinds
-and lengths are those of the provider's pages (facts, Templates and length). Whatever is not known
-for sure (what a date looks like) is let through: the provider has the last word.
+The send API cannot return a template, so the check uses what an operator has registered. Kinds
+and lengths are in provider.md, Templates and length. What is not certain (the form of
+a date) is accepted here: the provider decides.
 """
 
 import re

@@ -22,7 +22,7 @@ from dispatcher.core.message import (
 )
 
 PATH = "/sms/batchSendDiffSms/v1"
-MAX_NUMBERS = 500  # one more and the provider sends to none of them (batchSendDiffSms, Notes)
+MAX_NUMBERS = 500  # one more and the provider sends to none of them (provider.md, The request)
 MAX_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
 
 encoded: Callable[[object], bytes] = json.Encoder().encode
@@ -118,7 +118,7 @@ def _around(sender: str | None, *, token: str, callback: str | None) -> tuple[by
     return head + b'"smsContent":[', tail + b',"extend":' + encoded(token) + b"}"
 
 
-_LONGEST_TEXT = 200  # characters that are believed; the page's longest are 50
+_LONGEST_TEXT = 200  # characters that are kept; ids have 50 (provider.md, Status reports)
 _MOST_SEGMENTS = 1000
 _Text = Annotated[str, Meta(max_length=_LONGEST_TEXT)]
 
@@ -145,7 +145,7 @@ class _Number(
 
 
 class _Body(Struct, frozen=True):
-    """An answer as the page promises it."""
+    """An answer as it is documented (provider.md, The answer)."""
 
     code: str
     description: str
@@ -155,7 +155,7 @@ class _Body(Struct, frozen=True):
 _promised = json.Decoder(_Body)
 _lenient = json.Decoder()
 _CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all that are known
-_LONGEST_CODE = 7  # characters, by the page
+_LONGEST_CODE = 7  # characters, as E000510 (provider.md, The answer)
 _LONGEST_DESCRIPTION = 512
 _FIRST_ERROR = 300  # HTTP statuses from here on say that a request was not carried out
 
@@ -164,7 +164,7 @@ def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = Non
     """Return what an HTTP answer says; whatever it holds, this raises nothing.
 
     A body of this API is a `Reply`, with its results whenever it has some: a captured answer had
-    results beside an error code, against the page. Anything else is the word of something in
+    results beside an error code (provider.md, The answer). Anything else comes from something in
     front of the API, ``HTTP <status>``, or, where that would be a success, no answer at all.
     """
     # A backslash may be an escaped NUL, which PostgreSQL cannot store: the slow way drops it.

@@ -20,7 +20,7 @@ from dispatcher.core.report import (
 )
 from dispatcher.core.report_status import STATUSES, Reason, report_status
 
-# facts.md, Status reports
+# provider.md, Status reports
 EXAMPLE = (
     b"sequence=1&total=1&orgCode=000&updateTime=2018-04-13T06%3A31%3A46Z&source=2"
     b"&smsMsgId=b9d9b4fe-ad0e-4a2a-a2c7-445505b674ac_6&status=DELIVRD"
