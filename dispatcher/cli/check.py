@@ -149,8 +149,6 @@ def _clock(whose: str, skew: float) -> Finding:
     return good, "clock", f"{skew:+.1f} s from {whose}{advice}"
 
 
-# The part of ``dispatcher check`` that sends a test report the whole way round.
-
 CHANNEL = "dispatcher_check"
 ARRIVES = 5.0  # seconds from the answer to the notification; it comes before, if at all
 

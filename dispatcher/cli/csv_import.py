@@ -18,8 +18,6 @@ from dispatcher.db import file_import
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Progress
 
-# The file of refused lines: each with its number and the reason, ready to be mended and loaded.
-
 _OWN = ("line", "reason")
 
 

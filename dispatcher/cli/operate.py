@@ -17,8 +17,6 @@ import socket
 
 from dispatcher.cli.errors import USED_WRONGLY
 
-# Who runs a command: named beside what was done.
-
 MAX_NAME = 80  # characters
 
 As = Annotated[

@@ -32,8 +32,6 @@ def moment(time: datetime | None) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
 
 
-# Where commands draw: the terminal's own width, or a wide one when nobody looks.
-
 _WIDE = 140  # columns for a pipe or a file, where no terminal says how many it has
 
 

@@ -1,7 +1,7 @@
-"""The console: see, understand, act. Pages made here, nothing loaded from elsewhere.
+"""The console: pages for operators. Nothing is loaded from elsewhere.
 
-Every page but the login is behind `guard.Guard`; every deed is a form that is confirmed, checked
-and written down. Scripts only make pages livelier: all but the charts works without them.
+Every page but the login requires a session (`auth.Auth`). Every action is a form that is confirmed,
+checked and written to the audit log. Everything but the charts works without scripts.
 """
 
 from dispatcher.console.backend import AwayError, Desk

@@ -190,9 +190,6 @@ _PLANS: dict[str, Callable[[Fields], Planned]] = {
 FIELDS = ("app", "ids", "token", "how", "reason", "template_id", "text", "note")
 
 
-# Act: pause, resume, cancel, requeue, settle; each is confirmed first, and written down.
-
-
 class ActionPages:
     """The pages that do something."""
 

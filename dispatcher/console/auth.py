@@ -1,4 +1,8 @@
-"""The console's door: who may come in, what a form must bring, and what a browser may load."""
+"""Sessions of the console, and what protects its forms and pages.
+
+A session is a signed cookie, which any process with the same token can read; the server keeps no
+state. The key is made from the console's token, so a new token ends all sessions.
+"""
 
 import base64
 import hashlib
@@ -14,10 +18,6 @@ from msgspec import Struct
 from dispatcher.console.backend import AwayError
 from dispatcher.console.render import Templates
 from dispatcher.core.health import absent
-
-# Who is logged in: a signed cookie that any process with the same token can read; no state.
-#
-# The key is made from the console's token, so a new token ends all sessions.
 
 LIFETIME = 12 * 3600  # seconds: a shift
 MAX_COOKIE = 1024  # characters; a longer one is not ours

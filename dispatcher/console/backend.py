@@ -27,8 +27,6 @@ from dispatcher.db.database import Connection, Pool
 from dispatcher.db.deeds import ActionResult
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 
-# What the console asks for and does, as functions; whoever starts it hands them over.
-
 Step = tuple[datetime, str, int]  # beginning of the step, event, how often
 
 
@@ -165,8 +163,6 @@ def _doing(
 
     return did
 
-
-# Looks at the database once for all who want to see the same thing at about the same time.
 
 Seen = TypeVar("Seen")
 

@@ -152,8 +152,6 @@ def _columns(steps: list[Step], span: float, step: float, *, now: float) -> dict
     return columns | {event: [counts[event, at] for at in times] for event in LINES}
 
 
-# How fast it goes: numbers accepted a second, from two looks at the counters.
-
 SHORTEST = 3.0  # seconds between the looks that are compared: a recorder writes in bursts
 LONGEST = 15.0
 

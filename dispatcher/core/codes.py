@@ -12,8 +12,6 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-# The row of a code, and the kinds there are; the rows themselves are in core.codes.
-
 Level = Literal["number", "request", "ours"]
 
 

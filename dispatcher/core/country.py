@@ -1,4 +1,4 @@
-"""Which country a number belongs to; asked only when a country's quota is spent."""
+"""The country of a number, and the hours it may be there: for quotas and quiet hours."""
 
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
@@ -23,8 +23,6 @@ def country(recipient: str) -> str:
     return phonenumbers.region_code_for_number(parsed) or f"+{parsed.country_code}"
 
 
-# Between which hours it is somewhere in a country, whatever the season: for quiet hours.
-#
 # From the zones of each country in the IANA database (release 2025b), lowest and highest offset of
 # a year. A country with several zones, or with summer time, has a range: its night is then taken to
 # last while it is night at either end. So nobody is woken, and some wait longer than they must; in

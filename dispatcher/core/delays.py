@@ -1,4 +1,7 @@
-"""Pauses: an app, or one country of it, stops until what stopped it has passed."""
+"""Delays: how long an app or one of its countries pauses, and how long a retry waits.
+
+Pure arithmetic: time and chance are arguments.
+"""
 
 from datetime import datetime, timedelta, timezone
 
@@ -15,7 +18,7 @@ class Pause(Struct, frozen=True):
     code: str
     reason: str  # one line: what it is, and what to do
     probe_in: float  # seconds to the first probe; each further wait is doubled
-    probe_max: float  # up to this; see core.backoff.probe
+    probe_max: float  # up to this; see take_probe in db/sql/app.sql
 
 
 class CountryPause(Struct, frozen=True):
@@ -62,8 +65,6 @@ def _off(skew: float | None) -> str:
         return "Its answer had no Date to compare with."
     return f"Our clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the provider's."
 
-
-# How long to wait: pure arithmetic, chance and time are arguments.
 
 FIRST_WAIT = 15.0  # seconds
 LONGEST_WAIT = 600.0  # E200015's error page says to wait about ten minutes

@@ -10,8 +10,6 @@ from msgspec import Struct
 from dispatcher.core.codes import Kind, number_code, request_code
 from dispatcher.core.status import AppState, StatusSnapshot
 
-# What is not as it should be: one thing, its cause, and the next step.
-
 
 class Level(IntEnum):
     """How bad it is."""

@@ -298,9 +298,6 @@ def _by_country(packed: RequestDraft, row: Code, terms: EvaluationContext) -> Re
     return Resolved(outcomes, country=pause)
 
 
-# Matching: which result of an answer is a number's. The order of results is not promised.
-
-
 def by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
     """Return one result for each number, by its canonical form.
 

@@ -84,7 +84,7 @@ class UnmatchedReport(Struct, frozen=True):
 
     provider_id: str
     segment: int
-    why: str  # a row of core.belonging.WHY
+    why: str  # a row of core.report_matching.WHY
     since: datetime
     again: bool  # whether it is looked at again
     status: str

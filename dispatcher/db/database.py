@@ -56,7 +56,7 @@ class FailoverConnector:
         self._host_timeout = host_timeout
 
     def __repr__(self) -> str:
-        return f"HostsInTurn({read_address(self._dsn)})"  # the dsn itself holds the password
+        return f"FailoverConnector({read_address(self._dsn)})"  # the dsn itself holds the password
 
     async def __call__(self, *_: object, **options: Any) -> OwnConnection:  # noqa: ANN401 - asyncpg's own options, handed through
         """Connect; *options* are those of `asyncpg.connect`.
@@ -174,8 +174,6 @@ async def pooled(
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await pool.close()
 
-
-# One transaction, or one statement, on a pooled connection, for no longer than its time.
 
 PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
 MOST_PATIENCE: Final = 60.0

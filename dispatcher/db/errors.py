@@ -186,8 +186,6 @@ def _why_unreachable(error: BaseException) -> str:
     return getattr(error, "strerror", None) or "the connection broke"
 
 
-# What goes wrong with TLS to PostgreSQL, in one line that says what to do.
-
 # Of X509_V_ERR_*: the certificate names another host, or another address.
 _OTHER_NAME: Final = (62, 64)
 

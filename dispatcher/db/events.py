@@ -11,8 +11,6 @@ from typing import Final
 from dispatcher.db.database import Connection, Pool, transaction
 from dispatcher.db.queries import array_text, sql
 
-# Counters per minute: what charts and totals are made of, instead of counting rows.
-
 Event = tuple[str, str, str]  # app, event, code
 
 

@@ -1,8 +1,9 @@
-"""Brings a database to the schema of this release: by several starters at once, or by none.
+"""Reads the migrations, in dbmate's format, and brings a database to the schema of this release.
 
 The files and the table are dbmate's, so that ``dbmate --migrations-table
-dispatcher.schema_migrations`` can operate them too. Addresses given here lead to PostgreSQL
-itself: a PgBouncer in transaction mode would grant the lock to everybody.
+dispatcher.schema_migrations`` can operate them too. Several starters may migrate at once: one does
+it, the others wait. Addresses given here must lead to PostgreSQL itself: a PgBouncer in transaction
+mode would grant the lock to every client.
 """
 
 import asyncio
@@ -19,8 +20,6 @@ import asyncpg
 
 from dispatcher.db.database import Connection, OwnConnection, connect
 from dispatcher.db.queries import sql
-
-# The files of the migrations, in dbmate's format, and what they say.
 
 _PACKAGE: Final = Path(__file__).parent.parent
 _NAME: Final = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")

@@ -26,8 +26,6 @@ from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
-# Writes what an answer means for its app as a whole: pauses, a slower pace, the end of a pause.
-
 
 async def apply_to_app(connection: Connection, worker: int, closing: BatchResult) -> dict[str, str]:
     """Write what the answer means for the app as a whole.

@@ -215,9 +215,6 @@ async def _keep(
         )
 
 
-# Updates counters and the feed for matched reports, once per message.
-
-
 async def tell(
     connection: Connection,
     known: Sequence[MatchedReport],

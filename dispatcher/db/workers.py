@@ -113,8 +113,6 @@ async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-# LISTENs for urgent messages; polling covers missed notifications.
-
 CHANNEL = "dispatcher_urgent"
 ALIVE_EVERY = 15.0  # seconds between questions whether the connection still lives
 RETRY = 1.0  # seconds until the next try to connect

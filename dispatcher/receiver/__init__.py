@@ -1,1 +1,1 @@
-"""The only room that listens: status reports, health, metrics, the console."""
+"""A status report in: verify, store, match."""

@@ -1,4 +1,4 @@
-"""Status reports in one process: taken in, kept, matched; and the feed of events put in order."""
+"""Runs the receiver: stores status reports, matches them to messages, orders the feed of events."""
 
 import asyncio
 import contextlib
@@ -174,11 +174,8 @@ async def _reconcile(
     await run_reconcile(steps, every=MATCH_EVERY, stop=stop)
 
 
-# Behind the intake: reports are matched to messages, and events get their places in the feed.
-
-
 class Matched(Protocol):
-    """What one step of matching has done (see `db.matching.Step`)."""
+    """What one step of matching has done (see `db.report_matching.MatchingStep`)."""
 
     @property
     def settled(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether the provider signed a push: what the request says, and what a proxy has changed in it."""
+"""Verifies who sent a report: the signature of the push, and the network of the client."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,8 +43,6 @@ class Signatures(Struct, frozen=True):
             assume=self.assume,
         )
 
-
-# Where a request comes from, proxies seen through, and whether that may be.
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address

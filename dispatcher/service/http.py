@@ -1,4 +1,4 @@
-"""What this service listens for, put together: health, metrics, the console."""
+"""The HTTP server of a service: health, metrics, reports and the console."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -86,8 +86,6 @@ def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.A
     return console_routes(desk, settings.console_token.get_secret_value(), until)
 
 
-# One HTTP server for everything that listens; each part brings its routes.
-
 MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB
 SILENT = 60.0  # seconds without a first answer; for clients that send nothing, or slowly
 LOOK = 5.0  # seconds between two looks for them
@@ -140,8 +138,6 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
                 connection.force_close()
         await asyncio.sleep(LOOK)
 
-
-# Is it alive, is it ready: for load balancers, containers and operators.
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line
 

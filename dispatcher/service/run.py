@@ -26,8 +26,6 @@ from dispatcher.telemetry import Metrics, State
 from dispatcher.telemetry.traces import Trace, missing, tracing
 from dispatcher.worker.worker import Worker
 
-# Garbage-collector settings for a process that makes and drops many small objects.
-
 OBJECTS = 50_000  # made since the last look for cycles; by default 700
 
 

@@ -166,8 +166,6 @@ def known(code: str) -> str:
     return OTHER if code else ""
 
 
-# What a process counts and times of status reports: taken in, refused, matched.
-
 _KEPT = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)  # seconds
 _CARRIER = (1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200)  # to three days
 _WAIT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)

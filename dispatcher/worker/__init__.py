@@ -1,5 +1,6 @@
-"""claim -> send -> record: short coroutines, bounded by request slots, joined by one queue.
+"""A message out: claim, send, record.
 
-`lanes` claims for free slots, `sending` carries one batch through its request, `recording`
-writes what has gathered. They are given what they call as functions and know no other room.
+`claim_loop` claims for free request slots, `sender` carries one batch through its request,
+`recorder` writes the results. `recovery` settles what dead workers left open, and `maintenance`
+keeps partitions and retention.
 """

@@ -1,4 +1,4 @@
-"""Claims for free request slots: one lane for everything, one kept free for urgent messages."""
+"""Claims for free request slots: one loop for everything, one kept free for urgent messages."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,6 @@ from time import monotonic
 from msgspec import Struct
 
 from dispatcher.core.message import Batch
-
-# Request slots of one app: the bound on what may be on its way, and so the back-pressure.
 
 LATELY = 15  # takings that say for how long a slot is taken, lately
 

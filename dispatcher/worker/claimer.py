@@ -1,4 +1,7 @@
-"""Claiming and dividing, as the pipeline sees them: a database that is away becomes a value."""
+"""Claims messages and splits batches for one worker, and applies the operators' rules.
+
+A database that cannot be reached becomes a value: the caller tries again later.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -172,8 +175,6 @@ class Claims:
             decided=decided,
         )
 
-
-# The operators' rules as a worker knows them: read now and then, applied with each claim.
 
 FRESH = 5.0  # seconds until a rule that was set is known to every worker
 

@@ -1,4 +1,4 @@
-"""What of this worker is on its way: the tokens it made and has not seen recorded."""
+"""The batches of this worker that are in flight, and the lease that lets it send them."""
 
 from collections.abc import Callable
 
@@ -42,8 +42,6 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._tokens)
 
-
-# Whether this worker still counts as alive, as far as it can know by itself.
 
 MARGIN = 0.8  # of the lease: two clocks never run quite alike
 

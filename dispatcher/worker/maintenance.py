@@ -1,4 +1,4 @@
-"""Keeps the tables in shape: partitions ahead of need, history that leaves in bounded steps."""
+"""Runs maintenance: partitions ahead of need, history that is dropped in bounded steps."""
 
 import asyncio
 import contextlib
@@ -55,8 +55,6 @@ async def _rest(stop: asyncio.Event, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await stop.wait()
 
-
-# What the keeping of a worker calls: its steps, as the settings want them.
 
 EVERY: Final = 60.0  # seconds: 20 million ids ahead last for an hour at 5,000 messages/s
 

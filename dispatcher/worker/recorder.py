@@ -1,4 +1,4 @@
-"""Answers on their way into the database: recorded, or kept on disk while it is away."""
+"""Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,6 @@ from dispatcher.db.errors import DatabaseAwayError, naming_absence
 from dispatcher.db.spool import Spool, orphaned_files
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.in_flight import InFlight
-
-# Writes what has gathered: as many ends of requests as wait, in one transaction.
 
 MOST_AT_ONCE = 64  # closings in one transaction: at most 32,000 messages
 MOST_WAITING = 64  # closings; more, and the lanes stop claiming

@@ -1,7 +1,4 @@
-"""One worker: two claiming lanes for each app, one recorder, heartbeat, rescue and listener.
-
-Here the rooms meet: each part is handed what it calls as a function.
-"""
+"""One worker: two claim loops for each app, one recorder, heartbeat, recovery and listener."""
 
 import asyncio
 import random

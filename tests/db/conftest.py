@@ -1,4 +1,4 @@
-"""Rows to begin with, as the pipeline would have left them."""
+"""Rows to begin with, as a worker would have left them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

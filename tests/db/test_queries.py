@@ -1,7 +1,9 @@
 """Every statement fits the migrated schema."""
 
 import asyncpg
+import pytest
 
+from dispatcher.db import queries
 from dispatcher.db.queries import sql, statements
 
 SEVERAL = {"begin", "migrations_table"}  # hold several statements, and have their own tests
@@ -20,3 +22,11 @@ async def test_every_statement_can_be_prepared(db):
 def test_every_statement_says_what_it_promises():
     silent = [name for name, text in statements().items() if text.splitlines()[1][:3] != "-- "]
     assert silent == []
+
+
+def test_two_statements_of_one_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(queries, "_FOLDER", tmp_path)
+    (tmp_path / "a.sql").write_text("-- name: one\n-- Returns 1.\nSELECT 1\n")
+    (tmp_path / "b.sql").write_text("-- name: one\n-- Returns 2.\nSELECT 2\n")
+    with pytest.raises(ValueError, match="repeats the statement one"):
+        statements.__wrapped__()

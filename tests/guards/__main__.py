@@ -20,7 +20,7 @@ from world.worker import ROOT
 
 from guards.table import GUARDS, RULES, Guard
 
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "bench", "deploy")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__")
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 
 

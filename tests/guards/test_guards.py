@@ -1,6 +1,9 @@
 """What `./dev guards` takes away is still there, and so are the tests that must notice."""
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -24,3 +27,17 @@ def test_every_rule_has_guards():
     guarded = Counter(guard.rule for guard in GUARDS)
     assert guarded.keys() == RULES.keys()
     assert min(guarded.values()) >= 2
+
+
+@pytest.mark.slow
+def test_the_command_notices_that_the_guards_of_a_rule_are_gone():
+    done = subprocess.run(
+        [sys.executable, "-m", "guards", "--rule", "1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(" yes ") == sum(guard.rule == 1 for guard in GUARDS)

@@ -1,1 +1,1 @@
-"""Checks of names and prose that `./dev check` runs beside the linters."""
+"""Checks of names and prose and the generated page of codes."""

@@ -13,9 +13,10 @@ REFUSED = (
     *("nobody knows", "in vain", "in earnest", "what became", "is told", "tells", "hears"),
     *("goes away", "the way back"),
 )
-# An identifier is split at its underscores and capitals, so that `made_desk` is found too.
+# The word may be a part of an identifier: `made_desk` and `DeskConnections` are found too.
 _WORDS = "|".join(REFUSED).replace(" ", r"[\s#]+")
-_PATTERN = re.compile(rf"(?<![a-z])(?:{_WORDS})s?(?![a-z])", re.IGNORECASE)
+_TITLED = "|".join(word.title() for word in REFUSED if " " not in word)
+_PATTERN = re.compile(rf"(?<![A-Za-z])(?i:{_WORDS})s?(?![a-z])|(?<=[a-z])(?:{_TITLED})s?(?![a-z])")
 _TEXT = {".py", ".sql", ".md", ".html", ".css", ".js", ".toml", ".yaml", ".yml", ".service", ""}
 _FOREIGN = ("LICENSE", "tests/console/axe/", "uPlot", "tests/lint/words.py")
 

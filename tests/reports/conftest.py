@@ -1,4 +1,4 @@
-"""Messages, requests and reports, as the pipeline and the provider would have left them."""
+"""Messages, requests and reports, as a worker and the provider would have left them."""
 
 import pytest
 

@@ -10,7 +10,7 @@ ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
 
 
 async def accept_long_ago(world, hours: float, numbers: list[str], token: str = "t1") -> None:
-    """Write messages as accepted some hours ago, with their counter, as the pipeline does."""
+    """Write messages as accepted some hours ago, with their counter, as a worker does."""
     ids = await world.batch(numbers, token=token, state="open")
     await world.accept(ids, [f"p{number[-1]}" for number in numbers], token=token)
     at = await world.db.fetchval(

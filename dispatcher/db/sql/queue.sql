@@ -11,7 +11,7 @@
 -- messages it put back, which would otherwise go out once more.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
--- on to look, for each priority from 0 on (see db.floor), $7 whether a paused app is probed
+-- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
