@@ -1,11 +1,17 @@
-"""``dispatcher enqueue``: messages from a CSV file into the queue."""
+"""``dispatcher enqueue``: the messages of a list into the queue."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+
+if TYPE_CHECKING:
+    from dispatcher.cli.file_load import How, Loaded
+
+Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
 
 def enqueue(
@@ -15,8 +21,8 @@ def enqueue(
             exists=True,
             dir_okay=False,
             readable=True,
-            metavar="FILE.csv",
-            help="Messages, one a line.",
+            metavar="FILE",
+            help="A list: CSV, text or Excel (.xlsx), a message a line.",
         ),
     ],
     *,
@@ -30,65 +36,222 @@ def enqueue(
         str | None,
         typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
     ] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of an Excel workbook with several.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OURS=THEIRS",
+            help="What a column is: recipient=客户电话, param_1=name. May be given often.",
+        ),
+    ] = None,
+    ignore_others: Annotated[
+        bool, typer.Option("--ignore-others", help="Leave out columns of no message.")
+    ] = False,
+    recipients_only: Annotated[
+        bool, typer.Option("--recipients-only", help="No header: each line is a number.")
+    ] = False,
+    template: Annotated[
+        str | None, typer.Option(metavar="ID", help="Of lines that name no template.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A variable, the same for all; in their order."),
+    ] = None,
+    app: Text = None,
+    sender: Text = None,
+    signature: Text = None,
+    reference: Text = None,
+    priority: Text = None,
+    send_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Such as 2026-01-31T09:00:00+08:00.")
+    ] = None,
+    expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="As --send-at.")] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of times that name none, such as Asia/Shanghai."),
+    ] = None,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Only the first line of each number.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look for bad lines, and enqueue nothing.")
+        bool, typer.Option("--dry-run", help="Say what would happen, and enqueue nothing.")
+    ] = False,
+    rest: Annotated[
+        bool, typer.Option("--rest", help="Only messages that no list of late has enqueued.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Load a file once more that is in already.")
+        bool, typer.Option("--again", help="Also what is in already: it is sent twice.")
     ] = False,
 ) -> None:
-    """Put the messages of a CSV file into the queue.
+    """Put the messages of a list into the queue.
 
-    The header names columns of dispatcher.message: recipient and template_id, param_1, param_2
-    and so on for the variables, and if wanted app, sender, signature, priority, send_at,
-    expires_at, idempotency_key, reference. A line that is refused is written to the rejects file
-    with its number and the reason; all others are in. Exits with 1 if a line was refused.
+    The header names recipient (phone, 手机号) and template_id (模板), and if wanted
+    param_1, param_2, ... (变量1) or params, and app, sender, signature, priority,
+    send_at, expires_at, idempotency_key, reference. Every line is enqueued, or
+    written to the rejects file with its number and the reason; correct it there,
+    and load that file. Exits with 1 if a line was refused, with 2 if the file was.
 
-    A load that was cut short goes on where it was when the same file is loaded again: no line is
-    in twice. A file that is in whole is refused, unless --again says that it is meant.
+    A load that was interrupted continues when the same file is loaded again: no
+    line is in twice. A file that is in is refused, and so is one of which most
+    lines are in: --rest loads the others.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dispatcher.cli.csv_import import How, load_file
     from dispatcher.cli.database import with_database
+    from dispatcher.cli.file_load import How, load_file
     from dispatcher.cli.output import number, plural, screen
+    from dispatcher.cli.sheet.header import HeaderError, given_columns
+    from dispatcher.cli.sheet.messages import Whole
+    from dispatcher.cli.sheet.reading import Form
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
         raise CommandError(
             f"{where} is the file to load; name another one for its rejects.", code=USED_WRONGLY
         )
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    if rest and again:
+        raise CommandError("give --rest or --again, not both.", code=USED_WRONGLY)
+    try:
+        columns = given_columns(column or ())
+    except HeaderError as error:
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+    how = How(
+        Form(encoding, columns, ignore_others, recipients_only, sheet),
+        Whole(
+            template, tuple(param or ()), app, sender, signature, reference, priority, send_at,
+            expires_at, _zone(zone),
+        ),
+        again=again,
+        rest=rest,
+        unique=unique,
+        dry_run=dry_run,
+    )  # fmt: skip
+    bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = screen(stderr=True)
+    so_far = 0
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *bar, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task("", total=file.stat().st_size)
+        task = progress.add_task("", total=1.0)
 
-        so_far = 0
-
-        def tell(taken: int, read: int) -> None:
+        def tell(taken: int, share: float) -> None:
             nonlocal so_far
             so_far = taken
-            progress.update(task, completed=read, description=f"{number(taken)} enqueued")
+            done = f"{number(taken)} enqueued" if taken else "reading"
+            progress.update(task, completed=share, description=done)
 
-        how = How(encoding=encoding, again=again, dry_run=dry_run)
         try:
-            taken, refused = with_database(
+            loaded = with_database(
                 lambda connection: load_file(connection, file, where, tell, how)
             )
-        except CommandError as failure:
-            if not so_far or dry_run:
+        except (CommandError, KeyboardInterrupt) as failure:
+            lines = getattr(failure, "lines", ("interrupted.",))
+            if dry_run or (not so_far and isinstance(failure, CommandError)):
                 raise
             raise CommandError(
-                *failure.lines,
+                *lines,
                 f"at least {plural(so_far, 'message')} of {file} were enqueued before: run the same"
                 " command again, and it goes on where it was.",
-                code=failure.code,
+                code=getattr(failure, "code", 1),
             ) from failure
-    typer.echo(f"{plural(taken, 'message')} {'would be enqueued' if dry_run else 'enqueued'}.")
-    if refused:
+    _tell(loaded, how)
+    if loaded.progress.refused:
         raise CommandError(
-            f"{plural(refused, 'line')} of {file} refused, each with its reason in {where}:"
-            " mend them there, and enqueue that file."
+            f"{plural(loaded.progress.refused, 'line')} of {file} refused, each with its reason in"
+            f" {where}: mend them there, and enqueue that file."
         )
+
+
+def _tell(loaded: "Loaded", how: "How") -> None:
+    from dispatcher.cli.output import moment, number, plural
+    from dispatcher.core.rules import Limits, told
+
+    done, survey = loaded.progress, loaded.survey
+    would = " would be enqueued" if how.dry_run else " enqueued"
+    typer.echo(f"{plural(done.taken, 'message')}{would}.")
+    parts = [
+        f"{number(count)} {words}"
+        for count, words in (
+            (done.taken_lines, would.strip()),
+            (done.refused, "refused"),
+            (done.left_out, "left out"),
+            (loaded.blank, "blank"),
+        )
+        if count
+    ]
+    if len(parts) > 1 or done.taken_lines != done.taken:
+        typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
+    if loaded.resumed_after:
+        typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
+    for note in loaded.notes:
+        typer.echo(note)
+    if loaded.assumed_mainland:
+        typer.echo(
+            f"{plural(loaded.assumed_mainland, 'number')} without + taken as mainland China (+86)."
+        )
+    if loaded.respelled:
+        typer.echo(f"{plural(loaded.respelled, 'number')} read from another spelling.")
+    if survey.repeats:
+        lines = ", ".join(f"line {at} as line {first}" for at, first in survey.repeats_shown)
+        more = ", ..." if survey.repeats > len(survey.repeats_shown) else ""
+        kept = "left out" if how.unique else "enqueued too; --unique keeps the first"
+        typer.echo(
+            f"{plural(survey.repeats, 'line')} with the number of an earlier line ({lines}{more}):"
+            f" {kept}."
+        )
+    if loaded.earlier is not None:
+        what = "left out" if how.rest else "enqueued a second time" if how.again else "in already"
+        typer.echo(
+            f"{plural(loaded.earlier.lines, 'message')} {what}: in since"
+            f" {moment(loaded.earlier.begun_at)} from {loaded.earlier.name}."
+        )
+    if survey.suppressed:
+        typer.echo(f"{plural(survey.suppressed, 'number')} suppressed: they will be rejected.")
+    if survey.unknown_templates:
+        typer.echo(
+            "Templates that are not defined here, so their variables were not checked:"
+            f" {', '.join(survey.unknown_templates)}."
+        )
+    for app in survey.apps:
+        limits = loaded.limits.get(app, Limits())
+        if limits != Limits():
+            typer.echo(f"Limits of {app}: {told(limits)}. What is over one waits.")
+    if how.apps and (unknown := [app for app in survey.apps if app not in how.apps]):
+        typer.echo(f"No such app is configured here: {', '.join(unknown)}.")
+    if loaded.bill is not None:
+        _tell_cost(loaded)
+
+
+def _tell_cost(loaded: "Loaded") -> None:
+    from dispatcher.cli.output import number, plural
+    from dispatcher.telemetry.logs import mask
+
+    bill = loaded.bill
+    if bill is None:
+        return
+    for shown in loaded.previews:
+        typer.echo(f"Line {shown.line}, {mask(shown.recipient)}: {shown.text}")
+    segments = sum(line.estimated for line in bill.lines.values())
+    unknown = sum(line.unknown for line in bill.lines.values())
+    if segments:
+        typer.echo(f"{number(segments)} segments.")
+    for currency, amount in sorted(bill.sums().items()):
+        typer.echo(f"About {amount:,.2f} {currency}.".replace(" .", "."))
+    if unknown:
+        typer.echo(
+            f"{plural(unknown, 'message')} without preview and segments: define their templates"
+            " with `dispatcher template add ID --text`."
+        )
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise CommandError(
+            f"there is no time zone {name!r}; one is Asia/Shanghai.", code=USED_WRONGLY
+        ) from None

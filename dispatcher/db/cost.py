@@ -17,8 +17,7 @@ async def bill_of(
     connection: Connection, begin: datetime, end: datetime, *, country: Callable[[str], str]
 ) -> Bill:
     """Return what was accepted of the requests opened from *begin* until *end*."""
-    texts = {row[0]: row[1] for row in await connection.fetch(sql("cost_texts"))}
-    bill = Bill(texts, await prices(connection))
+    bill = await empty_bill(connection)
     last = 0
     while (
         after := await connection.fetchval(sql("cost_next"), begin, end, last, PIECE)
@@ -30,6 +29,12 @@ async def bill_of(
         )
         last = after
     return bill
+
+
+async def empty_bill(connection: Connection) -> Bill:
+    """Return a bill without messages, with the texts and the prices that operators have set."""
+    texts = {row[0]: row[1] for row in await connection.fetch(sql("cost_texts"))}
+    return Bill(texts, await prices(connection))
 
 
 async def prices(connection: Connection) -> dict[str, tuple[Decimal, str]]:

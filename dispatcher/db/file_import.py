@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 from msgspec import Struct
@@ -15,16 +15,41 @@ Refused: TypeAlias = tuple[int, str]  # index of the row, and why
 
 DRY_RUN = ("pg_temp", "dry_run")
 MESSAGES = ("dispatcher", "message")
+SURVEY: Final = (
+    "line", "app", "sender", "recipient", "template_id", "signature", "reference", "params",
+)  # fmt: skip
+RECENT_DAYS: Final = 7  # loads of the same rows are then likely a mistake
+SHOWN_REPEATS: Final = 5  # lines
 
 
 class Progress(Struct, frozen=True):
     """How far the load of a file has come."""
 
-    lines: int = 0  # records of the file, header excluded
+    lines: int = 0  # number of the last line that is done
     taken: int = 0  # messages that are in
-    refused: int = 0
-    rejects_bytes: int = 0  # of the rejects file
+    taken_lines: int = 0  # on which they stand
+    refused: int = 0  # lines
+    left_out: int = 0  # lines
+    begun_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+class Earlier(Struct, frozen=True):
+    """Lines of a file that are in by an earlier load."""
+
+    lines: int
+    name: str  # of the file with most of them
+    begun_at: datetime
+
+
+class Survey(Struct, frozen=True):
+    """What a file holds as a whole."""
+
+    repeats: int  # lines that repeat a number
+    repeats_shown: list[tuple[int, int]]  # some of them, each with the first line that has it
+    suppressed: int  # lines whose number is suppressed
+    apps: dict[str, int]  # lines of each
+    unknown_templates: dict[str, int]  # lines of each, if others are defined
 
 
 class TakenOverError(Exception):
@@ -44,6 +69,12 @@ async def begin_load(connection: Connection, digest: str, name: str) -> Progress
     return Progress(*row) if row else Progress()
 
 
+async def known_load(connection: Connection, digest: str) -> Progress | None:
+    """Return how far the load of the file with *digest* has come; None if it never began."""
+    row = await connection.fetchrow(sql("load_progress"), digest)
+    return Progress(*row) if row else None
+
+
 async def step_load(connection: Connection, digest: str, before: Progress, after: Progress) -> None:
     """Note in the caller's transaction how far the load has come.
 
@@ -55,11 +86,25 @@ async def step_load(connection: Connection, digest: str, before: Progress, after
         before.lines,
         after.lines,
         after.taken,
+        after.taken_lines,
         after.refused,
-        after.rejects_bytes,
+        after.left_out,
     )
     if row is None:
         raise TakenOverError("another process is loading the same file: wait for that to end.")
+
+
+async def note_refusals(connection: Connection, digest: str, refused: Sequence[Refused]) -> None:
+    """Note lines that were refused, in the transaction of :func:`step_load`."""
+    if refused:
+        lines, reasons = zip(*refused, strict=True)
+        await connection.execute(sql("load_refuse"), digest, lines, reasons)
+
+
+async def refusals(connection: Connection, digest: str, first: int, last: int) -> dict[int, str]:
+    """Return the refused lines among those from *first* to *last*, each with its reason."""
+    rows = await connection.fetch(sql("load_refusals"), digest, first, last)
+    return {row["line"]: row["reason"] for row in rows}
 
 
 async def end_load(connection: Connection, digest: str) -> None:
@@ -70,6 +115,61 @@ async def end_load(connection: Connection, digest: str) -> None:
 async def forget_load(connection: Connection, digest: str) -> None:
     """Forget that a file was loaded, so that it can be loaded once more."""
     await connection.execute(sql("load_forget"), digest)
+
+
+async def make_survey(connection: Connection) -> None:
+    """Make the table for the lines of a file; it is dropped with the connection."""
+    await connection.execute(sql("load_survey_table"))
+    await connection.execute(sql("load_left_out_table"))
+
+
+async def add_to_survey(connection: Connection, rows: Sequence[Row]) -> None:
+    """Add lines, with the columns SURVEY."""
+    await connection.copy_records_to_table(
+        "survey", schema_name="pg_temp", columns=SURVEY, records=rows
+    )
+
+
+async def read_survey(connection: Connection) -> Survey:
+    """Return what the lines are as a whole."""
+    await connection.execute(sql("load_survey_analyze"))
+    repeats = await connection.fetchval(sql("load_repeats"))
+    shown = await connection.fetch(sql("load_repeats_shown"), SHOWN_REPEATS) if repeats else []
+    return Survey(
+        repeats,
+        [(row["line"], row["first"]) for row in shown],
+        await connection.fetchval(sql("load_suppressed")),
+        dict(await connection.fetch(sql("load_apps"))),
+        dict(await connection.fetch(sql("load_unknown_templates"))),
+    )
+
+
+async def find_earlier(connection: Connection, digest: str, done: int) -> Earlier | None:
+    """Return which lines after *done* are in by other loads of the last days; None if none is."""
+    await connection.execute(sql("load_earlier"), digest, RECENT_DAYS)
+    row = await connection.fetchrow(sql("load_already_in"), done)
+    return Earlier(*row) if row else None
+
+
+async def leave_out_repeats(connection: Connection) -> None:
+    """Leave out the lines that repeat the number of an earlier line."""
+    await connection.execute(sql("load_leave_out_repeats"))
+
+
+async def leave_out_earlier(connection: Connection, done: int) -> None:
+    """Leave out the lines that :func:`find_earlier` found."""
+    await connection.execute(sql("load_leave_out_already_in"), done)
+
+
+async def index_left_out(connection: Connection) -> None:
+    """Make the lines to leave out quick to find."""
+    await connection.execute(sql("load_left_out_index"))
+
+
+async def left_out(connection: Connection, first: int, last: int) -> set[int]:
+    """Return the lines to leave out among those from *first* to *last*."""
+    rows = await connection.fetch(sql("load_left_out"), first, last)
+    return {row["line"] for row in rows}
 
 
 async def make_dry_run(connection: Connection) -> None:
@@ -112,6 +212,13 @@ async def copy_messages(
     return refused
 
 
+# What the reader of a list lets pass and the database refuses.
+_SENTENCES: Final = {
+    "idempotency_key_was_used_before": "its idempotency_key was used before",
+    "expires_at_is_after_send_at": "expires_at is not after send_at",
+}
+
+
 def _reason(error: asyncpg.PostgresError | asyncpg.InterfaceError) -> str:
     """Return why a row was refused, without any value of it.
 
@@ -121,6 +228,6 @@ def _reason(error: asyncpg.PostgresError | asyncpg.InterfaceError) -> str:
         case asyncpg.NotNullViolationError(column_name=str(column)):
             return f"{column} is missing"
         case asyncpg.IntegrityConstraintViolationError(constraint_name=str(name)):
-            return name.replace("_", " ")
+            return _SENTENCES.get(name, name.replace("_", " "))
         case _:
             return "it holds a value that PostgreSQL cannot store"

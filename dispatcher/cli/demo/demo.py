@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from dispatcher.cli.csv_import import load_file
+from dispatcher.cli.file_load import load_file
 from dispatcher.cli.database import connected
 from dispatcher.cli.demo.output import Picture
 from dispatcher.cli.demo.processes import child, must_live, temporary_directory
@@ -118,7 +118,8 @@ def _stage(picture: Picture) -> Iterator[Stage]:
 
 async def _show(stage: Stage, connection: Connection, picture: Picture) -> None:
     rejects = stage.folder / "rejects.csv"
-    taken, refused = await load_file(connection, SAMPLE, rejects)
+    loaded = (await load_file(connection, SAMPLE, rejects)).progress
+    taken, refused = loaded.taken, loaded.refused
     picture.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
     await _watch(stage, connection, taken, picture)
     rows = await admin.outcome_summary(connection)

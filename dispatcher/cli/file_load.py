@@ -1,0 +1,330 @@
+"""Loads a list of messages: looks at it as a whole first, then in batches, each with its progress."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.sheet.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.cli.sheet.reading import Form, open_list
+from dispatcher.cli.sheet.rejects import RejectsFile
+from dispatcher.core.cost import Bill, BilledMessage, filled
+from dispatcher.core.country import country
+from dispatcher.core.rules import Limits
+from dispatcher.db import cost, file_import, rules
+from dispatcher.db.database import OwnConnection as Connection
+from dispatcher.db.file_import import Earlier, Progress, Survey
+
+BATCH: Final = 5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
+_PLACE = {name: place for place, name in enumerate(COLUMNS)}
+_SURVEYED = [_PLACE[name] for name in file_import.SURVEY[1:]]
+
+Tell = Callable[[int, float], None]  # messages that are in, and which share of the work is done
+
+
+class How(Struct, frozen=True):
+    """How a file is loaded."""
+
+    form: Form = Form()
+    whole: Whole = Whole()
+    again: bool = False  # also what is in already
+    rest: bool = False  # only what is not in already
+    unique: bool = False  # only the first line of each number
+    dry_run: bool = False
+    other_mainland: bool = False  # see core.number
+    apps: tuple[str, ...] = ()  # that are configured
+
+
+class Preview(Struct, frozen=True):
+    """A message as its recipient would see it."""
+
+    line: int
+    recipient: str
+    text: str
+
+
+class Loaded(Struct, frozen=True):
+    """What a load did, or would do."""
+
+    progress: Progress
+    lines: int  # lines of data, blank ones too
+    notes: list[str]  # what was decided about the file
+    assumed_mainland: int
+    respelled: int
+    survey: Survey
+    earlier: Earlier | None
+    resumed_after: int  # line after which an interrupted load went on
+    limits: Mapping[str, Limits]
+    previews: list[Preview] = []
+    bill: Bill | None = None  # of a dry run
+
+    @property
+    def blank(self) -> int:
+        """How many lines hold nothing."""
+        done = self.progress
+        return self.lines - done.taken_lines - done.refused - done.left_out
+
+
+class _Seen(Struct):
+    """What is seen of a file while it is read for the first time."""
+
+    last: int  # number of the last line
+    assumed_mainland: int = 0
+    respelled: int = 0
+    refused: int = 0
+    good: int = 0
+    good_lines: int = 0
+    previews: list[Preview] = field(default_factory=list)
+    previewed: set[str] = field(default_factory=set)  # templates
+
+
+async def load_file(
+    connection: Connection,
+    file: Path,
+    rejects: Path,
+    tell: Tell = lambda _taken, _share: None,
+    how: How | None = None,
+) -> Loaded:
+    """Load *file*, and write what is refused to *rejects*.
+
+    What an earlier load of the same content has done is not done again, and is counted in. *tell*
+    is called after every batch. Raises CommandError for what is no file of messages.
+    """
+    how = how or How()
+    opened = open_list(file, how.form)
+    digest = _digest(file, opened.encoding, how)
+    known = None if how.dry_run else await _known(connection, file, digest, again=how.again)
+    done = known or Progress()
+    now = done.begun_at or await file_import.database_time(connection)
+    defined = {one.template_id: one for one, _ in await rules.templates(connection)}
+    try:
+        messages = MessageList(
+            opened, how.whole, now=now, templates=defined, other_mainland=how.other_mainland
+        )
+    except ValueError as error:
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+    bill = await cost.empty_bill(connection) if how.dry_run else None
+    seen = await _survey(connection, messages, opened.data_from, bill, tell)
+    if seen.last < opened.data_from:
+        raise CommandError(f"{file} is empty: it has a header and no lines.", code=USED_WRONGLY)
+    survey = await file_import.read_survey(connection)
+    earlier = await file_import.find_earlier(connection, digest, done.lines)
+    await _leave_out(connection, file, how, seen, earlier, done)
+    if how.dry_run:
+        await file_import.make_dry_run(connection)
+    else:
+        done = await file_import.begin_load(connection, digest, file.name)
+    resumed_after = done.lines
+    with RejectsFile(rejects, messages.header, delimiter=opened.sheet.delimiter) as out:
+        for batch in _batches(messages):
+            fresh = [line for line in batch if line.number > resumed_after]
+            if len(fresh) < len(batch):
+                await _write_again(connection, digest, batch[: len(batch) - len(fresh)], out)
+            if not fresh:
+                continue
+            if how.dry_run:
+                done = await _try(connection, fresh, out, done)
+            else:
+                done = await _take(connection, fresh, out, done, digest)
+            tell(done.taken, 0.3 + 0.7 * messages.progress())
+    if not how.dry_run:
+        await file_import.end_load(connection, digest)
+    return Loaded(
+        done,
+        seen.last - max(opened.data_from, 1) + 1,
+        opened.notes,
+        seen.assumed_mainland,
+        seen.respelled,
+        survey,
+        earlier,
+        resumed_after,
+        await rules.limits(connection),
+        seen.previews,
+        bill,
+    )
+
+
+def _batches(messages: MessageList) -> Iterator[list[Line]]:
+    lines = iter(messages)
+    while batch := list(islice(lines, BATCH)):
+        yield batch
+
+
+async def _known(
+    connection: Connection, file: Path, digest: str, *, again: bool
+) -> Progress | None:
+    """Return how far a load of this file has come. Raises CommandError if it is in, whole."""
+    if again:
+        await file_import.forget_load(connection, digest)
+    known = await file_import.known_load(connection, digest)
+    if known is not None and known.ended_at is not None:
+        raise CommandError(
+            f"{file} is in already, since {known.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            " --again all its messages are enqueued a second time."
+        )
+    return known
+
+
+async def _survey(
+    connection: Connection, messages: MessageList, data_from: int, bill: Bill | None, tell: Tell
+) -> _Seen:
+    """Read the file once, and put its good lines into a table where they are seen as a whole."""
+    await file_import.make_survey(connection)
+    seen = _Seen(last=data_from - 1)
+    for batch in _batches(messages):
+        good = [line for line in batch if line.values]
+        await file_import.add_to_survey(
+            connection,
+            [(line.number, *(line.values[place] for place in _SURVEYED)) for line in good],
+        )
+        for line in batch:
+            seen.assumed_mainland += line.assumed_mainland
+            seen.respelled += line.respelled
+            seen.refused += line.lines if line.reason else 0
+        seen.good += len(good)
+        seen.good_lines += sum(line.lines for line in good)
+        seen.last = batch[-1].number + batch[-1].lines - 1
+        if bill is not None:
+            bill.add(map(_billed, good))
+            _preview(seen, good, bill)
+        tell(0, 0.3 * messages.progress())
+    return seen
+
+
+def _billed(line: Line) -> BilledMessage:
+    values = line.values
+    return BilledMessage(
+        values[_PLACE["app"]],
+        country(values[_PLACE["recipient"]]),
+        values[_PLACE["template_id"]],
+        values[_PLACE["params"]],
+        values[_PLACE["signature"]],
+        None,
+    )
+
+
+def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
+    """Keep the first messages, and the first of each template while there is room."""
+    for line in good:
+        template = line.values[_PLACE["template_id"]]
+        if len(seen.previews) >= PREVIEWS:
+            return
+        if template in bill.texts and template not in seen.previewed:
+            seen.previewed.add(template)
+            text = filled(
+                bill.texts[template],
+                line.values[_PLACE["params"]],
+                line.values[_PLACE["signature"]],
+            )
+            seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
+
+
+async def _leave_out(
+    connection: Connection,
+    file: Path,
+    how: How,
+    seen: _Seen,
+    earlier: Earlier | None,
+    done: Progress,
+) -> None:
+    """Note the lines that the user wants left out; raises CommandError if most are in already."""
+    if how.unique:
+        await file_import.leave_out_repeats(connection)
+    if how.rest:
+        await file_import.leave_out_earlier(connection, done.lines)
+    elif earlier is not None and not how.again and not how.dry_run:
+        left = seen.good - done.taken - done.left_out
+        if earlier.lines * 2 > left:
+            raise CommandError(
+                f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
+                f" {earlier.begun_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
+                " was enqueued.",
+                "--rest enqueues only the others, --again enqueues all of them a second time.",
+            )
+    await file_import.index_left_out(connection)
+
+
+async def _write_again(
+    connection: Connection, digest: str, batch: Sequence[Line], out: RejectsFile
+) -> None:
+    """Write the refused lines of a batch that an earlier run has done."""
+    reasons = await file_import.refusals(connection, digest, batch[0].number, batch[-1].number)
+    out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
+
+
+async def _take(
+    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, digest: str
+) -> Progress:
+    """Load one batch and note it, both or neither; then write its refused lines."""
+    try:
+        async with connection.transaction():
+            after, refused = await _copied(connection, batch, done, into=file_import.MESSAGES)
+            await file_import.step_load(connection, digest, done, after)
+            await file_import.note_refusals(
+                connection, digest, [(line.number, reason) for line, reason in refused]
+            )
+    except file_import.TakenOverError as error:
+        raise CommandError(str(error)) from error
+    out.add(refused)
+    return after
+
+
+async def _try(
+    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress
+) -> Progress:
+    """Find the bad lines of one batch, and leave nothing of it behind."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        after, refused = await _copied(connection, batch, done, into=file_import.DRY_RUN)
+    finally:
+        await transaction.rollback()
+    out.add(refused)
+    return after
+
+
+async def _copied(
+    connection: Connection, batch: Sequence[Line], done: Progress, *, into: tuple[str, str]
+) -> tuple[Progress, list[tuple[Line, str]]]:
+    """Copy the good lines of a batch; return the progress after it, and what was refused."""
+    out = await file_import.left_out(connection, batch[0].number, batch[-1].number)
+    good = [line for line in batch if line.values and line.number not in out]
+    rows = [line.values for line in good]
+    bad = dict(await file_import.copy_messages(connection, COLUMNS, rows, into=into))
+    reasons = {good[place].number: reason for place, reason in bad.items()}
+    refused = [
+        (line, line.reason or reasons[line.number])
+        for line in batch
+        if line.reason or line.number in reasons
+    ]
+    taken = [line for line in good if line.number not in reasons]
+    return replace(
+        done,
+        lines=batch[-1].number,
+        taken=done.taken + len(taken),
+        taken_lines=done.taken_lines + sum(line.lines for line in taken),
+        refused=done.refused + sum(line.lines for line, _ in refused),
+        left_out=done.left_out
+        + sum(line.lines for line in batch if line.values and line.number in out),
+    ), refused
+
+
+def _digest(file: Path, encoding: str, how: How) -> str:
+    """Return what distinguishes this load from others: the content, and what it makes of it."""
+    whole = how.whole
+    said = (
+        encoding, sorted(how.form.columns.items()), how.form.recipients_only, how.form.sheet,
+        whole.template, whole.params, whole.app, whole.sender, whole.signature,
+    )  # fmt: skip
+    content = hashlib.sha256(repr(said).encode() + b"\0")
+    with file.open("rb") as stream:
+        while piece := stream.read(io.DEFAULT_BUFFER_SIZE * 16):
+            content.update(piece)
+    return content.hexdigest()
