@@ -9,7 +9,10 @@ import typer
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dispatcher.cli.file_load import How, Loaded
+    from dispatcher.core.cost import Bill
 
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
@@ -102,6 +105,7 @@ def enqueue(
     from dispatcher.cli.database import with_database
     from dispatcher.cli.file_load import How, load_file
     from dispatcher.cli.output import number, plural, screen
+    from dispatcher.cli.settings import read_settings
     from dispatcher.cli.sheet.header import HeaderError, given_columns
     from dispatcher.cli.sheet.messages import Whole
     from dispatcher.cli.sheet.reading import Form
@@ -127,6 +131,7 @@ def enqueue(
         rest=rest,
         unique=unique,
         dry_run=dry_run,
+        apps=tuple(read_settings().apps),
     )  # fmt: skip
     bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = screen(stderr=True)
@@ -143,9 +148,7 @@ def enqueue(
             progress.update(task, completed=share, description=done)
 
         try:
-            loaded = with_database(
-                lambda connection: load_file(connection, file, where, tell, how)
-            )
+            loaded = with_database(lambda connection: load_file(connection, file, where, tell, how))
         except (CommandError, KeyboardInterrupt) as failure:
             lines = getattr(failure, "lines", ("interrupted.",))
             if dry_run or (not so_far and isinstance(failure, CommandError)):
@@ -165,16 +168,15 @@ def enqueue(
 
 
 def _tell(loaded: "Loaded", how: "How") -> None:
-    from dispatcher.cli.output import moment, number, plural
-    from dispatcher.core.rules import Limits, told
+    from dispatcher.cli.output import number, plural
 
-    done, survey = loaded.progress, loaded.survey
-    would = " would be enqueued" if how.dry_run else " enqueued"
-    typer.echo(f"{plural(done.taken, 'message')}{would}.")
+    done = loaded.progress
+    would = "would be enqueued" if how.dry_run else "enqueued"
+    typer.echo(f"{plural(done.taken, 'message')} {would}.")
     parts = [
         f"{number(count)} {words}"
         for count, words in (
-            (done.taken_lines, would.strip()),
+            (done.taken_lines, would),
             (done.refused, "refused"),
             (done.left_out, "left out"),
             (loaded.blank, "blank"),
@@ -185,60 +187,72 @@ def _tell(loaded: "Loaded", how: "How") -> None:
         typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
     if loaded.resumed_after:
         typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
-    for note in loaded.notes:
+    for note in (*loaded.notes, *_numbers(loaded, how), *_rules(loaded, how)):
         typer.echo(note)
+    if loaded.bill is not None:
+        _tell_cost(loaded, loaded.bill)
+
+
+def _numbers(loaded: "Loaded", how: "How") -> "Iterator[str]":
+    """Say how numbers were read, and which come again."""
+    from dispatcher.cli.output import moment, plural
+
+    survey = loaded.survey
     if loaded.assumed_mainland:
-        typer.echo(
+        yield (
             f"{plural(loaded.assumed_mainland, 'number')} without + taken as mainland China (+86)."
         )
     if loaded.respelled:
-        typer.echo(f"{plural(loaded.respelled, 'number')} read from another spelling.")
+        yield f"{plural(loaded.respelled, 'number')} read from another spelling."
     if survey.repeats:
         lines = ", ".join(f"line {at} as line {first}" for at, first in survey.repeats_shown)
         more = ", ..." if survey.repeats > len(survey.repeats_shown) else ""
         kept = "left out" if how.unique else "enqueued too; --unique keeps the first"
-        typer.echo(
+        yield (
             f"{plural(survey.repeats, 'line')} with the number of an earlier line ({lines}{more}):"
             f" {kept}."
         )
     if loaded.earlier is not None:
         what = "left out" if how.rest else "enqueued a second time" if how.again else "in already"
-        typer.echo(
+        yield (
             f"{plural(loaded.earlier.lines, 'message')} {what}: in since"
             f" {moment(loaded.earlier.begun_at)} from {loaded.earlier.name}."
         )
+
+
+def _rules(loaded: "Loaded", how: "How") -> "Iterator[str]":
+    """Say what operators' rules and the settings mean for the messages."""
+    from dispatcher.cli.output import plural
+    from dispatcher.core.rules import Limits, told
+
+    survey = loaded.survey
     if survey.suppressed:
-        typer.echo(f"{plural(survey.suppressed, 'number')} suppressed: they will be rejected.")
+        yield f"{plural(survey.suppressed, 'number')} suppressed: they will be rejected."
     if survey.unknown_templates:
-        typer.echo(
+        yield (
             "Templates that are not defined here, so their variables were not checked:"
             f" {', '.join(survey.unknown_templates)}."
         )
     for app in survey.apps:
         limits = loaded.limits.get(app, Limits())
         if limits != Limits():
-            typer.echo(f"Limits of {app}: {told(limits)}. What is over one waits.")
+            yield f"Limits of {app}: {told(limits)}. What is over one waits."
     if how.apps and (unknown := [app for app in survey.apps if app not in how.apps]):
-        typer.echo(f"No such app is configured here: {', '.join(unknown)}.")
-    if loaded.bill is not None:
-        _tell_cost(loaded)
+        yield f"No such app is configured here: {', '.join(unknown)}."
 
 
-def _tell_cost(loaded: "Loaded") -> None:
-    from dispatcher.cli.output import number, plural
+def _tell_cost(loaded: "Loaded", bill: "Bill") -> None:
+    from dispatcher.cli.output import plural
     from dispatcher.telemetry.logs import mask
 
-    bill = loaded.bill
-    if bill is None:
-        return
     for shown in loaded.previews:
         typer.echo(f"Line {shown.line}, {mask(shown.recipient)}: {shown.text}")
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
-        typer.echo(f"{number(segments)} segments.")
+        typer.echo(f"{plural(segments, 'segment')}.")
     for currency, amount in sorted(bill.sums().items()):
-        typer.echo(f"About {amount:,.2f} {currency}.".replace(" .", "."))
+        typer.echo(f"About {amount:,.2f} {currency}".strip() + ".")
     if unknown:
         typer.echo(
             f"{plural(unknown, 'message')} without preview and segments: define their templates"

@@ -1,4 +1,4 @@
-"""Loads a list of messages: looks at it as a whole first, then in batches, each with its progress."""
+"""Loads a list of messages: it is read as a whole first, then loaded in batches."""
 
 import hashlib
 import io
@@ -226,7 +226,7 @@ def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
             seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
 
 
-async def _leave_out(
+async def _leave_out(  # noqa: PLR0917
     connection: Connection,
     file: Path,
     how: How,

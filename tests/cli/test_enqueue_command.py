@@ -1,8 +1,6 @@
 """``dispatcher enqueue``: good lines in, bad lines out with their reason."""
 
 import csv
-from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -112,7 +110,9 @@ async def test_a_mended_rejects_file_is_loaded_as_it_is(operate, db, tmp_path):
     file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131,t1", f"{GOOD},t1")
     assert (await operate("enqueue", file)).code == 1
     rejects = tmp_path / "a.rejects.csv"
-    rejects.write_text(rejects.read_text("utf-8").replace("+86 131", "+8613112345679"), encoding="utf-8")
+    rejects.write_text(
+        rejects.read_text("utf-8").replace("+86 131", "+8613112345679"), encoding="utf-8"
+    )
     assert (await operate("enqueue", rejects)).code == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
 
@@ -148,7 +148,9 @@ def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words, tmp
 
 async def test_batches_with_bad_lines_at_their_edges_lose_and_double_nothing(operate, db, tmp_path):
     bad = {2, 3, 5001, 5002, 7000, 11999}
-    lines = [f"{'bad' if number in bad else '+86131'}{number:08d},t1" for number in range(2, 12_001)]
+    lines = [
+        f"{'bad' if number in bad else '+86131'}{number:08d},t1" for number in range(2, 12_001)
+    ]
     ended = await operate("enqueue", write(tmp_path / "many.csv", "recipient,template_id", *lines))
     assert ended.out.startswith(f"{11_999 - len(bad):,} messages enqueued.\n")
     assert set(refused(tmp_path / "many.rejects.csv")) == bad

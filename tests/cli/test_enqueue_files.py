@@ -14,7 +14,7 @@ class Given(NamedTuple):
     """What a file must give: messages in, refused lines by number with words of their reason."""
 
     messages: int
-    refused: dict[int, str] = {}
+    refused: dict[int, str] = {}  # noqa: RUF012 - never changed
     options: tuple[str, ...] = ()
     words: tuple[str, ...] = ()  # on stdout
     code: int | None = None  # 0 or 1 by the refused lines
@@ -57,8 +57,16 @@ GIVEN = {
         },
     ),
     "f16-several.csv": Given(
-        0, {2: "two numbers", 3: "two numbers", 4: "two numbers", 5: "two numbers",
-            6: "two numbers", 7: "two numbers", 9: "22 digits"},
+        0,
+        {
+            2: "two numbers",
+            3: "two numbers",
+            4: "two numbers",
+            5: "two numbers",
+            6: "two numbers",
+            7: "two numbers",
+            9: "22 digits",
+        },
     ),
     "f17-trailing-empty.csv": Given(2, words=("4 blank",)),
     "f18-chinese-header.csv": Given(2),
@@ -188,11 +196,14 @@ async def enqueue(operate, db, tmp_path):
 
 def refused(path: Path) -> dict[int, str]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        return {int(row["line"]): row["reason"] for row in csv.DictReader(stream, delimiter=delimiter(path))}
+        return {
+            int(row["line"]): row["reason"]
+            for row in csv.DictReader(stream, delimiter=delimiter(path))
+        }
 
 
 def delimiter(path: Path) -> str:
-    return path.read_bytes()[len("\ufeffline".encode())  :][:1].decode()
+    return path.read_bytes()[len("\ufeffline".encode()) :][:1].decode()
 
 
 @pytest.mark.parametrize("name", GIVEN)

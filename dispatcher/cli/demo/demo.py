@@ -15,11 +15,11 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from dispatcher.cli.file_load import load_file
 from dispatcher.cli.database import connected
 from dispatcher.cli.demo.output import Picture
 from dispatcher.cli.demo.processes import child, must_live, temporary_directory
 from dispatcher.cli.errors import CommandError
+from dispatcher.cli.file_load import load_file
 from dispatcher.db import admin
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate

@@ -12,6 +12,8 @@ SAMPLE_CHARACTERS = 24  # of the text, shown with a guess
 HEAD_BYTES = 4_096  # looked at to recognise UTF-16
 MAX_LINES_KEPT = 200  # lines that are no ASCII, kept to judge a guess
 MIN_COMMON_SHARE = 0.7  # of the characters of a guess that are in common use
+_FIRST_TRAIL = 0xA1  # second bytes of GB 2312 begin here
+_IN_USE = ((0xA1, 0xA3), (0xB0, 0xD7))  # first bytes: signs and letters, characters in common use
 FEW = 10  # one line in so many may be broken in a file that is otherwise ASCII
 _OTHERS = ("cp1252", "big5", "shift_jis", "cp1251")  # named as candidates, never chosen
 
@@ -103,20 +105,22 @@ def _refused(path: Path, lines: list[bytes]) -> NoReturn:
 
 def _share_in_use(text: str) -> float:
     """Return which share of *text* is in the first level of GB 2312, ordered by common use."""
-    codes = [character.encode("gb18030") for character in text]
-    common = sum(
-        len(code) == 2 and 0xA1 <= code[1] and (0xA1 <= code[0] <= 0xA3 or 0xB0 <= code[0] <= 0xD7)
-        for code in codes
-    )
-    return common / len(codes)
+    return sum(map(_is_in_use, text)) / len(text)
+
+
+def _is_in_use(character: str) -> bool:
+    code = character.encode("gb18030")
+    if len(code) != 2 or code[1] < _FIRST_TRAIL:  # noqa: PLR2004 - GB 2312 has two bytes each
+        return False
+    return any(first <= code[0] <= last for first, last in _IN_USE)
 
 
 def _sample(line: bytes, encoding: str) -> str:
-    text = line.decode(encoding).strip()
-    place = next(at for at, character in enumerate(text) if not character.isascii())
+    text = line.decode(encoding)
+    place = next((at for at, character in enumerate(text) if not character.isascii()), 0)
     begin = max(0, place - SAMPLE_CHARACTERS // 3)
-    cut = text[begin : begin + SAMPLE_CHARACTERS]
-    return next(cell for cell in cut.replace(";", ",").split(",") if not cell.isascii())
+    cut = text[begin : begin + SAMPLE_CHARACTERS].replace(";", ",").split(",")
+    return next((cell for cell in cut if not cell.isascii()), "").strip()
 
 
 def _not_ascii(text: str) -> str:

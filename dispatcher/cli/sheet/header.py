@@ -113,9 +113,8 @@ def read_header(
         raise HeaderError(f"has not the column that --column names for {min(missing)}")
     variables = sorted(int(found[1]) for name in places if (found := PARAM.fullmatch(name)))
     if variables != list(range(1, len(variables) + 1)):
-        raise HeaderError(
-            f"has param_{variables[-1]}, and no param_{min(set(range(1, variables[-1])) - {*variables})}"
-        )
+        missed = min(set(range(1, variables[-1])) - {*variables})
+        raise HeaderError(f"has param_{variables[-1]}, and no param_{missed}")
     if variables and "params" in places:
         raise HeaderError("has both params and param_1: use one of them")
     if others and not ignore_others:

@@ -87,9 +87,7 @@ class MessageList:
         self._templates = templates
         self._other_mainland = other_mainland
         self._places = opened.header.places
-        self._used = {
-            place: name for name, place in self._places.items() if name not in OWN
-        }
+        self._used = {place: name for name, place in self._places.items() if name not in OWN}
         self._width = len(opened.header.names)
         self._ragged = opened.encoding == "xlsx"  # a workbook leaves out cells that are empty
         self._params = [

@@ -14,7 +14,7 @@ from dispatcher.cli.sheet.record import Record, Sheet
 from dispatcher.cli.sheet.text import TextSheet
 from dispatcher.core.number import ReadNumber, read_number
 
-_DELIMITERS = (",", ";", "\t", "，", "|")
+_DELIMITERS = (",", ";", "\t", "，", "|")  # noqa: RUF001 - full-width too
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
@@ -69,7 +69,9 @@ def open_list(path: Path, form: Form) -> OpenedList:
 
 def _must_hold_something(path: Path) -> None:
     with path.open("rb") as stream:
-        if any(piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")):
+        if any(
+            piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")
+        ):
             return
     raise CommandError(f"{path} is empty.", code=USED_WRONGLY)
 
@@ -95,29 +97,11 @@ def _with_header(
 ) -> OpenedList:
     if form.recipients_only:
         names = Header(["recipient"], {"recipient": 0}, [])
-        return OpenedList(sheets[0], names, 0, notes, encoding)
-    best: tuple[int, Sheet, list[Record]] | None = None
-    for sheet in sheets:
-        before: list[Record] = []
-        for record in islice(sheet, MAX_LINES_BEFORE + 1):
-            before.append(record)
-            score = headers.recognised(_header_cells(record), form.columns)
-            if score and (best is None or score > best[0]):
-                best = (score, sheet, list(before))
-            if score:
-                break
-    if best is None:
-        raise _without_header(path, sheets[0])
-    _, sheet, before = best
+        return OpenedList(sheets[0], names, 1, notes, encoding)
+    sheet, before = _best(path, sheets, form)
     *titles, record = before
     titles = [title for title in titles if not title.is_blank]
-    for title in titles:
-        if any(isinstance(read_number(cell), ReadNumber) for cell in title.cells):
-            raise CommandError(
-                f"line {title.line} of {path} holds a number, and stands before the header in line"
-                f" {record.line}: move it below, or remove it.",
-                code=USED_WRONGLY,
-            )
+    _must_be_titles(path, titles, record)
     if titles:
         lines = ", ".join(str(title.line) for title in titles)
         notes.append(f"Skipped before the header: line {lines}.")
@@ -135,6 +119,34 @@ def _with_header(
     if header.ignored:
         notes.append(f"Not used: {', '.join(header.ignored)}.")
     return OpenedList(sheet, header, record.line + record.lines, notes, encoding)
+
+
+def _best(path: Path, sheets: Sequence[Sheet], form: Form) -> tuple[Sheet, list[Record]]:
+    """Return the sheet whose header names most columns, and its records up to the header."""
+    best: tuple[int, Sheet, list[Record]] | None = None
+    for sheet in sheets:
+        before: list[Record] = []
+        for record in islice(sheet, MAX_LINES_BEFORE + 1):
+            before.append(record)
+            score = headers.recognised(_header_cells(record), form.columns)
+            if score:
+                if best is None or score > best[0]:
+                    best = (score, sheet, before)
+                break
+    if best is None:
+        raise _without_header(path, sheets[0])
+    return best[1:]
+
+
+def _must_be_titles(path: Path, titles: Sequence[Record], header: Record) -> None:
+    """Raise CommandError if a line before the header is one of the list."""
+    for title in titles:
+        if any(isinstance(read_number(cell), ReadNumber) for cell in title.cells):
+            raise CommandError(
+                f"line {title.line} of {path} holds a number, and stands before the header in line"
+                f" {header.line}: move it below, or remove it.",
+                code=USED_WRONGLY,
+            )
 
 
 def _header_cells(record: Record) -> list[str]:

@@ -36,4 +36,3 @@ class Sheet(Protocol):
 
     def progress(self) -> float:
         """Return which share of the file is read."""
-

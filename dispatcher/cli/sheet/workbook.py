@@ -68,7 +68,8 @@ class _Reader(ExcelReader):  # type: ignore[misc] # openpyxl has no types
         if part is None:
             return
         with self.archive.open(part.PartName[1:]) as source:
-            events = iterparse(source, ("start", "end"))
+            # expat refuses entities that grow, and nothing outside of the file is read.
+            events = iterparse(source, ("start", "end"))  # noqa: S314
             _, root = next(events)
             for event, element in events:
                 if event == "end" and element.tag == _STRING:
@@ -87,7 +88,8 @@ class WorkbookSheet:
         Raises :class:`CommandError` if that is not one sheet, or no workbook.
         """
         try:
-            reader = _Reader(path, read_only=True, data_only=True, keep_links=False)
+            # A stream, because of a path openpyxl looks at the name too.
+            reader = _Reader(path.open("rb"), read_only=True, data_only=True, keep_links=False)
             reader.read()
         except _BROKEN:
             raise CommandError(
@@ -113,7 +115,7 @@ class WorkbookSheet:
         number = 0
         try:
             with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
-                for event, element in iterparse(source, ("start", "end")):
+                for event, element in iterparse(source, ("start", "end")):  # noqa: S314
                     if event == "start":
                         data = element if element.tag == _DATA else data
                     elif element.tag == _ROW and data is not None:
@@ -122,7 +124,7 @@ class WorkbookSheet:
                         data.clear()  # what is read is not kept
         except _BROKEN:
             raise CommandError(
-                f"{self._path} is damaged after row {number:,}: open it in Excel and save it again.",
+                f"{self._path} is damaged after row {number:,}: open it in Excel and save it.",
                 code=USED_WRONGLY,
             ) from None
 
@@ -143,7 +145,7 @@ class WorkbookSheet:
             return Record(number, cells, trouble="the row is hidden in the sheet: by a filter?")
         return Record(number, cells, doubts=doubts)
 
-    def _cell(self, element: Element) -> tuple[str, str | None]:
+    def _cell(self, element: Element) -> tuple[str, str | None]:  # noqa: PLR0911 - a table
         """Return the text of a cell, and why it cannot be taken as it is."""
         kind = element.get("t", "n")
         value = element.findtext(_VALUE)
@@ -223,7 +225,7 @@ def _chosen(
 
 def _holds_rows(sheet: "ReadOnlyWorksheet") -> bool:
     with sheet._get_source() as source:  # noqa: SLF001
-        for _, element in iterparse(source):
+        for _, element in iterparse(source):  # noqa: S314
             if element.tag == _CELL and len(element):
                 return True
             if element.tag == _ROW:
