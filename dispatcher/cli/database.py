@@ -9,9 +9,10 @@ import asyncpg
 
 from dispatcher.cli.errors import CommandError
 from dispatcher.cli.settings import read_settings
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
+from dispatcher.db.errors import AWAY, explain
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings
@@ -58,7 +59,7 @@ def explained(dsn: str) -> Iterator[None]:
     """Turn the troubles of the database at *dsn* into a Failure of one line."""
     try:
         yield
-    except DatabaseAwayError as error:
+    except DatabaseUnavailable as error:
         raise CommandError(str(error)) from error
     except _TROUBLE as error:
         raise CommandError(explain(error, dsn)) from error

@@ -119,20 +119,19 @@ async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> No
     from dispatcher.core.health import absent, diagnose
     from dispatcher.db.admin import overview
     from dispatcher.db.database import connect
-    from dispatcher.db.errors import DatabaseAwayError, naming_absence
+    from dispatcher.db.errors import AWAY, as_unavailable
 
     while True:
         try:
-            with naming_absence(dsn):
-                connection = await connect(dsn)
-                try:
-                    while True:
-                        async with asyncio.timeout(10):
-                            now = await overview(connection, reports=reports)
-                        show(diagnose(now), now)
-                        await asyncio.sleep(every)
-                finally:
-                    connection.terminate()
-        except DatabaseAwayError as error:
-            show(absent(str(error)), None)
+            connection = await connect(dsn)
+            try:
+                while True:
+                    async with asyncio.timeout(10):
+                        now = await overview(connection, reports=reports)
+                    show(diagnose(now), now)
+                    await asyncio.sleep(every)
+            finally:
+                connection.terminate()
+        except AWAY as error:
+            show(absent(str(as_unavailable(error, dsn))), None)
             await asyncio.sleep(every)

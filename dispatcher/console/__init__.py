@@ -4,7 +4,7 @@ Every page but the login requires a session (`auth.Auth`). Every action is a for
 checked and written to the audit log. Everything but the charts works without scripts.
 """
 
-from dispatcher.console.backend import AwayError, Desk
+from dispatcher.console.backend import Desk
 from dispatcher.console.routes import closed_console_routes, console_routes
 
-__all__ = ["AwayError", "Desk", "closed_console_routes", "console_routes"]
+__all__ = ["Desk", "closed_console_routes", "console_routes"]

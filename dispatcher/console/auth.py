@@ -15,8 +15,8 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.console.backend import AwayError
 from dispatcher.console.render import Templates
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import absent
 
 LIFETIME = 12 * 3600  # seconds: a shift
@@ -118,7 +118,7 @@ class Auth:
                 return self.refusal(request, session)
             try:
                 return await handler(request, session)
-            except AwayError as away:
+            except DatabaseUnavailable as away:
                 values = {"session": session, "diagnosis": absent(str(away))}
                 return self.page("away.html", values, status=503)
 

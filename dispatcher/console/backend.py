@@ -10,6 +10,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.rules import Listed
 from dispatcher.core.status import (
     AuditEntry,
@@ -23,21 +24,17 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import deeds, status
-from dispatcher.db.database import Connection, Pool
+from dispatcher.db.database import COMMAND_TIMEOUT, Connection, Database
 from dispatcher.db.deeds import ActionResult
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.errors import as_unavailable
 
 Step = tuple[datetime, str, int]  # beginning of the step, event, how often
 
 
-class AwayError(Exception):
-    """The database is away; the text is one line for people."""
-
-
 class Desk(Struct, frozen=True):
-    """Look-ups and deeds. Each raises `AwayError` if the database is away, and nothing else.
+    """Look-ups and actions. Each raises `DatabaseUnavailable`, and nothing else.
 
-    Deeds take who does it first, write it down, and return one line that says what came of it.
+    Actions take who does it first, write it down, and return one line that says what came of it.
     """
 
     now: Callable[[], Awaitable[StatusSnapshot]]
@@ -73,92 +70,67 @@ TOTALS = 10.0  # seconds that the totals of a day may be old: they cost a few mi
 class StatusCache:
     """What is looked at often: by every open page and every scraper, at the cost of one."""
 
-    def __init__(self, pool: Pool, *, dsn: str, reports: bool) -> None:
+    def __init__(self, database: Database, *, reports: bool) -> None:
         """With *reports*, status reports are asked for, and missing ones are a sign."""
-        self._now = CachedQuery(partial(status.now, pool), dsn=dsn)
-        self.totals = CachedQuery(partial(status.totals, pool), dsn=dsn)
-        self._awaiting = CachedQuery(partial(status.awaiting, pool), dsn=dsn) if reports else None
+        self._now = CachedQuery(partial(status.now, database), database)
+        self.totals = CachedQuery(partial(status.totals, database), database)
+        awaiting = CachedQuery(partial(status.awaiting, database), database)
+        self._awaiting = awaiting if reports else None
 
-    async def now(self, max_age: float = NOW) -> StatusSnapshot | str:
-        """Return how everything stands, not older than *max_age* seconds; a string: why not."""
+    async def now(self, max_age: float = NOW) -> StatusSnapshot:
+        """Return how everything stands, not older than *max_age* seconds.
+
+        Raises DatabaseUnavailable.
+        """
         now = await self._now.look(max_age)
-        if isinstance(now, str):
-            return now
         totals = await self.totals.look(TOTALS)
-        if isinstance(totals, str):
-            return totals
         awaiting = await self._awaiting.look(AWAITING) if self._awaiting else []
-        if isinstance(awaiting, str):
-            return awaiting
         return replace(now, totals=totals, awaiting=awaiting)
 
 
-def made_desk(pool: Pool, looks: StatusCache, *, dsn: str) -> Desk:
-    """Return what the console may ask and do, with *pool*."""
-    naming = partial(_naming, dsn)
+def made_desk(database: Database, looks: StatusCache) -> Desk:
+    """Return what the console may ask and do, with *database*."""
     return Desk(
-        now=partial(_seen, looks.now),
-        totals=partial(_seen, partial(looks.totals.look, TOTALS)),
-        unmatched=naming(partial(status.unmatched, pool)),
-        series=naming(partial(status.series, pool)),
-        unsure=naming(partial(status.unsure, pool)),
-        find=naming(partial(status.find, pool)),
-        story=naming(partial(status.story, pool)),
-        batch=naming(partial(status.batch, pool)),
-        rules=naming(partial(status.rules, pool)),
-        deeds=naming(_asking(pool, partial(deeds.written, limit=status.MOST))),
-        look_closely=naming(_doing(pool, deeds.look_closely)),
-        pause=naming(_doing(pool, deeds.pause)),
-        resume=naming(_doing(pool, deeds.resume)),
-        cancel=naming(_doing(pool, deeds.cancel)),
-        requeue=naming(_doing(pool, deeds.requeue)),
-        settle=naming(_doing(pool, deeds.settle)),
-        define_template=naming(_doing(pool, deeds.define_template)),
-        drop_template=naming(_doing(pool, deeds.drop_template)),
+        now=looks.now,
+        totals=partial(looks.totals.look, TOTALS),
+        unmatched=partial(status.unmatched, database),
+        series=partial(status.series, database),
+        unsure=partial(status.unsure, database),
+        find=partial(status.find, database),
+        story=partial(status.story, database),
+        batch=partial(status.batch, database),
+        rules=partial(status.rules, database),
+        deeds=_asking(database, partial(deeds.written, limit=status.MOST)),
+        look_closely=_doing(database, deeds.look_closely),
+        pause=_doing(database, deeds.pause),
+        resume=_doing(database, deeds.resume),
+        cancel=_doing(database, deeds.cancel),
+        requeue=_doing(database, deeds.requeue),
+        settle=_doing(database, deeds.settle),
+        define_template=_doing(database, deeds.define_template),
+        drop_template=_doing(database, deeds.drop_template),
     )
 
 
-async def _seen(look: Callable[[], Awaitable[Answer | str]]) -> Answer:
-    seen = await look()
-    if isinstance(seen, str):
-        raise AwayError(seen)
-    return seen
-
-
-def _naming(
-    dsn: str, ask: Callable[Arguments, Awaitable[Answer]]
-) -> Callable[Arguments, Awaitable[Answer]]:
-    """Return *ask*, telling of a database that is away in the console's own words."""
-
-    async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        try:
-            with naming_absence(dsn):
-                return await ask(*args, **kwargs)
-        except DatabaseAwayError as error:
-            raise AwayError(str(error)) from error
-
-    return asked
-
-
 def _asking(
-    pool: Pool, ask: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]]
+    database: Database, ask: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]]
 ) -> Callable[Arguments, Awaitable[Answer]]:
-    """Return *ask* with a connection of *pool*."""
+    """Return *ask* with a connection of *database*."""
 
     async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        async with pool.acquire() as connection:
+        async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
             return await ask(connection, *args, **kwargs)
 
     return asked
 
 
 def _doing(
-    pool: Pool, do: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]]
+    database: Database, do: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]]
 ) -> Callable[Arguments, Awaitable[str]]:
-    """Return *do* with a connection of *pool*, answering what came of it."""
+    """Return *do* with a connection of *database*, answering what came of it."""
 
     async def did(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
-        async with pool.acquire() as connection:
+        async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
             return (await do(connection, *args, **kwargs)).said
 
     return did
@@ -175,25 +147,32 @@ class CachedQuery(Generic[Seen]):
     However many browsers and scrapers look, the database is asked once in a while.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Seen]], *, dsn: str) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Seen]], database: Database) -> None:
         self._ask = ask
-        self._dsn = dsn
+        self._database = database
         self._turn = asyncio.Lock()
         self._at = float("-inf")
-        self._seen: Seen | str = "the database was never asked"
+        self._seen: Seen | DatabaseUnavailable = DatabaseUnavailable("the database was never asked")
 
-    async def look(self, max_age: float) -> Seen | str:
-        """Return an answer not older than *max_age* seconds; a string if there is none, and why."""
+    async def look(self, max_age: float) -> Seen:
+        """Return an answer not older than *max_age* seconds.
+
+        Raises DatabaseUnavailable if the last try did, as long as that is not older.
+        """
         async with self._turn:
             if monotonic() - self._at >= max_age:
                 self._seen = await self._look()
                 self._at = monotonic()
-            return self._seen
+            seen = self._seen
+        if isinstance(seen, DatabaseUnavailable):
+            raise DatabaseUnavailable(str(seen))
+        return seen
 
-    async def _look(self) -> Seen | str:
+    async def _look(self) -> Seen | DatabaseUnavailable:
         try:
-            with naming_absence(self._dsn):
-                async with asyncio.timeout(PATIENCE):
-                    return await self._ask()
-        except DatabaseAwayError as error:
-            return str(error)
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask()
+        except DatabaseUnavailable as error:
+            return error
+        except TimeoutError as error:
+            return as_unavailable(error, self._database.dsn)

@@ -10,7 +10,8 @@ from aiohttp import hdrs, web
 from msgspec import Struct
 
 from dispatcher.console.auth import HOME, Auth, Session, protected
-from dispatcher.console.backend import AwayError, Desk, Step
+from dispatcher.console.backend import Desk, Step
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import AppHealth, Diagnosis, absent, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
 
@@ -86,7 +87,7 @@ class Dashboard:
     async def _picture(self) -> dict[str, object]:
         try:
             now = await self._desk.now()
-        except AwayError as away:
+        except DatabaseUnavailable as away:
             return _values(absent(str(away)), [], [])
         rates = self._pace.rates(now)
         found = diagnose(now)

@@ -14,7 +14,7 @@ from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NOTHING, Arranged
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
-from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 
@@ -53,7 +53,7 @@ Screen = Callable[[Connection, Sequence[Message], float], Awaitable[Decided]]
 
 
 async def claim(
-    pool: Pool,
+    database: Database,
     worker: int,
     wanted: Wanted,
     *,
@@ -61,17 +61,17 @@ async def claim(
     token: Callable[[], str],
     floor: ClaimCursor | None = None,
     screen: Screen | None = None,
-    seconds: float = PATIENCE,
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
     """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
 
     Everything happens in one transaction: a message leaves the queue only together with the
-    batch or the outcome that says where it went. Raises asyncpg's errors; a call that failed may
-    have committed, and its batches are then left to the rescue.
+    batch or the outcome that says where it went. Raises DatabaseUnavailable; a call that failed
+    may have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
     floor = floor or ClaimCursor(monotonic)
-    async with transaction(pool, seconds=seconds) as connection:
+    async with database.transaction(seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])
@@ -139,9 +139,9 @@ async def claim(
         )
 
 
-async def another_time(pool: Pool, batch: Batch) -> float:
+async def another_time(database: Database, batch: Batch) -> float:
     """Charge the pace of its app once more for *batch*; return when it may go (monotonic clock)."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         row = await connection.fetchrow(sql("lock_pace"), batch.app)
         if row is None or row["rate"] is None:
             return monotonic()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.dsn import read_address
-from dispatcher.db.errors import AWAY, explain
+from dispatcher.db.errors import AWAY, explain, is_away
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -22,6 +23,8 @@ HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must
 ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
 CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each connection of a pool
 STATEMENT_CACHE: Final = 100  # statements kept prepared in each connection
+TRANSACTION_TIMEOUT_SECONDS: Final = 5.0  # for one transaction, connecting included
+MAX_TIMEOUT_SECONDS: Final = 60.0  # of AdaptiveTimeout
 COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
 
 # A host that loses its power or its cable says good-bye to nobody, and PostgreSQL would keep its
@@ -158,16 +161,104 @@ async def create_pool(
     )
 
 
+class Database:
+    """A pool of connections to one database, whose absence raises one error.
+
+    `transaction` and `acquire` raise `DatabaseUnavailable` if the database cannot be used now.
+    Other errors of asyncpg are raised unchanged: a statement or its values are wrong.
+    """
+
+    def __init__(self, dsn: str, pool: Pool, *, retry_refusals: bool = False) -> None:
+        """Use *pool*, which was made for *dsn*.
+
+        With *retry_refusals*, each error of the server raises `DatabaseUnavailable`: missing
+        tables and missing rights are temporary too, until an operator corrects them.
+        """
+        self.dsn = dsn
+        self.pool = pool
+        self._retry_refusals = retry_refusals
+        self._caught: tuple[type[Exception], ...] = AWAY
+        if retry_refusals:
+            self._caught = (*AWAY, asyncpg.PostgresError)
+
+    def __repr__(self) -> str:
+        return f"Database({read_address(self.dsn)})"  # the dsn itself holds the password
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS
+    ) -> AsyncIterator[Connection]:
+        """Give a connection in a transaction; cut it after *seconds*.
+
+        Raises DatabaseUnavailable: see `acquire`.
+        """
+        async with self.acquire(seconds=seconds) as connection, _begun(connection):
+            yield connection
+
+    @asynccontextmanager
+    async def acquire(
+        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS
+    ) -> AsyncIterator[Connection]:
+        """Give a connection for one statement, which is a transaction by itself; cut as above.
+
+        A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
+        the driver would wait for each of them in turn. So the connection is dropped. The other
+        connections of the pool may lead to the same frozen server: the next use of each connects
+        anew.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be used now. Whether the transaction was
+                committed is then unknown.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        try:
+            connection = await self.pool.acquire(timeout=seconds)
+            try:
+                cut = loop.call_at(end, connection.terminate)
+                try:
+                    yield connection
+                except asyncpg.PostgresError:
+                    raise
+                except AttributeError as error:
+                    # asyncpg raises it if a connection is lost between two of its steps.
+                    if not _is_gone(connection):
+                        raise
+                    raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
+                except BaseException:
+                    # The task was cancelled in the middle of a statement. A ROLLBACK may be
+                    # refused then, and that error would hide the cancellation.
+                    with suppress(asyncpg.InterfaceError):  # it was cut already
+                        connection.terminate()
+                    raise
+                finally:
+                    cut.cancel()
+            finally:
+                # asyncpg resets a connection on release; one that was cut is only forgotten.
+                await self.pool.release(connection, timeout=max(0.1, end - loop.time()))
+        except self._caught as error:
+            if isinstance(error, AWAY):
+                await self.pool.expire_connections()
+            if not self._retry_refusals and not is_away(error):
+                raise
+            raise DatabaseUnavailable(explain(error, self.dsn)) from error
+
+
 @asynccontextmanager
-async def pooled(
-    dsn: str, *, min_size: int, max_size: int, statement_cache: int = STATEMENT_CACHE
-) -> "AsyncIterator[Pool]":
-    """Give a pool as above, and close it within seconds, though the server may be frozen."""
+async def open_database(
+    dsn: str,
+    *,
+    min_size: int = 0,
+    max_size: int,
+    statement_cache: int = STATEMENT_CACHE,
+    retry_refusals: bool = False,
+) -> AsyncIterator[Database]:
+    """Open a `Database` on *dsn*, and close it within seconds, even if the server is frozen."""
     pool = await create_pool(
         dsn, min_size=min_size, max_size=max_size, statement_cache=statement_cache
     )
     try:
-        yield pool
+        yield Database(dsn, pool, retry_refusals=retry_refusals)
     finally:
         # A close that is cut off, or meets a broken connection, terminates all of them.
         with suppress(*AWAY):
@@ -175,23 +266,13 @@ async def pooled(
                 await pool.close()
 
 
-PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
-MOST_PATIENCE: Final = 60.0
-
-
-@asynccontextmanager
-async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
-    """Give a connection in a transaction; after *seconds* it is cut, whatever it does."""
-    async with borrowed(pool, seconds=seconds) as connection, _begun(connection):
-        yield connection
-
-
 @asynccontextmanager
 async def _begun(connection: Connection) -> AsyncIterator[None]:
     """Begin a transaction and commit it; roll it back where the server has refused something.
 
-    After any other error `borrowed` drops the connection, which is a ROLLBACK too. Not asyncpg's
-    own `transaction`: it cannot say how long a client may be silent without one more round trip.
+    After any other error `Database.acquire` drops the connection, which is a ROLLBACK too. Not
+    asyncpg's own `transaction`: it cannot say how long a client may be silent without one more
+    round trip.
     """
     await connection.execute(sql("begin"))
     try:
@@ -202,46 +283,6 @@ async def _begun(connection: Connection) -> AsyncIterator[None]:
         await connection.execute("ROLLBACK")
         raise
     await connection.execute("COMMIT")
-
-
-@asynccontextmanager
-async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
-    """Give a connection for one statement, which is a transaction by itself; cut as above.
-
-    A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
-    the driver would wait for each of them in turn. So the connection is dropped, and the caller
-    sees one of AWAY. The other connections of the pool may lead to the same frozen server: the
-    next use of each connects anew. Whether the transaction was committed is then unknown.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    try:
-        connection = await pool.acquire(timeout=seconds)
-        try:
-            cut = loop.call_at(end, connection.terminate)
-            try:
-                yield connection
-            except asyncpg.PostgresError:
-                raise
-            except AttributeError as error:
-                # What asyncpg stumbles over when a connection goes between two of its steps.
-                if not _is_gone(connection):
-                    raise
-                raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
-            except BaseException:
-                # The caller stopped waiting in the middle of a statement. Asked for ROLLBACK then,
-                # the connection may refuse, and that would hide that the task was cancelled.
-                with suppress(asyncpg.InterfaceError):  # it was cut already
-                    connection.terminate()
-                raise
-            finally:
-                cut.cancel()
-        finally:
-            # asyncpg asks a connection to reset itself; a cut one is just forgotten.
-            await pool.release(connection, timeout=max(0.1, end - loop.time()))
-    except AWAY:
-        await pool.expire_connections()
-        raise
 
 
 def _is_gone(connection: Connection) -> bool:
@@ -257,7 +298,9 @@ class AdaptiveTimeout:
     A frozen server is to be left within seconds, and a slow one is not to be cut for ever.
     """
 
-    def __init__(self, shortest: float = PATIENCE, longest: float = MOST_PATIENCE) -> None:
+    def __init__(
+        self, shortest: float = TRANSACTION_TIMEOUT_SECONDS, longest: float = MAX_TIMEOUT_SECONDS
+    ) -> None:
         self._shortest = shortest
         self._longest = longest
         self.seconds = shortest

@@ -2,14 +2,13 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.dsn import Address, read_address
 
 # What "the database is away" looks like; the next call, on a new connection, may pass. Not only
@@ -119,13 +118,6 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-class DatabaseAwayError(Exception):
-    """The database cannot be used now; the same call may pass later on a new connection.
-
-    **The failed call may have committed**: only what is safe to repeat may be repeated.
-    """
-
-
 def is_away(error: BaseException) -> bool:
     """Tell whether *error* means that the database is away, rather than that a call is wrong."""
     if isinstance(error, asyncpg.InterfaceError):
@@ -133,15 +125,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, AWAY)
 
 
-@contextmanager
-def naming_absence(dsn: str) -> Iterator[None]:
-    """Turn whatever means "the database is away" into one DatabaseAwayError; let the rest pass."""
-    try:
-        yield
-    except AWAY as error:
-        if not is_away(error):
-            raise
-        raise DatabaseAwayError(explain(error, dsn)) from error
+def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:
+    """Return what to raise for *error*, one of AWAY; raise *error* itself if the call is wrong."""
+    if not is_away(error):
+        raise error
+    return DatabaseUnavailable(explain(error, dsn))
 
 
 def explain(error: BaseException, dsn: str) -> str:

@@ -22,7 +22,7 @@ from dispatcher.core.outcome import (
 from dispatcher.core.result import BatchResult
 from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
-from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
@@ -94,7 +94,11 @@ class Rows(Struct):
 
 
 async def record(
-    pool: Pool, worker: int, closings: Sequence[BatchResult], *, seconds: float = PATIENCE
+    database: Database,
+    worker: int,
+    closings: Sequence[BatchResult],
+    *,
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Recorded:
     """Write *closings*; return which batches were written.
 
@@ -102,22 +106,22 @@ async def record(
     errors.
     """
     try:
-        return await _record(pool, worker, closings, seconds)
+        return await _record(database, worker, closings, seconds)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
         # A message with an outcome keeps it; the others get theirs by the slower way.
-        return await _record(pool, worker, closings, seconds, some_settled=True)
+        return await _record(database, worker, closings, seconds, some_settled=True)
 
 
 async def _record(
-    pool: Pool,
+    database: Database,
     worker: int,
     closings: Sequence[BatchResult],
     seconds: float,
     *,
     some_settled: bool = False,
 ) -> Recorded:
-    async with transaction(pool, seconds=seconds) as connection:
+    async with database.transaction(seconds=seconds) as connection:
         await connection.execute(sql("pin_plans"))
         closed = await _close(connection, closings)
         # The batches are locked from here on: nobody else settles anything of them.
@@ -272,7 +276,7 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
 
 
 async def split(
-    pool: Pool,
+    database: Database,
     worker: int,
     batch: Batch,
     parts: Sequence[RequestDraft],
@@ -288,7 +292,7 @@ async def split(
     Returns no batch if another worker has taken this one over in the meantime: its messages are
     then not this worker's to send.
     """
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         row = await connection.fetchval(
             sql("close_for_split"), batch.id, http_status, code, description, tries
         )

@@ -27,7 +27,7 @@ from dispatcher.core.report_matching import (
 )
 from dispatcher.core.report_status import Reason, report_status
 from dispatcher.db import events
-from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.database import Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NOBODY
@@ -63,13 +63,13 @@ class Sorted(Struct):
     left: list[tuple[PendingReport, RetryLater | Unmatched]]
 
 
-async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
-    """Match what has come; return what was done, nothing if another process does.
+async def match(database: Database, *, suppress_blocked: bool = False) -> MatchingStep:
+    """Match what has come; return what was done, nothing if another process does it.
 
     With *suppress_blocked* a number is never sent to again whose report has a block-list status.
     Only a report that belongs to a message counts: others may be anybody's word.
     """
-    async with transaction(pool, seconds=PATIENCE) as connection:
+    async with database.transaction(seconds=PATIENCE) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return MatchingStep()
         await connection.execute(sql("pin_plans"))

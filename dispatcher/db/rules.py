@@ -10,15 +10,20 @@ from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
-from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed
+from dispatcher.db.database import (
+    COMMAND_TIMEOUT,
+    TRANSACTION_TIMEOUT_SECONDS,
+    Connection,
+    Database,
+)
 from dispatcher.db.queries import sql
 
 Row = TypeVar("Row")
 
 
-async def read_rules(pool: Pool, *, seconds: float = PATIENCE) -> Rules:
+async def read_rules(database: Database, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS) -> Rules:
     """Return all rules; small, whatever the number of suppressed numbers."""
-    async with borrowed(pool, seconds=seconds) as connection:
+    async with database.acquire(seconds=seconds) as connection:
         templates = await connection.fetch(sql("rule_templates"))
         limits = await connection.fetch(sql("rule_limits"))
         suppressing = await connection.fetchval(sql("rule_suppressing"))
@@ -87,9 +92,10 @@ async def _facts(
     return Facts(suppressed, used, left)
 
 
-async def forget_used(pool: Pool) -> int:
+async def forget_used(database: Database) -> int:
     """Forget what numbers were sent over a day ago; return how many rows went."""
-    gone: int = await pool.fetchval(sql("rule_forget_used"))
+    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+        gone: int = await connection.fetchval(sql("rule_forget_used"))
     return gone
 
 

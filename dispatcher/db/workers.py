@@ -6,21 +6,20 @@ from typing import Protocol
 
 import asyncpg
 
-from dispatcher.db.database import PATIENCE, OwnConnection, Pool, transaction
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
 from dispatcher.db.errors import AWAY
 from dispatcher.db.queries import sql
 
 
-async def ping(pool: Pool) -> None:
-    """Return if the database answers and takes writes; raises what is wrong otherwise."""
-    async with transaction(pool) as connection:
-        read_only = await connection.fetchval(sql("ping"))
-    if read_only:
-        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
+async def ping(database: Database) -> None:
+    """Return if the database answers and accepts writes; raises DatabaseUnavailable otherwise."""
+    async with database.transaction() as connection:
+        if await connection.fetchval(sql("ping")):
+            raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
 
 async def register_app(
-    pool: Pool,
+    database: Database,
     name: str,
     *,
     numbers_per_second: float | None,
@@ -28,17 +27,17 @@ async def register_app(
     resend_after: float,
 ) -> None:
     """Make or refresh the run-time row of a configured app; times in seconds."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         await connection.execute(
             sql("register_app"), name, numbers_per_second, on_unsure, resend_after
         )
 
 
 async def register_worker(
-    pool: Pool, *, host: str, pid: int, version: str, apps: list[str], lease: float
+    database: Database, *, host: str, pid: int, version: str, apps: list[str], lease: float
 ) -> int:
     """Announce a worker; return the id it has for this boot."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         worker: int = await connection.fetchval(
             sql("register_worker"), host, pid, version, apps, lease
         )
@@ -46,7 +45,11 @@ async def register_worker(
 
 
 async def heartbeat(
-    pool: Pool, worker: int, *, cut_off: Sequence[str] = (), seconds: float = PATIENCE
+    database: Database,
+    worker: int,
+    *,
+    cut_off: Sequence[str] = (),
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> float | None:
     """Tell that the worker lives; return the seconds since it last did, None if its row is gone.
 
@@ -55,27 +58,27 @@ async def heartbeat(
     They are the database's seconds: a worker whose clock stands still while it is suspended has
     no other way to know.
     """
-    async with transaction(pool, seconds=seconds) as connection:
+    async with database.transaction(seconds=seconds) as connection:
         silence: float | None = await connection.fetchval(sql("heartbeat"), worker, cut_off)
     return silence
 
 
-async def worker_stopped(pool: Pool, worker: int) -> None:
+async def worker_stopped(database: Database, worker: int) -> None:
     """Tell that the worker left; what it left open is then rescued at once."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         await connection.execute(sql("worker_stopped"), worker)
 
 
-async def rescue(pool: Pool, worker: int) -> tuple[int, int]:
+async def rescue(database: Database, worker: int) -> tuple[int, int]:
     """Mark the open batches of dead workers unsure; return how many batches and messages."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         row = await connection.fetchrow(sql("rescue"), worker)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def resend_unsure(pool: Pool, worker: int) -> tuple[int, int]:
+async def resend_unsure(database: Database, worker: int) -> tuple[int, int]:
     """Do what the apps' policy `resend` allows by now; return how many batches and messages."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         silent = [row["id"] for row in await connection.fetch(sql("lock_silent"))]
         if not silent:
             return (0, 0)
@@ -93,14 +96,14 @@ class KnownBatches(Protocol):
         """Tell whether it was written, if at all, by a call that failed."""
 
 
-async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[int, int]:
+async def release_unsent(database: Database, worker: int, known: KnownBatches) -> tuple[int, int]:
     """Put back what this worker has open and never had in its hands; return batches and messages.
 
     A token is known before its batch is written. An open batch that the worker knows to be over is
     none of these: the database has lost the record of its end, as a standby may that is promoted.
     It may have been sent, and becomes unsure.
     """
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         rows = await connection.fetch(sql("open_of_worker"), worker)
         unknown = [row for row in rows if row["token"] not in known]
         if not unknown:

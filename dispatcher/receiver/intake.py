@@ -7,7 +7,7 @@ when it is back; nobody waits for it longer than one commit may take.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,11 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
+from dispatcher.db import reports
+from dispatcher.db.database import Database
+from dispatcher.db.reports import UnfitError
 from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
@@ -38,22 +42,6 @@ class ReceivedReport(Struct, frozen=True, gc=False):
     at: float  # seconds since 1970
 
 
-class Away(Struct, frozen=True):
-    """The database cannot take anything now."""
-
-    why: str
-
-
-class Unstorable(Struct, frozen=True):
-    """The database refuses these reports, and would again."""
-
-    why: str
-
-
-# Returns how many of the reports told something new, or why they are not stored.
-Store = Callable[[Sequence[ReceivedReport]], Awaitable[Away | Unstorable | int]]
-
-
 class Stored(Struct, frozen=True):
     """The reports are safe."""
 
@@ -73,8 +61,10 @@ class _Post(Struct):
 class Intake:
     """What a receiver does with sound reports. `run` works; `keep` is called for each post."""
 
-    def __init__(self, store: Store, folder: Path, metrics: ReportMetrics | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, database: Database, folder: Path, metrics: ReportMetrics | None = None
+    ) -> None:
+        self._database = database
         self._metrics = metrics or ReportMetrics()
         self._folder = folder
         self._spool = Spool(folder, KIND)
@@ -84,11 +74,11 @@ class Intake:
         self._committing = 0
         self._took = 0.0  # seconds, by the last commit
 
-    async def keep(self, reports: Sequence[Report]) -> Stored | NotStored:
-        """Return when *reports* are safe, or will not be."""
+    async def keep(self, received: Sequence[Report]) -> Stored | NotStored:
+        """Return when *received* are safe, or will not be."""
         now = time.time()
         result: asyncio.Future[Stored | NotStored] = asyncio.get_running_loop().create_future()
-        post = _Post([ReceivedReport(report, now) for report in reports], result)
+        post = _Post([ReceivedReport(report, now) for report in received], result)
         if self._waiting.full():
             try:
                 async with asyncio.timeout(LONGEST_WAIT):
@@ -124,21 +114,23 @@ class Intake:
 
     async def _keep(self, posts: list[_Post]) -> None:
         arrived = [one for post in posts for one in post.arrived]
-        match await self._stored(arrived):
-            case int():
-                self._tell_kept(posts, "database")
-            case Away():
-                result = await self._spooled(arrived)
-                if isinstance(result, NotStored):
-                    _tell(posts, result)
-                else:
-                    self._tell_kept(posts, "disk")
-            case Unstorable(why) if len(posts) == 1:
-                _tell(posts, NotStored(why, 400))
-            case Unstorable():
-                # One bad report must not take the others with it.
-                for post in posts:
-                    await self._keep([post])
+        try:
+            await self._write(arrived)
+        except DatabaseUnavailable:
+            result = await self._spooled(arrived)
+            if isinstance(result, NotStored):
+                _tell(posts, result)
+            else:
+                self._tell_kept(posts, "disk")
+        except UnfitError as error:
+            if len(posts) == 1:
+                _tell(posts, NotStored(str(error), 400))
+                return
+            # One bad report must not take the others with it.
+            for post in posts:
+                await self._keep([post])
+        else:
+            self._tell_kept(posts, "database")
 
     def _tell_kept(self, posts: Sequence[_Post], place: str) -> None:
         _tell(posts, Stored())
@@ -152,19 +144,18 @@ class Intake:
             if one.report.updated_at is not None
         )
 
-    async def _stored(self, arrived: Sequence[ReceivedReport]) -> Away | Unstorable | int:
+    async def _write(self, arrived: Sequence[ReceivedReport]) -> None:
         if time.monotonic() < self._away_until:
-            return Away("the database was away a moment ago")
-        stored = await self._store(arrived)
-        match stored:
-            case int(news):
-                self._metrics.repeated(len(arrived) - news)
-            case Away(why):
-                self._away_until = time.monotonic() + AWAY_FOR
-                log.warning("reports go to disk: the database is away", why=why)
-            case Unstorable():
-                pass
-        return stored
+            raise DatabaseUnavailable("the database was away a moment ago")
+        try:
+            now = time.time()
+            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
+            news = await reports.store(self._database, aged)
+        except DatabaseUnavailable as error:
+            self._away_until = time.monotonic() + AWAY_FOR
+            log.warning("reports go to disk: the database is away", why=str(error))
+            raise
+        self._metrics.repeated(len(arrived) - news)
 
     async def _spooled(self, arrived: Sequence[ReceivedReport]) -> Stored | NotStored:
         records = [msgspec.json.encode(one) for one in arrived]
@@ -196,7 +187,7 @@ class Intake:
         try:
             while await self._take_up_files():
                 pass
-        except _StillAwayError:
+        except DatabaseUnavailable:
             pass  # the files stay
         except OSError as error:
             log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
@@ -218,16 +209,16 @@ class Intake:
             log.info("spooled reports stored", reports=len(arrived))
 
     async def _take_up_some(self, arrived: Sequence[ReceivedReport]) -> None:
-        match await self._stored(arrived):
-            case int():
-                pass
-            case Away():
-                raise _StillAwayError
-            case Unstorable(why) if len(arrived) == 1:
-                log.error("a spooled report is dropped: the database refuses it", why=why)
-            case Unstorable():
-                for one in arrived:
-                    await self._take_up_some([one])
+        try:
+            await self._write(arrived)
+        except UnfitError as error:
+            if len(arrived) == 1:
+                log.error(  # noqa: TRY400 - the refusal is known, a traceback says no more
+                    "a spooled report is dropped: the database refuses it", why=str(error)
+                )
+                return
+            for one in arrived:
+                await self._take_up_some([one])
 
 
 def _thawed(record: bytes) -> ReceivedReport | None:
@@ -236,10 +227,6 @@ def _thawed(record: bytes) -> ReceivedReport | None:
         return msgspec.json.decode(record, type=ReceivedReport)
     except msgspec.DecodeError:
         return None
-
-
-class _StillAwayError(Exception):
-    """The database is away: spooled reports stay on disk."""
 
 
 def _tell(posts: Sequence[_Post], result: Stored | NotStored) -> None:

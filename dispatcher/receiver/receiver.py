@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,12 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, open_database
 from dispatcher.db.report_matching import MatchingStep, match
-from dispatcher.receiver.intake import AT_ONCE, Away, Intake, ReceivedReport, Unstorable
+from dispatcher.receiver.intake import AT_ONCE, Intake
 from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.settings import Settings
@@ -54,21 +53,24 @@ async def receiving(
     """
     metrics = metrics or ReportMetrics()
     async with (
-        pooled(
-            dsn, min_size=0, max_size=CONNECTIONS, statement_cache=settings.statement_cache
-        ) as pool,
+        open_database(
+            dsn,
+            max_size=CONNECTIONS,
+            statement_cache=settings.statement_cache,
+            retry_refusals=True,
+        ) as database,
         asyncio.TaskGroup() as tasks,
     ):
-        matching = tasks.create_task(_reconcile(settings, dsn, pool, stop, metrics))
+        matching = tasks.create_task(_reconcile(settings, database, stop, metrics))
         background: list[asyncio.Task[None]] = []
         routes: list[web.AbstractRouteDef] = []
         token = settings.report_path_token
         if listen and token is not None:
-            intake = Intake(partial(_store, pool, dsn), settings.data_dir / SPOOL, metrics)
+            intake = Intake(database, settings.data_dir / SPOOL, metrics)
             counts = Counts()
             background.append(tasks.create_task(intake.run()))
-            background.append(tasks.create_task(_count(pool, dsn, counts)))
-            door = _door(settings, intake, token, partial(_announce, pool, dsn))
+            background.append(tasks.create_task(_count(database, counts)))
+            door = _door(settings, intake, token, partial(reports.announce_check, database))
             routes = report_routes(replace(door, metrics=metrics), counts)
         try:
             yield routes
@@ -83,7 +85,7 @@ def _door(
     settings: Settings,
     intake: Intake,
     token: SecretStr,
-    announce: Callable[[str], Awaitable[str | None]],
+    announce: Callable[[str], Awaitable[None]],
 ) -> ReportRouteConfig:
     assume = {"host": settings.push_host, "connection": settings.push_connection}
     return ReportRouteConfig(
@@ -111,30 +113,7 @@ def push_keys(settings: Settings) -> list[AppKey]:
     return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
 
 
-async def _store(
-    pool: Pool, dsn: str, arrived: Sequence[ReceivedReport]
-) -> Away | Unstorable | int:
-    now = time.time()
-    try:
-        with reports.naming_trouble(dsn):
-            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
-            return await reports.store(pool, aged)
-    except DatabaseAwayError as error:
-        return Away(str(error))
-    except reports.UnfitError as error:
-        return Unstorable(str(error))
-
-
-async def _announce(pool: Pool, dsn: str, word: str) -> str | None:
-    try:
-        with reports.naming_trouble(dsn):
-            await reports.announce_check(pool, word)
-    except (DatabaseAwayError, reports.UnfitError):
-        return "The database is away; reports go to disk meanwhile."
-    return None
-
-
-async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
+async def _count(database: Database, counts: Counts) -> None:
     """Write what was refused into the counters, now and then."""
     while True:
         await asyncio.sleep(COUNT_EVERY)
@@ -142,9 +121,8 @@ async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
         if not refused:
             continue
         try:
-            with naming_absence(dsn):
-                await reports.count_refused(pool, refused)
-        except DatabaseAwayError:
+            await reports.count_refused(database, refused)
+        except DatabaseUnavailable:
             continue  # they stay in the counts
         counts.refused.subtract(refused)
         counts.refused = +counts.refused
@@ -152,24 +130,23 @@ async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
 
 
 async def _reconcile(
-    settings: Settings, dsn: str, pool: Pool, stop: asyncio.Event, metrics: ReportMetrics
+    settings: Settings, database: Database, stop: asyncio.Event, metrics: ReportMetrics
 ) -> None:
     async def named(act: Callable[[], Awaitable[Done]]) -> Done | str:
         try:
-            with reports.naming_trouble(dsn):
-                return await act()
-        except (DatabaseAwayError, reports.UnfitError) as error:
+            return await act()
+        except DatabaseUnavailable as error:
             return str(error)
 
     async def matched() -> MatchingStep:
-        step = await match(pool, suppress_blocked=settings.suppress_blocked)
+        step = await match(database, suppress_blocked=settings.suppress_blocked)
         if step.reports:
             metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
         return step
 
     steps = Steps(
         match=lambda: named(matched),
-        place=lambda: named(partial(events.place, pool, notify=settings.notify_events)),
+        place=lambda: named(partial(events.place, database, notify=settings.notify_events)),
     )
     await run_reconcile(steps, every=MATCH_EVERY, stop=stop)
 

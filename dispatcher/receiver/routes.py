@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
 from dispatcher.receiver.intake import Intake, NotStored
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
@@ -33,7 +34,7 @@ class ReportRouteConfig(Struct, frozen=True):
     path_token: str
     intake: Intake
     signatures: Signatures
-    announce: Callable[[str], Awaitable[str | None]]  # a test report came; why it went no further
+    announce: Callable[[str], Awaitable[None]]  # a test report came
     networks: Sequence[Network] = ()  # none: any
     trusted_proxies: Sequence[Network] = ()
     slow_sender: float = SLOW_SENDER  # seconds for a whole body
@@ -93,9 +94,12 @@ async def _take(request: web.Request, door: ReportRouteConfig) -> int:
             kind = "too long" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "malformed"
             raise RefusedError(kind, status, reason, word)
         case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
-            why_not = await door.announce(word)
-            if why_not is not None:
-                raise RefusedError("not kept", 503, why_not)
+            try:
+                await door.announce(word)
+            except DatabaseUnavailable:
+                raise RefusedError(
+                    "not kept", 503, "The database is away; reports go to disk meanwhile."
+                ) from None
             return 0
         case reports:
             await _keep(reports, door)

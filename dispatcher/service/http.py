@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -15,9 +15,10 @@ from prometheus_client.exposition import choose_encoder
 
 from dispatcher.console import Desk, closed_console_routes, console_routes
 from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
 from dispatcher.db import spool
-from dispatcher.db.database import Pool, pooled
+from dispatcher.db.database import COMMAND_TIMEOUT, Database, open_database
 from dispatcher.db.reports import backlog
 from dispatcher.receiver.intake import KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
@@ -47,36 +48,36 @@ async def listening(
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
-    async with pooled(
-        dsn, min_size=0, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
-    ) as pool:
-        state.watch("desk", pool)
+    async with open_database(
+        dsn, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
+    ) as database:
+        state.watch("desk", database.pool)
         # A receiver that stands alone need not know its own address.
         told = settings.callback_url is not None or settings.report_path_token is not None
-        looks = StatusCache(pool, dsn=dsn, reports=told)
-        waiting = CachedQuery(partial(_backlog, pool), dsn=dsn)
+        looks = StatusCache(database, reports=told)
+        waiting = CachedQuery(partial(_backlog, database), database)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
-            seen = await looks.now(FRESH)
-            backlog = await waiting.look(FRESH)
-            state.show(
-                None if isinstance(seen, str) else seen,
-                None if isinstance(backlog, str) else backlog,
-            )
+            seen = backlog = None
+            with suppress(DatabaseUnavailable):
+                seen = await looks.now(FRESH)
+            with suppress(DatabaseUnavailable):
+                backlog = await waiting.look(FRESH)
+            state.show(seen, backlog)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
-            routes += _console(settings, made_desk(pool, looks, dsn=dsn), until)
+            routes += _console(settings, made_desk(database, looks), until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
 
-async def _backlog(pool: Pool) -> Backlog:
-    async with pool.acquire() as connection:
+async def _backlog(database: Database) -> Backlog:
+    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
         return await backlog(connection)
 
 

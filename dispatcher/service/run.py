@@ -13,9 +13,10 @@ from typing import Literal
 import structlog
 
 from dispatcher import __version__
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, open_database
+from dispatcher.db.errors import AWAY, as_unavailable
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
 from dispatcher.postgres.server import embedded_server
@@ -76,18 +77,13 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         await _prepare(settings, dsn)
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
-            pooled(
-                dsn,
-                min_size=0,
-                max_size=VITAL_CONNECTIONS,
-                statement_cache=settings.statement_cache,
-            )
+            open_database(dsn, max_size=VITAL_CONNECTIONS, statement_cache=settings.statement_cache)
         )
         metrics = Metrics()
         routes = await stack.enter_async_context(
             receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
         )
-        ready = partial(_why_not_ready, dsn, vital, stop)
+        ready = partial(_why_not_ready, vital, stop)
         state = await stack.enter_async_context(
             listening(
                 settings,
@@ -98,26 +94,26 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
                 until=stop if only is None else None,
             )
         )
-        state.watch("vital", vital)
+        state.watch("vital", vital.pool)
         if only == "reports":
             await _prepare_meanwhile(settings, dsn, stop)
             await stop.wait()
         else:
-            await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
+            await _work(settings, vital, stop, metrics=metrics, state=state)
 
 
 async def _prepare(settings: Settings, dsn: str) -> None:
     """Migrate, and write what the statuses of reports mean."""
     direct = settings.database_direct_url
-    with naming_absence(dsn):
+    try:
         await migrate(
             direct.get_secret_value() if direct else dsn,
             warn=lambda line: log.warning("not all of a migration was possible", why=line),
         )
-        async with pooled(
-            dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
-        ) as pool:
-            await register_statuses(pool)
+    except AWAY as error:
+        raise as_unavailable(error, dsn) from error
+    async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
+        await register_statuses(database)
 
 
 async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
@@ -136,7 +132,7 @@ async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) 
             return
         try:
             preparing.result()
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             log.warning("not migrated: the database is away", why=str(error))
             await asyncio.wait([stopped], timeout=PREPARE_AGAIN)
         else:
@@ -144,41 +140,38 @@ async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) 
             return
 
 
-async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:
+async def _why_not_ready(vital: Database, stop: asyncio.Event) -> str | None:
     """Return why this service cannot do its work now, or None if it can."""
     if stop.is_set():
         return "stopping"
     try:
-        with naming_absence(dsn):
-            await workers.ping(vital)
-    except DatabaseAwayError as error:
+        await workers.ping(vital)
+    except DatabaseUnavailable as error:
         return str(error)
     return None
 
 
 async def _work(
     settings: Settings,
-    dsn: str,
-    vital: Pool,
+    vital: Database,
     stop: asyncio.Event,
     *,
     metrics: Metrics,
     state: State,
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
-    async with pooled(
-        dsn, min_size=0, max_size=size, statement_cache=settings.statement_cache
-    ) as pool:
-        state.watch("work", pool)
-        worker = await _register(settings, dsn, vital, stop)
+    async with open_database(
+        vital.dsn, max_size=size, statement_cache=settings.statement_cache
+    ) as database:
+        state.watch("work", database.pool)
+        worker = await _register(settings, vital, stop)
         if worker is None:
             return
         log.info("worker started", worker=worker, apps=list(settings.apps))
         with _tracing(settings) as trace:
             one = Worker(
                 settings,
-                dsn=dsn,
-                pool=pool,
+                database=database,
                 vital=vital,
                 worker=worker,
                 stop=stop,
@@ -210,7 +203,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> Non
         stopping.cancel()
 
 
-async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:
+async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:
     """Announce the apps and this worker; return its id, or None if it is to stop before that.
 
     The database was there a moment ago, so it is waited for. An id that was given to a failed
@@ -218,24 +211,23 @@ async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Eve
     """
     while not stop.is_set():
         try:
-            with naming_absence(dsn):
-                for name, app in settings.apps.items():
-                    await workers.register_app(
-                        vital,
-                        name,
-                        numbers_per_second=app.numbers_per_second,
-                        on_unsure=app.on_unsure,
-                        resend_after=app.resend_after,
-                    )
-                return await workers.register_worker(
+            for name, app in settings.apps.items():
+                await workers.register_app(
                     vital,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    version=__version__,
-                    apps=list(settings.apps),
-                    lease=settings.lease,
+                    name,
+                    numbers_per_second=app.numbers_per_second,
+                    on_unsure=app.on_unsure,
+                    resend_after=app.resend_after,
                 )
-        except DatabaseAwayError as error:
+            return await workers.register_worker(
+                vital,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                apps=list(settings.apps),
+                lease=settings.lease,
+            )
+        except DatabaseUnavailable as error:
             log.warning("no start: the database is away", why=str(error))
             await asyncio.sleep(AWAY_WAIT)
     return None

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import Arranged, arrange
 from dispatcher.core.rules import Rules
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.database import AdaptiveTimeout, Connection, Pool
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import AdaptiveTimeout, Connection, Database
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import LOOK
@@ -38,8 +38,7 @@ class Claims:
     def __init__(
         self,
         *,
-        dsn: str,
-        pool: Pool,
+        database: Database,
         worker: int,
         flight: InFlight,
         callback: str | None,
@@ -49,8 +48,7 @@ class Claims:
     ) -> None:
         """*cut_off* returns whether this host cannot send for an app."""
         self._cut_off = cut_off
-        self._dsn = dsn
-        self._pool = pool
+        self._database = database
         self._worker = worker
         self._flight = flight
         self._callback = callback
@@ -58,7 +56,7 @@ class Claims:
         self._patience = AdaptiveTimeout()
         self._floors: dict[tuple[str, int], ClaimCursor] = {}  # by app and lane
         self._metrics = metrics
-        self._rules = RuleBook(pool)
+        self._rules = RuleBook(database)
 
     async def claim(
         self, wanted: claims.Wanted, slots: int, per_request: int, taken: float
@@ -72,7 +70,7 @@ class Claims:
             with self._tokens() as token:
                 screen = await self._rules.screen(wanted.app, seconds=self._patience.seconds)
                 claimed = await claims.claim(
-                    self._pool,
+                    self._database,
                     self._worker,
                     wanted,
                     arrange=self._arrange,
@@ -83,7 +81,7 @@ class Claims:
                     screen=screen,
                     seconds=self._patience.seconds,
                 )
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             self._patience.failed()
             self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
@@ -98,9 +96,8 @@ class Claims:
     async def another_time(self, batch: Batch) -> float:
         """Return a later time for a batch that missed its own; now, if the database is away."""
         try:
-            with naming_absence(self._dsn):
-                return await claims.another_time(self._pool, batch)
-        except DatabaseAwayError as error:
+            return await claims.another_time(self._database, batch)
+        except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("no other time: the database is away", app=batch.app, why=str(error))
             return monotonic()
@@ -119,7 +116,7 @@ class Claims:
         try:
             with self._tokens() as token:
                 children = await records.split(
-                    self._pool,
+                    self._database,
                     self._worker,
                     batch,
                     parts,
@@ -129,7 +126,7 @@ class Claims:
                     tries=tries,
                     token=token,
                 )
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             self._metrics.database_away("divide")
             log.warning("not divided: the database is away", app=batch.app, why=str(error))
             return []
@@ -151,8 +148,7 @@ class Claims:
             return made[-1]
 
         try:
-            with naming_absence(self._dsn):
-                yield token
+            yield token
         except BaseException:
             for each in made:
                 self._flight.doubt(each)
@@ -184,8 +180,8 @@ Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Ou
 class RuleBook:
     """The rules, as they were last read."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._turn = asyncio.Lock()
         self._read_at = float("-inf")
         self._rules = Rules()
@@ -193,11 +189,11 @@ class RuleBook:
     async def screen(self, app: str, *, seconds: float) -> Screen | None:
         """Return what looks at the messages of a claim of *app*; None: no rule concerns it.
 
-        Raises asyncpg's errors, within about *seconds*: without knowing the rules nothing is sent.
+        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules.
         """
         async with self._turn:
             if monotonic() - self._read_at > FRESH:
-                self._rules = await read_rules(self._pool, seconds=seconds)
+                self._rules = await read_rules(self._database, seconds=seconds)
                 self._read_at = monotonic()
         rules = self._rules
         if not rules.concern(app):

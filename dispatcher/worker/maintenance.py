@@ -8,9 +8,9 @@ from typing import Final
 
 import structlog
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import maintenance
-from dispatcher.db.database import pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import open_database
 from dispatcher.db.rules import forget_used
 from dispatcher.settings import Settings
 
@@ -61,29 +61,26 @@ EVERY: Final = 60.0  # seconds: 20 million ids ahead last for an hour at 5,000 m
 
 async def upkeep(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
     """Keep the tables in shape until *stop*, over a connection of its own: steps take seconds."""
-    async with pooled(
-        dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
-    ) as pool:
+    async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
 
         def named(act: Callable[[], Awaitable[int]]) -> Act:
             async def step() -> int | str:
                 try:
-                    with naming_absence(dsn):
-                        return await act()
-                except DatabaseAwayError as error:
+                    return await act()
+                except DatabaseUnavailable as error:
                     return str(error)
 
             return step
 
         works = {
-            "partitions made": named(partial(maintenance.make_partitions, pool)),
+            "partitions made": named(partial(maintenance.make_partitions, database)),
             "indexes of full partitions made": named(
-                partial(maintenance.index_full_partitions, pool)
+                partial(maintenance.index_full_partitions, database)
             ),
-            "numbers of yesterday forgotten": named(partial(forget_used, pool)),
+            "numbers of yesterday forgotten": named(partial(forget_used, database)),
         }
         if settings.wipe_params_after is not None:
-            wipe = partial(maintenance.wipe_params, pool, settings.wipe_params_after)
+            wipe = partial(maintenance.wipe_params, database, settings.wipe_params_after)
             works["variables looked at, to be wiped"] = named(wipe)
         if settings.retention is not None:
             for event, act in (
@@ -91,5 +88,5 @@ async def upkeep(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
                 ("steps of dropping what is over", maintenance.drop_old),
                 ("old rows deleted", maintenance.prune),
             ):
-                works[event] = named(partial(act, pool, settings.retention))
+                works[event] = named(partial(act, database, settings.retention))
         await run_keeping(works, every=EVERY, stop=stop)

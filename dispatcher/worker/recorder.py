@@ -8,10 +8,10 @@ from time import monotonic
 
 import structlog
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.result import BatchResult, freeze, thaw
 from dispatcher.db import record as records
-from dispatcher.db.database import AdaptiveTimeout, Pool
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.spool import Spool, orphaned_files
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.in_flight import InFlight
@@ -110,8 +110,7 @@ class Answers:
     def __init__(
         self,
         *,
-        dsn: str,
-        pool: Pool,
+        database: Database,
         worker: int,
         flight: InFlight,
         folder: Path,
@@ -120,8 +119,7 @@ class Answers:
     ) -> None:
         """*cut_off* gets the apps for which this host cannot send, and why."""
         self._cut_off = cut_off
-        self._dsn = dsn
-        self._pool = pool
+        self._database = database
         self._worker = worker
         self._flight = flight
         self._folder = folder
@@ -188,11 +186,10 @@ class Answers:
         patience = AdaptiveTimeout()
         while True:
             try:
-                with naming_absence(self._dsn):
-                    recorded = await records.record(
-                        self._pool, self._worker, closings, seconds=patience.seconds
-                    )
-            except DatabaseAwayError as error:
+                recorded = await records.record(
+                    self._database, self._worker, closings, seconds=patience.seconds
+                )
+            except DatabaseUnavailable as error:
                 patience.failed()
                 self._metrics.database_away("record")
                 log.warning(

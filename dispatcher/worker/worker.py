@@ -12,13 +12,13 @@ from time import monotonic
 import structlog
 
 from dispatcher.core.country import country
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch
 from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted
-from dispatcher.db.database import OwnConnection, Pool, connect
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
@@ -48,9 +48,8 @@ class Worker:
         self,
         settings: Settings,
         *,
-        dsn: str,
-        pool: Pool,
-        vital: Pool,
+        database: Database,
+        vital: Database,
         worker: int,
         stop: asyncio.Event,
         metrics: Metrics,
@@ -58,7 +57,6 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.trace = trace
-        self.dsn = dsn
         self.vital = vital  # connections that no claim can use up: heartbeat and rescue
         self.id = worker
         self.stop = stop
@@ -66,8 +64,7 @@ class Worker:
         self.lease = Lease(settings.lease, monotonic)
         self.reach = {name: CircuitBreaker(name) for name in settings.apps}
         self.answers = Answers(
-            dsn=dsn,
-            pool=pool,
+            database=database,
             worker=worker,
             flight=self.flight,
             folder=settings.data_dir / SPOOL,
@@ -75,8 +72,7 @@ class Worker:
             cut_off=lambda app, why: self.reach[app].lose(why),
         )
         self.claims = Claims(
-            dsn=dsn,
-            pool=pool,
+            database=database,
             worker=worker,
             flight=self.flight,
             callback=settings.callback_url,
@@ -92,7 +88,7 @@ class Worker:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
             rescue = background.create_task(self._rescue())
-            keep = background.create_task(upkeep(self.settings, self.dsn, self.stop))
+            keep = background.create_task(upkeep(self.settings, self.vital.dsn, self.stop))
             recorder = background.create_task(self.answers.run())
             lanes = background.create_task(self._run_lanes(stack))
             await self.stop.wait()
@@ -111,10 +107,9 @@ class Worker:
     async def _leave(self) -> None:
         """Put back what was claimed and never known here, and sign off."""
         try:
-            with naming_absence(self.dsn):
-                await workers.release_unsent(self.vital, self.id, self.flight)
-                await workers.worker_stopped(self.vital, self.id)
-        except DatabaseAwayError as error:
+            await workers.release_unsent(self.vital, self.id, self.flight)
+            await workers.worker_stopped(self.vital, self.id)
+        except DatabaseUnavailable as error:
             log.warning("not signed off: the database is away", why=str(error))
 
     async def _run_lanes(self, stack: AsyncExitStack) -> None:
@@ -189,12 +184,11 @@ class Worker:
         while True:
             asked_at = monotonic()
             try:
-                with naming_absence(self.dsn):
-                    cut_off = [name for name, reach in self.reach.items() if reach.lost]
-                    silence = await workers.heartbeat(
-                        self.vital, self.id, cut_off=cut_off, seconds=every
-                    )
-            except DatabaseAwayError as error:
+                cut_off = [name for name, reach in self.reach.items() if reach.lost]
+                silence = await workers.heartbeat(
+                    self.vital, self.id, cut_off=cut_off, seconds=every
+                )
+            except DatabaseUnavailable as error:
                 log.warning("no heartbeat: the database is away", why=str(error))
             else:
                 if silence is None:
@@ -220,16 +214,15 @@ class Worker:
 
         async def named() -> tuple[int, int] | str:
             try:
-                with naming_absence(self.dsn):
-                    return await act()
-            except DatabaseAwayError as error:
+                return await act()
+            except DatabaseUnavailable as error:
                 return str(error)
 
         return named
 
     async def _connect(self) -> OwnConnection:
         direct = self.settings.database_direct_url
-        return await connect(direct.get_secret_value() if direct else self.dsn)
+        return await connect(direct.get_secret_value() if direct else self.vital.dsn)
 
     def _urgent(self, app: str) -> None:
         wake = self.wakes.get((app, True))

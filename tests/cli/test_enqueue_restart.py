@@ -131,10 +131,10 @@ async def test_rejects_that_have_gone_are_noticed(operate, db, tmp_path):
     assert "is shorter than it was" in (await operate("enqueue", file)).line
 
 
-async def test_two_loads_of_one_file_do_not_both_go_on(db, pool):
+async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
     before = await file_import.begin_load(db, "digest", "x.csv")
     assert await file_import.begin_load(db, "digest", "x.csv") == before
-    async with pool.acquire() as other:
+    async with database.pool.acquire() as other:
         await file_import.step_load(other, "digest", before, Progress(5, 5))
     row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
 

@@ -13,11 +13,11 @@ from dispatcher.service.http import serving
 
 
 @pytest.fixture
-async def console(pool, dsn) -> AsyncIterator[str]:
+async def console(database) -> AsyncIterator[str]:
     """The address of a console."""
-    looks = StatusCache(pool, dsn=dsn, reports=True)
+    looks = StatusCache(database, reports=True)
     stop = asyncio.Event()
-    routes = console_routes(made_desk(pool, looks, dsn=dsn), TOKEN, stop)
+    routes = console_routes(made_desk(database, looks), TOKEN, stop)
     async with serving("127.0.0.1", 0, routes) as (host, port):
         yield f"http://{host}:{port}"
         stop.set()

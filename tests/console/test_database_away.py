@@ -7,16 +7,16 @@ from visitor import TOKEN, Visitor
 
 from dispatcher.console import console_routes
 from dispatcher.console.backend import StatusCache, made_desk
-from dispatcher.db.database import create_pool
+from dispatcher.db.database import open_database
 from dispatcher.service.http import serving
 
 NOWHERE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
 
 
 async def test_the_cause_and_the_next_step_are_on_every_page():
-    async with await create_pool(NOWHERE, min_size=0, max_size=2) as pool:
-        looks = StatusCache(pool, dsn=NOWHERE, reports=True)
-        routes = console_routes(made_desk(pool, looks, dsn=NOWHERE), TOKEN, asyncio.Event())
+    async with open_database(NOWHERE, max_size=2) as database:
+        looks = StatusCache(database, reports=True)
+        routes = console_routes(made_desk(database, looks), TOKEN, asyncio.Event())
         jar = aiohttp.CookieJar(unsafe=True)
         async with (
             serving("127.0.0.1", 0, routes) as (host, port),

@@ -36,17 +36,19 @@ async def test_the_rules_are_shown_and_numbers_masked(operator, db):
     assert "13112345678" not in page
 
 
-async def test_a_template_is_confirmed_defined_written_down_and_removed(operator, db, pool):
+async def test_a_template_is_confirmed_defined_written_down_and_removed(operator, db, database):
     form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
     query = "?template_id=tpl&text=Your+code+is+%24%7BNUM_6%7D"
     asked = (await operator.get(f"/console/act/template{query}")).text
     assert "It takes NUM_6. From a few seconds on" in asked
-    assert not (await rules.read_rules(pool)).templates
+    assert not (await rules.read_rules(database)).templates
     assert "Defined." in (await operator.act("template", form)).text
-    assert (await rules.read_rules(pool)).templates == {"tpl": Template("tpl", ["NUM_6", "TXT_20"])}
+    assert (await rules.read_rules(database)).templates == {
+        "tpl": Template("tpl", ["NUM_6", "TXT_20"])
+    }
     assert (await db.fetchval("SELECT note || text FROM dispatcher.template")) == "codes" + TEXT
     assert "Removed." in (await operator.act("template-remove", {"template_id": "tpl"})).text
-    assert not (await rules.read_rules(pool)).templates
+    assert not (await rules.read_rules(database)).templates
     assert await deeds(db) == [
         ("Ana", "template", "tpl", "NUM_6, TXT_20", "defined"),
         ("Ana", "template", "tpl", "", "removed"),

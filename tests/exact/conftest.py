@@ -20,9 +20,9 @@ from dispatcher.worker.in_flight import InFlight
 class Hands:
     """A worker that does only what it is told."""
 
-    def __init__(self, db, pool) -> None:
+    def __init__(self, db, database) -> None:
         self.db = db
-        self.pool = pool
+        self.database = database
         self.id = 0
         numbers = itertools.count(1)
         self.flight = InFlight(lambda: f"token-{next(numbers):04d}")
@@ -30,14 +30,14 @@ class Hands:
     async def begin(self, *, on_unsure: str = "hold", resend_after: float = 3600.0) -> None:
         """Announce the worker and its app."""
         await workers.register_app(
-            self.pool,
+            self.database,
             "default",
             numbers_per_second=None,
             on_unsure=on_unsure,
             resend_after=resend_after,
         )
         self.id = await workers.register_worker(
-            self.pool, host="here", pid=1, version="0", apps=["default"], lease=60.0
+            self.database, host="here", pid=1, version="0", apps=["default"], lease=60.0
         )
 
     async def insert(self, count: int, **more) -> list[int]:
@@ -59,7 +59,7 @@ class Hands:
             )
 
         claimed = await claim(
-            self.pool,
+            self.database,
             self.id,
             Wanted("default", slots=4, sender="csms100000001"),
             arrange=sort_out,
@@ -72,7 +72,7 @@ class Hands:
         closing = BatchResult(
             batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
         )
-        recorded = await record(self.pool, self.id, [closing])
+        recorded = await record(self.database, self.id, [closing])
         return batch.id in recorded.written
 
     async def queue(self) -> list[int]:
@@ -87,6 +87,6 @@ class Hands:
 
 
 @pytest.fixture
-def hands(db, pool) -> Hands:
+def hands(db, database) -> Hands:
     """A worker's hands on this test's database."""
-    return Hands(db, pool)
+    return Hands(db, database)

@@ -16,7 +16,7 @@ async def given_up(hands, request):
     [batch] = await hands.claim()
     await hands.record(batch, UnknownResult("timeout", "no answer"))
     if by_policy:
-        assert await resend_unsure(hands.pool, hands.id) == (1, 3)
+        assert await resend_unsure(hands.database, hands.id) == (1, 3)
     else:
         await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
     return batch

@@ -18,7 +18,7 @@ async def test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_agai
     hands.flight.over(batch.token)
     await hands.db.execute("DELETE FROM dispatcher.outcome")
     await hands.db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
-    await release_unsent(hands.pool, hands.id, hands.flight)
+    await release_unsent(hands.database, hands.id, hands.flight)
     assert await hands.batches() == [("unsure", "record-lost")]
     assert await hands.queue() == []
     assert await states(hands.db) == {"unsure": 5}
@@ -28,9 +28,12 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
     await hands.begin()
     ids = await hands.insert(5)
     [batch] = await hands.claim()
-    assert await release_unsent(hands.pool, hands.id, hands.flight) == (0, 0)  # it is on its way
+    assert await release_unsent(hands.database, hands.id, hands.flight) == (
+        0,
+        0,
+    )  # it is on its way
     hands.flight.doubt(batch.token)
-    assert await release_unsent(hands.pool, hands.id, hands.flight) == (1, 5)
+    assert await release_unsent(hands.database, hands.id, hands.flight) == (1, 5)
     assert await hands.queue() == ids
     assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
 
@@ -50,7 +53,7 @@ async def test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_databas
             f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {given}',"
             " current_database()); END $$"
         )
-        await hands.pool.expire_connections()
+        await hands.database.pool.expire_connections()
         await hands.insert(1, first=100)
         assert await hands.claim()
         assert await hands.db.fetchval("SELECT setting FROM seen") == wanted

@@ -85,7 +85,7 @@ async def divide(hands, batch: Batch) -> list[Batch]:
     halves = halve(batch.packed)
     assert halves is not None
     return await split(
-        hands.pool,
+        hands.database,
         hands.id,
         batch,
         list(halves),

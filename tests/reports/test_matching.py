@@ -44,7 +44,7 @@ async def test_a_settled_message_says_why_it_is_accepted(world, told):
 async def test_status_shows_the_carriers_code_and_its_meaning(world, told):
     from dispatcher.db.reports import register_statuses  # noqa: PLC0415
 
-    await register_statuses(world.pool)
+    await register_statuses(world.database)
     await world.batch([ONE, TWO])
     await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="SGIP:77"))
     await world.match()
@@ -166,9 +166,9 @@ async def test_one_report_keeps_the_policy_from_sending_any_of_the_batch_again(w
         "VALUES ('default', 'resend', '0 s')"
     )
     await world.store(told("p1", ONE))
-    assert await resend_unsure(world.pool, 1) == (0, 0)  # even before it is matched
+    assert await resend_unsure(world.database, 1) == (0, 0)  # even before it is matched
     await world.match()
-    assert await resend_unsure(world.pool, 1) == (0, 0)
+    assert await resend_unsure(world.database, 1) == (0, 0)
     assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
 
 
@@ -313,7 +313,7 @@ async def test_a_number_on_a_block_list_is_suppressed_if_that_is_wanted(world, t
     await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="UNDELIV"))
     stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
     await world.store(stranger)
-    await report_matching.match(world.pool, suppress_blocked=wanted)
+    await report_matching.match(world.database, suppress_blocked=wanted)
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
     expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
     assert [tuple(row) for row in rows] == (expected if wanted else [])

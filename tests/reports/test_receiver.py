@@ -8,7 +8,6 @@ import aiohttp
 import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 
-from dispatcher.db import reports
 from dispatcher.receiver.intake import Intake
 from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
 from dispatcher.receiver.verification import Signatures
@@ -94,11 +93,8 @@ async def test_the_sound_reports_of_a_bad_batch_are_kept(dsn, db, tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tmp_path):
-    async def store(arrived):
-        return await reports.store(pool, [(one.report, 0.0) for one in arrived])
-
-    intake = Intake(store, tmp_path)
+async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(database, tmp_path):
+    intake = Intake(database, tmp_path)
     door = ReportRouteConfig(
         TOKEN, intake, Signatures([], lambda: datetime.now(UTC), {}), None, slow_sender=0.3
     )

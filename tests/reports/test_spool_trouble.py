@@ -5,7 +5,7 @@ import fcntl
 
 import pytest
 from receiving_end import form, receiver, stored
-from test_keeping import Database, one
+from test_keeping import SwitchedDatabase, one
 from world.waiting import until
 
 from dispatcher.db.spool import Spool, orphaned_files
@@ -19,15 +19,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def database(pool) -> Database:
+def database(database) -> SwitchedDatabase:
     """The test's database, with a switch."""
-    return Database(pool)
+    return SwitchedDatabase(database.dsn, database.pool)
 
 
 async def spooled(database, folder, *names: str) -> Intake:
     """Return an intake that has kept reports of these names on disk, each in one record."""
     database.away = True
-    intake = Intake(database.store, folder)
+    intake = Intake(database, folder)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(intake.run())
         for name in names:
@@ -41,11 +41,11 @@ async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, f
     dead = await spooled(database, folder, "p1")
     dead._spool.append([b'{"of": "another release"}', b"no JSON"])
     dead._spool.close()
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
     assert aside.name.endswith(f".{KIND}.damaged")
-    await Intake(database.store, folder).replay_spool()  # and is not looked at again
+    await Intake(database, folder).replay_spool()  # and is not looked at again
 
 
 async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
@@ -54,7 +54,7 @@ async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, 
     (file,) = folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b'"p2"', b'"pX"'))
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
     assert b'"p3"' in aside.read_bytes()
@@ -72,7 +72,7 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
     with orphaned_files(folder, KIND, most=600) as files:
         assert 0 < len(files) < written  # never more in memory than asked for
         assert not any(file.damaged for file in files)
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == names
     assert list(folder.iterdir()) == []
 
@@ -125,7 +125,7 @@ async def test_on_a_full_disk_nothing_is_answered_as_kept(database, folder, monk
         running.cancel()
     dead._spool.close()
     database.away = False
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1", "p3"]
 
 
