@@ -17,6 +17,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
 from dispatcher.db.errors import AWAY, as_unavailable
+from dispatcher.db.loop import attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
 from dispatcher.postgres.server import embedded_server
@@ -122,22 +123,16 @@ async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) 
     Nobody sends a report again. So a receiver listens first, and keeps them on disk while the
     database is away, or its tables are not yet those of this release.
     """
-    stopped = asyncio.create_task(stop.wait())
-    while not stop.is_set():
-        preparing = asyncio.create_task(_prepare(settings, dsn))
-        await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not preparing.done():
-            preparing.cancel()
-            await asyncio.wait([preparing])
-            return
-        try:
-            preparing.result()
-        except DatabaseUnavailable as error:
-            log.warning("not migrated: the database is away", why=str(error))
-            await asyncio.wait([stopped], timeout=PREPARE_AGAIN)
-        else:
-            stopped.cancel()
-            return
+
+    async def prepare() -> bool:
+        await _prepare(settings, dsn)
+        return True
+
+    async def prepare_until_done() -> None:
+        while not await attempt(prepare, unavailable="not migrated: the database is unavailable"):
+            await asyncio.sleep(PREPARE_AGAIN)
+
+    await _unless(stop, prepare_until_done())
 
 
 async def _why_not_ready(vital: Database, stop: asyncio.Event) -> str | None:
@@ -209,25 +204,28 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
     The database was there a moment ago, so it is waited for. An id that was given to a failed
     call stays unused.
     """
-    while not stop.is_set():
-        try:
-            for name, app in settings.apps.items():
-                await workers.register_app(
-                    vital,
-                    name,
-                    numbers_per_second=app.numbers_per_second,
-                    on_unsure=app.on_unsure,
-                    resend_after=app.resend_after,
-                )
-            return await workers.register_worker(
+
+    async def register() -> int:
+        for name, app in settings.apps.items():
+            await workers.register_app(
                 vital,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                version=__version__,
-                apps=list(settings.apps),
-                lease=settings.lease,
+                name,
+                numbers_per_second=app.numbers_per_second,
+                on_unsure=app.on_unsure,
+                resend_after=app.resend_after,
             )
-        except DatabaseUnavailable as error:
-            log.warning("no start: the database is away", why=str(error))
-            await asyncio.sleep(AWAY_WAIT)
+        return await workers.register_worker(
+            vital,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            apps=list(settings.apps),
+            lease=settings.lease,
+        )
+
+    while not stop.is_set():
+        worker = await attempt(register, unavailable="no start: the database is unavailable")
+        if worker is not None:
+            return worker
+        await wait_for_event(stop, AWAY_WAIT)
     return None

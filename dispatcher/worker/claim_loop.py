@@ -9,6 +9,7 @@ from time import monotonic
 from msgspec import Struct
 
 from dispatcher.core.message import Batch
+from dispatcher.db.loop import wait_for_event
 
 LATELY = 15  # takings that say for how long a slot is taken, lately
 
@@ -134,9 +135,7 @@ async def _deliver(lane: Lane, batch: Batch) -> None:
 
 async def _pause(lane: Lane, claimed: Claim | None) -> None:
     wait = lane.poll if claimed is None or claimed.wait is None else claimed.wait
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(wait):
-            await lane.wake.wait()
+    await wait_for_event(lane.wake, wait)
 
 
 def _fitting(per_request: int, claimed: Claim) -> int:

@@ -1,7 +1,6 @@
 """Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
@@ -12,6 +11,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.result import BatchResult, freeze, thaw
 from dispatcher.db import record as records
 from dispatcher.db.database import AdaptiveTimeout, Database
+from dispatcher.db.loop import wait_for_event
 from dispatcher.db.spool import Spool, orphaned_files
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.in_flight import InFlight
@@ -52,9 +52,7 @@ class ResultQueue:
 
     async def gather(self) -> None:
         """Wait until enough is waiting, or for as long as it may wait for more."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GATHER):
-                await self._enough.wait()
+        await wait_for_event(self._enough, GATHER)
 
     def rest(self) -> list[BatchResult]:
         """Take whatever is still waiting; for a stop that cannot wait for the database."""

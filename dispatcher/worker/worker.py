@@ -3,7 +3,6 @@
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +18,7 @@ from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted
 from dispatcher.db.database import Database, OwnConnection, connect
+from dispatcher.db.loop import attempt
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
@@ -28,9 +28,9 @@ from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.claim_loop import Lane, RequestSlots, run_lane
 from dispatcher.worker.claimer import Claims
 from dispatcher.worker.in_flight import InFlight, Lease
-from dispatcher.worker.maintenance import upkeep
+from dispatcher.worker.maintenance import run_maintenance
 from dispatcher.worker.recorder import Answers
-from dispatcher.worker.recovery import Rounds, run_rescue
+from dispatcher.worker.recovery import run_recovery
 from dispatcher.worker.sender import Ways, deliver
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,7 @@ class Worker:
         self.vital = vital  # connections that no claim can use up: heartbeat and rescue
         self.id = worker
         self.stop = stop
+        self._heartbeat_interval = settings.lease / HEARTBEATS_PER_LEASE
         self.flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
         self.reach = {name: CircuitBreaker(name) for name in settings.apps}
@@ -87,8 +88,16 @@ class Worker:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as background:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
-            rescue = background.create_task(self._rescue())
-            keep = background.create_task(upkeep(self.settings, self.vital.dsn, self.stop))
+            rescue = background.create_task(
+                run_recovery(
+                    self.vital,
+                    self.id,
+                    self.flight,
+                    interval=self._heartbeat_interval,
+                    stop=self.stop,
+                )
+            )
+            keep = background.create_task(run_maintenance(self.settings, self.vital.dsn, self.stop))
             recorder = background.create_task(self.answers.run())
             lanes = background.create_task(self._run_lanes(stack))
             await self.stop.wait()
@@ -180,45 +189,20 @@ class Worker:
         self.answers.outbox.put(closing)
 
     async def _beat(self) -> None:
-        every = self.settings.lease / HEARTBEATS_PER_LEASE
         while True:
-            asked_at = monotonic()
-            try:
-                cut_off = [name for name, reach in self.reach.items() if reach.lost]
-                silence = await workers.heartbeat(
-                    self.vital, self.id, cut_off=cut_off, seconds=every
-                )
-            except DatabaseUnavailable as error:
-                log.warning("no heartbeat: the database is away", why=str(error))
-            else:
-                if silence is None:
-                    raise UnknownWorkerError(self.id)
-                self.lease.renew(asked_at, silence)
-            await asyncio.sleep(max(0.0, every - (monotonic() - asked_at)))
+            began = monotonic()
+            await attempt(self._heartbeat, unavailable="no heartbeat: the database is away")
+            await asyncio.sleep(max(0.0, self._heartbeat_interval - (monotonic() - began)))
 
-    async def _rescue(self) -> None:
-        rounds = Rounds(
-            rescue=self._named(partial(workers.rescue, self.vital, self.id)),
-            resend=self._named(partial(workers.resend_unsure, self.vital, self.id)),
-            release_unsent=self._named(
-                partial(workers.release_unsent, self.vital, self.id, self.flight)
-            ),
+    async def _heartbeat(self) -> None:
+        asked_at = monotonic()
+        cut_off = [name for name, reach in self.reach.items() if reach.lost]
+        silence = await workers.heartbeat(
+            self.vital, self.id, cut_off=cut_off, seconds=self._heartbeat_interval
         )
-        every = self.settings.lease / HEARTBEATS_PER_LEASE
-        await run_rescue(rounds, every=every, stop=self.stop)
-
-    def _named(
-        self, act: Callable[[], Awaitable[tuple[int, int]]]
-    ) -> Callable[[], Awaitable[tuple[int, int] | str]]:
-        """Make a database that is away a value, which the rescue can name."""
-
-        async def named() -> tuple[int, int] | str:
-            try:
-                return await act()
-            except DatabaseUnavailable as error:
-                return str(error)
-
-        return named
+        if silence is None:
+            raise UnknownWorkerError(self.id)
+        self.lease.renew(asked_at, silence)
 
     async def _connect(self) -> OwnConnection:
         direct = self.settings.database_direct_url
