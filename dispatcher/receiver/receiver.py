@@ -1,35 +1,32 @@
-"""Runs the receiver: stores status reports, matches them to messages, orders the feed of events."""
+"""Runs the receiver: stores status reports, matches them to messages, and orders events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
+from typing import Final
 
 import structlog
 from aiohttp import web
-from msgspec.structs import replace
-from pydantic import SecretStr
 
 from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
 from dispatcher.db.database import Database, open_database
 from dispatcher.db.loop import run_every
 from dispatcher.db.report_matching import MatchingStep, match
-from dispatcher.receiver.intake import AT_ONCE, Intake
-from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
+from dispatcher.receiver.intake import MAX_COMMITS, Intake
+from dispatcher.receiver.routes import ReportRoutes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.settings import Settings
 from dispatcher.telemetry import ReportMetrics
 
 log = structlog.get_logger(__name__)
 
-SPOOL = "spool"  # folder in the data directory
-CONNECTIONS = (
-    AT_ONCE + 2
-)  # commits of the intake, one step of the matching, one that updates the feed
-COUNT_EVERY = 10.0  # seconds between two writings of what was refused
-MATCH_EVERY = 0.5  # seconds; also how late an event is in the feed
+SPOOL: Final = "spool"  # folder in the data directory
+# The commits of the intake, one step of matching, one that orders events.
+MAX_CONNECTIONS: Final = MAX_COMMITS + 2
+COUNT_INTERVAL_SECONDS: Final = 10.0  # between two writes of what was refused
+MATCH_INTERVAL_SECONDS: Final = 0.5  # also how late an event is in the event log
 
 
 @asynccontextmanager
@@ -41,16 +38,16 @@ async def receiving(
     listen: bool = True,
     metrics: ReportMetrics | None = None,
 ) -> AsyncIterator[list[web.AbstractRouteDef]]:
-    """Match reports until *stop*; with *listen*, and a path token, also take them in.
+    """Match reports until *stop*; with *listen*, and a path token, also accept them.
 
-    Give the routes to serve. They must be gone before this ends: what they have taken is then
-    still kept. The database may be away at any time, at the start too.
+    Give the routes to serve. Stop serving them before this ends, so that each report that they
+    accepted is stored. The database may be unavailable at any time, at the start too.
     """
     metrics = metrics or ReportMetrics()
     async with (
         open_database(
             dsn,
-            max_size=CONNECTIONS,
+            max_size=MAX_CONNECTIONS,
             statement_cache=settings.statement_cache,
             retry_refusals=True,
         ) as database,
@@ -62,11 +59,10 @@ async def receiving(
         token = settings.report_path_token
         if listen and token is not None:
             intake = Intake(database, settings.data_dir / SPOOL, metrics)
-            counts = Counts()
+            served = _report_routes(settings, token.get_secret_value(), database, intake, metrics)
+            routes = served.routes()
             background.append(tasks.create_task(intake.run()))
-            background.append(tasks.create_task(_run_counting(database, counts, stop)))
-            door = _door(settings, intake, token, partial(reports.announce_check, database))
-            routes = report_routes(replace(door, metrics=metrics), counts)
+            background.append(tasks.create_task(_run_counting(database, served, stop)))
         try:
             yield routes
         finally:
@@ -76,15 +72,17 @@ async def receiving(
                 task.cancel()
 
 
-def _door(
+def _report_routes(
     settings: Settings,
+    path_token: str,
+    database: Database,
     intake: Intake,
-    token: SecretStr,
-    announce: Callable[[str], Awaitable[None]],
-) -> ReportRouteConfig:
+    metrics: ReportMetrics,
+) -> ReportRoutes:
     assume = {"host": settings.push_host, "connection": settings.push_connection}
-    return ReportRouteConfig(
-        path_token=token.get_secret_value(),
+    return ReportRoutes(
+        path_token,
+        database=database,
         intake=intake,
         signatures=Signatures(
             push_keys(settings),
@@ -92,9 +90,9 @@ def _door(
             {name: value for name, value in assume.items() if value is not None},
             settings.callback_url,
         ),
-        announce=announce,
         networks=settings.report_networks,
         trusted_proxies=settings.trusted_proxies,
+        metrics=metrics,
     )
 
 
@@ -108,20 +106,20 @@ def push_keys(settings: Settings) -> list[AppKey]:
     return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
 
 
-async def _run_counting(database: Database, counts: Counts, stop: asyncio.Event) -> None:
-    """Add what was refused to the counters, every COUNT_EVERY seconds."""
+async def _run_counting(database: Database, routes: ReportRoutes, stop: asyncio.Event) -> None:
+    """Add what was refused to the counters, every COUNT_INTERVAL_SECONDS seconds."""
 
     async def count() -> None:
-        refused = counts.refused.copy()
+        refused = routes.refused.copy()
         if not refused:
             return
         await reports.count_refused(database, refused)
-        counts.refused.subtract(refused)
-        counts.refused = +counts.refused
+        routes.refused.subtract(refused)
+        routes.refused = +routes.refused
         log.warning("pushes refused", **{kind.replace(" ", "_"): n for kind, n in refused.items()})
 
     await run_every(
-        COUNT_EVERY,
+        COUNT_INTERVAL_SECONDS,
         stop,
         count,
         unavailable="refused pushes wait to be counted: the database is away",
@@ -145,7 +143,7 @@ async def _run_matching(
         return step.more
 
     await run_every(
-        MATCH_EVERY,
+        MATCH_INTERVAL_SECONDS,
         stop,
         match_and_place,
         unavailable="reports and events wait: the database is away",

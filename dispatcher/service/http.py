@@ -20,11 +20,11 @@ from dispatcher.core.report_matching import Backlog
 from dispatcher.db import spool
 from dispatcher.db.database import COMMAND_TIMEOUT, Database, open_database
 from dispatcher.db.reports import backlog
-from dispatcher.receiver.intake import KIND as REPORTS
+from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
-from dispatcher.worker.recorder import KIND as ANSWERS
+from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 

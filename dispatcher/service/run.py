@@ -44,7 +44,7 @@ def collect_rarely() -> None:
 
 log = structlog.get_logger(__name__)
 
-VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
+VITAL_CONNECTIONS = 2  # for heartbeat and recovery, which must not wait for claims
 MOST_CONNECTIONS = 20
 AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
 
@@ -129,7 +129,9 @@ async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) 
         return True
 
     async def prepare_until_done() -> None:
-        while not await attempt(prepare, unavailable="not migrated: the database is unavailable"):
+        while True:
+            if await attempt(prepare, unavailable="not migrated: the database is away"):
+                return
             await asyncio.sleep(PREPARE_AGAIN)
 
     await _unless(stop, prepare_until_done())
@@ -173,7 +175,7 @@ async def _work(
                 metrics=metrics,
                 trace=trace,
             )
-            await _unless(stop, one.answers.replay_spool())
+            await _unless(stop, one.recorder.replay_spool())
             await one.work()
     log.info("worker stopped", worker=worker)
 
@@ -224,7 +226,7 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
         )
 
     while not stop.is_set():
-        worker = await attempt(register, unavailable="no start: the database is unavailable")
+        worker = await attempt(register, unavailable="no start: the database is away")
         if worker is not None:
             return worker
         await wait_for_event(stop, AWAY_WAIT)

@@ -29,7 +29,7 @@ async def run_recovery(
         _log("unsure batches sent again by policy", await workers.resend_unsure(database, worker))
         _log(
             "batches of a lost claim put back",
-            await workers.release_unsent(database, worker, in_flight),
+            await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
         )
 
     await run_every(interval, stop, recover, unavailable="no rescue: the database is away")

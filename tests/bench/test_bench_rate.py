@@ -69,7 +69,7 @@ async def claim(database, worker, slots=4):
     return await claims.claim(
         database,
         worker,
-        claims.Wanted("default", slots=slots, sender="csms12345678"),
+        claims.ClaimRequest("default", slots=slots, sender="csms12345678"),
         arrange=lambda messages, countries, most, decided: arrange(
             messages,
             decided=decided,

@@ -12,7 +12,7 @@ from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 from dispatcher.core.prepare import arrange
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
-from dispatcher.db.claim import Wanted, claim
+from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.record import record
 from dispatcher.worker.in_flight import InFlight
 
@@ -61,9 +61,9 @@ class Hands:
         claimed = await claim(
             self.database,
             self.id,
-            Wanted("default", slots=4, sender="csms100000001"),
+            ClaimRequest("default", slots=4, sender="csms100000001"),
             arrange=sort_out,
-            token=self.flight.token,
+            token=self.flight.new_token,
         )
         return claimed.batches
 

@@ -15,10 +15,10 @@ async def test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_agai
     await hands.insert(5)
     [batch] = await hands.claim()
     await hands.record(batch, Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages]))
-    hands.flight.over(batch.token)
+    hands.flight.finish(batch.token)
     await hands.db.execute("DELETE FROM dispatcher.outcome")
     await hands.db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
-    await release_unsent(hands.database, hands.id, hands.flight)
+    await release_unsent(hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed)
     assert await hands.batches() == [("unsure", "record-lost")]
     assert await hands.queue() == []
     assert await states(hands.db) == {"unsure": 5}
@@ -28,12 +28,16 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
     await hands.begin()
     ids = await hands.insert(5)
     [batch] = await hands.claim()
-    assert await release_unsent(hands.database, hands.id, hands.flight) == (
+    assert await release_unsent(
+        hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed
+    ) == (
         0,
         0,
     )  # it is on its way
-    hands.flight.doubt(batch.token)
-    assert await release_unsent(hands.database, hands.id, hands.flight) == (1, 5)
+    hands.flight.mark_unconfirmed(batch.token)
+    assert await release_unsent(
+        hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed
+    ) == (1, 5)
     assert await hands.queue() == ids
     assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
 

@@ -93,5 +93,5 @@ async def divide(hands, batch: Batch) -> list[Batch]:
         description="",
         http_status=400,
         tries=1,
-        token=hands.flight.token,
+        token=hands.flight.new_token,
     )

@@ -150,8 +150,8 @@ GUARDS = (
         "a worker that was silent for its lease sends nothing of before",
         (
             Edit(
-                "dispatcher/worker/worker.py",
-                " and self.lease.covers(batch.claimed_at)",
+                "dispatcher/worker/sender.py",
+                "            and self._lease.covers(batch.claimed_at)\n",
                 "",
             ),
         ),
@@ -215,12 +215,12 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] in unconfirmed]',
                 "for row in unknown]",
             ),
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if not known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] not in unconfirmed]',
                 "for row in ()]",
             ),
         ),

@@ -9,7 +9,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
 from dispatcher.db.database import Database
 from dispatcher.db.spool import orphaned_files
-from dispatcher.receiver.intake import KIND, Intake, NotStored, Stored
+from dispatcher.receiver.intake import SPOOL_KIND, Intake, NotStored, Stored
 
 
 def one(provider_id: str, **fields) -> Report:
@@ -54,14 +54,14 @@ async def intake(database, tmp_path):
 
 def spooled(folder) -> int:
     """Count the files that anybody has left or holds."""
-    return len(list((folder / "spool").glob(f"*.{KIND}")))
+    return len(list((folder / "spool").glob(f"*.{SPOOL_KIND}")))
 
 
 async def test_without_the_database_reports_go_to_disk_and_then_into_it(
     intake, database, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.05)
-    monkeypatch.setattr("dispatcher.receiver.intake.TAKE_UP_EVERY", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.intake.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.intake.REPLAY_INTERVAL_SECONDS", 0.05)
     database.away = True
     assert await intake.keep([one("p1"), one("p2")]) == Stored()
     assert await intake.keep([one("p3")]) == Stored()
@@ -94,7 +94,7 @@ async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(
 
 
 async def test_a_commit_that_takes_long_does_not_hold_up_the_next(intake, database, monkeypatch):
-    monkeypatch.setattr("dispatcher.receiver.intake.SLOW", 0.0)
+    monkeypatch.setattr("dispatcher.receiver.intake.SLOW_COMMIT_SECONDS", 0.0)
     async with database.pool.acquire() as other, other.transaction():
         await other.execute(
             "INSERT INTO dispatcher.report (provider_id, status, state)"
@@ -131,7 +131,7 @@ async def test_what_a_dead_receiver_left_on_disk_is_taken_up(database, tmp_path)
     database.away = False
     await Intake(database, tmp_path / "spool").replay_spool()
     assert await database.stored() == ["p1"]
-    with orphaned_files(tmp_path / "spool", KIND) as files:
+    with orphaned_files(tmp_path / "spool", SPOOL_KIND) as files:
         assert files == []
 
 
@@ -156,7 +156,7 @@ async def test_a_spool_cut_off_in_the_middle_of_a_record_keeps_the_others(databa
         await dead.keep([one("p1")])
         running.cancel()
     dead._spool.close()
-    (file,) = (tmp_path / "spool").glob(f"*.{KIND}")
+    (file,) = (tmp_path / "spool").glob(f"*.{SPOOL_KIND}")
     with file.open("ab") as end:
         end.write(b"\x00\x00\x00\x99half a rec")
     database.away = False

@@ -9,7 +9,7 @@ from test_keeping import SwitchedDatabase, one
 from world.waiting import until
 
 from dispatcher.db.spool import Spool, orphaned_files
-from dispatcher.receiver.intake import KIND, Intake, NotStored, Stored
+from dispatcher.receiver.intake import SPOOL_KIND, Intake, NotStored, Stored
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, f
     await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
-    assert aside.name.endswith(f".{KIND}.damaged")
+    assert aside.name.endswith(f".{SPOOL_KIND}.damaged")
     await Intake(database, folder).replay_spool()  # and is not looked at again
 
 
@@ -69,7 +69,7 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
     assert written > 4
     for file in folder.iterdir():
         (folder / f"again.{file.name}").write_bytes(file.read_bytes())
-    with orphaned_files(folder, KIND, most=600) as files:
+    with orphaned_files(folder, SPOOL_KIND, most=600) as files:
         assert 0 < len(files) < written  # never more in memory than asked for
         assert not any(file.damaged for file in files)
     await Intake(database, folder).replay_spool()
@@ -78,7 +78,7 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
 
 
 async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.0)
+    monkeypatch.setattr("dispatcher.receiver.intake.RETRY_SECONDS", 0.0)
     first = await spooled(database, folder, "p1", "p2")
     second = await spooled(database, folder, "p3")
     await asyncio.gather(first.replay_spool(), second.replay_spool())
@@ -95,15 +95,15 @@ def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(fold
     def flock(file, how):
         if how == fcntl.LOCK_EX and not looked:
             looked.append(1)
-            with orphaned_files(folder, KIND) as [left]:
+            with orphaned_files(folder, SPOOL_KIND) as [left]:
                 assert left.records == []
         really(file, how)
 
     monkeypatch.setattr("dispatcher.db.spool.fcntl.flock", flock)
-    spool = Spool(folder, KIND)
+    spool = Spool(folder, SPOOL_KIND)
     spool.append([b"kept"])
     spool.close()
-    with orphaned_files(folder, KIND) as [left]:
+    with orphaned_files(folder, SPOOL_KIND) as [left]:
         assert left.records == [b"kept"]
 
 
