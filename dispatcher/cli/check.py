@@ -158,7 +158,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
 
     It creates nothing: the receiver knows it, and tells the database of it by a notification.
     """
-    from dispatcher.provider.callback import post_test_report
+    from dispatcher.provider.callback import PostError, post_test_report
     from dispatcher.receiver.receiver import push_keys
 
     url = settings.callback_url or ""
@@ -172,16 +172,17 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     await connection.add_listener(CHANNEL, hear)
     began = monotonic()
     keys = push_keys(settings)
-    posted = await post_test_report(
-        url,
-        word=word,
-        key=keys[0] if keys else None,
-        host=settings.push_host,
-        now=datetime.now(UTC),
-    )
     where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"  # the path is a secret
-    if isinstance(posted, str):
-        return False, f"{where}: {posted}; the provider's reports would be lost"
+    try:
+        posted = await post_test_report(
+            url,
+            word=word,
+            key=keys[0] if keys else None,
+            host=settings.push_host,
+            now=datetime.now(UTC),
+        )
+    except PostError as error:
+        return False, f"{where}: {error}; the provider's reports would be lost"
     trouble = _trouble(posted)
     if trouble is not None:
         good, what = trouble

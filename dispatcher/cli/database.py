@@ -12,14 +12,18 @@ from dispatcher.cli.settings import read_settings
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY, explain
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings
 
 Result = TypeVar("Result")
 
-_TROUBLE: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+_TROUBLE: tuple[type[Exception], ...] = (
+    *UNAVAILABLE_ERRORS,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
 
 
 def with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:

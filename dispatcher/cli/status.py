@@ -119,7 +119,7 @@ async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> No
     from dispatcher.core.health import absent, diagnose
     from dispatcher.db.admin import overview
     from dispatcher.db.database import connect
-    from dispatcher.db.errors import AWAY, as_unavailable
+    from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
 
     while True:
         try:
@@ -132,6 +132,6 @@ async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> No
                     await asyncio.sleep(every)
             finally:
                 connection.terminate()
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             show(absent(str(as_unavailable(error, dsn))), None)
             await asyncio.sleep(every)

@@ -24,7 +24,7 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import deeds, status
-from dispatcher.db.database import COMMAND_TIMEOUT, Connection, Database
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.deeds import ActionResult
 from dispatcher.db.errors import as_unavailable
 
@@ -118,7 +118,7 @@ def _asking(
     """Return *ask* with a connection of *database*."""
 
     async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+        async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
             return await ask(connection, *args, **kwargs)
 
     return asked
@@ -130,7 +130,7 @@ def _doing(
     """Return *do* with a connection of *database*, answering what came of it."""
 
     async def did(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
-        async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+        async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
             return (await do(connection, *args, **kwargs)).said
 
     return did

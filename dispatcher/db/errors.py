@@ -1,4 +1,4 @@
-"""Which trouble with the database passes by itself, and one line for people about each kind."""
+"""Says which database errors are temporary, and explains each kind in one line."""
 
 import socket
 import ssl
@@ -11,10 +11,10 @@ import asyncpg
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.dsn import Address, read_address
 
-# What "the database is away" looks like; the next call, on a new connection, may pass. Not only
+# Errors of an unavailable database; the next call, on a new connection, may succeed. Not only
 # lost connections: a switch-over shows as a read-only server, as a host that does not match, and
 # (seen on a planned switch) as asyncpg's InternalClientError.
-AWAY: tuple[type[Exception], ...] = (
+UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # 57: shutting down, starting up, cancelled
@@ -24,7 +24,7 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
-    asyncpg.InterfaceError,  # only some of them: see is_away
+    asyncpg.InterfaceError,  # only some of them: see is_unavailable
 )
 
 # asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
@@ -96,8 +96,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         asyncpg.LockNotAvailableError,
         (
-            "Somebody holds a lock in PostgreSQL at {at} for seconds: look in pg_stat_activity for "
-            "sessions that are idle in a transaction."
+            "Another session holds a lock in PostgreSQL at {at} for seconds: look in "
+            "pg_stat_activity for sessions that are idle in a transaction."
         ),
     ),
     (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
@@ -118,16 +118,16 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-def is_away(error: BaseException) -> bool:
-    """Tell whether *error* means that the database is away, rather than that a call is wrong."""
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether *error* means that the database is unavailable, not that a call is wrong."""
     if isinstance(error, asyncpg.InterfaceError):
         return any(words in str(error) for words in _LOST)
-    return isinstance(error, AWAY)
+    return isinstance(error, UNAVAILABLE_ERRORS)
 
 
 def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:
-    """Return what to raise for *error*, one of AWAY; raise *error* itself if the call is wrong."""
-    if not is_away(error):
+    """Return DatabaseUnavailable for *error*, or raise *error* itself if a call is wrong."""
+    if not is_unavailable(error):
         raise error
     return DatabaseUnavailable(explain(error, dsn))
 
@@ -179,7 +179,7 @@ _OTHER_NAME: Final = (62, 64)
 
 
 def explain_tls(error: BaseException, dsn: str, at: Address) -> str | None:
-    """Return the line if *error* is trouble with TLS, else None."""
+    """Return the line if *error* is an error of TLS, else None."""
     match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
             return (

@@ -1,7 +1,8 @@
-"""Status reports: stored on arrival, and what operators and metrics ask of them."""
+"""Stores status reports on arrival, and reads them for operators and metrics."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import asyncpg
 
@@ -14,19 +15,19 @@ from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Data
 from dispatcher.db.events import count
 from dispatcher.db.queries import sql
 
-NOBODY = "-"  # stands for the app where none is known
-SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
-OVERDUE = 3600.0  # seconds; most carriers report within a minute
+NO_APP: Final = "-"  # stands for the app where none is known
+REPORT_PERIOD_SECONDS: Final = 80 * 3600.0  # the provider reports within 72 h or never
+OVERDUE_SECONDS: Final = 3600.0  # most carriers report within a minute
 
-# What says that a report itself cannot be stored, and never will.
-_UNFIT: tuple[type[Exception], ...] = (
+# Errors for a report that can never be stored.
+_UNSTORABLE: tuple[type[Exception], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     ValueError,
 )
 
 
-class UnfitError(Exception):
+class UnstorableError(Exception):
     """The database refuses one of the reports, and would again."""
 
 
@@ -38,9 +39,8 @@ async def store(
 ) -> int:
     """Write *reports*, each with the seconds since it came; safe to repeat.
 
-    Returns how many of them told something new.
-    Raises DatabaseUnavailable, or UnfitError for what would be refused again; none of them are
-    stored then.
+    Returns how many of them were new.
+    Raises DatabaseUnavailable, or UnstorableError if it would be refused again: none is stored.
     """
     rows = [
         (
@@ -66,17 +66,17 @@ async def store(
                 sql("store_reports"), *map(list, zip(*rows, strict=True))
             )
             return news or 0
-    except _UNFIT as error:
-        raise _unfit(error) from error
+    except _UNSTORABLE as error:
+        raise _unstorable(error) from error
     except DatabaseUnavailable as error:
         refused = error.__cause__
-        if isinstance(refused, _UNFIT) and not isinstance(refused, OSError):
-            raise _unfit(refused) from refused
+        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
+            raise _unstorable(refused) from refused
         raise
 
 
-def _unfit(error: BaseException) -> UnfitError:
-    return UnfitError(f"The database refuses it: {type(error).__name__}.")
+def _unstorable(error: BaseException) -> UnstorableError:
+    return UnstorableError(f"The database refuses it: {type(error).__name__}.")
 
 
 def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float]]:
@@ -105,22 +105,27 @@ async def register_statuses(database: Database) -> None:
 async def count_refused(database: Database, refused: Mapping[str, int]) -> None:
     """Add to the counters how many pushes were refused, by reason."""
     async with database.transaction() as connection:
-        events = {(NOBODY, "report refused", why): times for why, times in refused.items()}
+        events = {(NO_APP, "report refused", why): times for why, times in refused.items()}
         await count(connection, 0, Counter(events))
 
 
 async def announce_check(database: Database, word: str) -> None:
-    """Tell whoever listens on `dispatcher_check` that a test report came; writes nothing."""
+    """Notify `dispatcher_check` that a test report came; writes nothing."""
     async with database.transaction() as connection:
         await connection.execute(sql("announce_check"), word)
 
 
 async def awaiting(
-    connection: Connection, *, silence: float = SILENCE, overdue: float = OVERDUE
+    connection: Connection,
+    *,
+    silence: float = REPORT_PERIOD_SECONDS,
+    overdue: float = OVERDUE_SECONDS,
 ) -> list[MissingReports]:
-    """Return by app what of the accepted has no report yet: the sign of a broken callback address.
+    """Return by app how many accepted messages have no report yet.
 
-    Made of the counters alone, so it costs the same whatever the number of messages. Times in
+    Many of them mean a wrong callback address.
+
+    Read from the counters alone, so it costs the same whatever the number of messages. Times in
     seconds, true to the minute.
     """
     rows = await connection.fetch(sql("awaiting_reports"), silence, overdue)
@@ -135,6 +140,6 @@ async def unmatched(connection: Connection, *, limit: int = 100) -> list[Unmatch
 
 
 async def backlog(connection: Connection) -> Backlog:
-    """Return what waits to be matched."""
+    """Return how much waits to be matched."""
     row = await connection.fetchrow(sql("report_backlog"))
     return Backlog(*row) if row else Backlog(0, 0.0)

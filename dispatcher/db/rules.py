@@ -11,7 +11,7 @@ from dispatcher.core.outcome import Outcome
 from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
 from dispatcher.core.templates import Template
 from dispatcher.db.database import (
-    COMMAND_TIMEOUT,
+    COMMAND_TIMEOUT_SECONDS,
     TRANSACTION_TIMEOUT_SECONDS,
     Connection,
     Database,
@@ -94,7 +94,7 @@ async def _facts(
 
 async def forget_used(database: Database) -> int:
     """Forget what numbers were sent over a day ago; return how many rows went."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         gone: int = await connection.fetchval(sql("rule_forget_used"))
     return gone
 

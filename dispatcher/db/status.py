@@ -22,7 +22,7 @@ from dispatcher.core.status import (
 )
 from dispatcher.db import admin, cost, reports
 from dispatcher.db import rules as rules_of
-from dispatcher.db.database import COMMAND_TIMEOUT, Connection, Database
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
@@ -35,19 +35,19 @@ Search = Literal["id", "recipient", "reference", "provider_id"]
 
 async def now(database: Database) -> StatusSnapshot:
     """Return the state of everything, small whatever the number of messages."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.now(connection)
 
 
 async def totals(database: Database) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.totals(connection)
 
 
 async def rules(database: Database) -> Listed:
     """Return the operators' rules, of the suppressed numbers the newest."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         limits = await rules_of.limits(connection)
         today = {
             app: await rules_of.sent_today(connection, app)
@@ -67,26 +67,26 @@ async def series(
     database: Database, app: str | None, span: float, step: float
 ) -> list[SeriesPoint]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(sql("console_series"), app, span, step)
         return [tuple(row) for row in rows]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.awaiting(connection)
 
 
 async def unmatched(database: Database) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.unmatched(connection, limit=MOST)
 
 
 async def unsure(database: Database) -> list[UnsureBatch]:
     """Return the requests that may have been sent, oldest first."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return [UnsureBatch(*row) for row in await connection.fetch(sql("console_unsure"), MOST)]
 
 
@@ -105,13 +105,16 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
 
 async def story(database: Database, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.story(connection, message_id)
 
 
 async def batch(database: Database, token: str) -> BatchStory | None:
     """Return a request and its messages, or None if no request has this token."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection, _snapshot(connection):
+    async with (
+        database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection,
+        _snapshot(connection),
+    ):
         row = await connection.fetchrow(sql("batch_story"), token)
         if row is None:
             return None

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.queries import sql
 
 
@@ -124,7 +124,7 @@ async def listen_urgent(
     while True:
         try:
             connection = await connect()
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             await asyncio.sleep(RECONNECT_SECONDS)
             continue
         lost = asyncio.Event()
@@ -142,7 +142,7 @@ async def listen_urgent(
                 except TimeoutError:
                     # A host that vanished does not close its connections.
                     await connection.execute("SELECT 1", timeout=CHECK_INTERVAL_SECONDS)
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             await asyncio.sleep(RECONNECT_SECONDS)
         finally:
             connection.terminate()

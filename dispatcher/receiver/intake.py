@@ -19,7 +19,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
 from dispatcher.db import reports
 from dispatcher.db.database import Database
-from dispatcher.db.reports import UnfitError
+from dispatcher.db.reports import UnstorableError
 from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
@@ -122,7 +122,7 @@ class Intake:
                 _answer(posts, result)
             else:
                 self._answer_stored(posts, "disk")
-        except UnfitError as error:
+        except UnstorableError as error:
             if len(posts) == 1:
                 _answer(posts, NotStored(str(error), 400))
                 return
@@ -211,7 +211,7 @@ class Intake:
     async def _replay_reports(self, arrived: Sequence[ReceivedReport]) -> None:
         try:
             await self._write(arrived)
-        except UnfitError as error:
+        except UnstorableError as error:
             if len(arrived) == 1:
                 log.error(  # noqa: TRY400 - the refusal is known, a traceback says no more
                     "a spooled report is dropped: the database refuses it", why=str(error)

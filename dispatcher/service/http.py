@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
@@ -18,7 +19,7 @@ from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
 from dispatcher.db import spool
-from dispatcher.db.database import COMMAND_TIMEOUT, Database, open_database
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Database, open_database
 from dispatcher.db.reports import backlog
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
@@ -28,8 +29,8 @@ from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-DESK_CONNECTIONS = 3  # for operators and machines that look: never those that work
-FRESH = 5.0  # seconds that a figure of /metrics may be old
+CONSOLE_CONNECTIONS: Final = 3  # for operators and scrapers: workers have others
+METRICS_MAX_AGE_SECONDS: Final = 5.0  # of the figures of /metrics
 
 
 @asynccontextmanager
@@ -42,16 +43,16 @@ async def listening(
     routes: Iterable[web.AbstractRouteDef] = (),
     until: asyncio.Event | None = None,
 ) -> AsyncIterator[State]:
-    """Serve as long as the context lasts; give what shows the connections of pools.
+    """Serve as long as the context lasts; give the collector that shows pools and spools.
 
     *routes* are those of other parts, which outlive the server. With *until* there is the
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with open_database(
-        dsn, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
+        dsn, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
     ) as database:
-        state.watch("desk", database.pool)
+        state.watch("console", database.pool)
         # A receiver that stands alone need not know its own address.
         told = settings.callback_url is not None or settings.report_path_token is not None
         looks = StatusCache(database, reports=told)
@@ -62,9 +63,9 @@ async def listening(
         async def refresh() -> None:
             seen = backlog = None
             with suppress(DatabaseUnavailable):
-                seen = await looks.now(FRESH)
+                seen = await looks.now(METRICS_MAX_AGE_SECONDS)
             with suppress(DatabaseUnavailable):
-                backlog = await waiting.look(FRESH)
+                backlog = await waiting.look(METRICS_MAX_AGE_SECONDS)
             state.show(seen, backlog)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
@@ -77,7 +78,7 @@ async def listening(
 
 
 async def _backlog(database: Database) -> Backlog:
-    async with database.acquire(seconds=COMMAND_TIMEOUT) as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await backlog(connection)
 
 
@@ -87,10 +88,10 @@ def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.A
     return console_routes(desk, settings.console_token.get_secret_value(), until)
 
 
-MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB
-SILENT = 60.0  # seconds without a first answer; for clients that send nothing, or slowly
-LOOK = 5.0  # seconds between two looks for them
-DRAIN = 5.0  # seconds for requests that are being answered when the server stops
+MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB
+SILENT_TIMEOUT_SECONDS: Final = 60.0  # without a first answer: the client sends nothing, or slowly
+SWEEP_INTERVAL_SECONDS: Final = 5.0  # between two searches for such clients
+DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when the server stops
 
 
 @asynccontextmanager
@@ -101,7 +102,7 @@ async def serving(
 
     Raises OSError if the address cannot be bound.
     """
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
     answered: set[RequestHandler] = set()
 
@@ -109,7 +110,7 @@ async def serving(
         answered.add(request.protocol)
 
     app.on_response_prepare.append(note)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS)
     await runner.setup()
     sweeping = asyncio.create_task(_sweep(runner, answered))
     try:
@@ -125,8 +126,8 @@ async def serving(
 async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
     """Close connections that were never answered: aiohttp waits for a first request for ever.
 
-    Each holds a file descriptor, and who has none left hears nobody. What comes after a first
-    answer has aiohttp's own time-out.
+    Each holds a file descriptor, and a process without free ones accepts no connection. After a
+    first answer aiohttp's own time-out applies.
     """
     since: dict[RequestHandler, float] = {}
     while runner.server is not None:
@@ -135,9 +136,9 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
         answered &= open_
         since = {each: since.get(each, now) for each in open_ - answered}
         for connection, begun in since.items():
-            if now - begun > SILENT:
+            if now - begun > SILENT_TIMEOUT_SECONDS:
                 connection.force_close()
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
@@ -16,7 +16,7 @@ from dispatcher import __version__
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
-from dispatcher.db.errors import AWAY, as_unavailable
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
 from dispatcher.db.loop import attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
@@ -28,27 +28,27 @@ from dispatcher.telemetry import Metrics, State
 from dispatcher.telemetry.traces import Trace, missing, tracing
 from dispatcher.worker.worker import Worker
 
-OBJECTS = 50_000  # made since the last look for cycles; by default 700
+GC_THRESHOLD_OBJECTS: Final = 50_000  # made since the last collection; by default 700
 
 
 def collect_rarely() -> None:
-    """Look for cyclic garbage seldom, and never at what was there from the start.
+    """Collect cyclic garbage rarely, and never the objects that exist at the start.
 
-    Rows, entries and answers come and go by the thousand and are in no cycle: looking through
+    Rows, entries and answers are made and freed by the thousand and are in no cycle: to search
     them again and again took an eighth of a worker's time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS, 20, 100)
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 20, 100)
 
 
 log = structlog.get_logger(__name__)
 
-VITAL_CONNECTIONS = 2  # for heartbeat and recovery, which must not wait for claims
-MOST_CONNECTIONS = 20
-AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
+VITAL_CONNECTIONS: Final = 2  # for heartbeat and recovery, which must not wait for claims
+MAX_CONNECTIONS: Final = 20
+RETRY_SECONDS: Final = 0.5  # until a database that is unavailable is tried again
 
-PREPARE_AGAIN = 2.0  # seconds until a receiver tries again to migrate
+PREPARE_RETRY_SECONDS: Final = 2.0  # until a receiver tries again to migrate
 
 Only = Literal["worker", "reports"]
 
@@ -111,17 +111,17 @@ async def _prepare(settings: Settings, dsn: str) -> None:
             direct.get_secret_value() if direct else dsn,
             warn=lambda line: log.warning("not all of a migration was possible", why=line),
         )
-    except AWAY as error:
+    except UNAVAILABLE_ERRORS as error:
         raise as_unavailable(error, dsn) from error
     async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
         await register_statuses(database)
 
 
 async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
-    """Do the same while reports come in already, however long it takes, or until *stop*.
+    """Do the same while reports arrive already, however long it takes, or until *stop*.
 
-    Nobody sends a report again. So a receiver listens first, and keeps them on disk while the
-    database is away, or its tables are not yet those of this release.
+    The provider never repeats a report. So a receiver listens first, and keeps reports on disk
+    while the database is unavailable, or its tables are not yet those of this release.
     """
 
     async def prepare() -> bool:
@@ -132,7 +132,7 @@ async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) 
         while True:
             if await attempt(prepare, unavailable="not migrated: the database is away"):
                 return
-            await asyncio.sleep(PREPARE_AGAIN)
+            await asyncio.sleep(PREPARE_RETRY_SECONDS)
 
     await _unless(stop, prepare_until_done())
 
@@ -156,7 +156,7 @@ async def _work(
     metrics: Metrics,
     state: State,
 ) -> None:
-    size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
+    size = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
     async with open_database(
         vital.dsn, max_size=size, statement_cache=settings.statement_cache
     ) as database:
@@ -201,10 +201,10 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> Non
 
 
 async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:
-    """Announce the apps and this worker; return its id, or None if it is to stop before that.
+    """Register the apps and this worker; return its id, or None if *stop* is set before.
 
-    The database was there a moment ago, so it is waited for. An id that was given to a failed
-    call stays unused.
+    The migration has just succeeded, so an unavailable database is tried again. An id that was
+    given to a failed call stays unused.
     """
 
     async def register() -> int:
@@ -229,5 +229,5 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
         worker = await attempt(register, unavailable="no start: the database is away")
         if worker is not None:
             return worker
-        await wait_for_event(stop, AWAY_WAIT)
+        await wait_for_event(stop, RETRY_SECONDS)
     return None

@@ -10,7 +10,7 @@ import pytest
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import Database, connect
 from dispatcher.db.dsn import read_address
-from dispatcher.db.errors import explain, is_away
+from dispatcher.db.errors import explain, is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 
 
@@ -132,16 +132,16 @@ async def test_a_session_that_was_ended_is_away_at_once_and_afterwards(db, dsn):
         pass
     with pytest.raises(asyncpg.PostgresError) as first:
         await asyncio.wait_for(call, 10)
-    assert is_away(first.value)
+    assert is_unavailable(first.value)
     await asyncio.wait_for(closed.wait(), 10)
     with pytest.raises(asyncpg.InterfaceError) as second:
         await victim.execute("SELECT 1")
-    assert is_away(second.value)
+    assert is_unavailable(second.value)
 
 
 def test_a_transaction_in_which_the_client_fell_silent_is_away():
     error = asyncpg.IdleInTransactionSessionTimeoutError("terminating connection")
-    assert is_away(error)
+    assert is_unavailable(error)
     assert "frozen" in explain(error, "postgresql://h/d")
 
 
@@ -158,7 +158,7 @@ async def test_a_server_that_turned_read_only_is_away(db):
     async with db.transaction(readonly=True):
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
             await db.execute("CREATE TABLE x ()")
-    assert is_away(refused.value)
+    assert is_unavailable(refused.value)
 
 
 async def test_a_mistake_of_ours_is_not_away(db, database):
@@ -166,8 +166,8 @@ async def test_a_mistake_of_ours_is_not_away(db, database):
         await db.fetchval("SELECT $1::int")
     with pytest.raises(asyncpg.PostgresSyntaxError) as wrong_statement:
         await db.execute("SELEC")
-    assert not is_away(wrong_call.value)
-    assert not is_away(wrong_statement.value)
+    assert not is_unavailable(wrong_call.value)
+    assert not is_unavailable(wrong_statement.value)
     with pytest.raises(asyncpg.InterfaceError):
         async with database.acquire() as connection:
             await connection.fetchval("SELECT $1::int")

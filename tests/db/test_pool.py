@@ -12,7 +12,7 @@ import pytest
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import Database, FailoverConnector, connect, create_pool
-from dispatcher.db.errors import is_away
+from dispatcher.db.errors import is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 from dispatcher.postgres.server import embedded_server
 
@@ -156,7 +156,7 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_chosen_and_found_ag
     only_standby = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(read_only)))
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as refused:
         await only_standby()
-    assert is_away(refused.value)
+    assert is_unavailable(refused.value)
 
     await standby.execute("ALTER ROLE postgres SET default_transaction_read_only = off")
     promoted = await only_standby()

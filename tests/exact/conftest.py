@@ -1,4 +1,4 @@
-"""One worker's hands: claims and records without sending, so that a test can stand in between."""
+"""A worker that claims and records without sending, so that a test can act in between."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from dispatcher.worker.in_flight import InFlight
 
 
 class Hands:
-    """A worker that does only what it is told."""
+    """A worker whose steps a test calls one by one."""
 
     def __init__(self, db, database) -> None:
         self.db = db

@@ -43,7 +43,7 @@ async def test_what_is_on_its_way_again_stays_with_its_new_batch(hands, given_up
     assert await states(hands.db) == {"accepted": 3}
 
 
-async def test_what_an_answer_deferred_is_not_taken_back_by_its_repetition(hands):
+async def test_a_repeated_answer_does_not_take_back_what_it_deferred(hands):
     await hands.begin()
     await hands.insert(2)
     [batch] = await hands.claim()

@@ -9,7 +9,7 @@ from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.db.workers import release_unsent
 
 
-async def test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_again(hands):
+async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):
     """A standby that was promoted had the claim, and not the record of its answer."""
     await hands.begin()
     await hands.insert(5)
@@ -42,7 +42,7 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
     assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
 
 
-async def test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_database_is_set_to(hands):
+async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
     """Else a crash of the database would put what was sent into the queue again."""
     await hands.begin()
     await hands.insert(1)

@@ -10,7 +10,7 @@ from dispatcher.db.workers import resend_unsure
 
 
 async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
-    """Whoever looks before the report is there, and waits for its lock, must look again."""
+    """A resend that started before the report, and waits for its lock, must check again."""
     await hands.begin(on_unsure="resend", resend_after=0.0)
     await hands.insert(1)
     [batch] = await hands.claim()

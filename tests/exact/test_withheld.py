@@ -60,7 +60,7 @@ async def sent(client: Client, answers: Iterator[bool]) -> list[BatchResult]:
     return results.drain()
 
 
-async def test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written(sim, client):
+async def test_a_batch_lost_while_connecting_is_never_written(sim, client):
     [result] = await sent(client, iter([True, *[False] * 9]))
     assert isinstance(await client.probe(), Reply)
     assert len(sim.journal) == 1  # the probe alone
@@ -70,7 +70,7 @@ async def test_a_batch_that_was_lost_while_a_connection_was_made_is_never_writte
     )
 
 
-async def test_one_that_is_still_ours_goes_out_over_a_new_connection_after_that(sim, client):
+async def test_a_batch_still_ours_is_sent_over_a_new_connection(sim, client):
     await sent(client, iter([True, *[False] * 9]))
     [result] = await sent(client, iter([True] * 9))
     assert result.code == "000000"
@@ -114,9 +114,7 @@ async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, trans
     assert len(sim.journal) == 2
 
 
-async def test_what_was_written_before_the_connection_broke_may_have_been_sent(
-    sim, transports, client
-):
+async def test_a_body_written_before_the_break_may_have_been_sent(sim, transports, client):
     await sim.faults.arm([Reset()])
     broken = await client.post(EMPTY_REQUEST, numbers=1, may_try=lambda: True)
     assert isinstance(broken.answer, NoReply)

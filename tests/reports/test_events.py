@@ -46,7 +46,7 @@ async def test_places_are_given_in_turn_even_if_a_sequencer_is_slow(world, dsn):
     await other.close()
 
 
-async def test_a_reader_with_any_limit_sees_every_entry_once_and_in_order(world):
+async def test_a_reader_with_any_limit_sees_each_event_in_order(world):
     for first in range(0, 60, 6):
         await world.db.execute(
             "SELECT dispatcher.tell('accepted', '', array_fill('default'::text, ARRAY[6]), $1)",
@@ -63,7 +63,7 @@ async def test_a_reader_with_any_limit_sees_every_entry_once_and_in_order(world)
         assert cursor == 60
 
 
-async def test_where_old_entries_were_dropped_it_begins_with_the_first_that_is_kept(world):
+async def test_after_dropped_events_it_begins_with_the_first_kept(world):
     for message in range(1, 6):
         await world.db.execute(TELL, message)
     await place(world.database)
@@ -130,7 +130,7 @@ async def test_each_apps_channel_is_notified_if_that_is_wanted(world):
     assert heard.empty()
 
 
-async def test_a_whole_batch_is_told_by_its_name_and_read_message_by_message(world):
+async def test_a_whole_batch_is_one_event_read_by_message(world):
     numbers = [f"+86131000000{n:02d}" for n in range(7)]
     ids = await world.batch(numbers, state="closed")
     batch = await world.db.fetchval("SELECT id FROM dispatcher.batch")

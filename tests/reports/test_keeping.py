@@ -57,7 +57,7 @@ def spooled(folder) -> int:
     return len(list((folder / "spool").glob(f"*.{SPOOL_KIND}")))
 
 
-async def test_without_the_database_reports_go_to_disk_and_then_into_it(
+async def test_reports_go_to_disk_and_later_into_the_database(
     intake, database, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("dispatcher.receiver.intake.RETRY_SECONDS", 0.05)
@@ -69,7 +69,7 @@ async def test_without_the_database_reports_go_to_disk_and_then_into_it(
     assert await database.stored() == []
     database.away = False
     async with asyncio.timeout(10):
-        while spooled(tmp_path):  # noqa: ASYNC110 - a file tells no event
+        while spooled(tmp_path):  # noqa: ASYNC110 - a file sets no event
             await asyncio.sleep(0.01)
     assert await database.stored() == ["p1", "p2", "p3"]
 
@@ -86,7 +86,7 @@ async def test_only_if_both_fail_a_report_is_refused(database, tmp_path):
         running.cancel()
 
 
-async def test_a_database_that_was_away_a_moment_ago_is_not_asked_for_each_post(intake, database):
+async def test_an_unavailable_database_is_not_tried_for_each_post(intake, database):
     database.away = True
     for number in range(20):
         assert await intake.keep([one(f"p{number}")]) == Stored()
@@ -102,14 +102,14 @@ async def test_a_commit_that_takes_long_does_not_hold_up_the_next(intake, databa
         )
         held = asyncio.create_task(intake.keep([one("p1")]))
         async with asyncio.timeout(10):
-            while database.calls < 1:  # noqa: ASYNC110 - the store tells no event
+            while database.calls < 1:  # noqa: ASYNC110 - the database sets no event
                 await asyncio.sleep(0.01)
             assert await intake.keep([one("p2")]) == Stored()
         assert not held.done()
     assert await held == Stored()
 
 
-async def test_a_report_that_the_database_refuses_does_not_take_others_with_it(intake, database):
+async def test_a_refused_report_does_not_stop_the_others(intake, database):
     bad = one("bad", raw='{"a": "\\u0000"}')
     fates = await asyncio.gather(
         *(intake.keep([one(f"p{number}")]) for number in range(5)), intake.keep([bad])
@@ -148,7 +148,7 @@ async def test_what_is_on_disk_stays_there_while_the_database_is_away(database, 
     assert await database.stored() == []
 
 
-async def test_a_spool_cut_off_in_the_middle_of_a_record_keeps_the_others(database, tmp_path):
+async def test_a_spool_cut_off_in_a_record_keeps_the_others(database, tmp_path):
     database.away = True
     dead = Intake(database, tmp_path / "spool")
     async with asyncio.TaskGroup() as tasks:

@@ -44,7 +44,7 @@ async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     assert [event for _, event, _ in events].count("accepted") == 3
 
 
-async def test_what_it_lacks_and_reports_have_told_is_not_unsure_any_more(world, half):
+async def test_reports_settle_what_a_late_answer_lacks(world, half):
     first, *rest = half.messages
     answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in rest], unsure=[first])
     await record(world.database, 7, [_closing(half, answer)])

@@ -72,9 +72,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_what_is_malformed_is_refused_with_a_reason_and_stores_nothing(
-    dsn, db, tmp_path, case
-):
+async def test_a_malformed_report_is_refused_with_a_reason(dsn, db, tmp_path, case):
     body, content_type, status = case
     async with receiver(dsn, tmp_path) as receives:
         answered, reason = await receives.post(body, content_type)
@@ -93,7 +91,7 @@ async def test_the_sound_reports_of_a_bad_batch_are_kept(dsn, db, tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(database, tmp_path):
+async def test_a_slow_sender_is_cut_off_and_others_are_served(database, tmp_path):
     intake = Intake(database, tmp_path)
     reports = ReportRoutes(
         TOKEN,

@@ -1,4 +1,4 @@
-"""What is on disk comes into the database whatever its files are like, and whoever looks too."""
+"""Spooled reports reach the database, whatever their files are like."""
 
 import asyncio
 import fcntl
@@ -61,7 +61,7 @@ async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, 
 
 
 async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.db.spool.FULL", 600)
+    monkeypatch.setattr("dispatcher.db.spool.MAX_FILE_BYTES", 600)
     names = [f"p{number:02}" for number in range(20)]
     dead = await spooled(database, folder, *names)
     dead._spool.close()
@@ -87,7 +87,7 @@ async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(folder, monkeypatch):
+def test_a_file_taken_over_before_it_was_locked_is_left(folder, monkeypatch):
     """Two share a folder; one looks for files at the very moment the other has made its own."""
     really = fcntl.flock
     looked: list[int] = []

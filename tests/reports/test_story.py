@@ -1,4 +1,4 @@
-"""`dispatcher show` tells a message's whole story, from its insert to why it is where it is."""
+"""`dispatcher show` prints the history of a message, from its insert to its present state."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def deferred_then_lost(world) -> int:
     return message
 
 
-async def test_it_tells_of_every_request_and_report_and_why_it_is_undelivered(world, told, dsn):
+async def test_it_shows_requests_reports_and_why_it_is_undelivered(world, told, dsn):
     message = await deferred_then_lost(world)
     lines = await show(dsn, message)
     assert "state unsure" in lines
@@ -74,7 +74,7 @@ async def test_it_tells_of_every_request_and_report_and_why_it_is_undelivered(wo
         assert sum(event in line for line in story) == 1, (event, story)
 
 
-async def test_a_report_of_an_unsure_message_that_counts_for_nothing_is_shown(world, told, dsn):
+async def test_a_report_without_effect_on_an_unsure_message_is_shown(world, told, dsn):
     (message,) = await world.batch([ONE], state="closed")
     await world.accept([message], ["p1"])
     await world.store(told("p2", ONE))
@@ -93,7 +93,7 @@ PAUSED = (
     " VALUES ('default', now(), 'worker', 'E000101', 'The key is not right.')"
 )
 WAITING = [
-    # what was done, and what is told: why, and what to do
+    # what was done, why, and what to do
     ([], "No running worker serves its app, default.", "Start `dispatcher run` with this app"),
     ([WORKER], "It is due, and waits for its turn.", None),
     (
@@ -192,7 +192,7 @@ async def test_a_message_that_is_over_says_why(world, dsn, case):
     assert any(line.endswith(f" {happened}") for line in story), story
 
 
-async def test_the_answer_to_a_whole_request_is_not_mistaken_for_the_messages_own(world, dsn):
+async def test_the_answer_to_a_request_is_not_the_messages_own(world, dsn):
     first, second = await world.batch([ONE, "+8613100000002"], state="closed")
     await world.db.execute(
         "UPDATE dispatcher.batch SET http_status = 400, code = 'E000510', tries = 1,"
