@@ -14,13 +14,10 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import Desk, closed_console_routes, console_routes
-from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
+from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.report_matching import Backlog
 from dispatcher.db import spool
-from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Database, open_database
-from dispatcher.db.reports import backlog
+from dispatcher.db.database import open_database
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
@@ -29,8 +26,8 @@ from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-CONSOLE_CONNECTIONS: Final = 3  # for operators and scrapers: workers have others
-METRICS_MAX_AGE_SECONDS: Final = 5.0  # of the figures of /metrics
+CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
 @asynccontextmanager
@@ -54,38 +51,36 @@ async def listening(
     ) as database:
         state.watch("console", database.pool)
         # A receiver that stands alone need not know its own address.
-        told = settings.callback_url is not None or settings.report_path_token is not None
-        looks = StatusCache(database, reports=told)
-        waiting = CachedQuery(partial(_backlog, database), database)
+        reports_expected = (
+            settings.callback_url is not None or settings.report_path_token is not None
+        )
+        backend = ConsoleBackend(database, reports_expected=reports_expected)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
-            seen = backlog = None
+            snapshot = backlog = None
             with suppress(DatabaseUnavailable):
-                seen = await looks.now(METRICS_MAX_AGE_SECONDS)
+                snapshot = await backend.snapshot(METRICS_MAX_AGE_SECONDS)
             with suppress(DatabaseUnavailable):
-                backlog = await waiting.look(METRICS_MAX_AGE_SECONDS)
-            state.show(seen, backlog)
+                backlog = await backend.backlog(METRICS_MAX_AGE_SECONDS)
+            state.show(snapshot, backlog)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
-            routes += _console(settings, made_desk(database, looks), until)
+            routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
 
-async def _backlog(database: Database) -> Backlog:
-    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await backlog(connection)
-
-
-def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.AbstractRouteDef]:
+def _console(
+    settings: Settings, backend: ConsoleBackend, until: asyncio.Event
+) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(desk, settings.console_token.get_secret_value(), until)
+    return console_routes(backend, settings.console_token.get_secret_value(), until)
 
 
 MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB
