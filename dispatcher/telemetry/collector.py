@@ -146,12 +146,12 @@ _FIGURES: tuple[tuple[str, str, _Value], ...] = (
         lambda app, _: len(app.paused_countries),
     ),
     (
-        "dispatcher_rate_setting",
+        "dispatcher_rate_limit_configured",
         "Numbers a second that this app is set to; absent without a limit.",
         lambda app, _: app.numbers_per_second,
     ),
     (
-        "dispatcher_rate_now",
+        "dispatcher_rate_limit_current",
         "Numbers a second that this app may send now; absent without a limit.",
         lambda app, _: app.rate,
     ),
@@ -226,7 +226,7 @@ def _workers(seen: StatusSnapshot | None) -> Metric:
 
 def _cut_off(seen: StatusSnapshot | None) -> Metric:
     family = GaugeMetricFamily(
-        "dispatcher_cut_off_workers",
+        "dispatcher_unreachable_workers",
         "Live workers whose host cannot send for an app, though others may; absent where it can.",
         labels=["app", "host"],
     )

@@ -132,7 +132,7 @@ class Metrics:
             case UnknownResult(code=code):
                 self._add(app, "unsure", code, len(messages))
             case ReturnAll(pause=pause):
-                self._add(app, "put_back", pause.code, len(messages))
+                self._add(app, "returned", pause.code, len(messages))
             case Resolved(outcomes=outcomes, unsure=unsure):
                 if unsure:
                     self._add(app, "unsure", closing.code, len(unsure))
