@@ -63,7 +63,8 @@ def cost(
 
 
 def _draw(bill: "Bill", console: "Console") -> None:
-    from dispatcher.cli.output import number, table_of
+    from dispatcher.cli.output import table_of
+    from dispatcher.core.format import number
 
     table = table_of("App", "Country")
     for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):

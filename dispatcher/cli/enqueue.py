@@ -51,7 +51,8 @@ def enqueue(
 
     from dispatcher.cli.csv_import import How, load_file
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import number, plural, screen
+    from dispatcher.cli.output import screen
+    from dispatcher.core.format import number, plural
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):

@@ -34,7 +34,7 @@ def forget(
     it, without the number. Takes the rights of the tables' owner.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.core.format import plural
     from dispatcher.db import maintenance
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():

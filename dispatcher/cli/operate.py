@@ -100,7 +100,7 @@ def settle(
     again, and twice if they had gone out after all.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.core.format import plural
     from dispatcher.db import deeds
 
     who = named(as_)
@@ -170,7 +170,7 @@ async def _must_be_known(connection: "Connection", app: str) -> None:
 
 
 def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
-    from dispatcher.cli.output import plural
+    from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
     if left := len(set(ids)) - done:

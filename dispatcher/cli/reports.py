@@ -50,9 +50,9 @@ def _drawn(seen: "Seen") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from dispatcher.cli.output import duration, moment, number
-    from dispatcher.core.report_matching import WHY
-    from dispatcher.telemetry.logs import mask
+    from dispatcher.cli.output import moment
+    from dispatcher.core.format import duration, mask, number
+    from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = seen
     table = Table("App", box=None)
@@ -72,7 +72,7 @@ def _drawn(seen: "Seen") -> "RenderableType":
             report.status,
             mask(report.recipient) if report.recipient else "-",
             f"{report.provider_id} ({report.segment})",
-            WHY[report.why],
+            UNMATCHED_REASONS[report.why],
         )
     waiting = f"{number(backlog.reports)} reports wait to be matched."
     return Group(table, "", waiting, "", lost if unmatched else "No report is without its message.")

@@ -47,8 +47,8 @@ def add_template(
     '${NUM_6}'. With the text, `dispatcher cost` can count segments.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
-    from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of
+    from dispatcher.core.format import plural
+    from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
     from dispatcher.db import deeds
 
     if (text is None) == (kinds is None):
@@ -56,7 +56,7 @@ def add_template(
     if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
         raise CommandError("a template's id has 1 to 32 characters.", code=USED_WRONGLY)
     try:
-        listed = kinds_of(text) if text is not None else checked_kinds((kinds or "").split(","))
+        listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
@@ -119,7 +119,7 @@ def suppress(
     is changed.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.core.format import plural
     from dispatcher.db import deeds
 
     wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
@@ -174,28 +174,28 @@ def limit(
     wait for the morning.
     """
     from dispatcher.cli.database import with_database
-    from dispatcher.core.rules import Limits, told
+    from dispatcher.core.rules import Limits, describe_limits
     from dispatcher.db import deeds, rules
 
     begin, end = _hours(quiet) if quiet else (None, None)
     wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, ceiling, begin, end)
     if wanted == Limits() and not none:
         known = with_database(rules.limits)
-        typer.echo(f"{app}: {told(known.get(app, Limits()))}")
+        typer.echo(f"{app}: {describe_limits(known.get(app, Limits()))}")
         return
     if none and wanted != Limits():
         raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
     who = named(as_)
     with_database(lambda connection: deeds.set_limits(connection, who, app, wanted))
-    typer.echo(f"{app}: {told(wanted)}")
+    typer.echo(f"{app}: {describe_limits(wanted)}")
 
 
 def _list_suppressed() -> None:
     from dispatcher.cli.database import with_database
     from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.core.format import mask
     from dispatcher.db import rules
-    from dispatcher.telemetry.logs import mask
 
     table = table_of("Number", "Since", "By", "Reason")
     for one in with_database(lambda connection: rules.suppression(connection, limit=LISTED)):

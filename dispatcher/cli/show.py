@@ -63,13 +63,13 @@ def show(
 
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
-    from dispatcher.cli.output import moment, plural
-    from dispatcher.core.explain import advice, explained, why
-    from dispatcher.telemetry.logs import mask
+    from dispatcher.cli.output import moment
+    from dispatcher.core.explain import advice, explain_code, explain_state
+    from dispatcher.core.format import mask, plural
 
     yield "state", message["state"]
-    yield "why", why(message)
-    if row := explained(message):
+    yield "why", explain_state(message)
+    if row := explain_code(message):
         yield "code", f"{row.code}: {row.meaning}"
         # Of one that waits, what the view has is the answer to its whole last request.
         if message["reason"] not in (None, "", row.meaning) and message["state"] != "queued":
@@ -120,7 +120,7 @@ def _events(story: "MessageHistory") -> Iterator[Event]:
 
 
 def _report(report: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.core.report_matching import WHY
+    from dispatcher.core.report_matching import UNMATCHED_REASONS
     from dispatcher.core.report_status import report_status
 
     place = f"segment {report['segment']} of {report['total']}"
@@ -129,13 +129,13 @@ def _report(report: dict[str, Any]) -> Iterator[Event]:
     meaning = report["description"] or report_status(report["status"]).meaning
     told = f"report: {report['status']} ({report['state']}), {place}: {meaning}"
     if report["unmatched"]:
-        told += f" It counts for nothing: {WHY[report['unmatched']]}"
+        told += f" It counts for nothing: {UNMATCHED_REASONS[report['unmatched']]}"
     yield report["received_at"], told
 
 
 def _request(batch: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.cli.output import number, plural
-    from dispatcher.core.explain import MIXED
+    from dispatcher.core.explain import MIXED_RESULT_CODES
+    from dispatcher.core.format import number, plural
 
     content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
     yield (
@@ -154,7 +154,9 @@ def _request(batch: dict[str, Any]) -> Iterator[Event]:
     if batch["closed_at"] and batch["settled_by"]:
         yield batch["closed_at"], f"settled by {batch['settled_by']}"
     elif batch["closed_at"]:
-        each = "; each number has a result of its own" if batch["code"] in MIXED else ""
+        each = (
+            "; each number has a result of its own" if batch["code"] in MIXED_RESULT_CODES else ""
+        )
         yield batch["closed_at"], f"request answered: {said}{each}"
 
 

@@ -116,7 +116,7 @@ def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
 
 async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
     """Show how it stands, again and again; a database that is away is shown, and asked again."""
-    from dispatcher.core.health import absent, diagnose
+    from dispatcher.core.health import database_unavailable, diagnose
     from dispatcher.db.admin import overview
     from dispatcher.db.database import connect
     from dispatcher.db.errors import DatabaseAwayError, naming_absence
@@ -134,5 +134,5 @@ async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> No
                 finally:
                     connection.terminate()
         except DatabaseAwayError as error:
-            show(absent(str(error)), None)
+            show(database_unavailable(str(error)), None)
             await asyncio.sleep(every)

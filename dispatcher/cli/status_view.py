@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from dispatcher.cli.output import duration, number, table_of
+from dispatcher.cli.output import table_of
+from dispatcher.core.format import duration, number
 from dispatcher.core.health import Diagnosis, Finding, Level
 from dispatcher.core.status import WAITING_COUNTED, AppState, StatusSnapshot
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
 from dispatcher.console.forms import form_of, message_ids
-from dispatcher.core.templates import Template, TemplateError, kinds_of
+from dispatcher.core.templates import Template, TemplateError, variable_kinds
 
 MAX_REASON = 200  # characters
 MAX_TEMPLATE_ID = 32  # characters; the provider's limit
@@ -172,7 +172,7 @@ def template_of(fields: Fields) -> Template | Invalid:
     if not text.strip():
         return Invalid("Give the template's text, with variables such as ${NUM_6}.")
     try:
-        return Template(template_id, kinds_of(text))
+        return Template(template_id, variable_kinds(text))
     except TemplateError as error:
         return Invalid(f"{error}.")
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dispatcher.console.backend import AwayError
 from dispatcher.console.render import Templates
-from dispatcher.core.health import absent
+from dispatcher.core.health import database_unavailable
 
 LIFETIME = 12 * 3600  # seconds: a shift
 MAX_COOKIE = 1024  # characters; a longer one is not ours
@@ -119,7 +119,7 @@ class Auth:
             try:
                 return await handler(request, session)
             except AwayError as away:
-                values = {"session": session, "diagnosis": absent(str(away))}
+                values = {"session": session, "diagnosis": database_unavailable(str(away))}
                 return self.page("away.html", values, status=503)
 
         return guarded

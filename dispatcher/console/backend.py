@@ -10,7 +10,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core.rules import Listed
+from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
@@ -50,7 +50,7 @@ class Desk(Struct, frozen=True):
     ]  # id, recipient, reference, provider_id
     story: Callable[[int], Awaitable[MessageHistory | None]]
     batch: Callable[[str], Awaitable[BatchStory | None]]
-    rules: Callable[[], Awaitable[Listed]]
+    rules: Callable[[], Awaitable[RuleList]]
     deeds: Callable[[], Awaitable[list[AuditEntry]]]
     look_closely: Callable[[str, int], Awaitable[str]]
     pause: Callable[[str, str, str], Awaitable[str]]  # app, reason

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dispatcher.console.auth import HOME, Auth, Session, protected
 from dispatcher.console.backend import AwayError, Desk, Step
-from dispatcher.core.health import AppHealth, Diagnosis, absent, diagnose
+from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
 
 EVERY = 1.0  # seconds between two pictures of a live page
@@ -87,7 +87,7 @@ class Dashboard:
         try:
             now = await self._desk.now()
         except AwayError as away:
-            return _values(absent(str(away)), [], [])
+            return _values(database_unavailable(str(away)), [], [])
         rates = self._pace.rates(now)
         found = diagnose(now)
         cards = [

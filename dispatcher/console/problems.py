@@ -8,7 +8,7 @@ from msgspec import Struct
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
 from dispatcher.core.codes import Code, number_code
-from dispatcher.core.report_matching import WHY
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
 
 _FINE = {"accepted", "delivered", "cancelled", "requeued", "settled"}  # events that are no trouble
@@ -30,7 +30,7 @@ def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
             "session": session,
             "causes": _causes(await desk.totals()),
             "unsure": await desk.unsure(),
-            "unmatched": [(each, WHY[each.why]) for each in await desk.unmatched()],
+            "unmatched": [(each, UNMATCHED_REASONS[each.why]) for each in await desk.unmatched()],
             "workers": now.workers,
             "apps": now.apps,
         }

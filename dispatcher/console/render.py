@@ -11,10 +11,8 @@ from markupsafe import Markup, escape
 
 from dispatcher import __version__
 from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
-from dispatcher.telemetry.logs import mask
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 class Templates:
@@ -61,27 +59,9 @@ def coded(text: str) -> Markup:
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
-def number(value: float) -> str:
-    """Return *value* with its thousands apart: 12,345."""
-    return f"{value:,.0f}"
-
-
 def some(waiting: int) -> str:
     """Return a number of waiting messages, which is not counted beyond a bound."""
     return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
-
-
-def plural(value: int, one: str, many: str | None = None) -> str:
-    """Return *value* with its noun: 1 message, 2 messages."""
-    return f"{number(value)} {one if value == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration by its largest unit: 45 s, 12 min, 3 h, 2 d."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return "0 s"
 
 
 def moment(time: datetime | None) -> str:

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import Desk
-from dispatcher.core.rules import told
+from dispatcher.core.rules import describe_limits
 
 
 def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
@@ -12,7 +12,7 @@ def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
 
     async def show(_: web.Request, session: Session) -> web.StreamResponse:
         rules = await desk.rules()
-        said = {app: told(limits) for app, limits in rules.limits.items()}
+        said = {app: describe_limits(limits) for app, limits in rules.limits.items()}
         return guard.page("rules.html", {"session": session, "rules": rules, "said": said})
 
     return [web.get("/console/rules", guard.inside(show))]

@@ -16,7 +16,7 @@ from dispatcher.console.auth import Auth, Session, protected
 from dispatcher.console.backend import Desk
 from dispatcher.console.forms import form_of, message_id
 from dispatcher.core.codes import request_code
-from dispatcher.core.explain import MIXED, advice, explained, why
+from dispatcher.core.explain import MIXED_RESULT_CODES, advice, explain_code, explain_state
 from dispatcher.core.status import MessageHistory, MessageSummary
 
 MAX_TEXT = 200  # characters of what is looked for; the longest is a reference
@@ -77,12 +77,12 @@ class SearchPages:
         if revealed:
             await self._desk.look_closely(session.who, wanted)
         message = story.message
-        row = explained(message)
+        row = explain_code(message)
         values = {
             "session": session,
             "message": message,
             "row": row,
-            "why": why(message),
+            "why": explain_state(message),
             "to_do": advice(message),
             "moments": sorted(_moments(story), key=lambda moment: moment.at),
             "revealed": revealed,
@@ -138,7 +138,7 @@ def _moments(story: MessageHistory) -> Iterator[TimelineEntry]:
             "good",
         )
     elif message["finished_at"]:
-        known = explained(message)
+        known = explain_code(message)
         reason = message["reason"] or (known.meaning if known else "")
         detail = ": ".join(filter(None, (message["code"], reason)))
         yield TimelineEntry(message["finished_at"], message["state"].capitalize(), detail, "bad")
@@ -176,6 +176,6 @@ def _answer(batch: dict[str, Any]) -> str:
         (batch["description"] or "").rstrip("."),
         tries and f"after {tries} {'try' if tries == 1 else 'tries'}",
         batch["settled_by"] and f"settled by {batch['settled_by']}",
-        batch["code"] in MIXED and "each number has a result of its own",
+        batch["code"] in MIXED_RESULT_CODES and "each number has a result of its own",
     )
     return ", ".join(str(part) for part in parts if part)

@@ -1,4 +1,4 @@
-"""Why a message is in its present state, and what to do about that: for whoever looks at one."""
+"""Explains to operators why a message is in its present state, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,8 @@ from dispatcher.core.report_status import Reason, report_status
 _ADVICE = {
     Reason.DELIVERED: "Nothing to do.",
     Reason.INTERIM: "Nothing to do; a final report follows.",
-    Reason.SILENT: "Nobody knows whether it arrived; if it matters, ask its reader.",
-    Reason.FAILED: "If it matters, insert it anew later, or reach its reader another way.",
+    Reason.SILENT: "It is unknown whether it arrived; if it matters, ask the recipient.",
+    Reason.FAILED: "If it matters, insert it anew later, or reach the recipient another way.",
     Reason.REFUSED: "Ask the provider what the code means; then insert it anew, or let it be.",
     Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
     Reason.CONTENT: "Have the template changed, or send the same text less often.",
@@ -20,81 +20,84 @@ _ADVICE = {
 }
 
 
-MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
-_PLAIN = {
-    "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
+MIXED_RESULT_CODES = (
+    "E000510",
+    "E200037",
+)  # of a request, some of whose numbers may have been accepted
+_STATES = {
+    "sending": "Its request is being sent, or waits in a worker: there is no answer yet.",
     "cancelled": "It was cancelled while it waited.",
-    "lost": "It is in no place where a message can be: that is a mistake in the program.",
+    "lost": "Internal error: the message has no queue entry, batch or outcome. Please report it.",
 }
 
 
-class Explained(Struct, frozen=True):
-    """A code, and what is known of it."""
+class CodeExplanation(Struct, frozen=True):
+    """A code with its meaning and advice."""
 
     code: str
     meaning: str
     advice: str
 
 
-def explained(message: Mapping[str, Any]) -> Explained | None:
-    """Return what the code of a row of `message_status` means, the carrier's or the provider's."""
+def explain_code(message: Mapping[str, Any]) -> CodeExplanation | None:
+    """Return the meaning of the code of a row of `message_status`; None without a code."""
     code = message["code"]
     if not code:
         return None
     if message["state"] in ("delivered", "undelivered"):
         status = report_status(code)
-        return Explained(code, status.meaning, _ADVICE[status.reason])
+        return CodeExplanation(code, status.meaning, _ADVICE[status.reason])
     row = number_code(code)
-    return Explained(code, row.meaning, row.advice)
+    return CodeExplanation(code, row.meaning, row.advice)
 
 
-def why(message: Mapping[str, Any]) -> str:
-    """Return one sentence: why the message of a row of `message_status` is where it is.
+def explain_state(message: Mapping[str, Any]) -> str:
+    """Return one sentence: why the message of a row of `message_status` is in its state.
 
-    Beside the view's columns it reads what the statement show_message adds: of the app, whether it
-    is paused and served, and of how many segments a final report came.
+    The row also has the columns that the statement show_message adds: whether the app is paused
+    and served, and how many segments have a final report.
     """
-    known = explained(message)
+    known = explain_code(message)
     meaning = known.meaning if known else ""
     match message["state"]:
         case "queued":
             return _queued(message, meaning)
         case "unsure":
-            return f"Its request may have been sent, and nobody knows. {meaning}".rstrip()
+            return f"Its request may have been sent; the result is unknown. {meaning}".rstrip()
         case "accepted":
             return _accepted(message)
         case _ if message["suppressed_because"]:
-            return f"{meaning} Why it is there: {message['suppressed_because']}."
-        case plain if plain in _PLAIN:
-            return _PLAIN[plain]
+            return f"{meaning} Reason: {message['suppressed_because']}."
+        case plain if plain in _STATES:
+            return _STATES[plain]
         case _:
             return meaning or message["reason"] or f"It was {message['state']}."
 
 
 def advice(message: Mapping[str, Any]) -> str | None:
-    """Return what can be done about it, from the same row; None: nothing is wrong."""
+    """Return what an operator can do about it, from the same row; None if nothing is wrong."""
     if message["state"] == "queued":
         if message["app_paused"]:
-            return _of_pause(message)
+            return _pause_advice(message)
         if not message["app_served"]:
             return (
                 "Start `dispatcher run` with this app configured; or cancel the message and insert"
                 " it with the right app."
             )
-    known = explained(message)
+    known = explain_code(message)
     return known.advice if known else None
 
 
-def _of_pause(message: Mapping[str, Any]) -> str:
+def _pause_advice(message: Mapping[str, Any]) -> str:
     resume = f"`dispatcher resume {message['app']}`"
     if message["app_paused_by"] == "operator":
-        return f"Ask who paused it; {resume} lets its messages go."
+        return f"Ask who paused it; {resume} sends its messages."
     known = request_code(message["app_pause_code"] or "")
-    return f"{known.advice} It is tried again by itself; {resume} tries at once."
+    return f"{known.advice} It is tried again automatically; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
-    back = f"It was put back: {meaning} " if meaning else ""
+    back = f"It was returned to the queue: {meaning} " if meaning else ""
     if message["app_paused"]:
         by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
@@ -103,7 +106,7 @@ def _queued(message: Mapping[str, Any], meaning: str) -> str:
         return f"{back}No running worker serves its app, {message['app']}."
     if message["early"]:
         return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
-    return f"{back}It is due, and waits for its turn."
+    return f"{back}It is due and waits for its turn."
 
 
 def _accepted(message: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ def pack(
     callback: str | None,
     token_length: int,
     max_numbers: int = wire.MAX_NUMBERS,
-    max_bytes: int = wire.MAX_BYTES,
+    max_bytes: int = wire.MAX_BODY_BYTES,
 ) -> tuple[list[RequestDraft], list[Message]]:
     """Pack *messages*, in order, into requests; return those, and the messages that fit into none.
 
@@ -70,8 +70,8 @@ def _fill(
     Return the requests, and the messages that fit into none. This runs for every message that is
     sent: so it is one loop, and calls little.
     """
-    content_of, encoded = wire.contents(), wire.encoded
-    entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA
+    content_of, encoded = wire.content_encoder(), wire.encode_json
+    entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA_BYTES
     fillings: list[_OpenRequest] = []
     too_long: list[Message] = []
     first = 0  # index of the first filling that is not full

@@ -7,26 +7,30 @@ OVER is kept, up to J = 35 ms; 1.5 % of the rate is the price. J is what a worke
 as much again for the way.
 """
 
-OVER = 1.02  # of the rate: at most so much in any second
-SHARE = 0.985  # of the rate: what is sent in the long run
-QUANTUM = 0.02  # seconds' worth of numbers in the smallest grant: the 2 % of OVER
-LATE = 0.012  # seconds after its time until a grant is too late, and takes a later time
-AHEAD = 0.08  # seconds a grant may be taken before its time, so that it is ready when it comes
+BURST_RATIO = 1.02  # of the rate: at most so much in any second
+UTILIZATION = 0.985  # of the rate: what is sent in the long run
+MIN_GRANT_SECONDS = 0.02  # seconds' worth of numbers in the smallest grant: the 2 % of OVER
+MAX_LATENESS_SECONDS = (
+    0.012  # seconds after its time until a grant is too late, and takes a later time
+)
+LEAD_TIME_SECONDS = (
+    0.08  # seconds a grant may be taken before its time, so that it is ready when it comes
+)
 
 
-def grant(rate: float, *, least: float = 1.0) -> int:
+def grant_size(rate: float, *, least: float = 1.0) -> int:
     """Return how many numbers to send at once at *rate* numbers per second.
 
     *least* is what a request must carry for the free request slots to suffice. Of the sizes from
     there to half as much again it is the one that fills a second best.
     """
-    allowed = int(rate * OVER)
-    smallest = max(1, min(allowed, int(max(least, rate * QUANTUM))))
+    allowed = int(rate * BURST_RATIO)
+    smallest = max(1, min(allowed, int(max(least, rate * MIN_GRANT_SECONDS))))
     largest = max(smallest, min(allowed, smallest * 3 // 2))
     sizes = range(smallest, largest + 1, max(1, smallest // 20))
     return max(sizes, key=lambda size: allowed // size * size)
 
 
-def spacing(rate: float, numbers: int) -> float:
+def grant_seconds(rate: float, numbers: int) -> float:
     """Return how long a grant of *numbers* lasts, in seconds."""
-    return numbers / (rate * SHARE)
+    return numbers / (rate * UTILIZATION)

@@ -19,9 +19,9 @@ MAX_REPORTS = 50  # in one push (Status Report Receiving API)
 MAX_FIELDS = 40  # of one report; ten are known (provider.md, Status reports)
 MAX_SEGMENTS = 1000
 CHECK_STATUS = "X-CHECK"  # no carrier's: a test report of `dispatcher check`, which is not kept
-_LONGEST = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
-_LONGEST_OTHER = 2048
-_LONGEST_NAME = 64
+_MAX_LENGTHS = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
+_MAX_OTHER_LENGTH = 2048
+_MAX_NAME_LENGTH = 64
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -122,7 +122,7 @@ def _fields(one: object) -> dict[str, str] | Malformed:
 
 def _report(fields: Mapping[str, str]) -> Report | Malformed:
     """Return the report that *fields* are."""
-    trouble = _trouble(fields)
+    trouble = _storage_problem(fields)
     if trouble is not None:
         return Malformed(trouble)
     provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
@@ -149,21 +149,21 @@ def _report(fields: Mapping[str, str]) -> Report | Malformed:
     )
 
 
-def _trouble(fields: Mapping[str, str]) -> str | None:
+def _storage_problem(fields: Mapping[str, str]) -> str | None:
     """Return why *fields* cannot be stored, or None."""
     for name, value in fields.items():
-        if len(name) > _LONGEST_NAME:
-            return f"A field's name is longer than {_LONGEST_NAME} characters."
-        if len(value) > _LONGEST.get(name, _LONGEST_OTHER):
-            return f"{_known(name)} is longer than {_LONGEST.get(name, _LONGEST_OTHER)} characters."
+        if len(name) > _MAX_NAME_LENGTH:
+            return f"A field's name is longer than {_MAX_NAME_LENGTH} characters."
+        if len(value) > _MAX_LENGTHS.get(name, _MAX_OTHER_LENGTH):
+            return f"{_public_name(name)} is longer than {_MAX_LENGTHS.get(name, _MAX_OTHER_LENGTH)} characters."
         if "\0" in value or "\0" in name:
-            return f"{_known(name)} has a NUL character."
+            return f"{_public_name(name)} has a NUL character."
     return None
 
 
-def _known(name: str) -> str:
+def _public_name(name: str) -> str:
     """Return a field's name if it is ours to say, not a stranger's."""
-    return name if name in _LONGEST else "A field"
+    return name if name in _MAX_LENGTHS else "A field"
 
 
 def _count(fields: Mapping[str, str], name: str) -> int | None:

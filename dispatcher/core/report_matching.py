@@ -14,9 +14,9 @@ from dispatcher.core.message import to_e164
 from dispatcher.core.report_status import State
 
 # A batch that was settled this way has its messages in the queue again.
-RESENT = frozenset({"policy: resend", "operator: resend"})
+RESENT_BY = frozenset({"policy: resend", "operator: resend"})
 
-WHY: Mapping[str, str] = MappingProxyType(
+UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "no-token": "It has no `extend`, so nothing says which request it is about.",
         "unknown-token": "No request of this database had its token.",
@@ -110,7 +110,7 @@ class Unmatched(Struct, frozen=True, gc=False):
     why: str
 
 
-Belonging = (
+MatchResult = (
     AlreadyAccepted | AddsProviderId | ConfirmsAccepted | CancelsResend | RetryLater | Unmatched
 )
 
@@ -120,7 +120,7 @@ def unmatched_reason(report: PendingReport) -> Unmatched:
     return Unmatched("no-token" if report.token is None else "unknown-token")
 
 
-def match_report(report: PendingReport, place: MessageLookup) -> Belonging:
+def match_report(report: PendingReport, place: MessageLookup) -> MatchResult:
     """Return what follows from *report*, whose token and number lead to *place*."""
     if place.message_id is None:
         return Unmatched("other-number")
@@ -133,15 +133,15 @@ def match_report(report: PendingReport, place: MessageLookup) -> Belonging:
             return Unmatched("not-accepted")
 
 
-def _undecided(place: MessageLookup) -> Belonging:
+def _undecided(place: MessageLookup) -> MatchResult:
     if place.batch_state == "open":
         return RetryLater("still-open")
     if place.batch_state == "unsure" and place.in_question:
         return ConfirmsAccepted()
-    return CancelsResend() if place.settled_by in RESENT else Unmatched("not-taken")
+    return CancelsResend() if place.settled_by in RESENT_BY else Unmatched("not-taken")
 
 
-def _accepted(report: PendingReport, place: MessageLookup) -> Belonging:
+def _accepted(report: PendingReport, place: MessageLookup) -> MatchResult:
     if place.provider_id == report.provider_id:
         return AlreadyAccepted()
     if place.provider_id is None:

@@ -19,7 +19,7 @@ class BatchResult(Struct, frozen=True):
     seconds: float
 
 
-def freeze(closing: BatchResult) -> bytes:
+def serialize(closing: BatchResult) -> bytes:
     """Encode *closing* for a file: all that is needed to write it later, and nothing of a person.
 
     Numbers and texts stay behind; the database has them.
@@ -36,8 +36,8 @@ def freeze(closing: BatchResult) -> bytes:
     return json.encode(replace(closing, batch=batch, verdict=verdict))
 
 
-def thaw(frozen: bytes) -> BatchResult | None:
-    """Decode what `freeze` encoded; None if it is damaged."""
+def deserialize(frozen: bytes) -> BatchResult | None:
+    """Decode what `serialize` encoded; None if it is damaged."""
     try:
         return json.decode(frozen, type=BatchResult)
     except DecodeError:

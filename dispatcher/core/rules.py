@@ -1,7 +1,7 @@
 """The operators' own rules: what they keep from being sent in vain, too often, or by night.
 
 All of them are optional, and an app without any is never looked at here. What the rules need to
-know of the past (`Facts`) is looked up with the claim.
+know of the past (`ClaimFacts`) is looked up with the claim.
 """
 
 from collections import Counter
@@ -18,8 +18,8 @@ from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
 
-URGENT = 1  # priorities up to this do not wait for the morning
-_MINUTE, _HOUR = 60.0, 3600.0
+MAX_URGENT_PRIORITY = 1  # priorities up to this do not wait for the morning
+_MINUTE_SECONDS, _HOUR_SECONDS = 60.0, 3600.0
 
 
 class Limits(Struct, frozen=True):
@@ -61,7 +61,7 @@ class Suppressed(Struct, frozen=True):
     added_at: datetime
 
 
-class Listed(Struct, frozen=True):
+class RuleList(Struct, frozen=True):
     """The rules, as operators are shown them."""
 
     templates: list[tuple[Template, str]]  # each with its note
@@ -71,7 +71,7 @@ class Listed(Struct, frozen=True):
     prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
 
 
-class Used(Struct):
+class RecipientUsage(Struct):
     """What one number has had of an app; of the same text, by its digest."""
 
     minute: int = 0
@@ -80,19 +80,19 @@ class Used(Struct):
     same_hour: Counter[int] = field(default_factory=Counter)
 
 
-class Facts(Struct, frozen=True):
+class ClaimFacts(Struct, frozen=True):
     """What the database knows of the messages of one claim."""
 
     suppressed: Collection[str] = frozenset()  # numbers in canonical form
-    used: Mapping[str, Used] = {}  # by number in canonical form
+    used: Mapping[str, RecipientUsage] = {}  # by number in canonical form
     left: int | None = None  # messages until the ceiling; None: there is none
 
 
-def decide(
+def evaluate_rules(
     messages: Iterable[Message],
     rules: Rules,
     limits: Limits,
-    facts: Facts,
+    facts: ClaimFacts,
     *,
     now: datetime,
     country: Callable[[str], str],
@@ -102,13 +102,15 @@ def decide(
     Later messages of a claim are judged as if the earlier ones were sent already. *now* is in
     UTC; *country* names the country of a number, and is asked only where there are quiet hours.
     """
-    used = {number: _copied(each) for number, each in facts.used.items()}
+    used = {number: _copy_usage(each) for number, each in facts.used.items()}
     left = facts.left
     decided: dict[int, Outcome] = {}
     for message in messages:
-        outcome = _for_good(message, rules, facts) or _for_now(message, limits, now, country)
+        outcome = _rejected(message, rules, facts) or _quiet(message, limits, now, country)
         if outcome is None and limits.by_number:
-            outcome = _count(message, limits, used.setdefault(to_e164(message.recipient), Used()))
+            outcome = _over_limit(
+                message, limits, used.setdefault(to_e164(message.recipient), RecipientUsage())
+            )
         if outcome is None and left is not None:
             if left <= 0:
                 outcome = Deferred(message, "ceiling", 0.0, counted=False)
@@ -118,7 +120,7 @@ def decide(
     return decided
 
 
-def told(limits: Limits) -> str:
+def describe_limits(limits: Limits) -> str:
     """Return *limits* in words, on one line."""
     parts = [
         f"{value:,} {words}"
@@ -136,13 +138,13 @@ def told(limits: Limits) -> str:
     return ", ".join(parts) or "no limits"
 
 
-def digest(message: Message) -> int:
+def text_digest(message: Message) -> int:
     """Return what two messages of the same text have in common, in 63 bits."""
     text = "\0".join((message.template_id, *message.params)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
+def _rejected(message: Message, rules: Rules, facts: ClaimFacts) -> Outcome | None:
     if facts.suppressed and to_e164(message.recipient) in facts.suppressed:
         row = number_code("suppressed")
         return Rejected(message, row.code, row.meaning)
@@ -152,23 +154,23 @@ def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
     return None
 
 
-def _for_now(
+def _quiet(
     message: Message, limits: Limits, now: datetime, country: Callable[[str], str]
 ) -> Outcome | None:
     begin, end = limits.quiet_from, limits.quiet_until
-    if begin is None or end is None or message.priority <= URGENT:
+    if begin is None or end is None or message.priority <= MAX_URGENT_PRIORITY:
         return None
     wait = quiet_for(country(message.recipient), begin, end, now=now)
     return Deferred(message, "quiet-hours", wait, counted=False) if wait > 0 else None
 
 
-def _count(message: Message, limits: Limits, used: Used) -> Outcome | None:
-    text = digest(message)
+def _over_limit(message: Message, limits: Limits, used: RecipientUsage) -> Outcome | None:
+    text = text_digest(message)
     for limit, had, wait in (
-        (limits.per_day, used.day, _HOUR),
-        (limits.same_per_hour, used.same_hour[text], _HOUR / 6),
-        (limits.per_minute, used.minute, _MINUTE),
-        (limits.same_per_minute, used.same_minute[text], _MINUTE),
+        (limits.per_day, used.day, _HOUR_SECONDS),
+        (limits.same_per_hour, used.same_hour[text], _HOUR_SECONDS / 6),
+        (limits.per_minute, used.minute, _MINUTE_SECONDS),
+        (limits.same_per_minute, used.same_minute[text], _MINUTE_SECONDS),
     ):
         if limit is not None and had >= limit:
             return Deferred(message, "too-often", wait, counted=False)
@@ -179,5 +181,5 @@ def _count(message: Message, limits: Limits, used: Used) -> Outcome | None:
     return None
 
 
-def _copied(used: Used) -> Used:
-    return Used(used.minute, used.day, Counter(used.same_minute), Counter(used.same_hour))
+def _copy_usage(used: RecipientUsage) -> RecipientUsage:
+    return RecipientUsage(used.minute, used.day, Counter(used.same_minute), Counter(used.same_hour))

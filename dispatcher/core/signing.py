@@ -186,8 +186,8 @@ def _signature(
         ";".join(headers),
         hashlib.sha256(body).hexdigest(),
     ]
-    to_e164 = "\n".join(lines).encode(errors="surrogateescape")
-    to_sign = "\n".join((ALGORITHM, headers["x-sdk-date"], hashlib.sha256(to_e164).hexdigest()))
+    canonical = "\n".join(lines).encode(errors="surrogateescape")
+    to_sign = "\n".join((ALGORITHM, headers["x-sdk-date"], hashlib.sha256(canonical).hexdigest()))
     return hmac.digest(secret.encode(), to_sign.encode(), "sha256").hex()
 
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 MAX_VARIABLES = 20
-LONGEST = 20  # characters of one variable, whatever its kind
-KIND = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
+MAX_VARIABLE_LENGTH = 20  # characters of one variable, whatever its kind
+KIND_PATTERN = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 # Pattern, and what to call it; {n} is the number in the kind's name.
-_FIXED = {
+_FIXED_KINDS = {
     "DATE": (r"[^{}]{1,20}", "a date"),
     "TIME": (r"[^{}]{1,20}", "a time"),
     "DATETIME": (r"[^{}]{1,20}", "a date or a time"),
@@ -38,22 +38,22 @@ class TemplateError(ValueError):
     """This is no template; the text says why."""
 
 
-def kinds_of(text: str) -> list[str]:
+def variable_kinds(text: str) -> list[str]:
     """Return the kinds of the variables in a template's text, such as ``${NUM_6}``.
 
     Raises TemplateError for a variable of no known kind.
     """
-    return checked_kinds(_VARIABLE.findall(text))
+    return check_kinds(_VARIABLE.findall(text))
 
 
-def checked_kinds(kinds: Sequence[str]) -> list[str]:
+def check_kinds(kinds: Sequence[str]) -> list[str]:
     """Return *kinds* if they are kinds of variables; raises TemplateError if one is not."""
     for kind in kinds:
-        found = KIND.fullmatch(kind)
-        if found is None or (found[2] and int(found[2]) > LONGEST):
+        found = KIND_PATTERN.fullmatch(kind)
+        if found is None or (found[2] and int(found[2]) > MAX_VARIABLE_LENGTH):
             raise TemplateError(
-                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{LONGEST}, TXT_1 to"
-                f" TXT_{LONGEST}, DATE, TIME, PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
+                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{MAX_VARIABLE_LENGTH}, TXT_1 to"
+                f" TXT_{MAX_VARIABLE_LENGTH}, DATE, TIME, PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
             )
     if len(kinds) > MAX_VARIABLES:
         raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")
@@ -79,7 +79,7 @@ def _rule(kind: str) -> tuple[str, str]:
         case "TXT":
             return rf"[^{{}}]{{1,{most}}}", f"at most {most} characters, no braces"
         case _:
-            return _FIXED[kind]
+            return _FIXED_KINDS[kind]
 
 
 def _count(variables: int) -> str:

@@ -23,18 +23,18 @@ from dispatcher.core.message import (
 
 PATH = "/sms/batchSendDiffSms/v1"
 MAX_NUMBERS = 500  # one more and the provider sends to none of them (provider.md, The request)
-MAX_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
+MAX_BODY_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
 
-encoded: Callable[[object], bytes] = json.Encoder().encode
+encode_json: Callable[[object], bytes] = json.Encoder().encode
 """Encode a JSON value: UTF-8, and no escapes but those that JSON demands."""
 
 EMPTY_REQUEST = b'{"smsContent":[]}'  # sends nothing; the answer tells whether the key is known
 
 ENTRY_BYTES = len(b',{"to":[')  # of an entry, besides its numbers and its content
-COMMA = 1  # between two numbers of an entry
+COMMA_BYTES = 1  # between two numbers of an entry
 
 
-def contents() -> Callable[[Message], bytes]:
+def content_encoder() -> Callable[[Message], bytes]:
     """Return a function that encodes the content of one message after another.
 
     It remembers what stands around the variables, for the messages of a claim share a few
@@ -56,7 +56,7 @@ def contents() -> Callable[[Message], bytes]:
                 frame = frames[key] = _frame(*key)
             bare, before, after = frame
         params = message.params
-        return b"".join((before, encoded(params), after)) if params else bare
+        return b"".join((before, encode_json(params), after)) if params else bare
 
     return content
 
@@ -66,19 +66,22 @@ def content(message: Message) -> bytes:
 
     Messages of equal content may share an element. It begins by closing the list of numbers.
     """
-    return contents()(message)
+    return content_encoder()(message)
 
 
 def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes, bytes]:
     """Return the content without variables, and what stands before and after them."""
-    template = b'],"templateId":' + encoded(template_id)
-    name = b"}" if signature is None else b',"signature":' + encoded(signature) + b"}"
+    template = b'],"templateId":' + encode_json(template_id)
+    name = b"}" if signature is None else b',"signature":' + encode_json(signature) + b"}"
     return template + name, template + b',"templateParas":', name
 
 
 def entry_bytes(entry: Entry) -> int:
     """Return what *entry* adds to a body, with the comma before it."""
-    numbers = sum(len(encoded(message.recipient)) + COMMA for message in entry.messages) - COMMA
+    numbers = (
+        sum(len(encode_json(message.recipient)) + COMMA_BYTES for message in entry.messages)
+        - COMMA_BYTES
+    )
     return ENTRY_BYTES + numbers + len(entry.content)
 
 
@@ -102,9 +105,9 @@ def encode(packed: RequestDraft, *, token: str, callback: str | None) -> bytes:
     parts = [head]
     for entry in packed.entries:
         if len(entry.messages) == 1:
-            numbers = encoded(entry.messages[0].recipient)
+            numbers = encode_json(entry.messages[0].recipient)
         else:
-            numbers = encoded([message.recipient for message in entry.messages])[1:-1]
+            numbers = encode_json([message.recipient for message in entry.messages])[1:-1]
         parts += b',{"to":[', numbers, entry.content
     parts[1] = parts[1][1:]  # no comma before the first entry
     parts.append(tail)
@@ -113,14 +116,14 @@ def encode(packed: RequestDraft, *, token: str, callback: str | None) -> bytes:
 
 def _around(sender: str | None, *, token: str, callback: str | None) -> tuple[bytes, bytes]:
     """Return the body before and after its entries."""
-    head = b"{" if sender is None else b'{"from":' + encoded(sender) + b","
-    tail = b"]" if callback is None else b'],"statusCallback":' + encoded(callback)
-    return head + b'"smsContent":[', tail + b',"extend":' + encoded(token) + b"}"
+    head = b"{" if sender is None else b'{"from":' + encode_json(sender) + b","
+    tail = b"]" if callback is None else b'],"statusCallback":' + encode_json(callback)
+    return head + b'"smsContent":[', tail + b',"extend":' + encode_json(token) + b"}"
 
 
-_LONGEST_TEXT = 200  # characters that are kept; ids have 50 (provider.md, Status reports)
-_MOST_SEGMENTS = 1000
-_Text = Annotated[str, Meta(max_length=_LONGEST_TEXT)]
+_MAX_TEXT_LENGTH = 200  # characters that are kept; ids have 50 (provider.md, Status reports)
+_MAX_SEGMENTS = 1000
+_Text = Annotated[str, Meta(max_length=_MAX_TEXT_LENGTH)]
 
 
 class _Number(
@@ -140,7 +143,7 @@ class _Number(
     recipient: _Text
     code: _Text
     provider_id: _Text | None = None
-    segments: Annotated[int, Meta(ge=1, le=_MOST_SEGMENTS)] | None = None
+    segments: Annotated[int, Meta(ge=1, le=_MAX_SEGMENTS)] | None = None
     country: _Text | None = None
 
 
@@ -152,12 +155,12 @@ class _Body(Struct, frozen=True):
     result: list[_Number] | None = None
 
 
-_promised = json.Decoder(_Body)
+_documented = json.Decoder(_Body)
 _lenient = json.Decoder()
 _CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all that are known
-_LONGEST_CODE = 7  # characters, as E000510 (provider.md, The answer)
-_LONGEST_DESCRIPTION = 512
-_FIRST_ERROR = 300  # HTTP statuses from here on say that a request was not carried out
+_MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)
+_MAX_DESCRIPTION_LENGTH = 512
+_FIRST_ERROR_STATUS = 300  # HTTP statuses from here on say that a request was not carried out
 
 
 def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = None) -> Answer:
@@ -170,19 +173,19 @@ def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = Non
     # A backslash may be an escaped NUL, which PostgreSQL cannot store: the slow way drops it.
     if b"\\" not in body:
         try:
-            read = _promised.decode(body)
+            read = _documented.decode(body)
         except (DecodeError, ValidationError, UnicodeDecodeError):
             pass
         else:
             if _CODE.fullmatch(read.code):
-                description = read.description[:_LONGEST_DESCRIPTION]
+                description = read.description[:_MAX_DESCRIPTION_LENGTH]
                 # list is invariant, and a list of a subclass is what was decoded
                 results: list[Any] | None = read.result
                 return Reply(http_status, read.code, description, results, clock_skew)
     reply = _read_leniently(http_status, body, clock_skew)
     if reply is not None:
         return reply
-    if http_status >= _FIRST_ERROR:
+    if http_status >= _FIRST_ERROR_STATUS:
         return Reply(http_status, f"HTTP {http_status}", "", None, clock_skew)
     return NoReply(f"The answer, HTTP {http_status}, cannot be read.", sent=True, code="unreadable")
 
@@ -201,8 +204,8 @@ def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> 
     # Some other program's JSON may have a code too: 404, "NotFound".
     if not results and not (isinstance(read.get("code"), str) and _CODE.fullmatch(code)):
         return None
-    description = (_text(read.get("description")) or "")[:_LONGEST_DESCRIPTION]
-    return Reply(http_status, code[:_LONGEST_CODE], description, results, clock_skew)
+    description = (_text(read.get("description")) or "")[:_MAX_DESCRIPTION_LENGTH]
+    return Reply(http_status, code[:_MAX_CODE_LENGTH], description, results, clock_skew)
 
 
 def _results(listed: list[Any]) -> list[NumberResult]:
@@ -223,7 +226,7 @@ def _text(value: object) -> str | None:
     """Return *value* as text that a database can store, or None if it is none."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return str(value).replace("\0", "").strip()[:_LONGEST_TEXT] or None
+    return str(value).replace("\0", "").strip()[:_MAX_TEXT_LENGTH] or None
 
 
 def _status(value: object) -> str:
@@ -234,6 +237,6 @@ def _status(value: object) -> str:
 
 def _segments(value: object) -> int | None:
     text = _text(value) or ""
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MOST_SEGMENTS)):
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_SEGMENTS)):
         return None
-    return int(text) if 1 <= int(text) <= _MOST_SEGMENTS else None
+    return int(text) if 1 <= int(text) <= _MAX_SEGMENTS else None

@@ -12,8 +12,6 @@ import msgspec
 import structlog
 from structlog.types import Processor
 
-_SHORT = 8  # characters of a number too short to show both of its ends
-
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
     """Send all logs, those of libraries too, to stderr as JSON or for reading.
@@ -62,11 +60,3 @@ def _written(form: Literal["json", "console"]) -> list[Processor]:
 def _json(fields: dict[str, object], **_: object) -> str:
     first = {name: fields.pop(name, None) for name in ("timestamp", "level", "event")}
     return msgspec.json.encode(first | fields, enc_hook=str).decode()
-
-
-def mask(number: str) -> str:
-    """Return *number* with its middle hidden: ``+86131****5678``."""
-    if len(number) <= _SHORT:
-        return "****" + number[-2:]
-    shown = min(6, len(number) - 8)
-    return f"{number[:shown]}****{number[-4:]}"

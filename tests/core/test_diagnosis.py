@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.delays import pause_for
-from dispatcher.core.health import Level, absent, diagnose
+from dispatcher.core.health import Level, database_unavailable, diagnose
 from dispatcher.core.status import (
     AppState,
     EventCount,
@@ -125,7 +125,7 @@ def test_the_cause_and_the_next_step_come_first(seen, cause, step):
 
 
 def test_a_database_that_is_away_is_the_whole_story():
-    found = absent("No PostgreSQL answers at db:5432 (connection refused): start it.")
+    found = database_unavailable("No PostgreSQL answers at db:5432 (connection refused): start it.")
     assert found.headline == "Messages are not going out."
     assert "db:5432" in found.findings[0].cause
     assert "Nothing is lost" in found.findings[0].step

@@ -1,23 +1,33 @@
 """What follows from each answer, for each message and for its neighbours in the same request."""
 
 from datetime import UTC, datetime
-from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.core.codes import REQUEST, Kind
-from dispatcher.core.message import Message, NoReply, NumberResult, Reply, RequestDraft, to_e164
+from dispatcher.core.message import (
+    Answer,
+    Message,
+    NoReply,
+    NumberResult,
+    Reply,
+    RequestDraft,
+    to_e164,
+)
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
+    EvaluationContext,
     Expired,
     Rejected,
     Resolved,
     ReturnAll,
     Split,
     UnknownResult,
+    Verdict,
     evaluate,
     is_retryable,
 )
@@ -53,14 +63,19 @@ def reply(results=None, *, code="000000", http_status=200, clock_skew=None) -> R
     return Reply(http_status, code, "", results, clock_skew)
 
 
-verdict = partial(
-    evaluate,
+CONTEXT = EvaluationContext(
     elapsed=1.0,
     max_attempts=MAX_ATTEMPTS,
     now=NOON,
     jitter=lambda: 0.0,
     country=lambda recipient: to_e164(recipient)[:3],
 )
+
+
+def verdict(draft: RequestDraft, answer: Answer, **changes) -> Verdict:
+    return evaluate(draft, answer, replace(CONTEXT, **changes))
+
+
 ONE, TWO, THREE = message(1), message(2), message(3)
 THREE_NUMBERS = request(ONE, TWO, THREE)
 

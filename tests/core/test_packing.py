@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core.message import Message, RequestDraft, to_e164
 from dispatcher.core.packing import halve, pack, split_by
-from dispatcher.core.wire import MAX_BYTES, MAX_NUMBERS, encode
+from dispatcher.core.wire import MAX_BODY_BYTES, MAX_NUMBERS, encode
 
 TOKEN = "01J0000000000000000000000Z"
 CALLBACK = "https://sms.example.com/reports/s3cret"
@@ -133,7 +133,7 @@ def test_requests_are_filled_to_nine_tenths_of_the_limit_that_binds(lengths, cha
     requests, too_long = packed(rows)
     assert not too_long
     for request in requests[:-1]:
-        assert request.size > 0.9 * MAX_BYTES or len(request.messages) > 0.9 * MAX_NUMBERS
+        assert request.size > 0.9 * MAX_BODY_BYTES or len(request.messages) > 0.9 * MAX_NUMBERS
 
 
 def test_one_text_for_all_makes_one_entry_of_500_numbers():
@@ -154,7 +154,7 @@ def test_copies_fill_the_requests_that_follow_and_share_them():
 
 
 def test_a_message_over_the_limit_alone_is_left_over_and_spoils_nothing():
-    rows = [message(1), message(2, params=["x" * MAX_BYTES]), message(3)]
+    rows = [message(1), message(2, params=["x" * MAX_BODY_BYTES]), message(3)]
     requests, too_long = packed(rows)
     assert [request.messages for request in requests] == [[rows[0], rows[2]]]
     assert too_long == [rows[1]]
