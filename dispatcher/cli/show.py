@@ -109,7 +109,7 @@ def _events(story: "MessageHistory") -> Iterator[Event]:
         how = _SETTLED.get(message["outcome_code"], "")
         yield (
             message["accepted_at"],
-            f"accepted as {message['provider_id'] or 'nobody knows what'}{how}",
+            f"accepted as {message['provider_id'] or 'unknown id'}{how}",
         )
     elif message["finished_at"]:
         code = message["outcome_code"]

@@ -15,7 +15,7 @@ from dispatcher.core.status import WAITING_COUNTED, AppState, StatusSnapshot
 _STYLES = {
     Level.FINE: "bold green",
     Level.NOTE: "bold blue",
-    Level.TROUBLE: "bold yellow",
+    Level.WARNING: "bold yellow",
     Level.STOPPED: "bold red",
 }
 

@@ -66,7 +66,7 @@ _NUMBER = (
         "E200015",
         Kind.LATER,
         "Too many messages wait at the provider; it did not take this one.",
-        "Nothing: it is sent again later, and the app slows down. If it lasts, lower the rate limit.",
+        "Nothing: it is sent again later, and more slowly. If it lasts, lower the rate limit.",
     ),
     (
         "E200028",

@@ -103,9 +103,8 @@ def segments(text: str) -> int:
     if characters <= _GSM | _GSM_EXTENDED:
         septets = len(text) + sum(text.count(each) for each in characters & _GSM_EXTENDED)
         return _parts(septets, _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS)
-    return _parts(
-        len(text.encode("utf-16-le", "surrogatepass")) // 2, _UCS_SINGLE_UNITS, _UCS_PART_UNITS
-    )
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return _parts(units, _UCS_SINGLE_UNITS, _UCS_PART_UNITS)
 
 
 def _parts(units: int, one: int, part: int) -> int:

@@ -81,10 +81,8 @@ def deferral_seconds(attempt: int, *, jitter: float) -> float:
     They double up to ten minutes. *jitter*, in [0, 1), subtracts up to half of them, so that
     messages refused together do not come back together.
     """
-    wait = min(
-        MAX_DEFERRAL_SECONDS,
-        FIRST_DEFERRAL_SECONDS * 2.0 ** min(max(attempt - 1, 0), _MAX_DOUBLINGS),
-    )
+    doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
+    wait = min(MAX_DEFERRAL_SECONDS, FIRST_DEFERRAL_SECONDS * 2.0**doublings)
     return wait * (1.0 - jitter / 2.0)
 
 

@@ -20,10 +20,8 @@ _ADVICE = {
 }
 
 
-MIXED_RESULT_CODES = (
-    "E000510",
-    "E200037",
-)  # of a request, some of whose numbers may have been accepted
+# Codes of a request of which some numbers may have been accepted.
+MIXED_RESULT_CODES = ("E000510", "E200037")
 _STATES = {
     "sending": "Its request is being sent, or waits in a worker: there is no answer yet.",
     "cancelled": "It was cancelled while it waited.",
@@ -67,7 +65,7 @@ def explain_state(message: Mapping[str, Any]) -> str:
         case "accepted":
             return _accepted(message)
         case _ if message["suppressed_because"]:
-            return f"{meaning} Reason: {message['suppressed_because']}."
+            return f"{meaning} Why it is there: {message['suppressed_because']}."
         case plain if plain in _STATES:
             return _STATES[plain]
         case _:
@@ -93,7 +91,7 @@ def _pause_advice(message: Mapping[str, Any]) -> str:
     if message["app_paused_by"] == "operator":
         return f"Ask who paused it; {resume} sends its messages."
     known = request_code(message["app_pause_code"] or "")
-    return f"{known.advice} It is tried again automatically; {resume} tries at once."
+    return f"{known.advice} It is tried again by itself; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:

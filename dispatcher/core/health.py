@@ -41,8 +41,8 @@ def database_unavailable(why: str) -> Diagnosis:
         None,
         "The database is unavailable",
         why,
-        "Start PostgreSQL. Nothing is lost: answers and reports wait in the spool, and workers"
-        " continue automatically.",
+        "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and workers"
+        " go on by themselves.",
     )
     return Diagnosis(Level.STOPPED, NOTHING_SENT, [finding])
 
@@ -110,7 +110,7 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             Level.STOPPED,
             None,
             "No worker is running",
-            "No worker has renewed its lease, so no message is sent.",
+            "No worker has renewed its lease, so nobody sends.",
             "Start one: `dispatcher run`. If it ends at once, its last line says why.",
         )
     elif silent := [worker for worker in now.workers if not worker.alive]:

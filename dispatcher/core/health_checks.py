@@ -32,14 +32,10 @@ class Finding(Struct, frozen=True):
     act: str = ""  # the action that the console offers: pause or resume
 
 
-MAX_QUEUE_WAIT = timedelta(
-    seconds=60
-)  # a due message that waits longer says that something is slow
+MAX_QUEUE_WAIT = timedelta(seconds=60)  # of a due message; a longer wait is reported
 REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
 MAX_REPORT_SILENCE = timedelta(minutes=5)  # without a single report
-MAX_REPORT_SILENCE_OF_FEW = timedelta(
-    hours=1
-)  # the same, where there are but a few that may be off or abroad
+MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones may be off
 OVERDUE_SHARE = 0.2  # of the accepted messages; some phones are off for days, but not so many
 MIN_SAMPLE_MESSAGES = 20  # messages; below, one bad row is a large share
 
@@ -109,7 +105,7 @@ def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             " claims nothing, and probes until it can send again."
             + (" Other workers send meanwhile." if others else ""),
             "Run `dispatcher check` there: it says which of network, DNS, certificate or clock it"
-            " is. The worker continues automatically.",
+            " is. The worker goes on by itself.",
         )
 
 
@@ -120,7 +116,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
             app.name,
             f"{app.name} is paused by an operator",
             app.pause_reason or "No reason was given.",
-            f"Resume it when the reason no longer applies. It is paused since {since:%Y-%m-%d %H:%M} UTC.",
+            f"Resume it when the reason is gone. It waits since {since:%Y-%m-%d %H:%M} UTC.",
             act="resume",
         )
     row = request_code(app.pause_code or "")
@@ -244,18 +240,16 @@ def _hourly(app: AppState, now: StatusSnapshot) -> int:
 def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find missing status reports: the only sign of a wrong callback address."""
     step = (
-        "Make sure that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher check`"
-        " posts a test report to it. A report that is not received is lost: the provider never repeats it."
+        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher"
+        " check` posts a test report to it. A report that is not received is lost: the provider"
+        " never repeats it."
     )
     for each in now.awaiting:
         if each.app != app.name:
             continue
-        patience = (
-            MAX_REPORT_SILENCE
-            if each.accepted >= MIN_SAMPLE_MESSAGES
-            else MAX_REPORT_SILENCE_OF_FEW
-        )
-        silent = timedelta(seconds=each.oldest_seconds or 0.0) > patience
+        many = each.accepted >= MIN_SAMPLE_MESSAGES
+        limit = MAX_REPORT_SILENCE if many else MAX_REPORT_SILENCE_OF_FEW
+        silent = timedelta(seconds=each.oldest_seconds or 0.0) > limit
         if each.waiting == each.accepted and silent:
             yield Finding(
                 Level.WARNING,
@@ -271,7 +265,7 @@ def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 Level.WARNING,
                 app.name,
                 f"{app.name}: {number(each.overdue)} status reports are overdue",
-                f"Of {number(each.accepted)} accepted messages, {each.overdue / each.accepted:.0%} have"
-                " no report after more than an hour.",
+                f"Of {number(each.accepted)} accepted messages, {each.overdue / each.accepted:.0%}"
+                " have no report after more than an hour.",
                 step,
             )

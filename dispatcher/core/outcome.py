@@ -1,7 +1,7 @@
-"""What follows from an answer: what becomes of each message, of its batch, and of its app.
+"""Evaluates an answer: the outcome of each message, the state of its batch, pauses of its app.
 
-The kind of the code decides (see core.codes), never the HTTP status alone: results are believed
-whatever stands around them, and what may have been sent is never put back.
+The kind of the code decides (see core.codes), never the HTTP status alone: results of numbers
+count whatever surrounds them, and a message that may have been sent is never returned to the queue.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ from dispatcher.core.packing import halve, split_by
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
-MAX_AMBIGUOUS_ATTEMPTS = 5  # a provider in trouble must not reject whatever waits; bad params will
+MAX_AMBIGUOUS_ATTEMPTS = 5  # an outage must not reject all messages; malformed params must
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -37,7 +37,7 @@ class Accepted(Struct, frozen=True, gc=False, tag=True):
 
 
 class Rejected(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and will not be unless somebody requeues it."""
+    """The message was not sent, and is not unless an operator requeues it."""
 
     message: Message
     code: str
@@ -45,43 +45,43 @@ class Rejected(Struct, frozen=True, gc=False, tag=True):
 
 
 class Deferred(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and goes back to the queue."""
+    """The message was not sent, and returns to the queue."""
 
     message: Message
     code: str
     wait: float  # seconds until it is due
-    counted: bool  # whether this claim was an attempt
+    counted: bool  # whether this claim counts as an attempt
 
 
 class Expired(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and its time is over before it could be due again."""
+    """The message was not sent, and expires before it could be due again."""
 
     message: Message
     code: str = "expired"
-    reason: str = "its time was over before it could be sent"
+    reason: str = "it expired before it could be sent"
 
 
 Outcome = Accepted | Rejected | Deferred | Expired
 
 
 class Resolved(Struct, frozen=True, tag=True):
-    """The answer says what became of the messages, but for those that stay *unsure*."""
+    """The answer gives the outcome of the messages, except of those in *unsure*."""
 
     outcomes: list[Outcome]
-    unsure: list[Message] = []  # not named by the answer: may have been sent
+    unsure: list[Message] = []  # missing from the answer: may have been sent
     slow_down: bool = False  # the provider asks for less
     country: CountryPause | None = None
 
 
 class UnknownResult(Struct, frozen=True, tag=True):
-    """Nobody knows whether the messages were sent: the batch becomes unsure."""
+    """The messages may have been sent: the batch becomes unsure."""
 
     code: str
     reason: str
 
 
 class Split(Struct, frozen=True):
-    """Nothing was sent; the parts are to be tried each by itself."""
+    """Nothing was sent; each part is sent as a request of its own."""
 
     parts: list[RequestDraft]
     code: str
@@ -89,7 +89,7 @@ class Split(Struct, frozen=True):
 
 
 class ReturnAll(Struct, frozen=True, tag=True):
-    """Nothing was sent; the messages go back untouched, and the app stops.
+    """Nothing was sent; all messages return to the queue and the app is paused.
 
     No attempt is counted.
     """
@@ -108,12 +108,12 @@ class EvaluationContext(Struct, frozen=True, kw_only=True):
     now: datetime
     jitter: Callable[[], float]
     country: Callable[[str], str]  # of a number
-    # Both halves of one entry were refused: the entry is the cause, and splitting it again is vain.
+    # Both halves of one entry were refused: the entry is the cause and is not split further.
     siblings_refused: bool = False
 
 
 def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -> Verdict:
-    """Return what follows from *answer*, the last one that the request of *packed* got."""
+    """Return the verdict on *packed* from *answer*, the last answer to its request."""
     if isinstance(answer, Reply):
         if answer.results:
             return _by_number(packed.messages, answer, answer.results, context)
@@ -126,16 +126,15 @@ def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -
 def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
     """Return whether the same request may be sent again at once, after *tries* of it.
 
-    Only what provably was not sent: refused before the API saw it, each of its *numbers* turned
-    away for flow control, and E000000 once, for it is the provider's own trouble now and then. A
-    number that the answer does not name may have been sent, so then the request must not be.
+    Only if provably nothing was sent: it was refused before the API saw it, or each of its
+    *numbers* was refused by flow control, or the answer is E000000 for the first time, which may
+    be a fault of the provider. A number missing from the answer may have been sent; then it is
+    not retryable.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
     if answer.results:
-        if (
-            answer.results[0].code == ACCEPTED_CODE
-        ):  # nearly always: there is no need to look further
+        if answer.results[0].code == ACCEPTED_CODE:  # nearly always; the check ends here
             return False
         refused = results_by_number(answer.results).values()
         return len(refused) == numbers and all(
@@ -148,7 +147,7 @@ def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
 def _by_number(
     messages: list[Message], reply: Reply, results: list[NumberResult], context: EvaluationContext
 ) -> Resolved | UnknownResult:
-    """Return what the results say of each message; those they do not name stay unsure."""
+    """Return the verdict from the results; messages without a result are unsure."""
     accepted = _all_accepted(messages, results)
     if accepted is not None:
         return Resolved(accepted)
@@ -170,12 +169,12 @@ def _by_number(
             else:
                 outcomes.append(Rejected(message, row.code, row.meaning))
     if not outcomes:
-        return UnknownResult(reply.code, "The answer names none of the numbers that were sent.")
+        return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
     return Resolved(outcomes, unsure, slow_down)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
-    """Return the outcomes if every number was accepted, in the order sent: nearly always."""
+    """Return the outcomes if every number was accepted in the order sent: nearly always."""
     if [one.recipient for one in results] != [message.recipient for message in messages]:
         return None
     if [one.code for one in results].count(ACCEPTED_CODE) < len(results):
@@ -187,7 +186,7 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
 
 
 def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
-    """Return what becomes of a message that was not sent, for a reason that passes with time."""
+    """Return the outcome of a message that was refused for a temporary reason."""
     if row.kind is Kind.NOT_READY:
         wait, limit = NOT_READY_WAIT_SECONDS, min(MAX_NOT_READY_ATTEMPTS, context.max_attempts)
     else:
@@ -208,12 +207,12 @@ def _due_again(
         and not message.requeued
         and context.elapsed + wait >= message.expires_in
     ):
-        return Expired(message, row.code, f"{row.meaning} Its time is over before the next try.")
+        return Expired(message, row.code, f"{row.meaning} It expires before the next try.")
     return Deferred(message, row.code, wait, counted)
 
 
 def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> Verdict:
-    """Return what follows from an answer that has no result for any number."""
+    """Return the verdict on an answer without results of numbers."""
     row = request_code(reply.code)
     match row.kind:
         case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
@@ -239,11 +238,11 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
-    """Return what follows from a code that nobody knows; nothing of it is sent again by itself.
+    """Return the verdict on an unknown code; its messages are never resent automatically.
 
-    At HTTP 401 or 403 it is about the account, as all known codes there are: the app stops,
-    instead of rejecting whatever waits. At another client error the request is refused. With any
-    other status the messages may have been sent.
+    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused
+    instead of rejecting all its messages. At another 4xx the request is rejected. At any other
+    status the messages may have been sent.
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
@@ -255,10 +254,10 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
 
 
 def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
-    """Return the halves of what was refused for its content; if there are none, that is the one.
+    """Split a request that was refused for its content; reject a single message.
 
-    An ambiguous refusal of that one may still be the provider's own trouble: it is tried again
-    some minutes later, a few times.
+    An ambiguous refusal of a single message may be a fault of the provider: the message is
+    deferred a few times.
     """
     halves = None if context.siblings_refused else halve(packed)
     if halves is not None:
@@ -273,7 +272,7 @@ def _reject(packed: RequestDraft, row: Code) -> Resolved:
 
 
 def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
-    """Return the parts by country, or the pause of the only one there is."""
+    """Split a request by country; defer the messages of a single country and pause it."""
     parts = split_by(packed, lambda message: context.country(message.recipient))
     if len(parts) > 1:
         return Split(list(parts.values()), row.code, row.meaning)
@@ -288,8 +287,8 @@ def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> 
 def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
     """Return one result for each number, by its canonical form.
 
-    Of several for one number, accepted wins, for then it was sent; and a code that passes with
-    time loses, for a number is sent again only if nothing speaks against it.
+    If a number has several, accepted wins, because it was sent; a temporary code loses, because
+    a number is sent again only if no other result forbids it.
     """
     answers: dict[str, NumberResult] = {}
     for one in results:

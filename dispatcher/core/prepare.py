@@ -1,4 +1,4 @@
-"""What is decided of a claimed message before it costs a request."""
+"""Checks claimed messages before they are sent, and packs them into requests."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -11,12 +11,12 @@ from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
 from dispatcher.core.wire import MAX_NUMBERS
 
-COUNTRY_RETRY_SECONDS = 600.0  # seconds until a message to a paused country is looked at again
+COUNTRY_RETRY_SECONDS = 600.0  # until a message to a paused country is due again
 NO_OUTCOMES: Mapping[int, Outcome] = MappingProxyType({})
 
 
 class PreparedClaim(Struct, frozen=True):
-    """A claim, sorted out: what goes into requests, and what became of the rest."""
+    """The requests of a claim, and the outcomes of the messages that are not sent."""
 
     packed: list[RequestDraft]
     outcomes: list[Outcome]
@@ -32,10 +32,16 @@ def prepare(
     most: int = MAX_NUMBERS,
     decided: Mapping[int, Outcome] = NO_OUTCOMES,
 ) -> PreparedClaim:
-    """Sort out what must not be sent, and pack the rest, at most *most* numbers to a request.
+    """Decide the messages that must not be sent, and pack the others into requests.
 
-    *country* names the country of a number; it is asked only while a country is paused. *decided*
-    holds what the operators' own rules say of some messages, by id (see `core.rules`).
+    Args:
+        messages: the claimed messages, in order.
+        callback: the address for reports, part of every request.
+        token_length: the length of the token that each request gets.
+        paused_countries: ISO 3166 codes; messages to them are deferred.
+        country: returns the country of a number; called only while a country is paused.
+        most: numbers in one request at most.
+        decided: outcomes of operators' rules, by message id (see `core.rules`).
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []

@@ -1,7 +1,7 @@
-"""The operators' own rules: what they keep from being sent in vain, too often, or by night.
+"""Operators' rules: template checks, suppression list, limits by recipient, quiet hours.
 
-All of them are optional, and an app without any is never looked at here. What the rules need to
-know of the past (`ClaimFacts`) is looked up with the claim.
+All rules are optional, and messages of an app without rules are not checked. The history that
+rules need (`ClaimFacts`) is read with the claim.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
 
-MAX_URGENT_PRIORITY = 1  # priorities up to this do not wait for the morning
+MAX_URGENT_PRIORITY = 1  # messages up to this priority ignore quiet hours
 _MINUTE_SECONDS, _HOUR_SECONDS = 60.0, 3600.0
 
 
 class Limits(Struct, frozen=True):
-    """What an app allows itself; None: no limit."""
+    """The limits of one app; None: no limit."""
 
     per_minute: int | None = None  # messages to one number
     per_day: int | None = None
@@ -35,25 +35,25 @@ class Limits(Struct, frozen=True):
 
     @property
     def by_number(self) -> bool:
-        """Whether it matters how many messages a number has had."""
+        """Whether a limit counts messages by number."""
         limits = (self.per_minute, self.per_day, self.same_per_minute, self.same_per_hour)
         return any(limit is not None for limit in limits)
 
 
 class Rules(Struct, frozen=True):
-    """All rules, as they were last read."""
+    """All rules, as last read."""
 
     templates: Mapping[str, Template] = {}
     limits: Mapping[str, Limits] = {}  # by app
     suppressing: bool = False  # whether any number is on the list
 
     def concern(self, app: str) -> bool:
-        """Tell whether messages of *app* must be looked at."""
+        """Return whether messages of *app* must be checked."""
         return bool(self.templates) or self.suppressing or app in self.limits
 
 
 class Suppressed(Struct, frozen=True):
-    """A number never to send to."""
+    """A number on the suppression list."""
 
     recipient: str
     reason: str
@@ -62,7 +62,7 @@ class Suppressed(Struct, frozen=True):
 
 
 class RuleList(Struct, frozen=True):
-    """The rules, as operators are shown them."""
+    """The rules as shown to operators."""
 
     templates: list[tuple[Template, str]]  # each with its note
     limits: dict[str, Limits]  # by app
@@ -72,7 +72,7 @@ class RuleList(Struct, frozen=True):
 
 
 class RecipientUsage(Struct):
-    """What one number has had of an app; of the same text, by its digest."""
+    """The messages that one number had from an app; same texts are counted by digest."""
 
     minute: int = 0
     day: int = 0
@@ -81,7 +81,7 @@ class RecipientUsage(Struct):
 
 
 class ClaimFacts(Struct, frozen=True):
-    """What the database knows of the messages of one claim."""
+    """The history of the messages of one claim, from the database."""
 
     suppressed: Collection[str] = frozenset()  # numbers in canonical form
     used: Mapping[str, RecipientUsage] = {}  # by number in canonical form
@@ -97,10 +97,10 @@ def evaluate_rules(
     now: datetime,
     country: Callable[[str], str],
 ) -> dict[int, Outcome]:
-    """Return what becomes of the messages that must not be sent now, by id; the others go out.
+    """Return the outcomes of the messages that must not be sent now, by id.
 
-    Later messages of a claim are judged as if the earlier ones were sent already. *now* is in
-    UTC; *country* names the country of a number, and is asked only where there are quiet hours.
+    Later messages of a claim are checked as if the earlier ones were sent already. *now* is in
+    UTC; *country* returns the country of a number, and is called only if there are quiet hours.
     """
     used = {number: _copy_usage(each) for number, each in facts.used.items()}
     left = facts.left
@@ -121,7 +121,7 @@ def evaluate_rules(
 
 
 def describe_limits(limits: Limits) -> str:
-    """Return *limits* in words, on one line."""
+    """Return *limits* as one line of text."""
     parts = [
         f"{value:,} {words}"
         for value, words in (
@@ -139,7 +139,7 @@ def describe_limits(limits: Limits) -> str:
 
 
 def text_digest(message: Message) -> int:
-    """Return what two messages of the same text have in common, in 63 bits."""
+    """Return a digest of template and params, in 63 bits: equal for messages of the same text."""
     text = "\0".join((message.template_id, *message.params)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 

@@ -101,7 +101,7 @@ async def test_status_shows_what_waits_and_for_whom_nobody_works(operate, db):
         await insert(db, minutes)
     ended = await operate("status")
     assert (ended.code, ended.err) == (0, "")
-    assert "default: no worker knows this app" in ended.out
+    assert "default: no worker has ever had this app" in ended.out
     assert "No worker is running" in ended.out
 
     seen = json.loads((await operate("status", "--json")).out)

@@ -1,4 +1,4 @@
-"""`dispatcher status --watch` goes on, also while the database is away, until Ctrl-C."""
+"""`dispatcher status --watch` goes on, also while the database is unavailable, until Ctrl-C."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def test_it_sees_changes_and_a_database_that_goes_and_comes(db, dsn, envir
         )
         await until("but not those of shop")
         await wire.cut()
-        await until("The database is away")
+        await until("The database is unavailable")
         await wire.mend()
         await until("but not those of shop")
         process.send_signal(signal.SIGINT)

@@ -53,8 +53,8 @@ async def accepted_long_ago(db) -> None:
 
 
 NOT_OUT = "Messages are not going out."
-TROUBLE = "Messages are going out, with trouble."
-IDLE = "Nothing is due, but there is trouble."
+PROBLEMS = "Messages are going out, with problems."
+IDLE = "Nothing is due, but there are problems."
 DRILLS = {
     "wrong secret": Drill(
         NOT_OUT,
@@ -110,9 +110,9 @@ DRILLS = {
         app={"DISPATCHER_APPS__DEFAULT__ENDPOINT": FAR},
     ),
     "flood of E200015": Drill(
-        TROUBLE,
+        PROBLEMS,
         "Too many messages wait at the provider",
-        "If it lasts, lower the pace",
+        "If it lasts, lower the rate limit",
         '[{"fault": "number-code", "code": "E200015", "share": 0.9}]',
         messages=400,
     ),

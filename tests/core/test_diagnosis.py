@@ -79,7 +79,7 @@ DRILLS = [
         "E200015 flood",
         now(replace(APP, rate=31.0), recent=happened(accepted=50, deferred_E200015=500)),
         "Too many messages wait at the provider",
-        "lower the pace",
+        "lower the rate limit",
     ),
     (
         "a template rejected, nothing accepted",
@@ -118,7 +118,7 @@ DRILLS = [
 )
 def test_the_cause_and_the_next_step_come_first(seen, cause, step):
     found = diagnose(seen)
-    assert found.level >= Level.TROUBLE
+    assert found.level >= Level.WARNING
     assert cause in found.findings[0].cause
     assert step in found.findings[0].step
     assert "<NAME>" not in found.findings[0].step
@@ -163,7 +163,7 @@ def test_flow_control_is_told_once():
         (now(recent=happened(accepted=5)), "Messages go out."),
         (now(paused("E000045")), "Nothing goes out: the provider refuses our settings."),
         (now(workers=[]), "Nothing goes out: no worker is running."),
-        (now(replace(APP, unsure_batches=2)), "Trouble: 2 unsure requests."),
+        (now(replace(APP, unsure_batches=2)), "Problem: 2 unsure requests."),
         (
             now(replace(APP, paused_at=NOW, paused_by="operator")),
             "Nothing goes out: paused by an operator.",
@@ -196,7 +196,7 @@ def test_one_bad_message_or_a_phone_that_is_off_is_no_finding():
 def test_a_host_that_cannot_send_is_told_by_name_and_stops_nobody_else():
     lost = replace(WORKER, id=2, host="far", cut_off=["shop"])
     found = diagnose(now(workers=[WORKER, lost]))
-    assert found.headline == "Nothing is due, but there is trouble."
+    assert found.headline == "Nothing is due, but there are problems."
     assert [each.title for each in found.findings] == ["shop: host far cannot send"]
     assert "Other workers send meanwhile" in found.findings[0].cause
     assert "dispatcher check" in found.findings[0].step

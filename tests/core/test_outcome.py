@@ -100,7 +100,7 @@ BY_NUMBER = {
     "E200041": Rejected(
         TWO, "E200041", "The number stood twice in one request; its first copy was sent."
     ),
-    "E299999": Rejected(TWO, "E299999", "A code that nobody here knows: E299999."),
+    "E299999": Rejected(TWO, "E299999", "An unknown code: E299999."),
     "E000623": Rejected(TWO, "E000623", "The account's quota of messages is spent."),
 }
 
