@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from dispatcher.bench.environment import make_indexes
-from dispatcher.bench.queries import query
+from dispatcher.bench.statements import query
 from dispatcher.db.database import OwnConnection, connect
 
 MONTHS = 12

@@ -10,9 +10,9 @@ from msgspec import Struct, json
 
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.environment import Environment
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, percentile, rotated
 from dispatcher.bench.send import APP, load_messages, run_simulator, run_worker, wait_for_workers
+from dispatcher.bench.statements import query
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
 

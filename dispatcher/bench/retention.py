@@ -9,9 +9,9 @@ from time import monotonic
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.environment import Environment
 from dispatcher.bench.history import MONTHS, STATEMENT_TIMEOUT_SECONDS, make_history, table_sizes
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, rotated
 from dispatcher.bench.send import APP, RATE_FIGURE, Variant, load, run_worker, send
+from dispatcher.bench.statements import query
 from dispatcher.db.admin import pause
 from dispatcher.db.database import OwnConnection, connect
 

@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Consoles, tables and times for the output of commands."""
 
 from datetime import datetime
 
@@ -12,17 +12,17 @@ def moment(time: datetime | None) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
 
 
-_WIDE = 140  # columns for a pipe or a file, where no terminal says how many it has
+_PIPE_COLUMNS = 140  # the width of output to a pipe or a file
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr that never guesses at words or emoji in data."""
+    """Return a console on stdout or stderr that prints data without markup or highlighting."""
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = _WIDE
+        console.width = _PIPE_COLUMNS
     return console
 
 
 def table_of(*columns: str) -> Table:
-    """Return an empty table with a line only under its head, which reads well anywhere."""
+    """Return an empty table with a line under its header only."""
     return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)

@@ -1,4 +1,4 @@
-"""``dispatcher show``: one message's story."""
+"""``dispatcher show``: shows the history of one message."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dispatcher.cli.errors import CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.core.status import MessageHistory
@@ -23,22 +23,19 @@ def show(
     *,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Show the whole number and the variables; it is written down."),
+        typer.Option("--full", help="Show the whole number and the variables; this is recorded."),
     ] = False,
     as_: As = None,
 ) -> None:
-    """Tell the story of one message.
-
-    What was asked for, every request it was in, every report, and why it is where it is.
-    """
+    """Show one message: its state and why, its requests and its reports."""
     from rich.table import Table
 
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen
     from dispatcher.db import deeds
     from dispatcher.db.admin import story
 
-    who = named(as_)
+    who = operator_name(as_)
 
     async def look(connection: "Connection") -> "MessageHistory | None":
         found = await story(connection, message_id)
@@ -53,8 +50,8 @@ def show(
     for name, value in _facts(found.message, full=full):
         facts.add_row(f"  {name}", value)
     events = Table.grid(padding=(0, 2))
-    # Within a second they stand as they follow from each other: an outcome's time is that of its
-    # transaction, which began before the batch was closed in it.
+    # Within a second they keep the order of cause and effect: the time of an outcome is that of
+    # its transaction, which began before the batch was closed in it.
     for time, what in sorted(_events(found), key=lambda event: event[0].replace(microsecond=0)):
         events.add_row(f"  {moment(time)}", what)
     zone = datetime.now().astimezone().tzname()
@@ -71,7 +68,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     yield "why", explain_state(message)
     if row := explain_code(message):
         yield "code", f"{row.code}: {row.meaning}"
-        # Of one that waits, what the view has is the answer to its whole last request.
+        # Of a queued message, the view has the answer to its whole last request.
         if message["reason"] not in (None, "", row.meaning) and message["state"] != "queued":
             yield "reason", message["reason"]
     if to_do := advice(message):

@@ -22,8 +22,8 @@ def pack(
 
     Each request has one sender, and messages of equal content share an entry. No request holds a
     number twice: the provider answers by number, so two answers for one number could not be
-    distinguished, and it sends only to the first copy (E200041). Later copies go into
-    later requests. Requests come in the order of their first messages, and each takes messages until
+    distinguished, and it sends only to the first copy (E200041). Later copies go into later
+    requests. Requests come in the order of their first messages, and each takes messages until
     one does not fit. The time is linear: a message checks one request that has room, and skips
     a full one only if it repeats a number of an open one, *max_numbers* times at most.
     """

@@ -53,7 +53,8 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
         if found is None or (found[2] and int(found[2]) > MAX_VARIABLE_LENGTH):
             raise TemplateError(
                 f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{MAX_VARIABLE_LENGTH},"
-                f" TXT_1 to TXT_{MAX_VARIABLE_LENGTH}, DATE, TIME, PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
+                f" TXT_1 to TXT_{MAX_VARIABLE_LENGTH}, DATE, TIME, PHONE, CHARDIGIT, DATETIME,"
+                " MONEY and TEXT"
             )
     if len(kinds) > MAX_VARIABLES:
         raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.queries import research_query
-from dispatcher.bench.queries import query
+from dispatcher.bench.statements import query
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
 from dispatcher.db.queries import sql
 
@@ -138,7 +138,7 @@ def test_a_full_scan_continues_where_it_ended():
     assert floor.start_scan()[9] == BEGINNING  # the scan did not reach it
 
 
-def test_a_complete_scan_runs_every_second_and_less_often_if_slow():
+def test_a_full_scan_runs_every_second_or_less_often_if_slow():
     now = 1000.0
     floor = ClaimCursor(clock=lambda: now)
     for seconds, rest in ((0.0, 1.0), (2.0, 40.0)):

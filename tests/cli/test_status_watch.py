@@ -10,7 +10,7 @@ from world.wire import Wire
 DEADLINE = 30.0
 
 
-async def test_it_sees_changes_and_a_database_that_goes_and_comes(db, dsn, environment):
+async def test_watch_shows_changes_and_reconnects(db, dsn, environment):
     async with Wire(dsn) as wire:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dispatcher", "status"),

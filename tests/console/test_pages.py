@@ -182,7 +182,7 @@ async def test_what_makes_no_sense_is_not_done(operator, db, deed, fields):
     assert await deeds(db) == []
 
 
-async def test_a_deed_that_cannot_be_written_down_is_not_done(db, message):
+async def test_an_action_that_cannot_be_recorded_is_not_done(db, message):
     await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
     with pytest.raises(Exception, match="audit_who_check"):
         await deeds_of_operators.cancel(db, "Ana", [message])

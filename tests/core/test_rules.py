@@ -55,7 +55,7 @@ def test_a_suppressed_number_is_rejected_however_it_is_written():
     }
 
 
-def test_variables_that_do_not_fit_are_rejected_before_they_cost_a_request():
+def test_variables_that_do_not_fit_are_rejected():
     rules = Rules(templates={"tpl": Template("tpl", ["NUM_6"])})
     got = decided([message(1, CHINA, "123456"), message(2, CHINA, "12345x")], rules)
     assert [*got] == [2]
@@ -100,7 +100,7 @@ def test_a_ceiling_lets_pass_what_is_left():
     assert got[3] == Deferred(message(3), "ceiling", 0.0, counted=False)
 
 
-def test_quiet_hours_are_those_of_the_recipient_and_not_for_urgent_messages():
+def test_quiet_hours_use_the_recipients_clock_and_skip_urgent():
     limits = Limits(quiet_from=time(21), quiet_until=time(8))
     messages = [message(1), message(2, GERMANY), message(3, priority=1), message(4, priority=2)]
     got = decided(messages, limits=limits)

@@ -151,7 +151,7 @@ def test_each_of_two_live_key_pairs_verifies_its_pushes(key):
 
 
 @given(body=st.binary(max_size=300), path=st.sampled_from([REPORTS, "/", "/a b"]), at=dates)
-def test_every_push_that_the_providers_algorithm_signs_is_verified(body, path, at):
+def test_every_push_signed_by_the_algorithm_is_verified(body, path, at):
     assert verify(push(body=body, path=path, at=at), body=body, path=path, now=at) == Verified(
         KEY.key
     )
@@ -242,7 +242,7 @@ header_text = st.text(st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, 
     path=st.text(),
     query=st.text(),
 )
-def test_whatever_a_stranger_sends_is_refused_and_raises_nothing(headers, body, path, query):
+def test_any_unsigned_push_is_refused_without_an_error(headers, body, path, query):
     request = {**push(), **headers}
     answer = verify(request, body=body, path=path, query=query)
     assert isinstance(answer, Refused)

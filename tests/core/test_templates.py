@@ -24,7 +24,7 @@ FITS = [
 
 
 @pytest.mark.parametrize(("kind", "good", "bad"), FITS)
-def test_each_kind_takes_what_its_page_says(kind, good, bad):
+def test_each_kind_accepts_its_documented_values(kind, good, bad):
     template = Template("t", [kind])
     assert [value for value in good if template_mismatch(template, [value])] == []
     assert [value for value in bad if not template_mismatch(template, [value])] == []

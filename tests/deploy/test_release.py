@@ -57,7 +57,7 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_list_of_parts_names_every_locked_package_of_a_release(parts):
+def test_the_sbom_names_every_locked_package_of_a_release(parts):
     lines = (ROOT / "requirements.lock").read_text(encoding="ascii").splitlines()
     locked = {tuple(line.partition(" ;")[0].split("==")) for line in lines}
     named = {(plain(part["name"]), part["version"]) for part in parts["components"]}

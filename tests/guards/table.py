@@ -106,7 +106,7 @@ GUARDS = (
         2,
         "no answer after the body was sent is unsure",
         (Edit("dispatcher/core/outcome.py", "    if answer.sent:\n", "    if not answer:\n"),),
-        ("tests/core/test_outcome.py::test_what_may_have_been_sent_is_uncertain",),
+        ("tests/core/test_outcome.py::test_a_request_that_may_have_been_sent_is_unsure",),
     ),
     Guard(
         2,
@@ -124,7 +124,7 @@ GUARDS = (
                 "        return True\n",
             ),
         ),
-        ("tests/core/test_outcome.py::test_only_what_provably_was_not_sent_is_worth_another_try",),
+        ("tests/core/test_outcome.py::test_only_requests_that_were_not_sent_are_retryable",),
     ),
     Guard(
         2,

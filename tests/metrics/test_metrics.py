@@ -1,4 +1,4 @@
-"""/metrics of a running service: what it counts is right, well-formed, and tells no secrets."""
+"""/metrics of a running service: counts are right and well-formed, without secrets."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 @pytest.mark.slow
-async def test_a_running_service_counts_what_became_of_its_messages(db, dsn):
+async def test_a_running_service_counts_outcomes(db, dsn):
     options = read_options(b'{"refused": {"%s": "E200031"}}' % REFUSED.encode())
     async with Simulator({"key": "secret"}, options=options) as sim:
         await db.copy_records_to_table(
@@ -65,7 +65,7 @@ async def test_a_running_service_counts_what_became_of_its_messages(db, dsn):
     check_with_promtool(text)
 
 
-def test_a_code_that_nobody_knows_is_no_label_of_its_own():
+def test_an_unknown_code_is_no_label():
     metrics = Metrics()
     messages = [message(number) for number in range(4)]
     outcomes = [
