@@ -139,8 +139,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         if settings.lease < values.timeout + LEASE_MARGIN_SECONDS:
             yield (
                 f"{PREFIX}LEASE is {settings.lease:g} s, and {_name(('apps', app, 'timeout'))} is"
-                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN_SECONDS:g} s longer,"
-                " or a worker that only waits for an answer is taken for dead"
+                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN_SECONDS:g} s"
+                " longer, or a worker that only waits for an answer is taken for dead"
             )
 
 
