@@ -27,7 +27,10 @@ def show(
     ] = False,
     as_: As = None,
 ) -> None:
-    """Show one message: its state and why, its requests and its reports."""
+    """Show the history of one message.
+
+    It has the state and its cause, every request and every report.
+    """
     from rich.table import Table
 
     from dispatcher.cli.connection import with_database

@@ -94,7 +94,7 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnverifiedPush:
     """A push without a valid signature; it is answered with 401."""
 
     reason: str  # one line for people, without the signature
@@ -118,7 +118,7 @@ def verify_push(
     now: datetime,
     query: str = "",
     assume: Mapping[str, str] | None = None,
-) -> Verified | Refused:
+) -> Verified | UnverifiedPush:
     """Return whether one of *keys* signed this push (provider.md, Status reports).
 
     *headers* are the request's, under lower-case names; *assume* replaces some of them, for a
@@ -126,18 +126,18 @@ def verify_push(
     signature names its key. The body is always signed: no header can exempt it.
     """
     push = _read_push({**headers, **(assume or {})}, now)
-    if isinstance(push, Refused):
+    if isinstance(push, UnverifiedPush):
         return push
     # Access is no secret: only the signatures are compared in constant time.
     key = next((key for key in keys if key.key == push.access), None)
     if key is None:
-        return Refused("The push is signed with a key that is not set here.")
+        return UnverifiedPush("The push is signed with a key that is not set here.")
     expected = _signature(
         key.secret, method=method, path=path, query=query, headers=push.signed, body=body
     )
     if hmac.compare_digest(expected, push.signature):
         return Verified(key.key)
-    return Refused(
+    return UnverifiedPush(
         "The signature of the push is wrong: the secret differs, or something on the way changed"
         " the body, Host or Connection."
     )
@@ -152,24 +152,26 @@ class _Push:
     signature: str
 
 
-def _read_push(headers: Mapping[str, str], now: datetime) -> _Push | Refused:
+def _read_push(headers: Mapping[str, str], now: datetime) -> _Push | UnverifiedPush:
     """Return the signature of a push if it is well-formed and recent."""
     written = _AUTHORIZATION.fullmatch(headers.get("authorization", "").strip())
     if written is None:
-        return Refused("The push has no Authorization by SDK-HMAC-SHA256.")
+        return UnverifiedPush("The push has no Authorization by SDK-HMAC-SHA256.")
     names = written["names"].split(";")
     if not {"host", "x-sdk-date"} <= set(names):
-        return Refused("The signature of the push leaves out Host or X-Sdk-Date.")
+        return UnverifiedPush("The signature of the push leaves out Host or X-Sdk-Date.")
     missing = [name for name in names if name not in headers]
     if missing:
-        return Refused(f"The push lacks a header that it signed: {missing[0]}.")
+        return UnverifiedPush(f"The push lacks a header that it signed: {missing[0]}.")
     signed = {name: headers[name].strip() for name in names}
     try:
         signed_at = datetime.strptime(signed["x-sdk-date"], _SDK_DATE).replace(tzinfo=UTC)
     except ValueError:
-        return Refused("X-Sdk-Date of the push is not of the form yyyyMMdd'T'HHmmss'Z'.")
+        return UnverifiedPush("X-Sdk-Date of the push is not of the form yyyyMMdd'T'HHmmss'Z'.")
     if abs(now - signed_at) > PUSH_WINDOW:
-        return Refused("The push was signed over 15 minutes ago or ahead: a replay, or a clock.")
+        return UnverifiedPush(
+            "The push was signed over 15 minutes ago or ahead: a replay, or a clock."
+        )
     return _Push(written["access"], signed, written["signature"])
 
 

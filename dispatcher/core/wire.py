@@ -146,7 +146,7 @@ class _Number(
     country: _Text | None = None
 
 
-class _Body(Struct, frozen=True):
+class _AnswerBody(Struct, frozen=True):
     """An answer as it is documented (provider.md, The answer)."""
 
     code: str
@@ -154,7 +154,7 @@ class _Body(Struct, frozen=True):
     result: list[_Number] | None = None
 
 
-_documented = json.Decoder(_Body)
+_documented = json.Decoder(_AnswerBody)
 _lenient = json.Decoder()
 _CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
 _MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.bench.history import MONTHS, make_history, table_sizes
+from dispatcher.bench.retention import MONTHS, make_history, table_sizes
 from dispatcher.bench.statements import query
 
 MESSAGES = 12_000

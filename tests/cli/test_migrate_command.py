@@ -22,7 +22,7 @@ async def test_migrate_applies_lists_and_undoes_migrations(command, empty_dsn):
 
     down = await command("migrate", "--down", DATABASE_URL=empty_dsn)
     assert down.code == 0
-    assert down.out.endswith("taken back.\n")
+    assert down.out.endswith("undone.\n")
     assert (await command("migrate", "--status", DATABASE_URL=empty_dsn)).code == 1
 
 
