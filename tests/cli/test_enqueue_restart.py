@@ -1,4 +1,4 @@
-"""A load that is cut short goes on where it was; a whole one is not repeated by accident."""
+"""An interrupted import continues; a complete one is not repeated by accident."""
 
 import asyncio
 import csv

@@ -1,4 +1,4 @@
-"""`dispatcher forget`: one person's data, exported and erased, and nobody else's."""
+"""`dispatcher forget`: exports and erases the data of one person, and of no other."""
 
 import json
 import os

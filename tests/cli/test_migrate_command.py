@@ -1,4 +1,4 @@
-"""``dispatcher migrate``: the tables come, are told of, and go."""
+"""``dispatcher migrate``: applies, lists and undoes migrations."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`dispatcher status --watch` goes on, also while the database is unavailable, until Ctrl-C."""
+"""`dispatcher status --watch` runs until Ctrl-C, also while the database is unavailable."""
 
 import asyncio
 import json

@@ -65,7 +65,7 @@ def test_the_sbom_names_every_locked_package_of_a_release(parts):
     assert parts["bomFormat"] == "CycloneDX"
     assert parts["metadata"]["component"]["name"] == "dispatcher"
     assert all(part["purl"].startswith("pkg:pypi/") for part in parts["components"])
-    # pip is the witness: what the release needs, and what that needs, is all there.
+    # pip confirms that every requirement of the release is there, and theirs too.
     listed = [sys.executable, "-m", "pip", "show", "dispatcher", *(name for name, _ in named)]
     said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
     needed = re.findall(r"^Requires: (.*)$", said, re.MULTILINE)
