@@ -1,4 +1,4 @@
-"""``dispatcher check``: what is wrong is found before the first message."""
+"""``dispatcher check`` finds mistakes before the first message."""
 
 import re
 from time import time

@@ -1,4 +1,4 @@
-"""``dispatcher demo``: it shows what it says, ends by itself, and leaves nothing behind."""
+"""``dispatcher demo`` shows correct results, ends, and removes everything."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""``dispatcher enqueue``: good lines in, bad lines out with their reason."""
+"""``dispatcher enqueue`` imports good lines and refuses bad ones with a reason."""
 
 import csv
 from datetime import UTC, datetime

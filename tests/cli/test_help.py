@@ -1,4 +1,4 @@
-"""Every command explains itself, at once."""
+"""Every command has a help text, and prints it fast."""
 
 import asyncio
 import sys

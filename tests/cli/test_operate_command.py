@@ -1,4 +1,4 @@
-"""What operators do and see, through the real command on a real database."""
+"""Commands of operators, on a real database."""
 
 import json
 

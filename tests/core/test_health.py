@@ -1,4 +1,4 @@
-"""What is shown first: whether texts go out, and if not, the cause and the next step."""
+"""Overall health: whether messages are sent, and if not, the cause and the next step."""
 
 from datetime import UTC, datetime, timedelta
 

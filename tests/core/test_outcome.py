@@ -1,4 +1,4 @@
-"""What follows from each answer, for each message and for its neighbours in the same request."""
+"""Verdicts on answers, for each message and for the others of the same request."""
 
 from datetime import UTC, datetime
 

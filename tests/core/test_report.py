@@ -1,4 +1,4 @@
-"""Status reports are read from bytes that anyone may have written."""
+"""Status reports are parsed from untrusted bytes."""
 
 import json
 from datetime import UTC, datetime

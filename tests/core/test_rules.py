@@ -1,4 +1,4 @@
-"""What operators' rules do with a claim, and that without rules nothing is looked at."""
+"""The outcomes of operators' rules for a claim; without rules nothing is checked."""
 
 from datetime import UTC, datetime, time
 

@@ -1,4 +1,4 @@
-"""Requests are written, and answers read, as the provider's page and the field have them."""
+"""Requests are encoded, and answers decoded, as documented and as observed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""/metrics of a receiver that stands alone: what it took in and refused, and what is missing."""
+"""/metrics of a receiver alone: accepted, refused and missing reports."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""A span for each request, where OpenTelemetry is asked for; nothing of a person in any."""
+"""A span for each request if OpenTelemetry is configured, without personal data."""
 
 from time import monotonic
 
