@@ -1,4 +1,4 @@
-"""A release: its wheel holds everything, and its list of parts names every one of them."""
+"""A release: its wheel is complete, and its SBOM names every part."""
 
 import json
 import re

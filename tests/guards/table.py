@@ -1,4 +1,4 @@
-"""What guards the rules 1 to 5 of the design, and which tests fail without it."""
+"""The guards of the rules 1 to 5 of the design, and the tests that fail without each."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Edit:
-    """A text of one file, and its replacement that takes the guard away."""
+    """A text of one file, and the replacement that removes the guard."""
 
     file: str  # "path#name" limits the edit to one named SQL statement
     old: str
@@ -52,7 +52,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Guard:
-    """Something that a rule hangs on."""
+    """A clause that a rule depends on."""
 
     rule: int
     name: str
