@@ -29,14 +29,7 @@ COLUMNS = (*TEXT_COLUMNS, "params", "priority", "send_at", "expires_at")  # as L
 UTF_8 = "utf-8-sig"  # with a byte order mark or without
 REPLACEMENT_CHARACTER = "\ufffd"  # replaces bytes that cannot be decoded
 _REQUIRED_COLUMNS = {"recipient", "template_id"}
-_OPTIONAL_COLUMNS = {
-    *TEXT_COLUMNS,
-    "priority",
-    "send_at",
-    "expires_at",
-    "line",
-    "reason",
-} - _REQUIRED_COLUMNS
+_OPTIONAL_COLUMNS = {*COLUMNS, "line", "reason"} - _REQUIRED_COLUMNS - {"params"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +122,7 @@ class MessageFile:
         return (cells[place].strip() or None) if place is not None else None
 
     def _variables(self, cells: list[str]) -> list[str]:
-        values = [
-            cells[self._places[name]] for name in self._params
-        ]  # blanks may be part of a value
+        values = [cells[self._places[name]] for name in self._params]  # not stripped
         while values and not values[-1]:
             values.pop()  # a template with fewer variables than others in this file
         if "" in values:

@@ -17,9 +17,7 @@ DERIVED_FIELDS = {"apps", "traces"}  # without a variable of their own
 # A lease must outlast the longest request by this: its recording and a late heartbeat.
 LEASE_MARGIN_SECONDS = 10.0
 
-_APP_NAME_PATTERN = re.compile(
-    r"[a-z0-9][a-z0-9_-]{0,62}"
-)  # like the constraint of dispatcher.message
+_APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
 # Kubernetes sets these for every service whose name begins with dispatcher.
 _KUBERNETES_PATTERN = re.compile(

@@ -29,46 +29,10 @@ from dispatcher.core.result import BatchResult
 
 OTHER_CODE = "other"
 _HTTP_STATUS_PATTERN = re.compile(r"HTTP \d{3}")
-_DATABASE_BUCKETS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    5,
-)  # seconds in the database
-_REQUEST_BUCKETS = (
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-)  # seconds at the provider
-_BATCH_SIZE_BUCKETS = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    300,
-    400,
-    500,
-)  # messages; 500 is the provider's limit
+# Upper bounds: of seconds in the database, of seconds at the provider, of messages in a batch.
+_DATABASE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BATCH_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)
 
 
 class Metrics:
@@ -203,21 +167,9 @@ def known(code: str) -> str:
     return OTHER_CODE if code else ""
 
 
-_STORE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)  # seconds
-_CARRIER_LAG_BUCKETS = (
-    1,
-    2,
-    5,
-    10,
-    30,
-    60,
-    300,
-    1800,
-    3600,
-    21_600,
-    86_400,
-    259_200,
-)  # to three days
+# Upper bounds in seconds: to store a report, since the carrier's time, and of the backlog.
+_STORE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
+_CARRIER_LAG_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200)
 _MATCH_WAIT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
 
 
