@@ -1,4 +1,4 @@
-"""From a template and what it shows to a page."""
+"""Renders pages from templates."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from dispatcher.core.status import WAITING_COUNTED
 
 
 class Templates:
-    """The console's templates, ready to be filled in."""
+    """The console's templates, with their filters."""
 
     def __init__(self) -> None:
         self._templates = jinja2.Environment(
@@ -30,7 +30,7 @@ class Templates:
         self._templates.globals.update(version=__version__)
         self._templates.filters.update(
             number=number,
-            some=some,
+            waiting_count=waiting_count,
             plural=plural,
             duration=duration,
             moment=moment,
@@ -42,33 +42,33 @@ class Templates:
         )
 
     def text(self, name: str, values: Mapping[str, object]) -> str:
-        """Return the text of template *name*, filled in."""
+        """Return the text of template *name* with *values*."""
         return self._templates.get_template(name).render(values)
 
     def page(self, name: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
-        """Return the page of template *name*, filled in."""
+        """Return the page of template *name* with *values*."""
         return web.Response(
             text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
         )
 
 
 def coded(text: str) -> Markup:
-    """Return *text* with what stands between back-ticks set as what one types."""
+    """Return *text* as HTML, with the parts between back-ticks marked as code."""
     parts = [escape(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
-def some(waiting: int) -> str:
-    """Return a number of waiting messages, which is not counted beyond a bound."""
+def waiting_count(waiting: int) -> str:
+    """Return a number of waiting messages, which the database counts only up to a bound."""
     return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
 
 
 def moment(time: datetime | None) -> str:
-    """Return *time* for people, in UTC; scripts show it in the reader's own zone."""
+    """Return *time* in UTC for people; a script changes it to the reader's time zone."""
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time else "-"
 
 
 def iso(time: datetime) -> str:
-    """Return *time* for machines."""
+    """Return *time* in ISO 8601, for scripts."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds")

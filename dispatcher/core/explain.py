@@ -1,12 +1,19 @@
-"""Explains to operators why a message is in its present state, and what to do about it."""
+"""Explains one message: why it is in its state, what to do about that, and what happened to it.
 
-from collections.abc import Mapping
-from typing import Any
+The console and `dispatcher show` present the same sentences and the same timeline.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.format import number, plural
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason, report_status
+from dispatcher.core.status import MessageHistory
 
 _ADVICE = {
     Reason.DELIVERED: "Nothing to do.",
@@ -18,14 +25,12 @@ _ADVICE = {
     Reason.CONTENT: "Have the template changed, or send the same text less often.",
     Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
 }
-
-
-# Codes of a request of which some numbers may have been accepted.
-MIXED_RESULT_CODES = ("E000510", "E200037")
+MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
+_SETTLED_BY = {"report": "settled by a report", "settled": "settled by hand or by policy"}
 _STATES = {
-    "sending": "Its request is being sent, or waits in a worker: there is no answer yet.",
+    "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
     "cancelled": "It was cancelled while it waited.",
-    "lost": "Internal error: the message has no queue entry, batch or outcome. Please report it.",
+    "lost": "Internal error: it has no queue entry, batch or outcome. Please report it.",
 }
 
 
@@ -61,7 +66,7 @@ def explain_state(message: Mapping[str, Any]) -> str:
         case "queued":
             return _queued(message, meaning)
         case "unsure":
-            return f"Its request may have been sent; the result is unknown. {meaning}".rstrip()
+            return f"Its request may have been sent; that is not known yet. {meaning}".rstrip()
         case "accepted":
             return _accepted(message)
         case _ if message["suppressed_because"]:
@@ -115,3 +120,91 @@ def _accepted(message: Mapping[str, Any]) -> str:
     if message["report_status"]:
         return f"{begun}The carrier has it: {report_status(message['report_status']).meaning}"
     return f"{begun}No report of a carrier has come yet."
+
+
+class TimelineEntry(Struct, frozen=True):
+    """One event of a message's timeline."""
+
+    at: datetime
+    title: str
+    detail: str = ""
+    kind: Literal["", "good", "bad", "unsure"] = ""
+    token: str = ""  # of the request that the title speaks of
+
+
+def timeline(history: MessageHistory) -> list[TimelineEntry]:
+    """Return what happened to a message, in order of time.
+
+    Events of one second keep the order in which one causes the next: an outcome's time is that of
+    its transaction, which begins before the batch is closed in it.
+    """
+    return sorted(_entries(history), key=lambda entry: entry.at.replace(microsecond=0))
+
+
+def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
+    message = history.message
+    queued_at, send_at = message["queued_at"], message["send_at"]
+    scheduled = send_at > queued_at + timedelta(seconds=1)
+    not_before = f", not to be sent before {send_at:%Y-%m-%d %H:%M:%S} UTC" if scheduled else ""
+    yield TimelineEntry(queued_at, "Queued", f"for the app {message['app']}{not_before}")
+    for batch in history.batches:
+        yield from _request_entries(batch)
+        last = batch is history.batches[-1]
+        if batch["closed_at"] and (not last or message["state"] == "queued"):
+            code = message["code"] if last else None
+            reason = f"{code}: {number_code(code).meaning}" if code else "to be sent again"
+            yield TimelineEntry(batch["closed_at"], "Returned to the queue", reason)
+    code = message["outcome_code"]
+    if message["accepted_at"]:
+        provider_id = message["provider_id"]
+        accepted_as = f"as {provider_id}" if provider_id else "its id is not known"
+        detail = _joined(accepted_as, _SETTLED_BY.get(code))
+        yield TimelineEntry(message["accepted_at"], "Accepted by the provider", detail, "good")
+    elif message["finished_at"]:
+        detail = f"{code}: {message['reason'] or number_code(code).meaning}" if code else ""
+        title = message["state"].capitalize()
+        yield TimelineEntry(message["finished_at"], title, detail, "bad")
+    for report in history.reports:
+        yield from _report_entries(report)
+
+
+def _request_entries(batch: Mapping[str, Any]) -> Iterator[TimelineEntry]:
+    size = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
+    detail = f"attempt {batch['attempt']}, {size}"
+    token = batch["token"]
+    yield TimelineEntry(batch["opened_at"], "Claimed into request", detail, token=token)
+    answer = _joined(
+        batch["http_status"] and f"HTTP {batch['http_status']}",
+        batch["code"],
+        (batch["description"] or "").rstrip("."),
+        batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}",
+    )
+    if batch["unsure_at"]:
+        detail = _joined("it may have been sent", answer)
+        yield TimelineEntry(batch["unsure_at"], "Unsure", detail, "unsure")
+    if batch["closed_at"] and batch["settled_by"]:
+        yield TimelineEntry(batch["closed_at"], "Settled", f"by {batch['settled_by']}")
+    elif batch["closed_at"]:
+        mixed = batch["code"] in MIXED_RESULT_CODES and "each number has a result of its own"
+        yield TimelineEntry(batch["closed_at"], "Request answered", _joined(answer, mixed))
+
+
+def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
+    segment = f"segment {report['segment']} of {report['total']}"
+    if report["earlier_at"]:
+        title = f"Report {report['earlier_status']}"
+        yield TimelineEntry(report["earlier_at"], title, f"interim, {segment}")
+    status, state = report["status"], report["state"]
+    detail = f"{state}, {segment}: {report['description'] or report_status(status).meaning}"
+    kind: Literal["", "good", "bad"] = ""
+    if report["unmatched"]:
+        detail += f" It counts for nothing: {UNMATCHED_REASONS[report['unmatched']]}"
+    elif state == "delivered":
+        kind = "good"
+    elif state == "undelivered":
+        kind = "bad"
+    yield TimelineEntry(report["received_at"], f"Report {status}", detail, kind)
+
+
+def _joined(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part)

@@ -87,7 +87,7 @@ def files_in(folder: Path) -> list[Path]:
 
 async def opens(console: str, token: str) -> bool:
     """Tell whether *token* opens the console."""
-    form = {"token": token, "who": "Ana"}
+    form = {"token": token, "actor": "Ana"}
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{console}/login", data=form, allow_redirects=False) as answer,

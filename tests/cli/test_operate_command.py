@@ -179,7 +179,7 @@ async def test_show_lists_the_reports(operate, db, message):
     )
     out = (await operate("show", message)).out
     assert "delivered" in out
-    assert "report: DELIVRD (delivered), segment 1 of 1" in out
+    assert "Report DELIVRD: delivered, segment 1 of 1" in out
 
 
 async def test_show_of_no_message_exits_with_1(operate):
