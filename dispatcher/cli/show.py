@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dispatcher.cli.errors import CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.core.explain import TimelineEntry
@@ -32,13 +32,13 @@ def show(
     """
     from rich.table import Table
 
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen
     from dispatcher.core.explain import timeline
     from dispatcher.db import deeds
     from dispatcher.db.admin import story
 
-    who = named(as_)
+    who = operator_name(as_)
 
     async def look(connection: "Connection") -> "MessageHistory | None":
         found = await story(connection, message_id)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from dispatcher.console.auth import HOME_PATH, Auth, Session
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import Fields, Invalid, message_ids, read_form, read_template
-from dispatcher.core.rules import told
+from dispatcher.core.rules import describe_limits
 from dispatcher.core.templates import Template
 
 ACTIONS_PATH = "/console/actions"
@@ -172,7 +172,7 @@ class ActionPages:
     async def rules(self, _: web.Request, session: Session) -> web.StreamResponse:
         """Show the rules for templates, limits, suppressed numbers and prices."""
         rules = await self._backend.rules()
-        limits = {app: told(limits) for app, limits in rules.limits.items()}
+        limits = {app: describe_limits(limits) for app, limits in rules.limits.items()}
         values = {"session": session, "rules": rules, "limits": limits}
         return self._auth.page("rules.html", values)
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.health import absent
+from dispatcher.core.health import database_unavailable
 
 HOME_PATH = "/console"
 LOGIN_PATH = "/console/login"
@@ -139,7 +139,7 @@ class Auth:
             try:
                 return await handler(request, session)
             except DatabaseUnavailable as error:
-                values = {"session": session, "diagnosis": absent(str(error))}
+                values = {"session": session, "diagnosis": database_unavailable(str(error))}
                 return self.page("unavailable.html", values, status=503)
 
         return guarded

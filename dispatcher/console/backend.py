@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.rules import Listed
+from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
@@ -90,7 +90,7 @@ class ConsoleBackend:
         """Return a request and its messages, or None if no request has this token."""
         return await self._query(status.batch, token)
 
-    async def rules(self) -> Listed:
+    async def rules(self) -> RuleList:
         """Return the operators' rules."""
         return await self._query(status.rules)
 

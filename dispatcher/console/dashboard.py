@@ -12,7 +12,7 @@ from msgspec import Struct
 from dispatcher.console.auth import Auth, Session, protected
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.health import AppHealth, Diagnosis, absent, diagnose
+from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
 from dispatcher.db.status import SeriesPoint
 
@@ -93,7 +93,7 @@ class Dashboard:
         try:
             snapshot = await self._backend.snapshot()
         except DatabaseUnavailable as error:
-            return _template_values(absent(str(error)), [])
+            return _template_values(database_unavailable(str(error)), [])
         rates = self._meter.rates(snapshot)
         diagnosis = diagnose(snapshot)
         cards = [

@@ -3,7 +3,7 @@
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.core.templates import Template, TemplateError, kinds_of
+from dispatcher.core.templates import Template, TemplateError, variable_kinds
 
 Fields = dict[str, str]
 
@@ -52,6 +52,6 @@ def read_template(fields: Fields) -> Template | Invalid:
     if not text.strip():
         return Invalid("Give the template's text, with variables such as ${NUM_6}.")
     try:
-        return Template(template_id, kinds_of(text))
+        return Template(template_id, variable_kinds(text))
     except TemplateError as error:
         return Invalid(f"{error}.")

@@ -8,7 +8,7 @@ from msgspec import Struct
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.codes import Code, number_code
-from dispatcher.core.report_matching import WHY
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
 
 _NORMAL_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled"}
@@ -36,7 +36,7 @@ class ProblemsPage:
             "session": session,
             "codes": _code_counts(snapshot.totals),
             "unsure": await self._backend.unsure(),
-            "unmatched": [(report, WHY[report.why]) for report in unmatched],
+            "unmatched": [(report, UNMATCHED_REASONS[report.why]) for report in unmatched],
             "workers": snapshot.workers,
         }
         return self._auth.page("problems.html", values)

@@ -11,15 +11,15 @@ from msgspec import Struct
 
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import number, plural
-from dispatcher.core.report_matching import WHY
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason, report_status
 from dispatcher.core.status import MessageHistory
 
 _ADVICE = {
     Reason.DELIVERED: "Nothing to do.",
     Reason.INTERIM: "Nothing to do; a final report follows.",
-    Reason.SILENT: "It is not known whether it arrived; if it matters, ask its reader.",
-    Reason.FAILED: "If it matters, insert it anew later, or reach its reader another way.",
+    Reason.SILENT: "It is unknown whether it arrived; if it matters, ask the recipient.",
+    Reason.FAILED: "If it matters, insert it anew later, or reach the recipient another way.",
     Reason.REFUSED: "Ask the provider what the code means; then insert it anew, or let it be.",
     Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
     Reason.CONTENT: "Have the template changed, or send the same text less often.",
@@ -27,38 +27,38 @@ _ADVICE = {
 }
 MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
 _SETTLED_BY = {"report": "settled by a report", "settled": "settled by hand or by policy"}
-_PLAIN = {
+_STATES = {
     "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
     "cancelled": "It was cancelled while it waited.",
     "lost": "Internal error: it has no queue entry, batch or outcome. Please report it.",
 }
 
 
-class Explained(Struct, frozen=True):
-    """A code, and what is known of it."""
+class CodeExplanation(Struct, frozen=True):
+    """A code with its meaning and advice."""
 
     code: str
     meaning: str
     advice: str
 
 
-def explain_code(message: Mapping[str, Any]) -> Explained | None:
-    """Return what the code of a row of `message_status` means, the carrier's or the provider's."""
+def explain_code(message: Mapping[str, Any]) -> CodeExplanation | None:
+    """Return the meaning of the code of a row of `message_status`; None without a code."""
     code = message["code"]
     if not code:
         return None
     if message["state"] in ("delivered", "undelivered"):
         status = report_status(code)
-        return Explained(code, status.meaning, _ADVICE[status.reason])
+        return CodeExplanation(code, status.meaning, _ADVICE[status.reason])
     row = number_code(code)
-    return Explained(code, row.meaning, row.advice)
+    return CodeExplanation(code, row.meaning, row.advice)
 
 
 def explain_state(message: Mapping[str, Any]) -> str:
-    """Return one sentence: why the message of a row of `message_status` is where it is.
+    """Return one sentence: why the message of a row of `message_status` is in its state.
 
-    Beside the view's columns it reads what the statement show_message adds: of the app, whether it
-    is paused and served, and of how many segments a final report came.
+    The row also has the columns that the statement show_message adds: whether the app is paused
+    and served, and how many segments have a final report.
     """
     known = explain_code(message)
     meaning = known.meaning if known else ""
@@ -71,17 +71,17 @@ def explain_state(message: Mapping[str, Any]) -> str:
             return _accepted(message)
         case _ if message["suppressed_because"]:
             return f"{meaning} Why it is there: {message['suppressed_because']}."
-        case plain if plain in _PLAIN:
-            return _PLAIN[plain]
+        case plain if plain in _STATES:
+            return _STATES[plain]
         case _:
             return meaning or message["reason"] or f"It was {message['state']}."
 
 
 def advice(message: Mapping[str, Any]) -> str | None:
-    """Return what can be done about it, from the same row; None: nothing is wrong."""
+    """Return what an operator can do about it, from the same row; None if nothing is wrong."""
     if message["state"] == "queued":
         if message["app_paused"]:
-            return _of_pause(message)
+            return _pause_advice(message)
         if not message["app_served"]:
             return (
                 "Start `dispatcher run` with this app configured; or cancel the message and insert"
@@ -91,16 +91,16 @@ def advice(message: Mapping[str, Any]) -> str | None:
     return known.advice if known else None
 
 
-def _of_pause(message: Mapping[str, Any]) -> str:
+def _pause_advice(message: Mapping[str, Any]) -> str:
     resume = f"`dispatcher resume {message['app']}`"
     if message["app_paused_by"] == "operator":
-        return f"Ask who paused it; {resume} lets its messages go."
+        return f"Ask who paused it; {resume} sends its messages."
     known = request_code(message["app_pause_code"] or "")
     return f"{known.advice} It is tried again by itself; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
-    back = f"It was put back: {meaning} " if meaning else ""
+    back = f"It was returned to the queue: {meaning} " if meaning else ""
     if message["app_paused"]:
         by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
@@ -109,7 +109,7 @@ def _queued(message: Mapping[str, Any], meaning: str) -> str:
         return f"{back}No running worker serves its app, {message['app']}."
     if message["early"]:
         return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
-    return f"{back}It is due, and waits for its turn."
+    return f"{back}It is due and waits for its turn."
 
 
 def _accepted(message: Mapping[str, Any]) -> str:
@@ -198,7 +198,7 @@ def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
     detail = f"{state}, {segment}: {report['description'] or report_status(status).meaning}"
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:
-        detail += f" It counts for nothing: {WHY[report['unmatched']]}"
+        detail += f" It counts for nothing: {UNMATCHED_REASONS[report['unmatched']]}"
     elif state == "delivered":
         kind = "good"
     elif state == "undelivered":

@@ -7,10 +7,10 @@ from typing import cast
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.delays import may_be_the_hosts
+from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
-    ACCEPTED,
+    ACCEPTED_CODE,
     Accepted,
     Deferred,
     Expired,
@@ -38,7 +38,7 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
     match result.verdict:
         case ReturnAll(pause=pause):
             there = reaching = False
-            if may_be_the_hosts(pause.code):
+            if may_concern_one_host(pause.code):
                 row = await connection.fetchrow(sql("who_reaches"), app, worker)
                 there, reaching = (row["there"], row["reaching"]) if row else (False, False)
             if not reaching:
@@ -223,7 +223,7 @@ def _gather_accepted(outcomes: list[Accepted], batch: Batch, rows: Rows) -> None
             o.message.attempt,
             o.segments,
             o.provider_id,
-            ACCEPTED,
+            ACCEPTED_CODE,
             None,
         )
         for o in outcomes
@@ -236,7 +236,7 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     match outcome:
         case Accepted(m, provider_id, segments):
             rows.ids_by_event[app, "accepted", ""].append(m.id)
-            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, ACCEPTED, None
+            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, ACCEPTED_CODE, None
         case Rejected(m, code, reason):
             rows.ids_by_event[app, "rejected", code].append(m.id)
             row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason

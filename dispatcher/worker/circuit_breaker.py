@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from dispatcher.core.delays import may_be_the_hosts
+from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Answer, NoReply
 from dispatcher.provider.client import Client
 
@@ -54,4 +54,4 @@ class CircuitBreaker:
 
 
 def _cannot_send(answer: Answer) -> bool:
-    return isinstance(answer, NoReply) or may_be_the_hosts(answer.code)
+    return isinstance(answer, NoReply) or may_concern_one_host(answer.code)

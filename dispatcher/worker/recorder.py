@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.result import BatchResult, freeze, thaw
+from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.loop import wait_for_event
@@ -139,7 +139,7 @@ class Recorder:
         while True:
             with orphaned_files(self._folder, SPOOL_KIND) as files:
                 for file in files:
-                    results = [one for one in map(thaw, file.records) if one is not None]
+                    results = [one for one in map(deserialize, file.records) if one is not None]
                     file.damaged = file.damaged or len(results) < len(file.records)
                     if file.damaged:
                         path = str(file.path)
@@ -199,7 +199,7 @@ class Recorder:
         """Keep results that the database cannot accept on disk, for the next start."""
         spool = Spool(self._folder, SPOOL_KIND)
         try:
-            spool.append(freeze(result) for result in results)
+            spool.append(serialize(result) for result in results)
         except OSError as error:
             log.error(  # noqa: TRY400 - a full disk needs no traceback
                 "answers are lost, their batches become unsure: the spool cannot be written",

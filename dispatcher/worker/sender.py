@@ -15,6 +15,7 @@ from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
 from dispatcher.core.outcome import (
     Deferred,
+    EvaluationContext,
     Expired,
     Outcome,
     Resolved,
@@ -104,7 +105,7 @@ class Sender:
         try:
             for _ in range(MAX_RESCHEDULES):
                 await asyncio.sleep(send_at - monotonic())
-                if monotonic() - send_at <= rate_limit.LATE:
+                if monotonic() - send_at <= rate_limit.MAX_LATENESS_SECONDS:
                     return
                 send_at = await self._claimer.reschedule(batch)
         except asyncio.CancelledError:
@@ -204,12 +205,14 @@ class Sender:
         verdict = evaluate(
             batch.packed,
             sent.answer,
-            elapsed=monotonic() - batch.claimed_at,
-            max_attempts=self._max_attempts,
-            now=datetime.now(UTC),
-            jitter=random.random,
-            country=country,
-            siblings_refused=siblings_refused,
+            EvaluationContext(
+                elapsed=monotonic() - batch.claimed_at,
+                max_attempts=self._max_attempts,
+                now=datetime.now(UTC),
+                jitter=random.random,
+                country=country,
+                siblings_refused=siblings_refused,
+            ),
         )
         match verdict:
             case Split():

@@ -52,8 +52,8 @@ async def accepted_long_ago(db) -> None:
 
 
 NOT_OUT = "Messages are not going out."
-TROUBLE = "Messages are going out, with trouble."
-IDLE = "Nothing is due, but there is trouble."
+TROUBLE = "Messages are going out, with problems."
+IDLE = "Nothing is due, but there are problems."
 FAILURES = {
     "wrong secret": Failure(
         NOT_OUT,
@@ -111,7 +111,7 @@ FAILURES = {
     "flood of E200015": Failure(
         TROUBLE,
         "Too many messages wait at the provider",
-        "If it lasts, lower the pace",
+        "If it lasts, lower the rate limit",
         '[{"fault": "number-code", "code": "E200015", "share": 0.9}]',
         messages=400,
     ),

@@ -95,7 +95,7 @@ PAUSED = (
 WAITING = [
     # statements, the explanation, what to do
     ([], "No running worker serves its app, default.", "Start `dispatcher run` with this app"),
-    ([WORKER], "It is due, and waits for its turn.", None),
+    ([WORKER], "It is due and waits for its turn.", None),
     (
         [WORKER, "UPDATE dispatcher.queue SET due_at = '2036-11-22 12:00Z'"],
         "It is not to be sent before 2036-11-22 12:00:00 UTC.",
@@ -116,7 +116,7 @@ WAITING = [
     ),
     (
         [WORKER, "UPDATE dispatcher.queue SET code = 'E200015'"],
-        "It was put back: Too many messages wait",
+        "It was returned to the queue: Too many messages wait",
         "Nothing: it is sent again later",
     ),
 ]
@@ -164,8 +164,8 @@ ENDED = [
         "rejected",
         "E999999",
         None,
-        "A code that nobody here knows: E999999.",
-        "Rejected: E999999: A code that nobody here knows: E999999.",
+        "An unknown code: E999999.",
+        "Rejected: E999999: An unknown code: E999999.",
     ),
 ]
 
