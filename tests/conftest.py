@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.database import connect, create_pool
+from dispatcher.db.database import Database, connect, create_pool
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.server import embedded_server
 
@@ -26,7 +26,7 @@ from dispatcher.postgres.server import embedded_server
 DRILLS = (
     "chaos",
     "console/test_browser.py",
-    "console/test_portrait.py",
+    "console/test_readme_image.py",
     "deploy",
     "failover",
     "network",
@@ -222,10 +222,10 @@ async def db(dsn) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def pool(dsn) -> AsyncIterator[asyncpg.Pool]:
-    """A pool on this test's database."""
+async def database(dsn) -> AsyncIterator[Database]:
+    """A pool of connections to this test's database."""
     pool = await create_pool(dsn, min_size=0, max_size=5)
-    yield pool
+    yield Database(dsn, pool)
     pool.terminate()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from dispatcher.worker.maintenance import run_keeping
+from dispatcher.worker.maintenance import maintain
 
 TAKES = 0.1  # seconds of one step
 
@@ -20,5 +20,5 @@ async def test_after_each_step_it_rests_three_times_as_long():
             stop.set()
         return 1
 
-    await run_keeping({"steps": step}, every=60.0, stop=stop)
+    await maintain({"steps": step}, stop)
     assert all(after - before >= 3.9 * TAKES for before, after in pairwise(began))

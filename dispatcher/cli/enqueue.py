@@ -11,7 +11,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dispatcher.cli.file_load import How, Loaded
+    from dispatcher.cli.file_load import ImportOptions, Loaded
     from dispatcher.core.cost import Bill
 
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
@@ -102,13 +102,13 @@ def enqueue(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.file_load import How, load_file
-    from dispatcher.cli.output import number, plural, screen
-    from dispatcher.cli.settings import read_settings
+    from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.cli.file_load import ImportOptions, load_file
+    from dispatcher.cli.output import screen
     from dispatcher.cli.sheet.header import HeaderError, given_columns
     from dispatcher.cli.sheet.messages import Whole
     from dispatcher.cli.sheet.reading import Form
+    from dispatcher.core.format import number, plural
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
@@ -121,7 +121,7 @@ def enqueue(
         columns = given_columns(column or ())
     except HeaderError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
-    how = How(
+    options = ImportOptions(
         Form(encoding, columns, ignore_others, recipients_only, sheet),
         Whole(
             template, tuple(param or ()), app, sender, signature, reference, priority, send_at,
@@ -141,14 +141,16 @@ def enqueue(
     ) as progress:
         task = progress.add_task("", total=1.0)
 
-        def tell(taken: int, share: float) -> None:
+        def show_progress(taken: int, share: float) -> None:
             nonlocal so_far
             so_far = taken
             done = f"{number(taken)} enqueued" if taken else "reading"
             progress.update(task, completed=share, description=done)
 
         try:
-            loaded = with_database(lambda connection: load_file(connection, file, where, tell, how))
+            loaded = with_database(
+                lambda connection: load_file(connection, file, where, show_progress, options)
+            )
         except (CommandError, KeyboardInterrupt) as failure:
             lines = getattr(failure, "lines", ("interrupted.",))
             if dry_run or (not so_far and isinstance(failure, CommandError)):
@@ -159,7 +161,7 @@ def enqueue(
                 " command again, and it goes on where it was.",
                 code=getattr(failure, "code", 1),
             ) from failure
-    _tell(loaded, how)
+    _print_summary(loaded, options)
     if loaded.progress.refused:
         raise CommandError(
             f"{plural(loaded.progress.refused, 'line')} of {file} refused, each with its reason in"
@@ -167,11 +169,11 @@ def enqueue(
         )
 
 
-def _tell(loaded: "Loaded", how: "How") -> None:
-    from dispatcher.cli.output import number, plural
+def _print_summary(loaded: "Loaded", options: "ImportOptions") -> None:
+    from dispatcher.core.format import number, plural
 
     done = loaded.progress
-    would = "would be enqueued" if how.dry_run else "enqueued"
+    would = "would be enqueued" if options.dry_run else "enqueued"
     typer.echo(f"{plural(done.taken, 'message')} {would}.")
     parts = [
         f"{number(count)} {words}"
@@ -187,15 +189,16 @@ def _tell(loaded: "Loaded", how: "How") -> None:
         typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
     if loaded.resumed_after:
         typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
-    for note in (*loaded.notes, *_numbers(loaded, how), *_rules(loaded, how)):
+    for note in (*loaded.notes, *_number_notes(loaded, options), *_rule_notes(loaded, options)):
         typer.echo(note)
     if loaded.bill is not None:
-        _tell_cost(loaded, loaded.bill)
+        _print_cost(loaded, loaded.bill)
 
 
-def _numbers(loaded: "Loaded", how: "How") -> "Iterator[str]":
+def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
     """Say how numbers were read, and which come again."""
-    from dispatcher.cli.output import moment, plural
+    from dispatcher.cli.output import moment
+    from dispatcher.core.format import plural
 
     survey = loaded.survey
     if loaded.assumed_mainland:
@@ -207,23 +210,29 @@ def _numbers(loaded: "Loaded", how: "How") -> "Iterator[str]":
     if survey.repeats:
         lines = ", ".join(f"line {at} as line {first}" for at, first in survey.repeats_shown)
         more = ", ..." if survey.repeats > len(survey.repeats_shown) else ""
-        kept = "left out" if how.unique else "enqueued too; --unique keeps the first"
+        kept = "left out" if options.unique else "enqueued too; --unique keeps the first"
         yield (
             f"{plural(survey.repeats, 'line')} with the number of an earlier line ({lines}{more}):"
             f" {kept}."
         )
     if loaded.earlier is not None:
-        what = "left out" if how.rest else "enqueued a second time" if how.again else "in already"
+        what = (
+            "left out"
+            if options.rest
+            else "enqueued a second time"
+            if options.again
+            else "in already"
+        )
         yield (
             f"{plural(loaded.earlier.lines, 'message')} {what}: in since"
             f" {moment(loaded.earlier.begun_at)} from {loaded.earlier.name}."
         )
 
 
-def _rules(loaded: "Loaded", how: "How") -> "Iterator[str]":
+def _rule_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
     """Say what operators' rules and the settings mean for the messages."""
-    from dispatcher.cli.output import plural
-    from dispatcher.core.rules import Limits, told
+    from dispatcher.core.format import plural
+    from dispatcher.core.rules import Limits, describe_limits
 
     survey = loaded.survey
     if survey.suppressed:
@@ -236,14 +245,13 @@ def _rules(loaded: "Loaded", how: "How") -> "Iterator[str]":
     for app in survey.apps:
         limits = loaded.limits.get(app, Limits())
         if limits != Limits():
-            yield f"Limits of {app}: {told(limits)}. What is over one waits."
-    if how.apps and (unknown := [app for app in survey.apps if app not in how.apps]):
+            yield f"Limits of {app}: {describe_limits(limits)}. What is over one waits."
+    if options.apps and (unknown := [app for app in survey.apps if app not in options.apps]):
         yield f"No such app is configured here: {', '.join(unknown)}."
 
 
-def _tell_cost(loaded: "Loaded", bill: "Bill") -> None:
-    from dispatcher.cli.output import plural
-    from dispatcher.telemetry.logs import mask
+def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
+    from dispatcher.core.format import mask, plural
 
     for shown in loaded.previews:
         typer.echo(f"Line {shown.line}, {mask(shown.recipient)}: {shown.text}")

@@ -14,22 +14,26 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.sheet.messages import COLUMNS, Line, MessageList, Whole
 from dispatcher.cli.sheet.reading import Form, open_list
 from dispatcher.cli.sheet.rejects import RejectsFile
-from dispatcher.core.cost import Bill, BilledMessage, filled
+from dispatcher.core.cost import Bill, BilledMessage, fill_template
 from dispatcher.core.country import country
 from dispatcher.core.rules import Limits
 from dispatcher.db import cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Earlier, Progress, Survey
 
-BATCH: Final = 5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+BATCH_LINES: Final = (
+    5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+)
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
 _SURVEYED = [_PLACE[name] for name in file_import.SURVEY[1:]]
 
-Tell = Callable[[int, float], None]  # messages that are in, and which share of the work is done
+Progressed = Callable[
+    [int, float], None
+]  # messages that are in, and which share of the work is done
 
 
-class How(Struct, frozen=True):
+class ImportOptions(Struct, frozen=True):
     """How a file is loaded."""
 
     form: Form = Form()
@@ -89,35 +93,35 @@ async def load_file(
     connection: Connection,
     file: Path,
     rejects: Path,
-    tell: Tell = lambda _taken, _share: None,
-    how: How | None = None,
+    on_progress: Progressed = lambda _taken, _share: None,
+    options: ImportOptions | None = None,
 ) -> Loaded:
     """Load *file*, and write what is refused to *rejects*.
 
-    What an earlier load of the same content has done is not done again, and is counted in. *tell*
-    is called after every batch. Raises CommandError for what is no file of messages.
+    What an earlier load of the same content has done is not done again, and is counted in.
+    *on_progress* is called after every batch. Raises CommandError for what is no file of messages.
     """
-    how = how or How()
-    opened = open_list(file, how.form)
-    digest = _digest(file, opened.encoding, how)
-    known = None if how.dry_run else await _known(connection, file, digest, again=how.again)
+    options = options or ImportOptions()
+    opened = open_list(file, options.form)
+    digest = _digest(file, opened.encoding, options)
+    known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
     done = known or Progress()
     now = done.begun_at or await file_import.database_time(connection)
     defined = {one.template_id: one for one, _ in await rules.templates(connection)}
     try:
         messages = MessageList(
-            opened, how.whole, now=now, templates=defined, other_mainland=how.other_mainland
+            opened, options.whole, now=now, templates=defined, other_mainland=options.other_mainland
         )
     except ValueError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
-    bill = await cost.empty_bill(connection) if how.dry_run else None
-    seen = await _survey(connection, messages, opened.data_from, bill, tell)
+    bill = await cost.empty_bill(connection) if options.dry_run else None
+    seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
     if seen.last < opened.data_from:
         raise CommandError(f"{file} is empty: it has a header and no lines.", code=USED_WRONGLY)
     survey = await file_import.read_survey(connection)
     earlier = await file_import.find_earlier(connection, digest, done.lines)
-    await _leave_out(connection, file, how, seen, earlier, done)
-    if how.dry_run:
+    await _leave_out(connection, file, options, seen, earlier, done)
+    if options.dry_run:
         await file_import.make_dry_run(connection)
     else:
         done = await file_import.begin_load(connection, digest, file.name)
@@ -129,12 +133,12 @@ async def load_file(
                 await _write_again(connection, digest, batch[: len(batch) - len(fresh)], out)
             if not fresh:
                 continue
-            if how.dry_run:
-                done = await _try(connection, fresh, out, done)
+            if options.dry_run:
+                done = await _check_batch(connection, fresh, out, done)
             else:
-                done = await _take(connection, fresh, out, done, digest)
-            tell(done.taken, 0.3 + 0.7 * messages.progress())
-    if not how.dry_run:
+                done = await _import_batch(connection, fresh, out, done, digest)
+            on_progress(done.taken, 0.3 + 0.7 * messages.progress())
+    if not options.dry_run:
         await file_import.end_load(connection, digest)
     return Loaded(
         done,
@@ -153,7 +157,7 @@ async def load_file(
 
 def _batches(messages: MessageList) -> Iterator[list[Line]]:
     lines = iter(messages)
-    while batch := list(islice(lines, BATCH)):
+    while batch := list(islice(lines, BATCH_LINES)):
         yield batch
 
 
@@ -173,7 +177,11 @@ async def _known(
 
 
 async def _survey(
-    connection: Connection, messages: MessageList, data_from: int, bill: Bill | None, tell: Tell
+    connection: Connection,
+    messages: MessageList,
+    data_from: int,
+    bill: Bill | None,
+    on_progress: Progressed,
 ) -> _Seen:
     """Read the file once, and put its good lines into a table where they are seen as a whole."""
     await file_import.make_survey(connection)
@@ -194,7 +202,7 @@ async def _survey(
         if bill is not None:
             bill.add(map(_billed, good))
             _preview(seen, good, bill)
-        tell(0, 0.3 * messages.progress())
+        on_progress(0, 0.3 * messages.progress())
     return seen
 
 
@@ -218,7 +226,7 @@ def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
             return
         if template in bill.texts and template not in seen.previewed:
             seen.previewed.add(template)
-            text = filled(
+            text = fill_template(
                 bill.texts[template],
                 line.values[_PLACE["params"]],
                 line.values[_PLACE["signature"]],
@@ -229,17 +237,17 @@ def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
 async def _leave_out(  # noqa: PLR0917
     connection: Connection,
     file: Path,
-    how: How,
+    options: ImportOptions,
     seen: _Seen,
     earlier: Earlier | None,
     done: Progress,
 ) -> None:
     """Note the lines that the user wants left out; raises CommandError if most are in already."""
-    if how.unique:
+    if options.unique:
         await file_import.leave_out_repeats(connection)
-    if how.rest:
+    if options.rest:
         await file_import.leave_out_earlier(connection, done.lines)
-    elif earlier is not None and not how.again and not how.dry_run:
+    elif earlier is not None and not options.again and not options.dry_run:
         left = seen.good - done.taken - done.left_out
         if earlier.lines * 2 > left:
             raise CommandError(
@@ -259,13 +267,13 @@ async def _write_again(
     out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
 
 
-async def _take(
+async def _import_batch(
     connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, digest: str
 ) -> Progress:
     """Load one batch and note it, both or neither; then write its refused lines."""
     try:
         async with connection.transaction():
-            after, refused = await _copied(connection, batch, done, into=file_import.MESSAGES)
+            after, refused = await _copy(connection, batch, done, into=file_import.MESSAGES)
             await file_import.step_load(connection, digest, done, after)
             await file_import.note_refusals(
                 connection, digest, [(line.number, reason) for line, reason in refused]
@@ -276,21 +284,21 @@ async def _take(
     return after
 
 
-async def _try(
+async def _check_batch(
     connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress
 ) -> Progress:
     """Find the bad lines of one batch, and leave nothing of it behind."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        after, refused = await _copied(connection, batch, done, into=file_import.DRY_RUN)
+        after, refused = await _copy(connection, batch, done, into=file_import.DRY_RUN)
     finally:
         await transaction.rollback()
     out.add(refused)
     return after
 
 
-async def _copied(
+async def _copy(
     connection: Connection, batch: Sequence[Line], done: Progress, *, into: tuple[str, str]
 ) -> tuple[Progress, list[tuple[Line, str]]]:
     """Copy the good lines of a batch; return the progress after it, and what was refused."""
@@ -316,11 +324,11 @@ async def _copied(
     ), refused
 
 
-def _digest(file: Path, encoding: str, how: How) -> str:
+def _digest(file: Path, encoding: str, options: ImportOptions) -> str:
     """Return what distinguishes this load from others: the content, and what it makes of it."""
-    whole = how.whole
+    form, whole = options.form, options.whole
     said = (
-        encoding, sorted(how.form.columns.items()), how.form.recipients_only, how.form.sheet,
+        encoding, sorted(form.columns.items()), form.recipients_only, form.sheet,
         whole.template, whole.params, whole.app, whole.sender, whole.signature,
     )  # fmt: skip
     content = hashlib.sha256(repr(said).encode() + b"\0")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.database import Connection, Database
 from dispatcher.db.queries import array_text, sql
 
 Event = tuple[str, str, str]  # app, event, code
@@ -55,12 +55,12 @@ async def append(
     )
 
 
-async def place(pool: Pool, *, notify: bool = False) -> int:
+async def place(database: Database, *, notify: bool = False) -> int:
     """Give new rows of the feed their positions; return how many rows, 0 if another process does.
 
     *notify* sends to each app's channel, `dispatcher_events_<app>`, the last position of its own.
     """
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         # First the lock, then the statement, whose snapshot then has all that was placed before.
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return 0

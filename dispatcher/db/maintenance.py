@@ -9,8 +9,9 @@ from typing import Final
 import asyncpg
 from msgspec import Struct
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import to_e164
-from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.database import Connection, Database
 from dispatcher.db.queries import sql
 
 STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
@@ -28,51 +29,57 @@ class Forgotten(Struct, frozen=True):
     suppressed: bool  # the number is still on the list of those never to send to
 
 
-async def make_partitions(pool: Pool) -> int:
+async def make_partitions(database: Database) -> int:
     """Make the partitions that will be needed; return how many were missing."""
-    async with transaction(pool, seconds=STEP_TIME) as connection:
+    async with database.transaction(seconds=STEP_TIME) as connection:
         await connection.execute(sql("migrations_patience"), "1s", True)
         return int(await connection.fetchval(sql("make_partitions")))
 
 
-async def index_full_partitions(pool: Pool) -> int:
+async def index_full_partitions(database: Database) -> int:
     """Make one index that a full partition lacks; return 0 if there is none to make now."""
     try:
-        async with transaction(pool, seconds=INDEX_TIME) as connection:
+        async with database.transaction(seconds=INDEX_TIME) as connection:
             made = await connection.fetchval(sql("index_step"), timeout=INDEX_TIME)
             return int(made is not None)
-    except asyncpg.LockNotAvailableError:
+    except DatabaseUnavailable as error:
+        if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+            raise
         return 0  # another session writes there now; the next round finds a better moment
 
 
-async def turn_page(pool: Pool, retention: float) -> int:
+async def turn_page(database: Database, retention: float) -> int:
     """Begin a new partition where the current one lasts too long; return 1 if it did."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         age = max(retention / PAGES_PER_RETENTION, SHORTEST_PAGE)
         return int(await connection.fetchval(sql("turn_page"), age))
 
 
-async def drop_old(pool: Pool, retention: float) -> int:
+async def drop_old(database: Database, retention: float) -> int:
     """Do one step of dropping what is over; return 0 if nothing is left to do now."""
     try:
-        async with transaction(pool, seconds=STEP_TIME) as connection:
+        async with database.transaction(seconds=STEP_TIME) as connection:
             return int(await connection.fetchval(sql("drop_step"), retention) is not None)
-    except asyncpg.LockNotAvailableError:
+    except DatabaseUnavailable as error:
+        if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+            raise
         return 0  # another session reads the partitions now; the next round finds a better moment
 
 
-async def prune(pool: Pool, retention: float) -> int:
+async def prune(database: Database, retention: float) -> int:
     """Delete some of what is old and lies in no partition; return how many rows."""
-    async with transaction(pool, seconds=STEP_TIME) as connection:
+    async with database.transaction(seconds=STEP_TIME) as connection:
         return int(await connection.fetchval(sql("prune"), retention))
 
 
-async def wipe_params(pool: Pool, after: float) -> int:
+async def wipe_params(database: Database, after: float) -> int:
     """Wipe the variables of some messages that are over; return how many were looked at."""
     try:
-        async with transaction(pool, seconds=STEP_TIME) as connection:
+        async with database.transaction(seconds=STEP_TIME) as connection:
             return int(await connection.fetchval(sql("wipe_params"), after))
-    except asyncpg.SerializationError:
+    except DatabaseUnavailable as error:
+        if not isinstance(error.__cause__, asyncpg.SerializationError):
+            raise
         return 0  # one of them was sent again at this moment; the next round leaves it out
 
 

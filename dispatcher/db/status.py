@@ -9,7 +9,7 @@ from typing import Literal
 import asyncpg
 
 from dispatcher.core.message import to_e164
-from dispatcher.core.rules import Listed
+from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     BatchStory,
     EventTotal,
@@ -22,7 +22,7 @@ from dispatcher.core.status import (
 )
 from dispatcher.db import admin, cost, reports
 from dispatcher.db import rules as rules_of
-from dispatcher.db.database import Connection, Pool
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
@@ -33,28 +33,28 @@ SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how oft
 Search = Literal["id", "recipient", "reference", "provider_id"]
 
 
-async def now(pool: Pool) -> StatusSnapshot:
+async def now(database: Database) -> StatusSnapshot:
     """Return the state of everything, small whatever the number of messages."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.now(connection)
 
 
-async def totals(pool: Pool) -> list[EventTotal]:
+async def totals(database: Database) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.totals(connection)
 
 
-async def rules(pool: Pool) -> Listed:
+async def rules(database: Database) -> RuleList:
     """Return the operators' rules, of the suppressed numbers the newest."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         limits = await rules_of.limits(connection)
         today = {
             app: await rules_of.sent_today(connection, app)
             for app, each in limits.items()
             if each.ceiling is not None
         }
-        return Listed(
+        return RuleList(
             await rules_of.templates(connection),
             limits,
             today,
@@ -63,29 +63,34 @@ async def rules(pool: Pool) -> Listed:
         )
 
 
-async def series(pool: Pool, app: str | None, span: float, step: float) -> list[SeriesPoint]:
+async def series(
+    database: Database, app: str | None, span: float, step: float
+) -> list[SeriesPoint]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
-    return [tuple(row) for row in await pool.fetch(sql("console_series"), app, span, step)]
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        rows = await connection.fetch(sql("console_series"), app, span, step)
+        return [tuple(row) for row in rows]
 
 
-async def awaiting(pool: Pool) -> list[MissingReports]:
+async def awaiting(database: Database) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.awaiting(connection)
 
 
-async def unmatched(pool: Pool) -> list[UnmatchedReport]:
+async def unmatched(database: Database) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.unmatched(connection, limit=MOST)
 
 
-async def unsure(pool: Pool) -> list[UnsureBatch]:
+async def unsure(database: Database) -> list[UnsureBatch]:
     """Return the requests that may have been sent, oldest first."""
-    return [UnsureBatch(*row) for row in await pool.fetch(sql("console_unsure"), MOST)]
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return [UnsureBatch(*row) for row in await connection.fetch(sql("console_unsure"), MOST)]
 
 
-async def find(pool: Pool, by: Search, text: str) -> list[MessageSummary]:
+async def find(database: Database, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, the newest first, at most `MOST`."""
     wanted: object = text
     if by == "id":
@@ -93,19 +98,23 @@ async def find(pool: Pool, by: Search, text: str) -> list[MessageSummary]:
     elif by == "recipient":
         number = to_e164(text)
         wanted = [number, number.removeprefix(HOME)] if number.startswith(HOME) else [number]
-    rows = await pool.fetch(sql(f"find_by_{by}"), wanted, MOST, timeout=LOOK_TIME)
-    return [MessageSummary(*row) for row in rows]
+    async with database.acquire(seconds=LOOK_TIME) as connection:
+        rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
+        return [MessageSummary(*row) for row in rows]
 
 
-async def story(pool: Pool, message_id: int) -> MessageHistory | None:
+async def story(database: Database, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await admin.story(connection, message_id)
 
 
-async def batch(pool: Pool, token: str) -> BatchStory | None:
+async def batch(database: Database, token: str) -> BatchStory | None:
     """Return a request and its messages, or None if no request has this token."""
-    async with pool.acquire() as connection, _snapshot(connection):
+    async with (
+        database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection,
+        _snapshot(connection),
+    ):
         row = await connection.fetchrow(sql("batch_story"), token)
         if row is None:
             return None

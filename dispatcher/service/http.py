@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
@@ -13,22 +14,20 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import Desk, closed_console_routes, console_routes
-from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
-from dispatcher.core.report_matching import Backlog
+from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.reports import backlog
-from dispatcher.receiver.intake import KIND as REPORTS
+from dispatcher.db.database import open_database
+from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
-from dispatcher.worker.recorder import KIND as ANSWERS
+from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-DESK_CONNECTIONS = 3  # for operators and machines that look: never those that work
-FRESH = 5.0  # seconds that a figure of /metrics may be old
+CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
 @asynccontextmanager
@@ -41,55 +40,53 @@ async def listening(
     routes: Iterable[web.AbstractRouteDef] = (),
     until: asyncio.Event | None = None,
 ) -> AsyncIterator[State]:
-    """Serve as long as the context lasts; give what shows the connections of pools.
+    """Serve as long as the context lasts; give the collector that shows pools and spools.
 
     *routes* are those of other parts, which outlive the server. With *until* there is the
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
-    async with pooled(
-        dsn, min_size=0, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
-    ) as pool:
-        state.watch("desk", pool)
+    async with open_database(
+        dsn, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
+    ) as database:
+        state.watch("console", database.pool)
         # A receiver that stands alone need not know its own address.
-        told = settings.callback_url is not None or settings.report_path_token is not None
-        looks = StatusCache(pool, dsn=dsn, reports=told)
-        waiting = CachedQuery(partial(_backlog, pool), dsn=dsn)
+        reports_expected = (
+            settings.callback_url is not None or settings.report_path_token is not None
+        )
+        backend = ConsoleBackend(database, reports_expected=reports_expected)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
-            seen = await looks.now(FRESH)
-            backlog = await waiting.look(FRESH)
-            state.show(
-                None if isinstance(seen, str) else seen,
-                None if isinstance(backlog, str) else backlog,
-            )
+            snapshot = backlog = None
+            with suppress(DatabaseUnavailable):
+                snapshot = await backend.snapshot(METRICS_MAX_AGE_SECONDS)
+            with suppress(DatabaseUnavailable):
+                backlog = await backend.backlog(METRICS_MAX_AGE_SECONDS)
+            state.show(snapshot, backlog)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
-            routes += _console(settings, made_desk(pool, looks, dsn=dsn), until)
+            routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
 
-async def _backlog(pool: Pool) -> Backlog:
-    async with pool.acquire() as connection:
-        return await backlog(connection)
-
-
-def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.AbstractRouteDef]:
+def _console(
+    settings: Settings, backend: ConsoleBackend, until: asyncio.Event
+) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(desk, settings.console_token.get_secret_value(), until)
+    return console_routes(backend, settings.console_token.get_secret_value(), until)
 
 
-MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB
-SILENT = 60.0  # seconds without a first answer; for clients that send nothing, or slowly
-LOOK = 5.0  # seconds between two looks for them
-DRAIN = 5.0  # seconds for requests that are being answered when the server stops
+MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB
+SILENT_TIMEOUT_SECONDS: Final = 60.0  # without a first answer: the client sends nothing, or slowly
+SWEEP_INTERVAL_SECONDS: Final = 5.0  # between two searches for such clients
+DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when the server stops
 
 
 @asynccontextmanager
@@ -100,7 +97,7 @@ async def serving(
 
     Raises OSError if the address cannot be bound.
     """
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
     answered: set[RequestHandler] = set()
 
@@ -108,7 +105,7 @@ async def serving(
         answered.add(request.protocol)
 
     app.on_response_prepare.append(note)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS)
     await runner.setup()
     sweeping = asyncio.create_task(_sweep(runner, answered))
     try:
@@ -124,8 +121,8 @@ async def serving(
 async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
     """Close connections that were never answered: aiohttp waits for a first request for ever.
 
-    Each holds a file descriptor, and who has none left hears nobody. What comes after a first
-    answer has aiohttp's own time-out.
+    Each holds a file descriptor, and a process without free ones accepts no connection. After a
+    first answer aiohttp's own time-out applies.
     """
     since: dict[RequestHandler, float] = {}
     while runner.server is not None:
@@ -134,9 +131,9 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
         answered &= open_
         since = {each: since.get(each, now) for each in open_ - answered}
         for connection, begun in since.items():
-            if now - begun > SILENT:
+            if now - begun > SILENT_TIMEOUT_SECONDS:
                 connection.force_close()
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line

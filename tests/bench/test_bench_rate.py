@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.core import rate_limit
-from dispatcher.core.prepare import arrange
+from dispatcher.core.prepare import prepare
 from dispatcher.db import claim as claims
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import register_app, register_worker
@@ -20,7 +20,7 @@ def fullest_second(rate, size, seed):
     """Return the most numbers in any second, if each grant takes up to JITTER_SECONDS longer."""
     dice = random.Random(seed)
     arrivals = sorted(
-        at * rate_limit.spacing(rate, size) + dice.uniform(0, JITTER_SECONDS)
+        at * rate_limit.grant_seconds(rate, size) + dice.uniform(0, JITTER_SECONDS)
         for at in range(int(3 * rate / size) + 2)
     )
     most = first = 0
@@ -33,44 +33,44 @@ def fullest_second(rate, size, seed):
 
 @given(seed=st.integers())
 def test_at_500_a_second_no_second_gets_more_than_510(seed):
-    assert fullest_second(500, rate_limit.grant(500), seed) <= 510
+    assert fullest_second(500, rate_limit.grant_size(500), seed) <= 510
 
 
 @given(rate=st.floats(5, 20_000), least=st.floats(1, 40), seed=st.integers())
 def test_no_second_gets_two_percent_and_one_grant_too_many(rate, least, seed):
-    size = rate_limit.grant(rate, least=least)
-    assert fullest_second(rate, size, seed) <= rate * rate_limit.OVER + size
+    size = rate_limit.grant_size(rate, least=least)
+    assert fullest_second(rate, size, seed) <= rate * rate_limit.BURST_RATIO + size
 
 
 @pytest.mark.parametrize("rate", [1, 5, 30, 100, 500, 3000, 50_000])
 def test_the_mean_rate_is_at_least_98_percent_of_the_limit(rate):
-    size = rate_limit.grant(rate)
-    assert 0.98 <= size / rate_limit.spacing(rate, size) / rate <= 1.0
+    size = rate_limit.grant_size(rate)
+    assert 0.98 <= size / rate_limit.grant_seconds(rate, size) / rate <= 1.0
 
 
 def test_at_500_a_second_grants_are_of_ten():
-    assert rate_limit.grant(500) == 10
+    assert rate_limit.grant_size(500) == 10
 
 
 def test_short_request_slots_make_larger_grants():
-    assert rate_limit.grant(500, least=26) == 30  # 17 of them make 510
+    assert rate_limit.grant_size(500, least=26) == 30  # 17 of them make 510
 
 
-async def paced(pool, rate):
+async def paced(database, rate):
     await register_app(
-        pool, "default", numbers_per_second=rate, on_unsure="hold", resend_after=1000.0
+        database, "default", numbers_per_second=rate, on_unsure="hold", resend_after=1000.0
     )
     return await register_worker(
-        pool, host="here", pid=1, version="0", apps=["default"], lease=60.0
+        database, host="here", pid=1, version="0", apps=["default"], lease=60.0
     )
 
 
-async def claim(pool, worker, slots=4):
+async def claim(database, worker, slots=4):
     return await claims.claim(
-        pool,
+        database,
         worker,
-        claims.Wanted("default", slots=slots, sender="csms12345678"),
-        arrange=lambda messages, countries, most, decided: arrange(
+        claims.ClaimRequest("default", slots=slots, sender="csms12345678"),
+        arrange=lambda messages, countries, most, decided: prepare(
             messages,
             decided=decided,
             callback=None,
@@ -91,41 +91,41 @@ async def load(db, many):
     )
 
 
-async def test_grants_of_two_workers_never_share_a_time(pool, db):
-    first = await paced(pool, 500.0)
-    second = await paced(pool, 500.0)
+async def test_grants_of_two_workers_never_share_a_time(database, db):
+    first = await paced(database, 500.0)
+    second = await paced(database, 500.0)
     await load(db, 1000)
-    one = await claim(pool, first)
-    other = await claim(pool, second)
+    one = await claim(database, first)
+    other = await claim(database, second)
     times = [batch.send_at for batch in [*one.batches, *other.batches]]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert [len(batch.messages) for batch in one.batches] == [10, 10, 10, 10]
-    assert all(gap > rate_limit.spacing(500, 10) * 0.5 for gap in gaps)
+    assert all(gap > rate_limit.grant_seconds(500, 10) * 0.5 for gap in gaps)
     assert times[-1] - times[0] == pytest.approx(
-        rate_limit.spacing(500, 10) * (len(times) - 1), abs=0.1
+        rate_limit.grant_seconds(500, 10) * (len(times) - 1), abs=0.1
     )
 
 
-async def test_a_claim_before_its_time_returns_how_long_to_wait(pool, db):
-    worker = await paced(pool, 1.0)
+async def test_a_claim_before_its_time_returns_how_long_to_wait(database, db):
+    worker = await paced(database, 1.0)
     await load(db, 100)
-    first = await claim(pool, worker)
-    again = await claim(pool, worker)
+    first = await claim(database, worker)
+    again = await claim(database, worker)
     assert [len(batch.messages) for batch in first.batches] == [1, 1, 1, 1]
     assert not again.batches
     assert 3.0 < again.wait < 4.1
 
 
-async def test_an_app_without_a_limit_has_no_send_times(pool, db):
-    worker = await paced(pool, None)
+async def test_an_app_without_a_limit_has_no_send_times(database, db):
+    worker = await paced(database, None)
     await load(db, 100)
-    claimed = await claim(pool, worker)
+    claimed = await claim(database, worker)
     assert [batch.send_at for batch in claimed.batches] == [None]
     assert claimed.wait is None
 
 
-async def test_a_slowed_rate_recovers_to_95_percent_and_then_slowly(pool, db):
-    await paced(pool, 500.0)
+async def test_a_slowed_rate_recovers_to_95_percent_and_then_slowly(database, db):
+    await paced(database, 500.0)
     await db.execute(sql("slow_down"), "default")
     await db.execute(sql("slow_down"), "default")  # at most once a second
     rates = [await db.fetchval("SELECT rate FROM dispatcher.app")]

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from dispatcher.db import maintenance
-from dispatcher.db.database import connect, pooled
+from dispatcher.db.database import Database, connect, open_database
 
 FULL = "SELECT setval('dispatcher.message_id', 5000001)"
 MADE = (
@@ -20,17 +20,17 @@ OF_OUTCOMES = {"outcome_1_to_5000001_provider_id"}
 @pytest.fixture
 async def worker(dsn):
     """What a worker has that is no owner: its role's rights and no more."""
-    async with pooled(f"{dsn}&role=dispatcher_worker", min_size=0, max_size=1) as pool:
-        yield pool
+    async with open_database(f"{dsn}&role=dispatcher_worker", max_size=1) as database:
+        yield database
 
 
 async def made(db) -> set[str]:
     return {row["indexname"] for row in await db.fetch(MADE)}
 
 
-async def all_steps(pool) -> int:
+async def all_steps(database: Database) -> int:
     steps = 0
-    while await maintenance.index_full_partitions(pool):
+    while await maintenance.index_full_partitions(database):
         steps += 1
         assert steps < 100
     return steps
@@ -121,5 +121,5 @@ async def test_two_keepers_do_not_make_the_same_one(db, dsn, worker, rows):
     rival = await connect(dsn)
     async with rival.transaction():
         assert await rival.fetchval("SELECT dispatcher.index_step()")
-        assert await worker.fetchval("SELECT dispatcher.index_step()") is None
+        assert await worker.pool.fetchval("SELECT dispatcher.index_step()") is None
     await rival.close()

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.database import FailoverConnector, connect, create_pool
-from dispatcher.db.errors import DatabaseAwayError, is_away, naming_absence
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.db.database import Database, FailoverConnector, connect, create_pool
+from dispatcher.db.errors import is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 from dispatcher.postgres.server import embedded_server
 
@@ -155,7 +156,7 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_chosen_and_found_ag
     only_standby = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(read_only)))
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as refused:
         await only_standby()
-    assert is_away(refused.value)
+    assert is_unavailable(refused.value)
 
     await standby.execute("ALTER ROLE postgres SET default_transaction_read_only = off")
     promoted = await only_standby()
@@ -177,6 +178,7 @@ async def test_an_address_that_wants_any_host_gets_any(tcp, read_only):
 
 def test_no_repr_shows_the_password(tcp):
     assert urlsplit(tcp).password not in repr(FailoverConnector(tcp))
+    assert urlsplit(tcp).password not in repr(Database(tcp, None))
 
 
 async def test_a_failed_reconnect_is_one_line_in_the_log(tmp_path, programs, caplog):
@@ -199,13 +201,17 @@ async def test_a_failed_reconnect_is_one_line_in_the_log(tmp_path, programs, cap
     assert "Traceback" not in caplog.text
 
 
-async def test_a_pool_is_well_again_when_its_server_is(tmp_path, programs):
+async def test_a_database_is_available_again_when_its_server_is(tmp_path, programs):
     settings = {"fsync": "off"}
     with embedded_server(tmp_path, settings=settings, programs=programs) as dsn:
         pool = await create_pool(dsn, max_size=2)
-        assert await pool.fetchval("SELECT 1") == 1
-    with pytest.raises(DatabaseAwayError, match="No PostgreSQL answers at"), naming_absence(dsn):
-        await pool.fetchval("SELECT 1")
+        database = Database(dsn, pool)
+        async with database.acquire() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    with pytest.raises(DatabaseUnavailable, match="No PostgreSQL answers at"):
+        async with database.acquire() as connection:
+            await connection.fetchval("SELECT 1")
     with embedded_server(tmp_path, settings=settings, programs=programs):
-        assert await pool.fetchval("SELECT 1") == 1
+        async with database.acquire() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
     pool.terminate()

@@ -30,7 +30,7 @@ INSERT = """
 
 
 @pytest.mark.slow
-async def test_a_run_with_faults_tells_no_number_variable_or_secret(db, dsn):
+async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
     faults = read_faults(json.dumps(FAULTS).encode())
     async with Simulator({"key": SECRET}, faults=faults) as sim:
         settings = app_settings(sim.url, app_secret=SECRET, timeout="5")
@@ -77,13 +77,13 @@ async def push_reports(url: str, number: str) -> None:
 
 
 async def masked_pages(url: str, db) -> list[str]:
-    pages = ["", "/trouble", "/find", "/act"]
+    pages = ["", "/problems", "/search", "/actions"]
     ids = await db.fetch("SELECT message_id FROM dispatcher.outcome LIMIT 3")
     tokens = await db.fetch("SELECT token FROM dispatcher.batch LIMIT 3")
     pages += [f"/message/{row[0]}" for row in ids] + [f"/batch/{row[0]}" for row in tokens]
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(cookie_jar=jar) as session:
-        form = {"who": "Ana", "token": CONSOLE}
+        form = {"actor": "Ana", "token": CONSOLE}
         async with session.post(f"{url}/console/login", data=form) as answer:
             assert answer.status == 200
         texts = []

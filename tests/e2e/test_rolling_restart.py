@@ -18,7 +18,7 @@ RATE = 1000  # messages a second
 
 @pytest.mark.timeout(120)
 @pytest.mark.slow
-async def test_a_rolling_restart_under_load_loses_doubles_and_doubts_nothing(db, dsn, workers, sim):
+async def test_a_rolling_restart_loses_doubles_and_doubts_nothing(db, dsn, workers, sim):
     await sim.faults.arm([Delay(seconds=0.2)])  # so that there is always something on its way
     apps = {"default": app_at(sim.url)}
     crew = [await workers.start(apps) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""One worker's hands: claims and records without sending, so that a test can stand in between."""
+"""A worker that claims and records without sending, so that a test can act in between."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from world.messages import insert
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
-from dispatcher.core.prepare import arrange
+from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
-from dispatcher.db.claim import Wanted, claim
+from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.record import record
 from dispatcher.worker.in_flight import InFlight
 
 
 class Hands:
-    """A worker that does only what it is told."""
+    """A worker whose steps a test calls one by one."""
 
-    def __init__(self, db, pool) -> None:
+    def __init__(self, db, database) -> None:
         self.db = db
-        self.pool = pool
+        self.database = database
         self.id = 0
         numbers = itertools.count(1)
         self.flight = InFlight(lambda: f"token-{next(numbers):04d}")
@@ -30,14 +30,14 @@ class Hands:
     async def begin(self, *, on_unsure: str = "hold", resend_after: float = 3600.0) -> None:
         """Announce the worker and its app."""
         await workers.register_app(
-            self.pool,
+            self.database,
             "default",
             numbers_per_second=None,
             on_unsure=on_unsure,
             resend_after=resend_after,
         )
         self.id = await workers.register_worker(
-            self.pool, host="here", pid=1, version="0", apps=["default"], lease=60.0
+            self.database, host="here", pid=1, version="0", apps=["default"], lease=60.0
         )
 
     async def insert(self, count: int, **more) -> list[int]:
@@ -48,7 +48,7 @@ class Hands:
         """Claim what is due."""
 
         def sort_out(messages, countries, most, decided):
-            return arrange(
+            return prepare(
                 messages,
                 callback=None,
                 token_length=32,
@@ -59,11 +59,11 @@ class Hands:
             )
 
         claimed = await claim(
-            self.pool,
+            self.database,
             self.id,
-            Wanted("default", slots=4, sender="csms100000001"),
+            ClaimRequest("default", slots=4, sender="csms100000001"),
             arrange=sort_out,
-            token=self.flight.token,
+            token=self.flight.new_token,
         )
         return claimed.batches
 
@@ -72,7 +72,7 @@ class Hands:
         closing = BatchResult(
             batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
         )
-        recorded = await record(self.pool, self.id, [closing])
+        recorded = await record(self.database, self.id, [closing])
         return batch.id in recorded.written
 
     async def queue(self) -> list[int]:
@@ -87,6 +87,6 @@ class Hands:
 
 
 @pytest.fixture
-def hands(db, pool) -> Hands:
+def hands(db, database) -> Hands:
     """A worker's hands on this test's database."""
-    return Hands(db, pool)
+    return Hands(db, database)

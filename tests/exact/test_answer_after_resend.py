@@ -16,7 +16,7 @@ async def given_up(hands, request):
     [batch] = await hands.claim()
     await hands.record(batch, UnknownResult("timeout", "no answer"))
     if by_policy:
-        assert await resend_unsure(hands.pool, hands.id) == (1, 3)
+        assert await resend_unsure(hands.database, hands.id) == (1, 3)
     else:
         await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
     return batch
@@ -43,7 +43,7 @@ async def test_what_is_on_its_way_again_stays_with_its_new_batch(hands, given_up
     assert await states(hands.db) == {"accepted": 3}
 
 
-async def test_what_an_answer_deferred_is_not_taken_back_by_its_repetition(hands):
+async def test_a_repeated_answer_does_not_take_back_what_it_deferred(hands):
     await hands.begin()
     await hands.insert(2)
     [batch] = await hands.claim()

@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.delays import Pause
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import Deferred, Resolved, ReturnAll
 
 REFUSE = (
@@ -17,7 +18,7 @@ async def test_what_cannot_be_written_as_a_batch_stays_in_the_queue(hands):
     await hands.begin()
     ids = await hands.insert(10)
     await hands.db.execute(REFUSE.format("batch"))
-    with pytest.raises(asyncpg.DiskFullError):
+    with pytest.raises(DatabaseUnavailable, match="is full"):
         await hands.claim()
     assert await hands.queue() == ids
     assert await hands.batches() == []
@@ -35,7 +36,7 @@ async def test_what_cannot_return_to_the_queue_stays_in_its_batch(hands, table, 
         else Resolved([Deferred(m, "E200015", 0.0, counted=True) for m in batch.messages])
     )
     await hands.db.execute(REFUSE.format(table))
-    with pytest.raises(asyncpg.DiskFullError):
+    with pytest.raises(DatabaseUnavailable, match="is full"):
         await hands.record(batch, verdict)
     assert await hands.queue() == []
     assert await hands.batches() == [("open", None)]

@@ -10,7 +10,7 @@ from dispatcher.db.workers import resend_unsure
 
 
 async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
-    """Whoever looks before the report is there, and waits for its lock, must look again."""
+    """A resend that started before the report, and waits for its lock, must check again."""
     await hands.begin(on_unsure="resend", resend_after=0.0)
     await hands.insert(1)
     [batch] = await hands.claim()
@@ -18,7 +18,7 @@ async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
     settling = await connect(dsn)
     async with settling.transaction():
         await settling.execute("SELECT FROM dispatcher.batch FOR UPDATE")
-        resend = asyncio.create_task(resend_unsure(hands.pool, hands.id))
+        resend = asyncio.create_task(resend_unsure(hands.database, hands.id))
         await until(lambda: has_looked(db, resend), what="it waits, or leaves it out")
         await settling.execute(
             "INSERT INTO dispatcher.report (provider_id, status, state, token)"
@@ -34,7 +34,7 @@ async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
     await settling.close()
     await resend
     assert await hands.queue() == []
-    assert await resend_unsure(hands.pool, hands.id) == (0, 0)
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
     assert await hands.queue() == []
 
 

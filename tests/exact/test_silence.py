@@ -9,18 +9,18 @@ from dispatcher.worker.in_flight import Lease
 
 async def test_the_database_says_how_long_a_worker_was_silent(hands):
     await hands.begin()
-    assert 0 <= await heartbeat(hands.pool, hands.id) < 10
+    assert 0 <= await heartbeat(hands.database, hands.id) < 10
     await forget_heartbeat(hands.db, hands.id)
-    assert 120 <= await heartbeat(hands.pool, hands.id) < 130
-    assert 0 <= await heartbeat(hands.pool, hands.id) < 10
-    assert await heartbeat(hands.pool, hands.id + 1) is None
+    assert 120 <= await heartbeat(hands.database, hands.id) < 130
+    assert 0 <= await heartbeat(hands.database, hands.id) < 10
+    assert await heartbeat(hands.database, hands.id + 1) is None
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "covered"),
     [(10, 10, True), (47, 47, True), (49, 49, False), (1, 49, False), (49, 1, False)],
 )
-def test_what_was_claimed_before_a_silence_is_not_covered_after_it(ours, theirs, covered):
+def test_the_lease_does_not_cover_claims_before_a_silence(ours, theirs, covered):
     now = 1000.0
     lease = Lease(60.0, lambda: now)
     claimed_at = now

@@ -1,6 +1,6 @@
 """What is late must not go out together with what is on time: it asks for a time of its own."""
 
-from datetime import UTC, datetime
+import asyncio
 from time import monotonic
 
 import pytest
@@ -9,7 +9,10 @@ from world.messages import SENDER, TEMPLATE
 from dispatcher.core.message import Batch, Message, NoReply
 from dispatcher.core.packing import pack
 from dispatcher.provider.client import RequestResult
-from dispatcher.worker.sender import MOST_TIMES, Ways, deliver
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.in_flight import Lease
+from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.sender import MAX_RESCHEDULES, Sender
 
 TOKEN = "t" * 32
 
@@ -27,27 +30,28 @@ async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
     times = [monotonic() - late]
     left = []
 
-    async def another_time(_: Batch) -> float:
-        times.append(monotonic() - again)
-        return times[-1]
+    class FakeClaimer:
+        async def reschedule(self, _: Batch) -> float:
+            times.append(monotonic() - again)
+            return times[-1]
 
-    async def post(_: bytes, **_more: object) -> RequestResult:
-        left.append(monotonic())
-        return RequestResult(NoReply("nobody listens", sent=True), 1, 0.0)
+    class FakeClient:
+        async def post(self, _: bytes, **_more: object) -> RequestResult:
+            left.append(monotonic())
+            return RequestResult(NoReply("no answer", sent=True), 1, 0.0)
 
-    ways = Ways(
-        post=post,
-        split=None,
-        hand_over=lambda _: None,
-        still_ours=lambda _: True,
-        now=lambda: datetime.now(UTC),
-        jitter=lambda: 0.5,
-        country=lambda _: "CN",
-        another_time=another_time,
+    sender = Sender(
+        client=FakeClient(),
+        claimer=FakeClaimer(),
+        results=ResultQueue(),
+        breaker=CircuitBreaker("default"),
+        lease=Lease(60.0, monotonic),
+        stop=asyncio.Event(),
         callback=None,
         max_attempts=5,
     )
-    await deliver(Batch(1, "default", TOKEN, packed, monotonic(), send_at=times[0]), ways)
+    batch = Batch(1, "default", TOKEN, packed, monotonic(), send_at=times[0])
+    await sender.deliver(batch)
     [moment] = left
     return len(times) - 1, moment - times[-1]
 
@@ -66,4 +70,4 @@ async def test_what_is_on_time_does_not_leave_before_it(late):
 
 async def test_where_each_time_is_missed_it_leaves_all_the_same():
     asked, _ = await delivered(1.0, again=1.0)
-    assert asked == MOST_TIMES
+    assert asked == MAX_RESCHEDULES

@@ -12,11 +12,13 @@ from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.message import Batch, Message, NoReply, Reply
 from dispatcher.core.outcome import Deferred, Resolved
 from dispatcher.core.packing import pack
+from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
-from dispatcher.provider.client import Account, Client, RequestResult
+from dispatcher.provider.client import Account, Client
 from dispatcher.simulator.faults import Reset
-from dispatcher.worker.sender import Ways, deliver
+from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.sender import Sender
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]
 TOKEN = "t" * 32
@@ -35,44 +37,43 @@ async def client(sim):
         yield sending
 
 
-async def sent(client: Client, answers: Iterator[bool]) -> tuple[list, int]:
-    """Deliver one batch that is ours as long as *answers* say so; return closings and requests."""
+async def sent(client: Client, answers: Iterator[bool]) -> list[BatchResult]:
+    """Deliver one batch that may be sent as long as *answers* say so; return its results."""
     [packed], _ = pack(MESSAGES, callback=None, token_length=len(TOKEN))
-    closings = []
 
-    async def post(body: bytes, **more: object) -> RequestResult:
-        return await client.post(body, **more)
+    class AnsweringSender(Sender):
+        def may_send(self, _: Batch) -> bool:
+            return next(answers)
 
-    ways = Ways(
-        post=post,
-        split=None,
-        hand_over=closings.append,
-        still_ours=lambda _: next(answers),
-        now=lambda: datetime.now(UTC),
-        jitter=lambda: 0.5,
-        country=lambda _: "CN",
-        another_time=None,
+    results = ResultQueue()
+    sender = AnsweringSender(
+        client=client,
+        claimer=None,
+        results=results,
+        breaker=None,
+        lease=None,
+        stop=None,
         callback=None,
         max_attempts=5,
     )
-    await deliver(Batch(1, "default", TOKEN, packed, 1e12), ways)
-    return closings
+    await sender.deliver(Batch(1, "default", TOKEN, packed, 1e12))
+    return results.drain()
 
 
-async def test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written(sim, client):
-    [closing] = await sent(client, iter([True, *[False] * 9]))
+async def test_a_batch_lost_while_connecting_is_never_written(sim, client):
+    [result] = await sent(client, iter([True, *[False] * 9]))
     assert isinstance(await client.probe(), Reply)
-    assert len(sim.journal) == 1  # the knock alone
-    assert closing.code == NEVER_SENT
-    assert closing.verdict == Resolved(
+    assert len(sim.journal) == 1  # the probe alone
+    assert result.code == NEVER_SENT
+    assert result.verdict == Resolved(
         [Deferred(m, NEVER_SENT, 0.0, counted=False) for m in MESSAGES]
     )
 
 
-async def test_one_that_is_still_ours_goes_out_over_a_new_connection_after_that(sim, client):
+async def test_a_batch_still_ours_is_sent_over_a_new_connection(sim, client):
     await sent(client, iter([True, *[False] * 9]))
-    [closing] = await sent(client, iter([True] * 9))
-    assert closing.code == "000000"
+    [result] = await sent(client, iter([True] * 9))
+    assert result.code == "000000"
     assert sim.ledger.numbers == len(MESSAGES)
 
 
@@ -113,9 +114,7 @@ async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, trans
     assert len(sim.journal) == 2
 
 
-async def test_what_was_written_before_the_connection_broke_may_have_been_sent(
-    sim, transports, client
-):
+async def test_a_body_written_before_the_break_may_have_been_sent(sim, transports, client):
     await sim.faults.arm([Reset()])
     broken = await client.post(EMPTY_REQUEST, numbers=1, may_try=lambda: True)
     assert isinstance(broken.answer, NoReply)

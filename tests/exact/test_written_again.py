@@ -8,7 +8,7 @@ from dispatcher.core.packing import halve
 from dispatcher.db.record import split
 
 
-async def test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once(hands):
+async def test_an_answer_that_lacks_numbers_returns_messages_once(hands):
     """Else a message would wait again that is on its way a second time, and be sent twice."""
     await hands.begin()
     await hands.insert(2)
@@ -23,7 +23,7 @@ async def test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once
     assert await hands.batches() == [("unsure", "000000"), ("open", None)]
 
 
-async def test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue(hands):
+async def test_an_answer_that_lacks_numbers_respects_a_requeue(hands):
     await hands.begin()
     await hands.insert(2)
     [batch] = await hands.claim()
@@ -85,7 +85,7 @@ async def divide(hands, batch: Batch) -> list[Batch]:
     halves = halve(batch.packed)
     assert halves is not None
     return await split(
-        hands.pool,
+        hands.database,
         hands.id,
         batch,
         list(halves),
@@ -93,5 +93,5 @@ async def divide(hands, batch: Batch) -> list[Batch]:
         description="",
         http_status=400,
         tries=1,
-        token=hands.flight.token,
+        token=hands.flight.new_token,
     )

@@ -22,7 +22,7 @@ class Scene:
     db: asyncpg.Connection
 
     async def rows(self) -> list[asyncpg.Record]:
-        """What became of the three messages, in order."""
+        """The states of the three messages, in order."""
         return await self.db.fetch(
             "SELECT * FROM dispatcher.message_status WHERE app = $1 ORDER BY id", self.app
         )

@@ -27,9 +27,7 @@ async def insert_entries(db, bad: set[int]) -> None:
 @pytest.mark.parametrize(
     ("bad", "code"), [({0}, "E000027"), ({317}, "E000503"), ({7, 8, 499}, "E000503")]
 )
-async def test_bad_entries_of_five_hundred_are_rejected_and_all_others_go_out(
-    db, workers, sim, bad, code
-):
+async def test_bad_entries_are_rejected_and_all_others_are_sent(db, workers, sim, bad, code):
     await sim.faults.arm([BadEntry(param="bad", code=code)])
     await insert_entries(db, bad)
     await workers.start(sim.url)
@@ -46,9 +44,7 @@ async def test_bad_entries_of_five_hundred_are_rejected_and_all_others_go_out(
     assert len(set(tokens)) == len(tokens)
 
 
-async def test_one_bad_text_to_many_numbers_is_refused_without_halving_to_the_last(
-    db, workers, sim
-):
+async def test_a_bad_text_is_refused_without_splitting_to_the_last(db, workers, sim):
     await sim.faults.arm([BadEntry(param="bad")])
     await insert(db, 250, params=["bad"])
     await insert(db, 250, params=["good"], first=1000)
@@ -58,7 +54,7 @@ async def test_one_bad_text_to_many_numbers_is_refused_without_halving_to_the_la
     assert len(sim.journal) <= 5
 
 
-async def test_one_bad_number_of_an_entry_does_not_take_the_others_along(db, workers, sim):
+async def test_a_bad_number_of_an_entry_does_not_reject_the_others(db, workers, sim):
     await sim.faults.arm([BadEntry(numbers=["+8613800000123"])])
     ids = await insert(db, 500)
     await workers.start(sim.url)

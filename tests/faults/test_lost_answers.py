@@ -142,7 +142,7 @@ async def test_a_result_is_matched_by_number_whatever_its_order(db, workers, pro
         assert {row["recipient"]: row["provider_id"] for row in rows} == given
 
 
-async def test_numbers_that_the_answer_lacks_stay_unsure_and_the_others_do_not(db, workers, sim):
+async def test_only_numbers_that_the_answer_lacks_stay_unsure(db, workers, sim):
     await sim.faults.arm([Lack(count=7)])
     await insert(db, 500)
     await workers.start(sim.url)
@@ -152,7 +152,7 @@ async def test_numbers_that_the_answer_lacks_stay_unsure_and_the_others_do_not(d
     assert await db.fetchval("SELECT state FROM dispatcher.batch") == "unsure"
 
 
-async def test_flow_control_for_all_but_the_lacking_numbers_is_not_tried_again(db, workers, sim):
+async def test_flow_control_with_lacking_numbers_is_not_retried(db, workers, sim):
     """The number that is not named may have been sent."""
     await sim.faults.arm(
         [NumberCode(code="E200015", numbers=["+8613800000000", "+8613800000001"]), Lack()]

@@ -39,7 +39,7 @@ async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, si
 
 
 @pytest.mark.slow
-async def test_a_host_that_alone_cannot_send_stops_claiming_and_stops_nobody_else(db, workers, sim):
+async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, sim):
     good = await workers.start({"default": app_at(sim.url, timeout="1s")})
     await insert(db, 1)
     await seen(sim, lambda: sim.ledger.numbers == 1)
@@ -65,7 +65,7 @@ async def test_a_host_that_alone_cannot_send_stops_claiming_and_stops_nobody_els
     assert await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE worker = 2") == before
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
     told = "SELECT id FROM dispatcher.worker WHERE cut_off = '{default}'"
-    await until(lambda: db.fetchval(told), deadline=20, what="it tells the others")
+    await until(lambda: db.fetchval(told), deadline=20, what="its row names the app")
     assert await db.fetchval(told) == 2
     assert (await states(db)).keys() == {"accepted"}
     assert good.code is cut_off.code is None

@@ -35,7 +35,7 @@ ENVELOPES = {
 }
 
 
-async def test_a_refused_number_is_rejected_and_its_neighbours_are_accepted(play):
+async def test_a_refused_number_is_rejected_and_others_accepted(play):
     scenes = await play(
         {code.lower(): [NumberCode(code=code, param="bad")] for code in sorted(REJECTED)}
     )
@@ -51,7 +51,7 @@ async def test_a_refused_number_is_rejected_and_its_neighbours_are_accepted(play
         assert await scene.pause() is None
 
 
-async def test_a_number_that_may_pass_later_is_deferred_and_its_neighbours_are_accepted(play, db):
+async def test_a_temporary_refusal_defers_only_its_number(play, db):
     scenes = await play(
         {code.lower(): [NumberCode(code=code, param="bad")] for code in sorted(DEFERRED)}
     )
@@ -118,7 +118,7 @@ def sim_open(sim) -> bool:
     return any(visit.seconds is None for visit in sim.journal)
 
 
-async def test_a_request_of_nothing_but_flow_control_is_tried_again_shortly(db, workers, sim):
+async def test_a_request_with_only_flow_control_is_retried_soon(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", first=2)])
     ids = await insert(db, 100)
     await workers.start(sim.url)
@@ -157,7 +157,7 @@ async def test_waits_for_flow_control_grow_up_to_ten_minutes(db, workers, sim):
     assert "attempt 9" in end["reason"]
 
 
-async def test_flow_control_slows_the_app_down_and_it_recovers_by_sending(db, workers, sim):
+async def test_flow_control_slows_the_app_until_it_recovers(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", share=0.5)])
     await insert(db, 200)
     await workers.start({"default": app_at(sim.url, numbers_per_second=1000)})

@@ -26,9 +26,7 @@ def memory(pid: int) -> int:
 
 @pytest.mark.parametrize("fault", [Http(status=503, html=True), Refuse()], ids=["503", "refused"])
 @pytest.mark.slow
-async def test_an_hour_without_the_provider_hammers_nobody_and_loses_nothing(
-    db, workers, sim, fault
-):
+async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, fault):
     worker = await workers.start({"default": app_at(sim.url, timeout="1s")})
     began = monotonic()
     await insert(db, WAITING, first=50_000)

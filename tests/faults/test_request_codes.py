@@ -29,7 +29,7 @@ def named(codes) -> dict[str, str]:
     return {code.lower(): code for code in sorted(codes)}
 
 
-async def test_a_code_about_content_rejects_the_bad_message_and_sends_its_neighbours(play):
+async def test_a_content_code_rejects_only_the_bad_message(play):
     apps = named(ISOLATED)
     scenes = await play({app: [RequestCode(code=code, param="bad")] for app, code in apps.items()})
     for app, scene in scenes.items():
@@ -43,7 +43,7 @@ async def test_a_code_about_content_rejects_the_bad_message_and_sends_its_neighb
         assert await scene.pause() is None
 
 
-async def test_a_system_error_is_tried_once_more_then_isolated_then_deferred(play, db):
+async def test_a_system_error_is_retried_isolated_then_deferred(play, db):
     """It is mostly one bad message, but may be the provider's own trouble."""
     (scene,) = (await play({"odd": [RequestCode(code="E000000", param="bad")]})).values()
     assert await scene.went_together()
@@ -61,7 +61,7 @@ async def test_a_system_error_is_tried_once_more_then_isolated_then_deferred(pla
     assert scene.accepted == (1, 0, 1)
 
 
-async def test_a_code_about_us_pauses_the_app_and_leaves_its_messages_untouched(play, db):
+async def test_an_account_code_pauses_the_app_and_keeps_messages(play, db):
     apps = named(PAUSED)
     scenes = await play({app: [RequestCode(code=code)] for app, code in apps.items()})
     for app, scene in scenes.items():
@@ -147,7 +147,7 @@ async def test_an_unknown_code_is_never_sent_again_by_itself(play):
 
 
 @pytest.mark.parametrize("code", ["E200015", "E200028", "E200041"])
-async def test_a_code_of_numbers_that_stands_for_the_request_says_the_same(play, code):
+async def test_a_number_code_for_the_whole_request_means_the_same(play, code):
     (scene,) = (await play({"top": [RequestCode(code=code, param="bad")]})).values()
     expected = {
         "E200015": ("queued", "queued", "queued"),  # all deferred

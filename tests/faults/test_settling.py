@@ -40,9 +40,7 @@ async def test_an_operator_settles_an_unsure_batch(db, workers, sim, fault, how)
         await db.fetchval("SELECT dispatcher.settle($1, $2)", token, how)
 
 
-async def test_only_the_policy_resend_sends_unsure_messages_again_and_only_after_its_silence(
-    db, workers, provide
-):
+async def test_only_the_policy_resend_sends_unsure_messages_again(db, workers, provide):
     policies = {
         "hold": {"resend_after": "1s"},
         "soon": {"on_unsure": "resend", "resend_after": "1s"},

@@ -13,9 +13,7 @@ MOST_MEMORY = 400  # MB of a worker, however much waits
 
 
 @pytest.mark.parametrize("auth", CODES)
-async def test_everything_waits_untouched_and_goes_out_with_the_right_secret(
-    db, workers, sim, auth, waiting
-):
+async def test_messages_wait_and_are_sent_with_the_right_secret(db, workers, sim, auth, waiting):
     await insert(db, waiting)
     right = app_at(sim.url, auth=auth)
     wrong = right | {"app_secret": "not-the-secret"}

@@ -1,4 +1,4 @@
-"""What guards the rules 1 to 5 of the design, and which tests fail without it."""
+"""The guards of the rules 1 to 5 of the design, and the tests that fail without each."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Edit:
-    """A text of one file, and its replacement that takes the guard away."""
+    """A text of one file, and the replacement that removes the guard."""
 
     file: str  # "path#name" limits the edit to one named SQL statement
     old: str
@@ -52,7 +52,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Guard:
-    """Something that a rule hangs on."""
+    """A clause that a rule depends on."""
 
     rule: int
     name: str
@@ -106,13 +106,13 @@ GUARDS = (
         2,
         "no answer after the body was sent is unsure",
         (Edit("dispatcher/core/outcome.py", "    if answer.sent:\n", "    if not answer:\n"),),
-        ("tests/core/test_outcome.py::test_what_may_have_been_sent_is_uncertain",),
+        ("tests/core/test_outcome.py::test_a_request_that_may_have_been_sent_is_unsure",),
     ),
     Guard(
         2,
         "what was begun may have been sent, whatever broke",
-        (Edit("dispatcher/provider/client.py", "self.begun = _takes(writer)", "pass"),),
-        (f"{WITHHELD}::test_what_was_written_before_the_connection_broke_may_have_been_sent",),
+        (Edit("dispatcher/provider/client.py", "self.begun = _is_writable(writer)", "pass"),),
+        (f"{WITHHELD}::test_a_body_written_before_the_break_may_have_been_sent",),
     ),
     Guard(
         2,
@@ -124,7 +124,7 @@ GUARDS = (
                 "        return True\n",
             ),
         ),
-        ("tests/core/test_outcome.py::test_only_what_provably_was_not_sent_is_worth_another_try",),
+        ("tests/core/test_outcome.py::test_only_requests_that_were_not_sent_are_retryable",),
     ),
     Guard(
         2,
@@ -150,12 +150,12 @@ GUARDS = (
         "a worker that was silent for its lease sends nothing of before",
         (
             Edit(
-                "dispatcher/worker/worker.py",
-                " and self.lease.covers(batch.claimed_at)",
+                "dispatcher/worker/sender.py",
+                "            and self._lease.covers(batch.claimed_at)\n",
                 "",
             ),
         ),
-        (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed",),
+        (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_no_old_claim",),
     ),
     Guard(
         2,
@@ -167,7 +167,7 @@ GUARDS = (
                 "asked_at - self._renewed",
             ),
         ),
-        (f"{SILENCE}::test_what_was_claimed_before_a_silence_is_not_covered_after_it",),
+        (f"{SILENCE}::test_the_lease_does_not_cover_claims_before_a_silence",),
     ),
     Guard(
         2,
@@ -178,8 +178,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/faults/test_settling.py::test_only_the_policy_resend_sends_unsure_messages"
-                "_again_and_only_after_its_silence"
+                "tests/faults/test_settling.py::test_only_the_policy_resend_sends_unsure_messages_again"
             ),
         ),
     ),
@@ -196,8 +195,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/reports/test_matching.py::test_one_report_keeps_the_policy_from_sending_any_of"
-                "_the_batch_again"
+                "tests/reports/test_matching.py::test_one_report_stops_the_policy_resend_for_its_batch"
             ),
         ),
     ),
@@ -215,33 +213,28 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] in unconfirmed]',
                 "for row in unknown]",
             ),
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if not known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] not in unconfirmed]',
                 "for row in ()]",
             ),
         ),
-        (f"{LOST}::test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_again",),
+        (f"{LOST}::test_a_batch_whose_record_was_lost_becomes_unsure",),
     ),
     Guard(
         2,
         "a claim is on disk before it is sent",
         (Edit(f"{SQL}/app.sql#app_state", "= 'off'\n", "= 'none'\n"),),
-        (
-            (
-                f"{LOST}::test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_database_is"
-                "_set_to"
-            ),
-        ),
+        ((f"{LOST}::test_a_claim_is_on_disk_before_its_requests_are_sent"),),
     ),
     Guard(
         2,
         "what is not ours any more is withheld in the moment it would leave",
         (Edit("dispatcher/provider/client.py", "if not self._may_leave():", "if False:"),),
-        (f"{WITHHELD}::test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written",),
+        (f"{WITHHELD}::test_a_batch_lost_while_connecting_is_never_written",),
     ),
     Guard(
         3,
@@ -261,8 +254,8 @@ GUARDS = (
         "an answer that lacks numbers is written once",
         (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
         (
-            f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",
-            f"{AGAIN}::test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue",
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_respects_a_requeue",
         ),
     ),
     Guard(
@@ -283,11 +276,11 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/record.py",
-                "            if closing.batch.id in closed:\n                _gather(",
-                "            if closing.batch.id:\n                _gather(",
+                "            if result.batch.id in closed:\n                _gather(",
+                "            if result.batch.id:\n                _gather(",
             ),
         ),
-        (f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",),
+        (f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",),
     ),
     Guard(
         3,
@@ -361,7 +354,7 @@ GUARDS = (
                 '            paused,\n            __import__("time").time(),\n        )\n',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -378,7 +371,7 @@ GUARDS = (
                 '            paused,\n            __import__("time").time(),\n        )\n',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -391,7 +384,7 @@ GUARDS = (
                 'sql("heartbeat"), worker, cut_off, __import__("time").time())',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -403,7 +396,7 @@ GUARDS = (
                 "now = datetime.now(UTC)",
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,

@@ -11,9 +11,9 @@ from dispatcher.db.events import place
 class World:
     """One test's database, and the steps between a report and what becomes of its message."""
 
-    def __init__(self, db, pool) -> None:
+    def __init__(self, db, database) -> None:
         self.db = db
-        self.pool = pool
+        self.database = database
 
     async def batch(
         self, numbers: list[str], *, token: str = "t1", state: str = "unsure", app: str = "default"
@@ -62,11 +62,11 @@ class World:
 
     async def store(self, *told: Report) -> None:
         """Store reports, as one commit of the receiver."""
-        await reports.store(self.pool, [(report, 0.0) for report in told])
+        await reports.store(self.database, [(report, 0.0) for report in told])
 
     async def match(self) -> report_matching.MatchingStep:
         """Do one step of matching."""
-        return await report_matching.match(self.pool)
+        return await report_matching.match(self.database)
 
     async def hurry(self) -> None:
         """Make everything due that waits to be looked at again."""
@@ -104,15 +104,15 @@ class World:
 
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, str, str]]:
         """Place what is new in the feed; return message, event and code of each entry."""
-        await place(self.pool)
+        await place(self.database)
         rows = await self.db.fetch("SELECT * FROM dispatcher.events($1, $2)", after, limit)
         return [(row["message_id"], row["event"], row["code"]) for row in rows]
 
 
 @pytest.fixture
-def world(db, pool) -> World:
+def world(db, database) -> World:
     """This test's database."""
-    return World(db, pool)
+    return World(db, database)
 
 
 def report(provider_id: str, number: str | None = "+8613100000001", **fields) -> Report:

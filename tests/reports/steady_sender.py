@@ -60,7 +60,7 @@ class SteadySender:
         self.answers: Counter[str] = Counter()
 
     def answered(self, report: Report, answer: str) -> None:
-        """Note what became of a post."""
+        """Note the result of a post."""
         self.answers[answer] += 1
         if answer == "200":
             self.witness[report[:2]] = report[2]

@@ -1,4 +1,4 @@
-"""The figure that tells of a broken callback address: accepted messages without a report."""
+"""Accepted messages without a report: the sign of a wrong callback address."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ async def test_each_message_counts_once_however_many_reports_it_has(world, told)
     assert (app.waiting, app.overdue) == (1, 1)
 
 
-async def test_after_the_time_in_which_the_provider_reports_nobody_waits_any_more(world):
+async def test_reports_are_not_awaited_after_the_report_period(world):
     await accept_long_ago(world, 90, [ONE])
     assert await awaiting(world.db) == []
 

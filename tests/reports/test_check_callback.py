@@ -79,9 +79,7 @@ async def test_what_is_wrong_is_said(sim, receiver, dsn, other, reporting):
     assert "another database" in await check(other, app, reporting)
 
 
-async def test_a_receiver_that_keeps_this_network_out_is_not_taken_for_broken(
-    sim, receiver, dsn, reporting
-):
+async def test_a_receiver_that_refuses_this_network_is_not_broken(sim, receiver, dsn, reporting):
     app = app_at(sim.url)
     await receiver(app, report_networks="provider")
     line = await check(dsn, app, reporting)

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from dispatcher.receiver.verification import MOST_HOPS, client_address
+from dispatcher.receiver.verification import MAX_PROXY_HOPS, client_address
 
 TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("127.0.0.1")]
 CASES = [
@@ -30,7 +30,7 @@ CASES = [
     ("10.0.0.1", ["117.78.29.05"], None),
     ("10.0.0.1", ["1975397637"], None),
     (None, ["117.78.29.5"], None),
-    ("10.0.0.1", ["117.78.29.5" + ", 10.0.0.2" * MOST_HOPS], "10.0.0.2"),  # no further
+    ("10.0.0.1", ["117.78.29.5" + ", 10.0.0.2" * MAX_PROXY_HOPS], "10.0.0.2"),  # no further
     ("10.0.0.1", ["1.1.1.1, " * 100_000 + "9.9.9.9"], "9.9.9.9"),
 ]
 

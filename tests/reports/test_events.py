@@ -21,11 +21,11 @@ async def test_a_long_transaction_that_commits_late_is_not_skipped(world, dsn):
     await transaction.start()
     await slow.execute(TELL, 1)  # the first row of the feed, not committed
     await world.db.execute(TELL, 2)  # overtakes it
-    await place(world.pool)
+    await place(world.database)
     cursor, seen = await _follow(world, 0)
     assert seen == [2]
     await transaction.commit()
-    await place(world.pool)
+    await place(world.database)
     cursor, seen = await _follow(world, cursor)
     assert seen == [1]
     assert await _follow(world, cursor) == (cursor, [])
@@ -39,20 +39,20 @@ async def test_places_are_given_in_turn_even_if_a_sequencer_is_slow(world, dsn):
     async with other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
         await world.db.execute(TELL, 1)
-        assert await place(world.pool) == 0
+        assert await place(world.database) == 0
         assert await _follow(world, 0) == (0, [])
-    assert await place(world.pool) == 1
+    assert await place(world.database) == 1
     assert await _follow(world, 0) == (1, [1])
     await other.close()
 
 
-async def test_a_reader_with_any_limit_sees_every_entry_once_and_in_order(world):
+async def test_a_reader_with_any_limit_sees_each_event_in_order(world):
     for first in range(0, 60, 6):
         await world.db.execute(
             "SELECT dispatcher.tell('accepted', '', array_fill('default'::text, ARRAY[6]), $1)",
             list(range(first, first + 6)),
         )
-    await place(world.pool)
+    await place(world.database)
     for limit in (1, 4, 6, 7, 1000):
         cursor, seen = 0, []
         while (step := await _follow(world, cursor, limit))[1]:
@@ -63,27 +63,27 @@ async def test_a_reader_with_any_limit_sees_every_entry_once_and_in_order(world)
         assert cursor == 60
 
 
-async def test_where_old_entries_were_dropped_it_begins_with_the_first_that_is_kept(world):
+async def test_after_dropped_events_it_begins_with_the_first_kept(world):
     for message in range(1, 6):
         await world.db.execute(TELL, message)
-    await place(world.pool)
+    await place(world.database)
     await world.db.execute("DELETE FROM dispatcher.feed WHERE last <= 3")
     assert await _follow(world, 0, 1) == (4, [4])
     await world.db.execute("DELETE FROM dispatcher.feed")
     await world.db.execute(TELL, 9)
-    await place(world.pool)
+    await place(world.database)
     assert await _follow(world, 5) == (6, [9])  # positions never begin anew
 
 
 async def test_reading_it_in_a_long_transaction_holds_up_nobody(world, dsn):
     await world.db.execute(TELL, 1)
-    await place(world.pool)
+    await place(world.database)
     reader = await connect(dsn)
     async with reader.transaction():
         assert len(await reader.fetch("SELECT * FROM dispatcher.events()")) == 1
         await world.db.execute(TELL, 2)
         async with asyncio.timeout(5):
-            assert await place(world.pool) == 1
+            assert await place(world.database) == 1
     await reader.close()
 
 
@@ -122,25 +122,25 @@ async def test_each_apps_channel_is_notified_if_that_is_wanted(world):
         "dispatcher_events_default", lambda *args: heard.put_nowait(args[3])
     )
     await world.db.execute(TELL, 1)
-    await place(world.pool)
+    await place(world.database)
     await world.db.execute(TELL, 2)
-    await place(world.pool, notify=True)
+    await place(world.database, notify=True)
     async with asyncio.timeout(10):
         assert await heard.get() == "2"
     assert heard.empty()
 
 
-async def test_a_whole_batch_is_told_by_its_name_and_read_message_by_message(world):
+async def test_a_whole_batch_is_one_event_read_by_message(world):
     numbers = [f"+86131000000{n:02d}" for n in range(7)]
     ids = await world.batch(numbers, state="closed")
     batch = await world.db.fetchval("SELECT id FROM dispatcher.batch")
-    async with world.pool.acquire() as connection:
+    async with world.database.acquire() as connection:
         await append(
             connection,
             {("default", "rejected", "E200028"): [77]},
             [(("default", "accepted", ""), batch, len(ids))],
         )
-    await place(world.pool)
+    await place(world.database)
     cursor, seen = 0, []
     while (step := await _follow(world, cursor, 3))[1]:
         cursor = step[0]

@@ -103,8 +103,8 @@ async def test_it_is_refused_and_the_next_is_served(dsn, db, tmp_path, case):
 
 
 async def test_who_sends_no_request_does_not_stay(dsn, tmp_path, monkeypatch):
-    monkeypatch.setattr("dispatcher.service.http.SILENT", 0.3)
-    monkeypatch.setattr("dispatcher.service.http.LOOK", 0.05)
+    monkeypatch.setattr("dispatcher.service.http.SILENT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("dispatcher.service.http.SWEEP_INTERVAL_SECONDS", 0.05)
     async with receiver(dsn, tmp_path) as receives:
         at = urlsplit(receives.url)
         silent = await asyncio.open_connection(at.hostname, at.port)
@@ -118,8 +118,8 @@ async def test_who_sends_no_request_does_not_stay(dsn, tmp_path, monkeypatch):
 
 
 async def test_who_has_been_answered_may_stay(dsn, tmp_path, monkeypatch):
-    monkeypatch.setattr("dispatcher.service.http.SILENT", 0.1)
-    monkeypatch.setattr("dispatcher.service.http.LOOK", 0.02)
+    monkeypatch.setattr("dispatcher.service.http.SILENT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("dispatcher.service.http.SWEEP_INTERVAL_SECONDS", 0.02)
     async with receiver(dsn, tmp_path) as receives:
         at = urlsplit(receives.url)
         reader, writer = await asyncio.open_connection(at.hostname, at.port)

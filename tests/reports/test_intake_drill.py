@@ -16,7 +16,7 @@ from steady_sender import Report, SteadySender
 from world.waiting import until
 
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 
 TOKEN = "a-token-that-nobody-guesses"
 RATE = 1000  # reports a second
@@ -117,16 +117,14 @@ async def kept(dsn: str, answered: dict[tuple[str, int], str]) -> bool:
         rows = await db.fetch("SELECT provider_id, segment, status FROM dispatcher.report")
         waiting = await db.fetchval("SELECT count(*) FROM dispatcher.report_inbox")
         await db.close()
-    except AWAY:
+    except UNAVAILABLE_ERRORS:
         return False
     stored = {(provider_id, segment): status for provider_id, segment, status in rows}
     return not waiting and answered.items() <= stored.items()
 
 
 @pytest.mark.timeout(3600)
-async def test_no_answered_report_is_lost_when_receiver_and_database_are_killed(
-    tmp_path, workers, drill_seconds
-):
+async def test_no_answered_report_is_lost_in_kills(tmp_path, workers, drill_seconds):
     port = free_port()
     settings = {
         "listen": f"127.0.0.1:{port}",

@@ -33,7 +33,7 @@ def _closing(batch: Batch, verdict: Resolved) -> BatchResult:
 
 async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in half.messages])
-    recorded = await record(world.pool, 7, [_closing(half, answer)])
+    recorded = await record(world.database, 7, [_closing(half, answer)])
     assert recorded.written == {half.id}
     assert [state[1] for state in (await world.states()).values()] == ["p1", "p2", "p3"]
     assert await world.batch_state() == ("closed", "late answer")
@@ -44,17 +44,17 @@ async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     assert [event for _, event, _ in events].count("accepted") == 3
 
 
-async def test_what_it_lacks_and_reports_have_told_is_not_unsure_any_more(world, half):
+async def test_reports_settle_what_a_late_answer_lacks(world, half):
     first, *rest = half.messages
     answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in rest], unsure=[first])
-    await record(world.pool, 7, [_closing(half, answer)])
+    await record(world.database, 7, [_closing(half, answer)])
     assert await world.batch_state() == ("closed", "reports")
 
 
 async def test_what_it_lacks_stays_unsure_until_its_report(world, half, told):
     first, second, third = half.messages
     answer = Resolved([Accepted(second, "p2", 1)], unsure=[first, third])
-    await record(world.pool, 7, [_closing(half, answer)])
+    await record(world.database, 7, [_closing(half, answer)])
     assert [state for state, _ in (await world.states()).values()] == [
         "delivered",
         "accepted",

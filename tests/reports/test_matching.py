@@ -14,7 +14,7 @@ from dispatcher.db.workers import resend_unsure
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
 
 
-async def test_a_report_settles_its_message_of_an_unsure_batch_and_no_other(world, told):
+async def test_a_report_settles_only_its_message_of_a_batch(world, told):
     first, second = await world.batch([ONE, TWO])
     await world.store(told("p1", ONE))
     step = await world.match()
@@ -44,7 +44,7 @@ async def test_a_settled_message_says_why_it_is_accepted(world, told):
 async def test_status_shows_the_carriers_code_and_its_meaning(world, told):
     from dispatcher.db.reports import register_statuses  # noqa: PLC0415
 
-    await register_statuses(world.pool)
+    await register_statuses(world.database)
     await world.batch([ONE, TWO])
     await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="SGIP:77"))
     await world.match()
@@ -107,7 +107,7 @@ async def test_a_report_that_keeps_waiting_is_looked_at_less_often(world, told):
     assert waits[-1] > 2 * waits[0]
 
 
-async def test_a_message_that_the_answer_put_back_is_not_settled_by_a_report(world, told):
+async def test_a_report_does_not_settle_a_returned_message(world, told):
     first, second = await world.batch([ONE, TWO])
     await world.db.execute("UPDATE dispatcher.batch SET unsure_ids = $1", [second])
     await world.store(told("p1", ONE), told("p2", TWO))
@@ -151,7 +151,7 @@ async def test_a_report_never_makes_a_rejected_message_accepted(world, told):
     assert await world.states() == {message: ("rejected", None)}
 
 
-async def test_a_report_gives_a_message_settled_by_hand_its_provider_id(world, told):
+async def test_a_report_adds_the_provider_id_after_settle(world, told):
     (message,) = await world.batch([ONE])
     await world.db.execute("SELECT dispatcher.settle('t1', 'sent')")
     await world.store(told("p1", ONE))
@@ -159,20 +159,20 @@ async def test_a_report_gives_a_message_settled_by_hand_its_provider_id(world, t
     assert await world.states() == {message: ("delivered", "p1")}
 
 
-async def test_one_report_keeps_the_policy_from_sending_any_of_the_batch_again(world, told):
+async def test_one_report_stops_the_policy_resend_for_its_batch(world, told):
     first, second = await world.batch([ONE, TWO])
     await world.db.execute(
         "INSERT INTO dispatcher.app (name, on_unsure, resend_after) "
         "VALUES ('default', 'resend', '0 s')"
     )
     await world.store(told("p1", ONE))
-    assert await resend_unsure(world.pool, 1) == (0, 0)  # even before it is matched
+    assert await resend_unsure(world.database, 1) == (0, 0)  # even before it is matched
     await world.match()
-    assert await resend_unsure(world.pool, 1) == (0, 0)
+    assert await resend_unsure(world.database, 1) == (0, 0)
     assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
 
 
-async def test_a_report_takes_back_a_message_that_waits_to_be_sent_again(world, told):
+async def test_a_report_cancels_a_resend_that_waits(world, told):
     first, second = await world.batch([ONE, TWO])
     await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
     await world.store(told("p1", ONE))
@@ -229,7 +229,7 @@ async def _final(world) -> tuple:
         [tuple(row) for row in rows],
         await world.batch_state(),
         await world.why(),
-        # Not its code: when two segments fail, the event tells of the one that failed first.
+        # Not its code: when two segments fail, the event is that of the one that failed first.
         sorted(event[1] for event in await world.events() if event[1].endswith("delivered")),
     )
 
@@ -287,7 +287,7 @@ async def test_every_order_of_reports_and_answer_ends_the_same(world, told, mess
     )
     assert mixed == plain
     assert all(state in ("delivered", "undelivered") for _, state, *_ in mixed[0])
-    assert len(mixed[3]) == len(messages)  # each is told once
+    assert len(mixed[3]) == len(messages)  # each is published once
 
 
 async def test_every_permutation_of_a_long_message_ends_the_same(world, told):
@@ -308,12 +308,12 @@ async def test_every_permutation_of_a_long_message_ends_the_same(world, told):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_a_number_on_a_block_list_is_suppressed_if_that_is_wanted(world, told, wanted):
+async def test_a_number_on_a_block_list_is_suppressed_if_enabled(world, told, wanted):
     await world.batch([ONE, TWO])
     await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="UNDELIV"))
     stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
     await world.store(stranger)
-    await report_matching.match(world.pool, suppress_blocked=wanted)
+    await report_matching.match(world.database, suppress_blocked=wanted)
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
     expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
     assert [tuple(row) for row in rows] == (expected if wanted else [])

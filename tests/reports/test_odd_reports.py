@@ -19,7 +19,7 @@ async def accepted(world, number=ONE, provider_id="p1", token="t1") -> int:
     return message
 
 
-async def test_a_report_of_a_message_that_retention_took_is_kept_and_listed(world, told):
+async def test_a_report_of_a_deleted_message_is_kept_and_listed(world, told):
     message = await accepted(world)
     for table, key in (("outcome", "message_id"), ("message", "id"), ("queue", "id")):
         await world.db.execute(f"DELETE FROM dispatcher.{table} WHERE {key} = $1", message)
@@ -32,7 +32,7 @@ async def test_a_report_of_a_message_that_retention_took_is_kept_and_listed(worl
     assert (await world.why())["p2"] == ("unknown-token", False)
 
 
-async def test_a_requeued_message_is_not_touched_by_a_report_of_its_first_request(world, told):
+async def test_a_report_of_the_first_request_leaves_a_requeue(world, told):
     (message,) = await world.batch([ONE], token="first", state="closed")
     await world.db.execute(
         "INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts, code)"
@@ -58,7 +58,7 @@ async def test_a_requeued_message_is_not_touched_by_a_report_of_its_first_reques
     assert await world.states() == {message: ("undelivered", "p2")}
 
 
-async def test_a_provider_id_that_is_used_again_does_not_move_what_it_told_first(world, told):
+async def test_a_reused_provider_id_does_not_move_its_first_report(world, told):
     first = await accepted(world)
     await world.store(told("p1", ONE))
     await world.match()
@@ -69,7 +69,7 @@ async def test_a_provider_id_that_is_used_again_does_not_move_what_it_told_first
     assert await totals(world) == {"delivered": 1}
 
 
-async def test_an_interim_report_keeps_its_message_when_its_final_one_names_another(world, told):
+async def test_an_interim_report_keeps_its_message(world, told):
     first = await accepted(world)
     second = await accepted(world, TWO, "p2", token="t2")
     await world.store(told("p1", ONE, status="ACCEPTD"))
@@ -105,9 +105,7 @@ async def test_totals_that_change_never_make_a_message_look_better(
     assert await totals(world) == told_of
 
 
-async def test_a_report_of_an_expired_message_that_was_to_be_sent_again_shows_that_it_went_out(
-    world, told
-):
+async def test_a_report_shows_that_an_expired_resend_was_sent(world, told):
     """Settled as unsent by hand, put back, and expired there: the report knows better."""
     (message,) = await world.batch([ONE])
     await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")

@@ -8,9 +8,8 @@ import aiohttp
 import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 
-from dispatcher.db import reports
 from dispatcher.receiver.intake import Intake
-from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
+from dispatcher.receiver.routes import ReportRoutes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.service.http import serving
 
@@ -73,9 +72,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_what_is_malformed_is_refused_with_a_reason_and_stores_nothing(
-    dsn, db, tmp_path, case
-):
+async def test_a_malformed_report_is_refused_with_a_reason(dsn, db, tmp_path, case):
     body, content_type, status = case
     async with receiver(dsn, tmp_path) as receives:
         answered, reason = await receives.post(body, content_type)
@@ -94,17 +91,18 @@ async def test_the_sound_reports_of_a_bad_batch_are_kept(dsn, db, tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tmp_path):
-    async def store(arrived):
-        return await reports.store(pool, [(one.report, 0.0) for one in arrived])
-
-    intake = Intake(store, tmp_path)
-    door = ReportRouteConfig(
-        TOKEN, intake, Signatures([], lambda: datetime.now(UTC), {}), None, slow_sender=0.3
+async def test_a_slow_sender_is_cut_off_and_others_are_served(database, tmp_path):
+    intake = Intake(database, tmp_path)
+    reports = ReportRoutes(
+        TOKEN,
+        database=database,
+        intake=intake,
+        signatures=Signatures([], lambda: datetime.now(UTC), {}),
+        sender_timeout=0.3,
     )
     async with (
         asyncio.TaskGroup() as tasks,
-        serving("127.0.0.1", 0, report_routes(door, Counts())) as (host, port),
+        serving("127.0.0.1", 0, reports.routes()) as (host, port),
         aiohttp.ClientSession() as session,
     ):
         running = tasks.create_task(intake.run())
@@ -123,7 +121,7 @@ async def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(pool, tm
 
 
 async def test_refusals_are_counted_by_kind(dsn, db, tmp_path, monkeypatch):
-    monkeypatch.setattr("dispatcher.receiver.receiver.COUNT_EVERY", 0.05)
+    monkeypatch.setattr("dispatcher.receiver.receiver.COUNT_INTERVAL_SECONDS", 0.05)
     async with receiver(dsn, tmp_path) as receives:
         await receives.post(b"nonsense")
         await receives.post(form(), path="/reports/wrong")

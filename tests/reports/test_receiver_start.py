@@ -36,7 +36,7 @@ async def post(url: str, name: str) -> int:
         return answer.status
 
 
-async def test_while_somebody_else_migrates_reports_are_taken(empty_dsn, start):
+async def test_reports_are_accepted_while_another_process_migrates(empty_dsn, start):
     db = await connect(empty_dsn)
     await db.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
     receiver, url = await start(empty_dsn)

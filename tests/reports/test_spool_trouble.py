@@ -1,15 +1,15 @@
-"""What is on disk comes into the database whatever its files are like, and whoever looks too."""
+"""Spooled reports reach the database, whatever their files are like."""
 
 import asyncio
 import fcntl
 
 import pytest
 from receiving_end import form, receiver, stored
-from test_keeping import Database, one
+from test_keeping import SwitchedDatabase, one
 from world.waiting import until
 
 from dispatcher.db.spool import Spool, orphaned_files
-from dispatcher.receiver.intake import KIND, Intake, NotStored, Stored
+from dispatcher.receiver.intake import SPOOL_KIND, Intake, NotStored, Stored
 
 
 @pytest.fixture
@@ -19,15 +19,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def database(pool) -> Database:
+def database(database) -> SwitchedDatabase:
     """The test's database, with a switch."""
-    return Database(pool)
+    return SwitchedDatabase(database.dsn, database.pool)
 
 
 async def spooled(database, folder, *names: str) -> Intake:
     """Return an intake that has kept reports of these names on disk, each in one record."""
     database.away = True
-    intake = Intake(database.store, folder)
+    intake = Intake(database, folder)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(intake.run())
         for name in names:
@@ -41,11 +41,11 @@ async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, f
     dead = await spooled(database, folder, "p1")
     dead._spool.append([b'{"of": "another release"}', b"no JSON"])
     dead._spool.close()
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
-    assert aside.name.endswith(f".{KIND}.damaged")
-    await Intake(database.store, folder).replay_spool()  # and is not looked at again
+    assert aside.name.endswith(f".{SPOOL_KIND}.damaged")
+    await Intake(database, folder).replay_spool()  # and is not looked at again
 
 
 async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
@@ -54,14 +54,14 @@ async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, 
     (file,) = folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b'"p2"', b'"pX"'))
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1"]
     (aside,) = folder.iterdir()
     assert b'"p3"' in aside.read_bytes()
 
 
 async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.db.spool.FULL", 600)
+    monkeypatch.setattr("dispatcher.db.spool.MAX_FILE_BYTES", 600)
     names = [f"p{number:02}" for number in range(20)]
     dead = await spooled(database, folder, *names)
     dead._spool.close()
@@ -69,16 +69,16 @@ async def test_a_long_outage_makes_many_files_and_all_are_taken_up(database, fol
     assert written > 4
     for file in folder.iterdir():
         (folder / f"again.{file.name}").write_bytes(file.read_bytes())
-    with orphaned_files(folder, KIND, most=600) as files:
+    with orphaned_files(folder, SPOOL_KIND, most=600) as files:
         assert 0 < len(files) < written  # never more in memory than asked for
         assert not any(file.damaged for file in files)
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == names
     assert list(folder.iterdir()) == []
 
 
 async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
-    monkeypatch.setattr("dispatcher.receiver.intake.AWAY_FOR", 0.0)
+    monkeypatch.setattr("dispatcher.receiver.intake.RETRY_SECONDS", 0.0)
     first = await spooled(database, folder, "p1", "p2")
     second = await spooled(database, folder, "p3")
     await asyncio.gather(first.replay_spool(), second.replay_spool())
@@ -87,7 +87,7 @@ async def test_two_receivers_may_share_a_folder(database, folder, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(folder, monkeypatch):
+def test_a_file_taken_over_before_it_was_locked_is_left(folder, monkeypatch):
     """Two share a folder; one looks for files at the very moment the other has made its own."""
     really = fcntl.flock
     looked: list[int] = []
@@ -95,15 +95,15 @@ def test_a_file_that_was_taken_for_a_dead_ones_before_it_was_locked_is_left(fold
     def flock(file, how):
         if how == fcntl.LOCK_EX and not looked:
             looked.append(1)
-            with orphaned_files(folder, KIND) as [left]:
+            with orphaned_files(folder, SPOOL_KIND) as [left]:
                 assert left.records == []
         really(file, how)
 
     monkeypatch.setattr("dispatcher.db.spool.fcntl.flock", flock)
-    spool = Spool(folder, KIND)
+    spool = Spool(folder, SPOOL_KIND)
     spool.append([b"kept"])
     spool.close()
-    with orphaned_files(folder, KIND) as [left]:
+    with orphaned_files(folder, SPOOL_KIND) as [left]:
         assert left.records == [b"kept"]
 
 
@@ -125,7 +125,7 @@ async def test_on_a_full_disk_nothing_is_answered_as_kept(database, folder, monk
         running.cancel()
     dead._spool.close()
     database.away = False
-    await Intake(database.store, folder).replay_spool()
+    await Intake(database, folder).replay_spool()
     assert await database.stored() == ["p1", "p3"]
 
 

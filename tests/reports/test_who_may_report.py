@@ -56,7 +56,7 @@ async def test_a_signature_does_not_fit_another_body(dsn, db, tmp_path):
     assert await stored(db) == [("p1", 1, "DELIVRD")]
 
 
-async def test_a_proxy_that_rewrites_host_and_connection_is_seen_through(dsn, tmp_path):
+async def test_signatures_hold_behind_a_proxy_that_rewrites_headers(dsn, tmp_path):
     proxied = stripped(SIGNED) | {"PUSH_HOST": "sms.example.com", "PUSH_CONNECTION": "keep-alive"}
     async with receiver(dsn, tmp_path, **proxied) as receives:
         rewritten = {"Host": "10.0.0.1:8080", "Connection": "close"}

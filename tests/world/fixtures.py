@@ -87,5 +87,5 @@ async def provide() -> AsyncIterator[Provide]:
 
 @pytest.fixture
 async def sim(provide) -> Simulator:
-    """A provider that does nothing wrong until it is told to."""
+    """A provider without faults until a test adds some."""
     return await provide()

@@ -59,7 +59,7 @@ def loopback_server(
         asked = ["-h", host, "-p", port]
         while run_program(binaries / "pg_isready", asked, user=account)[0] != 0:
             assert monotonic() < end, (folder / "log").read_text()
-            sleep(0.05)  # it is another process, and tells no event
+            sleep(0.05)  # it is another process, and sets no event
         yield f"postgresql://postgres@{host}:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)  # fast: sessions are ended, and all of it goes anyway

@@ -36,7 +36,7 @@ class Wire:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Let nobody pass any more, and break off whoever does."""
+        """Accept no connection any more, and break those that are open."""
         self._server.close()
         for writer in tuple(self._open):
             writer.transport.abort()
