@@ -33,7 +33,6 @@ DRILLS = (
     "pgbouncer",
     "reports/test_intake_drill.py",
     "tls",
-    "upgrade",
 )
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would

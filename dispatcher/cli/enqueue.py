@@ -162,9 +162,9 @@ def enqueue(
                 code=getattr(failure, "code", 1),
             ) from failure
     _print_summary(loaded, options)
-    if loaded.progress.refused:
+    if loaded.progress.rejected:
         raise CommandError(
-            f"{plural(loaded.progress.refused, 'line')} of {file} refused, each with its reason in"
+            f"{plural(loaded.progress.rejected, 'line')} of {file} refused, each with its reason in"
             f" {where}: mend them there, and enqueue that file."
         )
 
@@ -174,18 +174,18 @@ def _print_summary(loaded: "Loaded", options: "ImportOptions") -> None:
 
     done = loaded.progress
     would = "would be enqueued" if options.dry_run else "enqueued"
-    typer.echo(f"{plural(done.taken, 'message')} {would}.")
+    typer.echo(f"{plural(done.imported, 'message')} {would}.")
     parts = [
         f"{number(count)} {words}"
         for count, words in (
-            (done.taken_lines, would),
-            (done.refused, "refused"),
+            (done.imported_lines, would),
+            (done.rejected, "refused"),
             (done.left_out, "left out"),
             (loaded.blank, "blank"),
         )
         if count
     ]
-    if len(parts) > 1 or done.taken_lines != done.taken:
+    if len(parts) > 1 or done.imported_lines != done.imported:
         typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
     if loaded.resumed_after:
         typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
@@ -225,7 +225,7 @@ def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]"
         )
         yield (
             f"{plural(loaded.earlier.lines, 'message')} {what}: in since"
-            f" {moment(loaded.earlier.begun_at)} from {loaded.earlier.name}."
+            f" {moment(loaded.earlier.started_at)} from {loaded.earlier.name}."
         )
 
 

@@ -73,7 +73,7 @@ class Loaded(Struct, frozen=True):
     def blank(self) -> int:
         """How many lines hold nothing."""
         done = self.progress
-        return self.lines - done.taken_lines - done.refused - done.left_out
+        return self.lines - done.imported_lines - done.rejected - done.left_out
 
 
 class _Seen(Struct):
@@ -106,7 +106,7 @@ async def load_file(
     digest = _digest(file, opened.encoding, options)
     known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
     done = known or Progress()
-    now = done.begun_at or await file_import.database_time(connection)
+    now = done.started_at or await file_import.database_time(connection)
     defined = {one.template_id: one for one, _ in await rules.templates(connection)}
     try:
         messages = MessageList(
@@ -124,7 +124,7 @@ async def load_file(
     if options.dry_run:
         await file_import.make_dry_run(connection)
     else:
-        done = await file_import.begin_load(connection, digest, file.name)
+        done = await file_import.begin_import(connection, digest, file.name)
     resumed_after = done.lines
     with RejectsFile(rejects, messages.header, delimiter=opened.sheet.delimiter) as out:
         for batch in _batches(messages):
@@ -137,9 +137,9 @@ async def load_file(
                 done = await _check_batch(connection, fresh, out, done)
             else:
                 done = await _import_batch(connection, fresh, out, done, digest)
-            on_progress(done.taken, 0.3 + 0.7 * messages.progress())
+            on_progress(done.imported, 0.3 + 0.7 * messages.progress())
     if not options.dry_run:
-        await file_import.end_load(connection, digest)
+        await file_import.finish_import(connection, digest)
     return Loaded(
         done,
         seen.last - max(opened.data_from, 1) + 1,
@@ -166,11 +166,11 @@ async def _known(
 ) -> Progress | None:
     """Return how far a load of this file has come. Raises CommandError if it is in, whole."""
     if again:
-        await file_import.forget_load(connection, digest)
-    known = await file_import.known_load(connection, digest)
-    if known is not None and known.ended_at is not None:
+        await file_import.forget_import(connection, digest)
+    known = await file_import.known_import(connection, digest)
+    if known is not None and known.finished_at is not None:
         raise CommandError(
-            f"{file} is in already, since {known.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            f"{file} is in already, since {known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
             " --again all its messages are enqueued a second time."
         )
     return known
@@ -248,11 +248,11 @@ async def _leave_out(  # noqa: PLR0917
     if options.rest:
         await file_import.leave_out_earlier(connection, done.lines)
     elif earlier is not None and not options.again and not options.dry_run:
-        left = seen.good - done.taken - done.left_out
+        left = seen.good - done.imported - done.left_out
         if earlier.lines * 2 > left:
             raise CommandError(
                 f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
-                f" {earlier.begun_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
+                f" {earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
                 " was enqueued.",
                 "--rest enqueues only the others, --again enqueues all of them a second time.",
             )
@@ -263,7 +263,7 @@ async def _write_again(
     connection: Connection, digest: str, batch: Sequence[Line], out: RejectsFile
 ) -> None:
     """Write the refused lines of a batch that an earlier run has done."""
-    reasons = await file_import.refusals(connection, digest, batch[0].number, batch[-1].number)
+    reasons = await file_import.rejections(connection, digest, batch[0].number, batch[-1].number)
     out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
 
 
@@ -274,8 +274,8 @@ async def _import_batch(
     try:
         async with connection.transaction():
             after, refused = await _copy(connection, batch, done, into=file_import.MESSAGES)
-            await file_import.step_load(connection, digest, done, after)
-            await file_import.note_refusals(
+            await file_import.record_import(connection, digest, done, after)
+            await file_import.record_rejections(
                 connection, digest, [(line.number, reason) for line, reason in refused]
             )
     except file_import.TakenOverError as error:
@@ -316,9 +316,9 @@ async def _copy(
     return replace(
         done,
         lines=batch[-1].number,
-        taken=done.taken + len(taken),
-        taken_lines=done.taken_lines + sum(line.lines for line in taken),
-        refused=done.refused + sum(line.lines for line, _ in refused),
+        imported=done.imported + len(taken),
+        imported_lines=done.imported_lines + sum(line.lines for line in taken),
+        rejected=done.rejected + sum(line.lines for line, _ in refused),
         left_out=done.left_out
         + sum(line.lines for line in batch if line.values and line.number in out),
     ), refused

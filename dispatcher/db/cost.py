@@ -20,9 +20,9 @@ async def bill_of(
     bill = await empty_bill(connection)
     last = 0
     while (
-        after := await connection.fetchval(sql("cost_next"), begin, end, last, PIECE)
+        after := await connection.fetchval(sql("next_billed_batch"), begin, end, last, PIECE)
     ) is not None:
-        rows = await connection.fetch(sql("cost_sent"), begin, end, last, PIECE)
+        rows = await connection.fetch(sql("billed_messages"), begin, end, last, PIECE)
         bill.add(
             BilledMessage(row[1], "-" if row[2] == ERASED else country(row[2]), *tuple(row)[3:])
             for row in rows
@@ -33,15 +33,14 @@ async def bill_of(
 
 async def empty_bill(connection: Connection) -> Bill:
     """Return a bill without messages, with the texts and the prices that operators have set."""
-    texts = {row[0]: row[1] for row in await connection.fetch(sql("cost_texts"))}
+    texts = {
+        row["template_id"]: row["text"]
+        for row in await connection.fetch(sql("templates"))
+        if row["text"] is not None
+    }
     return Bill(texts, await prices(connection))
 
 
 async def prices(connection: Connection) -> dict[str, tuple[Decimal, str]]:
     """Return what a segment costs, with its currency, by country."""
-    return {row[0]: (row[1], row[2]) for row in await connection.fetch(sql("cost_prices"))}
-
-
-async def set_price(connection: Connection, country: str, price: Decimal, currency: str) -> None:
-    """Set what a segment to *country* costs."""
-    await connection.execute(sql("cost_price_set"), country, price, currency)
+    return {row[0]: (row[1], row[2]) for row in await connection.fetch(sql("prices"))}

@@ -26,12 +26,12 @@ class Progress(Struct, frozen=True):
     """How far the load of a file has come."""
 
     lines: int = 0  # number of the last line that is done
-    taken: int = 0  # messages that are in
-    taken_lines: int = 0  # on which they stand
-    refused: int = 0  # lines
+    imported: int = 0  # messages that are in
+    imported_lines: int = 0  # on which they stand
+    rejected: int = 0  # lines
     left_out: int = 0  # lines
-    begun_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class Earlier(Struct, frozen=True):
@@ -39,7 +39,7 @@ class Earlier(Struct, frozen=True):
 
     lines: int
     name: str  # of the file with most of them
-    begun_at: datetime
+    started_at: datetime
 
 
 class Survey(Struct, frozen=True):
@@ -62,65 +62,69 @@ async def database_time(connection: Connection) -> datetime:
     return time
 
 
-async def begin_load(connection: Connection, digest: str, name: str) -> Progress:
+async def begin_import(connection: Connection, digest: str, name: str) -> Progress:
     """Return how far the load of the file with *digest* has come; begin it if nobody did."""
-    await connection.execute(sql("load_begin"), digest, name)
-    row = await connection.fetchrow(sql("load_progress"), digest)
+    await connection.execute(sql("begin_import"), digest, name)
+    row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else Progress()
 
 
-async def known_load(connection: Connection, digest: str) -> Progress | None:
+async def known_import(connection: Connection, digest: str) -> Progress | None:
     """Return how far the load of the file with *digest* has come; None if it never began."""
-    row = await connection.fetchrow(sql("load_progress"), digest)
+    row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else None
 
 
-async def step_load(connection: Connection, digest: str, before: Progress, after: Progress) -> None:
+async def record_import(
+    connection: Connection, digest: str, before: Progress, after: Progress
+) -> None:
     """Note in the caller's transaction how far the load has come.
 
     Raises TakenOverError if it is not where the caller believes it to be.
     """
     row = await connection.fetchval(
-        sql("load_step"),
+        sql("record_import"),
         digest,
         before.lines,
         after.lines,
-        after.taken,
-        after.taken_lines,
-        after.refused,
+        after.imported,
+        after.imported_lines,
+        after.rejected,
         after.left_out,
     )
     if row is None:
         raise TakenOverError("another process is loading the same file: wait for that to end.")
 
 
-async def note_refusals(connection: Connection, digest: str, refused: Sequence[Refused]) -> None:
-    """Note lines that were refused, in the transaction of :func:`step_load`."""
+async def record_rejections(
+    connection: Connection, digest: str, refused: Sequence[Refused]
+) -> None:
+    """Note lines that were refused, in the transaction of :func:`record_import`."""
     if refused:
         lines, reasons = zip(*refused, strict=True)
-        await connection.execute(sql("load_refuse"), digest, lines, reasons)
+        await connection.execute(sql("record_rejections"), digest, lines, reasons)
 
 
-async def refusals(connection: Connection, digest: str, first: int, last: int) -> dict[int, str]:
+async def rejections(connection: Connection, digest: str, first: int, last: int) -> dict[int, str]:
     """Return the refused lines among those from *first* to *last*, each with its reason."""
-    rows = await connection.fetch(sql("load_refusals"), digest, first, last)
+    rows = await connection.fetch(sql("import_rejections"), digest, first, last)
     return {row["line"]: row["reason"] for row in rows}
 
 
-async def end_load(connection: Connection, digest: str) -> None:
+async def finish_import(connection: Connection, digest: str) -> None:
     """Note that a file is in, whole."""
-    await connection.execute(sql("load_end"), digest)
+    await connection.execute(sql("finish_import"), digest)
 
 
-async def forget_load(connection: Connection, digest: str) -> None:
+async def forget_import(connection: Connection, digest: str) -> None:
     """Forget that a file was loaded, so that it can be loaded once more."""
-    await connection.execute(sql("load_forget"), digest)
+    await connection.execute(sql("forget_import"), digest)
 
 
 async def make_survey(connection: Connection) -> None:
     """Make the table for the lines of a file; it is dropped with the connection."""
-    await connection.execute(sql("load_survey_table"))
-    await connection.execute(sql("load_left_out_table"))
+    await connection.execute(sql("survey_table"))
+    await connection.execute(sql("left_out_table"))
 
 
 async def add_to_survey(connection: Connection, rows: Sequence[Row]) -> None:
@@ -132,50 +136,50 @@ async def add_to_survey(connection: Connection, rows: Sequence[Row]) -> None:
 
 async def read_survey(connection: Connection) -> Survey:
     """Return what the lines are as a whole."""
-    await connection.execute(sql("load_survey_analyze"))
-    repeats = await connection.fetchval(sql("load_repeats"))
-    shown = await connection.fetch(sql("load_repeats_shown"), SHOWN_REPEATS) if repeats else []
+    await connection.execute(sql("analyze_survey"))
+    repeats = await connection.fetchval(sql("survey_repeats"))
+    shown = await connection.fetch(sql("survey_repeats_shown"), SHOWN_REPEATS) if repeats else []
     return Survey(
         repeats,
         [(row["line"], row["first"]) for row in shown],
-        await connection.fetchval(sql("load_suppressed")),
-        dict(await connection.fetch(sql("load_apps"))),
-        dict(await connection.fetch(sql("load_unknown_templates"))),
+        await connection.fetchval(sql("survey_suppressed")),
+        dict(await connection.fetch(sql("survey_apps"))),
+        dict(await connection.fetch(sql("survey_unknown_templates"))),
     )
 
 
 async def find_earlier(connection: Connection, digest: str, done: int) -> Earlier | None:
     """Return which lines after *done* are in by other loads of the last days; None if none is."""
-    await connection.execute(sql("load_earlier"), digest, RECENT_DAYS)
-    row = await connection.fetchrow(sql("load_already_in"), done)
+    await connection.execute(sql("find_earlier"), digest, RECENT_DAYS)
+    row = await connection.fetchrow(sql("already_imported"), done)
     return Earlier(*row) if row else None
 
 
 async def leave_out_repeats(connection: Connection) -> None:
     """Leave out the lines that repeat the number of an earlier line."""
-    await connection.execute(sql("load_leave_out_repeats"))
+    await connection.execute(sql("leave_out_repeats"))
 
 
 async def leave_out_earlier(connection: Connection, done: int) -> None:
     """Leave out the lines that :func:`find_earlier` found."""
-    await connection.execute(sql("load_leave_out_already_in"), done)
+    await connection.execute(sql("leave_out_imported"), done)
 
 
 async def index_left_out(connection: Connection) -> None:
     """Make the lines to leave out quick to find."""
-    await connection.execute(sql("load_left_out_index"))
+    await connection.execute(sql("index_left_out"))
 
 
 async def left_out(connection: Connection, first: int, last: int) -> set[int]:
     """Return the lines to leave out among those from *first* to *last*."""
-    rows = await connection.fetch(sql("load_left_out"), first, last)
+    rows = await connection.fetch(sql("lines_left_out"), first, last)
     return {row["line"] for row in rows}
 
 
 async def make_dry_run(connection: Connection) -> None:
     """Make the table for a dry run; it is gone with the connection."""
-    await connection.execute(sql("load_dry_table"))
-    await connection.execute(sql("load_dry_id"))
+    await connection.execute(sql("dry_run_table"))
+    await connection.execute(sql("dry_run_without_ids"))
 
 
 async def copy_messages(

@@ -27,7 +27,7 @@ INSERT = """
     INSERT INTO dispatcher.message (recipient, template_id, params)
     SELECT '+86131' || lpad(n::text, 8, '0'), 'tpl', '{837465}' FROM generate_series(1, $1::int) n
 """
-MAKE_EVENTS_OLDER = "UPDATE dispatcher.tally SET minute = minute - interval '20 minutes'"
+MAKE_EVENTS_OLDER = "UPDATE dispatcher.event_count SET minute = minute - interval '20 minutes'"
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ async def test_settled_to_be_sent_again_only_what_has_no_outcome_returns_to_the_
     assert await db.fetchval(SETTLE, "token1", "resend") == 2
     assert await states(db) == ["accepted", "queued", "queued"]
     waiting = await db.fetch("SELECT attempt, last_batch, code FROM dispatcher.queue")
-    assert {tuple(row) for row in waiting} == {(1, 1, "settled")}
+    assert {tuple(row) for row in waiting} == {(1, 1, "settled-by-operator")}
     closed = await db.fetchrow("SELECT state, settled_by FROM dispatcher.batch")
     assert tuple(closed) == ("closed", "operator: resend")
 
@@ -121,8 +121,9 @@ async def test_a_pause_keeps_its_first_time_and_its_last_reason(db):
     await db.execute("SELECT dispatcher.pause('shop', 'one')")
     since = await db.fetchval("SELECT paused_at FROM dispatcher.app")
     await db.execute("SELECT dispatcher.pause('shop', 'two')")
+    user = await db.fetchval("SELECT session_user")
     row = await db.fetchrow("SELECT name, paused_at, pause_reason, paused_by FROM dispatcher.app")
-    assert tuple(row) == ("shop", since, "two", "operator")
+    assert tuple(row) == ("shop", since, f"two ({user})", "operator")
 
 
 async def test_an_operators_pause_ends_the_probes_of_a_pause_by_itself(db):

@@ -70,7 +70,7 @@ async def port_of(connection: asyncpg.Connection) -> int:
     return await connection.fetchval("SELECT inet_server_port()")
 
 
-async def test_a_pool_tells_its_name_and_runs_on_init_with_every_connection(dsn):
+async def test_a_pool_names_itself_and_runs_on_init_for_each_connection(dsn):
     begun = []
 
     async def on_init(connection: asyncpg.Connection) -> None:

@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 from world.books import read_books
-from world.messages import SENDER, TEMPLATE, at_rest, finished, insert
+from world.messages import SENDER, TEMPLATE, finished, insert, is_idle
 from world.provider import KEY, SECRET, app_at, provider_process, seen
 from world.waiting import until
 
@@ -171,7 +171,7 @@ async def test_two_workers_share_the_work_and_nothing_goes_twice(db, workers, si
 
 async def test_an_urgent_message_wakes_the_worker(db, workers, sim):
     await workers.start(sim.url, poll_interval="30s")
-    await until(lambda: at_rest(db))
+    await until(lambda: is_idle(db))
     began = monotonic()
     await insert(db, 1, priority=0)
     await seen(sim, lambda: sim.ledger.numbers == 1)

@@ -24,8 +24,8 @@ async def test_what_cannot_be_written_as_a_batch_stays_in_the_queue(hands):
     assert await hands.batches() == []
 
 
-@pytest.mark.parametrize("table", ["queue", "tally"])
-@pytest.mark.parametrize("whole", [False, True], ids=["deferred", "put back"])
+@pytest.mark.parametrize("table", ["queue", "event_count"])
+@pytest.mark.parametrize("whole", [False, True], ids=["deferred", "returned"])
 async def test_what_cannot_return_to_the_queue_stays_in_its_batch(hands, table, whole):
     await hands.begin()
     ids = await hands.insert(10)

@@ -57,7 +57,7 @@ async def test_an_answer_is_written_once(hands, unsure_before):
     assert not await hands.record(batch, answer)
     assert await hands.queue() == []
     counted = await hands.db.fetchval(
-        "SELECT sum(count) FROM dispatcher.tally WHERE event = 'accepted'"
+        "SELECT sum(count) FROM dispatcher.event_count WHERE event = 'accepted'"
     )
     assert counted == 1
 

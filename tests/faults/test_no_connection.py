@@ -64,8 +64,8 @@ async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, si
     await until(lambda: finished(db), what="the other sends all")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE worker = 2") == before
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
-    told = "SELECT id FROM dispatcher.worker WHERE cut_off = '{default}'"
-    await until(lambda: db.fetchval(told), deadline=20, what="its row names the app")
+    told = "SELECT id FROM dispatcher.worker WHERE unreachable_apps = '{default}'"
+    await until(lambda: db.fetchval(told), deadline=20, what="it tells the others")
     assert await db.fetchval(told) == 2
     assert (await states(db)).keys() == {"accepted"}
     assert good.code is cut_off.code is None

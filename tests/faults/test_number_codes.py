@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 from world.haste import let_pass
-from world.messages import at_rest, finished, insert, of_each
+from world.messages import finished, insert, is_idle, of_each
 from world.provider import app_at, seen
 from world.waiting import until
 
@@ -92,7 +92,7 @@ async def test_a_share_of_flow_control_defers_only_those_numbers(db, workers, si
     ids = await insert(db, 2000)
     await workers.start(sim.url)
     await until(lambda: sim.journal and not sim_open(sim))
-    await until(lambda: at_rest(db))
+    await until(lambda: is_idle(db))
     rows = (await of_each(db, ids)).values()
     waiting = [row for row in rows if row["state"] == "queued"]
     assert len(waiting) == 2000 - sim.ledger.numbers
@@ -106,7 +106,7 @@ async def test_a_share_of_flow_control_defers_only_those_numbers(db, workers, si
     assert max(row["wait"] for row in waits) - min(row["wait"] for row in waits) > 3
     for _ in range(8):  # 0.3 to the 8th of 600: few need more
         await let_pass(db, HOUR)
-        await until(lambda: at_rest(db))
+        await until(lambda: is_idle(db))
     await sim.faults.clear()
     await let_pass(db, HOUR)
     await until(lambda: finished(db))
@@ -166,7 +166,7 @@ async def test_flow_control_slows_the_app_until_it_recovers(db, workers, sim):
         lambda: db.fetchval("SELECT rate FROM dispatcher.app WHERE rate < numbers_per_second")
     )
     await sim.faults.clear()
-    await until(lambda: at_rest(db))
+    await until(lambda: is_idle(db))
     # Five minutes from nothing to full: as if four of them were over.
     await db.execute("UPDATE dispatcher.app SET rate = 0.998 * numbers_per_second")
     await insert(db, 3000, first=1000)

@@ -30,7 +30,7 @@ async def test_an_operator_settles_an_unsure_batch(db, workers, sim, fault, how)
     rows = (await of_each(db, ids)).values()
     taken = 20 if isinstance(fault, Cut) else 0
     if how == "sent":
-        assert {row["code"] for row in rows} == {"settled"}
+        assert {row["code"] for row in rows} == {"settled-by-operator"}
         assert sim.ledger.numbers == taken
     else:
         assert {row["attempts"] for row in rows} == {2}

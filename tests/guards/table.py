@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-MAIN = "migrations/0001_main_job.sql"
+SCHEMA = "migrations/0001_schema.sql"
+FUNCTIONS = "migrations/0002_functions.sql"
 SQL = "dispatcher/db/sql"
 AGAIN = "tests/exact/test_written_again.py"
 ONE = "tests/exact/test_one_transaction.py"
@@ -66,7 +67,7 @@ GUARDS = (
         "the primary key of outcome",
         (
             Edit(
-                MAIN,
+                SCHEMA,
                 "    PRIMARY KEY (message_id),\n    CONSTRAINT outcome",
                 "    CONSTRAINT outcome",
             ),
@@ -90,7 +91,7 @@ GUARDS = (
         "settling by hand leaves alone what has an outcome",
         (
             Edit(
-                MAIN,
+                FUNCTIONS,
                 "            ON CONFLICT (message_id) DO NOTHING\n            RETURNING message_id",
                 "            RETURNING message_id",
             ),
@@ -327,7 +328,7 @@ GUARDS = (
         "a cancel takes only what it finds waiting",
         (
             Edit(
-                MAIN,
+                FUNCTIONS,
                 "        DELETE FROM dispatcher.queue WHERE id = ANY (ids)"
                 " RETURNING id, app, attempt, last_batch\n",
                 "        SELECT m.id, m.app, 0::smallint AS attempt, NULL::bigint AS last_batch\n"

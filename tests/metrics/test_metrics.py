@@ -96,7 +96,9 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     got = metrics.registry.get_sample_value
     app = AppState("default", True, now, "worker", "E000104", "why", None, 500.0, 250.0, 7, now,
                    3, 1, ["PL"])  # fmt: skip
-    worker = WorkerState(1, "far", 7, "1", ["default"], now, 1.0, alive=True, cut_off=["default"])
+    worker = WorkerState(
+        1, "far", 7, "1", ["default"], now, 1.0, alive=True, unreachable_apps=["default"]
+    )
     state.show(StatusSnapshot(now, [app], [worker, replace(worker, id=2, alive=False)], []))
     cut_off = {"app": "default", "host": "far"}
     assert got("dispatcher_unreachable_workers", cut_off) == 1

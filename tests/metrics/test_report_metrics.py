@@ -34,7 +34,7 @@ async def receiver(workers):
 
 async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, count)"
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
         " VALUES (date_trunc('minute', now() - interval '2 hours'), 'default', 'accepted', 7)"
     )
     async with aiohttp.ClientSession() as session:

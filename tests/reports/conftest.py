@@ -71,7 +71,7 @@ class World:
     async def hurry(self) -> None:
         """Make everything due that waits to be looked at again."""
         await self.db.execute(
-            "UPDATE dispatcher.unmatched SET due_at = now() WHERE due_at IS NOT NULL"
+            "UPDATE dispatcher.unmatched_report SET due_at = now() WHERE due_at IS NOT NULL"
         )
 
     async def states(self) -> dict[int, tuple[str, str | None]]:
@@ -88,22 +88,23 @@ class World:
         )
 
     async def why(self) -> dict[str, tuple[str, bool]]:
-        """Return why reports are unmatched, and whether they are looked at again."""
+        """Return why reports are unmatched, and whether they are matched again."""
         rows = await self.db.fetch(
-            "SELECT provider_id, why, due_at IS NOT NULL AS again FROM dispatcher.unmatched"
+            "SELECT provider_id, reason, due_at IS NOT NULL AS again"
+            " FROM dispatcher.unmatched_report"
         )
-        return {row["provider_id"]: (row["why"], row["again"]) for row in rows}
+        return {row["provider_id"]: (row["reason"], row["again"]) for row in rows}
 
     async def tally(self) -> dict[tuple[str, str, str], int]:
         """Return what was counted: by app, event and code."""
         rows = await self.db.fetch(
-            "SELECT app, event, code, sum(count)::bigint AS count FROM dispatcher.tally "
+            "SELECT app, event, code, sum(count)::bigint AS count FROM dispatcher.event_count "
             "GROUP BY app, event, code"
         )
         return {(row["app"], row["event"], row["code"]): row["count"] for row in rows}
 
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, str, str]]:
-        """Place what is new in the feed; return message, event and code of each entry."""
+        """Place what is new in the event log; return message, event and code of each entry."""
         await place(self.database)
         rows = await self.db.fetch("SELECT * FROM dispatcher.events($1, $2)", after, limit)
         return [(row["message_id"], row["event"], row["code"]) for row in rows]

@@ -14,13 +14,13 @@ async def accept_long_ago(world, hours: float, numbers: list[str], token: str = 
     ids = await world.batch(numbers, token=token, state="open")
     await world.accept(ids, [f"p{number[-1]}" for number in numbers], token=token)
     at = await world.db.fetchval(
-        "UPDATE dispatcher.outcome SET at = now() - make_interval(secs => $2)"
-        " WHERE message_id = ANY ($1) RETURNING at",
+        "UPDATE dispatcher.outcome SET created_at = now() - make_interval(secs => $2)"
+        " WHERE message_id = ANY ($1) RETURNING created_at",
         ids,
         hours * 3600.0,
     )
     await world.db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, count)"
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
         " VALUES (date_trunc('minute', $1::timestamptz), 'default', 'accepted', $2)",
         at,
         len(ids),

@@ -58,7 +58,7 @@ async def test_a_signed_test_report_arrives(sim, receiver, db, dsn, reporting):
     line = await check(dsn, app, reporting)
     assert line.startswith("ok")
     assert "a signed test report" in line
-    for table in ("report", "report_inbox", "unmatched", "tally"):
+    for table in ("report", "report_inbox", "unmatched_report", "event_count"):
         assert await db.fetchval(f"SELECT count(*) FROM dispatcher.{table}") == 0
 
 

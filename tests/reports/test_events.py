@@ -1,4 +1,4 @@
-"""The feed of events: one cursor, nothing missed, nothing twice."""
+"""The event log: one cursor, nothing missed, nothing twice."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from dispatcher.db.database import connect
 from dispatcher.db.events import append, place
 
 ONE, TWO = "+8613100000001", "+8613100000002"
-TELL = "SELECT dispatcher.tell('accepted', '', ARRAY['default'], ARRAY[$1::bigint])"
+TELL = "SELECT dispatcher.append_event('accepted', '', ARRAY['default'], ARRAY[$1::bigint])"
 
 
 async def _follow(world, cursor: int, limit: int = 1000) -> tuple[int, list[int]]:
@@ -19,7 +19,7 @@ async def test_a_long_transaction_that_commits_late_is_not_skipped(world, dsn):
     slow = await connect(dsn)
     transaction = slow.transaction()
     await transaction.start()
-    await slow.execute(TELL, 1)  # the first row of the feed, not committed
+    await slow.execute(TELL, 1)  # the first row of the log, not committed
     await world.db.execute(TELL, 2)  # overtakes it
     await place(world.database)
     cursor, seen = await _follow(world, 0)
@@ -49,7 +49,8 @@ async def test_places_are_given_in_turn_even_if_a_sequencer_is_slow(world, dsn):
 async def test_a_reader_with_any_limit_sees_each_event_in_order(world):
     for first in range(0, 60, 6):
         await world.db.execute(
-            "SELECT dispatcher.tell('accepted', '', array_fill('default'::text, ARRAY[6]), $1)",
+            "SELECT dispatcher.append_event("
+            "'accepted', '', array_fill('default'::text, ARRAY[6]), $1)",
             list(range(first, first + 6)),
         )
     await place(world.database)
@@ -67,9 +68,9 @@ async def test_after_dropped_events_it_begins_with_the_first_kept(world):
     for message in range(1, 6):
         await world.db.execute(TELL, message)
     await place(world.database)
-    await world.db.execute("DELETE FROM dispatcher.feed WHERE last <= 3")
+    await world.db.execute("DELETE FROM dispatcher.event WHERE last_position <= 3")
     assert await _follow(world, 0, 1) == (4, [4])
-    await world.db.execute("DELETE FROM dispatcher.feed")
+    await world.db.execute("DELETE FROM dispatcher.event")
     await world.db.execute(TELL, 9)
     await place(world.database)
     assert await _follow(world, 5) == (6, [9])  # positions never begin anew
@@ -107,10 +108,10 @@ async def test_all_that_becomes_of_a_message_is_told(world):
     events = await world.events()
     assert events[:2] == [(one, "cancelled", ""), (two, "requeued", "")]
     assert [event[1:] for event in events[2:]] == [
-        ("accepted", "settled"),
-        ("accepted", "settled"),
-        ("requeued", "settled"),
-        ("requeued", "settled"),
+        ("accepted", "settled-by-operator"),
+        ("accepted", "settled-by-operator"),
+        ("requeued", "settled-by-operator"),
+        ("requeued", "settled-by-operator"),
     ]
     row = await world.db.fetchrow("SELECT * FROM dispatcher.events(0, 1)")
     assert (row["reference"], row["app"]) == ("order 1", "default")

@@ -156,10 +156,11 @@ async def test_no_answered_report_is_lost_in_kills(tmp_path, workers, drill_seco
         )
         db = await connect(server.dsn)
         told = await db.fetchval(
-            "SELECT sum(size)::int FROM dispatcher.feed WHERE event IN ('delivered', 'undelivered')"
+            "SELECT sum(message_count)::int FROM dispatcher.event"
+            " WHERE event IN ('delivered', 'undelivered')"
         )
         stored = await db.fetchval("SELECT count(*) FROM dispatcher.report")
-        strays = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched")
+        strays = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched_report")
         await db.close()
         print(f"\n{rate:.0f} reports/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
         print(f"{len(answered)} answered 200, {stored} stored, {told} told of, 0 lost")  # noqa: T201 - the figures

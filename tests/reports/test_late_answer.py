@@ -39,7 +39,7 @@ async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     assert await world.batch_state() == ("closed", "late answer")
     tally = await world.tally()
     accepted = {code: n for (_, event, code), n in tally.items() if event == "accepted"}
-    assert accepted == {"report": 1, "": 2}
+    assert accepted == {"settled-by-report": 1, "": 2}
     events = await world.events()
     assert [event for _, event, _ in events].count("accepted") == 3
 

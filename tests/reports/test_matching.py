@@ -37,7 +37,7 @@ async def test_a_settled_message_says_why_it_is_accepted(world, told):
     await world.store(told("p1", ONE, status="ACCEPTD"))
     await world.match()
     row = await world.db.fetchrow("SELECT * FROM dispatcher.message_status")
-    assert (row["state"], row["code"]) == ("accepted", "report")
+    assert (row["state"], row["code"]) == ("accepted", "settled-by-report")
     assert "report" in row["reason"]
 
 
@@ -99,7 +99,7 @@ async def test_a_report_that_keeps_waiting_is_looked_at_less_often(world, told):
         waits.append(
             await world.db.fetchval(
                 "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 "
-                "FROM dispatcher.unmatched"
+                "FROM dispatcher.unmatched_report"
             )
         )
         await world.hurry()
@@ -133,7 +133,7 @@ async def test_reports_that_match_nothing_are_kept_counted_and_listed(world, tol
     assert step.unmatched == 4
     why = {"a": "no-token", "b": "unknown-token", "c": "other-number", "d": "other-id"}
     assert await world.why() == {name: (reason, False) for name, reason in why.items()}
-    assert {row.provider_id: row.why for row in await unmatched(world.db)} == why
+    assert {row.provider_id: row.reason for row in await unmatched(world.db)} == why
     assert (await world.tally())["-", "unmatched report", "other-number"] == 1
     assert await world.states() == {message: ("accepted", "p1")}
 
@@ -237,8 +237,8 @@ async def _final(world) -> tuple:
 async def _clear(world) -> None:
     await world.db.execute(
         "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.batch, dispatcher.outcome, "
-        "dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched, dispatcher.report_sum, "
-        "dispatcher.feed"
+        "dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched_report, "
+        "dispatcher.report_summary, dispatcher.event"
     )
 
 

@@ -1,4 +1,4 @@
-"""The plans behind reports: storing, matching and the feed read by index, whatever statistics say.
+"""The plans of reports: storing, matching and events read by index, whatever statistics say.
 
 Statistics are stale as a rule: the tables fill within minutes. So each statement is planned with
 those from when everything was empty, and with true ones; with its values, and without.
@@ -21,17 +21,17 @@ INSERT INTO dispatcher.report (provider_id, status, state, token, recipient)
 SELECT md5(n::text)::uuid || '_1', 'DELIVRD', 'delivered', 'bench-' || (n - 1) / 500,
     '+86138' || lpad(n::text, 8, '0')
 FROM generate_series(1, :many) AS n;
-INSERT INTO dispatcher.report_sum (provider_id, state, status)
+INSERT INTO dispatcher.report_summary (provider_id, state, status)
 SELECT md5(n::text)::uuid || '_1', 'interim', 'ACCEPTD' FROM generate_series(1, :many) AS n;
-INSERT INTO dispatcher.unmatched (provider_id, segment, why, due_at)
+INSERT INTO dispatcher.unmatched_report (provider_id, segment, reason, due_at)
 SELECT md5(n::text)::uuid || '_1', 1, 'unknown-token',
     CASE WHEN n <= 50 THEN now() - interval '1 s' END
 FROM generate_series(1, :many) AS n;
-INSERT INTO dispatcher.feed (app, event, message_ids, size, last)
+INSERT INTO dispatcher.event (app, event, message_ids, message_count, last_position)
 SELECT 'default', 'delivered', ARRAY[n], 1, n FROM generate_series(1, :many) AS n;
-INSERT INTO dispatcher.feed (app, event, message_ids, size)
+INSERT INTO dispatcher.event (app, event, message_ids, message_count)
 SELECT 'default', 'delivered', ARRAY[n], 1 FROM generate_series(1, 20) AS n;
-UPDATE dispatcher.feed_end SET last = :many;
+UPDATE dispatcher.event_position SET last_position = :many;
 INSERT INTO dispatcher.report_inbox
     (provider_ids, segments, totals, states, statuses, tokens, recipients, fresh)
 SELECT ARRAY['a'], '{1}', '{1}', '{delivered}', '{DELIVRD}', '{t}', '{+86131}', '{t}'
@@ -101,10 +101,10 @@ UNPINNED = [
         ),
         20 * NEWS,
     ),
-    ("place_feed", "int, bool", each("1000", "false"), 400),
+    ("place_events", "int, bool", each("1000", "false"), 400),
     ("unmatched_reports", "int", "100", 1_000),
 ]  # fmt: skip
-SMALL = {"batch", "feed_end", "message_rest", "outcome_rest"}
+SMALL = {"batch", "event_position", "message_rest", "outcome_rest"}
 
 
 MODES = ("force_custom_plan", "force_generic_plan")

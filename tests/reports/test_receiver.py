@@ -128,7 +128,7 @@ async def test_refusals_are_counted_by_kind(dsn, db, tmp_path, monkeypatch):
         async with asyncio.timeout(10):
             while True:
                 rows = await db.fetch(
-                    "SELECT code, count FROM dispatcher.tally WHERE event = 'report refused'"
+                    "SELECT code, count FROM dispatcher.event_count WHERE event = 'report refused'"
                 )
                 if {row["code"]: row["count"] for row in rows} == {"malformed": 1, "path": 1}:
                     break

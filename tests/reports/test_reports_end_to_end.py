@@ -64,7 +64,9 @@ async def test_after_lost_answers_every_message_settles_by_itself(
     )
     assert {(row["state"], row["settled_by"]) for row in settled} == {("closed", "reports")}
     assert len(settled) == 4
-    by_report = await db.fetchval("SELECT count(*) FROM dispatcher.outcome WHERE code = 'report'")
+    by_report = await db.fetchval(
+        "SELECT count(*) FROM dispatcher.outcome WHERE code = 'settled-by-report'"
+    )
     assert by_report == sum(row["messages"] for row in settled)
 
 
@@ -103,12 +105,12 @@ async def test_reports_as_badly_as_they_may_come_end_well(db, workers, provide, 
     assert {row["provider_id"]: row["report_status"] for row in rows} == last
 
     async def none_waits() -> bool:
-        left = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched")
+        left = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched_report")
         return left == 0 and await reports.backlog(db) == Backlog(0, 0.0)
 
     await until(none_waits, deadline=60, what="reports that came before the answer are matched")
     told = await db.fetch(
-        "SELECT event, sum(size)::int AS n FROM dispatcher.feed"
+        "SELECT event, sum(message_count)::int AS n FROM dispatcher.event"
         " WHERE event LIKE '%delivered' GROUP BY event"
     )
     assert sum(row["n"] for row in told) == 600  # each once

@@ -148,10 +148,10 @@ ENDED = [
     ),
     (
         "rejected",
-        "misfit",
+        "template-mismatch",
         "Variable 1 is no NUM_6.",
         "Its variables do not fit the template, as it is defined here.",
-        "Rejected: misfit: Variable 1 is no NUM_6.",
+        "Rejected: template-mismatch: Variable 1 is no NUM_6.",
     ),
     (
         "rejected",

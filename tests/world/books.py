@@ -55,7 +55,7 @@ class Books:
         for row in self.messages:
             text = _text_of(row)
             ids[text].append(f"{row['id']} {row['state']} {row['code']} attempt {row['attempts']}")
-            sure[text] += row["state"] in SENT and row["code"] != "settled"
+            sure[text] += row["state"] in SENT and row["code"] != "settled-by-operator"
             perhaps[text] += row["state"] in SENT or row["state"] in ("unsure", "sending")
         accepted = self._accepted()
         for text in ids.keys() | accepted.keys():
@@ -68,7 +68,7 @@ class Books:
         for row in self.messages:
             provider_id = row["provider_id"]
             if provider_id is None:
-                if row["state"] in SENT and row["code"] != "settled":
+                if row["state"] in SENT and row["code"] != "settled-by-operator":
                     yield f"message {row['id']} is {row['state']} without a provider id"
                 continue
             one = given.get(provider_id)

@@ -58,7 +58,7 @@ async def of_each(db: asyncpg.Connection, ids: Sequence[int]) -> Mapping[int, as
     return {row["id"]: row for row in rows}
 
 
-async def at_rest(db: asyncpg.Connection) -> bool:
+async def is_idle(db: asyncpg.Connection) -> bool:
     """Tell whether nothing is due or on its way: what is left waits for a later time."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.queue WHERE due_at <= clock_timestamp())"

@@ -20,7 +20,7 @@ from dispatcher.cli.demo.processes import check_running, child, temporary_direct
 from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
 from dispatcher.cli.file_load import load_file
-from dispatcher.db import admin
+from dispatcher.db import status
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.programs import EmbeddedError
@@ -119,10 +119,10 @@ def _stage(screen: Screen) -> Iterator[Stage]:
 async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
     rejects = stage.folder / "rejects.csv"
     progress = (await load_file(connection, SAMPLE_FILE, rejects)).progress
-    taken, refused = progress.taken, progress.refused
+    taken, refused = progress.imported, progress.rejected
     screen.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
     await _watch(stage, connection, taken, screen)
-    rows = await admin.outcome_summary(connection)
+    rows = await status.outcome_summary(connection)
     screen.table(rows, rejects)
     accepted = sum(row.messages for row in rows if row.state == "accepted")
     async with aiohttp.ClientSession() as session, session.get(f"{stage.provider}/_accepted") as r:
@@ -144,7 +144,7 @@ async def _watch(stage: Stage, connection: Connection, total: int, screen: Scree
     deadline = time.monotonic() + WORK_TIMEOUT_SECONDS
     with screen.progress(total) as show_counts:
         while True:
-            counts = await admin.outcome_counts(connection)
+            counts = await status.outcome_counts(connection)
             show_counts(counts)
             if sum(counts.values()) >= total:
                 return
