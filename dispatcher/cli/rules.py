@@ -1,6 +1,5 @@
 """Commands for operators' rules: templates, suppressed numbers and limits of apps."""
 
-import re
 from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.operator import ActionResult
 
-NUMBER_PATTERN = re.compile(r"\+?[0-9]{5,20}")
+MAX_DOUBTS_SHOWN = 10  # lines of a file that are named
 MAX_LISTED_NUMBERS = 1_000
 
 template = typer.Typer(
@@ -112,17 +111,22 @@ def suppress(
 ) -> None:
     """Suppress numbers: never send to them; or list them.
 
-    Without numbers it lists the suppressed ones. Of a CSV file the first
-    column is read; if a line has no number, nothing is changed.
+    Without numbers it lists the suppressed ones. A file is CSV, text or Excel;
+    its numbers are in the column that the header names (phone, 手机号), or in
+    the first. Lines that hold no number are named, and the others count: exits
+    with 1 then.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
-    wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
-    if not wanted:
-        if file is None:
-            _list_suppressed()
+    wanted = _numbers(numbers or [])
+    doubts: list[str] = []
+    if file is not None:
+        more, doubts = _numbers_of(file)
+        wanted += more
+    if not wanted and file is None:
+        _list_suppressed()
         return
     who = operator_name(as_)
 
@@ -131,9 +135,16 @@ def suppress(
             return await operator.unsuppress(connection, who, wanted)
         return await operator.suppress(connection, who, wanted, reason)
 
-    changed = with_database(work).count or 0
+    changed = (with_database(work).count or 0) if wanted else 0
     done = "sent to again" if remove else "suppressed, from a few seconds on"
     typer.echo(f"{plural(changed, 'number')} {done}.")
+    if doubts:
+        left = len(doubts) - MAX_DOUBTS_SHOWN
+        raise CommandError(
+            f"{plural(len(doubts), 'line')} of {file} refused:",
+            *doubts[:MAX_DOUBTS_SHOWN],
+            *([f"and {left:,} more."] if left > 0 else []),
+        )
 
 
 def limit(
@@ -203,22 +214,31 @@ def _list_suppressed() -> None:
 
 
 def _numbers(given: list[str]) -> list[str]:
-    numbers = [re.sub(r"[\s()-]", "", each) for each in given]
-    if bad := sum(NUMBER_PATTERN.fullmatch(each) is None for each in numbers):
-        raise CommandError(
-            f"{bad} of {len(given)} are no numbers: 5 to 20 digits after an optional +.",
-            code=USED_WRONGLY,
-        )
+    """Return the numbers; raises CommandError if one is doubtful."""
+    from dispatcher.core.number import DoubtfulNumber, read_number
+
+    numbers: list[str] = []
+    for text in given:
+        read = read_number(text)
+        if isinstance(read, DoubtfulNumber):
+            raise CommandError(f"a number is doubtful: {read.reason}.", code=USED_WRONGLY)
+        numbers.append(read.e164)
     return numbers
 
 
-def _numbers_of(file: Path) -> list[str]:
-    with file.open(encoding="utf-8-sig", errors="replace") as stream:
-        cells = [line.split(",")[0].strip().strip('"') for line in stream]
-    # The first line of a CSV file may be its header.
-    if cells and NUMBER_PATTERN.fullmatch(cells[0]) is None:
-        cells = cells[1:]
-    return _numbers([cell for cell in cells if cell])
+def _numbers_of(file: Path) -> tuple[list[str], list[str]]:
+    """Return the numbers of *file*, and its lines without one, each with the reason."""
+    from dispatcher.cli.sheet.numbers import read_numbers
+    from dispatcher.core.number import ReadNumber
+
+    numbers: list[str] = []
+    doubts: list[str] = []
+    for line, read in read_numbers(file):
+        if isinstance(read, ReadNumber):
+            numbers.append(read.e164)
+        else:
+            doubts.append(f"line {line}: {read.reason}")
+    return numbers, doubts
 
 
 def _hours(text: str) -> tuple[time, time]:

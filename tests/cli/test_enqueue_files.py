@@ -219,3 +219,30 @@ async def test_a_file_gives_what_the_options_say(enqueue, name):
 def test_no_file_is_forgotten():
     lists = {path.name for path in FILES.iterdir() if not path.name.startswith("opt")}
     assert lists == GIVEN.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("optout.csv", ["+8613100053012"]),
+        ("optout3.csv", ["+8613100053014"]),
+        ("opt5.csv", ["+8613100054001", "+8613100054002", "+8613100054003"]),
+        ("f18-chinese-header.csv", ["+8613100010090", "+8613100010091"]),
+    ],
+)
+async def test_everyone_of_an_opt_out_list_is_suppressed(operate, db, name, numbers):
+    ended = await operate("suppress", "--file", FILES / name)
+    assert (ended.code, ended.err) == (0, "")
+    rows = await db.fetch("SELECT recipient FROM dispatcher.suppression ORDER BY 1")
+    assert [row[0] for row in rows] == numbers
+
+
+async def test_bad_lines_of_an_opt_out_list_are_named(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("13100000001\n1310000\n+8613100000002\n", encoding="utf-8")
+    ended = await operate("suppress", "--file", file)
+    assert (ended.code, ended.out.split(",")[0]) == (1, "2 numbers suppressed")
+    assert "dispatcher: line 2: it has 7 digits" in ended.err
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
+    file.write_text("a letter\nto nobody\n", encoding="utf-8")
+    assert (await operate("suppress", "--file", file)).code == 2

@@ -67,6 +67,11 @@ def open_list(path: Path, form: Form) -> OpenedList:
     return _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
 
 
+def text_sheets(path: Path, form: Form) -> list[TextSheet]:
+    """Return the text file in *path*, with each delimiter that it may have."""
+    return _text_sheets(path, find_encoding(path, form.encoding), form)
+
+
 def _must_hold_something(path: Path) -> None:
     with path.open("rb") as stream:
         if any(
