@@ -1,5 +1,6 @@
 """``dispatcher enqueue``: the messages of a list into the queue."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -7,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.file_load import ImportOptions, Loaded
     from dispatcher.core.cost import Bill
 
+_UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
 
@@ -75,6 +78,20 @@ def enqueue(
         str | None,
         typer.Option(metavar="NAME", help="Of times that name none, such as Asia/Shanghai."),
     ] = None,
+    campaign: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The campaign they belong to; one that exists takes them too.",
+            show_default="the name of the file",
+        ),
+    ] = None,
+    spread: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Send them evenly over this time: 4h, 90min.")
+    ] = None,
+    per_hour: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Send so many in an hour.")
+    ] = None,
     unique: Annotated[
         bool, typer.Option("--unique", help="Only the first line of each number.")
     ] = False,
@@ -87,6 +104,7 @@ def enqueue(
     again: Annotated[
         bool, typer.Option("--again", help="Also what is in already: it is sent twice.")
     ] = False,
+    as_: As = None,
 ) -> None:
     """Put the messages of a list into the queue.
 
@@ -109,6 +127,7 @@ def enqueue(
     from dispatcher.cli.sheet.messages import Whole
     from dispatcher.cli.sheet.reading import Form
     from dispatcher.core.format import number, plural
+    from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
@@ -117,6 +136,12 @@ def enqueue(
         )
     if rest and again:
         raise CommandError("give --rest or --again, not both.", code=USED_WRONGLY)
+    if spread is not None and per_hour is not None:
+        raise CommandError("give --spread or --per-hour, not both.", code=USED_WRONGLY)
+    if campaign is not None and not 1 <= len(campaign) <= MAX_NAME_CHARACTERS:
+        raise CommandError(
+            f"--campaign takes 1 to {MAX_NAME_CHARACTERS} characters.", code=USED_WRONGLY
+        )
     try:
         columns = given_columns(column or ())
     except HeaderError as error:
@@ -132,6 +157,10 @@ def enqueue(
         unique=unique,
         dry_run=dry_run,
         apps=tuple(read_settings().apps),
+        campaign=campaign,
+        actor=operator_name(as_),
+        spread_seconds=_seconds(spread),
+        per_hour=per_hour,
     )  # fmt: skip
     bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = screen(stderr=True)
@@ -161,7 +190,7 @@ def enqueue(
                 " command again, and it goes on where it was.",
                 code=getattr(failure, "code", 1),
             ) from failure
-    _print_summary(loaded, options)
+    _print_summary(file, loaded, options)
     if loaded.progress.rejected:
         raise CommandError(
             f"{plural(loaded.progress.rejected, 'line')} of {file} refused, each with its reason in"
@@ -169,7 +198,7 @@ def enqueue(
         )
 
 
-def _print_summary(loaded: "Loaded", options: "ImportOptions") -> None:
+def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> None:
     from dispatcher.core.format import number, plural
 
     done = loaded.progress
@@ -187,6 +216,8 @@ def _print_summary(loaded: "Loaded", options: "ImportOptions") -> None:
     ]
     if len(parts) > 1 or done.imported_lines != done.imported:
         typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
+    if not options.dry_run and loaded.campaign not in (options.campaign, file.name):
+        typer.echo(f"Campaign: {loaded.campaign}")
     if loaded.resumed_after:
         typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
     for note in (*loaded.notes, *_number_notes(loaded, options), *_rule_notes(loaded, options)):
@@ -266,6 +297,16 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
             f"{plural(unknown, 'message')} without preview and segments: define their templates"
             " with `dispatcher template add ID --text`."
         )
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return the seconds of a time such as 4h, 90min or 30s."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
+    if found is None:
+        raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

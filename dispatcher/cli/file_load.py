@@ -3,9 +3,10 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from dispatcher.cli.sheet.rejects import RejectsFile
 from dispatcher.core.cost import Bill, BilledMessage, fill_template
 from dispatcher.core.country import country
 from dispatcher.core.rules import Limits
-from dispatcher.db import cost, file_import, rules
+from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Earlier, Progress, Survey
 
@@ -44,6 +45,10 @@ class ImportOptions(Struct, frozen=True):
     dry_run: bool = False
     other_mainland: bool = False  # see core.number
     apps: tuple[str, ...] = ()  # that are configured
+    campaign: str | None = None  # None: one of its own, by the name of the file
+    actor: str = "enqueue"  # who begins the campaign
+    spread_seconds: float | None = None  # over which the messages are due, evenly
+    per_hour: int | None = None  # messages that become due in an hour
 
 
 class Preview(Struct, frozen=True):
@@ -64,6 +69,7 @@ class Loaded(Struct, frozen=True):
     respelled: int
     survey: Survey
     earlier: Earlier | None
+    campaign: str
     resumed_after: int  # line after which an interrupted load went on
     limits: Mapping[str, Limits]
     previews: list[Preview] = []
@@ -107,10 +113,16 @@ async def load_file(
     known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
     done = known or Progress()
     now = done.started_at or await file_import.database_time(connection)
+    campaign = done.campaign or await _campaign(connection, file, options)
     defined = {one.template_id: one for one, _ in await rules.templates(connection)}
     try:
         messages = MessageList(
-            opened, options.whole, now=now, templates=defined, other_mainland=options.other_mainland
+            opened,
+            options.whole,
+            now=now,
+            templates=defined,
+            campaign=campaign,
+            other_mainland=options.other_mainland,
         )
     except ValueError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
@@ -124,8 +136,10 @@ async def load_file(
     if options.dry_run:
         await file_import.make_dry_run(connection)
     else:
-        done = await file_import.begin_import(connection, digest, file.name)
+        await campaigns.begin(connection, options.actor, campaign, file.name)
+        done = await file_import.begin_import(connection, digest, file.name, campaign)
     resumed_after = done.lines
+    wait = _wait_seconds(options, seen)
     with RejectsFile(rejects, messages.header, delimiter=opened.sheet.delimiter) as out:
         for batch in _batches(messages):
             fresh = [line for line in batch if line.number > resumed_after]
@@ -134,9 +148,9 @@ async def load_file(
             if not fresh:
                 continue
             if options.dry_run:
-                done = await _check_batch(connection, fresh, out, done)
+                done = await _check_batch(connection, fresh, out, done, wait)
             else:
-                done = await _import_batch(connection, fresh, out, done, digest)
+                done = await _import_batch(connection, fresh, out, done, digest, wait)
             on_progress(done.imported, 0.3 + 0.7 * messages.progress())
     if not options.dry_run:
         await file_import.finish_import(connection, digest)
@@ -148,6 +162,7 @@ async def load_file(
         seen.respelled,
         survey,
         earlier,
+        campaign,
         resumed_after,
         await rules.limits(connection),
         seen.previews,
@@ -267,13 +282,18 @@ async def _write_again(
     out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
 
 
-async def _import_batch(
-    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, digest: str
+async def _import_batch(  # noqa: PLR0917
+    connection: Connection,
+    batch: Sequence[Line],
+    out: RejectsFile,
+    done: Progress,
+    digest: str,
+    wait: float,
 ) -> Progress:
     """Load one batch and note it, both or neither; then write its refused lines."""
     try:
         async with connection.transaction():
-            after, refused = await _copy(connection, batch, done, into=file_import.MESSAGES)
+            after, refused = await _copy(connection, batch, done, wait, into=file_import.MESSAGES)
             await file_import.record_import(connection, digest, done, after)
             await file_import.record_rejections(
                 connection, digest, [(line.number, reason) for line, reason in refused]
@@ -285,13 +305,13 @@ async def _import_batch(
 
 
 async def _check_batch(
-    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress
+    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, wait: float
 ) -> Progress:
     """Find the bad lines of one batch, and leave nothing of it behind."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        after, refused = await _copy(connection, batch, done, into=file_import.DRY_RUN)
+        after, refused = await _copy(connection, batch, done, wait, into=file_import.DRY_RUN)
     finally:
         await transaction.rollback()
     out.add(refused)
@@ -299,12 +319,20 @@ async def _check_batch(
 
 
 async def _copy(
-    connection: Connection, batch: Sequence[Line], done: Progress, *, into: tuple[str, str]
+    connection: Connection,
+    batch: Sequence[Line],
+    done: Progress,
+    wait: float,
+    *,
+    into: tuple[str, str],
 ) -> tuple[Progress, list[tuple[Line, str]]]:
     """Copy the good lines of a batch; return the progress after it, and what was refused."""
     out = await file_import.left_out(connection, batch[0].number, batch[-1].number)
     good = [line for line in batch if line.values and line.number not in out]
-    rows = [line.values for line in good]
+    rows = [
+        _due_later(line.values, wait * (done.imported + place)) if wait else line.values
+        for place, line in enumerate(good)
+    ]
     bad = dict(await file_import.copy_messages(connection, COLUMNS, rows, into=into))
     reasons = {good[place].number: reason for place, reason in bad.items()}
     refused = [
@@ -322,6 +350,36 @@ async def _copy(
         left_out=done.left_out
         + sum(line.lines for line in batch if line.values and line.number in out),
     ), refused
+
+
+async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:
+    """Return the campaign of a new load: as the user names it, or by the name of the file."""
+    if options.campaign is not None:
+        found = await campaigns.find(connection, options.campaign)
+        if found is not None and found.state == "cancelled":
+            raise CommandError(
+                f"campaign {found.name} is cancelled for good: name another one.",
+                code=USED_WRONGLY,
+            )
+        return options.campaign
+    name = file.name[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
+    places = range(2, 1_000)
+    for candidate in (name, *(f"{name} ({place})" for place in places)):
+        if await campaigns.find(connection, candidate) is None:
+            return candidate
+    raise CommandError(f"name a campaign with --campaign: {name} was used often.")
+
+
+def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
+    """Return how much later each message is due than the one before."""
+    if options.per_hour is not None:
+        return 3600 / options.per_hour
+    return (options.spread_seconds or 0.0) / max(1, seen.good)
+
+
+def _due_later(values: tuple[Any, ...], seconds: float) -> tuple[Any, ...]:
+    at = _PLACE["send_at"]
+    return (*values[:at], values[at] + timedelta(seconds=seconds), *values[at + 1 :])
 
 
 def _digest(file: Path, encoding: str, options: ImportOptions) -> str:

@@ -32,6 +32,7 @@ class Progress(Struct, frozen=True):
     left_out: int = 0  # lines
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    campaign: str | None = None
 
 
 class Earlier(Struct, frozen=True):
@@ -62,9 +63,11 @@ async def database_time(connection: Connection) -> datetime:
     return time
 
 
-async def begin_import(connection: Connection, digest: str, name: str) -> Progress:
+async def begin_import(
+    connection: Connection, digest: str, name: str, campaign: str | None = None
+) -> Progress:
     """Return how far the load of the file with *digest* has come; begin it if nobody did."""
-    await connection.execute(sql("begin_import"), digest, name)
+    await connection.execute(sql("begin_import"), digest, name, campaign)
     row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else Progress()
 

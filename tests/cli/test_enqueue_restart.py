@@ -140,7 +140,7 @@ async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
     assert await file_import.begin_import(db, "digest", "x.csv") == before
     async with database.pool.acquire() as other:
         await file_import.record_import(other, "digest", before, Progress(5, 5, 5))
-    row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
+    row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None, None)
 
     async def go_on() -> None:
         async with db.transaction():

@@ -18,7 +18,9 @@ from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
 TEXTS: Final = (
     "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",
 )  # fmt: skip
-COLUMNS: Final = (*TEXTS, "params", "priority", "send_at", "expires_at")  # as Line.values has them
+COLUMNS: Final = (  # as Line.values has them
+    *TEXTS, "params", "priority", "send_at", "expires_at", "campaign",
+)  # fmt: skip
 
 _APP = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_CHARACTERS = {
@@ -74,6 +76,7 @@ class MessageList:
         *,
         now: datetime,
         templates: Mapping[str, Template],
+        campaign: str | None = None,
         other_mainland: bool = False,
     ) -> None:
         """*now* is the default of send_at; *templates* are those that operators have defined.
@@ -85,6 +88,7 @@ class MessageList:
         self._whole = whole
         self._now = now
         self._templates = templates
+        self._campaign = campaign
         self._other_mainland = other_mainland
         self._places = opened.header.places
         self._used = {place: name for name, place in self._places.items() if name not in OWN}
@@ -236,6 +240,7 @@ class MessageList:
             self._priority if priority is None else _priority(priority),
             send_at,
             expires_at,
+            self._campaign,
         )
 
     def _cell(self, cells: list[str], name: str) -> str | None:

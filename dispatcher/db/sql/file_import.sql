@@ -3,15 +3,15 @@
 -- name: begin_import
 -- Insert a file whose import begins; one that is known stays as it is. Its messages have ids from
 -- first_id on.
--- $1 digest, $2 name
-INSERT INTO dispatcher.file_import (digest, name, first_id)
-SELECT $1, $2, last_value FROM dispatcher.message_id
+-- $1 digest, $2 name, $3 campaign
+INSERT INTO dispatcher.file_import (digest, name, campaign, first_id)
+SELECT $1, $2, $3, last_value FROM dispatcher.message_id
 ON CONFLICT (digest) DO NOTHING
 
 -- name: import_progress
 -- How far the load of a file has come.
 -- $1 digest
-SELECT lines, imported, imported_lines, rejected, left_out, started_at, finished_at
+SELECT lines, imported, imported_lines, rejected, left_out, started_at, finished_at, campaign
 FROM dispatcher.file_import WHERE digest = $1
 
 -- name: record_import
@@ -66,6 +66,7 @@ CREATE TEMPORARY TABLE survey (
 CREATE TEMPORARY TABLE left_out (line bigint NOT NULL)
 
 -- name: analyze_survey
+-- Let the planner know how many lines there are.
 ANALYZE pg_temp.survey
 
 -- name: survey_repeats
@@ -81,6 +82,7 @@ SELECT line, first FROM (
 WHERE line > first ORDER BY line LIMIT $1
 
 -- name: leave_out_repeats
+-- Leave out the lines that repeat the number of an earlier line.
 INSERT INTO pg_temp.left_out
 SELECT line FROM (
     SELECT line, min(line) OVER (PARTITION BY recipient) AS first FROM pg_temp.survey
@@ -117,6 +119,7 @@ SELECT (SELECT count(DISTINCT line) FROM found), name, started_at
 FROM found GROUP BY name, started_at ORDER BY count(*) DESC LIMIT 1
 
 -- name: leave_out_imported
+-- Leave out the lines that already_imported counts.
 -- $1 lines that are done
 INSERT INTO pg_temp.left_out
 SELECT DISTINCT s.line
@@ -131,6 +134,7 @@ WHERE s.line > $1
 SELECT DISTINCT line FROM pg_temp.left_out WHERE line BETWEEN $1 AND $2
 
 -- name: index_left_out
+-- Make the lines to leave out quick to find.
 CREATE INDEX ON pg_temp.left_out (line)
 
 -- name: survey_suppressed
