@@ -21,9 +21,10 @@ def find(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find messages by a number in any spelling, a reference, an id or a token.
+    """Find messages by number, reference, id or token.
 
-    Shows the newest, numbers masked; `dispatcher show ID` explains one.
+    A number is found in any spelling. Shows the newest, numbers masked;
+    `dispatcher show ID` explains one.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, print_json, screen, table_of

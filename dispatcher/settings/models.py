@@ -7,11 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dispatcher.settings.types import (
     Callback,
+    Countries,
     Database,
     Endpoint,
     HeaderWord,
     Listen,
     Networks,
+    OnlyTo,
     ReadableFile,
     Seconds,
     Token,
@@ -48,6 +50,8 @@ class AppSettings(_Model):
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: ReadableFile | None = None
+    only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
+    countries: Countries | None = None  # ISO 3166; None: all
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from dispatcher.core.allowed import AllowedNumbers
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
@@ -50,8 +51,14 @@ class Claimer:
         token_length: int,
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
+        allowed: Mapping[str, AllowedNumbers],
     ) -> None:
-        """Set what one worker needs: *callback* gets status reports, *breakers* are by app."""
+        """Set what one worker needs.
+
+        *callback* gets status reports; *breakers* and the *allowed* numbers are by app. An app that
+        may send to all numbers has none.
+        """
+        self._allowed = allowed
         self._breakers = breakers
         self._database = database
         self._worker = worker
@@ -81,7 +88,7 @@ class Claimer:
                     self._database,
                     self._worker,
                     wanted,
-                    arrange=self._arrange,
+                    arrange=partial(self._arrange, wanted.app),
                     token=token,
                     cursor=self._cursors.setdefault(
                         (wanted.app, wanted.last_priority), ClaimCursor(monotonic)
@@ -164,6 +171,7 @@ class Claimer:
 
     def _arrange(
         self,
+        app: str,
         messages: list[Message],
         countries: list[str],
         most: int,
@@ -177,6 +185,7 @@ class Claimer:
             country=country,
             most=most,
             decided=decided,
+            allowed=self._allowed.get(app),
         )
 
 
