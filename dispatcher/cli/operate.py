@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
 
 MAX_NAME_LENGTH = 80  # characters
+MAX_SHOWN = 20  # messages that were left alone
 
 As = Annotated[
     str | None,
@@ -63,10 +64,21 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.cancel(connection, who, ids))
-    _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
+
+    async def work(connection: "Connection") -> "tuple[int, dict[int, str]]":
+        before = await states_of(connection, ids)
+        done = await operator.cancel(connection, who, ids)
+        after = await states_of(connection, ids)
+        left = {one: state for one, state in after.items() if state != "cancelled"}
+        return done.count or 0, left | {
+            one: state for one, state in before.items() if state == "cancelled"
+        }
+
+    done, left = with_database(work)
+    _print_result(done, ids, "cancelled", left)
 
 
 def requeue(ids: Ids, *, as_: As = None) -> None:
@@ -76,10 +88,20 @@ def requeue(ids: Ids, *, as_: As = None) -> None:
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.requeue(connection, who, ids))
-    _print_result(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
+
+    async def work(connection: "Connection") -> "tuple[int, dict[int, str]]":
+        before = await states_of(connection, ids)
+        done = await operator.requeue(connection, who, ids)
+        after = await states_of(connection, ids)
+        return done.count or 0, {
+            one: state for one, state in after.items() if before.get(one) == state
+        }
+
+    done, left = with_database(work)
+    _print_result(done, ids, "waiting again", left)
 
 
 def settle(
@@ -165,11 +187,15 @@ async def _check_app_exists(connection: "Connection", app: str) -> None:
         raise CommandError(f"no app is called {app}: {known}.")
 
 
-def _print_result(done: int, ids: list[int], what: str, otherwise: str) -> None:
+def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) -> None:
+    """Print how many messages changed; raise CommandError with those that did not, and why."""
     from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
-    if left := len(set(ids)) - done:
+    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    if count := len(set(ids)) - done:
+        shown = "; ".join(told[:MAX_SHOWN])
+        more = f"; and {len(told) - MAX_SHOWN} more" if len(told) > MAX_SHOWN else ""
         raise CommandError(
-            f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`."
+            f"{plural(count, 'message')} left alone ({shown}{more}). See `dispatcher show`."
         )

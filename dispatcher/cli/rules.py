@@ -10,6 +10,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
+    from dispatcher.core.rules import Limits
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.operator import ActionResult
 
@@ -78,12 +79,23 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
 
 
 @template.command("list")
-def list_templates() -> None:
+def list_templates(
+    *, json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False
+) -> None:
     """Show the templates that are defined."""
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import screen, table_of
+    from dispatcher.cli.output import print_json, screen, table_of
     from dispatcher.db import rules
 
+    if json:
+        found = with_database(rules.templates)
+        print_json(
+            [
+                {"template_id": one.template_id, "kinds": one.kinds, "note": note}
+                for one, note in found
+            ]
+        )
+        return
     table = table_of("Template", "Variables", "Note")
     for one, note in with_database(rules.templates):
         table.add_row(one.template_id, ", ".join(one.kinds) or "none", note)
@@ -107,6 +119,7 @@ def suppress(
     ] = None,
     reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Suppress numbers: never send to them; or list them.
@@ -126,7 +139,7 @@ def suppress(
         more, doubts = _numbers_of(file)
         wanted += more
     if not wanted and file is None:
-        _list_suppressed()
+        _list_suppressed(json=json)
         return
     who = operator_name(as_)
 
@@ -173,6 +186,7 @@ def limit(
         typer.Option(metavar="HOURS", help="Quiet hours at the recipient: 21:00-08:00."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits any more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Set the limits of an app; without options, show them.
@@ -182,33 +196,68 @@ def limit(
     quiet hours.
     """
     from dispatcher.cli.connection import with_database
+    from dispatcher.cli.output import print_json
     from dispatcher.core.rules import Limits, describe_limits
-    from dispatcher.db import operator, rules
+    from dispatcher.db import operator, status
 
     begin, end = _hours(quiet) if quiet else (None, None)
     wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, daily, begin, end)
     if wanted == Limits() and not none:
-        known = with_database(rules.limits)
-        typer.echo(f"{app}: {describe_limits(known.get(app, Limits()))}")
+        known, apps = with_database(_limits_and_apps)
+        _must_be_known(app, apps)
+        shown = known.get(app, Limits())
+        if json:
+            print_json({"app": app, "limits": shown})
+        else:
+            typer.echo(f"{app}: {describe_limits(shown)}")
         return
     if none and wanted != Limits():
         raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
     who = operator_name(as_)
-    with_database(lambda connection: operator.set_limits(connection, who, app, wanted))
+
+    async def work(connection: "Connection") -> None:
+        if wanted != Limits():  # what was set for an app that is gone can be removed
+            _must_be_known(app, await status.app_names(connection))
+        await operator.set_limits(connection, who, app, wanted)
+
+    with_database(work)
     typer.echo(f"{app}: {describe_limits(wanted)}")
 
 
-def _list_suppressed() -> None:
+async def _limits_and_apps(connection: "Connection") -> "tuple[dict[str, Limits], list[str]]":
+    from dispatcher.db import rules, status
+
+    return await rules.limits(connection), await status.app_names(connection)
+
+
+def _must_be_known(app: str, seen: list[str]) -> None:
+    """Raise CommandError if no setting and no worker has named *app* so far."""
+    from dispatcher.cli.connection import read_settings
+
+    known = sorted({*seen, *read_settings().apps})
+    if known and app not in known:
+        raise CommandError(
+            f"there is no app {app}: there are {', '.join(known)}.", code=USED_WRONGLY
+        )
+
+
+def _list_suppressed(*, json: bool) -> None:
+    from msgspec.structs import replace
+
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.core.format import mask
     from dispatcher.db import rules
 
-    table = table_of("Number", "Since", "By", "Reason")
-    for one in with_database(
+    found = with_database(
         lambda connection: rules.suppression(connection, limit=MAX_LISTED_NUMBERS)
-    ):
+    )
+    if json:
+        print_json([replace(one, recipient=mask(one.recipient)) for one in found])
+        return
+    table = table_of("Number", "Since", "By", "Reason")
+    for one in found:
         table.add_row(mask(one.recipient), moment(one.added_at), one.source, one.reason)
     screen().print(table if table.rows else "No number is suppressed.")
 

@@ -198,3 +198,9 @@ async def outcome_counts(connection: Connection) -> dict[str, int]:
 
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:
     return connection.transaction(isolation="repeatable_read", readonly=True)
+
+
+async def states_of(connection: Connection, ids: list[int]) -> dict[int, str]:
+    """Return the state of each message of *ids*; ``unknown`` for one that does not exist."""
+    rows = await connection.fetch(sql("states_of"), ids)
+    return dict.fromkeys(ids, "unknown") | {row["id"]: row["state"] for row in rows}

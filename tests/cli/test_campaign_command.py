@@ -178,3 +178,16 @@ async def test_a_list_is_spread_over_hours(operate, db, tmp_path, option):
     assert [row[0].total_seconds() / 60 for row in waits] == [0, 30, 60, 90]
     assert (await operate("enqueue", file, "--spread", "2h", "--per-hour", "3")).code == 2
     assert (await operate("enqueue", file, "--spread", "soon")).code == 2
+
+
+async def test_a_message_is_shown_for_programs(two, operate, db):
+    del two
+    wanted = await db.fetchval("SELECT min(id) FROM dispatcher.message")
+    shown = json.loads((await operate("show", wanted, "--json")).out)
+    assert (shown["message"]["recipient"], "params" in shown["message"]) == (
+        "+86131****0000",
+        False,
+    )
+    assert shown["message"]["state"] == "queued"
+    full = json.loads((await operate("show", wanted, "--json", "--full")).out)
+    assert (full["message"]["recipient"], full["message"]["params"]) == ("+8613100000000", ["0"])

@@ -263,3 +263,8 @@ JOIN dispatcher.message_status s ON s.id = u.id
 WHERE b.id = $1
   AND s.id = ANY (ARRAY(SELECT unnest(message_ids) FROM dispatcher.batch WHERE id = $1))
 ORDER BY u.place
+
+-- name: states_of
+-- The states of messages.
+-- $1 ids
+SELECT id, state FROM dispatcher.message_status WHERE id = ANY ($1::bigint[])
