@@ -136,12 +136,14 @@ CREATE TABLE dispatcher.campaign (
     state text NOT NULL DEFAULT 'running',
     reason text,
     file text,
+    stop_at double precision,
     first_id bigint NOT NULL,
     created_by text NOT NULL DEFAULT session_user,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
+    CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
     CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
 );
 
@@ -155,6 +157,8 @@ COMMENT ON COLUMN dispatcher.campaign.state IS
     'running; paused: nothing is claimed; cancelled: nothing is claimed ever, what waits is cancelled.';
 COMMENT ON COLUMN dispatcher.campaign.reason IS 'Why it was paused or cancelled.';
 COMMENT ON COLUMN dispatcher.campaign.file IS 'Name of the imported file.';
+COMMENT ON COLUMN dispatcher.campaign.stop_at IS
+    'Share of rejected and undelivered messages at which it pauses by itself.';
 COMMENT ON COLUMN dispatcher.campaign.first_id IS 'None of its messages has a lower id.';
 COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';

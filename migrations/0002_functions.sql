@@ -383,6 +383,38 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ))
 $$;
 
+-- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
+-- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
+-- a stop_at and that still wait.
+CREATE FUNCTION dispatcher.stop_campaigns(enough integer DEFAULT 100) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched record;
+    counted record;
+    stopped integer := 0;
+BEGIN
+    FOR watched IN
+        SELECT c.name, c.stop_at, c.first_id FROM dispatcher.campaign c
+        WHERE c.state = 'running' AND c.stop_at IS NOT NULL
+          AND EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+    LOOP
+        SELECT count(*) FILTER (WHERE s.state IN ('rejected', 'undelivered')) AS failed,
+            count(*) AS finished
+        INTO counted
+        FROM dispatcher.message_status s
+        WHERE s.id >= watched.first_id AND s.campaign = watched.name
+          AND s.state IN ('accepted', 'delivered', 'undelivered', 'rejected');
+        CONTINUE WHEN counted.finished < enough
+            OR counted.failed < watched.stop_at * counted.finished;
+        PERFORM dispatcher.set_campaign_state(watched.name, 'paused',
+            format('%s of %s finished messages were rejected or undelivered: over its limit of %s%%',
+                counted.failed, counted.finished, round((watched.stop_at * 100)::numeric, 1)),
+            'pause', 'stop-at');
+        stopped := stopped + 1;
+    END LOOP;
+    RETURN stopped;
+END $$;
+
 -- Requeue up to *step* rejected or expired messages of a campaign with ids over *after*; return the
 -- last id that was looked at (null: there are no more), and how many wait again.
 CREATE FUNCTION dispatcher.requeue_campaign_step(

@@ -47,8 +47,9 @@ FROM (VALUES
         'requeue', 'settle', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
         'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
-        'requeue_campaign', 'requeue_campaign_step', 'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
-        'prune', 'wipe_params']),
+        'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
+        'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
+        'wipe_params']),
 
     ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'batch',
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',

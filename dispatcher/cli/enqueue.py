@@ -92,6 +92,13 @@ def enqueue(
     per_hour: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Send so many in an hour.")
     ] = None,
+    stop_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Pause when so many were rejected or undelivered: 5% of 100 or more.",
+        ),
+    ] = None,
     unique: Annotated[
         bool, typer.Option("--unique", help="Only the first line of each number.")
     ] = False,
@@ -161,6 +168,7 @@ def enqueue(
         actor=operator_name(as_),
         spread_seconds=_seconds(spread),
         per_hour=per_hour,
+        stop_at=_share(stop_at),
     )  # fmt: skip
     bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = screen(stderr=True)
@@ -307,6 +315,17 @@ def _seconds(text: str | None) -> float | None:
     if found is None:
         raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
     return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def _share(text: str | None) -> float | None:
+    """Return the share that a text such as 5% means."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0 < share <= 1:
+        raise CommandError("--stop-at takes a share such as 5%.", code=USED_WRONGLY)
+    return share
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

@@ -171,8 +171,6 @@ def _writer(file: Path | None, suffix: str) -> Iterator[Write]:
             encoding = "utf-8-sig" if suffix == ".csv" else "utf-8"
             with file.open("w", encoding=encoding, newline="") as stream:
                 yield _text(stream, suffix)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise CommandError(
             f"the export cannot be written to {file or 'stdout'}: {error.strerror}."

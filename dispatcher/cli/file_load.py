@@ -49,6 +49,7 @@ class ImportOptions(Struct, frozen=True):
     actor: str = "enqueue"  # who begins the campaign
     spread_seconds: float | None = None  # over which the messages are due, evenly
     per_hour: int | None = None  # messages that become due in an hour
+    stop_at: float | None = None  # share of failed messages at which the campaign pauses
 
 
 class Preview(Struct, frozen=True):
@@ -137,6 +138,8 @@ async def load_file(
         await file_import.make_dry_run(connection)
     else:
         await campaigns.begin(connection, options.actor, campaign, file.name)
+        if options.stop_at is not None:
+            await campaigns.stop_at(connection, campaign, options.stop_at)
         done = await file_import.begin_import(connection, digest, file.name, campaign)
     resumed_after = done.lines
     wait = _wait_seconds(options, seen)

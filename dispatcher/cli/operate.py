@@ -47,7 +47,26 @@ def _user_name() -> str:
 
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
-App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
+
+
+def complete_app(incomplete: str) -> list[str]:
+    """Return the names of apps, for the completion of a shell."""
+    from dispatcher.cli.connection import read_settings
+
+    try:
+        return [name for name in read_settings().apps if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
+
+App = Annotated[
+    str,
+    typer.Argument(
+        metavar="APP",
+        help="Its name, as in DISPATCHER_APPS__<NAME>.",
+        autocompletion=complete_app,
+    ),
+]
 
 
 class Settlement(StrEnum):

@@ -86,6 +86,11 @@ async def begin(connection: Connection, actor: str, name: str, file: str) -> boo
     return await connection.fetchval(sql("campaign_claim_name"), name, file, actor) is not None
 
 
+async def stop_at(connection: Connection, name: str, share: float) -> None:
+    """Let a campaign pause by itself when *share* of its finished messages has failed."""
+    await connection.execute(sql("campaign_stop_at"), name, share)
+
+
 async def campaigns(connection: Connection) -> list[Campaign]:
     """Return the campaigns, the newest first."""
     return [Campaign(*row) for row in await connection.fetch(sql("campaigns"), MAX_LISTED)]
@@ -114,6 +119,7 @@ async def export(
     """Yield the messages that all of the conditions fit, oldest first, with few in memory."""
     first = await connection.fetchval(sql("export_from"), campaign)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(sql("plan_for_all_rows"))
         cursor = connection.cursor(
             sql("export_rows"), campaign, app, state, since, first, prefetch=PREFETCHED_ROWS,
             timeout=None,

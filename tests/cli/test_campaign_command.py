@@ -191,3 +191,27 @@ async def test_a_message_is_shown_for_programs(two, operate, db):
     assert shown["message"]["state"] == "queued"
     full = json.loads((await operate("show", wanted, "--json", "--full")).out)
     assert (full["message"]["recipient"], full["message"]["params"]) == ("+8613100000000", ["0"])
+
+
+async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", 300)
+    assert (await operate("enqueue", file, "--stop-at", "5%")).code == 0
+    ids = await claimed(db, 199)
+    states = ["rejected"] * 9 + ["accepted"] * 190
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id)"
+        " VALUES ($1, $2, 1, $1::bigint::text)",
+        list(zip(ids, states, strict=True)),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 0  # 4.5%
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state)"
+        " VALUES ($1, 'X', 'undelivered')",
+        str(ids[-1]),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns(200)") == 0  # too few
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    assert await claimed(db) == []
+    shown = (await operate("campaign", "show", "x.csv")).out
+    assert "paused (10 of 199 finished messages were rejected or undelivered" in shown
+    assert (await operate("enqueue", file, "--stop-at", "5")).code == 2

@@ -19,6 +19,15 @@ SELECT dispatcher.cancel_campaign($1, $2, $3)
 -- Write the outcomes of some messages of cancelled campaigns; return how many.
 SELECT dispatcher.cancel_campaign_step()
 
+-- name: stop_campaigns
+-- Pause campaigns of which too many messages failed; return how many.
+SELECT dispatcher.stop_campaigns()
+
+-- name: campaign_stop_at
+-- Set the share of failed messages at which a campaign pauses by itself.
+-- $1 name, $2 share
+UPDATE dispatcher.campaign SET stop_at = $2 WHERE name = $1
+
 -- name: requeue_campaign_step
 -- Requeue some rejected or expired messages of a campaign.
 -- $1 name, $2 last id that was looked at, $3 how many at most, $4 actor
@@ -77,3 +86,7 @@ ORDER BY id
 -- The first id that an export must read.
 -- $1 campaign
 SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
+
+-- name: plan_for_all_rows
+-- Let the planner of this transaction's cursors expect that all of their rows are read.
+SET LOCAL cursor_tuple_fraction = 1
