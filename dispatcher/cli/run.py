@@ -83,7 +83,6 @@ def _own_error(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(last.filename).name}:{last.lineno}"
     return (
-        f"ended by an error of its own: {type(error).__name__} in {last.name} ({place}). What was on"
-        " its way was finished and recorded. Please report it; DISPATCHER_LOG_LEVEL=debug shows"
-        " more."
+        f"ended by an error of its own: {type(error).__name__} in {last.name} ({place}). What was"
+        " on its way was finished. Please report it; DISPATCHER_LOG_LEVEL=debug shows more."
     )

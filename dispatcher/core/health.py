@@ -130,5 +130,5 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             None,
             f"A part of a worker fails: {part}",
             why,
-            "Correct what it names; the part is tried again by itself. Messages are sent meanwhile.",
+            "Correct what it names; the part is tried again by itself.",
         )

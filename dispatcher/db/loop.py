@@ -54,7 +54,8 @@ async def attempt(
         result = await step()
     except StatementRefused as error:
         failing[part] = str(error)
-        log.error(f"{unavailable.partition(':')[0]}: the database refuses it", why=str(error))  # noqa: TRY400 - one line
+        refused = unavailable.partition(":")[0] + ": the database refuses it"
+        log.error(refused, why=str(error))  # noqa: TRY400 - one line says it
         return None
     except DatabaseUnavailable as error:
         log.warning(unavailable, why=str(error))

@@ -55,8 +55,8 @@ async def heartbeat(
     """Renew the lease of a worker; return the seconds since it was last renewed.
 
     Returns None if the worker has no row any more. *cut_off*: the apps for which its host cannot
-    send. *failing*: a line for each of its parts that fails. The seconds are the database's: the clock of a worker stands still while its machine is
-    suspended.
+    send. *failing*: a line for each of its parts that fails. The seconds are the database's: the
+    clock of a worker stands still while its machine is suspended.
     """
     async with database.transaction(seconds=seconds) as connection:
         silence: float | None = await connection.fetchval(

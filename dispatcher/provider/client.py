@@ -250,7 +250,7 @@ def _clock_skew(date: str | None, now: datetime) -> float | None:
         return None
     try:
         theirs = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone of many digits
         return None
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)

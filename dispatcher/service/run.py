@@ -16,6 +16,7 @@ from dispatcher import __version__
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
+from dispatcher.db.dsn import address, direct_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.migrate import migrate
@@ -57,7 +58,7 @@ Only = Literal["worker", "reports"]
 def database(settings: Settings) -> Iterator[str]:
     """Give the address of the configured database, or of an embedded one started for as long."""
     if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+        yield address(settings.database_url, settings.database_url_file)
     else:
         with embedded_server(settings.data_dir) as dsn:
             log.info("embedded PostgreSQL started", data_dir=str(settings.data_dir))
@@ -123,10 +124,9 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
 
 async def _prepare(settings: Settings, dsn: str) -> None:
     """Migrate, and write what the statuses of reports mean."""
-    direct = settings.database_direct_url
     try:
         await migrate(
-            direct.get_secret_value() if direct else dsn,
+            direct_address(settings) or dsn,
             warn=lambda line: log.warning("not all of a migration was possible", why=line),
         )
     except UNAVAILABLE_ERRORS as error:

@@ -14,6 +14,7 @@ from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import ClaimRequest
 from dispatcher.db.database import Database, OwnConnection, connect
+from dispatcher.db.dsn import direct_address
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
@@ -210,8 +211,7 @@ class Worker:
         self.lease.renew(asked_at, silence)
 
     async def _connect(self) -> OwnConnection:
-        direct = self.settings.database_direct_url
-        return await connect(direct.get_secret_value() if direct else self.vital.dsn)
+        return await connect(direct_address(self.settings) or self.vital.dsn)
 
     def _urgent(self, app: str) -> None:
         loop = self.loops.get((app, True))

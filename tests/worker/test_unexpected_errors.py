@@ -2,19 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
+import aiohttp
 import asyncpg
 import pytest
+from aiohttp import web
 from support.exactness import read_books
 from support.messages import finished, insert, states
 from support.provider import app_at, seen
 from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable, first_error
+from dispatcher.core.signing import AppKey
 from dispatcher.db.database import connect, open_database
 from dispatcher.db.dsn import read_address
 from dispatcher.db.loop import StoppingTaskGroup
 from dispatcher.postgres.cluster import ServerFiles
+from dispatcher.provider.client import Account, Client
+from dispatcher.service.http import serving
 from dispatcher.simulator.faults import Delay
 
 ROLE = "one_sender"
@@ -63,7 +69,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("code", EVENTS)
-async def test_what_an_operator_changes_is_waited_out(
+async def test_what_an_operator_changes_is_waited_out(  # noqa: PLR0917 - fixtures
     db, dsn, elsewhere, role_dsn, workers, sim, code
 ):
     event, end = (each.format(database=read_address(dsn).database) for each in EVENTS[code])
@@ -136,6 +142,13 @@ async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim):
     assert await states(db) == {"accepted": 3}
 
 
+async def test_a_worker_whose_row_is_gone_ends_with_a_line(db, workers, sim):
+    worker = await workers.start({"default": app_at(sim.url)}, lease="41s")
+    await db.execute("DELETE FROM dispatcher.worker")
+    assert await worker.ended() == 1
+    assert "is gone from dispatcher.worker" in worker.text().splitlines()[-1]
+
+
 CODES = ("XX000", "3D000", "55000", "54000", "28000", "28P01", "0A000", "42P01")
 
 
@@ -176,11 +189,14 @@ async def test_the_first_error_stops_the_others_without_a_cut():
         await asyncio.sleep(0)
         ended.append("work")
 
-    with pytest.raises(LookupError, match="first"):
+    async def group() -> None:
         async with StoppingTaskGroup(stop) as tasks:
             tasks.create_task(work())
             tasks.create_task(fail())
             await stop.wait()
+
+    with pytest.raises(LookupError, match="first"):
+        await group()
     assert ended == ["work"]
 
 
@@ -209,3 +225,49 @@ async def test_a_cancelled_group_cancels_its_tasks():
 def test_a_group_of_errors_becomes_the_first_of_them():
     inner = ExceptionGroup("inner", [KeyError("k"), ValueError("v")])
     assert isinstance(first_error(ExceptionGroup("outer", [inner])), KeyError)
+
+
+async def test_a_password_is_read_again_from_its_file(db, role_dsn, workers, sim, tmp_path):
+    file = tmp_path / "address"
+    file.write_text(role_dsn + "\n")
+    worker = await workers.start(
+        {"default": app_at(sim.url)}, database_url="", database_url_file=str(file)
+    )
+    file.write_text(role_dsn.replace("first", "second"))
+    await db.execute(f"ALTER ROLE {ROLE} PASSWORD 'second'")
+    await db.execute(DROP)
+    await insert(db, 3)
+    await until(lambda: finished(db), deadline=5)
+    assert await states(db) == {"accepted": 3}
+    assert "refuses the password" not in worker.text()
+    status, text = await metrics(worker)
+    assert status == 200
+    assert "dispatcher_database_up 1.0" in text
+
+
+async def test_metrics_answer_while_the_password_is_refused(db, role_dsn, workers, sim):
+    worker = await workers.start({"default": app_at(sim.url)}, dsn=role_dsn)
+    await db.execute(f"ALTER ROLE {ROLE} PASSWORD 'other'")
+    status, text = await metrics(worker)
+    assert status == 200
+    assert "dispatcher_database_up 0.0" in text
+
+
+async def metrics(worker) -> tuple[int, str]:
+    """Return status and text of the answer of /metrics."""
+    [at] = [event for event in worker.events() if event["event"] == "listening"]
+    url = f"http://{at['host']}:{at['port']}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize("zone", ["+9999", "+99999999999999999999", "-0001 x", ""])
+async def test_an_absurd_date_of_the_provider_is_passed_over(zone):
+    async def answer(_: web.Request) -> web.Response:
+        head = {"Date": f"Mon, 01 Jan 2026 00:00:00 {zone}"}
+        return web.json_response({"code": "E000510", "description": "x"}, headers=head)
+
+    async with serving("127.0.0.1", 0, [web.post("/{path:.*}", answer)]) as (host, port):
+        at = Account(f"http://{host}:{port}", AppKey("key", "secret"))
+        async with Client(at, clock=lambda: datetime.now(UTC), nonce=lambda _: "n") as client:
+            assert (await client.probe()).code == "E000510"
