@@ -50,7 +50,7 @@ CREATE TABLE dispatcher.message (
     wiped_at timestamptz,
     PRIMARY KEY (id),
     -- The length stands beside the pattern: a bounded repetition within it, a state for each, costs
-    -- 2.7 µs a row, a quarter of an INSERT; this costs 0.3.
+    -- 2.7 us a row, a quarter of an INSERT; this costs 0.3.
     CONSTRAINT app_is_a_lower_case_name
         CHECK (app ~ '^[a-z0-9][a-z0-9_-]*$' AND length(app) <= 63),
     CONSTRAINT sender_has_1_to_21_characters CHECK (length(sender) BETWEEN 1 AND 21),

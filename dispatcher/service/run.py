@@ -13,7 +13,7 @@ from typing import Final, Literal
 import structlog
 
 from dispatcher import __version__
-from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
 from dispatcher.db.dsn import address, direct_address
@@ -127,7 +127,8 @@ async def _prepare(settings: Settings, dsn: str) -> None:
     try:
         await migrate(
             direct_address(settings) or dsn,
-            warn=lambda line: log.warning("not all of a migration was possible", why=line),
+            warn=lambda line: log.warning("migration", why=line),
+            on_wait=lambda: log.info("waiting for another process that migrates the database"),
         )
     except UNAVAILABLE_ERRORS as error:
         raise as_unavailable(error, dsn) from error
@@ -232,6 +233,9 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
     """
 
     async def register() -> int:
+        apps, why = await workers.pause_after_restore(vital)
+        if apps:
+            log.warning("started paused", apps=apps, why=why)
         for name, app in settings.apps.items():
             await workers.register_app(
                 vital,
@@ -250,8 +254,11 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
         )
 
     while not stop.is_set():
-        worker = await attempt(register, unavailable="no start: the database is away")
-        if worker is not None:
-            return worker
+        try:
+            return await register()
+        except StatementRefused:
+            raise
+        except DatabaseUnavailable as error:
+            log.warning("no start: the database is away", why=str(error))
         await wait_for_event(stop, RETRY_SECONDS)
     return None

@@ -98,3 +98,27 @@ async def test_inserts_go_on_while_a_partition_is_made(db, dsn):
         await application.execute("SELECT dispatcher.enqueue('131', 't')")
         assert await application.fetchval("SELECT dispatcher.cancel(ARRAY[12000001])") == 1
     await application.close()
+
+
+@pytest.mark.parametrize("far", [10**14, 2**63 - 1])
+async def test_a_row_with_an_id_far_ahead_stops_no_partition(db, far):
+    await db.execute(
+        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES ($1, '131', 't')", far
+    )
+    await db.execute("SELECT setval('dispatcher.message_id', 12000000)")
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 2
+
+
+async def test_near_the_highest_id_no_partition_is_made_past_it(db):
+    await db.execute("SELECT setval('dispatcher.message_id', $1)", 2**63 - 10_000_000)
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 1
+    await db.execute("SELECT dispatcher.enqueue('131', 't')")
+    await db.execute("SELECT setval('dispatcher.message_id', $1)", 2**63 - 10)
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 0
+
+
+async def test_a_jump_of_the_sequence_makes_few_partitions(db):
+    await db.execute("SELECT setval('dispatcher.message_id', 1000000000000)")
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 4
+    await db.execute("SELECT dispatcher.enqueue('131', 't')")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message_rest") == 0
