@@ -27,6 +27,13 @@ async def ping(database: Database) -> None:
             )
 
 
+async def connection_limit(database: Database) -> int | None:
+    """Return how many connections this role, or all to this database, may have; None: no limit."""
+    async with database.acquire() as connection:
+        limit: int | None = await connection.fetchval(sql("connection_limit"))
+    return limit
+
+
 async def register_app(
     database: Database,
     name: str,

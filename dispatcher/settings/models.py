@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dispatcher.settings.types import (
     Callback,
+    CertificateFile,
     Database,
     Endpoint,
     HeaderWord,
     Listen,
     Networks,
-    ReadableFile,
     Seconds,
     Token,
     Unlimited,
@@ -47,7 +47,7 @@ class AppSettings(_Model):
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: ReadableFile | None = None
+    ca_bundle: CertificateFile | None = None
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None
