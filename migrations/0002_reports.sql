@@ -25,6 +25,22 @@ CREATE TABLE dispatcher.report_inbox (
     autovacuum_vacuum_cost_delay = 0
 );
 
+-- A push to the secret address that is no report, or not only: kept as it came, for people and for a
+-- later release (`dispatcher reports --replay`). A push that comes again is one row.
+CREATE TABLE dispatcher.unreadable_push (
+    digest bytea NOT NULL PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    last_at timestamptz NOT NULL DEFAULT now(),
+    times bigint NOT NULL DEFAULT 1,
+    reason text NOT NULL,
+    content_type text NOT NULL,
+    body bytea NOT NULL,
+    read_at timestamptz  -- when a later release could read it
+);
+
+CREATE INDEX unreadable_push_waiting ON dispatcher.unreadable_push (received_at)
+    WHERE read_at IS NULL;
+
 -- A report that belongs to no message: not yet (looked at again at due_at), or never (due_at null).
 CREATE TABLE dispatcher.unmatched (
     provider_id text NOT NULL,
@@ -144,5 +160,5 @@ $$;
 -- migrate:down
 
 DROP FUNCTION dispatcher.events, dispatcher.tell;
-DROP TABLE dispatcher.report_inbox, dispatcher.unmatched, dispatcher.report_sum,
+DROP TABLE dispatcher.report_inbox, dispatcher.unreadable_push, dispatcher.unmatched, dispatcher.report_sum,
     dispatcher.feed, dispatcher.feed_end;

@@ -37,7 +37,7 @@ FROM unnest(ARRAY['schema_migrations', 'message', 'message_status', 'idempotency
 UNION ALL
 SELECT 'dispatcher_worker', 'SELECT, INSERT, UPDATE', 'dispatcher.' || name
 FROM unnest(ARRAY['batch', 'outcome', 'report', 'report_sum', 'carrier_status', 'app',
-    'country_pause', 'worker', 'tally', 'feed']) AS name
+    'country_pause', 'worker', 'tally', 'feed', 'unreadable_push']) AS name
 UNION ALL
 SELECT 'dispatcher_worker', 'SELECT, INSERT, UPDATE, DELETE', 'dispatcher.' || name
 FROM unnest(ARRAY['queue', 'report_inbox', 'unmatched']) AS name

@@ -187,6 +187,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
+        SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
     DELETE FROM dispatcher.tally WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM dispatcher.tally WHERE minute < before ORDER BY minute LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
@@ -326,6 +331,11 @@ BEGIN
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
+    -- What could not be read may name the person anywhere; the shortest spelling stands in all.
+    DELETE FROM dispatcher.unreadable_push
+    WHERE position(convert_to((SELECT min(ltrim(n, '+')) FROM unnest(numbers) AS n
+        WHERE length(ltrim(n, '+')) = (SELECT min(length(ltrim(s, '+'))) FROM unnest(numbers) AS s)),
+        'UTF8') IN body) > 0;
     RETURN NEXT;
 END $$;
 

@@ -6,6 +6,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from dispatcher.core.message import to_e164
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.status import (
     AppState,
     EventCount,
@@ -31,6 +32,7 @@ async def now(connection: Connection) -> StatusSnapshot:
             [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
             [EventCount(*row) for row in await connection.fetch(sql("console_recent"))],
+            unreadable=await reports_of.unreadable_count(connection),
         )
 
 
@@ -60,9 +62,20 @@ async def story(connection: Connection, message_id: int) -> MessageHistory | Non
             sql("show_reports"),
             message["provider_id"],
             [batch["token"] for batch in batches],
-            to_e164(message["recipient"]),
         )
-        return MessageHistory(dict(message), list(map(dict, batches)), list(map(dict, reports)))
+        about = [dict(report) for report in reports if _is_about(report, message)]
+        return MessageHistory(dict(message), list(map(dict, batches)), about)
+
+
+def _is_about(report: asyncpg.Record, message: asyncpg.Record) -> bool:
+    """Tell whether *report*, found under a request of *message*, may be about it."""
+    if report["provider_id"] == message["provider_id"]:
+        return True
+    forms = possible_forms(report["recipient"]) if report["recipient"] else []
+    if not forms:
+        return report["unmatched"] is not None
+    number = to_e164(message["recipient"])
+    return any(fits_mask(number, form) if is_masked(form) else form == number for form in forms)
 
 
 async def cancel(connection: Connection, ids: list[int]) -> int:

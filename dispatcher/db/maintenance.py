@@ -10,7 +10,7 @@ import asyncpg
 from msgspec import Struct
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import spellings, to_e164
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.queries import sql
 
@@ -18,7 +18,6 @@ STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
 INDEX_TIME: Final = 600.0  # seconds; an index of five million rows takes ten
 SHORTEST_PAGE: Final = 3600.0  # seconds
-HOME: Final = "+86"  # a mainland number may be written with it or without
 
 
 class Forgotten(Struct, frozen=True):
@@ -85,7 +84,7 @@ async def wipe_params(database: Database, after: float) -> int:
 
 async def export(connection: Connection, number: str) -> list[str]:
     """Return everything kept of the person with *number*, a JSON text each: messages, then more."""
-    messages = await connection.fetch(sql("export_messages"), spellings(number))
+    messages = await connection.fetch(sql("export_messages"), spellings(to_e164(number)))
     listed = await connection.fetch(sql("export_suppression"), to_e164(number))
     return [row[0] for row in (*messages, *listed)]
 
@@ -97,7 +96,7 @@ async def forget(connection: Connection, number: str, who: str) -> Forgotten:
     wants; the reason, which may tell more of them, goes.
     """
     async with connection.transaction():
-        row = await connection.fetchrow(sql("forget"), spellings(number))
+        row = await connection.fetchrow(sql("forget"), spellings(to_e164(number)))
         if row is None:  # it always returns one
             return Forgotten([], [], suppressed=False)
         erased, left = row["erased"], row["left_alone"]
@@ -112,9 +111,3 @@ async def forget(connection: Connection, number: str, who: str) -> Forgotten:
             f"{len(left)} left: on their way, or unsure" if left else "erased",
         )
         return Forgotten(erased, left, suppressed=suppressed)
-
-
-def spellings(number: str) -> list[str]:
-    """Return the ways in which *number* may be written in a message."""
-    one = to_e164(number)
-    return [one, one.removeprefix(HOME)] if one.startswith(HOME) else [one]

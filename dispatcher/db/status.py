@@ -8,7 +8,7 @@ from typing import Literal
 
 import asyncpg
 
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     BatchStory,
@@ -27,7 +27,6 @@ from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
-HOME = "+86"  # a mainland number may be written with it or without
 
 SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
 Search = Literal["id", "recipient", "reference", "provider_id"]
@@ -96,8 +95,7 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
     if by == "id":
         wanted = int(text)
     elif by == "recipient":
-        number = to_e164(text)
-        wanted = [number, number.removeprefix(HOME)] if number.startswith(HOME) else [number]
+        wanted = spellings(to_e164(text))
     async with database.acquire(seconds=LOOK_TIME) as connection:
         rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
         return [MessageSummary(*row) for row in rows]

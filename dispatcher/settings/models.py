@@ -69,6 +69,8 @@ class Settings(_Model):
     trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is trusted
     push_host: HeaderWord | None = None  # the signed Host, if a proxy changes it
     push_connection: HeaderWord | None = None  # the signed Connection, likewise
+    # Which numbers of mainland China may be written without +86 by operators and in files.
+    mainland_without_plus: Annotated[Literal["mobile", "all"], Word] = "mobile"
     suppress_blocked: bool = False  # suppress numbers that a carrier reports as blocked
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None

@@ -85,9 +85,9 @@ async def test_old_workers_and_new_ones_take_turns_and_nothing_is_lost_or_double
 
     async with asyncio.TaskGroup() as load:
         applications = [
-            load.create_task(inserting(dsn, INSERT, "131", stop)),
-            load.create_task(inserting(dsn, INSERT, "132", stop)),
-            load.create_task(inserting(dsn, ENQUEUE, "133", stop)),
+            load.create_task(inserting(dsn, INSERT, "13100000131", stop)),
+            load.create_task(inserting(dsn, INSERT, "13100000132", stop)),
+            load.create_task(inserting(dsn, ENQUEUE, "13100000133", stop)),
         ]
         await more("the old release works")
         assert not all(standing.applied for standing in await status(dsn))

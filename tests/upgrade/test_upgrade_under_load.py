@@ -85,9 +85,9 @@ async def test_nobody_notices_the_upgrade_and_nothing_is_lost_or_doubled(
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as load:
         applications = [
-            load.create_task(inserting(dsn, INSERT, "131", stop)),
-            load.create_task(inserting(dsn, INSERT, "132", stop)),
-            load.create_task(inserting(dsn, ENQUEUE, "133", stop)),
+            load.create_task(inserting(dsn, INSERT, "13100000131", stop)),
+            load.create_task(inserting(dsn, INSERT, "13100000132", stop)),
+            load.create_task(inserting(dsn, ENQUEUE, "13100000133", stop)),
         ]
         crew = [load.create_task(working(dsn, stop)) for _ in range(2)]
         db = await connect(dsn)
