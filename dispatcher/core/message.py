@@ -66,7 +66,7 @@ class Batch(Struct, frozen=True):
 class NumberResult(Struct, frozen=True, gc=False):
     """The result of one number in an answer."""
 
-    recipient: str  # as it was submitted
+    recipient: str  # as the answer writes it; empty if it does not
     code: str
     provider_id: str | None = None
     segments: int | None = None
@@ -84,6 +84,7 @@ class Reply(Struct, frozen=True):
     description: str
     results: list[NumberResult] | None = None  # None: the answer has no result at all
     clock_skew: float | None = None  # our clock less the answer's Date, seconds
+    retry_after: float | None = None  # seconds that a proxy asks to wait
 
 
 class NoReply(Struct, frozen=True):

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from msgspec import DecodeError, Struct, json
 
 from dispatcher.core.report_status import State, report_status
+from dispatcher.core.wire import decode_text
 
 MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
 MAX_FIELDS = 40  # of one report that are kept; ten are known (provider.md, Status reports)
@@ -88,7 +89,10 @@ def _form_fields(body: bytes) -> dict[str, str] | Unreadable:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         damaged = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
-        pairs = [(_text(name.encode("latin-1")), _value(value)) for name, value in damaged]
+        pairs = [
+            (decode_text(name.encode("latin-1")), decode_text(value.encode("latin-1")))
+            for name, value in damaged
+        ]
     fields = dict(pairs)
     if len(fields) == len(pairs):
         return fields
@@ -98,27 +102,13 @@ def _form_fields(body: bytes) -> dict[str, str] | Unreadable:
     return dict(reversed(pairs))
 
 
-def _value(latin: str) -> str:
-    return _text(latin.encode("latin-1"))
-
-
-def _text(raw: bytes) -> str:
-    """Return text in UTF-8 or, for the provider is Chinese, in GBK; else with what is readable."""
-    for encoding in ("utf-8", "gb18030"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("utf-8", "replace")
-
-
 def _read_json(body: bytes) -> Push:
     """Return the reports of a batch, of a bare list, or the one report that stands alone."""
     whole = True
     try:
         read = _decode(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        text = _text(body)
+        text = decode_text(body)
         try:
             read = lenient_json.loads(text, strict=False)
         except (ValueError, RecursionError):

@@ -12,6 +12,7 @@ from dispatcher.settings.types import (
     HeaderWord,
     Listen,
     Networks,
+    Proxy,
     ReadableFile,
     Seconds,
     Token,
@@ -48,6 +49,7 @@ class AppSettings(_Model):
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: ReadableFile | None = None
+    proxy: Proxy | None = None  # between this machine and the provider
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None
