@@ -31,16 +31,15 @@ DRILLS = (
     "failover",
     "network",
     "pgbouncer",
-    "reports/test_intake_drill.py",
+    "receiver/test_intake_drill.py",
     "tls",
-    "upgrade",
 )
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
 # inherit that; a handler of ours is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["world.fixtures"]  # here, because only the uppermost conftest may
+pytest_plugins = ["support.fixtures"]  # here, because only the uppermost conftest may
 
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.

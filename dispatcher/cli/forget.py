@@ -11,7 +11,7 @@ from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
-    from dispatcher.db.maintenance import Forgotten
+    from dispatcher.db.operator import Forgotten
 
 
 def forget(
@@ -41,7 +41,7 @@ def forget(
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.core.number import DoubtfulNumber, read_number
-    from dispatcher.db import maintenance
+    from dispatcher.db import operator
 
     other_mainland = read_settings().mainland_without_plus == "all"
     read = read_number(number, other_mainland=other_mainland)
@@ -50,7 +50,7 @@ def forget(
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
-        kept = await maintenance.export(connection, read.e164)
+        kept = await operator.export(connection, read.e164)
         if export is not None:
             _write(export, kept)
             typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
@@ -58,7 +58,7 @@ def forget(
             what = f"{plural(len(kept), 'record')} found"
             typer.echo(f"{what}; nothing was erased, because --yes was not given.")
             return None
-        return await maintenance.forget(connection, read.e164, who)
+        return await operator.forget(connection, who, read.e164)
 
     done = with_database(work)
     if done is None:

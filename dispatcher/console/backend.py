@@ -24,11 +24,10 @@ from dispatcher.core.status import (
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
-from dispatcher.db import deeds as operator
-from dispatcher.db import reports, status
+from dispatcher.db import operator, reports, status
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.deeds import ActionResult
 from dispatcher.db.errors import as_unavailable
+from dispatcher.db.operator import ActionResult
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -100,7 +99,7 @@ class ConsoleBackend:
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
-        return await self._act(operator.look_closely, actor, message_id)
+        return await self._act(operator.record_reveal, actor, message_id)
 
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
@@ -165,7 +164,7 @@ async def _backlog(database: Database) -> Backlog:
 
 async def _audit(database: Database) -> list[AuditEntry]:
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await operator.written(connection, status.MOST)
+        return await operator.audit_entries(connection, status.MOST)
 
 
 class CachedQuery(Generic[Answer]):

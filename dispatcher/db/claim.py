@@ -225,13 +225,15 @@ async def _put_back(
     """Return what found no free slot to its place in the queue."""
     messages = [message for packed in surplus for message in packed.messages]
     await connection.execute(
-        sql("unclaim"),
+        sql("return_claimed"),
         app,
         [m.id for m in messages],
         [m.priority for m in messages],
         [due[m.id] for m in messages],
+        [0.0] * len(messages),
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
+        [None] * len(messages),
     )
 
 
@@ -262,13 +264,13 @@ async def _write_decided(
         await events.append(connection, ids_by_event)
     if waiting:
         await connection.execute(
-            sql("enqueue_again"),
+            sql("return_claimed"),
             app,
             [w.message.id for w in waiting],
             [w.message.priority for w in waiting],
+            [None] * len(waiting),
             [w.wait for w in waiting],
             [attempts_spent(w) for w in waiting],
             [w.message.requeued for w in waiting],
-            [None] * len(waiting),
             [w.code or None for w in waiting],
         )

@@ -193,7 +193,7 @@ def _gather(result: BatchResult, rows: Rows, settled: Collection[int]) -> None:
             rows.whole.append(((batch.app, "unsure", code), batch.id, len(batch.messages)))
         case ReturnAll(pause=pause):
             back = [message for message in batch.messages if message.id not in settled]
-            rows.events[batch.app, "put back", pause.code] += len(back)
+            rows.events[batch.app, "returned", pause.code] += len(back)
             rows.returns.extend(
                 (batch.app, Deferred(message, pause.code, 0.0, counted=False), batch.id)
                 for message in back

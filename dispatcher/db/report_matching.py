@@ -35,7 +35,7 @@ from dispatcher.db.database import Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NO_APP
-from dispatcher.db.rules import suppress
+from dispatcher.db.rules import suppress_reported
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
@@ -114,7 +114,7 @@ async def _take(connection: Connection) -> list[PendingReport]:
     for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
         known = taken.get(key, seen)
-        taken[key] = replace(seen, fresh=known.fresh, looks=known.looks)
+        taken[key] = replace(seen, fresh=known.fresh, attempts=known.attempts)
     return list(taken.values())
 
 
@@ -228,7 +228,7 @@ async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> N
         if status.reason is Reason.BLOCKED and place.number is not None:
             rows.setdefault(f"{status.status}: {status.meaning}", []).append(place.number)
     for reason, numbers in sorted(rows.items()):
-        await suppress(connection, numbers, reason, source="report")
+        await suppress_reported(connection, numbers, reason)
 
 
 async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
@@ -271,7 +271,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
             [seen.total for seen, _ in first.values()],
             [seen.provider_id for seen, _ in first.values()],
         )
-        accepted_at = {row["message_id"]: row["at"] for row in rows}
+        accepted_at = {row["message_id"]: row["created_at"] for row in rows}
         for seen, place in proven:
             at = accepted_at.get(place.message_id)
             if at and first[place.message_id][0].provider_id == seen.provider_id:
@@ -294,7 +294,7 @@ async def _keep(
             [seen.segment for seen, _ in left],
             [why.why for _, why in left],
             [seen.fresh for seen, _ in left],
-            [seen.looks + 1 for seen, _ in left],
+            [seen.attempts + 1 for seen, _ in left],
             [isinstance(why, RetryLater) for _, why in left],
         )
 
@@ -311,7 +311,7 @@ async def publish_events(
     """
     ids_by_event: defaultdict[Event, list[int]] = defaultdict(list)
     for place in {place.message_id: place for _, place in settled}.values():
-        ids_by_event[place.app, "accepted", "report"].append(place.message_id or 0)
+        ids_by_event[place.app, "accepted", "settled-by-report"].append(place.message_id or 0)
     first: list[MessageLookup] = []
     several: dict[str, MessageLookup] = {}
     fresh_ids = {seen.provider_id for seen, _ in known if seen.fresh}
@@ -343,4 +343,4 @@ async def publish_events(
 
 def _is_all(seen: PendingReport) -> bool:
     """Tell whether nothing else was or will be reported of the message, as nearly always."""
-    return seen.fresh and seen.looks == 0 and seen.total == 1 and seen.state != "interim"
+    return seen.fresh and seen.attempts == 0 and seen.total == 1 and seen.state != "interim"

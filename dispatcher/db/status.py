@@ -1,31 +1,40 @@
-"""What the console and the metrics look up.
+"""What the console, the command line and the metrics read.
 
-Nothing here counts rows of a big table: totals come from the counters, and look-ups are bounded.
+Nothing here but the two functions for a demo counts rows of a big table: totals come from the
+counters, and look-ups are bounded.
 """
 
 from datetime import datetime
 from typing import Literal
 
 import asyncpg
+from msgspec.structs import replace
 
 from dispatcher.core.message import spellings, to_e164
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
+    AppState,
     BatchStory,
+    EventCount,
     EventTotal,
     MessageHistory,
     MessageSummary,
     MissingReports,
+    OutcomeSummary,
     StatusSnapshot,
     UnmatchedReport,
     UnsureBatch,
+    WorkerState,
 )
-from dispatcher.db import admin, cost, reports
+from dispatcher.db import cost
+from dispatcher.db import reports as reports_of
 from dispatcher.db import rules as rules_of
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
+LISTED_BATCHES = 10  # unsure batches in an overview
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
 
 SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
@@ -35,13 +44,13 @@ Search = Literal["id", "recipient", "reference", "provider_id"]
 async def now(database: Database) -> StatusSnapshot:
     """Return the state of everything, small whatever the number of messages."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await admin.now(connection)
+        return await snapshot(connection)
 
 
 async def totals(database: Database) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await admin.totals(connection)
+        return await event_totals(connection)
 
 
 async def rules(database: Database) -> RuleList:
@@ -51,7 +60,7 @@ async def rules(database: Database) -> RuleList:
         today = {
             app: await rules_of.sent_today(connection, app)
             for app, each in limits.items()
-            if each.ceiling is not None
+            if each.daily_limit is not None
         }
         return RuleList(
             await rules_of.templates(connection),
@@ -67,26 +76,26 @@ async def series(
 ) -> list[SeriesPoint]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        rows = await connection.fetch(sql("console_series"), app, span, step)
+        rows = await connection.fetch(sql("count_series"), app, span, step)
         return [tuple(row) for row in rows]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await reports.awaiting(connection)
+        return await reports_of.awaiting(connection)
 
 
 async def unmatched(database: Database) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await reports.unmatched(connection, limit=MOST)
+        return await reports_of.unmatched(connection, limit=MOST)
 
 
 async def unsure(database: Database) -> list[UnsureBatch]:
     """Return the requests that may have been sent, oldest first."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return [UnsureBatch(*row) for row in await connection.fetch(sql("console_unsure"), MOST)]
+        return [UnsureBatch(*row) for row in await connection.fetch(sql("unsure_batches"), MOST)]
 
 
 async def find(database: Database, by: Search, text: str) -> list[MessageSummary]:
@@ -104,7 +113,7 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
 async def story(database: Database, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await admin.story(connection, message_id)
+        return await message_history(connection, message_id)
 
 
 async def batch(database: Database, token: str) -> BatchStory | None:
@@ -118,6 +127,80 @@ async def batch(database: Database, token: str) -> BatchStory | None:
             return None
         messages = await connection.fetch(sql("batch_messages"), row["id"])
         return BatchStory(dict(row), [MessageSummary(*message) for message in messages])
+
+
+async def snapshot(connection: Connection) -> StatusSnapshot:
+    """Return the state of everything but what changes slowly, small whatever there is."""
+    async with _snapshot(connection):
+        return StatusSnapshot(
+            await connection.fetchval(sql("database_time")),
+            [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
+            [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
+            [EventCount(*row) for row in await connection.fetch(sql("recent_counts"))],
+            unreadable=await reports_of.unreadable_count(connection),
+        )
+
+
+async def event_totals(connection: Connection) -> list[EventTotal]:
+    """Return what happened in the last hour and the last day."""
+    return [EventTotal(*row) for row in await connection.fetch(sql("status_totals"))]
+
+
+async def overview(connection: Connection, *, reports: bool = False) -> StatusSnapshot:
+    """Return the state of everything; with *reports*, also which are missing."""
+    awaiting = await reports_of.awaiting(connection) if reports else []
+    seen = await snapshot(connection)
+    rows = await connection.fetch(sql("unsure_batches"), LISTED_BATCHES)
+    return replace(
+        seen,
+        totals=await event_totals(connection),
+        awaiting=awaiting,
+        unsure=[UnsureBatch(*row) for row in rows],
+    )
+
+
+async def message_history(connection: Connection, message_id: int) -> MessageHistory | None:
+    """Return everything known of a message, or None if there is no such message."""
+    async with _snapshot(connection):
+        message = await connection.fetchrow(sql("show_message"), message_id)
+        if message is None:
+            return None
+        batches = await connection.fetch(
+            sql("show_batches"), message_id, message["app"], message["queued_at"]
+        )
+        reports = await connection.fetch(
+            sql("show_reports"),
+            message["provider_id"],
+            [batch["token"] for batch in batches],
+        )
+        about = [dict(report) for report in reports if _is_about(report, message)]
+        return MessageHistory(dict(message), list(map(dict, batches)), about)
+
+
+def _is_about(report: asyncpg.Record, message: asyncpg.Record) -> bool:
+    """Tell whether *report*, found under a request of *message*, may be about it."""
+    if report["provider_id"] == message["provider_id"]:
+        return True
+    forms = possible_forms(report["recipient"]) if report["recipient"] else []
+    if not forms:
+        return report["unmatched"] is not None
+    number = to_e164(message["recipient"])
+    return any(fits_mask(number, form) if is_masked(form) else form == number for form in forms)
+
+
+async def app_names(connection: Connection) -> list[str]:
+    """Return the apps that a worker or an operator has named so far."""
+    return [row["name"] for row in await connection.fetch(sql("app_names"))]
+
+
+async def outcome_summary(connection: Connection) -> list[OutcomeSummary]:
+    """Return how many messages are in which state and why; reads every message."""
+    return [OutcomeSummary(*row) for row in await connection.fetch(sql("outcome_summary"))]
+
+
+async def outcome_counts(connection: Connection) -> dict[str, int]:
+    """Return how many messages are finished, by state; reads every outcome."""
+    return {row["state"]: row["messages"] for row in await connection.fetch(sql("outcome_counts"))}
 
 
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:

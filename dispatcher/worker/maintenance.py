@@ -50,7 +50,9 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
         )
     if (retention := settings.retention) is not None:
         steps |= {
-            "a new partition begun": partial(maintenance.turn_page, database, retention),
+            "a new partition begun": partial(
+                maintenance.start_partition_early, database, retention
+            ),
             "steps of dropping what is over": partial(maintenance.drop_old, database, retention),
             "old rows deleted": partial(maintenance.prune, database, retention),
         }

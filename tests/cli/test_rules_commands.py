@@ -57,11 +57,13 @@ async def test_a_list_with_one_bad_line_changes_nothing(operate, db, tmp_path):
 
 async def test_limits_are_set_shown_and_lifted(operate, database):
     said = "default: 15 a minute to a number, 1,000 a day in all, quiet from 21:00 to 08:00\n"
-    words = ("limit", "default", "--per-minute", "15", "--ceiling", "1000", "--quiet")
+    words = ("limit", "default", "--per-minute", "15", "--daily", "1000", "--quiet")
     assert (await operate(*words, "21:00-08:00")).out == said
     assert (await operate("limit", "default")).out == said
     known = (await rules.read_rules(database)).limits
-    assert known == {"default": Limits(15, ceiling=1000, quiet_from=time(21), quiet_until=time(8))}
+    assert known == {
+        "default": Limits(15, daily_limit=1000, quiet_from=time(21), quiet_until=time(8))
+    }
     assert (await operate("limit", "default", "--none")).out == "default: no limits\n"
     assert (await rules.read_rules(database)).limits == {}
 

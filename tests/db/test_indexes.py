@@ -2,7 +2,6 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from dispatcher.db import maintenance
@@ -98,21 +97,6 @@ async def test_outcomes_of_others_are_written_and_all_are_read_meanwhile(db, dsn
         found = "SELECT state FROM dispatcher.message_status WHERE id = $1"
         assert await db.fetchval(found, ids[0]) == "accepted"
     await making.close()
-
-
-async def test_half_an_index_of_an_older_release_is_made_anew(db, worker, rows):
-    await rows.messages(2)
-    await db.execute(FULL)
-    name = "message_1_to_5000001_recipient"
-    with pytest.raises(asyncpg.UniqueViolationError):  # it stays, and serves nobody
-        await db.execute(
-            f"CREATE UNIQUE INDEX CONCURRENTLY {name}"
-            " ON dispatcher.message_1_to_5000001 (template_id)"
-        )
-    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass"
-    assert await db.fetchval(valid, f"dispatcher.{name}") is False
-    assert await all_steps(worker) == 2
-    assert await db.fetchval(valid, f"dispatcher.{name}")
 
 
 async def test_two_keepers_do_not_make_the_same_one(db, dsn, worker, rows):

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.db import maintenance
+from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
 from dispatcher.db.reports import register_statuses
 
@@ -36,12 +36,12 @@ async def full(db) -> None:
 async def age(db, days: int) -> None:
     for column in (
         "message.queued_at",
-        "outcome.at",
+        "outcome.created_at",
         "batch.opened_at",
         "batch.closed_at",
-        "feed.at",
-        "tally.minute",
-        "unmatched.since",
+        "event.created_at",
+        "event_count.minute",
+        "unmatched_report.first_seen_at",
         "worker.heartbeat_at",
         "worker.stopped_at",
     ):
@@ -68,7 +68,7 @@ async def test_a_full_partition_that_is_over_leaves_with_its_reports_and_keys(db
     await db.execute("SELECT dispatcher.enqueue('13100000133', 't', idempotency_key => 'young')")
     assert await drop_all(database, 30 * DAY) > 1
     assert [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")] == [SIZE + 1]
-    for table in ("outcome", "report", "keeping"):
+    for table in ("outcome", "report", "maintenance_progress"):
         assert await count(db, table) == 0, table
     assert await db.fetchval("SELECT key FROM dispatcher.idempotency") == "young"
     assert await db.fetchval("SELECT to_regclass('dispatcher.message_1_to_5000001')") is None
@@ -83,7 +83,9 @@ async def test_what_is_younger_than_the_retention_stays(db, database):
 
 
 async def test_a_late_outcome_keeps_its_partition(db, database, old_page):
-    await db.execute("UPDATE dispatcher.outcome SET at = now() WHERE message_id = $1", old_page[0])
+    await db.execute(
+        "UPDATE dispatcher.outcome SET created_at = now() WHERE message_id = $1", old_page[0]
+    )
     assert await drop_all(database, 30 * DAY) == 0
 
 
@@ -167,11 +169,11 @@ async def test_a_reader_of_everything_is_not_waited_for(db, dsn, database):
 async def test_two_keepers_do_not_get_into_each_others_way(dsn, database):
     rival = await connect(dsn)
     async with rival.transaction():
-        await rival.execute("SELECT dispatcher.keep_alone()")
+        await rival.execute("SELECT dispatcher.try_maintenance_lock()")
         assert await drop_all(database, 30 * DAY) == 0
         assert await maintenance.prune(database, 30 * DAY) == 0
         assert await maintenance.wipe_params(database, DAY) == 0
-        assert await maintenance.turn_page(database, 30 * DAY) == 0
+        assert await maintenance.start_partition_early(database, 30 * DAY) == 0
     await rival.close()
     assert await drop_all(database, 30 * DAY) > 0
 
@@ -185,8 +187,8 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
     await rows.batch([ids[2]], state="unsure", token="unsure")
     await rows.batch([ids[0]], state="closed", token="closed")
     await db.execute("UPDATE dispatcher.batch SET closed_at = now() WHERE state = 'closed'")
-    await db.execute("SELECT dispatcher.tell('accepted', '', '{default}', '{1}')")
-    await db.execute("UPDATE dispatcher.feed SET last = 1")
+    await db.execute("SELECT dispatcher.append_event('accepted', '', '{default}', '{1}')")
+    await db.execute("UPDATE dispatcher.event SET last_position = 1")
     await db.execute("SELECT dispatcher.count_event('accepted', '', '{default}')")
     await db.execute(
         "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, stopped_at)"
@@ -194,7 +196,8 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
     )
     await rows.report("nobody", "DELIVRD", "delivered")
     await db.execute(
-        "INSERT INTO dispatcher.unmatched (provider_id, segment, why) VALUES ('nobody', 1, 'x')"
+        "INSERT INTO dispatcher.unmatched_report (provider_id, segment, reason)"
+        " VALUES ('nobody', 1, 'x')"
     )
     await age(db, 40)
     while await maintenance.prune(database, 30 * DAY):
@@ -204,16 +207,16 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
     assert [row["state"] for row in await db.fetch("SELECT state FROM dispatcher.batch")] == [
         "unsure"
     ]
-    for table in ("outcome", "report", "unmatched", "feed", "tally", "worker"):
+    for table in ("outcome", "report", "unmatched_report", "event", "event_count", "worker"):
         assert await count(db, table) == 0, table
 
 
-async def test_a_batch_stays_as_long_as_the_feed_names_it(db, database, rows):
+async def test_a_batch_stays_as_long_as_an_event_names_it(db, database, rows):
     ids = await rows.messages(1)
     await rows.batch(ids, state="closed")
     await db.execute("UPDATE dispatcher.batch SET closed_at = now()")
     await db.execute(
-        "INSERT INTO dispatcher.feed (app, event, batch_id, size)"
+        "INSERT INTO dispatcher.event (app, event, batch_id, message_count)"
         " SELECT 'default', 'accepted', id, 1 FROM dispatcher.batch"
     )
     await age(db, 40)
@@ -233,10 +236,10 @@ async def test_young_rows_stay(db, database, rows):
 
 async def test_a_partition_is_ended_before_it_is_full_where_little_is_sent(db, database, rows):
     await rows.messages(1)
-    assert await maintenance.turn_page(database, 40 * DAY) == 0
+    assert await maintenance.start_partition_early(database, 40 * DAY) == 0
     await age(db, 6)
-    assert await maintenance.turn_page(database, 40 * DAY) == 1
-    assert await maintenance.turn_page(database, 40 * DAY) == 0
+    assert await maintenance.start_partition_early(database, 40 * DAY) == 1
+    assert await maintenance.start_partition_early(database, 40 * DAY) == 0
     (second,) = await rows.messages(1)
     assert second == SIZE + 1
     assert await count(db, "message_rest") == 0
@@ -268,7 +271,7 @@ async def test_variables_are_wiped_of_what_is_over_and_long_enough(db, database,
     while await maintenance.wipe_params(database, 3600):
         pass
     assert [row["params"] for row in await db.fetch(params)] == [[], [], [], ["062569"]]
-    assert [row[0] for row in await db.fetch("SELECT * FROM dispatcher.wipe_later")] == [ids[3]]
+    assert [row[0] for row in await db.fetch("SELECT * FROM dispatcher.pending_wipe")] == [ids[3]]
 
 
 async def test_what_a_long_transaction_brought_late_is_wiped_a_day_later(db, database, rows):
@@ -311,7 +314,7 @@ async def test_a_message_sent_again_at_this_moment_keeps_its_variables(db, dsn, 
     assert await operator.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
     wiping = asyncio.create_task(maintenance.wipe_params(database, 3600))
     async with asyncio.timeout(10):
-        while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL tells no event of it
+        while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database()"
         ):
@@ -334,11 +337,11 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, data
     await db.execute("UPDATE dispatcher.report SET recipient = '13112345678', raw = '{\"a\": 1}'")
     await rows.batch([3], state="unsure")
 
-    kept = await maintenance.export(db, "+8613112345678")
+    kept = await operator.export(db, "+8613112345678")
     assert len(kept) == 3
     assert "DELIVRD" in kept[0]
 
-    done = await maintenance.forget(db, "13112345678", "me")
+    done = await operator.forget(db, "me", "13112345678")
     assert (done.erased, done.left) == ([1, 2], [3])
     seen = await db.fetch("SELECT recipient, params, reference FROM dispatcher.message ORDER BY id")
     assert [tuple(row) for row in seen] == [
@@ -351,9 +354,9 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, data
     assert (
         await db.fetchval("SELECT state FROM dispatcher.message_status WHERE id = 2") == "cancelled"
     )
-    deed = await db.fetchrow("SELECT * FROM dispatcher.audit")
-    assert (deed["who"], deed["action"], deed["detail"]) == ("me", "forget", "1 2")
-    assert "1311234" not in str(deed)
+    (entry,) = await db.fetch("SELECT * FROM dispatcher.audit")
+    assert (entry["actor"], entry["action"], entry["detail"]) == ("me", "forget", "1 2")
+    assert "1311234" not in str(entry)
 
 
 @pytest.mark.usefixtures("old_page")

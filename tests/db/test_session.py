@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from world.waiting import until
+from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, create_pool
@@ -112,7 +112,7 @@ async def test_a_refused_statement_rolls_back_and_keeps_the_connection(database)
 
 
 async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(database, db):
-    """As one does that is frozen there; what it holds is free again, and it is told so."""
+    """As one does that is frozen there; what it holds is free again, and it gets an error."""
     heard = asyncio.Event()
 
     async def fall_silent() -> None:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
-from world.books import read_books
-from world.messages import SENDER, TEMPLATE, at_rest, finished, insert
-from world.provider import KEY, SECRET, app_at, provider_process, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import SENDER, TEMPLATE, finished, insert, is_idle
+from support.provider import KEY, SECRET, app_at, provider_process, seen
+from support.waiting import until
 
 from dispatcher.simulator import Options
 
@@ -171,7 +171,7 @@ async def test_two_workers_share_the_work_and_nothing_goes_twice(db, workers, si
 
 async def test_an_urgent_message_wakes_the_worker(db, workers, sim):
     await workers.start(sim.url, poll_interval="30s")
-    await until(lambda: at_rest(db))
+    await until(lambda: is_idle(db))
     began = monotonic()
     await insert(db, 1, priority=0)
     await seen(sim, lambda: sim.ledger.numbers == 1)
