@@ -343,7 +343,8 @@ CREATE TABLE dispatcher.worker (
     started_at timestamptz NOT NULL DEFAULT now(),
     heartbeat_at timestamptz NOT NULL DEFAULT now(),
     stopped_at timestamptz,
-    unreachable_apps text[] NOT NULL DEFAULT '{}'
+    unreachable_apps text[] NOT NULL DEFAULT '{}',
+    failing_parts text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE dispatcher.worker IS 'Worker processes; a new row at every start.';
@@ -360,6 +361,8 @@ COMMENT ON COLUMN dispatcher.worker.stopped_at IS 'When it stopped in good order
 COMMENT ON COLUMN dispatcher.worker.unreachable_apps IS
     'Apps whose provider its host cannot reach, or for which its clock is wrong, while other hosts'
     ' send; it claims nothing for them.';
+COMMENT ON COLUMN dispatcher.worker.failing_parts IS
+    'Parts of it that fail now, such as maintenance, and why: a line for each.';
 
 -- Reports -------------------------------------------------------------------------------------------
 
