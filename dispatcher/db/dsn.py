@@ -15,6 +15,7 @@ DEFAULT_PORT = 5432
 class FileAddress(str):
     """An address that was read from a file, and can be read again after a password was rotated."""
 
+    __slots__ = ("file",)
     file: Path
 
     def __new__(cls, address: str, file: Path) -> Self:
