@@ -5,7 +5,8 @@
 
 -- Make partitions of message and outcome until *ahead* ids are covered; return how many.
 -- ATTACH takes only SHARE UPDATE EXCLUSIVE on the parent, so inserts go on meanwhile. Rows that
--- came before their partition was made are in the default one. SECURITY DEFINER: a worker makes
+-- came before their partition was made are in the default one, and so is what was inserted with an
+-- id far ahead: a partition begins behind those that lie in its range. SECURITY DEFINER: a worker makes
 -- partitions, and owns none.
 CREATE FUNCTION dispatcher.make_partitions(
     ahead bigint DEFAULT 20000000, size bigint DEFAULT 5000000
@@ -14,6 +15,7 @@ DECLARE
     made integer := 0;
     first bigint;
     reached bigint;
+    taken bigint;
     wanted bigint;
     part record;
 BEGIN
@@ -23,20 +25,24 @@ BEGIN
     -- Below the highest bigint, which no range reaches.
     wanted := least(reached::numeric + ahead, 9223372036854775807 - size);
     LOOP
-        -- Rows far ahead were inserted with an id of their own, and keep no partition from being
-        -- made. After a jump of the sequence, the ids that it left out need none.
-        SELECT greatest(
-            (SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1)
-             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = 'dispatcher.message'::regclass),
-            (SELECT coalesce(max(id), 0) + 1 FROM dispatcher.message_rest
-             WHERE id < wanted + size),
-            (SELECT coalesce(max(message_id), 0) + 1 FROM dispatcher.outcome_rest
-             WHERE message_id < wanted + size)
-        ) INTO first;
+        SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1) INTO first
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass;
+        -- After a jump of the sequence, the ids that it left out need no partition.
         IF first < reached - ahead THEN
             first := reached + 1;
         END IF;
+        LOOP
+            EXIT WHEN first > wanted;
+            SELECT greatest(
+                (SELECT max(id) FROM dispatcher.message_rest
+                 WHERE id >= first AND id < first + size),
+                (SELECT max(message_id) FROM dispatcher.outcome_rest
+                 WHERE message_id >= first AND message_id < first + size)
+            ) INTO taken;
+            EXIT WHEN taken IS NULL;
+            first := taken + 1;
+        END LOOP;
         EXIT WHEN first > wanted;
         FOR part IN
             SELECT * FROM (VALUES ('message', 'id'), ('outcome', 'message_id')) AS p (parent, key)
@@ -81,7 +87,7 @@ $$;
 
 -- Return the sequences that are behind the rows that there are, and what each must reach. That is so
 -- after a cut-over to a logical replica, or after data were loaded without their sequences: each
--- insert then fails on its primary key. Ids near the highest bigint do not count.
+-- insert then fails on its primary key. An id of 10^17 or more was chosen by hand, and does not count.
 CREATE FUNCTION dispatcher.sequences_behind()
 RETURNS TABLE (name text, last_value bigint, needed bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -98,7 +104,7 @@ BEGIN
         WHERE c.relnamespace = 'dispatcher'::regnamespace AND a.attidentity <> ''
           AND NOT a.attisdropped
     LOOP
-        EXECUTE format('SELECT max(%1$I) FROM dispatcher.%2$I WHERE %1$I < 4611686018427387904',
+        EXECUTE format('SELECT max(%1$I) FROM dispatcher.%2$I WHERE %1$I < 100000000000000000',
             kept.of_column, kept.of_table) INTO needed;
         name := kept.by_sequence;
         last_value := coalesce(pg_sequence_last_value(name::regclass), 0);
@@ -379,6 +385,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
+        SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
     -- Reports that belong to no message are deleted with no partition.
     WITH orphaned AS (
         DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
@@ -521,6 +532,11 @@ BEGIN
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
+    -- An unreadable push may name the person anywhere; the shortest spelling is part of each.
+    DELETE FROM dispatcher.unreadable_push
+    WHERE position(convert_to((
+        SELECT ltrim(n, '+') FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1
+    ), 'UTF8') IN body) > 0;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     UPDATE dispatcher.suppression s SET reason = ''

@@ -35,6 +35,18 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InterfaceError,  # only some of them: see is_unavailable
 )
 
+# Errors that the values of one row may cause, however they came into the table: what a statement or
+# a conversion refuses, and a page that is damaged. What fails with one of them is narrowed down to
+# the row.
+DATA_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.DataError,  # 22: out of range, not in the encoding
+    asyncpg.IntegrityConstraintViolationError,  # 23
+    asyncpg.ProgramLimitExceededError,  # 54
+    asyncpg.DataCorruptedError,
+    ValueError,  # of this process: a value that asyncpg or Python cannot convert
+    ArithmeticError,
+)
+
 # What may happen on connecting: whatever a server answers to that may be over a moment later.
 CONNECT_ERRORS: tuple[type[Exception], ...] = (
     *UNAVAILABLE_ERRORS,
@@ -147,6 +159,23 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         return any(words in str(error) for words in _LOST)
     return isinstance(error, UNAVAILABLE_ERRORS)
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Tell whether the values of one row may have caused *error*."""
+    if isinstance(error, DatabaseUnavailable):  # of a Database that retries refusals
+        return isinstance(error.__cause__, DATA_ERRORS)
+    return isinstance(error, DATA_ERRORS) and not isinstance(
+        error, asyncpg.ClientConfigurationError
+    )
+
+
+def data_error_kind(error: BaseException) -> str:
+    """Return what kind of error *error* is, without any value of a row."""
+    if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+        error = error.__cause__
+    state = f" {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else ""
+    return type(error).__name__ + state
 
 
 def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:

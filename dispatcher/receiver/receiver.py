@@ -12,7 +12,7 @@ from aiohttp import web
 from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
 from dispatcher.db.database import Database, open_database
-from dispatcher.db.loop import FailingParts, StoppingTaskGroup, run_every
+from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt, run_every
 from dispatcher.db.report_matching import MatchingStep, match
 from dispatcher.receiver.intake import MAX_COMMITS, Intake
 from dispatcher.receiver.routes import ReportRoutes
@@ -137,23 +137,33 @@ async def _run_matching(
 ) -> None:
     """Match reports to messages, and give events their positions, until *stop*.
 
-    Both steps are safe to repeat, and for many processes at once.
+    Both steps are safe to repeat, and for many processes at once. Events get their positions
+    whatever the matching meets.
     """
 
-    async def match_and_place() -> bool:
+    async def match_once() -> bool:
         step = await match(database, suppress_blocked=settings.suppress_blocked)
         if step.reports:
             metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
         _log(step)
-        await events.place(database, notify=settings.notify_events)
         return step.more
+
+    async def match_and_place() -> bool:
+        more = await attempt(
+            match_once,
+            unavailable="reports wait: the database is away",
+            part="reports",
+            failing=failing,
+        )
+        await events.place(database, notify=settings.notify_events)
+        return bool(more)
 
     await run_every(
         MATCH_INTERVAL_SECONDS,
         stop,
         match_and_place,
-        unavailable="reports and events wait: the database is away",
-        part="reports and events",
+        unavailable="events wait: the database is away",
+        part="events",
         failing=failing,
     )
 

@@ -99,7 +99,7 @@ class _Reading:
         self.values.pop(place, None)
         names = f"{self.names[place]} names the file {file}"
         try:
-            content = Path(file).read_text("utf-8").rstrip("\r\n")
+            content = Path(file).read_text("utf-8-sig").rstrip("\r\n")
         except OSError as error:
             self.mistakes.append(f"{names}, which cannot be read: {error.strerror}")
         except UnicodeDecodeError:

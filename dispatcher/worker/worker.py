@@ -236,6 +236,7 @@ def account(app: AppSettings) -> Account:
         timeout=app.timeout,
         connect_timeout=app.connect_timeout,
         ca_bundle=app.ca_bundle,
+        proxy=app.proxy.get_secret_value() if app.proxy else None,
     )
 
 

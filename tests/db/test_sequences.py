@@ -41,10 +41,10 @@ async def test_what_is_behind_is_named_and_set(db, dsn, database, rows):
     assert await events.place(database) == 1
 
 
-async def test_an_id_near_the_highest_sets_no_sequence(db, dsn):
+async def test_an_id_chosen_far_ahead_sets_no_sequence(db, dsn):
     await db.execute(
-        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES ($1, '131', 't')",
-        2**63 - 1,
+        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES ($1, '13100000000', 't')",
+        10**18,
     )
     assert await sequences_behind(db) == []
     assert await migrate(dsn) == []

@@ -23,7 +23,8 @@ async def away(db, workers, sim, *, stopped: bool, since: str) -> None:
     await db.execute("UPDATE dispatcher.worker SET heartbeat_at = clock_timestamp()")
     await db.execute(OLD.format(since))
     await db.execute(
-        f"UPDATE dispatcher.message SET queued_at = queued_at - interval '{since}' - interval '1 min'"
+        "UPDATE dispatcher.message"
+        f" SET queued_at = queued_at - interval '{since}' - interval '1 min'"
     )
 
 

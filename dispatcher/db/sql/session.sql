@@ -36,6 +36,10 @@ SELECT
           AND datname = current_database()
     ) AS commits_wait
 
+-- name: database_epoch
+-- Return the same in seconds since 1970.
+SELECT date_part('epoch', clock_timestamp())
+
 -- name: database_time
 -- Return the time that decides, whatever the local clock shows.
 SELECT clock_timestamp()
