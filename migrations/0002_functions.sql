@@ -8,9 +8,15 @@
 -- Numbers -------------------------------------------------------------------------------------------
 
 -- Return the one form of a number: a mainland number without + gets +86 (as core.message.to_e164).
+-- Two spellings that no message has, 00... and 86 with 11 digits, are what an operator may write.
 CREATE FUNCTION dispatcher.e164(number text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN number LIKE '+%' THEN number ELSE '+86' || number END;
+RETURN CASE
+    WHEN number LIKE '+%' THEN number
+    WHEN number LIKE '00%' THEN '+' || substr(number, 3)
+    WHEN number LIKE '86___________' THEN '+' || number
+    ELSE '+86' || number
+END;
 
 -- Enqueueing ----------------------------------------------------------------------------------------
 
@@ -35,6 +41,11 @@ BEGIN
     INSERT INTO dispatcher.idempotency (app, key, message_id)
     SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL;
 
+    -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
+    -- set this, polling finds its urgent messages.
+    IF current_setting('dispatcher.notify', true) = 'off' THEN
+        RETURN NULL;
+    END IF;
     PERFORM pg_notify('dispatcher_urgent', urgent.app)
     FROM (SELECT DISTINCT app FROM added WHERE priority <= 1 AND send_at <= now()) AS urgent;
     RETURN NULL;

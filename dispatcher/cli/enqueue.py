@@ -169,6 +169,7 @@ def enqueue(
         spread_seconds=_seconds(spread),
         per_hour=per_hour,
         stop_at=_share(stop_at),
+        other_mainland=read_settings().mainland_without_plus == "all",
     )  # fmt: skip
     bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     console = screen(stderr=True)

@@ -129,14 +129,15 @@ def suppress(
     the first. Lines that hold no number are named, and the others count: exits
     with 1 then.
     """
-    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
-    wanted = _numbers(numbers or [])
+    other = read_settings().mainland_without_plus == "all"
+    wanted = _numbers(numbers or [], other_mainland=other)
     doubts: list[str] = []
     if file is not None:
-        more, doubts = _numbers_of(file)
+        more, doubts = _numbers_of(file, other_mainland=other)
         wanted += more
     if not wanted and file is None:
         _list_suppressed(json=json)
@@ -262,27 +263,27 @@ def _list_suppressed(*, json: bool) -> None:
     screen().print(table if table.rows else "No number is suppressed.")
 
 
-def _numbers(given: list[str]) -> list[str]:
+def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
     """Return the numbers; raises CommandError if one is doubtful."""
     from dispatcher.core.number import DoubtfulNumber, read_number
 
     numbers: list[str] = []
     for text in given:
-        read = read_number(text)
+        read = read_number(text, other_mainland=other_mainland)
         if isinstance(read, DoubtfulNumber):
             raise CommandError(f"a number is doubtful: {read.reason}.", code=USED_WRONGLY)
         numbers.append(read.e164)
     return numbers
 
 
-def _numbers_of(file: Path) -> tuple[list[str], list[str]]:
+def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
     """Return the numbers of *file*, and its lines without one, each with the reason."""
     from dispatcher.cli.sheet.numbers import read_numbers
     from dispatcher.core.number import ReadNumber
 
     numbers: list[str] = []
     doubts: list[str] = []
-    for line, read in read_numbers(file):
+    for line, read in read_numbers(file, other_mainland=other_mainland):
         if isinstance(read, ReadNumber):
             numbers.append(read.e164)
         else:

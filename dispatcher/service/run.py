@@ -13,16 +13,19 @@ from typing import Final, Literal
 import structlog
 
 from dispatcher import __version__
-from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
+from dispatcher.db.dsn import address, direct_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
-from dispatcher.db.loop import attempt, wait_for_event
+from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
+from dispatcher.db.spool import why_unwritable
 from dispatcher.postgres.server import embedded_server
-from dispatcher.receiver.receiver import receiving
-from dispatcher.service.http import listening
+from dispatcher.receiver.receiver import MAX_CONNECTIONS as RECEIVER_CONNECTIONS
+from dispatcher.receiver.receiver import SPOOL, receiving
+from dispatcher.service.http import CONSOLE_CONNECTIONS, listening
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
 from dispatcher.telemetry.traces import Trace, missing, tracing
@@ -46,6 +49,7 @@ log = structlog.get_logger(__name__)
 
 VITAL_CONNECTIONS: Final = 2  # for heartbeat and recovery, which must not wait for claims
 MAX_CONNECTIONS: Final = 20
+OTHER_CONNECTIONS: Final = 2  # LISTEN, maintenance
 RETRY_SECONDS: Final = 0.5  # until a database that is unavailable is tried again
 
 PREPARE_RETRY_SECONDS: Final = 2.0  # until a receiver tries again to migrate
@@ -57,7 +61,7 @@ Only = Literal["worker", "reports"]
 def database(settings: Settings) -> Iterator[str]:
     """Give the address of the configured database, or of an embedded one started for as long."""
     if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+        yield address(settings.database_url, settings.database_url_file)
     else:
         with embedded_server(settings.data_dir) as dsn:
             log.info("embedded PostgreSQL started", data_dir=str(settings.data_dir))
@@ -69,20 +73,38 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
 
     *only* leaves out the other parts: `reports` receives status reports and sends nothing,
     `worker` sends and listens for nothing but health checks.
+
+    An error of any part stops it in the same order as a signal, and is raised at the end: what is
+    on its way is finished, and its results are recorded or kept on disk.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     if only != "reports":
-        await _prepare(settings, dsn)
+        await _unless(stop, _prepare(settings, dsn))
+    if stop.is_set():
+        return
+    failing: FailingParts = {}
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
-            open_database(dsn, max_size=VITAL_CONNECTIONS, statement_cache=settings.statement_cache)
+            open_database(
+                dsn,
+                max_size=VITAL_CONNECTIONS,
+                statement_cache=settings.statement_cache,
+                retry_refusals=True,
+            )
         )
         metrics = Metrics()
         routes = await stack.enter_async_context(
-            receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
+            receiving(
+                settings,
+                dsn,
+                stop,
+                listen=only != "worker",
+                metrics=metrics.reports,
+                failing=failing,
+            )
         )
         ready = partial(_why_not_ready, vital, stop)
         state = await stack.enter_async_context(
@@ -100,16 +122,16 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
             await _prepare_meanwhile(settings, dsn, stop)
             await stop.wait()
         else:
-            await _work(settings, vital, stop, metrics=metrics, state=state)
+            await _work(settings, vital, stop, metrics=metrics, state=state, failing=failing)
 
 
 async def _prepare(settings: Settings, dsn: str) -> None:
     """Migrate, and write what the statuses of reports mean."""
-    direct = settings.database_direct_url
     try:
         await migrate(
-            direct.get_secret_value() if direct else dsn,
-            warn=lambda line: log.warning("not all of a migration was possible", why=line),
+            direct_address(settings) or dsn,
+            warn=lambda line: log.warning("migration", why=line),
+            on_wait=lambda: log.info("waiting for another process that migrates the database"),
         )
     except UNAVAILABLE_ERRORS as error:
         raise as_unavailable(error, dsn) from error
@@ -155,6 +177,7 @@ async def _work(
     *,
     metrics: Metrics,
     state: State,
+    failing: FailingParts,
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
     async with open_database(
@@ -164,6 +187,7 @@ async def _work(
         worker = await _register(settings, vital, stop)
         if worker is None:
             return
+        await _look_ahead(settings, vital, failing)
         log.info("worker started", worker=worker, apps=list(settings.apps))
         with _tracing(settings) as trace:
             one = Worker(
@@ -173,11 +197,43 @@ async def _work(
                 worker=worker,
                 stop=stop,
                 metrics=metrics,
+                failing=failing,
                 trace=trace,
             )
             await _unless(stop, one.recorder.replay_spool())
             await one.work()
     log.info("worker stopped", worker=worker)
+
+
+def connections_needed(settings: Settings) -> int:
+    """Return how many connections a service with *settings* has at most."""
+    claims = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
+    return (
+        VITAL_CONNECTIONS + claims + CONSOLE_CONNECTIONS + RECEIVER_CONNECTIONS + OTHER_CONNECTIONS
+    )
+
+
+def explain_limit(limit: int, needed: int) -> str | None:
+    """Return what is wrong with a *limit* of connections; None if it is enough."""
+    if limit >= needed:
+        return None
+    return (
+        f"This user or database may have {limit} connections (CONNECTION LIMIT), and a worker with"
+        f" these settings uses up to {needed}: raise it with ALTER ROLE or ALTER DATABASE."
+    )
+
+
+async def _look_ahead(settings: Settings, vital: Database, failing: FailingParts) -> None:
+    """Say at the start what will fail later: a spool that cannot be written, few connections."""
+    if why := why_unwritable(settings.data_dir / SPOOL):
+        failing["spool"] = why
+    limit = await attempt(
+        partial(workers.connection_limit, vital), unavailable="limits unknown: the database is away"
+    )
+    if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
+        failing["connections"] = short
+    for part, why in failing.items():
+        log.error("this will fail", part=part, why=why)
 
 
 def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
@@ -192,12 +248,16 @@ def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
     """Do *work*, which may wait for the database for ever, but cut it off at *stop*."""
-    async with asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(work)
-        stopping = tasks.create_task(stop.wait())
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         working.cancel()
         stopping.cancel()
+        await asyncio.wait({working, stopping})
+    if not working.cancelled():
+        working.result()  # raises the error of *work*
 
 
 async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:
@@ -208,6 +268,9 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
     """
 
     async def register() -> int:
+        apps, why = await workers.pause_after_restore(vital)
+        if apps:
+            log.warning("started paused", apps=apps, why=why)
         for name, app in settings.apps.items():
             await workers.register_app(
                 vital,
@@ -226,8 +289,11 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
         )
 
     while not stop.is_set():
-        worker = await attempt(register, unavailable="no start: the database is away")
-        if worker is not None:
-            return worker
+        try:
+            return await register()
+        except StatementRefused:
+            raise
+        except DatabaseUnavailable as error:
+            log.warning("no start: the database is away", why=str(error))
         await wait_for_event(stop, RETRY_SECONDS)
     return None

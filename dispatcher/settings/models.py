@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dispatcher.settings.types import (
     Callback,
+    CertificateFile,
     Countries,
     Database,
     Endpoint,
@@ -14,7 +15,7 @@ from dispatcher.settings.types import (
     Listen,
     Networks,
     OnlyTo,
-    ReadableFile,
+    Proxy,
     Seconds,
     Token,
     Unlimited,
@@ -49,7 +50,8 @@ class AppSettings(_Model):
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: ReadableFile | None = None
+    ca_bundle: CertificateFile | None = None
+    proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # ISO 3166; None: all
     push_key: str | None = None
@@ -63,6 +65,8 @@ class Settings(_Model):
 
     database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
     database_direct_url: Database | None = None  # without PgBouncer: for LISTEN and migrations
+    database_url_file: Path | None = None  # the file that the address was read from
+    database_direct_url_file: Path | None = None
     statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: for PgBouncer before 1.21
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)
@@ -73,6 +77,8 @@ class Settings(_Model):
     trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is trusted
     push_host: HeaderWord | None = None  # the signed Host, if a proxy changes it
     push_connection: HeaderWord | None = None  # the signed Connection, likewise
+    # Which numbers of mainland China may be written without +86 by operators and in files.
+    mainland_without_plus: Annotated[Literal["mobile", "all"], Word] = "mobile"
     suppress_blocked: bool = False  # suppress numbers that a carrier reports as blocked
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None

@@ -8,6 +8,7 @@ from support.waiting import until
 
 from dispatcher.db import operator, status
 from dispatcher.db.database import connect
+from dispatcher.db.dsn import read_address
 from dispatcher.db.migrate import down, migrate, migrations_folder, read_migrations
 
 ROLES = ("dispatcher_app", "dispatcher_worker", "dispatcher_reader")
@@ -33,7 +34,8 @@ TABLES = (
     "schema_migrations",
 )
 INSERT = (
-    "INSERT INTO dispatcher.message (recipient, template_id, params) VALUES ('131', 't', '{1}')"
+    "INSERT INTO dispatcher.message (recipient, template_id, params)"
+    " VALUES ('13100000131', 't', '{1}')"
 )
 
 
@@ -56,22 +58,23 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
     app = await connect(as_role(dsn, "dispatcher_app"))
     first = await app.fetchval(f"{INSERT} RETURNING id")
     second = await app.fetchval(
-        "SELECT dispatcher.enqueue('132', 't', '{1}', idempotency_key => 'k', reference => 'r',"
+        "SELECT dispatcher.enqueue('13100000132', 't', '{1}',"
+        " idempotency_key => 'k', reference => 'r',"
         " priority => 1, sender => 's', signature => 'g', expires_at => now() + interval '1 h')"
     )
     assert (
-        await app.fetchval("SELECT dispatcher.enqueue('132', 't', idempotency_key => 'k')")
+        await app.fetchval("SELECT dispatcher.enqueue('13100000132', 't', idempotency_key => 'k')")
         == second
     )
     await app.copy_records_to_table(
         "message",
         schema_name="dispatcher",
         columns=["recipient", "template_id"],
-        records=[("133", "t")],
+        records=[("13100000133", "t")],
     )
     assert await app.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", first) == 1
     seen = dict(await app.fetch("SELECT recipient, state FROM dispatcher.message_status"))
-    assert seen == {"131": "cancelled", "132": "queued", "133": "queued"}
+    assert seen == {"13100000131": "cancelled", "13100000132": "queued", "13100000133": "queued"}
     assert await app.fetch("SELECT * FROM dispatcher.events()") == []  # nothing has a place yet
     await app.close()
 
@@ -81,9 +84,9 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
     [
         "SELECT params FROM dispatcher.message",
         "SELECT recipient FROM dispatcher.message",
-        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES (1, '131', 't')",
-        "INSERT INTO dispatcher.message (recipient, queued_at) VALUES ('1', now())",
-        "UPDATE dispatcher.message SET recipient = '132'",
+        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES (1, '13100000131', '')",
+        "INSERT INTO dispatcher.message (recipient, queued_at) VALUES ('13100000001', now())",
+        "UPDATE dispatcher.message SET recipient = '13100000132'",
         "DELETE FROM dispatcher.message",
         "TRUNCATE dispatcher.message",
         "SELECT setval('dispatcher.message_id', 1)",
@@ -148,7 +151,7 @@ async def test_a_worker_does_all_its_work_and_operators_use_its_role(dsn, db, wo
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE dispatcher.message SET recipient = '132'",
+        "UPDATE dispatcher.message SET recipient = '13100000132'",
         "DELETE FROM dispatcher.message",
         "TRUNCATE dispatcher.queue",
         "DELETE FROM dispatcher.batch",
@@ -193,7 +196,7 @@ async def test_a_reader_writes_nothing(dsn, table):
         "SELECT params FROM dispatcher.message",
         "SELECT raw FROM dispatcher.report",
         "SELECT key FROM dispatcher.idempotency",
-        "SELECT dispatcher.enqueue('131', 't')",
+        "SELECT dispatcher.enqueue('13100000131', 't')",
         "SELECT dispatcher.cancel(ARRAY[1])",
         "SELECT dispatcher.requeue(ARRAY[1])",
         "SELECT dispatcher.settle('t', 'sent')",
@@ -261,7 +264,7 @@ async def test_who_may_make_no_roles_migrates_all_the_same_and_is_told(empty_dsn
         (line,) = told
         assert "CREATE ROLE dispatcher_app" in line
         plain = await connect(as_role(empty_dsn, "plain"))
-        assert await plain.fetchval("SELECT dispatcher.enqueue('131', 't')") == 1
+        assert await plain.fetchval("SELECT dispatcher.enqueue('13100000131', 't')") == 1
 
         await renamed_roles.execute("CREATE ROLE dispatcher_app")  # as the line says
         await plain.execute("SELECT dispatcher.make_roles()")
@@ -291,3 +294,34 @@ async def restored(db) -> None:
         "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO dispatcher_owner',"
         " current_database()); END $$"
     )
+
+
+@pytest.mark.usefixtures("renamed_roles")
+async def test_who_may_only_make_roles_hands_the_tables_over(empty_dsn):
+    """As managed PostgreSQL has it: no superuser, owner of the database, may make roles."""
+    connection = await connect(empty_dsn)
+    database = read_address(empty_dsn).database
+    await connection.execute(
+        f"CREATE ROLE maker CREATEROLE; ALTER DATABASE {database} OWNER TO maker"
+    )
+    try:
+        warnings: list[str] = []
+        await migrate(as_role(empty_dsn, "maker"), warn=warnings.append)
+        assert warnings == []
+        owners = await connection.fetch(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'dispatcher'"
+        )
+        assert [row["tableowner"] for row in owners] == ["dispatcher_owner"]
+        await connection.execute("CREATE ROLE migrator IN ROLE dispatcher_owner")
+        taken = await down(as_role(empty_dsn, "migrator"))
+        assert await migrate(as_role(empty_dsn, "migrator")) == [taken]
+    finally:
+        await connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
+        await connection.execute(f"ALTER DATABASE {database} OWNER TO postgres")
+        await connection.execute("DROP ROLE IF EXISTS migrator")
+        await connection.execute(
+            "DROP OWNED BY dispatcher_owner, dispatcher_worker, dispatcher_app, dispatcher_reader;"
+            "DROP ROLE dispatcher_owner, dispatcher_worker, dispatcher_app, dispatcher_reader"
+        )
+        await connection.execute("DROP OWNED BY maker; DROP ROLE maker")
+        await connection.close()

@@ -120,8 +120,9 @@ WITH gone AS (
     WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
     RETURNING id, message_ids, attempts
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, g.id, 'never-sent'
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code, campaign)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, g.id, 'never-sent',
+        m.campaign
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -173,8 +174,8 @@ WITH silent AS (
     RETURNING b.id, b.app, b.message_ids, b.attempts,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, s.id, 'resend'
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code, campaign)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, s.id, 'resend', m.campaign
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
