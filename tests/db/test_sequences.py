@@ -43,7 +43,8 @@ async def test_what_is_behind_is_named_and_set(db, dsn, database, rows):
 
 async def test_an_id_chosen_far_ahead_sets_no_sequence(db, dsn):
     await db.execute(
-        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES ($1, '13100000000', 't')",
+        "INSERT INTO dispatcher.message (id, recipient, template_id)"
+        " VALUES ($1, '13100000000', 't')",
         10**18,
     )
     assert await sequences_behind(db) == []
