@@ -38,6 +38,7 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
     ValueError,  # of this process: a value that asyncpg or Python cannot convert
     ArithmeticError,
 )
+ROW_ERRORS: tuple[type[Exception], ...] = (DatabaseUnavailable, *DATA_ERRORS)  # see is_data_error
 
 # asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
 # mistake of the caller, and trying again would only repeat it.
@@ -139,19 +140,22 @@ def is_unavailable(error: BaseException) -> bool:
 
 def is_data_error(error: BaseException) -> bool:
     """Tell whether the values of one row may have caused *error*."""
-    if isinstance(error, DatabaseUnavailable):  # of a Database that retries refusals
-        return isinstance(error.__cause__, DATA_ERRORS)
-    return isinstance(error, DATA_ERRORS) and not isinstance(
-        error, asyncpg.ClientConfigurationError
+    cause = _cause(error)
+    return isinstance(cause, DATA_ERRORS) and not isinstance(
+        cause, asyncpg.ClientConfigurationError
     )
 
 
 def data_error_kind(error: BaseException) -> str:
     """Return what kind of error *error* is, without any value of a row."""
-    if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
-        error = error.__cause__
-    state = f" {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else ""
-    return type(error).__name__ + state
+    cause = _cause(error)
+    state = f" {cause.sqlstate}" if isinstance(cause, asyncpg.PostgresError) else ""
+    return type(cause).__name__ + state
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what DatabaseUnavailable was raised for, or *error* itself."""
+    return (isinstance(error, DatabaseUnavailable) and error.__cause__) or error
 
 
 def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:
