@@ -227,15 +227,33 @@ BEGIN
     RETURN cancelled;
 END $$;
 
--- Return rejected or expired messages to the queue, as new; return how many. A message whose
--- variables were wiped stays as it is: it would be sent without them.
+-- Return which of *ids* are in no place: neither waiting, nor in a request, nor finished. Only a
+-- database that went back in time has such.
+CREATE FUNCTION dispatcher.lost_messages(ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(array_agg(s.id), '{}')
+        FROM dispatcher.message_status s JOIN dispatcher.message m ON m.id = s.id
+        WHERE s.id = ANY (ids) AND s.state = 'lost' AND m.wiped_at IS NULL);
+END $$;
+
+-- Return rejected or expired messages to the queue, as new, and those that a fail-over has lost;
+-- return how many. A message whose variables were wiped stays as it is: it would be sent without them.
 CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     apps text[];
     requeued bigint[];
+    lost bigint[];
     messages integer;
 BEGIN
+    -- Looked at again under a lock: two requeues at once would send it twice.
+    lost := dispatcher.lost_messages(ids);
+    IF lost <> '{}' THEN
+        PERFORM FROM dispatcher.message WHERE id = ANY (lost) FOR NO KEY UPDATE;
+        lost := dispatcher.lost_messages(lost);
+    END IF;
     WITH taken AS (
         DELETE FROM dispatcher.outcome o
         WHERE o.message_id = ANY (ids) AND o.state IN ('rejected', 'expired')
@@ -245,7 +263,8 @@ BEGIN
     ), waiting AS (
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id
-        FROM taken t JOIN dispatcher.message m ON m.id = t.message_id
+        FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
+        JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
@@ -470,7 +489,7 @@ $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
-    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.cancel,
+    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

@@ -73,6 +73,7 @@ class MessageLookup(Struct, frozen=True, gc=False):
     provider_id: str | None = None
     outcome_batch: int | None = None
     accepted_at: datetime | None = None
+    lost: bool = False  # it neither waits, nor is in a request, nor has an outcome
 
 
 MatchedReport = tuple[PendingReport, MessageLookup]  # a report and its message
@@ -87,7 +88,7 @@ class AddsProviderId(Struct, frozen=True, gc=False):
 
 
 class ConfirmsAccepted(Struct, frozen=True, gc=False):
-    """It proves that a message of an unsure batch was accepted.
+    """It proves that a message of an unsure batch, or a lost one, was accepted.
 
     It proves this for its number only: the provider took the request, but may have refused other
     numbers of it. So the others stay unsure until their own reports come, and the policy `resend`
@@ -137,7 +138,7 @@ def match_report(report: PendingReport, place: MessageLookup) -> MatchResult:
 def _undecided(place: MessageLookup) -> MatchResult:
     if place.batch_state == "open":
         return RetryLater("still-open")
-    if place.batch_state == "unsure" and place.in_question:
+    if place.lost or (place.batch_state == "unsure" and place.in_question):
         return ConfirmsAccepted()
     return CancelsResend() if place.settled_by in RESENT_BY else Unmatched("not-taken")
 

@@ -231,7 +231,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled:
+        if place.batch_id in locked or place.message_id in recalled or place.lost:
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"

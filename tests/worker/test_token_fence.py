@@ -1,7 +1,7 @@
 """A write-back is fenced by id and token: in another database the id is another request."""
 
 from msgspec.structs import replace
-from support.messages import states
+from support.messages import of_each, states
 from support.waiting import until
 
 from dispatcher.core.delays import Pause
@@ -10,6 +10,7 @@ from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, Unk
 from dispatcher.core.result import BatchResult
 from dispatcher.db import record as records
 from dispatcher.db import workers as run_time
+from dispatcher.db.report_matching import match
 from dispatcher.db.spool import size
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.recorder import SPOOL_KIND, Recorder
@@ -181,3 +182,38 @@ async def test_answers_to_requests_that_were_lost_are_set_aside(hands, tmp_path)
     await recorder(hands, tmp_path).replay_spool()
     assert await states(hands.db) == {"sending": 3}
     assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]
+
+
+async def lose(hands) -> tuple[Batch, list[int]]:
+    """Return three messages that a fail-over has lost: their batch is closed, without outcomes."""
+    await hands.begin()
+    ids = await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.db.execute("UPDATE dispatcher.batch SET state = 'closed', closed_at = now()")
+    assert await states(hands.db) == {"lost": 3}
+    return batch, ids
+
+
+async def test_an_operator_requeues_what_a_fail_over_lost(hands):
+    _, ids = await lose(hands)
+    requeue = "SELECT dispatcher.requeue($1::bigint[], 'Ana')"
+    assert await hands.db.fetchval(requeue, ids) == 3
+    assert await hands.db.fetchval(requeue, ids) == 0
+    assert await states(hands.db) == {"queued": 3}
+
+
+async def test_a_report_settles_what_a_fail_over_lost(hands):
+    batch, ids = await lose(hands)
+    await hands.db.execute(
+        "INSERT INTO dispatcher.report_inbox (provider_ids, segments, totals, states, statuses,"
+        " tokens, recipients, fresh) SELECT array_agg('p' || id), array_agg(1), array_agg(1),"
+        " array_agg('delivered'::text), array_agg('DELIVRD'::text), array_agg($1::text),"
+        " array_agg(recipient), array_agg(true) FROM dispatcher.message WHERE id <> $2",
+        batch.token,
+        ids[0],
+    )
+    step = await match(hands.database)
+    assert (step.reports, step.settled, step.unmatched) == (2, 2, 0)
+    rows = await of_each(hands.db, ids)
+    assert [rows[each]["code"] for each in ids[1:]] == ["settled-by-report"] * 2
+    assert rows[ids[0]]["state"] == "lost"

@@ -48,7 +48,8 @@ JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segm
 
 -- name: find_places
 -- Look up the messages under the tokens and numbers of reports: one row for each whose token is
--- known, with its place in $1. Numbers are as e164() returns them.
+-- known, with its place in $1. The last column: whether the message is in no place, as after a fail-over
+-- that went back in time. Numbers are as e164() returns them.
 -- $1 tokens, $2 numbers
 WITH wanted AS MATERIALIZED (
     SELECT w.token, w.number, w.place
@@ -75,7 +76,10 @@ WITH wanted AS MATERIALIZED (
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at,
+    f.state = 'closed' AND o.message_id IS NULL AND f.id IS NOT NULL AND coalesce((
+        SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = f.id
+    ), false)
 FROM found f
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
