@@ -304,6 +304,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
+        SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
     -- Reports that belong to no message are deleted with no partition.
     WITH orphaned AS (
         DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
@@ -502,6 +507,11 @@ BEGIN
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
+    -- An unreadable push may name the person anywhere; the shortest spelling is part of each.
+    DELETE FROM dispatcher.unreadable_push
+    WHERE position(convert_to((
+        SELECT ltrim(n, '+') FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1
+    ), 'UTF8') IN body) > 0;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     UPDATE dispatcher.suppression s SET reason = ''

@@ -23,6 +23,14 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
+    # What an operator changes while workers run: a rotated password, a revoked right, a database
+    # that is closed or restored. 55000: it takes no connections. XX000: a pooler is full.
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28
+    asyncpg.InsufficientPrivilegeError,  # 42501
+    asyncpg.InvalidCatalogNameError,  # 3D000
+    asyncpg.ObjectNotInPrerequisiteStateError,  # 55000
+    asyncpg.InternalServerError,  # XX000
+    asyncpg.ProgramLimitExceededError,  # 54000: protection against wraparound of transaction ids
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
     asyncpg.InterfaceError,  # only some of them: see is_unavailable
 )
@@ -39,6 +47,13 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
 )
 ROW_ERRORS: tuple[type[Exception], ...] = (DatabaseUnavailable, *DATA_ERRORS)  # see is_data_error
+
+# What may happen on connecting: whatever a server answers to that may be over a moment later.
+CONNECT_ERRORS: tuple[type[Exception], ...] = (
+    *UNAVAILABLE_ERRORS,
+    asyncpg.PostgresError,
+    asyncpg.ClientConfigurationError,
+)
 
 # asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
 # mistake of the caller, and trying again would only repeat it.
@@ -75,7 +90,10 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
             asyncpg.UndefinedFunctionError,
             asyncpg.InvalidSchemaNameError,
         ),
-        "The tables in {at} are not those of this release: run `dispatcher migrate`.",
+        (
+            "The tables in {at} are not those of this release ({said}): run `dispatcher migrate`, "
+            "or correct what of yours is named here."
+        ),
     ),
     (
         asyncpg.DiskFullError,
@@ -83,16 +101,21 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (
         asyncpg.TooManyConnectionsError,
-        (
-            "PostgreSQL at {at} has no connection left: raise its max_connections, "
-            "or run fewer workers."
-        ),
+        "PostgreSQL at {at} has no connection left: raise {limit}, or run fewer workers.",
     ),
     (
         (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched),
         (
-            "No host of {at} takes writes now, as if each were a standby: wait for the fail-over, "
-            "or name the primary in DISPATCHER_DATABASE_URL."
+            "No host of {at} takes writes now: each is a standby (wait for the fail-over, or name "
+            "the primary in DISPATCHER_DATABASE_URL), or default_transaction_read_only is on for "
+            "the database or the user (ALTER DATABASE or ROLE ... RESET it)."
+        ),
+    ),
+    (
+        (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
+        (
+            "A pooler at {at} mixes up prepared statements, as PgBouncer before 1.21 does in "
+            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0."
         ),
     ),
     (
@@ -110,7 +133,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         asyncpg.LockNotAvailableError,
         (
             "Another session holds a lock in PostgreSQL at {at} for seconds: look in "
-            "pg_stat_activity for sessions that are idle in a transaction."
+            "pg_stat_activity for sessions that are idle in a transaction, or whose commit waits "
+            "for a synchronous standby (wait_event SyncRep)."
         ),
     ),
     (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
@@ -181,8 +205,22 @@ def explain(error: BaseException, dsn: str) -> str:
                 user=f"user {at.user!r}" if at.user else "the user",
                 said=_said(error) if isinstance(error, asyncpg.PostgresError) else "",
                 why=_why_unreachable(error),
+                limit=_connection_limit(error),
             )
     return f"The database at {at} cannot be used: {type(error).__name__}."
+
+
+# Where in PostgreSQL's source the limit was found to be reached; its words may be translated.
+_CONNECTION_LIMITS: Final = {
+    "InitializeSessionUserId": "the CONNECTION LIMIT of its user (ALTER ROLE)",
+    "CheckMyDatabase": "the CONNECTION LIMIT of the database (ALTER DATABASE)",
+}
+
+
+def _connection_limit(error: BaseException) -> str:
+    """Return the name of the limit that left no connection."""
+    found_in = getattr(error, "server_source_function", None) or ""
+    return _CONNECTION_LIMITS.get(found_in, "its max_connections")
 
 
 def _said(error: asyncpg.PostgresError) -> str:

@@ -17,7 +17,7 @@ LONG = random.Random(1).randbytes(10_000).hex()  # it is stored out of line
 
 
 async def damage(db: asyncpg.Connection, ids: list[int]) -> None:
-    """Delete what the partition of *ids* stores out of line, as a damaged disk does."""
+    """Delete the values of the partition of *ids* that are stored out of line: a damaged disk."""
     await db.execute("SET allow_system_table_mods = on")
     part = await db.fetchval(
         "SELECT tableoid::regclass::text FROM dispatcher.message WHERE id = $1", ids[0]
