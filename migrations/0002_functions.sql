@@ -32,6 +32,11 @@ BEGIN
     SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
     ORDER BY app, idempotency_key;  -- or two inserts wait for each other crosswise
 
+    -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
+    -- set this, polling finds its urgent messages.
+    IF current_setting('dispatcher.notify', true) = 'off' THEN
+        RETURN NULL;
+    END IF;
     PERFORM pg_notify('dispatcher_urgent', urgent.app)
     FROM (SELECT DISTINCT app FROM added WHERE priority <= 1 AND send_at <= now()) AS urgent;
     RETURN NULL;
