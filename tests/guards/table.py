@@ -427,11 +427,11 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($3)"),
+            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off)',
-                'sql("heartbeat"), worker, cut_off, __import__("time").time())',
+                'sql("heartbeat"), worker, cut_off, failing\n',
+                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time()\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

@@ -116,7 +116,7 @@ async def test_crosswise_idempotency_keys_end_in_no_deadlock(dsn):
     keys = [f"key-{n}" for n in range(2000)]
     statement = (
         "INSERT INTO dispatcher.message (recipient, template_id, idempotency_key)"
-        " SELECT '131', 't', k || '-' || $2 FROM unnest($1::text[]) AS k"
+        " SELECT '13112345678', 't', k || '-' || $2 FROM unnest($1::text[]) AS k"
     )
     for attempt in range(5):
         ended = await asyncio.gather(
