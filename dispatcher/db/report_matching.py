@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final
 
-import asyncpg
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import (
     AddsProviderId,
     AlreadyAccepted,
@@ -35,7 +33,7 @@ from dispatcher.core.report_matching import (
 from dispatcher.core.report_status import MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NO_APP
@@ -84,7 +82,7 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
     """
     try:
         return await _match(database, suppress_blocked=suppress_blocked, apart=False)
-    except (DatabaseUnavailable, asyncpg.PostgresError, ValueError, ArithmeticError) as error:
+    except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         return await _match(database, suppress_blocked=suppress_blocked, apart=True)
@@ -312,7 +310,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled:
+        if place.batch_id in locked or place.message_id in recalled or place.lost:
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"

@@ -48,7 +48,8 @@ JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segm
 
 -- name: find_places
 -- Look up the messages under the tokens and numbers of reports: one row for each whose token is
--- known, with its place in $1. Numbers are as e164() returns them.
+-- known, with its place in $1. The last column: whether the message is in no place, as after a fail-over
+-- that went back in time. Numbers are as e164() returns them.
 -- $1 tokens, $2 numbers
 WITH wanted AS MATERIALIZED (
     SELECT w.token, w.number, w.place
@@ -76,7 +77,11 @@ WITH wanted AS MATERIALIZED (
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number,
+    false,
+    f.state = 'closed' AND o.message_id IS NULL AND f.id IS NOT NULL AND coalesce((
+        SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = f.id
+    ), false)
 FROM found f
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
@@ -102,7 +107,10 @@ WITH request AS MATERIALIZED (
 SELECT e.token, e.batch_id, e.app, e.state, e.settled_by, m.id, e.attempt, e.in_question,
     o.state, o.provider_id, o.batch_id, o.created_at,
     CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END,
-    coalesce(m.recipient = '0', false)
+    coalesce(m.recipient = '0', false),
+    e.state = 'closed' AND o.message_id IS NULL AND m.id IS NOT NULL AND coalesce((
+        SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = m.id
+    ), false)
 FROM member e
 LEFT JOIN dispatcher.message m ON m.id = e.id AND m.id = ANY (ARRAY(SELECT id FROM member))
 LEFT JOIN dispatcher.outcome o
