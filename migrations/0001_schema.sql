@@ -49,6 +49,7 @@ CREATE TABLE dispatcher.message (
     queued_at timestamptz NOT NULL DEFAULT now(),
     wiped_at timestamptz,
     PRIMARY KEY (id),
+    CONSTRAINT id_is_between_1_and_10_to_the_18 CHECK (id BETWEEN 1 AND 1000000000000000000),
     -- The length stands beside the pattern: a bounded repetition within it, a state for each, costs
     -- 2.7 µs a row, a quarter of an INSERT; this costs 0.3. octet_length costs a third of length,
     -- and LIKE less than a pattern.
@@ -86,11 +87,20 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT params_is_a_flat_list_without_nulls
         CHECK (coalesce(array_ndims(params), 1) = 1 AND array_position(params, NULL) IS NULL),
     CONSTRAINT params_has_at_most_20_variables CHECK (cardinality(params) <= 20),
+    -- What a request can carry; a claim reads all of it.
+    CONSTRAINT params_has_at_most_64_kilobytes
+        CHECK (octet_length(array_to_string(params, '')) <= 65536),
     CONSTRAINT signature_has_at_most_32_characters CHECK (length(signature) <= 32),
     CONSTRAINT signature_has_no_blank_at_its_ends_and_no_line_break
         CHECK (
             signature !~ '^[[:space:]\u00a0\u3000]|[[:space:]\u00a0\u3000]$|[\n\r]'),
     CONSTRAINT priority_is_0_first_to_9_last CHECK (priority BETWEEN 0 AND 9),
+    -- Infinity is beyond: "never expires" is null. Programs that read these times know no other
+    -- years, and some zones are a day ahead.
+    CONSTRAINT send_at_is_in_the_years_2000_to_9999
+        CHECK (send_at >= '2000-01-01 00:00+00' AND send_at < '9999-12-31 00:00+00'),
+    CONSTRAINT expires_at_is_in_the_years_2000_to_9999
+        CHECK (expires_at >= '2000-01-01 00:00+00' AND expires_at < '9999-12-31 00:00+00'),
     CONSTRAINT expires_at_is_after_send_at CHECK (expires_at > send_at),
     CONSTRAINT idempotency_key_has_1_to_200_characters
         CHECK (length(idempotency_key) BETWEEN 1 AND 200),
@@ -340,7 +350,8 @@ CREATE TABLE dispatcher.worker (
     started_at timestamptz NOT NULL DEFAULT now(),
     heartbeat_at timestamptz NOT NULL DEFAULT now(),
     stopped_at timestamptz,
-    unreachable_apps text[] NOT NULL DEFAULT '{}'
+    unreachable_apps text[] NOT NULL DEFAULT '{}',
+    failing_parts text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE dispatcher.worker IS 'Worker processes; a new row at every start.';
@@ -357,6 +368,8 @@ COMMENT ON COLUMN dispatcher.worker.stopped_at IS 'When it stopped in good order
 COMMENT ON COLUMN dispatcher.worker.unreachable_apps IS
     'Apps whose provider its host cannot reach, or for which its clock is wrong, while other hosts'
     ' send; it claims nothing for them.';
+COMMENT ON COLUMN dispatcher.worker.failing_parts IS
+    'Parts of it that fail now, such as maintenance, and why: a line for each.';
 
 -- Reports -------------------------------------------------------------------------------------------
 

@@ -251,6 +251,7 @@ _REQUEST = (
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT, MISSING_RESULT = "unreachable", "never-sent", "missing-result"
+SET_ASIDE = "set-aside"  # a row that ends whatever reads it
 _OURS = (
     (
         UNREACHABLE,
@@ -269,6 +270,7 @@ _OURS = (
     ),
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
+    ("not-recorded", Kind.UNKNOWN_RESULT, "The database refuses the answer.", _UNSURE),
     (MISSING_RESULT, Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
     (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
     (
@@ -300,6 +302,12 @@ _OURS = (
         Kind.PERMANENT,
         "Alone it makes a request over 64 KB.",
         "Insert it anew with shorter params.",
+    ),
+    (
+        SET_ASIDE,
+        Kind.PERMANENT,
+        "Its row cannot be read or prepared; the others are sent.",
+        "See the worker's log for the error, repair the row or insert it anew; then requeue.",
     ),
     (
         "suppressed",

@@ -10,7 +10,7 @@ from msgspec import Struct
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
-TOLD_SKEW_SECONDS = 60.0  # of two clocks; more is told with any pause
+TOLD_SKEW_SECONDS = 60.0  # of two clocks; any pause names a larger one
 
 
 class Pause(Struct, frozen=True):

@@ -135,3 +135,13 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             f"{names} stopped without a shutdown, or cannot reach the database.",
             "Other workers have taken over; its open requests are unsure. See its log.",
         )
+    failing = sorted({line for w in now.workers if w.alive for line in w.failing_parts})
+    for line in failing:
+        part, _, why = line.partition(": ")
+        yield Finding(
+            Level.WARNING,
+            None,
+            f"A part of a worker fails: {part}",
+            why,
+            "Correct what it names; the part is tried again by itself.",
+        )

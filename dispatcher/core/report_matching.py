@@ -28,6 +28,7 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "not-taken": "The answer refused the number, and it is sent again.",
         "sent-twice": "The message was accepted by another request as well.",
         "other-id": "The answer gave the message another provider id.",
+        "set-aside": "It cannot be matched: the database refuses a value of it or its message.",
         "being-resent": "Its message is being sent a second time; it is looked at again.",
     }
 )

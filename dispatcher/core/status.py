@@ -39,6 +39,7 @@ class WorkerState(Struct, frozen=True):
     silent_seconds: float
     alive: bool
     unreachable_apps: list[str] = []  # apps for which its host cannot send
+    failing_parts: list[str] = []  # "part: why" for each part that fails
 
 
 class EventTotal(Struct, frozen=True):

@@ -250,7 +250,7 @@ _NUMBER = re.compile(r"\+?\b[0-9]{7,20}\b")
 def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]:
     """Return code and words of an answer that is not the API's; the words hold no number.
 
-    The code is the gateway's own where it tells more than the HTTP status; after a failure (5xx)
+    The code is the gateway's own where it says more than the HTTP status; after a failure (5xx)
     it does not, for the API may have had the request.
     """
     code = f"HTTP {http_status}"

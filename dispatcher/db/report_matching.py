@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import (
     AddsProviderId,
     AlreadyAccepted,
@@ -33,6 +35,7 @@ from dispatcher.core.report_matching import (
 from dispatcher.core.report_status import APP_STATUSES, MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NO_APP
@@ -80,8 +83,19 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
     """Match reports in one step; do nothing if another process is matching.
 
     With *suppress_blocked* a number whose report has a block-list status is suppressed. Only a
-    report that belongs to a message counts: another one may be forged.
+    report that belongs to a message counts: another one may be forged. A report that fails for one
+    of its values is set aside, and the others are matched.
     """
+    try:
+        return await _match(database, suppress_blocked=suppress_blocked, apart=False)
+    except (DatabaseUnavailable, asyncpg.PostgresError, ValueError, ArithmeticError) as error:
+        if not is_data_error(error):
+            raise
+        return await _match(database, suppress_blocked=suppress_blocked, apart=True)
+
+
+async def _match(database: Database, *, suppress_blocked: bool, apart: bool) -> MatchingStep:
+    """Do one step; *apart* narrows a failure down to the report, at the cost of savepoints."""
     async with database.transaction(seconds=STEP_TIMEOUT_SECONDS) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return MatchingStep()
@@ -89,20 +103,60 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
         reports = await _take(connection)
         if not reports:
             return MatchingStep()
-        places = await _places(connection, reports)
-        found = _sort(reports, places, await _members(connection, reports, places))
-        await _erase(connection, found.erased)
-        await _name(connection, found.names)
-        settled, closed = await _settle(connection, found)
-        strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
-        await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
-        await _keep(connection, found.left)
-        await _pause_refused_apps(connection, [*found.known, *found.names, *settled])
-        if suppress_blocked:
-            await _suppress(connection, [*found.known, *found.names, *settled])
-        messages = {place.message_id for _, place in settled}
-        waited = max(seen.waited for seen in reports)
-        return MatchingStep(len(reports), len(messages), closed, len(strays), waited)
+        match_these = _match_apart if apart else _match_reports
+        step = await match_these(connection, reports, suppress_blocked=suppress_blocked)
+        return replace(step, waited=max(seen.waited for seen in reports))
+
+
+async def _match_apart(
+    connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
+) -> MatchingStep:
+    """Match *reports*, halve them where that fails, and set aside the one at fault."""
+    await connection.execute("SAVEPOINT reports")
+    try:
+        step = await _match_reports(connection, reports, suppress_blocked=suppress_blocked)
+    except DATA_ERRORS as error:
+        await connection.execute("ROLLBACK TO SAVEPOINT reports")
+        if len(reports) == 1:
+            log.error(  # noqa: TRY400 - a value of a row needs no traceback
+                "a report is set aside: it cannot be matched", why=data_error_kind(error)
+            )
+            stray = Unmatched("set-aside")
+            await _keep(connection, [(reports[0], stray)])
+            await count(connection, 0, [(NO_APP, "unmatched report", stray.why)])
+            return MatchingStep(1, unmatched=1)
+    else:
+        await connection.execute("RELEASE SAVEPOINT reports")
+        return step
+    middle = len(reports) // 2
+    first, second = [
+        await _match_apart(connection, part, suppress_blocked=suppress_blocked)
+        for part in (reports[:middle], reports[middle:])
+    ]
+    return MatchingStep(
+        first.reports + second.reports,
+        first.settled + second.settled,
+        first.closed + second.closed,
+        first.unmatched + second.unmatched,
+    )
+
+
+async def _match_reports(
+    connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
+) -> MatchingStep:
+    places = await _places(connection, reports)
+    found = _sort(reports, places, await _members(connection, reports, places))
+    await _erase(connection, found.erased)
+    await _name(connection, found.names)
+    settled, closed = await _settle(connection, found)
+    strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
+    await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
+    await _keep(connection, found.left)
+    await _pause_refused_apps(connection, [*found.known, *found.names, *settled])
+    if suppress_blocked:
+        await _suppress(connection, [*found.known, *found.names, *settled])
+    messages = {place.message_id for _, place in settled}
+    return MatchingStep(len(reports), len(messages), closed, len(strays))
 
 
 async def _take(connection: Connection) -> list[PendingReport]:

@@ -61,6 +61,8 @@ class Settings(_Model):
 
     database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
     database_direct_url: Database | None = None  # without PgBouncer: for LISTEN and migrations
+    database_url_file: Path | None = None  # the file that the address was read from
+    database_direct_url_file: Path | None = None
     statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: for PgBouncer before 1.21
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)

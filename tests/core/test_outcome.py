@@ -512,7 +512,7 @@ def test_a_small_request_that_is_too_large_pauses():
     assert 'It said: "request entity too large".' in refused.pause.reason
 
 
-def test_a_pause_tells_the_words_and_the_clocks():
+def test_a_pause_names_the_words_and_the_clocks():
     answer = Reply(401, "APIGW.0301", "signature expired", None, 1000.0)
     refused = verdict(THREE_NUMBERS, answer)
     assert refused.pause.code == "APIGW.0301"
@@ -520,7 +520,7 @@ def test_a_pause_tells_the_words_and_the_clocks():
         assert words in refused.pause.reason
 
 
-def test_an_unsure_request_tells_what_a_proxy_said():
+def test_an_unsure_request_keeps_the_words_of_a_proxy():
     unsure = verdict(THREE_NUMBERS, Reply(502, "HTTP 502", "upstream reset"))
     assert unsure.reason.endswith('It said: "upstream reset".')
 

@@ -268,7 +268,7 @@ def test_the_words_of_a_gateway_are_kept_without_numbers(status, body, code, wor
     assert (read.code, read.description, read.results) == (code, words, None)
 
 
-def test_an_unreadable_success_tells_what_it_said():
+def test_an_unreadable_success_keeps_its_words():
     read = read_answer(200, b"<p>Please log in</p>")
     assert (read.sent, read.code) == (True, "unreadable")
     assert read.reason == "The answer, HTTP 200, cannot be read: Please log in"

@@ -9,6 +9,7 @@ from dispatcher.db.migrate import read_migrations
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
 NOW = "now()"
+SQL = re.compile(r"now\(\)|timestamptz")
 
 REFUSED = [
     ("app_is_a_lower_case_name", {"app": ""}),
@@ -64,6 +65,16 @@ REFUSED = [
     ("params_is_a_flat_list_without_nulls", {"params": ["a", None]}),
     ("params_is_a_flat_list_without_nulls", {"params": [["a"], ["b"]]}),
     ("params_has_at_most_20_variables", {"params": ["v"] * 21}),
+    ("params_has_at_most_64_kilobytes", {"params": ["v" * 65_537]}),
+    ("params_has_at_most_64_kilobytes", {"params": ["签" * 11_000, "字" * 11_000]}),
+    ("id_is_between_1_and_10_to_the_18", {"id": 0}),
+    ("id_is_between_1_and_10_to_the_18", {"id": 2**63 - 1}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz 'infinity'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '-infinity'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '20000-01-01'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '0044-03-15 BC'"}),
+    ("expires_at_is_in_the_years_2000_to_9999", {"expires_at": "timestamptz 'infinity'"}),
+    ("expires_at_is_in_the_years_2000_to_9999", {"expires_at": "timestamptz '10000-01-01'"}),
     ("signature_has_at_most_32_characters", {"signature": "签" * 33}),
     ("priority_is_0_first_to_9_last", {"priority": -1}),
     ("priority_is_0_first_to_9_last", {"priority": 10}),
@@ -117,9 +128,9 @@ ALLOWED = [
 
 
 async def insert(db: asyncpg.Connection, row: dict[str, object]) -> int:
-    """Insert *row* over a good one; a value with now() in it is SQL, for times."""
+    """Insert *row* over a good one; a time is SQL."""
     row = GOOD | row
-    literal = {key for key, value in row.items() if isinstance(value, str) and "now()" in value}
+    literal = {key for key, value in row.items() if isinstance(value, str) and SQL.search(value)}
     given = [key for key in row if key not in literal]
     places = [f"${given.index(key) + 1}" if key in given else str(row[key]) for key in row]
     statement = (

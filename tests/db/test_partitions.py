@@ -98,3 +98,18 @@ async def test_inserts_go_on_while_a_partition_is_made(db, dsn):
         await application.execute("SELECT dispatcher.enqueue('13100000131', 't')")
         assert await application.fetchval("SELECT dispatcher.cancel(ARRAY[12000001])") == 1
     await application.close()
+
+
+async def test_an_id_far_ahead_stops_no_partition_from_being_made(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (id, recipient, template_id)"
+        " SELECT id, '131', 't' FROM unnest($1::bigint[]) AS id",
+        [26_000_000, 10**14, 10**18],
+    )
+    await db.execute("SELECT setval('dispatcher.message_id', 12000000)")
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 2
+    assert (await partitions(db))[-2:] == [
+        "message_26000001_to_31000001",
+        "message_31000001_to_36000001",
+    ]
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message_rest") == 3

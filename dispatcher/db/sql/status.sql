@@ -61,7 +61,8 @@ SELECT
     started_at,
     extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
     heartbeat_at > clock_timestamp() - lease AS alive,
-    unreachable_apps
+    unreachable_apps,
+    failing_parts
 FROM dispatcher.worker
 WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() - interval '1 day'
 ORDER BY id
