@@ -54,6 +54,8 @@ FROM (VALUES
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
         'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import', 'price']),
+    ('reader', 'SELECT (received_at, last_at, times, reason, read_at)', '',
+        ARRAY['unreadable_push']),
     ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
 ) AS g (role, privilege, kind, names);
 
