@@ -314,6 +314,9 @@ CREATE TABLE dispatcher.app (
     resend_after interval,
     max_attempts smallint,
     seen_at timestamptz NOT NULL DEFAULT now(),
+    resumed_at timestamptz,
+    report_refusals integer NOT NULL DEFAULT 0,
+    report_refused_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -323,7 +326,7 @@ COMMENT ON COLUMN dispatcher.app.paused_at IS 'Since when nothing is claimed; nu
 COMMENT ON COLUMN dispatcher.app.pause_code IS 'Code of the answer that paused it.';
 COMMENT ON COLUMN dispatcher.app.pause_reason IS 'Why it is paused, in words.';
 COMMENT ON COLUMN dispatcher.app.paused_by IS
-    'worker: a probe may end the pause. operator: only resume() ends it.';
+    'worker: a probe may end the pause. operator, report: only resume() ends it.';
 COMMENT ON COLUMN dispatcher.app.probe_at IS 'When one message is sent to see whether it works.';
 COMMENT ON COLUMN dispatcher.app.probe_wait IS 'Wait from the last probe to the next; it doubles.';
 COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
@@ -339,6 +342,10 @@ COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time wi
 COMMENT ON COLUMN dispatcher.app.max_attempts IS
     'For resend: not after so many attempts; null: without end.';
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
+COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.report_refusals IS
+    'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
+COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -430,7 +437,8 @@ COMMENT ON COLUMN dispatcher.report.earlier IS 'The interim report that this fin
 CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
     state text NOT NULL,
-    meaning text NOT NULL
+    meaning text NOT NULL,
+    resendable boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON TABLE dispatcher.carrier_status IS
@@ -438,6 +446,8 @@ COMMENT ON TABLE dispatcher.carrier_status IS
 COMMENT ON COLUMN dispatcher.carrier_status.status IS 'A carrier''s status.';
 COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or undelivered.';
 COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
+COMMENT ON COLUMN dispatcher.carrier_status.resendable IS
+    'Whether the platform refused it before anything was sent, so that requeue() may send it again.';
 
 -- One row for each commit of a receiver, however many reports it has: so taking reports in writes
 -- one row. Arrays of equal length, one place a report.

@@ -249,8 +249,19 @@ BEGIN
         WHERE s.id = ANY (ids) AND s.state = 'lost' AND m.wiped_at IS NULL);
 END $$;
 
--- Return rejected or expired messages to the queue, as new, and those that a fail-over has lost;
--- return how many. A message whose variables were wiped stays as it is: it would be sent without them.
+-- Return whether the reports say of every segment that the platform refused it before anything was
+-- sent, so that the message may be sent again.
+CREATE FUNCTION dispatcher.is_refused_by_platform(provider_id text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(count(*) >= max(r.total) AND bool_and(coalesce(c.resendable, false)), false)
+    FROM dispatcher.report r
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(r.status)
+    WHERE r.provider_id = is_refused_by_platform.provider_id
+$$;
+
+-- Return rejected or expired messages to the queue, as new, those that a fail-over has lost, and
+-- those that the platform refused after it had accepted them; return how many. A message whose
+-- variables were wiped stays as it is: it would be sent without them.
 CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -267,7 +278,8 @@ BEGIN
     END IF;
     WITH taken AS (
         DELETE FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (ids) AND o.state IN ('rejected', 'expired')
+        WHERE o.message_id = ANY (ids) AND (o.state IN ('rejected', 'expired')
+            OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
         RETURNING o.message_id, o.batch_id
@@ -366,7 +378,8 @@ CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RET
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
         paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
-        next_at = least(next_at, clock_timestamp())
+        next_at = least(next_at, clock_timestamp()),
+        resumed_at = clock_timestamp(), report_refusals = 0
     WHERE name = resume.app;
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
@@ -500,7 +513,8 @@ $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
-    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.lost_messages, dispatcher.cancel,
+    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.is_refused_by_platform,
+    dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

@@ -65,7 +65,7 @@ SET paused_at = coalesce(paused_at, clock_timestamp()),
         ELSE clock_timestamp() + make_interval(secs => $4) END,
     probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE make_interval(secs => $4) END,
     probe_max = make_interval(secs => $5)
-WHERE name = $1 AND paused_by IS DISTINCT FROM 'operator'
+WHERE name = $1 AND coalesce(paused_by, 'worker') = 'worker'
 RETURNING name
 
 -- name: pause_country

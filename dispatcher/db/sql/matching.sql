@@ -144,3 +144,31 @@ SELECT date_trunc('minute', u.at), u.app, 'reported', '', 0, count(*)
 FROM unnest($1::timestamptz[], $2::text[]) AS u (at, app)
 GROUP BY 1, 2 ORDER BY 1, 2
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
+
+-- name: pause_by_reports
+-- Count reports by which the platform refused an app itself, of messages accepted since the app was
+-- last resumed, and pause it at the $3rd: only resume() ends that, for a probe would be accepted.
+-- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason
+WITH news AS (
+    SELECT a.name,
+        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+            THEN a.report_refusals ELSE 0 END AS refusals,
+        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+            THEN a.report_refusals ELSE 0 END >= $3
+            AND coalesce(a.paused_by, 'worker') = 'worker' AS pauses
+    FROM dispatcher.app a
+    JOIN unnest($2::timestamptz[]) AS t (at) ON t.at > coalesce(a.resumed_at, '-infinity')
+    WHERE a.name = $1
+    GROUP BY a.name
+)
+UPDATE dispatcher.app a SET
+    report_refusals = n.refusals,
+    report_refused_at = now(),
+    paused_at = CASE WHEN n.pauses THEN coalesce(a.paused_at, clock_timestamp()) ELSE a.paused_at END,
+    pause_code = CASE WHEN n.pauses THEN $4 ELSE a.pause_code END,
+    pause_reason = CASE WHEN n.pauses THEN $5 ELSE a.pause_reason END,
+    paused_by = CASE WHEN n.pauses THEN 'report' ELSE a.paused_by END,
+    probe_at = CASE WHEN n.pauses THEN NULL ELSE a.probe_at END
+FROM news n
+WHERE a.name = n.name
+RETURNING n.pauses
