@@ -32,7 +32,7 @@ FROM (VALUES
     ('app', 'EXECUTE', 'FUNCTION ', ARRAY['enqueue', 'message_id_for_key', 'cancel', 'events']),
 
     ('worker', 'SELECT', '', ARRAY['schema_migrations', 'message', 'message_status', 'idempotency',
-        'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
+        'installation', 'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
     ('worker', 'INSERT (app, sender, recipient, template_id, params, signature, priority, send_at,'
         ' expires_at, idempotency_key, reference, campaign)', '', ARRAY['message']),
     ('worker', 'SELECT, INSERT', '', ARRAY['audit']),
@@ -45,7 +45,8 @@ FROM (VALUES
         'file_import', 'file_import_rejection', 'price', 'campaign']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'enqueue', 'message_id_for_key', 'cancel',
-        'requeue', 'settle', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
+        'requeue', 'is_refused_by_platform', 'settle', 'expire', 'next_grant_at', 'pause', 'resume',
+        'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
         'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
         'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
@@ -57,6 +58,8 @@ FROM (VALUES
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
         'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import',
         'file_import_rejection', 'price', 'campaign']),
+    ('reader', 'SELECT (received_at, last_at, times, reason, read_at)', '',
+        ARRAY['unreadable_push']),
     ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
 ) AS g (role, privilege, kind, names);
 

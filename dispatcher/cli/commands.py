@@ -12,6 +12,7 @@ from dispatcher.cli.check import check
 from dispatcher.cli.cost import cost
 from dispatcher.cli.demo import demo
 from dispatcher.cli.enqueue import enqueue
+from dispatcher.cli.explain import explain
 from dispatcher.cli.export import export
 from dispatcher.cli.find import find
 from dispatcher.cli.forget import forget
@@ -59,6 +60,7 @@ for command in (
     status,
     show,
     find,
+    explain,
     reports,
     enqueue,
     export,
