@@ -43,7 +43,7 @@ def test_each_row_of_the_queue_keeps_its_campaign():
     functions = (Path(__file__).parents[2] / "migrations/0002_functions.sql").read_text("utf-8")
     texts = [*statements().values(), functions]
     columns = [
-        part for text in texts for part in re.findall(r"INTO dispatcher\.queue \(([^)]*)\)", text)
+        part for text in texts for part in re.findall(r"INTO dispatcher\.queue\s+\(([^)]*)\)", text)
     ]
     assert len(columns) >= 7
     assert [part for part in columns if "campaign" not in part] == []
