@@ -9,7 +9,7 @@ from random import Random
 from rich.console import Console
 
 from everystep.crew import Crew, Outcome
-from everystep.page import PAGE, RESULTS, write
+from everystep.page import PAGE, write
 from everystep.run import Job
 from everystep.steps import FAULTS, Step
 
@@ -50,7 +50,7 @@ async def _main(given: argparse.Namespace) -> int:
     code = _tell(outcome, console)
     if given.slice is None and given.fault is None:
         write(steps, outcome)
-        console.print(f"written: {PAGE} and {RESULTS}")
+        console.print(f"written: {PAGE}")
     return code
 
 

@@ -1,6 +1,7 @@
 """Some lanes that share the jobs; and what came of them."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,7 +22,7 @@ from everystep.servers import Server
 from everystep.steps import FREEZE, POSTGRES, Step
 
 # Runs at a time in one lane. A frozen worker only waits; a server that is killed waits too.
-AT_ONCE = {FREEZE: 8, POSTGRES: 3, None: 3}
+AT_ONCE = {FREEZE: 5, POSTGRES: 2, None: 4}
 TRIES = 3  # of a run that does not come to its step
 TOLD_EVERY = 60.0  # seconds
 MEMORY = Path("/dev/shm")
@@ -61,13 +62,13 @@ class Crew:
         )
         self._folder.chmod(0o755)
         self._lanes: list[_LaneProcess] = []
-        self._failed = False
+        self._kept = Path(tempfile.mkdtemp(prefix="everystep-logs-"))
 
     async def __aenter__(self) -> Self:
         base = Server(self._folder / "base")
         await base.create()
         for number in range(self._size):
-            lane = _LaneProcess(self._folder / f"lane-{number}", base.folder)
+            lane = _LaneProcess(self._folder / f"lane-{number}", base.folder, self._kept)
             await lane.start()
             self._lanes.append(lane)
         return self
@@ -75,11 +76,9 @@ class Crew:
     async def __aexit__(self, *_: object) -> None:
         for lane in self._lanes:
             await lane.stop()
-        if self._failed:
-            kept = Path(tempfile.mkdtemp(prefix="everystep-logs-"))
-            for folder in self._folder.glob("lane-*/run-*"):
-                shutil.move(folder, kept / f"{folder.parent.name}-{folder.name}")
         shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds the logs of what failed
+            self._kept.rmdir()
 
     async def find_steps(self, runs: int) -> list[Step]:
         """Return the steps that each of some runs without a fault has, sorted."""
@@ -105,7 +104,6 @@ class Crew:
         outcome.results = [done[job] for job in jobs if job in done]
         outcome.results += await self._all([job for job in jobs if job not in done], keep=keep)
         outcome.seconds = monotonic() - began
-        self._failed = bool(outcome.failed) or keep
         return outcome
 
     def _done_before(self) -> dict[Job, Result]:
@@ -156,8 +154,8 @@ class Crew:
 class _LaneProcess:
     """A process that does runs (see `everystep.lane`)."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
-        self._arguments = (str(folder), str(base))
+    def __init__(self, folder: Path, base: Path, kept: Path) -> None:
+        self._arguments = (str(folder), str(base), str(kept))
         self._asked: dict[Job, list[asyncio.Future[Result]]] = {}
 
     async def start(self) -> None:
@@ -187,7 +185,8 @@ class _LaneProcess:
             self._asked[result.job].pop().set_result(result)
         for each in self._asked.values():
             for told in each:
-                told.set_exception(RuntimeError("a lane has ended, see what it says above"))
+                if not told.done():
+                    told.set_exception(RuntimeError("a lane has ended, see what it says above"))
 
     async def stop(self) -> None:
         """Let it end."""

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from everystep.steps import POSTGRES
 class Lane:
     """One server for what leaves it alive, and some that are killed."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
+    def __init__(self, folder: Path, base: Path, kept: Path) -> None:
+        """*kept*: where the logs of runs go that ended ill."""
+        self._kept = kept
         self._folder = folder
         self._base = base
         self._numbers = itertools.count(1)
@@ -62,6 +65,10 @@ class Lane:
             result = await run(job, server, forks, folder, keep=bool(order.get("keep")))
         except Exception as error:  # noqa: BLE001 - told as the result
             result = Result(job, problems=[f"{type(error).__name__}: {error}"])
+        if result.folder:
+            kept = self._kept / f"{self._folder.name}-run-{number}"
+            shutil.move(result.folder, kept)
+            result.folder = str(kept)
         if job.fault == POSTGRES:
             self._mortal.put_nowait(server)
         sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
@@ -69,4 +76,4 @@ class Lane:
 
 
 if __name__ == "__main__":
-    asyncio.run(Lane(Path(sys.argv[1]), Path(sys.argv[2])).serve())
+    asyncio.run(Lane(*map(Path, sys.argv[1:4])).serve())

@@ -27,6 +27,7 @@ class Place:
         crash: Callable[[], None],
         *,
         frozen_for: float,
+        on_freeze: Callable[["Place"], None],
         arguments: tuple[str, ...],
     ) -> None:
         self.name = name
@@ -41,6 +42,7 @@ class Place:
         self._forks = forks
         self._folder = folder
         self._frozen_for = frozen_for
+        self._on_freeze = on_freeze
         self._arguments = arguments
         self._killed = False
         self._thawed = asyncio.Event()
@@ -74,11 +76,18 @@ class Place:
         self._thawed.clear()
         os.kill(self.pids[-1], signal.SIGSTOP)
         asyncio.get_running_loop().call_later(self._frozen_for, self.thaw)
+        self._on_freeze(self)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is."""
+        return not self._thawed.is_set()
 
     def thaw(self) -> None:
         """Let it go on; it believes that nothing happened."""
         if not self._thawed.is_set():
-            os.kill(self.pids[-1], signal.SIGCONT)
+            if self.code is None:
+                os.kill(self.pids[-1], signal.SIGCONT)
             self.ended_at = time.time()
             self._thawed.set()
 

@@ -25,7 +25,8 @@ BACKEND = {
 ENDS_WRITE = frozenset("SHQpc")  # what a client sends last before it waits
 RUNS = frozenset({"DataRow", "CopyData", "ParameterStatus", "Notice"})  # many at once: one step
 KINDS = {"app_state": "claim", "close_batches": "record", "close_for_split": "split"}
-LEAD_IN = frozenset({"begin", "pin_plans", "COMMIT", "ROLLBACK"})
+INTROSPECTION = "introspect"  # what the driver asks about types, once a connection
+LEAD_IN = frozenset({"begin", "pin_plans", "COMMIT", "ROLLBACK", INTROSPECTION})
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -157,9 +158,11 @@ class _Session:
         # Until its first statement, nothing tells a transaction from another.
         kind = self._kind or ("begin" if self._statement in LEAD_IN else "alone")
         statement = self._statement
+        if statement == INTROSPECTION:
+            kind = "alone"
         name = kind if statement in (kind, "") else f"{kind}/{statement}"
         return self._place.reach(
-            f"{self._place.role} {name} {what}", most=often(kind, statement), turn=turn
+            f"{self._place.role} {name} {what}", most=often(kind, statement, turn=turn), turn=turn
         )
 
     async def _read_request(self, kind: str, raw: bytes) -> None:
@@ -194,8 +197,8 @@ def _name_of(text: str) -> str:
     """Return the name of a statement of ours, or its first words."""
     if found := _NAME.match(text):
         return found[1] if found[1] in statements() else "?"
-    if "pg_type" in text or "typeinfo" in text:
-        return "introspect"
+    if "pg_type" in text or "typeinfo" in text or "'jit'" in text:
+        return INTROSPECTION
     words = text.split(None, 3)
     known = {"SET": "keepalives", "COPY": "COPY", "COMMIT": "COMMIT", "ROLLBACK": "ROLLBACK"}
     head = words[0].rstrip(";").upper() if words else ""

@@ -23,7 +23,7 @@ Given = TypeVar("Given")
 
 APPS = {"one": "resend", "two": "hold", "three": "hold"}  # name: on_unsure
 HASTE = 600.0  # seconds that pass at each look, for what waits
-LOOK = 0.1  # seconds between looks
+LOOK = 0.3  # seconds between looks
 CALL = 15.0  # seconds for one call of the application
 
 

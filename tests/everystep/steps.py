@@ -55,9 +55,13 @@ class Step:
         return self.label.rpartition(" #")[0]
 
 
-def often(kind: str, statement: str) -> int:
-    """Return how many occurrences of a statement in a transaction of *kind* are steps."""
-    if kind in IDLE:
+def often(kind: str, statement: str, *, turn: bool) -> int:
+    """Return how many occurrences of a statement in a transaction of *kind* are steps.
+
+    A cut within a write is another cut than the one at its end, but the state of the scene is the
+    same; so once is enough.
+    """
+    if kind in IDLE or not turn:
         return ONCE
     return OFTEN_COMMIT if statement == "COMMIT" else OFTEN
 
