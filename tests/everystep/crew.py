@@ -22,7 +22,7 @@ from everystep.servers import Server
 from everystep.steps import FREEZE, POSTGRES, Step
 
 # Runs at a time in one lane. A frozen worker only waits; a server that is killed waits too.
-AT_ONCE = {FREEZE: 5, POSTGRES: 2, None: 4}
+AT_ONCE = {FREEZE: 7, POSTGRES: 2, None: 4}
 TRIES = 3  # of a run that does not come to its step
 TOLD_EVERY = 60.0  # seconds
 MEMORY = Path("/dev/shm")

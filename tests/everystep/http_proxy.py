@@ -22,6 +22,9 @@ class Exchange:
     token: str | None = None
 
 
+CONNECT = Exchange("connect")  # what was struck was a connection, before any request
+
+
 class HttpProxy:
     """An HTTP server as its clients reach it.
 
@@ -70,6 +73,8 @@ class HttpProxy:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         fault = self._place.reach(f"{self._what} connect", most=2, turn=True)
+        if fault is not None:
+            self.struck = CONNECT
         if fault == CUT_BEFORE:
             raise _Cut
         there = await self._open()

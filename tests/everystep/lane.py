@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -76,4 +77,7 @@ class Lane:
 
 
 if __name__ == "__main__":
+    # Connections break all the time here, which these tell.
+    for name in ("asyncio", "aiohttp.server"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     asyncio.run(Lane(*map(Path, sys.argv[1:4])).serve())

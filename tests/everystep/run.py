@@ -22,19 +22,21 @@ from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator
 from everystep import verdict
 from everystep.fork_server import ForkServer
-from everystep.http_proxy import Exchange, HttpProxy
+from everystep.http_proxy import CONNECT, Exchange, HttpProxy
 from everystep.place import Place
 from everystep.postgres_proxy import PostgresProxy
 from everystep.scene import APPS, LOOK, REPORTS, Application, pass_time, provider_faults
 from everystep.servers import TEMPLATE, Server
 from everystep.steps import CUTS, FREEZE, KILL, Script
 
-TIMEOUT = 5.0  # seconds for a request
+# Seconds for a request. Reports that come before an answer hold it up, and the receiver waits up to
+# five seconds for a database that is gone or locked.
+TIMEOUT = 12.0
 LEASE = TIMEOUT + 10.0  # the shortest that goes with it
 FROZEN = {"worker": LEASE + 8.0, "receiver": 6.0}  # seconds; a receiver has no lease
 GIVEN_UP = LEASE + 3.0  # seconds frozen until others send again what was surely not sent
 SILENCE = 3600.0  # seconds before the policy sends again
-PATIENCE = 150.0  # seconds for each part of a run
+PATIENCE = 200.0  # seconds for each part of a run
 REPORT_TOKEN = "everystep-reports-token"
 
 
@@ -239,9 +241,11 @@ class _Stage:
         workers: set[int] = set()
         if strike is not None and self._job.fault in (KILL, FREEZE):
             workers = strike.worker_ids()
-        token = None
-        if self._job.fault in CUTS:
-            token = next((way.struck.token for way in self._http if way.struck), None)
+        struck = next((way.struck for way in self._http if way.struck), None)
+        token = struck.token if struck and self._job.fault in CUTS else None
+        if struck == CONNECT and strike is not None:  # one request was about to use it
+            mine = strike.worker_ids()
+            token = next((row["token"] for row in rows if row["worker"] in mine), None)
         result.problems += verdict.of_unsure(
             rows,
             workers=workers,
@@ -258,6 +262,7 @@ class _Stage:
         end = monotonic() + 8.0
         while monotonic() < end and not await ask(_nothing_unsure):
             await ask(pass_time)
+            await ask(self._application.requeue)
             if await ask(_only_held):
                 sent = [row.token for row in self._simulator.ledger.rows()]
                 result.by_hand += await ask(lambda db: _settle(db, sent))

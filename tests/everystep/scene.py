@@ -102,8 +102,9 @@ class Application:
         await self.ask(self._cancel)
         await self._until(self._nothing_waits)
         await self.insert(THEN)
-        await self._until(lambda db: self._is(db, "requeued", "rejected"))
-        await self.ask(self._requeue)
+        # Where the answer was lost it is unsure: then it is requeued at the end, if at all.
+        await self._until(lambda db: self._is(db, "requeued", "rejected", "unsure"))
+        await self.ask(self.requeue)
         await self._until(self._nothing_waits)
         self.simulator.reports.options = _early()
         await self.insert(LAST)
@@ -140,16 +141,21 @@ class Application:
         await db.fetchval("SELECT dispatcher.cancel($1)", [self.ids["cancelled"]])
         return True
 
-    async def _requeue(self, db: asyncpg.Connection) -> bool:
-        if await self._is(db, "requeued", "rejected"):
+    async def requeue(self, db: asyncpg.Connection) -> bool:
+        """Requeue what was rejected for a passing reason."""
+        if await self._state(db, "requeued") == "rejected":
             await db.fetchval("SELECT dispatcher.requeue($1)", [self.ids["requeued"]])
         return True
 
     async def _is(self, db: asyncpg.Connection, name: str, *states: str) -> bool:
-        state = await db.fetchval(
-            "SELECT state FROM dispatcher.message_status WHERE id = $1", self.ids[name]
+        return await self._state(db, name) in (*states, "accepted", "delivered")
+
+    async def _state(self, db: asyncpg.Connection, name: str) -> str:
+        return str(
+            await db.fetchval(
+                "SELECT state FROM dispatcher.message_status WHERE id = $1", self.ids[name]
+            )
         )
-        return state in states or state in ("accepted", "delivered")
 
     @staticmethod
     async def _nothing_waits(db: asyncpg.Connection) -> bool:
