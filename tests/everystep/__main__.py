@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--fault", choices=FAULTS, help="only this fault")
     parser.add_argument("--list", action="store_true", help="print the steps and end")
     parser.add_argument("--lanes", type=int, default=2, help="processes that do runs (2)")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the usual number of runs at a time (1.0)"
+    )
     parser.add_argument("--resume", type=Path, help="a file of results to go on with")
     given = parser.parse_args()
     return asyncio.run(_main(given))
@@ -33,7 +36,9 @@ def main() -> int:
 async def _main(given: argparse.Namespace) -> int:
     console = Console()
     minutes = given.minutes or (90.0 if given.slice is None else 8.0)
-    async with Crew(given.lanes, minutes * 60.0, console, given.resume) as crew:
+    async with Crew(
+        given.lanes, minutes * 60.0, console, share=given.share, resume=given.resume
+    ) as crew:
         if given.step:
             jobs = [Job(given.step, fault) for fault in FAULTS if given.fault in (None, fault)]
             outcome = await crew.work(jobs, keep=True)

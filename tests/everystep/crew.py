@@ -51,7 +51,17 @@ class Outcome:
 class Crew:
     """Lanes, from start to end. An async context manager."""
 
-    def __init__(self, lanes: int, seconds: float, console: Console, resume: Path | None) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        seconds: float,
+        console: Console,
+        *,
+        share: float = 1.0,
+        resume: Path | None = None,
+    ) -> None:
+        """*share*: of the usual number of runs at a time, for a machine that has other work."""
+        self._share = share
         self._size = lanes
         self._end = monotonic() + seconds
         self._console = console
@@ -145,7 +155,7 @@ class Crew:
         async with asyncio.TaskGroup() as hands:
             for lane in self._lanes:
                 for kind, mine in waiting.items():
-                    for _ in range(AT_ONCE[kind]):
+                    for _ in range(max(1, round(self._share * AT_ONCE[kind]))):
                         hands.create_task(hand(lane, mine))
         telling.cancel()
         return results

@@ -223,7 +223,7 @@ class _Stage:
         if self._job.label and not self.script.struck:
             self.script.closed = True
             return
-        await self._until(Application._nothing_waits, "everything has its end")
+        await self._until(Application.nothing_waits, "everything has its end")
         reports = self._simulator.reports
         await self._wait(lambda: reports.idle, "all reports are sent")
         acknowledged = {one.sms_msg_id for one in reports.acknowledged()}
@@ -259,19 +259,26 @@ class _Stage:
             result.problems.append(f"{result.lost_reports} reports were not taken")
         self.doing = "what is still unsure is settled"
         await ask(_keep_silent)
-        end = monotonic() + 8.0
-        while monotonic() < end and not await ask(_nothing_unsure):
-            await ask(pass_time)
-            await ask(self._application.requeue)
-            if await ask(_only_held):
-                sent = [row.token for row in self._simulator.ledger.rows()]
-                result.by_hand += await ask(lambda db: _settle(db, sent))
-            await asyncio.sleep(LOOK)
-        await self._until(_nothing_unsure, "nothing is unsure")
-        await self._until(Application._nothing_waits, "everything has its end")
+        await self._settle_all(result)
         ledger = list(self._simulator.ledger.rows())
         books = await ask(lambda db: read_books(db, ledger))
         result.problems += verdict.of_ends(books)
+
+    async def _settle_all(self, result: Result) -> None:
+        """Settle what is unsure, by policy or by hand, until every message has its end."""
+        ask = self._watch.ask
+        end = monotonic() + PATIENCE
+        while True:
+            requeued = await ask(self._application.requeue)
+            if not requeued and await ask(_nothing_open) and await ask(Application.nothing_waits):
+                return
+            if monotonic() > end:
+                raise TimeoutError
+            await ask(pass_time)
+            if await ask(_only_held):
+                sent = [row.token for row in self._simulator.ledger.rows()]
+                result.by_hand += await ask(lambda db, sent=sent: _settle(db, sent))
+            await asyncio.sleep(LOOK)
 
     def _may_lose_reports(self) -> bool:
         """Tell whether a report may be lost: the way of it was cut, or its receiver killed."""
@@ -416,7 +423,8 @@ async def _keep_silent(db: asyncpg.Connection) -> bool:
     return True
 
 
-async def _nothing_unsure(db: asyncpg.Connection) -> bool:
+async def _nothing_open(db: asyncpg.Connection) -> bool:
+    """Tell whether every request is closed: none is open, none unsure."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state <> 'closed')"
     )

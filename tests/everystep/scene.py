@@ -100,15 +100,15 @@ class Application:
         self.simulator.reports.options = REPORTS
         await self.insert(FIRST)
         await self.ask(self._cancel)
-        await self._until(self._nothing_waits)
+        await self._until(self.nothing_waits)
         await self.insert(THEN)
         # Where the answer was lost it is unsure: then it is requeued at the end, if at all.
         await self._until(lambda db: self._is(db, "requeued", "rejected", "unsure"))
         await self.ask(self.requeue)
-        await self._until(self._nothing_waits)
+        await self._until(self.nothing_waits)
         self.simulator.reports.options = _early()
         await self.insert(LAST)
-        await self._until(self._nothing_waits)
+        await self._until(self.nothing_waits)
 
     async def insert(self, texts: tuple[Text, ...]) -> None:
         """Insert *texts* at once, and once, though the answer of the first try may be lost."""
@@ -142,10 +142,11 @@ class Application:
         return True
 
     async def requeue(self, db: asyncpg.Connection) -> bool:
-        """Requeue what was rejected for a passing reason."""
-        if await self._state(db, "requeued") == "rejected":
+        """Requeue what was rejected for a passing reason; return whether it was."""
+        rejected = await self._state(db, "requeued") == "rejected"
+        if rejected:
             await db.fetchval("SELECT dispatcher.requeue($1)", [self.ids["requeued"]])
-        return True
+        return rejected
 
     async def _is(self, db: asyncpg.Connection, name: str, *states: str) -> bool:
         return await self._state(db, name) in (*states, "accepted", "delivered")
@@ -158,7 +159,8 @@ class Application:
         )
 
     @staticmethod
-    async def _nothing_waits(db: asyncpg.Connection) -> bool:
+    async def nothing_waits(db: asyncpg.Connection) -> bool:
+        """Tell whether nothing waits or is on its way."""
         return not await db.fetchval(
             "SELECT EXISTS (SELECT FROM dispatcher.queue)"
             " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
@@ -177,7 +179,7 @@ class Application:
                     self._connection = await connect(self.dsn, application_name="everystep")
                 async with asyncio.timeout(CALL):
                     return await work(self._connection)
-            except (*AWAY, asyncpg.DeadlockDetectedError):
+            except (*AWAY, asyncpg.DeadlockDetectedError, asyncpg.NoDataFoundError):
                 self.close()
                 await asyncio.sleep(LOOK)
 
