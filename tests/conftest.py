@@ -26,7 +26,7 @@ from dispatcher.postgres.server import embedded_server
 DRILLS = (
     "chaos",
     "console/test_browser.py",
-    "console/test_portrait.py",
+    "console/test_readme_image.py",
     "deploy",
     "everystep/test_everystep.py",
     "failover",

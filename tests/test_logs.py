@@ -6,7 +6,8 @@ import logging
 import pytest
 import structlog
 
-from dispatcher.telemetry.logs import configure_logs, mask
+from dispatcher.core.format import mask
+from dispatcher.telemetry.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)

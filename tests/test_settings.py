@@ -32,7 +32,7 @@ def test_an_empty_environment_is_a_whole_set_of_settings():
     assert settings.data_dir.is_absolute()
 
 
-def test_an_app_needs_three_settings_and_has_defaults_for_the_rest():
+def test_an_app_needs_three_settings_and_defaults_the_others():
     app = app_of()
     assert app.endpoint == "https://sms.example.com:443"
     assert app.app_secret.get_secret_value() == "hunter2-secret"
@@ -66,7 +66,7 @@ def test_words_are_taken_in_any_case():
     assert load_settings({"DISPATCHER_LOG_LEVEL": "INFO"}).log_level == "info"
 
 
-def test_a_secret_is_read_from_a_file_without_its_trailing_newline(tmp_path):
+def test_a_secret_file_loses_its_trailing_newline(tmp_path):
     file = tmp_path / "secret"
     file.write_bytes(b" of three words\r\n\n")
     variables = {**APP, "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE": str(file)}
@@ -75,7 +75,7 @@ def test_a_secret_is_read_from_a_file_without_its_trailing_newline(tmp_path):
     assert secret.get_secret_value() == " of three words"
 
 
-def test_a_secret_of_the_environment_loses_its_trailing_newline_too():
+def test_a_secret_variable_loses_its_trailing_newline():
     assert app_of(APP_SECRET="hunter2-secret\n").app_secret.get_secret_value() == "hunter2-secret"
 
 
@@ -83,7 +83,7 @@ def test_the_endpoint_loses_a_slash_at_its_end():
     assert app_of(ENDPOINT="http://127.0.0.1:8000/").endpoint == "http://127.0.0.1:8000"
 
 
-def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_settings():
+def test_kubernetes_service_variables_are_no_settings():
     load_settings(
         {
             "DISPATCHER_SERVICE_HOST": "10.0.0.1",
@@ -124,7 +124,7 @@ def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_setting
         ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
     ],
 )
-def test_a_bad_value_is_one_line_with_the_name_and_never_the_value(name, value, words):
+def test_a_bad_value_is_one_line_without_the_value(name, value, words):
     (mistake,) = mistakes_of(APP | {f"DISPATCHER_{name}": value})
     assert mistake.startswith(f"DISPATCHER_{name} ")
     assert words in mistake
@@ -143,7 +143,7 @@ def test_a_bad_value_is_one_line_with_the_name_and_never_the_value(name, value, 
         ("APPS__SHOP__APP_SECRT_FILE", "APPS__SHOP__APP_SECRET_FILE"),
     ],
 )
-def test_an_unknown_variable_is_a_mistake_with_a_guess_at_what_was_meant(name, meant):
+def test_an_unknown_variable_is_a_mistake_with_a_suggestion(name, meant):
     (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
     assert mistake == f"DISPATCHER_{name} is not a setting: did you mean DISPATCHER_{meant}?"
 
@@ -151,7 +151,7 @@ def test_an_unknown_variable_is_a_mistake_with_a_guess_at_what_was_meant(name, m
 @pytest.mark.parametrize(
     "name", ["XYZZY", "APPS", "APPS__DEFAULT", "APPS__A__B__C", "APPS__-__SENDER"]
 )
-def test_a_variable_that_resembles_nothing_or_is_no_leaf_is_a_mistake(name):
+def test_a_variable_that_resembles_no_setting_is_a_mistake(name):
     (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
     assert mistake.startswith(f"DISPATCHER_{name} is not a setting")
 

@@ -3,17 +3,20 @@
 import asyncio
 import os
 import platform
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from msgspec import Struct, field
 
-from dispatcher.bench import processes
-from dispatcher.bench.queries import query
+from dispatcher.bench import proc
+from dispatcher.bench.children import START_TIMEOUT_SECONDS, Child, ChildError, run_child
+from dispatcher.bench.statements import query
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.migrate import migrate
 from dispatcher.db.queries import sql
@@ -113,7 +116,7 @@ async def make_indexes(connection: OwnConnection) -> None:
 
 async def postmaster(connection: OwnConnection) -> int:
     """Return the process id of the server's parent process."""
-    return processes.parent(await connection.fetchval("SELECT pg_backend_pid()"))
+    return proc.parent(await connection.fetchval("SELECT pg_backend_pid()"))
 
 
 async def describe(environment: Environment) -> dict[str, str]:
@@ -137,3 +140,51 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+RECEIVER_TOKEN = "bench-bench-bench"  # noqa: S105 - of a receiver on loopback
+RECEIVER_PATH = f"/reports/{RECEIVER_TOKEN}"
+POLL_INTERVAL_SECONDS = 0.05
+
+Listener = tuple[int, Child]  # port and process
+
+
+@asynccontextmanager
+async def run_receiver(environment: Environment, dsn: str) -> AsyncIterator[Listener]:
+    """Run a receiver on a free port."""
+    port = free_port()
+    settings = {
+        "DISPATCHER_DATABASE_URL": dsn,
+        "DISPATCHER_DATA_DIR": str(environment.folder / "receiver"),
+        "DISPATCHER_LISTEN": f"127.0.0.1:{port}",
+        "DISPATCHER_REPORT_PATH_TOKEN": RECEIVER_TOKEN,
+        "DISPATCHER_LOG_FORMAT": "json",
+    }
+    log = environment.log("receiver")
+    arguments = ["run", "--only", "reports"]
+    async with run_child("receiver", arguments, log=log, settings=settings) as process:
+        await _wait_until_listening(process, port)
+        yield port, process
+
+
+async def _wait_until_listening(receiver: Child, port: int) -> None:
+    began = monotonic()
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            receiver.check_running()
+            if monotonic() - began > START_TIMEOUT_SECONDS:
+                raise ChildError("the receiver does not listen") from None
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        else:
+            writer.close()
+            return
+
+
+def free_port() -> int:
+    """Return a free port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -10,9 +10,9 @@ from msgspec import Struct, json
 
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.environment import Environment
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, percentile, rotated
 from dispatcher.bench.send import APP, load_messages, run_simulator, run_worker, wait_for_workers
+from dispatcher.bench.statements import query
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
 
@@ -29,7 +29,7 @@ class AcceptedNumber(Struct):
     request: int
 
 
-class RequestRecord(Struct):
+class ArrivedRequest(Struct):
     """A request that the simulator received."""
 
     serial: int
@@ -105,6 +105,6 @@ async def _arrivals(url: str, committed: dict[str, float]) -> list[float]:
                 rows = [json.decode(line, type=AcceptedNumber) async for line in answer.content]
             accepted = [row for row in rows if row.number in committed]
         async with session.get(f"{url}/_requests") as answer:
-            requests = [json.decode(line, type=RequestRecord) async for line in answer.content]
+            requests = [json.decode(line, type=ArrivedRequest) async for line in answer.content]
     arrived = {request.serial: request.at for request in requests}
     return [max(0.0, arrived[row.request] - committed[row.number]) for row in accepted]

@@ -16,13 +16,18 @@ from time import monotonic
 
 from msgspec import Struct, field, json
 
-from dispatcher.bench import processes
+from dispatcher.bench import proc
 from dispatcher.bench.children import Child, ChildError, run_child
-from dispatcher.bench.environment import Environment, postmaster
-from dispatcher.bench.listeners import PATH, Listener, run_receiver
+from dispatcher.bench.environment import (
+    RECEIVER_PATH,
+    Environment,
+    Listener,
+    postmaster,
+    run_receiver,
+)
 from dispatcher.bench.posting import PostResult
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, rotated
+from dispatcher.bench.statements import query
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.reports import backlog
 
@@ -185,7 +190,7 @@ class _Round:
     async def _posting(self, port: int, first: int) -> AsyncIterator[Child]:
         """Run the load generator; yield it once it has started."""
         numbers = (first, self._batches, self._seconds, self._connections)
-        arguments = [str(port), PATH, *map(str, numbers)]
+        arguments = [str(port), RECEIVER_PATH, *map(str, numbers)]
         log = self._environment.log("poster")
         module = "dispatcher.bench.posting"
         async with run_child("poster", arguments, log=log, module=module) as poster:
@@ -194,11 +199,11 @@ class _Round:
 
     def _cpu_seconds(self, server: Child, poster: Child) -> tuple[float, float]:
         """Return the processor seconds of *server*, and of processes outside the benchmark."""
-        own = processes.seconds(server.pid)
-        ours = own + processes.seconds(poster.pid) + processes.seconds(os.getpid())
+        own = proc.seconds(server.pid)
+        ours = own + proc.seconds(poster.pid) + proc.seconds(os.getpid())
         if self._postmaster is not None:
-            ours += processes.server_seconds(self._postmaster)
-        return own, processes.machine_seconds() - ours
+            ours += proc.server_seconds(self._postmaster)
+        return own, proc.machine_seconds() - ours
 
     def _add_totals(self, name: str, totals: ListenerTotals) -> None:
         posted, add = totals.posted, self._results.add

@@ -10,8 +10,7 @@ import uvloop
 from rich.console import Console
 
 from dispatcher.bench.environment import Environment, describe, open_environment
-from dispatcher.bench.output import show, write_json
-from dispatcher.bench.results import Results
+from dispatcher.bench.results import Results, show, write_json
 
 Benchmark = Callable[[Environment], Awaitable[Results]]
 

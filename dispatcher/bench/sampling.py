@@ -4,10 +4,10 @@ from time import monotonic
 
 from msgspec import Struct
 
-from dispatcher.bench import processes
+from dispatcher.bench import proc
 from dispatcher.bench.children import Child
 from dispatcher.bench.environment import Environment, postmaster
-from dispatcher.bench.queries import query
+from dispatcher.bench.statements import query
 from dispatcher.db.database import OwnConnection
 
 
@@ -55,12 +55,12 @@ class Sampler:
             None if server is None else server - (self._before[1] or 0.0),
             None if simulator is None else simulator - (self._before[2] or 0.0),
             int(wal),
-            max(processes.peak_memory(each.pid) for each in self._workers),
+            max(proc.peak_memory(each.pid) for each in self._workers),
         )
 
     def _cpu_seconds(self) -> tuple[float, float | None, float | None]:
         return (
-            sum(processes.seconds(each.pid) for each in self._workers),
-            None if self._postmaster is None else processes.server_seconds(self._postmaster),
-            None if self._simulator is None else processes.seconds(self._simulator.pid),
+            sum(proc.seconds(each.pid) for each in self._workers),
+            None if self._postmaster is None else proc.server_seconds(self._postmaster),
+            None if self._simulator is None else proc.seconds(self._simulator.pid),
         )

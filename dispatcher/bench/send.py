@@ -9,9 +9,9 @@ from msgspec import Struct, json
 
 from dispatcher.bench.children import Child, ChildError, run_child
 from dispatcher.bench.environment import Environment
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, rotated
 from dispatcher.bench.sampling import Sample, Sampler
+from dispatcher.bench.statements import query
 from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
 

@@ -1,4 +1,4 @@
-"""``dispatcher audit``: who did what."""
+"""``dispatcher audit``: lists the actions of operators."""
 
 from typing import Annotated
 
@@ -10,22 +10,22 @@ def audit(
     last: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the newest first.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Show who did what, when, and what came of it.
+    """Show who did what, when, and with which result.
 
-    Everything that was done in the console or by a command: pause, resume, cancel, requeue,
-    settle, suppress, template, limit, price, forget, and whose number was looked at.
+    All actions in the console and by commands: pause, resume, cancel, requeue, settle, suppress,
+    template, limit, price, forget, and which full number was shown.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen, table_of
     from dispatcher.db import deeds
 
-    done = with_database(lambda connection: deeds.written(connection, last))
+    entries = with_database(lambda connection: deeds.written(connection, last))
     if json:
         import msgspec
 
-        typer.echo(msgspec.json.format(msgspec.json.encode(done)))
+        typer.echo(msgspec.json.format(msgspec.json.encode(entries)))
         return
     table = table_of("When", "Who", "What", "With", "Detail", "Result")
-    for one in done:
+    for one in entries:
         table.add_row(moment(one.at), one.who, one.action, one.target, one.detail, one.result)
-    screen().print(table if table.rows else "Nothing was done by anybody yet.")
+    screen().print(table if table.rows else "No action is recorded yet.")

@@ -45,9 +45,8 @@ def bench(
     """
     from dispatcher.bench.children import ChildError
     from dispatcher.bench.runner import run_benchmarks, temporary_environment
-    from dispatcher.cli.database import explained
+    from dispatcher.cli.connection import explained, read_settings
     from dispatcher.cli.output import screen
-    from dispatcher.cli.settings import read_settings
     from dispatcher.db.migrate import MigrationError
     from dispatcher.postgres.programs import EmbeddedError
 

@@ -1,10 +1,13 @@
-"""``dispatcher check``: whether everything is in order before the first message."""
+"""``dispatcher check``: checks the whole configuration before the first message."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import typer
 
@@ -13,49 +16,40 @@ from dispatcher.cli.errors import FAILED, CommandError
 if TYPE_CHECKING:
     from dispatcher.core.message import Answer
     from dispatcher.db.database import OwnConnection
+    from dispatcher.provider.callback import Posted
     from dispatcher.settings import AppSettings, Settings
 
 
-import secrets
-from time import monotonic
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+MAX_CLOCK_SKEW_SECONDS = 30.0  # the provider accepts 15 minutes; this shows a clock without NTP
 
-if TYPE_CHECKING:
-    from dispatcher.db.database import OwnConnection
-    from dispatcher.provider.callback import Posted
-    from dispatcher.settings import Settings
-
-
-CLOCK_LIMIT = 30.0  # seconds; the provider takes 15 minutes, but this is a clock nobody sets
-
-Finding = tuple[bool, str, str]  # good, of what, and what was found
+CheckResult = tuple[bool, str, str]  # whether it passed, subject, text
 
 
 def check() -> int:
     """Check settings, database, tables, clock and keys.
 
-    Each app's key with one signed request; that holds no message, so nothing is sent. The public
-    address for reports with one signed test report, which must arrive in the database.
+    The key of each app is checked with a signed request without messages, so nothing is sent. The
+    public address for reports is checked with a signed test report, which must arrive in the
+    database.
     """
-    from dispatcher.cli.settings import read_settings
+    from dispatcher.cli.connection import read_settings
 
     settings = read_settings()
     apps = ", ".join(settings.apps) or "no app"
-    findings = [(bool(settings.apps), "settings", f"{apps} configured")]
+    results = [(bool(settings.apps), "settings", f"{apps} configured")]
     try:
-        findings += _database(settings)
-        findings += _callback(settings)
+        results += _database(settings)
+        results += _callback(settings)
     except CommandError as failure:
-        findings.append((False, "database", str(failure)))
-    findings += asyncio.run(_apps(settings))
-    for good, name, text in findings:
+        results.append((False, "database", str(failure)))
+    results += asyncio.run(_apps(settings))
+    for good, name, text in results:
         typer.echo(f"{'ok  ' if good else 'FAIL'}  {name:12}  {text}")
-    return 0 if all(good for good, _, _ in findings) else FAILED
+    return 0 if all(good for good, _, _ in results) else FAILED
 
 
-def _database(settings: "Settings") -> Iterator[Finding]:
-    from dispatcher.cli.database import connected, database_address, explained
+def _database(settings: "Settings") -> Iterator[CheckResult]:
+    from dispatcher.cli.connection import connected, database_address, explained
     from dispatcher.db import migrate
     from dispatcher.db.dsn import read_address
     from dispatcher.db.migrate import MigrationError
@@ -63,7 +57,7 @@ def _database(settings: "Settings") -> Iterator[Finding]:
     with database_address(settings) as dsn, explained(dsn):
         skew = asyncio.run(connected(dsn, _skew))
         yield True, "database", f"PostgreSQL answers at {read_address(dsn)}"
-        yield _clock("the database's", skew)
+        yield _check_clock("the database's", skew)
         try:
             standings = asyncio.run(migrate.status(dsn))
         except MigrationError as error:
@@ -82,9 +76,8 @@ def _database(settings: "Settings") -> Iterator[Finding]:
         )
 
 
-def _callback(settings: "Settings") -> Iterator[Finding]:
-    from dispatcher.cli.check import check_callback
-    from dispatcher.cli.database import connected, database_address
+def _callback(settings: "Settings") -> Iterator[CheckResult]:
+    from dispatcher.cli.connection import connected, database_address
 
     if settings.callback_url is None:
         return
@@ -96,7 +89,7 @@ def _callback(settings: "Settings") -> Iterator[Finding]:
 
 
 async def _skew(connection: "OwnConnection") -> float:
-    """Return our clock less the database's, seconds; the question itself takes no part."""
+    """Return our clock less the database's, in seconds; half of the round trip is subtracted."""
     from dispatcher.db.file_import import database_time
 
     asked = datetime.now(UTC)
@@ -105,17 +98,15 @@ async def _skew(connection: "OwnConnection") -> float:
     return (asked + (answered - asked) / 2 - theirs).total_seconds()
 
 
-async def _apps(settings: "Settings") -> list[Finding]:
-    findings: list[Finding] = []
+async def _apps(settings: "Settings") -> list[CheckResult]:
+    results: list[CheckResult] = []
     for name, app in settings.apps.items():
-        findings += _judged(f"app {name}", app, await _probe(app))
-    return findings
+        results += _check_answer(f"app {name}", app, await _probe(app))
+    return results
 
 
 async def _probe(app: "AppSettings") -> "Answer":
     """Return the answer to a signed request without any message."""
-    import secrets
-
     from dispatcher.provider.client import Client
     from dispatcher.worker.worker import account
 
@@ -125,7 +116,7 @@ async def _probe(app: "AppSettings") -> "Answer":
         return await client.probe()
 
 
-def _judged(name: str, app: "AppSettings", answer: "Answer") -> Iterator[Finding]:
+def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[CheckResult]:
     from dispatcher.core.codes import Kind, request_code
     from dispatcher.core.message import NoReply
 
@@ -133,43 +124,47 @@ def _judged(name: str, app: "AppSettings", answer: "Answer") -> Iterator[Finding
         yield False, name, f"{app.endpoint}: {answer.reason}; check __ENDPOINT and the network"
         return
     row = request_code(answer.code)
-    # Whoever complains of the missing content has looked at address, key and signature before.
+    # The provider reports the missing content after it has checked address, key and signature.
     known = row.kind in (Kind.CONTENT, Kind.RESULT, Kind.AMBIGUOUS, Kind.ACCEPTED)
     if known:
         yield True, name, f"{app.endpoint} knows the key {app.app_key}"
     else:
         yield False, name, f"{app.endpoint}: {answer.code}: {row.meaning} {row.advice}"
     if answer.clock_skew is not None:
-        yield _clock("the provider's", answer.clock_skew)
+        yield _check_clock("the provider's", answer.clock_skew)
 
 
-def _clock(whose: str, skew: float) -> Finding:
-    good = abs(skew) <= CLOCK_LIMIT
+def _check_clock(whose: str, skew: float) -> CheckResult:
+    good = abs(skew) <= MAX_CLOCK_SKEW_SECONDS
     advice = "" if good else ": set the clock of this machine right (NTP)"
     return good, "clock", f"{skew:+.1f} s from {whose}{advice}"
 
 
-CHANNEL = "dispatcher_check"
-ARRIVES = 5.0  # seconds from the answer to the notification; it comes before, if at all
+NOTIFY_CHANNEL = "dispatcher_check"
+NOTIFY_TIMEOUT_SECONDS = 5.0  # after the answer; the notification usually comes before it
 
 
 async def check_callback(settings: "Settings", connection: "OwnConnection") -> tuple[bool, str]:
-    """Post a signed test report to the public address, and see it arrive in this database.
+    """Post a signed test report to the public address, and wait for it in this database.
 
-    It creates nothing: the receiver knows it, and tells the database of it by a notification.
+    The receiver recognizes it, stores nothing, and sends a notification through the database.
+
+    Returns:
+        Whether it arrived, and a line that says so or what to do.
+
     """
     from dispatcher.provider.callback import post_test_report
     from dispatcher.receiver.receiver import push_keys
 
     url = settings.callback_url or ""
     word = f"check-{secrets.token_hex(8)}"
-    heard = asyncio.Event()
+    arrived = asyncio.Event()
 
-    def hear(_: object, __: int, ___: str, said: object) -> None:
-        if said == word:
-            heard.set()
+    def on_notify(_: object, __: int, ___: str, payload: object) -> None:
+        if payload == word:
+            arrived.set()
 
-    await connection.add_listener(CHANNEL, hear)
+    await connection.add_listener(NOTIFY_CHANNEL, on_notify)
     began = monotonic()
     keys = push_keys(settings)
     posted = await post_test_report(
@@ -182,13 +177,13 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"  # the path is a secret
     if isinstance(posted, str):
         return False, f"{where}: {posted}; the provider's reports would be lost"
-    trouble = _trouble(posted)
-    if trouble is not None:
-        good, what = trouble
+    refusal = _explain_answer(posted)
+    if refusal is not None:
+        good, what = refusal
         return good, f"{where}: {what}"
     try:
-        async with asyncio.timeout(ARRIVES):
-            await heard.wait()
+        async with asyncio.timeout(NOTIFY_TIMEOUT_SECONDS):
+            await arrived.wait()
     except TimeoutError:
         return False, f"{where}: the receiver there works on another database than this one"
     signed = "signed " if keys else ""
@@ -196,8 +191,8 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     return True, f"a {signed}test report to {where} arrived in the database, {took:.0f} ms"
 
 
-def _trouble(posted: "Posted") -> tuple[bool, str] | None:
-    """Return whether another answer than the receiver's "received" is fine, and what it means."""
+def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
+    """Return whether *posted* is good, and its meaning; None if the receiver took the report."""
     from dispatcher.receiver.routes import CHECKED
 
     said = posted.text.partition('"returnCodeDesc":"')[2].partition('"')[0]

@@ -1,4 +1,4 @@
-"""All commands by name. Their files import the rest of the house only when they run."""
+"""All commands by name. Each imports the other packages only when it runs."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from dispatcher.cli.audit import audit
 from dispatcher.cli.bench import bench
 from dispatcher.cli.check import check
 from dispatcher.cli.cost import cost
-from dispatcher.cli.demo.command import demo
+from dispatcher.cli.demo import demo
 from dispatcher.cli.enqueue import enqueue
 from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way of calling
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way of calling
     if wanted:
         typer.echo(f"dispatcher {__version__}")
         raise typer.Exit
@@ -43,7 +43,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``dispatcher cost``: what a day cost, by the operator's prices."""
+"""``dispatcher cost``: the cost of a day, by the operator's prices."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.core.cost import Bill
     from dispatcher.db.database import OwnConnection
 
-_PROVIDER = timezone(timedelta(hours=8))  # the provider's day
+_PROVIDER_ZONE = timezone(timedelta(hours=8))
 
 
 def cost(
@@ -33,17 +33,17 @@ def cost(
         list[str] | None,
         typer.Option(
             metavar="COUNTRY=PRICE",
-            help="Set first what a segment costs: CN=0.045CNY. May be given often.",
+            help="First set the price of a segment: CN=0.045CNY. May be repeated.",
         ),
     ] = None,
     as_: As = None,
 ) -> None:
     """Show segments and cost of a day, by app and country.
 
-    Estimated segments are counted from the texts of templates that are
-    defined with --text, and stand beside those that the provider reported.
+    Estimated segments are counted from the texts of templates defined with
+    --text; segments reported by the provider are shown beside them.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import screen
     from dispatcher.core.country import country
     from dispatcher.db import cost as costs
@@ -51,7 +51,7 @@ def cost(
 
     begin = _day(day)
     wanted = [_price(text) for text in price or ()]
-    who = named(as_)
+    who = operator_name(as_)
 
     async def work(connection: "OwnConnection") -> "Bill":
         for each in wanted:
@@ -59,11 +59,12 @@ def cost(
         end = begin + timedelta(days=1)
         return await costs.bill_of(connection, begin, end, country=country)
 
-    _draw(with_database(work), screen())
+    _print_bill(with_database(work), screen())
 
 
-def _draw(bill: "Bill", console: "Console") -> None:
-    from dispatcher.cli.output import number, table_of
+def _print_bill(bill: "Bill", console: "Console") -> None:
+    from dispatcher.cli.output import table_of
+    from dispatcher.core.format import number
 
     table = table_of("App", "Country")
     for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):
@@ -87,10 +88,10 @@ def _draw(bill: "Bill", console: "Console") -> None:
 
 def _day(text: str | None) -> datetime:
     if text is None:
-        today = datetime.now(UTC).astimezone(_PROVIDER)
+        today = datetime.now(UTC).astimezone(_PROVIDER_ZONE)
         return today.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER)
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER_ZONE)
     except ValueError:
         raise CommandError("--day takes a day such as 2026-11-01.", code=USED_WRONGLY) from None
 

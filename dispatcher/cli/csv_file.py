@@ -1,8 +1,8 @@
-"""Reads messages from a CSV file, line by line, and says of each bad line why.
+"""Reads messages from a CSV file, line by line, with a reason for each bad line.
 
-The header names columns of ``dispatcher.message``, in any order; the variables of the template
-stand in ``param_1``, ``param_2`` and so on. An empty cell is the column's default. ``line`` and
-``reason`` are passed over, so that a rejects file, once mended, can be loaded as it is.
+The header names columns of ``dispatcher.message``, in any order; template variables are in
+``param_1``, ``param_2`` and so on. An empty cell takes the column's default. ``line`` and
+``reason`` are ignored, so that a corrected rejects file can be imported as it is.
 """
 
 import csv
@@ -15,13 +15,21 @@ from typing import Any, BinaryIO
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
-TEXTS = ("app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference")
-COLUMNS = (*TEXTS, "params", "priority", "send_at", "expires_at")  # as Line.values has them
+TEXT_COLUMNS = (
+    "app",
+    "sender",
+    "recipient",
+    "template_id",
+    "signature",
+    "idempotency_key",
+    "reference",
+)
+COLUMNS = (*TEXT_COLUMNS, "params", "priority", "send_at", "expires_at")  # as Line.values has them
 
 UTF_8 = "utf-8-sig"  # with a byte order mark or without
-UNREADABLE = "\ufffd"  # stands for bytes that are no text
-_NEEDED = {"recipient", "template_id"}
-_OTHERS = {*TEXTS, "priority", "send_at", "expires_at", "line", "reason"} - _NEEDED
+REPLACEMENT_CHARACTER = "\ufffd"  # replaces bytes that cannot be decoded
+_REQUIRED_COLUMNS = {"recipient", "template_id"}
+_OPTIONAL_COLUMNS = {*COLUMNS, "line", "reason"} - _REQUIRED_COLUMNS - {"params"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +37,8 @@ class Line:
     """One record of the file."""
 
     number: int  # of its first line, counted from 1, the header included
-    cells: list[str]  # as they stand in the file
-    values: tuple[Any, ...]  # in the order of COLUMNS; empty: refused
+    cells: list[str]  # as in the file
+    values: tuple[Any, ...]  # in the order of COLUMNS; empty if refused
     reason: str = ""  # why it is refused
 
 
@@ -44,8 +52,8 @@ class MessageFile:
 
         Raises :class:`CommandError` if the header is not one of messages.
         """
-        # Bytes that are no text come through as surrogates, or as the sign for what cannot be
-        # read, and refuse only their own line.
+        # Undecodable bytes become surrogates or replacement characters; only their line is
+        # refused.
         errors = "surrogateescape" if encoding == UTF_8 else "replace"
         text = io.TextIOWrapper(stream, encoding, errors=errors, newline="")
         self._encoding = encoding
@@ -55,11 +63,11 @@ class MessageFile:
         self._places = {name: place for place, name in enumerate(self.header)}
         params = sum(name.startswith("param_") for name in self.header)
         self._params = [f"param_{number}" for number in range(1, params + 1)]
-        missing = [f"has no column {name}" for name in sorted(_NEEDED - {*self.header})]
+        missing = [f"has no column {name}" for name in sorted(_REQUIRED_COLUMNS - {*self.header})]
         unknown = [
             f"has an unknown column {name!r}"
             for name in self.header
-            if name not in _NEEDED | _OTHERS and name not in self._params
+            if name not in _REQUIRED_COLUMNS | _OPTIONAL_COLUMNS and name not in self._params
         ]
         twice = ["has a column twice"] if len(self._places) < len(self.header) else []
         for wrong in (missing + unknown + twice)[:1]:
@@ -81,7 +89,7 @@ class MessageFile:
             except csv.Error as error:
                 yield Line(number, [], (), f"it is no CSV: {error}")
                 continue
-            if cells:  # a blank line is nothing
+            if cells:  # a blank line is skipped
                 yield self._line(number, cells)
 
     def _line(self, number: int, cells: list[str]) -> Line:
@@ -93,16 +101,16 @@ class MessageFile:
             return Line(number, cells, (), str(error))
 
     def _values(self, cells: list[str]) -> tuple[Any, ...]:
-        """Return the values of one line; raises ValueError with the reason if it has none."""
+        """Return the values of one line; raises ValueError with the reason to refuse it."""
         if len(cells) != len(self.header):
             raise ValueError(f"it has {len(cells)} cells, and the header has {len(self.header)}")
-        together = "".join(cells)
-        together.encode()  # raises for what is no UTF-8
-        if self._encoding != UTF_8 and UNREADABLE in together:
+        joined = "".join(cells)
+        joined.encode()  # raises UnicodeEncodeError for surrogates
+        if self._encoding != UTF_8 and REPLACEMENT_CHARACTER in joined:
             raise ValueError(f"it is not {self._encoding} text")
         return (
             self._cell(cells, "app") or "default",
-            *(self._cell(cells, name) for name in TEXTS[1:]),
+            *(self._cell(cells, name) for name in TEXT_COLUMNS[1:]),
             self._variables(cells),
             _priority(self._cell(cells, "priority") or "5"),
             _time("send_at", self._cell(cells, "send_at")) or self._now,
@@ -114,7 +122,7 @@ class MessageFile:
         return (cells[place].strip() or None) if place is not None else None
 
     def _variables(self, cells: list[str]) -> list[str]:
-        values = [cells[self._places[name]] for name in self._params]  # blanks are theirs to have
+        values = [cells[self._places[name]] for name in self._params]  # not stripped
         while values and not values[-1]:
             values.pop()  # a template with fewer variables than others in this file
         if "" in values:

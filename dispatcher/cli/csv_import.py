@@ -1,4 +1,4 @@
-"""Loads a file of messages: in batches, each with the note of how far it has come."""
+"""Imports a CSV file of messages in batches; each batch records the progress."""
 
 import csv
 import hashlib
@@ -18,30 +18,30 @@ from dispatcher.db import file_import
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Progress
 
-_OWN = ("line", "reason")
+_REJECT_COLUMNS = ("line", "reason")
 
 
 class Rejects:
-    """The rejects file of one load; made with the first refused line, so that none means none.
+    """The rejects file of an import; created at the first refused line.
 
-    A load that goes on where it was cut short keeps the first *size* bytes: what stands behind
-    them is of lines that are not in the database yet, and come again.
+    A continued import keeps the first *size* bytes: later ones are of lines that are not in the
+    database yet, and are read again.
     """
 
     def __init__(self, path: Path, header: list[str], *, size: int = 0) -> None:
         self.path = path
         self.size = size
-        self._kept = [place for place, name in enumerate(header) if name not in _OWN]
+        self._kept = [place for place, name in enumerate(header) if name not in _REJECT_COLUMNS]
         self._header = [header[place] for place in self._kept]
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         if self.size:
-            self._file = _opened(self.path, "r+b")
+            self._file = _open(self.path, "r+b")
             if self._file.seek(0, os.SEEK_END) < self.size:
                 self._file.close()
                 raise CommandError(
-                    f"{self.path} is shorter than it was when this load was cut short: bring it"
+                    f"{self.path} is shorter than it was when this import was interrupted: bring it"
                     " back, or name the right one with --rejects."
                 )
             self._file.truncate(self.size)
@@ -59,7 +59,7 @@ class Rejects:
             self._file.close()
 
     def add(self, refused: Iterable[tuple[Line, str]]) -> int:
-        """Write lines and their reasons, and see them on the disk; return how many."""
+        """Write lines with their reasons, and sync the file; return their number."""
         count = 0
         text = StringIO(newline="")
         writer = csv.writer(text)
@@ -73,17 +73,17 @@ class Rejects:
 
     def _write(self, text: str) -> None:
         if self._file is None:
-            self._file = _opened(self.path, "wb")
+            self._file = _open(self.path, "wb")
             head = StringIO(newline="")
-            csv.writer(head).writerow([*_OWN, *self._header])
+            csv.writer(head).writerow([*_REJECT_COLUMNS, *self._header])
             text = head.getvalue() + text
-        # As the lines came: what is no UTF-8 goes out with the bytes it had.
+        # Surrogates are written as the bytes they were read from.
         self.size += self._file.write(text.encode("utf-8", "surrogateescape"))
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
-def _opened(path: Path, mode: str) -> IO[bytes]:
+def _open(path: Path, mode: str) -> IO[bytes]:
     try:
         file: IO[bytes] = path.open(mode)
     except OSError as error:
@@ -94,18 +94,18 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
     return file
 
 
-BATCH: Final = 5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
-SAMPLE: Final = 256 * 1024  # bytes that are looked at to tell an encoding
+BATCH_LINES: Final = 5_000  # in one COPY: a fraction of a second and a few megabytes of memory
+SAMPLE_BYTES: Final = 256 * 1024  # read to detect the encoding
 
-Tell = Callable[[int, int], None]  # messages that are in, bytes that are read
+Progressed = Callable[[int, int], None]  # imported messages, bytes read
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """How a file is loaded."""
+class ImportOptions:
+    """Options of an import."""
 
     encoding: str | None = None  # None: detected
-    again: bool = False  # also a file that is in already
+    again: bool = False  # also a file that was imported before
     dry_run: bool = False
 
 
@@ -113,34 +113,47 @@ async def load_file(
     connection: Connection,
     file: Path,
     rejects: Path,
-    tell: Tell = lambda _taken, _read: None,
-    how: How | None = None,
+    on_progress: Progressed = lambda _taken, _read: None,
+    options: ImportOptions | None = None,
 ) -> tuple[int, int]:
-    """Load *file*, and write what is refused to *rejects*; return how many lines went where.
+    """Import *file*, and write refused lines to *rejects*.
 
-    What an earlier load of the same content has done is not done again, and is counted in. *tell*
-    hears after every batch how far it has come. Raises Failure for what is no file of messages.
+    An interrupted import of the same content is continued, and its lines are counted.
+
+    Args:
+        connection: of a role that may insert messages.
+        file: the CSV file.
+        rejects: the file for refused lines.
+        on_progress: called after every batch.
+        options: the encoding, and whether to import again or only to check.
+
+    Returns:
+        The numbers of imported and of refused lines.
+
+    Raises:
+        CommandError: it is not a file of messages, or was imported before.
+
     """
-    how = how or How()
-    encoding = _encoding(file, how.encoding)
+    options = options or ImportOptions()
+    encoding = _encoding(file, options.encoding)
     digest = _digest(file, encoding)
-    if how.dry_run:
+    if options.dry_run:
         await file_import.make_dry_run(connection)
         done = Progress()
     else:
-        done = await _begin(connection, file, digest, again=how.again)
+        done = await _begin(connection, file, digest, again=options.again)
     with file.open("rb") as stream:
         now = await file_import.database_time(connection)
         messages = MessageFile(file, stream, now, encoding=encoding)
         with Rejects(rejects, messages.header, size=done.rejects_bytes) as out:
             lines = islice(iter(messages), done.lines, None)
-            while batch := list(islice(lines, BATCH)):
-                if how.dry_run:
-                    done = await _try(connection, batch, out, done)
+            while batch := list(islice(lines, BATCH_LINES)):
+                if options.dry_run:
+                    done = await _check_batch(connection, batch, out, done)
                 else:
-                    done = await _take(connection, batch, out, done, digest)
-                tell(done.taken, stream.tell())
-    if not how.dry_run:
+                    done = await _import_batch(connection, batch, out, done, digest)
+                on_progress(done.taken, stream.tell())
+    if not options.dry_run:
         await file_import.end_load(connection, digest)
     return done.taken, done.refused
 
@@ -157,36 +170,36 @@ async def _begin(connection: Connection, file: Path, digest: str, *, again: bool
     return done
 
 
-async def _take(
+async def _import_batch(
     connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress, digest: str
 ) -> Progress:
-    """Load one batch and note it, both or neither.
+    """Import one batch and record the progress in one transaction.
 
-    Its rejects are on the disk before. If the note is not written after all, they are cut off
-    when the load goes on.
+    Its rejects are synced before the commit. If the commit fails, they are truncated when the
+    import continues.
     """
     try:
         async with connection.transaction():
-            after = await _copied(connection, batch, out, done, into=file_import.MESSAGES)
+            after = await _copy(connection, batch, out, done, into=file_import.MESSAGES)
             await file_import.step_load(connection, digest, done, after)
     except file_import.TakenOverError as error:
         raise CommandError(str(error)) from error
     return after
 
 
-async def _try(
+async def _check_batch(
     connection: Connection, batch: Sequence[Line], out: Rejects, done: Progress
 ) -> Progress:
-    """Find the bad lines of one batch, and leave nothing of it behind."""
+    """Find the bad lines of one batch, and roll it back."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        return await _copied(connection, batch, out, done, into=file_import.DRY_RUN)
+        return await _copy(connection, batch, out, done, into=file_import.DRY_RUN)
     finally:
         await transaction.rollback()
 
 
-async def _copied(
+async def _copy(
     connection: Connection,
     batch: Sequence[Line],
     out: Rejects,
@@ -212,7 +225,7 @@ async def _copied(
 
 
 def _digest(file: Path, encoding: str) -> str:
-    """Return what tells this load from others: the content, and how it is read."""
+    """Return the digest that identifies an import: of the content and its encoding."""
     content = hashlib.sha256(encoding.encode() + b"\0")
     with file.open("rb") as stream:
         while piece := stream.read(io.DEFAULT_BUFFER_SIZE * 16):
@@ -221,7 +234,7 @@ def _digest(file: Path, encoding: str) -> str:
 
 
 def _encoding(file: Path, wanted: str | None) -> str:
-    """Return how the text of *file* is encoded: as *wanted*, or as it looks."""
+    """Return *wanted*, or the encoding that *file* seems to have."""
     if wanted is not None:
         try:
             "".encode(wanted)
@@ -229,17 +242,17 @@ def _encoding(file: Path, wanted: str | None) -> str:
             raise CommandError(f"there is no encoding {wanted!r}.", code=USED_WRONGLY) from None
         return UTF_8 if wanted.lower().replace("_", "-") in ("utf-8", "utf8", UTF_8) else wanted
     with file.open("rb") as stream:
-        sample = stream.read(SAMPLE)
+        sample = stream.read(SAMPLE_BYTES)
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     lines = [line for line in sample.splitlines() if not line.isascii()][:-1] or [sample]
-    # A few lines that are no UTF-8 are bad lines; when most are none, it is another encoding.
-    if sum(_is(line, "utf-8") for line in lines) * 2 >= len(lines):
+    # If most lines are not UTF-8 it is another encoding; a few are bad lines.
+    if sum(_decodes(line, "utf-8") for line in lines) * 2 >= len(lines):
         return UTF_8
-    return "gb18030" if all(_is(line, "gb18030") for line in lines) else UTF_8
+    return "gb18030" if all(_decodes(line, "gb18030") for line in lines) else UTF_8
 
 
-def _is(line: bytes, encoding: str) -> bool:
+def _decodes(line: bytes, encoding: str) -> bool:
     try:
         line.decode(encoding)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""``dispatcher enqueue``: messages from a CSV file into the queue."""
+"""``dispatcher enqueue``: imports messages from a CSV file into the queue."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def enqueue(
             dir_okay=False,
             readable=True,
             metavar="FILE.csv",
-            help="Messages, one a line.",
+            help="Messages, one on each line.",
         ),
     ],
     *,
@@ -28,30 +28,33 @@ def enqueue(
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
+        typer.Option(
+            metavar="NAME", help="Encoding of the file, such as gb18030.", show_default="detected"
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look for bad lines, and enqueue nothing.")
+        bool, typer.Option("--dry-run", help="Only report bad lines; enqueue nothing.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Load a file once more that is in already.")
+        bool, typer.Option("--again", help="Import a file once more that was imported before.")
     ] = False,
 ) -> None:
     """Put the messages of a CSV file into the queue.
 
     The header names columns of dispatcher.message: recipient and template_id, param_1, param_2
-    and so on for the variables, and if wanted app, sender, signature, priority, send_at,
+    and so on for the variables, and optionally app, sender, signature, priority, send_at,
     expires_at, idempotency_key, reference. A line that is refused is written to the rejects file
-    with its number and the reason; all others are in. Exits with 1 if a line was refused.
+    with its number and the reason; all others are enqueued. Exits with 1 if a line was refused.
 
-    A load that was cut short goes on where it was when the same file is loaded again: no line is
-    in twice. A file that is in whole is refused, unless --again says that it is meant.
+    An interrupted import continues when the same file is enqueued again: no line is enqueued
+    twice. A file that was imported completely is refused without --again.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dispatcher.cli.csv_import import How, load_file
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import number, plural, screen
+    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.csv_import import ImportOptions, load_file
+    from dispatcher.cli.output import screen
+    from dispatcher.core.format import number, plural
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
@@ -67,15 +70,15 @@ def enqueue(
 
         so_far = 0
 
-        def tell(taken: int, read: int) -> None:
+        def show_progress(taken: int, read: int) -> None:
             nonlocal so_far
             so_far = taken
             progress.update(task, completed=read, description=f"{number(taken)} enqueued")
 
-        how = How(encoding=encoding, again=again, dry_run=dry_run)
+        options = ImportOptions(encoding=encoding, again=again, dry_run=dry_run)
         try:
             taken, refused = with_database(
-                lambda connection: load_file(connection, file, where, tell, how)
+                lambda connection: load_file(connection, file, where, show_progress, options)
             )
         except CommandError as failure:
             if not so_far or dry_run:

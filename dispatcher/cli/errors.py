@@ -1,4 +1,4 @@
-"""What may well happen to a command, and what it exits with then."""
+"""The error of a command, and the exit codes."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ USED_WRONGLY: Final = 2
 
 
 class CommandError(Exception):
-    """The command cannot do its work. Each line says what, where, and what to do about it."""
+    """A command failed. Each line says what, where and what to do."""
 
     def __init__(self, *lines: str, code: int = FAILED) -> None:
         super().__init__("\n".join(lines))

@@ -1,4 +1,4 @@
-"""``dispatcher forget``: one person's data, exported and erased."""
+"""``dispatcher forget``: exports and erases the data of one person."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -15,31 +15,36 @@ if TYPE_CHECKING:
 
 
 def forget(
-    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The person's: +8613112345678.")],
+    number: Annotated[
+        str, typer.Argument(metavar="NUMBER", help="The person's number: +8613112345678.")
+    ],
     *,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write all that is kept of them to this new file."),
+        typer.Option(metavar="FILE", help="Write all data of the person to this new file."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it nothing is.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Erase; without it nothing is erased.")
+    ] = False,
     as_: As = None,
 ) -> None:
-    """Erase what is kept of a person, or export it.
+    """Erase or export the data of a person.
 
-    Number, variables and reference leave every message to them, and the
-    number its reports and what limits count. What still waits is cancelled.
-    What may be on its way is left, and the exit code is 1: ask again later.
-    A number that is suppressed stays on that list, without the reason:
-    `dispatcher suppress --remove` takes it off. It is written down who did
-    it, without the number. Takes the rights of the tables' owner.
+    Number, variables and reference are erased from all messages to the
+    number, and the number from reports and from the counts of limits.
+    Queued messages are cancelled. Messages that may be on their way are
+    left, and the exit code is 1: repeat the command later. A suppressed
+    number stays suppressed, without the reason; `dispatcher suppress
+    --remove` removes it. The audit has who did it, without the number.
+    Needs the rights of the tables' owner.
     """
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
     from dispatcher.db import maintenance
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():
         raise CommandError("the number is digits after an optional +.", code=USED_WRONGLY)
-    who = named(as_)
+    who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
         kept = await maintenance.export(connection, number)
@@ -66,7 +71,7 @@ def forget(
 
 
 def _write(path: Path, kept: list[str]) -> None:
-    """Write a JSON array to a new file that only we may read."""
+    """Write a JSON array to a new file that only this user may read."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="utf-8") as out:

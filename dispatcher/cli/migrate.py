@@ -1,4 +1,4 @@
-"""``dispatcher migrate``: the tables of this release."""
+"""``dispatcher migrate``: applies the migrations of this release."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -13,18 +13,19 @@ from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
 
 def migrate(
     *,
-    status: Annotated[bool, typer.Option("--status", help="Only tell what is applied.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only show which migrations are applied.")
+    ] = False,
     down: Annotated[
-        bool, typer.Option("--down", help="Take the last migration back, and its data with it.")
+        bool, typer.Option("--down", help="Undo the last migration; its data are lost.")
     ] = False,
 ) -> int:
-    """Bring the database to the tables of this release.
+    """Apply the migrations of this release to the database.
 
-    `dispatcher run` does that as well. With --status nothing is changed, and
-    the exit code is 1 if something is missing.
+    `dispatcher run` does so too. With --status nothing is changed, and the
+    exit code is 1 if a migration is missing.
     """
-    from dispatcher.cli.database import database_address, explained
-    from dispatcher.cli.settings import read_settings
+    from dispatcher.cli.connection import database_address, explained, read_settings
     from dispatcher.db import migrate as migrations
     from dispatcher.db.migrate import MigrationError
 
@@ -33,10 +34,10 @@ def migrate(
     try:
         with database_address(read_settings(), make=not status) as dsn, explained(dsn):
             if status:
-                return _tell(asyncio.run(migrations.status(dsn)))
+                return _print_status(asyncio.run(migrations.status(dsn)))
             if down:
                 name = asyncio.run(migrations.down(dsn))
-                typer.echo(f"{name} taken back." if name else "No migration is applied.")
+                typer.echo(f"{name} undone." if name else "No migration is applied.")
             else:
                 names = asyncio.run(migrations.migrate(dsn, warn=_warn))
                 typer.echo("\n".join(f"{name} applied." for name in names) or "Nothing to do.")
@@ -49,18 +50,18 @@ def _warn(line: str) -> None:
     typer.echo(f"dispatcher: {line}", err=True)
 
 
-def _tell(standings: "list[MigrationStatus]") -> int:
+def _print_status(statuses: "list[MigrationStatus]") -> int:
     from dispatcher.cli.output import moment
 
-    for standing in standings:
-        if standing.unknown:
+    for one in statuses:
+        if one.unknown:
             state = "applied by a newer release"
-        elif standing.edited:
+        elif one.edited:
             state = "edited after it was applied"
-        elif standing.applied:
-            state = f"applied {moment(standing.applied_at)}"
+        elif one.applied:
+            state = f"applied {moment(one.applied_at)}"
         else:
             state = "missing"
-        typer.echo(f"{standing.version}  {standing.name:30}  {state}")
-    done = all(s.applied and not s.edited and not s.unknown for s in standings)
+        typer.echo(f"{one.version}  {one.name:30}  {state}")
+    done = all(s.applied and not s.edited and not s.unknown for s in statuses)
     return 0 if done else FAILED

@@ -1,46 +1,44 @@
-"""What an operator does to messages, batches and apps: one function of the database each."""
+"""Commands of operators: cancel, requeue, settle, pause and resume."""
 
+import getpass
+import os
+import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import CommandError
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
 
-
-import getpass
-import os
-import socket
-
-from dispatcher.cli.errors import USED_WRONGLY
-
-MAX_NAME = 80  # characters
+MAX_NAME_LENGTH = 80  # characters
 
 As = Annotated[
     str | None,
     typer.Option(
         "--as",
         metavar="NAME",
-        help="Who does it, for `dispatcher audit`.",
+        help="Name of the operator, for `dispatcher audit`.",
         show_default="user@host",
     ),
 ]
 
 
-def named(given: str | None) -> str:
-    """Return the name that was given, or else the user of this machine: ana@host."""
+def operator_name(given: str | None) -> str:
+    """Return *given*, or else the user of this machine: ana@host."""
     if given is None:
-        return f"{_user()}@{socket.gethostname()}"
+        return f"{_user_name()}@{socket.gethostname()}"
     who = " ".join(given.split())
-    if not who or len(who) > MAX_NAME or not who.isprintable():
-        raise CommandError(f"--as takes a name of 1 to {MAX_NAME} characters.", code=USED_WRONGLY)
+    if not who or len(who) > MAX_NAME_LENGTH or not who.isprintable():
+        raise CommandError(
+            f"--as takes a name of 1 to {MAX_NAME_LENGTH} characters.", code=USED_WRONGLY
+        )
     return who
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user has no name
@@ -51,7 +49,7 @@ Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")
 App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
 
 
-class How(StrEnum):
+class Settlement(StrEnum):
     """How an unsure batch is settled."""
 
     SENT = "sent"
@@ -59,29 +57,29 @@ class How(StrEnum):
 
 
 def cancel(ids: Ids, *, as_: As = None) -> None:
-    """Cancel messages that still wait; those are never sent.
+    """Cancel queued messages; they are never sent.
 
-    Exits with 1 if one of them was too late: sent, on its way, or finished already.
+    Exits with 1 if one of them is not queued any more: it is being sent, or finished.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
     done = with_database(lambda connection: deeds.cancel(connection, who, ids))
-    _tell(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
+    _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
 
 
 def requeue(ids: Ids, *, as_: As = None) -> None:
     """Send rejected or expired messages again.
 
-    Mend the cause first. Exits with 1 if one of them is neither rejected nor expired.
+    Correct the cause first. Exits with 1 if one of them is neither rejected nor expired.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
     done = with_database(lambda connection: deeds.requeue(connection, who, ids))
-    _tell(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
+    _print_result(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
 
 
 def settle(
@@ -89,21 +87,21 @@ def settle(
         str, typer.Argument(metavar="TOKEN", help="The batch, as `dispatcher status` lists it.")
     ],
     how: Annotated[
-        How, typer.Argument(metavar="HOW", help="sent: it went out. resend: it did not.")
+        Settlement, typer.Argument(metavar="HOW", help="sent: it went out. resend: it did not.")
     ],
     *,
     as_: As = None,
 ) -> None:
     """Settle an unsure batch by hand.
 
-    For when you know what became of it. With `resend` its messages go out
-    again, and twice if they had gone out after all.
+    Use it when you know the result from the provider. With `resend` its
+    messages are sent again: twice, if they had been sent before.
     """
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
     settled = with_database(
         lambda connection: deeds.settle(connection, who, token, how.value)
     ).count
@@ -112,29 +110,27 @@ def settle(
             f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
             " show` of one of its messages."
         )
-    done = "accepted" if how is How.SENT else "waiting again"
+    done = "accepted" if how is Settlement.SENT else "waiting again"
     typer.echo(f"{plural(settled, 'message')} of the batch {done}.")
 
 
 def pause(
     app: App,
-    reason: Annotated[
-        str, typer.Option(metavar="WORDS", help="Why, for those who look at it later.")
-    ] = "",
+    reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the audit.")] = "",
     *,
     as_: As = None,
 ) -> None:
     """Stop sending for an app.
 
-    Requests on their way are finished, and everything else waits.
+    Open requests are finished, and all other messages wait.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
-        await _must_be_known(connection, app)
+        await _check_app_exists(connection, app)
         await deeds.pause(connection, who, app, reason)
 
     with_database(work)
@@ -142,25 +138,25 @@ def pause(
 
 
 def resume(app: App, *, as_: As = None) -> None:
-    """Send again for a paused app.
+    """Resume sending for a paused app.
 
-    Whether an operator has paused it, or an error of its account.
+    It may have been paused by an operator or by an error of its account.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
-        await _must_be_known(connection, app)
+        await _check_app_exists(connection, app)
         await deeds.resume(connection, who, app)
 
     with_database(work)
     typer.echo(f"{app} is sending again.")
 
 
-async def _must_be_known(connection: "Connection", app: str) -> None:
-    """Refuse a name that nobody has used: a misspelt pause would stop nothing."""
+async def _check_app_exists(connection: "Connection", app: str) -> None:
+    """Refuse an unknown name: a misspelt pause would stop nothing."""
     from dispatcher.db import admin
 
     names = await admin.app_names(connection)
@@ -169,8 +165,8 @@ async def _must_be_known(connection: "Connection", app: str) -> None:
         raise CommandError(f"no app is called {app}: {known}.")
 
 
-def _tell(done: int, ids: list[int], what: str, otherwise: str) -> None:
-    from dispatcher.cli.output import plural
+def _print_result(done: int, ids: list[int], what: str, otherwise: str) -> None:
+    from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
     if left := len(set(ids)) - done:

@@ -1,4 +1,4 @@
-"""``dispatcher reports``: whether reports come in, and which belong to no message."""
+"""``dispatcher reports``: shows missing reports, and reports that belong to no message."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dispatcher.core.status import MissingReports, UnmatchedReport
     from dispatcher.db.database import Connection
 
-    Seen = tuple[list[MissingReports], Backlog, list[UnmatchedReport]]
+    ReportState = tuple[list[MissingReports], Backlog, list[UnmatchedReport]]
 
 
 def reports(
@@ -19,24 +19,24 @@ def reports(
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Reports to list.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Show what has no report, and which reports fit no message.
+    """Show messages without a report, and reports without a message.
 
-    Many accepted messages without a report are the sign of a broken callback address.
+    Many accepted messages without a report mean that the callback address is wrong.
     """
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import screen
 
-    seen = with_database(lambda connection: _look(connection, limit))
+    state = with_database(lambda connection: _read(connection, limit))
     if json:
         import msgspec
 
-        told = dict(zip(("apps", "backlog", "unmatched"), seen, strict=True))
-        typer.echo(msgspec.json.format(msgspec.json.encode(told)))
+        by_name = dict(zip(("apps", "backlog", "unmatched"), state, strict=True))
+        typer.echo(msgspec.json.format(msgspec.json.encode(by_name)))
     else:
-        screen().print(_drawn(seen))
+        screen().print(_render(state))
 
 
-async def _look(connection: "Connection", limit: int) -> "Seen":
+async def _read(connection: "Connection", limit: int) -> "ReportState":
     from dispatcher.db import reports as db
 
     return (
@@ -46,15 +46,15 @@ async def _look(connection: "Connection", limit: int) -> "Seen":
     )
 
 
-def _drawn(seen: "Seen") -> "RenderableType":
+def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from dispatcher.cli.output import duration, moment, number
-    from dispatcher.core.report_matching import WHY
-    from dispatcher.telemetry.logs import mask
+    from dispatcher.cli.output import moment
+    from dispatcher.core.format import duration, mask, number
+    from dispatcher.core.report_matching import UNMATCHED_REASONS
 
-    apps, backlog, unmatched = seen
+    apps, backlog, unmatched = state
     table = Table("App", box=None)
     for name in ("Accepted in 80 h", "Without a report", "For over an hour", "Oldest"):
         table.add_column(name, justify="right")
@@ -72,7 +72,7 @@ def _drawn(seen: "Seen") -> "RenderableType":
             report.status,
             mask(report.recipient) if report.recipient else "-",
             f"{report.provider_id} ({report.segment})",
-            WHY[report.why],
+            UNMATCHED_REASONS[report.why],
         )
     waiting = f"{number(backlog.reports)} reports wait to be matched."
     return Group(table, "", waiting, "", lost if unmatched else "No report is without its message.")

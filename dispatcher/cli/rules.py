@@ -1,4 +1,4 @@
-"""Operators' own rules: templates, numbers never to send to, and what an app allows itself."""
+"""Commands for operators' rules: templates, suppressed numbers and limits of apps."""
 
 import re
 from datetime import time
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.deeds import ActionResult
 
-NUMBER = re.compile(r"\+?[0-9]{5,20}")
-LISTED = 1_000  # suppressed numbers that are listed
+NUMBER_PATTERN = re.compile(r"\+?[0-9]{5,20}")
+MAX_LISTED_NUMBERS = 1_000
 
 template = typer.Typer(
-    help="Define templates, so that what does not fit costs nothing.",
+    help="Define templates, so that messages that do not fit cost nothing.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,15 +40,15 @@ def add_template(
     note: Annotated[str, typer.Option(metavar="WORDS", help="What it is for.")] = "",
     as_: As = None,
 ) -> None:
-    """Define which variables a template takes, or define it anew.
+    """Define or redefine the variables of a template.
 
-    A message whose variables do not fit is then rejected, with the reason,
-    before it costs a request. In a shell put the text in single quotes:
+    A message whose variables do not fit is then rejected with the reason
+    before it is sent. In a shell put the text in single quotes:
     '${NUM_6}'. With the text, `dispatcher cost` can count segments.
     """
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
-    from dispatcher.core.templates import Template, TemplateError, checked_kinds, kinds_of
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
+    from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
     from dispatcher.db import deeds
 
     if (text is None) == (kinds is None):
@@ -56,22 +56,22 @@ def add_template(
     if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
         raise CommandError("a template's id has 1 to 32 characters.", code=USED_WRONGLY)
     try:
-        listed = kinds_of(text) if text is not None else checked_kinds((kinds or "").split(","))
+        listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
-    who = named(as_)
+    who = operator_name(as_)
     with_database(lambda connection: deeds.define_template(connection, who, made, note, text))
     typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
 
 
 @template.command("remove")
 def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
-    """Forget a template: its variables are not checked any more."""
-    from dispatcher.cli.database import with_database
+    """Remove a template: its variables are not checked any more."""
+    from dispatcher.cli.connection import with_database
     from dispatcher.db import deeds
 
-    who = named(as_)
+    who = operator_name(as_)
     done = with_database(lambda connection: deeds.drop_template(connection, who, template_id))
     if done.count is None:
         raise CommandError(f"no template {template_id} is defined: see `dispatcher template list`.")
@@ -81,7 +81,7 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
 @template.command("list")
 def list_templates() -> None:
     """Show the templates that are defined."""
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import screen, table_of
     from dispatcher.db import rules
 
@@ -103,23 +103,20 @@ def suppress(
             dir_okay=False,
             readable=True,
             metavar="FILE",
-            help="A file, a number a line, or a CSV file with numbers first.",
+            help="A file with a number on each line, or a CSV file with numbers first.",
         ),
     ] = None,
-    reason: Annotated[
-        str, typer.Option(metavar="WORDS", help="Why, for those who look at it later.")
-    ] = "",
+    reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
     as_: As = None,
 ) -> None:
-    """Never send to numbers any more, or list them.
+    """Suppress numbers: never send to them; or list them.
 
-    Without numbers, those that are suppressed are listed. A CSV file is
-    read for its first column; if one of its lines is no number, nothing
-    is changed.
+    Without numbers it lists the suppressed ones. Of a CSV file the first
+    column is read; if a line has no number, nothing is changed.
     """
-    from dispatcher.cli.database import with_database
-    from dispatcher.cli.output import plural
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
     from dispatcher.db import deeds
 
     wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
@@ -127,7 +124,7 @@ def suppress(
         if file is None:
             _list_suppressed()
         return
-    who = named(as_)
+    who = operator_name(as_)
 
     async def work(connection: "Connection") -> "ActionResult":
         if remove:
@@ -162,50 +159,52 @@ def limit(
     ] = None,
     quiet: Annotated[
         str | None,
-        typer.Option(metavar="HOURS", help="Hours of night at the recipient: 21:00-08:00."),
+        typer.Option(metavar="HOURS", help="Quiet hours at the recipient: 21:00-08:00."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits any more.")] = False,
     as_: As = None,
 ) -> None:
-    """Set what an app allows itself; without options, show it.
+    """Set the limits of an app; without options, show them.
 
-    What is over a limit waits and is lost to nobody. All limits of an app are
-    set at once: what is not named is not limited. Priorities 0 and 1 do not
-    wait for the morning.
+    Messages over a limit wait; none is lost. All limits of an app are set at
+    once: a limit that is not named is removed. Priorities 0 and 1 ignore
+    quiet hours.
     """
-    from dispatcher.cli.database import with_database
-    from dispatcher.core.rules import Limits, told
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.rules import Limits, describe_limits
     from dispatcher.db import deeds, rules
 
     begin, end = _hours(quiet) if quiet else (None, None)
     wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, ceiling, begin, end)
     if wanted == Limits() and not none:
         known = with_database(rules.limits)
-        typer.echo(f"{app}: {told(known.get(app, Limits()))}")
+        typer.echo(f"{app}: {describe_limits(known.get(app, Limits()))}")
         return
     if none and wanted != Limits():
         raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
-    who = named(as_)
+    who = operator_name(as_)
     with_database(lambda connection: deeds.set_limits(connection, who, app, wanted))
-    typer.echo(f"{app}: {told(wanted)}")
+    typer.echo(f"{app}: {describe_limits(wanted)}")
 
 
 def _list_suppressed() -> None:
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.core.format import mask
     from dispatcher.db import rules
-    from dispatcher.telemetry.logs import mask
 
     table = table_of("Number", "Since", "By", "Reason")
-    for one in with_database(lambda connection: rules.suppression(connection, limit=LISTED)):
+    for one in with_database(
+        lambda connection: rules.suppression(connection, limit=MAX_LISTED_NUMBERS)
+    ):
         table.add_row(mask(one.recipient), moment(one.added_at), one.source, one.reason)
     screen().print(table if table.rows else "No number is suppressed.")
 
 
 def _numbers(given: list[str]) -> list[str]:
     numbers = [re.sub(r"[\s()-]", "", each) for each in given]
-    if bad := sum(NUMBER.fullmatch(each) is None for each in numbers):
+    if bad := sum(NUMBER_PATTERN.fullmatch(each) is None for each in numbers):
         raise CommandError(
             f"{bad} of {len(given)} are no numbers: 5 to 20 digits after an optional +.",
             code=USED_WRONGLY,
@@ -217,7 +216,7 @@ def _numbers_of(file: Path) -> list[str]:
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         cells = [line.split(",")[0].strip().strip('"') for line in stream]
     # The first line of a CSV file may be its header.
-    if cells and NUMBER.fullmatch(cells[0]) is None:
+    if cells and NUMBER_PATTERN.fullmatch(cells[0]) is None:
         cells = cells[1:]
     return _numbers([cell for cell in cells if cell])
 

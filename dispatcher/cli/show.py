@@ -1,21 +1,18 @@
-"""``dispatcher show``: one message's story."""
+"""``dispatcher show``: explains one message."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dispatcher.cli.errors import CommandError
-from dispatcher.cli.operate import As, named
+from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
+    from dispatcher.core.explain import TimelineEntry
     from dispatcher.core.status import MessageHistory
     from dispatcher.db.database import OwnConnection as Connection
-
-Event = tuple[datetime, str]  # when, and what happened
-
-_SETTLED = {"report": ", settled by a report", "settled": ", settled by hand or by policy"}
 
 
 def show(
@@ -23,22 +20,25 @@ def show(
     *,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Show the whole number and the variables; it is written down."),
+        typer.Option(
+            "--full", help="Show the whole number and the variables; the audit log records it."
+        ),
     ] = False,
     as_: As = None,
 ) -> None:
-    """Tell the story of one message.
+    """Explain one message: its content, state and history.
 
-    What was asked for, every request it was in, every report, and why it is where it is.
+    Shows why it is in its state, what to do, every request it was in and every report.
     """
     from rich.table import Table
 
-    from dispatcher.cli.database import with_database
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen
+    from dispatcher.core.explain import timeline
     from dispatcher.db import deeds
     from dispatcher.db.admin import story
 
-    who = named(as_)
+    who = operator_name(as_)
 
     async def look(connection: "Connection") -> "MessageHistory | None":
         found = await story(connection, message_id)
@@ -53,23 +53,27 @@ def show(
     for name, value in _facts(found.message, full=full):
         facts.add_row(f"  {name}", value)
     events = Table.grid(padding=(0, 2))
-    # Within a second they stand as they follow from each other: an outcome's time is that of its
-    # transaction, which began before the batch was closed in it.
-    for time, what in sorted(_events(found), key=lambda event: event[0].replace(microsecond=0)):
-        events.add_row(f"  {moment(time)}", what)
+    for entry in timeline(found):
+        events.add_row(f"  {moment(entry.at)}", _line(entry))
     zone = datetime.now().astimezone().tzname()
     heading = f"What happened (times in {zone})"
     screen().print(f"Message {message_id}", facts, heading, events, sep="\n")
 
 
+def _line(entry: "TimelineEntry") -> str:
+    """Return an entry of the timeline in one line: what happened, in which request, details."""
+    title = f"{entry.title} {entry.token}" if entry.token else entry.title
+    return f"{title}: {entry.detail}" if entry.detail else title
+
+
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
-    from dispatcher.cli.output import moment, plural
-    from dispatcher.core.explain import advice, explained, why
-    from dispatcher.telemetry.logs import mask
+    from dispatcher.cli.output import moment
+    from dispatcher.core.explain import advice, explain_code, explain_state
+    from dispatcher.core.format import mask, plural
 
     yield "state", message["state"]
-    yield "why", why(message)
-    if row := explained(message):
+    yield "why", explain_state(message)
+    if row := explain_code(message):
         yield "code", f"{row.code}: {row.meaning}"
         # Of one that waits, what the view has is the answer to its whole last request.
         if message["reason"] not in (None, "", row.meaning) and message["state"] != "queued":
@@ -88,75 +92,3 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     for name in ("send_at", "expires_at", "due_at"):
         if message[name] is not None:
             yield name.replace("_", " "), moment(message[name])
-
-
-def _events(story: "MessageHistory") -> Iterator[Event]:
-    from dispatcher.cli.output import moment
-    from dispatcher.core.codes import number_code
-
-    message = story.message
-    later = message["send_at"] > message["queued_at"] + timedelta(seconds=1)
-    not_before = f", not to be sent before {moment(message['send_at'])}" if later else ""
-    yield message["queued_at"], f"queued{not_before}"
-    for batch in story.batches:
-        yield from _request(batch)
-        last = batch is story.batches[-1]
-        if batch["closed_at"] and (not last or message["state"] == "queued"):
-            code = message["code"] if last else None
-            why = f": {code}: {number_code(code).meaning}" if code else ", to be sent again"
-            yield batch["closed_at"], f"put back{why}"
-    if message["accepted_at"]:
-        how = _SETTLED.get(message["outcome_code"], "")
-        yield (
-            message["accepted_at"],
-            f"accepted as {message['provider_id'] or 'nobody knows what'}{how}",
-        )
-    elif message["finished_at"]:
-        code = message["outcome_code"]
-        why = f": {code}: {message['reason'] or number_code(code).meaning}" if code else ""
-        yield message["finished_at"], f"{message['state']}{why}"
-    for report in story.reports:
-        yield from _report(report)
-
-
-def _report(report: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.core.report_matching import WHY
-    from dispatcher.core.report_status import report_status
-
-    place = f"segment {report['segment']} of {report['total']}"
-    if report["earlier_at"]:
-        yield report["earlier_at"], f"report: {report['earlier_status']} (interim), {place}"
-    meaning = report["description"] or report_status(report["status"]).meaning
-    told = f"report: {report['status']} ({report['state']}), {place}: {meaning}"
-    if report["unmatched"]:
-        told += f" It counts for nothing: {WHY[report['unmatched']]}"
-    yield report["received_at"], told
-
-
-def _request(batch: dict[str, Any]) -> Iterator[Event]:
-    from dispatcher.cli.output import number, plural
-    from dispatcher.core.explain import MIXED
-
-    content = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
-    yield (
-        batch["opened_at"],
-        f"claimed into request {batch['token']}: attempt {batch['attempt']}, {content}",
-    )
-    tries = batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}"
-    said = _joined(
-        batch["http_status"] and f"HTTP {batch['http_status']}",
-        batch["code"],
-        batch["description"],
-        tries,
-    )
-    if batch["unsure_at"]:
-        yield batch["unsure_at"], f"unsure: it may have been sent; {said}"
-    if batch["closed_at"] and batch["settled_by"]:
-        yield batch["closed_at"], f"settled by {batch['settled_by']}"
-    elif batch["closed_at"]:
-        each = "; each number has a result of its own" if batch["code"] in MIXED else ""
-        yield batch["closed_at"], f"request answered: {said}{each}"
-
-
-def _joined(*parts: object) -> str:
-    return " ".join(str(part) for part in parts if part)

@@ -1,4 +1,4 @@
-"""``dispatcher status``: what is going on, on one screen."""
+"""``dispatcher status``: shows the state of everything on one screen."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -16,27 +16,26 @@ if TYPE_CHECKING:
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it until Ctrl-C.")] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: how often.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: the interval.")
     ] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Show whether messages go out, and if not, why and what to do.
 
-    Below: what each app has waiting, which workers run, and what happened in
-    the last hour and day.
+    Then it lists the waiting messages of each app, the running workers, and
+    the events of the last hour and day.
     """
-    from dispatcher.cli.database import database_address, explained
-    from dispatcher.cli.settings import read_settings
+    from dispatcher.cli.connection import database_address, explained, read_settings
 
     settings = read_settings()
     reports = settings.callback_url is not None
     with database_address(settings) as dsn, explained(dsn):
         if not watch:
-            _once(dsn, _teller(json=json), reports=reports)
+            _once(dsn, _output(json=json), reports=reports)
         elif json:
-            _until_interrupted(_watched(dsn, _tell_line, every, reports=reports))
+            _until_interrupted(_watch(dsn, _print_json_line, every, reports=reports))
         else:
             _live(dsn, every, reports=reports)
 
@@ -44,7 +43,7 @@ def status(
 def _once(dsn: str, show: "Show", *, reports: bool) -> None:
     from functools import partial
 
-    from dispatcher.cli.database import connected
+    from dispatcher.cli.connection import connected
     from dispatcher.core.health import diagnose
     from dispatcher.db.admin import overview
 
@@ -52,34 +51,34 @@ def _once(dsn: str, show: "Show", *, reports: bool) -> None:
     show(diagnose(now), now)
 
 
-def _teller(*, json: bool) -> "Show":
-    return _tell if json else _draw
+def _output(*, json: bool) -> "Show":
+    return _print_json if json else _print_screen
 
 
-def _draw(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
+def _print_screen(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     from dispatcher.cli.output import screen
-    from dispatcher.cli.status_view import drawn
+    from dispatcher.cli.status_view import render
 
-    screen().print(drawn(found, now))
+    screen().print(render(found, now))
 
 
-def _tell(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
+def _print_json(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     import msgspec
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(_told(found, now))))
+    typer.echo(msgspec.json.format(msgspec.json.encode(_as_json(found, now))))
 
 
-def _tell_line(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
+def _print_json_line(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
     import msgspec
 
-    typer.echo(msgspec.json.encode(_told(found, now)).decode())
+    typer.echo(msgspec.json.encode(_as_json(found, now)).decode())
 
 
-def _told(found: "Diagnosis", now: "StatusSnapshot | None") -> dict[str, object]:
+def _as_json(found: "Diagnosis", now: "StatusSnapshot | None") -> dict[str, object]:
     import msgspec
 
     seen = msgspec.structs.asdict(now) if now else {}
-    seen.pop("recent", None)  # what charts are made of
+    seen.pop("recent", None)  # only the charts need them
     findings = [
         msgspec.structs.asdict(each) | {"level": each.level.name.lower()} for each in found.findings
     ]
@@ -89,22 +88,22 @@ def _told(found: "Diagnosis", now: "StatusSnapshot | None") -> dict[str, object]
 
 
 def _live(dsn: str, every: float, *, reports: bool) -> None:
-    """Draw the screen again and again: in place on a terminal, else one below the other."""
+    """Refresh the screen: in place on a terminal, otherwise one below the other."""
     from rich.live import Live
 
     from dispatcher.cli.output import screen
-    from dispatcher.cli.status_view import drawn
+    from dispatcher.cli.status_view import render
 
     console = screen()
     if not console.is_terminal:
-        _until_interrupted(_watched(dsn, _draw, every, reports=reports))
+        _until_interrupted(_watch(dsn, _print_screen, every, reports=reports))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
 
         def show(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
-            live.update(drawn(found, now), refresh=True)
+            live.update(render(found, now), refresh=True)
 
-        _until_interrupted(_watched(dsn, show, every, reports=reports))
+        _until_interrupted(_watch(dsn, show, every, reports=reports))
 
 
 def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
@@ -114,9 +113,9 @@ def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
         return
 
 
-async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
-    """Show how it stands, again and again; a database that is away is shown, and asked again."""
-    from dispatcher.core.health import absent, diagnose
+async def _watch(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
+    """Show the state at the interval; reconnect while the database is unavailable."""
+    from dispatcher.core.health import database_unavailable, diagnose
     from dispatcher.db.admin import overview
     from dispatcher.db.database import connect
     from dispatcher.db.errors import DatabaseAwayError, naming_absence
@@ -134,5 +133,5 @@ async def _watched(dsn: str, show: "Show", every: float, *, reports: bool) -> No
                 finally:
                     connection.terminate()
         except DatabaseAwayError as error:
-            show(absent(str(error)), None)
+            show(database_unavailable(str(error)), None)
             await asyncio.sleep(every)

@@ -7,20 +7,21 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from dispatcher.cli.output import duration, number, table_of
+from dispatcher.cli.output import table_of
+from dispatcher.core.format import duration, number
 from dispatcher.core.health import Diagnosis, Finding, Level
 from dispatcher.core.status import WAITING_COUNTED, AppState, StatusSnapshot
 
 _STYLES = {
     Level.FINE: "bold green",
     Level.NOTE: "bold blue",
-    Level.TROUBLE: "bold yellow",
+    Level.WARNING: "bold yellow",
     Level.STOPPED: "bold red",
 }
 
 
-def drawn(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
-    """Return the whole screen: first whether messages go out, then everything else."""
+def render(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
+    """Return the whole screen; the headline says whether messages are sent."""
     parts: list[RenderableType] = [Text(found.headline, _STYLES[found.level])]
     for finding in found.findings:
         parts += ["", *_finding(finding)]
@@ -73,7 +74,7 @@ def _state(app: AppState) -> str:
 
 def _unsure(now: StatusSnapshot) -> RenderableType:
     table = table_of()
-    table.add_column("Unsure batch", min_width=32)  # a token is copied whole, or is of no use
+    table.add_column("Unsure batch", min_width=32)  # a token must be shown completely, to be copied
     for name in ("App", "Messages", "For", "Why"):
         table.add_column(name)
     for batch in now.unsure:
@@ -85,7 +86,7 @@ def _unsure(now: StatusSnapshot) -> RenderableType:
 
 def _workers(now: StatusSnapshot) -> RenderableType:
     table = table_of(
-        "Worker", "Host", "Process", "Version", "Apps", "Running for", "Last heard of"
+        "Worker", "Host", "Process", "Version", "Apps", "Running for", "Last heartbeat"
     )  # fmt: skip
     for worker in now.workers:
         heard = f"{duration(worker.silent_seconds)} ago"

@@ -1,10 +1,10 @@
-"""The console: pages for operators. Nothing is loaded from elsewhere.
+"""The console: web pages for operators, which load nothing from other servers.
 
 Every page but the login requires a session (`auth.Auth`). Every action is a form that is confirmed,
 checked and written to the audit log. Everything but the charts works without scripts.
 """
 
-from dispatcher.console.backend import AwayError, Desk
+from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.routes import closed_console_routes, console_routes
 
-__all__ = ["AwayError", "Desk", "closed_console_routes", "console_routes"]
+__all__ = ["ConsoleBackend", "closed_console_routes", "console_routes"]

@@ -1,183 +1,150 @@
-"""What each deed would do, as it is confirmed before it is done; or why it cannot be done."""
+"""What operators can do: confirmations and results of actions, the rules and the audit log."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.console.auth import Auth, Session
-from dispatcher.console.backend import Desk
-from dispatcher.console.forms import form_of, message_ids
-from dispatcher.core.templates import Template, TemplateError, kinds_of
+from dispatcher.console.auth import HOME_PATH, Auth, Session
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import Fields, Invalid, message_ids, read_form, read_template
+from dispatcher.core.rules import describe_limits
+from dispatcher.core.templates import Template
 
-MAX_REASON = 200  # characters
-MAX_TEMPLATE_ID = 32  # characters; the provider's limit
-RULES = "/console/rules"
+ACTIONS_PATH = "/console/actions"
+RULES_PATH = "/console/rules"
+MAX_REASON_LENGTH = 200  # characters
+ACTION_FIELDS = ("app", "ids", "token", "how", "reason", "template_id", "text", "note")
 
 
 class Confirmation(Struct, frozen=True):
-    """What is about to be done, as it is confirmed."""
+    """What an action will do, for the operator to confirm."""
 
     title: str
-    effect: str  # what will happen
+    effect: str
     button: str
-    back: str  # where to go instead
-    grave: bool = False  # it may send something twice, or for ever not at all
+    back: str  # path of the page to return to
+    grave: bool = False  # it may send something twice, or prevent it from being sent
     asks_reason: bool = False
 
 
-class Invalid(Struct, frozen=True):
-    """Why it cannot be done."""
-
-    why: str
-
-
-Fields = dict[str, str]
-Planned = Confirmation | Invalid
+def check_action(action: str, fields: Fields) -> Confirmation | Invalid:
+    """Return what *action* will do with *fields*, or why it cannot be done."""
+    check = _CHECKS.get(action)
+    return check(fields) if check else Invalid("There is no such action.")
 
 
-def plan(deed: str, fields: Fields) -> Planned:
-    """Return what *deed* would do with *fields*."""
-    planner = _PLANS.get(deed)
-    return planner(fields) if planner else Invalid("There is no such deed.")
-
-
-def _pause(fields: Fields) -> Planned:
-    app = fields.get("app", "")
-    return _of_app(
-        app,
-        Confirmation(
-            f"Pause {app}",
-            "Requests on their way are finished. Everything else waits until somebody resumes it.",
-            f"Pause {app}",
-            "/console",
-            asks_reason=True,
-        ),
+def _pause(fields: Fields) -> Confirmation | Invalid:
+    app = fields.get("app")
+    if not app:
+        return Invalid("Name the app.")
+    return Confirmation(
+        f"Pause {app}",
+        "Requests on their way are finished. Everything else waits until an operator resumes it.",
+        f"Pause {app}",
+        HOME_PATH,
+        asks_reason=True,
     )
 
 
-def _resume(fields: Fields) -> Planned:
-    app = fields.get("app", "")
-    return _of_app(
-        app,
-        Confirmation(
-            f"Resume {app}",
-            "Its messages go out again at once. If the cause is not mended, the next answer of the"
-            " provider pauses it again; nothing is lost by that.",
-            f"Resume {app}",
-            "/console",
-        ),
+def _resume(fields: Fields) -> Confirmation | Invalid:
+    app = fields.get("app")
+    if not app:
+        return Invalid("Name the app.")
+    return Confirmation(
+        f"Resume {app}",
+        "Its messages go out again at once. If the cause is not fixed, the next answer of the"
+        " provider pauses it again; nothing is lost by that.",
+        f"Resume {app}",
+        HOME_PATH,
     )
 
 
-def _of_app(app: str, made: Confirmation) -> Planned:
-    return made if app else Invalid("Name the app.")
-
-
-def _cancel(fields: Fields) -> Planned:
+def _cancel(fields: Fields) -> Confirmation | Invalid:
     return _of_messages(
         fields,
-        lambda what, back: Confirmation(
-            f"Cancel {what}",
-            "What still waits is never sent. What is on its way or finished stays as it is.",
-            f"Cancel {what}",
-            back,
-            grave=True,
-        ),
+        "Cancel",
+        "What still waits is never sent. What is on its way or finished stays as it is.",
+        grave=True,
     )
 
 
-def _requeue(fields: Fields) -> Planned:
+def _requeue(fields: Fields) -> Confirmation | Invalid:
     return _of_messages(
         fields,
-        lambda what, back: Confirmation(
-            f"Requeue {what}",
-            "What was rejected or has expired is sent again, as it was inserted. Do it when the"
-            " cause is mended.",
-            f"Requeue {what}",
-            back,
-        ),
+        "Requeue",
+        "What was rejected or has expired is sent again, as it was inserted. Do it when the cause"
+        " is fixed.",
     )
 
 
-def _of_messages(fields: Fields, make: Callable[[str, str], Confirmation]) -> Planned:
+def _of_messages(
+    fields: Fields, verb: str, effect: str, *, grave: bool = False
+) -> Confirmation | Invalid:
     ids = message_ids(fields.get("ids", ""))
     if ids is None:
-        return Invalid("Give ids of messages, 1,000 at most, apart by blanks or commas.")
+        return Invalid("Give ids of messages, 1,000 at most, separated by blanks or commas.")
+    title, back = f"{verb} {len(ids):,} messages", ACTIONS_PATH
     if len(ids) == 1:
-        return make(f"message {ids[0]}", f"/console/message/{ids[0]}")
-    return make(f"{len(ids):,} messages", "/console/act")
+        title, back = f"{verb} message {ids[0]}", f"/console/message/{ids[0]}"
+    return Confirmation(title, effect, title, back, grave=grave)
 
 
-def _settle(fields: Fields) -> Planned:
-    token, how = fields.get("token", ""), fields.get("how", "")
-    back = f"/console/batch/{token}"
+def _settle(fields: Fields) -> Confirmation | Invalid:
+    token = fields.get("token")
     if not token:
         return Invalid("Name the request.")
-    if how == "sent":
-        return Confirmation(
-            "Settle the request as sent",
-            "Its messages count as accepted, and are not sent again. Reports still tell whether"
-            " they were delivered.",
-            "They were sent",
-            back,
-        )
-    if how == "resend":
-        return Confirmation(
-            "Send the request's messages again",
-            "They go back into the queue. Whoever got one already gets it twice: do this only if"
-            " the provider says that it never had the request.",
-            "Send them again",
-            back,
-            grave=True,
-        )
-    return Invalid("Say how: as sent, or to be sent again.")
+    back = f"/console/batch/{token}"
+    match fields.get("how"):
+        case "sent":
+            return Confirmation(
+                "Settle the request as sent",
+                "Its messages count as accepted, and are not sent again. Reports still say whether"
+                " they were delivered.",
+                "They were sent",
+                back,
+            )
+        case "resend":
+            return Confirmation(
+                "Send the request's messages again",
+                "They go back into the queue. Recipients who have the message already get it"
+                " twice: do this only if the provider says that it never had the request.",
+                "Send them again",
+                back,
+                grave=True,
+            )
+        case _:
+            return Invalid("Say how: as sent, or to be sent again.")
 
 
-def _define_template(fields: Fields) -> Planned:
-    made = template_of(fields)
-    match made:
-        case Invalid():
-            return made
+def _define_template(fields: Fields) -> Confirmation | Invalid:
+    match read_template(fields):
+        case Invalid() as invalid:
+            return invalid
         case Template(template_id, kinds):
-            takes = ", ".join(kinds) if kinds else "no variables"
+            variables = ", ".join(kinds) if kinds else "no variables"
             return Confirmation(
                 f"Define the template {template_id}",
-                f"It takes {takes}. From a few seconds on, a message whose variables do not fit is"
-                " rejected with a reason before it costs a request.",
+                f"It takes {variables}. From a few seconds on, a message whose variables do not"
+                " fit is rejected with a reason before it costs a request.",
                 "Define it",
-                RULES,
+                RULES_PATH,
             )
 
 
-def _drop_template(fields: Fields) -> Planned:
-    template_id = fields.get("template_id", "")
+def _drop_template(fields: Fields) -> Confirmation | Invalid:
+    template_id = fields.get("template_id")
     if not template_id:
         return Invalid("Name the template.")
     return Confirmation(
         f"Remove the template {template_id}",
         "Its variables are not checked here any more; the provider still checks them.",
         "Remove it",
-        RULES,
+        RULES_PATH,
     )
 
 
-def template_of(fields: Fields) -> Template | Invalid:
-    """Return the template that a form describes, by its text."""
-    template_id = fields.get("template_id", "").strip()
-    if not 1 <= len(template_id) <= MAX_TEMPLATE_ID or not template_id.isprintable():
-        return Invalid(f"A template's id has 1 to {MAX_TEMPLATE_ID} characters.")
-    text = fields.get("text", "")
-    if not text.strip():
-        return Invalid("Give the template's text, with variables such as ${NUM_6}.")
-    try:
-        return Template(template_id, kinds_of(text))
-    except TemplateError as error:
-        return Invalid(f"{error}.")
-
-
-_PLANS: dict[str, Callable[[Fields], Planned]] = {
+_CHECKS: dict[str, Callable[[Fields], Confirmation | Invalid]] = {
     "pause": _pause,
     "resume": _resume,
     "cancel": _cancel,
@@ -186,97 +153,84 @@ _PLANS: dict[str, Callable[[Fields], Planned]] = {
     "template": _define_template,
     "template-remove": _drop_template,
 }
-# That a deed may have.
-FIELDS = ("app", "ids", "token", "how", "reason", "template_id", "text", "note")
 
 
 class ActionPages:
-    """The pages that do something."""
+    """The pages Actions and Rules, and the confirmation of each action."""
 
-    def __init__(self, guard: Auth, desk: Desk) -> None:
-        self._guard = guard
-        self._desk = desk
+    def __init__(self, auth: Auth, backend: ConsoleBackend) -> None:
+        self._auth = auth
+        self._backend = backend
 
-    async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
-        """Show what can be done, and what was done."""
-        now = await self._desk.now()
-        values = {"session": session, "apps": now.apps, "deeds": await self._desk.deeds()}
-        return self._guard.page("act.html", values)
+    async def overview(self, _: web.Request, session: Session) -> web.StreamResponse:
+        """Show the possible actions and the audit log."""
+        snapshot = await self._backend.snapshot()
+        audit = await self._backend.audit()
+        values = {"session": session, "apps": snapshot.apps, "audit": audit}
+        return self._auth.page("actions.html", values)
+
+    async def rules(self, _: web.Request, session: Session) -> web.StreamResponse:
+        """Show the rules for templates, limits, suppressed numbers and prices."""
+        rules = await self._backend.rules()
+        limits = {app: describe_limits(limits) for app, limits in rules.limits.items()}
+        values = {"session": session, "rules": rules, "limits": limits}
+        return self._auth.page("rules.html", values)
 
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Ask whether it is meant."""
-        deed = request.match_info["deed"]
-        fields = {name: request.query[name] for name in FIELDS if name in request.query}
-        return self._page("confirm.html", session, deed, fields)
-
-    async def do(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Do it."""
-        deed = request.match_info["deed"]
-        form = await form_of(request) or {}
-        fields = {name: form[name].strip() for name in FIELDS if name in form}
-        match plan(deed, fields):
-            case Confirmation():
-                result = await self._do(deed, fields, session.who)
-                return self._page("done.html", session, deed, fields, result=result)
-            case Invalid():
-                return self._page("confirm.html", session, deed, fields)
-
-    async def _do(self, deed: str, fields: Fields, who: str) -> str:
-        ids = message_ids(fields.get("ids", "")) or []
-        match deed:
-            case "pause":
-                reason = fields.get("reason", "")[:MAX_REASON]
-                return await self._desk.pause(who, fields["app"], reason)
-            case "resume":
-                return await self._desk.resume(who, fields["app"])
-            case "cancel":
-                return await self._desk.cancel(who, ids)
-            case "requeue":
-                return await self._desk.requeue(who, ids)
-            case "template" | "template-remove":
-                return await self._on_template(deed, fields, who)
-            case _:
-                return await self._desk.settle(who, fields["token"], fields["how"])
-
-    async def _on_template(self, deed: str, fields: Fields, who: str) -> str:
-        if deed == "template-remove":
-            return await self._desk.drop_template(who, fields["template_id"])
-        match template_of(fields):
-            case Invalid(why):
-                return why
-            case made:
-                note = fields.get("note", "")[:MAX_REASON]
-                return await self._desk.define_template(who, made, note, fields["text"])
-
-    def _page(
-        self,
-        template: Literal["confirm.html", "done.html"],
-        session: Session,
-        deed: str,
-        fields: Fields,
-        *,
-        result: str = "",
-    ) -> web.Response:
-        match plan(deed, fields):
-            case Invalid(why):
-                values: dict[str, object] = {"session": session, "what": why}
-                return self._guard.page("missing.html", values, status=400)
-            case Confirmation() as made:
+        """Show what an action will do, with a button that does it."""
+        action = request.match_info["action"]
+        fields = {name: request.query[name] for name in ACTION_FIELDS if name in request.query}
+        match check_action(action, fields):
+            case Invalid(reason):
+                return self._invalid(session, reason)
+            case Confirmation() as confirmation:
                 values = {
                     "session": session,
-                    "deed": deed,
+                    "action": action,
                     "fields": fields,
-                    "plan": made,
-                    "result": result,
+                    "confirmation": confirmation,
                 }
-                return self._guard.page(template, values)
+                return self._auth.page("confirm.html", values)
 
+    async def act(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Do an action, and show its result."""
+        action = request.match_info["action"]
+        form = await read_form(request) or {}
+        fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
+        match check_action(action, fields):
+            case Invalid(reason):
+                return self._invalid(session, reason)
+            case Confirmation() as confirmation:
+                result = await self._act(action, fields, session.actor)
+                values = {"session": session, "confirmation": confirmation, "result": result}
+                return self._auth.page("done.html", values)
 
-def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
-    """Return the routes of everything that is done."""
-    acts = ActionPages(guard, desk)
-    return [
-        web.get("/console/act", guard.inside(acts.show)),
-        web.get("/console/act/{deed}", guard.inside(acts.confirm)),
-        web.post("/console/act/{deed}", guard.inside(acts.do)),
-    ]
+    async def _act(self, action: str, fields: Fields, actor: str) -> str:
+        ids = message_ids(fields.get("ids", "")) or []
+        match action:
+            case "pause":
+                reason = fields.get("reason", "")[:MAX_REASON_LENGTH]
+                return await self._backend.pause(actor, fields["app"], reason)
+            case "resume":
+                return await self._backend.resume(actor, fields["app"])
+            case "cancel":
+                return await self._backend.cancel(actor, ids)
+            case "requeue":
+                return await self._backend.requeue(actor, ids)
+            case "template" | "template-remove":
+                return await self._change_template(action, fields, actor)
+            case _:
+                return await self._backend.settle(actor, fields["token"], fields["how"])
+
+    async def _change_template(self, action: str, fields: Fields, actor: str) -> str:
+        if action == "template-remove":
+            return await self._backend.drop_template(actor, fields["template_id"])
+        match read_template(fields):
+            case Invalid(reason):
+                return reason
+            case template:
+                note = fields.get("note", "")[:MAX_REASON_LENGTH]
+                return await self._backend.define_template(actor, template, note, fields["text"])
+
+    def _invalid(self, session: Session, reason: str) -> web.Response:
+        return self._auth.page("missing.html", {"session": session, "what": reason}, status=400)

@@ -1,90 +1,40 @@
-"""Sessions of the console, and what protects its forms and pages.
+"""Sessions of the console, and the checks of its requests.
 
-A session is a signed cookie, which any process with the same token can read; the server keeps no
-state. The key is made from the console's token, so a new token ends all sessions.
+A session is a signed cookie that every process with the same console token can read; the server
+keeps no state. The keys are derived from the console's token, so a new token ends all sessions.
 """
 
-import base64
 import hashlib
 import hmac
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import hdrs, web
+from itsdangerous import BadData, URLSafeTimedSerializer
 from msgspec import Struct
 
-from dispatcher.console.backend import AwayError
 from dispatcher.console.render import Templates
-from dispatcher.core.health import absent
+from dispatcher.core.health import database_unavailable
+from dispatcher.db.errors import DatabaseAwayError
 
-LIFETIME = 12 * 3600  # seconds: a shift
-MAX_COOKIE = 1024  # characters; a longer one is not ours
-
-
-class Session(Struct, frozen=True):
-    """One login."""
-
-    who: str
-    until: int  # Unix time
-    nonce: str
-
-
-class Sessions:
-    """Makes and reads the cookies of one console token."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
-        self._key = hashlib.sha256(b"dispatcher console: sessions\0" + self._token).digest()
-
-    def opens(self, token: str) -> bool:
-        """Tell whether *token* is the console's; takes as long for a wrong one as for a right."""
-        # Digests, so that the comparison takes the same time for tokens of any length.
-        given, ours = hashlib.sha256(token.encode()), hashlib.sha256(self._token)
-        return hmac.compare_digest(given.digest(), ours.digest())
-
-    def cookie(self, session: Session) -> str:
-        """Return *session* as a cookie's value."""
-        payload = base64.urlsafe_b64encode(msgspec.json.encode(session)).decode()
-        return f"{payload}.{self._sign('session', payload)}"
-
-    def read(self, cookie: str | None, *, now: float) -> Session | None:
-        """Return the session of a cookie; None if it is none of ours, or over."""
-        if not cookie or len(cookie) > MAX_COOKIE or not cookie.isascii():
-            return None
-        payload, _, signature = cookie.rpartition(".")
-        if not hmac.compare_digest(signature, self._sign("session", payload)):
-            return None
-        session = msgspec.json.decode(base64.urlsafe_b64decode(payload), type=Session)
-        return session if now < session.until else None
-
-    def form_token(self, session: Session) -> str:
-        """Return what a form of this session must bring back (against forged requests)."""
-        return self._sign("form", f"{session.who}\0{session.until}\0{session.nonce}")
-
-    def is_form_token(self, session: Session, given: str) -> bool:
-        """Tell whether *given* came from a form of this session."""
-        return hmac.compare_digest(given.encode(), self.form_token(session).encode())
-
-    def _sign(self, purpose: str, text: str) -> str:
-        return hmac.new(self._key, f"{purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
-
-
-HOME = "/console"
-LOGIN = "/console/login"
-COOKIE = "dispatcher_session"
-FORM_TOKEN = "form_token"  # noqa: S105 - the name of a form's field
+HOME_PATH = "/console"
+LOGIN_PATH = "/console/login"
+SESSION_COOKIE = "dispatcher_session"
+FORM_TOKEN_FIELD = "form_token"  # noqa: S105 - the name of a form's field
+SESSION_LIFETIME_SECONDS = 12 * 3600  # a shift
+MAX_SIGNED_LENGTH = 1024  # characters of a cookie or form token; the console's own are shorter
 
 _HEADERS = {
-    # Nothing inline and nothing from elsewhere: whatever a message holds, it cannot run.
+    # Nothing inline and nothing from elsewhere: no content of a message can run as a script.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
         " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer: browsers then hide the Origin of our own forms.
+    # Not no-referrer: browsers then hide the Origin of the console's own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -92,74 +42,130 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Inside = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
+
+class Session(Struct, frozen=True):
+    """One login."""
+
+    actor: str  # the operator's name, for the audit log
+    nonce: str  # differs between logins
+    expires_at: int  # Unix time
+
+
+class Sessions:
+    """Signs and reads the cookies and form tokens of one console token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._cookies = _serializer(token, salt="dispatcher console: session")
+        self._forms = _serializer(token, salt="dispatcher console: form")
+
+    def is_console_token(self, given: str) -> bool:
+        """Return whether *given* is the console's token, in a time independent of its content."""
+        # Digests, so that the comparison takes the same time for tokens of any length.
+        digest, expected = hashlib.sha256(given.encode()), hashlib.sha256(self._token.encode())
+        return hmac.compare_digest(digest.digest(), expected.digest())
+
+    def new_cookie(self, actor: str) -> str:
+        """Return the cookie of a new session, which begins now."""
+        return self._cookies.dumps([actor, secrets.token_urlsafe(16)])
+
+    def read_cookie(self, cookie: str | None, *, now: float) -> Session | None:
+        """Return the session of a cookie; None if it has expired or was not signed here."""
+        signed = _load(self._cookies, cookie or "")
+        if signed is None:
+            return None
+        (actor, nonce), signed_at = signed
+        session = Session(actor, nonce, signed_at + SESSION_LIFETIME_SECONDS)
+        return session if now < session.expires_at else None
+
+    def form_token(self, session: Session) -> str:
+        """Return the token that each form of this session must send (against forged requests)."""
+        return self._forms.dumps([session.actor, session.nonce])
+
+    def is_form_token(self, session: Session, given: str, *, now: float) -> bool:
+        """Return whether *given* is an unexpired token of a form of this session."""
+        signed = _load(self._forms, given)
+        if signed is None:
+            return False
+        fields, signed_at = signed
+        fresh = now < signed_at + SESSION_LIFETIME_SECONDS
+        return fresh and fields == [session.actor, session.nonce]
+
+
+def _serializer(token: str, *, salt: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(
+        token,
+        salt=salt,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+    )
+
+
+def _load(serializer: URLSafeTimedSerializer, text: str) -> tuple[list[str], int] | None:
+    """Return what was signed, and the Unix time of that; None if the signature is not valid."""
+    if not text.isascii() or len(text) > MAX_SIGNED_LENGTH:
+        return None
+    try:
+        fields, signed_at = serializer.loads(text, return_timestamp=True)
+    except BadData:
+        return None
+    return fields, int(signed_at.timestamp())
+
+
+SessionHandler = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Auth:
-    """Lets in whoever has logged in, and what comes from the console's own pages."""
+    """Lets requests through that have a session, and forms that the console's pages sent."""
 
-    def __init__(self, sessions: Sessions, pages: Templates) -> None:
-        self._sessions = sessions
-        self._pages = pages
+    def __init__(self, sessions: Sessions, templates: Templates) -> None:
+        self.sessions = sessions
+        self._templates = templates
 
     def session(self, request: web.Request) -> Session | None:
-        """Return the session of *request*, or None without a good one."""
-        return self._sessions.read(request.cookies.get(COOKIE), now=time.time())
+        """Return the session of *request*, or None without a valid one."""
+        return self.sessions.read_cookie(request.cookies.get(SESSION_COOKIE), now=time.time())
 
-    def inside(self, handler: Inside) -> Handler:
-        """Return *handler* for those who are logged in, and only for forms of our own."""
+    def required(self, handler: SessionHandler) -> Handler:
+        """Return *handler* for requests with a session; a form must come from the console."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             session = self.session(request)
             if session is None:
-                return outside(request)
-            if request.method != hdrs.METH_GET and not await self._is_our_form(request, session):
-                return self.refusal(request, session)
+                return _login_required(request)
+            if request.method != hdrs.METH_GET and not await self._is_own_form(request, session):
+                values = {"session": session, "back": _referring_path(request)}
+                return self.page("refused.html", values, status=403)
             try:
                 return await handler(request, session)
-            except AwayError as away:
-                values = {"session": session, "diagnosis": absent(str(away))}
-                return self.page("away.html", values, status=503)
+            except DatabaseAwayError as error:
+                values = {"session": session, "diagnosis": database_unavailable(str(error))}
+                return self.page("unavailable.html", values, status=503)
 
         return guarded
 
     def page(self, name: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
         """Return a page, with the token for its forms; *values* must hold the session."""
         session = values["session"]
-        token = self._sessions.form_token(session) if isinstance(session, Session) else ""
-        response = self._pages.page(name, {"form_token": token, **values}, status=status)
-        return protected(response)
+        token = self.sessions.form_token(session) if isinstance(session, Session) else ""
+        values = {FORM_TOKEN_FIELD: token, **values}
+        return protected(self._templates.page(name, values, status=status))
 
     def fragment(self, name: str, values: Mapping[str, object], session: Session) -> str:
-        """Return a piece of a page, with the token for its forms."""
-        token = self._sessions.form_token(session)
-        return self._pages.text(name, {"form_token": token, "session": session, **values})
+        """Return a part of a page; it has no forms."""
+        return self._templates.text(name, {"session": session, **values})
 
-    def refusal(self, request: web.Request, session: Session | None) -> web.Response:
-        """Return the answer to a form that is not ours, or of another session."""
-        values = {"session": session, "back": _back(request)}
-        return self.page("refused.html", values, status=403)
-
-    async def _is_our_form(self, request: web.Request, session: Session) -> bool:
+    async def _is_own_form(self, request: web.Request, session: Session) -> bool:
         if not is_same_origin(request):
             return False
-        given = (await request.post()).get(FORM_TOKEN)
-        return isinstance(given, str) and self._sessions.is_form_token(session, given)
-
-
-def outside(request: web.Request) -> web.Response:
-    """Return the answer to somebody who is not logged in: the way to the login, or nothing."""
-    wants_page = request.method == hdrs.METH_GET and "text/html" in request.headers.get(
-        "Accept", ""
-    )
-    if wants_page:
-        return protected(web.Response(status=303, headers={hdrs.LOCATION: LOGIN}))
-    return protected(web.Response(status=401, text="log in first\n"))
+        given = (await request.post()).get(FORM_TOKEN_FIELD)
+        return isinstance(given, str) and self.sessions.is_form_token(
+            session, given, now=time.time()
+        )
 
 
 def is_same_origin(request: web.Request) -> bool:
-    """Tell whether a form was sent by a page of our own.
+    """Return whether a page of the console sent a form.
 
     Browsers say so in Sec-Fetch-Site where they trust the connection, and otherwise in Origin.
     """
@@ -171,8 +177,13 @@ def is_same_origin(request: web.Request) -> bool:
 
 
 def is_secure(request: web.Request) -> bool:
-    """Tell whether the browser came by https, perhaps to a proxy in front of us."""
+    """Return whether the browser uses https, perhaps to a proxy in front of this server."""
     return request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
+
+def redirect(path: str) -> web.Response:
+    """Return the answer that leads a browser to *path*."""
+    return protected(web.Response(status=303, headers={hdrs.LOCATION: path}))
 
 
 def protected(response: web.Response) -> web.Response:
@@ -181,7 +192,17 @@ def protected(response: web.Response) -> web.Response:
     return response
 
 
-def _back(request: web.Request) -> str:
-    """Return where the form was, as a path of the console."""
+def _login_required(request: web.Request) -> web.Response:
+    """Return the answer to a request without a session: the login for a browser's page load."""
+    wants_page = request.method == hdrs.METH_GET and "text/html" in request.headers.get(
+        "Accept", ""
+    )
+    if wants_page:
+        return redirect(LOGIN_PATH)
+    return protected(web.Response(status=401, text="log in first\n"))
+
+
+def _referring_path(request: web.Request) -> str:
+    """Return the console's page that a form was on, or the first page."""
     path = urlsplit(request.headers.get(hdrs.REFERER, "")).path
-    return path if path == HOME or path.startswith(HOME + "/") else HOME
+    return path if path == HOME_PATH or path.startswith(HOME_PATH + "/") else HOME_PATH

@@ -1,20 +1,22 @@
-"""The console's desk: look-ups of the database, shared where many look at the same thing."""
+"""The console's queries and actions in the database.
+
+What every open page and every scraper of metrics asks for is cached, so that any number of them
+costs one query in a while.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core.rules import Listed
+from dispatcher.core.report_matching import Backlog
+from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
-    EventTotal,
     MessageHistory,
     MessageSummary,
     StatusSnapshot,
@@ -22,178 +24,179 @@ from dispatcher.core.status import (
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
-from dispatcher.db import deeds, status
+from dispatcher.db import deeds as operator
+from dispatcher.db import reports, status
 from dispatcher.db.database import Connection, Pool
 from dispatcher.db.deeds import ActionResult
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
 
-Step = tuple[datetime, str, int]  # beginning of the step, event, how often
-
-
-class AwayError(Exception):
-    """The database is away; the text is one line for people."""
-
-
-class Desk(Struct, frozen=True):
-    """Look-ups and deeds. Each raises `AwayError` if the database is away, and nothing else.
-
-    Deeds take who does it first, write it down, and return one line that says what came of it.
-    """
-
-    now: Callable[[], Awaitable[StatusSnapshot]]
-    totals: Callable[[], Awaitable[list[EventTotal]]]
-    series: Callable[[str | None, float, float], Awaitable[list[Step]]]
-    unmatched: Callable[[], Awaitable[list[UnmatchedReport]]]
-    unsure: Callable[[], Awaitable[list[UnsureBatch]]]
-    find: Callable[
-        [str, str], Awaitable[list[MessageSummary]]
-    ]  # id, recipient, reference, provider_id
-    story: Callable[[int], Awaitable[MessageHistory | None]]
-    batch: Callable[[str], Awaitable[BatchStory | None]]
-    rules: Callable[[], Awaitable[Listed]]
-    deeds: Callable[[], Awaitable[list[AuditEntry]]]
-    look_closely: Callable[[str, int], Awaitable[str]]
-    pause: Callable[[str, str, str], Awaitable[str]]  # app, reason
-    resume: Callable[[str, str], Awaitable[str]]  # app
-    cancel: Callable[[str, list[int]], Awaitable[str]]
-    requeue: Callable[[str, list[int]], Awaitable[str]]
-    settle: Callable[[str, str, str], Awaitable[str]]  # token; sent or resend
-    define_template: Callable[[str, Template, str, str | None], Awaitable[str]]  # note, text
-    drop_template: Callable[[str, str], Awaitable[str]]
-
-
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
-NOW = 0.9  # seconds that the first page's picture may be old; it is drawn every second
-AWAITING = 30.0  # seconds; made of three days of counters, and true to the minute anyway
-TOTALS = 10.0  # seconds that the totals of a day may be old: they cost a few milliseconds
+SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
+MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
+TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
+CACHED_QUERY_TIMEOUT_SECONDS = 4.0  # below the time-outs of scrapers, so that they get the reason
 
 
-class StatusCache:
-    """What is looked at often: by every open page and every scraper, at the cost of one."""
+class ConsoleBackend:
+    """Queries and actions of the console, and the figures that /metrics shares with it.
 
-    def __init__(self, pool: Pool, *, dsn: str, reports: bool) -> None:
-        """With *reports*, status reports are asked for, and missing ones are a sign."""
-        self._now = CachedQuery(partial(status.now, pool), dsn=dsn)
-        self.totals = CachedQuery(partial(status.totals, pool), dsn=dsn)
-        self._awaiting = CachedQuery(partial(status.awaiting, pool), dsn=dsn) if reports else None
-
-    async def now(self, max_age: float = NOW) -> StatusSnapshot | str:
-        """Return how everything stands, not older than *max_age* seconds; a string: why not."""
-        now = await self._now.look(max_age)
-        if isinstance(now, str):
-            return now
-        totals = await self.totals.look(TOTALS)
-        if isinstance(totals, str):
-            return totals
-        awaiting = await self._awaiting.look(AWAITING) if self._awaiting else []
-        if isinstance(awaiting, str):
-            return awaiting
-        return replace(now, totals=totals, awaiting=awaiting)
-
-
-def made_desk(pool: Pool, looks: StatusCache, *, dsn: str) -> Desk:
-    """Return what the console may ask and do, with *pool*."""
-    naming = partial(_naming, dsn)
-    return Desk(
-        now=partial(_seen, looks.now),
-        totals=partial(_seen, partial(looks.totals.look, TOTALS)),
-        unmatched=naming(partial(status.unmatched, pool)),
-        series=naming(partial(status.series, pool)),
-        unsure=naming(partial(status.unsure, pool)),
-        find=naming(partial(status.find, pool)),
-        story=naming(partial(status.story, pool)),
-        batch=naming(partial(status.batch, pool)),
-        rules=naming(partial(status.rules, pool)),
-        deeds=naming(_asking(pool, partial(deeds.written, limit=status.MOST))),
-        look_closely=naming(_doing(pool, deeds.look_closely)),
-        pause=naming(_doing(pool, deeds.pause)),
-        resume=naming(_doing(pool, deeds.resume)),
-        cancel=naming(_doing(pool, deeds.cancel)),
-        requeue=naming(_doing(pool, deeds.requeue)),
-        settle=naming(_doing(pool, deeds.settle)),
-        define_template=naming(_doing(pool, deeds.define_template)),
-        drop_template=naming(_doing(pool, deeds.drop_template)),
-    )
-
-
-async def _seen(look: Callable[[], Awaitable[Answer | str]]) -> Answer:
-    seen = await look()
-    if isinstance(seen, str):
-        raise AwayError(seen)
-    return seen
-
-
-def _naming(
-    dsn: str, ask: Callable[Arguments, Awaitable[Answer]]
-) -> Callable[Arguments, Awaitable[Answer]]:
-    """Return *ask*, telling of a database that is away in the console's own words."""
-
-    async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        try:
-            with naming_absence(dsn):
-                return await ask(*args, **kwargs)
-        except DatabaseAwayError as error:
-            raise AwayError(str(error)) from error
-
-    return asked
-
-
-def _asking(
-    pool: Pool, ask: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]]
-) -> Callable[Arguments, Awaitable[Answer]]:
-    """Return *ask* with a connection of *pool*."""
-
-    async def asked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        async with pool.acquire() as connection:
-            return await ask(connection, *args, **kwargs)
-
-    return asked
-
-
-def _doing(
-    pool: Pool, do: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]]
-) -> Callable[Arguments, Awaitable[str]]:
-    """Return *do* with a connection of *pool*, answering what came of it."""
-
-    async def did(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
-        async with pool.acquire() as connection:
-            return (await do(connection, *args, **kwargs)).said
-
-    return did
-
-
-Seen = TypeVar("Seen")
-
-PATIENCE = 4.0  # seconds; whoever asks has a time-out of his own, and would rather be told
-
-
-class CachedQuery(Generic[Seen]):
-    """What one question to the database was answered last, and how long ago.
-
-    However many browsers and scrapers look, the database is asked once in a while.
+    Each method raises `DatabaseAwayError` if the database cannot be reached. Actions write the
+    audit log and return one line: the result.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Seen]], *, dsn: str) -> None:
-        self._ask = ask
+    def __init__(self, pool: Pool, *, dsn: str, reports_expected: bool) -> None:
+        """Use *pool*; with *reports_expected*, count messages without a report."""
+        self._pool = pool
         self._dsn = dsn
-        self._turn = asyncio.Lock()
-        self._at = float("-inf")
-        self._seen: Seen | str = "the database was never asked"
+        self._snapshot = self._cached(status.now)
+        self._totals = self._cached(status.totals)
+        self._missing_reports = self._cached(status.awaiting) if reports_expected else None
+        self._backlog = self._cached(_backlog)
 
-    async def look(self, max_age: float) -> Seen | str:
-        """Return an answer not older than *max_age* seconds; a string if there is none, and why."""
-        async with self._turn:
-            if monotonic() - self._at >= max_age:
-                self._seen = await self._look()
-                self._at = monotonic()
-            return self._seen
+    async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
+        """Return the state of everything; apps and workers at most *max_age* seconds old."""
+        snapshot = await self._snapshot.get(max_age)
+        totals = await self._totals.get(TOTALS_MAX_AGE_SECONDS)
+        missing = self._missing_reports
+        awaiting = await missing.get(MISSING_REPORTS_MAX_AGE_SECONDS) if missing else []
+        return replace(snapshot, totals=totals, awaiting=awaiting)
 
-    async def _look(self) -> Seen | str:
+    async def backlog(self, max_age: float) -> Backlog:
+        """Return how many reports wait to be matched, at most *max_age* seconds old."""
+        return await self._backlog.get(max_age)
+
+    async def series(self, app: str | None, span: float, step: float) -> list[status.SeriesPoint]:
+        """Return the counts of events in the last *span* seconds, in steps of *step* seconds."""
+        return await self._query(status.series, app, span, step)
+
+    async def unmatched(self) -> list[UnmatchedReport]:
+        """Return the newest reports that belong to no message."""
+        return await self._query(status.unmatched)
+
+    async def unsure(self) -> list[UnsureBatch]:
+        """Return the unsure requests, oldest first."""
+        return await self._query(status.unsure)
+
+    async def find(self, by: status.Search, text: str) -> list[MessageSummary]:
+        """Return the messages whose *by* is *text*, the newest first."""
+        return await self._query(status.find, by, text)
+
+    async def message(self, message_id: int) -> MessageHistory | None:
+        """Return a message with its requests and reports, or None if there is no such message."""
+        return await self._query(status.story, message_id)
+
+    async def batch(self, token: str) -> BatchStory | None:
+        """Return a request and its messages, or None if no request has this token."""
+        return await self._query(status.batch, token)
+
+    async def rules(self) -> RuleList:
+        """Return the operators' rules."""
+        return await self._query(status.rules)
+
+    async def audit(self) -> list[AuditEntry]:
+        """Return the newest entries of the audit log."""
+        return await self._query(_audit)
+
+    async def record_reveal(self, actor: str, message_id: int) -> str:
+        """Write into the audit log that *actor* sees a message's number and variables."""
+        return await self._act(operator.look_closely, actor, message_id)
+
+    async def pause(self, actor: str, app: str, reason: str) -> str:
+        """Stop claiming for *app*."""
+        return await self._act(operator.pause, actor, app, reason)
+
+    async def resume(self, actor: str, app: str) -> str:
+        """Claim for *app* again."""
+        return await self._act(operator.resume, actor, app)
+
+    async def cancel(self, actor: str, ids: list[int]) -> str:
+        """Cancel those of *ids* that still wait."""
+        return await self._act(operator.cancel, actor, ids)
+
+    async def requeue(self, actor: str, ids: list[int]) -> str:
+        """Send the rejected and expired of *ids* again."""
+        return await self._act(operator.requeue, actor, ids)
+
+    async def settle(self, actor: str, token: str, how: str) -> str:
+        """Settle an unsure request as ``sent`` or ``resend``."""
+        return await self._act(operator.settle, actor, token, how)
+
+    async def define_template(self, actor: str, template: Template, note: str, text: str) -> str:
+        """Define the variables of a template, or replace its definition."""
+        return await self._act(operator.define_template, actor, template, note, text)
+
+    async def drop_template(self, actor: str, template_id: str) -> str:
+        """Remove the definition of a template."""
+        return await self._act(operator.drop_template, actor, template_id)
+
+    def _cached(self, query: Callable[[Pool], Awaitable[Answer]]) -> "CachedQuery[Answer]":
+        async def limited(pool: Pool) -> Answer:
+            async with asyncio.timeout(CACHED_QUERY_TIMEOUT_SECONDS):
+                return await query(pool)
+
+        return CachedQuery(partial(self._query, limited))
+
+    async def _query(
+        self,
+        query: Callable[Concatenate[Pool, Arguments], Awaitable[Answer]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        with naming_absence(self._dsn):
+            return await query(self._pool, *args, **kwargs)
+
+    async def _act(
+        self,
+        action: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> str:
+        with naming_absence(self._dsn):
+            async with self._pool.acquire() as connection:
+                return (await action(connection, *args, **kwargs)).said
+
+
+async def _backlog(pool: Pool) -> Backlog:
+    async with pool.acquire() as connection:
+        return await reports.backlog(connection)
+
+
+async def _audit(pool: Pool) -> list[AuditEntry]:
+    async with pool.acquire() as connection:
+        return await operator.written(connection, status.MOST)
+
+
+class CachedQuery(Generic[Answer]):
+    """The last result of a query, an error included, and its age.
+
+    Concurrent callers wait for one query and share its result.
+    """
+
+    def __init__(self, query: Callable[[], Awaitable[Answer]]) -> None:
+        self._query = query
+        self._lock = asyncio.Lock()
+        self._queried_at = float("-inf")
+        self._result: Answer | DatabaseAwayError = DatabaseAwayError("not queried yet")
+
+    async def get(self, max_age: float) -> Answer:
+        """Return a result at most *max_age* seconds old.
+
+        Raises:
+            DatabaseAwayError: the database did not answer, at most *max_age* seconds ago.
+        """
+        async with self._lock:
+            if monotonic() - self._queried_at >= max_age:
+                self._result = await self._run()
+                self._queried_at = monotonic()
+            result = self._result
+        if isinstance(result, DatabaseAwayError):
+            raise DatabaseAwayError(str(result))  # a new one: raising grows a traceback
+        return result
+
+    async def _run(self) -> Answer | DatabaseAwayError:
         try:
-            with naming_absence(self._dsn):
-                async with asyncio.timeout(PATIENCE):
-                    return await self._ask()
+            return await self._query()
         except DatabaseAwayError as error:
-            return str(error)
+            return error

@@ -1,4 +1,4 @@
-"""Now: do texts go out, and if not, why and what to do; live."""
+"""The dashboard: whether messages go out, and if not, why and what to do; updated every second."""
 
 import asyncio
 import contextlib
@@ -9,59 +9,67 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.console.auth import HOME, Auth, Session, protected
-from dispatcher.console.backend import AwayError, Desk, Step
-from dispatcher.core.health import AppHealth, Diagnosis, absent, diagnose
+from dispatcher.console.auth import Auth, Session, protected
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.db.errors import DatabaseAwayError
+from dispatcher.db.status import SeriesPoint
 
-EVERY = 1.0  # seconds between two pictures of a live page
-MOST_LIVE = 50  # live pages; one more is told to look again later
-LINES = ("accepted", "delivered", "deferred", "failed")  # of the charts
-FAILED = {"rejected", "undelivered"}
-SPANS = {"hour": (3600.0, 60.0), "day": (86_400.0, 900.0)}  # seconds: whole, and step
+UPDATE_INTERVAL_SECONDS = 1.0
+MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
+CHART_SERIES = ("accepted", "delivered", "deferred", "failed")
+FAILED_EVENTS = {"rejected", "undelivered"}
+CHART_SPANS_SECONDS = {"hour": (3600.0, 60.0), "day": (86_400.0, 900.0)}  # span, step
+MIN_RATE_WINDOW_SECONDS = 3.0  # a recorder writes in bursts
+MAX_RATE_WINDOW_SECONDS = 15.0
 
 
-class Card(Struct, frozen=True):
-    """One app, as it is drawn."""
+class AppCard(Struct, frozen=True):
+    """One app on the dashboard."""
 
     app: AppState
-    said: AppHealth  # whether its messages go out
+    health: AppHealth
     rate: float  # numbers accepted a second
-    share: float  # of what it may send, 0 to 100
-    oldest: float | None  # seconds
+    share: float  # of its configured rate, 0 to 100
+    oldest: float | None  # seconds since the oldest waiting message was due
     recent: Counter[str]  # events of the last ten minutes
-    overdue: int  # accepted messages without a report for too long
+    overdue: int  # accepted messages whose report is overdue
 
 
 class Dashboard:
-    """The first page, and the stream that keeps it fresh."""
+    """The first page, and the stream that updates it."""
 
-    def __init__(self, guard: Auth, desk: Desk, stopping: asyncio.Event) -> None:
-        self._guard = guard
-        self._desk = desk
+    def __init__(self, auth: Auth, backend: ConsoleBackend, stopping: asyncio.Event) -> None:
+        self._auth = auth
+        self._backend = backend
         self._stopping = stopping
-        self._pace = Pace()
+        self._meter = RateMeter()
         self._streams = 0
 
     async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
         """Show the page."""
-        values = await self._picture()
-        return self._guard.page("now.html", {"session": session, **values})
+        values = await self._values()
+        return self._auth.page("dashboard.html", {"session": session, **values})
 
     async def stream(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Send the picture again and again, as server-sent events."""
-        if self._streams >= MOST_LIVE:
+        """Send the page's live part every second, as server-sent events."""
+        if self._streams >= MAX_LIVE_STREAMS:
             return protected(web.Response(status=503, text="too many live pages are open\n"))
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
-        protected_stream(response)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"  # proxies must not buffer the stream
+        response.headers["X-Content-Type-Options"] = "nosniff"
         await response.prepare(request)
         self._streams += 1
         try:
-            # A browser that is gone is found by writing to it; one that is logged out, by time.
-            while not self._stopping.is_set() and time.time() < session.until:
-                await response.write(_event(await self._drawn(session)))
+            # A write detects a closed browser; the session's expiry ends the stream of others.
+            while not self._stopping.is_set() and time.time() < session.expires_at:
+                values = await self._values()
+                text = self._auth.fragment("_dashboard.html", values, session)
+                await response.write(_event(text))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY):
+                    async with asyncio.timeout(UPDATE_INTERVAL_SECONDS):
                         await self._stopping.wait()
         except ConnectionResetError:
             pass
@@ -71,66 +79,48 @@ class Dashboard:
 
     async def chart(self, request: web.Request, _: Session) -> web.StreamResponse:
         """Return the numbers of a chart."""
-        span, step = SPANS.get(request.query.get("span", ""), SPANS["hour"])
-        steps = await self._desk.series(request.query.get("app") or None, span, step)
+        spans = CHART_SPANS_SECONDS
+        span, step = spans.get(request.query.get("span", ""), spans["hour"])
+        points = await self._backend.series(request.query.get("app") or None, span, step)
         return protected(
             web.Response(
-                body=msgspec.json.encode(_columns(steps, span, step, now=time.time())),
+                body=msgspec.json.encode(_columns(points, span, step, now=time.time())),
                 content_type="application/json",
             )
         )
 
-    async def _drawn(self, session: Session) -> str:
-        return self._guard.fragment("_now.html", await self._picture(), session)
-
-    async def _picture(self) -> dict[str, object]:
+    async def _values(self) -> dict[str, object]:
         try:
-            now = await self._desk.now()
-        except AwayError as away:
-            return _values(absent(str(away)), [], [])
-        rates = self._pace.rates(now)
-        found = diagnose(now)
+            snapshot = await self._backend.snapshot()
+        except DatabaseAwayError as error:
+            return _template_values(database_unavailable(str(error)), [])
+        rates = self._meter.rates(snapshot)
+        diagnosis = diagnose(snapshot)
         cards = [
-            _card(app, now, said, rates.get(app.name, 0.0))
-            for app, said in zip(now.apps, found.apps, strict=True)
+            _card(app, snapshot, health, rates.get(app.name, 0.0))
+            for app, health in zip(snapshot.apps, diagnosis.apps, strict=True)
         ]
-        return _values(found, cards, [app.name for app in now.apps])
+        return _template_values(diagnosis, cards)
 
 
-def routes(guard: Auth, desk: Desk, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
-    """Return the routes of the first page."""
-    live = Dashboard(guard, desk, stopping)
-    return [
-        web.get(HOME, guard.inside(live.show)),
-        web.get("/console/live", guard.inside(live.stream)),
-        web.get("/console/chart", guard.inside(live.chart)),
-    ]
+def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, object]:
+    return {"diagnosis": diagnosis, "cards": cards, "apps": [card.app.name for card in cards]}
 
 
-def protected_stream(response: web.StreamResponse) -> None:
-    """Keep proxies from holding a stream back."""
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-
-
-def _values(diagnosis: Diagnosis, cards: list[Card], apps: list[str]) -> dict[str, object]:
-    return {"diagnosis": diagnosis, "cards": cards, "apps": apps}
-
-
-def _card(app: AppState, now: StatusSnapshot, said: AppHealth, rate: float) -> Card:
+def _card(app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: float) -> AppCard:
     recent: Counter[str] = Counter()
-    for each in now.recent:
+    for each in snapshot.recent:
         if each.app == app.name:
             recent[each.event] += each.count
-    return Card(
+    due_at = app.oldest_due_at
+    return AppCard(
         app,
-        said,
+        health,
         rate,
         min(100.0, 100 * rate / app.numbers_per_second) if app.numbers_per_second else 0.0,
-        max(0.0, (now.at - app.oldest_due_at).total_seconds()) if app.oldest_due_at else None,
+        max(0.0, (snapshot.at - due_at).total_seconds()) if due_at else None,
         recent,
-        sum(each.overdue for each in now.awaiting if each.app == app.name),
+        sum(each.overdue for each in snapshot.awaiting if each.app == app.name),
     )
 
 
@@ -138,62 +128,59 @@ def _event(text: str) -> bytes:
     return ("".join(f"data: {line}\n" for line in text.splitlines()) + "\n").encode()
 
 
-def _columns(steps: list[Step], span: float, step: float, *, now: float) -> dict[str, list[float]]:
-    """Return one list for the times and one for each event, without gaps.
+def _columns(
+    points: list[SeriesPoint], span: float, step: float, *, now: float
+) -> dict[str, list[float]]:
+    """Return one list for the times and one for each series, without gaps.
 
-    The step that is not over is left out: it would look like a fall.
+    The current step is left out: it is not complete and would look like a fall.
     """
     first = (now - span) // step * step
-    times = [first + place * step for place in range(int(span // step))]
+    times = [first + index * step for index in range(int(span // step))]
     counts: Counter[tuple[str, float]] = Counter()
-    for at, event, count in steps:
-        counts["failed" if event in FAILED else event, at.timestamp()] += count
+    for at, event, count in points:
+        counts["failed" if event in FAILED_EVENTS else event, at.timestamp()] += count
     columns: dict[str, list[float]] = {"time": times}
-    return columns | {event: [counts[event, at] for at in times] for event in LINES}
+    return columns | {event: [counts[event, at] for at in times] for event in CHART_SERIES}
 
 
-SHORTEST = 3.0  # seconds between the looks that are compared: a recorder writes in bursts
-LONGEST = 15.0
-
-
-class Pace:
-    """Remembers looks for some seconds, and says how fast it went between them."""
+class RateMeter:
+    """Computes the rate of accepted numbers from the snapshots of the last seconds."""
 
     def __init__(self) -> None:
-        self._looks: deque[StatusSnapshot] = deque()
+        self._snapshots: deque[StatusSnapshot] = deque()
 
-    def rates(self, now: StatusSnapshot) -> dict[str, float]:
-        """Return numbers accepted a second, by app, at *now*."""
-        looks = self._looks
-        if not looks or now.at > looks[-1].at:
-            looks.append(now)
-        while looks and (now.at - looks[0].at).total_seconds() > LONGEST:
-            looks.popleft()
-        before = looks[0]
-        seconds = (now.at - before.at).total_seconds()
-        if seconds < SHORTEST:
-            return _over_minutes(now)
-        known = _accepted(before)
-        fresh: Counter[str] = Counter()
-        for (app, minute), count in _accepted(now).items():
-            fresh[app] += max(0, count - known[app, minute])
-        return {app: count / seconds for app, count in fresh.items()}
+    def rates(self, snapshot: StatusSnapshot) -> dict[str, float]:
+        """Return numbers accepted a second, by app, at the time of *snapshot*."""
+        snapshots = self._snapshots
+        if not snapshots or snapshot.at > snapshots[-1].at:
+            snapshots.append(snapshot)
+        while (snapshot.at - snapshots[0].at).total_seconds() > MAX_RATE_WINDOW_SECONDS:
+            snapshots.popleft()
+        seconds = (snapshot.at - snapshots[0].at).total_seconds()
+        if seconds < MIN_RATE_WINDOW_SECONDS:
+            return _rates_by_minute(snapshot)
+        before = _accepted(snapshots[0])
+        accepted: Counter[str] = Counter()
+        for (app, minute), count in _accepted(snapshot).items():
+            accepted[app] += max(0, count - before[app, minute])
+        return {app: count / seconds for app, count in accepted.items()}
 
 
-def _accepted(now: StatusSnapshot) -> Counter[tuple[str, float]]:
+def _accepted(snapshot: StatusSnapshot) -> Counter[tuple[str, float]]:
     counts: Counter[tuple[str, float]] = Counter()
-    for each in now.recent:
+    for each in snapshot.recent:
         if each.event == "accepted":
             counts[each.app, each.minute.timestamp()] += each.count
     return counts
 
 
-def _over_minutes(now: StatusSnapshot) -> dict[str, float]:
-    """Return the rates of this minute and the one before: all that one look can tell."""
-    begin = now.at.replace(second=0, microsecond=0).timestamp() - 60
-    seconds = now.at.timestamp() - begin
+def _rates_by_minute(snapshot: StatusSnapshot) -> dict[str, float]:
+    """Return the rates of this minute and the one before: a single snapshot has no others."""
+    begin = snapshot.at.replace(second=0, microsecond=0).timestamp() - 60
+    seconds = snapshot.at.timestamp() - begin
     counts: Counter[str] = Counter()
-    for (app, minute), count in _accepted(now).items():
+    for (app, minute), count in _accepted(snapshot).items():
         if minute >= begin:
             counts[app] += count
     return {app: count / seconds for app, count in counts.items()}

@@ -1,21 +1,34 @@
-"""Reads what a browser sent: fields of forms and of addresses, as plain text."""
+"""Reads what a browser sends: fields of forms and addresses, ids and templates in them."""
 
 from aiohttp import web
+from msgspec import Struct
 
-MAX_IDS = 1000  # messages in one deed
+from dispatcher.core.templates import Template, TemplateError, variable_kinds
+
+Fields = dict[str, str]
+
+MAX_IDS = 1000  # messages in one action
+MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
+MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 
-async def form_of(request: web.Request) -> dict[str, str] | None:
+class Invalid(Struct, frozen=True):
+    """Why something cannot be done: one sentence."""
+
+    reason: str
+
+
+async def read_form(request: web.Request) -> Fields | None:
     """Return the text fields of a form; None if it cannot be read."""
     try:
         fields = await request.post()
-    except (ValueError, LookupError):  # no UTF-8, no such encoding, no multipart after all
+    except (ValueError, LookupError):  # not UTF-8, an unknown encoding, a broken multipart body
         return None
     return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 def message_ids(text: str) -> list[int] | None:
-    """Return the ids in *text*, apart by blanks or commas; None if it holds anything else."""
+    """Return the ids in *text*, separated by blanks or commas; None if it holds anything else."""
     words = text.replace(",", " ").split()
     ids = [message_id(word) for word in words[: MAX_IDS + 1]]
     if not ids or len(ids) > MAX_IDS or None in ids:
@@ -24,7 +37,21 @@ def message_ids(text: str) -> list[int] | None:
 
 
 def message_id(text: str) -> int | None:
-    """Return an id of a message; None if *text* is none."""
-    if text.isascii() and text.isdigit() and 0 < len(text) < 19:  # noqa: PLR2004 - bigint: 19 digits
+    """Return the id of a message; None if *text* is not one."""
+    if text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS:
         return int(text)
     return None
+
+
+def read_template(fields: Fields) -> Template | Invalid:
+    """Return the template that a form describes by its text."""
+    template_id = fields.get("template_id", "").strip()
+    if not 1 <= len(template_id) <= MAX_TEMPLATE_ID_LENGTH or not template_id.isprintable():
+        return Invalid(f"A template's id has 1 to {MAX_TEMPLATE_ID_LENGTH} characters.")
+    text = fields.get("text", "")
+    if not text.strip():
+        return Invalid("Give the template's text, with variables such as ${NUM_6}.")
+    try:
+        return Template(template_id, variable_kinds(text))
+    except TemplateError as error:
+        return Invalid(f"{error}.")

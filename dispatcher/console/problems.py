@@ -1,4 +1,4 @@
-"""Trouble: codes of the last day, unsure requests, workers."""
+"""The page Problems: unsure requests, codes of the last day, unmatched reports, workers."""
 
 from collections.abc import Iterable
 
@@ -6,40 +6,44 @@ from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session
-from dispatcher.console.backend import Desk
+from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.codes import Code, number_code
-from dispatcher.core.report_matching import WHY
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
 
-_FINE = {"accepted", "delivered", "cancelled", "requeued", "settled"}  # events that are no trouble
+_NORMAL_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled"}
 
 
-class Cause(Struct, frozen=True):
-    """One code, and how often it kept messages from going out, or through."""
+class CodeCount(Struct, frozen=True):
+    """How often a code kept messages from being sent or delivered, and what it means."""
 
     total: EventTotal
-    row: Code
+    code: Code
 
 
-def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
-    """Return the route of the page."""
+class ProblemsPage:
+    """The page Problems."""
 
-    async def show(_: web.Request, session: Session) -> web.StreamResponse:
-        now = await desk.now()
-        values: dict[str, object] = {
+    def __init__(self, auth: Auth, backend: ConsoleBackend) -> None:
+        self._auth = auth
+        self._backend = backend
+
+    async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
+        """Show the page."""
+        snapshot = await self._backend.snapshot()
+        unmatched = await self._backend.unmatched()
+        values = {
             "session": session,
-            "causes": _causes(await desk.totals()),
-            "unsure": await desk.unsure(),
-            "unmatched": [(each, WHY[each.why]) for each in await desk.unmatched()],
-            "workers": now.workers,
-            "apps": now.apps,
+            "codes": _code_counts(snapshot.totals),
+            "unsure": await self._backend.unsure(),
+            "unmatched": [(report, UNMATCHED_REASONS[report.why]) for report in unmatched],
+            "workers": snapshot.workers,
         }
-        return guard.page("trouble.html", values)
-
-    return [web.get("/console/trouble", guard.inside(show))]
+        return self._auth.page("problems.html", values)
 
 
-def _causes(totals: Iterable[EventTotal]) -> list[Cause]:
-    """Return what failed, the most frequent first."""
-    causes = [Cause(total, number_code(total.code)) for total in totals if total.event not in _FINE]
-    return sorted(causes, key=lambda cause: -cause.total.day)
+def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
+    """Return the failures, the most frequent first."""
+    failures = [total for total in totals if total.event not in _NORMAL_EVENTS]
+    failures.sort(key=lambda total: -total.day)
+    return [CodeCount(total, number_code(total.code)) for total in failures]

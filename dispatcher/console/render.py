@@ -1,4 +1,4 @@
-"""From a template and what it shows to a page."""
+"""Renders pages from templates."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,14 +11,12 @@ from markupsafe import Markup, escape
 
 from dispatcher import __version__
 from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
-from dispatcher.telemetry.logs import mask
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 class Templates:
-    """The console's templates, ready to be filled in."""
+    """The console's templates, with their filters."""
 
     def __init__(self) -> None:
         self._templates = jinja2.Environment(
@@ -32,7 +30,7 @@ class Templates:
         self._templates.globals.update(version=__version__)
         self._templates.filters.update(
             number=number,
-            some=some,
+            waiting_count=waiting_count,
             plural=plural,
             duration=duration,
             moment=moment,
@@ -44,51 +42,33 @@ class Templates:
         )
 
     def text(self, name: str, values: Mapping[str, object]) -> str:
-        """Return the text of template *name*, filled in."""
+        """Return the text of template *name* with *values*."""
         return self._templates.get_template(name).render(values)
 
     def page(self, name: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
-        """Return the page of template *name*, filled in."""
+        """Return the page of template *name* with *values*."""
         return web.Response(
             text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
         )
 
 
 def coded(text: str) -> Markup:
-    """Return *text* with what stands between back-ticks set as what one types."""
+    """Return *text* as HTML, with the parts between back-ticks marked as code."""
     parts = [escape(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
-def number(value: float) -> str:
-    """Return *value* with its thousands apart: 12,345."""
-    return f"{value:,.0f}"
-
-
-def some(waiting: int) -> str:
-    """Return a number of waiting messages, which is not counted beyond a bound."""
+def waiting_count(waiting: int) -> str:
+    """Return a number of waiting messages, which the database counts only up to a bound."""
     return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
 
 
-def plural(value: int, one: str, many: str | None = None) -> str:
-    """Return *value* with its noun: 1 message, 2 messages."""
-    return f"{number(value)} {one if value == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration by its largest unit: 45 s, 12 min, 3 h, 2 d."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return "0 s"
-
-
 def moment(time: datetime | None) -> str:
-    """Return *time* for people, in UTC; scripts show it in the reader's own zone."""
+    """Return *time* in UTC for people; a script changes it to the reader's time zone."""
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time else "-"
 
 
 def iso(time: datetime) -> str:
-    """Return *time* for machines."""
+    """Return *time* in ISO 8601, for scripts."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds")

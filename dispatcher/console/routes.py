@@ -4,10 +4,14 @@ import asyncio
 
 from aiohttp import web
 
-from dispatcher.console import actions, dashboard, login, problems, rules, search
-from dispatcher.console.auth import Auth, Sessions, protected
-from dispatcher.console.backend import Desk
+from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
+from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.dashboard import Dashboard
+from dispatcher.console.login import LoginPages, static_file
+from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
+from dispatcher.console.search import SEARCH_PATH, SearchPages
 
 _CLOSED = (
     "The console is closed: set DISPATCHER_CONSOLE_TOKEN (or DISPATCHER_CONSOLE_TOKEN_FILE) to"
@@ -16,24 +20,41 @@ _CLOSED = (
 )
 
 
-def console_routes(desk: Desk, token: str, stopping: asyncio.Event) -> list[web.AbstractRouteDef]:
+def console_routes(
+    backend: ConsoleBackend, token: str, stopping: asyncio.Event
+) -> list[web.AbstractRouteDef]:
     """Return the console's routes; live pages end when *stopping* is set."""
-    sessions = Sessions(token)
-    guard = Auth(sessions, Templates())
+    auth = Auth(Sessions(token), Templates())
+    login = LoginPages(auth)
+    dashboard = Dashboard(auth, backend, stopping)
+    problems = ProblemsPage(auth, backend)
+    search = SearchPages(auth, backend)
+    actions = ActionPages(auth, backend)
     return [
-        *login.routes(guard, sessions),
-        *dashboard.routes(guard, desk, stopping),
-        *problems.routes(guard, desk),
-        *search.routes(guard, desk),
-        *rules.routes(guard, desk),
-        *actions.routes(guard, desk),
+        web.get(LOGIN_PATH, login.show),
+        web.post(LOGIN_PATH, login.log_in),
+        web.post("/console/logout", auth.required(login.log_out)),
+        web.get("/console/static/{name}", static_file),
+        web.get(HOME_PATH, auth.required(dashboard.show)),
+        web.get("/console/live", auth.required(dashboard.stream)),
+        web.get("/console/chart", auth.required(dashboard.chart)),
+        web.get("/console/problems", auth.required(problems.show)),
+        web.get(SEARCH_PATH, auth.required(search.search)),
+        web.post(SEARCH_PATH, auth.required(search.search)),
+        web.get("/console/message/{id}", auth.required(search.message)),
+        web.post("/console/message/{id}", auth.required(search.message)),
+        web.get("/console/batch/{token}", auth.required(search.batch)),
+        web.get(RULES_PATH, auth.required(actions.rules)),
+        web.get(ACTIONS_PATH, auth.required(actions.overview)),
+        web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
+        web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
     ]
 
 
 def closed_console_routes() -> list[web.AbstractRouteDef]:
-    """Return routes that say why there is no console: it never opens without a token."""
+    """Return routes that say how to open the console: without a token it stays closed."""
 
     async def closed(_: web.Request) -> web.Response:
         return protected(web.Response(status=503, text=_CLOSED))
 
-    return [web.get("/console", closed), web.get("/console/{rest:.*}", closed)]
+    return [web.get(HOME_PATH, closed), web.get("/console/{rest:.*}", closed)]

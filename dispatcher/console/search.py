@@ -1,98 +1,83 @@
-"""Find a message, read its story, and that of its request.
+"""Search for messages; the pages of one message and one request.
 
-What is looked for goes in a form and never in an address: addresses stand in logs of proxies and
-in histories of browsers, and numbers must not.
+The search text is sent in a form and never in an address: proxies log addresses and browsers keep
+them in their history, and numbers must not be there.
 """
 
 import re
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
 
 from aiohttp import hdrs, web
-from msgspec import Struct
 
-from dispatcher.console.auth import Auth, Session, protected
-from dispatcher.console.backend import Desk
-from dispatcher.console.forms import form_of, message_id
+from dispatcher.console.auth import Auth, Session, redirect
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
-from dispatcher.core.explain import MIXED, advice, explained, why
-from dispatcher.core.status import MessageHistory, MessageSummary
+from dispatcher.core.explain import advice, explain_code, explain_state, timeline
+from dispatcher.core.status import MessageSummary
 
-MAX_TEXT = 200  # characters of what is looked for; the longest is a reference
-TOKEN = re.compile(r"[0-9a-f]{32}")
-
-
-class TimelineEntry(Struct, frozen=True):
-    """One event of a message's timeline."""
-
-    at: datetime
-    title: str
-    detail: str = ""
-    kind: str = ""  # good, bad, unsure: how it is drawn
-    batch: str = ""  # token, to lead there
+SEARCH_PATH = "/console/search"
+MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest
+TOKEN_PATTERN = re.compile(r"[0-9a-f]{32}")
+RECIPIENT_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 
 
 class SearchPages:
-    """The pages about single messages and requests."""
+    """The search, and the pages of its results."""
 
-    def __init__(self, guard: Auth, desk: Desk) -> None:
-        self._guard = guard
-        self._desk = desk
+    def __init__(self, auth: Auth, backend: ConsoleBackend) -> None:
+        self._auth = auth
+        self._backend = backend
 
-    async def find(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Show the search, and what it found."""
-        form = (await form_of(request) or {}) if request.method == hdrs.METH_POST else {}
-        text = form.get("text", "").strip()[:MAX_TEXT]
-        if TOKEN.fullmatch(text) and await self._desk.batch(text):
-            return _to(f"/console/batch/{text}")
-        found: list[MessageSummary] = []
-        if text:
-            found = await self._search(text)
+    async def search(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show the search and its results; a single result leads to its page."""
+        form = (await read_form(request) or {}) if request.method == hdrs.METH_POST else {}
+        text = form.get("text", "").strip()[:MAX_TEXT_LENGTH]
+        if TOKEN_PATTERN.fullmatch(text) and await self._backend.batch(text):
+            return redirect(f"/console/batch/{text}")
+        found = await self._find(text) if text else []
         if len(found) == 1:
-            return _to(f"/console/message/{found[0].id}")
+            return redirect(f"/console/message/{found[0].id}")
         values = {"session": session, "text": text, "found": found}
-        return self._guard.page("find.html", values)
+        return self._auth.page("search.html", values)
 
-    async def _search(self, text: str) -> list[MessageSummary]:
-        """Look for *text* as whatever it can be; the first that finds something is meant."""
-        number = re.sub(r"[\s()-]", "", text)
-        if message_id(text) is not None and (found := await self._desk.find("id", text)):
+    async def _find(self, text: str) -> list[MessageSummary]:
+        """Search by id, recipient, reference and provider id; return the first that has results."""
+        if message_id(text) is not None and (found := await self._backend.find("id", text)):
             return found
-        if re.fullmatch(r"\+?[0-9]{5,20}", number) and (
-            found := await self._desk.find("recipient", number)
+        recipient = re.sub(r"[\s()-]", "", text)
+        if RECIPIENT_PATTERN.fullmatch(recipient) and (
+            found := await self._backend.find("recipient", recipient)
         ):
             return found
-        return await self._desk.find("reference", text) or await self._desk.find(
+        return await self._backend.find("reference", text) or await self._backend.find(
             "provider_id", text
         )
 
     async def message(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Show a message's story; a form asks for its number and variables in full."""
+        """Show a message; a form reveals its number and variables, and the audit log records it."""
         wanted = message_id(request.match_info["id"])
-        story = await self._desk.story(wanted) if wanted is not None else None
-        if wanted is None or story is None:
+        history = await self._backend.message(wanted) if wanted is not None else None
+        if wanted is None or history is None:
             return self._missing(session, "There is no message with this id.")
         revealed = request.method == hdrs.METH_POST
         if revealed:
-            await self._desk.look_closely(session.who, wanted)
-        message = story.message
-        row = explained(message)
+            await self._backend.record_reveal(session.actor, wanted)
+        message = history.message
         values = {
             "session": session,
             "message": message,
-            "row": row,
-            "why": why(message),
-            "to_do": advice(message),
-            "moments": sorted(_moments(story), key=lambda moment: moment.at),
+            "code": explain_code(message),
+            "why": explain_state(message),
+            "advice": advice(message),
+            "timeline": timeline(history),
             "revealed": revealed,
         }
-        return self._guard.page("message.html", values)
+        return self._auth.page("message.html", values)
 
     async def batch(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Show a request: its answer, and its messages."""
+        """Show a request: its answer and its messages."""
         token = request.match_info["token"]
-        found = await self._desk.batch(token) if TOKEN.fullmatch(token) else None
+        found = await self._backend.batch(token) if TOKEN_PATTERN.fullmatch(token) else None
         if found is None:
             return self._missing(session, "There is no request with this token.")
         code = found.batch["code"]
@@ -100,82 +85,9 @@ class SearchPages:
             "session": session,
             "batch": found.batch,
             "messages": found.messages,
-            "row": request_code(code) if code else None,
+            "code": request_code(code) if code else None,
         }
-        return self._guard.page("batch.html", values)
+        return self._auth.page("batch.html", values)
 
     def _missing(self, session: Session, what: str) -> web.Response:
-        return self._guard.page("missing.html", {"session": session, "what": what}, status=404)
-
-
-def routes(guard: Auth, desk: Desk) -> list[web.AbstractRouteDef]:
-    """Return the routes of the search and of what it finds."""
-    finder = SearchPages(guard, desk)
-    return [
-        web.get("/console/find", guard.inside(finder.find)),
-        web.post("/console/find", guard.inside(finder.find)),
-        web.get("/console/message/{id}", guard.inside(finder.message)),
-        web.post("/console/message/{id}", guard.inside(finder.message)),
-        web.get("/console/batch/{token}", guard.inside(finder.batch)),
-    ]
-
-
-def _to(address: str) -> web.Response:
-    return protected(web.Response(status=303, headers={hdrs.LOCATION: address}))
-
-
-def _moments(story: MessageHistory) -> Iterator[TimelineEntry]:
-    message = story.message
-    yield TimelineEntry(message["queued_at"], "Enqueued", f"for the app {message['app']}")
-    for batch in story.batches:
-        yield from _request(batch)
-    if message["accepted_at"]:
-        provider = message["provider_id"]
-        yield TimelineEntry(
-            message["accepted_at"],
-            "Accepted by the provider",
-            f"as {provider}" if provider else "its id is not known",
-            "good",
-        )
-    elif message["finished_at"]:
-        known = explained(message)
-        reason = message["reason"] or (known.meaning if known else "")
-        detail = ": ".join(filter(None, (message["code"], reason)))
-        yield TimelineEntry(message["finished_at"], message["state"].capitalize(), detail, "bad")
-    for report in story.reports:
-        place = f"segment {report['segment']} of {report['total']}"
-        kind = {"delivered": "good", "undelivered": "bad"}.get(report["state"], "")
-        yield TimelineEntry(
-            report["received_at"],
-            f"Report {report['status']}: {report['state']}",
-            " ".join(filter(None, (place, report["description"]))),
-            kind,
-        )
-
-
-def _request(batch: dict[str, Any]) -> Iterator[TimelineEntry]:
-    messages = batch["messages"]
-    yield TimelineEntry(
-        batch["opened_at"],
-        f"Request, attempt {batch['attempt']}",
-        f"with {messages:,} {'message' if messages == 1 else 'messages'}, {batch['bytes']:,} bytes",
-        batch=batch["token"],
-    )
-    answer = _answer(batch)
-    if batch["unsure_at"]:
-        yield TimelineEntry(batch["unsure_at"], "Unsure: it may have been sent", answer, "unsure")
-    if batch["closed_at"]:
-        yield TimelineEntry(batch["closed_at"], "Request over", answer)
-
-
-def _answer(batch: dict[str, Any]) -> str:
-    tries = batch["tries"]
-    parts = (
-        batch["http_status"] and f"HTTP {batch['http_status']}",
-        batch["code"],
-        (batch["description"] or "").rstrip("."),
-        tries and f"after {tries} {'try' if tries == 1 else 'tries'}",
-        batch["settled_by"] and f"settled by {batch['settled_by']}",
-        batch["code"] in MIXED and "each number has a result of its own",
-    )
-    return ", ".join(str(part) for part in parts if part)
+        return self._auth.page("missing.html", {"session": session, "what": what}, status=404)

@@ -1,1 +1,1 @@
-"""What is decided, without I/O, clock or chance: all three come in as arguments."""
+"""Pure decisions, without I/O, clock or chance: callers pass all three as arguments."""

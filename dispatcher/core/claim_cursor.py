@@ -1,57 +1,62 @@
-"""From when on a claim looks for due messages, so that it need not pass all that were taken."""
+"""Lower bound of the claim's index scan, so that it skips dead entries of claimed rows."""
 
 from collections.abc import Callable, Iterable
 
-QueuePosition = tuple[int, float]  # priority, when due (seconds since 1970, by the database)
+QueuePosition = tuple[int, float]  # priority, when due (seconds since 1970, database clock)
 
-PRIORITIES = 10
-URGENT = 2  # priorities 0 and 1
-EVER = 0.0
-MARGIN = 2.0  # seconds from an insert to its commit, in most transactions
-COMPLETE_EVERY = 1.0  # seconds between scans from the beginning, at least
-COMPLETE_SHARE = 20  # and this many times what the last one took
+PRIORITY_COUNT = 10
+URGENT_PRIORITIES = 2  # priorities 0 and 1
+BEGINNING = 0.0
+COMMIT_MARGIN_SECONDS = 2.0  # from an insert to its commit, in most transactions
+FULL_SCAN_INTERVAL_SECONDS = 1.0  # at least, between two scans from the beginning
+FULL_SCAN_PAUSE_RATIO = 20  # and at least so many times the duration of the last one
 
 
 class ClaimCursor:
-    """For each priority, from when on a lane looks.
+    """The position, for each priority, at which the next claim starts its scan.
 
-    What is taken leaves an index entry behind, and while any transaction of the server is older,
-    every scan passes it again: after ten minutes under load those are millions. So a scan begins
-    where the last one ended. What lies below was taken, or is being taken by another worker; a
-    message comes there afterwards only from a transaction that took long to commit, a claim that
-    was rolled back, or a clock that was set back. A complete scan finds those about every second.
+    A claimed row leaves a dead index entry, which stays until no transaction of the server is
+    older. Every scan passes it: after ten minutes under load that makes millions. So a scan starts
+    where the last one ended. Entries below that position are claimed, or another worker is
+    claiming them. New ones appear there only from a slow transaction, a claim that was rolled back
+    or a clock that was set back; a full scan finds those about every second.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since = [EVER] * PRIORITIES
-        self._complete_at = 0.0  # when the next complete scan is due, by the monotonic clock
-        self._complete = True
+        self._since = [BEGINNING] * PRIORITY_COUNT
+        self._full_scan_at = 0.0  # when the next full scan is due, on the monotonic clock
+        self._full = True
 
-    def begin(self) -> list[float]:
-        """Return from when on to look, by priority."""
-        self._complete = self._clock() >= self._complete_at
-        return [EVER] * PRIORITIES if self._complete else list(self._since)
+    def start_scan(self) -> list[float]:
+        """Return the due time at which the scan starts, by priority."""
+        self._full = self._clock() >= self._full_scan_at
+        return [BEGINNING] * PRIORITY_COUNT if self._full else list(self._since)
 
-    def end(
+    def finish_scan(
         self,
         asked_at: float,
         last: QueuePosition | None,
         *,
-        put_back: Iterable[QueuePosition] = (),
+        returned: Iterable[QueuePosition] = (),
         seconds: float,
     ) -> None:
-        """Note how far a scan came that began at *asked_at*, by the database, and its duration.
+        """Record how far a scan came.
 
-        *last* is the last message it took if it was full then; None: it saw all that was due.
-        *put_back* found no room in a request, and waits where it was.
+        Args:
+            asked_at: when it began, on the database clock.
+            last: the last message it claimed if it was full then; None if it saw all due ones.
+            returned: messages that found no room in a request and stay in the queue.
+            seconds: its duration.
         """
-        if self._complete:
-            self._complete_at = self._clock() + max(COMPLETE_EVERY, COMPLETE_SHARE * seconds)
-        seen = PRIORITIES if last is None else last[0]
-        self._since[:seen] = [asked_at - MARGIN] * seen
+        if self._full:
+            pause = max(FULL_SCAN_INTERVAL_SECONDS, FULL_SCAN_PAUSE_RATIO * seconds)
+            self._full_scan_at = self._clock() + pause
+        seen = PRIORITY_COUNT if last is None else last[0]
+        self._since[:seen] = [asked_at - COMMIT_MARGIN_SECONDS] * seen
         if last is not None:
             priority, due = last
-            self._since[priority] = due - MARGIN if priority < URGENT else due
-        for priority, due in put_back:
+            urgent = priority < URGENT_PRIORITIES
+            self._since[priority] = due - COMMIT_MARGIN_SECONDS if urgent else due
+        for priority, due in returned:
             self._since[priority] = min(self._since[priority], due)

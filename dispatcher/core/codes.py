@@ -1,6 +1,6 @@
 """The provider's codes, and ours: what each means, what to do, and of which kind it is.
 
-Sources: provider.md, The answer and Gateway answers. The kind alone decides what follows for a
+Sources: provider.md, The answer and Gateway answers. Only the kind decides what happens to a
 message (see core.outcome); console and commands show the meaning and the advice.
 """
 
@@ -16,25 +16,25 @@ Level = Literal["number", "request", "ours"]
 
 
 class Kind(StrEnum):
-    """What a code says about a number or a request; core.outcome says what follows from it."""
+    """The effect of a code on a number or a request; core.outcome acts on it."""
 
     ACCEPTED = "accepted"
-    LATER = "later"  # flow control: passes with time, and asks us to slow down
-    NOT_READY = "not yet"  # passes within minutes, or never
-    PERMANENT = "permanent"  # this message will never go out as it is
+    LATER = "later"  # flow control: passes with time, and requires a slower rate
+    NOT_READY = "not ready"  # passes within minutes, or never
+    PERMANENT = "permanent"  # this message can never be sent as it is
     DUPLICATE = "duplicate"  # another copy of the number went out
-    UNKNOWN = "unknown"  # nobody here knows this code
-    RESULT = "result"  # the results by number say it
-    AMBIGUOUS = "ambiguous"  # one entry spoils all, or the provider is in trouble
-    CONTENT = "content"  # one entry spoils all
-    CONFIGURATION = "configuration"  # nothing goes out until somebody mends our settings
-    CLOCK = "clock"  # nothing goes out until our clock is right
-    ACCOUNT = "account"  # nothing goes out until the account is in order
-    ADDRESS = "address"  # nothing goes out until our address is on the white list
-    QUOTA = "quota"  # nothing goes out until tomorrow
-    COUNTRY = "country"  # nothing goes to one country until tomorrow
-    NOT_SENT = "not taken"  # refused before the API saw it: safe to send again
-    UNKNOWN_RESULT = "no knowledge"  # may have been sent
+    UNKNOWN = "unknown"  # a code without a row
+    RESULT = "result"  # each number has its own result
+    AMBIGUOUS = "ambiguous"  # one entry fails the request, or the provider has an outage
+    CONTENT = "content"  # one entry fails the whole request
+    CONFIGURATION = "configuration"  # nothing can be sent until our settings are corrected
+    CLOCK = "clock"  # nothing can be sent until our clock is right
+    ACCOUNT = "account"  # nothing can be sent until the account is in order
+    ADDRESS = "address"  # nothing can be sent until our address is on the white list
+    QUOTA = "quota"  # nothing can be sent until tomorrow
+    COUNTRY = "country"  # nothing can be sent to one country until tomorrow
+    NOT_SENT = "not sent"  # refused before the API saw it: safe to send again
+    UNKNOWN_RESULT = "unknown result"  # may have been sent
 
 
 class Code(Struct, frozen=True):
@@ -49,7 +49,7 @@ class Code(Struct, frozen=True):
 
 __all__ = ["NUMBER", "OURS", "REQUEST", "Code", "Kind", "number_code", "request_code"]
 
-_RESUMES = "The app is probed, and goes on by itself."
+_RESUMES = "The app is probed, and continues by itself."
 _HEADER = (
     "Check DISPATCHER_APPS__<NAME>__AUTH, and that no proxy on the way changes headers. " + _RESUMES
 )
@@ -58,7 +58,7 @@ _TEMPLATE = "Compare template, sender and signature in the provider's console; t
 _CLOCK = "Set the clock of this machine right (NTP). " + _RESUMES
 _ENDPOINT = "Check DISPATCHER_APPS__<NAME>__ENDPOINT, and proxies on the way. " + _RESUMES
 _UNSURE = "A report or a late answer settles it; else ask the provider, then `dispatcher settle`."
-_NOTHING = "Nothing to do: it is sent again by itself."
+_NOTHING = "Nothing to do: it is sent again automatically."
 
 _NUMBER = (
     ("000000", Kind.ACCEPTED, "The provider took the message.", "Nothing to do; reports follow."),
@@ -66,7 +66,7 @@ _NUMBER = (
         "E200015",
         Kind.LATER,
         "Too many messages wait at the provider; it did not take this one.",
-        "Nothing: it is sent again later, and the app slows down. If it lasts, lower the pace.",
+        "Nothing: it is sent again later, and more slowly. If it lasts, lower the rate limit.",
     ),
     (
         "E200028",
@@ -211,9 +211,9 @@ _REQUEST = (
         "HTTP 413",
         Kind.CONTENT,
         "Something in front of the API finds the request too long.",
-        "Ask whoever runs the proxy on the way to let 64 KB pass; then requeue.",
+        "Ask the operator of the proxy to allow bodies of 64 KB; then requeue.",
     ),
-    ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks for patience.", _NOTHING),
+    ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks to wait.", _NOTHING),
     ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
     ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
     ("HTTP 503", Kind.NOT_SENT, "The API is out of service, says a proxy.", _NOTHING),
@@ -237,9 +237,9 @@ _OURS = (
         _UNSURE,
     ),
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
-    ("record-lost", Kind.UNKNOWN_RESULT, "The database lost what became of it.", _UNSURE),
+    ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
     ("not-named", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
-    (NEVER_SENT, Kind.NOT_SENT, "It was put back before anything was sent.", _NOTHING),
+    (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
     ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),
     ("report", Kind.ACCEPTED, "Settled by a report: the provider has it.", "Nothing to do."),
     (
@@ -305,23 +305,23 @@ _SHOW = "Ask the provider what the code means; then requeue, or let it be."
 
 
 def number_code(code: str) -> Code:
-    """Return the row of a code that stands by one number.
+    """Return the row of a code of one number.
 
-    A code that only requests should have keeps its meaning there, but nothing follows from it.
+    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN.
     """
     row = NUMBER.get(code) or OURS.get(code)
     if row is not None:
         return row
     if code in REQUEST:
         return replace(REQUEST[code], level="number", kind=Kind.UNKNOWN)
-    return Code(code, "number", Kind.UNKNOWN, f"A code that nobody here knows: {code}.", _SHOW)
+    return Code(code, "number", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
 
 
 def request_code(code: str) -> Code:
-    """Return the row of a code that stands for a whole request.
+    """Return the row of a code of a whole request.
 
-    An HTTP status without a row is one of its hundred: a redirection or a refusal was not taken,
-    a failure may have been.
+    An HTTP status without a row is treated as its class: 3xx and 4xx were not sent, 5xx may have
+    been.
     """
     row = REQUEST.get(code) or NUMBER.get(code) or OURS.get(code)
     if row is not None:
@@ -332,4 +332,4 @@ def request_code(code: str) -> Code:
     if code.startswith("HTTP "):
         meaning = f"Something in front of the API failed over the request: {code}."
         return Code(code, "request", Kind.UNKNOWN_RESULT, meaning, _UNSURE)
-    return Code(code, "request", Kind.UNKNOWN, f"A code that nobody here knows: {code}.", _SHOW)
+    return Code(code, "request", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)

@@ -1,4 +1,4 @@
-"""Segments and cost, estimated from texts and prices, beside what the provider reported."""
+"""Estimates segments and cost from texts and prices, beside those the provider reported."""
 
 import re
 from collections import defaultdict
@@ -11,14 +11,17 @@ _GSM = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_GSM_TWICE = frozenset("^{}\\[~]|€")  # two septets each (provider.md, Templates and length)
-_GSM_ONE, _GSM_PART = 160, 153  # septets of a single message, and of a part of several
-_UCS_ONE, _UCS_PART = 70, 67  # UTF-16 units
+_GSM_EXTENDED = frozenset("^{}\\[~]|€")  # two septets each (provider.md, Templates and length)
+_GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS = (
+    160,
+    153,
+)  # of one message; of one of several parts
+_UCS_SINGLE_UNITS, _UCS_PART_UNITS = 70, 67  # UTF-16 units
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 
 
 class BilledMessage(Struct, frozen=True, gc=False):
-    """One accepted message, as far as it is paid for."""
+    """An accepted message: the fields its cost depends on."""
 
     app: str
     country: str
@@ -28,14 +31,14 @@ class BilledMessage(Struct, frozen=True, gc=False):
     segments: int | None  # as the provider reported
 
 
-class Line(Struct):
-    """What one app sent to one country."""
+class BillLine(Struct):
+    """The messages of one app to one country, with their segments and cost."""
 
     app: str
     country: str
     messages: int = 0
     reported: int = 0  # segments
-    unreported: int = 0  # messages of which the provider told no segments
+    unreported: int = 0  # messages without segments from the provider
     estimated: int = 0  # segments
     unknown: int = 0  # messages whose template's text is not defined here
     billed: int = 0  # segments: those reported, and of the other messages those estimated
@@ -49,11 +52,11 @@ class Line(Struct):
 
 
 class Bill(Struct):
-    """Lines by app and country, as messages are added."""
+    """Lines by app and country; messages are added to it."""
 
     texts: Mapping[str, str]  # of templates, by id
     prices: Mapping[str, tuple[Decimal, str]]  # price and currency, by country
-    lines: dict[tuple[str, str], Line] = field(default_factory=dict)
+    lines: dict[tuple[str, str], BillLine] = field(default_factory=dict)
 
     def add(self, sent: Iterable[BilledMessage]) -> None:
         """Add messages."""
@@ -61,7 +64,7 @@ class Bill(Struct):
             line = self.lines.get((one.app, one.country))
             if line is None:
                 price, currency = self.prices.get(one.country, (None, ""))
-                line = Line(one.app, one.country, price=price, currency=currency)
+                line = BillLine(one.app, one.country, price=price, currency=currency)
                 self.lines[one.app, one.country] = line
             line.messages += 1
             line.reported += one.segments or 0
@@ -71,7 +74,7 @@ class Bill(Struct):
                 line.unknown += 1
                 estimate = 0
             else:
-                estimate = segments(filled(text, one.params, one.signature))
+                estimate = segments(fill_template(text, one.params, one.signature))
             line.estimated += estimate
             line.billed += estimate if one.segments is None else one.segments
 
@@ -84,20 +87,24 @@ class Bill(Struct):
         return dict(sums)
 
 
-def filled(text: str, params: Sequence[str], signature: str | None) -> str:
-    """Return a template's text with its variables filled in; the mainland counts the signature."""
+def fill_template(text: str, params: Sequence[str], signature: str | None) -> str:
+    """Return a template's text with *params* filled in.
+
+    In mainland China the signature is part of the text and counts.
+    """
     values = iter(params)
     body = _VARIABLE.sub(lambda _: next(values, ""), text)
     return f"【{signature}】{body}" if signature else body
 
 
 def segments(text: str) -> int:
-    """Return how many parts *text* is sent in, at least 1."""
+    """Return the number of SMS segments of *text*, at least 1."""
     characters = set(text)
-    if characters <= _GSM | _GSM_TWICE:
-        septets = len(text) + sum(text.count(each) for each in characters & _GSM_TWICE)
-        return _parts(septets, _GSM_ONE, _GSM_PART)
-    return _parts(len(text.encode("utf-16-le", "surrogatepass")) // 2, _UCS_ONE, _UCS_PART)
+    if characters <= _GSM | _GSM_EXTENDED:
+        septets = len(text) + sum(text.count(each) for each in characters & _GSM_EXTENDED)
+        return _parts(septets, _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS)
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return _parts(units, _UCS_SINGLE_UNITS, _UCS_PART_UNITS)
 
 
 def _parts(units: int, one: int, part: int) -> int:

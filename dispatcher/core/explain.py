@@ -1,100 +1,106 @@
-"""Why a message is in its present state, and what to do about that: for whoever looks at one."""
+"""Explains one message: why it is in its state, what to do about that, and what happened to it.
 
-from collections.abc import Mapping
-from typing import Any
+The console and `dispatcher show` present the same sentences and the same timeline.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.format import number, plural
+from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason, report_status
+from dispatcher.core.status import MessageHistory
 
 _ADVICE = {
     Reason.DELIVERED: "Nothing to do.",
     Reason.INTERIM: "Nothing to do; a final report follows.",
-    Reason.SILENT: "Nobody knows whether it arrived; if it matters, ask its reader.",
-    Reason.FAILED: "If it matters, insert it anew later, or reach its reader another way.",
+    Reason.SILENT: "It is unknown whether it arrived; if it matters, ask the recipient.",
+    Reason.FAILED: "If it matters, insert it anew later, or reach the recipient another way.",
     Reason.REFUSED: "Ask the provider what the code means; then insert it anew, or let it be.",
     Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
     Reason.CONTENT: "Have the template changed, or send the same text less often.",
     Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
 }
-
-
-MIXED = ("E000510", "E200037")  # of a request, some of whose numbers may have been accepted
-_PLAIN = {
+MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
+_SETTLED_BY = {"report": "settled by a report", "settled": "settled by hand or by policy"}
+_STATES = {
     "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
     "cancelled": "It was cancelled while it waited.",
-    "lost": "It is in no place where a message can be: that is a mistake in the program.",
+    "lost": "Internal error: it has no queue entry, batch or outcome. Please report it.",
 }
 
 
-class Explained(Struct, frozen=True):
-    """A code, and what is known of it."""
+class CodeExplanation(Struct, frozen=True):
+    """A code with its meaning and advice."""
 
     code: str
     meaning: str
     advice: str
 
 
-def explained(message: Mapping[str, Any]) -> Explained | None:
-    """Return what the code of a row of `message_status` means, the carrier's or the provider's."""
+def explain_code(message: Mapping[str, Any]) -> CodeExplanation | None:
+    """Return the meaning of the code of a row of `message_status`; None without a code."""
     code = message["code"]
     if not code:
         return None
     if message["state"] in ("delivered", "undelivered"):
         status = report_status(code)
-        return Explained(code, status.meaning, _ADVICE[status.reason])
+        return CodeExplanation(code, status.meaning, _ADVICE[status.reason])
     row = number_code(code)
-    return Explained(code, row.meaning, row.advice)
+    return CodeExplanation(code, row.meaning, row.advice)
 
 
-def why(message: Mapping[str, Any]) -> str:
-    """Return one sentence: why the message of a row of `message_status` is where it is.
+def explain_state(message: Mapping[str, Any]) -> str:
+    """Return one sentence: why the message of a row of `message_status` is in its state.
 
-    Beside the view's columns it reads what the statement show_message adds: of the app, whether it
-    is paused and served, and of how many segments a final report came.
+    The row also has the columns that the statement show_message adds: whether the app is paused
+    and served, and how many segments have a final report.
     """
-    known = explained(message)
+    known = explain_code(message)
     meaning = known.meaning if known else ""
     match message["state"]:
         case "queued":
             return _queued(message, meaning)
         case "unsure":
-            return f"Its request may have been sent, and nobody knows. {meaning}".rstrip()
+            return f"Its request may have been sent; that is not known yet. {meaning}".rstrip()
         case "accepted":
             return _accepted(message)
         case _ if message["suppressed_because"]:
             return f"{meaning} Why it is there: {message['suppressed_because']}."
-        case plain if plain in _PLAIN:
-            return _PLAIN[plain]
+        case plain if plain in _STATES:
+            return _STATES[plain]
         case _:
             return meaning or message["reason"] or f"It was {message['state']}."
 
 
 def advice(message: Mapping[str, Any]) -> str | None:
-    """Return what can be done about it, from the same row; None: nothing is wrong."""
+    """Return what an operator can do about it, from the same row; None if nothing is wrong."""
     if message["state"] == "queued":
         if message["app_paused"]:
-            return _of_pause(message)
+            return _pause_advice(message)
         if not message["app_served"]:
             return (
                 "Start `dispatcher run` with this app configured; or cancel the message and insert"
                 " it with the right app."
             )
-    known = explained(message)
+    known = explain_code(message)
     return known.advice if known else None
 
 
-def _of_pause(message: Mapping[str, Any]) -> str:
+def _pause_advice(message: Mapping[str, Any]) -> str:
     resume = f"`dispatcher resume {message['app']}`"
     if message["app_paused_by"] == "operator":
-        return f"Ask who paused it; {resume} lets its messages go."
+        return f"Ask who paused it; {resume} sends its messages."
     known = request_code(message["app_pause_code"] or "")
     return f"{known.advice} It is tried again by itself; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
-    back = f"It was put back: {meaning} " if meaning else ""
+    back = f"It was returned to the queue: {meaning} " if meaning else ""
     if message["app_paused"]:
         by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
@@ -103,7 +109,7 @@ def _queued(message: Mapping[str, Any], meaning: str) -> str:
         return f"{back}No running worker serves its app, {message['app']}."
     if message["early"]:
         return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
-    return f"{back}It is due, and waits for its turn."
+    return f"{back}It is due and waits for its turn."
 
 
 def _accepted(message: Mapping[str, Any]) -> str:
@@ -114,3 +120,91 @@ def _accepted(message: Mapping[str, Any]) -> str:
     if message["report_status"]:
         return f"{begun}The carrier has it: {report_status(message['report_status']).meaning}"
     return f"{begun}No report of a carrier has come yet."
+
+
+class TimelineEntry(Struct, frozen=True):
+    """One event of a message's timeline."""
+
+    at: datetime
+    title: str
+    detail: str = ""
+    kind: Literal["", "good", "bad", "unsure"] = ""
+    token: str = ""  # of the request that the title speaks of
+
+
+def timeline(history: MessageHistory) -> list[TimelineEntry]:
+    """Return what happened to a message, in order of time.
+
+    Events of one second keep the order in which one causes the next: an outcome's time is that of
+    its transaction, which begins before the batch is closed in it.
+    """
+    return sorted(_entries(history), key=lambda entry: entry.at.replace(microsecond=0))
+
+
+def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
+    message = history.message
+    queued_at, send_at = message["queued_at"], message["send_at"]
+    scheduled = send_at > queued_at + timedelta(seconds=1)
+    not_before = f", not to be sent before {send_at:%Y-%m-%d %H:%M:%S} UTC" if scheduled else ""
+    yield TimelineEntry(queued_at, "Queued", f"for the app {message['app']}{not_before}")
+    for batch in history.batches:
+        yield from _request_entries(batch)
+        last = batch is history.batches[-1]
+        if batch["closed_at"] and (not last or message["state"] == "queued"):
+            code = message["code"] if last else None
+            reason = f"{code}: {number_code(code).meaning}" if code else "to be sent again"
+            yield TimelineEntry(batch["closed_at"], "Returned to the queue", reason)
+    code = message["outcome_code"]
+    if message["accepted_at"]:
+        provider_id = message["provider_id"]
+        accepted_as = f"as {provider_id}" if provider_id else "its id is not known"
+        detail = _joined(accepted_as, _SETTLED_BY.get(code))
+        yield TimelineEntry(message["accepted_at"], "Accepted by the provider", detail, "good")
+    elif message["finished_at"]:
+        detail = f"{code}: {message['reason'] or number_code(code).meaning}" if code else ""
+        title = message["state"].capitalize()
+        yield TimelineEntry(message["finished_at"], title, detail, "bad")
+    for report in history.reports:
+        yield from _report_entries(report)
+
+
+def _request_entries(batch: Mapping[str, Any]) -> Iterator[TimelineEntry]:
+    size = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
+    detail = f"attempt {batch['attempt']}, {size}"
+    token = batch["token"]
+    yield TimelineEntry(batch["opened_at"], "Claimed into request", detail, token=token)
+    answer = _joined(
+        batch["http_status"] and f"HTTP {batch['http_status']}",
+        batch["code"],
+        (batch["description"] or "").rstrip("."),
+        batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}",
+    )
+    if batch["unsure_at"]:
+        detail = _joined("it may have been sent", answer)
+        yield TimelineEntry(batch["unsure_at"], "Unsure", detail, "unsure")
+    if batch["closed_at"] and batch["settled_by"]:
+        yield TimelineEntry(batch["closed_at"], "Settled", f"by {batch['settled_by']}")
+    elif batch["closed_at"]:
+        mixed = batch["code"] in MIXED_RESULT_CODES and "each number has a result of its own"
+        yield TimelineEntry(batch["closed_at"], "Request answered", _joined(answer, mixed))
+
+
+def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
+    segment = f"segment {report['segment']} of {report['total']}"
+    if report["earlier_at"]:
+        title = f"Report {report['earlier_status']}"
+        yield TimelineEntry(report["earlier_at"], title, f"interim, {segment}")
+    status, state = report["status"], report["state"]
+    detail = f"{state}, {segment}: {report['description'] or report_status(status).meaning}"
+    kind: Literal["", "good", "bad"] = ""
+    if report["unmatched"]:
+        detail += f" It counts for nothing: {UNMATCHED_REASONS[report['unmatched']]}"
+    elif state == "delivered":
+        kind = "good"
+    elif state == "undelivered":
+        kind = "bad"
+    yield TimelineEntry(report["received_at"], f"Report {status}", detail, kind)
+
+
+def _joined(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part)

@@ -1,6 +1,6 @@
-"""Do texts go out; and if not, why, and what to do: read from the state of everything.
+"""Overall health: whether messages are sent, and if not, why and what to do.
 
-What is shown first, in the console as in `dispatcher status`, is decided here and nowhere else.
+The console and `dispatcher status` show this first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from msgspec import Struct
 from dispatcher.core.health_checks import Finding, Level, check_app
 from dispatcher.core.status import AppState, StatusSnapshot
 
-__all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "absent", "diagnose"]
+__all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
-LATELY = timedelta(minutes=2)  # counters are by the minute
-NOTHING = "Messages are not going out."
+RECENT = timedelta(minutes=2)  # counters are by the minute
+NOTHING_SENT = "Messages are not going out."
 
 
 class AppHealth(Struct, frozen=True):
-    """One app in one sentence: whether its messages go out, and if not, why."""
+    """One sentence about one app: whether its messages are sent, and if not, why."""
 
     app: str
     level: Level
@@ -26,7 +26,7 @@ class AppHealth(Struct, frozen=True):
 
 
 class Diagnosis(Struct, frozen=True):
-    """What to tell first; a sentence for each app; and every finding, the worst first."""
+    """A headline, one sentence for each app, and all findings, the worst first."""
 
     level: Level
     headline: str
@@ -34,26 +34,26 @@ class Diagnosis(Struct, frozen=True):
     apps: list[AppHealth] = []
 
 
-def absent(why: str) -> Diagnosis:
-    """Return the diagnosis while the database does not answer; *why* says so in one line."""
+def database_unavailable(why: str) -> Diagnosis:
+    """Return the diagnosis while the database is unavailable; *why* is the error line."""
     finding = Finding(
         Level.STOPPED,
         None,
-        "The database is away",
+        "The database is unavailable",
         why,
-        "Bring PostgreSQL back. Nothing is lost: answers wait on disk, reports in the spool, and"
-        " workers go on by themselves.",
+        "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and workers"
+        " go on by themselves.",
     )
-    return Diagnosis(Level.STOPPED, NOTHING, [finding])
+    return Diagnosis(Level.STOPPED, NOTHING_SENT, [finding])
 
 
 def diagnose(now: StatusSnapshot) -> Diagnosis:
-    """Return what the state of everything means."""
+    """Return the health that *now* shows."""
     everywhere = [*_workers(now)]
     by_app = {app.name: [*check_app(app, now)] for app in now.apps}
     findings = [*everywhere, *(each for found in by_app.values() for each in found)]
     findings.sort(key=lambda finding: -finding.level)
-    said = [_said(app, now, [*everywhere, *by_app[app.name]]) for app in now.apps]
+    said = [_app_health(app, now, [*everywhere, *by_app[app.name]]) for app in now.apps]
     level = max((finding.level for finding in findings), default=Level.FINE)
     return Diagnosis(level, _headline(now, level, said), findings, said)
 
@@ -62,28 +62,28 @@ def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> s
     stopped = [each.app for each in said if each.level is Level.STOPPED]
     if level is Level.STOPPED:
         if len(stopped) == len(said):
-            return NOTHING
+            return NOTHING_SENT
         return f"Messages are going out, but not those of {' and '.join(stopped)}."
     if not now.apps:
         return "No app has been seen yet."
     busy = any(app.oldest_due_at or app.sending for app in now.apps)
-    return _IN_WORDS[level, busy]
+    return _HEADLINES[level, busy]
 
 
-_IN_WORDS = {
+_HEADLINES = {
     (Level.FINE, True): "Messages are going out.",
     (Level.FINE, False): "All is sent; nothing is due.",
     (Level.NOTE, True): "Messages are going out.",
     (Level.NOTE, False): "Nothing is due.",
-    (Level.TROUBLE, True): "Messages are going out, with trouble.",
-    (Level.TROUBLE, False): "Nothing is due, but there is trouble.",
+    (Level.WARNING, True): "Messages are going out, with problems.",
+    (Level.WARNING, False): "Nothing is due, but there are problems.",
 }
 
 
-def _said(app: AppState, now: StatusSnapshot, findings: Sequence[Finding]) -> AppHealth:
+def _app_health(app: AppState, now: StatusSnapshot, findings: Sequence[Finding]) -> AppHealth:
     worst = max(findings, key=lambda finding: finding.level, default=None)
-    if worst is not None and worst.level >= Level.TROUBLE:
-        flow = "Nothing goes out" if worst.level is Level.STOPPED else "Trouble"
+    if worst is not None and worst.level >= Level.WARNING:
+        flow = "Nothing goes out" if worst.level is Level.STOPPED else "Problem"
         what = worst.title
         for start in (": ", " is paused: ", " is "):
             what = what.removeprefix(app.name + start)
@@ -94,9 +94,12 @@ def _said(app: AppState, now: StatusSnapshot, findings: Sequence[Finding]) -> Ap
 
 
 def _sent_lately(app: AppState, now: StatusSnapshot) -> bool:
-    """Tell whether messages went out in this minute or the last: between two, nothing is due."""
+    """Return whether messages were sent within the last two minutes.
+
+    Between two messages nothing is due, but the app is in use.
+    """
     return any(
-        each.app == app.name and each.event == "accepted" and now.at - each.minute < LATELY
+        each.app == app.name and each.event == "accepted" and now.at - each.minute < RECENT
         for each in now.recent
     )
 
@@ -107,7 +110,7 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             Level.STOPPED,
             None,
             "No worker is running",
-            "No worker has said within its lease that it lives, so nobody sends.",
+            "No worker has renewed its lease, so nobody sends.",
             "Start one: `dispatcher run`. If it ends at once, its last line says why.",
         )
     elif silent := [worker for worker in now.workers if not worker.alive]:
@@ -115,7 +118,7 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE,
             None,
-            "A worker fell silent",
-            f"{names} ended without signing off, or cannot reach the database.",
-            "Others have taken over; what it had on its way is unsure. See its log.",
+            "A worker is silent",
+            f"{names} stopped without a shutdown, or cannot reach the database.",
+            "Other workers have taken over; its open requests are unsure. See its log.",
         )

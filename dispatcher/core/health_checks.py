@@ -1,4 +1,4 @@
-"""What keeps the messages of one app from going out, read from the state of everything."""
+"""Health checks: find what stops or slows the messages of one app."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,44 +8,45 @@ from enum import IntEnum
 from msgspec import Struct
 
 from dispatcher.core.codes import Kind, number_code, request_code
+from dispatcher.core.format import duration, number, plural
 from dispatcher.core.status import AppState, StatusSnapshot
 
 
 class Level(IntEnum):
-    """How bad it is."""
+    """How severe a finding is."""
 
     FINE = 0
-    NOTE = 1  # to know
-    TROUBLE = 2  # something fails, the rest goes out
-    STOPPED = 3  # nothing goes out, for one app or for all
+    NOTE = 1  # for information
+    WARNING = 2  # a part fails, the rest is sent
+    STOPPED = 3  # nothing is sent, for one app or for all
 
 
 class Finding(Struct, frozen=True):
-    """One thing that is not as it should be."""
+    """The result of a health check that failed."""
 
     level: Level
-    app: str | None  # None: it is about everything
+    app: str | None  # None: it concerns all apps
     title: str
     cause: str
     step: str  # what to do next
-    act: str = ""  # pause, resume: what the console offers for it
+    act: str = ""  # the action that the console offers: pause or resume
 
 
-LATE = timedelta(seconds=60)  # a due message that waits longer says that something is slow
-MANY = 0.05  # of the messages of ten minutes: so many rejected are no accident
-SILENT = timedelta(minutes=5)  # without any report at all
-SILENT_FEW = timedelta(hours=1)  # the same, where there are but a few that may be off or abroad
-OVERDUE = 0.2  # of the accepted; some phones are off for days, but not so many
-ENOUGH = 20  # messages; below, one bad row is a large share
+MAX_QUEUE_WAIT = timedelta(seconds=60)  # of a due message; a longer wait is reported
+REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
+MAX_REPORT_SILENCE = timedelta(minutes=5)  # without a single report
+MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones may be off
+OVERDUE_SHARE = 0.2  # of the accepted messages; some phones are off for days, but not so many
+MIN_SAMPLE_MESSAGES = 20  # messages; below, one bad row is a large share
 
 
 def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
-    """Find what keeps the messages of *app* from going out, or from being reported."""
+    """Yield what stops or slows the messages of *app*, or their reports."""
     if not app.known:
         yield Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name}: no worker knows this app",
+            f"{app.name}: no worker has ever had this app",
             "Messages wait for it, and it is not configured.",
             f"Set DISPATCHER_APPS__{app.name.upper()}__ENDPOINT, __APP_KEY and __APP_SECRET and"
             " start the worker again; or cancel them, and insert them with the right app.",
@@ -55,22 +56,22 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield _paused(app, app.paused_at)
     else:
         yield from _orphaned(app, now)
-        yield from _cut_off(app, now)
-        yield from _pace(app, now)
+        yield from _unreachable(app, now)
+        yield from _rate_limit(app, now)
     for country in app.paused_countries:
         row = request_code("E000630")
         yield Finding(
-            Level.TROUBLE, app.name, f"{app.name}: nothing goes to {country}", row.meaning,
+            Level.WARNING, app.name, f"{app.name}: nothing goes to {country}", row.meaning,
             row.advice,
         )  # fmt: skip
     if app.unsure_batches:
         yield Finding(
-            Level.TROUBLE,
+            Level.WARNING,
             app.name,
-            f"{app.name}: {app.unsure_batches} unsure {_plural('request', app.unsure_batches)}",
+            f"{app.name}: {plural(app.unsure_batches, 'unsure request')}",
             "They may have been sent: the answer was lost, and no report has come yet.",
             "A report or a late answer settles them. If none comes, ask the provider, and settle"
-            " each by hand: `dispatcher settle`, or Trouble in the console.",
+            " each by hand: `dispatcher settle`, or Problems in the console.",
         )
     yield from _answers(app, now)
     yield from _reports(app, now)
@@ -89,19 +90,19 @@ def _orphaned(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         )
 
 
-def _cut_off(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
-    """Find hosts that have no way to the provider, while others may have one."""
+def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
+    """Find hosts that cannot reach the provider; others may reach it."""
     having = [worker for worker in now.workers if worker.alive and app.name in worker.apps]
     cut_off = [worker for worker in having if app.name in worker.cut_off]
     if cut_off:
         hosts = sorted({worker.host for worker in cut_off})
         others = len(cut_off) < len(having)
         yield Finding(
-            Level.TROUBLE if others else Level.STOPPED,
+            Level.WARNING if others else Level.STOPPED,
             app.name,
-            f"{app.name}: {_plural('host', len(hosts))} {', '.join(hosts)} cannot send",
-            "The provider cannot be reached from there, or the clock there is wrong. It claims"
-            " nothing, and knocks until it can send again."
+            f"{app.name}: {'host' if len(hosts) == 1 else 'hosts'} {', '.join(hosts)} cannot send",
+            "The provider cannot be reached from there, or the clock there is wrong. The host"
+            " claims nothing, and probes until it can send again."
             + (" Other workers send meanwhile." if others else ""),
             "Run `dispatcher check` there: it says which of network, DNS, certificate or clock it"
             " is. The worker goes on by itself.",
@@ -115,7 +116,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
             app.name,
             f"{app.name} is paused by an operator",
             app.pause_reason or "No reason was given.",
-            f"Resume it when that is over. It waits since {since:%Y-%m-%d %H:%M} UTC.",
+            f"Resume it when the reason is gone. It waits since {since:%Y-%m-%d %H:%M} UTC.",
             act="resume",
         )
     row = request_code(app.pause_code or "")
@@ -147,25 +148,25 @@ def _kind(kind: Kind) -> str:
     return _KINDS.get(kind, "the provider refuses everything")
 
 
-def _pace(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
+def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     setting, rate = app.numbers_per_second, app.rate
     slowed = _slowed(app)
     if slowed:
         row = number_code("E200015")
         yield Finding(
-            Level.TROUBLE,
+            Level.WARNING,
             app.name,
             f"{app.name} is slowed down: {rate or 0:.0f} of {setting:.0f} numbers a second",
             f"E200015: {row.meaning}",
             row.advice,
         )
     late = now.at - app.oldest_due_at if app.oldest_due_at else timedelta()
-    if late > LATE and not slowed:
+    if late > MAX_QUEUE_WAIT and not slowed:
         yield Finding(
             Level.NOTE,
             app.name,
-            f"{app.name}: the oldest due message has waited {_duration(late)}",
-            "More is due than goes out"
+            f"{app.name}: the oldest due message has waited {duration(late.total_seconds())}",
+            "More messages are due than are sent"
             + (f" at {rate:.0f} numbers a second." if rate is not None else "."),
             "Wait for it, or raise __NUMBERS_PER_SECOND if the provider allows more, or start"
             " another worker if this one is busy.",
@@ -178,10 +179,10 @@ def _slowed(app: AppState) -> bool:
 
 
 def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
-    """Find codes that keep a good part of the messages from going out, lately or this hour."""
+    """Find codes that stop a large share of the messages, lately or within this hour."""
     passed_over = {("deferred", "never-sent")}
     if _slowed(app):
-        passed_over.add(("deferred", "E200015"))  # told with the pace
+        passed_over.add(("deferred", "E200015"))  # reported with the rate limit
     failed: Counter[tuple[str, str]] = Counter()
     good = 0
     for each in now.recent:
@@ -192,22 +193,21 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         elif each.event in _FAILED and (each.event, each.code) not in passed_over:
             failed[each.event, each.code] += each.count
     whole = good + failed.total()
-    told = set()
+    reported = set()
     for (event, code), count in failed.most_common():
-        # Of a few messages, one bad row is a large share; more than half of them is no accident.
-        if count < whole * MANY if whole >= ENOUGH else 2 * count <= whole:
+        # Of few messages, one bad row is a large share: then more than half must fail.
+        if count < whole * REJECTED_SHARE if whole >= MIN_SAMPLE_MESSAGES else 2 * count <= whole:
             continue
-        told.add(code)
+        reported.add(code)
         yield _failing(app, event, code, count=count, good=good)
     for total in now.totals:
         late = total.event in ("rejected", "expired") and total.app == app.name and total.hour
-        if late and total.code not in told and total.hour >= _hourly(app, now) * MANY:
+        if late and total.code not in reported and total.hour >= _hourly(app, now) * REJECTED_SHARE:
             row = number_code(total.code)
             yield Finding(
                 Level.NOTE,
                 app.name,
-                f"{app.name}: {total.hour:,} {_plural('message', total.hour)} {total.event} in the"
-                " last hour",
+                f"{app.name}: {plural(total.hour, 'message')} {total.event} in the last hour",
                 f"{total.code}: {row.meaning}",
                 row.advice.replace("<NAME>", app.name.upper()),
             )
@@ -219,15 +219,15 @@ _FAILED = frozenset({"rejected", "expired", "deferred"})
 def _failing(app: AppState, event: str, code: str, *, count: int, good: int) -> Finding:
     row = number_code(code)
     if event == "deferred" and (good > count or row.level == "ours"):
-        level = Level.NOTE  # they go out later, as they should
-    elif good or count < ENOUGH:
-        level = Level.TROUBLE
+        level = Level.NOTE  # they are sent later, as intended
+    elif good or count < MIN_SAMPLE_MESSAGES:
+        level = Level.WARNING
     else:
         level = Level.STOPPED
     if good:
         title = f"{count / (count + good):.0%} of the last ten minutes' messages were {event}"
     else:
-        title = f"{count:,} {_plural('message', count)} {event} in ten minutes, none accepted"
+        title = f"{plural(count, 'message')} {event} in ten minutes, none accepted"
     advice = row.advice.replace("<NAME>", app.name.upper())
     return Finding(level, app.name, f"{app.name}: {title}", f"{code}: {row.meaning}", advice)
 
@@ -238,44 +238,34 @@ def _hourly(app: AppState, now: StatusSnapshot) -> int:
 
 
 def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
-    """Find missing status reports: the only sign that the callback address is broken."""
+    """Find missing status reports: the only sign of a wrong callback address."""
     step = (
-        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher check`"
-        " posts a test report to it. What is not received is lost: the provider never repeats it."
+        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher"
+        " check` posts a test report to it. A report that is not received is lost: the provider"
+        " never repeats it."
     )
     for each in now.awaiting:
         if each.app != app.name:
             continue
-        patience = SILENT if each.accepted >= ENOUGH else SILENT_FEW
-        silent = timedelta(seconds=each.oldest_seconds or 0.0) > patience
+        many = each.accepted >= MIN_SAMPLE_MESSAGES
+        limit = MAX_REPORT_SILENCE if many else MAX_REPORT_SILENCE_OF_FEW
+        silent = timedelta(seconds=each.oldest_seconds or 0.0) > limit
         if each.waiting == each.accepted and silent:
             yield Finding(
-                Level.TROUBLE,
+                Level.WARNING,
                 app.name,
                 f"{app.name}: not a single status report comes in",
-                f"{each.accepted:,} {_plural('message', each.accepted)} accepted, the first"
-                f" {_duration(timedelta(seconds=each.oldest_seconds or 0.0))} ago, and nothing"
+                f"{plural(each.accepted, 'message')} accepted, the first"
+                f" {duration(each.oldest_seconds or 0.0)} ago, and nothing"
                 " was reported of any.",
                 step,
             )
-        elif each.accepted >= ENOUGH and each.overdue >= each.accepted * OVERDUE:
+        elif each.accepted >= MIN_SAMPLE_MESSAGES and each.overdue >= each.accepted * OVERDUE_SHARE:
             yield Finding(
-                Level.TROUBLE,
+                Level.WARNING,
                 app.name,
-                f"{app.name}: {each.overdue:,} status reports are overdue",
-                f"Of {each.accepted:,} accepted messages, {each.overdue / each.accepted:.0%} have"
-                " no report after more than an hour.",
+                f"{app.name}: {number(each.overdue)} status reports are overdue",
+                f"Of {number(each.accepted)} accepted messages, {each.overdue / each.accepted:.0%}"
+                " have no report after more than an hour.",
                 step,
             )
-
-
-def _duration(time: timedelta) -> str:
-    seconds = time.total_seconds()
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else word + "s"

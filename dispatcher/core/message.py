@@ -1,7 +1,7 @@
-"""The things that travel: a message, a batch of them, and what the provider answered.
+"""Messages, batches and the provider's answers.
 
-They are msgspec structs and not dataclasses: a frozen dataclass costs 2 µs to make, a frozen
-struct 0.2 µs, and one is made for every message and for every number of an answer.
+They are msgspec structs: creating a frozen one costs 0.2 µs, a frozen dataclass 2 µs, and one is
+created for every message and for every number of an answer.
 """
 
 from functools import cached_property
@@ -13,26 +13,26 @@ class Message(Struct, frozen=True, gc=False):
     """One SMS to one number, claimed."""
 
     id: int
-    recipient: str  # as the application wrote it, and as it goes over the wire
+    recipient: str  # as the application wrote it and as it is sent
     template_id: str
-    params: list[str]  # never changed; a list because that is what the database driver makes
+    params: list[str]  # never changed; a list because the database driver returns one
     sender: str | None = None
     signature: str | None = None
     priority: int = 5  # 0 first ... 9 last
     attempt: int = 1  # claims so far, this one included
     expires_in: float | None = None  # seconds left when it was claimed, by the database's clock
-    requeued: bool = False  # taken back by an operator: no longer expires
+    requeued: bool = False  # by an operator: it no longer expires
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """Messages of equal template, parameters and signature: one element of smsContent."""
+    """Messages with the same template, params and signature: one element of smsContent."""
 
     content: bytes  # everything of the element after its numbers, encoded (see core.wire)
     messages: list[Message]
 
 
 class RequestDraft(Struct, frozen=True, dict=True):
-    """Messages that go into one request; not yet a batch, for it has no token."""
+    """Messages of one request; it becomes a batch when it gets a token."""
 
     sender: str | None
     entries: list[Entry]
@@ -45,15 +45,17 @@ class RequestDraft(Struct, frozen=True, dict=True):
 
 
 class Batch(Struct, frozen=True):
-    """One request: written to the database as open before it leaves."""
+    """One request: recorded in the database as open before it is sent."""
 
     id: int
     app: str
-    token: str  # goes out as `extend`, and comes back in every report
+    token: str  # sent as `extend`, and returned in every report
     packed: RequestDraft
     claimed_at: float  # the worker's monotonic clock, when the claim began
-    probe: bool = False  # sent alone for a paused app, to see whether the cause is mended
-    send_at: float | None = None  # when the app's pace lets it go, by the same clock; None: now
+    probe: bool = False  # the only request of a paused app, to test whether the cause is gone
+    send_at: float | None = (
+        None  # when the app's rate limit allows it, on the same clock; None: now
+    )
 
     @property
     def messages(self) -> list[Message]:
@@ -62,7 +64,7 @@ class Batch(Struct, frozen=True):
 
 
 class NumberResult(Struct, frozen=True, gc=False):
-    """What the answer says of one number."""
+    """The result of one number in an answer."""
 
     recipient: str  # as it was submitted
     code: str
@@ -72,10 +74,9 @@ class NumberResult(Struct, frozen=True, gc=False):
 
 
 class Reply(Struct, frozen=True):
-    """An answer of the API, or a refusal by something in front of it.
+    """An answer of the API, or a refusal by a proxy in front of it.
 
-    A refusal without a body of the API has the code ``HTTP <status>``; the table of codes has a
-    row for each that means anything.
+    A refusal without a body of the API has the code ``HTTP <status>`` (see core.codes).
     """
 
     http_status: int
@@ -86,7 +87,7 @@ class Reply(Struct, frozen=True):
 
 
 class NoReply(Struct, frozen=True):
-    """No answer, or none that can be read."""
+    """No answer, or an unreadable one."""
 
     reason: str  # one line for people: no number, no text, no secret
     sent: bool  # whether the request may have reached the provider
@@ -99,6 +100,6 @@ Answer = Reply | NoReply
 def to_e164(recipient: str) -> str:
     """Return the canonical form: a mainland number without + gets +86 (provider.md, Numbers).
 
-    Two spellings of one number must not meet in a request, and a report may use either.
+    Two spellings of one number must not be in one request, and a report may use either.
     """
     return recipient if recipient[:1] == "+" else "+86" + recipient

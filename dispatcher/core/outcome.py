@@ -1,7 +1,7 @@
-"""What follows from an answer: what becomes of each message, of its batch, and of its app.
+"""Evaluates an answer: the outcome of each message, the state of its batch, pauses of its app.
 
-The kind of the code decides (see core.codes), never the HTTP status alone: results are believed
-whatever stands around them, and what may have been sent is never put back.
+The kind of the code decides (see core.codes), never the HTTP status alone: results of numbers
+count whatever surrounds them, and a message that may have been sent is never returned to the queue.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
-from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral, pause_for
+from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral_seconds, pause_for
 from dispatcher.core.message import (
     Answer,
     Message,
@@ -22,10 +22,10 @@ from dispatcher.core.message import (
 )
 from dispatcher.core.packing import halve, split_by
 
-ACCEPTED = "000000"
-NOT_YET_WAIT = 300.0  # a template becomes active some 5 minutes after it was approved
-NOT_YET_ATTEMPTS = 3
-AMBIGUOUS_ATTEMPTS = 5  # a provider in trouble must not reject whatever waits; bad params will
+ACCEPTED_CODE = "000000"
+NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
+MAX_NOT_READY_ATTEMPTS = 3
+MAX_AMBIGUOUS_ATTEMPTS = 5  # an outage must not reject all messages; malformed params must
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -37,7 +37,7 @@ class Accepted(Struct, frozen=True, gc=False, tag=True):
 
 
 class Rejected(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and will not be unless somebody requeues it."""
+    """The message was not sent, and is not unless an operator requeues it."""
 
     message: Message
     code: str
@@ -45,43 +45,43 @@ class Rejected(Struct, frozen=True, gc=False, tag=True):
 
 
 class Deferred(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and goes back to the queue."""
+    """The message was not sent, and returns to the queue."""
 
     message: Message
     code: str
     wait: float  # seconds until it is due
-    counted: bool  # whether this claim was an attempt
+    counted: bool  # whether this claim counts as an attempt
 
 
 class Expired(Struct, frozen=True, gc=False, tag=True):
-    """The message was not sent, and its time is over before it could be due again."""
+    """The message was not sent, and expires before it could be due again."""
 
     message: Message
     code: str = "expired"
-    reason: str = "its time was over before it could be sent"
+    reason: str = "it expired before it could be sent"
 
 
 Outcome = Accepted | Rejected | Deferred | Expired
 
 
 class Resolved(Struct, frozen=True, tag=True):
-    """The answer says what became of the messages, but for those that stay *unsure*."""
+    """The answer gives the outcome of the messages, except of those in *unsure*."""
 
     outcomes: list[Outcome]
-    unsure: list[Message] = []  # not named by the answer: may have been sent
+    unsure: list[Message] = []  # missing from the answer: may have been sent
     slow_down: bool = False  # the provider asks for less
     country: CountryPause | None = None
 
 
 class UnknownResult(Struct, frozen=True, tag=True):
-    """Nobody knows whether the messages were sent: the batch becomes unsure."""
+    """The messages may have been sent: the batch becomes unsure."""
 
     code: str
     reason: str
 
 
 class Split(Struct, frozen=True):
-    """Nothing was sent; the parts are to be tried each by itself."""
+    """Nothing was sent; each part is sent as a request of its own."""
 
     parts: list[RequestDraft]
     code: str
@@ -89,7 +89,7 @@ class Split(Struct, frozen=True):
 
 
 class ReturnAll(Struct, frozen=True, tag=True):
-    """Nothing was sent; the messages go back untouched, and the app stops.
+    """Nothing was sent; all messages return to the queue and the app is paused.
 
     No attempt is counted.
     """
@@ -100,57 +100,43 @@ class ReturnAll(Struct, frozen=True, tag=True):
 Verdict = Resolved | UnknownResult | Split | ReturnAll
 
 
-class EvaluationContext(Struct, frozen=True):
-    """What a verdict depends on besides the answer; see `evaluate`."""
+class EvaluationContext(Struct, frozen=True, kw_only=True):
+    """What a verdict depends on besides the request and its answer."""
 
-    elapsed: float
+    elapsed: float  # seconds since the claim; the expiry of deferred messages counts from there
     max_attempts: int
     now: datetime
     jitter: Callable[[], float]
-    country: Callable[[str], str]
-    siblings_refused: bool
+    country: Callable[[str], str]  # of a number
+    # Both halves of one entry were refused: the entry is the cause and is not split further.
+    siblings_refused: bool = False
 
 
-def evaluate(
-    packed: RequestDraft,
-    answer: Answer,
-    *,
-    elapsed: float,
-    max_attempts: int,
-    now: datetime,
-    jitter: Callable[[], float],
-    country: Callable[[str], str],
-    siblings_refused: bool = False,
-) -> Verdict:
-    """Return what follows from *answer*, the last one that the request of *packed* got.
-
-    *elapsed*: seconds since the claim, against which the expiry of what is deferred is counted.
-    *country* names the country of a number. *siblings_refused*: both halves of one entry were
-    refused, so it is the entry, and cutting it further finds nothing.
-    """
-    terms = EvaluationContext(elapsed, max_attempts, now, jitter, country, siblings_refused)
+def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -> Verdict:
+    """Return the verdict on *packed* from *answer*, the last answer to its request."""
     if isinstance(answer, Reply):
         if answer.results:
-            return _by_number(packed.messages, answer, answer.results, terms)
-        return _by_code(packed, answer, terms)
+            return _by_number(packed.messages, answer, answer.results, context)
+        return _by_code(packed, answer, context)
     if answer.sent:
         return UnknownResult(answer.code, answer.reason)
-    return ReturnAll(pause_for(request_code(UNREACHABLE), now=now, said=answer.reason))
+    return ReturnAll(pause_for(request_code(UNREACHABLE), now=context.now, facts=answer.reason))
 
 
 def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
     """Return whether the same request may be sent again at once, after *tries* of it.
 
-    Only what provably was not sent: refused before the API saw it, each of its *numbers* turned
-    away for flow control, and E000000 once, for it is the provider's own trouble now and then. A
-    number that the answer does not name may have been sent, so then the request must not be.
+    Only if provably nothing was sent: it was refused before the API saw it, or each of its
+    *numbers* was refused by flow control, or the answer is E000000 for the first time, which may
+    be a fault of the provider. A number missing from the answer may have been sent; then it is
+    not retryable.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
     if answer.results:
-        if answer.results[0].code == ACCEPTED:  # nearly always: there is no need to look further
+        if answer.results[0].code == ACCEPTED_CODE:  # nearly always; the check ends here
             return False
-        refused = by_number(answer.results).values()
+        refused = results_by_number(answer.results).values()
         return len(refused) == numbers and all(
             number_code(one.code).kind is Kind.LATER for one in refused
         )
@@ -159,13 +145,13 @@ def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
 
 
 def _by_number(
-    messages: list[Message], reply: Reply, results: list[NumberResult], terms: EvaluationContext
+    messages: list[Message], reply: Reply, results: list[NumberResult], context: EvaluationContext
 ) -> Resolved | UnknownResult:
-    """Return what the results say of each message; those they do not name stay unsure."""
+    """Return the verdict from the results; messages without a result are unsure."""
     accepted = _all_accepted(messages, results)
     if accepted is not None:
         return Resolved(accepted)
-    answers = by_number(results)
+    answers = results_by_number(results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
     slow_down = False
@@ -173,25 +159,25 @@ def _by_number(
         one = answers.get(to_e164(message.recipient))
         if one is None:
             unsure.append(message)
-        elif one.code == ACCEPTED:
+        elif one.code == ACCEPTED_CODE:
             outcomes.append(Accepted(message, one.provider_id, one.segments))
         else:
             row = number_code(one.code)
             slow_down = slow_down or row.kind is Kind.LATER
             if row.kind is Kind.LATER or row.kind is Kind.NOT_READY:
-                outcomes.append(_defer(message, row, terms))
+                outcomes.append(_defer(message, row, context))
             else:
                 outcomes.append(Rejected(message, row.code, row.meaning))
     if not outcomes:
-        return UnknownResult(reply.code, "The answer names none of the numbers that were sent.")
+        return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
     return Resolved(outcomes, unsure, slow_down)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
-    """Return the outcomes if every number was accepted, in the order sent: nearly always."""
+    """Return the outcomes if every number was accepted in the order sent: nearly always."""
     if [one.recipient for one in results] != [message.recipient for message in messages]:
         return None
-    if [one.code for one in results].count(ACCEPTED) < len(results):
+    if [one.code for one in results].count(ACCEPTED_CODE) < len(results):
         return None
     return [
         Accepted(message, one.provider_id, one.segments)
@@ -199,47 +185,47 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
     ]
 
 
-def _defer(message: Message, row: Code, terms: EvaluationContext) -> Outcome:
-    """Return what becomes of a message that was not sent, for a reason that passes with time."""
+def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
+    """Return the outcome of a message that was refused for a temporary reason."""
     if row.kind is Kind.NOT_READY:
-        wait, limit = NOT_YET_WAIT, min(NOT_YET_ATTEMPTS, terms.max_attempts)
+        wait, limit = NOT_READY_WAIT_SECONDS, min(MAX_NOT_READY_ATTEMPTS, context.max_attempts)
     else:
-        wait = deferral(message.attempt, jitter=terms.jitter())
-        limit = terms.max_attempts
+        wait = deferral_seconds(message.attempt, jitter=context.jitter())
+        limit = context.max_attempts
         if row.kind is Kind.AMBIGUOUS:
-            limit = min(AMBIGUOUS_ATTEMPTS, limit)
+            limit = min(MAX_AMBIGUOUS_ATTEMPTS, limit)
     if message.attempt >= limit:
         return Rejected(message, row.code, f"{row.meaning} That was attempt {message.attempt}.")
-    return _due_again(message, row, wait, terms, counted=True)
+    return _due_again(message, row, wait, context, counted=True)
 
 
 def _due_again(
-    message: Message, row: Code, wait: float, terms: EvaluationContext, *, counted: bool
+    message: Message, row: Code, wait: float, context: EvaluationContext, *, counted: bool
 ) -> Deferred | Expired:
     if (
         message.expires_in is not None
         and not message.requeued
-        and terms.elapsed + wait >= message.expires_in
+        and context.elapsed + wait >= message.expires_in
     ):
-        return Expired(message, row.code, f"{row.meaning} Its time is over before the next try.")
+        return Expired(message, row.code, f"{row.meaning} It expires before the next try.")
     return Deferred(message, row.code, wait, counted)
 
 
-def _by_code(packed: RequestDraft, reply: Reply, terms: EvaluationContext) -> Verdict:
-    """Return what follows from an answer that has no result for any number."""
+def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> Verdict:
+    """Return the verdict on an answer without results of numbers."""
     row = request_code(reply.code)
     match row.kind:
         case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
             return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
         case Kind.UNKNOWN:
-            return _unknown(packed, reply, row, terms)
+            return _unknown(packed, reply, row, context)
         case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
-            return _isolate(packed, row, terms)
+            return _isolate(packed, row, context)
         case Kind.LATER | Kind.NOT_READY:
-            outcomes = [_defer(message, row, terms) for message in packed.messages]
+            outcomes = [_defer(message, row, context) for message in packed.messages]
             return Resolved(outcomes, slow_down=row.kind is Kind.LATER)
         case Kind.COUNTRY:
-            return _by_country(packed, row, terms)
+            return _by_country(packed, row, context)
         case (
             Kind.CONFIGURATION
             | Kind.CLOCK
@@ -248,36 +234,36 @@ def _by_code(packed: RequestDraft, reply: Reply, terms: EvaluationContext) -> Ve
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            return ReturnAll(pause_for(row, now=terms.now, skew=reply.clock_skew))
+            return ReturnAll(pause_for(row, now=context.now, skew=reply.clock_skew))
 
 
-def _unknown(packed: RequestDraft, reply: Reply, row: Code, terms: EvaluationContext) -> Verdict:
-    """Return what follows from a code that nobody knows; nothing of it is sent again by itself.
+def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
+    """Return the verdict on an unknown code; its messages are never resent automatically.
 
-    At HTTP 401 or 403 it is about the account, as all known codes there are: the app stops,
-    instead of rejecting whatever waits. At another client error the request is refused. With any
-    other status the messages may have been sent.
+    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused
+    instead of rejecting all its messages. At another 4xx the request is rejected. At any other
+    status the messages may have been sent.
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return ReturnAll(pause_for(row, now=terms.now))
+            return ReturnAll(pause_for(row, now=context.now))
         case 4, _:
             return _reject(packed, row)
         case _:
             return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
 
 
-def _isolate(packed: RequestDraft, row: Code, terms: EvaluationContext) -> Resolved | Split:
-    """Return the halves of what was refused for its content; if there are none, that is the one.
+def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
+    """Split a request that was refused for its content; reject a single message.
 
-    An ambiguous refusal of that one may still be the provider's own trouble: it is tried again
-    some minutes later, a few times.
+    An ambiguous refusal of a single message may be a fault of the provider: the message is
+    deferred a few times.
     """
-    halves = None if terms.siblings_refused else halve(packed)
+    halves = None if context.siblings_refused else halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning)
     if row.kind is Kind.AMBIGUOUS:
-        return Resolved([_defer(message, row, terms) for message in packed.messages])
+        return Resolved([_defer(message, row, context) for message in packed.messages])
     return _reject(packed, row)
 
 
@@ -285,24 +271,24 @@ def _reject(packed: RequestDraft, row: Code) -> Resolved:
     return Resolved([Rejected(message, row.code, row.meaning) for message in packed.messages])
 
 
-def _by_country(packed: RequestDraft, row: Code, terms: EvaluationContext) -> Resolved | Split:
-    """Return the parts by country, or the pause of the only one there is."""
-    parts = split_by(packed, lambda message: terms.country(message.recipient))
+def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
+    """Split a request by country; defer the messages of a single country and pause it."""
+    parts = split_by(packed, lambda message: context.country(message.recipient))
     if len(parts) > 1:
         return Split(list(parts.values()), row.code, row.meaning)
-    pause = country_pause(next(iter(parts)), row, now=terms.now)
+    pause = country_pause(next(iter(parts)), row, now=context.now)
     outcomes: list[Outcome] = [
-        _due_again(message, row, pause.until_in, terms, counted=False)
+        _due_again(message, row, pause.until_in, context, counted=False)
         for message in packed.messages
     ]
     return Resolved(outcomes, country=pause)
 
 
-def by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
+def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
     """Return one result for each number, by its canonical form.
 
-    Of several for one number, accepted wins, for then it was sent; and a code that passes with
-    time loses, for a number is sent again only if nothing speaks against it.
+    If a number has several, accepted wins, because it was sent; a temporary code loses, because
+    a number is sent again only if no other result forbids it.
     """
     answers: dict[str, NumberResult] = {}
     for one in results:

@@ -1,7 +1,6 @@
-"""Packing: which messages share a request.
+"""Packs messages into requests within the provider's limits.
 
-The provider's limits are counted on the encoded bytes themselves, so that requests can be filled
-to the brim.
+Sizes are counted on the encoded bytes, so that requests can be filled completely.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +16,16 @@ def pack(
     callback: str | None,
     token_length: int,
     max_numbers: int = wire.MAX_NUMBERS,
-    max_bytes: int = wire.MAX_BYTES,
+    max_bytes: int = wire.MAX_BODY_BYTES,
 ) -> tuple[list[RequestDraft], list[Message]]:
-    """Pack *messages*, in order, into requests; return those, and the messages that fit into none.
+    """Pack *messages*, in order, into requests; return them and the messages too long for one.
 
     Each request has one sender, and messages of equal content share an entry. No request holds a
-    number twice: the provider answers by number, so two answers for one number could not be told
-    apart, and it sends only to the first copy (E200041). Later copies of a number go into later
+    number twice: the provider answers by number, so two answers for one number could not be
+    distinguished, and it sends only to the first copy (E200041). Later copies go into later
     requests. Requests come in the order of their first messages, and each takes messages until
-    one does not fit. The time is linear: a message looks at one request that has room, and passes
-    a full one only with a copy of a number that an open one holds, *max_numbers* times at most.
+    one does not fit. The time is linear: a message checks one request that has room, and skips
+    a full one only if it repeats a number of an open one, *max_numbers* times at most.
     """
     lanes: dict[str | None, list[Message]] = {}
     for message in messages:
@@ -55,7 +54,7 @@ class _OpenRequest:
         self.sender = sender
         self.size = size
         self.numbers = 0
-        self.full = False  # a message did not fit: nothing is added any more
+        self.full = False  # a message did not fit: no more are added
         self.entries: dict[bytes, list[Message]] = {}
 
     def packed(self) -> RequestDraft:
@@ -67,11 +66,11 @@ def _fill(
 ) -> tuple[list[_OpenRequest], list[Message]]:
     """Put the messages of one sender into requests; *empty* is the size of one without entries.
 
-    Return the requests, and the messages that fit into none. This runs for every message that is
-    sent: so it is one loop, and calls little.
+    Return the requests and the messages too long for one. This is the hot path of every message,
+    so it is one loop with few calls.
     """
-    content_of, encoded = wire.contents(), wire.encoded
-    entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA
+    content_of, encoded = wire.content_encoder(), wire.encode_json
+    entry_bytes, comma = wire.ENTRY_BYTES, wire.COMMA_BYTES
     fillings: list[_OpenRequest] = []
     too_long: list[Message] = []
     first = 0  # index of the first filling that is not full
@@ -112,9 +111,10 @@ def _fill(
 
 
 def halve(packed: RequestDraft) -> tuple[RequestDraft, RequestDraft] | None:
-    """Cut *packed* in two, to find out which half is refused; None if it is one number.
+    """Split *packed* in two halves, to find the refused one; None if it is one number.
 
-    By entries first, for a refusal for content is one entry's; a lone entry by its numbers.
+    Several entries are split first, because a refusal for content concerns one entry; a single
+    entry is split by its numbers.
     """
     if len(packed.entries) > 1:
         middle = len(packed.entries) // 2

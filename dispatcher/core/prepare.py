@@ -1,4 +1,4 @@
-"""What is decided of a claimed message before it costs a request."""
+"""Checks claimed messages before they are sent, and packs them into requests."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -11,18 +11,18 @@ from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
 from dispatcher.core.wire import MAX_NUMBERS
 
-COUNTRY_WAIT = 600.0  # seconds until a message to a paused country is looked at again
-NOTHING: Mapping[int, Outcome] = MappingProxyType({})
+COUNTRY_RETRY_SECONDS = 600.0  # until a message to a paused country is due again
+NO_OUTCOMES: Mapping[int, Outcome] = MappingProxyType({})
 
 
-class Arranged(Struct, frozen=True):
-    """A claim, sorted out: what goes into requests, and what became of the rest."""
+class PreparedClaim(Struct, frozen=True):
+    """The requests of a claim, and the outcomes of the messages that are not sent."""
 
     packed: list[RequestDraft]
     outcomes: list[Outcome]
 
 
-def arrange(
+def prepare(
     messages: Iterable[Message],
     *,
     callback: str | None,
@@ -30,12 +30,18 @@ def arrange(
     paused_countries: Collection[str],
     country: Callable[[str], str],
     most: int = MAX_NUMBERS,
-    decided: Mapping[int, Outcome] = NOTHING,
-) -> Arranged:
-    """Sort out what must not be sent, and pack the rest, at most *most* numbers to a request.
+    decided: Mapping[int, Outcome] = NO_OUTCOMES,
+) -> PreparedClaim:
+    """Decide the messages that must not be sent, and pack the others into requests.
 
-    *country* names the country of a number; it is asked only while a country is paused. *decided*
-    holds what the operators' own rules say of some messages, by id (see `core.rules`).
+    Args:
+        messages: the claimed messages, in order.
+        callback: the address for reports, part of every request.
+        token_length: the length of the token that each request gets.
+        paused_countries: ISO 3166 codes; messages to them are deferred.
+        country: returns the country of a number; called only while a country is paused.
+        most: numbers in one request at most.
+        decided: outcomes of operators' rules, by message id (see `core.rules`).
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []
@@ -45,14 +51,14 @@ def arrange(
         elif message.sender is None and not message.signature:
             outcomes.append(_rejected(message, "no-sender"))
         elif paused_countries and country(message.recipient) in paused_countries:
-            outcomes.append(Deferred(message, "E000630", COUNTRY_WAIT, counted=False))
+            outcomes.append(Deferred(message, "E000630", COUNTRY_RETRY_SECONDS, counted=False))
         elif decided and message.id in decided:
             outcomes.append(decided[message.id])
         else:
             fit.append(message)
     packed, too_long = pack(fit, callback=callback, token_length=token_length, max_numbers=most)
     outcomes.extend(_rejected(message, "too-long") for message in too_long)
-    return Arranged(packed, outcomes)
+    return PreparedClaim(packed, outcomes)
 
 
 def _rejected(message: Message, code: str) -> Rejected:

@@ -1,32 +1,32 @@
-"""Pace: how many numbers go out at once, and how far apart, so that no second gets too many.
+"""Rate limit: how many numbers are sent at once, and how far apart.
 
-The provider counts what arrives, and the way there is never equally long. With grants of n
-numbers, n / (SHARE x rate) seconds apart, a second in which the way's length differs by J gets at
-most floor((1 + J) x SHARE x rate / n) + 1 of them. At 500 a second that is 51 grants of 10, and so
-OVER is kept, up to J = 35 ms; 1.5 % of the rate is the price. J is what a worker may be late, and
-as much again for the way.
+The provider counts arrivals, and the network delay varies. With grants of n numbers, sent
+n / (UTILIZATION x rate) seconds apart, a second in which the delay varies by J gets at most
+floor((1 + J) x UTILIZATION x rate / n) + 1 grants. At 500 a second that is 51 grants of 10, which
+is within BURST_RATIO up to J = 35 ms; the price is 1.5 % of the rate. A worker may be late by J,
+and the network by as much again.
 """
 
-OVER = 1.02  # of the rate: at most so much in any second
-SHARE = 0.985  # of the rate: what is sent in the long run
-QUANTUM = 0.02  # seconds' worth of numbers in the smallest grant: the 2 % of OVER
-LATE = 0.012  # seconds after its time until a grant is too late, and takes a later time
-AHEAD = 0.08  # seconds a grant may be taken before its time, so that it is ready when it comes
+BURST_RATIO = 1.02  # of the rate: the maximum in any second
+UTILIZATION = 0.985  # of the rate: the average in the long run
+MIN_GRANT_SECONDS = 0.02  # of numbers in the smallest grant: the 2 % of BURST_RATIO
+MAX_LATENESS_SECONDS = 0.012  # of a grant; a later one is rescheduled, not sent
+LEAD_TIME_SECONDS = 0.08  # a grant is taken so early at most, to be ready when it is due
 
 
-def grant(rate: float, *, least: float = 1.0) -> int:
+def grant_size(rate: float, *, least: float = 1.0) -> int:
     """Return how many numbers to send at once at *rate* numbers per second.
 
-    *least* is what a request must carry for the free request slots to suffice. Of the sizes from
-    there to half as much again it is the one that fills a second best.
+    *least* is the number that a request must carry so that the free request slots suffice. Of the
+    sizes from there to half as much again, the result is the one that fills a second best.
     """
-    allowed = int(rate * OVER)
-    smallest = max(1, min(allowed, int(max(least, rate * QUANTUM))))
+    allowed = int(rate * BURST_RATIO)
+    smallest = max(1, min(allowed, int(max(least, rate * MIN_GRANT_SECONDS))))
     largest = max(smallest, min(allowed, smallest * 3 // 2))
     sizes = range(smallest, largest + 1, max(1, smallest // 20))
     return max(sizes, key=lambda size: allowed // size * size)
 
 
-def spacing(rate: float, numbers: int) -> float:
+def grant_seconds(rate: float, numbers: int) -> float:
     """Return how long a grant of *numbers* lasts, in seconds."""
-    return numbers / (rate * SHARE)
+    return numbers / (rate * UTILIZATION)

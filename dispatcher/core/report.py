@@ -1,8 +1,8 @@
-"""Status reports: what the provider pushes, read from bytes that anyone may have written.
+"""Parses the provider's status reports from untrusted bytes.
 
-A report is kept if it can be: only what could not be stored or told from others is malformed. The
-limits are wider than the documented ones (provider.md, Status reports): real reports exceed those,
-and a refused report is lost.
+A report is malformed only if it cannot be stored or identified. The limits are wider than the
+documented ones (provider.md, Status reports): real reports exceed those, and a refused report is
+lost.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from msgspec import DecodeError, Struct, json
 from dispatcher.core.report_status import State, report_status
 
 MAX_FORM_BYTES = 16_384  # one report takes 200 to 500 bytes
-MAX_JSON_BYTES = 262_144  # fifty of them, and five times that for fields we do not know
+MAX_JSON_BYTES = 262_144  # fifty reports, and five times that for unknown fields
 MAX_REPORTS = 50  # in one push (Status Report Receiving API)
 MAX_FIELDS = 40  # of one report; ten are known (provider.md, Status reports)
 MAX_SEGMENTS = 1000
-CHECK_STATUS = "X-CHECK"  # no carrier's: a test report of `dispatcher check`, which is not kept
-_LONGEST = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
-_LONGEST_OTHER = 2048
-_LONGEST_NAME = 64
+CHECK_STATUS = "X-CHECK"  # a test report of `dispatcher check`; it is not stored
+_MAX_LENGTHS = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
+_MAX_OTHER_LENGTH = 2048
+_MAX_NAME_LENGTH = 64
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -30,28 +30,28 @@ class Report(Struct, frozen=True, gc=False):
     provider_id: str
     segment: int  # 1 when the message was not split
     total: int  # segments of the message
-    status: str  # as it came
+    status: str  # as received
     state: State
     token: str | None = None  # the extend of the request, if it sent one
-    recipient: str | None = None  # as it came, for another form see core.message.canonical
-    updated_at: datetime | None = None  # UTC; None when the platform made the report up
+    recipient: str | None = None  # as received; see core.message.to_e164
+    updated_at: datetime | None = None  # UTC; None if the platform made the report itself
     source: int | None = None  # 1 platform, 2 carrier, 3 provider
     description: str | None = None
     org_code: str | None = None
-    raw: str = "{}"  # all fields, also those that nobody here knows, as a JSON object
+    raw: str = "{}"  # all fields, unknown ones too, as a JSON object
 
 
 class Malformed(Struct, frozen=True):
-    """A push that is no report, or not only: to be answered with *status*, and counted."""
+    """A push with malformed reports, which is answered with *status*."""
 
     reason: str  # one line for people, without values
     status: int = 400
-    reports: list[Report] = []  # the sound ones of a batch: to be kept all the same
-    word: str = "field"  # it is counted under
+    reports: list[Report] = []  # the valid ones of a batch; they are stored
+    word: str = "field"  # the label under which it is counted
 
 
 def parse_form(body: bytes) -> list[Report] | Malformed:
-    """Return the one report of a form-encoded push."""
+    """Return the single report of a form-encoded push."""
     if len(body) > MAX_FORM_BYTES:
         return Malformed(f"The push is longer than {MAX_FORM_BYTES} bytes.", 413, word="size")
     try:
@@ -96,8 +96,8 @@ def parse_json(body: bytes) -> list[Report] | Malformed:
         else:
             reports.append(report)
     if bad:
-        told = f"{len(bad)} of {len(listed)} reports are malformed. {bad[0].reason}"
-        return Malformed(told, reports=reports, word=bad[0].word)
+        reason = f"{len(bad)} of {len(listed)} reports are malformed. {bad[0].reason}"
+        return Malformed(reason, reports=reports, word=bad[0].word)
     return reports
 
 
@@ -106,7 +106,7 @@ _encode = json.Encoder().encode
 
 
 def _fields(one: object) -> dict[str, str] | Malformed:
-    """Return the fields of a report in JSON, whose numbers may be numbers."""
+    """Return the fields of a report in JSON as text; numbers may be JSON numbers."""
     if not isinstance(one, dict):
         return Malformed("A report of the batch is no object.")
     if len(one) > MAX_FIELDS:
@@ -121,10 +121,10 @@ def _fields(one: object) -> dict[str, str] | Malformed:
 
 
 def _report(fields: Mapping[str, str]) -> Report | Malformed:
-    """Return the report that *fields* are."""
-    trouble = _trouble(fields)
-    if trouble is not None:
-        return Malformed(trouble)
+    """Return the report with *fields*."""
+    problem = _storage_problem(fields)
+    if problem is not None:
+        return Malformed(problem)
     provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
     if not provider_id or not status:
         return Malformed("A report lacks smsMsgId or status.", word="missing")
@@ -149,25 +149,26 @@ def _report(fields: Mapping[str, str]) -> Report | Malformed:
     )
 
 
-def _trouble(fields: Mapping[str, str]) -> str | None:
+def _storage_problem(fields: Mapping[str, str]) -> str | None:
     """Return why *fields* cannot be stored, or None."""
     for name, value in fields.items():
-        if len(name) > _LONGEST_NAME:
-            return f"A field's name is longer than {_LONGEST_NAME} characters."
-        if len(value) > _LONGEST.get(name, _LONGEST_OTHER):
-            return f"{_known(name)} is longer than {_LONGEST.get(name, _LONGEST_OTHER)} characters."
+        if len(name) > _MAX_NAME_LENGTH:
+            return f"A field's name is longer than {_MAX_NAME_LENGTH} characters."
+        limit = _MAX_LENGTHS.get(name, _MAX_OTHER_LENGTH)
+        if len(value) > limit:
+            return f"{_public_name(name)} is longer than {limit} characters."
         if "\0" in value or "\0" in name:
-            return f"{_known(name)} has a NUL character."
+            return f"{_public_name(name)} has a NUL character."
     return None
 
 
-def _known(name: str) -> str:
-    """Return a field's name if it is ours to say, not a stranger's."""
-    return name if name in _LONGEST else "A field"
+def _public_name(name: str) -> str:
+    """Return the name of a known field; an unknown one may hold anything and is not shown."""
+    return name if name in _MAX_LENGTHS else "A field"
 
 
 def _count(fields: Mapping[str, str], name: str) -> int | None:
-    """Return sequence or total; 1 when it is left out, None when it is no such number."""
+    """Return sequence or total; 1 if it is missing, None if it is invalid."""
     text = fields.get(name, "").strip() or "1"
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SEGMENTS))):
         return None
@@ -175,7 +176,7 @@ def _count(fields: Mapping[str, str], name: str) -> int | None:
 
 
 def _time(text: str) -> datetime | None:
-    """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
+    """Return updateTime in UTC; None if it is missing or invalid (the raw copy keeps it)."""
     try:
         time = datetime.fromisoformat(text.strip())
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

@@ -1,8 +1,7 @@
-"""What the status of a report means: the provider's own words, and the carriers' known ones.
+"""The table of report statuses: those of the provider, and the known ones of carriers.
 
-Statuses are open text: carriers send hundreds, and longer ones than documented
-(provider.md, Status reports). A status that is not here is final and failed, and is shown as it
-came.
+Carriers send hundreds of statuses, also longer ones than documented (provider.md, Status reports).
+A status without a row is final and failed, and is shown as received.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ class Reason(StrEnum):
 
     DELIVERED = "delivered"
     INTERIM = "interim"  # a final report follows
-    SILENT = "silent"  # final, and nobody knows: the carrier never said
+    SILENT = "silent"  # final, but the carrier does not know the result
     FAILED = "failed"  # the carrier could not deliver it
     REFUSED = "refused"  # the platform refused it after it had taken it
     LIMIT = "limit"  # too many messages to one number
@@ -40,7 +39,7 @@ class Status(Struct, frozen=True):
 _ROWS: tuple[tuple[str, Reason, str], ...] = (
     ("DELIVRD", Reason.DELIVERED, "Delivered."),
     ("ACCEPTD", Reason.INTERIM, "The carrier has it; a final report follows."),
-    ("UNKNOWN", Reason.SILENT, "The carrier does not know what became of it."),
+    ("UNKNOWN", Reason.SILENT, "The carrier does not know its result."),
     ("EXPIRED", Reason.SILENT, "No report of the carrier within 72 h, or it gave up."),
     ("UNDELIV", Reason.FAILED, "The carrier could not deliver it: phone off, full or gone."),
     ("REJECTD", Reason.FAILED, "The carrier refused it."),
@@ -75,9 +74,9 @@ STATUSES: Mapping[str, Status] = MappingProxyType(
 
 
 def report_status(status: str) -> Status:
-    """Return the row of a report's status; one that nobody here knows is final and failed.
+    """Return the row of a report's status; an unknown one is final and failed.
 
-    E2000xx and E0006xx are the platform's own refusals, of what it had taken before.
+    E2000xx and E0006xx are refusals of the platform for messages it had accepted.
     """
     row = STATUSES.get(status.upper())
     if row is not None:

@@ -1,4 +1,4 @@
-"""How a request ended, on its way from the sender to the database."""
+"""The result of a request, passed from the sender to the recorder."""
 
 from msgspec import DecodeError, Struct, json
 from msgspec.structs import replace
@@ -8,7 +8,7 @@ from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 
 
 class BatchResult(Struct, frozen=True):
-    """A batch whose request is over, and what is to be written of it."""
+    """A batch whose request has ended, and what to record about it."""
 
     batch: Batch
     verdict: Resolved | UnknownResult | ReturnAll
@@ -19,10 +19,10 @@ class BatchResult(Struct, frozen=True):
     seconds: float
 
 
-def freeze(closing: BatchResult) -> bytes:
-    """Encode *closing* for a file: all that is needed to write it later, and nothing of a person.
+def serialize(closing: BatchResult) -> bytes:
+    """Encode *closing* for the spool: what is needed to record it later, without personal data.
 
-    Numbers and texts stay behind; the database has them.
+    Numbers and texts are left out; the database has them.
     """
     verdict = closing.verdict
     if isinstance(verdict, Resolved):
@@ -36,8 +36,8 @@ def freeze(closing: BatchResult) -> bytes:
     return json.encode(replace(closing, batch=batch, verdict=verdict))
 
 
-def thaw(frozen: bytes) -> BatchResult | None:
-    """Decode what `freeze` encoded; None if it is damaged."""
+def deserialize(frozen: bytes) -> BatchResult | None:
+    """Decode what `serialize` encoded; None if it is damaged."""
     try:
         return json.decode(frozen, type=BatchResult)
     except DecodeError:

@@ -1,7 +1,7 @@
-"""The operators' own rules: what they keep from being sent in vain, too often, or by night.
+"""Operators' rules: template checks, suppression list, limits by recipient, quiet hours.
 
-All of them are optional, and an app without any is never looked at here. What the rules need to
-know of the past (`Facts`) is looked up with the claim.
+All rules are optional, and messages of an app without rules are not checked. The history that
+rules need (`ClaimFacts`) is read with the claim.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
 
-URGENT = 1  # priorities up to this do not wait for the morning
-_MINUTE, _HOUR = 60.0, 3600.0
+MAX_URGENT_PRIORITY = 1  # messages up to this priority ignore quiet hours
+_MINUTE_SECONDS, _HOUR_SECONDS = 60.0, 3600.0
 
 
 class Limits(Struct, frozen=True):
-    """What an app allows itself; None: no limit."""
+    """The limits of one app; None: no limit."""
 
     per_minute: int | None = None  # messages to one number
     per_day: int | None = None
@@ -35,25 +35,25 @@ class Limits(Struct, frozen=True):
 
     @property
     def by_number(self) -> bool:
-        """Whether it matters how many messages a number has had."""
+        """Whether a limit counts messages by number."""
         limits = (self.per_minute, self.per_day, self.same_per_minute, self.same_per_hour)
         return any(limit is not None for limit in limits)
 
 
 class Rules(Struct, frozen=True):
-    """All rules, as they were last read."""
+    """All rules, as last read."""
 
     templates: Mapping[str, Template] = {}
     limits: Mapping[str, Limits] = {}  # by app
     suppressing: bool = False  # whether any number is on the list
 
     def concern(self, app: str) -> bool:
-        """Tell whether messages of *app* must be looked at."""
+        """Return whether messages of *app* must be checked."""
         return bool(self.templates) or self.suppressing or app in self.limits
 
 
 class Suppressed(Struct, frozen=True):
-    """A number never to send to."""
+    """A number on the suppression list."""
 
     recipient: str
     reason: str
@@ -61,8 +61,8 @@ class Suppressed(Struct, frozen=True):
     added_at: datetime
 
 
-class Listed(Struct, frozen=True):
-    """The rules, as operators are shown them."""
+class RuleList(Struct, frozen=True):
+    """The rules as shown to operators."""
 
     templates: list[tuple[Template, str]]  # each with its note
     limits: dict[str, Limits]  # by app
@@ -71,8 +71,8 @@ class Listed(Struct, frozen=True):
     prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
 
 
-class Used(Struct):
-    """What one number has had of an app; of the same text, by its digest."""
+class RecipientUsage(Struct):
+    """The messages that one number had from an app; same texts are counted by digest."""
 
     minute: int = 0
     day: int = 0
@@ -80,35 +80,37 @@ class Used(Struct):
     same_hour: Counter[int] = field(default_factory=Counter)
 
 
-class Facts(Struct, frozen=True):
-    """What the database knows of the messages of one claim."""
+class ClaimFacts(Struct, frozen=True):
+    """The history of the messages of one claim, from the database."""
 
     suppressed: Collection[str] = frozenset()  # numbers in canonical form
-    used: Mapping[str, Used] = {}  # by number in canonical form
+    used: Mapping[str, RecipientUsage] = {}  # by number in canonical form
     left: int | None = None  # messages until the ceiling; None: there is none
 
 
-def decide(
+def evaluate_rules(
     messages: Iterable[Message],
     rules: Rules,
     limits: Limits,
-    facts: Facts,
+    facts: ClaimFacts,
     *,
     now: datetime,
     country: Callable[[str], str],
 ) -> dict[int, Outcome]:
-    """Return what becomes of the messages that must not be sent now, by id; the others go out.
+    """Return the outcomes of the messages that must not be sent now, by id.
 
-    Later messages of a claim are judged as if the earlier ones were sent already. *now* is in
-    UTC; *country* names the country of a number, and is asked only where there are quiet hours.
+    Later messages of a claim are checked as if the earlier ones were sent already. *now* is in
+    UTC; *country* returns the country of a number, and is called only if there are quiet hours.
     """
-    used = {number: _copied(each) for number, each in facts.used.items()}
+    used = {number: _copy_usage(each) for number, each in facts.used.items()}
     left = facts.left
     decided: dict[int, Outcome] = {}
     for message in messages:
-        outcome = _for_good(message, rules, facts) or _for_now(message, limits, now, country)
+        outcome = _rejected(message, rules, facts) or _quiet(message, limits, now, country)
         if outcome is None and limits.by_number:
-            outcome = _count(message, limits, used.setdefault(to_e164(message.recipient), Used()))
+            outcome = _over_limit(
+                message, limits, used.setdefault(to_e164(message.recipient), RecipientUsage())
+            )
         if outcome is None and left is not None:
             if left <= 0:
                 outcome = Deferred(message, "ceiling", 0.0, counted=False)
@@ -118,8 +120,8 @@ def decide(
     return decided
 
 
-def told(limits: Limits) -> str:
-    """Return *limits* in words, on one line."""
+def describe_limits(limits: Limits) -> str:
+    """Return *limits* as one line of text."""
     parts = [
         f"{value:,} {words}"
         for value, words in (
@@ -136,13 +138,13 @@ def told(limits: Limits) -> str:
     return ", ".join(parts) or "no limits"
 
 
-def digest(message: Message) -> int:
-    """Return what two messages of the same text have in common, in 63 bits."""
+def text_digest(message: Message) -> int:
+    """Return a digest of template and params, in 63 bits: equal for messages of the same text."""
     text = "\0".join((message.template_id, *message.params)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
+def _rejected(message: Message, rules: Rules, facts: ClaimFacts) -> Outcome | None:
     if facts.suppressed and to_e164(message.recipient) in facts.suppressed:
         row = number_code("suppressed")
         return Rejected(message, row.code, row.meaning)
@@ -152,23 +154,23 @@ def _for_good(message: Message, rules: Rules, facts: Facts) -> Outcome | None:
     return None
 
 
-def _for_now(
+def _quiet(
     message: Message, limits: Limits, now: datetime, country: Callable[[str], str]
 ) -> Outcome | None:
     begin, end = limits.quiet_from, limits.quiet_until
-    if begin is None or end is None or message.priority <= URGENT:
+    if begin is None or end is None or message.priority <= MAX_URGENT_PRIORITY:
         return None
     wait = quiet_for(country(message.recipient), begin, end, now=now)
     return Deferred(message, "quiet-hours", wait, counted=False) if wait > 0 else None
 
 
-def _count(message: Message, limits: Limits, used: Used) -> Outcome | None:
-    text = digest(message)
+def _over_limit(message: Message, limits: Limits, used: RecipientUsage) -> Outcome | None:
+    text = text_digest(message)
     for limit, had, wait in (
-        (limits.per_day, used.day, _HOUR),
-        (limits.same_per_hour, used.same_hour[text], _HOUR / 6),
-        (limits.per_minute, used.minute, _MINUTE),
-        (limits.same_per_minute, used.same_minute[text], _MINUTE),
+        (limits.per_day, used.day, _HOUR_SECONDS),
+        (limits.same_per_hour, used.same_hour[text], _HOUR_SECONDS / 6),
+        (limits.per_minute, used.minute, _MINUTE_SECONDS),
+        (limits.same_per_minute, used.same_minute[text], _MINUTE_SECONDS),
     ):
         if limit is not None and had >= limit:
             return Deferred(message, "too-often", wait, counted=False)
@@ -179,5 +181,5 @@ def _count(message: Message, limits: Limits, used: Used) -> Outcome | None:
     return None
 
 
-def _copied(used: Used) -> Used:
-    return Used(used.minute, used.day, Counter(used.same_minute), Counter(used.same_hour))
+def _copy_usage(used: RecipientUsage) -> RecipientUsage:
+    return RecipientUsage(used.minute, used.day, Counter(used.same_minute), Counter(used.same_hour))

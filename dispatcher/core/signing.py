@@ -1,6 +1,7 @@
-"""Signatures: of our requests, by either of the provider's two ways, and of its report pushes.
+"""Signs requests, with either of the provider's two methods, and verifies its report pushes.
 
-Source: provider.md, Authentication. Each try is signed anew, because both ways carry the time.
+Source: provider.md, Authentication. Each try gets a new signature, because both methods sign the
+time.
 """
 
 import hashlib
@@ -31,11 +32,11 @@ class AppKey:
 def wsse_headers(
     key: AppKey, *, now: datetime, nonce: str, digest: Literal["hex", "raw"]
 ) -> dict[str, str]:
-    """Return the headers of a request signed by X-WSSE.
+    """Return the headers of a request signed with X-WSSE.
 
-    The documents leave open what the digest encodes: their own sample has the *hex* text of
-    the hash, half of the provider's demos the *raw* bytes. *nonce* is 1-128 letters and digits, and
-    new for every try.
+    The documents do not say what the digest encodes: their sample has the *hex* text of the hash,
+    half of the provider's demos the *raw* bytes. *nonce* is 1-128 letters and digits, and new for
+    every try.
     """
     created = _utc(now).strftime(_WSSE_DATE)
     hashed = hashlib.sha256(f"{nonce}{created}{key.secret}".encode())
@@ -61,11 +62,11 @@ def aksk_headers(
     query: str = "",
     content_type: str = CONTENT_TYPE,
 ) -> dict[str, str]:
-    """Return the headers of a request signed by AK/SK; all of them are sent as they are here.
+    """Return the headers of a request signed with AK/SK; all must be sent unchanged.
 
-    *host* is the Host that goes over the wire: HTTP clients drop ``:443`` there, so Host is among
-    the headers returned. *body* are the bytes that are sent. The parts of the header stand
-    unquoted, although a table of the provider shows quotes (provider.md, Authentication).
+    *host* is the Host header as sent: HTTP clients drop ``:443`` there, so Host is among the
+    returned headers. *body* are the bytes as sent. The parts of the header are not quoted,
+    although a table of the provider shows quotes (provider.md, Authentication).
     """
     signed = {
         "content-type": content_type,
@@ -93,8 +94,8 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A push that nobody knows to be the provider's; to be answered 401."""
+class UnverifiedPush:
+    """A push without a valid signature; it is answered with 401."""
 
     reason: str  # one line for people, without the signature
 
@@ -117,27 +118,26 @@ def verify_push(
     now: datetime,
     query: str = "",
     assume: Mapping[str, str] | None = None,
-) -> Verified | Refused:
+) -> Verified | UnverifiedPush:
     """Return whether one of *keys* signed this push (provider.md, Status reports).
 
     *headers* are the request's, under lower-case names; *assume* replaces some of them, for a
-    proxy in front of us changes Host and Connection. Two key pairs may be live at once, and the
-    signature says which it used. The body is always part of what was signed: no header can
-    exempt it.
+    proxy in front of us changes Host and Connection. Two key pairs may be in use at once; the
+    signature names its key. The body is always signed: no header can exempt it.
     """
     push = _read_push({**headers, **(assume or {})}, now)
-    if isinstance(push, Refused):
+    if isinstance(push, UnverifiedPush):
         return push
     # Access is no secret: only the signatures are compared in constant time.
     key = next((key for key in keys if key.key == push.access), None)
     if key is None:
-        return Refused("The push is signed with a key that is not set here.")
+        return UnverifiedPush("The push is signed with a key that is not set here.")
     expected = _signature(
         key.secret, method=method, path=path, query=query, headers=push.signed, body=body
     )
     if hmac.compare_digest(expected, push.signature):
         return Verified(key.key)
-    return Refused(
+    return UnverifiedPush(
         "The signature of the push is wrong: the secret differs, or something on the way changed"
         " the body, Host or Connection."
     )
@@ -145,31 +145,33 @@ def verify_push(
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """What the headers of a push say of its signature."""
+    """The signature of a push, from its headers."""
 
     access: str
     signed: dict[str, str]  # the headers that were signed, in their order
     signature: str
 
 
-def _read_push(headers: Mapping[str, str], now: datetime) -> _Push | Refused:
-    """Return the signature of a push, if there is one of this kind, and of this hour."""
+def _read_push(headers: Mapping[str, str], now: datetime) -> _Push | UnverifiedPush:
+    """Return the signature of a push if it is well-formed and recent."""
     written = _AUTHORIZATION.fullmatch(headers.get("authorization", "").strip())
     if written is None:
-        return Refused("The push has no Authorization by SDK-HMAC-SHA256.")
+        return UnverifiedPush("The push has no Authorization by SDK-HMAC-SHA256.")
     names = written["names"].split(";")
     if not {"host", "x-sdk-date"} <= set(names):
-        return Refused("The signature of the push leaves out Host or X-Sdk-Date.")
+        return UnverifiedPush("The signature of the push leaves out Host or X-Sdk-Date.")
     missing = [name for name in names if name not in headers]
     if missing:
-        return Refused(f"The push lacks a header that it signed: {missing[0]}.")
+        return UnverifiedPush(f"The push lacks a header that it signed: {missing[0]}.")
     signed = {name: headers[name].strip() for name in names}
     try:
         signed_at = datetime.strptime(signed["x-sdk-date"], _SDK_DATE).replace(tzinfo=UTC)
     except ValueError:
-        return Refused("X-Sdk-Date of the push is not of the form yyyyMMdd'T'HHmmss'Z'.")
+        return UnverifiedPush("X-Sdk-Date of the push is not of the form yyyyMMdd'T'HHmmss'Z'.")
     if abs(now - signed_at) > PUSH_WINDOW:
-        return Refused("The push was signed over 15 minutes ago or ahead: a replay, or a clock.")
+        return UnverifiedPush(
+            "The push was signed over 15 minutes ago or ahead: a replay, or a clock."
+        )
     return _Push(written["access"], signed, written["signature"])
 
 
@@ -186,8 +188,8 @@ def _signature(
         ";".join(headers),
         hashlib.sha256(body).hexdigest(),
     ]
-    to_e164 = "\n".join(lines).encode(errors="surrogateescape")
-    to_sign = "\n".join((ALGORITHM, headers["x-sdk-date"], hashlib.sha256(to_e164).hexdigest()))
+    canonical = "\n".join(lines).encode(errors="surrogateescape")
+    to_sign = "\n".join((ALGORITHM, headers["x-sdk-date"], hashlib.sha256(canonical).hexdigest()))
     return hmac.digest(secret.encode(), to_sign.encode(), "sha256").hex()
 
 
@@ -203,7 +205,7 @@ def _canonical_query(query: str) -> str:
 
 
 def _utc(now: datetime) -> datetime:
-    """Return *now* in UTC; local time under a Z is what the provider refuses."""
+    """Return *now* in UTC: the provider refuses local time with a Z."""
     if now.tzinfo is None:
-        raise ValueError("now must say its time zone")
+        raise ValueError("now must have a time zone")
     return now.astimezone(UTC)

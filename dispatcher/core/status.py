@@ -1,18 +1,18 @@
-"""The state of things, as operators and machines are shown it; filled by db, drawn by others."""
+"""The state of everything, for the console, commands and metrics; db fills it."""
 
 from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
-WAITING_COUNTED = 10_000  # more than this many waiting messages are not counted one by one
+WAITING_COUNTED = 10_000  # waiting messages are counted up to this number
 
 
 class AppState(Struct, frozen=True):
-    """One app, now."""
+    """The present state of one app."""
 
     name: str
-    known: bool  # False: messages wait for it, and no worker was ever configured for it
+    known: bool  # False: messages wait for it, but no worker ever had it
     paused_at: datetime | None
     paused_by: str | None
     pause_code: str | None
@@ -28,7 +28,7 @@ class AppState(Struct, frozen=True):
 
 
 class WorkerState(Struct, frozen=True):
-    """One worker that runs, or that died without saying so."""
+    """One worker that runs, or that stopped without a shutdown."""
 
     id: int
     host: str
@@ -42,7 +42,7 @@ class WorkerState(Struct, frozen=True):
 
 
 class EventTotal(Struct, frozen=True):
-    """How often something happened."""
+    """How often an event occurred in the last hour and day."""
 
     app: str
     event: str
@@ -52,7 +52,7 @@ class EventTotal(Struct, frozen=True):
 
 
 class MessageHistory(Struct, frozen=True):
-    """One message, its requests and its reports, as the database has them."""
+    """One message with its requests and reports."""
 
     message: dict[str, Any]
     batches: list[dict[str, Any]]
@@ -60,7 +60,7 @@ class MessageHistory(Struct, frozen=True):
 
 
 class EventCount(Struct, frozen=True):
-    """How often something happened in one minute."""
+    """How often an event occurred in one minute."""
 
     minute: datetime
     app: str
@@ -70,7 +70,7 @@ class EventCount(Struct, frozen=True):
 
 
 class MissingReports(Struct, frozen=True):
-    """What of an app's accepted messages has no report yet."""
+    """The accepted messages of an app that have no report yet."""
 
     app: str
     accepted: int  # in the time that counts
@@ -84,9 +84,9 @@ class UnmatchedReport(Struct, frozen=True):
 
     provider_id: str
     segment: int
-    why: str  # a row of core.report_matching.WHY
+    why: str  # a key of core.report_matching.UNMATCHED_REASONS
     since: datetime
-    again: bool  # whether it is looked at again
+    again: bool  # whether matching is tried again
     status: str
     state: str
     token: str | None
@@ -105,7 +105,7 @@ class UnsureBatch(Struct, frozen=True):
 
 
 class StatusSnapshot(Struct, frozen=True):
-    """The state of everything, and what happened in the last ten minutes."""
+    """The state of all apps and workers, and the events of the last ten minutes."""
 
     at: datetime  # by the database's clock
     apps: list[AppState]
@@ -117,7 +117,7 @@ class StatusSnapshot(Struct, frozen=True):
 
 
 class MessageSummary(Struct, frozen=True):
-    """A message that somebody looked for."""
+    """One message in a list of search results."""
 
     id: int
     app: str
@@ -129,14 +129,14 @@ class MessageSummary(Struct, frozen=True):
 
 
 class BatchStory(Struct, frozen=True):
-    """One request: what was sent, what was answered, and its messages."""
+    """One request: its answer and its messages."""
 
     batch: dict[str, Any]
     messages: list[MessageSummary]
 
 
 class AuditEntry(Struct, frozen=True):
-    """What somebody did: a row of the audit."""
+    """One action of an operator: a row of the audit."""
 
     at: datetime
     who: str
@@ -147,7 +147,7 @@ class AuditEntry(Struct, frozen=True):
 
 
 class OutcomeSummary(Struct, frozen=True):
-    """What became of some messages, all in the same way."""
+    """Messages with the same outcome."""
 
     state: str
     code: str | None

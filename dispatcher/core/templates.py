@@ -1,8 +1,8 @@
-"""Templates as operators define them: what variables one takes, checked before it costs a request.
+"""Templates as operators define them; checks the variables of a message before it is sent.
 
-The send API cannot return a template, so the check uses what an operator has registered. Kinds
-and lengths are in provider.md, Templates and length. What is not certain (the form of
-a date) is accepted here: the provider decides.
+The API cannot return a template, so the check uses the definition of an operator. Kinds and
+lengths: provider.md, Templates and length. Where the rule is not known (the form of a date) any
+value is accepted, and the provider decides.
 """
 
 import re
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 MAX_VARIABLES = 20
-LONGEST = 20  # characters of one variable, whatever its kind
-KIND = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
+MAX_VARIABLE_LENGTH = 20  # characters of one variable of any kind
+KIND_PATTERN = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
-# Pattern, and what to call it; {n} is the number in the kind's name.
-_FIXED = {
+# The pattern of a kind, and its description.
+_FIXED_KINDS = {
     "DATE": (r"[^{}]{1,20}", "a date"),
     "TIME": (r"[^{}]{1,20}", "a time"),
     "DATETIME": (r"[^{}]{1,20}", "a date or a time"),
@@ -28,32 +28,33 @@ _FIXED = {
 
 
 class Template(Struct, frozen=True):
-    """What an operator has said of one template."""
+    """An operator's definition of one template."""
 
     template_id: str
     kinds: list[str]  # of its variables, in their order
 
 
 class TemplateError(ValueError):
-    """This is no template; the text says why."""
+    """The template is invalid; the text says why."""
 
 
-def kinds_of(text: str) -> list[str]:
+def variable_kinds(text: str) -> list[str]:
     """Return the kinds of the variables in a template's text, such as ``${NUM_6}``.
 
     Raises TemplateError for a variable of no known kind.
     """
-    return checked_kinds(_VARIABLE.findall(text))
+    return check_kinds(_VARIABLE.findall(text))
 
 
-def checked_kinds(kinds: Sequence[str]) -> list[str]:
-    """Return *kinds* if they are kinds of variables; raises TemplateError if one is not."""
+def check_kinds(kinds: Sequence[str]) -> list[str]:
+    """Return *kinds*; raises TemplateError if one is not a kind of variable."""
     for kind in kinds:
-        found = KIND.fullmatch(kind)
-        if found is None or (found[2] and int(found[2]) > LONGEST):
+        found = KIND_PATTERN.fullmatch(kind)
+        if found is None or (found[2] and int(found[2]) > MAX_VARIABLE_LENGTH):
             raise TemplateError(
-                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{LONGEST}, TXT_1 to"
-                f" TXT_{LONGEST}, DATE, TIME, PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
+                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{MAX_VARIABLE_LENGTH},"
+                f" TXT_1 to TXT_{MAX_VARIABLE_LENGTH}, DATE, TIME, PHONE, CHARDIGIT, DATETIME,"
+                " MONEY and TEXT"
             )
     if len(kinds) > MAX_VARIABLES:
         raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")
@@ -61,7 +62,7 @@ def checked_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def template_mismatch(template: Template, params: Sequence[str]) -> str | None:
-    """Return why *params* do not fit *template*, without any value; None if they do."""
+    """Return why *params* do not fit *template*, without their values; None if they fit."""
     if len(params) != len(template.kinds):
         return f"It has {_count(len(params))}, and the template takes {len(template.kinds)}."
     for place, (kind, value) in enumerate(zip(template.kinds, params, strict=True), start=1):
@@ -79,7 +80,7 @@ def _rule(kind: str) -> tuple[str, str]:
         case "TXT":
             return rf"[^{{}}]{{1,{most}}}", f"at most {most} characters, no braces"
         case _:
-            return _FIXED[kind]
+            return _FIXED_KINDS[kind]
 
 
 def _count(variables: int) -> str:

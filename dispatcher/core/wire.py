@@ -1,8 +1,7 @@
-"""The provider's spellings: how a request is written, and how its answer is read.
+"""Encodes requests and decodes answers in the provider's format.
 
-A request is encoded once, to bytes: those bytes are measured, signed and sent, so nothing can
-differ between the three. The key ``smsContent`` is put together from the contents of the entries,
-which packing has encoded already.
+A request is encoded once: the same bytes are measured, signed and sent. ``smsContent`` is joined
+from the contents of the entries, which packing has encoded already.
 """
 
 import re
@@ -23,24 +22,24 @@ from dispatcher.core.message import (
 
 PATH = "/sms/batchSendDiffSms/v1"
 MAX_NUMBERS = 500  # one more and the provider sends to none of them (provider.md, The request)
-MAX_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
+MAX_BODY_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
 
-encoded: Callable[[object], bytes] = json.Encoder().encode
-"""Encode a JSON value: UTF-8, and no escapes but those that JSON demands."""
+encode_json: Callable[[object], bytes] = json.Encoder().encode
+"""Encode a JSON value as UTF-8, with the escapes that JSON requires and no others."""
 
-EMPTY_REQUEST = b'{"smsContent":[]}'  # sends nothing; the answer tells whether the key is known
+EMPTY_REQUEST = b'{"smsContent":[]}'  # sends nothing; the answer shows whether the key is valid
 
 ENTRY_BYTES = len(b',{"to":[')  # of an entry, besides its numbers and its content
-COMMA = 1  # between two numbers of an entry
+COMMA_BYTES = 1  # between two numbers of an entry
 
 
-def contents() -> Callable[[Message], bytes]:
-    """Return a function that encodes the content of one message after another.
+def content_encoder() -> Callable[[Message], bytes]:
+    """Return a function that encodes the contents of the messages of one claim.
 
-    It remembers what stands around the variables, for the messages of a claim share a few
-    templates: that halves its time, and lasts no longer than the claim.
+    It caches the bytes around the variables: the messages of a claim share a few templates, and
+    the cache halves the time.
     """
-    # The frames of the last template and signature: nearly always those of the next message too.
+    # Those of the last message; the next one nearly always has the same.
     template_id: str | None = None  # none yet
     signature: str | None = None
     bare = before = after = b""
@@ -56,36 +55,39 @@ def contents() -> Callable[[Message], bytes]:
                 frame = frames[key] = _frame(*key)
             bare, before, after = frame
         params = message.params
-        return b"".join((before, encoded(params), after)) if params else bare
+        return b"".join((before, encode_json(params), after)) if params else bare
 
     return content
 
 
 def content(message: Message) -> bytes:
-    """Return what follows the numbers in the element of smsContent that carries *message*.
+    """Return the part of an element of smsContent after its numbers, for *message*.
 
-    Messages of equal content may share an element. It begins by closing the list of numbers.
+    It begins by closing the list of numbers. Messages of equal content may share an element.
     """
-    return contents()(message)
+    return content_encoder()(message)
 
 
 def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes, bytes]:
-    """Return the content without variables, and what stands before and after them."""
-    template = b'],"templateId":' + encoded(template_id)
-    name = b"}" if signature is None else b',"signature":' + encoded(signature) + b"}"
+    """Return the content without variables, and the bytes before and after variables."""
+    template = b'],"templateId":' + encode_json(template_id)
+    name = b"}" if signature is None else b',"signature":' + encode_json(signature) + b"}"
     return template + name, template + b',"templateParas":', name
 
 
 def entry_bytes(entry: Entry) -> int:
-    """Return what *entry* adds to a body, with the comma before it."""
-    numbers = sum(len(encoded(message.recipient)) + COMMA for message in entry.messages) - COMMA
+    """Return the bytes that *entry* adds to a body, with the comma before it."""
+    numbers = (
+        sum(len(encode_json(message.recipient)) + COMMA_BYTES for message in entry.messages)
+        - COMMA_BYTES
+    )
     return ENTRY_BYTES + numbers + len(entry.content)
 
 
 def overhead(sender: str | None, *, token_length: int, callback: str | None) -> int:
     """Return the bytes of a body besides its entries, as `entry_bytes` counts them.
 
-    The comma that `entry_bytes` counts for the first entry is taken off here.
+    The comma that `entry_bytes` counts for the first entry is subtracted here.
     """
     head, tail = _around(sender, token="t" * token_length, callback=callback)
     return len(head) + len(tail) - 1
@@ -95,16 +97,16 @@ def encode(packed: RequestDraft, *, token: str, callback: str | None) -> bytes:
     """Return the body of the request, as it is signed and sent.
 
     It has exactly ``packed.size`` bytes, for the callback and the length of token it was packed
-    for. The token goes out as ``extend``: every report brings it back, and only with it the
-    number, so no request leaves without one.
+    for. The token is sent as ``extend``, and every report returns it. A report without a token has
+    no number either, so no request is sent without one.
     """
     head, tail = _around(packed.sender, token=token, callback=callback)
     parts = [head]
     for entry in packed.entries:
         if len(entry.messages) == 1:
-            numbers = encoded(entry.messages[0].recipient)
+            numbers = encode_json(entry.messages[0].recipient)
         else:
-            numbers = encoded([message.recipient for message in entry.messages])[1:-1]
+            numbers = encode_json([message.recipient for message in entry.messages])[1:-1]
         parts += b',{"to":[', numbers, entry.content
     parts[1] = parts[1][1:]  # no comma before the first entry
     parts.append(tail)
@@ -113,14 +115,14 @@ def encode(packed: RequestDraft, *, token: str, callback: str | None) -> bytes:
 
 def _around(sender: str | None, *, token: str, callback: str | None) -> tuple[bytes, bytes]:
     """Return the body before and after its entries."""
-    head = b"{" if sender is None else b'{"from":' + encoded(sender) + b","
-    tail = b"]" if callback is None else b'],"statusCallback":' + encoded(callback)
-    return head + b'"smsContent":[', tail + b',"extend":' + encoded(token) + b"}"
+    head = b"{" if sender is None else b'{"from":' + encode_json(sender) + b","
+    tail = b"]" if callback is None else b'],"statusCallback":' + encode_json(callback)
+    return head + b'"smsContent":[', tail + b',"extend":' + encode_json(token) + b"}"
 
 
-_LONGEST_TEXT = 200  # characters that are kept; ids have 50 (provider.md, Status reports)
-_MOST_SEGMENTS = 1000
-_Text = Annotated[str, Meta(max_length=_LONGEST_TEXT)]
+_MAX_TEXT_LENGTH = 200  # characters that are stored; ids have 50 (provider.md, Status reports)
+_MAX_SEGMENTS = 1000
+_Text = Annotated[str, Meta(max_length=_MAX_TEXT_LENGTH)]
 
 
 class _Number(
@@ -135,16 +137,16 @@ class _Number(
         "country": "countryId",
     },
 ):
-    """A `NumberResult` by the provider's spellings: decoded into directly, 0.15 µs cheaper."""
+    """A `NumberResult` with the provider's names: decoding into it directly saves 0.15 µs."""
 
     recipient: _Text
     code: _Text
     provider_id: _Text | None = None
-    segments: Annotated[int, Meta(ge=1, le=_MOST_SEGMENTS)] | None = None
+    segments: Annotated[int, Meta(ge=1, le=_MAX_SEGMENTS)] | None = None
     country: _Text | None = None
 
 
-class _Body(Struct, frozen=True):
+class _AnswerBody(Struct, frozen=True):
     """An answer as it is documented (provider.md, The answer)."""
 
     code: str
@@ -152,43 +154,43 @@ class _Body(Struct, frozen=True):
     result: list[_Number] | None = None
 
 
-_promised = json.Decoder(_Body)
+_documented = json.Decoder(_AnswerBody)
 _lenient = json.Decoder()
-_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all that are known
-_LONGEST_CODE = 7  # characters, as E000510 (provider.md, The answer)
-_LONGEST_DESCRIPTION = 512
-_FIRST_ERROR = 300  # HTTP statuses from here on say that a request was not carried out
+_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
+_MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)
+_MAX_DESCRIPTION_LENGTH = 512
+_FIRST_ERROR_STATUS = 300  # HTTP statuses from here on say that a request was not carried out
 
 
 def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = None) -> Answer:
-    """Return what an HTTP answer says; whatever it holds, this raises nothing.
+    """Decode an HTTP answer; raises nothing, whatever it holds.
 
-    A body of this API is a `Reply`, with its results whenever it has some: a captured answer had
-    results beside an error code (provider.md, The answer). Anything else comes from something in
-    front of the API, ``HTTP <status>``, or, where that would be a success, no answer at all.
+    A body of this API becomes a `Reply`, with its results if it has some: a captured answer had
+    results beside an error code (provider.md, The answer). Any other body comes from a proxy and
+    gets the code ``HTTP <status>``; with a status of success it is a `NoReply`.
     """
-    # A backslash may be an escaped NUL, which PostgreSQL cannot store: the slow way drops it.
+    # A backslash may be an escaped NUL, which PostgreSQL cannot store: _read_leniently drops it.
     if b"\\" not in body:
         try:
-            read = _promised.decode(body)
+            read = _documented.decode(body)
         except (DecodeError, ValidationError, UnicodeDecodeError):
             pass
         else:
             if _CODE.fullmatch(read.code):
-                description = read.description[:_LONGEST_DESCRIPTION]
-                # list is invariant, and a list of a subclass is what was decoded
+                description = read.description[:_MAX_DESCRIPTION_LENGTH]
+                # list is invariant, and this is a list of a subclass
                 results: list[Any] | None = read.result
                 return Reply(http_status, read.code, description, results, clock_skew)
     reply = _read_leniently(http_status, body, clock_skew)
     if reply is not None:
         return reply
-    if http_status >= _FIRST_ERROR:
+    if http_status >= _FIRST_ERROR_STATUS:
         return Reply(http_status, f"HTTP {http_status}", "", None, clock_skew)
     return NoReply(f"The answer, HTTP {http_status}, cannot be read.", sent=True, code="unreadable")
 
 
 def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> Reply | None:
-    """Read an answer that is not quite as promised; None if it is not of this API."""
+    """Decode an answer that deviates from the documents; None if it is not of this API."""
     try:
         read = _lenient.decode(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
@@ -198,15 +200,15 @@ def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> 
     code = _status(read.get("code"))
     listed = read.get("result")
     results = _results(listed) if isinstance(listed, list) else None
-    # Some other program's JSON may have a code too: 404, "NotFound".
+    # JSON of another program may have a code too: 404, "NotFound".
     if not results and not (isinstance(read.get("code"), str) and _CODE.fullmatch(code)):
         return None
-    description = (_text(read.get("description")) or "")[:_LONGEST_DESCRIPTION]
-    return Reply(http_status, code[:_LONGEST_CODE], description, results, clock_skew)
+    description = (_text(read.get("description")) or "")[:_MAX_DESCRIPTION_LENGTH]
+    return Reply(http_status, code[:_MAX_CODE_LENGTH], description, results, clock_skew)
 
 
 def _results(listed: list[Any]) -> list[NumberResult]:
-    """Return the results that name a number and a status; the others say nothing of a number."""
+    """Return the results with a number and a status; others are useless."""
     results = []
     for one in listed:
         if not isinstance(one, dict):
@@ -220,20 +222,20 @@ def _results(listed: list[Any]) -> list[NumberResult]:
 
 
 def _text(value: object) -> str | None:
-    """Return *value* as text that a database can store, or None if it is none."""
+    """Return *value* as text that PostgreSQL can store; None if it is not text or a number."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return str(value).replace("\0", "").strip()[:_LONGEST_TEXT] or None
+    return str(value).replace("\0", "").strip()[:_MAX_TEXT_LENGTH] or None
 
 
 def _status(value: object) -> str:
-    """Return a status or code as text; a number is one that lost its zeros."""
+    """Return a status or code as text; a JSON number has lost its leading zeros."""
     text = _text(value) or ""
     return text.zfill(len("000000")) if isinstance(value, int) else text
 
 
 def _segments(value: object) -> int | None:
     text = _text(value) or ""
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MOST_SEGMENTS)):
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_SEGMENTS)):
         return None
-    return int(text) if 1 <= int(text) <= _MOST_SEGMENTS else None
+    return int(text) if 1 <= int(text) <= _MAX_SEGMENTS else None

@@ -11,7 +11,7 @@ from dispatcher.core import rate_limit
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
-from dispatcher.core.prepare import NOTHING, Arranged
+from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
@@ -47,7 +47,7 @@ class Claimed(Struct, frozen=True):
 
 Decided = Mapping[int, Outcome]  # what the operators' rules say of some messages, by id
 # Messages, paused countries, numbers in a request at most, what is decided already.
-Arrange = Callable[[list[Message], list[str], int, Decided], Arranged]
+Arrange = Callable[[list[Message], list[str], int, Decided], PreparedClaim]
 # The same, asked at a time: seconds since 1970, by the database.
 Screen = Callable[[Connection, Sequence[Message], float], Awaitable[Decided]]
 
@@ -84,9 +84,11 @@ async def claim(
         most = MAX_NUMBERS
         if rate is not None:
             rate, wait = await _pace(connection, wanted.app, rate, wait)
-            if wait > rate_limit.AHEAD:
-                return Claimed([], wait=wait - rate_limit.AHEAD)
-            most = min(most, rate_limit.grant(rate, least=rate * wanted.taken / wanted.all_slots))
+            if wait > rate_limit.LEAD_TIME_SECONDS:
+                return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
+            most = min(
+                most, rate_limit.grant_size(rate, least=rate * wanted.taken / wanted.all_slots)
+            )
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
         rows = await connection.fetch(
@@ -96,16 +98,16 @@ async def claim(
             wanted.first_priority,
             wanted.last_priority,
             wanted.sender,
-            floor.begin(),
+            floor.start_scan(),
             paused,
         )
         looked = monotonic() - looking
         last = (rows[-1]["priority"], rows[-1][0]) if len(rows) >= limit else None
         if not rows:
-            floor.end(asked_at, last, seconds=looked)
+            floor.finish_scan(asked_at, last, seconds=looked)
             return Claimed([])
         messages = [Message(*row[1:]) for row in rows]
-        decided = NOTHING if screen is None else await screen(connection, messages, asked_at)
+        decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, countries, most, decided)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
         # Only for a message that goes out: one that has expired finds nothing out.
@@ -119,10 +121,10 @@ async def claim(
         if surplus:
             due = {row["id"]: row[0] for row in rows}
             await _put_back(connection, wanted.app, surplus, due)
-        floor.end(
+        floor.finish_scan(
             asked_at,
             last,
-            put_back=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
+            returned=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
             seconds=looked,
         )
         wait = None
@@ -151,7 +153,7 @@ async def another_time(pool: Pool, batch: Batch) -> float:
 
 async def _pace(connection: Connection, app: str, rate: float, wait: float) -> tuple[float, float]:
     """Hold the app's pace if its time has come; return its rate and the seconds to that time."""
-    if wait > rate_limit.AHEAD:
+    if wait > rate_limit.LEAD_TIME_SECONDS:
         return rate, wait  # not worth the lock
     row = await connection.fetchrow(sql("lock_pace"), app)
     return (row["rate"] or rate, row["wait"]) if row else (rate, wait)
@@ -161,14 +163,14 @@ async def _charge(
     connection: Connection, rate: float, batches: list[Batch]
 ) -> tuple[list[Batch], float]:
     """Charge the app's pace; return *batches* with their times, and seconds to the next claim."""
-    lasts = [rate_limit.spacing(rate, len(batch.messages)) for batch in batches]
+    lasts = [rate_limit.grant_seconds(rate, len(batch.messages)) for batch in batches]
     asked = monotonic()
     until_next: float = await connection.fetchval(sql("charge_pace"), batches[0].app, sum(lasts))
     first = asked + until_next - sum(lasts)
     timed = [
         replace(batch, send_at=first + sum(lasts[:place])) for place, batch in enumerate(batches)
     ]
-    return timed, max(0.0, until_next - rate_limit.AHEAD)
+    return timed, max(0.0, until_next - rate_limit.LEAD_TIME_SECONDS)
 
 
 def attempts_spent(deferred: Deferred) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from dispatcher.core.rules import Limits, told
+from dispatcher.core.rules import Limits, describe_limits
 from dispatcher.core.status import AuditEntry
 from dispatcher.core.templates import Template
 from dispatcher.db import admin, cost, rules
@@ -126,7 +126,7 @@ async def set_limits(connection: Connection, who: str, app: str, wanted: Limits)
     async with connection.transaction():
         await rules.set_limits(connection, app, wanted)
         return await _written(
-            connection, who, "limit", app, ActionResult(1, "set"), detail=told(wanted)
+            connection, who, "limit", app, ActionResult(1, "set"), detail=describe_limits(wanted)
         )
 
 

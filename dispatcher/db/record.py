@@ -7,7 +7,7 @@ from typing import cast
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.delays import may_be_the_hosts
+from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
     Accepted,
@@ -37,7 +37,7 @@ async def apply_to_app(connection: Connection, worker: int, closing: BatchResult
     match closing.verdict:
         case ReturnAll(pause=pause):
             there = reaching = False
-            if may_be_the_hosts(pause.code):
+            if may_concern_one_host(pause.code):
                 row = await connection.fetchrow(sql("who_reaches"), app, worker)
                 there, reaching = (row["there"], row["reaching"]) if row else (False, False)
             if not reaching:

@@ -5,10 +5,18 @@ from datetime import datetime
 from typing import TypeVar
 
 from dispatcher.core.codes import number_code
-from dispatcher.core.delays import until_midnight
+from dispatcher.core.delays import seconds_until_midnight
 from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Outcome
-from dispatcher.core.rules import Facts, Limits, Rules, Suppressed, Used, decide, digest
+from dispatcher.core.rules import (
+    ClaimFacts,
+    Limits,
+    RecipientUsage,
+    Rules,
+    Suppressed,
+    evaluate_rules,
+    text_digest,
+)
 from dispatcher.core.templates import Template
 from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed
 from dispatcher.db.queries import sql
@@ -45,7 +53,7 @@ async def apply_rules(
     """
     limits = rules.limits.get(app, Limits())
     facts = await _facts(connection, app, messages, rules, limits)
-    decided = decide(messages, rules, limits, facts, now=now, country=country)
+    decided = evaluate_rules(messages, rules, limits, facts, now=now, country=country)
     if limits.by_number:
         sent = [message for message in messages if message.id not in decided]
         await connection.execute(
@@ -53,21 +61,23 @@ async def apply_rules(
             app,
             [message.id for message in sent],
             [to_e164(message.recipient) for message in sent],
-            [digest(message) for message in sent],
+            [text_digest(message) for message in sent],
         )
     if facts.left is not None and facts.left < len(messages):
         row = number_code("ceiling")
         reason = f"{row.meaning} {row.advice}"
-        await connection.execute(sql("rule_ceiling"), app, row.code, reason, until_midnight(now))
+        await connection.execute(
+            sql("rule_ceiling"), app, row.code, reason, seconds_until_midnight(now)
+        )
     return decided
 
 
 async def _facts(
     connection: Connection, app: str, messages: Sequence[Message], rules: Rules, limits: Limits
-) -> Facts:
+) -> ClaimFacts:
     numbers = list({to_e164(message.recipient) for message in messages})
     suppressed: frozenset[str] = frozenset()
-    used: dict[str, Used] = {}
+    used: dict[str, RecipientUsage] = {}
     left = None
     if rules.suppressing:
         rows = await connection.fetch(sql("rule_suppressed"), numbers)
@@ -77,14 +87,14 @@ async def _facts(
     if limits.by_number:
         ids = [message.id for message in messages]
         for row in await connection.fetch(sql("rule_used"), app, numbers, ids):
-            one = used.setdefault(row["recipient"], Used())
+            one = used.setdefault(row["recipient"], RecipientUsage())
             one.minute += row["minute"]
             one.day += row["day"]
             one.same_minute[row["text"]] = row["minute"]
             one.same_hour[row["text"]] = row["hour"]
     if limits.ceiling is not None:
         left = max(0, limits.ceiling - await sent_today(connection, app))
-    return Facts(suppressed, used, left)
+    return ClaimFacts(suppressed, used, left)
 
 
 async def forget_used(pool: Pool) -> int:

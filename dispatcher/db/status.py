@@ -9,7 +9,7 @@ from typing import Literal
 import asyncpg
 
 from dispatcher.core.message import to_e164
-from dispatcher.core.rules import Listed
+from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     BatchStory,
     EventTotal,
@@ -45,7 +45,7 @@ async def totals(pool: Pool) -> list[EventTotal]:
         return await admin.totals(connection)
 
 
-async def rules(pool: Pool) -> Listed:
+async def rules(pool: Pool) -> RuleList:
     """Return the operators' rules, of the suppressed numbers the newest."""
     async with pool.acquire() as connection:
         limits = await rules_of.limits(connection)
@@ -54,7 +54,7 @@ async def rules(pool: Pool) -> Listed:
             for app, each in limits.items()
             if each.ceiling is not None
         }
-        return Listed(
+        return RuleList(
             await rules_of.templates(connection),
             limits,
             today,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.core.signing import AppKey, Refused, Verified, verify_push
+from dispatcher.core.signing import AppKey, UnverifiedPush, Verified, verify_push
 
 
 class Signatures(Struct, frozen=True):
@@ -25,13 +25,15 @@ class Signatures(Struct, frozen=True):
         if not self.keys:
             return None
         verdict = self._verify(request, body, request.rel_url.raw_path)
-        if isinstance(verdict, Refused) and self.callback is not None:
+        if isinstance(verdict, UnverifiedPush) and self.callback is not None:
             public = urlsplit(self.callback).path
             if public != request.rel_url.raw_path:
                 verdict = self._verify(request, body, public)
-        return verdict.reason if isinstance(verdict, Refused) else None
+        return verdict.reason if isinstance(verdict, UnverifiedPush) else None
 
-    def _verify(self, request: web.BaseRequest, body: bytes, path: str) -> Verified | Refused:
+    def _verify(
+        self, request: web.BaseRequest, body: bytes, path: str
+    ) -> Verified | UnverifiedPush:
         return verify_push(
             self.keys,
             method=request.method,

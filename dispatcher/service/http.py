@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -13,12 +13,10 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import Desk, closed_console_routes, console_routes
-from dispatcher.console.backend import CachedQuery, StatusCache, made_desk
-from dispatcher.core.report_matching import Backlog
+from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
 from dispatcher.db import spool
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.reports import backlog
+from dispatcher.db.database import pooled
+from dispatcher.db.errors import DatabaseAwayError
 from dispatcher.receiver.intake import KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
@@ -27,8 +25,8 @@ from dispatcher.worker.recorder import KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-DESK_CONNECTIONS = 3  # for operators and machines that look: never those that work
-FRESH = 5.0  # seconds that a figure of /metrics may be old
+CONSOLE_CONNECTIONS = 3  # for the console and /metrics; workers have their own
+METRICS_MAX_AGE_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -48,42 +46,40 @@ async def listening(
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with pooled(
-        dsn, min_size=0, max_size=DESK_CONNECTIONS, statement_cache=settings.statement_cache
+        dsn, min_size=0, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
     ) as pool:
-        state.watch("desk", pool)
+        state.watch("console", pool)
         # A receiver that stands alone need not know its own address.
-        told = settings.callback_url is not None or settings.report_path_token is not None
-        looks = StatusCache(pool, dsn=dsn, reports=told)
-        waiting = CachedQuery(partial(_backlog, pool), dsn=dsn)
+        reports_expected = (
+            settings.callback_url is not None or settings.report_path_token is not None
+        )
+        backend = ConsoleBackend(pool, dsn=dsn, reports_expected=reports_expected)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
-            seen = await looks.now(FRESH)
-            backlog = await waiting.look(FRESH)
-            state.show(
-                None if isinstance(seen, str) else seen,
-                None if isinstance(backlog, str) else backlog,
-            )
+            snapshot = backlog = None
+            with suppress(DatabaseAwayError):
+                snapshot = await backend.snapshot(METRICS_MAX_AGE_SECONDS)
+            with suppress(DatabaseAwayError):
+                backlog = await backend.backlog(METRICS_MAX_AGE_SECONDS)
+            state.show(snapshot, backlog)
 
         routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
-            routes += _console(settings, made_desk(pool, looks, dsn=dsn), until)
+            routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
         async with serving(host.strip("[]"), int(port), routes) as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
 
-async def _backlog(pool: Pool) -> Backlog:
-    async with pool.acquire() as connection:
-        return await backlog(connection)
-
-
-def _console(settings: Settings, desk: Desk, until: asyncio.Event) -> list[web.AbstractRouteDef]:
+def _console(
+    settings: Settings, backend: ConsoleBackend, until: asyncio.Event
+) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(desk, settings.console_token.get_secret_value(), until)
+    return console_routes(backend, settings.console_token.get_secret_value(), until)
 
 
 MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB

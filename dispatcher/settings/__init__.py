@@ -1,8 +1,8 @@
-"""The settings: environment variables that begin with DISPATCHER_, and nothing else.
+"""The settings: environment variables that begin with DISPATCHER_.
 
-Every mistake is found before anything starts, and all of them are reported at once, each by the
-full name of its variable. The variables are read here and not by pydantic-settings, because that
-takes unknown ones in silence, knows no ``_FILE`` beside a variable, and reports by field.
+All mistakes are reported at once before anything starts, each with the full name of its variable.
+pydantic-settings is not used: it ignores unknown variables, supports no ``_FILE`` variables, and
+reports by field.
 """
 
 from dispatcher.settings.loader import PREFIX, SettingsError, load_settings

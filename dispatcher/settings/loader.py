@@ -1,4 +1,4 @@
-"""From environment variables to settings, or to a list of every mistake in them."""
+"""Reads settings from environment variables, or lists every mistake in them."""
 
 import difflib
 import os
@@ -12,22 +12,23 @@ from pydantic import ValidationError
 from dispatcher.settings.models import AppSettings, Settings
 
 PREFIX = "DISPATCHER_"
-TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")  # OpenTelemetry's
-NOT_OURS = {"apps", "traces"}  # fields that are no variable of their own
-LEASE_MARGIN = 10.0  # seconds a lease must outlast the longest request: its record and a late beat
+TRACE_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+DERIVED_FIELDS = {"apps", "traces"}  # without a variable of their own
+# A lease must outlast the longest request by this: its recording and a late heartbeat.
+LEASE_MARGIN_SECONDS = 10.0
 
-_APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as the constraint of dispatcher.message
+_APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
-# What Kubernetes sets in every container for a service named dispatcher or dispatcher-something.
-_KUBERNETES = re.compile(
+# Kubernetes sets these for every service whose name begins with dispatcher.
+_KUBERNETES_PATTERN = re.compile(
     r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
 
-Place: TypeAlias = tuple[str, ...]  # where a setting stands: ("apps", "default", "app_key")
+Place: TypeAlias = tuple[str, ...]  # path of a setting: ("apps", "default", "app_key")
 
 
 class SettingsError(Exception):
-    """The settings are wrong; :attr:`mistakes` has one line for each thing to mend."""
+    """The settings are wrong; :attr:`mistakes` has one line for each mistake."""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -44,8 +45,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(reading.nested())
     except ValidationError as error:
-        for finding in error.errors(include_url=False, include_context=False, include_input=False):
-            mistakes += reading.explain(tuple(map(str, finding["loc"])), finding["msg"])
+        for mistake in error.errors(include_url=False, include_context=False, include_input=False):
+            mistakes += reading.explain(tuple(map(str, mistake["loc"])), mistake["msg"])
         raise SettingsError(mistakes) from None
     mistakes += _contradictions(settings)
     if mistakes:
@@ -58,16 +59,20 @@ class _Reading:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.values: dict[Place, str] = {("data_dir",): str(_default_data_dir(environ))}
-        if any(environ.get(name) for name in TRACES):
+        if any(environ.get(name) for name in TRACE_VARIABLES):
             self.values["traces",] = "true"
         self.names: dict[Place, str] = {}
         self.mistakes: list[str] = []
         for name in sorted(environ):
-            # An empty variable is an unset one: that is how compose files leave settings out.
-            if name.startswith(PREFIX) and environ[name] and not _KUBERNETES.fullmatch(name):
-                self._take(name, environ[name])
+            # An empty variable counts as unset: compose files leave settings out so.
+            if (
+                name.startswith(PREFIX)
+                and environ[name]
+                and not _KUBERNETES_PATTERN.fullmatch(name)
+            ):
+                self._read(name, environ[name])
 
-    def _take(self, name: str, value: str) -> None:
+    def _read(self, name: str, value: str) -> None:
         *above, last = name.removeprefix(PREFIX).lower().split("__")
         from_file = last.endswith("_file")
         place = (*above, last.removesuffix("_file"))
@@ -78,28 +83,28 @@ class _Reading:
         else:
             self.names[place] = name
             if from_file:
-                self._take_file(place, value)
+                self._read_file(place, value)
             else:
                 self.values[place] = value.rstrip("\r\n")
 
-    def _take_file(self, place: Place, file: str) -> None:
+    def _read_file(self, place: Place, file: str) -> None:
         self.values.pop(place, None)
-        said = f"{self.names[place]} names the file {file}"
+        names = f"{self.names[place]} names the file {file}"
         try:
             content = Path(file).read_text("utf-8").rstrip("\r\n")
         except OSError as error:
-            self.mistakes.append(f"{said}, which cannot be read: {error.strerror}")
+            self.mistakes.append(f"{names}, which cannot be read: {error.strerror}")
         except UnicodeDecodeError:
-            self.mistakes.append(f"{said}, which is not UTF-8 text")
+            self.mistakes.append(f"{names}, which is not UTF-8 text")
         else:
             if content:
                 self.values[place] = content
             else:
-                self.mistakes.append(f"{said}, which is empty")
+                self.mistakes.append(f"{names}, which is empty")
 
     def nested(self) -> dict[str, object]:
         """Return the values in the shape of the models."""
-        # Also an app whose only variable is a file that cannot be read is an app.
+        # An app whose only variable names an unreadable file counts too.
         apps: dict[str, dict[str, str]] = {place[1]: {} for place in self.names if place[1:]}
         whole: dict[str, object] = {"apps": apps}
         for place, value in self.values.items():
@@ -111,7 +116,7 @@ class _Reading:
         return whole
 
     def explain(self, place: Place, message: str) -> Iterator[str]:
-        """Yield what one finding of pydantic means, unless that is reported already."""
+        """Yield the line for one error of pydantic, unless it is reported already."""
         if place in self.values:
             wish = message.removeprefix("Value error, ").partition(", unable to parse")[0]
             yield f"{self.names[place]} {re.sub('^(Input|String) should', 'must', wish)}"
@@ -119,7 +124,7 @@ class _Reading:
             yield f"{_name(place)} is missing: {AppSettings.model_fields[place[-1]].description}"
 
     def lonely_push_keys(self) -> Iterator[str]:
-        """Yield a mistake for each push key without its secret, and the other way round."""
+        """Yield a mistake for each push key without its secret, or secret without key."""
         for place, name in self.names.items():
             swap = ("key", "secret") if "_key" in place[-1] else ("secret", "key")
             other = (*place[:-1], place[-1].replace(*swap))
@@ -129,33 +134,37 @@ class _Reading:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     for app, values in settings.apps.items():
-        if settings.lease < values.timeout + LEASE_MARGIN:
+        if settings.lease < values.timeout + LEASE_MARGIN_SECONDS:
             yield (
                 f"{PREFIX}LEASE is {settings.lease:g} s, and {_name(('apps', app, 'timeout'))} is"
-                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN:g} s longer, or"
-                " a worker that only waits for an answer is taken for dead"
+                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN_SECONDS:g} s"
+                " longer, or a worker that only waits for an answer is taken for dead"
             )
 
 
 def _is_known(place: Place) -> bool:
     match place:
         case ("apps", app, field):
-            return _APP_NAME.fullmatch(app) is not None and field in AppSettings.model_fields
+            return (
+                _APP_NAME_PATTERN.fullmatch(app) is not None and field in AppSettings.model_fields
+            )
         case (field,):
-            return field not in NOT_OURS and field in Settings.model_fields
+            return field not in DERIVED_FIELDS and field in Settings.model_fields
         case _:
             return False
 
 
 def _suggestion(place: Place, name: str) -> str:
     match place:
-        case (_, app, _) if _APP_NAME.fullmatch(app):
+        case (_, app, _) if _APP_NAME_PATTERN.fullmatch(app):
             pass
         case _:
             app = "default"
-    known: list[Place] = [(field,) for field in Settings.model_fields if field not in NOT_OURS]
+    known: list[Place] = [
+        (field,) for field in Settings.model_fields if field not in DERIVED_FIELDS
+    ]
     known += [("apps", app, field) for field in AppSettings.model_fields]
-    # A field of an app is often written without its app, so that is compared by itself as well.
+    # A field of an app is often written without its app, so it is compared alone too.
     texts = {"__".join(place): place for place in known} | {place[-1]: place for place in known}
     close = difflib.get_close_matches("__".join(place), texts, n=1, cutoff=0.75)
     if not close:
@@ -168,9 +177,9 @@ def _name(place: Place) -> str:
 
 
 def _default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Return where the embedded PostgreSQL keeps its data unless told otherwise.
+    """Return the default directory of the embedded PostgreSQL's data.
 
-    For root it is not in the home directory: the server then runs as another user.
+    For root it is not the home directory: the server then runs as another user.
     """
     if os.geteuid() == 0 or not environ.get("HOME"):
         return Path("/var/lib/dispatcher")

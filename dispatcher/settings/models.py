@@ -25,7 +25,7 @@ class _Model(BaseModel):
 
 
 class AppSettings(_Model):
-    """One application of the provider: its address, its key, its pace.
+    """One application of the provider: address, key and rate limit.
 
     The descriptions complete the sentence "DISPATCHER_SOMETHING is missing: ...".
     """
@@ -46,7 +46,7 @@ class AppSettings(_Model):
     connect_timeout: Seconds = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
-    resend_after: Seconds = 72 * 3600.0  # by then the provider has reported, or never will
+    resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: ReadableFile | None = None
     push_key: str | None = None
     push_secret: SecretStr | None = None
@@ -55,29 +55,29 @@ class AppSettings(_Model):
 
 
 class Settings(_Model):
-    """All settings. What is secret shows in no repr."""
+    """All settings. Secrets do not appear in its repr."""
 
     database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
-    database_direct_url: Database | None = None  # past PgBouncer: for LISTEN and migrations
-    statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: PgBouncer older than 1.21 is between
+    database_direct_url: Database | None = None  # without PgBouncer: for LISTEN and migrations
+    statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: for PgBouncer before 1.21
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)
     callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret
     listen: Listen = "127.0.0.1:8080"
     report_path_token: Token | None = None
-    report_networks: Networks = Field(default_factory=list)  # none: from anywhere
-    trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is believed
-    push_host: HeaderWord | None = None  # the Host that was signed, where a proxy changes it
-    push_connection: HeaderWord | None = None  # the same of Connection
-    suppress_blocked: bool = False  # numbers that a carrier reports to be on a block list
+    report_networks: Networks = Field(default_factory=list)  # empty: any
+    trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is trusted
+    push_host: HeaderWord | None = None  # the signed Host, if a proxy changes it
+    push_connection: HeaderWord | None = None  # the signed Connection, likewise
+    suppress_blocked: bool = False  # suppress numbers that a carrier reports as blocked
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
     poll_interval: Seconds = 0.5
-    lease: Seconds = 60.0  # a worker whose heartbeat is older is dead
+    lease: Seconds = 60.0  # a worker with an older heartbeat counts as dead
     shutdown_timeout: Seconds = 45.0
-    # None: everything is kept. The shortest are those of the database's functions.
+    # None: everything is kept. The minimums are those of the database's functions.
     retention: Annotated[Annotated[Seconds, Field(ge=3600)] | None, Unlimited] = None
     wipe_params_after: Annotated[Annotated[Seconds, Field(ge=60)] | None, Unlimited] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Word] = "auto"
-    traces: bool = False  # whether OpenTelemetry's own variables say where to send them
+    traces: bool = False  # whether an OpenTelemetry variable sets a destination

@@ -1,7 +1,7 @@
-"""The kinds of values that settings take: durations, addresses, tokens.
+"""The types of settings: durations, addresses, tokens.
 
-Each refusal completes the sentence "DISPATCHER_SOMETHING ...", and says what would do. None of
-them shows the value: even an address may hold a password.
+Each error completes the sentence "DISPATCHER_SOMETHING ..." and says what is valid. No error shows
+the value: even an address may hold a password.
 """
 
 import re
@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _MAX_PORT = 65_535
-# Where the provider's pushes come from, as it has published (facts, Status reports).
+# Source networks of the provider's pushes (provider.md, Status reports).
 PROVIDER_NETWORKS = (
     "117.78.29.0/24",
     "124.70.27.0/24",
@@ -23,7 +23,7 @@ PROVIDER_NETWORKS = (
     "123.60.96.0/24",
     "119.8.109.0/24",
 )
-_MAX_CALLBACK = 1024  # characters of statusCallback (batchSendDiffSms, Table 4)
+_MAX_CALLBACK_LENGTH = 1024  # characters of statusCallback (batchSendDiffSms, Table 4)
 
 
 def _lower(value: object) -> object:
@@ -33,10 +33,10 @@ def _lower(value: object) -> object:
 def _seconds(value: object) -> object:
     if not isinstance(value, str):
         return value
-    found = _DURATION.fullmatch(value.strip().lower())
+    found = _DURATION_PATTERN.fullmatch(value.strip().lower())
     if found is None:
         raise ValueError('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"')
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    return float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
 
 
 def _none(value: object) -> object:
@@ -62,10 +62,10 @@ def _endpoint(value: str) -> str:
 
 
 def _callback(value: str) -> str:
-    if not _is_web_address(value) or len(value) > _MAX_CALLBACK:
+    if not _is_web_address(value) or len(value) > _MAX_CALLBACK_LENGTH:
         raise ValueError(
             "must be the public address of the report receiver, such as"
-            f" https://sms.example.com/reports/TOKEN, at most {_MAX_CALLBACK} characters"
+            f" https://sms.example.com/reports/TOKEN, at most {_MAX_CALLBACK_LENGTH} characters"
         )
     return value
 
@@ -93,7 +93,7 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 def _header_word(value: str) -> str:
-    # It stands in a header, in one style between quotes and in the other before a comma.
+    # It is part of a header: quoted in one method of signing, before a comma in the other.
     if re.fullmatch(r"[!-~]+", value) is None or '"' in value or "," in value:
         raise ValueError("must be one word: no blanks, quotes or commas")
     return value
@@ -124,7 +124,7 @@ def _readable(value: Path) -> Path:
         raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
 
 
-Word = BeforeValidator(_lower)  # a word in any case
+Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]

@@ -1,8 +1,8 @@
 """Metrics for Prometheus (one registry for each process), logs and traces.
 
-No label holds a number, a token or a text: labels are the names of apps, words that stand in
-this room, and codes of `core.codes`. A code that nobody here knows counts as ``other``, for it
-comes from outside and may be anything.
+No label holds a number, a token or a text: labels are names of apps, constants of this package,
+and codes of `core.codes`. An unknown code counts as ``other``: it comes from outside and may be
+anything.
 """
 
 from dispatcher.telemetry.collector import State

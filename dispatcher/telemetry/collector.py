@@ -1,7 +1,7 @@
-"""Figures that are looked up at each scrape: the state in the database, and connections.
+"""Gauges that are read at each scrape: the state in the database, connections, spools.
 
-What cannot be looked up is absent, and `dispatcher_database_up` says so: a gauge that keeps its
-last value would look like a database that answers.
+Gauges that cannot be read are absent, and `dispatcher_database_up` is 0: a gauge with its last
+value would look like a database that answers.
 """
 
 from collections import Counter
@@ -19,20 +19,20 @@ from dispatcher.telemetry.metrics import known
 
 
 class Countable(Protocol):
-    """A pool of connections, as far as it is counted."""
+    """A pool of connections that can be counted."""
 
     def get_size(self) -> int:
         """Return how many connections are open."""
 
     def get_idle_size(self) -> int:
-        """Return how many of them nobody uses."""
+        """Return how many of them are idle."""
 
     def get_max_size(self) -> int:
         """Return how many there may be."""
 
 
 class State(Collector):
-    """The state of everything, as it was last looked up."""
+    """The last state of everything, as metrics."""
 
     def __init__(self, registry: CollectorRegistry, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -47,11 +47,11 @@ class State(Collector):
         self._pools[name] = pool
 
     def watch_spool(self, name: str, look: Callable[[], tuple[int, int]]) -> None:
-        """Show from now on the files and bytes that *look* returns."""
+        """Show from now on the number of files and bytes that *look* returns."""
         self._spools[name] = look
 
     def show(self, seen: StatusSnapshot | None, backlog: Backlog | None = None) -> None:
-        """Show what was seen from now on; None if the database does not answer."""
+        """Show this state from now on; None if the database does not answer."""
         self._seen = seen
         self._backlog = backlog
 
@@ -60,11 +60,11 @@ class State(Collector):
         yield self._connections()
         yield GaugeMetricFamily(
             "dispatcher_database_up",
-            "Whether the database answered when this was asked for.",
+            "Whether the database answered at this scrape.",
             value=float(self._seen is not None),
         )
         apps = self._seen.apps if self._seen else []
-        for name, text, value in _FIGURES:
+        for name, text, value in _APP_GAUGES:
             family = GaugeMetricFamily(name, text, labels=["app"])
             for app in apps:
                 figure = value(app, self._now())
@@ -76,12 +76,12 @@ class State(Collector):
         yield from _waiting(self._backlog)
         yield from self._on_disk()
         yield _workers(self._seen)
-        yield _cut_off(self._seen)
+        yield _unreachable(self._seen)
 
     def _on_disk(self) -> Iterator[Metric]:
         files = GaugeMetricFamily(
             "dispatcher_spool_files",
-            "Files of what the database could not take, by what is in them.",
+            "Spool files for the time when the database is unavailable, by content.",
             labels=["spool"],
         )
         length = GaugeMetricFamily(
@@ -91,7 +91,7 @@ class State(Collector):
             try:
                 counted, size = look()
             except OSError:
-                continue  # absent, as all that cannot be looked up
+                continue  # absent, like all gauges that cannot be read
             files.add_metric([name], counted)
             length.add_metric([name], size)
         yield files
@@ -118,7 +118,7 @@ def _oldest(app: AppState, now: datetime) -> float:
 
 
 _Value = Callable[[AppState, datetime], float | None]
-_FIGURES: tuple[tuple[str, str, _Value], ...] = (
+_APP_GAUGES: tuple[tuple[str, str, _Value], ...] = (
     (
         "dispatcher_waiting_messages",
         "Messages in the queue, due or not; 10001 means more than 10,000.",
@@ -127,17 +127,17 @@ _FIGURES: tuple[tuple[str, str, _Value], ...] = (
     ("dispatcher_oldest_due_seconds", "For how long the oldest due message has waited.", _oldest),
     (
         "dispatcher_sending_messages",
-        "Messages in requests that are on their way.",
+        "Messages in open requests.",
         lambda app, _: app.sending,
     ),
     (
         "dispatcher_unsure_batches",
-        "Requests that may have been sent: nobody knows yet.",
+        "Requests that may have been sent, without a known result.",
         lambda app, _: app.unsure_batches,
     ),
     (
         "dispatcher_app_known",
-        "0: messages wait for this app, and no worker was ever configured for it.",
+        "0: messages wait for this app, but no worker ever had it.",
         lambda app, _: app.known,
     ),
     (
@@ -146,12 +146,12 @@ _FIGURES: tuple[tuple[str, str, _Value], ...] = (
         lambda app, _: len(app.paused_countries),
     ),
     (
-        "dispatcher_rate_setting",
-        "Numbers a second that this app is set to; absent without a limit.",
+        "dispatcher_rate_limit_configured",
+        "Configured numbers a second of this app; absent without a limit.",
         lambda app, _: app.numbers_per_second,
     ),
     (
-        "dispatcher_rate_now",
+        "dispatcher_rate_limit_current",
         "Numbers a second that this app may send now; absent without a limit.",
         lambda app, _: app.rate,
     ),
@@ -171,14 +171,14 @@ def _pauses(apps: list[AppState]) -> Metric:
 
 
 def _awaiting(seen: StatusSnapshot | None) -> Iterator[Metric]:
-    for name, text, value in _AWAITING:
+    for name, text, value in _REPORT_GAUGES:
         family = GaugeMetricFamily(name, text, labels=["app"])
         for each in seen.awaiting if seen else ():
             family.add_metric([each.app], value(each))
         yield family
 
 
-_AWAITING: tuple[tuple[str, str, Callable[[MissingReports], float]], ...] = (
+_REPORT_GAUGES: tuple[tuple[str, str, Callable[[MissingReports], float]], ...] = (
     (
         "dispatcher_reports_overdue",
         "Accepted messages without a status report for over an hour, if reports are asked for.",
@@ -224,14 +224,14 @@ def _workers(seen: StatusSnapshot | None) -> Metric:
     return family
 
 
-def _cut_off(seen: StatusSnapshot | None) -> Metric:
+def _unreachable(seen: StatusSnapshot | None) -> Metric:
     family = GaugeMetricFamily(
-        "dispatcher_cut_off_workers",
-        "Live workers whose host cannot send for an app, though others may; absent where it can.",
+        "dispatcher_unreachable_workers",
+        "Live workers whose host cannot reach the provider for an app; absent without any.",
         labels=["app", "host"],
     )
     if seen is not None:
-        lost = Counter((a, w.host) for w in seen.workers if w.alive for a in w.cut_off)
-        for labels, count in lost.items():
+        unreachable = Counter((a, w.host) for w in seen.workers if w.alive for a in w.cut_off)
+        for labels, count in unreachable.items():
             family.add_metric(labels, count)
     return family

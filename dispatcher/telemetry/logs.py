@@ -1,7 +1,7 @@
-"""What the service says: events with fields, one line each, on stderr.
+"""Logs: events with fields, one line each, on stderr.
 
-Secrets, texts and whole numbers are not filtered out here: they are never handed over. A number
-that must be told apart is shown by :func:`mask`.
+Secrets, texts and whole numbers are not filtered here: callers never pass them. A number that must
+be recognizable is passed through `core.format.mask`.
 """
 
 import logging
@@ -12,13 +12,11 @@ import msgspec
 import structlog
 from structlog.types import Processor
 
-_SHORT = 8  # characters of a number too short to show both of its ends
-
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Send all logs, those of libraries too, to stderr as JSON or for reading.
+    """Send all logs, those of libraries too, to stderr.
 
-    *form* ``auto`` is for reading on a terminal and JSON otherwise.
+    *form* ``auto`` is ``console`` on a terminal and ``json`` otherwise.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     if form == "auto":
@@ -28,9 +26,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    written = _written(form)
+    renderers = _renderers(form)
     structlog.configure(
-        processors=[*fields, *written],
+        processors=[*fields, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -39,19 +37,19 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*fields, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *written],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
 
 
-def _written(form: Literal["json", "console"]) -> list[Processor]:
+def _renderers(form: Literal["json", "console"]) -> list[Processor]:
     if form == "json":
         return [
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(_json),
         ]
-    # The renderer's own tracebacks show local variables, and those hold numbers and secrets.
+    # The renderer's default tracebacks show local variables, which hold numbers and secrets.
     return [
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -62,11 +60,3 @@ def _written(form: Literal["json", "console"]) -> list[Processor]:
 def _json(fields: dict[str, object], **_: object) -> str:
     first = {name: fields.pop(name, None) for name in ("timestamp", "level", "event")}
     return msgspec.json.encode(first | fields, enc_hook=str).decode()
-
-
-def mask(number: str) -> str:
-    """Return *number* with its middle hidden: ``+86131****5678``."""
-    if len(number) <= _SHORT:
-        return "****" + number[-2:]
-    shown = min(6, len(number) - 8)
-    return f"{number[:shown]}****{number[-4:]}"

@@ -1,4 +1,4 @@
-"""What this process counts and times by itself."""
+"""Counters and histograms of this process."""
 
 import re
 from collections.abc import Iterable
@@ -27,11 +27,12 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.core.result import BatchResult
 
-OTHER = "other"
-_HTTP = re.compile(r"HTTP \d{3}")
-_QUICK = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)  # seconds in the database
-_REQUEST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds at the provider
-_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)  # messages; 500 is the provider's limit
+OTHER_CODE = "other"
+_HTTP_STATUS_PATTERN = re.compile(r"HTTP \d{3}")
+# Upper bounds: of seconds in the database, of seconds at the provider, of messages in a batch.
+_DATABASE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BATCH_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)
 
 
 class Metrics:
@@ -47,7 +48,7 @@ class Metrics:
         )
         self._messages = Counter(
             "dispatcher_messages",
-            "Messages by what became of them in this process.",
+            "Messages by their outcome in this process.",
             ["app", "outcome"],
             registry=registry,
         )
@@ -59,13 +60,13 @@ class Metrics:
         )
         self._requests = Counter(
             "dispatcher_requests",
-            "Requests that are over, by the code of their answer.",
+            "Ended requests, by the code of their answer.",
             ["app", "code"],
             registry=registry,
         )
         self._tries = Counter(
             "dispatcher_request_tries",
-            "HTTP requests made, those that were tried again included.",
+            "HTTP requests, retries included.",
             ["app"],
             registry=registry,
         )
@@ -73,58 +74,58 @@ class Metrics:
             "dispatcher_request_duration_seconds",
             "From the first try of a request to its last answer.",
             ["app"],
-            buckets=_REQUEST,
+            buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
         self._batch = Histogram(
             "dispatcher_batch_messages",
             "Messages in one request.",
             ["app"],
-            buckets=_SIZES,
+            buckets=_BATCH_SIZE_BUCKETS,
             registry=registry,
         )
         self._claim_seconds = Histogram(
             "dispatcher_claim_duration_seconds",
-            "Taking due messages out of the queue and writing their batches; empty looks too.",
+            "Claiming due messages and recording their batches; empty claims too.",
             ["app"],
-            buckets=_QUICK,
+            buckets=_DATABASE_BUCKETS,
             registry=registry,
         )
         self._record_seconds = Histogram(
             "dispatcher_record_duration_seconds",
-            "Writing the ends of requests, waiting for a database that is away included.",
-            buckets=_QUICK,
+            "Recording results of requests; includes waiting for an unavailable database.",
+            buckets=_DATABASE_BUCKETS,
             registry=registry,
         )
-        self._trouble = Counter(
+        self._database_failures = Counter(
             "dispatcher_database_failures",
-            "Calls to the database that failed because it was away.",
+            "Calls that failed because the database was unavailable.",
             ["call"],
             registry=registry,
         )
         self.reports = ReportMetrics(registry)
 
     def claimed(self, app: str, seconds: float, finished: Iterable[Outcome]) -> None:
-        """Count a claim, and the messages that it finished without a request."""
+        """Count a claim and the messages that it finished without a request."""
         self._claim_seconds.labels(app).observe(seconds)
         for outcome in finished:
             self._count(app, outcome)
 
     def recorded(self, closings: Iterable[BatchResult], seconds: float) -> None:
-        """Count requests whose ends have been written."""
+        """Count requests whose results are recorded."""
         self._record_seconds.observe(seconds)
         for closing in closings:
-            self._closed(closing)
+            self._count_request(closing)
 
     def database_away(self, call: str) -> None:
-        """Count a call, named by a word, that the database was away for."""
-        self._trouble.labels(call).inc()
+        """Count a *call* that failed because the database was unavailable."""
+        self._database_failures.labels(call).inc()
 
-    def _closed(self, closing: BatchResult) -> None:
+    def _count_request(self, closing: BatchResult) -> None:
         app = closing.batch.app
         messages = closing.batch.messages
         self._requests.labels(app, known(closing.code)).inc()
-        if closing.tries:  # none: nothing was sent
+        if closing.tries:  # 0: nothing was sent
             self._tries.labels(app).inc(closing.tries)
             self._request_seconds.labels(app).observe(closing.seconds)
             self._batch.labels(app).observe(len(messages))
@@ -132,11 +133,11 @@ class Metrics:
             case UnknownResult(code=code):
                 self._add(app, "unsure", code, len(messages))
             case ReturnAll(pause=pause):
-                self._add(app, "put_back", pause.code, len(messages))
+                self._add(app, "returned", pause.code, len(messages))
             case Resolved(outcomes=outcomes, unsure=unsure):
                 if unsure:
                     self._add(app, "unsure", closing.code, len(unsure))
-                # One by one only what is not accepted: nearly all are, and this is the hot path.
+                # Accepted messages are counted at once: nearly all are, and this is the hot path.
                 others = [each for each in outcomes if type(each) is not Accepted]
                 if accepted := len(outcomes) - len(others):
                     self._messages.labels(app, "accepted").inc(accepted)
@@ -160,38 +161,39 @@ class Metrics:
 
 
 def known(code: str) -> str:
-    """Return *code* as a label: itself if a table has it, or one word for all others."""
-    if code in NUMBER or code in REQUEST or code in OURS or _HTTP.fullmatch(code):
+    """Return *code* as a label: itself if a table has it, otherwise OTHER_CODE."""
+    if code in NUMBER or code in REQUEST or code in OURS or _HTTP_STATUS_PATTERN.fullmatch(code):
         return code
-    return OTHER if code else ""
+    return OTHER_CODE if code else ""
 
 
-_KEPT = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)  # seconds
-_CARRIER = (1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200)  # to three days
-_WAIT = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
+# Upper bounds in seconds: to store a report, since the carrier's time, and of the backlog.
+_STORE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
+_CARRIER_LAG_BUCKETS = (1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200)
+_MATCH_WAIT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
 
 
 class ReportMetrics:
-    """The instruments of one process for reports; without a registry nobody sees them."""
+    """The instruments of one process for reports; without a registry they are not shown."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._taken = Counter(
             "dispatcher_reports_taken",
-            "Reports that were answered 200, by where they were kept first.",
+            "Reports that were answered 200, by where they were stored first.",
             ["place"],
             registry=registry,
         )
-        # Shown as 0 from the start, or a rate misses the first.
+        # Shown as 0 from the start, otherwise a rate misses the first event.
         for place in ("database", "disk"):
             self._taken.labels(place)
         self._repeated = Counter(
             "dispatcher_reports_repeated",
-            "Reports that told nothing new: of their segment as much was known.",
+            "Reports without news: the same state of their segment was known.",
             registry=registry,
         )
         self._refused = Counter(
             "dispatcher_report_posts_refused",
-            "Posts that were refused; the provider does not send them again.",
+            "Posts that were refused; the provider does not repeat them.",
             ["kind", "detail"],
             registry=registry,
         )
@@ -199,19 +201,19 @@ class ReportMetrics:
             self._refused.labels(kind, "")
         self._kept_seconds = Histogram(
             "dispatcher_report_keep_duration_seconds",
-            "From a whole post of reports to where it is safe.",
-            buckets=_KEPT,
+            "From the end of a post of reports until they are stored.",
+            buckets=_STORE_BUCKETS,
             registry=registry,
         )
         self._carrier_seconds = Histogram(
             "dispatcher_report_carrier_lag_seconds",
             "From the carrier's own time of a report to its receipt here.",
-            buckets=_CARRIER,
+            buckets=_CARRIER_LAG_BUCKETS,
             registry=registry,
         )
         self._matched = Counter(
             "dispatcher_reports_matched",
-            "Reports that this process has looked at, to match them; again those that wait.",
+            "Attempts of this process to match a report.",
             registry=registry,
         )
         self._unmatched = Counter(
@@ -221,37 +223,37 @@ class ReportMetrics:
         )
         self._settled = Counter(
             "dispatcher_messages_settled_by_reports",
-            "Unsure messages that a report has proved to be accepted.",
+            "Unsure messages that a report proved to be accepted.",
             registry=registry,
         )
         self._match_seconds = Histogram(
             "dispatcher_report_match_wait_seconds",
-            "For how long the oldest report of a step of matching had been stored.",
-            buckets=_WAIT,
+            "How long the oldest report of a matching step had been stored.",
+            buckets=_MATCH_WAIT_BUCKETS,
             registry=registry,
         )
 
     def taken(self, place: str, reports: int, waits: Iterable[float]) -> None:
-        """Count reports that are safe in *place*, and how long each post waited for that."""
+        """Count reports that are stored in *place*, and the seconds that each post waited."""
         self._taken.labels(place).inc(reports)
         for seconds in waits:
             self._kept_seconds.observe(seconds)
 
     def carried(self, lags: Iterable[float]) -> None:
-        """Note the seconds since the carrier's times; clocks may differ."""
+        """Record the seconds since the carriers' times; clocks may differ."""
         for seconds in lags:
             self._carrier_seconds.observe(max(0.0, seconds))
 
     def repeated(self, reports: int) -> None:
-        """Count reports that told nothing new."""
+        """Count reports without news."""
         self._repeated.inc(reports)
 
     def refused(self, kind: str, detail: str = "") -> None:
-        """Count a post that was refused; both are words of ours, not of the sender."""
+        """Count a refused post; *kind* and *detail* are constants, not text of the sender."""
         self._refused.labels(kind, detail).inc()
 
     def matched(self, reports: int, unmatched: int, settled: int, waited: float) -> None:
-        """Count what a step of matching has done; its oldest report had waited so long."""
+        """Count the results of a matching step; its oldest report had *waited* so long."""
         self._matched.inc(reports)
         self._unmatched.inc(unmatched)
         self._settled.inc(settled)

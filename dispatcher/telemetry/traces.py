@@ -1,7 +1,7 @@
-"""Traces: a span for each request, from claim to answer. An extra, and off unless asked for.
+"""Traces: a span for each request, from claim to answer. An optional extra, off by default.
 
-Where to send spans, and how, are OpenTelemetry's own environment variables; only whether there is
-anywhere to send them is looked at here. No span holds a number, a variable or a secret.
+OpenTelemetry's environment variables set the destination; the settings only check whether one is
+set. No span holds a number, a variable or a secret.
 """
 
 import time
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 Trace = Callable[[BatchResult], None]
 
-NAMES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-SECOND: Final = 1_000_000_000  # nanoseconds
+REQUIRED_MODULES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+SECOND_NANOSECONDS: Final = 1_000_000_000
 
 
-def missing(names: Iterable[str] = NAMES) -> bool:
-    """Tell whether the extra is not installed: one of its modules *names*."""
+def missing(names: Iterable[str] = REQUIRED_MODULES) -> bool:
+    """Return whether one of the modules *names* of the extra is not installed."""
     try:
         return any(find_spec(name) is None for name in names)
     except ModuleNotFoundError:  # a parent of them
@@ -34,11 +34,11 @@ def missing(names: Iterable[str] = NAMES) -> bool:
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """Give what makes spans and sends them in the background; what is left is sent at the end.
+    """Give a function that makes spans and sends them in the background; flush them at the end.
 
     The extra must be installed.
     """
-    # ruff: noqa: PLC0415 - of an extra; and half a second that nobody else should wait for
+    # ruff: noqa: PLC0415 - modules of an extra, which take half a second to import
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -48,13 +48,13 @@ def tracing() -> Iterator[Trace]:
     provider = TracerProvider(resource=named, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     try:
-        yield traced(provider)
+        yield span_maker(provider)
     finally:
         provider.shutdown()
 
 
-def traced(provider: "TracerProvider") -> Trace:
-    """Return what makes a span of a request that is over, with *provider*."""
+def span_maker(provider: "TracerProvider") -> Trace:
+    """Return a function that makes the span of an ended request with *provider*."""
     from opentelemetry.trace import SpanKind, Status, StatusCode
 
     tracer = provider.get_tracer("dispatcher", __version__)
@@ -78,7 +78,7 @@ def traced(provider: "TracerProvider") -> Trace:
             "batchSendDiffSms",
             kind=SpanKind.CLIENT,
             attributes=attributes,
-            start_time=end - int(age * SECOND),
+            start_time=end - int(age * SECOND_NANOSECONDS),
         )
         if not isinstance(closing.verdict, Resolved):
             span.set_status(Status(StatusCode.ERROR, closing.code))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from dispatcher.core.delays import may_be_the_hosts
+from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Answer, NoReply
 
 log = structlog.get_logger(__name__)
@@ -55,4 +55,4 @@ class CircuitBreaker:
 
 
 def _is_shut_out(answer: Answer) -> bool:
-    return isinstance(answer, NoReply) or may_be_the_hosts(answer.code)
+    return isinstance(answer, NoReply) or may_concern_one_host(answer.code)

@@ -17,7 +17,7 @@ from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
-from dispatcher.core.prepare import Arranged, arrange
+from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
@@ -164,8 +164,8 @@ class Claims:
         countries: list[str],
         most: int,
         decided: Mapping[int, Outcome],
-    ) -> Arranged:
-        return arrange(
+    ) -> PreparedClaim:
+        return prepare(
             messages,
             callback=self._callback,
             token_length=self._token_length,

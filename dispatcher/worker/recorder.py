@@ -8,7 +8,7 @@ from time import monotonic
 
 import structlog
 
-from dispatcher.core.result import BatchResult, freeze, thaw
+from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db.database import AdaptiveTimeout, Pool
 from dispatcher.db.errors import DatabaseAwayError, naming_absence
@@ -147,7 +147,7 @@ class Answers:
         while True:
             with orphaned_files(self._folder, KIND) as files:
                 for file in files:
-                    closings = [one for one in map(thaw, file.records) if one is not None]
+                    closings = [one for one in map(deserialize, file.records) if one is not None]
                     file.damaged = file.damaged or len(closings) < len(file.records)
                     if file.damaged:
                         path = str(file.path)
@@ -208,7 +208,7 @@ class Answers:
         """Keep answers that the database cannot take on disk, for the next start."""
         spool = Spool(self._folder, KIND)
         try:
-            spool.append(freeze(closing) for closing in closings)
+            spool.append(serialize(closing) for closing in closings)
         except OSError as error:
             log.error(  # noqa: TRY400 - a full disk needs no traceback
                 "answers are lost, their batches become unsure: the spool cannot be written",

@@ -14,6 +14,7 @@ from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.message import Answer, Batch, Reply, RequestDraft
 from dispatcher.core.outcome import (
     Deferred,
+    EvaluationContext,
     Expired,
     Outcome,
     Resolved,
@@ -116,7 +117,7 @@ async def _wait(batch: Batch, send_at: float, ways: Ways) -> None:
     try:
         for _ in range(MOST_TIMES):
             await asyncio.sleep(send_at - monotonic())
-            if monotonic() - send_at <= rate_limit.LATE:
+            if monotonic() - send_at <= rate_limit.MAX_LATENESS_SECONDS:
                 return
             send_at = await ways.another_time(batch)
     except asyncio.CancelledError:
@@ -221,12 +222,14 @@ def _judged(
     verdict = evaluate(
         batch.packed,
         sent.answer,
-        elapsed=monotonic() - batch.claimed_at,
-        max_attempts=ways.max_attempts,
-        now=ways.now(),
-        jitter=ways.jitter,
-        country=ways.country,
-        siblings_refused=siblings_refused,
+        EvaluationContext(
+            elapsed=monotonic() - batch.claimed_at,
+            max_attempts=ways.max_attempts,
+            now=ways.now(),
+            jitter=ways.jitter,
+            country=ways.country,
+            siblings_refused=siblings_refused,
+        ),
     )
     match verdict:
         case Split():

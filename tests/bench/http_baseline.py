@@ -8,8 +8,7 @@ from aiohttp import web
 
 from dispatcher.bench import reports
 from dispatcher.bench.children import run_child
-from dispatcher.bench.environment import Environment
-from dispatcher.bench.listeners import Listener, free_port
+from dispatcher.bench.environment import Environment, Listener, free_port
 from dispatcher.bench.results import Results
 from dispatcher.core.report import Malformed, parse_form
 from dispatcher.service.http import serving

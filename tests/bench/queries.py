@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dispatcher.bench.queries import read_queries
+from dispatcher.bench.statements import read_queries
 
 
 def research_query(name: str) -> str:

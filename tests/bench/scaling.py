@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from bench.queries import research_query
 from dispatcher.bench.environment import Environment, make_indexes
-from dispatcher.bench.queries import query
 from dispatcher.bench.results import Results, percentile, rotated
 from dispatcher.bench.send import (
     APP,
@@ -19,6 +18,7 @@ from dispatcher.bench.send import (
     load_messages,
     send,
 )
+from dispatcher.bench.statements import query
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db.admin import resume
 from dispatcher.db.database import OwnConnection, connect

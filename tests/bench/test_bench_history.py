@@ -2,8 +2,8 @@
 
 import pytest
 
-from dispatcher.bench.history import MONTHS, make_history, table_sizes
-from dispatcher.bench.queries import query
+from dispatcher.bench.retention import MONTHS, make_history, table_sizes
+from dispatcher.bench.statements import query
 
 MESSAGES = 12_000
 SEQUENTIAL_SCANS = (

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bench.queries import research_query
-from dispatcher.bench.queries import query
-from dispatcher.core.claim_cursor import EVER, PRIORITIES, ClaimCursor
+from dispatcher.bench.statements import query
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
 from dispatcher.db.queries import sql
 
 DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
@@ -27,7 +27,7 @@ async def backlog(db):
 
 
 def since(floor=None):
-    looked = floor.begin() if floor else [EVER] * PRIORITIES
+    looked = floor.start_scan() if floor else [BEGINNING] * PRIORITY_COUNT
     return f"'{{{','.join(map(str, looked))}}}'"
 
 
@@ -66,7 +66,7 @@ async def test_a_claim_reads_only_the_rows_it_claims(backlog):
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Tid Scan", "ModifyTable"}
     [index] = [node for node in scans if node["Node Type"] == "Index Scan"]
     assert "due_at <=" in index["Index Cond"]
-    assert index["Actual Rows"] * index["Actual Loops"] <= CLAIM + PRIORITIES
+    assert index["Actual Rows"] * index["Actual Loops"] <= CLAIM + PRIORITY_COUNT
     assert not [node for node in found if node.get("Rows Removed by Join Filter")]
     assert not [node for node in found if node["Node Type"] == "Seq Scan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 8 * CLAIM
@@ -90,9 +90,11 @@ async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, pool
             async with backlog.transaction():
                 state = await backlog.fetchrow(sql("app_state"), "default")
                 rows = await backlog.fetch(
-                    sql("claim"), "default", CLAIM, 0, 9, None, floor.begin(), False
+                    sql("claim"), "default", CLAIM, 0, 9, None, floor.start_scan(), False
                 )
-                floor.end(state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0)
+                floor.finish_scan(
+                    state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0
+                )
         reads = []
         for each in (floor, None):
             transaction = backlog.transaction()
@@ -130,26 +132,26 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
 
 def test_a_full_scan_continues_where_it_ended():
     floor = ClaimCursor(clock=lambda: 1000.0)
-    assert floor.begin() == [EVER] * PRIORITIES
-    floor.end(5000.0, (5, 4000.0), seconds=0.0)
-    assert floor.begin()[5] == 4000.0
-    assert floor.begin()[9] == EVER  # the scan did not reach it
+    assert floor.start_scan() == [BEGINNING] * PRIORITY_COUNT
+    floor.finish_scan(5000.0, (5, 4000.0), seconds=0.0)
+    assert floor.start_scan()[5] == 4000.0
+    assert floor.start_scan()[9] == BEGINNING  # the scan did not reach it
 
 
-def test_a_complete_scan_runs_every_second_and_less_often_if_slow():
+def test_a_full_scan_runs_every_second_or_less_often_if_slow():
     now = 1000.0
     floor = ClaimCursor(clock=lambda: now)
     for seconds, rest in ((0.0, 1.0), (2.0, 40.0)):
-        assert floor.begin() == [EVER] * PRIORITIES
-        floor.end(5000.0, None, seconds=seconds)
+        assert floor.start_scan() == [BEGINNING] * PRIORITY_COUNT
+        floor.finish_scan(5000.0, None, seconds=seconds)
         now += rest - 0.01
-        assert floor.begin() != [EVER] * PRIORITIES
-        floor.end(5000.0, None, seconds=0.0)
+        assert floor.start_scan() != [BEGINNING] * PRIORITY_COUNT
+        floor.finish_scan(5000.0, None, seconds=0.0)
         now += 0.02
 
 
 def test_returned_rows_reset_the_claim_cursor():
     floor = ClaimCursor(clock=lambda: 1000.0)
-    floor.begin()
-    floor.end(5000.0, (5, 4000.0), put_back=[(5, 3990.0)], seconds=0.0)
-    assert floor.begin()[5] == 3990.0
+    floor.start_scan()
+    floor.finish_scan(5000.0, (5, 4000.0), returned=[(5, 3990.0)], seconds=0.0)
+    assert floor.start_scan()[5] == 3990.0

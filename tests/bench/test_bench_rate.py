@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.core import rate_limit
-from dispatcher.core.prepare import arrange
+from dispatcher.core.prepare import prepare
 from dispatcher.db import claim as claims
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import register_app, register_worker
@@ -20,7 +20,7 @@ def fullest_second(rate, size, seed):
     """Return the most numbers in any second, if each grant takes up to JITTER_SECONDS longer."""
     dice = random.Random(seed)
     arrivals = sorted(
-        at * rate_limit.spacing(rate, size) + dice.uniform(0, JITTER_SECONDS)
+        at * rate_limit.grant_seconds(rate, size) + dice.uniform(0, JITTER_SECONDS)
         for at in range(int(3 * rate / size) + 2)
     )
     most = first = 0
@@ -33,27 +33,27 @@ def fullest_second(rate, size, seed):
 
 @given(seed=st.integers())
 def test_at_500_a_second_no_second_gets_more_than_510(seed):
-    assert fullest_second(500, rate_limit.grant(500), seed) <= 510
+    assert fullest_second(500, rate_limit.grant_size(500), seed) <= 510
 
 
 @given(rate=st.floats(5, 20_000), least=st.floats(1, 40), seed=st.integers())
 def test_no_second_gets_two_percent_and_one_grant_too_many(rate, least, seed):
-    size = rate_limit.grant(rate, least=least)
-    assert fullest_second(rate, size, seed) <= rate * rate_limit.OVER + size
+    size = rate_limit.grant_size(rate, least=least)
+    assert fullest_second(rate, size, seed) <= rate * rate_limit.BURST_RATIO + size
 
 
 @pytest.mark.parametrize("rate", [1, 5, 30, 100, 500, 3000, 50_000])
 def test_the_mean_rate_is_at_least_98_percent_of_the_limit(rate):
-    size = rate_limit.grant(rate)
-    assert 0.98 <= size / rate_limit.spacing(rate, size) / rate <= 1.0
+    size = rate_limit.grant_size(rate)
+    assert 0.98 <= size / rate_limit.grant_seconds(rate, size) / rate <= 1.0
 
 
 def test_at_500_a_second_grants_are_of_ten():
-    assert rate_limit.grant(500) == 10
+    assert rate_limit.grant_size(500) == 10
 
 
 def test_short_request_slots_make_larger_grants():
-    assert rate_limit.grant(500, least=26) == 30  # 17 of them make 510
+    assert rate_limit.grant_size(500, least=26) == 30  # 17 of them make 510
 
 
 async def paced(pool, rate):
@@ -70,7 +70,7 @@ async def claim(pool, worker, slots=4):
         pool,
         worker,
         claims.Wanted("default", slots=slots, sender="csms12345678"),
-        arrange=lambda messages, countries, most, decided: arrange(
+        arrange=lambda messages, countries, most, decided: prepare(
             messages,
             decided=decided,
             callback=None,
@@ -100,9 +100,9 @@ async def test_grants_of_two_workers_never_share_a_time(pool, db):
     times = [batch.send_at for batch in [*one.batches, *other.batches]]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert [len(batch.messages) for batch in one.batches] == [10, 10, 10, 10]
-    assert all(gap > rate_limit.spacing(500, 10) * 0.5 for gap in gaps)
+    assert all(gap > rate_limit.grant_seconds(500, 10) * 0.5 for gap in gaps)
     assert times[-1] - times[0] == pytest.approx(
-        rate_limit.spacing(500, 10) * (len(times) - 1), abs=0.1
+        rate_limit.grant_seconds(500, 10) * (len(times) - 1), abs=0.1
     )
 
 

@@ -1,4 +1,4 @@
-"""The real command in a real process, with nothing of this process's settings."""
+"""Runs the real command in a process, without settings of this process."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What is done by a command is written down as what is done in the console is: who, when, what."""
+"""Commands record who did what and when in the audit, as the console does."""
 
 import getpass
 import json
@@ -23,7 +23,7 @@ async def written(db) -> list[tuple[str, ...]]:
     return [tuple(row) for row in rows]
 
 
-DEEDS = [
+ACTIONS = [
     (("pause", "default", "--reason", "odd"), ("pause", "default", "odd", "paused")),
     (("resume", "default"), ("resume", "default", "", "resumed")),
     (("cancel", "{id}"), ("cancel", "message {id}", "", "1 of 1 cancelled")),
@@ -46,8 +46,8 @@ DEEDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "row"), DEEDS, ids=[" ".join(words) for words, _ in DEEDS])
-async def test_a_deed_is_written_down_with_who_did_it(operate, db, message, words, row):
+@pytest.mark.parametrize(("words", "row"), ACTIONS, ids=[" ".join(words) for words, _ in ACTIONS])
+async def test_an_action_is_recorded_with_its_actor(operate, db, message, words, row):
     words, row = ([each.format(id=message) for each in some] for some in (words, row))
     await operate(*words, "--as", "Ana  B.")
     assert await written(db) == [("Ana B.", *row)]
@@ -60,19 +60,19 @@ async def test_without_a_name_it_is_the_user_of_this_machine(operate, db, messag
 
 
 @pytest.mark.parametrize("who", ["", " ", "x" * 81, "a\x07b"])
-async def test_a_name_that_is_none_is_refused(operate, db, message, who):
+async def test_an_invalid_name_is_refused(operate, db, message, who):
     ended = await operate("cancel", message, "--as", who)
     assert (ended.code, "--as takes a name" in ended.line) == (2, True)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
 
 
-async def test_looking_without_the_number_is_not_written_down(operate, db, message):
+async def test_showing_a_masked_number_is_not_recorded(operate, db, message):
     await operate("show", message)
     await operate("status")
     assert await written(db) == []
 
 
-async def test_a_deed_that_cannot_be_written_down_is_not_done(operate, db, message):
+async def test_an_action_that_cannot_be_recorded_is_not_done(operate, db, message):
     await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
     ended = await operate("cancel", message, "--as", "Ana")
     assert ended.code == 1
@@ -80,7 +80,7 @@ async def test_a_deed_that_cannot_be_written_down_is_not_done(operate, db, messa
 
 
 async def test_the_audit_is_listed_newest_first(operate, message):
-    assert (await operate("audit")).out == "Nothing was done by anybody yet.\n"
+    assert (await operate("audit")).out == "No action is recorded yet.\n"
     await operate("pause", "default", "--reason", "texts look odd", "--as", "Ana")
     await operate("resume", "default", "--as", "Ben")
     lines = (await operate("audit")).out.splitlines()[2:]

@@ -1,4 +1,4 @@
-"""``dispatcher check``: what is wrong is found before the first message."""
+"""``dispatcher check`` finds mistakes before the first message."""
 
 import re
 from time import time
@@ -31,7 +31,7 @@ async def test_a_wrong_secret_is_found_and_never_shown(operate):
     assert "hunter2" not in ended.out
 
 
-async def test_every_trouble_is_told_not_only_the_first(command, empty_dsn):
+async def test_every_problem_is_reported(command, empty_dsn):
     ended = await command("check", DATABASE_URL=empty_dsn, **app("http://127.0.0.1:1"))
     assert ended.code == 1
     failed = [line for line in ended.out.splitlines() if line.startswith("FAIL")]

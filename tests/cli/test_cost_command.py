@@ -1,4 +1,4 @@
-"""``dispatcher cost``: what a day cost."""
+"""``dispatcher cost`` shows the cost of a day."""
 
 import pytest
 

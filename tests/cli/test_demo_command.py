@@ -1,4 +1,4 @@
-"""``dispatcher demo``: it shows what it says, ends by itself, and leaves nothing behind."""
+"""``dispatcher demo`` shows correct results, ends, and removes everything."""
 
 import asyncio
 import os
@@ -75,7 +75,7 @@ def processes_of(folder: Path) -> list[str]:
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
-            continue  # gone, or somebody else's
+            continue  # it has ended, or is another user's
         if marked and state != "Z":
             found.append(name)
     return found
@@ -87,7 +87,7 @@ def files_in(folder: Path) -> list[Path]:
 
 async def opens(console: str, token: str) -> bool:
     """Tell whether *token* opens the console."""
-    form = {"token": token, "who": "Ana"}
+    form = {"token": token, "actor": "Ana"}
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{console}/login", data=form, allow_redirects=False) as answer,
@@ -97,12 +97,12 @@ async def opens(console: str, token: str) -> bool:
 
 async def nothing_is_left(folder: Path) -> None:
     async with asyncio.timeout(30):
-        # Nobody tells when a process that is not our child has ended.
+        # The end of a process that is not our child cannot be awaited.
         while processes_of(folder) or files_in(folder):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
-async def test_the_demo_ends_by_itself_and_shows_what_became_of_the_messages(folder, environ):
+async def test_the_demo_ends_and_shows_the_outcomes(folder, environ):
     async with demo(environ) as process:
         out, err = (stream.decode() for stream in await process.communicate())
     assert (process.returncode, err) == (0, ""), out

@@ -1,4 +1,4 @@
-"""``dispatcher enqueue``: good lines in, bad lines out with their reason."""
+"""``dispatcher enqueue`` imports good lines and refuses bad ones with a reason."""
 
 import csv
 from datetime import UTC, datetime
@@ -107,7 +107,7 @@ async def test_each_bad_line_is_refused_with_its_number_and_reason(operate, db, 
     assert [row[0] for row in params] == [[], ["two\nlines"], ["last"]]
 
 
-async def test_a_mended_rejects_file_is_loaded_as_it_is(operate, db, tmp_path):
+async def test_a_corrected_rejects_file_is_imported(operate, db, tmp_path):
     file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131,t1", f"{GOOD},t1")
     assert (await operate("enqueue", file)).code == 1
     rejects = tmp_path / "a.rejects.csv"
@@ -142,7 +142,7 @@ def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words):
     assert words in str(caught.value)
 
 
-async def test_batches_with_bad_lines_at_their_edges_lose_and_double_nothing(operate, db, tmp_path):
+async def test_bad_lines_at_batch_edges_lose_and_repeat_nothing(operate, db, tmp_path):
     bad = {2, 3, 5001, 5002, 7000, 11999}
     lines = [f"{'bad' if number in bad else '+86131'}{number},t1" for number in range(2, 12_001)]
     ended = await operate("enqueue", write(tmp_path / "many.csv", "recipient,template_id", *lines))

@@ -1,4 +1,4 @@
-"""A load that is cut short goes on where it was; a whole one is not repeated by accident."""
+"""An interrupted import continues; a complete one is not repeated by accident."""
 
 import asyncio
 import csv
@@ -44,7 +44,7 @@ async def is_whole(db, lines: int) -> bool:
     return [row[0] for row in there] == good and queued == len(good)
 
 
-async def test_a_load_that_was_killed_goes_on_and_doubles_nothing(
+async def test_a_killed_import_continues_without_duplicates(
     operate, environment, db, dsn, tmp_path
 ):
     lines = 60_000
@@ -149,7 +149,7 @@ async def test_two_loads_of_one_file_do_not_both_go_on(db, pool):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
-async def test_an_encoding_is_told_by_the_text(operate, db, tmp_path, encoding):
+async def test_the_encoding_is_detected(operate, db, tmp_path, encoding):
     file = tmp_path / "x.csv"
     rows = "".join(f"{GOOD},t1,第{number}位顾客您好\n" for number in range(20))
     file.write_text("recipient,template_id,param_1\n" + rows, encoding=encoding)

@@ -1,4 +1,4 @@
-"""`dispatcher forget`: one person's data, exported and erased, and nobody else's."""
+"""`dispatcher forget`: exports and erases the data of one person, and of no other."""
 
 import json
 import os
@@ -27,9 +27,7 @@ def forget(dsn):
     return run
 
 
-async def test_without_yes_nothing_is_erased_and_the_export_is_whole_and_private(
-    db, forget, tmp_path
-):
+async def test_without_yes_nothing_is_erased_but_exported(db, forget, tmp_path):
     await insert(db, 3)
     file = tmp_path / "person.json"
     ended = forget(NUMBER, "--export", str(file))
@@ -41,7 +39,7 @@ async def test_without_yes_nothing_is_erased_and_the_export_is_whole_and_private
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message WHERE recipient = '0'") == 0
 
 
-async def test_with_yes_one_person_is_erased_and_what_waits_is_cancelled(db, forget):
+async def test_with_yes_a_person_is_erased_and_messages_cancelled(db, forget):
     await insert(db, 3)
     ended = forget(NUMBER, "--yes")
     assert (ended.returncode, ended.stdout) == (0, "1 message erased.\n"), ended.stderr
@@ -53,9 +51,7 @@ async def test_with_yes_one_person_is_erased_and_what_waits_is_cancelled(db, for
     ]
 
 
-async def test_what_limits_count_goes_and_a_suppressed_number_stays_suppressed(
-    db, forget, tmp_path
-):
+async def test_limit_counts_are_erased_and_suppression_stays(db, forget, tmp_path):
     await insert(db, 1, first=1)
     await db.execute(
         "INSERT INTO dispatcher.sent_to (message_id, app, recipient, text)"
@@ -77,7 +73,7 @@ async def test_what_limits_count_goes_and_a_suppressed_number_stays_suppressed(
     assert [row["recipient"] for row in rows] == ["+8613800000002"]
 
 
-async def test_what_is_on_its_way_is_left_and_told(db, forget):
+async def test_messages_in_open_requests_are_left_and_reported(db, forget):
     (message,) = await insert(db, 1, first=1)
     await db.execute("DELETE FROM dispatcher.queue")
     await db.execute(
@@ -90,7 +86,7 @@ async def test_what_is_on_its_way_is_left_and_told(db, forget):
     assert "1 message left, because they may be on their way" in ended.stderr
 
 
-async def test_a_file_that_is_there_is_not_written_over_and_nothing_is_erased(db, forget, tmp_path):
+async def test_an_existing_file_is_kept_and_nothing_is_erased(db, forget, tmp_path):
     await insert(db, 2)
     file = tmp_path / "person.json"
     file.write_text("mine")

@@ -1,4 +1,4 @@
-"""Every command explains itself, at once."""
+"""Every command has a help text, and prints it fast."""
 
 import asyncio
 import sys
@@ -44,7 +44,7 @@ async def test_the_help_lists_each_command_with_a_whole_sentence(command):
     assert all(line.endswith(".") and not line.endswith("..") for line in listed), ended.out
 
 
-async def test_help_loads_none_of_the_house():
+async def test_help_imports_no_other_package():
     """What makes --help fast: each of these costs 20 to 250 ms."""
     heavy = {"aiohttp", "asyncpg", "pydantic", "rich", "structlog", "uvloop", "msgspec"}
     script = f"import sys, dispatcher.cli.commands; print({heavy} & set(sys.modules))"
@@ -61,12 +61,12 @@ async def test_the_version_is_that_of_the_package(command):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-async def test_shells_are_told_how_to_complete(command, shell):
+async def test_shell_completion_is_printed(command, shell):
     ended = await command("--show-completion", shell)
     assert (ended.code, "_DISPATCHER_COMPLETE" in ended.out) == (0, True)
 
 
-async def test_a_shell_is_told_the_commands_that_fit(monkeypatch, command):
+async def test_completion_lists_matching_commands(monkeypatch, command):
     monkeypatch.setenv("_DISPATCHER_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "dispatcher re")
     monkeypatch.setenv("COMP_CWORD", "1")

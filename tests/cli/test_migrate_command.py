@@ -1,10 +1,10 @@
-"""``dispatcher migrate``: the tables come, are told of, and go."""
+"""``dispatcher migrate``: applies, lists and undoes migrations."""
 
 import pytest
 
 
 @pytest.mark.slow
-async def test_tables_come_and_are_told_of_and_go(command, empty_dsn):
+async def test_migrate_applies_lists_and_undoes_migrations(command, empty_dsn):
     before = await command("migrate", "--status", DATABASE_URL=empty_dsn)
     assert before.code == 1
     assert all(line.endswith("missing") for line in before.out.splitlines())
@@ -22,11 +22,11 @@ async def test_tables_come_and_are_told_of_and_go(command, empty_dsn):
 
     down = await command("migrate", "--down", DATABASE_URL=empty_dsn)
     assert down.code == 0
-    assert down.out.endswith("taken back.\n")
+    assert down.out.endswith("undone.\n")
     assert (await command("migrate", "--status", DATABASE_URL=empty_dsn)).code == 1
 
 
-async def test_without_an_address_the_database_is_made_in_the_data_directory(command, tmp_path):
+async def test_without_an_address_a_database_is_created(command, tmp_path):
     made = await command("migrate", DATA_DIR=tmp_path / "data")
     assert made.code == 0, made.err
     status = await command("status", DATA_DIR=tmp_path / "data")

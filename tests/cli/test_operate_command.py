@@ -1,4 +1,4 @@
-"""What operators do and see, through the real command on a real database."""
+"""Commands of operators, on a real database."""
 
 import json
 
@@ -55,7 +55,7 @@ async def test_cancel_cancels_what_waits_and_says_what_was_too_late(operate, db,
     assert (await state(db, message), await state(db, late)) == ("cancelled", "sending")
 
 
-async def test_requeue_takes_a_rejected_message_back(operate, db, message):
+async def test_requeue_queues_a_rejected_message(operate, db, message):
     await reject(db, message)
     ended = await operate("requeue", message)
     assert (ended.code, ended.out, ended.err) == (0, "1 message waiting again.\n", "")
@@ -95,13 +95,13 @@ async def test_a_misspelt_app_is_not_paused_in_silence(operate, db, name):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.app") == 1
 
 
-async def test_status_shows_what_waits_and_for_whom_nobody_works(operate, db):
+async def test_status_shows_waiting_messages_and_unknown_apps(operate, db):
     await db.execute(APP, "shop")
     for minutes in (-5, 60):
         await insert(db, minutes)
     ended = await operate("status")
     assert (ended.code, ended.err) == (0, "")
-    assert "default: no worker knows this app" in ended.out
+    assert "default: no worker has ever had this app" in ended.out
     assert "No worker is running" in ended.out
 
     seen = json.loads((await operate("status", "--json")).out)
@@ -121,7 +121,7 @@ async def test_status_counts_no_further_than_ten_thousand(operate, db):
     assert app["waiting"] == 10_001
 
 
-async def test_status_tells_totals_from_the_counters(operate, db):
+async def test_status_shows_totals_from_the_counters(operate, db):
     await db.execute(
         "INSERT INTO dispatcher.tally (minute, app, event, code, count) VALUES"
         " (now(), 'default', 'accepted', '000000', 1200),"
@@ -145,7 +145,7 @@ async def test_status_shows_workers_and_the_dead_among_them(operate, db):
     assert "forgotten" not in seen
 
 
-async def test_show_tells_the_story_and_hides_number_and_variables(operate, db, message):
+async def test_show_hides_number_and_variables(operate, db, message):
     await send(db, message, "unsure")
     await db.execute("UPDATE dispatcher.batch SET code = 'timeout', description = 'no answer'")
     ended = await operate("show", message)
@@ -179,7 +179,7 @@ async def test_show_lists_the_reports(operate, db, message):
     )
     out = (await operate("show", message)).out
     assert "delivered" in out
-    assert "report: DELIVRD (delivered), segment 1 of 1" in out
+    assert "Report DELIVRD: delivered, segment 1 of 1" in out
 
 
 async def test_show_of_no_message_exits_with_1(operate):

@@ -1,4 +1,4 @@
-"""``dispatcher template``, ``suppress`` and ``limit``: operators' rules from the command line."""
+"""``dispatcher template``, ``suppress`` and ``limit`` set operators' rules."""
 
 from datetime import time
 

@@ -1,4 +1,4 @@
-"""`dispatcher status --watch` goes on, also while the database is away, until Ctrl-C."""
+"""`dispatcher status --watch` runs until Ctrl-C, also while the database is unavailable."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from world.wire import Wire
 DEADLINE = 30.0
 
 
-async def test_it_sees_changes_and_a_database_that_goes_and_comes(db, dsn, environment):
+async def test_watch_shows_changes_and_reconnects(db, dsn, environment):
     async with Wire(dsn) as wire:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dispatcher", "status"),
@@ -40,7 +40,7 @@ async def test_it_sees_changes_and_a_database_that_goes_and_comes(db, dsn, envir
         )
         await until("but not those of shop")
         await wire.cut()
-        await until("The database is away")
+        await until("The database is unavailable")
         await wire.mend()
         await until("but not those of shop")
         process.send_signal(signal.SIGINT)

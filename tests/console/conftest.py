@@ -1,37 +1,35 @@
-"""A console on this test's database, and somebody who visits it."""
+"""A console on the test's database, and clients of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from visitor import TOKEN, Visitor
+from client import TOKEN, Client
 
-from dispatcher.console import console_routes
-from dispatcher.console.backend import StatusCache, made_desk
+from dispatcher.console import ConsoleBackend, console_routes
 from dispatcher.service.http import serving
 
 
 @pytest.fixture
 async def console(pool, dsn) -> AsyncIterator[str]:
     """The address of a console."""
-    looks = StatusCache(pool, dsn=dsn, reports=True)
+    backend = ConsoleBackend(pool, dsn=dsn, reports_expected=True)
     stop = asyncio.Event()
-    routes = console_routes(made_desk(pool, looks, dsn=dsn), TOKEN, stop)
-    async with serving("127.0.0.1", 0, routes) as (host, port):
+    async with serving("127.0.0.1", 0, console_routes(backend, TOKEN, stop)) as (host, port):
         yield f"http://{host}:{port}"
         stop.set()
 
 
 @pytest.fixture
-async def stranger(console) -> AsyncIterator[Visitor]:
-    """Somebody who has not logged in."""
+async def client(console) -> AsyncIterator[Client]:
+    """A client without a session."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
-        yield Visitor(console, session)
+        yield Client(console, session)
 
 
 @pytest.fixture
-async def operator(stranger) -> Visitor:
-    """Somebody who has."""
-    assert (await stranger.log_in()).status == 303
-    return stranger
+async def operator(client) -> Client:
+    """A client that has logged in."""
+    assert (await client.log_in()).status == 303
+    return client

@@ -1,15 +1,14 @@
 """The console in a real browser, on a real service that sends to a simulated provider."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from onlooker import ARGUMENTS, CHROMIUM, SCREENS
+from client import TOKEN
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from running import DEADLINE, Service, app_settings, running, until
-from visitor import TOKEN
+from screenshots import ARGUMENTS, CHROMIUM, FOLDER, save
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -28,13 +27,13 @@ INSERT = """
 
 @dataclass
 class Scene:
-    """A browser before a running console."""
+    """A browser and the service whose console it opens."""
 
     service: Service
     browser: Browser
     context: BrowserContext
     page: Page
-    said: list[str] = field(default_factory=list)  # what the browser complains about
+    errors: list[str] = field(default_factory=list)  # of the browser
 
     async def go(self, path: str = "") -> Page:
         await self.page.goto(f"{self.service.url}/console{path}")
@@ -45,7 +44,7 @@ class Scene:
         await page.get_by_label("Your name").fill("Ana")
         await page.get_by_label("Token").fill(TOKEN)
         await page.get_by_role("button", name="Log in").click()
-        await expect(page.get_by_role("link", name="Now")).to_be_visible()
+        await expect(page.get_by_role("link", name="Dashboard")).to_be_visible()
         return page
 
     async def confirm(self, name: str) -> None:
@@ -73,9 +72,9 @@ async def scene(dsn, provider) -> AsyncIterator[Scene]:
         expect.set_options(timeout=DEADLINE * 1000)
         page = await context.new_page()
         scene = Scene(service, browser, context, page)
-        # Also what the policy of the pages forbids is said here.
-        page.on("console", lambda message: scene.said.append(message.text))
-        page.on("pageerror", lambda error: scene.said.append(str(error)))
+        # The browser logs violations of the content security policy too.
+        page.on("console", lambda message: scene.errors.append(message.text))
+        page.on("pageerror", lambda error: scene.errors.append(str(error)))
         yield scene
         await browser.close()
 
@@ -86,11 +85,11 @@ async def test_a_wrong_token_shows_nothing(scene):
     await page.get_by_label("Token").fill("a guess")
     await page.get_by_role("button", name="Log in").click()
     await expect(page.get_by_role("alert")).to_contain_text("This is not the token")
-    await scene.go("/trouble")
+    await scene.go("/problems")
     await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-async def test_the_numbers_of_the_first_page_move_while_messages_go_out(scene, db):
+async def test_the_dashboard_follows_messages_that_go_out(scene, db):
     page = await scene.log_in()
     card = page.get_by_role("region", name="App default")
     await expect(card).to_contain_text("0 accepted")
@@ -100,13 +99,13 @@ async def test_the_numbers_of_the_first_page_move_while_messages_go_out(scene, d
     await expect(card.locator(".rate .big")).not_to_have_text("0")
     await expect(card).to_contain_text("3,000 accepted")
     await expect(page.locator("h1")).to_have_text("All is sent; nothing is due.")
-    assert scene.said == []
+    assert scene.errors == []
 
 
-async def test_a_paused_app_is_resumed_by_click_and_its_messages_go_out(scene, db, provider):
+async def test_resuming_a_paused_app_sends_its_messages(scene, db, provider):
     page = await scene.log_in()
     await page.get_by_role("link", name="Pause default").click()
-    await page.get_by_label("Why").fill("texts look odd")
+    await page.get_by_label("Reason").fill("texts look odd")
     await scene.confirm("Pause default")
     await db.execute(INSERT, 10)
     await scene.go()
@@ -122,12 +121,12 @@ async def test_a_paused_app_is_resumed_by_click_and_its_messages_go_out(scene, d
         return await db.fetchval(query) == 10
 
     await until(all_accepted, what="10 accepted")
-    await page.get_by_role("link", name="What was done").click()
-    rows = page.get_by_role("region", name="What was done").get_by_role("row")
+    await page.get_by_role("link", name="Audit log").click()
+    rows = page.get_by_role("region", name="Audit log").get_by_role("row")
     await expect(rows.nth(1)).to_contain_text("Ana")
     await expect(rows.nth(1)).to_contain_text("resume")
     await expect(rows.nth(2)).to_contain_text("pause")
-    assert scene.said == []
+    assert scene.errors == []
 
 
 async def test_an_unsure_request_is_settled(scene, db, provider):
@@ -135,7 +134,7 @@ async def test_an_unsure_request_is_settled(scene, db, provider):
     page = await scene.log_in()
     await db.execute(INSERT, 5)
     await expect(page.locator(".finding")).to_contain_text("1 unsure request")
-    await page.get_by_role("link", name="Trouble").click()
+    await page.get_by_role("link", name="Problems").click()
     await page.get_by_role("region", name="Unsure requests").get_by_role("link").first.click()
     await expect(page.get_by_role("heading", name="Settle it")).to_be_visible()
     await page.get_by_role("link", name="They were sent").click()
@@ -143,11 +142,11 @@ async def test_an_unsure_request_is_settled(scene, db, provider):
     await expect(page.get_by_role("status")).to_have_text("5 taken as sent.")
     states = await db.fetch("SELECT DISTINCT state FROM dispatcher.message_status")
     assert [row["state"] for row in states] == ["accepted"]
-    await scene.go("/trouble")
-    await expect(page.get_by_text("Of every request it is known")).to_be_visible()
+    await scene.go("/problems")
+    await expect(page.get_by_text("The result of every request is known")).to_be_visible()
 
 
-async def test_a_message_is_found_by_its_number_and_its_story_is_whole(scene, db):
+async def test_a_message_is_found_by_number_with_its_timeline(scene, db):
     page = await scene.log_in()
     number = await db.fetchval(
         "INSERT INTO dispatcher.message (recipient, template_id, params)"
@@ -160,34 +159,34 @@ async def test_a_message_is_found_by_its_number_and_its_story_is_whole(scene, db
         return await db.fetchval(query, number)
 
     provider_id = await until(accepted, what="the message accepted")
-    await page.get_by_role("link", name="Find").click()
+    await page.get_by_role("link", name="Search").click()
     await page.get_by_label("Number, id, reference").fill("131 1234 5678")
-    await page.get_by_role("button", name="Find").click()
+    await page.get_by_role("button", name="Search").click()
     await expect(page.locator("h1")).to_contain_text(f"Message {number}")
-    story = page.get_by_role("listitem")
-    for text in ("Enqueued", "Request, attempt 1", str(provider_id), "Request over"):
-        await expect(story.filter(has_text=text).first).to_be_visible()
+    entries = page.get_by_role("listitem")
+    for text in ("Queued", "attempt 1, 1 message", str(provider_id), "Request answered"):
+        await expect(entries.filter(has_text=text).first).to_be_visible()
     await expect(page.get_by_text(NUMBER)).to_have_count(0)
     await page.get_by_role("button", name="Show number and variables").click()
     await expect(page.locator("#recipient")).to_have_text(NUMBER)
     await expect(page.locator("#params")).to_have_text("837465")
     assert NUMBER.lstrip("+") not in page.url
-    assert scene.said == []
+    assert scene.errors == []
 
 
-async def test_a_service_that_is_gone_is_not_taken_for_a_quiet_one(scene):
+async def test_the_dashboard_shows_that_the_service_stopped(scene):
     page = await scene.log_in()
-    await expect(page.locator("#pulse")).to_have_text("Live.")
+    await expect(page.locator("#live-status")).to_have_text("Live.")
     await scene.service.stop()
-    await expect(page.locator("#pulse")).to_contain_text("These numbers are old")
+    await expect(page.locator("#live-status")).to_contain_text("These numbers are old")
 
 
-@pytest.mark.timeout(400)  # forty pages, each looked through
-async def test_every_page_can_be_read_by_everybody(scene, db, provider):
+@pytest.mark.timeout(400)  # checks forty pages
+async def test_every_page_is_accessible(scene, db, provider):
     await _fill(db, provider)
     await scene.log_in()
     pages = await _pages(db)
-    wrong = []
+    errors = []
     for scheme in ("light", "dark"):
         for size, (width, height) in SIZES.items():
             context = await scene.browser.new_context(
@@ -199,31 +198,31 @@ async def test_every_page_can_be_read_by_everybody(scene, db, provider):
                     await context.add_cookies(await scene.context.cookies())
                 await page.goto(f"{scene.service.url}/console{path}")
                 place = f"{name}-{size}-{scheme}"
-                wrong += [f"{place}: {each}" for each in await _look(page, place, width)]
+                errors += [f"{place}: {each}" for each in await _check(page, place, width)]
             await context.close()
-    assert wrong == []
+    assert errors == []
 
 
-async def _look(page: Page, place: str, width: int) -> list[str]:
-    """Return what is wrong with a page, for eyes, keyboards and screen readers."""
-    if place.startswith("now"):
-        await expect(page.locator("#pulse")).to_have_text("Live.")
+async def _check(page: Page, place: str, width: int) -> list[str]:
+    """Return the accessibility errors of a page, and whether it is too wide."""
+    if place.startswith("dashboard"):
+        await expect(page.locator("#live-status")).to_have_text("Live.")
         await expect(page.locator(".u-legend").first).to_be_visible()
-    if SCREENS:
-        await _picture(page, place)
-    # The policy of the pages lets no script in but their own; evaluate() is the browser's.
+    if FOLDER:
+        await save(page, place, full=True)
+    # The pages' policy forbids other scripts, but not the browser's own evaluate().
     await page.evaluate(AXE.read_text())
     found = await page.evaluate("axe.run({resultTypes: ['violations']})")
-    wrong = [
+    errors = [
         f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:120]}"
         for each in found["violations"]
     ]
     wide = await page.evaluate("document.documentElement.scrollWidth")
-    return [*wrong, f"{wide} pixels wide on a screen of {width}"] if wide > width else wrong
+    return [*errors, f"{wide} pixels wide on a screen of {width}"] if wide > width else errors
 
 
 async def _fill(db, provider: Simulator) -> None:
-    """Make something of everything: accepted, rejected, unsure, paused, unknown, done."""
+    """Make messages, requests, apps, rules and audit entries of every kind."""
     await db.execute(
         "INSERT INTO dispatcher.tally (minute, app, event, code, count)"
         " SELECT date_trunc('minute', now()) - make_interval(mins => m), 'default', event,"
@@ -277,20 +276,14 @@ async def _pages(db) -> dict[str, str]:
     token = await db.fetchval("SELECT token FROM dispatcher.batch WHERE state = 'unsure'")
     return {
         "login": "",
-        "now": "",
-        "trouble": "/trouble",
-        "find": "/find",
+        "dashboard": "",
+        "problems": "/problems",
+        "search": "/search",
         "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
         "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
         "request": f"/batch/{token}",
         "rules": "/rules",
-        "act": "/act",
-        "confirm": "/act/pause?app=default",
+        "actions": "/actions",
+        "confirm": "/actions/pause?app=default",
         "missing": "/message/999999",
     }
-
-
-async def _picture(page: Page, name: str) -> None:
-    folder = Path(SCREENS)
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    await page.screenshot(path=folder / f"{name}.png", full_page=True)

@@ -1,11 +1,11 @@
-"""What the pages tell, and what their forms do."""
+"""The pages of messages and problems, and the actions of forms."""
 
 import json
 
 import pytest
 
 from dispatcher.console.render import coded
-from dispatcher.db import deeds as deeds_of_operators
+from dispatcher.db import deeds as operator_actions
 
 NUMBER = "+8613112345678"
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -17,14 +17,14 @@ INSERT = """
 
 @pytest.fixture
 async def message(db) -> int:
-    """A message that waits, in an app that runs."""
+    """A queued message in an app that is not paused."""
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
     return await db.fetchval(INSERT, NUMBER, ["837465"], "order 7")
 
 
 @pytest.fixture
 async def unsure(db, message) -> int:
-    """The same message, in a request whose answer was lost."""
+    """The same message, in an unsure request."""
     await db.execute("DELETE FROM dispatcher.queue")
     await db.execute(
         "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes,"
@@ -36,23 +36,23 @@ async def unsure(db, message) -> int:
     return message
 
 
-async def deeds(db) -> list[tuple[str, str, str, str]]:
+async def audit(db) -> list[tuple[str, str, str, str]]:
     rows = await db.fetch("SELECT who, action, target, result FROM dispatcher.audit ORDER BY id")
     return [tuple(row) for row in rows]
 
 
-async def test_a_number_is_masked_until_it_is_asked_for(operator, db, message):
+async def test_a_number_is_masked_until_it_is_revealed(operator, db, message):
     page = await operator.get(f"/console/message/{message}")
     assert NUMBER not in page.text
     assert "837465" not in page.text
     assert "+86131****5678" in page.text
-    asked = await operator.post(f"/console/message/{message}", {"form_token": page.form_token})
-    assert NUMBER in asked.text
-    assert "837465" in asked.text
-    assert await deeds(db) == [("Ana", "reveal", f"message {message}", "")]
+    revealed = await operator.post(f"/console/message/{message}", {"form_token": page.form_token})
+    assert NUMBER in revealed.text
+    assert "837465" in revealed.text
+    assert await audit(db) == [("Ana", "reveal", f"message {message}", "")]
 
 
-async def test_a_message_says_why_it_is_where_it_is_and_what_to_do(operator, db, message):
+async def test_a_message_page_explains_state_and_next_step(operator, db, message):
     page = await operator.get(f"/console/message/{message}")
     assert "No running worker serves its app, default." in page.text
     assert "Start <code>dispatcher run</code> with this app configured" in page.text
@@ -66,85 +66,74 @@ async def test_a_message_says_why_it_is_where_it_is_and_what_to_do(operator, db,
     assert "E200031: The protocol does not fit the sender." in page.text  # as it happened
 
 
-@pytest.mark.parametrize("text", [NUMBER, "13112345678", "+86 131 1234-5678", "order 7", "{id}"])
-async def test_a_message_is_found_by_all_that_names_it(operator, message, text):
-    form_token = (await operator.get("/console/find")).form_token
-    form = {"form_token": form_token, "text": text.format(id=message)}
-    answer = await operator.post("/console/find", form)
-    assert (answer.status, answer.headers["Location"]) == (303, f"/console/message/{message}")
-
-
-async def test_a_message_is_found_by_what_the_provider_calls_it(operator, db, message):
-    await db.execute(
-        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id)"
-        " VALUES ($1, 'accepted', 1, 'abc-1_2')",
-        message,
-    )
-    form_token = (await operator.get("/console/find")).form_token
-    answer = await operator.post("/console/find", {"form_token": form_token, "text": "abc-1_2"})
-    assert answer.headers["Location"] == f"/console/message/{message}"
+async def test_a_message_is_found_by_number_reference_and_id(operator, message):
+    form_token = (await operator.get("/console/search")).form_token
+    for text in (NUMBER, "13112345678", "+86 131 1234-5678", "order 7", str(message)):
+        answer = await operator.post("/console/search", {"form_token": form_token, "text": text})
+        seen = (answer.status, answer.headers.get("Location"))
+        assert seen == (303, f"/console/message/{message}"), text
 
 
 @pytest.mark.usefixtures("unsure")
 async def test_a_request_is_found_by_its_token(operator):
-    form_token = (await operator.get("/console/find")).form_token
-    answer = await operator.post("/console/find", {"form_token": form_token, "text": TOKEN})
+    form_token = (await operator.get("/console/search")).form_token
+    answer = await operator.post("/console/search", {"form_token": form_token, "text": TOKEN})
     assert answer.headers["Location"] == f"/console/batch/{TOKEN}"
 
 
 @pytest.mark.usefixtures("message")
 async def test_several_messages_are_listed_with_masked_numbers(operator, db):
     await db.fetchval(INSERT, NUMBER, [], None)
-    form_token = (await operator.get("/console/find")).form_token
-    answer = await operator.post("/console/find", {"form_token": form_token, "text": NUMBER})
+    form_token = (await operator.get("/console/search")).form_token
+    answer = await operator.post("/console/search", {"form_token": form_token, "text": NUMBER})
     assert "2 messages" in answer.text
     assert answer.text.count("+86131****5678") == 2
 
 
-async def test_what_is_not_there_is_said(operator):
-    form_token = (await operator.get("/console/find")).form_token
+async def test_unknown_messages_and_requests_are_not_found(operator):
+    form_token = (await operator.get("/console/search")).form_token
     for text in ("+8613800000000", "nobody", "999", TOKEN):
-        answer = await operator.post("/console/find", {"form_token": form_token, "text": text})
+        answer = await operator.post("/console/search", {"form_token": form_token, "text": text})
         assert (answer.status, "Nothing has this number" in answer.text) == (200, True)
     for path in ("message/999", "message/x", "message/" + "9" * 40, "batch/x", f"batch/{TOKEN}"):
         assert (await operator.get(f"/console/{path}")).status == 404
 
 
 @pytest.mark.usefixtures("message")
-async def test_what_an_application_wrote_is_no_page(operator, db):
+async def test_text_of_an_application_is_escaped(operator, db):
     evil = "<script>alert(1)</script>"
     other = await db.fetchval(INSERT, "+8613100000000", [evil], evil)
     page = await operator.get(f"/console/message/{other}")
-    asked = await operator.post(f"/console/message/{other}", {"form_token": page.form_token})
-    for text in (page.text, asked.text):
+    revealed = await operator.post(f"/console/message/{other}", {"form_token": page.form_token})
+    for text in (page.text, revealed.text):
         assert evil not in text
         assert "&lt;script&gt;" in text
 
 
 @pytest.mark.usefixtures("message")
-async def test_pausing_says_who_and_why_and_resuming_ends_it(operator, db):
+async def test_pause_records_operator_and_reason_until_resume(operator, db):
     done = await operator.act("pause", {"app": "default", "reason": "texts look odd"})
     assert "Paused." in done.text
     paused = await db.fetchrow("SELECT paused_by, pause_reason FROM dispatcher.app")
     assert tuple(paused) == ("operator", "texts look odd (Ana)")
-    now = await operator.get("/console/trouble")
+    now = await operator.get("/console/problems")
     assert now.status == 200
     await operator.act("resume", {"app": "default"})
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
-    assert await deeds(db) == [
+    assert await audit(db) == [
         ("Ana", "pause", "default", "paused"),
         ("Ana", "resume", "default", "resumed"),
     ]
 
 
-async def test_cancelling_and_requeueing_count_what_they_did(operator, db, message):
+async def test_cancel_and_requeue_count_the_messages(operator, db, message):
     first = await operator.act("cancel", {"ids": f"{message}, 999"})
     assert "1 of 2 cancelled" in first.text
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected'")
     second = await operator.act("requeue", {"ids": str(message)})
     assert "1 of 1 wait again" in second.text
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
-    assert [deed[1:] for deed in await deeds(db)] == [
+    assert [entry[1:] for entry in await audit(db)] == [
         ("cancel", "2 messages", "1 of 2 cancelled"),
         ("requeue", f"message {message}", "1 of 1 wait again"),
     ]
@@ -152,7 +141,7 @@ async def test_cancelling_and_requeueing_count_what_they_did(operator, db, messa
 
 @pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
 async def test_an_unsure_request_is_settled_once(operator, db, unsure, how, state):
-    assert TOKEN[:12] in (await operator.get("/console/trouble")).text
+    assert TOKEN[:12] in (await operator.get("/console/problems")).text
     assert "Settle it" in (await operator.get(f"/console/batch/{TOKEN}")).text
     await operator.act("settle", {"token": TOKEN, "how": how})
     seen = "SELECT state FROM dispatcher.message_status WHERE id = $1"
@@ -160,12 +149,12 @@ async def test_an_unsure_request_is_settled_once(operator, db, unsure, how, stat
     again = await operator.act("settle", {"token": TOKEN, "how": how})
     assert "Not settled" in again.text
     assert await db.fetchval(seen, unsure) == state
-    assert [deed[1] for deed in await deeds(db)] == ["settle", "settle"]
+    assert [entry[1] for entry in await audit(db)] == ["settle", "settle"]
 
 
-@pytest.mark.parametrize(
-    ("deed", "fields"),
-    [
+@pytest.mark.usefixtures("message")
+async def test_invalid_actions_are_refused(operator, db):
+    for action, fields in (
         ("pause", {}),
         ("cancel", {"ids": "x"}),
         ("cancel", {"ids": "1; DROP TABLE message"}),
@@ -173,23 +162,20 @@ async def test_an_unsure_request_is_settled_once(operator, db, unsure, how, stat
         ("requeue", {"ids": "9" * 30}),
         ("settle", {"token": TOKEN, "how": "perhaps"}),
         ("explode", {"app": "default"}),
-    ],
-)
-@pytest.mark.usefixtures("message")
-async def test_what_makes_no_sense_is_not_done(operator, db, deed, fields):
-    answer = await operator.act(deed, fields)
-    assert answer.status == 400
-    assert await deeds(db) == []
+    ):
+        answer = await operator.act(action, fields)
+        assert answer.status == 400, (action, fields)
+    assert await audit(db) == []
 
 
-async def test_a_deed_that_cannot_be_written_down_is_not_done(db, message):
+async def test_an_action_that_cannot_be_audited_is_not_done(db, message):
     await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
     with pytest.raises(Exception, match="audit_who_check"):
-        await deeds_of_operators.cancel(db, "Ana", [message])
+        await operator_actions.cancel(db, "Ana", [message])
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
 
 
-async def test_a_chart_has_every_minute_and_counts_from_the_counters(operator, db):
+async def test_a_chart_has_every_step_of_its_span(operator, db):
     await db.execute(
         "INSERT INTO dispatcher.tally (minute, app, event, count) VALUES"
         " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'accepted', 41),"
@@ -206,7 +192,7 @@ async def test_a_chart_has_every_minute_and_counts_from_the_counters(operator, d
     assert (len(one["time"]), sum(one["accepted"]) in (0, 41)) == (96, True)
 
 
-def test_what_one_types_is_set_apart_and_nothing_else_becomes_markup():
+def test_only_text_between_back_ticks_becomes_markup():
     assert (
         coded("run `dispatcher check`, then <b>")
         == "run <code>dispatcher check</code>, then &lt;b&gt;"

@@ -1,6 +1,4 @@
-"""Rules in the console: shown to read, and templates to define and remove."""
-
-import pytest
+"""The page Rules, and the actions that define and remove templates."""
 
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
@@ -9,12 +7,12 @@ from dispatcher.db import rules
 TEXT = "Your code is ${NUM_6}, ${TXT_20}."
 
 
-async def deeds(db) -> list[tuple[str, ...]]:
+async def audit(db) -> list[tuple[str, ...]]:
     rows = await db.fetch("SELECT who, action, target, detail, result FROM dispatcher.audit")
     return [tuple(row) for row in rows]
 
 
-async def test_a_page_without_rules_says_so(operator):
+async def test_the_page_says_when_there_are_no_rules(operator):
     page = (await operator.get("/console/rules")).text
     for word in ("None is defined", "No app has any", "No number is suppressed", "None is set"):
         assert word in page
@@ -36,10 +34,10 @@ async def test_the_rules_are_shown_and_numbers_masked(operator, db):
     assert "13112345678" not in page
 
 
-async def test_a_template_is_confirmed_defined_written_down_and_removed(operator, db, pool):
+async def test_a_template_is_confirmed_defined_and_removed(operator, db, pool):
     form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
     query = "?template_id=tpl&text=Your+code+is+%24%7BNUM_6%7D"
-    asked = (await operator.get(f"/console/act/template{query}")).text
+    asked = (await operator.get(f"/console/actions/template{query}")).text
     assert "It takes NUM_6. From a few seconds on" in asked
     assert not (await rules.read_rules(pool)).templates
     assert "Defined." in (await operator.act("template", form)).text
@@ -47,23 +45,20 @@ async def test_a_template_is_confirmed_defined_written_down_and_removed(operator
     assert (await db.fetchval("SELECT note || text FROM dispatcher.template")) == "codes" + TEXT
     assert "Removed." in (await operator.act("template-remove", {"template_id": "tpl"})).text
     assert not (await rules.read_rules(pool)).templates
-    assert await deeds(db) == [
+    assert await audit(db) == [
         ("Ana", "template", "tpl", "NUM_6, TXT_20", "defined"),
         ("Ana", "template", "tpl", "", "removed"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("form", "why"),
-    [
+async def test_an_invalid_template_is_refused_with_a_reason(operator, db):
+    for form, reason in (
         ({"template_id": "", "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "x" * 33, "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "tpl", "text": " "}, "Give the template&#39;s text"),
         ({"template_id": "tpl", "text": "${WORD_6}"}, "is no kind of variable"),
         ({"template_id": "tpl", "text": "${NUM_1}" * 21}, "at most 20 variables"),
-    ],
-)
-async def test_what_is_no_template_is_refused_with_a_reason(operator, db, form, why):
-    answer = await operator.act("template", form)
-    assert (answer.status, why in answer.text) == (400, True)
-    assert await deeds(db) == []
+    ):
+        answer = await operator.act("template", form)
+        assert (answer.status, reason in answer.text) == (400, True), form
+    assert await audit(db) == []

@@ -1,4 +1,4 @@
-"""What the tests of the core share: properties without a deadline, for machines are busy."""
+"""Settings of hypothesis for the tests of core: no deadline, because machines are busy."""
 
 from hypothesis import settings
 

@@ -71,24 +71,19 @@ def test_every_result_code_of_the_page_has_a_row_and_no_other():
     assert set(REQUEST) - ours == codes(TABLE_8) | OF_THE_FIELD
 
 
-@pytest.mark.parametrize("row", [*NUMBER.values(), *REQUEST.values(), *OURS.values()], ids=str)
-def test_every_row_says_what_it_means_and_what_to_do(row):
-    for text in (row.meaning, row.advice):
-        assert 10 < len(text) < 140
-        assert text[0].isupper()
-        assert text.endswith(".")
-        assert "\n" not in text
-
-
-@pytest.mark.parametrize(
-    ("table", "level"), [(NUMBER, "number"), (REQUEST, "request"), (OURS, "ours")]
-)
-def test_a_row_knows_its_code_and_its_level(table, level):
-    assert all(row.code == code and row.level == level for code, row in table.items())
+def test_every_row_has_its_code_its_level_and_two_sentences():
+    for table, level in ((NUMBER, "number"), (REQUEST, "request"), (OURS, "ours")):
+        for code, row in table.items():
+            assert (row.code, row.level) == (code, level)
+            for text in (row.meaning, row.advice):
+                assert 10 < len(text) < 140, code
+                assert text[0].isupper(), code
+                assert text.endswith("."), code
+                assert "\n" not in text, code
 
 
 @pytest.mark.parametrize("code", ["E299999", "E000045", "E000623", "", "whatever"])
-def test_a_number_code_without_a_row_is_unknown_and_keeps_what_is_known_of_it(code):
+def test_a_number_code_without_a_row_is_unknown(code):
     row = number_code(code)
     assert (row.code, row.level, row.kind) == (code, "number", Kind.UNKNOWN)
     assert row.meaning == REQUEST[code].meaning if code in REQUEST else code in row.meaning
@@ -111,7 +106,7 @@ def test_a_number_code_without_a_row_is_unknown_and_keeps_what_is_known_of_it(co
         ("HTTP 599", Kind.UNKNOWN_RESULT),
     ],
 )
-def test_a_request_code_has_the_kind_of_its_row_or_of_its_hundred(code, kind):
+def test_a_request_code_has_the_kind_of_its_row_or_class(code, kind):
     row = request_code(code)
     assert (row.code, row.kind) == (code, kind)
     assert row.meaning

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from dispatcher.core.cost import Bill, BilledMessage, filled, segments
+from dispatcher.core.cost import Bill, BilledMessage, fill_template, segments
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_parts_are_those_of_the_facts(text, parts):
 
 
 def test_a_text_is_filled_in_and_signed():
-    assert filled("${NUM_6} in ${NUM_2} min", ["123456", "5"], None) == "123456 in 5 min"
-    assert filled("${NUM_6}", ["1"], "Shop") == "【Shop】1"
-    assert filled("${A}${B}", ["1"], None) == "1"
+    assert fill_template("${NUM_6} in ${NUM_2} min", ["123456", "5"], None) == "123456 in 5 min"
+    assert fill_template("${NUM_6}", ["1"], "Shop") == "【Shop】1"
+    assert fill_template("${A}${B}", ["1"], None) == "1"
 
 
 def test_a_bill_counts_what_was_reported_and_what_was_estimated():

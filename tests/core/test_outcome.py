@@ -1,23 +1,33 @@
-"""What follows from each answer, for each message and for its neighbours in the same request."""
+"""Verdicts on answers, for each message and for the others of the same request."""
 
 from datetime import UTC, datetime
-from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.core.codes import REQUEST, Kind
-from dispatcher.core.message import Message, NoReply, NumberResult, Reply, RequestDraft, to_e164
+from dispatcher.core.message import (
+    Answer,
+    Message,
+    NoReply,
+    NumberResult,
+    Reply,
+    RequestDraft,
+    to_e164,
+)
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
+    EvaluationContext,
     Expired,
     Rejected,
     Resolved,
     ReturnAll,
     Split,
     UnknownResult,
+    Verdict,
     evaluate,
     is_retryable,
 )
@@ -53,14 +63,19 @@ def reply(results=None, *, code="000000", http_status=200, clock_skew=None) -> R
     return Reply(http_status, code, "", results, clock_skew)
 
 
-verdict = partial(
-    evaluate,
+CONTEXT = EvaluationContext(
     elapsed=1.0,
     max_attempts=MAX_ATTEMPTS,
     now=NOON,
     jitter=lambda: 0.0,
     country=lambda recipient: to_e164(recipient)[:3],
 )
+
+
+def verdict(draft: RequestDraft, answer: Answer, **changes) -> Verdict:
+    return evaluate(draft, answer, replace(CONTEXT, **changes))
+
+
 ONE, TWO, THREE = message(1), message(2), message(3)
 THREE_NUMBERS = request(ONE, TWO, THREE)
 
@@ -85,7 +100,7 @@ BY_NUMBER = {
     "E200041": Rejected(
         TWO, "E200041", "The number stood twice in one request; its first copy was sent."
     ),
-    "E299999": Rejected(TWO, "E299999", "A code that nobody here knows: E299999."),
+    "E299999": Rejected(TWO, "E299999", "An unknown code: E299999."),
     "E000623": Rejected(TWO, "E000623", "The account's quota of messages is spent."),
 }
 
@@ -124,7 +139,7 @@ def test_results_in_any_order_are_matched_by_number(order, codes):
         assert isinstance(one, Accepted) is (code == "000000")
 
 
-def test_a_number_that_the_answer_lacks_stays_unsure_and_its_neighbours_are_done():
+def test_a_number_missing_from_the_answer_stays_unsure():
     answer = reply([result(ONE), result(THREE, "E200028")])
     assert verdict(THREE_NUMBERS, answer) == Resolved(
         [accepted(ONE), Rejected(THREE, "E200028", "The variables do not fit the template.")],
@@ -132,7 +147,7 @@ def test_a_number_that_the_answer_lacks_stays_unsure_and_its_neighbours_are_done
     )
 
 
-def test_an_answer_that_names_none_of_the_numbers_leaves_the_batch_unsure():
+def test_an_answer_without_our_numbers_leaves_the_batch_unsure():
     answer = reply([result(message(9)), result(message(8), "E200015")])
     assert isinstance(verdict(THREE_NUMBERS, answer), UnknownResult)
 
@@ -142,7 +157,7 @@ def test_a_number_that_was_not_sent_is_passed_over():
     assert verdict(THREE_NUMBERS, answer).outcomes == [accepted(m) for m in (ONE, TWO, THREE)]
 
 
-def test_as_many_results_as_numbers_with_one_twice_leaves_the_lacking_one_unsure():
+def test_a_repeated_result_leaves_the_missing_number_unsure():
     answer = reply([result(ONE), result(ONE), result(THREE)])
     assert verdict(THREE_NUMBERS, answer) == Resolved(
         [accepted(ONE), accepted(THREE)], unsure=[TWO]
@@ -160,7 +175,7 @@ def test_as_many_results_as_numbers_with_one_twice_leaves_the_lacking_one_unsure
         (["E200030", "E299999"], "E299999"),
     ],
 )
-def test_of_several_results_for_a_number_accepted_wins_and_flow_control_loses(codes, kept):
+def test_accepted_wins_and_flow_control_loses_among_results(codes, kept):
     one = verdict(request(ONE), reply([result(ONE, code) for code in codes])).outcomes[0]
     assert isinstance(one, Accepted) if kept == "000000" else one.code == kept
 
@@ -183,7 +198,7 @@ def test_an_accepted_number_without_an_id_is_accepted():
 
 
 @pytest.mark.parametrize("attempt", range(1, MAX_ATTEMPTS + 1))
-def test_flow_control_defers_longer_each_time_until_the_attempts_end(attempt):
+def test_flow_control_defers_longer_until_the_attempts_end(attempt):
     one = message(1, attempt=attempt)
     [became] = verdict(request(one), reply([result(one, "E200015")])).outcomes
     if attempt < MAX_ATTEMPTS:
@@ -306,13 +321,13 @@ def test_an_unknown_code_about_the_account_pauses_the_app(http_status):
     assert "E000199" in ended.pause.reason
 
 
-def test_an_unknown_refusal_rejects_and_is_never_sent_again_by_itself():
+def test_an_unknown_refusal_rejects_for_good():
     ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=400))
     assert [(type(o), o.code) for o in ended.outcomes] == [(Rejected, "E000999")] * 3
 
 
 @pytest.mark.parametrize("http_status", [200, 500])
-def test_an_unknown_code_that_is_no_refusal_leaves_the_batch_unsure(http_status):
+def test_an_unknown_code_without_a_refusal_is_unsure(http_status):
     ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=http_status))
     assert isinstance(ended, UnknownResult)
 
@@ -327,7 +342,7 @@ def test_a_template_code_of_a_whole_request_is_isolated():
     assert isinstance(verdict(THREE_NUMBERS, reply(code="E200028", http_status=400)), Split)
 
 
-def test_halving_leaves_the_bad_entry_alone_and_lets_the_others_out():
+def test_halving_isolates_the_bad_entry():
     messages = [message(i) for i in range(400)]
     bad = messages[257]
     waiting, became, requests = [request(*messages)], {}, 0
@@ -348,7 +363,7 @@ def test_halving_leaves_the_bad_entry_alone_and_lets_the_others_out():
     assert requests < 20
 
 
-def test_one_entry_whose_halves_were_both_refused_is_rejected_whole():
+def test_an_entry_with_both_halves_refused_is_rejected():
     same = request(*(message(i, params=["x"]) for i in range(4)))
     refused = reply(code="E000027", http_status=400)
     assert isinstance(verdict(same, refused), Split)
@@ -357,7 +372,7 @@ def test_one_entry_whose_halves_were_both_refused_is_rejected_whole():
 
 
 @pytest.mark.parametrize(("attempt", "became"), [(1, Deferred), (4, Deferred), (5, Rejected)])
-def test_an_ambiguous_refusal_of_one_message_is_tried_again_a_few_times(attempt, became):
+def test_an_ambiguous_refusal_is_retried_a_few_times(attempt, became):
     one = message(1, attempt=attempt)
     ended = verdict(request(one), reply(code="E000000", http_status=400))
     assert [type(outcome) for outcome in ended.outcomes] == [became]
@@ -386,7 +401,7 @@ def test_a_country_waits_no_longer_than_to_midnight():
 # ---- no answer
 
 
-def test_what_was_not_sent_goes_back_and_the_app_waits_shortly():
+def test_unsent_messages_return_and_the_app_pauses_shortly():
     ended = verdict(THREE_NUMBERS, NoReply("no connection: refused", sent=False))
     assert isinstance(ended, ReturnAll)
     assert (ended.pause.code, ended.pause.probe_in, ended.pause.probe_max) == ("unreachable", 5, 60)
@@ -394,7 +409,7 @@ def test_what_was_not_sent_goes_back_and_the_app_waits_shortly():
 
 
 @pytest.mark.parametrize("code", ["no-answer", "timeout", "unreadable"])
-def test_what_may_have_been_sent_is_uncertain(code):
+def test_a_request_that_may_have_been_sent_is_unsure(code):
     ended = verdict(THREE_NUMBERS, NoReply("cut", sent=True, code=code))
     assert ended == UnknownResult(code, "cut")
 
@@ -435,5 +450,5 @@ def test_no_reason_shows_a_number_or_a_variable():
         (reply([result(ONE)]), 1, False),
     ],
 )
-def test_only_what_provably_was_not_sent_is_worth_another_try(answer, tries, worth):
+def test_only_requests_that_were_not_sent_are_retryable(answer, tries, worth):
     assert is_retryable(answer, tries, numbers=2) is worth

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core.message import Message, RequestDraft, to_e164
 from dispatcher.core.packing import halve, pack, split_by
-from dispatcher.core.wire import MAX_BYTES, MAX_NUMBERS, encode
+from dispatcher.core.wire import MAX_BODY_BYTES, MAX_NUMBERS, encode
 
 TOKEN = "01J0000000000000000000000Z"
 CALLBACK = "https://sms.example.com/reports/s3cret"
@@ -127,13 +127,13 @@ def test_the_body_says_exactly_what_was_asked_for(rows):
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=20),
     character=st.sampled_from(["7", "好", "😀", '"', "\n"]),
 )
-def test_requests_are_filled_to_nine_tenths_of_the_limit_that_binds(lengths, character):
+def test_requests_are_filled_to_nine_tenths_of_a_limit(lengths, character):
     params = [character * length for length in lengths]
     rows = [message(i, params=[f"{i:06d}", *params]) for i in range(1500)]
     requests, too_long = packed(rows)
     assert not too_long
     for request in requests[:-1]:
-        assert request.size > 0.9 * MAX_BYTES or len(request.messages) > 0.9 * MAX_NUMBERS
+        assert request.size > 0.9 * MAX_BODY_BYTES or len(request.messages) > 0.9 * MAX_NUMBERS
 
 
 def test_one_text_for_all_makes_one_entry_of_500_numbers():
@@ -153,8 +153,8 @@ def test_copies_fill_the_requests_that_follow_and_share_them():
     assert [len(request.messages) for request in packed(rows)[0]] == [100, 100, 100]
 
 
-def test_a_message_over_the_limit_alone_is_left_over_and_spoils_nothing():
-    rows = [message(1), message(2, params=["x" * MAX_BYTES]), message(3)]
+def test_a_message_too_long_for_a_request_is_left_over():
+    rows = [message(1), message(2, params=["x" * MAX_BODY_BYTES]), message(3)]
     requests, too_long = packed(rows)
     assert [request.messages for request in requests] == [[rows[0], rows[2]]]
     assert too_long == [rows[1]]

@@ -1,4 +1,4 @@
-"""Status reports are read from bytes that anyone may have written."""
+"""Status reports are parsed from untrusted bytes."""
 
 import json
 from datetime import UTC, datetime
@@ -84,7 +84,7 @@ def test_every_field_is_read_from_a_form_and_from_a_batch_alike():
     assert json.loads(single.raw) == FULL
 
 
-def test_fields_that_nobody_here_knows_are_kept_in_the_raw_copy():
+def test_unknown_fields_are_kept_in_the_raw_copy():
     [report] = form({**FULL, "newField": "ü&="})
     assert json.loads(report.raw)["newField"] == "ü&="
     [report] = batch({**FULL, "newNumber": 1.5, "newNothing": None, "newTruth": True})
@@ -229,7 +229,7 @@ bodies = st.one_of(
 @settings(max_examples=1000)
 @given(body=bodies)
 @pytest.mark.parametrize("parse", [parse_form, parse_json])
-def test_whatever_is_pushed_raises_nothing_and_can_be_stored(parse, body):
+def test_any_push_is_parsed_and_can_be_stored(parse, body):
     read = parse(body)
     if isinstance(read, Malformed):
         assert read.reason

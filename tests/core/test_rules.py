@@ -1,13 +1,20 @@
-"""What operators' rules do with a claim, and that without rules nothing is looked at."""
+"""The outcomes of operators' rules for a claim; without rules nothing is checked."""
 
 from datetime import UTC, datetime, time
 
 import pytest
 
-from dispatcher.core.country import OFFSETS, country, quiet_for
+from dispatcher.core.country import ZONES, country, quiet_for
 from dispatcher.core.message import Message
 from dispatcher.core.outcome import Deferred, Rejected
-from dispatcher.core.rules import Facts, Limits, Rules, Used, decide, digest
+from dispatcher.core.rules import (
+    ClaimFacts,
+    Limits,
+    RecipientUsage,
+    Rules,
+    evaluate_rules,
+    text_digest,
+)
 from dispatcher.core.templates import Template
 
 NIGHT = datetime(2026, 11, 1, 15, 0, tzinfo=UTC)  # 23:00 in China, 16:00 in Germany
@@ -19,11 +26,11 @@ def message(number: int, recipient: str = CHINA, *params: str, priority: int = 5
 
 
 def decided(messages, rules=None, limits=None, facts=None, now=NIGHT):
-    return decide(
+    return evaluate_rules(
         messages,
         rules or Rules(),
         limits or Limits(),
-        facts or Facts(),
+        facts or ClaimFacts(),
         now=now,
         country=country,
     )
@@ -39,14 +46,16 @@ def test_without_rules_no_app_is_concerned():
 
 def test_a_suppressed_number_is_rejected_however_it_is_written():
     messages = [message(1), message(2, "13112345678"), message(3, GERMANY)]
-    got = decided(messages, Rules(suppressing=True), facts=Facts(suppressed=frozenset({CHINA})))
+    got = decided(
+        messages, Rules(suppressing=True), facts=ClaimFacts(suppressed=frozenset({CHINA}))
+    )
     assert {key: (type(each), each.code) for key, each in got.items()} == {
         1: (Rejected, "suppressed"),
         2: (Rejected, "suppressed"),
     }
 
 
-def test_variables_that_do_not_fit_are_rejected_before_they_cost_a_request():
+def test_variables_that_do_not_fit_are_rejected():
     rules = Rules(templates={"tpl": Template("tpl", ["NUM_6"])})
     got = decided([message(1, CHINA, "123456"), message(2, CHINA, "12345x")], rules)
     assert [*got] == [2]
@@ -59,59 +68,89 @@ def test_limits_count_what_was_sent_and_what_is_sent_now():
     got = decided([message(n) for n in range(4)], limits=limits)
     assert [*got] == [2, 3]
     assert got[2] == Deferred(message(2), "too-often", 60.0, counted=False)
-    got = decided([message(n) for n in range(4)], limits=limits, facts=Facts(used={CHINA: Used(1)}))
+    got = decided(
+        [message(n) for n in range(4)],
+        limits=limits,
+        facts=ClaimFacts(used={CHINA: RecipientUsage(1)}),
+    )
     assert [*got] == [1, 2, 3]
 
 
 def test_limits_of_one_text_let_others_pass():
     texts = [message(1, CHINA, "a"), message(2, CHINA, "a"), message(3, CHINA, "b")]
     assert [*decided(texts, limits=Limits(same_per_minute=1))] == [2]
-    used = Used(same_hour={digest(texts[0]): 5})
-    got = decided(texts, limits=Limits(same_per_hour=5), facts=Facts(used={CHINA: used}))
+    used = RecipientUsage(same_hour={text_digest(texts[0]): 5})
+    got = decided(texts, limits=Limits(same_per_hour=5), facts=ClaimFacts(used={CHINA: used}))
     assert [*got] == [1, 2]
-    assert used.same_hour == {digest(texts[0]): 5}  # a look changes nothing
+    assert used.same_hour == {text_digest(texts[0]): 5}  # a look changes nothing
 
 
 def test_a_day_limit_waits_longer_than_a_minute_limit():
-    got = decided([message(1)], limits=Limits(per_day=3), facts=Facts(used={CHINA: Used(0, 3)}))
+    got = decided(
+        [message(1)], limits=Limits(per_day=3), facts=ClaimFacts(used={CHINA: RecipientUsage(0, 3)})
+    )
     assert got[1].wait == 3600.0
 
 
 def test_a_ceiling_lets_pass_what_is_left():
-    got = decided([message(n) for n in range(5)], limits=Limits(ceiling=9), facts=Facts(left=3))
+    got = decided(
+        [message(n) for n in range(5)], limits=Limits(ceiling=9), facts=ClaimFacts(left=3)
+    )
     assert [*got] == [3, 4]
     assert got[3] == Deferred(message(3), "ceiling", 0.0, counted=False)
 
 
-def test_quiet_hours_are_those_of_the_recipient_and_not_for_urgent_messages():
+def test_quiet_hours_use_the_recipients_clock_and_skip_urgent():
     limits = Limits(quiet_from=time(21), quiet_until=time(8))
     messages = [message(1), message(2, GERMANY), message(3, priority=1), message(4, priority=2)]
     got = decided(messages, limits=limits)
     assert {key: each.wait for key, each in got.items()} == {1: 9 * 3600, 4: 9 * 3600}
 
 
-@pytest.mark.parametrize(
-    ("land", "hour", "hours"),
-    [
-        ("CN", 12, 0.0),  # 20:00
-        ("CN", 13, 11.0),  # 21:00
-        ("CN", 23, 1.0),  # 07:00
-        ("CN", 0, 0.0),  # 08:00
-        ("DE", 18, 0.0),  # 19:00, or 20:00 in summer
-        ("DE", 19, 12.0),  # 20:00, or 21:00 in summer
-        ("US", 0, 0.0),  # 20:00 in the east
-        ("US", 1, 17.0),  # 21:00 in the east: until 08:00 on Hawaii
-        ("US", 18, 0.0),
-        ("XX", 3, 0.0),
-    ],
-)
-def test_it_is_night_as_long_as_it_is_night_somewhere_in_the_country(land, hour, hours):
+# Country, hour of 2026-11-01 in UTC, and for how long it is still quiet from 21:00 to 08:00. In the
+# United States summer time ends on that day at 06:00 UTC.
+QUIET_HOURS = [
+    ("CN", 12, 0.0),  # 20:00
+    ("CN", 13, 11.0),  # 21:00
+    ("CN", 23, 1.0),  # 07:00
+    ("CN", 0, 0.0),  # 08:00
+    ("DE", 19, 0.0),  # 20:00: summer time is over
+    ("DE", 20, 11.0),  # 21:00
+    ("DE", 6, 1.0),  # 07:00
+    ("US", 0, 0.0),  # 20:00 in the east
+    ("US", 1, 17.0),  # 21:00 in the east: until 08:00 on Hawaii
+    ("US", 17, 1.0),  # 07:00 on Hawaii
+    ("US", 18, 0.0),
+    ("RU", 8, 0.0),  # 20:00 in Kamchatka
+    ("RU", 9, 21.0),  # 21:00 in Kamchatka: until 08:00 in Kaliningrad
+    ("RU", 6, 0.0),  # 08:00 in Kaliningrad
+    ("AU", 9, 0.0),  # 20:00 on Lord Howe Island, which has summer time
+    ("AU", 10, 14.0),  # 21:00 there: until 08:00 in Perth
+    ("AU", 23, 1.0),  # 07:00 in Perth
+    ("ID", 12, 13.0),  # 21:00 in Jayapura: until 08:00 in Jakarta
+    ("ID", 1, 0.0),  # 08:00 in Jakarta
+    ("XX", 3, 0.0),
+]
+
+
+@pytest.mark.parametrize(("land", "hour", "hours"), QUIET_HOURS)
+def test_it_is_quiet_while_it_is_quiet_anywhere_in_a_country(land, hour, hours):
     now = datetime(2026, 11, 1, hour, tzinfo=UTC)
     assert quiet_for(land, time(21), time(8), now=now) == hours * 3600
 
 
+def test_quiet_hours_follow_summer_time():
+    summer = datetime(2026, 7, 1, 19, tzinfo=UTC)
+    assert quiet_for("DE", time(21), time(8), now=summer) == 11 * 3600
+    assert quiet_for("DE", time(21), time(8), now=summer.replace(month=12)) == 0.0
+
+
+def test_china_has_one_time():
+    assert ZONES["CN"] == ("Asia/Shanghai",)
+
+
 def test_every_country_has_some_day():
-    for land in OFFSETS:
+    for land in ZONES:
         hours = [
             quiet_for(land, time(21), time(8), now=datetime(2026, 11, 1, hour, tzinfo=UTC))
             for hour in range(24)

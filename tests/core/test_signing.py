@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core.signing import (
     AppKey,
-    Refused,
+    UnverifiedPush,
     Verified,
     aksk_headers,
     verify_push,
@@ -140,7 +140,7 @@ def push(key: AppKey = KEY, body: bytes = BODY, at: datetime = NOW, path: str = 
     return {**signed, "authorization": authorization}
 
 
-def verify(headers: dict[str, str], **changes: Any) -> Verified | Refused:
+def verify(headers: dict[str, str], **changes: Any) -> Verified | UnverifiedPush:
     request = {"method": "POST", "path": REPORTS, "body": BODY, "now": NOW, "assume": None}
     return verify_push([KEY, SECOND], headers=headers, **{**request, **changes})
 
@@ -151,7 +151,7 @@ def test_each_of_two_live_key_pairs_verifies_its_pushes(key):
 
 
 @given(body=st.binary(max_size=300), path=st.sampled_from([REPORTS, "/", "/a b"]), at=dates)
-def test_every_push_that_the_providers_algorithm_signs_is_verified(body, path, at):
+def test_every_push_signed_by_the_algorithm_is_verified(body, path, at):
     assert verify(push(body=body, path=path, at=at), body=body, path=path, now=at) == Verified(
         KEY.key
     )
@@ -187,45 +187,45 @@ def test_a_push_is_taken_within_fifteen_minutes_of_its_signature(seconds, taken)
 )
 def test_a_push_with_an_altered_header_is_refused(changes, said):
     answer = verify({**push(), **changes})
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, UnverifiedPush)
     assert said in answer.reason
 
 
 def test_a_push_that_lacks_a_signed_header_is_refused():
     headers = push()
     del headers["connection"]
-    assert verify(headers) == Refused("The push lacks a header that it signed: connection.")
+    assert verify(headers) == UnverifiedPush("The push lacks a header that it signed: connection.")
 
 
 @given(at=st.integers(0, len(BODY) - 1), bit=st.integers(0, 7))
 def test_a_push_with_one_altered_bit_of_its_body_is_refused(at, bit):
     altered = BODY[:at] + bytes([BODY[at] ^ 1 << bit]) + BODY[at + 1 :]
-    assert isinstance(verify(push(), body=altered), Refused)
+    assert isinstance(verify(push(), body=altered), UnverifiedPush)
 
 
 @pytest.mark.parametrize("changes", [{"path": "/reports/other"}, {"method": "PUT"}, {"query": "a"}])
 def test_a_push_to_another_address_is_refused(changes):
-    assert isinstance(verify(push(), **changes), Refused)
+    assert isinstance(verify(push(), **changes), UnverifiedPush)
 
 
 def test_a_push_of_an_unknown_key_or_a_wrong_secret_is_refused():
     unknown = verify(push(AppKey("push-key-3", "push-secret-1")))
     wrong = verify(push(AppKey("push-key-1", "push-secret-2")))
-    assert unknown == Refused("The push is signed with a key that is not set here.")
-    assert isinstance(wrong, Refused)
+    assert unknown == UnverifiedPush("The push is signed with a key that is not set here.")
+    assert isinstance(wrong, UnverifiedPush)
     assert "secret differs" in wrong.reason
 
 
 def test_behind_a_proxy_host_and_connection_are_assumed():
     rewritten = {**push(), "host": "127.0.0.1:8080", "connection": "keep-alive"}
-    assert isinstance(verify(rewritten), Refused)
+    assert isinstance(verify(rewritten), UnverifiedPush)
     assumed = {"host": "sms.example.com", "connection": "close"}
     assert verify(rewritten, assume=assumed) == Verified(KEY.key)
 
 
 def test_no_header_exempts_the_body_of_a_push_from_its_signature():
     headers = {**push(), "x-sdk-content-sha256": "UNSIGNED-PAYLOAD"}
-    assert isinstance(verify(headers, body=b"status=DELIVRD"), Refused)
+    assert isinstance(verify(headers, body=b"status=DELIVRD"), UnverifiedPush)
 
 
 # Bytes of a header that are no UTF-8 come as surrogates.
@@ -242,7 +242,7 @@ header_text = st.text(st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, 
     path=st.text(),
     query=st.text(),
 )
-def test_whatever_a_stranger_sends_is_refused_and_raises_nothing(headers, body, path, query):
+def test_any_unsigned_push_is_refused_without_an_error(headers, body, path, query):
     request = {**push(), **headers}
     answer = verify(request, body=body, path=path, query=query)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, UnverifiedPush)

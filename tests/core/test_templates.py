@@ -5,9 +5,9 @@ import pytest
 from dispatcher.core.templates import (
     Template,
     TemplateError,
-    checked_kinds,
-    kinds_of,
+    check_kinds,
     template_mismatch,
+    variable_kinds,
 )
 
 FITS = [
@@ -24,7 +24,7 @@ FITS = [
 
 
 @pytest.mark.parametrize(("kind", "good", "bad"), FITS)
-def test_each_kind_takes_what_its_page_says(kind, good, bad):
+def test_each_kind_accepts_its_documented_values(kind, good, bad):
     template = Template("t", [kind])
     assert [value for value in good if template_mismatch(template, [value])] == []
     assert [value for value in bad if not template_mismatch(template, [value])] == []
@@ -41,8 +41,8 @@ def test_the_reason_names_the_place_and_never_the_value():
 
 def test_kinds_are_read_from_the_text():
     text = "您有${NUM_2}件包裹已到${TXT_20}\uff0c取件码${NUM_6}。"
-    assert kinds_of(text) == ["NUM_2", "TXT_20", "NUM_6"]
-    assert kinds_of("no variable") == []
+    assert variable_kinds(text) == ["NUM_2", "TXT_20", "NUM_6"]
+    assert variable_kinds("no variable") == []
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_kinds_are_read_from_the_text():
 )
 def test_other_kinds_are_none(kind):
     with pytest.raises(TemplateError, match="is no kind of variable"):
-        checked_kinds([kind])
+        check_kinds([kind])
 
 
 def test_a_template_has_at_most_20_variables():
-    assert len(checked_kinds(["DATE"] * 20)) == 20
+    assert len(check_kinds(["DATE"] * 20)) == 20
     with pytest.raises(TemplateError, match="at most 20"):
-        checked_kinds(["DATE"] * 21)
+        check_kinds(["DATE"] * 21)

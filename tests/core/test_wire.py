@@ -1,4 +1,4 @@
-"""Requests are written, and answers read, as the provider's page and the field have them."""
+"""Requests are encoded, and answers decoded, as documented and as observed."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_the_answer_of_the_page_is_read():
         ("none", []),
     ],
 )
-def test_results_are_read_leniently_and_what_names_no_number_is_left_out(result, results):
+def test_results_without_a_number_are_left_out(result, results):
     assert said(read({"code": "000000", "description": "", "result": [result]})) == results
 
 
@@ -103,7 +103,7 @@ def test_a_sound_result_beside_a_broken_one_is_kept():
 
 @pytest.mark.parametrize("http_status", [200, 400, 500])
 @pytest.mark.parametrize("code", ["E000510", "E200037", "E000000", "E999999"])
-def test_results_are_read_whatever_status_and_code_stand_around_them(http_status, code):
+def test_results_are_read_at_any_status_and_code(http_status, code):
     body = {"code": code, "description": "d", "result": [{"originTo": "+1", "status": "E200028"}]}
     answer = read(body, http_status)
     assert said(answer) == [("+1", "E200028", None, None, None)]
@@ -156,7 +156,7 @@ def test_a_success_that_cannot_be_read_may_have_been_sent(body):
 
 @pytest.mark.parametrize("http_status", [302, 404, 429, 502, 503])
 @pytest.mark.parametrize("body", NOT_OURS, ids=lambda body: repr(body[:30]))
-def test_a_refusal_by_something_in_front_has_its_status_for_a_code(http_status, body):
+def test_a_refusal_by_a_proxy_has_its_status_as_code(http_status, body):
     code = f"HTTP {http_status}"
     assert read_answer(http_status, body, clock_skew=2.0) == Reply(http_status, code, "", None, 2.0)
 
@@ -186,7 +186,7 @@ nearly_answers = st.fixed_dictionaries(
     body=st.binary() | nearly_answers.map(lambda value: json.dumps(value).encode()),
     http_status=st.integers(100, 599),
 )
-def test_nothing_that_is_answered_raises_and_all_of_it_can_be_stored(body, http_status):
+def test_any_answer_is_read_and_can_be_stored(body, http_status):
     answer = read_answer(http_status, body)
     if isinstance(answer, NoReply):
         assert http_status < 300

@@ -1,4 +1,4 @@
-"""What each kind of file under deploy/ is asked: true if it will do; why not is printed."""
+"""Checks of each kind of file under deploy/: they return whether it is valid, print why not."""
 
 import json
 import os

@@ -82,7 +82,7 @@ def made_base(folder: Path) -> str:
 def mounted(base: str) -> Iterator[tuple[Path, dict[str, object]]]:
     """Build the image; give its file system, and how it is to be run."""
     options = ["--network", "host", "--format", "docker", "--build-arg", f"BASE={base}"]
-    certificates = Path("/etc/ssl/certs")  # of whatever stands between this machine and PyPI
+    certificates = Path("/etc/ssl/certs")  # of a proxy between this machine and PyPI
     options += ["--volume", f"{certificates}:{certificates}:ro"]
     buildah("build", *options, "-f", "deploy/Dockerfile", "-t", "dispatcher", str(ROOT))
     container = buildah("from", "--pull-never", "localhost/dispatcher")

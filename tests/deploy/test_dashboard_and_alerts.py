@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana speaks of metrics that exist, and parses."""
+"""The files for Prometheus and Grafana parse, and name metrics that exist."""
 
 import json
 import re

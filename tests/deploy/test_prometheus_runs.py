@@ -1,4 +1,4 @@
-"""A real Prometheus takes the shipped configuration, loads the rules, and scrapes a worker."""
+"""A real Prometheus loads the configuration and the rules, and scrapes a worker."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A release: its wheel holds everything, and its list of parts names every one of them."""
+"""A release: its wheel is complete, and its SBOM names every part."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_list_of_parts_names_every_locked_package_of_a_release(parts):
+def test_the_sbom_names_every_locked_package_of_a_release(parts):
     lines = (ROOT / "requirements.lock").read_text(encoding="ascii").splitlines()
     locked = {tuple(line.partition(" ;")[0].split("==")) for line in lines}
     named = {(plain(part["name"]), part["version"]) for part in parts["components"]}
@@ -65,7 +65,7 @@ def test_the_list_of_parts_names_every_locked_package_of_a_release(parts):
     assert parts["bomFormat"] == "CycloneDX"
     assert parts["metadata"]["component"]["name"] == "dispatcher"
     assert all(part["purl"].startswith("pkg:pypi/") for part in parts["components"])
-    # pip is the witness: what the release needs, and what that needs, is all there.
+    # pip confirms that every requirement of the release is there, and theirs too.
     listed = [sys.executable, "-m", "pip", "show", "dispatcher", *(name for name, _ in named)]
     said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
     needed = re.findall(r"^Requires: (.*)$", said, re.MULTILINE)

@@ -108,9 +108,7 @@ async def insert_long_texts(db, count: int) -> None:
     [(True, range(150, 300)), (False, range(500, 501))],
     ids=["bytes", "numbers"],
 )
-async def test_requests_are_filled_to_nine_tenths_of_the_limit_that_binds(
-    db, workers, sim, long, numbers
-):
+async def test_requests_are_filled_to_nine_tenths_of_a_limit(db, workers, sim, long, numbers):
     await (insert_long_texts(db, 5000) if long else insert(db, 5000))
     await workers.start(sim.url)
     await until(lambda: finished(db), deadline=60)

@@ -77,13 +77,13 @@ async def push_reports(url: str, number: str) -> None:
 
 
 async def masked_pages(url: str, db) -> list[str]:
-    pages = ["", "/trouble", "/find", "/act"]
+    pages = ["", "/problems", "/search", "/actions"]
     ids = await db.fetch("SELECT message_id FROM dispatcher.outcome LIMIT 3")
     tokens = await db.fetch("SELECT token FROM dispatcher.batch LIMIT 3")
     pages += [f"/message/{row[0]}" for row in ids] + [f"/batch/{row[0]}" for row in tokens]
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(cookie_jar=jar) as session:
-        form = {"who": "Ana", "token": CONSOLE}
+        form = {"actor": "Ana", "token": CONSOLE}
         async with session.post(f"{url}/console/login", data=form) as answer:
             assert answer.status == 200
         texts = []

@@ -9,7 +9,7 @@ from world.messages import insert
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
-from dispatcher.core.prepare import arrange
+from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.claim import Wanted, claim
@@ -48,7 +48,7 @@ class Hands:
         """Claim what is due."""
 
         def sort_out(messages, countries, most, decided):
-            return arrange(
+            return prepare(
                 messages,
                 callback=None,
                 token_length=32,

@@ -1,4 +1,4 @@
-"""What guards the rules 1 to 5 of the design, and which tests fail without it."""
+"""The guards of the rules 1 to 5 of the design, and the tests that fail without each."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Edit:
-    """A text of one file, and its replacement that takes the guard away."""
+    """A text of one file, and the replacement that removes the guard."""
 
     file: str  # "path#name" limits the edit to one named SQL statement
     old: str
@@ -52,7 +52,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Guard:
-    """Something that a rule hangs on."""
+    """A clause that a rule depends on."""
 
     rule: int
     name: str
@@ -106,7 +106,7 @@ GUARDS = (
         2,
         "no answer after the body was sent is unsure",
         (Edit("dispatcher/core/outcome.py", "    if answer.sent:\n", "    if not answer:\n"),),
-        ("tests/core/test_outcome.py::test_what_may_have_been_sent_is_uncertain",),
+        ("tests/core/test_outcome.py::test_a_request_that_may_have_been_sent_is_unsure",),
     ),
     Guard(
         2,
@@ -124,7 +124,7 @@ GUARDS = (
                 "        return True\n",
             ),
         ),
-        ("tests/core/test_outcome.py::test_only_what_provably_was_not_sent_is_worth_another_try",),
+        ("tests/core/test_outcome.py::test_only_requests_that_were_not_sent_are_retryable",),
     ),
     Guard(
         2,

@@ -1,4 +1,4 @@
-"""What `./dev guards` takes away is still there, and so are the tests that must notice."""
+"""The texts that `./dev guards` removes exist, and so do the tests that must fail."""
 
 import os
 import re

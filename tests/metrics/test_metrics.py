@@ -1,4 +1,4 @@
-"""/metrics of a running service: what it counts is right, well-formed, and tells no secrets."""
+"""/metrics of a running service: counts are right and well-formed, without secrets."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 @pytest.mark.slow
-async def test_a_running_service_counts_what_became_of_its_messages(db, dsn):
+async def test_a_running_service_counts_outcomes(db, dsn):
     options = read_options(b'{"refused": {"%s": "E200031"}}' % REFUSED.encode())
     async with Simulator({"key": "secret"}, options=options) as sim:
         await db.copy_records_to_table(
@@ -58,14 +58,14 @@ async def test_a_running_service_counts_what_became_of_its_messages(db, dsn):
             text = await until(counted, what="20 accepted and 1 rejected in /metrics")
     seen = samples(text)
     assert seen["dispatcher_database_up", ()] == 1
-    assert seen["dispatcher_rate_setting", (("app", "default"),)] == 500
+    assert seen["dispatcher_rate_limit_configured", (("app", "default"),)] == 500
     assert seen["dispatcher_batch_messages_count", (("app", "default"),)] >= 1
     for secret in (*NUMBERS, REFUSED, "837465", "secret", "tpl1", str(sim.url)):
         assert secret not in text
     check_with_promtool(text)
 
 
-def test_a_code_that_nobody_knows_is_no_label_of_its_own():
+def test_an_unknown_code_is_no_label():
     metrics = Metrics()
     messages = [message(number) for number in range(4)]
     outcomes = [
@@ -99,7 +99,7 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     worker = WorkerState(1, "far", 7, "1", ["default"], now, 1.0, alive=True, cut_off=["default"])
     state.show(StatusSnapshot(now, [app], [worker, replace(worker, id=2, alive=False)], []))
     cut_off = {"app": "default", "host": "far"}
-    assert got("dispatcher_cut_off_workers", cut_off) == 1
+    assert got("dispatcher_unreachable_workers", cut_off) == 1
     assert got("dispatcher_waiting_messages", {"app": "default"}) == 7
     paused = {"app": "default", "by": "worker", "code": "E000104"}
     assert got("dispatcher_app_paused", paused) == 1
@@ -107,7 +107,7 @@ def test_figures_that_cannot_be_looked_up_are_absent():
     assert got("dispatcher_database_up") == 0
     assert got("dispatcher_waiting_messages", {"app": "default"}) is None
     assert got("dispatcher_workers", {"state": "alive"}) is None
-    assert got("dispatcher_cut_off_workers", cut_off) is None
+    assert got("dispatcher_unreachable_workers", cut_off) is None
     assert got("dispatcher_app_paused", paused) is None
 
 

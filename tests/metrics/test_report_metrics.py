@@ -1,4 +1,4 @@
-"""/metrics of a receiver that stands alone: what it took in and refused, and what is missing."""
+"""/metrics of a receiver alone: accepted, refused and missing reports."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ async def receiver(workers):
     return f"http://{at['host']}:{at['port']}"
 
 
-async def test_a_receiver_counts_what_it_takes_and_refuses(receiver, db):
+async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
     await db.execute(
         "INSERT INTO dispatcher.tally (minute, app, event, count)"
         " VALUES (date_trunc('minute', now() - interval '2 hours'), 'default', 'accepted', 7)"
@@ -77,7 +77,7 @@ async def test_a_receiver_counts_what_it_takes_and_refuses(receiver, db):
     check_with_promtool(text)
 
 
-def test_what_waits_is_shown_and_is_absent_when_nobody_can_tell():
+def test_the_backlog_is_absent_without_a_database():
     metrics = Metrics()
     now = datetime(2026, 11, 1, tzinfo=UTC)
     state = State(metrics.registry, now=lambda: now)

@@ -1,4 +1,4 @@
-"""A span for each request, where OpenTelemetry is asked for; nothing of a person in any."""
+"""A span for each request if OpenTelemetry is configured, without personal data."""
 
 from time import monotonic
 
@@ -17,7 +17,7 @@ from dispatcher.core.result import BatchResult
 from dispatcher.service.http import serving
 from dispatcher.settings import load_settings
 from dispatcher.simulator import Simulator
-from dispatcher.telemetry.traces import missing, traced
+from dispatcher.telemetry.traces import missing, span_maker
 
 NUMBER, WORD = "+8613112345678", "837465"
 
@@ -31,7 +31,7 @@ def exporter() -> InMemorySpanExporter:
 def trace(exporter):
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield traced(provider)
+    yield span_maker(provider)
     provider.shutdown()
 
 
@@ -77,7 +77,7 @@ def test_it_is_on_where_opentelemetry_has_an_address(name):
     assert not load_settings({f"OTEL_EXPORTER_OTLP_{name}": ""}).traces
 
 
-async def test_a_service_sends_its_spans_and_none_is_lost_when_it_stops(db, dsn):
+async def test_a_service_sends_all_spans_before_it_stops(db, dsn):
     bodies: list[bytes] = []
 
     async def collect(request: web.Request) -> web.Response:
@@ -108,6 +108,6 @@ async def test_a_service_sends_its_spans_and_none_is_lost_when_it_stops(db, dsn)
 
 
 @pytest.mark.parametrize("name", ["no_such_package.sdk", "opentelemetry.no_such_exporter"])
-def test_without_the_extra_that_is_known_before_anything_is_imported(name):
+def test_a_missing_extra_is_found_without_importing_it(name):
     assert not missing()
     assert missing([name])

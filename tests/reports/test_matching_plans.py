@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from dispatcher.bench.queries import query
+from dispatcher.bench.statements import query
 from dispatcher.db.queries import sql
 
 BATCHES, PER_BATCH = 30, 500

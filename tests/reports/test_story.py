@@ -1,4 +1,4 @@
-"""`dispatcher show` tells a message's whole story, from its insert to why it is where it is."""
+"""`dispatcher show`: a message's timeline, and the explanation of its state."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def deferred_then_lost(world) -> int:
     return message
 
 
-async def test_it_tells_of_every_request_and_report_and_why_it_is_undelivered(world, told, dsn):
+async def test_show_lists_every_request_and_report(world, told, dsn):
     message = await deferred_then_lost(world)
     lines = await show(dsn, message)
     assert "state unsure" in lines
@@ -56,31 +56,31 @@ async def test_it_tells_of_every_request_and_report_and_why_it_is_undelivered(wo
     assert "code MBBLACK: The number is on a block list." in lines
     assert any(line.startswith("what to do Do not send to this number again") for line in lines)
     begin = next(n for n, line in enumerate(lines) if line.startswith("What happened"))
-    story = lines[begin + 1 :]
+    timeline = lines[begin + 1 :]
     expected = [
-        "queued",
-        "claimed into request first: attempt 1, 1 message in 100 bytes",
-        "request answered: HTTP 200 000000 Success after 2 tries",
-        "put back, to be sent again",
-        "claimed into request second: attempt 2, 1 message in 120 bytes",
-        "unsure: it may have been sent; timeout no answer within 30 s after 1 try",
-        "settled by reports",
-        "accepted as p1, settled by a report",
-        "report: ACCEPTD (interim), segment 1 of 2",
-        "report: MBBLACK (undelivered), segment 1 of 2: The number is on a block list.",
-        "report: DELIVRD (delivered), segment 2 of 2: Delivered.",
+        "Queued: for the app default",
+        "Claimed into request first: attempt 1, 1 message in 100 bytes",
+        "Request answered: HTTP 200, 000000, Success, after 2 tries",
+        "Returned to the queue: to be sent again",
+        "Claimed into request second: attempt 2, 1 message in 120 bytes",
+        "Unsure: it may have been sent, timeout, no answer within 30 s, after 1 try",
+        "Settled: by reports",
+        "Accepted by the provider: as p1, settled by a report",
+        "Report ACCEPTD: interim, segment 1 of 2",
+        "Report MBBLACK: undelivered, segment 1 of 2: The number is on a block list.",
+        "Report DELIVRD: delivered, segment 2 of 2: Delivered.",
     ]
     for event in expected:
-        assert sum(event in line for line in story) == 1, (event, story)
+        assert sum(event in line for line in timeline) == 1, (event, timeline)
 
 
-async def test_a_report_of_an_unsure_message_that_counts_for_nothing_is_shown(world, told, dsn):
+async def test_show_lists_an_unmatched_report_with_its_reason(world, told, dsn):
     (message,) = await world.batch([ONE], state="closed")
     await world.accept([message], ["p1"])
     await world.store(told("p2", ONE))
     await world.match()
     story = " ".join(await show(dsn, message))
-    assert "report: DELIVRD (delivered), segment 1 of 1: Delivered. It counts for nothing" in story
+    assert "Report DELIVRD: delivered, segment 1 of 1: Delivered. It counts for nothing" in story
     assert "The answer gave the message another provider id." in story
 
 
@@ -93,9 +93,9 @@ PAUSED = (
     " VALUES ('default', now(), 'worker', 'E000101', 'The key is not right.')"
 )
 WAITING = [
-    # what was done, and what is told: why, and what to do
+    # statements, the explanation, what to do
     ([], "No running worker serves its app, default.", "Start `dispatcher run` with this app"),
-    ([WORKER], "It is due, and waits for its turn.", None),
+    ([WORKER], "It is due and waits for its turn.", None),
     (
         [WORKER, "UPDATE dispatcher.queue SET due_at = '2036-11-22 12:00Z'"],
         "It is not to be sent before 2036-11-22 12:00:00 UTC.",
@@ -116,14 +116,14 @@ WAITING = [
     ),
     (
         [WORKER, "UPDATE dispatcher.queue SET code = 'E200015'"],
-        "It was put back: Too many messages wait",
+        "It was returned to the queue: Too many messages wait",
         "Nothing: it is sent again later",
     ),
 ]
 
 
 @pytest.mark.parametrize(("acts", "why", "to_do"), WAITING)
-async def test_a_waiting_message_says_what_it_waits_for(db, dsn, acts, why, to_do):
+async def test_show_explains_what_a_message_waits_for(db, dsn, acts, why, to_do):
     message = await db.fetchval(
         "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, 't') RETURNING id", ONE
     )
@@ -138,40 +138,40 @@ async def test_a_waiting_message_says_what_it_waits_for(db, dsn, acts, why, to_d
 
 ENDED = [
     # state, code and reason of its outcome, why it is so, and what happened
-    ("cancelled", None, None, "It was cancelled while it waited.", "cancelled"),
+    ("cancelled", None, None, "It was cancelled while it waited.", "Cancelled"),
     (
         "expired",
         "expired",
         None,
         "Its time was over before it could be sent.",
-        "expired: expired: Its time was over before it could be sent.",
+        "Expired: expired: Its time was over before it could be sent.",
     ),
     (
         "rejected",
         "misfit",
         "Variable 1 is no NUM_6.",
         "Its variables do not fit the template, as it is defined here.",
-        "rejected: misfit: Variable 1 is no NUM_6.",
+        "Rejected: misfit: Variable 1 is no NUM_6.",
     ),
     (
         "rejected",
         "suppressed",
         None,
         "Its number is on the list of numbers never to send to. Why it is there: asked for it.",
-        "rejected: suppressed: Its number is on the list of numbers never to send to.",
+        "Rejected: suppressed: Its number is on the list of numbers never to send to.",
     ),
     (
         "rejected",
         "E999999",
         None,
-        "A code that nobody here knows: E999999.",
-        "rejected: E999999: A code that nobody here knows: E999999.",
+        "An unknown code: E999999.",
+        "Rejected: E999999: An unknown code: E999999.",
     ),
 ]
 
 
 @pytest.mark.parametrize("case", ENDED, ids=lambda case: str(case[1]))
-async def test_a_message_that_is_over_says_why(world, dsn, case):
+async def test_show_explains_a_finished_message(world, dsn, case):
     state, code, reason, why, happened = case
     (message,) = await world.batch([ONE], state="closed")
     await world.db.execute("DELETE FROM dispatcher.batch")
@@ -192,7 +192,7 @@ async def test_a_message_that_is_over_says_why(world, dsn, case):
     assert any(line.endswith(f" {happened}") for line in story), story
 
 
-async def test_the_answer_to_a_whole_request_is_not_mistaken_for_the_messages_own(world, dsn):
+async def test_a_request_code_is_not_a_message_code(world, dsn):
     first, second = await world.batch([ONE, "+8613100000002"], state="closed")
     await world.db.execute(
         "UPDATE dispatcher.batch SET http_status = 400, code = 'E000510', tries = 1,"
@@ -200,13 +200,14 @@ async def test_the_answer_to_a_whole_request_is_not_mistaken_for_the_messages_ow
     )
     await world.accept([first], ["p1"])
     text = " ".join(await show(dsn, first))
-    assert "E000510 The SMS fails to be sent. after 1 try; each number has a result of its" in text
-    assert "accepted as p1" in text
+    assert "E000510, The SMS fails to be sent, after 1 try, each number has a result" in text
+    assert "Accepted by the provider: as p1" in text
     await world.db.execute(
         "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)"
         " SELECT $1, 'default', 5, now(), 1, id, 'E200015' FROM dispatcher.batch",
         second,
     )
     lines = await show(dsn, second)
-    assert any("put back: E200015: Too many messages wait" in line for line in lines), lines
+    returned = "Returned to the queue: E200015: Too many messages wait"
+    assert any(returned in line for line in lines), lines
     assert not any(line.startswith("reason ") for line in lines)

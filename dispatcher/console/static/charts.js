@@ -1,13 +1,13 @@
-// Draws the counters of the last hour and day, and offers them as a table.
+// Draws the counts of the last hour and day, as a chart and as a table.
 "use strict";
 
-const LINES = [
+const SERIES = [
   ["accepted", "Accepted", []],
   ["delivered", "Delivered", [6, 3]],
   ["deferred", "Deferred", [2, 3]],
   ["failed", "Rejected or undelivered", [10, 3, 2, 3]],
 ];
-const FRESH = { hour: 10_000, day: 60_000 }; // milliseconds
+const UPDATE_INTERVAL_MS = { hour: 10_000, day: 60_000 };
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -48,7 +48,7 @@ class Chart {
       ],
       series: [
         { label: "Time", value: (_, at) => (at == null ? "–" : shortTime.format(at * 1000)) },
-        ...LINES.map(([name, label, dash]) => ({
+        ...SERIES.map(([name, label, dash]) => ({
           label, dash, stroke: style(`--${name}`), width: 2, points: { show: false },
           value: (_, value) => (value == null ? "–" : count.format(value)),
         })),
@@ -58,7 +58,7 @@ class Chart {
   }
 
   describe() {
-    const totals = LINES.map(([, label], place) =>
+    const totals = SERIES.map(([, label], place) =>
       `${label} ${count.format(this.data[place + 1].reduce((sum, each) => sum + each, 0))}`);
     const canvas = this.plot.querySelector("canvas");
     canvas.setAttribute("role", "img");
@@ -71,9 +71,9 @@ class Chart {
       const answer = await fetch(`/console/chart?${query}`);
       if (!answer.ok) return;
       const columns = await answer.json();
-      this.data = [columns.time, ...LINES.map(([name]) => columns[name])];
+      this.data = [columns.time, ...SERIES.map(([name]) => columns[name])];
     } catch {
-      return; // the page says already that the service does not answer
+      return; // console.js shows that the service does not answer
     }
     this.chart.setData(this.data);
     this.describe();
@@ -83,7 +83,7 @@ class Chart {
   tabulate() {
     const table = document.createElement("table");
     const head = table.createTHead().insertRow();
-    for (const label of ["Time", ...LINES.map(([, each]) => each)]) {
+    for (const label of ["Time", ...SERIES.map(([, each]) => each)]) {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.textContent = label;
@@ -105,5 +105,5 @@ for (const figure of document.querySelectorAll(".chart")) {
   const chart = new Chart(figure);
   chart.refresh(app.value);
   app.addEventListener("change", () => chart.refresh(app.value));
-  setInterval(() => { if (!document.hidden) chart.refresh(app.value); }, FRESH[chart.span]);
+  setInterval(() => { if (!document.hidden) chart.refresh(app.value); }, UPDATE_INTERVAL_MS[chart.span]);
 }

@@ -1,4 +1,4 @@
-// Makes pages livelier: times in the reader's own zone, and the first page fresh every second.
+// Shows times in the reader's time zone, and updates the dashboard every second.
 "use strict";
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
@@ -13,7 +13,7 @@ function localise(root) {
   }
 }
 
-// Change only what differs: what has the focus, or is being read, stays where it is.
+// Changes only what differs, so that focus and selection stay.
 function morph(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
     old.replaceWith(fresh.cloneNode(true));
@@ -39,9 +39,9 @@ function morph(old, fresh) {
 }
 
 function live(place) {
-  const pulse = document.getElementById("pulse");
+  const liveStatus = document.getElementById("live-status");
   const headline = () => place.querySelector("h1")?.textContent ?? "";
-  let said = headline();
+  let announced = headline();
   const source = new EventSource(place.dataset.live);
   source.onmessage = (event) => {
     const fresh = new DOMParser().parseFromString(event.data, "text/html").body;
@@ -49,15 +49,15 @@ function live(place) {
     const shell = place.cloneNode(false);
     shell.append(...fresh.childNodes);
     morph(place, shell);
-    pulse.classList.remove("lost");
-    // Only a change of the whole is read out; numbers that move every second are not.
+    liveStatus.classList.remove("lost");
+    // Screen readers read a change of the headline, and not the numbers of every second.
     const now = headline();
-    pulse.textContent = now === said ? "Live." : now;
-    said = now;
+    liveStatus.textContent = now === announced ? "Live." : now;
+    announced = now;
   };
   source.onerror = () => {
-    pulse.classList.add("lost");
-    pulse.textContent = source.readyState === EventSource.CLOSED
+    liveStatus.classList.add("lost");
+    liveStatus.textContent = source.readyState === EventSource.CLOSED
       ? "Not live any more: load the page again."
       : "The service does not answer. These numbers are old; trying again …";
   };

@@ -1,4 +1,4 @@
-"""A client of the console: keeps cookies like a browser, and has none of its manners."""
+"""A client of the console that keeps cookies like a browser and sends what a test wants."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ HTML = {"Accept": "text/html"}
 
 @dataclass
 class Answer:
-    """What the console answered."""
+    """An answer of the console."""
 
     status: int
     headers: dict[str, str]
@@ -19,12 +19,12 @@ class Answer:
 
     @property
     def form_token(self) -> str:
-        return re.search(r'name="form_token" value="([0-9a-f]{64})"', self.text)[1]
+        return re.search(r'name="form_token" value="([\w.-]+)"', self.text)[1]
 
 
 @dataclass
-class Visitor:
-    """A client with cookies, like a browser but without its manners."""
+class Client:
+    """Sends requests with the cookies of earlier answers."""
 
     url: str
     session: aiohttp.ClientSession
@@ -36,14 +36,14 @@ class Visitor:
     async def post(self, path: str, form: dict[str, str], **headers: str) -> Answer:
         return await self._ask("POST", path, form, headers)
 
-    async def log_in(self, token: str = TOKEN, who: str = "Ana", **headers: str) -> Answer:
-        return await self.post("/console/login", {"token": token, "who": who}, **headers)
+    async def log_in(self, token: str = TOKEN, actor: str = "Ana", **headers: str) -> Answer:
+        return await self.post("/console/login", {"token": token, "actor": actor}, **headers)
 
-    async def act(self, deed: str, fields: dict[str, str], **headers: str) -> Answer:
-        """Do a deed as its page would, with the token of its form."""
-        form_token = (await self.get("/console/find")).form_token
+    async def act(self, action: str, fields: dict[str, str], **headers: str) -> Answer:
+        """Send the form of an action, with a valid form token."""
+        form_token = (await self.get("/console/search")).form_token
         return await self.post(
-            f"/console/act/{deed}", {"form_token": form_token, **fields}, **headers
+            f"/console/actions/{action}", {"form_token": form_token, **fields}, **headers
         )
 
     async def _ask(self, method, path, form, headers) -> Answer:

@@ -1,9 +1,9 @@
-"""Makes the picture of the console's first page that the README shows.
+"""Makes the screenshot of the dashboard that the README shows.
 
-    PORTRAIT=deploy/docs/images/dashboard.png ./dev test tests/console/test_portrait.py -n 0
+    README_IMAGE=deploy/docs/images/dashboard.png ./dev test tests/console/test_readme_image.py -n 0
 
-Three apps, of which one is paused with its reason; two of them send while the picture is taken, to
-a simulated provider, after a day that is made up.
+One of three apps is paused with its reason; the other two send to a simulated provider while the
+screenshot is made. The counters of the day before are invented.
 """
 
 import asyncio
@@ -12,20 +12,20 @@ import re
 from pathlib import Path
 
 import pytest
-from onlooker import ARGUMENTS, CHROMIUM
+from client import TOKEN
 from playwright.async_api import Page, async_playwright, expect
 from running import DEADLINE, running
-from visitor import TOKEN
+from screenshots import ARGUMENTS, CHROMIUM
 
 from dispatcher.simulator import Simulator
 
-PORTRAIT = os.environ.get("PORTRAIT")
+IMAGE = os.environ.get("README_IMAGE")
 pytestmark = pytest.mark.skipif(
-    PORTRAIT is None or CHROMIUM is None, reason="makes a picture where PORTRAIT names a file"
+    IMAGE is None or CHROMIUM is None, reason="only with README_IMAGE=FILE, and chromium"
 )
 SIZE = {"width": 1180, "height": 1096}
 APPS = {"shop": 40, "alerts": 6, "marketing": 0}  # messages a second
-A_DAY = """
+DAY_OF_EVENTS = """
     INSERT INTO dispatcher.tally (minute, app, event, code, count)
     SELECT date_trunc('minute', now()) - make_interval(mins => m), app, event, '',
         (rate * 60 * share * (1 + 0.5 * sin(m / 230.0) + 0.06 * sin(m * 1.7 + rate))
@@ -42,7 +42,7 @@ INSERT = """
 """
 
 
-async def test_the_first_page_is_drawn(db, dsn):
+async def test_the_dashboard_is_saved_for_the_readme(db, dsn):
     async with Simulator({"key": "secret"}) as simulator:
         settings = {
             f"DISPATCHER_APPS__{app.upper()}__{name}": value
@@ -56,25 +56,25 @@ async def test_the_first_page_is_drawn(db, dsn):
             }.items()
         }
         async with running(dsn, **settings, DISPATCHER_CONSOLE_TOKEN=TOKEN) as service:
-            await db.execute(A_DAY)
+            await db.execute(DAY_OF_EVENTS)
             reason = "the price in the text is wrong; the new template is being approved (Ben)"
             await db.execute("SELECT dispatcher.pause('marketing', $1)", reason)
             await db.execute(INSERT, "marketing", 8240)
-            feed = asyncio.create_task(_feed(db))
+            inserting = asyncio.create_task(_insert(db))
             try:
-                await _draw(service.url)
+                await _save(service.url)
             finally:
-                feed.cancel()
+                inserting.cancel()
 
 
-async def _feed(db) -> None:
+async def _insert(db) -> None:
     while True:
         for app, rate in APPS.items():
             await db.execute(INSERT, app, rate)
-        await asyncio.sleep(1.0)  # the pace of an application, not a wait for anything
+        await asyncio.sleep(1.0)  # the rate of an application; nothing is waited for
 
 
-async def _draw(url: str) -> None:
+async def _save(url: str) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = await browser.new_page(viewport=SIZE, color_scheme="light", timezone_id="UTC")
@@ -82,17 +82,17 @@ async def _draw(url: str) -> None:
         await page.get_by_label("Your name").fill("Ana")
         await page.get_by_label("Token").fill(TOKEN)
         await page.get_by_role("button", name="Log in").click()
-        await _lively(page)
-        await page.screenshot(path=Path(PORTRAIT))
+        await _live(page)
+        await page.screenshot(path=Path(IMAGE))
         await browser.close()
 
 
-async def _lively(page: Page) -> None:
-    """Wait until the page is live, with charts, and rates that it has measured itself."""
-    await expect(page.locator("#pulse")).to_have_text("Live.", timeout=DEADLINE * 1000)
+async def _live(page: Page) -> None:
+    """Wait until the page is live, with charts and measured rates."""
+    await expect(page.locator("#live-status")).to_have_text("Live.", timeout=DEADLINE * 1000)
     await expect(page.locator(".u-legend").first).to_be_visible()
     shop = page.get_by_role("region", name="App shop")
-    # The made-up day leaves out this minute, so only what is sent now brings it to this.
+    # The invented counters leave out this minute, so only real sending reaches this rate.
     await expect(shop.locator(".rate .big")).to_have_text(
         re.compile(r"^(3[5-9]|4[0-5])$"), timeout=DEADLINE * 1000
     )

@@ -1,38 +1,42 @@
-"""A connection for a command, wherever the settings say the database is."""
+"""Settings and a database connection for commands; errors become a CommandError."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg
 
-from dispatcher.cli.errors import CommandError
-from dispatcher.cli.settings import read_settings
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
 from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, running_server
-from dispatcher.settings import Settings
+from dispatcher.settings import Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
 
-_TROUBLE: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+_DATABASE_ERRORS: tuple[type[Exception], ...] = (
+    *AWAY,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
 
 
 def with_database(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Return what *work* does with a connection; every trouble of the database is a Failure."""
+    """Return the result of *work* with a connection; raises CommandError for database errors."""
     with database_address(read_settings()) as dsn:
         return asyncio.run(connected(dsn, work))
 
 
 @contextmanager
 def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]:
-    """Give the address of the database, the one past PgBouncer if there is one.
+    """Give the address of the database, the direct one if PgBouncer is used.
 
-    Without any it is that of the embedded PostgreSQL: the one that runs, or else one that is
-    started for this command. Only with *make* it may be a new one.
+    If none is set it is that of the embedded PostgreSQL: of the running server, or of one that is
+    started for this command. *make* allows to create its data.
     """
     address = settings.database_direct_url or settings.database_url
     if address is not None:
@@ -55,23 +59,31 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
 
 @contextmanager
 def explained(dsn: str) -> Iterator[None]:
-    """Turn the troubles of the database at *dsn* into a Failure of one line."""
+    """Turn errors of the database at *dsn* into a CommandError of one line."""
     try:
         yield
     except DatabaseAwayError as error:
         raise CommandError(str(error)) from error
-    except _TROUBLE as error:
+    except _DATABASE_ERRORS as error:
         raise CommandError(explain(error, dsn)) from error
 
 
 async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Return what *work* does with a connection to *dsn*; trouble is a Failure."""
+    """Return the result of *work* with a connection to *dsn*; raises CommandError."""
     with explained(dsn):
         try:
             connection = await connect(dsn)
-        except ValueError as error:  # an address that is none
+        except ValueError as error:  # an invalid address
             raise CommandError(explain(error, dsn)) from None
         try:
             return await work(connection)
         finally:
             await connection.close(timeout=5)
+
+
+def read_settings() -> Settings:
+    """Return the settings of the environment; raises CommandError with every mistake in them."""
+    try:
+        return load_settings(os.environ)
+    except SettingsError as error:
+        raise CommandError(*error.mistakes, code=USED_WRONGLY) from None

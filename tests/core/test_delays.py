@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.delays import LONGEST_WAIT, deferral, until_midnight
+from dispatcher.core.delays import MAX_DEFERRAL_SECONDS, deferral_seconds, seconds_until_midnight
 
 
 def test_deferrals_double_up_to_ten_minutes():
-    waits = [deferral(attempt, jitter=0.0) for attempt in range(1, 9)]
+    waits = [deferral_seconds(attempt, jitter=0.0) for attempt in range(1, 9)]
     assert waits == [15, 30, 60, 120, 240, 480, 600, 600]
 
 
 @given(attempt=st.integers(1, 40_000), jitter=st.floats(0, 1, exclude_max=True))
 def test_jitter_takes_off_up_to_half_of_a_deferral(attempt, jitter):
-    full = deferral(attempt, jitter=0.0)
-    assert deferral(attempt, jitter=jitter) == pytest.approx(full * (1 - jitter / 2))
-    assert full <= LONGEST_WAIT
+    full = deferral_seconds(attempt, jitter=0.0)
+    assert deferral_seconds(attempt, jitter=jitter) == pytest.approx(full * (1 - jitter / 2))
+    assert full <= MAX_DEFERRAL_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_jitter_takes_off_up_to_half_of_a_deferral(attempt, jitter):
     ],
 )
 def test_the_providers_day_ends_at_midnight_of_utc_8(utc, seconds):
-    assert until_midnight(utc) == seconds
+    assert seconds_until_midnight(utc) == seconds

@@ -1,8 +1,7 @@
-"""Removes a directory when the process that started it is gone, however it went.
+"""Deletes the demo's temporary directory after its parent process exits, even by SIGKILL.
 
-Run as ``python -m dispatcher.cli.demo.broom DIRECTORY`` with a pipe as its standard input: the
-pipe ends with the process that holds its other end. A process of its own, because nothing can
-be done in one that was killed.
+Run as ``python -m dispatcher.cli.demo.cleanup DIRECTORY`` with a pipe as standard input: the pipe
+closes when the parent exits. It is a separate process because a killed one cannot clean up.
 """
 
 import shutil
@@ -10,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-PATIENCE = 30.0  # seconds for a PostgreSQL to stop that still writes into the directory
+DELETE_TIMEOUT_SECONDS = 30.0  # a stopping PostgreSQL may still write into the directory
 
 
 def main(directory: str) -> int:
     """Wait for the end of standard input, then remove *directory*."""
     sys.stdin.buffer.read()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DELETE_TIMEOUT_SECONDS
     while Path(directory).exists():
         if time.monotonic() > deadline:
             return 1

@@ -1,4 +1,4 @@
-"""What the demo looks like, on a terminal and without one."""
+"""The output of the demo, on a terminal and without one."""
 
 import csv
 import time
@@ -18,60 +18,60 @@ _STATEMENTS = """\
       INSERT INTO dispatcher.message (recipient, template_id)
       VALUES ('+8613100000000', '9e8d7c6b5a493827160fe1d2c3b4a596') RETURNING id;"""
 
-COUNTED = 72  # columns of a line of progress besides its bar
-EVERY = 1.0  # seconds between two lines of progress where there is no terminal
+PROGRESS_TEXT_COLUMNS = 72  # of a progress line, besides its bar
+PROGRESS_INTERVAL_SECONDS = 1.0  # between progress lines without a terminal
 
-Tell = Callable[[dict[str, int]], None]
+ShowCounts = Callable[[dict[str, int]], None]
 
 
-class Picture:
-    """The demo's output: steps with their time, a moving bar, a table, and what to do next."""
+class Screen:
+    """The demo's output: timed steps, a progress bar, a table, and what to do next."""
 
     def __init__(self) -> None:
-        self._screen = screen()
+        self._console = screen()
         self._began = time.monotonic()
-        self._screen.print("Everything runs on this machine, and nothing is sent to anybody.\n")
+        self._console.print("Everything runs on this machine, and nothing is sent to anybody.\n")
 
     def step(self, name: str, text: str) -> None:
-        """Say that something is done."""
+        """Print a finished step with the time since the start."""
         seconds = time.monotonic() - self._began
-        self._screen.print(f"{seconds:5.1f} s  {name:10}  {text}", soft_wrap=True)
+        self._console.print(f"{seconds:5.1f} s  {name:10}  {text}", soft_wrap=True)
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Tell]:
-        """Give a function that shows how many messages are finished, by state."""
-        if not self._screen.is_terminal:
+    def progress(self, total: int) -> Iterator[ShowCounts]:
+        """Give a function that shows the numbers of finished messages by state."""
+        if not self._console.is_terminal:
             yield self._lines(total)
             return
-        bar = min(40, max(8, self._screen.width - COUNTED))
+        bar = min(40, max(8, self._console.width - PROGRESS_TEXT_COLUMNS))
         columns = (
             TextColumn("         Sending   "),
             BarColumn(bar),
             TextColumn("{task.description}"),
         )
-        with Progress(*columns, console=self._screen) as progress:
+        with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("", total=total)
 
-            def tell(counts: dict[str, int]) -> None:
+            def show_counts(counts: dict[str, int]) -> None:
                 progress.update(
                     task, completed=sum(counts.values()), description=_counted(counts, total)
                 )
 
-            yield tell
+            yield show_counts
 
-    def _lines(self, total: int) -> Tell:
+    def _lines(self, total: int) -> ShowCounts:
         next_at = time.monotonic()
 
-        def tell(counts: dict[str, int]) -> None:
+        def show_counts(counts: dict[str, int]) -> None:
             nonlocal next_at
             if time.monotonic() >= next_at or sum(counts.values()) == total:
                 self.step("Sending", _counted(counts, total))
-                next_at = time.monotonic() + EVERY
+                next_at = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
-        return tell
+        return show_counts
 
     def table(self, rows: list[OutcomeSummary], rejects: Path) -> None:
-        """Show what became of the messages, and of the lines that never became one."""
+        """Show the outcomes of the messages, and the refused lines."""
         table = table_of("State", "Code", "Why")
         table.add_column("Messages", justify="right")
         table.add_column("For example", justify="right")
@@ -87,12 +87,12 @@ class Picture:
                     "1",
                     "",
                 )
-        self._screen.print("", table, "", sep="\n")
+        self._console.print("", table, "", sep="\n")
 
-    def tell_where(self, data: Path, provider: str, worker_log: Path) -> None:
-        """Say how to look around while everything runs."""
+    def show_addresses(self, data: Path, provider: str, worker_log: Path) -> None:
+        """Show how to look around while everything runs."""
         psql = next((str(f / "psql") for f in program_folders() if (f / "psql").exists()), "psql")
-        self._screen.print(
+        self._console.print(
             f"""
 Look around, from another terminal:
 
@@ -113,9 +113,9 @@ Let the provider fail (a quota that is spent), insert a message, and see what th
             soft_wrap=True,
         )
 
-    def tell_console(self, address: str, token: str) -> None:
-        """Say where the console is, and what opens it."""
-        self._screen.print(
+    def show_console(self, address: str, token: str) -> None:
+        """Show the address and the token of the console."""
+        self._console.print(
             f"""
 The console, in a browser:
 
@@ -126,15 +126,15 @@ Ctrl-C ends it and removes everything.""",
             soft_wrap=True,
         )
 
-    def farewell(self, *, kept: bool) -> None:
-        """Say that all is gone, and what to do next."""
+    def finish(self, *, kept: bool) -> None:
+        """Print that everything is removed, and what to do next."""
         self.step("Done", "everything is stopped and removed")
         look = (
             ""
             if kept
             else "\nLook around in it, with psql and `dispatcher show`: dispatcher demo --keep\n"
         )
-        self._screen.print(
+        self._console.print(
             f"""{look}
 The same with a real account (README, "From the demo to a real account"):
 

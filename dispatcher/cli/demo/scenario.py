@@ -1,4 +1,4 @@
-"""What the demo does, from its first line to its last."""
+"""The steps of the demo, from the first line of output to the last."""
 
 import asyncio
 import secrets
@@ -15,10 +15,10 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from dispatcher.cli.connection import connected
 from dispatcher.cli.csv_import import load_file
-from dispatcher.cli.database import connected
-from dispatcher.cli.demo.output import Picture
-from dispatcher.cli.demo.processes import child, must_live, temporary_directory
+from dispatcher.cli.demo.processes import check_running, child, temporary_directory
+from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
 from dispatcher.db import admin
 from dispatcher.db.database import OwnConnection as Connection
@@ -26,19 +26,19 @@ from dispatcher.db.migrate import migrate
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server
 
-START_TIMEOUT: Final = 15.0  # seconds for the simulator to say where it is
-PACE: Final = 1_000  # numbers a second: quick to watch, slow enough to see
-WORK_TIMEOUT: Final = 60.0  # seconds; 3,000 messages take 3 at that pace
-LOOK: Final = 0.1  # seconds between two looks at the progress
-FAST: Final = {"fsync": "off"}  # the data are thrown away, so they need not survive the machine
-SENDER: Final = "csms100000001"  # of the rows that name none
-SAMPLE: Final = Path(__file__).with_name("sample.csv")
-PROVIDER: Final = Path(__file__).with_name("provider.json")
+START_TIMEOUT_SECONDS: Final = 15.0  # for the simulator to print its address
+NUMBERS_PER_SECOND: Final = 1_000  # fast, and slow enough to see
+WORK_TIMEOUT_SECONDS: Final = 60.0  # 3,000 messages take 3 s at that rate
+POLL_INTERVAL_SECONDS: Final = 0.1  # of the progress
+SERVER_SETTINGS: Final = {"fsync": "off"}  # the data are temporary
+DEFAULT_SENDER: Final = "csms100000001"  # of rows without a sender
+SAMPLE_FILE: Final = Path(__file__).with_name("sample.csv")
+PROVIDER_FILE: Final = Path(__file__).with_name("provider.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What runs, and where."""
+    """The running processes and their addresses."""
 
     folder: Path
     dsn: str
@@ -53,41 +53,41 @@ class Stage:
 
     @property
     def worker_log(self) -> Path:
-        """What the worker says."""
+        """The log of the worker."""
         return self.folder / "worker.log"
 
 
-def play(*, keep: bool) -> None:
-    """Run the demo; raises Failure if it does not show what it should."""
-    picture = Picture()
+def run_demo(*, keep: bool) -> None:
+    """Run the demo; raises CommandError if its result is wrong."""
+    screen = Screen()
     try:
-        with _stage(picture) as stage:
-            asyncio.run(connected(stage.dsn, lambda connection: _show(stage, connection, picture)))
+        with _stage(screen) as stage:
+            asyncio.run(connected(stage.dsn, lambda connection: _show(stage, connection, screen)))
             if keep:
-                picture.tell_where(stage.data, stage.provider, stage.worker_log)
-                picture.tell_console(_console(stage), stage.token)
+                screen.show_addresses(stage.data, stage.provider, stage.worker_log)
+                screen.show_console(_console(stage), stage.token)
                 _wait_for_interrupt()
     except EmbeddedError as error:
         raise CommandError(str(error)) from error
-    picture.farewell(kept=keep)
+    screen.finish(kept=keep)
 
 
 @contextmanager
-def _stage(picture: Picture) -> Iterator[Stage]:
+def _stage(screen: Screen) -> Iterator[Stage]:
     """Start everything; stop and remove it again in the opposite order."""
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_directory())
-        dsn = stack.enter_context(embedded_server(folder / "data", settings=FAST))
+        dsn = stack.enter_context(embedded_server(folder / "data", settings=SERVER_SETTINGS))
         asyncio.run(migrate(dsn))
-        picture.step("PostgreSQL", f"embedded, in {folder}")
+        screen.step("PostgreSQL", f"embedded, in {folder}")
         key, secret = "demo", secrets.token_hex(16)
         log = folder / "simulator.log"
         simulator = stack.enter_context(
             child(["simulate", "--listen", "127.0.0.1:0", "--key", key, "--secret", secret,
-                   "--options", str(PROVIDER)], settings={}, log=log)
+                   "--options", str(PROVIDER_FILE)], settings={}, log=log)
         )  # fmt: skip
         provider = _first_line(simulator, log)
-        picture.step("Provider", f"simulated, at {provider}")
+        screen.step("Provider", f"simulated, at {provider}")
         token = secrets.token_urlsafe(16)
         stage = Stage(
             folder,
@@ -105,59 +105,59 @@ def _stage(picture: Picture) -> Iterator[Stage]:
                         "DISPATCHER_APPS__DEFAULT__ENDPOINT": provider,
                         "DISPATCHER_APPS__DEFAULT__APP_KEY": key,
                         "DISPATCHER_APPS__DEFAULT__APP_SECRET": secret,
-                        "DISPATCHER_APPS__DEFAULT__SENDER": SENDER,
-                        "DISPATCHER_APPS__DEFAULT__NUMBERS_PER_SECOND": str(PACE),
+                        "DISPATCHER_APPS__DEFAULT__SENDER": DEFAULT_SENDER,
+                        "DISPATCHER_APPS__DEFAULT__NUMBERS_PER_SECOND": str(NUMBERS_PER_SECOND),
                     },
                     log=folder / "worker.log",
                 )
             ),
         )
-        picture.step("Worker", f"dispatcher run, at most {PACE:,} numbers a second")
+        screen.step("Worker", f"dispatcher run, at most {NUMBERS_PER_SECOND:,} numbers a second")
         yield stage
 
 
-async def _show(stage: Stage, connection: Connection, picture: Picture) -> None:
+async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
     rejects = stage.folder / "rejects.csv"
-    taken, refused = await load_file(connection, SAMPLE, rejects)
-    picture.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
-    await _watch(stage, connection, taken, picture)
+    taken, refused = await load_file(connection, SAMPLE_FILE, rejects)
+    screen.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
+    await _watch(stage, connection, taken, screen)
     rows = await admin.outcome_summary(connection)
-    picture.table(rows, rejects)
+    screen.table(rows, rejects)
     accepted = sum(row.messages for row in rows if row.state == "accepted")
     async with aiohttp.ClientSession() as session, session.get(f"{stage.provider}/_accepted") as r:
-        witness = await r.json()
-    if refused != 1 or witness["numbers"] != accepted:
+        provider_count = await r.json()
+    if refused != 1 or provider_count["numbers"] != accepted:
         raise CommandError(
-            f"the provider counts {witness['numbers']} accepted numbers, the database {accepted}:"
-            " they must be equal, please report this."
+            f"the provider counts {provider_count['numbers']} accepted numbers, the database"
+            f" {accepted}: they must be equal, please report this."
         )
-    picture.step(
+    screen.step(
         "Witness",
         f"the provider counts {accepted:,} accepted numbers as well, in"
-        f" {witness['requests']} requests",
+        f" {provider_count['requests']} requests",
     )
 
 
-async def _watch(stage: Stage, connection: Connection, total: int, picture: Picture) -> None:
+async def _watch(stage: Stage, connection: Connection, total: int, screen: Screen) -> None:
     """Show the progress until every message has its outcome."""
-    deadline = time.monotonic() + WORK_TIMEOUT
-    with picture.progress(total) as tell:
+    deadline = time.monotonic() + WORK_TIMEOUT_SECONDS
+    with screen.progress(total) as show_counts:
         while True:
             counts = await admin.outcome_counts(connection)
-            tell(counts)
+            show_counts(counts)
             if sum(counts.values()) >= total:
                 return
-            must_live(stage.worker, "worker", stage.worker_log)
+            check_running(stage.worker, "worker", stage.worker_log)
             if time.monotonic() > deadline:
                 raise CommandError(
-                    f"after {WORK_TIMEOUT:.0f} s {total - sum(counts.values()):,} messages still"
-                    " wait: is this machine very busy? Please try again."
+                    f"after {WORK_TIMEOUT_SECONDS:.0f} s {total - sum(counts.values()):,} messages"
+                    " still wait: is this machine very busy? Please try again."
                 )
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 def _console(stage: Stage) -> str:
-    """Return the console's address: the worker says where it listens before it sends anything."""
+    """Return the console's address, from the worker's log."""
     for line in stage.worker_log.read_bytes().splitlines():
         if b'"event":"listening"' in line:
             said = msgspec.json.decode(line)
@@ -168,14 +168,14 @@ def _console(stage: Stage) -> str:
 def _first_line(process: subprocess.Popen[str], log: Path) -> str:
     """Return the first line that *process* prints; the simulator's is its address."""
     assert process.stdout is not None  # noqa: S101 - child() makes it a pipe
-    if not select.select([process.stdout], [], [], START_TIMEOUT)[0]:
+    if not select.select([process.stdout], [], [], START_TIMEOUT_SECONDS)[0]:
         raise CommandError(
-            f"the simulator said nothing for {START_TIMEOUT:.0f} s: please try again."
+            f"the simulator said nothing for {START_TIMEOUT_SECONDS:.0f} s: please try again."
         )
     line = process.stdout.readline().strip()
     if not line:
         process.wait()
-        must_live(process, "simulator", log)
+        check_running(process, "simulator", log)
     return line
 
 

@@ -1,30 +1,34 @@
-"""A database that is away is the first thing the console says, and the console itself stays."""
+"""Without a database, every page of the console names the cause and the next step."""
 
 import asyncio
 
 import aiohttp
-from visitor import TOKEN, Visitor
+from client import TOKEN, Client
 
-from dispatcher.console import console_routes
-from dispatcher.console.backend import StatusCache, made_desk
+from dispatcher.console import ConsoleBackend, console_routes
 from dispatcher.db.database import create_pool
 from dispatcher.service.http import serving
 
-NOWHERE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
+UNREACHABLE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
 
 
-async def test_the_cause_and_the_next_step_are_on_every_page():
-    async with await create_pool(NOWHERE, min_size=0, max_size=2) as pool:
-        looks = StatusCache(pool, dsn=NOWHERE, reports=True)
-        routes = console_routes(made_desk(pool, looks, dsn=NOWHERE), TOKEN, asyncio.Event())
+async def test_every_page_names_the_cause_and_the_next_step():
+    async with await create_pool(UNREACHABLE, min_size=0, max_size=2) as pool:
+        backend = ConsoleBackend(pool, dsn=UNREACHABLE, reports_expected=True)
+        routes = console_routes(backend, TOKEN, asyncio.Event())
         jar = aiohttp.CookieJar(unsafe=True)
         async with (
             serving("127.0.0.1", 0, routes) as (host, port),
             aiohttp.ClientSession(cookie_jar=jar) as session,
         ):
-            operator = Visitor(f"http://{host}:{port}", session)
+            operator = Client(f"http://{host}:{port}", session)
             assert (await operator.log_in()).status == 303
-            for path, status in (("", 200), ("/trouble", 503), ("/act", 503), ("/message/1", 503)):
+            for path, status in (
+                ("", 200),
+                ("/problems", 503),
+                ("/actions", 503),
+                ("/message/1", 503),
+            ):
                 page = await operator.get("/console" + path)
                 assert page.status == status
                 assert "Messages are not going out." in page.text

@@ -1,14 +1,14 @@
-"""A browser that leaves a picture of a page, for people to look at."""
+"""Screenshots of the console's pages, in the folder that SCREENSHOTS names."""
 
 import asyncio
 import os
 import shutil
 from pathlib import Path
 
-from playwright.async_api import async_playwright
-from visitor import TOKEN
+from client import TOKEN
+from playwright.async_api import Page, async_playwright
 
-SCREENS = os.environ.get("SCREENSHOTS")  # a folder; without it nobody looks
+FOLDER = os.environ.get("SCREENSHOTS")  # without it no screenshots are made
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
     "--no-sandbox",
@@ -18,12 +18,10 @@ ARGUMENTS = [
 ]
 
 
-async def picture(url: str, name: str) -> None:
-    """Leave a picture of the console's first page, as a desktop shows it without scrolling."""
-    if SCREENS is None or CHROMIUM is None:
+async def save_dashboard(url: str, name: str) -> None:
+    """Save a screenshot of the dashboard, as a desktop shows it without scrolling."""
+    if FOLDER is None or CHROMIUM is None:
         return
-    folder = Path(SCREENS)
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = await browser.new_page(viewport={"width": 1280, "height": 800})
@@ -32,5 +30,12 @@ async def picture(url: str, name: str) -> None:
         await page.get_by_label("Token").fill(TOKEN)
         await page.get_by_role("button", name="Log in").click()
         await page.get_by_text("Live.").wait_for()
-        await page.screenshot(path=folder / f"drill {name}.png")
+        await save(page, f"failure {name}")
         await browser.close()
+
+
+async def save(page: Page, name: str, *, full: bool = False) -> None:
+    """Save a screenshot of *page*; with *full*, also of the part below the window."""
+    folder = Path(FOLDER)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    await page.screenshot(path=folder / f"{name}.png", full_page=full)

@@ -1,8 +1,7 @@
-"""The drills of whoever is on call: what goes wrong, and what the first screens say of it.
+"""The dashboard and `dispatcher status` name the cause of each failure, and the next step.
 
-Each is provoked at a real service with a simulated provider. The console's first page and
-`dispatcher status` must name the cause and the next step, the worst first. With SCREENSHOTS set
-to a folder, a browser leaves a picture of the first page of each there.
+Each failure happens to a real service with a simulated provider. The worst finding comes first.
+With SCREENSHOTS set to a folder, a browser saves a screenshot of the dashboard of each there.
 """
 
 import asyncio
@@ -16,107 +15,107 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
-from onlooker import picture
+from client import TOKEN, Client
 from running import Service, app_settings, running, until
-from visitor import TOKEN, Visitor
+from screenshots import save_dashboard
 from world.wire import Wire
 
 from dispatcher.simulator import Simulator, read_faults
 
-FAR = "http://127.0.0.1:1"  # nobody listens there
+UNREACHABLE = "http://127.0.0.1:1"
 INSERT = """
     INSERT INTO dispatcher.message (recipient, template_id, params)
     SELECT '+86131' || lpad(n::text, 8, '0'), 'tpl', '{837465}' FROM generate_series(1, $1::int) n
 """
-LATER = "UPDATE dispatcher.tally SET minute = minute - interval '20 minutes'"
+MAKE_EVENTS_OLDER = "UPDATE dispatcher.tally SET minute = minute - interval '20 minutes'"
 
 
 @dataclass(frozen=True)
-class Drill:
-    """One thing that goes wrong, and what must be told of it."""
+class Failure:
+    """A failure, and the texts that must name it."""
 
     headline: str
     cause: str
     step: str
     faults: str = "[]"
     app: Mapping[str, str] = field(default_factory=dict)  # settings of the app
-    service: Mapping[str, str] = field(default_factory=dict)  # settings of the whole
+    service: Mapping[str, str] = field(default_factory=dict)  # further settings of the service
     messages: int = 40
-    first: Callable[..., Awaitable[None]] | None = None  # done before anybody looks
+    first: Callable[..., Awaitable[None]] | None = None  # done before the pages are read
 
 
 async def accepted_long_ago(db) -> None:
-    """Let the time pass in which reports should have come."""
+    """Wait until all are accepted, and date that back, so that reports are overdue."""
     query = "SELECT count(*) = 40 FROM dispatcher.outcome WHERE state = 'accepted'"
     await until(lambda: db.fetchval(query), what="40 accepted")
-    await db.execute(LATER)
+    await db.execute(MAKE_EVENTS_OLDER)
 
 
 NOT_OUT = "Messages are not going out."
-TROUBLE = "Messages are going out, with trouble."
-IDLE = "Nothing is due, but there is trouble."
-DRILLS = {
-    "wrong secret": Drill(
+TROUBLE = "Messages are going out, with problems."
+IDLE = "Nothing is due, but there are problems."
+FAILURES = {
+    "wrong secret": Failure(
         NOT_OUT,
         "The signature is wrong",
         "Check DISPATCHER_APPS__DEFAULT__APP_SECRET",
         app={"DISPATCHER_APPS__DEFAULT__APP_SECRET": "not-the-secret"},
     ),
-    "not on the white list": Drill(
+    "not on the white list": Failure(
         NOT_OUT,
         "not on the application's white list",
         "Add it in the provider's console; that takes 10 to 15 minutes",
         '[{"fault": "white-list"}]',
     ),
-    "quota spent": Drill(
+    "quota spent": Failure(
         NOT_OUT,
         "quota of messages is spent",
         "Ask the provider for more, then `dispatcher resume`",
         '[{"fault": "quota"}]',
     ),
-    "template rejected": Drill(
+    "template rejected": Failure(
         NOT_OUT,
         "E200033: The template is of the wrong type",
         "Compare template, sender and signature in the provider's console; then requeue",
         '[{"fault": "number-code", "code": "E200033"}]',
     ),
-    "template not active": Drill(
+    "template not active": Failure(
         NOT_OUT,
         "E200030: The template is not active",
         "activate it, then requeue",
         '[{"fault": "number-code", "code": "E200030"}]',
     ),
-    "one template of several rejected, a single message": Drill(
+    "one template of several rejected, a single message": Failure(
         IDLE,
         "E200033: The template is of the wrong type",
         "Compare template, sender and signature",
         '[{"fault": "number-code", "code": "E200033"}]',
         messages=1,
     ),
-    "callback address broken": Drill(
+    "callback address broken": Failure(
         IDLE,
         "nothing was reported of any",
         "See that DISPATCHER_CALLBACK_URL reaches this service from outside",
         service={
-            "DISPATCHER_CALLBACK_URL": f"{FAR}/reports/a-token-of-sixteen-letters",
+            "DISPATCHER_CALLBACK_URL": f"{UNREACHABLE}/reports/a-token-of-sixteen-letters",
             "DISPATCHER_REPORT_PATH_TOKEN": "a-token-of-sixteen-letters",
         },
         first=accepted_long_ago,
     ),
-    "provider down": Drill(
+    "provider down": Failure(
         NOT_OUT,
         "The provider cannot be reached",
         "Check network, DNS and DISPATCHER_APPS__DEFAULT__ENDPOINT",
-        app={"DISPATCHER_APPS__DEFAULT__ENDPOINT": FAR},
+        app={"DISPATCHER_APPS__DEFAULT__ENDPOINT": UNREACHABLE},
     ),
-    "flood of E200015": Drill(
+    "flood of E200015": Failure(
         TROUBLE,
         "Too many messages wait at the provider",
-        "If it lasts, lower the pace",
+        "If it lasts, lower the rate limit",
         '[{"fault": "number-code", "code": "E200015", "share": 0.9}]',
         messages=400,
     ),
-    "unsure requests": Drill(
+    "unsure requests": Failure(
         IDLE,
         "They may have been sent: the answer was lost",
         "ask the provider, and settle each by hand",
@@ -126,16 +125,16 @@ DRILLS = {
 
 
 @asynccontextmanager
-async def looking(url: str) -> AsyncIterator[Visitor]:
+async def logged_in(url: str) -> AsyncIterator[Client]:
     """Log in to the console at *url*."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
-        visitor = Visitor(url, session)
-        assert (await visitor.log_in()).status == 303
-        yield visitor
+        client = Client(url, session)
+        assert (await client.log_in()).status == 303
+        yield client
 
 
 async def status(dsn: str, *words: str, **settings: str) -> str:
-    """Return what `dispatcher status` says, on whichever stream, its line breaks undone."""
+    """Return the output of `dispatcher status` in one line, stderr included."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "dispatcher", "status", *words),
@@ -147,8 +146,8 @@ async def status(dsn: str, *words: str, **settings: str) -> str:
     return " ".join(out.decode().split())
 
 
-def first_screen(page: str) -> tuple[str, str]:
-    """Return the headline of a page, and its first finding as text."""
+def headline_and_finding(page: str) -> tuple[str, str]:
+    """Return the headline of a dashboard, and its first finding as text."""
     headline = re.search(r"<h1>(.*?)</h1>", page, re.DOTALL)[1]
     finding = re.search(r'<li class="finding.*?</li>', page, re.DOTALL)
     text = re.sub(r"</?code>", "`", finding[0]) if finding else ""
@@ -156,73 +155,73 @@ def first_screen(page: str) -> tuple[str, str]:
     return html.unescape(headline).strip(), " ".join(html.unescape(text).split())
 
 
-@pytest.mark.parametrize("name", DRILLS)
-async def test_the_first_screens_name_the_cause_and_the_next_step(name, db, dsn):
-    drill = DRILLS[name]
+@pytest.mark.parametrize("name", FAILURES)
+async def test_dashboard_and_status_name_cause_and_next_step(name, db, dsn):
+    failure = FAILURES[name]
     async with Simulator({"key": "secret"}) as simulator:
-        await simulator.faults.arm(read_faults(drill.faults.encode()))
-        settings = app_settings(simulator.url, timeout="5") | drill.app
+        await simulator.faults.arm(read_faults(failure.faults.encode()))
+        settings = app_settings(simulator.url, timeout="5") | failure.app
         async with running(
-            dsn, **settings, **drill.service, DISPATCHER_CONSOLE_TOKEN=TOKEN
+            dsn, **settings, **failure.service, DISPATCHER_CONSOLE_TOKEN=TOKEN
         ) as service:
-            await db.execute(INSERT, drill.messages)
-            if drill.first is not None:
-                await drill.first(db)
-            await told_by_the_console(service, drill, name)
-            said = await status(dsn, **drill.service)
-    assert said.startswith(drill.headline)
-    assert drill.cause in said
-    assert drill.step in said
+            await db.execute(INSERT, failure.messages)
+            if failure.first is not None:
+                await failure.first(db)
+            await check_dashboard(service, failure, name)
+            output = await status(dsn, **failure.service)
+    assert output.startswith(failure.headline)
+    assert failure.cause in output
+    assert failure.step in output
 
 
-async def told_by_the_console(service: Service, drill: Drill, name: str) -> None:
-    async with looking(service.url) as visitor:
+async def check_dashboard(service: Service, failure: Failure, name: str) -> None:
+    async with logged_in(service.url) as client:
 
-        async def told() -> str | None:
-            headline, finding = first_screen((await visitor.get("/console")).text)
-            good = drill.cause in finding and drill.step in finding
-            return finding if good and headline.startswith(drill.headline) else None
+        async def shown() -> str | None:
+            headline, finding = headline_and_finding((await client.get("/console")).text)
+            good = failure.cause in finding and failure.step in finding
+            return finding if good and headline.startswith(failure.headline) else None
 
-        finding = await until(told, what=f"{drill.cause!r} on the first page")
+        finding = await until(shown, what=f"{failure.cause!r} on the dashboard")
         assert "<NAME>" not in finding
-    await picture(service.url, name)
+    await save_dashboard(service.url, name)
 
 
-async def test_a_database_that_goes_down_is_told_and_forgotten_when_it_is_back(dsn):
+async def test_a_database_failure_is_shown_until_it_ends(dsn):
     async with (
         Simulator({"key": "secret"}) as simulator,
         Wire(dsn) as wire,
         running(wire.dsn, **app_settings(simulator.url), DISPATCHER_CONSOLE_TOKEN=TOKEN) as service,
-        looking(service.url) as visitor,
+        logged_in(service.url) as client,
     ):
         await wire.cut()
 
-        async def told() -> bool:
-            headline, finding = first_screen((await visitor.get("/console")).text)
+        async def shown() -> bool:
+            headline, finding = headline_and_finding((await client.get("/console")).text)
             return (
                 headline == NOT_OUT
                 and "No PostgreSQL answers at 127.0.0.1" in finding
                 and "Bring PostgreSQL back. Nothing is lost" in finding
             )
 
-        await until(told, what="the database missed on the first page")
+        await until(shown, what="the database's failure on the dashboard")
         assert "start it, or correct DISPATCHER_DATABASE_URL" in await status(wire.dsn)
-        await picture(service.url, "database down")
+        await save_dashboard(service.url, "database down")
         await wire.mend()
 
-        async def well() -> bool:
-            return "All is sent" in (await visitor.get("/console")).text
+        async def recovered() -> bool:
+            return "All is sent" in (await client.get("/console")).text
 
-        await until(well, what="a first page without trouble")
+        await until(recovered, what="a dashboard without findings")
         assert (await status(dsn)).startswith("All is sent; nothing is due.")
 
 
-async def test_without_a_worker_nobody_sends(db, dsn, operator):
+async def test_a_missing_worker_is_named(db, dsn, operator):
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
     await db.execute(INSERT, 3)
-    headline, finding = first_screen((await operator.get("/console")).text)
+    headline, finding = headline_and_finding((await operator.get("/console")).text)
     assert headline == NOT_OUT
     assert "nobody sends. What to do: Start one: `dispatcher run`" in finding
-    said = await status(dsn)
-    assert said.startswith(NOT_OUT)
-    assert "Start one: `dispatcher run`" in said
+    output = await status(dsn)
+    assert output.startswith(NOT_OUT)
+    assert "Start one: `dispatcher run`" in output

@@ -1,4 +1,4 @@
-"""What may well go wrong is one clear line on stderr, and the right exit code."""
+"""An expected failure is one clear line on stderr, with the right exit code."""
 
 import pytest
 

@@ -1,0 +1,243 @@
+"""Without the console's token, no request shows or changes anything."""
+
+import hashlib
+import re
+import time
+
+import pytest
+from client import TOKEN, Client
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from dispatcher.console import closed_console_routes
+from dispatcher.console.auth import SESSION_LIFETIME_SECONDS, Sessions
+from dispatcher.service.http import serving
+
+PAGES = [
+    "",
+    "/live",
+    "/chart",
+    "/problems",
+    "/search",
+    "/message/1",
+    "/batch/" + "0" * 32,
+    "/rules",
+    "/actions",
+    "/actions/pause?app=default",
+]
+FORMS = [
+    ("/actions/pause", {"app": "default"}),
+    ("/actions/resume", {"app": "default"}),
+    ("/actions/cancel", {"ids": "1"}),
+    ("/actions/requeue", {"ids": "1"}),
+    ("/actions/settle", {"token": "0" * 32, "how": "sent"}),
+    ("/actions/template", {"template_id": "t", "text": "${NUM_6}"}),
+    ("/actions/template-remove", {"template_id": "t"}),
+    ("/search", {"text": "+8613112345678"}),
+    ("/message/1", {}),
+    ("/logout", {}),
+]
+
+
+@pytest.fixture
+async def waiting(db) -> int:
+    """A queued message in an app that is not paused."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    return await db.fetchval(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " VALUES ('+8613112345678', 'tpl', '{837465}') RETURNING id"
+    )
+
+
+async def untouched(db) -> bool:
+    return await db.fetchval(
+        "SELECT (SELECT count(*) FROM dispatcher.queue) = 1"
+        " AND (SELECT paused_at IS NULL FROM dispatcher.app)"
+        " AND NOT EXISTS (SELECT FROM dispatcher.audit)"
+    )
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_without_a_login_no_page_is_shown(client):
+    for path in PAGES:
+        page = await client.get("/console" + path)
+        seen = (page.status, page.headers.get("Location"), page.text)
+        assert seen == (303, "/console/login", ""), path
+        raw = await client.get("/console" + path, Accept="*/*")
+        assert (raw.status, raw.text) == (401, "log in first\n"), path
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_without_a_login_no_form_has_an_effect(client, db):
+    for path, form in FORMS:
+        answer = await client.post("/console" + path, {**form, "form_token": "0" * 64})
+        assert answer.status == 401, path
+        assert await untouched(db), path
+
+
+async def test_a_wrong_token_does_not_log_in(client):
+    for token in ("", "a", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü" * 9, "\0"):
+        answer = await client.log_in(token)
+        assert answer.status == 403, token
+        assert "Set-Cookie" not in answer.headers, token
+        assert TOKEN not in answer.text, token
+
+
+async def test_wrong_tokens_are_limited_per_minute(client):
+    for number in range(20):
+        assert (await client.log_in(f"guess {number}")).status == 403
+    assert (await client.log_in()).status == 429
+
+
+async def test_a_login_needs_a_name(client):
+    for actor in ("", "   ", "x" * 41, "a\x07b"):
+        answer = await client.log_in(actor=actor)
+        assert answer.status == 400, actor
+        assert "Set-Cookie" not in answer.headers, actor
+
+
+async def test_the_cookie_is_limited_to_the_console(client):
+    plain = (await client.log_in()).headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/console"} <= {*plain.split("; ")}
+    assert "Secure" not in plain
+    https = (await client.log_in(X_Forwarded_Proto="https")).headers["Set-Cookie"]
+    assert "Secure" in https.split("; ")
+
+
+def forge(signed: str, **changes: str) -> str:
+    """Return *signed* with another payload or timestamp, and the old signature."""
+    payload, timestamp, signature = signed.rsplit(".", 2)
+    return ".".join([changes.get("payload", payload), changes.get("at", timestamp), signature])
+
+
+async def test_only_an_unchanged_cookie_is_a_session(client, monkeypatch):
+    sessions = Sessions(TOKEN)
+    good = sessions.new_cookie("Ana")
+    session = sessions.read_cookie(good, now=time.time())
+    root = base64_encode(base64_decode(good.split(".")[0]).replace(b"Ana", b"Root")).decode()
+    later = base64_encode((session.expires_at + 60).to_bytes(4, "big")).decode()
+    sha1 = URLSafeTimedSerializer(TOKEN, salt="dispatcher console: session")
+    others = [
+        forge(good, payload=root),
+        forge(good, at=later),
+        good[:-2] + ("0" if good[-2] != "0" else "1") + good[-1],
+        Sessions("another-console-token").new_cookie("Ana"),
+        sessions.form_token(session),  # signed with the same token, for another purpose
+        sha1.dumps(["Ana", session.nonce]),
+        ".",
+        "..",
+        "x",
+        "é.é",
+        "a" * 5000,
+    ]
+    with monkeypatch.context() as patch:
+        expired = int(time.time()) - SESSION_LIFETIME_SECONDS
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _: expired)
+        others.append(sessions.new_cookie("Ana"))
+    cookie = f"dispatcher_session={good}"
+    assert (await client.get("/console/search", Cookie=cookie)).status == 200
+    for other in others:
+        answer = await client.get("/console/search", Cookie=f"dispatcher_session={other}")
+        assert answer.status in (303, 400), other[:80]
+
+
+def test_cookies_and_form_tokens_expire():
+    sessions, signed_at = Sessions(TOKEN), time.time()
+    cookie = sessions.new_cookie("Ana")
+    session = sessions.read_cookie(cookie, now=signed_at)
+    form_token = sessions.form_token(session)
+    assert session.actor == "Ana"
+    assert 0 <= session.expires_at - signed_at - SESSION_LIFETIME_SECONDS + 1 <= 2
+    for now, valid in ((session.expires_at - 1, True), (session.expires_at + 2, False)):
+        assert (sessions.read_cookie(cookie, now=now) is not None) == valid
+        assert sessions.is_form_token(session, form_token, now=now) == valid
+
+
+def test_a_signature_is_sha256_of_a_key_of_its_own():
+    sessions = Sessions(TOKEN)
+    cookie = sessions.new_cookie("Ana")
+    session = sessions.read_cookie(cookie, now=time.time())
+    for signed in (cookie, sessions.form_token(session)):
+        signature = base64_decode(signed.rsplit(".", 1)[1])
+        assert len(signature) == hashlib.sha256().digest_size
+    assert not sessions.is_form_token(session, cookie, now=time.time())
+    assert sessions.read_cookie(cookie, now=time.time()).nonce == session.nonce
+    assert sessions.read_cookie(sessions.new_cookie("Ana"), now=time.time()).nonce != session.nonce
+
+
+FOREIGN = [
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Sec_Fetch_Site": "same-site"},
+    {"Sec_Fetch_Site": "none"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+]
+
+
+async def test_a_form_of_another_origin_is_refused(operator, db, waiting):
+    for headers in FOREIGN:
+        answer = await operator.act("cancel", {"ids": str(waiting)}, **headers)
+        assert answer.status == 403, headers
+        assert "Nothing was done" in answer.text, headers
+        assert await untouched(db), headers
+
+
+async def test_a_login_of_another_origin_is_refused(client):
+    for headers in FOREIGN:
+        answer = await client.log_in(**headers)
+        assert answer.status == 403, headers
+        assert "Set-Cookie" not in answer.headers, headers
+
+
+async def test_a_form_of_an_earlier_login_is_refused(operator, db, waiting):
+    stale = (await operator.get("/console/search")).form_token
+    await operator.log_in(actor="Ben")
+    for token in (stale, "", "0" * 64, "é"):
+        form = {"ids": str(waiting), "form_token": token}
+        answer = await operator.post("/console/actions/cancel", form)
+        assert answer.status == 403
+        assert "Nothing was done" in answer.text
+    without = await operator.post("/console/actions/cancel", {"ids": str(waiting)})
+    assert without.status == 403
+    assert await untouched(db)
+
+
+async def test_a_logout_ends_the_session(operator):
+    form_token = (await operator.get("/console/search")).form_token
+    assert (await operator.post("/console/logout", {"form_token": form_token})).status == 303
+    assert (await operator.get("/console/search")).status == 303
+
+
+async def test_every_answer_has_the_protective_headers(operator):
+    for path in [*PAGES, "/login", "/static/console.css", "/static/none", "/message/9"]:
+        if path == "/live":
+            continue
+        answer = await operator.get("/console" + path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "*" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Cache-Control"] == (
+            "private, max-age=86400" if path.endswith(".css") else "no-store"
+        )
+
+
+async def test_pages_use_no_inline_scripts_or_other_servers(operator):
+    for path in ["", "/problems", "/search", "/actions", "/actions/pause?app=default"]:
+        text = (await operator.get("/console" + path)).text
+        assert re.findall(r"<script(?![^>]* src=)", text) == []
+        assert re.findall(r'\s(?:on\w+|style)="', text) == []
+        sources = re.findall(r'\s(?:src|href|action)="([^"]*)"', text)
+        assert [each for each in sources if not each.startswith(("/console", "#main"))] == []
+
+
+async def test_without_a_token_the_console_stays_closed(client):
+    async with serving("127.0.0.1", 0, closed_console_routes()) as (host, port):
+        closed = Client(f"http://{host}:{port}", client.session)
+        for path in ["", "/", "/login", "/search", "/static/console.css"]:
+            answer = await closed.get("/console" + path)
+            assert answer.status == 503
+            assert "set DISPATCHER_CONSOLE_TOKEN" in answer.text
