@@ -92,7 +92,7 @@ class Crew:
 
     async def find_steps(self, runs: int) -> list[Step]:
         """Return the steps that each of some runs without a fault has, sorted."""
-        found = await self._all([Job()] * runs, keep=False)
+        found = await self._all([Job()] * runs, keep=False, to_the_end=True)
         for result in found:
             if result.problems:
                 raise RuntimeError(f"without a fault: {result.problems}, see {result.folder}")
@@ -122,7 +122,9 @@ class Crew:
         results = map(_result, self._resume.read_text().splitlines())
         return {result.job: result for result in results if not result.problems and result.reached}
 
-    async def _all(self, jobs: list[Job], *, keep: bool) -> list[Result]:
+    async def _all(
+        self, jobs: list[Job], *, keep: bool, to_the_end: bool = False
+    ) -> list[Result]:
         results: list[Result] = []
         waiting: dict[str | None, list[Job]] = {}
         for job in reversed(jobs):
@@ -130,7 +132,7 @@ class Crew:
             waiting.setdefault(kind, []).append(job)
 
         async def hand(lane: _LaneProcess, mine: list[Job]) -> None:
-            while mine and monotonic() < self._end:
+            while mine and (to_the_end or monotonic() < self._end):
                 job = mine.pop()
                 for _ in range(TRIES):
                     result = await lane.do(job, keep=keep)
