@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.database import connect, create_pool
+from dispatcher.db.database import Database, connect, create_pool
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.server import embedded_server
 
@@ -32,16 +32,15 @@ DRILLS = (
     "failover",
     "network",
     "pgbouncer",
-    "reports/test_intake_drill.py",
+    "receiver/test_intake_drill.py",
     "tls",
-    "upgrade",
 )
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
 # inherit that; a handler of ours is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["world.fixtures"]  # here, because only the uppermost conftest may
+pytest_plugins = ["support.fixtures"]  # here, because only the uppermost conftest may
 
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.
@@ -223,10 +222,10 @@ async def db(dsn) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def pool(dsn) -> AsyncIterator[asyncpg.Pool]:
-    """A pool on this test's database."""
+async def database(dsn) -> AsyncIterator[Database]:
+    """A pool of connections to this test's database."""
     pool = await create_pool(dsn, min_size=0, max_size=5)
-    yield pool
+    yield Database(dsn, pool)
     pool.terminate()
 
 

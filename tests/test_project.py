@@ -141,11 +141,15 @@ async def test_the_python_of_the_pages_runs(db):
 def test_the_pages_name_every_column_an_application_may_set():
     table = README.partition("| column | what it is |")[2].partition("\n\n")[0]
     columns = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
-    migration = (ROOT / "migrations/0001_main_job.sql").read_text(encoding="utf-8")
+    migration = (ROOT / "migrations/0001_schema.sql").read_text(encoding="utf-8")
     message = migration.partition("CREATE TABLE dispatcher.message (")[2].partition("PRIMARY KEY")[
         0
     ]
-    assert columns == set(re.findall(r"^    (\w+)", message, re.MULTILINE)) - {"id", "queued_at"}
+    assert columns == set(re.findall(r"^    (\w+)", message, re.MULTILINE)) - {
+        "id",
+        "queued_at",
+        "wiped_at",
+    }
 
 
 def test_the_sample_is_small_and_its_numbers_are_samples():

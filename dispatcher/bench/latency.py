@@ -13,8 +13,8 @@ from dispatcher.bench.environment import Environment
 from dispatcher.bench.results import Results, percentile, rotated
 from dispatcher.bench.send import APP, load_messages, run_simulator, run_worker, wait_for_workers
 from dispatcher.bench.statements import query
-from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.operator import pause, resume
 
 INSERT_INTERVAL_SECONDS = 0.03  # between urgent messages, on average
 FIRST_URGENT_NUMBER = 900_000_000  # numbers of the backlog are lower
@@ -60,7 +60,7 @@ async def measure(
 async def _run(environment: Environment, urgent: int, backlog: int) -> list[float]:
     async with environment.database() as address:
         connection = await connect(address)
-        await pause(connection, APP, "the benchmark begins in a moment")
+        await pause(connection, "benchmark", APP, "the benchmark begins in a moment")
         if backlog:
             await load_messages(connection, backlog)
         try:
@@ -69,7 +69,7 @@ async def _run(environment: Environment, urgent: int, backlog: int) -> list[floa
                 run_worker(environment, 0, address, url) as process,
             ):
                 await wait_for_workers(connection, [process])
-                await resume(connection, APP)
+                await resume(connection, "benchmark", APP)
                 await asyncio.sleep(WARM_UP_SECONDS)
                 committed = await _insert(connection, urgent)
                 if backlog and not await connection.fetchval(query("has_due_messages")):

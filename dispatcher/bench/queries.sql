@@ -29,7 +29,7 @@ SELECT count(*)::int FROM dispatcher.worker WHERE stopped_at IS NULL
 
 -- name: count_outcomes
 -- Number of messages with an outcome, from the counters that the recorder updates.
-SELECT coalesce(sum(count), 0)::int FROM dispatcher.tally WHERE event IN ('accepted', 'rejected')
+SELECT coalesce(sum(count), 0)::int FROM dispatcher.event_count WHERE event IN ('accepted', 'rejected')
 
 -- name: wal_position
 -- Current end of the write-ahead log.
@@ -72,7 +72,7 @@ FROM added a JOIN request r ON r.token = 'bench-' || (a.n - 1) / 500
 
 -- name: count_matched_reports
 -- Number of reports matched to their messages.
-SELECT coalesce(sum(count), 0)::bigint FROM dispatcher.tally WHERE event = 'delivered'
+SELECT coalesce(sum(count), 0)::bigint FROM dispatcher.event_count WHERE event = 'delivered'
 
 -- name: commit_only
 -- A transaction that writes almost nothing: its duration is that of one commit on this disk.
@@ -118,7 +118,7 @@ GROUP BY (id - 1) / 500
 -- Outcomes of a month: of 1,000 messages 970 accepted, 20 rejected, 6 expired, 4 cancelled.
 -- $1 first id, $2 number of messages
 INSERT INTO dispatcher.outcome
-    (message_id, state, attempts, segments, batch_id, at, provider_id, code, reason)
+    (message_id, state, attempts, segments, batch_id, created_at, provider_id, code, reason)
 SELECT id,
     CASE WHEN id % 1000 < 970 THEN 'accepted' WHEN id % 1000 < 990 THEN 'rejected'
         WHEN id % 1000 < 996 THEN 'expired' ELSE 'cancelled' END,
@@ -141,7 +141,7 @@ INSERT INTO dispatcher.report
 SELECT o.provider_id,
     CASE WHEN m.id % 25 = 0 THEN 'UNDELIV' ELSE 'DELIVRD' END,
     CASE WHEN m.id % 25 = 0 THEN 'undelivered' ELSE 'delivered' END,
-    md5('token ' || o.batch_id), m.recipient, o.at + interval '5 s', o.at + interval '4 s', 1,
+    md5('token ' || o.batch_id), m.recipient, o.created_at + interval '5 s', o.created_at + interval '4 s', 1,
     jsonb_build_object('orgCode', '1', 'to', m.recipient)
 FROM dispatcher.message m JOIN dispatcher.outcome o ON o.message_id = m.id
 WHERE m.id >= $1::bigint AND m.id < $1::bigint + $2::int

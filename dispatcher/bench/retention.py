@@ -16,8 +16,8 @@ from dispatcher.bench.environment import Environment, make_indexes
 from dispatcher.bench.results import Results, rotated
 from dispatcher.bench.send import APP, RATE_FIGURE, Variant, load, run_worker, send
 from dispatcher.bench.statements import query
-from dispatcher.db.admin import pause
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.operator import pause
 
 MONTHS = 12
 DAYS_PER_MONTH = 30.0
@@ -151,7 +151,7 @@ async def _drop(
 ) -> float:
     """Run a worker with RETENTION until the history is dropped; return the seconds."""
     began = monotonic()
-    await pause(connection, APP, "the benchmark drops what is left")
+    await pause(connection, "benchmark", APP, "the benchmark drops what is left")
     async with run_worker(
         environment, 0, address, UNUSED_ENDPOINT, DISPATCHER_RETENTION=RETENTION
     ) as worker:

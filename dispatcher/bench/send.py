@@ -12,8 +12,8 @@ from dispatcher.bench.environment import Environment
 from dispatcher.bench.results import Results, rotated
 from dispatcher.bench.sampling import Sample, Sampler
 from dispatcher.bench.statements import query
-from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.operator import pause, resume
 
 APP = "default"
 APP_KEY, APP_SECRET = "bench", "bench-secret"
@@ -107,7 +107,7 @@ def add_sample(results: Results, name: str, sample: Sample, messages: int) -> fl
 
 async def load(connection: OwnConnection, messages: int, *, own_texts: bool = True) -> None:
     """Insert *messages*; none is sent until the app is resumed."""
-    await pause(connection, APP, "the benchmark begins in a moment")
+    await pause(connection, "benchmark", APP, "the benchmark begins in a moment")
     await load_messages(connection, messages, own_texts=own_texts)
 
 
@@ -226,7 +226,7 @@ async def send(
 async def _send_all(connection: OwnConnection, workers: list[Child], messages: int) -> None:
     """Resume the app; wait until *messages* more have an outcome."""
     wanted = messages + await connection.fetchval(query("count_outcomes"))
-    await resume(connection, APP)
+    await resume(connection, "benchmark", APP)
     while await connection.fetchval(query("count_outcomes")) < wanted:
         for each in workers:
             each.check_running()

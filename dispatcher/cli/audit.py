@@ -17,9 +17,9 @@ def audit(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen, table_of
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
-    entries = with_database(lambda connection: deeds.written(connection, last))
+    entries = with_database(lambda connection: operator.audit_entries(connection, last))
     if json:
         import msgspec
 
@@ -27,5 +27,7 @@ def audit(
         return
     table = table_of("When", "Who", "What", "With", "Detail", "Result")
     for one in entries:
-        table.add_row(moment(one.at), one.who, one.action, one.target, one.detail, one.result)
+        table.add_row(
+            moment(one.created_at), one.actor, one.action, one.target, one.detail, one.result
+        )
     screen().print(table if table.rows else "No action is recorded yet.")

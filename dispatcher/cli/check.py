@@ -153,7 +153,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         Whether it arrived, and a line that says so or what to do.
 
     """
-    from dispatcher.provider.callback import post_test_report
+    from dispatcher.provider.callback import PostError, post_test_report
     from dispatcher.receiver.receiver import push_keys
 
     url = settings.callback_url or ""
@@ -167,16 +167,17 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     await connection.add_listener(NOTIFY_CHANNEL, on_notify)
     began = monotonic()
     keys = push_keys(settings)
-    posted = await post_test_report(
-        url,
-        word=word,
-        key=keys[0] if keys else None,
-        host=settings.push_host,
-        now=datetime.now(UTC),
-    )
     where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"  # the path is a secret
-    if isinstance(posted, str):
-        return False, f"{where}: {posted}; the provider's reports would be lost"
+    try:
+        posted = await post_test_report(
+            url,
+            word=word,
+            key=keys[0] if keys else None,
+            host=settings.push_host,
+            now=datetime.now(UTC),
+        )
+    except PostError as error:
+        return False, f"{where}: {error}; the provider's reports would be lost"
     refusal = _explain_answer(posted)
     if refusal is not None:
         good, what = refusal

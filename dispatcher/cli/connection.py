@@ -9,9 +9,10 @@ from typing import TypeVar
 import asyncpg
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings, SettingsError, load_settings
@@ -19,7 +20,7 @@ from dispatcher.settings import Settings, SettingsError, load_settings
 Result = TypeVar("Result")
 
 _DATABASE_ERRORS: tuple[type[Exception], ...] = (
-    *AWAY,
+    *UNAVAILABLE_ERRORS,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
 )
@@ -62,7 +63,7 @@ def explained(dsn: str) -> Iterator[None]:
     """Turn errors of the database at *dsn* into a CommandError of one line."""
     try:
         yield
-    except DatabaseAwayError as error:
+    except DatabaseUnavailable as error:
         raise CommandError(str(error)) from error
     except _DATABASE_ERRORS as error:
         raise CommandError(explain(error, dsn)) from error

@@ -47,7 +47,7 @@ def cost(
     from dispatcher.cli.output import screen
     from dispatcher.core.country import country
     from dispatcher.db import cost as costs
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     begin = _day(day)
     wanted = [_price(text) for text in price or ()]
@@ -55,7 +55,7 @@ def cost(
 
     async def work(connection: "OwnConnection") -> "Bill":
         for each in wanted:
-            await deeds.set_price(connection, who, *each)
+            await operator.set_price(connection, who, *each)
         end = begin + timedelta(days=1)
         return await costs.bill_of(connection, begin, end, country=country)
 

@@ -152,19 +152,19 @@ async def load_file(
                     done = await _check_batch(connection, batch, out, done)
                 else:
                     done = await _import_batch(connection, batch, out, done, digest)
-                on_progress(done.taken, stream.tell())
+                on_progress(done.imported, stream.tell())
     if not options.dry_run:
-        await file_import.end_load(connection, digest)
-    return done.taken, done.refused
+        await file_import.finish_import(connection, digest)
+    return done.imported, done.rejected
 
 
 async def _begin(connection: Connection, file: Path, digest: str, *, again: bool) -> Progress:
     if again:
-        await file_import.forget_load(connection, digest)
-    done = await file_import.begin_load(connection, digest, file.name)
-    if done.ended_at is not None:
+        await file_import.forget_import(connection, digest)
+    done = await file_import.begin_import(connection, digest, file.name)
+    if done.finished_at is not None:
         raise CommandError(
-            f"{file} is in already, since {done.ended_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            f"{file} is in already, since {done.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
             " --again all its messages are enqueued a second time."
         )
     return done
@@ -181,7 +181,7 @@ async def _import_batch(
     try:
         async with connection.transaction():
             after = await _copy(connection, batch, out, done, into=file_import.MESSAGES)
-            await file_import.step_load(connection, digest, done, after)
+            await file_import.record_import(connection, digest, done, after)
     except file_import.TakenOverError as error:
         raise CommandError(str(error)) from error
     return after
@@ -218,8 +218,8 @@ async def _copy(
     )
     return Progress(
         done.lines + len(batch),
-        done.taken + len(batch) - refused,
-        done.refused + refused,
+        done.imported + len(batch) - refused,
+        done.rejected + refused,
         out.size,
     )
 

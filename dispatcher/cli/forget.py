@@ -11,7 +11,7 @@ from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
-    from dispatcher.db.maintenance import Forgotten
+    from dispatcher.db.operator import Forgotten
 
 
 def forget(
@@ -40,14 +40,14 @@ def forget(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
-    from dispatcher.db import maintenance
+    from dispatcher.db import operator
 
     if not number.removeprefix("+").isdecimal() or not number.isascii():
         raise CommandError("the number is digits after an optional +.", code=USED_WRONGLY)
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
-        kept = await maintenance.export(connection, number)
+        kept = await operator.export(connection, number)
         if export is not None:
             _write(export, kept)
             typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
@@ -55,7 +55,7 @@ def forget(
             what = f"{plural(len(kept), 'record')} found"
             typer.echo(f"{what}; nothing was erased, because --yes was not given.")
             return None
-        return await maintenance.forget(connection, number, who)
+        return await operator.forget(connection, who, number)
 
     done = with_database(work)
     if done is None:

@@ -62,10 +62,10 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
     Exits with 1 if one of them is not queued any more: it is being sent, or finished.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
-    done = with_database(lambda connection: deeds.cancel(connection, who, ids))
+    done = with_database(lambda connection: operator.cancel(connection, who, ids))
     _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
 
 
@@ -75,10 +75,10 @@ def requeue(ids: Ids, *, as_: As = None) -> None:
     Correct the cause first. Exits with 1 if one of them is neither rejected nor expired.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
-    done = with_database(lambda connection: deeds.requeue(connection, who, ids))
+    done = with_database(lambda connection: operator.requeue(connection, who, ids))
     _print_result(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
 
 
@@ -99,11 +99,11 @@ def settle(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
     settled = with_database(
-        lambda connection: deeds.settle(connection, who, token, how.value)
+        lambda connection: operator.settle(connection, who, token, how.value)
     ).count
     if settled is None:
         raise CommandError(
@@ -125,13 +125,13 @@ def pause(
     Open requests are finished, and all other messages wait.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
         await _check_app_exists(connection, app)
-        await deeds.pause(connection, who, app, reason)
+        await operator.pause(connection, who, app, reason)
 
     with_database(work)
     typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
@@ -143,13 +143,13 @@ def resume(app: App, *, as_: As = None) -> None:
     It may have been paused by an operator or by an error of its account.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
         await _check_app_exists(connection, app)
-        await deeds.resume(connection, who, app)
+        await operator.resume(connection, who, app)
 
     with_database(work)
     typer.echo(f"{app} is sending again.")
@@ -157,9 +157,9 @@ def resume(app: App, *, as_: As = None) -> None:
 
 async def _check_app_exists(connection: "Connection", app: str) -> None:
     """Refuse an unknown name: a misspelt pause would stop nothing."""
-    from dispatcher.db import admin
+    from dispatcher.db import status
 
-    names = await admin.app_names(connection)
+    names = await status.app_names(connection)
     if app not in names:
         known = f"known are {', '.join(names)}" if names else "no worker has run here yet"
         raise CommandError(f"no app is called {app}: {known}.")

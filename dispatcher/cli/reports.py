@@ -68,11 +68,11 @@ def _render(state: "ReportState") -> "RenderableType":
     )
     for report in unmatched:
         lost.add_row(
-            moment(report.since),
+            moment(report.first_seen_at),
             report.status,
             mask(report.recipient) if report.recipient else "-",
             f"{report.provider_id} ({report.segment})",
-            UNMATCHED_REASONS[report.why],
+            UNMATCHED_REASONS[report.reason],
         )
     waiting = f"{number(backlog.reports)} reports wait to be matched."
     return Group(table, "", waiting, "", lost if unmatched else "No report is without its message.")

@@ -12,7 +12,7 @@ from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
-    from dispatcher.db.deeds import ActionResult
+    from dispatcher.db.operator import ActionResult
 
 NUMBER_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 MAX_LISTED_NUMBERS = 1_000
@@ -49,7 +49,7 @@ def add_template(
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
     from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     if (text is None) == (kinds is None):
         raise CommandError("give either --text or --kinds.", code=USED_WRONGLY)
@@ -61,7 +61,7 @@ def add_template(
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
     made = Template(template_id, listed)
     who = operator_name(as_)
-    with_database(lambda connection: deeds.define_template(connection, who, made, note, text))
+    with_database(lambda connection: operator.define_template(connection, who, made, note, text))
     typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
 
 
@@ -69,10 +69,10 @@ def add_template(
 def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
     """Remove a template: its variables are not checked any more."""
     from dispatcher.cli.connection import with_database
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     who = operator_name(as_)
-    done = with_database(lambda connection: deeds.drop_template(connection, who, template_id))
+    done = with_database(lambda connection: operator.drop_template(connection, who, template_id))
     if done.count is None:
         raise CommandError(f"no template {template_id} is defined: see `dispatcher template list`.")
     typer.echo(f"{template_id} is not checked any more.")
@@ -117,7 +117,7 @@ def suppress(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
-    from dispatcher.db import deeds
+    from dispatcher.db import operator
 
     wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
     if not wanted:
@@ -128,8 +128,8 @@ def suppress(
 
     async def work(connection: "Connection") -> "ActionResult":
         if remove:
-            return await deeds.unsuppress(connection, who, wanted)
-        return await deeds.suppress(connection, who, wanted, reason)
+            return await operator.unsuppress(connection, who, wanted)
+        return await operator.suppress(connection, who, wanted, reason)
 
     changed = with_database(work).count or 0
     done = "sent to again" if remove else "suppressed, from a few seconds on"
@@ -153,7 +153,7 @@ def limit(
     same_per_hour: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of the same text to a number.")
     ] = None,
-    ceiling: Annotated[
+    daily: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Messages of the app a day (UTC+8); then it pauses."),
     ] = None,
@@ -172,10 +172,10 @@ def limit(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.rules import Limits, describe_limits
-    from dispatcher.db import deeds, rules
+    from dispatcher.db import operator, rules
 
     begin, end = _hours(quiet) if quiet else (None, None)
-    wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, ceiling, begin, end)
+    wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, daily, begin, end)
     if wanted == Limits() and not none:
         known = with_database(rules.limits)
         typer.echo(f"{app}: {describe_limits(known.get(app, Limits()))}")
@@ -184,7 +184,7 @@ def limit(
         raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
     who = operator_name(as_)
-    with_database(lambda connection: deeds.set_limits(connection, who, app, wanted))
+    with_database(lambda connection: operator.set_limits(connection, who, app, wanted))
     typer.echo(f"{app}: {describe_limits(wanted)}")
 
 

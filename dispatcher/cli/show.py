@@ -35,15 +35,15 @@ def show(
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, screen
     from dispatcher.core.explain import timeline
-    from dispatcher.db import deeds
-    from dispatcher.db.admin import story
+    from dispatcher.db import operator
+    from dispatcher.db.status import message_history
 
     who = operator_name(as_)
 
     async def look(connection: "Connection") -> "MessageHistory | None":
-        found = await story(connection, message_id)
+        found = await message_history(connection, message_id)
         if full and found is not None:
-            await deeds.look_closely(connection, who, message_id)
+            await operator.record_reveal(connection, who, message_id)
         return found
 
     found = with_database(look)

@@ -45,7 +45,7 @@ def _once(dsn: str, show: "Show", *, reports: bool) -> None:
 
     from dispatcher.cli.connection import connected
     from dispatcher.core.health import diagnose
-    from dispatcher.db.admin import overview
+    from dispatcher.db.status import overview
 
     now = asyncio.run(connected(dsn, partial(overview, reports=reports)))
     show(diagnose(now), now)
@@ -116,22 +116,21 @@ def _until_interrupted(work: "Coroutine[None, None, None]") -> None:
 async def _watch(dsn: str, show: "Show", every: float, *, reports: bool) -> None:
     """Show the state at the interval; reconnect while the database is unavailable."""
     from dispatcher.core.health import database_unavailable, diagnose
-    from dispatcher.db.admin import overview
     from dispatcher.db.database import connect
-    from dispatcher.db.errors import DatabaseAwayError, naming_absence
+    from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
+    from dispatcher.db.status import overview
 
     while True:
         try:
-            with naming_absence(dsn):
-                connection = await connect(dsn)
-                try:
-                    while True:
-                        async with asyncio.timeout(10):
-                            now = await overview(connection, reports=reports)
-                        show(diagnose(now), now)
-                        await asyncio.sleep(every)
-                finally:
-                    connection.terminate()
-        except DatabaseAwayError as error:
-            show(database_unavailable(str(error)), None)
+            connection = await connect(dsn)
+            try:
+                while True:
+                    async with asyncio.timeout(10):
+                        now = await overview(connection, reports=reports)
+                    show(diagnose(now), now)
+                    await asyncio.sleep(every)
+            finally:
+                connection.terminate()
+        except UNAVAILABLE_ERRORS as error:
+            show(database_unavailable(str(as_unavailable(error, dsn))), None)
             await asyncio.sleep(every)

@@ -16,8 +16,8 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from msgspec import Struct
 
 from dispatcher.console.render import Templates
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import database_unavailable
-from dispatcher.db.errors import DatabaseAwayError
 
 HOME_PATH = "/console"
 LOGIN_PATH = "/console/login"
@@ -138,7 +138,7 @@ class Auth:
                 return self.page("refused.html", values, status=403)
             try:
                 return await handler(request, session)
-            except DatabaseAwayError as error:
+            except DatabaseUnavailable as error:
                 values = {"session": session, "diagnosis": database_unavailable(str(error))}
                 return self.page("unavailable.html", values, status=503)
 

@@ -6,12 +6,12 @@ costs one query in a while.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from time import monotonic
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
@@ -24,11 +24,10 @@ from dispatcher.core.status import (
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
-from dispatcher.db import deeds as operator
-from dispatcher.db import reports, status
-from dispatcher.db.database import Connection, Pool
-from dispatcher.db.deeds import ActionResult
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db import operator, reports, status
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.errors import as_unavailable
+from dispatcher.db.operator import ActionResult
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -42,14 +41,13 @@ CACHED_QUERY_TIMEOUT_SECONDS = 4.0  # below the time-outs of scrapers, so that t
 class ConsoleBackend:
     """Queries and actions of the console, and the figures that /metrics shares with it.
 
-    Each method raises `DatabaseAwayError` if the database cannot be reached. Actions write the
+    Each method raises `DatabaseUnavailable` if the database cannot be reached. Actions write the
     audit log and return one line: the result.
     """
 
-    def __init__(self, pool: Pool, *, dsn: str, reports_expected: bool) -> None:
-        """Use *pool*; with *reports_expected*, count messages without a report."""
-        self._pool = pool
-        self._dsn = dsn
+    def __init__(self, database: Database, *, reports_expected: bool) -> None:
+        """Use *database*; with *reports_expected*, count messages without a report."""
+        self._database = database
         self._snapshot = self._cached(status.now)
         self._totals = self._cached(status.totals)
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
@@ -101,7 +99,7 @@ class ConsoleBackend:
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
-        return await self._act(operator.look_closely, actor, message_id)
+        return await self._act(operator.record_reveal, actor, message_id)
 
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
@@ -131,21 +129,23 @@ class ConsoleBackend:
         """Remove the definition of a template."""
         return await self._act(operator.drop_template, actor, template_id)
 
-    def _cached(self, query: Callable[[Pool], Awaitable[Answer]]) -> "CachedQuery[Answer]":
-        async def limited(pool: Pool) -> Answer:
-            async with asyncio.timeout(CACHED_QUERY_TIMEOUT_SECONDS):
-                return await query(pool)
+    def _cached(self, query: Callable[[Database], Awaitable[Answer]]) -> "CachedQuery[Answer]":
+        async def limited() -> Answer:
+            try:
+                async with asyncio.timeout(CACHED_QUERY_TIMEOUT_SECONDS):
+                    return await query(self._database)
+            except TimeoutError as error:
+                raise as_unavailable(error, self._database.dsn) from error
 
-        return CachedQuery(partial(self._query, limited))
+        return CachedQuery(limited)
 
     async def _query(
         self,
-        query: Callable[Concatenate[Pool, Arguments], Awaitable[Answer]],
+        query: Callable[Concatenate[Database, Arguments], Awaitable[Answer]],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Answer:
-        with naming_absence(self._dsn):
-            return await query(self._pool, *args, **kwargs)
+        return await query(self._database, *args, **kwargs)
 
     async def _act(
         self,
@@ -153,19 +153,18 @@ class ConsoleBackend:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> str:
-        with naming_absence(self._dsn):
-            async with self._pool.acquire() as connection:
-                return (await action(connection, *args, **kwargs)).said
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            return (await action(connection, *args, **kwargs)).said
 
 
-async def _backlog(pool: Pool) -> Backlog:
-    async with pool.acquire() as connection:
+async def _backlog(database: Database) -> Backlog:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.backlog(connection)
 
 
-async def _audit(pool: Pool) -> list[AuditEntry]:
-    async with pool.acquire() as connection:
-        return await operator.written(connection, status.MOST)
+async def _audit(database: Database) -> list[AuditEntry]:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await operator.audit_entries(connection, status.MOST)
 
 
 class CachedQuery(Generic[Answer]):
@@ -178,25 +177,25 @@ class CachedQuery(Generic[Answer]):
         self._query = query
         self._lock = asyncio.Lock()
         self._queried_at = float("-inf")
-        self._result: Answer | DatabaseAwayError = DatabaseAwayError("not queried yet")
+        self._result: Answer | DatabaseUnavailable = DatabaseUnavailable("not queried yet")
 
     async def get(self, max_age: float) -> Answer:
         """Return a result at most *max_age* seconds old.
 
         Raises:
-            DatabaseAwayError: the database did not answer, at most *max_age* seconds ago.
+            DatabaseUnavailable: the database did not answer, at most *max_age* seconds ago.
         """
         async with self._lock:
             if monotonic() - self._queried_at >= max_age:
                 self._result = await self._run()
                 self._queried_at = monotonic()
             result = self._result
-        if isinstance(result, DatabaseAwayError):
-            raise DatabaseAwayError(str(result))  # a new one: raising grows a traceback
+        if isinstance(result, DatabaseUnavailable):
+            raise DatabaseUnavailable(str(result))  # a new one: raising grows a traceback
         return result
 
-    async def _run(self) -> Answer | DatabaseAwayError:
+    async def _run(self) -> Answer | DatabaseUnavailable:
         try:
             return await self._query()
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             return error

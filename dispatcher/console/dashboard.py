@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session, protected
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
-from dispatcher.db.errors import DatabaseAwayError
 from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
@@ -92,7 +92,7 @@ class Dashboard:
     async def _values(self) -> dict[str, object]:
         try:
             snapshot = await self._backend.snapshot()
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             return _template_values(database_unavailable(str(error)), [])
         rates = self._meter.rates(snapshot)
         diagnosis = diagnose(snapshot)

@@ -36,7 +36,7 @@ class ProblemsPage:
             "session": session,
             "codes": _code_counts(snapshot.totals),
             "unsure": await self._backend.unsure(),
-            "unmatched": [(report, UNMATCHED_REASONS[report.why]) for report in unmatched],
+            "unmatched": [(report, UNMATCHED_REASONS[report.reason]) for report in unmatched],
             "workers": snapshot.workers,
         }
         return self._auth.page("problems.html", values)

@@ -238,10 +238,20 @@ _OURS = (
     ),
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
-    ("not-named", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
+    ("missing-result", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
     (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
-    ("settled", Kind.ACCEPTED, "Settled by hand or by the app's policy.", "Nothing to do."),
-    ("report", Kind.ACCEPTED, "Settled by a report: the provider has it.", "Nothing to do."),
+    (
+        "settled-by-operator",
+        Kind.ACCEPTED,
+        "Settled by hand or by the app's policy.",
+        "Nothing to do.",
+    ),
+    (
+        "settled-by-report",
+        Kind.ACCEPTED,
+        "Settled by a report: the provider has it.",
+        "Nothing to do.",
+    ),
     (
         "expired",
         Kind.PERMANENT,
@@ -267,13 +277,13 @@ _OURS = (
         "Nothing; or take the number off the list (`dispatcher suppress --remove`), then requeue.",
     ),
     (
-        "misfit",
+        "template-mismatch",
         Kind.PERMANENT,
         "Its variables do not fit the template, as it is defined here.",
         "Insert it anew with variables that fit; or correct the template (`dispatcher template`).",
     ),
     (
-        "too-often",
+        "recipient-limit",
         Kind.LATER,
         "Its number has had as many messages as the app's limits allow.",
         "Nothing: it is sent when the limits allow it.",
@@ -285,10 +295,10 @@ _OURS = (
         "Nothing: it is sent when the quiet hours are over. Priorities 0 and 1 do not wait.",
     ),
     (
-        "ceiling",
+        "daily-limit",
         Kind.QUOTA,
-        "The app has sent as many messages today as its own ceiling allows.",
-        "Raise the ceiling (`dispatcher limit`) and resume; else it goes on after 00:00 UTC+8.",
+        "The app has sent as many messages today as its daily limit allows.",
+        "Raise the limit (`dispatcher limit`) and resume; else it goes on after 00:00 UTC+8.",
     ),
 )
 

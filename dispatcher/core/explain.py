@@ -26,7 +26,10 @@ _ADVICE = {
     Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
 }
 MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
-_SETTLED_BY = {"report": "settled by a report", "settled": "settled by hand or by policy"}
+_SETTLED_BY = {
+    "settled-by-report": "settled by a report",
+    "settled-by-operator": "settled by hand or by policy",
+}
 _STATES = {
     "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
     "cancelled": "It was cancelled while it waited.",
@@ -113,7 +116,11 @@ def _queued(message: Mapping[str, Any], meaning: str) -> str:
 
 
 def _accepted(message: Mapping[str, Any]) -> str:
-    begun = "A report settled it. " if message["code"] == "report" else "The provider took it. "
+    begun = (
+        "A report settled it. "
+        if message["code"] == "settled-by-report"
+        else "The provider took it. "
+    )
     total, reported = message["segments"] or 1, message["segments_reported"]
     if reported:
         return f"{begun}{reported} of {total} segments are reported so far."

@@ -93,7 +93,7 @@ def _orphaned(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
 def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find hosts that cannot reach the provider; others may reach it."""
     having = [worker for worker in now.workers if worker.alive and app.name in worker.apps]
-    cut_off = [worker for worker in having if app.name in worker.cut_off]
+    cut_off = [worker for worker in having if app.name in worker.unreachable_apps]
     if cut_off:
         hosts = sorted({worker.host for worker in cut_off})
         others = len(cut_off) < len(having)
@@ -133,7 +133,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
     )
 
 
-_CODES = {"ceiling": "its own ceiling for a day is reached"}
+_CODES = {"daily-limit": "its daily limit is reached"}
 _KINDS = {
     Kind.CONFIGURATION: "the provider refuses our settings",
     Kind.CLOCK: "our clock is wrong",

@@ -49,7 +49,7 @@ class PendingReport(Struct, frozen=True, gc=False):
     token: str | None
     recipient: str | None
     fresh: bool  # the first of its segment; False: a final one after an interim
-    looks: int = 0  # unsuccessful attempts to match it
+    attempts: int = 0  # unsuccessful attempts to match it
     waited: float = 0.0  # seconds since it was stored, before the first attempt
 
     @property

@@ -29,7 +29,7 @@ class Limits(Struct, frozen=True):
     per_day: int | None = None
     same_per_minute: int | None = None  # of the same template and variables
     same_per_hour: int | None = None
-    ceiling: int | None = None  # messages of the app a day (UTC+8)
+    daily_limit: int | None = None  # messages of the app a day (UTC+8)
     quiet_from: time | None = None  # by the recipient's clock
     quiet_until: time | None = None
 
@@ -66,7 +66,7 @@ class RuleList(Struct, frozen=True):
 
     templates: list[tuple[Template, str]]  # each with its note
     limits: dict[str, Limits]  # by app
-    today: dict[str, int]  # messages of each app with a ceiling, sent since 00:00 UTC+8
+    today: dict[str, int]  # messages of each app with a daily limit, sent since 00:00 UTC+8
     suppressed: list[Suppressed]  # the newest
     prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
 
@@ -85,7 +85,7 @@ class ClaimFacts(Struct, frozen=True):
 
     suppressed: Collection[str] = frozenset()  # numbers in canonical form
     used: Mapping[str, RecipientUsage] = {}  # by number in canonical form
-    left: int | None = None  # messages until the ceiling; None: there is none
+    left: int | None = None  # messages until the daily limit; None: there is none
 
 
 def evaluate_rules(
@@ -113,7 +113,7 @@ def evaluate_rules(
             )
         if outcome is None and left is not None:
             if left <= 0:
-                outcome = Deferred(message, "ceiling", 0.0, counted=False)
+                outcome = Deferred(message, "daily-limit", 0.0, counted=False)
             left -= 1
         if outcome is not None:
             decided[message.id] = outcome
@@ -129,7 +129,7 @@ def describe_limits(limits: Limits) -> str:
             (limits.per_day, "a day to a number"),
             (limits.same_per_minute, "a minute of the same text to a number"),
             (limits.same_per_hour, "an hour of the same text to a number"),
-            (limits.ceiling, "a day in all"),
+            (limits.daily_limit, "a day in all"),
         )
         if value is not None
     ]
@@ -150,7 +150,7 @@ def _rejected(message: Message, rules: Rules, facts: ClaimFacts) -> Outcome | No
         return Rejected(message, row.code, row.meaning)
     template = rules.templates.get(message.template_id)
     if template is not None and (why := template_mismatch(template, message.params)) is not None:
-        return Rejected(message, "misfit", why)
+        return Rejected(message, "template-mismatch", why)
     return None
 
 
@@ -173,7 +173,7 @@ def _over_limit(message: Message, limits: Limits, used: RecipientUsage) -> Outco
         (limits.same_per_minute, used.same_minute[text], _MINUTE_SECONDS),
     ):
         if limit is not None and had >= limit:
-            return Deferred(message, "too-often", wait, counted=False)
+            return Deferred(message, "recipient-limit", wait, counted=False)
     used.day += 1
     used.minute += 1
     used.same_hour[text] += 1

@@ -38,7 +38,7 @@ class WorkerState(Struct, frozen=True):
     started_at: datetime
     silent_seconds: float
     alive: bool
-    cut_off: list[str] = []  # apps for which its host cannot send
+    unreachable_apps: list[str] = []  # apps for which its host cannot send
 
 
 class EventTotal(Struct, frozen=True):
@@ -84,8 +84,8 @@ class UnmatchedReport(Struct, frozen=True):
 
     provider_id: str
     segment: int
-    why: str  # a key of core.report_matching.UNMATCHED_REASONS
-    since: datetime
+    reason: str  # a key of core.report_matching.UNMATCHED_REASONS
+    first_seen_at: datetime
     again: bool  # whether matching is tried again
     status: str
     state: str
@@ -138,8 +138,8 @@ class BatchStory(Struct, frozen=True):
 class AuditEntry(Struct, frozen=True):
     """One action of an operator: a row of the audit."""
 
-    at: datetime
-    who: str
+    created_at: datetime
+    actor: str
     action: str
     target: str
     detail: str

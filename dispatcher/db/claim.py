@@ -14,13 +14,13 @@ from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
-from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 
 
-class Wanted(Struct, frozen=True):
-    """What a worker asks for: messages of one app for its free request slots."""
+class ClaimRequest(Struct, frozen=True):
+    """What a worker claims: messages of one app for its free request slots."""
 
     app: str
     slots: int = 1
@@ -30,22 +30,22 @@ class Wanted(Struct, frozen=True):
     sender: str | None = None
     probe_wait: float = 30.0  # seconds between probes of a paused app, at the least
     all_slots: int = 8  # request slots of the app, free or not
-    taken: float = 0.0  # seconds a request takes its slot, lately
+    slot_seconds: float = 0.0  # time that a request occupies its slot
 
 
 class Claimed(Struct, frozen=True):
-    """What a claim brought."""
+    """What a claim took from the queue."""
 
     batches: list[Batch]
-    messages: int = 0  # taken from the queue, whatever became of them
+    messages: int = 0  # taken from the queue, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
     more: bool = False  # as many as asked for: there is probably more
-    wait: float | None = None  # seconds until the app's pace allows the next claim
+    wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
 
 
-Decided = Mapping[int, Outcome]  # what the operators' rules say of some messages, by id
+Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
 # Messages, paused countries, numbers in a request at most, what is decided already.
 Arrange = Callable[[list[Message], list[str], int, Decided], PreparedClaim]
 # The same, asked at a time: seconds since 1970, by the database.
@@ -53,25 +53,25 @@ Screen = Callable[[Connection, Sequence[Message], float], Awaitable[Decided]]
 
 
 async def claim(
-    pool: Pool,
+    database: Database,
     worker: int,
-    wanted: Wanted,
+    wanted: ClaimRequest,
     *,
     arrange: Arrange,
     token: Callable[[], str],
-    floor: ClaimCursor | None = None,
+    cursor: ClaimCursor | None = None,
     screen: Screen | None = None,
-    seconds: float = PATIENCE,
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
-    """Claim messages for *wanted*, sort them out with *arrange*, and write their batches.
+    """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
 
     Everything happens in one transaction: a message leaves the queue only together with the
-    batch or the outcome that says where it went. Raises asyncpg's errors; a call that failed may
-    have committed, and its batches are then left to the rescue.
+    batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
+    may have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    floor = floor or ClaimCursor(monotonic)
-    async with transaction(pool, seconds=seconds) as connection:
+    cursor = cursor or ClaimCursor(monotonic)
+    async with database.transaction(seconds=seconds) as connection:
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])
@@ -83,11 +83,12 @@ async def claim(
             limit = 1
         most = MAX_NUMBERS
         if rate is not None:
-            rate, wait = await _pace(connection, wanted.app, rate, wait)
+            rate, wait = await _lock_rate_limit(connection, wanted.app, rate, wait)
             if wait > rate_limit.LEAD_TIME_SECONDS:
                 return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
             most = min(
-                most, rate_limit.grant_size(rate, least=rate * wanted.taken / wanted.all_slots)
+                most,
+                rate_limit.grant_size(rate, least=rate * wanted.slot_seconds / wanted.all_slots),
             )
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
@@ -98,19 +99,19 @@ async def claim(
             wanted.first_priority,
             wanted.last_priority,
             wanted.sender,
-            floor.start_scan(),
+            cursor.start_scan(),
             paused,
         )
         looked = monotonic() - looking
         last = (rows[-1]["priority"], rows[-1][0]) if len(rows) >= limit else None
         if not rows:
-            floor.finish_scan(asked_at, last, seconds=looked)
+            cursor.finish_scan(asked_at, last, seconds=looked)
             return Claimed([])
         messages = [Message(*row[1:]) for row in rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, countries, most, decided)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
-        # Only for a message that goes out: one that has expired finds nothing out.
+        # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _takes_probe(connection, wanted):
             now, surplus = [], now
         batches = await open_batches(
@@ -121,7 +122,7 @@ async def claim(
         if surplus:
             due = {row["id"]: row[0] for row in rows}
             await _put_back(connection, wanted.app, surplus, due)
-        floor.finish_scan(
+        cursor.finish_scan(
             asked_at,
             last,
             returned=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
@@ -141,9 +142,9 @@ async def claim(
         )
 
 
-async def another_time(pool: Pool, batch: Batch) -> float:
-    """Charge the pace of its app once more for *batch*; return when it may go (monotonic clock)."""
-    async with transaction(pool) as connection:
+async def reschedule(database: Database, batch: Batch) -> float:
+    """Charge the rate limit once more for *batch*; return when it may be sent (monotonic clock)."""
+    async with database.transaction() as connection:
         row = await connection.fetchrow(sql("lock_pace"), batch.app)
         if row is None or row["rate"] is None:
             return monotonic()
@@ -151,8 +152,10 @@ async def another_time(pool: Pool, batch: Batch) -> float:
         return timed.send_at or monotonic()
 
 
-async def _pace(connection: Connection, app: str, rate: float, wait: float) -> tuple[float, float]:
-    """Hold the app's pace if its time has come; return its rate and the seconds to that time."""
+async def _lock_rate_limit(
+    connection: Connection, app: str, rate: float, wait: float
+) -> tuple[float, float]:
+    """Lock the app's rate limit if a claim is due; return its rate and the seconds until then."""
     if wait > rate_limit.LEAD_TIME_SECONDS:
         return rate, wait  # not worth the lock
     row = await connection.fetchrow(sql("lock_pace"), app)
@@ -162,7 +165,7 @@ async def _pace(connection: Connection, app: str, rate: float, wait: float) -> t
 async def _charge(
     connection: Connection, rate: float, batches: list[Batch]
 ) -> tuple[list[Batch], float]:
-    """Charge the app's pace; return *batches* with their times, and seconds to the next claim."""
+    """Charge the rate limit; return *batches* with their times, and seconds to the next claim."""
     lasts = [rate_limit.grant_seconds(rate, len(batch.messages)) for batch in batches]
     asked = monotonic()
     until_next: float = await connection.fetchval(sql("charge_pace"), batches[0].app, sum(lasts))
@@ -210,7 +213,7 @@ async def open_batches(
     ]
 
 
-async def _takes_probe(connection: Connection, wanted: Wanted) -> bool:
+async def _takes_probe(connection: Connection, wanted: ClaimRequest) -> bool:
     """Take the right to probe a paused app, unless another claim was faster."""
     probe = await connection.fetchval(sql("take_probe"), wanted.app, wanted.probe_wait)
     return probe is not None
@@ -219,23 +222,25 @@ async def _takes_probe(connection: Connection, wanted: Wanted) -> bool:
 async def _put_back(
     connection: Connection, app: str, surplus: Sequence[RequestDraft], due: Mapping[int, float]
 ) -> None:
-    """Put back what found no free slot, to its place: others that came later stay behind it."""
+    """Return what found no free slot to its place in the queue."""
     messages = [message for packed in surplus for message in packed.messages]
     await connection.execute(
-        sql("unclaim"),
+        sql("return_claimed"),
         app,
         [m.id for m in messages],
         [m.priority for m in messages],
         [due[m.id] for m in messages],
+        [0.0] * len(messages),
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
+        [None] * len(messages),
     )
 
 
 async def _write_decided(
     connection: Connection, app: str, worker: int, outcomes: Sequence[Outcome]
 ) -> None:
-    """Write outcomes that needed no request, and put back what must wait."""
+    """Write outcomes that needed no request, and return what must wait to the queue."""
     finished: list[tuple[int, str, int, str, str]] = []
     waiting: list[Deferred] = []
     for outcome in outcomes:
@@ -250,20 +255,22 @@ async def _write_decided(
                 raise TypeError(f"no request was made, so nothing can be {type(outcome).__name__}")
     if finished:
         await connection.execute(sql("write_outcomes"), *map(list, zip(*finished, strict=True)))
-        told: defaultdict[Event, list[int]] = defaultdict(list)
+        ids_by_event: defaultdict[Event, list[int]] = defaultdict(list)
         for row in finished:
-            told[app, row[1], row[3]].append(row[0])
-        await count(connection, worker, Counter({event: len(ids) for event, ids in told.items()}))
-        await events.append(connection, told)
+            ids_by_event[app, row[1], row[3]].append(row[0])
+        await count(
+            connection, worker, Counter({event: len(ids) for event, ids in ids_by_event.items()})
+        )
+        await events.append(connection, ids_by_event)
     if waiting:
         await connection.execute(
-            sql("enqueue_again"),
+            sql("return_claimed"),
             app,
             [w.message.id for w in waiting],
             [w.message.priority for w in waiting],
+            [None] * len(waiting),
             [w.wait for w in waiting],
             [attempts_spent(w) for w in waiting],
             [w.message.requeued for w in waiting],
-            [None] * len(waiting),
             [w.code or None for w in waiting],
         )

@@ -17,13 +17,17 @@ async def bill_of(
     connection: Connection, begin: datetime, end: datetime, *, country: Callable[[str], str]
 ) -> Bill:
     """Return what was accepted of the requests opened from *begin* until *end*."""
-    texts = {row[0]: row[1] for row in await connection.fetch(sql("cost_texts"))}
+    texts = {
+        row["template_id"]: row["text"]
+        for row in await connection.fetch(sql("templates"))
+        if row["text"] is not None
+    }
     bill = Bill(texts, await prices(connection))
     last = 0
     while (
-        after := await connection.fetchval(sql("cost_next"), begin, end, last, PIECE)
+        after := await connection.fetchval(sql("next_billed_batch"), begin, end, last, PIECE)
     ) is not None:
-        rows = await connection.fetch(sql("cost_sent"), begin, end, last, PIECE)
+        rows = await connection.fetch(sql("billed_messages"), begin, end, last, PIECE)
         bill.add(
             BilledMessage(row[1], "-" if row[2] == ERASED else country(row[2]), *tuple(row)[3:])
             for row in rows
@@ -34,9 +38,4 @@ async def bill_of(
 
 async def prices(connection: Connection) -> dict[str, tuple[Decimal, str]]:
     """Return what a segment costs, with its currency, by country."""
-    return {row[0]: (row[1], row[2]) for row in await connection.fetch(sql("cost_prices"))}
-
-
-async def set_price(connection: Connection, country: str, price: Decimal, currency: str) -> None:
-    """Set what a segment to *country* costs."""
-    await connection.execute(sql("cost_price_set"), country, price, currency)
+    return {row[0]: (row[1], row[2]) for row in await connection.fetch(sql("prices"))}

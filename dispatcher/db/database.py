@@ -1,34 +1,34 @@
-"""Connections: one host at a time, the last good one first, and quiet about those that fail."""
+"""Connections to PostgreSQL: one pool, one error if it is unavailable, fail-over between hosts."""
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.dsn import read_address
-from dispatcher.db.errors import AWAY, explain
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-
-from collections.abc import AsyncIterator
-
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, is_unavailable
 from dispatcher.db.queries import sql
 
-HOST_TIMEOUT: Final = 1.0  # seconds for one of several hosts: a frozen one must not hide the others
-ONLY_HOST_TIMEOUT: Final = 10.0  # seconds for the only host: there is nothing else to try
-CLOSE_TIMEOUT: Final = 2.0  # seconds to say good-bye to the server on each connection of a pool
-STATEMENT_CACHE: Final = 100  # statements kept prepared in each connection
-COMMAND_TIMEOUT: Final = 60.0  # seconds; a frozen host would hold a statement for ever
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
-# A host that loses its power or its cable says good-bye to nobody, and PostgreSQL would keep its
-# sessions, and the locks they hold, for the two hours that Linux waits. Here it asks after 10
-# seconds of silence, and ends the session after 25. As a statement, because PgBouncer takes none
-# of these when a session begins.
-ASK_AFTER_US: Final = """
+HOST_TIMEOUT_SECONDS: Final = 1.0  # one of several hosts: a frozen one must not hide the others
+ONLY_HOST_TIMEOUT_SECONDS: Final = 10.0  # the only host: there is nothing else to try
+CLOSE_TIMEOUT_SECONDS: Final = 2.0  # to close the connections of a pool
+STATEMENT_CACHE_SIZE: Final = 100  # statements kept prepared in each connection
+TRANSACTION_TIMEOUT_SECONDS: Final = 5.0  # for one transaction, connecting included
+MAX_TIMEOUT_SECONDS: Final = 60.0  # of AdaptiveTimeout
+COMMAND_TIMEOUT_SECONDS: Final = 60.0  # a frozen host would hold a statement for ever
+
+# A host that loses its power or its cable closes no connection, and PostgreSQL would keep its
+# sessions, and the locks they hold, for the two hours that Linux waits. With these it probes after
+# 10 seconds of silence, and ends the session after 25. As a statement, because PgBouncer accepts
+# none of these when a session begins.
+KEEPALIVE_SQL: Final = """
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '25s'
 """
@@ -43,11 +43,11 @@ OnInit: TypeAlias = "Callable[[OwnConnection], Coroutine[Any, Any, None]]"
 class FailoverConnector:
     """Connects to the hosts of an address, one at a time, the last good one first.
 
-    asyncpg goes through the hosts too, but waits for a frozen one until the time is up for all
-    of them, and so never comes to the second.
+    asyncpg tries the hosts in turn too, but waits for a frozen one until the time-out of all of
+    them has passed, and so never tries the second.
     """
 
-    def __init__(self, dsn: str, *, host_timeout: float = HOST_TIMEOUT) -> None:
+    def __init__(self, dsn: str, *, host_timeout: float = HOST_TIMEOUT_SECONDS) -> None:
         self._dsn = dsn
         address = read_address(dsn)
         self._hosts = list(address.hosts)
@@ -61,13 +61,13 @@ class FailoverConnector:
     async def __call__(self, *_: object, **options: Any) -> OwnConnection:  # noqa: ANN401 - asyncpg's own options, handed through
         """Connect; *options* are those of `asyncpg.connect`.
 
-        Raises what the last host said if none will do, and at once what is no host's own trouble
-        (a wrong password, a missing database).
+        Raises the error of the last host if none will do, and at once an error that is the same
+        on each host (a wrong password, a missing database).
         """
         if len(self._hosts) < 2:  # noqa: PLR2004 - one or none: no turn to take
-            timeout = max(ONLY_HOST_TIMEOUT, self._host_timeout)
+            timeout = max(ONLY_HOST_TIMEOUT_SECONDS, self._host_timeout)
             return await self._try(timeout=timeout, **options)
-        trouble: list[Exception] = []
+        errors: list[Exception] = []
         for host, port in tuple(self._hosts):
             try:
                 connection = await self._try(
@@ -77,26 +77,26 @@ class FailoverConnector:
                     target_session_attrs=self._target,
                     **options,
                 )
-            except AWAY as error:
-                trouble.append(error)
+            except UNAVAILABLE_ERRORS as error:
+                errors.append(error)
             else:
                 self._hosts.remove((host, port))
                 self._hosts.insert(0, (host, port))
                 return connection
-        raise trouble[-1]
+        raise errors[-1]
 
     async def _try(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
         connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
         try:
-            await connection.execute(ASK_AFTER_US, timeout=options["timeout"])
+            await connection.execute(KEEPALIVE_SQL, timeout=options["timeout"])
         except BaseException:
             connection.terminate()
             raise
         return connection
 
 
-class OneLine(logging.Filter):
-    """Says in one line what asyncpg's pool says of each failed reconnect with a traceback."""
+class OneLineFilter(logging.Filter):
+    """Shortens to one line what asyncpg's pool logs with a traceback at each failed reconnect."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten *record*; none is dropped."""
@@ -107,7 +107,7 @@ class OneLine(logging.Filter):
         return True
 
 
-_ONE_LINE: Final = OneLine()  # one object, so that adding it twice adds it once
+_ONE_LINE: Final = OneLineFilter()  # one object, so that adding it twice adds it once
 
 
 async def connect(
@@ -119,10 +119,10 @@ async def connect(
     )
 
 
-async def _keep(_: "OwnConnection") -> None:
-    """Leave a connection as it is when it goes back: nobody here changes a session.
+async def _no_reset(_: "OwnConnection") -> None:
+    """Leave a released connection as it is: no session is changed in this program.
 
-    asyncpg would ask the server to reset it, one more round trip for each transaction. An open
+    asyncpg would make the server reset it, one more round trip for each transaction. An open
     transaction is rolled back all the same.
     """
 
@@ -132,10 +132,10 @@ async def create_pool(
     *,
     min_size: int = 1,
     max_size: int = 8,
-    statement_cache: int = STATEMENT_CACHE,
+    statement_cache: int = STATEMENT_CACHE_SIZE,
     application_name: str = "dispatcher",
-    command_timeout: float | None = COMMAND_TIMEOUT,
-    host_timeout: float = HOST_TIMEOUT,
+    command_timeout: float | None = COMMAND_TIMEOUT_SECONDS,
+    host_timeout: float = HOST_TIMEOUT_SECONDS,
     on_init: "OnInit | None" = None,
 ) -> Pool:
     """Open a pool on *dsn*; *on_init* is called with every new connection.
@@ -154,44 +154,122 @@ async def create_pool(
         command_timeout=command_timeout,
         server_settings={"application_name": application_name},
         init=on_init,
-        reset=_keep,
+        reset=_no_reset,
     )
 
 
+class Database:
+    """A pool of connections to one database, whose absence raises one error.
+
+    `transaction` and `acquire` raise `DatabaseUnavailable` if the database cannot be used now.
+    Other errors of asyncpg are raised unchanged: a statement or its values are wrong.
+    """
+
+    def __init__(self, dsn: str, pool: Pool, *, retry_refusals: bool = False) -> None:
+        """Use *pool*, which was made for *dsn*.
+
+        With *retry_refusals*, each error of the server raises `DatabaseUnavailable`: missing
+        tables and missing rights are temporary too, until an operator corrects them.
+        """
+        self.dsn = dsn
+        self.pool = pool
+        self._retry_refusals = retry_refusals
+        self._caught: tuple[type[Exception], ...] = UNAVAILABLE_ERRORS
+        if retry_refusals:
+            self._caught = (*UNAVAILABLE_ERRORS, asyncpg.PostgresError)
+
+    def __repr__(self) -> str:
+        return f"Database({read_address(self.dsn)})"  # the dsn itself holds the password
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS
+    ) -> AsyncIterator[Connection]:
+        """Give a connection in a transaction; cut it after *seconds*.
+
+        Raises DatabaseUnavailable: see `acquire`.
+        """
+        async with self.acquire(seconds=seconds) as connection, _transaction(connection):
+            yield connection
+
+    @asynccontextmanager
+    async def acquire(
+        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS
+    ) -> AsyncIterator[Connection]:
+        """Give a connection for one statement, which is a transaction by itself; cut as above.
+
+        A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
+        the driver would wait for each of them in turn. So the connection is dropped. The other
+        connections of the pool may lead to the same frozen server: the next use of each connects
+        anew.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be used now. Whether the transaction was
+                committed is then unknown.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        try:
+            connection = await self.pool.acquire(timeout=seconds)
+            try:
+                cut = loop.call_at(end, connection.terminate)
+                try:
+                    yield connection
+                except asyncpg.PostgresError:
+                    raise
+                except AttributeError as error:
+                    # asyncpg raises it if a connection is lost between two of its steps.
+                    if not _is_gone(connection):
+                        raise
+                    raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
+                except BaseException:
+                    # The task was cancelled in the middle of a statement. A ROLLBACK may be
+                    # refused then, and that error would hide the cancellation.
+                    with suppress(asyncpg.InterfaceError):  # it was cut already
+                        connection.terminate()
+                    raise
+                finally:
+                    cut.cancel()
+            finally:
+                # asyncpg resets a connection on release; one that was cut is only forgotten.
+                await self.pool.release(connection, timeout=max(0.1, end - loop.time()))
+        except self._caught as error:
+            if isinstance(error, UNAVAILABLE_ERRORS):
+                await self.pool.expire_connections()
+            if not self._retry_refusals and not is_unavailable(error):
+                raise
+            raise DatabaseUnavailable(explain(error, self.dsn)) from error
+
+
 @asynccontextmanager
-async def pooled(
-    dsn: str, *, min_size: int, max_size: int, statement_cache: int = STATEMENT_CACHE
-) -> "AsyncIterator[Pool]":
-    """Give a pool as above, and close it within seconds, though the server may be frozen."""
+async def open_database(
+    dsn: str,
+    *,
+    min_size: int = 0,
+    max_size: int,
+    statement_cache: int = STATEMENT_CACHE_SIZE,
+    retry_refusals: bool = False,
+) -> AsyncIterator[Database]:
+    """Open a `Database` on *dsn*, and close it within seconds, even if the server is frozen."""
     pool = await create_pool(
         dsn, min_size=min_size, max_size=max_size, statement_cache=statement_cache
     )
     try:
-        yield pool
+        yield Database(dsn, pool, retry_refusals=retry_refusals)
     finally:
         # A close that is cut off, or meets a broken connection, terminates all of them.
-        with suppress(*AWAY):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+        with suppress(*UNAVAILABLE_ERRORS):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await pool.close()
 
 
-PATIENCE: Final = 5.0  # seconds for one transaction, connecting included
-MOST_PATIENCE: Final = 60.0
-
-
 @asynccontextmanager
-async def transaction(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
-    """Give a connection in a transaction; after *seconds* it is cut, whatever it does."""
-    async with borrowed(pool, seconds=seconds) as connection, _begun(connection):
-        yield connection
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    """Begin a transaction and commit it; roll it back if the server refuses a statement.
 
-
-@asynccontextmanager
-async def _begun(connection: Connection) -> AsyncIterator[None]:
-    """Begin a transaction and commit it; roll it back where the server has refused something.
-
-    After any other error `borrowed` drops the connection, which is a ROLLBACK too. Not asyncpg's
-    own `transaction`: it cannot say how long a client may be silent without one more round trip.
+    After any other error `Database.acquire` drops the connection, which is a ROLLBACK too. Not
+    asyncpg's own `transaction`: it cannot say how long a client may be silent without one more
+    round trip.
     """
     await connection.execute(sql("begin"))
     try:
@@ -204,46 +282,6 @@ async def _begun(connection: Connection) -> AsyncIterator[None]:
     await connection.execute("COMMIT")
 
 
-@asynccontextmanager
-async def borrowed(pool: Pool, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
-    """Give a connection for one statement, which is a transaction by itself; cut as above.
-
-    A frozen server answers nothing: not the statement, not its cancellation, not ROLLBACK, and
-    the driver would wait for each of them in turn. So the connection is dropped, and the caller
-    sees one of AWAY. The other connections of the pool may lead to the same frozen server: the
-    next use of each connects anew. Whether the transaction was committed is then unknown.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    try:
-        connection = await pool.acquire(timeout=seconds)
-        try:
-            cut = loop.call_at(end, connection.terminate)
-            try:
-                yield connection
-            except asyncpg.PostgresError:
-                raise
-            except AttributeError as error:
-                # What asyncpg stumbles over when a connection goes between two of its steps.
-                if not _is_gone(connection):
-                    raise
-                raise asyncpg.ConnectionDoesNotExistError("the connection went away") from error
-            except BaseException:
-                # The caller stopped waiting in the middle of a statement. Asked for ROLLBACK then,
-                # the connection may refuse, and that would hide that the task was cancelled.
-                with suppress(asyncpg.InterfaceError):  # it was cut already
-                    connection.terminate()
-                raise
-            finally:
-                cut.cancel()
-        finally:
-            # asyncpg asks a connection to reset itself; a cut one is just forgotten.
-            await pool.release(connection, timeout=max(0.1, end - loop.time()))
-    except AWAY:
-        await pool.expire_connections()
-        raise
-
-
 def _is_gone(connection: Connection) -> bool:
     try:
         return connection.is_closed()
@@ -252,18 +290,20 @@ def _is_gone(connection: Connection) -> bool:
 
 
 class AdaptiveTimeout:
-    """How long the next transaction may take: longer after each that was cut, up to a minute.
+    """The time-out of the next transaction: doubled after each that was cut, up to a minute.
 
-    A frozen server is to be left within seconds, and a slow one is not to be cut for ever.
+    So a frozen server is left within seconds, and a slow one is not cut for ever.
     """
 
-    def __init__(self, shortest: float = PATIENCE, longest: float = MOST_PATIENCE) -> None:
+    def __init__(
+        self, shortest: float = TRANSACTION_TIMEOUT_SECONDS, longest: float = MAX_TIMEOUT_SECONDS
+    ) -> None:
         self._shortest = shortest
         self._longest = longest
         self.seconds = shortest
 
     def passed(self) -> None:
-        """Note that a transaction came through."""
+        """Note that a transaction was committed."""
         self.seconds = self._shortest
 
     def failed(self) -> None:

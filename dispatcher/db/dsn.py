@@ -1,4 +1,4 @@
-"""What an address of a database says, for asking its hosts in turn and for naming it to people."""
+"""Parses the address of a database: its hosts, to try them in turn, and a name for people."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,7 +16,7 @@ class Address:
     target: str | None = None  # target_session_attrs
 
     def __str__(self) -> str:
-        """Return how people are told of it: ``host:port,host:port/database``."""
+        """Return it as it is shown to people: ``host:port,host:port/database``."""
         hosts = ",".join(
             f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.hosts
         )
@@ -24,11 +24,11 @@ class Address:
 
 
 def read_address(dsn: str) -> Address:
-    """Read *dsn*; what cannot be read is left out, for the driver to complain about.
+    """Parse *dsn*; leave out what cannot be parsed, the driver raises an error for it.
 
     Both ways of PostgreSQL to name several hosts are known: ``//one:5432,two:5432/`` and
-    ``?host=one,two&port=5432,5432``. The environment (PGHOST and its kin) is the driver's own
-    business: an address without a host has none here.
+    ``?host=one,two&port=5432,5432``. The environment (PGHOST and others) is read by the
+    driver only: an address without a host has none here.
     """
     try:
         parts = urlsplit(dsn)

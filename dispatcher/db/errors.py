@@ -1,21 +1,20 @@
-"""Which trouble with the database passes by itself, and one line for people about each kind."""
+"""Says which database errors are temporary, and explains each kind in one line."""
 
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.dsn import Address, read_address
 
-# What "the database is away" looks like; the next call, on a new connection, may pass. Not only
+# Errors of an unavailable database; the next call, on a new connection, may succeed. Not only
 # lost connections: a switch-over shows as a read-only server, as a host that does not match, and
 # (seen on a planned switch) as asyncpg's InternalClientError.
-AWAY: tuple[type[Exception], ...] = (
+UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # 57: shutting down, starting up, cancelled
@@ -25,7 +24,7 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
-    asyncpg.InterfaceError,  # only some of them: see is_away
+    asyncpg.InterfaceError,  # only some of them: see is_unavailable
 )
 
 # asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
@@ -97,8 +96,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         asyncpg.LockNotAvailableError,
         (
-            "Somebody holds a lock in PostgreSQL at {at} for seconds: look in pg_stat_activity for "
-            "sessions that are idle in a transaction."
+            "Another session holds a lock in PostgreSQL at {at} for seconds: look in "
+            "pg_stat_activity for sessions that are idle in a transaction."
         ),
     ),
     (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
@@ -119,29 +118,18 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-class DatabaseAwayError(Exception):
-    """The database cannot be used now; the same call may pass later on a new connection.
-
-    **The failed call may have committed**: only what is safe to repeat may be repeated.
-    """
-
-
-def is_away(error: BaseException) -> bool:
-    """Tell whether *error* means that the database is away, rather than that a call is wrong."""
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether *error* means that the database is unavailable, not that a call is wrong."""
     if isinstance(error, asyncpg.InterfaceError):
         return any(words in str(error) for words in _LOST)
-    return isinstance(error, AWAY)
+    return isinstance(error, UNAVAILABLE_ERRORS)
 
 
-@contextmanager
-def naming_absence(dsn: str) -> Iterator[None]:
-    """Turn whatever means "the database is away" into one DatabaseAwayError; let the rest pass."""
-    try:
-        yield
-    except AWAY as error:
-        if not is_away(error):
-            raise
-        raise DatabaseAwayError(explain(error, dsn)) from error
+def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:
+    """Return DatabaseUnavailable for *error*, or raise *error* itself if a call is wrong."""
+    if not is_unavailable(error):
+        raise error
+    return DatabaseUnavailable(explain(error, dsn))
 
 
 def explain(error: BaseException, dsn: str) -> str:
@@ -191,7 +179,7 @@ _OTHER_NAME: Final = (62, 64)
 
 
 def explain_tls(error: BaseException, dsn: str, at: Address) -> str | None:
-    """Return the line if *error* is trouble with TLS, else None."""
+    """Return the line if *error* is an error of TLS, else None."""
     match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
             return (

@@ -18,13 +18,13 @@ MESSAGES = ("dispatcher", "message")
 
 
 class Progress(Struct, frozen=True):
-    """How far the load of a file has come."""
+    """How far the import of a file has come."""
 
     lines: int = 0  # records of the file, header excluded
-    taken: int = 0  # messages that are in
-    refused: int = 0
+    imported: int = 0  # messages that were inserted
+    rejected: int = 0
     rejects_bytes: int = 0  # of the rejects file
-    ended_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class TakenOverError(Exception):
@@ -37,45 +37,47 @@ async def database_time(connection: Connection) -> datetime:
     return time
 
 
-async def begin_load(connection: Connection, digest: str, name: str) -> Progress:
-    """Return how far the load of the file with *digest* has come; begin it if nobody did."""
-    await connection.execute(sql("load_begin"), digest, name)
-    row = await connection.fetchrow(sql("load_progress"), digest)
+async def begin_import(connection: Connection, digest: str, name: str) -> Progress:
+    """Return how far the import of the file with *digest* has come; begin it if it is new."""
+    await connection.execute(sql("begin_import"), digest, name)
+    row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else Progress()
 
 
-async def step_load(connection: Connection, digest: str, before: Progress, after: Progress) -> None:
-    """Note in the caller's transaction how far the load has come.
+async def record_import(
+    connection: Connection, digest: str, before: Progress, after: Progress
+) -> None:
+    """Record in the caller's transaction how far the import has come.
 
     Raises TakenOverError if it is not where the caller believes it to be.
     """
     row = await connection.fetchval(
-        sql("load_step"),
+        sql("record_import"),
         digest,
         before.lines,
         after.lines,
-        after.taken,
-        after.refused,
+        after.imported,
+        after.rejected,
         after.rejects_bytes,
     )
     if row is None:
         raise TakenOverError("another process is loading the same file: wait for that to end.")
 
 
-async def end_load(connection: Connection, digest: str) -> None:
-    """Note that a file is in, whole."""
-    await connection.execute(sql("load_end"), digest)
+async def finish_import(connection: Connection, digest: str) -> None:
+    """Record that the whole file was imported."""
+    await connection.execute(sql("finish_import"), digest)
 
 
-async def forget_load(connection: Connection, digest: str) -> None:
-    """Forget that a file was loaded, so that it can be loaded once more."""
-    await connection.execute(sql("load_forget"), digest)
+async def forget_import(connection: Connection, digest: str) -> None:
+    """Delete the record of an import, so that the file can be imported once more."""
+    await connection.execute(sql("forget_import"), digest)
 
 
 async def make_dry_run(connection: Connection) -> None:
-    """Make the table for a dry run; it is gone with the connection."""
-    await connection.execute(sql("load_dry_table"))
-    await connection.execute(sql("load_dry_id"))
+    """Make the table for a dry run; it is dropped with the connection."""
+    await connection.execute(sql("dry_run_table"))
+    await connection.execute(sql("dry_run_without_ids"))
 
 
 async def copy_messages(

@@ -1,9 +1,7 @@
 """Reads the migrations, in dbmate's format, and brings a database to the schema of this release.
 
-The files and the table are dbmate's, so that ``dbmate --migrations-table
-dispatcher.schema_migrations`` can operate them too. Several starters may migrate at once: one does
-it, the others wait. Addresses given here must lead to PostgreSQL itself: a PgBouncer in transaction
-mode would grant the lock to every client.
+Several processes may migrate at once: one does it, the others wait. Addresses given here must lead
+to PostgreSQL itself: a PgBouncer in transaction mode would grant the lock to every client.
 """
 
 import asyncio
@@ -24,9 +22,6 @@ from dispatcher.db.queries import sql
 _PACKAGE: Final = Path(__file__).parent.parent
 _NAME: Final = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
 _MARK: Final = re.compile(r"^--[ \t]*migrate:(?P<way>up|down)(?P<options>[^\n]*)$", re.MULTILINE)
-
-# The checksum of an earlier text of the way up, that made the same: see Migration.formerly.
-_FORMERLY: Final = re.compile(r"^--[ \t]*migrate:formerly[ \t]+(\w+)$", re.MULTILINE)
 
 
 class MigrationError(Exception):
@@ -49,9 +44,6 @@ class Migration:
     name: str
     up: MigrationScript
     down: MigrationScript
-    # Checksums that are as good as its own. A text that some PostgreSQL cannot read is mended, and
-    # where another one could, the database is what it would be.
-    formerly: frozenset[str] = frozenset()
 
     @property
     def checksum(self) -> str:
@@ -108,7 +100,6 @@ def _read(path: Path) -> Migration:
         name=name["name"],
         up=MigrationScript(text[up.end() : down.start()], "transaction:false" not in up["options"]),
         down=MigrationScript(text[down.end() :], "transaction:false" not in down["options"]),
-        formerly=frozenset(_FORMERLY.findall(text[: up.start()])),
     )
 
 
@@ -129,7 +120,7 @@ class MigrationStatus:
     version: str
     name: str
     applied: bool
-    applied_at: datetime | None = None  # None too where dbmate applied it
+    applied_at: datetime | None = None
     edited: bool = False  # the file is not what was applied
     unknown: bool = False  # applied, but this release has no such file: the database is newer
 
@@ -156,7 +147,6 @@ async def migrate(
             missing = _missing(files, await _applied(connection))
             for migration in missing:
                 await _perform(connection, migration, "up")
-            await connection.execute(sql("migrations_adopt"), *_columns(files))
             return [str(migration) for migration in missing]
 
 
@@ -252,8 +242,7 @@ async def _locked(connection: Connection, patience: float) -> AsyncIterator[None
 
 async def _up_to_date(connection: Connection, files: Sequence[Migration]) -> bool:
     """Look without the lock; the usual start finds nothing to do, and needs no right to do it."""
-    applied = await _applied(connection)
-    return not _missing(files, applied) and all(row["checksum"] for row in applied.values())
+    return not _missing(files, await _applied(connection))
 
 
 async def _applied(connection: Connection) -> dict[str, asyncpg.Record]:
@@ -279,8 +268,7 @@ def _missing(files: Sequence[Migration], applied: dict[str, asyncpg.Record]) -> 
 
 
 def _edited(migration: Migration, row: asyncpg.Record) -> bool:
-    known = (None, migration.checksum, *migration.formerly)  # dbmate notes none
-    return row["checksum"] not in known
+    return bool(row["checksum"] != migration.checksum)
 
 
 def _newer(versions: Sequence[str]) -> str:
@@ -289,10 +277,6 @@ def _newer(versions: Sequence[str]) -> str:
         "install the newer release of dispatcher, or go back with that one's `dispatcher "
         "migrate --down`."
     )
-
-
-def _columns(files: Sequence[Migration]) -> tuple[list[str], list[str]]:
-    return [file.version for file in files], [file.checksum for file in files]
 
 
 async def _perform(
@@ -307,10 +291,8 @@ async def _perform(
     for attempt in range(1, TABLE_TRIES + 1):
         try:
             async with connection.transaction() if step.transaction else nullcontext():
-                await connection.execute(
-                    sql("migrations_patience"), TABLE_TIMEOUT, step.transaction
-                )
-                await connection.execute(sql("migrations_act_as_owner"), step.transaction)
+                await connection.execute(sql("migration_timeouts"), TABLE_TIMEOUT, step.transaction)
+                await connection.execute(sql("act_as_owner"), step.transaction)
                 await connection.execute(step.statements)
                 if way == "up":
                     version, checksum = migration.version, migration.checksum

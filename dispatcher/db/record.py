@@ -1,4 +1,4 @@
-"""Writes how requests ended: outcomes, returns to the queue, pauses; one transaction for many."""
+"""Writes results of requests: outcomes, returns to the queue, pauses; many in one transaction."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -10,6 +10,7 @@ from msgspec import Struct
 from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
+    ACCEPTED_CODE,
     Accepted,
     Deferred,
     Expired,
@@ -22,19 +23,19 @@ from dispatcher.core.outcome import (
 from dispatcher.core.result import BatchResult
 from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
-from dispatcher.db.database import PATIENCE, Connection, Pool, transaction
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
 
-async def apply_to_app(connection: Connection, worker: int, closing: BatchResult) -> dict[str, str]:
+async def apply_to_app(connection: Connection, worker: int, result: BatchResult) -> dict[str, str]:
     """Write what the answer means for the app as a whole.
 
-    What may be the trouble of this host alone (no way to the provider, a wrong clock) is no reason
-    to stop the others while they send. It is returned if there are others: app, and why.
+    An error that may concern this host alone (no connection to the provider, a wrong clock) does
+    not pause the app while other hosts send. It is returned if there are others: app, and why.
     """
-    app = closing.batch.app
-    match closing.verdict:
+    app = result.batch.app
+    match result.verdict:
         case ReturnAll(pause=pause):
             there = reaching = False
             if may_concern_one_host(pause.code):
@@ -52,7 +53,7 @@ async def apply_to_app(connection: Connection, worker: int, closing: BatchResult
                 )
             if slow_down:
                 await connection.execute(sql("slow_down"), app)
-            if closing.batch.probe:
+            if result.batch.probe:
                 await connection.execute(sql("resume_app"), app)
         case UnknownResult():
             pass
@@ -69,13 +70,12 @@ OUTCOME_COLUMNS = (
     "code",
     "reason",
 )
-OK = "000000"
 OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str | None]
 Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
 
 
 class Recorded(Struct, frozen=True):
-    """What came of writing closings."""
+    """Which results were written."""
 
     written: frozenset[int]  # batches; one that is missing was settled by another process
     # Apps for which this host cannot send, and why, though there are other workers.
@@ -87,47 +87,53 @@ class Rows(Struct):
 
     outcomes: list[OutcomeRow]
     returns: list[Return]
-    unsure: list[tuple[int, list[int]]]  # batch, the messages of it that nothing is known of
+    unsure: list[tuple[int, list[int]]]  # batch, its messages of which nothing is known
     events: Counter[Event]  # counted alone
-    told: defaultdict[Event, list[int]]  # counted, and told to the feed: which messages
-    whole: list[tuple[Event, int, int]]  # the same of batches of one fate, and their size
+    ids_by_event: defaultdict[
+        Event, list[int]
+    ]  # counted, and appended to the event log: message ids
+    whole: list[tuple[Event, int, int]]  # the same of batches with one event, and their size
 
 
 async def record(
-    pool: Pool, worker: int, closings: Sequence[BatchResult], *, seconds: float = PATIENCE
+    database: Database,
+    worker: int,
+    results: Sequence[BatchResult],
+    *,
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Recorded:
-    """Write *closings*; return which batches were written.
+    """Write *results*; return which batches were written.
 
-    Safe to repeat: a batch that an earlier call has closed is not written again. Raises asyncpg's
-    errors.
+    Safe to repeat: a batch that an earlier call has closed is not written again. Raises
+    DatabaseUnavailable; the call may then have committed.
     """
     try:
-        return await _record(pool, worker, closings, seconds)
+        return await _record(database, worker, results, seconds)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
         # A message with an outcome keeps it; the others get theirs by the slower way.
-        return await _record(pool, worker, closings, seconds, some_settled=True)
+        return await _record(database, worker, results, seconds, some_settled=True)
 
 
 async def _record(
-    pool: Pool,
+    database: Database,
     worker: int,
-    closings: Sequence[BatchResult],
+    results: Sequence[BatchResult],
     seconds: float,
     *,
     some_settled: bool = False,
 ) -> Recorded:
-    async with transaction(pool, seconds=seconds) as connection:
+    async with database.transaction(seconds=seconds) as connection:
         await connection.execute(sql("pin_plans"))
-        closed = await _close(connection, closings)
-        # The batches are locked from here on: nobody else settles anything of them.
-        settled = await _settled(connection, closings) if some_settled else frozenset()
+        closed = await _close(connection, results)
+        # The batches are locked from here on: no other transaction settles their messages.
+        settled = await _settled(connection, results) if some_settled else frozenset()
         rows = Rows([], [], [], Counter(), defaultdict(list), [])
-        for closing in closings:
-            if closing.batch.id in closed:
-                _gather(closing, rows, settled)
+        for result in results:
+            if result.batch.id in closed:
+                _gather(result, rows, settled)
             else:
-                await _recall(connection, closing, rows)
+                await _recall(connection, result, rows)
         if rows.outcomes:
             write = _append_outcomes if some_settled else _copy_outcomes
             await write(connection, rows.outcomes)
@@ -139,38 +145,38 @@ async def _record(
             batches = [batch for batch, _ in rows.unsure]
             await connection.execute(sql("close_settled"), batches, "reports")
         cut_off: dict[str, str] = {}
-        for closing in closings:
-            if closing.batch.id in closed:
-                cut_off |= await apply_to_app(connection, worker, closing)
-        rows.events.update({event: len(ids) for event, ids in rows.told.items()})
+        for result in results:
+            if result.batch.id in closed:
+                cut_off |= await apply_to_app(connection, worker, result)
+        rows.events.update({event: len(ids) for event, ids in rows.ids_by_event.items()})
         for event, _, size in rows.whole:
             rows.events[event] += size
         await count(connection, worker, rows.events)
-        await events.append(connection, rows.told, rows.whole)
+        await events.append(connection, rows.ids_by_event, rows.whole)
         return Recorded(closed, cut_off)
 
 
-async def _close(connection: Connection, closings: Sequence[BatchResult]) -> frozenset[int]:
+async def _close(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:
     rows = await connection.fetch(
         sql("close_batches"),
-        [c.batch.id for c in closings],
-        [_state(c) for c in closings],
-        [c.http_status for c in closings],
-        [c.code for c in closings],
-        [c.description for c in closings],
-        [c.tries for c in closings],
-        [not isinstance(c.verdict, UnknownResult) for c in closings],
+        [c.batch.id for c in results],
+        [_state(c) for c in results],
+        [c.http_status for c in results],
+        [c.code for c in results],
+        [c.description for c in results],
+        [c.tries for c in results],
+        [not isinstance(c.verdict, UnknownResult) for c in results],
     )
     return frozenset(row[0] for row in rows)
 
 
-async def _settled(connection: Connection, closings: Sequence[BatchResult]) -> frozenset[int]:
-    ids = [message.id for closing in closings for message in closing.batch.messages]
+async def _settled(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:
+    ids = [message.id for result in results for message in result.batch.messages]
     return frozenset(row["message_id"] for row in await connection.fetch(sql("have_outcome"), ids))
 
 
-def _state(closing: BatchResult) -> str:
-    match closing.verdict:
+def _state(result: BatchResult) -> str:
+    match result.verdict:
         case UnknownResult():
             return "unsure"
         case Resolved(unsure=[_, *_]):
@@ -179,15 +185,15 @@ def _state(closing: BatchResult) -> str:
             return "closed"
 
 
-def _gather(closing: BatchResult, rows: Rows, settled: Collection[int]) -> None:
-    """Turn one closing into rows and counts, but for messages that are *settled* already."""
-    batch = closing.batch
-    match closing.verdict:
+def _gather(result: BatchResult, rows: Rows, settled: Collection[int]) -> None:
+    """Turn one result into rows and counts, except for messages that are *settled* already."""
+    batch = result.batch
+    match result.verdict:
         case UnknownResult(code=code):
             rows.whole.append(((batch.app, "unsure", code), batch.id, len(batch.messages)))
         case ReturnAll(pause=pause):
             back = [message for message in batch.messages if message.id not in settled]
-            rows.events[batch.app, "put back", pause.code] += len(back)
+            rows.events[batch.app, "returned", pause.code] += len(back)
             rows.returns.extend(
                 (batch.app, Deferred(message, pause.code, 0.0, counted=False), batch.id)
                 for message in back
@@ -195,7 +201,7 @@ def _gather(closing: BatchResult, rows: Rows, settled: Collection[int]) -> None:
         case Resolved(outcomes=outcomes, unsure=unsure):
             if unsure:
                 open_still = [message.id for message in unsure]
-                rows.told[batch.app, "unsure", closing.code] += open_still
+                rows.ids_by_event[batch.app, "unsure", result.code] += open_still
                 rows.unsure.append((batch.id, open_still))
             if not settled and not unsure and set(map(type, outcomes)) == {Accepted}:
                 _gather_accepted(cast("list[Accepted]", outcomes), batch, rows)
@@ -206,11 +212,20 @@ def _gather(closing: BatchResult, rows: Rows, settled: Collection[int]) -> None:
 
 
 def _gather_accepted(outcomes: list[Accepted], batch: Batch, rows: Rows) -> None:
-    """Turn the usual answer into rows: nearly every batch, and a third of the time of the rest."""
+    """Turn the usual answer into rows: nearly every batch, in a third of the time."""
     number = batch.id
     rows.whole.append(((batch.app, "accepted", ""), number, len(outcomes)))
     rows.outcomes += [
-        (o.message.id, number, "accepted", o.message.attempt, o.segments, o.provider_id, OK, None)
+        (
+            o.message.id,
+            number,
+            "accepted",
+            o.message.attempt,
+            o.segments,
+            o.provider_id,
+            ACCEPTED_CODE,
+            None,
+        )
         for o in outcomes
     ]
 
@@ -220,13 +235,13 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     row: OutcomeRow
     match outcome:
         case Accepted(m, provider_id, segments):
-            rows.told[app, "accepted", ""].append(m.id)
-            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, OK, None
+            rows.ids_by_event[app, "accepted", ""].append(m.id)
+            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, ACCEPTED_CODE, None
         case Rejected(m, code, reason):
-            rows.told[app, "rejected", code].append(m.id)
+            rows.ids_by_event[app, "rejected", code].append(m.id)
             row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason
         case Expired(m, code, reason):
-            rows.told[app, "expired", code].append(m.id)
+            rows.ids_by_event[app, "expired", code].append(m.id)
             row = m.id, batch.id, "expired", m.attempt, None, None, code, reason
         case Deferred(code=code):
             rows.events[app, "deferred", code] += 1
@@ -235,14 +250,14 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     rows.outcomes.append(row)
 
 
-async def _recall(connection: Connection, closing: BatchResult, rows: Rows) -> None:
-    """Take back what was given up for lost and queued again, if it is not on its way yet."""
-    outcomes = closing.verdict.outcomes if isinstance(closing.verdict, Resolved) else []
+async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> None:
+    """Take accepted messages out of the queue that were queued again, if they are not sent yet."""
+    outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
-        found = await connection.fetch(sql("recall_resent"), list(accepted), closing.batch.id)
+        found = await connection.fetch(sql("recall_resent"), list(accepted), result.batch.id)
         for row in found:
-            _gather_outcome(accepted[row["id"]], closing.batch, rows)
+            _gather_outcome(accepted[row["id"]], result.batch, rows)
 
 
 async def _copy_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
@@ -272,7 +287,7 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
 
 
 async def split(
-    pool: Pool,
+    database: Database,
     worker: int,
     batch: Batch,
     parts: Sequence[RequestDraft],
@@ -288,7 +303,7 @@ async def split(
     Returns no batch if another worker has taken this one over in the meantime: its messages are
     then not this worker's to send.
     """
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         row = await connection.fetchval(
             sql("close_for_split"), batch.id, http_status, code, description, tries
         )

@@ -27,19 +27,19 @@ from dispatcher.core.report_matching import (
 )
 from dispatcher.core.report_status import Reason, report_status
 from dispatcher.db import events
-from dispatcher.db.database import Connection, Pool, transaction
+from dispatcher.db.database import Connection, Database
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
-from dispatcher.db.reports import NOBODY
-from dispatcher.db.rules import suppress
+from dispatcher.db.reports import NO_APP
+from dispatcher.db.rules import suppress_reported
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
-MOST: Final = 5000  # reports in one step, about: a fifth of a second
-PATIENCE: Final = 30.0  # seconds for a step
+MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
+STEP_TIMEOUT_SECONDS: Final = 30.0
 
 
 class MatchingStep(Struct, frozen=True):
-    """What a step has done."""
+    """The result of a step."""
 
     reports: int = 0
     settled: int = 0  # messages that were unsure, and are accepted
@@ -50,11 +50,11 @@ class MatchingStep(Struct, frozen=True):
     @property
     def more(self) -> bool:
         """Whether there is probably more to do at once."""
-        return self.reports >= MOST
+        return self.reports >= MAX_STEP_REPORTS
 
 
-class Sorted(Struct):
-    """The reports of a step, by what follows from them."""
+class SortedReports(Struct):
+    """The reports of a step, by their effect."""
 
     known: list[MatchedReport]
     names: list[MatchedReport]
@@ -63,13 +63,13 @@ class Sorted(Struct):
     left: list[tuple[PendingReport, RetryLater | Unmatched]]
 
 
-async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
-    """Match what has come; return what was done, nothing if another process does.
+async def match(database: Database, *, suppress_blocked: bool = False) -> MatchingStep:
+    """Match reports in one step; do nothing if another process is matching.
 
-    With *suppress_blocked* a number is never sent to again whose report has a block-list status.
-    Only a report that belongs to a message counts: others may be anybody's word.
+    With *suppress_blocked* a number whose report has a block-list status is suppressed. Only a
+    report that belongs to a message counts: another one may be forged.
     """
-    async with transaction(pool, seconds=PATIENCE) as connection:
+    async with database.transaction(seconds=STEP_TIMEOUT_SECONDS) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return MatchingStep()
         await connection.execute(sql("pin_plans"))
@@ -80,7 +80,7 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
         await _name(connection, found.names)
         settled, closed = await _settle(connection, found)
         strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
-        await tell(connection, [*found.known, *found.names, *settled], settled, strays)
+        await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
         await _keep(connection, found.left)
         if suppress_blocked:
             await _suppress(connection, [*found.known, *found.names, *settled])
@@ -90,33 +90,38 @@ async def match(pool: Pool, *, suppress_blocked: bool = False) -> MatchingStep:
 
 
 async def _take(connection: Connection) -> list[PendingReport]:
-    """Take reports, each segment's once: the newest word of it, and fresh if any word was."""
-    new = [PendingReport(*row) for row in await connection.fetch(sql("take_reports"), MOST)]
+    """Take reports, one for each segment: the newest, and fresh if any of them was."""
+    new = [
+        PendingReport(*row) for row in await connection.fetch(sql("take_reports"), MAX_STEP_REPORTS)
+    ]
     # A final report may come while its interim one still waits for its message.
     later = [(seen.provider_id, seen.segment) for seen in new if not seen.fresh]
     rows = await connection.fetch(
-        sql("take_unmatched"), [key[0] for key in later], [key[1] for key in later], MOST
+        sql("take_unmatched"),
+        [key[0] for key in later],
+        [key[1] for key in later],
+        MAX_STEP_REPORTS,
     )
     taken: dict[tuple[str, int], PendingReport] = {}
     for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
         known = taken.get(key, seen)
-        taken[key] = replace(seen, fresh=known.fresh, looks=known.looks)
+        taken[key] = replace(seen, fresh=known.fresh, attempts=known.attempts)
     return list(taken.values())
 
 
 async def _places(
     connection: Connection, reports: Sequence[PendingReport]
 ) -> dict[int, MessageLookup]:
-    """Return what lies under the token and number of each report, by its index."""
+    """Return the message found by token and number of each report, by its index."""
     rows = await connection.fetch(
         sql("find_places"), [seen.token for seen in reports], [seen.number for seen in reports]
     )
     return {row[0] - 1: MessageLookup(*row[1:]) for row in rows}
 
 
-def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) -> Sorted:
-    found = Sorted([], [], [], [], [])
+def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) -> SortedReports:
+    found = SortedReports([], [], [], [], [])
     for index, seen in enumerate(reports):
         place = places.get(index)
         if place is None:
@@ -136,15 +141,15 @@ def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) ->
     return found
 
 
-async def _suppress(connection: Connection, told: Sequence[MatchedReport]) -> None:
-    """Never send again to numbers that are on a block list, as their carrier says."""
+async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
+    """Suppress numbers that are on a block list, by the status of their carrier."""
     rows: dict[str, list[str]] = {}
-    for seen, _ in told:
+    for seen, _ in known:
         status = report_status(seen.status)
         if status.reason is Reason.BLOCKED and seen.number is not None:
             rows.setdefault(f"{status.status}: {status.meaning}", []).append(seen.number)
     for reason, numbers in sorted(rows.items()):
-        await suppress(connection, numbers, reason, source="report")
+        await suppress_reported(connection, numbers, reason)
 
 
 async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
@@ -156,8 +161,8 @@ async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
         )
 
 
-async def _settle(connection: Connection, found: Sorted) -> tuple[list[MatchedReport], int]:
-    """Write as accepted what reports prove to be; return these reports, and batches closed.
+async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
+    """Write the outcomes that reports prove; return these reports, and the batches closed.
 
     The batch is locked first: a late answer, an operator or the policy may be settling it too.
     """
@@ -176,7 +181,7 @@ async def _settle(connection: Connection, found: Sorted) -> tuple[list[MatchedRe
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"
             found.left.append((known[0], RetryLater(why)))
-    # Segments of one message settle it once, and all of them tell of it.
+    # Segments of one message settle it once, and each of them is published.
     first = {place.message_id: (seen, place) for seen, place in reversed(proven)}
     if first:
         rows = await connection.fetch(
@@ -187,12 +192,12 @@ async def _settle(connection: Connection, found: Sorted) -> tuple[list[MatchedRe
             [seen.total for seen, _ in first.values()],
             [seen.provider_id for seen, _ in first.values()],
         )
-        accepted_at = {row["message_id"]: row["at"] for row in rows}
+        accepted_at = {row["message_id"]: row["created_at"] for row in rows}
         for seen, place in proven:
             at = accepted_at.get(place.message_id)
             if at and first[place.message_id][0].provider_id == seen.provider_id:
                 settled.append((seen, replace(place, accepted_at=at)))
-            else:  # another process was faster, or it names another id: it is looked at again
+            else:  # another process was faster, or it names another id: match it again later
                 found.left.append((seen, RetryLater("still-open")))
     if not locked:
         return settled, 0
@@ -210,30 +215,30 @@ async def _keep(
             [seen.segment for seen, _ in left],
             [why.why for _, why in left],
             [seen.fresh for seen, _ in left],
-            [seen.looks + 1 for seen, _ in left],
+            [seen.attempts + 1 for seen, _ in left],
             [isinstance(why, RetryLater) for _, why in left],
         )
 
 
-async def tell(
+async def publish_events(
     connection: Connection,
     known: Sequence[MatchedReport],
     settled: Sequence[MatchedReport],
     strays: Sequence[Unmatched],
 ) -> None:
-    """Count and feed what is news, in the caller's transaction.
+    """Count new events and append them to the event log, in the caller's transaction.
 
     *known* are reports of accepted messages, *settled* those of them that settled theirs.
     """
-    told: defaultdict[Event, list[int]] = defaultdict(list)
+    ids_by_event: defaultdict[Event, list[int]] = defaultdict(list)
     for place in {place.message_id: place for _, place in settled}.values():
-        told[place.app, "accepted", "report"].append(place.message_id or 0)
+        ids_by_event[place.app, "accepted", "settled-by-report"].append(place.message_id or 0)
     first: list[MessageLookup] = []
     several: dict[str, MessageLookup] = {}
     for seen, place in known:
         if _is_all(seen):
             first.append(place)
-            told[place.app, seen.state, seen.status].append(place.message_id or 0)
+            ids_by_event[place.app, seen.state, seen.status].append(place.message_id or 0)
         else:
             several[seen.provider_id] = place
     rows = await connection.fetch(sql("sum_reports"), list(several)) if several else []
@@ -242,10 +247,10 @@ async def tell(
         if fresh:
             first.append(place)
         if state != "interim":
-            told[place.app, state, status].append(place.message_id or 0)
-    await events.append(connection, told)
-    counts: Counter[Event] = Counter({event: len(ids) for event, ids in told.items()})
-    counts.update((NOBODY, "unmatched report", stray.why) for stray in strays)
+            ids_by_event[place.app, state, status].append(place.message_id or 0)
+    await events.append(connection, ids_by_event)
+    counts: Counter[Event] = Counter({event: len(ids) for event, ids in ids_by_event.items()})
+    counts.update((NO_APP, "unmatched report", stray.why) for stray in strays)
     await count(connection, 0, counts)
     if first:
         await connection.execute(
@@ -257,4 +262,4 @@ async def tell(
 
 def _is_all(seen: PendingReport) -> bool:
     """Tell whether nothing else was or will be reported of the message, as nearly always."""
-    return seen.fresh and seen.looks == 0 and seen.total == 1 and seen.state != "interim"
+    return seen.fresh and seen.attempts == 0 and seen.total == 1 and seen.state != "interim"

@@ -1,59 +1,46 @@
-"""Status reports: stored on arrival, and what operators and metrics ask of them."""
+"""Stores status reports on arrival, and reads them for operators and metrics."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import STATUSES
 from dispatcher.core.status import MissingReports, UnmatchedReport
-from dispatcher.db.database import PATIENCE, Connection, Pool, borrowed, transaction
-from dispatcher.db.errors import AWAY, DatabaseAwayError, explain
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import count
 from dispatcher.db.queries import sql
 
-NOBODY = "-"  # stands for the app where none is known
-SILENCE = 80 * 3600.0  # seconds: the provider reports within 72 h, or never will
-OVERDUE = 3600.0  # seconds; most carriers report within a minute
+NO_APP: Final = "-"  # stands for the app where none is known
+REPORT_PERIOD_SECONDS: Final = 80 * 3600.0  # the provider reports within 72 h or never
+OVERDUE_SECONDS: Final = 3600.0  # most carriers report within a minute
 
-# What says that a report itself cannot be stored, and never will.
-_UNFIT: tuple[type[Exception], ...] = (
+# Errors for a report that can never be stored.
+_UNSTORABLE: tuple[type[Exception], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     ValueError,
 )
-_TROUBLE: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError)
 
 
-class UnfitError(Exception):
+class UnstorableError(Exception):
     """The database refuses one of the reports, and would again."""
 
 
-@contextmanager
-def naming_trouble(dsn: str) -> Iterator[None]:
-    """Turn whatever keeps reports out of the database into UnfitError or DatabaseAwayError.
-
-    Also tables that are not there yet, or a right that is missing, pass with time: it is better
-    to keep reports on disk until that is corrected than to lose them.
-    """
-    try:
-        yield
-    except _UNFIT as error:
-        raise UnfitError(f"The database refuses it: {type(error).__name__}.") from error
-    except _TROUBLE as error:
-        raise DatabaseAwayError(explain(error, dsn)) from error
-
-
 async def store(
-    pool: Pool, reports: Sequence[tuple[Report, float]], *, seconds: float = PATIENCE
+    database: Database,
+    reports: Sequence[tuple[Report, float]],
+    *,
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> int:
     """Write *reports*, each with the seconds since it came; safe to repeat.
 
-    Returns how many of them told something new.
-    Raises asyncpg's errors (see `naming_trouble`); none of them are stored then.
+    Returns how many of them were new.
+    Raises DatabaseUnavailable, or UnstorableError if it would be refused again: none is stored.
     """
     rows = [
         (
@@ -73,9 +60,23 @@ async def store(
         )
         for report, age in _newest(reports)
     ]
-    async with borrowed(pool, seconds=seconds) as connection:
-        news = await connection.fetchval(sql("store_reports"), *map(list, zip(*rows, strict=True)))
-        return news or 0
+    try:
+        async with database.acquire(seconds=seconds) as connection:
+            news = await connection.fetchval(
+                sql("store_reports"), *map(list, zip(*rows, strict=True))
+            )
+            return news or 0
+    except _UNSTORABLE as error:
+        raise _unstorable(error) from error
+    except DatabaseUnavailable as error:
+        refused = error.__cause__
+        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
+            raise _unstorable(refused) from refused
+        raise
+
+
+def _unstorable(error: BaseException) -> UnstorableError:
+    return UnstorableError(f"The database refuses it: {type(error).__name__}.")
 
 
 def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float]]:
@@ -89,10 +90,10 @@ def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float
     return [newest[key] for key in sorted(newest)]
 
 
-async def register_statuses(pool: Pool) -> None:
+async def register_statuses(database: Database) -> None:
     """Write what the known statuses mean, for `message_status`."""
     rows = STATUSES.values()
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         await connection.execute(
             sql("register_statuses"),
             [row.status for row in rows],
@@ -101,25 +102,30 @@ async def register_statuses(pool: Pool) -> None:
         )
 
 
-async def count_refused(pool: Pool, refused: Mapping[str, int]) -> None:
+async def count_refused(database: Database, refused: Mapping[str, int]) -> None:
     """Add to the counters how many pushes were refused, by reason."""
-    async with transaction(pool) as connection:
-        events = {(NOBODY, "report refused", why): times for why, times in refused.items()}
+    async with database.transaction() as connection:
+        events = {(NO_APP, "report refused", why): times for why, times in refused.items()}
         await count(connection, 0, Counter(events))
 
 
-async def announce_check(pool: Pool, word: str) -> None:
+async def announce_check(database: Database, word: str) -> None:
     """Notify `dispatcher_check` that a test report came; writes nothing."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         await connection.execute(sql("announce_check"), word)
 
 
 async def awaiting(
-    connection: Connection, *, silence: float = SILENCE, overdue: float = OVERDUE
+    connection: Connection,
+    *,
+    silence: float = REPORT_PERIOD_SECONDS,
+    overdue: float = OVERDUE_SECONDS,
 ) -> list[MissingReports]:
-    """Return by app what of the accepted has no report yet: the sign of a broken callback address.
+    """Return by app how many accepted messages have no report yet.
 
-    Made of the counters alone, so it costs the same whatever the number of messages. Times in
+    Many of them mean a wrong callback address.
+
+    Read from the counters alone, so it costs the same whatever the number of messages. Times in
     seconds, true to the minute.
     """
     rows = await connection.fetch(sql("awaiting_reports"), silence, overdue)
@@ -134,6 +140,6 @@ async def unmatched(connection: Connection, *, limit: int = 100) -> list[Unmatch
 
 
 async def backlog(connection: Connection) -> Backlog:
-    """Return what waits to be matched."""
+    """Return how much waits to be matched."""
     row = await connection.fetchrow(sql("report_backlog"))
     return Backlog(*row) if row else Backlog(0, 0.0)

@@ -1,8 +1,8 @@
-"""Records that the database cannot take now, kept on disk until it can.
+"""Spool: keeps records on disk while the database is unavailable.
 
-A file belongs to one process, which holds a lock on it; a file whose process is dead is taken up
-by the next that looks. A record is its length, its CRC and its bytes: what a crash cut off is
-noticed, and everything before it is still good.
+A file belongs to one process, which holds a lock on it; a file of a dead process is read by the
+next process that searches. A record is its length, its CRC and its bytes: a record that a crash cut
+off is detected, and all records before it are good.
 """
 
 import fcntl
@@ -13,14 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 _HEAD = struct.Struct(">II")  # length of the record, CRC-32 of the record
-MAX_RECORD = 16 * 1024 * 1024  # bytes; a length beyond is damage
-FULL = 4 * 1024 * 1024  # bytes after which another file is begun, so that none is long to read
-QUARANTINE_SUFFIX = (
-    ".damaged"  # what is added to the name of a file that could not be read to its end
-)
+MAX_RECORD_BYTES: Final = 16 * 1024 * 1024  # a longer one is damage
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # then another file is begun, so that each is quick to read
+QUARANTINE_SUFFIX: Final = ".damaged"  # added to the name of a file that cannot be read to its end
 
 
 class Spool:
@@ -43,10 +41,10 @@ class Spool:
                 _write(file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
             os.fsync(file.fileno())
         except OSError:
-            # A half written record would hide whatever is appended behind it.
+            # A half written record would hide the records appended behind it.
             self._cut(start)
             raise
-        if file.tell() >= FULL:
+        if file.tell() >= MAX_FILE_BYTES:
             self.close()
 
     def _open(self) -> BinaryIO:
@@ -75,7 +73,10 @@ class Spool:
 
 
 def size(folder: Path, kind: str) -> tuple[int, int]:
-    """Return how many files there are of *kind*, anybody's, and their bytes. Raises OSError."""
+    """Return how many files of *kind* there are, of all processes, and their bytes.
+
+    Raises OSError.
+    """
     files = 0
     length = 0
     for path in folder.glob(f"*.{kind}"):
@@ -89,7 +90,7 @@ def size(folder: Path, kind: str) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class SpoolFile:
-    """What a process left behind."""
+    """A file that a dead process left."""
 
     path: Path
     records: list[bytes]
@@ -97,12 +98,14 @@ class SpoolFile:
 
 
 @contextmanager
-def orphaned_files(folder: Path, kind: str, most: int = FULL) -> Iterator[list[SpoolFile]]:
-    """Give what dead processes left; the files are removed when the block ends without error.
+def orphaned_files(
+    folder: Path, kind: str, most: int = MAX_FILE_BYTES
+) -> Iterator[list[SpoolFile]]:
+    """Give the files of dead processes; remove them when the block ends without error.
 
     Files of about *most* bytes in all are given, and more the next time, until there are none.
-    While the block runs nobody else gets the same files. A damaged one is set aside and not
-    removed: a human may find more in it.
+    While the block runs no other process gets the same files. A damaged one is renamed and not
+    removed: a person may find more in it.
     """
     files: list[BinaryIO] = []
     left: list[SpoolFile] = []
@@ -128,7 +131,7 @@ def orphaned_files(folder: Path, kind: str, most: int = FULL) -> Iterator[list[S
 
 
 def _claimed(path: Path) -> BinaryIO | None:
-    """Open *path* if no living process holds it, and nobody has just taken it up."""
+    """Open *path* if no living process holds it, and none has just removed it."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -149,7 +152,7 @@ def _read(path: Path, file: BinaryIO) -> SpoolFile:
         if len(head) < _HEAD.size:
             return SpoolFile(path, records, damaged=True)
         length, crc = _HEAD.unpack(head)
-        record = file.read(length) if length <= MAX_RECORD else b""
+        record = file.read(length) if length <= MAX_RECORD_BYTES else b""
         if len(record) < length or zlib.crc32(record) != crc:
             return SpoolFile(path, records, damaged=True)
         records.append(record)
@@ -157,7 +160,7 @@ def _read(path: Path, file: BinaryIO) -> SpoolFile:
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
-    """Write all of *data*: a disk that is nearly full takes a part of it, and says no error."""
+    """Write all of *data*: a disk that is nearly full accepts a part of it without an error."""
     while data:
         data = data[file.write(data) :]
 

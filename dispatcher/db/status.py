@@ -1,58 +1,66 @@
-"""What the console and the metrics look up.
+"""What the console, the command line and the metrics read.
 
-Nothing here counts rows of a big table: totals come from the counters, and look-ups are bounded.
+Nothing here but the two functions for a demo counts rows of a big table: totals come from the
+counters, and look-ups are bounded.
 """
 
 from datetime import datetime
 from typing import Literal
 
 import asyncpg
+from msgspec.structs import replace
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
+    AppState,
     BatchStory,
+    EventCount,
     EventTotal,
     MessageHistory,
     MessageSummary,
     MissingReports,
+    OutcomeSummary,
     StatusSnapshot,
     UnmatchedReport,
     UnsureBatch,
+    WorkerState,
 )
-from dispatcher.db import admin, cost, reports
+from dispatcher.db import cost
+from dispatcher.db import reports as reports_of
 from dispatcher.db import rules as rules_of
-from dispatcher.db.database import Connection, Pool
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.operator import spellings
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
+LISTED_BATCHES = 10  # unsure batches in an overview
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
-HOME = "+86"  # a mainland number may be written with it or without
 
 SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
 Search = Literal["id", "recipient", "reference", "provider_id"]
 
 
-async def now(pool: Pool) -> StatusSnapshot:
+async def now(database: Database) -> StatusSnapshot:
     """Return the state of everything, small whatever the number of messages."""
-    async with pool.acquire() as connection:
-        return await admin.now(connection)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await snapshot(connection)
 
 
-async def totals(pool: Pool) -> list[EventTotal]:
+async def totals(database: Database) -> list[EventTotal]:
     """Return what happened in the last hour and the last day."""
-    async with pool.acquire() as connection:
-        return await admin.totals(connection)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await event_totals(connection)
 
 
-async def rules(pool: Pool) -> RuleList:
+async def rules(database: Database) -> RuleList:
     """Return the operators' rules, of the suppressed numbers the newest."""
-    async with pool.acquire() as connection:
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         limits = await rules_of.limits(connection)
         today = {
             app: await rules_of.sent_today(connection, app)
             for app, each in limits.items()
-            if each.ceiling is not None
+            if each.daily_limit is not None
         }
         return RuleList(
             await rules_of.templates(connection),
@@ -63,54 +71,124 @@ async def rules(pool: Pool) -> RuleList:
         )
 
 
-async def series(pool: Pool, app: str | None, span: float, step: float) -> list[SeriesPoint]:
+async def series(
+    database: Database, app: str | None, span: float, step: float
+) -> list[SeriesPoint]:
     """Return what happened in the last *span* seconds, counted in steps of *step* seconds."""
-    return [tuple(row) for row in await pool.fetch(sql("console_series"), app, span, step)]
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        rows = await connection.fetch(sql("count_series"), app, span, step)
+        return [tuple(row) for row in rows]
 
 
-async def awaiting(pool: Pool) -> list[MissingReports]:
+async def awaiting(database: Database) -> list[MissingReports]:
     """Return by app what of the accepted has no report yet."""
-    async with pool.acquire() as connection:
-        return await reports.awaiting(connection)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await reports_of.awaiting(connection)
 
 
-async def unmatched(pool: Pool) -> list[UnmatchedReport]:
+async def unmatched(database: Database) -> list[UnmatchedReport]:
     """Return the newest reports that belong to no message."""
-    async with pool.acquire() as connection:
-        return await reports.unmatched(connection, limit=MOST)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await reports_of.unmatched(connection, limit=MOST)
 
 
-async def unsure(pool: Pool) -> list[UnsureBatch]:
+async def unsure(database: Database) -> list[UnsureBatch]:
     """Return the requests that may have been sent, oldest first."""
-    return [UnsureBatch(*row) for row in await pool.fetch(sql("console_unsure"), MOST)]
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return [UnsureBatch(*row) for row in await connection.fetch(sql("unsure_batches"), MOST)]
 
 
-async def find(pool: Pool, by: Search, text: str) -> list[MessageSummary]:
+async def find(database: Database, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, the newest first, at most `MOST`."""
     wanted: object = text
     if by == "id":
         wanted = int(text)
     elif by == "recipient":
-        number = to_e164(text)
-        wanted = [number, number.removeprefix(HOME)] if number.startswith(HOME) else [number]
-    rows = await pool.fetch(sql(f"find_by_{by}"), wanted, MOST, timeout=LOOK_TIME)
-    return [MessageSummary(*row) for row in rows]
+        wanted = spellings(text)
+    async with database.acquire(seconds=LOOK_TIME) as connection:
+        rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
+        return [MessageSummary(*row) for row in rows]
 
 
-async def story(pool: Pool, message_id: int) -> MessageHistory | None:
+async def story(database: Database, message_id: int) -> MessageHistory | None:
     """Return everything known of a message, or None if there is no such message."""
-    async with pool.acquire() as connection:
-        return await admin.story(connection, message_id)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await message_history(connection, message_id)
 
 
-async def batch(pool: Pool, token: str) -> BatchStory | None:
+async def batch(database: Database, token: str) -> BatchStory | None:
     """Return a request and its messages, or None if no request has this token."""
-    async with pool.acquire() as connection, _snapshot(connection):
+    async with (
+        database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection,
+        _snapshot(connection),
+    ):
         row = await connection.fetchrow(sql("batch_story"), token)
         if row is None:
             return None
         messages = await connection.fetch(sql("batch_messages"), row["id"])
         return BatchStory(dict(row), [MessageSummary(*message) for message in messages])
+
+
+async def snapshot(connection: Connection) -> StatusSnapshot:
+    """Return the state of everything but what changes slowly, small whatever there is."""
+    async with _snapshot(connection):
+        return StatusSnapshot(
+            await connection.fetchval(sql("database_time")),
+            [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
+            [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
+            [EventCount(*row) for row in await connection.fetch(sql("recent_counts"))],
+        )
+
+
+async def event_totals(connection: Connection) -> list[EventTotal]:
+    """Return what happened in the last hour and the last day."""
+    return [EventTotal(*row) for row in await connection.fetch(sql("status_totals"))]
+
+
+async def overview(connection: Connection, *, reports: bool = False) -> StatusSnapshot:
+    """Return the state of everything; with *reports*, also which are missing."""
+    awaiting = await reports_of.awaiting(connection) if reports else []
+    seen = await snapshot(connection)
+    rows = await connection.fetch(sql("unsure_batches"), LISTED_BATCHES)
+    return replace(
+        seen,
+        totals=await event_totals(connection),
+        awaiting=awaiting,
+        unsure=[UnsureBatch(*row) for row in rows],
+    )
+
+
+async def message_history(connection: Connection, message_id: int) -> MessageHistory | None:
+    """Return everything known of a message, or None if there is no such message."""
+    async with _snapshot(connection):
+        message = await connection.fetchrow(sql("show_message"), message_id)
+        if message is None:
+            return None
+        batches = await connection.fetch(
+            sql("show_batches"), message_id, message["app"], message["queued_at"]
+        )
+        reports = await connection.fetch(
+            sql("show_reports"),
+            message["provider_id"],
+            [batch["token"] for batch in batches],
+            to_e164(message["recipient"]),
+        )
+        return MessageHistory(dict(message), list(map(dict, batches)), list(map(dict, reports)))
+
+
+async def app_names(connection: Connection) -> list[str]:
+    """Return the apps that a worker or an operator has named so far."""
+    return [row["name"] for row in await connection.fetch(sql("app_names"))]
+
+
+async def outcome_summary(connection: Connection) -> list[OutcomeSummary]:
+    """Return how many messages are in which state and why; reads every message."""
+    return [OutcomeSummary(*row) for row in await connection.fetch(sql("outcome_summary"))]
+
+
+async def outcome_counts(connection: Connection) -> dict[str, int]:
+    """Return how many messages are finished, by state; reads every outcome."""
+    return {row["state"]: row["messages"] for row in await connection.fetch(sql("outcome_counts"))}
 
 
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:

@@ -1,26 +1,25 @@
-"""Who works: apps and workers announce themselves, workers beat, the dead are noticed."""
+"""Registers apps and workers, keeps heartbeats, and recovers the batches of dead workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Container, Sequence
+from typing import Final
 
 import asyncpg
 
-from dispatcher.db.database import PATIENCE, OwnConnection, Pool, transaction
-from dispatcher.db.errors import AWAY
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.queries import sql
 
 
-async def ping(pool: Pool) -> None:
-    """Return if the database answers and takes writes; raises what is wrong otherwise."""
-    async with transaction(pool) as connection:
-        read_only = await connection.fetchval(sql("ping"))
-    if read_only:
-        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
+async def ping(database: Database) -> None:
+    """Return if the database answers and accepts writes; raises DatabaseUnavailable otherwise."""
+    async with database.transaction() as connection:
+        if await connection.fetchval(sql("ping")):
+            raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
 
 async def register_app(
-    pool: Pool,
+    database: Database,
     name: str,
     *,
     numbers_per_second: float | None,
@@ -28,17 +27,17 @@ async def register_app(
     resend_after: float,
 ) -> None:
     """Make or refresh the run-time row of a configured app; times in seconds."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         await connection.execute(
             sql("register_app"), name, numbers_per_second, on_unsure, resend_after
         )
 
 
 async def register_worker(
-    pool: Pool, *, host: str, pid: int, version: str, apps: list[str], lease: float
+    database: Database, *, host: str, pid: int, version: str, apps: list[str], lease: float
 ) -> int:
-    """Announce a worker; return the id it has for this boot."""
-    async with transaction(pool) as connection:
+    """Register a worker; return its id, which is new at each start."""
+    async with database.transaction() as connection:
         worker: int = await connection.fetchval(
             sql("register_worker"), host, pid, version, apps, lease
         )
@@ -46,36 +45,39 @@ async def register_worker(
 
 
 async def heartbeat(
-    pool: Pool, worker: int, *, cut_off: Sequence[str] = (), seconds: float = PATIENCE
+    database: Database,
+    worker: int,
+    *,
+    cut_off: Sequence[str] = (),
+    seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> float | None:
-    """Tell that the worker lives; return the seconds since it last did, None if its row is gone.
+    """Renew the lease of a worker; return the seconds since it was last renewed.
 
-    *cut_off*: the apps for which its host cannot send.
-
-    They are the database's seconds: a worker whose clock stands still while it is suspended has
-    no other way to know.
+    Returns None if the worker has no row any more. *cut_off*: the apps for which its host cannot
+    send. The seconds are the database's: the clock of a worker stands still while its machine is
+    suspended.
     """
-    async with transaction(pool, seconds=seconds) as connection:
+    async with database.transaction(seconds=seconds) as connection:
         silence: float | None = await connection.fetchval(sql("heartbeat"), worker, cut_off)
     return silence
 
 
-async def worker_stopped(pool: Pool, worker: int) -> None:
-    """Tell that the worker left; what it left open is then rescued at once."""
-    async with transaction(pool) as connection:
+async def worker_stopped(database: Database, worker: int) -> None:
+    """Mark the worker as stopped; its open batches can then be rescued at once."""
+    async with database.transaction() as connection:
         await connection.execute(sql("worker_stopped"), worker)
 
 
-async def rescue(pool: Pool, worker: int) -> tuple[int, int]:
+async def rescue(database: Database, worker: int) -> tuple[int, int]:
     """Mark the open batches of dead workers unsure; return how many batches and messages."""
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         row = await connection.fetchrow(sql("rescue"), worker)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def resend_unsure(pool: Pool, worker: int) -> tuple[int, int]:
-    """Do what the apps' policy `resend` allows by now; return how many batches and messages."""
-    async with transaction(pool) as connection:
+async def resend_unsure(database: Database, worker: int) -> tuple[int, int]:
+    """Return unsure batches to the queue where the policy `resend` allows it; return how many."""
+    async with database.transaction() as connection:
         silent = [row["id"] for row in await connection.fetch(sql("lock_silent"))]
         if not silent:
             return (0, 0)
@@ -83,67 +85,64 @@ async def resend_unsure(pool: Pool, worker: int) -> tuple[int, int]:
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-class KnownBatches(Protocol):
-    """What a worker knows of the batches it has open, by their tokens."""
+async def release_unsent(
+    database: Database, worker: int, in_flight: Container[str], unconfirmed: Container[str]
+) -> tuple[int, int]:
+    """Return to the queue what a worker has open and never sent; return batches and messages.
 
-    def __contains__(self, token: object) -> bool:
-        """Tell whether it is on its way."""
-
-    def never_sent(self, token: str) -> bool:
-        """Tell whether it was written, if at all, by a call that failed."""
-
-
-async def release_unsent(pool: Pool, worker: int, known: KnownBatches) -> tuple[int, int]:
-    """Put back what this worker has open and never had in its hands; return batches and messages.
-
-    A token is known before its batch is written. An open batch that the worker knows to be over is
-    none of these: the database has lost the record of its end, as a standby may that is promoted.
-    It may have been sent, and becomes unsure.
+    *in_flight* are the tokens of the worker's batches that are not finished, *unconfirmed* those
+    that a failed call may have written; both may change meanwhile. A token is in *in_flight* before
+    its batch is written. An open batch that is in neither has finished: the database has lost the
+    record of its result, as a standby may that is promoted. It may have been sent, and becomes
+    unsure.
     """
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         rows = await connection.fetch(sql("open_of_worker"), worker)
-        unknown = [row for row in rows if row["token"] not in known]
+        unknown = [row for row in rows if row["token"] not in in_flight]
         if not unknown:
             return (0, 0)
-        never = [row["id"] for row in unknown if known.never_sent(row["token"])]
-        over = [row["id"] for row in unknown if not known.never_sent(row["token"])]
-        if over:
-            await connection.execute(sql("disown"), worker, over)
-        row = await connection.fetchrow(sql("abandon"), worker, never)
+        never_sent = [row["id"] for row in unknown if row["token"] in unconfirmed]
+        lost = [row["id"] for row in unknown if row["token"] not in unconfirmed]
+        if lost:
+            await connection.execute(sql("disown"), worker, lost)
+        row = await connection.fetchrow(sql("abandon"), worker, never_sent)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-CHANNEL = "dispatcher_urgent"
-ALIVE_EVERY = 15.0  # seconds between questions whether the connection still lives
-RETRY = 1.0  # seconds until the next try to connect
+URGENT_CHANNEL: Final = "dispatcher_urgent"
+CHECK_INTERVAL_SECONDS: Final = 15.0  # between checks that the connection is alive
+RECONNECT_SECONDS: Final = 1.0  # until the next try to connect
 
 
 async def listen_urgent(
     connect: Callable[[], Awaitable[OwnConnection]], urgent: Callable[[str], None]
 ) -> None:
-    """Call *urgent* with the app of every notification, for ever; connects again by itself."""
+    """Call *urgent* with the app of each notification, for ever; reconnect when needed.
+
+    Polling finds the same messages, a little later.
+    """
     while True:
         try:
             connection = await connect()
-        except AWAY:
-            await asyncio.sleep(RETRY)
+        except UNAVAILABLE_ERRORS:
+            await asyncio.sleep(RECONNECT_SECONDS)
             continue
         lost = asyncio.Event()
 
-        def heard(_: object, __: int, ___: str, app: object) -> None:
+        def notified(_: object, __: int, ___: str, app: object) -> None:
             urgent(str(app))
 
         try:
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
-            await connection.add_listener(CHANNEL, heard)
+            await connection.add_listener(URGENT_CHANNEL, notified)
             while not lost.is_set():
                 try:
-                    async with asyncio.timeout(ALIVE_EVERY):
+                    async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
                         await lost.wait()
                 except TimeoutError:
-                    # A host that vanished closes nothing: ask.
-                    await connection.execute("SELECT 1", timeout=ALIVE_EVERY)
-        except AWAY:
-            await asyncio.sleep(RETRY)
+                    # A host that vanished does not close its connections.
+                    await connection.execute("SELECT 1", timeout=CHECK_INTERVAL_SECONDS)
+        except UNAVAILABLE_ERRORS:
+            await asyncio.sleep(RECONNECT_SECONDS)
         finally:
             connection.terminate()

@@ -1,6 +1,7 @@
-"""Posts one report to our own public address, as the provider would, to see it get through."""
+"""Posts a test report to the public address of the receiver, as the provider would."""
 
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -9,13 +10,17 @@ from msgspec import Struct
 from dispatcher.core.report import CHECK_STATUS
 from dispatcher.core.signing import AppKey, aksk_headers
 
-FORM = "application/x-www-form-urlencoded"
-TIMEOUT = 10.0  # seconds, connecting included
-LONGEST = 2000  # bytes of an answer that are read
+FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
+TIMEOUT_SECONDS: Final = 10.0  # connecting included
+MAX_ANSWER_BYTES: Final = 2000  # of an answer that are read
+
+
+class PostError(Exception):
+    """The test report got no answer; the text says why."""
 
 
 class Posted(Struct, frozen=True):
-    """What was answered."""
+    """The answer to a test report."""
 
     http_status: int
     text: str
@@ -23,13 +28,16 @@ class Posted(Struct, frozen=True):
 
 async def post_test_report(
     url: str, *, word: str, key: AppKey | None, host: str | None, now: datetime
-) -> Posted | str:
-    """Post a test report that carries *word*; return the answer, or why there is none.
+) -> Posted:
+    """Post a test report that carries *word*; return the answer.
 
     With *key* it is signed as a push; *host* is the Host to sign where a proxy changes it.
+
+    Raises:
+        PostError: there is no answer.
     """
     body = urlencode({"smsMsgId": word, "status": CHECK_STATUS}).encode()
-    headers = {"Content-Type": FORM}
+    headers = {"Content-Type": FORM_CONTENT_TYPE}
     parts = urlsplit(url)
     if key is not None:
         headers |= aksk_headers(
@@ -40,23 +48,24 @@ async def post_test_report(
             host=host or parts.netloc,
             body=body,
             now=now,
-            content_type=FORM,
+            content_type=FORM_CONTENT_TYPE,
         )
         headers["Host"] = parts.netloc  # on the wire it is always the real one
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session,
             session.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
-            text = await response.content.read(LONGEST)
+            text = await response.content.read(MAX_ANSWER_BYTES)
             return Posted(response.status, text.decode(errors="replace"))
-    except TimeoutError:
-        return f"no answer within {TIMEOUT:g} s"
-    except aiohttp.ClientConnectorCertificateError:
-        return "the certificate is not trusted"
-    except aiohttp.ClientConnectorDNSError:
-        return "the host name is not found"
+    except TimeoutError as error:
+        raise PostError(f"no answer within {TIMEOUT_SECONDS:g} s") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise PostError("the certificate is not trusted") from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise PostError("the host name is not found") from error
     except aiohttp.ClientConnectorError as error:
-        return f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
+        why = error.os_error.strerror or type(error.os_error).__name__
+        raise PostError(f"no connection: {why}") from error
     except (aiohttp.ClientError, OSError) as error:
-        return f"the connection broke: {type(error).__name__}"
+        raise PostError(f"the connection broke: {type(error).__name__}") from error

@@ -1,8 +1,7 @@
 """Sends one encoded request to the provider, signing each try anew.
 
-tenacity lives here and nowhere else. It repeats only what provably was not sent, or what the
-provider provably did not take (`core.outcome.worth_another_try`); longer waits go through the
-table.
+tenacity repeats only a request that provably was not sent, or that the provider provably did not
+accept (`core.outcome.is_retryable`). For a longer wait the messages return to the queue.
 """
 
 import ssl
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
-from typing import Literal, Self
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,12 +32,12 @@ from dispatcher.core.outcome import is_retryable
 from dispatcher.core.signing import CONTENT_TYPE, AppKey, aksk_headers, wsse_headers
 from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
-MAX_ANSWER = 4 * 1024 * 1024  # bytes; 500 numbers take about 125 KB
-MAX_TRIES = 4
-RETRY_WAIT = wait_random_exponential(multiplier=0.2, max=2)  # seconds
-# Seconds. Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024  # 500 numbers take about 125 KB
+MAX_TRIES: Final = 4
+RETRY_WAIT: Final = wait_random_exponential(multiplier=0.2, max=2)  # seconds
+# Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
 # idle connection: a request that meets the closing ends unsure, because who was first is unknown.
-KEEP_ALIVE = 4
+KEEP_ALIVE_SECONDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +65,35 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """How a request ended after all its tries."""
+    """The result of a request after all its tries."""
 
     answer: Answer
     tries: int
     seconds: float
-    slowed: bool = False  # a try was turned away for flow control, even if a later one passed
+    slowed: bool = False  # a try was refused for flow control, even if a later one was accepted
 
 
 class _Body(BytesPayload):
-    """A body that asks, in the last moment before it is written, whether it still may leave.
+    """A body that checks, immediately before it is written, whether it may still be sent.
 
-    aiohttp writes in a task of its own, and finds a connection before: a process that was frozen
-    meanwhile wakes up when others may have sent the same. Headers wait for the body.
+    aiohttp first gets a connection, then writes in a separate task: a process that was frozen
+    meanwhile continues when others may have sent the same. Headers wait for the body.
     """
 
     def __init__(self, body: bytes, may_leave: Callable[[], bool]) -> None:
         super().__init__(body, content_type=CONTENT_TYPE)
         self._may_leave = may_leave
         self.withheld = False
-        self.begun = False  # something of it was written
+        self.begun = False  # some of it was written
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
         if not self._may_leave():
             self.withheld = True
-            raise ConnectionAbortedError("it may not leave any more")
-        # A connection that the server had closed while it was idle takes nothing any more.
-        self.begun = _takes(writer)
+            raise ConnectionAbortedError("it may not be sent any more")
+        # A connection that the server closed while it was idle accepts nothing.
+        self.begun = _is_writable(writer)
         await super().write_with_length(writer, content_length)
 
 
@@ -120,7 +119,7 @@ class Client:
         context = ssl.create_default_context(cafile=account.ca_bundle)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=context, limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=60
+                ssl=context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=60
             ),
             timeout=aiohttp.ClientTimeout(
                 total=account.timeout, sock_connect=account.connect_timeout
@@ -137,46 +136,43 @@ class Client:
     async def post(
         self, body: bytes, *, numbers: int, may_try: Callable[[], bool]
     ) -> RequestResult:
-        """Send *body* until it is answered, or must not be tried again; never raises for trouble.
+        """Send *body* until it is answered, or must not be sent again; failures raise nothing.
 
-        It has so many *numbers*: only an answer that turns away each of them is tried again.
+        It has *numbers* recipients: an answer is retried only if it refuses each of them.
 
-        *may_try* is asked before every retry, and for every try in the moment it is written: an
-        expired message or a lost lease ends the tries. What was withheld is `NEVER_SENT`.
+        *may_try* is called before each retry, and for each try immediately before it is written:
+        an expired message or a lost lease ends the tries. A withheld body gives `NEVER_SENT`.
         """
         started = monotonic()
-        tries = 0
-        slowed = False
-        answer: Answer = NoReply("no try was made", sent=False)
+        answers: list[Answer] = []  # of each try
 
-        def over(state: RetryCallState) -> bool:
+        def retryable(answer: Answer) -> bool:
+            return is_retryable(answer, len(answers), numbers=numbers)
+
+        def no_more(state: RetryCallState) -> bool:
             return state.attempt_number >= MAX_TRIES or not may_try()
 
-        def worth_it(answer: Answer) -> bool:
-            return is_retryable(answer, tries, numbers=numbers)
-
-        async def one() -> Answer:
-            nonlocal tries, slowed, answer
-            # Asked again after the wait: much can end in two seconds.
-            if tries == 0 or may_try():
-                tries += 1
-                answer = await self._try(body, may_try)
-                slowed = slowed or (
-                    isinstance(answer, Reply) and bool(answer.results) and worth_it(answer)
-                )
-            return answer
+        async def attempt() -> Answer:
+            # Checked again after the wait: a lease may end in two seconds.
+            if not answers or may_try():
+                answers.append(await self._try(body, may_try))
+            return answers[-1]
 
         retrying = AsyncRetrying(
             wait=RETRY_WAIT,
-            stop=over,
-            retry=retry_if_result(worth_it),
-            retry_error_callback=lambda _: None,  # used up: the last answer stands
+            stop=no_more,
+            retry=retry_if_result(retryable),
+            retry_error_callback=lambda _: answers[-1],  # no try is left
         )
-        await retrying(one)
-        return RequestResult(answer, tries, monotonic() - started, slowed)
+        answer: Answer = await retrying(attempt)
+        slowed = any(
+            isinstance(each, Reply) and each.results and is_retryable(each, tries, numbers=numbers)
+            for tries, each in enumerate(answers, 1)
+        )
+        return RequestResult(answer, len(answers), monotonic() - started, slowed)
 
     async def probe(self) -> Answer:
-        """Send one request without any message: any answer proves the way is open."""
+        """Send one request without any message: any answer proves that requests arrive."""
         return await self._try(EMPTY_REQUEST, lambda: True)
 
     async def _try(self, body: bytes, may_leave: Callable[[], bool]) -> Answer:
@@ -191,9 +187,9 @@ class Client:
                 skip_auto_headers=("User-Agent",),
             ) as response:
                 skew = _clock_skew(response.headers.get("Date"), self._clock())
-                raw = await response.content.read(MAX_ANSWER)
-                while len(raw) < MAX_ANSWER and not response.content.at_eof():
-                    raw += await response.content.read(MAX_ANSWER - len(raw))
+                raw = await response.content.read(MAX_ANSWER_BYTES)
+                while len(raw) < MAX_ANSWER_BYTES and not response.content.at_eof():
+                    raw += await response.content.read(MAX_ANSWER_BYTES - len(raw))
                 return read_answer(response.status, raw, clock_skew=skew)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _no_reply(error, leaving, account.timeout)
@@ -212,8 +208,8 @@ class Client:
         return {"Content-Type": CONTENT_TYPE, "Host": account.host, **signed}
 
 
-def _takes(writer: AbstractStreamWriter) -> bool:
-    """Tell whether what is written now may reach the wire; in doubt it may."""
+def _is_writable(writer: AbstractStreamWriter) -> bool:
+    """Tell whether data written now may reach the network; in doubt it may."""
     if not isinstance(writer, StreamWriter):
         return True
     return writer.transport is not None and not writer.transport.is_closing()
@@ -249,7 +245,7 @@ def _why(error: aiohttp.ClientConnectorError) -> str:
 
 
 def _clock_skew(date: str | None, now: datetime) -> float | None:
-    """Return our clock less the answer's Date in seconds; None without a readable Date."""
+    """Return this clock minus the answer's Date in seconds; None without a readable Date."""
     if date is None:
         return None
     try:

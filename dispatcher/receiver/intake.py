@@ -1,13 +1,13 @@
-"""Keeps reports before they are answered: in the database, else on disk, else not at all.
+"""Stores reports before they are answered: in the database, or on disk if it is unavailable.
 
-Reports that come together share one commit: while some are under way the next gather. If the
-database cannot take them they go to the spool, synced to disk, and from there into the database
-when it is back; nobody waits for it longer than one commit may take.
+Reports that arrive together share one commit: while a commit runs, the next reports gather. If the
+database is unavailable they go to the spool, synced to disk, and from there into the database
+later; no post waits longer than one commit may take.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,43 +15,31 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
+from dispatcher.db import reports
+from dispatcher.db.database import Database
+from dispatcher.db.reports import UnstorableError
 from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
 log = structlog.get_logger(__name__)
 
-KIND: Final = "reports"  # of the spool files
-MOST: Final = 1000  # reports in one commit
-AT_ONCE: Final = 2  # commits under way, where they are slow; a fast one is waited for
-SLOW: Final = 0.01  # seconds
-MOST_WAITING: Final = 2000  # posts; more wait before they are even noted
-LONGEST_WAIT: Final = 20.0  # seconds a post waits to be noted
-AWAY_FOR: Final = 1.0  # seconds a database that was away is not asked again
-TAKE_UP_EVERY: Final = 1.0  # seconds between two looks for spooled reports
+SPOOL_KIND: Final = "reports"  # of the spool files
+MAX_COMMIT_REPORTS: Final = 1000  # in one commit
+MAX_COMMITS: Final = 2  # at a time, if they are slow; the next waits for a fast one
+SLOW_COMMIT_SECONDS: Final = 0.01
+MAX_WAITING_POSTS: Final = 2000  # in the queue; more wait for room in it
+QUEUE_TIMEOUT_SECONDS: Final = 20.0  # for a post to get into the queue
+RETRY_SECONDS: Final = 1.0  # until a database that was unavailable is tried again
+REPLAY_INTERVAL_SECONDS: Final = 1.0  # between two searches for spooled reports
 
 
 class ReceivedReport(Struct, frozen=True, gc=False):
-    """A report and when it came, by this machine's clock."""
+    """A report and when it arrived, by this machine's clock."""
 
     report: Report
     at: float  # seconds since 1970
-
-
-class Away(Struct, frozen=True):
-    """The database cannot take anything now."""
-
-    why: str
-
-
-class Unstorable(Struct, frozen=True):
-    """The database refuses these reports, and would again."""
-
-    why: str
-
-
-# Returns how many of the reports told something new, or why they are not stored.
-Store = Callable[[Sequence[ReceivedReport]], Awaitable[Away | Unstorable | int]]
 
 
 class Stored(Struct, frozen=True):
@@ -71,77 +59,81 @@ class _Post(Struct):
 
 
 class Intake:
-    """What a receiver does with sound reports. `run` works; `keep` is called for each post."""
+    """Stores sound reports: `run` writes them, `keep` adds those of one post."""
 
-    def __init__(self, store: Store, folder: Path, metrics: ReportMetrics | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, database: Database, folder: Path, metrics: ReportMetrics | None = None
+    ) -> None:
+        self._database = database
         self._metrics = metrics or ReportMetrics()
         self._folder = folder
-        self._spool = Spool(folder, KIND)
-        self._spool_lock = asyncio.Lock()  # a file is not given up while it is being written
-        self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MOST_WAITING)
-        self._away_until = 0.0
+        self._spool = Spool(folder, SPOOL_KIND)
+        self._spool_lock = asyncio.Lock()  # a file is not closed while it is being written
+        self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MAX_WAITING_POSTS)
+        self._retry_at = 0.0
         self._committing = 0
-        self._took = 0.0  # seconds, by the last commit
+        self._took = 0.0  # seconds for the last commit
 
-    async def keep(self, reports: Sequence[Report]) -> Stored | NotStored:
-        """Return when *reports* are safe, or will not be."""
+    async def keep(self, received: Sequence[Report]) -> Stored | NotStored:
+        """Return when *received* are stored, or cannot be."""
         now = time.time()
         result: asyncio.Future[Stored | NotStored] = asyncio.get_running_loop().create_future()
-        post = _Post([ReceivedReport(report, now) for report in reports], result)
+        post = _Post([ReceivedReport(report, now) for report in received], result)
         if self._waiting.full():
             try:
-                async with asyncio.timeout(LONGEST_WAIT):
+                async with asyncio.timeout(QUEUE_TIMEOUT_SECONDS):
                     await self._waiting.put(post)
             except TimeoutError:
                 return NotStored("Too many reports wait to be stored.")
         else:
             self._waiting.put_nowait(post)
-        # Without a time-out, which would cost as much as all of this: the store has one.
+        # No time-out here, it would cost as much as all of this: the transaction has one.
         return await result
 
     async def run(self) -> None:
-        """Keep what gathers, and take up what was spooled."""
+        """Store the reports that gather, and those that were spooled; never ends."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_up_for_ever())
-            for _ in range(AT_ONCE):
-                tasks.create_task(self._keep_for_ever())
+            tasks.create_task(self._replay_for_ever())
+            for _ in range(MAX_COMMITS):
+                tasks.create_task(self._store_for_ever())
 
-    async def _keep_for_ever(self) -> None:
+    async def _store_for_ever(self) -> None:
         while True:
             posts = [await self._waiting.get()]
-            if self._committing and self._took < SLOW:
-                await asyncio.sleep(SLOW)
+            if self._committing and self._took < SLOW_COMMIT_SECONDS:
+                await asyncio.sleep(SLOW_COMMIT_SECONDS)
             count = len(posts[0].arrived)
-            while count < MOST and not self._waiting.empty():
+            while count < MAX_COMMIT_REPORTS and not self._waiting.empty():
                 posts.append(self._waiting.get_nowait())
                 count += len(posts[-1].arrived)
             began = time.monotonic()
             self._committing += 1
-            await self._keep(posts)
+            await self._store(posts)
             self._committing -= 1
             self._took = time.monotonic() - began
 
-    async def _keep(self, posts: list[_Post]) -> None:
+    async def _store(self, posts: list[_Post]) -> None:
         arrived = [one for post in posts for one in post.arrived]
-        match await self._stored(arrived):
-            case int():
-                self._tell_kept(posts, "database")
-            case Away():
-                result = await self._spooled(arrived)
-                if isinstance(result, NotStored):
-                    _tell(posts, result)
-                else:
-                    self._tell_kept(posts, "disk")
-            case Unstorable(why) if len(posts) == 1:
-                _tell(posts, NotStored(why, 400))
-            case Unstorable():
-                # One bad report must not take the others with it.
-                for post in posts:
-                    await self._keep([post])
+        try:
+            await self._write(arrived)
+        except DatabaseUnavailable:
+            result = await self._write_spool(arrived)
+            if isinstance(result, NotStored):
+                _answer(posts, result)
+            else:
+                self._answer_stored(posts, "disk")
+        except UnstorableError as error:
+            if len(posts) == 1:
+                _answer(posts, NotStored(str(error), 400))
+                return
+            # One bad report must not keep the others from being stored.
+            for post in posts:
+                await self._store([post])
+        else:
+            self._answer_stored(posts, "database")
 
-    def _tell_kept(self, posts: Sequence[_Post], place: str) -> None:
-        _tell(posts, Stored())
+    def _answer_stored(self, posts: Sequence[_Post], place: str) -> None:
+        _answer(posts, Stored())
         now = time.time()
         count = sum(len(post.arrived) for post in posts)
         self._metrics.taken(place, count, (now - post.arrived[0].at for post in posts))
@@ -152,21 +144,20 @@ class Intake:
             if one.report.updated_at is not None
         )
 
-    async def _stored(self, arrived: Sequence[ReceivedReport]) -> Away | Unstorable | int:
-        if time.monotonic() < self._away_until:
-            return Away("the database was away a moment ago")
-        stored = await self._store(arrived)
-        match stored:
-            case int(news):
-                self._metrics.repeated(len(arrived) - news)
-            case Away(why):
-                self._away_until = time.monotonic() + AWAY_FOR
-                log.warning("reports go to disk: the database is away", why=why)
-            case Unstorable():
-                pass
-        return stored
+    async def _write(self, arrived: Sequence[ReceivedReport]) -> None:
+        if time.monotonic() < self._retry_at:
+            raise DatabaseUnavailable("the database was away a moment ago")
+        try:
+            now = time.time()
+            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
+            news = await reports.store(self._database, aged)
+        except DatabaseUnavailable as error:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            log.warning("reports go to disk: the database is away", why=str(error))
+            raise
+        self._metrics.repeated(len(arrived) - news)
 
-    async def _spooled(self, arrived: Sequence[ReceivedReport]) -> Stored | NotStored:
+    async def _write_spool(self, arrived: Sequence[ReceivedReport]) -> Stored | NotStored:
         records = [msgspec.json.encode(one) for one in arrived]
         try:
             async with self._spool_lock:
@@ -183,66 +174,62 @@ class Intake:
         )
         return NotStored("Neither the database nor the disk can take reports now.")
 
-    async def _take_up_for_ever(self) -> None:
+    async def _replay_for_ever(self) -> None:
         while True:
-            if time.monotonic() >= self._away_until:
+            if time.monotonic() >= self._retry_at:
                 await self.replay_spool()
-            await asyncio.sleep(TAKE_UP_EVERY)
+            await asyncio.sleep(REPLAY_INTERVAL_SECONDS)
 
     async def replay_spool(self) -> None:
-        """Store what this process, or one that is dead, has spooled."""
+        """Store what this process, or a dead one, has spooled."""
         async with self._spool_lock:
             self._spool.close()
         try:
-            while await self._take_up_files():
+            while await self._replay_files():
                 pass
-        except _StillAwayError:
+        except DatabaseUnavailable:
             pass  # the files stay
         except OSError as error:
             log.warning("spooled reports cannot be read", folder=str(self._folder), why=str(error))
 
-    async def _take_up_files(self) -> int:
-        with orphaned_files(self._folder, KIND) as files:
+    async def _replay_files(self) -> int:
+        with orphaned_files(self._folder, SPOOL_KIND) as files:
             for file in files:
-                await self._take_up_file(file)
+                await self._replay_file(file)
         return len(files)
 
-    async def _take_up_file(self, file: SpoolFile) -> None:
-        arrived = [one for one in map(_thawed, file.records) if one is not None]
+    async def _replay_file(self, file: SpoolFile) -> None:
+        arrived = [one for one in map(_decode, file.records) if one is not None]
         file.damaged = file.damaged or len(arrived) < len(file.records)
         if file.damaged:
             log.error("a file of spooled reports is damaged, and set aside", path=str(file.path))
-        for start in range(0, len(arrived), MOST):
-            await self._take_up_some(arrived[start : start + MOST])
+        for start in range(0, len(arrived), MAX_COMMIT_REPORTS):
+            await self._replay_reports(arrived[start : start + MAX_COMMIT_REPORTS])
         if arrived:
             log.info("spooled reports stored", reports=len(arrived))
 
-    async def _take_up_some(self, arrived: Sequence[ReceivedReport]) -> None:
-        match await self._stored(arrived):
-            case int():
-                pass
-            case Away():
-                raise _StillAwayError
-            case Unstorable(why) if len(arrived) == 1:
-                log.error("a spooled report is dropped: the database refuses it", why=why)
-            case Unstorable():
-                for one in arrived:
-                    await self._take_up_some([one])
+    async def _replay_reports(self, arrived: Sequence[ReceivedReport]) -> None:
+        try:
+            await self._write(arrived)
+        except UnstorableError as error:
+            if len(arrived) == 1:
+                log.error(  # noqa: TRY400 - the refusal is known, a traceback says no more
+                    "a spooled report is dropped: the database refuses it", why=str(error)
+                )
+                return
+            for one in arrived:
+                await self._replay_reports([one])
 
 
-def _thawed(record: bytes) -> ReceivedReport | None:
-    """Read a record again; None if it is none of ours, or another release's."""
+def _decode(record: bytes) -> ReceivedReport | None:
+    """Decode a record; None if it is not one of this release."""
     try:
         return msgspec.json.decode(record, type=ReceivedReport)
     except msgspec.DecodeError:
         return None
 
 
-class _StillAwayError(Exception):
-    """The database is away: spooled reports stay on disk."""
-
-
-def _tell(posts: Sequence[_Post], result: Stored | NotStored) -> None:
+def _answer(posts: Sequence[_Post], result: Stored | NotStored) -> None:
     for post in posts:
         if not post.result.done():  # it may have waited too long
             post.result.set_result(result)

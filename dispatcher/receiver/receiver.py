@@ -1,41 +1,32 @@
-"""Runs the receiver: stores status reports, matches them to messages, orders the feed of events."""
+"""Runs the receiver: stores status reports, matches them to messages, and orders events."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Final
 
 import structlog
 from aiohttp import web
-from msgspec import Struct
-from msgspec.structs import replace
-from pydantic import SecretStr
 
 from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, open_database
+from dispatcher.db.loop import run_every
 from dispatcher.db.report_matching import MatchingStep, match
-from dispatcher.receiver.intake import AT_ONCE, Away, Intake, ReceivedReport, Unstorable
-from dispatcher.receiver.routes import Counts, ReportRouteConfig, report_routes
+from dispatcher.receiver.intake import MAX_COMMITS, Intake
+from dispatcher.receiver.routes import ReportRoutes
 from dispatcher.receiver.verification import Signatures
 from dispatcher.settings import Settings
 from dispatcher.telemetry import ReportMetrics
 
 log = structlog.get_logger(__name__)
 
-SPOOL = "spool"  # folder in the data directory
-CONNECTIONS = (
-    AT_ONCE + 2
-)  # commits of the intake, one step of the matching, one that updates the feed
-COUNT_EVERY = 10.0  # seconds between two writings of what was refused
-MATCH_EVERY = 0.5  # seconds; also how late an event is in the feed
-
-Done = TypeVar("Done")
+SPOOL: Final = "spool"  # folder in the data directory
+# The commits of the intake, one step of matching, one that orders events.
+MAX_CONNECTIONS: Final = MAX_COMMITS + 2
+COUNT_INTERVAL_SECONDS: Final = 10.0  # between two writes of what was refused
+MATCH_INTERVAL_SECONDS: Final = 0.5  # also how late an event is in the event log
 
 
 @asynccontextmanager
@@ -47,29 +38,31 @@ async def receiving(
     listen: bool = True,
     metrics: ReportMetrics | None = None,
 ) -> AsyncIterator[list[web.AbstractRouteDef]]:
-    """Match reports until *stop*; with *listen*, and a path token, also take them in.
+    """Match reports until *stop*; with *listen*, and a path token, also accept them.
 
-    Give the routes to serve. They must be gone before this ends: what they have taken is then
-    still kept. The database may be away at any time, at the start too.
+    Give the routes to serve. Stop serving them before this ends, so that each report that they
+    accepted is stored. The database may be unavailable at any time, at the start too.
     """
     metrics = metrics or ReportMetrics()
     async with (
-        pooled(
-            dsn, min_size=0, max_size=CONNECTIONS, statement_cache=settings.statement_cache
-        ) as pool,
+        open_database(
+            dsn,
+            max_size=MAX_CONNECTIONS,
+            statement_cache=settings.statement_cache,
+            retry_refusals=True,
+        ) as database,
         asyncio.TaskGroup() as tasks,
     ):
-        matching = tasks.create_task(_reconcile(settings, dsn, pool, stop, metrics))
+        matching = tasks.create_task(_run_matching(settings, database, stop, metrics))
         background: list[asyncio.Task[None]] = []
         routes: list[web.AbstractRouteDef] = []
         token = settings.report_path_token
         if listen and token is not None:
-            intake = Intake(partial(_store, pool, dsn), settings.data_dir / SPOOL, metrics)
-            counts = Counts()
+            intake = Intake(database, settings.data_dir / SPOOL, metrics)
+            served = _report_routes(settings, token.get_secret_value(), database, intake, metrics)
+            routes = served.routes()
             background.append(tasks.create_task(intake.run()))
-            background.append(tasks.create_task(_count(pool, dsn, counts)))
-            door = _door(settings, intake, token, partial(_announce, pool, dsn))
-            routes = report_routes(replace(door, metrics=metrics), counts)
+            background.append(tasks.create_task(_run_counting(database, served, stop)))
         try:
             yield routes
         finally:
@@ -79,15 +72,17 @@ async def receiving(
                 task.cancel()
 
 
-def _door(
+def _report_routes(
     settings: Settings,
+    path_token: str,
+    database: Database,
     intake: Intake,
-    token: SecretStr,
-    announce: Callable[[str], Awaitable[str | None]],
-) -> ReportRouteConfig:
+    metrics: ReportMetrics,
+) -> ReportRoutes:
     assume = {"host": settings.push_host, "connection": settings.push_connection}
-    return ReportRouteConfig(
-        path_token=token.get_secret_value(),
+    return ReportRoutes(
+        path_token,
+        database=database,
         intake=intake,
         signatures=Signatures(
             push_keys(settings),
@@ -95,9 +90,9 @@ def _door(
             {name: value for name, value in assume.items() if value is not None},
             settings.callback_url,
         ),
-        announce=announce,
         networks=settings.report_networks,
         trusted_proxies=settings.trusted_proxies,
+        metrics=metrics,
     )
 
 
@@ -111,120 +106,52 @@ def push_keys(settings: Settings) -> list[AppKey]:
     return [AppKey(key, secret.get_secret_value()) for key, secret in pairs if key and secret]
 
 
-async def _store(
-    pool: Pool, dsn: str, arrived: Sequence[ReceivedReport]
-) -> Away | Unstorable | int:
-    now = time.time()
-    try:
-        with reports.naming_trouble(dsn):
-            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
-            return await reports.store(pool, aged)
-    except DatabaseAwayError as error:
-        return Away(str(error))
-    except reports.UnfitError as error:
-        return Unstorable(str(error))
+async def _run_counting(database: Database, routes: ReportRoutes, stop: asyncio.Event) -> None:
+    """Add what was refused to the counters, every COUNT_INTERVAL_SECONDS seconds."""
 
-
-async def _announce(pool: Pool, dsn: str, word: str) -> str | None:
-    try:
-        with reports.naming_trouble(dsn):
-            await reports.announce_check(pool, word)
-    except (DatabaseAwayError, reports.UnfitError):
-        return "The database is away; reports go to disk meanwhile."
-    return None
-
-
-async def _count(pool: Pool, dsn: str, counts: Counts) -> None:
-    """Write what was refused into the counters, now and then."""
-    while True:
-        await asyncio.sleep(COUNT_EVERY)
-        refused = counts.refused.copy()
+    async def count() -> None:
+        refused = routes.refused.copy()
         if not refused:
-            continue
-        try:
-            with naming_absence(dsn):
-                await reports.count_refused(pool, refused)
-        except DatabaseAwayError:
-            continue  # they stay in the counts
-        counts.refused.subtract(refused)
-        counts.refused = +counts.refused
+            return
+        await reports.count_refused(database, refused)
+        routes.refused.subtract(refused)
+        routes.refused = +routes.refused
         log.warning("pushes refused", **{kind.replace(" ", "_"): n for kind, n in refused.items()})
 
-
-async def _reconcile(
-    settings: Settings, dsn: str, pool: Pool, stop: asyncio.Event, metrics: ReportMetrics
-) -> None:
-    async def named(act: Callable[[], Awaitable[Done]]) -> Done | str:
-        try:
-            with reports.naming_trouble(dsn):
-                return await act()
-        except (DatabaseAwayError, reports.UnfitError) as error:
-            return str(error)
-
-    async def matched() -> MatchingStep:
-        step = await match(pool, suppress_blocked=settings.suppress_blocked)
-        if step.reports:
-            metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
-        return step
-
-    steps = Steps(
-        match=lambda: named(matched),
-        place=lambda: named(partial(events.place, pool, notify=settings.notify_events)),
+    await run_every(
+        COUNT_INTERVAL_SECONDS,
+        stop,
+        count,
+        unavailable="refused pushes wait to be counted: the database is away",
     )
-    await run_reconcile(steps, every=MATCH_EVERY, stop=stop)
 
 
-class Matched(Protocol):
-    """What one step of matching has done (see `db.report_matching.MatchingStep`)."""
+async def _run_matching(
+    settings: Settings, database: Database, stop: asyncio.Event, metrics: ReportMetrics
+) -> None:
+    """Match reports to messages, and give events their positions, until *stop*.
 
-    @property
-    def settled(self) -> int:
-        """Messages that were unsure, and are accepted."""
-
-    @property
-    def closed(self) -> int:
-        """Batches of which nothing is unsure any more."""
-
-    @property
-    def unmatched(self) -> int:
-        """Reports that belong to no message."""
-
-    @property
-    def more(self) -> bool:
-        """Whether there is probably more to do at once."""
-
-
-class Steps(Struct, frozen=True):
-    """What a round does; each is safe to repeat, and for many processes at once.
-
-    A string says why it could not be done now.
+    Both steps are safe to repeat, and for many processes at once.
     """
 
-    match: Callable[[], Awaitable[Matched | str]]
-    place: Callable[[], Awaitable[int | str]]  # rows of the feed that got their place
+    async def match_and_place() -> bool:
+        step = await match(database, suppress_blocked=settings.suppress_blocked)
+        if step.reports:
+            metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
+        _log(step)
+        await events.place(database, notify=settings.notify_events)
+        return step.more
+
+    await run_every(
+        MATCH_INTERVAL_SECONDS,
+        stop,
+        match_and_place,
+        unavailable="reports and events wait: the database is away",
+    )
 
 
-async def run_reconcile(steps: Steps, *, every: float, stop: asyncio.Event) -> None:
-    """Do a round every *every* seconds until *stop*, and the next at once while there is more."""
-    while not stop.is_set():
-        matched = await steps.match()
-        placed = matched if isinstance(matched, str) else await steps.place()
-        match matched, placed:
-            case str() as why, _:
-                log.warning("reports wait to be matched: the database is away", why=why)
-            case _, str() as why:
-                log.warning("events wait for their place: the database is away", why=why)
-            case done, int():
-                _say(done)
-                if done.more:
-                    continue
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(every):
-                await stop.wait()
-
-
-def _say(done: Matched) -> None:
-    if done.settled:
-        log.info("messages settled by reports", messages=done.settled, batches_closed=done.closed)
-    if done.unmatched:
-        log.warning("reports that belong to no message", reports=done.unmatched)
+def _log(step: MatchingStep) -> None:
+    if step.settled:
+        log.info("messages settled by reports", messages=step.settled, batches_closed=step.closed)
+    if step.unmatched:
+        log.warning("reports that belong to no message", reports=step.unmatched)

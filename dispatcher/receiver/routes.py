@@ -1,126 +1,140 @@
-"""POST /reports/<token>: status reports, from a sender that anybody may claim to be.
+"""POST /reports/<token>: accepts status reports from a sender that has to prove who it is.
 
 Each request passes, in this order: its path, its network, its size and time, its signature, its
-form. What is refused is answered with a status and a reason of its own, and counted. Whatever is
+form. A refused request is answered with a status and a reason, and counted. A request that is
 answered 200 is stored.
 """
 
 import asyncio
 import hmac
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
+from dispatcher.db.database import Database
+from dispatcher.db.reports import announce_check
 from dispatcher.receiver.intake import Intake, NotStored
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
 
-SLOW_SENDER = 15.0  # seconds for a whole request; longer and the connection is closed
+SENDER_TIMEOUT_SECONDS: Final = 15.0  # for a whole request; then the connection is closed
 
 CHECKED: Final = "Test report received"
 _SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 
 
-class ReportRouteConfig(Struct, frozen=True):
-    """Who may report, and what is done with it."""
-
-    path_token: str
-    intake: Intake
-    signatures: Signatures
-    announce: Callable[[str], Awaitable[str | None]]  # a test report came; why it went no further
-    networks: Sequence[Network] = ()  # none: any
-    trusted_proxies: Sequence[Network] = ()
-    slow_sender: float = SLOW_SENDER  # seconds for a whole body
-    metrics: ReportMetrics = msgspec.field(default_factory=ReportMetrics)
-
-
 class RefusedError(Exception):
-    """A push is not taken; it does not leave this room."""
+    """A push is refused; caught in this module."""
 
     def __init__(self, kind: str, status: int, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.kind = kind  # the words it is counted under
+        self.kind = kind  # it is counted under these words
         self.detail = detail
         self.status = status
         self.reason = reason
 
 
-class Counts(Struct):
-    """What a receiver has refused, and not written yet."""
+class ReportRoutes:
+    """The routes of a receiver, and what they have refused."""
 
-    refused: Counter[str] = msgspec.field(default_factory=Counter)  # posts, by kind
+    def __init__(
+        self,
+        path_token: str,
+        *,
+        database: Database,
+        intake: Intake,
+        signatures: Signatures,
+        networks: Sequence[Network] = (),
+        trusted_proxies: Sequence[Network] = (),
+        sender_timeout: float = SENDER_TIMEOUT_SECONDS,
+        metrics: ReportMetrics | None = None,
+    ) -> None:
+        """Take reports from *networks* (none: from any), each body within *sender_timeout*."""
+        self._path_token = path_token.encode()
+        self._database = database
+        self._intake = intake
+        self._signatures = signatures
+        self._networks = networks
+        self._trusted_proxies = trusted_proxies
+        self._sender_timeout = sender_timeout
+        self._metrics = metrics or ReportMetrics()
+        self.refused: Counter[str] = Counter()  # posts by kind, not written to the database yet
 
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return the routes to serve."""
+        # One segment, whatever is in it: `_take` compares it.
+        return [web.post("/reports/{token}", self._receive)]
 
-def report_routes(door: ReportRouteConfig, counts: Counts) -> list[web.AbstractRouteDef]:
-    """Return the route of the receiver; *counts* is kept up to date."""
-
-    async def receive(request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         try:
-            taken = await _take(request, door)
+            taken = await self._take(request)
         except RefusedError as refused:
-            counts.refused[refused.kind] += 1
-            door.metrics.refused(refused.kind, refused.detail)
+            self.refused[refused.kind] += 1
+            self._metrics.refused(refused.kind, refused.detail)
             return _refuse(refused)
         if taken:
             return web.Response(body=_SUCCESS, content_type="application/json")
         return _answer(200, 0, CHECKED)
 
-    # One segment, whatever is in it: the comparison above decides.
-    return [web.post("/reports/{token}", receive)]
+    async def _take(self, request: web.Request) -> int:
+        """Return how many reports were stored, 0 for a test report.
 
+        Raises RefusedError.
+        """
+        given = request.match_info["token"].encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, self._path_token):
+            raise RefusedError("path", 404, "There is nothing here.")
+        if self._networks and not self._from_known_network(request):
+            raise RefusedError("network", 403, "Reports are not taken from this address.")
+        body = await _body(request, self._sender_timeout)
+        unsigned = self._signatures.refuse(request, body)
+        if unsigned is not None:
+            raise RefusedError("signature", 401, unsigned)
+        match _parse(request.content_type, body):
+            case Malformed(reason, status, reports, word):
+                # The provider never repeats a report: store the sound ones of a bad batch.
+                await self._keep(reports)
+                kind = "too long" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "malformed"
+                raise RefusedError(kind, status, reason, word)
+            case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
+                await self._announce(word)
+                return 0
+            case reports:
+                await self._keep(reports)
+                return len(reports)
 
-async def _take(request: web.Request, door: ReportRouteConfig) -> int:
-    """Return how many reports were kept, 0 for a test report; raise RefusedError for the rest."""
-    given = request.match_info["token"].encode(errors="surrogateescape")
-    if not hmac.compare_digest(given, door.path_token.encode()):
-        raise RefusedError("path", 404, "There is nothing here.")
-    if door.networks and not _from_known_network(request, door):
-        raise RefusedError("network", 403, "Reports are not taken from this address.")
-    body = await _body(request, door.slow_sender)
-    unsigned = door.signatures.refuse(request, body)
-    if unsigned is not None:
-        raise RefusedError("signature", 401, unsigned)
-    match _parse(request.content_type, body):
-        case Malformed(reason, status, reports, word):
-            # The sound reports of a bad batch would be lost with it: nobody sends them again.
-            await _keep(reports, door)
-            kind = "too long" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "malformed"
-            raise RefusedError(kind, status, reason, word)
-        case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
-            why_not = await door.announce(word)
-            if why_not is not None:
-                raise RefusedError("not kept", 503, why_not)
-            return 0
-        case reports:
-            await _keep(reports, door)
-            return len(reports)
+    async def _announce(self, word: str) -> None:
+        try:
+            await announce_check(self._database, word)
+        except DatabaseUnavailable:
+            raise RefusedError(
+                "not kept", 503, "The database is away; reports go to disk meanwhile."
+            ) from None
 
+    async def _keep(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        kept = await self._intake.keep(reports)
+        if isinstance(kept, NotStored):
+            ours = kept.status == HTTPStatus.SERVICE_UNAVAILABLE
+            raise RefusedError("not kept" if ours else "malformed", kept.status, kept.why)
 
-async def _keep(reports: Sequence[Report], door: ReportRouteConfig) -> None:
-    if not reports:
-        return
-    kept = await door.intake.keep(reports)
-    if isinstance(kept, NotStored):
-        ours = kept.status == HTTPStatus.SERVICE_UNAVAILABLE
-        raise RefusedError("not kept" if ours else "malformed", kept.status, kept.why)
-
-
-def _from_known_network(request: web.Request, door: ReportRouteConfig) -> bool:
-    address = client_address(
-        request.remote, request.headers.getall("X-Forwarded-For", []), door.trusted_proxies
-    )
-    return address is not None and within(address, door.networks)
+    def _from_known_network(self, request: web.Request) -> bool:
+        address = client_address(
+            request.remote, request.headers.getall("X-Forwarded-For", []), self._trusted_proxies
+        )
+        return address is not None and within(address, self._networks)
 
 
 async def _body(request: web.Request, seconds: float) -> bytes:
     try:
-        if request.content.is_eof():  # it came with the head, as nearly always
+        if request.content.is_eof():  # it came with the headers, as nearly always
             return await request.read()
         async with asyncio.timeout(seconds):
             return await request.read()
@@ -135,7 +149,7 @@ async def _body(request: web.Request, seconds: float) -> bytes:
 
 
 def _parse(content_type: str, body: bytes) -> list[Report] | Malformed:
-    """Read *body* as what it is called, or looks like: a report is not lost for a wrong label."""
+    """Parse *body* by its content type, or by its first byte if that label is wrong."""
     if content_type == "application/json" or body.lstrip()[:1] == b"{":
         return parse_json(body)
     return parse_form(body)
@@ -144,7 +158,7 @@ def _parse(content_type: str, body: bytes) -> list[Report] | Malformed:
 def _refuse(refused: RefusedError) -> web.Response:
     response = _answer(refused.status, refused.status, refused.reason)
     if refused.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-        response.force_close()  # whatever else is on its way is not waited for
+        response.force_close()  # do not wait for the rest of the body
     return response
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from dispatcher.core.signing import AppKey, UnverifiedPush, Verified, verify_pus
 
 
 class Signatures(Struct, frozen=True):
-    """How pushes are verified; without keys they are not."""
+    """Verifies the signatures of pushes; without keys each push passes."""
 
     keys: Sequence[AppKey]
     clock: Callable[[], datetime]
@@ -21,7 +22,7 @@ class Signatures(Struct, frozen=True):
     callback: str | None = None  # the public address, whose path a proxy may have changed
 
     def refuse(self, request: web.BaseRequest, body: bytes) -> str | None:
-        """Return why *request* is not the provider's, or None if it is, or nobody asks."""
+        """Return why *request* is not the provider's, or None if it is, or there are no keys."""
         if not self.keys:
             return None
         verdict = self._verify(request, body, request.rel_url.raw_path)
@@ -47,38 +48,38 @@ class Signatures(Struct, frozen=True):
 
 
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
+ClientAddress = IPv4Address | IPv6Address
 
-# As some proxies write it: an IPv4 address, or an IPv6 one in brackets, with the client's port.
+# Some proxies write an IPv4 address, or an IPv6 one in brackets, with the port of the client.
 _WITH_PORT = re.compile(r"(?:(\d[\d.]*)|\[([0-9A-Fa-f:.]+)\])(?::\d{1,5})?", re.ASCII)
-MOST_HOPS = 20  # proxies that are looked through; nobody has more
+MAX_PROXY_HOPS: Final = 20  # X-Forwarded-For entries that are read
 
 
 def client_address(
     peer: str | None, forwarded: Sequence[str], trusted: Iterable[Network]
-) -> Address | None:
-    """Return who sent a request, or None if that cannot be told.
+) -> ClientAddress | None:
+    """Return the address of the client, or None if it is unknown.
 
     *peer* is the other end of the connection, *forwarded* the X-Forwarded-For headers in their
-    order. The chain is read from its end, as far as trusted proxies wrote it: what stands before
-    them may be anybody's invention.
+    order. The chain is read from its end, as far as trusted proxies wrote it: entries before
+    them may be forged.
     """
     hops = [hop.strip() for header in forwarded for hop in header.split(",")]
     address = _address(peer)
     networks = list(trusted)
-    for hop in reversed(hops[-MOST_HOPS:]):
+    for hop in reversed(hops[-MAX_PROXY_HOPS:]):
         if address is None or not within(address, networks):
             break
         address = _address(hop)
     return address
 
 
-def within(address: Address, networks: Iterable[Network]) -> bool:
+def within(address: ClientAddress, networks: Iterable[Network]) -> bool:
     """Tell whether *address* lies in one of *networks*."""
     return any(address in network for network in networks)
 
 
-def _address(text: str | None) -> Address | None:
+def _address(text: str | None) -> ClientAddress | None:
     written = _WITH_PORT.fullmatch(text or "")
     try:
         address = ip_address((written and (written[1] or written[2])) or text or "")

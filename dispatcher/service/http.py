@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
@@ -14,19 +15,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
-from dispatcher.db.database import pooled
-from dispatcher.db.errors import DatabaseAwayError
-from dispatcher.receiver.intake import KIND as REPORTS
+from dispatcher.db.database import open_database
+from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
-from dispatcher.worker.recorder import KIND as ANSWERS
+from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-CONSOLE_CONNECTIONS = 3  # for the console and /metrics; workers have their own
-METRICS_MAX_AGE_SECONDS = 5.0
+CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
 @asynccontextmanager
@@ -39,29 +40,29 @@ async def listening(
     routes: Iterable[web.AbstractRouteDef] = (),
     until: asyncio.Event | None = None,
 ) -> AsyncIterator[State]:
-    """Serve as long as the context lasts; give what shows the connections of pools.
+    """Serve as long as the context lasts; give the collector that shows pools and spools.
 
     *routes* are those of other parts, which outlive the server. With *until* there is the
     console; its live pages end when that event is set.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
-    async with pooled(
-        dsn, min_size=0, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
-    ) as pool:
-        state.watch("console", pool)
+    async with open_database(
+        dsn, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
+    ) as database:
+        state.watch("console", database.pool)
         # A receiver that stands alone need not know its own address.
         reports_expected = (
             settings.callback_url is not None or settings.report_path_token is not None
         )
-        backend = ConsoleBackend(pool, dsn=dsn, reports_expected=reports_expected)
+        backend = ConsoleBackend(database, reports_expected=reports_expected)
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
         async def refresh() -> None:
             snapshot = backlog = None
-            with suppress(DatabaseAwayError):
+            with suppress(DatabaseUnavailable):
                 snapshot = await backend.snapshot(METRICS_MAX_AGE_SECONDS)
-            with suppress(DatabaseAwayError):
+            with suppress(DatabaseUnavailable):
                 backlog = await backend.backlog(METRICS_MAX_AGE_SECONDS)
             state.show(snapshot, backlog)
 
@@ -82,10 +83,10 @@ def _console(
     return console_routes(backend, settings.console_token.get_secret_value(), until)
 
 
-MAX_BODY = 256 * 1024  # bytes; a batch of 50 reports takes about 20 KB
-SILENT = 60.0  # seconds without a first answer; for clients that send nothing, or slowly
-LOOK = 5.0  # seconds between two looks for them
-DRAIN = 5.0  # seconds for requests that are being answered when the server stops
+MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB
+SILENT_TIMEOUT_SECONDS: Final = 60.0  # without a first answer: the client sends nothing, or slowly
+SWEEP_INTERVAL_SECONDS: Final = 5.0  # between two searches for such clients
+DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when the server stops
 
 
 @asynccontextmanager
@@ -96,7 +97,7 @@ async def serving(
 
     Raises OSError if the address cannot be bound.
     """
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
     answered: set[RequestHandler] = set()
 
@@ -104,7 +105,7 @@ async def serving(
         answered.add(request.protocol)
 
     app.on_response_prepare.append(note)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS)
     await runner.setup()
     sweeping = asyncio.create_task(_sweep(runner, answered))
     try:
@@ -120,8 +121,8 @@ async def serving(
 async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
     """Close connections that were never answered: aiohttp waits for a first request for ever.
 
-    Each holds a file descriptor, and who has none left hears nobody. What comes after a first
-    answer has aiohttp's own time-out.
+    Each holds a file descriptor, and a process without free ones accepts no connection. After a
+    first answer aiohttp's own time-out applies.
     """
     since: dict[RequestHandler, float] = {}
     while runner.server is not None:
@@ -130,9 +131,9 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
         answered &= open_
         since = {each: since.get(each, now) for each in open_ - answered}
         for connection, begun in since.items():
-            if now - begun > SILENT:
+            if now - begun > SILENT_TIMEOUT_SECONDS:
                 connection.force_close()
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line

@@ -8,14 +8,16 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
 from dispatcher import __version__
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
-from dispatcher.db.database import Pool, pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, open_database
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
+from dispatcher.db.loop import attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
 from dispatcher.postgres.server import embedded_server
@@ -26,27 +28,27 @@ from dispatcher.telemetry import Metrics, State
 from dispatcher.telemetry.traces import Trace, missing, tracing
 from dispatcher.worker.worker import Worker
 
-OBJECTS = 50_000  # made since the last look for cycles; by default 700
+GC_THRESHOLD_OBJECTS: Final = 50_000  # made since the last collection; by default 700
 
 
 def collect_rarely() -> None:
-    """Look for cyclic garbage seldom, and never at what was there from the start.
+    """Collect cyclic garbage rarely, and never the objects that exist at the start.
 
-    Rows, entries and answers come and go by the thousand and are in no cycle: looking through
+    Rows, entries and answers are made and freed by the thousand and are in no cycle: to search
     them again and again took an eighth of a worker's time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS, 20, 100)
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 20, 100)
 
 
 log = structlog.get_logger(__name__)
 
-VITAL_CONNECTIONS = 2  # for heartbeat and rescue, which must not wait for claims
-MOST_CONNECTIONS = 20
-AWAY_WAIT = 0.5  # seconds until a database that is away is asked again
+VITAL_CONNECTIONS: Final = 2  # for heartbeat and recovery, which must not wait for claims
+MAX_CONNECTIONS: Final = 20
+RETRY_SECONDS: Final = 0.5  # until a database that is unavailable is tried again
 
-PREPARE_AGAIN = 2.0  # seconds until a receiver tries again to migrate
+PREPARE_RETRY_SECONDS: Final = 2.0  # until a receiver tries again to migrate
 
 Only = Literal["worker", "reports"]
 
@@ -76,18 +78,13 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
         await _prepare(settings, dsn)
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
-            pooled(
-                dsn,
-                min_size=0,
-                max_size=VITAL_CONNECTIONS,
-                statement_cache=settings.statement_cache,
-            )
+            open_database(dsn, max_size=VITAL_CONNECTIONS, statement_cache=settings.statement_cache)
         )
         metrics = Metrics()
         routes = await stack.enter_async_context(
             receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
         )
-        ready = partial(_why_not_ready, dsn, vital, stop)
+        ready = partial(_why_not_ready, vital, stop)
         state = await stack.enter_async_context(
             listening(
                 settings,
@@ -98,94 +95,87 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
                 until=stop if only is None else None,
             )
         )
-        state.watch("vital", vital)
+        state.watch("vital", vital.pool)
         if only == "reports":
             await _prepare_meanwhile(settings, dsn, stop)
             await stop.wait()
         else:
-            await _work(settings, dsn, vital, stop, metrics=metrics, state=state)
+            await _work(settings, vital, stop, metrics=metrics, state=state)
 
 
 async def _prepare(settings: Settings, dsn: str) -> None:
     """Migrate, and write what the statuses of reports mean."""
     direct = settings.database_direct_url
-    with naming_absence(dsn):
+    try:
         await migrate(
             direct.get_secret_value() if direct else dsn,
             warn=lambda line: log.warning("not all of a migration was possible", why=line),
         )
-        async with pooled(
-            dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
-        ) as pool:
-            await register_statuses(pool)
+    except UNAVAILABLE_ERRORS as error:
+        raise as_unavailable(error, dsn) from error
+    async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
+        await register_statuses(database)
 
 
 async def _prepare_meanwhile(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
-    """Do the same while reports come in already, however long it takes, or until *stop*.
+    """Do the same while reports arrive already, however long it takes, or until *stop*.
 
-    Nobody sends a report again. So a receiver listens first, and keeps them on disk while the
-    database is away, or its tables are not yet those of this release.
+    The provider never repeats a report. So a receiver listens first, and keeps reports on disk
+    while the database is unavailable, or its tables are not yet those of this release.
     """
-    stopped = asyncio.create_task(stop.wait())
-    while not stop.is_set():
-        preparing = asyncio.create_task(_prepare(settings, dsn))
-        await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not preparing.done():
-            preparing.cancel()
-            await asyncio.wait([preparing])
-            return
-        try:
-            preparing.result()
-        except DatabaseAwayError as error:
-            log.warning("not migrated: the database is away", why=str(error))
-            await asyncio.wait([stopped], timeout=PREPARE_AGAIN)
-        else:
-            stopped.cancel()
-            return
+
+    async def prepare() -> bool:
+        await _prepare(settings, dsn)
+        return True
+
+    async def prepare_until_done() -> None:
+        while True:
+            if await attempt(prepare, unavailable="not migrated: the database is away"):
+                return
+            await asyncio.sleep(PREPARE_RETRY_SECONDS)
+
+    await _unless(stop, prepare_until_done())
 
 
-async def _why_not_ready(dsn: str, vital: Pool, stop: asyncio.Event) -> str | None:
+async def _why_not_ready(vital: Database, stop: asyncio.Event) -> str | None:
     """Return why this service cannot do its work now, or None if it can."""
     if stop.is_set():
         return "stopping"
     try:
-        with naming_absence(dsn):
-            await workers.ping(vital)
-    except DatabaseAwayError as error:
+        await workers.ping(vital)
+    except DatabaseUnavailable as error:
         return str(error)
     return None
 
 
 async def _work(
     settings: Settings,
-    dsn: str,
-    vital: Pool,
+    vital: Database,
     stop: asyncio.Event,
     *,
     metrics: Metrics,
     state: State,
 ) -> None:
-    size = min(2 + 2 * len(settings.apps), MOST_CONNECTIONS)
-    async with pooled(
-        dsn, min_size=0, max_size=size, statement_cache=settings.statement_cache
-    ) as pool:
-        state.watch("work", pool)
-        worker = await _register(settings, dsn, vital, stop)
+    size = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
+    async with open_database(
+        vital.dsn, max_size=size, statement_cache=settings.statement_cache
+    ) as database:
+        state.watch("work", database.pool)
+        worker = await _register(settings, vital, stop)
         if worker is None:
             return
         log.info("worker started", worker=worker, apps=list(settings.apps))
         with _tracing(settings) as trace:
             one = Worker(
                 settings,
-                dsn=dsn,
-                pool=pool,
+                database=database,
                 vital=vital,
                 worker=worker,
                 stop=stop,
                 metrics=metrics,
                 trace=trace,
             )
-            await _unless(stop, one.answers.replay_spool())
+            await _unless(stop, one.recorder.replay_spool())
             await one.work()
     log.info("worker stopped", worker=worker)
 
@@ -210,32 +200,34 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> Non
         stopping.cancel()
 
 
-async def _register(settings: Settings, dsn: str, vital: Pool, stop: asyncio.Event) -> int | None:
-    """Announce the apps and this worker; return its id, or None if it is to stop before that.
+async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:
+    """Register the apps and this worker; return its id, or None if *stop* is set before.
 
-    The database was there a moment ago, so it is waited for. An id that was given to a failed
-    call stays unused.
+    The migration has just succeeded, so an unavailable database is tried again. An id that was
+    given to a failed call stays unused.
     """
+
+    async def register() -> int:
+        for name, app in settings.apps.items():
+            await workers.register_app(
+                vital,
+                name,
+                numbers_per_second=app.numbers_per_second,
+                on_unsure=app.on_unsure,
+                resend_after=app.resend_after,
+            )
+        return await workers.register_worker(
+            vital,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            apps=list(settings.apps),
+            lease=settings.lease,
+        )
+
     while not stop.is_set():
-        try:
-            with naming_absence(dsn):
-                for name, app in settings.apps.items():
-                    await workers.register_app(
-                        vital,
-                        name,
-                        numbers_per_second=app.numbers_per_second,
-                        on_unsure=app.on_unsure,
-                        resend_after=app.resend_after,
-                    )
-                return await workers.register_worker(
-                    vital,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    version=__version__,
-                    apps=list(settings.apps),
-                    lease=settings.lease,
-                )
-        except DatabaseAwayError as error:
-            log.warning("no start: the database is away", why=str(error))
-            await asyncio.sleep(AWAY_WAIT)
+        worker = await attempt(register, unavailable="no start: the database is away")
+        if worker is not None:
+            return worker
+        await wait_for_event(stop, RETRY_SECONDS)
     return None

@@ -231,7 +231,9 @@ def _unreachable(seen: StatusSnapshot | None) -> Metric:
         labels=["app", "host"],
     )
     if seen is not None:
-        unreachable = Counter((a, w.host) for w in seen.workers if w.alive for a in w.cut_off)
+        unreachable = Counter(
+            (a, w.host) for w in seen.workers if w.alive for a in w.unreachable_apps
+        )
         for labels, count in unreachable.items():
             family.add_metric(labels, count)
     return family

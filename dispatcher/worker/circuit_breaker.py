@@ -1,58 +1,57 @@
-"""Whether this host can send for an app, where other hosts may.
+"""Circuit breaker: stops claims for an app while this host cannot send and other hosts may.
 
-A host that is cut off from the provider and not from the database, or whose clock is wrong, would
-go on taking messages that it cannot send, and pause the app for those that can. So it stops
-claiming, and probes until the provider answers: with a request that holds no message,
-so none has to wait.
+A host that has lost the provider but not the database, or whose clock is wrong, would go on
+claiming messages that it cannot send, and would pause the app for hosts that can. So it stops
+claiming, and probes with an empty request until the provider answers: no message has to wait for
+that.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
 from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Answer, NoReply
+from dispatcher.provider.client import Client
 
 log = structlog.get_logger(__name__)
 
-FIRST_PROBE_SECONDS = 2.0  # seconds after it was lost; each further wait is doubled
-MAX_PROBE_SECONDS = 10.0  # a probe costs nothing
-LOOK = 1.0  # seconds until a lane asks again whether it may claim
-
-Probe = Callable[[], Awaitable[Answer]]
+FIRST_PROBE_SECONDS: Final = 2.0  # after the breaker opened; each further wait is doubled
+MAX_PROBE_SECONDS: Final = 10.0  # a probe costs nothing
+RECHECK_SECONDS: Final = 1.0  # until a claim loop checks an open breaker again
 
 
 class CircuitBreaker:
-    """The way from this host to the provider of one app."""
+    """Whether this host can send for one app: closed if it can, open if it cannot."""
 
     def __init__(self, app: str) -> None:
         self._app = app
-        self._lost = asyncio.Event()
+        self._opened = asyncio.Event()
 
     @property
-    def lost(self) -> bool:
-        """Whether nothing can be sent from here."""
-        return self._lost.is_set()
+    def is_open(self) -> bool:
+        """Whether nothing can be sent from this host."""
+        return self._opened.is_set()
 
-    def lose(self, why: str) -> None:
-        """Note that nothing can be sent from here, though there are other workers."""
-        if not self.lost:
+    def open(self, why: str) -> None:
+        """Note that nothing can be sent from this host, while there are other workers."""
+        if not self.is_open:
             log.warning("no claims: this host cannot send", app=self._app, why=why)
-            self._lost.set()
+            self._opened.set()
 
-    async def run(self, probe: Probe) -> None:
-        """Find the way again each time it is lost, for ever."""
+    async def run(self, client: Client) -> None:
+        """Each time the breaker is open, probe with *client* until it can be closed; never ends."""
         while True:
-            await self._lost.wait()
+            await self._opened.wait()
             wait = FIRST_PROBE_SECONDS
             await asyncio.sleep(wait)
-            while _is_shut_out(await probe()):
+            while _cannot_send(await client.probe()):
                 wait = min(2 * wait, MAX_PROBE_SECONDS)
                 await asyncio.sleep(wait)
-            self._lost.clear()
+            self._opened.clear()
             log.info("this host can send again", app=self._app)
 
 
-def _is_shut_out(answer: Answer) -> bool:
+def _cannot_send(answer: Answer) -> bool:
     return isinstance(answer, NoReply) or may_concern_one_host(answer.code)

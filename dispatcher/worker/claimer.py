@@ -1,6 +1,6 @@
 """Claims messages and splits batches for one worker, and applies the operators' rules.
 
-A database that cannot be reached becomes a value: the caller tries again later.
+If the database is unavailable, the methods return a value that means "later".
 """
 
 import asyncio
@@ -9,98 +9,103 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import structlog
 from msgspec.structs import replace
 
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.database import AdaptiveTimeout, Connection, Pool
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.database import AdaptiveTimeout, Connection, Database
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
-from dispatcher.worker.circuit_breaker import LOOK
-from dispatcher.worker.claim_loop import Claim
+from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
 from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
+RULES_MAX_AGE_SECONDS: Final = 5.0  # until a rule that was set is applied by every worker
 
-class Claims:
-    """How one worker takes messages out of the queue."""
+Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
+
+
+class Claimer:
+    """Takes messages out of the queue for one worker."""
 
     def __init__(
         self,
+        database: Database,
         *,
-        dsn: str,
-        pool: Pool,
         worker: int,
-        flight: InFlight,
+        in_flight: InFlight,
         callback: str | None,
         token_length: int,
         metrics: Metrics,
-        cut_off: Callable[[str], bool],
+        breakers: Mapping[str, CircuitBreaker],
     ) -> None:
-        """*cut_off* returns whether this host cannot send for an app."""
-        self._cut_off = cut_off
-        self._dsn = dsn
-        self._pool = pool
+        """Set what one worker needs: *callback* gets status reports, *breakers* are by app."""
+        self._breakers = breakers
+        self._database = database
         self._worker = worker
-        self._flight = flight
+        self._in_flight = in_flight
         self._callback = callback
         self._token_length = token_length
-        self._patience = AdaptiveTimeout()
-        self._floors: dict[tuple[str, int], ClaimCursor] = {}  # by app and lane
+        self._timeout = AdaptiveTimeout()
+        self._cursors: dict[tuple[str, int], ClaimCursor] = {}  # by app and last priority
         self._metrics = metrics
-        self._rules = RuleBook(pool)
+        self._rules = RuleCache(database)
 
     async def claim(
-        self, wanted: claims.Wanted, slots: int, per_request: int, taken: float
-    ) -> Claim | None:
-        """Claim for *slots* requests; None: the database is away, ask again later."""
-        if self._cut_off(wanted.app):
-            return Claim([], requests=0, senders=0, more=False, wait=LOOK)
-        wanted = replace(wanted, slots=slots, per_request=per_request, taken=taken)
+        self, wanted: ClaimRequest, slots: int, per_request: int, slot_seconds: float
+    ) -> Claimed | None:
+        """Claim for *slots* requests; None: the database is unavailable, try again later.
+
+        *slot_seconds* is the time that a request occupies its slot.
+        """
+        if self._breakers[wanted.app].is_open:
+            return Claimed([], wait=RECHECK_SECONDS)
+        wanted = replace(wanted, slots=slots, per_request=per_request, slot_seconds=slot_seconds)
         began = monotonic()
         try:
             with self._tokens() as token:
-                screen = await self._rules.screen(wanted.app, seconds=self._patience.seconds)
+                screen = await self._rules.screen(wanted.app, seconds=self._timeout.seconds)
                 claimed = await claims.claim(
-                    self._pool,
+                    self._database,
                     self._worker,
                     wanted,
                     arrange=self._arrange,
                     token=token,
-                    floor=self._floors.setdefault(
+                    cursor=self._cursors.setdefault(
                         (wanted.app, wanted.last_priority), ClaimCursor(monotonic)
                     ),
                     screen=screen,
-                    seconds=self._patience.seconds,
+                    seconds=self._timeout.seconds,
                 )
-        except DatabaseAwayError as error:
-            self._patience.failed()
+        except DatabaseUnavailable as error:
+            self._timeout.failed()
             self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
             return None
-        self._patience.passed()
+        self._timeout.passed()
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
-        return Claim(claimed.batches, claimed.requests, claimed.senders, claimed.more, claimed.wait)
+        return claimed
 
-    def _floor(self, wanted: claims.Wanted) -> ClaimCursor:
-        return self._floors.setdefault((wanted.app, wanted.last_priority), ClaimCursor(monotonic))
+    async def reschedule(self, batch: Batch) -> float:
+        """Return a later time for a batch that missed its own, on the monotonic clock.
 
-    async def another_time(self, batch: Batch) -> float:
-        """Return a later time for a batch that missed its own; now, if the database is away."""
+        It is now if the database is unavailable.
+        """
         try:
-            with naming_absence(self._dsn):
-                return await claims.another_time(self._pool, batch)
-        except DatabaseAwayError as error:
+            return await claims.reschedule(self._database, batch)
+        except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("no other time: the database is away", app=batch.app, why=str(error))
             return monotonic()
@@ -115,11 +120,11 @@ class Claims:
         http_status: int | None,
         tries: int,
     ) -> list[Batch]:
-        """Divide *batch* in the database; [] if it was taken over, or cannot be now."""
+        """Split *batch* in the database; [] if it was taken over, or cannot be split now."""
         try:
             with self._tokens() as token:
                 children = await records.split(
-                    self._pool,
+                    self._database,
                     self._worker,
                     batch,
                     parts,
@@ -129,33 +134,32 @@ class Claims:
                     tries=tries,
                     token=token,
                 )
-        except DatabaseAwayError as error:
+        except DatabaseUnavailable as error:
             self._metrics.database_away("divide")
             log.warning("not divided: the database is away", app=batch.app, why=str(error))
             return []
         if children:
-            self._flight.over(batch.token)
+            self._in_flight.finish(batch.token)
         return children
 
     @contextmanager
     def _tokens(self) -> Iterator[Callable[[], str]]:
-        """Give out tokens for batches; they are doubted if writing the batches fails.
+        """Give a source of tokens for batches; mark them unconfirmed if writing batches fails.
 
         A failed call may have committed: open batches of this worker with such tokens were never
-        sent, and the rescue puts them back.
+        sent, and recovery returns their messages to the queue.
         """
         made: list[str] = []
 
         def token() -> str:
-            made.append(self._flight.token())
+            made.append(self._in_flight.new_token())
             return made[-1]
 
         try:
-            with naming_absence(self._dsn):
-                yield token
+            yield token
         except BaseException:
             for each in made:
-                self._flight.doubt(each)
+                self._in_flight.mark_unconfirmed(each)
             raise
 
     def _arrange(
@@ -176,28 +180,23 @@ class Claims:
         )
 
 
-FRESH = 5.0  # seconds until a rule that was set is known to every worker
-
-Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
-
-
-class RuleBook:
+class RuleCache:
     """The rules, as they were last read."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._turn = asyncio.Lock()
         self._read_at = float("-inf")
         self._rules = Rules()
 
     async def screen(self, app: str, *, seconds: float) -> Screen | None:
-        """Return what looks at the messages of a claim of *app*; None: no rule concerns it.
+        """Return what applies the rules to a claim of *app*; None: no rule concerns it.
 
-        Raises asyncpg's errors, within about *seconds*: without knowing the rules nothing is sent.
+        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules.
         """
         async with self._turn:
-            if monotonic() - self._read_at > FRESH:
-                self._rules = await read_rules(self._pool, seconds=seconds)
+            if monotonic() - self._read_at > RULES_MAX_AGE_SECONDS:
+                self._rules = await read_rules(self._database, seconds=seconds)
                 self._read_at = monotonic()
         rules = self._rules
         if not rules.concern(app):

@@ -1,95 +1,78 @@
-"""Runs maintenance: partitions ahead of need, history that is dropped in bounded steps."""
+"""Maintains the tables: makes partitions ahead of need, and drops history in bounded steps."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Final
 
 import structlog
 
 from dispatcher.db import maintenance
-from dispatcher.db.database import pooled
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.database import Database, open_database
+from dispatcher.db.loop import attempt, run_every, wait_for_event
 from dispatcher.db.rules import forget_used
 from dispatcher.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+INTERVAL_SECONDS: Final = 60.0  # 20 million ids ahead last for an hour at 5,000 messages/s
+
 # Times as long as a step took. With half of the time, dropping left `send` 0.76 of its rate on two
 # cores; a quarter of it still drops some thirty million messages an hour.
-REST = 3.0
+REST_RATIO: Final = 3.0
 
-Act = Callable[[], Awaitable[int | str]]  # what one step did, 0: nothing is left to do;
-# a string: why it could not be done now
-
-
-async def run_keeping(works: Mapping[str, Act], *, every: float, stop: asyncio.Event) -> None:
-    """Do a round of *works*, by what is logged of them, every *every* seconds until *stop*.
-
-    A work is done step by step until nothing is left, and rests after each step for REST times as
-    long as it took.
-    """
-    clock = asyncio.get_running_loop().time
-    while not stop.is_set():
-        for event, step in works.items():
-            done = 0
-            while not stop.is_set():
-                began = clock()
-                match await step():
-                    case 0:
-                        break
-                    case str() as why:
-                        log.warning("no keeping: the database is away", why=why)
-                        break
-                    case int() as more:
-                        done += more
-                await _rest(stop, REST * (clock() - began))
-            if done:
-                log.info(event, count=done)
-        await _rest(stop, every)
+Step = Callable[[], Awaitable[int]]  # returns how much it did; 0: nothing is left to do
 
 
-async def _rest(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
+async def run_maintenance(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
+    """Maintain the tables until *stop*, over a separate connection: steps take seconds."""
+    async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
+        steps = _steps(settings, database)
+        await run_every(
+            INTERVAL_SECONDS,
+            stop,
+            partial(maintain, steps, stop),
+            unavailable="no keeping: the database is away",
+        )
 
 
-EVERY: Final = 60.0  # seconds: 20 million ids ahead last for an hour at 5,000 messages/s
-
-
-async def upkeep(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
-    """Keep the tables in shape until *stop*, over a connection of its own: steps take seconds."""
-    async with pooled(
-        dsn, min_size=0, max_size=1, statement_cache=settings.statement_cache
-    ) as pool:
-
-        def named(act: Callable[[], Awaitable[int]]) -> Act:
-            async def step() -> int | str:
-                try:
-                    with naming_absence(dsn):
-                        return await act()
-                except DatabaseAwayError as error:
-                    return str(error)
-
-            return step
-
-        works = {
-            "partitions made": named(partial(maintenance.make_partitions, pool)),
-            "indexes of full partitions made": named(
-                partial(maintenance.index_full_partitions, pool)
+def _steps(settings: Settings, database: Database) -> dict[str, Step]:
+    """Return the steps that *settings* ask for, by the event that is logged for each."""
+    steps: dict[str, Step] = {
+        "partitions made": partial(maintenance.make_partitions, database),
+        "indexes of full partitions made": partial(maintenance.index_full_partitions, database),
+        "numbers of yesterday forgotten": partial(forget_used, database),
+    }
+    if (after := settings.wipe_params_after) is not None:
+        steps["variables looked at, to be wiped"] = partial(
+            maintenance.wipe_params, database, after
+        )
+    if (retention := settings.retention) is not None:
+        steps |= {
+            "a new partition begun": partial(
+                maintenance.start_partition_early, database, retention
             ),
-            "numbers of yesterday forgotten": named(partial(forget_used, pool)),
+            "steps of dropping what is over": partial(maintenance.drop_old, database, retention),
+            "old rows deleted": partial(maintenance.prune, database, retention),
         }
-        if settings.wipe_params_after is not None:
-            wipe = partial(maintenance.wipe_params, pool, settings.wipe_params_after)
-            works["variables looked at, to be wiped"] = named(wipe)
-        if settings.retention is not None:
-            for event, act in (
-                ("a new partition begun", maintenance.turn_page),
-                ("steps of dropping what is over", maintenance.drop_old),
-                ("old rows deleted", maintenance.prune),
-            ):
-                works[event] = named(partial(act, pool, settings.retention))
-        await run_keeping(works, every=EVERY, stop=stop)
+    return steps
+
+
+async def maintain(steps: Mapping[str, Step], stop: asyncio.Event) -> None:
+    """Repeat each of *steps* until it has nothing left to do, or until *stop*.
+
+    After each call it rests for REST_RATIO times as long as the call took. A step for which the
+    database is unavailable does not keep the others from being tried.
+    """
+    for event, step in steps.items():
+        done = 0
+        while not stop.is_set():
+            began = monotonic()
+            more = await attempt(step, unavailable="no keeping: the database is away")
+            if not more:
+                break
+            done += more
+            await wait_for_event(stop, REST_RATIO * (monotonic() - began))
+        if done:
+            log.info(event, count=done)

@@ -1,41 +1,41 @@
-"""What dead workers left open becomes unsure; what is unsure is settled where policy allows it."""
+"""Recovers batches: those that dead workers left open, and those that are unsure.
+
+A batch that a dead worker left open becomes unsure. An unsure batch is sent again where the
+policy of its app allows that.
+"""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
 
 import structlog
-from msgspec import Struct
+
+from dispatcher.db import workers
+from dispatcher.db.database import Database
+from dispatcher.db.loop import run_every
+from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
-Counted = tuple[int, int]  # batches, messages
-Act = Callable[[], Awaitable[Counted | str]]  # a string: why it could not be done now
+
+async def run_recovery(
+    database: Database, worker: int, in_flight: InFlight, *, interval: float, stop: asyncio.Event
+) -> None:
+    """Recover batches every *interval* seconds until *stop*.
+
+    Each step is safe to repeat, and for many workers at once.
+    """
+
+    async def recover() -> None:
+        _log("batches of dead workers marked unsure", await workers.rescue(database, worker))
+        _log("unsure batches sent again by policy", await workers.resend_unsure(database, worker))
+        _log(
+            "batches of a lost claim put back",
+            await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
+        )
+
+    await run_every(interval, stop, recover, unavailable="no rescue: the database is away")
 
 
-class Rounds(Struct, frozen=True):
-    """What a round of the rescue does; each is safe to repeat, and for many workers at once."""
-
-    rescue: Act
-    resend: Act
-    release_unsent: Act
-
-
-async def run_rescue(rounds: Rounds, *, every: float, stop: asyncio.Event) -> None:
-    """Do a round every *every* seconds until *stop*; what cannot be done now waits for the next."""
-    while not stop.is_set():
-        for event, act in (
-            ("batches of dead workers marked unsure", rounds.rescue),
-            ("unsure batches sent again by policy", rounds.resend),
-            ("batches of a lost claim put back", rounds.release_unsent),
-        ):
-            match await act():
-                case str() as why:
-                    log.warning("no rescue: the database is away", why=why)
-                    break
-                case batches, messages:
-                    if batches:
-                        log.warning(event, batches=batches, messages=messages)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(every):
-                await stop.wait()
+def _log(event: str, recovered: tuple[int, int]) -> None:
+    batches, messages = recovered
+    if batches:
+        log.warning(event, batches=batches, messages=messages)

@@ -1,17 +1,18 @@
-"""Carries one batch through its request, and through its halves when it is refused as a whole."""
+"""Sends each batch in one request, and in parts if it is refused as a whole."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+import random
+from datetime import UTC, datetime
 from time import monotonic
-from typing import Protocol
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
 from dispatcher.core.codes import NEVER_SENT
-from dispatcher.core.message import Answer, Batch, Reply, RequestDraft
+from dispatcher.core.country import country
+from dispatcher.core.message import Answer, Batch, Reply
 from dispatcher.core.outcome import (
     Deferred,
     EvaluationContext,
@@ -25,229 +26,211 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
+from dispatcher.provider.client import Client, RequestResult
+from dispatcher.telemetry.traces import Trace
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.claimer import Claimer
+from dispatcher.worker.in_flight import Lease
+from dispatcher.worker.recorder import ResultQueue
 
-MOST_TIMES = 3  # a machine so slow that each time is missed must send all the same
-
-
-class Sent(Protocol):
-    """How a request ended after all its tries (see `provider.client.Sent`)."""
-
-    @property
-    def answer(self) -> Answer:
-        """The last answer."""
-
-    @property
-    def tries(self) -> int:
-        """HTTP requests made."""
-
-    @property
-    def seconds(self) -> float:
-        """From the first try to the last answer."""
-
-    @property
-    def slowed(self) -> bool:
-        """Whether a try was turned away because the app is too fast, even if a later one passed."""
+MAX_RESCHEDULES: Final = 3  # a machine so slow that each time is missed must send all the same
 
 
-class Post(Protocol):
-    """How to send an encoded body."""
-
-    async def __call__(self, body: bytes, *, numbers: int, may_try: Callable[[], bool]) -> Sent:
-        """Send *body*, of so many numbers; ask *may_try* before each retry. Raises nothing."""
-
-
-class SplitUp(Protocol):
-    """How to divide a batch in the database."""
-
-    async def __call__(
-        self,
-        batch: Batch,
-        parts: list[RequestDraft],
-        *,
-        code: str,
-        description: str,
-        http_status: int | None,
-        tries: int,
-    ) -> list[Batch]:
-        """Close *batch* and open its parts at once; [] if it was taken over, or cannot be now."""
-
-
-class Ways(Struct, frozen=True):
-    """What sending needs from outside, for one app."""
-
-    post: Post
-    split: SplitUp
-    hand_over: Callable[[BatchResult], None]
-    still_ours: Callable[[Batch], bool]  # the lease covers it, and nobody asked to stop
-    now: Callable[[], datetime]
-    jitter: Callable[[], float]
-    country: Callable[[str], str]
-    another_time: Callable[[Batch], Awaitable[float]]  # when the pace lets it go (monotonic clock)
-    callback: str | None
-    max_attempts: int
-
-
-class Refused(Struct, frozen=True):
-    """A request that was refused as a whole, and may pass in parts."""
+class RefusedRequest(Struct, frozen=True):
+    """A request that was refused as a whole, and may be accepted in parts."""
 
     batch: Batch
     split: Split
-    sent: Sent
+    sent: RequestResult
 
 
-async def deliver(batch: Batch, ways: Ways) -> None:
-    """Send *batch*, and hand over a closing for it, or one for each part it was divided into.
+class Sender:
+    """Sends the batches of one app, and submits their results."""
 
-    A cancelled request may have been sent: its batch is handed over as unsure.
-    """
-    if batch.send_at is not None:
-        await _wait(batch, batch.send_at, ways)
-    match await _request(batch, ways):
-        case Refused() as refused:
-            await _divide(refused, ways)
-        case BatchResult() as closing:
-            ways.hand_over(closing)
+    def __init__(
+        self,
+        *,
+        client: Client,
+        claimer: Claimer,
+        results: ResultQueue,
+        breaker: CircuitBreaker,
+        lease: Lease,
+        stop: asyncio.Event,
+        callback: str | None,
+        max_attempts: int,
+        trace: Trace | None = None,
+    ) -> None:
+        """Set what one app needs: *callback* gets status reports, *trace* each result."""
+        self._client = client
+        self._claimer = claimer
+        self._results = results
+        self._breaker = breaker
+        self._lease = lease
+        self._stop = stop
+        self._callback = callback
+        self._max_attempts = max_attempts
+        self._trace = trace
 
-
-async def _wait(batch: Batch, send_at: float, ways: Ways) -> None:
-    """Wait for the time of *batch*, and for a later one if this process came too late for it.
-
-    What a busy machine held up must not go out together with what is on time.
-    """
-    try:
-        for _ in range(MOST_TIMES):
-            await asyncio.sleep(send_at - monotonic())
-            if monotonic() - send_at <= rate_limit.MAX_LATENESS_SECONDS:
-                return
-            send_at = await ways.another_time(batch)
-    except asyncio.CancelledError:
-        ways.hand_over(_unsent(batch, NEVER_SENT))
-        raise
-
-
-async def _divide(refused: Refused, ways: Ways) -> None:
-    """Send the parts of a refused batch one after the other, and divide again what is refused."""
-    parent = refused.batch
-    try:
-        children = await ways.split(
-            parent,
-            refused.split.parts,
-            code=refused.split.code,
-            description=refused.split.reason,
-            http_status=_status(refused.sent.answer),
-            tries=refused.sent.tries,
+    def may_send(self, batch: Batch) -> bool:
+        """Tell whether *batch* may be sent: the lease covers it, and nothing is to stop."""
+        return (
+            not self._stop.is_set()
+            and not self._breaker.is_open
+            and self._lease.covers(batch.claimed_at)
         )
-    except asyncio.CancelledError:
-        ways.hand_over(_unsent(parent, refused.split.code))
-        raise
-    if not children:
-        # Another worker took it over, or the database is away. Nothing of it was sent, and that
-        # is evidence: it settles the batch if that is still possible.
-        ways.hand_over(_unsent(parent, refused.split.code))
-        return
-    again = await _send_each(children, ways)
-    if len(again) == len(children) and len(parent.packed.entries) == 1:
-        # Groups of numbers that have nothing in common but the text: the text is bad.
-        for part in again:
-            _end(part, ways)
-        return
-    try:
-        while again:
-            await _divide(again.pop(), ways)
-    except asyncio.CancelledError:
-        for part in again:
-            ways.hand_over(_unsent(part.batch, NEVER_SENT))
-        raise
 
+    def _submit(self, result: BatchResult) -> None:
+        if self._trace is not None:
+            self._trace(result)
+        self._results.put(result)
 
-async def _send_each(batches: list[Batch], ways: Ways) -> list[Refused]:
-    """Send *batches* one after the other, and return those that are refused as a whole."""
-    refused: list[Refused] = []
-    left = list(reversed(batches))
-    try:
-        while left:
-            match await _request(left.pop(), ways):
-                case Refused() as part:
-                    refused.append(part)
-                case BatchResult() as closing:
-                    ways.hand_over(closing)
-    except asyncio.CancelledError:
-        for batch in (*left, *(part.batch for part in refused)):
-            ways.hand_over(_unsent(batch, NEVER_SENT))
-        raise
-    return refused
+    async def deliver(self, batch: Batch) -> None:
+        """Send *batch*, and submit its result, or one for each part it was split into.
 
+        A cancelled request may have been sent: its batch is submitted as unsure.
+        """
+        if batch.send_at is not None:
+            await self._wait_until(batch, batch.send_at)
+        match await self._request(batch):
+            case RefusedRequest() as refused:
+                await self._split(refused)
+            case BatchResult() as result:
+                self._submit(result)
 
-def _end(refused: Refused, ways: Ways) -> None:
-    """Close a batch that is refused, and that cutting further would tell nothing more about."""
-    match _judged(refused.batch, refused.sent, ways, siblings_refused=True):
-        case BatchResult() as closing:
-            ways.hand_over(closing)
-        case Refused():
-            raise AssertionError("what was refused with its siblings is not divided again")
+    async def _wait_until(self, batch: Batch, send_at: float) -> None:
+        """Wait for the time of *batch*, and for a later one if this process came too late for it.
 
+        A batch that a busy machine delayed must not be sent together with one that is on time.
+        """
+        try:
+            for _ in range(MAX_RESCHEDULES):
+                await asyncio.sleep(send_at - monotonic())
+                if monotonic() - send_at <= rate_limit.MAX_LATENESS_SECONDS:
+                    return
+                send_at = await self._claimer.reschedule(batch)
+        except asyncio.CancelledError:
+            self._submit(_unsent(batch, NEVER_SENT))
+            raise
 
-async def _request(batch: Batch, ways: Ways) -> BatchResult | Refused:
-    lifetime = _lifetime(batch)
-
-    def may_try() -> bool:
-        return ways.still_ours(batch) and monotonic() - batch.claimed_at < lifetime
-
-    if not may_try():
-        return _given_up(batch)
-    body = encode(batch.packed, token=batch.token, callback=ways.callback)
-    try:
-        sent = await ways.post(body, numbers=len(batch.messages), may_try=may_try)
-    except asyncio.CancelledError:
-        ways.hand_over(
-            BatchResult(
-                batch,
-                UnknownResult("stopped", "the worker was stopped before the answer came"),
-                http_status=None,
-                code="stopped",
-                description="",
-                tries=1,
-                seconds=0.0,
+    async def _split(self, refused: RefusedRequest) -> None:
+        """Send the parts of a refused batch one after the other; split again what is refused."""
+        parent = refused.batch
+        try:
+            children = await self._claimer.split(
+                parent,
+                refused.split.parts,
+                code=refused.split.code,
+                description=refused.split.reason,
+                http_status=_status(refused.sent.answer),
+                tries=refused.sent.tries,
             )
+        except asyncio.CancelledError:
+            self._submit(_unsent(parent, refused.split.code))
+            raise
+        if not children:
+            # Another worker took it over, or the database is away. Nothing of it was sent, which
+            # settles the batch if that is still possible.
+            self._submit(_unsent(parent, refused.split.code))
+            return
+        again = await self._send_each(children)
+        if len(again) == len(children) and len(parent.packed.entries) == 1:
+            # Groups of numbers that have nothing in common but the text: the text is bad.
+            for part in again:
+                self._reject_part(part)
+            return
+        try:
+            while again:
+                await self._split(again.pop())
+        except asyncio.CancelledError:
+            for part in again:
+                self._submit(_unsent(part.batch, NEVER_SENT))
+            raise
+
+    async def _send_each(self, batches: list[Batch]) -> list[RefusedRequest]:
+        """Send *batches* one after the other, and return those that are refused as a whole."""
+        refused: list[RefusedRequest] = []
+        left = list(reversed(batches))
+        try:
+            while left:
+                match await self._request(left.pop()):
+                    case RefusedRequest() as part:
+                        refused.append(part)
+                    case BatchResult() as result:
+                        self._submit(result)
+        except asyncio.CancelledError:
+            for batch in (*left, *(part.batch for part in refused)):
+                self._submit(_unsent(batch, NEVER_SENT))
+            raise
+        return refused
+
+    def _reject_part(self, refused: RefusedRequest) -> None:
+        """Submit a part that is refused, and that smaller parts would explain no better."""
+        match self._evaluate(refused.batch, refused.sent, siblings_refused=True):
+            case BatchResult() as result:
+                self._submit(result)
+            case RefusedRequest():
+                raise AssertionError("what was refused with its siblings is not split again")
+
+    async def _request(self, batch: Batch) -> BatchResult | RefusedRequest:
+        lifetime = _lifetime(batch)
+
+        def may_try() -> bool:
+            return self.may_send(batch) and monotonic() - batch.claimed_at < lifetime
+
+        if not may_try():
+            return _withheld(batch)
+        body = encode(batch.packed, token=batch.token, callback=self._callback)
+        try:
+            sent = await self._client.post(body, numbers=len(batch.messages), may_try=may_try)
+        except asyncio.CancelledError:
+            self._submit(
+                BatchResult(
+                    batch,
+                    UnknownResult("stopped", "the worker was stopped before the answer came"),
+                    http_status=None,
+                    code="stopped",
+                    description="",
+                    tries=1,
+                    seconds=0.0,
+                )
+            )
+            raise
+        if sent.answer.code == NEVER_SENT:  # withheld in the last moment
+            return _withheld(batch)
+        return self._evaluate(batch, sent)
+
+    def _evaluate(
+        self, batch: Batch, sent: RequestResult, *, siblings_refused: bool = False
+    ) -> BatchResult | RefusedRequest:
+        verdict = evaluate(
+            batch.packed,
+            sent.answer,
+            EvaluationContext(
+                elapsed=monotonic() - batch.claimed_at,
+                max_attempts=self._max_attempts,
+                now=datetime.now(UTC),
+                jitter=random.random,
+                country=country,
+                siblings_refused=siblings_refused,
+            ),
         )
-        raise
-    if sent.answer.code == NEVER_SENT:  # withheld in the last moment
-        return _given_up(batch)
-    return _judged(batch, sent, ways)
+        match verdict:
+            case Split():
+                return RefusedRequest(batch, verdict, sent)
+            case UnknownResult(code, reason):
+                return _batch_result(batch, verdict, sent, code, reason)
+            case Resolved() | ReturnAll():
+                if isinstance(verdict, Resolved) and sent.slowed:
+                    verdict = replace(verdict, slow_down=True)
+                answer = sent.answer
+                said = answer.description if isinstance(answer, Reply) else answer.reason
+                return _batch_result(batch, verdict, sent, answer.code, said)
 
 
-def _judged(
-    batch: Batch, sent: Sent, ways: Ways, *, siblings_refused: bool = False
-) -> BatchResult | Refused:
-    verdict = evaluate(
-        batch.packed,
-        sent.answer,
-        EvaluationContext(
-            elapsed=monotonic() - batch.claimed_at,
-            max_attempts=ways.max_attempts,
-            now=ways.now(),
-            jitter=ways.jitter,
-            country=ways.country,
-            siblings_refused=siblings_refused,
-        ),
-    )
-    match verdict:
-        case Split():
-            return Refused(batch, verdict, sent)
-        case UnknownResult(code, reason):
-            return _closing(batch, verdict, sent, code, reason)
-        case Resolved() | ReturnAll():
-            if isinstance(verdict, Resolved) and sent.slowed:
-                verdict = replace(verdict, slow_down=True)
-            answer = sent.answer
-            said = answer.description if isinstance(answer, Reply) else answer.reason
-            return _closing(batch, verdict, sent, answer.code, said)
-
-
-def _closing(
+def _batch_result(
     batch: Batch,
     verdict: Resolved | ReturnAll | UnknownResult,
-    sent: Sent,
+    sent: RequestResult,
     code: str,
     description: str,
 ) -> BatchResult:
@@ -275,13 +258,13 @@ def _lifetime(batch: Batch) -> float:
 
 
 def _unsent(batch: Batch, code: str) -> BatchResult:
-    """Close a batch of which this worker knows that nothing was sent."""
+    """Return the result of a batch of which this worker knows that nothing was sent."""
     back: list[Outcome] = [Deferred(m, code, 0.0, counted=False) for m in batch.messages]
     return _without_request(batch, back, code)
 
 
-def _given_up(batch: Batch) -> BatchResult:
-    """Close a batch that may not be sent any more: what has expired is over, the rest goes back."""
+def _withheld(batch: Batch) -> BatchResult:
+    """Return the result of a batch that may not be sent any more: messages expire or return."""
     age = monotonic() - batch.claimed_at
     return _without_request(
         batch,

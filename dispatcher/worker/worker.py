@@ -1,9 +1,7 @@
 """One worker: two claim loops for each app, one recorder, heartbeat, recovery and listener."""
 
 import asyncio
-import random
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -11,34 +9,31 @@ from time import monotonic
 
 import structlog
 
-from dispatcher.core.country import country
-from dispatcher.core.message import Batch
-from dispatcher.core.result import BatchResult
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
-from dispatcher.db.claim import Wanted
-from dispatcher.db.database import OwnConnection, Pool, connect
-from dispatcher.db.errors import DatabaseAwayError, naming_absence
+from dispatcher.db.claim import ClaimRequest
+from dispatcher.db.database import Database, OwnConnection, connect
+from dispatcher.db.loop import attempt
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
 from dispatcher.telemetry import Metrics
 from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
-from dispatcher.worker.claim_loop import Lane, RequestSlots, run_lane
-from dispatcher.worker.claimer import Claims
+from dispatcher.worker.claim_loop import ClaimLoop, RequestSlots
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.in_flight import InFlight, Lease
-from dispatcher.worker.maintenance import upkeep
-from dispatcher.worker.recorder import Answers
-from dispatcher.worker.recovery import Rounds, run_rescue
-from dispatcher.worker.sender import Ways, deliver
+from dispatcher.worker.maintenance import run_maintenance
+from dispatcher.worker.recorder import Recorder
+from dispatcher.worker.recovery import run_recovery
+from dispatcher.worker.sender import Sender
 
 log = structlog.get_logger(__name__)
 
-TOKEN_BYTES = 16  # 128 bits: nobody guesses the token of a batch
+TOKEN_BYTES = 16  # 128 bits: the token of a batch cannot be guessed
 HEARTBEATS_PER_LEASE = 6
 SPOOL = "spool"  # folder in the data directory
-CLAIM_SLOTS = 4  # request slots filled by one claim, at most: 2,000 messages
 
 
 class Worker:
@@ -48,9 +43,8 @@ class Worker:
         self,
         settings: Settings,
         *,
-        dsn: str,
-        pool: Pool,
-        vital: Pool,
+        database: Database,
+        vital: Database,
         worker: int,
         stop: asyncio.Event,
         metrics: Metrics,
@@ -58,187 +52,156 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.trace = trace
-        self.dsn = dsn
-        self.vital = vital  # connections that no claim can use up: heartbeat and rescue
+        self.vital = vital  # connections that no claim can use up: heartbeat and recovery
         self.id = worker
         self.stop = stop
-        self.flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
+        self._heartbeat_interval = settings.lease / HEARTBEATS_PER_LEASE
+        self.in_flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
-        self.reach = {name: CircuitBreaker(name) for name in settings.apps}
-        self.answers = Answers(
-            dsn=dsn,
-            pool=pool,
+        self.breakers = {name: CircuitBreaker(name) for name in settings.apps}
+        self.recorder = Recorder(
+            database,
             worker=worker,
-            flight=self.flight,
+            in_flight=self.in_flight,
             folder=settings.data_dir / SPOOL,
             metrics=metrics,
-            cut_off=lambda app, why: self.reach[app].lose(why),
+            breakers=self.breakers,
         )
-        self.claims = Claims(
-            dsn=dsn,
-            pool=pool,
+        self.claimer = Claimer(
+            database,
             worker=worker,
-            flight=self.flight,
+            in_flight=self.in_flight,
             callback=settings.callback_url,
             token_length=2 * TOKEN_BYTES,
             metrics=metrics,
-            cut_off=lambda app: self.reach[app].lost,
+            breakers=self.breakers,
         )
-        self.wakes: dict[tuple[str, bool], asyncio.Event] = {}
+        self.loops: dict[tuple[str, bool], ClaimLoop] = {}  # by app, and whether it is urgent
 
     async def work(self) -> None:
         """Work until asked to stop, then finish."""
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as background:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
-            rescue = background.create_task(self._rescue())
-            keep = background.create_task(upkeep(self.settings, self.dsn, self.stop))
-            recorder = background.create_task(self.answers.run())
-            lanes = background.create_task(self._run_lanes(stack))
+            recovery = background.create_task(
+                run_recovery(
+                    self.vital,
+                    self.id,
+                    self.in_flight,
+                    interval=self._heartbeat_interval,
+                    stop=self.stop,
+                )
+            )
+            maintenance = background.create_task(
+                run_maintenance(self.settings, self.vital.dsn, self.stop)
+            )
+            recorder = background.create_task(self.recorder.run())
+            loops = background.create_task(self._run_loops(stack))
             await self.stop.wait()
-            for wake in self.wakes.values():
-                wake.set()
-            _, late = await asyncio.wait([lanes], timeout=self.settings.shutdown_timeout)
+            for loop in self.loops.values():
+                loop.wake.set()
+            _, late = await asyncio.wait([loops], timeout=self.settings.shutdown_timeout)
             if late:
-                log.warning("requests cut off by the shutdown time-out", batches=len(self.flight))
-                lanes.cancel()
-                await asyncio.wait([lanes])
-            await self.answers.finish(recorder)
-            for task in (beat, listen, rescue, keep):
+                log.warning(
+                    "requests cut off by the shutdown time-out", batches=len(self.in_flight)
+                )
+                loops.cancel()
+                await asyncio.wait([loops])
+            await self.recorder.finish(recorder)
+            for task in (beat, listen, recovery, maintenance):
                 task.cancel()
         await self._leave()
 
     async def _leave(self) -> None:
-        """Put back what was claimed and never known here, and sign off."""
+        """Return batches of lost claims to the queue, and mark this worker as stopped."""
         try:
-            with naming_absence(self.dsn):
-                await workers.release_unsent(self.vital, self.id, self.flight)
-                await workers.worker_stopped(self.vital, self.id)
-        except DatabaseAwayError as error:
+            await workers.release_unsent(
+                self.vital, self.id, self.in_flight.tokens, self.in_flight.unconfirmed
+            )
+            await workers.worker_stopped(self.vital, self.id)
+        except DatabaseUnavailable as error:
             log.warning("not signed off: the database is away", why=str(error))
 
-    async def _run_lanes(self, stack: AsyncExitStack) -> None:
-        async with asyncio.TaskGroup() as scouts:
-            ways_back = []
-            async with asyncio.TaskGroup() as lanes:
+    async def _run_loops(self, stack: AsyncExitStack) -> None:
+        async with asyncio.TaskGroup() as probes:
+            probing = []
+            async with asyncio.TaskGroup() as loops:
                 for name, app in self.settings.apps.items():
                     client = await stack.enter_async_context(
                         Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
                     )
-                    ways_back.append(scouts.create_task(self.reach[name].run(client.probe)))
-                    slots = RequestSlots(app.concurrency, kept=1)
-                    ways = self._ways(name, app, client)
+                    probing.append(probes.create_task(self.breakers[name].run(client)))
+                    slots = RequestSlots(app.concurrency, reserved=1)
+                    sender = self._sender(name, app, client)
                     for urgent in (False, True):
-                        lane = self._lane(name, app, slots, ways, urgent=urgent)
-                        lanes.create_task(run_lane(lane))
-            for task in ways_back:
+                        loop = self._claim_loop(name, app, slots, sender, urgent=urgent)
+                        self.loops[name, urgent] = loop
+                        loops.create_task(loop.run())
+            for task in probing:
                 task.cancel()
 
-    def _lane(
-        self, name: str, app: AppSettings, slots: RequestSlots, ways: Ways, *, urgent: bool
-    ) -> Lane:
-        wake = self.wakes[name, urgent] = asyncio.Event()
-        return Lane(
-            app=name,
-            urgent=urgent,
-            slots=slots,
-            claim=partial(
-                self.claims.claim,
-                Wanted(
-                    name,
-                    last_priority=1 if urgent else 9,
-                    sender=app.sender,
-                    probe_wait=app.timeout,
-                    all_slots=app.concurrency,
-                ),
-            ),
-            deliver=partial(deliver, ways=ways),
-            room=self.answers.outbox.room,
-            wake=wake,
-            stopping=self.stop.is_set,
-            poll=self.settings.poll_interval,
-            most_slots=CLAIM_SLOTS,
-        )
-
-    def _ways(self, name: str, app: AppSettings, client: Client) -> Ways:
-        reach = self.reach[name]
-
-        def still_ours(batch: Batch) -> bool:
-            return not self.stop.is_set() and not reach.lost and self.lease.covers(batch.claimed_at)
-
-        return Ways(
-            post=client.post,
-            split=self.claims.split,
-            hand_over=self.answers.outbox.put if self.trace is None else self._hand_over,
-            still_ours=still_ours,
-            now=_utc_now,
-            jitter=random.random,
-            country=country,
-            another_time=self.claims.another_time,
+    def _sender(self, name: str, app: AppSettings, client: Client) -> Sender:
+        return Sender(
+            client=client,
+            claimer=self.claimer,
+            results=self.recorder.results,
+            breaker=self.breakers[name],
+            lease=self.lease,
+            stop=self.stop,
             callback=self.settings.callback_url,
             max_attempts=app.max_attempts,
+            trace=self.trace,
         )
 
-    def _hand_over(self, closing: BatchResult) -> None:
-        if self.trace is not None:
-            self.trace(closing)
-        self.answers.outbox.put(closing)
+    def _claim_loop(
+        self, name: str, app: AppSettings, slots: RequestSlots, sender: Sender, *, urgent: bool
+    ) -> ClaimLoop:
+        wanted = ClaimRequest(
+            name,
+            last_priority=1 if urgent else 9,
+            sender=app.sender,
+            probe_wait=app.timeout,
+            all_slots=app.concurrency,
+        )
+        return ClaimLoop(
+            wanted,
+            urgent=urgent,
+            slots=slots,
+            claimer=self.claimer,
+            sender=sender,
+            results=self.recorder.results,
+            stop=self.stop,
+            poll_interval=self.settings.poll_interval,
+        )
 
     async def _beat(self) -> None:
-        every = self.settings.lease / HEARTBEATS_PER_LEASE
         while True:
-            asked_at = monotonic()
-            try:
-                with naming_absence(self.dsn):
-                    cut_off = [name for name, reach in self.reach.items() if reach.lost]
-                    silence = await workers.heartbeat(
-                        self.vital, self.id, cut_off=cut_off, seconds=every
-                    )
-            except DatabaseAwayError as error:
-                log.warning("no heartbeat: the database is away", why=str(error))
-            else:
-                if silence is None:
-                    raise UnknownWorkerError(self.id)
-                self.lease.renew(asked_at, silence)
-            await asyncio.sleep(max(0.0, every - (monotonic() - asked_at)))
+            began = monotonic()
+            await attempt(self._heartbeat, unavailable="no heartbeat: the database is away")
+            await asyncio.sleep(max(0.0, self._heartbeat_interval - (monotonic() - began)))
 
-    async def _rescue(self) -> None:
-        rounds = Rounds(
-            rescue=self._named(partial(workers.rescue, self.vital, self.id)),
-            resend=self._named(partial(workers.resend_unsure, self.vital, self.id)),
-            release_unsent=self._named(
-                partial(workers.release_unsent, self.vital, self.id, self.flight)
-            ),
+    async def _heartbeat(self) -> None:
+        asked_at = monotonic()
+        cut_off = [name for name, breaker in self.breakers.items() if breaker.is_open]
+        silence = await workers.heartbeat(
+            self.vital, self.id, cut_off=cut_off, seconds=self._heartbeat_interval
         )
-        every = self.settings.lease / HEARTBEATS_PER_LEASE
-        await run_rescue(rounds, every=every, stop=self.stop)
-
-    def _named(
-        self, act: Callable[[], Awaitable[tuple[int, int]]]
-    ) -> Callable[[], Awaitable[tuple[int, int] | str]]:
-        """Make a database that is away a value, which the rescue can name."""
-
-        async def named() -> tuple[int, int] | str:
-            try:
-                with naming_absence(self.dsn):
-                    return await act()
-            except DatabaseAwayError as error:
-                return str(error)
-
-        return named
+        if silence is None:
+            raise UnknownWorkerError(self.id)
+        self.lease.renew(asked_at, silence)
 
     async def _connect(self) -> OwnConnection:
         direct = self.settings.database_direct_url
-        return await connect(direct.get_secret_value() if direct else self.dsn)
+        return await connect(direct.get_secret_value() if direct else self.vital.dsn)
 
     def _urgent(self, app: str) -> None:
-        wake = self.wakes.get((app, True))
-        if wake is not None:
-            wake.set()
+        loop = self.loops.get((app, True))
+        if loop is not None:
+            loop.wake.set()
 
 
 class UnknownWorkerError(Exception):
-    """The database does not know this worker: its row was deleted under it."""
+    """The database has no row of this worker: it was deleted."""
 
     def __init__(self, worker: int) -> None:
         super().__init__(f"worker {worker} is gone from dispatcher.worker; start it again")

@@ -22,8 +22,8 @@ from dispatcher.bench.send import (
     plural_workers,
     run_simulator,
 )
-from dispatcher.db.admin import resume
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.operator import resume
 
 PROCESS_MODULE = "bench.process"
 
@@ -55,7 +55,7 @@ async def _run_sql_baseline(environment: Environment, messages: int, *, workers:
         connection = await connect(address)
         stack.push_async_callback(connection.close)
         await load(connection, messages)
-        await resume(connection, APP)
+        await resume(connection, "benchmark", APP)
         processes = [
             await stack.enter_async_context(
                 run_child(

@@ -18,8 +18,8 @@ from dispatcher.bench.send import (
     run_worker,
     wait_for_workers,
 )
-from dispatcher.db.admin import pause, resume
 from dispatcher.db.database import connect
+from dispatcher.db.operator import pause, resume
 
 NUMBERS_PER_SECOND = 500
 PROVIDER_NUMBERS_PER_SECOND = 300  # the simulator refuses more, in the last variant
@@ -104,7 +104,7 @@ async def _run(
         connection = await connect(address)
         stack.push_async_callback(connection.close)
         await load_messages(connection, int(NUMBERS_PER_SECOND * seconds * LOAD_RATIO))
-        await pause(connection, APP, "the benchmark begins in a moment")
+        await pause(connection, "benchmark", APP, "the benchmark begins in a moment")
         _, url = await stack.enter_async_context(run_simulator(environment, *faults))
         running = [
             await stack.enter_async_context(
@@ -115,13 +115,13 @@ async def _run(
             for number in range(workers)
         ]
         await wait_for_workers(connection, running)
-        await resume(connection, APP)
+        await resume(connection, "benchmark", APP)
         end = time() + seconds
         if kill:
             await asyncio.sleep(seconds / 2)
             running[0].kill()
         await asyncio.sleep(end - time())
-        await pause(connection, APP, "the benchmark is over")
+        await pause(connection, "benchmark", APP, "the benchmark is over")
         async with aiohttp.ClientSession() as session, session.get(f"{url}/_requests") as answer:
             requests = [json.decode(line, type=RequestRecord) async for line in answer.content]
     return sorted(

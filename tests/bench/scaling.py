@@ -20,8 +20,8 @@ from dispatcher.bench.send import (
 )
 from dispatcher.bench.statements import query
 from dispatcher.core.claim_cursor import ClaimCursor
-from dispatcher.db.admin import resume
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.operator import resume
 from dispatcher.db.queries import sql
 
 CLAIM_SIZE = 500  # rows of one timed claim
@@ -172,7 +172,7 @@ async def _time_claims(address: str) -> list[float]:
     floor = ClaimCursor(monotonic)
     try:
         await load_messages(connection, CLAIM_SIZE * TIMED_CLAIMS)
-        await resume(connection, APP)
+        await resume(connection, "benchmark", APP)
         return [await _time_claim(connection, floor) for _ in range(TIMED_CLAIMS)]
     finally:
         await connection.close()

@@ -5,7 +5,6 @@ client, parsing of answers, recorder. So only the shape of the tables differs.
 """
 
 import asyncio
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -14,18 +13,22 @@ from time import monotonic
 
 from bench.queries import research_query
 from dispatcher.bench.send import LOAD_TIMEOUT_SECONDS
-from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message
 from dispatcher.core.outcome import Accepted, Rejected, Resolved
 from dispatcher.core.packing import pack
 from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
-from dispatcher.db.database import OwnConnection, Pool, create_pool
+from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.database import Database, OwnConnection, Pool, create_pool
 from dispatcher.provider.client import Account, Client
-from dispatcher.worker.claim_loop import Claim, Lane, RequestSlots, run_lane
-from dispatcher.worker.recorder import ResultQueue, run_recorder
-from dispatcher.worker.sender import Ways, deliver
-from dispatcher.worker.worker import CLAIM_SLOTS, TOKEN_BYTES
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.claim_loop import ClaimLoop, RequestSlots
+from dispatcher.worker.claimer import Claimer
+from dispatcher.worker.in_flight import InFlight, Lease
+from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.sender import Sender
+from dispatcher.worker.worker import TOKEN_BYTES
 
 APP = "default"
 CONCURRENCY = 8
@@ -42,74 +45,100 @@ async def load(connection: OwnConnection, messages: int) -> None:
     await connection.execute("ANALYZE single_table.message")
 
 
+class SingleTableClaimer(Claimer):
+    """Claims from the single table by UPDATE; sets `drained` when it is empty."""
+
+    def __init__(self, database: Database, worker: int, breaker: CircuitBreaker) -> None:
+        super().__init__(
+            database,
+            worker=worker,
+            in_flight=InFlight(partial(secrets.token_hex, TOKEN_BYTES)),
+            callback=None,
+            token_length=2 * TOKEN_BYTES,
+            metrics=Metrics(),
+            breakers={APP: breaker},
+        )
+        self.drained = asyncio.Event()
+        self.claimed = 0
+        self._single_table = database.pool
+        self._id = worker
+
+    async def claim(
+        self, _: ClaimRequest, slots: int, per_request: int, __: float
+    ) -> Claimed | None:
+        """Claim from the single table."""
+        rows = await self._single_table.fetch(
+            research_query("single_table_claim"), APP, slots * per_request, self._id
+        )
+        if not rows:
+            self.drained.set()
+        self.claimed += len(rows)
+        packed, _too_long = pack(
+            [Message(*row) for row in rows], callback=None, token_length=2 * TOKEN_BYTES
+        )
+        batches = [Batch(0, APP, secrets.token_hex(16), p, monotonic()) for p in packed]
+        return Claimed(
+            batches, requests=len(packed), senders=1, more=len(rows) == slots * per_request
+        )
+
+
 async def prepare(address: str, endpoint: str, worker: int) -> Callable[[], Awaitable[int]]:
     """Connect; return a function that drains the table and returns how many messages it claimed."""
     pool = await create_pool(address, min_size=2, max_size=4)
 
     async def drain() -> int:
         key = AppKey("bench", "bench-secret")
-        outbox = ResultQueue()
-        drained = asyncio.Event()
-        claimed = 0
-
-        async def claim(slots: int, per_request: int, _: float) -> Claim:
-            nonlocal claimed
-            rows = await pool.fetch(
-                research_query("single_table_claim"), APP, slots * per_request, worker
-            )
-            if not rows:
-                drained.set()
-            claimed += len(rows)
-            packed, _too_long = pack(
-                [Message(*row) for row in rows], callback=None, token_length=2 * TOKEN_BYTES
-            )
-            batches = [Batch(0, APP, secrets.token_hex(16), p, monotonic()) for p in packed]
-            return Claim(batches, len(packed), 1, more=len(rows) == slots * per_request, wait=None)
-
+        breaker = CircuitBreaker(APP)
+        claimer = SingleTableClaimer(Database(address, pool), worker, breaker)
+        results = ResultQueue()
         async with Client(
             Account(endpoint, key), clock=lambda: datetime.now(UTC), nonce=secrets.token_hex
         ) as client:
-            lane = Lane(
-                app=APP,
-                urgent=False,
-                slots=RequestSlots(CONCURRENCY, kept=1),
-                claim=claim,
-                deliver=partial(deliver, ways=_ways(client, outbox)),
-                room=outbox.room,
-                wake=asyncio.Event(),
-                stopping=drained.is_set,
-                poll=0.05,
-                most_slots=CLAIM_SLOTS,
+            sender = Sender(
+                client=client,
+                claimer=claimer,
+                results=results,
+                breaker=breaker,
+                lease=UnlimitedLease(0.0, monotonic),
+                stop=asyncio.Event(),
+                callback=None,
+                max_attempts=20,
             )
-            recorder = asyncio.create_task(run_recorder(outbox, partial(_record, pool)))
-            await run_lane(lane)
-            outbox.close()
+            loop = ClaimLoop(
+                ClaimRequest(APP),
+                urgent=False,
+                slots=RequestSlots(CONCURRENCY, reserved=1),
+                claimer=claimer,
+                sender=sender,
+                results=results,
+                stop=claimer.drained,
+                poll_interval=0.05,
+            )
+            recorder = asyncio.create_task(_run_recorder(results, pool))
+            await loop.run()
+            results.close()
             await recorder
         await pool.close()
-        return claimed
+        return claimer.claimed
 
     return drain
 
 
-def _ways(client: Client, outbox: ResultQueue) -> Ways:
-    async def no_split(*_: object, **__: object) -> list[Batch]:
-        return []
+class UnlimitedLease(Lease):
+    """A lease that no heartbeat has to renew."""
 
-    async def no_rate_limit(_: Batch) -> float:
-        return monotonic()
+    def covers(self, _: float) -> bool:
+        """Return True."""
+        return True
 
-    return Ways(
-        post=client.post,
-        split=no_split,
-        hand_over=outbox.put,
-        still_ours=lambda _: True,
-        now=lambda: datetime.now(UTC),
-        jitter=random.random,
-        country=country,
-        another_time=no_rate_limit,
-        callback=None,
-        max_attempts=20,
-    )
+
+async def _run_recorder(results: ResultQueue, pool: Pool) -> None:
+    last = False
+    while not last:
+        taken, last = await results.take()
+        if taken:
+            await _record(pool, taken)
+            await results.gather()
 
 
 async def _record(pool: Pool, closings: Sequence[BatchResult]) -> None:

@@ -8,7 +8,7 @@ from dispatcher.bench.statements import query
 MESSAGES = 12_000
 SEQUENTIAL_SCANS = (
     "SELECT relname FROM pg_stat_xact_user_tables WHERE schemaname = 'dispatcher'"
-    " AND relname IN ('report', 'report_sum', 'idempotency') AND seq_scan > 0"
+    " AND relname IN ('report', 'report_summary', 'idempotency') AND seq_scan > 0"
 )
 
 

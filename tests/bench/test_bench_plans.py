@@ -82,9 +82,9 @@ async def test_a_claim_of_few_rows_does_not_read_rows_due_tomorrow(backlog):
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
 
 
-async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, pool):
+async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, database):
     floor = ClaimCursor(clock=lambda: 1000.0)  # no complete scan but the first
-    async with pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
+    async with database.pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
         await reader.fetchval("SELECT count(*) FROM dispatcher.queue")
         for _ in range(DUE // CLAIM - 1):
             async with backlog.transaction():

@@ -56,20 +56,20 @@ def test_short_request_slots_make_larger_grants():
     assert rate_limit.grant_size(500, least=26) == 30  # 17 of them make 510
 
 
-async def paced(pool, rate):
+async def paced(database, rate):
     await register_app(
-        pool, "default", numbers_per_second=rate, on_unsure="hold", resend_after=1000.0
+        database, "default", numbers_per_second=rate, on_unsure="hold", resend_after=1000.0
     )
     return await register_worker(
-        pool, host="here", pid=1, version="0", apps=["default"], lease=60.0
+        database, host="here", pid=1, version="0", apps=["default"], lease=60.0
     )
 
 
-async def claim(pool, worker, slots=4):
+async def claim(database, worker, slots=4):
     return await claims.claim(
-        pool,
+        database,
         worker,
-        claims.Wanted("default", slots=slots, sender="csms12345678"),
+        claims.ClaimRequest("default", slots=slots, sender="csms12345678"),
         arrange=lambda messages, countries, most, decided: prepare(
             messages,
             decided=decided,
@@ -91,12 +91,12 @@ async def load(db, many):
     )
 
 
-async def test_grants_of_two_workers_never_share_a_time(pool, db):
-    first = await paced(pool, 500.0)
-    second = await paced(pool, 500.0)
+async def test_grants_of_two_workers_never_share_a_time(database, db):
+    first = await paced(database, 500.0)
+    second = await paced(database, 500.0)
     await load(db, 1000)
-    one = await claim(pool, first)
-    other = await claim(pool, second)
+    one = await claim(database, first)
+    other = await claim(database, second)
     times = [batch.send_at for batch in [*one.batches, *other.batches]]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert [len(batch.messages) for batch in one.batches] == [10, 10, 10, 10]
@@ -106,26 +106,26 @@ async def test_grants_of_two_workers_never_share_a_time(pool, db):
     )
 
 
-async def test_a_claim_before_its_time_returns_how_long_to_wait(pool, db):
-    worker = await paced(pool, 1.0)
+async def test_a_claim_before_its_time_returns_how_long_to_wait(database, db):
+    worker = await paced(database, 1.0)
     await load(db, 100)
-    first = await claim(pool, worker)
-    again = await claim(pool, worker)
+    first = await claim(database, worker)
+    again = await claim(database, worker)
     assert [len(batch.messages) for batch in first.batches] == [1, 1, 1, 1]
     assert not again.batches
     assert 3.0 < again.wait < 4.1
 
 
-async def test_an_app_without_a_limit_has_no_send_times(pool, db):
-    worker = await paced(pool, None)
+async def test_an_app_without_a_limit_has_no_send_times(database, db):
+    worker = await paced(database, None)
     await load(db, 100)
-    claimed = await claim(pool, worker)
+    claimed = await claim(database, worker)
     assert [batch.send_at for batch in claimed.batches] == [None]
     assert claimed.wait is None
 
 
-async def test_a_slowed_rate_recovers_to_95_percent_and_then_slowly(pool, db):
-    await paced(pool, 500.0)
+async def test_a_slowed_rate_recovers_to_95_percent_and_then_slowly(database, db):
+    await paced(database, 500.0)
     await db.execute(sql("slow_down"), "default")
     await db.execute(sql("slow_down"), "default")  # at most once a second
     rates = [await db.fetchval("SELECT rate FROM dispatcher.app")]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
-from world.worker import ROOT
+from support.worker import ROOT
 
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY, is_away
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, is_unavailable
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.programs import signal_on_parent_exit
 
@@ -65,8 +65,8 @@ class Database:
                 self._connection = await connect(self._dsn, application_name="storm")
             async with asyncio.timeout(CALL):
                 return await work(self._connection)
-        except AWAY as error:
-            if not is_away(error):
+        except UNAVAILABLE_ERRORS as error:
+            if not is_unavailable(error):
                 raise
             self.close()
             return None

@@ -19,7 +19,7 @@ async def message(db) -> int:
 
 
 async def written(db) -> list[tuple[str, ...]]:
-    rows = await db.fetch("SELECT who, action, target, detail, result FROM dispatcher.audit")
+    rows = await db.fetch("SELECT actor, action, target, detail, result FROM dispatcher.audit")
     return [tuple(row) for row in rows]
 
 
@@ -37,7 +37,7 @@ ACTIONS = [
     (("suppress", NUMBER, "--remove"), ("unsuppress", "1 number", "", "0 numbers freed")),
     (("template", "add", "t", "--kinds", "NUM_6"), ("template", "t", "NUM_6", "defined")),
     (("template", "remove", "t"), ("template", "t", "", "there is no such template")),
-    (("limit", "default", "--ceiling", "9"), ("limit", "default", "9 a day in all", "set")),
+    (("limit", "default", "--daily", "9"), ("limit", "default", "9 a day in all", "set")),
     (("cost", "--price", "CN=0.05CNY"), ("price", "CN", "0.05 CNY", "set")),
     (
         ("forget", NUMBER, "--yes"),
@@ -73,7 +73,7 @@ async def test_showing_a_masked_number_is_not_recorded(operate, db, message):
 
 
 async def test_an_action_that_cannot_be_recorded_is_not_done(operate, db, message):
-    await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
+    await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (actor <> 'Ana')")
     ended = await operate("cancel", message, "--as", "Ana")
     assert ended.code == 1
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
@@ -90,5 +90,5 @@ async def test_the_audit_is_listed_newest_first(operate, message):
     ]
     assert "texts look odd" in lines[1]
     (newest,) = json.loads((await operate("audit", "--json", "--last", "1")).out)
-    assert (newest["who"], newest["action"]) == ("Ben", "resume")
+    assert (newest["actor"], newest["action"]) == ("Ben", "resume")
     assert message

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from running import until
+from support.service import until
 
 from dispatcher.cli.csv_file import COLUMNS
 from dispatcher.db import file_import
@@ -57,7 +57,7 @@ async def test_a_killed_import_continues_without_duplicates(
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        query = "SELECT coalesce(max(lines), 0) > $1 FROM dispatcher.load"
+        query = "SELECT coalesce(max(lines), 0) > $1 FROM dispatcher.file_import"
         await until(lambda query=query, seen=seen: db.fetchval(query, seen), what="some batches in")
         process.send_signal(signal.SIGKILL)
         await process.wait()
@@ -78,7 +78,7 @@ async def test_rejects_of_a_batch_that_was_not_written_come_only_once(operate, d
             END IF;
             RETURN NEW;
         END $$;
-        CREATE TRIGGER cut BEFORE UPDATE ON dispatcher.load
+        CREATE TRIGGER cut BEFORE UPDATE ON dispatcher.file_import
         FOR EACH ROW EXECUTE FUNCTION cut();
         """
     )
@@ -88,7 +88,7 @@ async def test_rejects_of_a_batch_that_was_not_written_come_only_once(operate, d
     assert "run the same command again" in ended.err
     rejects = tmp_path / "x.rejects.csv"
     assert refused(rejects)[-1] > 5_001  # of a batch that is not in
-    await db.execute("DROP TRIGGER cut ON dispatcher.load")
+    await db.execute("DROP TRIGGER cut ON dispatcher.file_import")
     with rejects.open("a") as stream:
         stream.write("99999,what a crash left behind,x,y,z\n" * 50)
     await operate("enqueue", file)
@@ -117,7 +117,7 @@ async def test_a_dry_run_finds_the_bad_lines_and_leaves_nothing(operate, db, tmp
     ended = await operate("enqueue", file, "--dry-run")
     assert (ended.code, ended.out) == (1, "1,998 messages would be enqueued.\n")
     assert refused(tmp_path / "x.rejects.csv") == [7, 1007]
-    for table in ("message", "queue", "load"):
+    for table in ("message", "queue", "file_import"):
         assert await db.fetchval(f"SELECT count(*) FROM dispatcher.{table}") == 0
     assert await db.fetchval("SELECT last_value FROM dispatcher.message_id") == 1
     assert (await operate("enqueue", file)).out == "1,998 messages enqueued.\n"
@@ -126,22 +126,22 @@ async def test_a_dry_run_finds_the_bad_lines_and_leaves_nothing(operate, db, tmp
 async def test_rejects_that_have_gone_are_noticed(operate, db, tmp_path):
     file = write(tmp_path / "x.csv", 6_000)
     assert (await operate("enqueue", file)).code == 1
-    await db.execute("UPDATE dispatcher.load SET ended_at = NULL")
+    await db.execute("UPDATE dispatcher.file_import SET finished_at = NULL")
     (tmp_path / "x.rejects.csv").write_text("line\n")
     assert "is shorter than it was" in (await operate("enqueue", file)).line
 
 
-async def test_two_loads_of_one_file_do_not_both_go_on(db, pool):
-    before = await file_import.begin_load(db, "digest", "x.csv")
-    assert await file_import.begin_load(db, "digest", "x.csv") == before
-    async with pool.acquire() as other:
-        await file_import.step_load(other, "digest", before, Progress(5, 5))
+async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
+    before = await file_import.begin_import(db, "digest", "x.csv")
+    assert await file_import.begin_import(db, "digest", "x.csv") == before
+    async with database.pool.acquire() as other:
+        await file_import.record_import(other, "digest", before, Progress(5, 5))
     row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
 
     async def go_on() -> None:
         async with db.transaction():
             assert await file_import.copy_messages(db, COLUMNS, [row]) == []
-            await file_import.step_load(db, "digest", before, Progress(5, 5))
+            await file_import.record_import(db, "digest", before, Progress(5, 5))
 
     with pytest.raises(file_import.TakenOverError):
         await go_on()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from world.messages import insert
+from support.messages import insert
 
 NUMBER = "+8613800000001"
 
@@ -54,7 +54,7 @@ async def test_with_yes_a_person_is_erased_and_messages_cancelled(db, forget):
 async def test_limit_counts_are_erased_and_suppression_stays(db, forget, tmp_path):
     await insert(db, 1, first=1)
     await db.execute(
-        "INSERT INTO dispatcher.sent_to (message_id, app, recipient, text)"
+        "INSERT INTO dispatcher.recipient_usage (message_id, app, recipient, text)"
         " VALUES (1, 'default', $1, 7), (2, 'default', '+8613800000002', 7)",
         NUMBER,
     )
@@ -69,7 +69,7 @@ async def test_limit_counts_are_erased_and_suppression_stays(db, forget, tmp_pat
     assert json.loads(file.read_text())[1]["suppression"]["reason"] == "Anna Bauer called"
     rows = await db.fetch("SELECT recipient, reason FROM dispatcher.suppression")
     assert [tuple(row) for row in rows] == [(NUMBER, "")]
-    rows = await db.fetch("SELECT recipient FROM dispatcher.sent_to")
+    rows = await db.fetch("SELECT recipient FROM dispatcher.recipient_usage")
     assert [row["recipient"] for row in rows] == ["+8613800000002"]
 
 

@@ -123,7 +123,7 @@ async def test_status_counts_no_further_than_ten_thousand(operate, db):
 
 async def test_status_shows_totals_from_the_counters(operate, db):
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, code, count) VALUES"
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
         " (now(), 'default', 'accepted', '000000', 1200),"
         " (now() - interval '2 hours', 'default', 'accepted', '000000', 34),"
         " (now() - interval '2 days', 'default', 'accepted', '000000', 5000)"

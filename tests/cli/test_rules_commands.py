@@ -9,10 +9,12 @@ from dispatcher.core.templates import Template
 from dispatcher.db import rules
 
 
-async def test_a_template_is_defined_listed_and_removed(operate, pool):
+async def test_a_template_is_defined_listed_and_removed(operate, database):
     added = await operate("template", "add", "tpl", "--text", "${NUM_6} bis ${DATE}", "--note", "x")
     assert (added.code, added.out) == (0, "tpl takes 2 variables.\n")
-    assert (await rules.read_rules(pool)).templates == {"tpl": Template("tpl", ["NUM_6", "DATE"])}
+    assert (await rules.read_rules(database)).templates == {
+        "tpl": Template("tpl", ["NUM_6", "DATE"])
+    }
     assert "NUM_6, DATE" in (await operate("template", "list")).out
     assert (await operate("template", "remove", "tpl")).code == 0
     assert (await operate("template", "remove", "tpl")).code == 1
@@ -22,9 +24,9 @@ async def test_a_template_is_defined_listed_and_removed(operate, pool):
     "arguments",
     [(), ("--text", "x", "--kinds", "DATE"), ("--kinds", "WORD"), ("--text", "${NUM}")],
 )
-async def test_what_is_no_template_is_refused(operate, pool, arguments):
+async def test_what_is_no_template_is_refused(operate, database, arguments):
     assert (await operate("template", "add", "tpl", *arguments)).code == 2
-    assert not (await rules.read_rules(pool)).templates
+    assert not (await rules.read_rules(database)).templates
 
 
 async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_path):
@@ -53,15 +55,17 @@ async def test_a_list_with_one_bad_line_changes_nothing(operate, db, tmp_path):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
 
 
-async def test_limits_are_set_shown_and_lifted(operate, pool):
+async def test_limits_are_set_shown_and_lifted(operate, database):
     said = "default: 15 a minute to a number, 1,000 a day in all, quiet from 21:00 to 08:00\n"
-    words = ("limit", "default", "--per-minute", "15", "--ceiling", "1000", "--quiet")
+    words = ("limit", "default", "--per-minute", "15", "--daily", "1000", "--quiet")
     assert (await operate(*words, "21:00-08:00")).out == said
     assert (await operate("limit", "default")).out == said
-    known = (await rules.read_rules(pool)).limits
-    assert known == {"default": Limits(15, ceiling=1000, quiet_from=time(21), quiet_until=time(8))}
+    known = (await rules.read_rules(database)).limits
+    assert known == {
+        "default": Limits(15, daily_limit=1000, quiet_from=time(21), quiet_until=time(8))
+    }
     assert (await operate("limit", "default", "--none")).out == "default: no limits\n"
-    assert (await rules.read_rules(pool)).limits == {}
+    assert (await rules.read_rules(database)).limits == {}
 
 
 @pytest.mark.parametrize("hours", ["21", "21:00", "21:00-21:00", "25:00-08:00", "a-b"])

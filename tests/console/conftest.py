@@ -12,9 +12,9 @@ from dispatcher.service.http import serving
 
 
 @pytest.fixture
-async def console(pool, dsn) -> AsyncIterator[str]:
+async def console(database) -> AsyncIterator[str]:
     """The address of a console."""
-    backend = ConsoleBackend(pool, dsn=dsn, reports_expected=True)
+    backend = ConsoleBackend(database, reports_expected=True)
     stop = asyncio.Event()
     async with serving("127.0.0.1", 0, console_routes(backend, TOKEN, stop)) as (host, port):
         yield f"http://{host}:{port}"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from client import TOKEN
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
-from running import DEADLINE, Service, app_settings, running, until
 from screenshots import ARGUMENTS, CHROMIUM, FOLDER, save
+from support.service import DEADLINE, Service, app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -224,7 +224,7 @@ async def _check(page: Page, place: str, width: int) -> list[str]:
 async def _fill(db, provider: Simulator) -> None:
     """Make messages, requests, apps, rules and audit entries of every kind."""
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, code, count)"
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count)"
         " SELECT date_trunc('minute', now()) - make_interval(mins => m), 'default', event,"
         "   CASE event WHEN 'deferred' THEN 'E200015' WHEN 'rejected' THEN 'E200028' ELSE '' END,"
         "   (size * (1 + 0.5 * sin(m / 90.0)))::int"
@@ -250,7 +250,7 @@ async def _fill(db, provider: Simulator) -> None:
         " SELECT 'ghost', '+8613100000000', 'tpl' FROM generate_series(1, 3)"
     )
     await db.execute(
-        "INSERT INTO dispatcher.audit (who, action, target, detail, result)"
+        "INSERT INTO dispatcher.audit (actor, action, target, detail, result)"
         " VALUES ('Ben', 'pause', 'marketing', 'texts look odd', 'paused')"
     )
 
@@ -260,7 +260,7 @@ async def _fill(db, provider: Simulator) -> None:
         " ('0b5f0c4f9d3e4a0f8c7b6a5d4e3f2a1b', '{}', '')"
     )
     await db.execute(
-        "INSERT INTO dispatcher.app_limit (app, per_day, ceiling, quiet_from, quiet_until)"
+        "INSERT INTO dispatcher.app_limit (app, per_day, daily_limit, quiet_from, quiet_until)"
         " VALUES ('marketing', 2, 100000, '21:00', '08:00')"
     )
     await db.execute(

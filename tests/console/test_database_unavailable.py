@@ -6,15 +6,15 @@ import aiohttp
 from client import TOKEN, Client
 
 from dispatcher.console import ConsoleBackend, console_routes
-from dispatcher.db.database import create_pool
+from dispatcher.db.database import open_database
 from dispatcher.service.http import serving
 
 UNREACHABLE = "postgresql://postgres:the-password@127.0.0.1:1/dispatcher"
 
 
 async def test_every_page_names_the_cause_and_the_next_step():
-    async with await create_pool(UNREACHABLE, min_size=0, max_size=2) as pool:
-        backend = ConsoleBackend(pool, dsn=UNREACHABLE, reports_expected=True)
+    async with open_database(UNREACHABLE, max_size=2) as database:
+        backend = ConsoleBackend(database, reports_expected=True)
         routes = console_routes(backend, TOKEN, asyncio.Event())
         jar = aiohttp.CookieJar(unsafe=True)
         async with (

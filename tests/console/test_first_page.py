@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 from client import TOKEN, Client
-from running import Service, app_settings, running, until
 from screenshots import save_dashboard
-from world.wire import Wire
+from support.cuttable_proxy import Wire
+from support.service import Service, app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -27,7 +27,7 @@ INSERT = """
     INSERT INTO dispatcher.message (recipient, template_id, params)
     SELECT '+86131' || lpad(n::text, 8, '0'), 'tpl', '{837465}' FROM generate_series(1, $1::int) n
 """
-MAKE_EVENTS_OLDER = "UPDATE dispatcher.tally SET minute = minute - interval '20 minutes'"
+MAKE_EVENTS_OLDER = "UPDATE dispatcher.event_count SET minute = minute - interval '20 minutes'"
 
 
 @dataclass(frozen=True)

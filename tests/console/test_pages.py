@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dispatcher.console.render import coded
-from dispatcher.db import deeds as operator_actions
+from dispatcher.db import operator as operator_actions
 
 NUMBER = "+8613112345678"
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -37,7 +37,7 @@ async def unsure(db, message) -> int:
 
 
 async def audit(db) -> list[tuple[str, str, str, str]]:
-    rows = await db.fetch("SELECT who, action, target, result FROM dispatcher.audit ORDER BY id")
+    rows = await db.fetch("SELECT actor, action, target, result FROM dispatcher.audit ORDER BY id")
     return [tuple(row) for row in rows]
 
 
@@ -169,15 +169,15 @@ async def test_invalid_actions_are_refused(operator, db):
 
 
 async def test_an_action_that_cannot_be_audited_is_not_done(db, message):
-    await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (who <> 'Ana')")
-    with pytest.raises(Exception, match="audit_who_check"):
+    await db.execute("ALTER TABLE dispatcher.audit ADD CHECK (actor <> 'Ana')")
+    with pytest.raises(Exception, match="audit_actor_check"):
         await operator_actions.cancel(db, "Ana", [message])
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
 
 
 async def test_a_chart_has_every_step_of_its_span(operator, db):
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, count) VALUES"
+        "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
         " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'accepted', 41),"
         " (date_trunc('minute', now() - interval '5 minutes'), 'other', 'accepted', 1),"
         " (date_trunc('minute', now() - interval '5 minutes'), 'default', 'undelivered', 2),"

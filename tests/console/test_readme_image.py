@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from client import TOKEN
 from playwright.async_api import Page, async_playwright, expect
-from running import DEADLINE, running
 from screenshots import ARGUMENTS, CHROMIUM
+from support.service import DEADLINE, running
 
 from dispatcher.simulator import Simulator
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 SIZE = {"width": 1180, "height": 1096}
 APPS = {"shop": 40, "alerts": 6, "marketing": 0}  # messages a second
 DAY_OF_EVENTS = """
-    INSERT INTO dispatcher.tally (minute, app, event, code, count)
+    INSERT INTO dispatcher.event_count (minute, app, event, code, count)
     SELECT date_trunc('minute', now()) - make_interval(mins => m), app, event, '',
         (rate * 60 * share * (1 + 0.5 * sin(m / 230.0) + 0.06 * sin(m * 1.7 + rate))
         * CASE m WHEN 0 THEN extract(second FROM now()) / 60 ELSE 1 END)::int

@@ -2,13 +2,14 @@
 
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
+from dispatcher.db import operator as actions
 from dispatcher.db import rules
 
 TEXT = "Your code is ${NUM_6}, ${TXT_20}."
 
 
 async def audit(db) -> list[tuple[str, ...]]:
-    rows = await db.fetch("SELECT who, action, target, detail, result FROM dispatcher.audit")
+    rows = await db.fetch("SELECT actor, action, target, detail, result FROM dispatcher.audit")
     return [tuple(row) for row in rows]
 
 
@@ -19,12 +20,12 @@ async def test_the_page_says_when_there_are_no_rules(operator):
 
 
 async def test_the_rules_are_shown_and_numbers_masked(operator, db):
-    await rules.set_limits(db, "shop", Limits(per_day=5, ceiling=1000))
-    await rules.suppress(db, ["+8613112345678"], "asked")
-    await rules.define_template(db, Template("tpl", ["NUM_6"]), "codes", TEXT)
+    await actions.set_limits(db, "test", "shop", Limits(per_day=5, daily_limit=1000))
+    await actions.suppress(db, "test", ["+8613112345678"], "asked")
+    await actions.define_template(db, "test", Template("tpl", ["NUM_6"]), "codes", TEXT)
     await db.execute("INSERT INTO dispatcher.price VALUES ('CN', 0.045, 'CNY')")
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, code, count)"
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count)"
         " VALUES (now(), 'shop', 'accepted', '', 417)"
     )
     page = (await operator.get("/console/rules")).text
@@ -34,17 +35,19 @@ async def test_the_rules_are_shown_and_numbers_masked(operator, db):
     assert "13112345678" not in page
 
 
-async def test_a_template_is_confirmed_defined_and_removed(operator, db, pool):
+async def test_a_template_is_confirmed_defined_and_removed(operator, db, database):
     form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
     query = "?template_id=tpl&text=Your+code+is+%24%7BNUM_6%7D"
     asked = (await operator.get(f"/console/actions/template{query}")).text
     assert "It takes NUM_6. From a few seconds on" in asked
-    assert not (await rules.read_rules(pool)).templates
+    assert not (await rules.read_rules(database)).templates
     assert "Defined." in (await operator.act("template", form)).text
-    assert (await rules.read_rules(pool)).templates == {"tpl": Template("tpl", ["NUM_6", "TXT_20"])}
+    assert (await rules.read_rules(database)).templates == {
+        "tpl": Template("tpl", ["NUM_6", "TXT_20"])
+    }
     assert (await db.fetchval("SELECT note || text FROM dispatcher.template")) == "codes" + TEXT
     assert "Removed." in (await operator.act("template-remove", {"template_id": "tpl"})).text
-    assert not (await rules.read_rules(pool)).templates
+    assert not (await rules.read_rules(database)).templates
     assert await audit(db) == [
         ("Ana", "template", "tpl", "NUM_6, TXT_20", "defined"),
         ("Ana", "template", "tpl", "", "removed"),

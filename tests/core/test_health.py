@@ -107,7 +107,7 @@ DRILLS = [
     ),
     ("no worker", now(workers=[]), "nobody sends", "dispatcher run"),
     ("app unknown", now(replace(APP, known=False)), "not configured", "SHOP__ENDPOINT"),
-    ("own ceiling", now(paused("ceiling")), "its own ceiling allows", "dispatcher limit"),
+    ("daily limit", now(paused("daily-limit")), "its daily limit allows", "dispatcher limit"),
     ("unsure", now(replace(APP, unsure_batches=2)), "answer was lost", "settle"),
     ("country quota", now(replace(APP, paused_countries=["PL"])), "one country", "threshold"),
 ]
@@ -194,7 +194,7 @@ def test_a_few_failures_are_no_finding():
 
 
 def test_an_unreachable_host_is_named_and_others_send():
-    lost = replace(WORKER, id=2, host="far", cut_off=["shop"])
+    lost = replace(WORKER, id=2, host="far", unreachable_apps=["shop"])
     found = diagnose(now(workers=[WORKER, lost]))
     assert found.headline == "Nothing is due, but there are problems."
     assert [each.title for each in found.findings] == ["shop: host far cannot send"]
@@ -205,6 +205,6 @@ def test_an_unreachable_host_is_named_and_others_send():
     assert alone.level is Level.STOPPED
     assert "Other workers" not in alone.findings[0].cause
 
-    elsewhere = diagnose(now(workers=[WORKER, replace(lost, cut_off=["other"])]))
+    elsewhere = diagnose(now(workers=[WORKER, replace(lost, unreachable_apps=["other"])]))
     assert elsewhere.level is Level.FINE
     assert diagnose(now(workers=[WORKER, replace(lost, alive=False)])).level is Level.NOTE

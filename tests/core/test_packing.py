@@ -127,7 +127,7 @@ def test_the_body_says_exactly_what_was_asked_for(rows):
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=20),
     character=st.sampled_from(["7", "好", "😀", '"', "\n"]),
 )
-def test_requests_are_filled_to_nine_tenths_of_a_limit(lengths, character):
+def test_requests_are_filled_to_nine_tenths_of_their_limit(lengths, character):
     params = [character * length for length in lengths]
     rows = [message(i, params=[f"{i:06d}", *params]) for i in range(1500)]
     requests, too_long = packed(rows)

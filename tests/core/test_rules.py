@@ -59,7 +59,7 @@ def test_variables_that_do_not_fit_are_rejected():
     rules = Rules(templates={"tpl": Template("tpl", ["NUM_6"])})
     got = decided([message(1, CHINA, "123456"), message(2, CHINA, "12345x")], rules)
     assert [*got] == [2]
-    assert got[2].code == "misfit"
+    assert got[2].code == "template-mismatch"
     assert "12345x" not in got[2].reason
 
 
@@ -67,7 +67,7 @@ def test_limits_count_what_was_sent_and_what_is_sent_now():
     limits = Limits(per_minute=2)
     got = decided([message(n) for n in range(4)], limits=limits)
     assert [*got] == [2, 3]
-    assert got[2] == Deferred(message(2), "too-often", 60.0, counted=False)
+    assert got[2] == Deferred(message(2), "recipient-limit", 60.0, counted=False)
     got = decided(
         [message(n) for n in range(4)],
         limits=limits,
@@ -92,12 +92,12 @@ def test_a_day_limit_waits_longer_than_a_minute_limit():
     assert got[1].wait == 3600.0
 
 
-def test_a_ceiling_lets_pass_what_is_left():
+def test_a_daily_limit_lets_pass_what_is_left():
     got = decided(
-        [message(n) for n in range(5)], limits=Limits(ceiling=9), facts=ClaimFacts(left=3)
+        [message(n) for n in range(5)], limits=Limits(daily_limit=9), facts=ClaimFacts(left=3)
     )
     assert [*got] == [3, 4]
-    assert got[3] == Deferred(message(3), "ceiling", 0.0, counted=False)
+    assert got[3] == Deferred(message(3), "daily-limit", 0.0, counted=False)
 
 
 def test_quiet_hours_use_the_recipients_clock_and_skip_urgent():

@@ -39,7 +39,7 @@ class Rows:
             )
 
     async def outcome(self, message: int, state: str, **columns: object) -> None:
-        """Append what became of a message, and take it from the queue."""
+        """Append the outcome of a message, and delete it from the queue."""
         row = {"message_id": message, "state": state, "attempts": 1} | columns
         async with self._db.transaction():
             await self._db.execute("DELETE FROM dispatcher.queue WHERE id = $1", message)
@@ -66,7 +66,7 @@ class Rows:
     async def tally(self) -> dict[tuple[str, str, str], int]:
         """Return what was counted: by app, event and code."""
         rows = await self._db.fetch(
-            "SELECT app, event, code, sum(count)::bigint AS count FROM dispatcher.tally "
+            "SELECT app, event, code, sum(count)::bigint AS count FROM dispatcher.event_count "
             "GROUP BY app, event, code"
         )
         return {(row["app"], row["event"], row["code"]): row["count"] for row in rows}
@@ -84,7 +84,7 @@ def until_it_waits() -> Callable[..., Awaitable[None]]:
 
     async def wait(db, pid: int, *, deadline: float = 10) -> None:
         async with asyncio.timeout(deadline):
-            while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL tells no event of it
+            while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
                 "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid
             ):
                 await asyncio.sleep(0.01)

@@ -7,9 +7,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from dispatcher.db.database import connect
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.db.database import Database, connect
 from dispatcher.db.dsn import read_address
-from dispatcher.db.errors import DatabaseAwayError, explain, is_away, naming_absence
+from dispatcher.db.errors import explain, is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 
 
@@ -131,16 +132,16 @@ async def test_a_session_that_was_ended_is_away_at_once_and_afterwards(db, dsn):
         pass
     with pytest.raises(asyncpg.PostgresError) as first:
         await asyncio.wait_for(call, 10)
-    assert is_away(first.value)
+    assert is_unavailable(first.value)
     await asyncio.wait_for(closed.wait(), 10)
     with pytest.raises(asyncpg.InterfaceError) as second:
         await victim.execute("SELECT 1")
-    assert is_away(second.value)
+    assert is_unavailable(second.value)
 
 
 def test_a_transaction_in_which_the_client_fell_silent_is_away():
     error = asyncpg.IdleInTransactionSessionTimeoutError("terminating connection")
-    assert is_away(error)
+    assert is_unavailable(error)
     assert "frozen" in explain(error, "postgresql://h/d")
 
 
@@ -157,27 +158,38 @@ async def test_a_server_that_turned_read_only_is_away(db):
     async with db.transaction(readonly=True):
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
             await db.execute("CREATE TABLE x ()")
-    assert is_away(refused.value)
+    assert is_unavailable(refused.value)
 
 
-async def test_a_mistake_of_ours_is_not_away(db):
+async def test_a_mistake_of_ours_is_not_away(db, database):
     with pytest.raises(asyncpg.InterfaceError) as wrong_call:
         await db.fetchval("SELECT $1::int")
     with pytest.raises(asyncpg.PostgresSyntaxError) as wrong_statement:
         await db.execute("SELEC")
-    assert not is_away(wrong_call.value)
-    assert not is_away(wrong_statement.value)
-    with pytest.raises(asyncpg.InterfaceError), naming_absence("postgresql://h/d"):
-        await db.fetchval("SELECT $1::int")
+    assert not is_unavailable(wrong_call.value)
+    assert not is_unavailable(wrong_statement.value)
+    with pytest.raises(asyncpg.InterfaceError):
+        async with database.acquire() as connection:
+            await connection.fetchval("SELECT $1::int")
 
 
-def test_absence_has_one_name():
-    with (
-        pytest.raises(DatabaseAwayError, match="timed out") as named,
-        naming_absence("postgresql://h/d"),
-    ):
-        raise TimeoutError
-    assert isinstance(named.value.__cause__, TimeoutError)
+async def test_an_unavailable_database_raises_one_error(database):
+    with pytest.raises(DatabaseUnavailable, match="timed out") as unavailable:
+        async with database.acquire():
+            raise TimeoutError
+    assert isinstance(unavailable.value.__cause__, TimeoutError)
+
+
+async def test_refusals_are_retried_only_where_that_is_asked_for(database):
+    async def read_missing_table(tables: Database) -> None:
+        async with tables.acquire() as connection:
+            await connection.fetch("TABLE dispatcher.missing")
+
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await read_missing_table(database)
+    patient = Database(database.dsn, database.pool, retry_refusals=True)
+    with pytest.raises(DatabaseUnavailable, match="dispatcher migrate"):
+        await read_missing_table(patient)
 
 
 ADDRESSES = [

@@ -2,11 +2,10 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from dispatcher.db import maintenance
-from dispatcher.db.database import connect, pooled
+from dispatcher.db.database import Database, connect, open_database
 
 FULL = "SELECT setval('dispatcher.message_id', 5000001)"
 MADE = (
@@ -20,17 +19,17 @@ OF_OUTCOMES = {"outcome_1_to_5000001_provider_id"}
 @pytest.fixture
 async def worker(dsn):
     """What a worker has that is no owner: its role's rights and no more."""
-    async with pooled(f"{dsn}&role=dispatcher_worker", min_size=0, max_size=1) as pool:
-        yield pool
+    async with open_database(f"{dsn}&role=dispatcher_worker", max_size=1) as database:
+        yield database
 
 
 async def made(db) -> set[str]:
     return {row["indexname"] for row in await db.fetch(MADE)}
 
 
-async def all_steps(pool) -> int:
+async def all_steps(database: Database) -> int:
     steps = 0
-    while await maintenance.index_full_partitions(pool):
+    while await maintenance.index_full_partitions(database):
         steps += 1
         assert steps < 100
     return steps
@@ -100,26 +99,11 @@ async def test_outcomes_of_others_are_written_and_all_are_read_meanwhile(db, dsn
     await making.close()
 
 
-async def test_half_an_index_of_an_older_release_is_made_anew(db, worker, rows):
-    await rows.messages(2)
-    await db.execute(FULL)
-    name = "message_1_to_5000001_recipient"
-    with pytest.raises(asyncpg.UniqueViolationError):  # it stays, and serves nobody
-        await db.execute(
-            f"CREATE UNIQUE INDEX CONCURRENTLY {name}"
-            " ON dispatcher.message_1_to_5000001 (template_id)"
-        )
-    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass"
-    assert await db.fetchval(valid, f"dispatcher.{name}") is False
-    assert await all_steps(worker) == 2
-    assert await db.fetchval(valid, f"dispatcher.{name}")
-
-
 async def test_two_keepers_do_not_make_the_same_one(db, dsn, worker, rows):
     await rows.messages(1)
     await db.execute(FULL)
     rival = await connect(dsn)
     async with rival.transaction():
         assert await rival.fetchval("SELECT dispatcher.index_step()")
-        assert await worker.fetchval("SELECT dispatcher.index_step()") is None
+        assert await worker.pool.fetchval("SELECT dispatcher.index_step()") is None
     await rival.close()

@@ -1,4 +1,4 @@
-"""The one view: where a message is, what became of it, what the carrier said."""
+"""The view message_status: where a message is, its result, its reports."""
 
 import pytest
 
@@ -39,7 +39,7 @@ async def test_queued(db, rows):
     assert row["due_at"] is not None
 
 
-async def test_queued_again_tells_the_batch_it_was_in_and_why(db, rows):
+async def test_a_returned_message_shows_its_last_batch_and_why(db, rows):
     (message,) = await rows.messages()
     batch = await rows.batch([message])
     await db.execute(

@@ -8,7 +8,7 @@ from dispatcher.core.country import country
 from dispatcher.core.message import Message
 from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
-from dispatcher.db import rules
+from dispatcher.db import operator, rules
 
 NOW = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)
 NUMBER = "+8613112345678"
@@ -18,59 +18,66 @@ def message(number: int, recipient: str = NUMBER) -> Message:
     return Message(number, recipient, "tpl", ["1"], sender="1")
 
 
-async def applied(db, pool, messages: list[Message]) -> dict[int, str]:
-    known = await rules.read_rules(pool)
+async def applied(db, database, messages: list[Message]) -> dict[int, str]:
+    known = await rules.read_rules(database)
     async with db.transaction():
         got = await rules.apply_rules(db, "default", messages, known, now=NOW, country=country)
     return {key: each.code for key, each in got.items()}
 
 
-async def test_what_is_set_is_read(db, pool):
-    assert await rules.read_rules(pool) == Rules()
-    limits = Limits(per_day=50, ceiling=10**10, quiet_from=time(21), quiet_until=time(8))
-    await rules.define_template(db, Template("tpl", ["NUM_6"]), "codes")
-    await rules.define_template(db, Template("tpl", ["NUM_4"]), "shorter codes")
-    await rules.set_limits(db, "default", limits)
-    assert await rules.suppress(db, ["13112345678", NUMBER, "+4915112345678"], "asked") == 2
-    assert await rules.read_rules(pool) == Rules(
+async def test_what_is_set_is_read(db, database):
+    assert await rules.read_rules(database) == Rules()
+    limits = Limits(per_day=50, daily_limit=10**10, quiet_from=time(21), quiet_until=time(8))
+    await operator.define_template(db, "Ana", Template("tpl", ["NUM_6"]), "codes")
+    await operator.define_template(db, "Ana", Template("tpl", ["NUM_4"]), "shorter codes")
+    await operator.set_limits(db, "Ana", "default", limits)
+    numbers = ["13112345678", NUMBER, "+4915112345678"]
+    assert (await operator.suppress(db, "Ana", numbers, "asked")).count == 2
+    assert await rules.read_rules(database) == Rules(
         {"tpl": Template("tpl", ["NUM_4"])}, {"default": limits}, suppressing=True
     )
-    assert await rules.drop_template(db, "tpl")
-    assert not await rules.drop_template(db, "tpl")
-    await rules.set_limits(db, "default", Limits())
-    assert await rules.unsuppress(db, ["13112345678", "+4915112345678"]) == 2
-    assert await rules.read_rules(pool) == Rules()
+    assert (await operator.drop_template(db, "Ana", "tpl")).count == 1
+    assert (await operator.drop_template(db, "Ana", "tpl")).count is None
+    await operator.set_limits(db, "Ana", "default", Limits())
+    freed = await operator.unsuppress(db, "Ana", ["13112345678", "+4915112345678"])
+    assert freed.count == 2
+    assert await rules.read_rules(database) == Rules()
 
 
-async def test_only_suppressed_numbers_are_held(db, pool):
-    await rules.suppress(db, [NUMBER], "asked")
+async def test_only_suppressed_numbers_are_held(db, database):
+    await operator.suppress(db, "Ana", [NUMBER], "asked")
     messages = [message(1), message(2, "13112345678"), message(3, "+8613800000000")]
-    assert await applied(db, pool, messages) == {1: "suppressed", 2: "suppressed"}
+    assert await applied(db, database, messages) == {1: "suppressed", 2: "suppressed"}
 
 
-async def test_a_number_is_counted_over_claims_and_each_message_once(db, pool):
-    await rules.set_limits(db, "default", Limits(per_minute=2))
-    assert await applied(db, pool, [message(1), message(2)]) == {}
-    assert await applied(db, pool, [message(1), message(2)]) == {}  # put back, and claimed again
-    assert await applied(db, pool, [message(3)]) == {3: "too-often"}
-    await db.execute("UPDATE dispatcher.sent_to SET at = at - interval '61 seconds'")
-    assert await applied(db, pool, [message(3)]) == {}
-
-
-async def test_limits_of_another_app_do_not_count(db, pool):
-    await rules.set_limits(db, "default", Limits(per_minute=1))
+async def test_a_number_is_counted_over_claims_and_each_message_once(db, database):
+    await operator.set_limits(db, "Ana", "default", Limits(per_minute=2))
+    assert await applied(db, database, [message(1), message(2)]) == {}
+    assert (
+        await applied(db, database, [message(1), message(2)]) == {}
+    )  # returned, and claimed again
+    assert await applied(db, database, [message(3)]) == {3: "recipient-limit"}
     await db.execute(
-        "INSERT INTO dispatcher.sent_to (message_id, app, recipient, text) VALUES (9, 'x', $1, 1)",
+        "UPDATE dispatcher.recipient_usage SET sent_at = sent_at - interval '61 seconds'"
+    )
+    assert await applied(db, database, [message(3)]) == {}
+
+
+async def test_limits_of_another_app_do_not_count(db, database):
+    await operator.set_limits(db, "Ana", "default", Limits(per_minute=1))
+    await db.execute(
+        "INSERT INTO dispatcher.recipient_usage (message_id, app, recipient, text)"
+        " VALUES (9, 'x', $1, 1)",
         NUMBER,
     )
-    assert await applied(db, pool, [message(1)]) == {}
+    assert await applied(db, database, [message(1)]) == {}
 
 
-async def test_a_ceiling_pauses_the_app_until_the_next_day(db, pool):
+async def test_a_daily_limit_pauses_the_app_until_the_next_day(db, database):
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
-    await rules.set_limits(db, "default", Limits(ceiling=5))
+    await operator.set_limits(db, "Ana", "default", Limits(daily_limit=5))
     await db.execute(
-        "INSERT INTO dispatcher.tally (minute, app, event, count) VALUES"
+        "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
         " (date_trunc('minute', now()), 'default', 'accepted', 2),"
         " (date_trunc('minute', now() - interval '2 days'), 'default', 'accepted', 90)"
     )
@@ -78,34 +85,36 @@ async def test_a_ceiling_pauses_the_app_until_the_next_day(db, pool):
         "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
         " VALUES ('t', 'default', 1, '{1}', '{1}', 9)"
     )
-    assert await applied(db, pool, [message(n) for n in range(2, 4)]) == {}
+    assert await applied(db, database, [message(n) for n in range(2, 4)]) == {}
     assert await db.fetchval("SELECT paused_at FROM dispatcher.app") is None
-    got = await applied(db, pool, [message(n) for n in range(2, 6)])
-    assert got == {4: "ceiling", 5: "ceiling"}
+    got = await applied(db, database, [message(n) for n in range(2, 6)])
+    assert got == {4: "daily-limit", 5: "daily-limit"}
     row = await db.fetchrow(
         "SELECT pause_code, paused_by, extract(epoch FROM probe_at - now()) / 3600 AS hours"
         " FROM dispatcher.app"
     )
-    assert (row["pause_code"], row["paused_by"]) == ("ceiling", "worker")
+    assert (row["pause_code"], row["paused_by"]) == ("daily-limit", "worker")
     assert 11.9 < row["hours"] < 12.1  # 04:00 UTC is 12:00 UTC+8
 
 
-async def test_an_operators_pause_is_kept_by_a_ceiling(db, pool):
-    await db.execute("SELECT dispatcher.pause('default', 'lunch')")
-    await rules.set_limits(db, "default", Limits(ceiling=1))
-    await applied(db, pool, [message(1), message(2)])
-    assert await db.fetchval("SELECT pause_reason FROM dispatcher.app") == "lunch"
+async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):
+    await db.execute("SELECT dispatcher.pause('default', 'lunch', 'Ana')")
+    await operator.set_limits(db, "Ana", "default", Limits(daily_limit=1))
+    await applied(db, database, [message(1), message(2)])
+    assert await db.fetchval("SELECT pause_reason FROM dispatcher.app") == "lunch (Ana)"
 
 
-async def test_what_was_sent_yesterday_is_forgotten(db, pool):
-    await rules.set_limits(db, "default", Limits(per_day=1))
-    await applied(db, pool, [message(1)])
-    assert await rules.forget_used(pool) == 0
-    await db.execute("UPDATE dispatcher.sent_to SET at = at - interval '25 hours'")
-    assert await rules.forget_used(pool) == 1
+async def test_what_was_sent_yesterday_is_forgotten(db, database):
+    await operator.set_limits(db, "Ana", "default", Limits(per_day=1))
+    await applied(db, database, [message(1)])
+    assert await rules.forget_used(database) == 0
+    await db.execute(
+        "UPDATE dispatcher.recipient_usage SET sent_at = sent_at - interval '25 hours'"
+    )
+    assert await rules.forget_used(database) == 1
 
 
 @pytest.mark.parametrize("number", ["abc", "", "+", "+86 131"])
 async def test_what_is_no_number_is_not_suppressed(db, number):
     with pytest.raises(Exception, match="suppressed_number_is_plus_and_digits"):
-        await rules.suppress(db, [number], "")
+        await operator.suppress(db, "Ana", [number], "")

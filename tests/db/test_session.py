@@ -8,10 +8,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from world.waiting import until
+from support.waiting import until
 
-from dispatcher.db.database import PATIENCE, create_pool, transaction
-from dispatcher.db.errors import AWAY, DatabaseAwayError, naming_absence
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, create_pool
 from dispatcher.postgres.cluster import ServerFiles
 
 ROWS = [("someone", "DELIVRD", "delivered")]
@@ -45,24 +45,24 @@ def freeze() -> Iterator[Callable[[asyncpg.Connection], Awaitable[None]]]:
 
 
 @pytest.mark.parametrize("work", [query, copy])
-async def test_a_frozen_server_is_left_in_time(pool, freeze, work):
+async def test_a_frozen_server_is_left_in_time(database, freeze, work):
     async def write() -> None:
-        async with transaction(pool, seconds=0.3) as connection:
+        async with database.transaction(seconds=0.3) as connection:
             await freeze(connection)
             await work(connection)
 
-    with pytest.raises(AWAY):
+    with pytest.raises(DatabaseUnavailable):
         await asyncio.wait_for(write(), 5)
-    assert await pool.fetchval("SELECT 1") == 1
+    assert await database.pool.fetchval("SELECT 1") == 1
 
 
 @pytest.mark.parametrize("work", [query, copy])
-async def test_a_cancelled_task_stays_cancelled_though_the_server_is_frozen(pool, freeze, work):
+async def test_a_cancelled_task_stays_cancelled_though_the_server_is_frozen(database, freeze, work):
     """Else a worker that must stop takes it for a database that is away, and tries again."""
     begun = asyncio.Event()
 
     async def write() -> None:
-        async with transaction(pool, seconds=2) as connection:
+        async with database.transaction(seconds=2) as connection:
             await freeze(connection)
             begun.set()
             await work(connection)
@@ -74,53 +74,53 @@ async def test_a_cancelled_task_stays_cancelled_though_the_server_is_frozen(pool
     done, _ = await asyncio.wait([task], timeout=1)
     assert done
     assert task.cancelled()
-    assert await pool.fetchval("SELECT 1") == 1
+    assert await database.pool.fetchval("SELECT 1") == 1
 
 
-async def test_a_connection_that_is_cut_between_two_steps_of_the_driver_is_away(pool):
+async def test_a_connection_that_is_cut_between_two_steps_of_the_driver_is_away(database):
     """asyncpg then asks None to go on, and that is an AttributeError."""
 
     async def write() -> None:
-        async with transaction(pool) as connection:
+        async with database.transaction() as connection:
             connection.terminate()
             None.bind_execute  # noqa: B018 - what asyncpg does
 
     async def stumble() -> None:
-        async with transaction(pool):
+        async with database.transaction():
             None.bind_execute  # noqa: B018 - a mistake of ours
 
-    with pytest.raises(AWAY):
+    with pytest.raises(DatabaseUnavailable):
         await write()
     with pytest.raises(AttributeError):
         await stumble()
-    assert await pool.fetchval("SELECT 1") == 1
+    assert await database.pool.fetchval("SELECT 1") == 1
 
 
-async def test_a_refused_statement_rolls_back_and_keeps_the_connection(pool):
+async def test_a_refused_statement_rolls_back_and_keeps_the_connection(database):
     async def write_twice() -> None:
-        async with transaction(pool) as connection:
+        async with database.transaction() as connection:
             await copy(connection)
             await copy(connection)
 
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         backend = await connection.fetchval("SELECT pg_backend_pid()")
     with pytest.raises(asyncpg.UniqueViolationError):
         await write_twice()
-    async with transaction(pool) as connection:
+    async with database.transaction() as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") == backend
         assert await connection.fetchval("SELECT count(*) FROM dispatcher.report") == 0
 
 
-async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(pool, db):
-    """As one does that is frozen there; what it holds is free again, and it is told so."""
+async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(database, db):
+    """As one does that is frozen there; what it holds is free again, and it gets an error."""
     heard = asyncio.Event()
 
     async def fall_silent() -> None:
-        async with transaction(pool) as connection:
+        async with database.transaction() as connection:
             allowed = await connection.fetchval(
                 "SELECT current_setting('idle_in_transaction_session_timeout')::interval"
             )
-            assert allowed.total_seconds() == PATIENCE
+            assert allowed.total_seconds() == TRANSACTION_TIMEOUT_SECONDS
             waits = await connection.fetchval("SELECT current_setting('lock_timeout')::interval")
             assert waits < allowed
             await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
@@ -129,17 +129,17 @@ async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(pool, db):
             heard.set()
             await query(connection)
 
-    with pytest.raises(DatabaseAwayError), naming_absence("postgresql://h/d"):
+    with pytest.raises(DatabaseUnavailable):
         await fall_silent()
     assert heard.is_set()
-    assert await pool.fetchval("SELECT 1") == 1
+    assert await database.pool.fetchval("SELECT 1") == 1
 
 
-async def test_only_the_transaction_is_bounded_and_not_the_session(pool):
-    async with transaction(pool):
+async def test_only_the_transaction_is_bounded_and_not_the_session(database):
+    async with database.transaction():
         pass
-    assert await pool.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
-    assert await pool.fetchval("SHOW lock_timeout") == "0"
+    assert await database.pool.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
+    assert await database.pool.fetchval("SHOW lock_timeout") == "0"
 
 
 async def is_gone(db: asyncpg.Connection, backend: int) -> bool:

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from world.books import read_books
-from world.messages import finished, insert
-from world.provider import app_at
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at
+from support.waiting import until
 
 from dispatcher.db.database import connect
 
@@ -13,9 +13,7 @@ GATE = 4711  # an advisory lock that stands in the way of every new batch
 
 
 @pytest.mark.slow
-async def test_a_worker_frozen_in_the_middle_of_a_claim_does_not_stop_the_others(
-    db, dsn, workers, sim
-):
+async def test_a_worker_frozen_in_a_claim_does_not_stop_the_others(db, dsn, workers, sim):
     await db.execute(
         f"CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN NULL; END $$;"
@@ -26,7 +24,7 @@ async def test_a_worker_frozen_in_the_middle_of_a_claim_does_not_stop_the_others
     apps = {"default": app_at(sim.url, timeout="5s", numbers_per_second=100_000)}
     frozen = await workers.start(apps)
     await insert(db, 1000)
-    await until(lambda: somebody_waits(db), what="it has claimed, and holds the app's pace")
+    await until(lambda: a_session_waits(db), what="it has claimed, and holds the app's pace")
     frozen.freeze()
     await keeper.close()  # and with it the lock
     other = await workers.start(apps)
@@ -41,7 +39,7 @@ async def test_a_worker_frozen_in_the_middle_of_a_claim_does_not_stop_the_others
     assert not books.problems()
 
 
-async def somebody_waits(db: asyncpg.Connection) -> bool:
+async def a_session_waits(db: asyncpg.Connection) -> bool:
     return await db.fetchval(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
     )

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
-from world.books import read_books
-from world.messages import SENDER, TEMPLATE, at_rest, finished, insert
-from world.provider import KEY, SECRET, app_at, provider_process, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import SENDER, TEMPLATE, finished, insert, is_idle
+from support.provider import KEY, SECRET, app_at, provider_process, seen
+from support.waiting import until
 
 from dispatcher.simulator import Options
 
@@ -72,9 +72,7 @@ async def insert_10_000(db) -> None:
     [{"auth": "aksk"}, {"auth": "wsse", "wsse_digest": "raw"}],
     ids=["AK/SK", "X-WSSE"],
 )
-async def test_ten_thousand_rows_go_out_once_each_and_rolled_back_ones_never(
-    db, workers, record_property, account
-):
+async def test_ten_thousand_rows_are_sent_once_each(db, workers, record_property, account):
     digests = ["raw"] if account.get("wsse_digest") == "raw" else ["hex"]
     async with provider_process(wsse_digests=digests) as provider:
         await workers.start({"default": app_at(provider.url, **account)})
@@ -108,7 +106,7 @@ async def insert_long_texts(db, count: int) -> None:
     [(True, range(150, 300)), (False, range(500, 501))],
     ids=["bytes", "numbers"],
 )
-async def test_requests_are_filled_to_nine_tenths_of_a_limit(db, workers, sim, long, numbers):
+async def test_requests_are_filled_to_nine_tenths_of_their_limit(db, workers, sim, long, numbers):
     await (insert_long_texts(db, 5000) if long else insert(db, 5000))
     await workers.start(sim.url)
     await until(lambda: finished(db), deadline=60)
@@ -121,7 +119,7 @@ async def test_requests_are_filled_to_nine_tenths_of_a_limit(db, workers, sim, l
     assert all(v.numbers in numbers for v, share in zip(visits, filled, strict=True) if share > 0.9)
 
 
-async def test_what_a_claim_took_too_much_of_keeps_its_place_in_the_queue(db, workers, sim):
+async def test_surplus_of_a_claim_keeps_its_place_in_the_queue(db, workers, sim):
     await insert_long_texts(db, 2000)
     await workers.start({"default": app_at(sim.url, concurrency=1)})
     await until(lambda: finished(db), deadline=30)
@@ -173,14 +171,14 @@ async def test_two_workers_share_the_work_and_nothing_goes_twice(db, workers, si
 
 async def test_an_urgent_message_wakes_the_worker(db, workers, sim):
     await workers.start(sim.url, poll_interval="30s")
-    await until(lambda: at_rest(db))
+    await until(lambda: is_idle(db))
     began = monotonic()
     await insert(db, 1, priority=0)
     await seen(sim, lambda: sim.ledger.numbers == 1)
     assert monotonic() - began < 5
 
 
-async def test_a_stop_in_the_middle_finishes_what_is_on_its_way_and_writes_it(db, workers, sim):
+async def test_a_stop_finishes_and_writes_what_is_in_flight(db, workers, sim):
     await insert(db, 20_000)
     worker = await workers.start(sim.url)
     await seen(sim, lambda: sim.ledger.numbers >= 3000)

@@ -7,7 +7,7 @@ import sys
 
 import aiohttp
 import pytest
-from running import app_settings, running, until
+from support.service import app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -30,7 +30,7 @@ INSERT = """
 
 
 @pytest.mark.slow
-async def test_a_run_with_faults_tells_no_number_variable_or_secret(db, dsn):
+async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
     faults = read_faults(json.dumps(FAULTS).encode())
     async with Simulator({"key": SECRET}, faults=faults) as sim:
         settings = app_settings(sim.url, app_secret=SECRET, timeout="5")

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from world.books import read_books
-from world.messages import finished, insert
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at, seen
+from support.waiting import until
 
 from dispatcher.db.database import connect
 from dispatcher.simulator.faults import Delay
@@ -18,7 +18,7 @@ RATE = 1000  # messages a second
 
 @pytest.mark.timeout(120)
 @pytest.mark.slow
-async def test_a_rolling_restart_under_load_loses_doubles_and_doubts_nothing(db, dsn, workers, sim):
+async def test_a_rolling_restart_loses_doubles_and_doubts_nothing(db, dsn, workers, sim):
     await sim.faults.arm([Delay(seconds=0.2)])  # so that there is always something on its way
     apps = {"default": app_at(sim.url)}
     crew = [await workers.start(apps) for _ in range(2)]

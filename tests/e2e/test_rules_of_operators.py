@@ -1,10 +1,10 @@
 """Operators' rules on a running service: what they forbid never reaches the provider."""
 
-from running import app_settings, running, until
+from support.service import app_settings, running, until
 
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
-from dispatcher.db import rules
+from dispatcher.db import operator
 from dispatcher.simulator import Simulator
 
 GOOD, SUPPRESSED = "+8613112345678", "+8613100000001"
@@ -15,11 +15,11 @@ INSERT = """
 
 
 async def test_what_is_suppressed_or_does_not_fit_costs_no_request(db, dsn):
-    await rules.suppress(db, [SUPPRESSED], "asked to be left alone")
-    await rules.define_template(db, Template("tpl", ["NUM_6"]), "codes")
+    await operator.suppress(db, "Ana", [SUPPRESSED], "asked to be left alone")
+    await operator.define_template(db, "Ana", Template("tpl", ["NUM_6"]), "codes")
     ids = {
         "suppressed": await db.fetchval(INSERT, SUPPRESSED, ["123456"]),
-        "misfit": await db.fetchval(INSERT, GOOD, ["12345x"]),
+        "template-mismatch": await db.fetchval(INSERT, GOOD, ["12345x"]),
         "000000": await db.fetchval(INSERT, GOOD, ["123456"]),
     }
     async with Simulator({"key": "secret"}) as sim, running(dsn, **app_settings(sim.url)):
@@ -31,13 +31,13 @@ async def test_what_is_suppressed_or_does_not_fit_costs_no_request(db, dsn):
         assert await db.fetchval(query, number) == code
 
 
-async def test_an_app_at_its_ceiling_is_paused_and_loses_nothing(db, dsn):
-    await rules.set_limits(db, "default", Limits(ceiling=7))
+async def test_an_app_at_its_daily_limit_is_paused_and_loses_nothing(db, dsn):
+    await operator.set_limits(db, "Ana", "default", Limits(daily_limit=7))
     for number in range(20):
         await db.fetchval(INSERT, f"+86131000001{number:02d}", [])
     async with Simulator({"key": "secret"}) as sim, running(dsn, **app_settings(sim.url)):
-        paused = "SELECT pause_code = 'ceiling' FROM dispatcher.app"
-        await until(lambda: db.fetchval(paused), what="a pause at the ceiling")
+        paused = "SELECT pause_code = 'daily-limit' FROM dispatcher.app"
+        await until(lambda: db.fetchval(paused), what="a pause at the daily limit")
         done = "SELECT count(*) = 7 FROM dispatcher.outcome"
         await until(lambda: db.fetchval(done), what="seven outcomes")
         assert sim.ledger.numbers == 7

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from world.books import read_books
-from world.messages import finished, insert
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at, seen
+from support.waiting import until
+
+pytestmark = pytest.mark.slow  # each test waits for a lease of eleven seconds
 
 HOUR = 3600
 SKEWS = ("+1h", "-1h")
@@ -85,9 +87,7 @@ async def test_leases_due_times_and_expiry_are_the_databases_own(db, start, sim)
 
 
 @pytest.mark.parametrize("skew", SKEWS)
-async def test_a_clock_that_signatures_do_not_bear_stops_its_own_worker_and_no_other(
-    db, start, workers, sim, skew
-):
+async def test_a_clock_too_wrong_to_sign_stops_only_its_own_worker(db, start, workers, sim, skew):
     app = app_at(sim.url, timeout="1s")
     await workers.start({"default": app})
     await insert(db, 1)

@@ -5,11 +5,11 @@ from time import monotonic, time
 
 import aiohttp
 import pytest
-from world.books import read_books
-from world.haste import forget_heartbeat, let_pass
-from world.messages import finished, idle, insert, states
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.fast_forward import forget_heartbeat, let_pass
+from support.messages import finished, idle, insert, states
+from support.provider import app_at, seen
+from support.waiting import until
 
 from dispatcher.simulator import Simulator
 from dispatcher.simulator.faults import Delay, Http, StallAfterReading
@@ -63,9 +63,7 @@ async def no_session(db) -> bool:
 
 
 @pytest.mark.slow
-async def test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed(
-    db, workers, sim
-):
+async def test_a_worker_frozen_past_its_lease_sends_no_old_claim(db, workers, sim):
     """Frozen between two tries, it wakes up when others have sent what it was about to send."""
     apps = {"default": app_at(sim.url, timeout="1s", concurrency=12)}
     frozen = await workers.start(apps, **SHORT_LEASE)
@@ -118,7 +116,7 @@ async def unsure_of(db, count: int) -> bool:
     return (await states(db)).get("unsure") == count
 
 
-async def test_late_answers_of_a_worker_taken_for_dead_settle_its_batches(db, workers, sim):
+async def test_late_answers_of_a_dead_worker_settle_its_batches(db, workers, sim):
     apps = {"default": app_at(sim.url, timeout="40s")}
     frozen = await workers.start(apps)
     await sim.faults.arm([Delay(seconds=60)])
@@ -140,7 +138,7 @@ async def test_late_answers_of_a_worker_taken_for_dead_settle_its_batches(db, wo
     assert other.code is None
 
 
-async def test_a_stop_that_cannot_wait_any_longer_leaves_its_requests_unsure(db, workers, sim):
+async def test_a_stop_past_its_timeout_leaves_requests_unsure(db, workers, sim):
     await sim.faults.arm([StallAfterReading(accept=True)])
     await insert(db, 1000)
     worker = await workers.start({"default": app_at(sim.url, timeout="20s")}, shutdown_timeout="1s")

@@ -13,7 +13,7 @@ import pytest
 from postgres_pair import running_pair
 
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.migrate import migrate
 from dispatcher.simulator import Simulator
 
@@ -31,7 +31,7 @@ class Application:
 
     async def run(self) -> None:
         while True:
-            with contextlib.suppress(*AWAY):
+            with contextlib.suppress(*UNAVAILABLE_ERRORS):
                 connection = await connect(self.dsn, command_timeout=2.0)
                 try:
                     await self._insert(connection)

@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import pytest
 from patroni_cluster import Cluster, Node, patroni_cluster
-from world.fixtures import working
-from world.provider import app_at, provider_process
-from world.waiting import until
+from support.fixtures import working
+from support.provider import app_at, provider_process
+from support.waiting import until
 
 from dispatcher.db.database import OwnConnection, connect
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.migrate import migrate
 
 RATE = 2000  # messages a second
@@ -35,7 +35,7 @@ class Application:
     async def run(self) -> None:
         """Insert until cancelled; what was not acknowledged is not inserted again."""
         while True:
-            with suppress(*AWAY):
+            with suppress(*UNAVAILABLE_ERRORS):
                 connection = await connect(self._dsn, command_timeout=2.0)
                 try:
                     await self._insert(connection)
@@ -135,7 +135,7 @@ async def promotion(cluster: Cluster, old: Node) -> tuple[Node, float]:
 
     async def promoted() -> Node | None:
         for node in others:
-            with suppress(*AWAY):
+            with suppress(*UNAVAILABLE_ERRORS):
                 async with asyncio.timeout(1):
                     connection = await connect(node.dsn)
                     try:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-MAIN = "migrations/0001_main_job.sql"
+SCHEMA = "migrations/0001_schema.sql"
+FUNCTIONS = "migrations/0002_functions.sql"
 SQL = "dispatcher/db/sql"
-AGAIN = "tests/exact/test_written_again.py"
-ONE = "tests/exact/test_one_transaction.py"
-LOST = "tests/exact/test_lost_commits.py"
-CLOCK = "tests/exact/test_wrong_clock.py"
-SILENCE = "tests/exact/test_silence.py"
-LATE = "tests/reports/test_late_answer.py"
-WITHHELD = "tests/exact/test_withheld.py"
+AGAIN = "tests/worker/test_written_again.py"
+ONE = "tests/worker/test_one_transaction.py"
+LOST = "tests/worker/test_lost_commits.py"
+CLOCK = "tests/worker/test_wrong_clock.py"
+SILENCE = "tests/worker/test_silence.py"
+LATE = "tests/receiver/test_late_answer.py"
+WITHHELD = "tests/worker/test_withheld.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
 RULES = {
@@ -66,7 +67,7 @@ GUARDS = (
         "the primary key of outcome",
         (
             Edit(
-                MAIN,
+                SCHEMA,
                 "    PRIMARY KEY (message_id),\n    CONSTRAINT outcome",
                 "    CONSTRAINT outcome",
             ),
@@ -90,7 +91,7 @@ GUARDS = (
         "settling by hand leaves alone what has an outcome",
         (
             Edit(
-                MAIN,
+                FUNCTIONS,
                 "            ON CONFLICT (message_id) DO NOTHING\n            RETURNING message_id",
                 "            RETURNING message_id",
             ),
@@ -111,8 +112,8 @@ GUARDS = (
     Guard(
         2,
         "what was begun may have been sent, whatever broke",
-        (Edit("dispatcher/provider/client.py", "self.begun = _takes(writer)", "pass"),),
-        (f"{WITHHELD}::test_what_was_written_before_the_connection_broke_may_have_been_sent",),
+        (Edit("dispatcher/provider/client.py", "self.begun = _is_writable(writer)", "pass"),),
+        (f"{WITHHELD}::test_a_body_written_before_the_break_may_have_been_sent",),
     ),
     Guard(
         2,
@@ -150,12 +151,12 @@ GUARDS = (
         "a worker that was silent for its lease sends nothing of before",
         (
             Edit(
-                "dispatcher/worker/worker.py",
-                " and self.lease.covers(batch.claimed_at)",
+                "dispatcher/worker/sender.py",
+                "            and self._lease.covers(batch.claimed_at)\n",
                 "",
             ),
         ),
-        (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_nothing_of_what_it_had_claimed",),
+        (f"{TAKEOVER}::test_a_worker_frozen_past_its_lease_sends_no_old_claim",),
     ),
     Guard(
         2,
@@ -167,7 +168,7 @@ GUARDS = (
                 "asked_at - self._renewed",
             ),
         ),
-        (f"{SILENCE}::test_what_was_claimed_before_a_silence_is_not_covered_after_it",),
+        (f"{SILENCE}::test_the_lease_does_not_cover_claims_before_a_silence",),
     ),
     Guard(
         2,
@@ -178,8 +179,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/faults/test_settling.py::test_only_the_policy_resend_sends_unsure_messages"
-                "_again_and_only_after_its_silence"
+                "tests/worker/test_settling.py::test_only_the_policy_resend_sends_unsure_messages_again"
             ),
         ),
     ),
@@ -196,8 +196,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/reports/test_matching.py::test_one_report_keeps_the_policy_from_sending_any_of"
-                "_the_batch_again"
+                "tests/receiver/test_matching.py::test_one_report_stops_the_policy_resend_for_its_batch"
             ),
         ),
     ),
@@ -206,7 +205,7 @@ GUARDS = (
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
-            "tests/exact/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
+            "tests/worker/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
         ),
     ),
     Guard(
@@ -215,33 +214,28 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] in unconfirmed]',
                 "for row in unknown]",
             ),
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if not known.never_sent(row["token"])]',
+                'for row in unknown if row["token"] not in unconfirmed]',
                 "for row in ()]",
             ),
         ),
-        (f"{LOST}::test_a_batch_whose_record_was_lost_becomes_unsure_and_is_not_sent_again",),
+        (f"{LOST}::test_a_batch_whose_record_was_lost_becomes_unsure",),
     ),
     Guard(
         2,
         "a claim is on disk before it is sent",
         (Edit(f"{SQL}/app.sql#app_state", "= 'off'\n", "= 'none'\n"),),
-        (
-            (
-                f"{LOST}::test_a_claim_is_on_disk_before_its_requests_leave_whatever_the_database_is"
-                "_set_to"
-            ),
-        ),
+        ((f"{LOST}::test_a_claim_is_on_disk_before_its_requests_are_sent"),),
     ),
     Guard(
         2,
         "what is not ours any more is withheld in the moment it would leave",
         (Edit("dispatcher/provider/client.py", "if not self._may_leave():", "if False:"),),
-        (f"{WITHHELD}::test_a_batch_that_was_lost_while_a_connection_was_made_is_never_written",),
+        (f"{WITHHELD}::test_a_batch_lost_while_connecting_is_never_written",),
     ),
     Guard(
         3,
@@ -261,8 +255,8 @@ GUARDS = (
         "an answer that lacks numbers is written once",
         (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
         (
-            f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",
-            f"{AGAIN}::test_an_answer_that_lacks_numbers_writes_no_outcome_over_a_requeue",
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",
+            f"{AGAIN}::test_an_answer_that_lacks_numbers_respects_a_requeue",
         ),
     ),
     Guard(
@@ -283,11 +277,11 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/record.py",
-                "            if closing.batch.id in closed:\n                _gather(",
-                "            if closing.batch.id:\n                _gather(",
+                "            if result.batch.id in closed:\n                _gather(",
+                "            if result.batch.id:\n                _gather(",
             ),
         ),
-        (f"{AGAIN}::test_an_answer_that_lacks_numbers_puts_back_what_it_deferred_only_once",),
+        (f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",),
     ),
     Guard(
         3,
@@ -334,7 +328,7 @@ GUARDS = (
         "a cancel takes only what it finds waiting",
         (
             Edit(
-                MAIN,
+                FUNCTIONS,
                 "        DELETE FROM dispatcher.queue WHERE id = ANY (ids)"
                 " RETURNING id, app, attempt, last_batch\n",
                 "        SELECT m.id, m.app, 0::smallint AS attempt, NULL::bigint AS last_batch\n"
@@ -361,7 +355,7 @@ GUARDS = (
                 '            paused,\n            __import__("time").time(),\n        )\n',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -378,7 +372,7 @@ GUARDS = (
                 '            paused,\n            __import__("time").time(),\n        )\n',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -391,7 +385,7 @@ GUARDS = (
                 'sql("heartbeat"), worker, cut_off, __import__("time").time())',
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -403,7 +397,7 @@ GUARDS = (
                 "now = datetime.now(UTC)",
             ),
         ),
-        (f"{CLOCK}::test_workers_with_wrong_clocks_keep_times_and_take_nobody_for_dead",),
+        (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
     ),
     Guard(
         5,
@@ -416,7 +410,7 @@ GUARDS = (
             ),
         ),
         (
-            "tests/faults/test_lost_answers.py::test_a_wrong_clock_pauses_the_app_and_says_by_how_much",
+            "tests/worker/test_lost_answers.py::test_a_wrong_clock_pauses_the_app_and_says_by_how_much",
         ),
     ),
 )

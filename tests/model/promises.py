@@ -258,8 +258,10 @@ def _write(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]
 
 def _append(tables: Tables, message: int, result: Result, without: frozenset[str]) -> Tables:
     """A message that has an outcome keeps it."""
-    if tables.outcome[message] is not None and "the primary key of outcome" not in without:
-        return tables
+    if known := tables.outcome[message]:
+        if "the primary key of outcome" not in without:
+            return tables
+        result = result._replace(state=f"{known.state} and {result.state}")
     return _end(tables, message, result)
 
 

@@ -102,7 +102,7 @@ SAYS = {
     "heartbeat": "worker {0} is heard of again",
     "silence": "worker {0} falls silent",
     "lease ends": "the lease of worker {0} ends",
-    "restart": "worker {0} is killed, and another one starts",
+    "restart": "worker {0} is killed, and worker {1} starts",
     "rescue": "the open requests of dead workers are rescued",
     "put back": "worker {0} puts back request {1}, which it never had",
     "policy resends": "the policy `resend` puts request {0} back",

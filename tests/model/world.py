@@ -233,10 +233,17 @@ class Model(NamedTuple):
             less = world._replace(budget=budget._replace(troubles=budget.troubles - 1))
             yield ("silence", worker.id), _with(less, place, worker._replace(silent=True))
         if budget.troubles:
-            after = world._replace(
-                budget=budget._replace(troubles=budget.troubles - 1),
+            tables = world.tables._replace(
+                batch=tuple(
+                    request._replace(worker=DEAD) if request.worker == worker.id else request
+                    for request in world.tables.batch
+                )
             )
-            yield ("restart", worker.id), _with(after, place, Worker(FRESH))
+            after = world._replace(
+                tables=tables, budget=budget._replace(troubles=budget.troubles - 1)
+            )
+            fresh = Worker(1 + max(each.id for each in world.workers))
+            yield ("restart", worker.id, fresh.id), _with(after, place, fresh)
 
     def _recovery(self, world: World) -> Iterator[Step]:
         tables = world.tables
@@ -406,7 +413,6 @@ def _renamed(
     return promises.Request(worker, *request[1:6], probe)
 
 
-FRESH = 98  # the id of a worker that has just started, until it has a place
 DEAD = 99  # the worker of an open request that no process has any more
 
 
@@ -420,7 +426,7 @@ def _renumbered(worker: Worker, new: list[int], tables: Tables) -> Worker:
                 answer,
                 covered,
                 # It tries no more: so many tries as it had make no difference.
-                MAX_TRIES if ended or answer == LOST else tries,
+                MAX_TRIES if ended else tries,
                 ended,
             )
             for batch, answer, covered, tries, ended in worker.hands

@@ -8,11 +8,11 @@ from contextlib import suppress
 import pytest
 from hosts import skip_without_namespaces
 from scene import Scene, Site, scene
-from world.messages import finished, insert
-from world.waiting import until
+from support.messages import finished, insert
+from support.waiting import until
 
-from dispatcher.db.database import create_pool, transaction
-from dispatcher.db.errors import AWAY
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.db.database import open_database
 from dispatcher.db.queries import sql
 
 SHORT = 14.0  # seconds of a cut: longer than the shortest lease
@@ -114,13 +114,14 @@ async def test_a_host_that_vanishes_in_the_middle_of_a_claim_does_not_stop_the_o
     holding, never = threading.Event(), threading.Event()
 
     async def hold() -> None:
-        pool = await create_pool(world.place.dsn, max_size=1)
-        with suppress(*AWAY):  # it may learn at the end that its connection is gone
-            async with transaction(pool, seconds=60) as connection:
+        with suppress(DatabaseUnavailable):  # at the end its connection may be gone
+            async with (
+                open_database(world.place.dsn, max_size=1) as database,
+                database.transaction(seconds=60) as connection,
+            ):
                 await connection.fetchrow(sql("lock_pace"), "default")
                 holding.set()
                 await asyncio.to_thread(never.wait)
-        pool.terminate()
 
     with vanishing.inside():  # a thread is born where its parent is
         thread = threading.Thread(target=lambda: asyncio.run(hold()), daemon=True)

@@ -20,7 +20,7 @@ from dispatcher.cli.csv_import import load_file
 from dispatcher.cli.demo.processes import check_running, child, temporary_directory
 from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
-from dispatcher.db import admin
+from dispatcher.db import status
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.programs import EmbeddedError
@@ -121,7 +121,7 @@ async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
     taken, refused = await load_file(connection, SAMPLE_FILE, rejects)
     screen.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
     await _watch(stage, connection, taken, screen)
-    rows = await admin.outcome_summary(connection)
+    rows = await status.outcome_summary(connection)
     screen.table(rows, rejects)
     accepted = sum(row.messages for row in rows if row.state == "accepted")
     async with aiohttp.ClientSession() as session, session.get(f"{stage.provider}/_accepted") as r:
@@ -143,7 +143,7 @@ async def _watch(stage: Stage, connection: Connection, total: int, screen: Scree
     deadline = time.monotonic() + WORK_TIMEOUT_SECONDS
     with screen.progress(total) as show_counts:
         while True:
-            counts = await admin.outcome_counts(connection)
+            counts = await status.outcome_counts(connection)
             show_counts(counts)
             if sum(counts.values()) >= total:
                 return

@@ -1,16 +1,16 @@
 -- Run-time state of an app: pause, rate, probe.
 
 -- name: app_names
--- The apps that a worker has named so far.
+-- Return the apps that a worker or an operator has named so far.
 SELECT name FROM dispatcher.app ORDER BY name
 
 -- name: app_state
--- What a worker must know of an app before it claims. No lock: a pause that comes a moment later
--- is seen by the next claim. And the planner is pinned for the rest of the transaction, because
--- statistics know nothing of a queue that fills and empties within minutes: a bitmap scan would
--- sort the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
+-- Return what a worker must know of an app before it claims. No lock: the next claim sees a pause
+-- that comes a moment later. The planner is pinned for the rest of the transaction, because
+-- statistics are wrong for a queue that fills and empties within minutes: a bitmap scan would sort
+-- the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
--- took it back would put what was sent into the queue again.
+-- undid it would return to the queue what was sent.
 -- $1 app
 SELECT
     paused_at IS NOT NULL AS paused,
@@ -33,14 +33,15 @@ FROM dispatcher.app a
 WHERE name = $1
 
 -- name: register_app
--- Make the run-time row of a configured app, or bring its settings up to date. What paused it
--- may have been mended with this start, so a worker's pause is probed at once.
+-- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
+-- may have been removed with this start, so a worker's pause is probed at once.
 -- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds)
 INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, resend_after)
 VALUES ($1, $2, $2, $3, make_interval(secs => $4))
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
-    ceiling = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL ELSE a.ceiling END,
+    slowdown_rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL
+        ELSE a.slowdown_rate END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
@@ -80,39 +81,40 @@ WHERE name = $1 AND paused_by = 'worker'
 RETURNING name
 
 -- name: slow_down
--- Halve the app's rate, at most once a second and not below 1 % of its setting; ceiling is where
--- it was too fast.
+-- Halve the app's rate, at most once a second and not below 1 % of its setting; slowdown_rate is
+-- where it was too fast.
 -- $1 app
 UPDATE dispatcher.app
-SET rate = greatest(rate / 2, numbers_per_second / 100), ceiling = rate,
+SET rate = greatest(rate / 2, numbers_per_second / 100), slowdown_rate = rate,
     slowed_at = clock_timestamp()
 WHERE name = $1 AND rate IS NOT NULL
   AND (slowed_at IS NULL OR slowed_at < clock_timestamp() - interval '1 second')
 
 -- name: lock_pace
--- Hold the app's pace until the end of this transaction: its rate, and the seconds until the time
--- of the next grant (negative: that is past).
+-- Lock the app's rate limit until the end of this transaction: its rate, and the seconds until the
+-- time of the next grant (negative: that is past).
 -- $1 app
 SELECT rate, date_part('epoch', next_at - clock_timestamp()) AS wait
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: charge_pace
--- Charge the numbers this transaction claimed: they go out at next_at, and those after them $2
--- seconds later. Returns the seconds until then. Time that nobody used is lost.
+-- Charge the numbers this transaction claimed: they are sent at next_at, and those after them $2
+-- seconds later. Returns the seconds until then. Unused time is lost.
 -- A rate that was slowed down recovers by sending: within seconds to 95 % of where it was refused,
 -- and from there slowly, 1/600 of the setting a second.
 -- $1 app, $2 seconds
 UPDATE dispatcher.app
 SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => $2),
     rate = least(numbers_per_second, rate + $2 * CASE
-        WHEN rate < ceiling * 0.95 THEN least(ceiling / 8, (ceiling * 0.95 - rate) / $2)
+        WHEN rate < slowdown_rate * 0.95
+            THEN least(slowdown_rate / 8, (slowdown_rate * 0.95 - rate) / $2)
         ELSE numbers_per_second / 600 END)
 WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 
 -- name: take_probe
--- Take the right to send one message for a paused app; a row if this caller has it. The next
--- probe waits longer, and at least one request time-out, so only one is on its way at a time.
+-- Take the right to send one message for a paused app; a row if this caller has it. The next probe
+-- waits longer, and at least one request time-out, so only one is on its way at a time.
 -- $1 app, $2 shortest wait (seconds)
 UPDATE dispatcher.app
 SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_interval(secs => $2)),
@@ -121,8 +123,8 @@ WHERE name = $1 AND paused_at IS NOT NULL AND probe_at <= clock_timestamp()
 RETURNING name
 
 -- name: who_reaches
--- Whether other workers are there for an app, and whether one of them reaches its provider: has had
--- a message accepted in this minute, or in that of half a minute ago.
+-- Return whether an app has other workers, and whether one of them reaches its provider: has had a
+-- message accepted in this minute, or in that of half a minute ago.
 -- $1 app, $2 this worker
 WITH others AS (
     SELECT id FROM dispatcher.worker
@@ -132,7 +134,7 @@ WITH others AS (
 SELECT
     EXISTS (SELECT FROM others) AS there,
     EXISTS (
-        SELECT FROM dispatcher.tally t JOIN others o ON o.id = t.worker
+        SELECT FROM dispatcher.event_count t JOIN others o ON o.id = t.worker
         WHERE t.minute >= date_trunc('minute', clock_timestamp() - interval '30 seconds')
           AND t.app = $1 AND t.event = 'accepted'
     ) AS reaching

@@ -13,10 +13,10 @@ RETURNING id
 
 -- name: close_batches
 -- Close batches, or mark them unsure; return those that this call may write for.
--- The guard makes a repeat harmless and keeps a late worker from writing over anybody: an open
--- batch takes any answer, an unsure one only evidence ($7), which settles what it proves. One that
--- is unsure because its answer did not tell of all (unsure_ids) has had its answer: what that put
--- back may be on its way again, and would be put back a second time.
+-- The guard makes a repeat harmless and keeps a late worker from overwriting anything: an open batch
+-- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
+-- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
+-- may be on its way again, and would be returned a second time.
 -- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence
 UPDATE dispatcher.batch b
 SET state = u.state,
@@ -57,13 +57,13 @@ WHERE b.id = ANY ($1::bigint[]) AND b.state = 'unsure'
 RETURNING b.id
 
 -- name: keep_unsure
--- The answer told of some messages of an unsure batch: only these are still to be settled.
+-- The answer lacks some messages of an unsure batch: only these are still to be settled.
 -- $1 batch, $2 message ids
 UPDATE dispatcher.batch SET unsure_ids = $2::bigint[] WHERE id = $1 AND state = 'unsure'
 
 -- name: lock_unsure
--- Hold unsure batches until the end of this transaction; those that another session is just
--- settling are left out.
+-- Lock unsure batches until the end of this transaction, but for those that another transaction is
+-- settling.
 -- $1 batches
 SELECT id FROM dispatcher.batch
 WHERE id = ANY ($1::bigint[]) AND state = 'unsure'
@@ -71,9 +71,9 @@ ORDER BY id
 FOR UPDATE SKIP LOCKED
 
 -- name: lock_silent
--- Hold the unsure batches that the policy `resend` may send again, until the end of this
--- transaction; those that another session is just settling are left out. A statement of its own:
--- a faster session has committed before the next one looks.
+-- Lock the unsure batches that the policy `resend` may send again until the end of this transaction,
+-- but for those that another transaction is settling. A statement of its own: the next one then sees
+-- what faster transactions have committed.
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
@@ -85,14 +85,14 @@ LIMIT 1000
 FOR UPDATE OF b SKIP LOCKED
 
 -- name: open_of_worker
--- The batches that a worker has open.
+-- Return the batches that a worker has open.
 -- $1 worker
 SELECT id, token FROM dispatcher.batch WHERE worker = $1 AND state = 'open'
 
 -- name: disown
--- Open batches whose end their own worker has recorded, and the database has lost, become unsure:
--- a standby was promoted that had the claim and not the record. Whether they were sent, only a
--- report or a person can tell.
+-- Mark open batches unsure whose result their own worker has recorded and the database has lost: a
+-- standby was promoted that had the claim and not the record. They may have been sent; only a report
+-- or an operator can settle them.
 -- $1 worker, $2 batches
 WITH marked AS (
     UPDATE dispatcher.batch
@@ -100,18 +100,18 @@ WITH marked AS (
         description = 'the database has lost the record of its answer'
     WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
     RETURNING id, app, cardinality(message_ids) AS messages
-), told AS (
-    INSERT INTO dispatcher.feed (app, event, code, batch_id, size)
+), logged AS (
+    INSERT INTO dispatcher.event (app, event, code, batch_id, message_count)
     SELECT app, 'unsure', 'record-lost', id, messages FROM marked
 )
-INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
 SELECT date_trunc('minute', now()), app, 'unsure', 'record-lost', $1, sum(messages)
 FROM marked GROUP BY app ORDER BY app
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
 
 -- name: abandon
--- Put back the messages of open batches that their own worker never had in its hands: the claim
--- was committed, but its answer was lost on the way. They were not sent, and it costs no attempt.
+-- Return the messages of open batches that their own worker never received: the claim was committed,
+-- but its answer was lost. They were not sent, and it costs no attempt.
 -- $1 worker, $2 batches
 WITH gone AS (
     UPDATE dispatcher.batch
@@ -130,8 +130,9 @@ WITH gone AS (
 SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
 
 -- name: rescue
--- The open batches of workers that are dead, or have left them behind, become unsure: whether
--- their requests went out is unknown. Never back to the queue by itself.
+-- Mark the open batches of dead workers unsure: their requests may have been sent. They never return
+-- to the queue by themselves.
+-- $1 the worker that does it
 WITH lost AS (
     SELECT b.id
     FROM dispatcher.worker w
@@ -147,11 +148,11 @@ WITH lost AS (
     FROM lost
     WHERE b.id = lost.id AND b.state = 'open'
     RETURNING b.id, b.app, cardinality(b.message_ids) AS messages
-), told AS (
-    INSERT INTO dispatcher.feed (app, event, code, batch_id, size)
+), logged AS (
+    INSERT INTO dispatcher.event (app, event, code, batch_id, message_count)
     SELECT app, 'unsure', 'worker-lost', id, messages FROM marked
 ), counted AS (
-    INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+    INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
     SELECT date_trunc('minute', now()), app, 'unsure', 'worker-lost', $1, sum(messages)
     FROM marked GROUP BY app ORDER BY app
     ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
@@ -159,9 +160,9 @@ WITH lost AS (
 SELECT count(*)::int AS batches, coalesce(sum(messages), 0)::int AS messages FROM marked
 
 -- name: resend_unsure
--- What the policy `resend` allows: unsure batches after their silence, without any report, go
--- back to the queue. A single report proves that the provider took the request.
--- $1 worker, $2 batches, held by this transaction
+-- Do what the policy `resend` allows: after their wait without any report, unsure batches return to
+-- the queue. A single report proves that the provider took the request.
+-- $1 worker, $2 batches, locked by this transaction
 WITH silent AS (
     UPDATE dispatcher.batch b
     SET state = 'closed', closed_at = clock_timestamp(), settled_by = 'policy: resend'
@@ -180,11 +181,11 @@ WITH silent AS (
     WHERE u.id = ANY (s.unsure_ids)
       AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
     RETURNING app, id
-), told AS (
-    INSERT INTO dispatcher.feed (app, event, code, message_ids, size)
+), logged AS (
+    INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)
     SELECT app, 'requeued', 'resend', array_agg(id), count(*) FROM waiting GROUP BY app ORDER BY app
 ), counted AS (
-    INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+    INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
     SELECT date_trunc('minute', now()), app, 'settled', 'resend', $1, count(*)
     FROM waiting GROUP BY app ORDER BY app
     ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count

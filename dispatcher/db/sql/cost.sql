@@ -1,21 +1,11 @@
 -- Prices and what was billed.
 
--- name: cost_prices
--- What a segment costs, by country.
+-- name: prices
+-- Return what a segment costs, by country.
 SELECT country, price, currency FROM dispatcher.price ORDER BY country
 
--- name: cost_price_set
--- Set what a segment to a country costs.
--- $1 country, $2 price, $3 currency
-INSERT INTO dispatcher.price (country, price, currency) VALUES ($1, $2, $3)
-ON CONFLICT (country) DO UPDATE SET price = excluded.price, currency = excluded.currency
-
--- name: cost_texts
--- The texts of templates that are defined.
-SELECT template_id, text FROM dispatcher.template WHERE text IS NOT NULL
-
--- name: cost_next
--- The last batch of the next piece of a day; none: there is no more.
+-- name: next_billed_batch
+-- Return the last batch of the next piece of a day; null: there is no more.
 -- $1 from, $2 until, $3 the last batch of the piece before, $4 batches in a piece
 SELECT max(id) FROM (
     SELECT id FROM dispatcher.batch
@@ -23,8 +13,8 @@ SELECT max(id) FROM (
     ORDER BY id LIMIT $4
 ) AS piece
 
--- name: cost_sent
--- Accepted messages of requests that were opened in a day, a piece at a time, by batch id.
+-- name: billed_messages
+-- Return the accepted messages of requests that were opened in a day, a piece at a time, by batch id.
 -- $1 from, $2 until, $3 the last batch of the piece before, $4 batches in a piece
 WITH piece AS MATERIALIZED (
     SELECT id, app, message_ids FROM dispatcher.batch

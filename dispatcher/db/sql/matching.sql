@@ -1,12 +1,12 @@
 -- Which message a report belongs to.
 
 -- name: match_lock
--- One matches at a time, for all workers and receivers; false if another does.
+-- Take the lock of the matching until the end of the transaction; false if another process has it.
 -- $1 key of the lock
 SELECT pg_try_advisory_xact_lock($1)
 
 -- name: take_reports
--- Take the oldest reports of the inbox, whole rows of it, some $1 reports in all. They are gone
+-- Take the oldest reports of the inbox, whole rows of it, some $1 reports in all. They are deleted
 -- from it when the caller commits.
 -- $1 about how many reports
 WITH oldest AS (
@@ -27,28 +27,28 @@ CROSS JOIN LATERAL unnest(t.provider_ids, t.segments, t.totals, t.states, t.stat
 ORDER BY t.id, u.place
 
 -- name: take_unmatched
--- Take reports that are to be looked at again: those that are due, and those of $1 and $2, of
--- which news has come.
+-- Take reports that are to be matched again: those that are due, and those of $1 and $2, of which a
+-- final one has come.
 -- $1 provider ids, $2 segments, $3 limit of those that are due
 WITH due AS (
-    SELECT provider_id, segment FROM dispatcher.unmatched
+    SELECT provider_id, segment FROM dispatcher.unmatched_report
     WHERE due_at <= clock_timestamp()
     ORDER BY due_at LIMIT $3
 ), taken AS (
-    DELETE FROM dispatcher.unmatched m
+    DELETE FROM dispatcher.unmatched_report m
     WHERE (m.provider_id, m.segment) IN (
         SELECT provider_id, segment FROM due
         UNION SELECT * FROM unnest($1::text[], $2::smallint[])
     )
-    RETURNING m.provider_id, m.segment, m.fresh, m.looks
+    RETURNING m.provider_id, m.segment, m.fresh, m.attempts
 )
-SELECT r.provider_id, r.segment, r.total, r.state, r.status, r.token, r.recipient, t.fresh, t.looks
+SELECT r.provider_id, r.segment, r.total, r.state, r.status, r.token, r.recipient, t.fresh, t.attempts
 FROM taken t
 JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segment
 
 -- name: find_places
--- What lies under the tokens and numbers of reports: one row for each whose token is known, with
--- its place in $1. Numbers are in their one form (core.message.canonical).
+-- Look up the messages under the tokens and numbers of reports: one row for each whose token is
+-- known, with its place in $1. Numbers are as e164() returns them.
 -- $1 tokens, $2 numbers
 WITH wanted AS MATERIALIZED (
     SELECT w.token, w.number, w.place
@@ -64,7 +64,7 @@ WITH wanted AS MATERIALIZED (
     CROSS JOIN LATERAL unnest(r.message_ids, r.attempts) AS u (id, attempt)
 ), named AS MATERIALIZED (
     SELECT e.batch_id, e.id, e.attempt, e.in_question,
-        CASE WHEN m.recipient LIKE '+%' THEN m.recipient ELSE '+86' || m.recipient END AS number
+        dispatcher.e164(m.recipient) AS number
     FROM member e
     JOIN dispatcher.message m ON m.id = e.id
     WHERE m.id = ANY (ARRAY(SELECT id FROM member))
@@ -75,27 +75,28 @@ WITH wanted AS MATERIALIZED (
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.at
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at
 FROM found f
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
 
 -- name: keep_unmatched
--- Keep reports that belong to no message, yet or ever; one that is looked at again waits longer.
--- $1 provider ids, $2 segments, $3 reasons, $4 fresh, $5 looks, $6 whether to look again
-INSERT INTO dispatcher.unmatched AS m (provider_id, segment, why, fresh, looks, due_at)
-SELECT u.provider_id, u.segment, u.why, u.fresh, u.looks,
+-- Store reports that belong to no message, yet or ever; one that is matched again waits longer.
+-- $1 provider ids, $2 segments, $3 reasons, $4 fresh, $5 attempts, $6 whether to match again
+INSERT INTO dispatcher.unmatched_report AS m (provider_id, segment, reason, fresh, attempts, due_at)
+SELECT u.provider_id, u.segment, u.reason, u.fresh, u.attempts,
     CASE WHEN u.again
-        THEN clock_timestamp() + least(interval '1 second' * u.looks * u.looks, '10 minutes') END
+        THEN clock_timestamp()
+            + least(interval '1 second' * u.attempts * u.attempts, '10 minutes') END
 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[], $6::boolean[])
-    AS u (provider_id, segment, why, fresh, looks, again)
-ON CONFLICT (provider_id, segment) DO UPDATE SET why = excluded.why, due_at = excluded.due_at
+    AS u (provider_id, segment, reason, fresh, attempts, again)
+ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
 
 -- name: count_reported
--- Count messages that have their first report, by the minute in which they were accepted: what is
--- left of those accepted in that minute has none (see awaiting_reports.sql).
+-- Count messages that have their first report, by the minute in which they were accepted: the rest of
+-- those accepted in that minute have none (see awaiting_reports).
 -- $1 times of acceptance, $2 apps
-INSERT INTO dispatcher.tally AS t (minute, app, event, code, worker, count)
+INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
 SELECT date_trunc('minute', u.at), u.app, 'reported', '', 0, count(*)
 FROM unnest($1::timestamptz[], $2::text[]) AS u (at, app)
 GROUP BY 1, 2 ORDER BY 1, 2

@@ -1,55 +1,46 @@
 -- The table of migrations and its lock.
 
 -- name: migrations_exist
--- Whether this database ever had a migration.
+-- Return whether this database has a table of migrations.
 SELECT to_regclass('dispatcher.schema_migrations') IS NOT NULL
 
 -- name: migrations_table
--- The table of the migrations, with its schema. dbmate writes the version alone, so the rest may
--- be null. Two who do this at once would collide: it is done under the lock.
+-- Create the table of the migrations, with its schema. Two that do this at once would collide: it is
+-- done under the lock.
 CREATE SCHEMA IF NOT EXISTS dispatcher;
 CREATE TABLE IF NOT EXISTS dispatcher.schema_migrations (
     version text NOT NULL PRIMARY KEY,
-    checksum text,
-    applied_at timestamptz DEFAULT now()
-);
-ALTER TABLE dispatcher.schema_migrations
-    ADD COLUMN IF NOT EXISTS checksum text,
-    ADD COLUMN IF NOT EXISTS applied_at timestamptz,
-    ALTER COLUMN applied_at SET DEFAULT now()
-
--- name: migrations_adopt
--- Note the checksum of what dbmate applied, so that later edits are seen.
-UPDATE dispatcher.schema_migrations m
-SET checksum = file.checksum
-FROM unnest($1::text[], $2::text[]) AS file (version, checksum)
-WHERE m.version = file.version AND m.checksum IS NULL
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
 
 -- name: migrations_applied
--- What is applied. A table that dbmate made has the version alone.
-SELECT
-    version,
-    to_jsonb(m) ->> 'checksum' AS checksum,
-    (to_jsonb(m) ->> 'applied_at')::timestamptz AS applied_at
-FROM dispatcher.schema_migrations m
+-- Return what is applied.
+SELECT version, checksum, applied_at FROM dispatcher.schema_migrations
 
 -- name: migrations_lock
--- One migrates at a time. Never waited for here: see the caller.
+-- Take the lock of the migrations; false if another process has it. It is never waited for here: see
+-- the caller.
+-- $1 key of the lock
 SELECT pg_try_advisory_lock($1)
 
 -- name: migrations_unlock
--- Let the next one migrate.
+-- Release the lock of the migrations.
+-- $1 key of the lock
 SELECT pg_advisory_unlock($1)
 
--- name: migrations_patience
--- How long a statement of a migration waits for a table ($2: in this transaction only), and that
--- a limit the role may have does not end a long one.
+-- name: migration_timeouts
+-- Set how long a statement of a migration waits for a table ($2: in this transaction only), and lift
+-- the limit that the role may have for long ones.
+-- $1 time, $2 whether in this transaction only
 SELECT set_config('lock_timeout', $1, $2), set_config('statement_timeout', '0', $2)
 
--- name: migrations_act_as_owner
--- Act as the owner of the schema, if that is another role and we may: what a migration makes is
--- then owned by it. Until the end of the transaction ($1), or until RESET ROLE. In a
--- restored or copied database he has not the right that making a schema takes, and we act ourselves.
+-- name: act_as_owner
+-- Act as the owner of the schema, if that is another role and this one may: it then owns what a
+-- migration makes, whatever role runs it. Until the end of the transaction ($1), or until RESET
+-- ROLE. In a restored or copied database the owner may lack the right that making a schema takes;
+-- the session's own role acts then.
+-- $1 whether in this transaction only
 SELECT set_config('role', r.rolname, $1)
 FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
 WHERE n.nspname = 'dispatcher' AND r.rolname <> current_user
@@ -57,9 +48,11 @@ WHERE n.nspname = 'dispatcher' AND r.rolname <> current_user
   AND has_database_privilege(r.oid, current_database(), 'CREATE')
 
 -- name: migration_applied
--- One migration is applied. A second starter past the lock fails here, and rolls back.
+-- Record that a migration is applied. A second process past the lock fails here, and rolls back.
+-- $1 version, $2 checksum
 INSERT INTO dispatcher.schema_migrations (version, checksum, applied_at) VALUES ($1, $2, now())
 
 -- name: migration_reverted
--- One migration is taken back.
+-- Record that a migration is reverted.
+-- $1 version
 DELETE FROM dispatcher.schema_migrations WHERE version = $1

@@ -1,42 +1,74 @@
 -- Operators' actions and the audit log.
 
--- name: operator_cancel
--- Cancel messages that still wait; returns how many.
--- $1 message ids
-SELECT dispatcher.cancel($1)
+-- name: cancel
+-- Cancel messages that still wait; return how many. This and what follows writes the audit itself.
+-- $1 message ids, $2 actor
+SELECT dispatcher.cancel($1, $2)
 
--- name: operator_requeue
--- Take rejected or expired messages back into the queue; returns how many.
--- $1 message ids
-SELECT dispatcher.requeue($1)
+-- name: requeue
+-- Return rejected or expired messages to the queue; return how many.
+-- $1 message ids, $2 actor
+SELECT dispatcher.requeue($1, $2)
 
--- name: operator_settle
--- Settle an unsure batch as 'sent' or 'resend'; returns how many messages. Raises no_data_found.
--- $1 token, $2 how
-SELECT dispatcher.settle($1, $2)
+-- name: settle
+-- Settle an unsure batch as 'sent' or 'resend'; return how many messages. Raises no_data_found.
+-- $1 token, $2 how, $3 actor
+SELECT dispatcher.settle($1, $2, $3)
 
--- name: operator_pause
+-- name: pause
 -- Stop claiming for an app until an operator resumes it.
--- $1 app, $2 reason
-SELECT dispatcher.pause($1, $2)
+-- $1 app, $2 reason, $3 actor
+SELECT dispatcher.pause($1, $2, $3)
 
--- name: operator_resume
+-- name: resume
 -- Claim for an app again, and for all its countries.
--- $1 app
-SELECT dispatcher.resume($1)
+-- $1 app, $2 actor
+SELECT dispatcher.resume($1, $2)
 
--- name: audit
--- Write down what an operator did, in the transaction that does it.
--- $1 who, $2 action, $3 target, $4 detail, $5 result
-INSERT INTO dispatcher.audit (who, action, target, detail, result) VALUES ($1, $2, $3, $4, $5)
+-- name: suppress
+-- Never send to numbers any more; return how many are new.
+-- $1 numbers, $2 reason, $3 actor
+SELECT dispatcher.suppress($1, $2, $3)
+
+-- name: unsuppress
+-- Send to numbers again; return how many were suppressed.
+-- $1 numbers, $2 actor
+SELECT dispatcher.unsuppress($1, $2)
+
+-- name: define_template
+-- Define a template, or define it anew.
+-- $1 template id, $2 kinds, $3 note, $4 its text, if it is known, $5 actor
+SELECT dispatcher.define_template($1, $2, $3, $4, $5)
+
+-- name: drop_template
+-- Remove a template; return whether there was one.
+-- $1 template id, $2 actor
+SELECT dispatcher.drop_template($1, $2)
+
+-- name: set_limits
+-- Set the limits of an app; all of them null: nothing is limited any more.
+-- $1 app, $2 per minute, $3 per day, $4 same per minute, $5 same per hour, $6 daily limit,
+-- $7 quiet from, $8 quiet until, $9 actor
+SELECT dispatcher.set_limits($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: set_price
+-- Set what a segment to a country costs.
+-- $1 country, $2 price, $3 currency, $4 actor
+SELECT dispatcher.set_price($1, $2, $3, $4)
+
+-- name: append_audit
+-- Write to the audit, in the transaction that does it: what no function of the database does.
+-- $1 actor, $2 action, $3 target, $4 detail, $5 result
+INSERT INTO dispatcher.audit (actor, action, target, detail, result) VALUES ($1, $2, $3, $4, $5)
 
 -- name: audit_list
--- What was done, the newest first.
+-- Return the newest entries of the audit first.
 -- $1 how many at most
-SELECT at, who, action, target, detail, result FROM dispatcher.audit ORDER BY id DESC LIMIT $1
+SELECT created_at, actor, action, target, detail, result
+FROM dispatcher.audit ORDER BY id DESC LIMIT $1
 
 -- name: export_messages
--- Everything kept of the messages to a number, oldest first: the rows themselves, as JSON.
+-- Return everything stored of the messages to a number, oldest first: the rows themselves, as JSON.
 -- $1 spellings of the number
 SELECT jsonb_build_object(
     'message', to_jsonb(m),
@@ -52,26 +84,13 @@ WHERE m.recipient = ANY ($1::text[])
 ORDER BY m.id
 
 -- name: export_suppression
--- What the list of numbers never to send to has of a number, as JSON.
--- $1 the number in canonical form
+-- Return what the suppression list has of a number, as JSON.
+-- $1 the number, as e164() returns it
 SELECT jsonb_build_object('suppression', to_jsonb(s))::text
 FROM dispatcher.suppression s WHERE s.recipient = $1
 
 -- name: forget
--- Erase a person; returns the messages erased, and those left because they are on their way.
--- $1 spellings of the number
-SELECT erased, left_alone FROM dispatcher.forget($1)
-
--- name: forget_used
--- Forget what a number was sent lately: what limits for one recipient count.
--- $1 the number in canonical form
-DELETE FROM dispatcher.sent_to WHERE recipient = $1
-
--- name: forget_suppressed
--- Keep a number on the list of those never to send to, and nothing else of its person; returns
--- whether it is there.
--- $1 the number in canonical form
-WITH kept AS (
-    UPDATE dispatcher.suppression SET reason = '' WHERE recipient = $1 RETURNING 1
-)
-SELECT EXISTS (SELECT FROM kept)
+-- Erase a person; return the messages erased, those left because they are on their way, and whether
+-- the number is suppressed.
+-- $1 spellings of the number, $2 actor
+SELECT erased, left_alone, suppressed FROM dispatcher.forget($1, $2)

@@ -8,7 +8,7 @@
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
 -- A pause that came since the app was asked is seen here: it is committed together with the
--- messages it put back, which would otherwise go out once more.
+-- messages it returned, which would otherwise be sent once more.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed
@@ -51,28 +51,21 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
   AND m.id <= (SELECT max(id) FROM taken)
 ORDER BY t.priority, t.due_at, t.id
 
--- name: unclaim
--- Put messages that this transaction claimed back to their places in the queue, as they were.
--- $1 app, $2 ids, $3 priorities, $4 when they were due (seconds since 1970), $5 attempts, $6 requeued
-INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued)
-SELECT u.id, $1, u.priority, to_timestamp(u.due_at), u.attempt, u.requeued
-FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[])
-    AS u (id, priority, due_at, attempt, requeued)
-
--- name: enqueue_again
--- Put messages that this transaction claimed back into the queue.
--- $1 app, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
--- $7 last batches, $8 codes
-INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, last_batch, code)
-SELECT u.id, $1, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
-    u.requeued, u.last_batch, u.code
-FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
-    $7::bigint[], $8::text[])
-    AS u (id, priority, wait, attempt, requeued, last_batch, code)
+-- name: return_claimed
+-- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
+-- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
+-- $5 waits (seconds), $6 attempts, $7 requeued, $8 codes
+INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code)
+SELECT u.id, $1, u.priority,
+    coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
+    u.attempt, u.requeued, u.code
+FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
+    $7::boolean[], $8::text[])
+    AS u (id, priority, due_at, wait, attempt, requeued, code)
 
 -- name: return_to_queue
--- Return messages of batches that were closed in this transaction to the queue, unless a report
--- has told in the meantime that they were sent. One that waits there already, waits.
+-- Return messages of batches that were closed in this transaction to the queue, unless a report has
+-- shown in the meantime that they were sent. A message that is in the queue already stays as it is.
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
 -- $7 last batches, $8 codes
 INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code)
@@ -87,14 +80,14 @@ WHERE NOT EXISTS (
 ON CONFLICT (id) DO NOTHING
 
 -- name: recall
--- Take messages that wait to be sent again out of the queue: a report has told that they were sent.
+-- Delete messages that wait to be sent again from the queue: a report shows that they were sent.
 -- $1 message ids
 DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
 
 -- name: recall_resent
--- Take messages of a batch that was given up for lost, and that wait to be sent again, out of the
--- queue: its answer has come after all, and proves that they were sent.
+-- Delete messages of a batch that was given up for lost, and that wait to be sent again, from the
+-- queue: its late answer shows that they were sent.
 -- $1 message ids, $2 batch
 DELETE FROM dispatcher.queue
-WHERE id = ANY ($1::bigint[]) AND last_batch = $2 AND code IN ('resend', 'settled')
+WHERE id = ANY ($1::bigint[]) AND last_batch = $2 AND code IN ('resend', 'settled-by-operator')
 RETURNING id

@@ -1,9 +1,9 @@
 -- Status reports: stored, counted, listed.
 
 -- name: store_reports
--- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
--- moves forward: an interim one becomes final, and a final one never changes.
--- Returns how many were news, or no row if none was.
+-- Write reports, and leave what is new in them for the matching; safe to repeat. A report only moves
+-- forward: an interim one becomes final, and a final one never changes.
+-- Returns how many were new, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
@@ -47,10 +47,10 @@ HAVING count(*) > 0
 RETURNING size
 
 -- name: sum_reports
--- Note what the reports of messages come to by now; returns those of which that is news, and
+-- Write the state of messages by all their reports so far; return those of which it is new, and
 -- whether it is the first. Delivered when every segment is, undelivered when one is not.
 -- $1 provider ids
-INSERT INTO dispatcher.report_sum AS s (provider_id, state, status)
+INSERT INTO dispatcher.report_summary AS s (provider_id, state, status)
 SELECT r.provider_id,
     CASE
         WHEN bool_or(r.state = 'undelivered') THEN 'undelivered'
@@ -67,7 +67,7 @@ WHERE r.provider_id = ANY ($1::text[])
 GROUP BY r.provider_id
 ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
-    at = now()
+    updated_at = now()
 WHERE s.state = 'interim' AND excluded.state <> 'interim'
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
@@ -80,20 +80,20 @@ ON CONFLICT (status) DO UPDATE SET state = excluded.state, meaning = excluded.me
 WHERE (c.state, c.meaning) <> (excluded.state, excluded.meaning)
 
 -- name: report_backlog
--- How many reports wait to be matched, and for how long the oldest has; the inbox is small.
+-- Return how many reports wait to be matched, and for how long the oldest has; the inbox is small.
 SELECT coalesce(sum(size), 0)::bigint AS reports,
     coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8 AS oldest_seconds
 FROM dispatcher.report_inbox
 
 -- name: awaiting_reports
--- What of the accepted has no report yet, by app; from the counters alone. Minutes further back
+-- Return by app what of the accepted has no report yet; from the counters alone. Minutes further back
 -- than $1 are left out: the provider has reported by then, or never will.
 -- $1 seconds that count, $2 seconds after which a report is overdue
 WITH minutes AS (
     SELECT app, minute,
         coalesce(sum(count) FILTER (WHERE event <> 'reported'), 0) AS accepted,
         coalesce(sum(count) FILTER (WHERE event = 'reported'), 0) AS reported
-    FROM dispatcher.tally
+    FROM dispatcher.event_count
     WHERE minute > now() - make_interval(secs => $1)
       AND (event IN ('accepted', 'reported') OR event = 'settled' AND code = 'sent')
     GROUP BY app, minute
@@ -111,16 +111,16 @@ GROUP BY app
 ORDER BY app
 
 -- name: unmatched_reports
--- Reports that belong to no message, newest first.
+-- Return reports that belong to no message, newest first.
 -- $1 limit
-SELECT m.provider_id, m.segment, m.why, m.since, m.due_at IS NOT NULL AS again,
+SELECT m.provider_id, m.segment, m.reason, m.first_seen_at, m.due_at IS NOT NULL AS again,
     r.status, r.state, r.token, r.recipient
-FROM dispatcher.unmatched m
+FROM dispatcher.unmatched_report m
 JOIN dispatcher.report r ON r.provider_id = m.provider_id AND r.segment = m.segment
-ORDER BY m.since DESC
+ORDER BY m.first_seen_at DESC
 LIMIT $1
 
 -- name: announce_check
--- Notify the check of the callback address that its test report came as far as this database.
--- $1 the test's own word
+-- Notify the check of the callback address that its test report has reached this database.
+-- $1 the token of the test
 SELECT pg_notify('dispatcher_check', $1)

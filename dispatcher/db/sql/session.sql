@@ -1,22 +1,22 @@
 -- What a connection or transaction sets.
 
 -- name: begin
--- Begin a transaction whose client may not fall silent in the middle of it. One that is frozen
--- there would hold its locks, on the pace of an app for one, and all other workers would wait for
--- it; so the server ends it, which is a ROLLBACK. By then a client that runs has cut it itself
--- (session.PATIENCE), and one that waits for a slow statement is not idle.
--- Nobody waits as long for a lock: else the frozen client's other transactions, which wait behind
--- the first, would come to hold it one after the other. Who gives up asks again.
--- All in one message: it costs no round trip, and no session is changed, so that it also works
--- behind a pooler that hands sessions around.
+-- Begin a transaction whose client may not fall silent in the middle of it. A client that is frozen
+-- there would hold its locks, for one on the rate limit of an app, and all other workers would wait
+-- for it; so the server ends the session, which is a ROLLBACK. A client that runs has cut it itself
+-- by then (database.PATIENCE), and one that waits for a slow statement is not idle.
+-- The lock timeout is shorter: else the frozen client's other transactions, which wait behind the
+-- first, would come to hold the lock one after the other. A caller that gives up tries again.
+-- All in one message: it costs no round trip, and changes no session, so that it also works behind
+-- a pooler that hands sessions around.
 BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '4s'
 
 -- name: pin_plans
--- Pin the planner for the rest of this transaction: tables that fill within minutes make statistics
--- lie, and a plan made for an empty table would be kept for a full one. Every statement that is run
--- so has an index for what it looks for. (What a claim pins is in app_state.)
+-- Pin the planner for the rest of this transaction: statistics are wrong for tables that fill within
+-- minutes, and a plan made for an empty table would be kept for a full one. Every statement that is
+-- run so has an index for what it searches. (app_state pins what a claim needs.)
 SELECT
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
@@ -24,9 +24,9 @@ SELECT
     set_config('jit', 'off', true)
 
 -- name: ping
--- Does the database answer, and is it read-only?
+-- Return whether the database is read-only.
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
 
 -- name: database_time
--- The time that decides, whatever the clock here says.
+-- Return the time that decides, whatever the local clock shows.
 SELECT clock_timestamp()

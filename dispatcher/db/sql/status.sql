@@ -1,9 +1,9 @@
 -- What status, show and the console read.
 
 -- name: status_apps
--- What each app does now, without counting a big table: what waits is counted up to 10,001, and
--- open and unsure batches lie in indexes of their own. Apps that have messages waiting but no
--- worker are found by hopping over the index, one look-up an app.
+-- Return the state of each app without counting a big table: what waits is counted up to 10,001, and
+-- open and unsure batches lie in indexes of their own. Apps that have messages waiting but no worker
+-- are found by hopping over the index, one look-up an app.
 WITH RECURSIVE hop AS (
     (SELECT app FROM dispatcher.queue ORDER BY app LIMIT 1)
     UNION ALL
@@ -51,7 +51,7 @@ LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name
 
 -- name: status_workers
--- Workers that run, or died within the last day without saying so.
+-- Return workers that run, or died within the last day without stopping in good order.
 SELECT
     id,
     host,
@@ -61,48 +61,48 @@ SELECT
     started_at,
     extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
     heartbeat_at > clock_timestamp() - lease AS alive,
-    cut_off
+    unreachable_apps
 FROM dispatcher.worker
 WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() - interval '1 day'
 ORDER BY id
 
 -- name: status_totals
--- What happened in the last hour and the last day, by app, event and code; from the counters.
+-- Return what happened in the last hour and the last day, by app, event and code; from the counters.
 SELECT
     app,
     event,
     code,
     coalesce(sum(count) FILTER (WHERE minute > now() - interval '1 hour'), 0)::bigint AS hour,
     sum(count)::bigint AS day
-FROM dispatcher.tally
+FROM dispatcher.event_count
 WHERE minute > now() - interval '1 day'
 GROUP BY app, event, code
 ORDER BY app, event, code
 
--- name: console_recent
--- What happened in the last ten minutes, by minute; from the counters.
+-- name: recent_counts
+-- Return what happened in the last ten minutes, by minute; from the counters.
 SELECT minute, app, event, code, sum(count)::bigint
-FROM dispatcher.tally
+FROM dispatcher.event_count
 WHERE minute > now() - interval '10 minutes'
 GROUP BY minute, app, event, code
 ORDER BY minute, app, event, code
 
--- name: console_series
--- What happened since a time, in steps, by event; from the counters.
+-- name: count_series
+-- Return what happened since a time, in steps, by event; from the counters.
 -- $1 app (null: all), $2 whole span (seconds), $3 step (seconds)
 SELECT
     date_bin(make_interval(secs => $3), minute, 'epoch') AS step,
     event,
     sum(count)::bigint
-FROM dispatcher.tally
+FROM dispatcher.event_count
 WHERE minute >= date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), 'epoch')
   AND ($1::text IS NULL OR app = $1)
   AND event IN ('accepted', 'rejected', 'deferred', 'delivered', 'undelivered')
 GROUP BY step, event
 ORDER BY step, event
 
--- name: console_unsure
--- The requests that may have been sent, oldest first.
+-- name: unsure_batches
+-- Return the requests that may have been sent, oldest first.
 -- $1 how many at most
 SELECT token, app, cardinality(message_ids), unsure_at, code, description
 FROM dispatcher.batch
@@ -111,7 +111,7 @@ ORDER BY unsure_at
 LIMIT $1
 
 -- name: show_message
--- One message: what was asked for, where it is, its result.
+-- Return one message: what was asked for, its state, its result, and the state of its app.
 -- $1 message id
 SELECT
     s.id, s.app, s.sender, s.recipient, s.template_id, s.reference, s.priority, s.state,
@@ -138,12 +138,12 @@ JOIN dispatcher.message m ON m.id = s.id
 LEFT JOIN dispatcher.app a ON a.name = s.app
 LEFT JOIN dispatcher.outcome o ON o.message_id = s.id AND o.message_id = $1
 LEFT JOIN dispatcher.suppression u ON s.code = 'suppressed'
-    AND u.recipient = CASE WHEN s.recipient LIKE '+%' THEN s.recipient ELSE '+86' || s.recipient END
+    AND u.recipient = dispatcher.e164(s.recipient)
 WHERE s.id = $1
 
 -- name: show_batches
--- The requests that a message was in, oldest first. Nothing leads from a message to all of its
--- batches, so those of its app since it was queued are looked through, the newest 20,000 at most.
+-- Return the requests that a message was in, oldest first. No index leads from a message to all of
+-- its batches, so those of its app since it was queued are searched, the newest 20,000 at most.
 -- $1 message id, $2 app, $3 queued at
 SELECT
     b.token, b.state, b.opened_at, b.closed_at, b.unsure_at, b.tries, b.http_status, b.code,
@@ -160,27 +160,27 @@ WHERE b.message_ids @> ARRAY[$1::bigint]
 ORDER BY b.opened_at
 
 -- name: show_reports
--- Everything the carrier said of a message, one row a segment: under its provider id, and under the
--- tokens of its requests with its number, for that is all there is while it is unsure.
--- $1 provider id, $2 tokens, $3 number (core.message.canonical)
+-- Return everything the carrier reported of a message, one row a segment: under its provider id, and
+-- under the tokens of its requests with its number, for that is all there is while it is unsure.
+-- $1 provider id, $2 tokens, $3 number, as e164() returns it
 SELECT r.provider_id, r.segment, r.total, r.status, r.state, r.description, r.received_at,
     r.updated_at, r.source, r.earlier ->> 'status' AS earlier_status,
-    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.why AS unmatched
+    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.reason AS unmatched
 FROM dispatcher.report r
-LEFT JOIN dispatcher.unmatched u ON u.provider_id = r.provider_id AND u.segment = r.segment
+LEFT JOIN dispatcher.unmatched_report u ON u.provider_id = r.provider_id AND u.segment = r.segment
 WHERE r.provider_id = $1
    OR r.token = ANY ($2::text[])
-  AND CASE WHEN r.recipient LIKE '+%' THEN r.recipient ELSE '+86' || r.recipient END = $3
+  AND dispatcher.e164(r.recipient) = $3
 ORDER BY r.received_at, r.provider_id, r.segment
 
 -- name: find_by_id
--- The message of an id.
--- $1 id, $2 how many at most (one there is)
+-- Find the message of an id.
+-- $1 id, $2 how many at most (there is one)
 SELECT id, app, recipient, reference, state, code, queued_at
 FROM dispatcher.message_status WHERE id = $1 LIMIT $2
 
 -- name: find_by_recipient
--- Messages to a number, the newest first; two spellings of a mainland number are one.
+-- Find messages to a number, the newest first; two spellings of a mainland number are one.
 -- Full partitions have an index on it, and the one being filled is read whole.
 -- $1 spellings, $2 how many at most
 WITH hit AS MATERIALIZED (
@@ -192,7 +192,7 @@ WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
 ORDER BY s.id DESC
 
 -- name: find_by_reference
--- Messages with an application's own word, the newest first.
+-- Find messages with an application's own reference, the newest first.
 -- Full partitions have an index on it, and the one being filled is read whole.
 -- $1 reference, $2 how many at most
 WITH hit AS MATERIALIZED (
@@ -204,23 +204,24 @@ WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
 ORDER BY s.id DESC
 
 -- name: find_by_provider_id
--- The message that the provider knows by an id. A report of it leads there at once, by the token of
--- its request and its number; without one, full partitions have an index, and the one being filled is read whole.
+-- Find the message of a provider id. A report of it leads there at once, by the token of its request
+-- and its number; without one, full partitions have an index, and the one being filled is read whole.
 -- $1 provider id, $2 how many at most
-WITH told AS MATERIALIZED (
+WITH reported AS MATERIALIZED (
     SELECT m.id
     FROM dispatcher.report r
     JOIN dispatcher.batch b ON b.token = r.token
     CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
     JOIN dispatcher.message m ON m.id = u.id
     WHERE r.provider_id = $1
-      AND regexp_replace(m.recipient, '^[+]?(86)?', '') = regexp_replace(r.recipient, '^[+]?(86)?', '')
+      AND regexp_replace(m.recipient, '^[+]?(86)?', '')
+        = regexp_replace(r.recipient, '^[+]?(86)?', '')
     LIMIT 1
 ), hit AS MATERIALIZED (
-    SELECT id FROM told
+    SELECT id FROM reported
     UNION ALL
     SELECT message_id FROM dispatcher.outcome
-    WHERE provider_id = $1 AND NOT EXISTS (SELECT FROM told)
+    WHERE provider_id = $1 AND NOT EXISTS (SELECT FROM reported)
     LIMIT $2
 )
 SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
@@ -229,7 +230,7 @@ WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
 ORDER BY s.id DESC
 
 -- name: batch_story
--- One request: what was sent, and what was answered.
+-- Return one request: what was sent, and what was answered.
 -- $1 token
 SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
@@ -241,7 +242,7 @@ LEFT JOIN dispatcher.batch p ON p.id = b.parent
 WHERE b.token = $1
 
 -- name: batch_messages
--- The messages of one request, in the order they were sent.
+-- Return the messages of one request, in the order they were sent.
 -- $1 batch id
 SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
 FROM dispatcher.batch b

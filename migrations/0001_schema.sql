@@ -1,0 +1,694 @@
+-- Tables: what an application asks for, what workers move, what the provider reports, what
+-- operators set.
+--
+-- A message is always in exactly one place: in `queue`, in a `batch` that is not closed, or, once
+-- it is finished, in `outcome`. dispatcher.message_status (0003) derives its state from that.
+--
+--   INSERT INTO message
+--      |
+--      v                         claim
+--   queue  (queued) --------------------------> batch open  (sending)
+--      ^  |                                       |   |
+--      |  | expired, cancelled, refused           |   | no answer, or the worker died
+--      |  | before it was sent                    |   v
+--      |  |            answered                   |  batch unsure  (unsure)
+--      |  |  +------------------------------------+   |
+--      |  |  |                                        | a late answer, a report, an operator,
+--      |  v  v                                        | or the policy `resend`
+--      | outcome  (accepted, rejected, <--------------+
+--      |    |      expired, cancelled)                |
+--      |    | requeue: rejected and expired           |
+--      +----+-----------------------------------------+  deferred, returned, resend
+--
+--   accepted ---- a report for every segment ----> delivered or undelivered (from `report`)
+--
+-- A batch: open -> closed, or open -> unsure -> closed. A closed batch never changes again.
+
+-- migrate:up
+
+CREATE SCHEMA IF NOT EXISTS dispatcher;
+
+-- Messages ------------------------------------------------------------------------------------------
+
+CREATE SEQUENCE dispatcher.message_id AS bigint;
+
+-- Partitioned by id, so that retention drops whole tables; see make_partitions in 0004.
+CREATE TABLE dispatcher.message (
+    id bigint NOT NULL DEFAULT nextval('dispatcher.message_id'),
+    app text NOT NULL DEFAULT 'default',
+    sender text,
+    recipient text NOT NULL,
+    template_id text NOT NULL,
+    params text[] NOT NULL DEFAULT '{}',
+    signature text,
+    priority smallint NOT NULL DEFAULT 5,
+    send_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    idempotency_key text,
+    reference text,
+    queued_at timestamptz NOT NULL DEFAULT now(),
+    wiped_at timestamptz,
+    PRIMARY KEY (id),
+    -- The length stands beside the pattern: a bounded repetition within it, a state for each, costs
+    -- 2.7 µs a row, a quarter of an INSERT; this costs 0.3.
+    CONSTRAINT app_is_a_lower_case_name
+        CHECK (app ~ '^[a-z0-9][a-z0-9_-]*$' AND length(app) <= 63),
+    CONSTRAINT sender_has_1_to_21_characters CHECK (length(sender) BETWEEN 1 AND 21),
+    CONSTRAINT recipient_is_digits_after_an_optional_plus CHECK (recipient ~ '^[+]?[0-9]+$'),
+    CONSTRAINT recipient_has_at_most_21_characters CHECK (length(recipient) <= 21),
+    CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
+    CONSTRAINT params_is_a_flat_list_without_nulls
+        CHECK (coalesce(array_ndims(params), 1) = 1 AND array_position(params, NULL) IS NULL),
+    CONSTRAINT params_has_at_most_20_variables CHECK (cardinality(params) <= 20),
+    CONSTRAINT signature_has_at_most_32_characters CHECK (length(signature) <= 32),
+    CONSTRAINT priority_is_0_first_to_9_last CHECK (priority BETWEEN 0 AND 9),
+    CONSTRAINT expires_at_is_after_send_at CHECK (expires_at > send_at),
+    CONSTRAINT idempotency_key_has_1_to_200_characters
+        CHECK (length(idempotency_key) BETWEEN 1 AND 200),
+    CONSTRAINT reference_has_at_most_200_characters CHECK (length(reference) <= 200)
+) PARTITION BY RANGE (id);
+
+COMMENT ON TABLE dispatcher.message IS
+    'What an application asked for. Inserted once; only variables are wiped, and persons erased.';
+COMMENT ON COLUMN dispatcher.message.id IS 'The place in the order of insertion, and the partition.';
+COMMENT ON COLUMN dispatcher.message.app IS 'Name of the configured account that sends it.';
+COMMENT ON COLUMN dispatcher.message.sender IS 'Channel number; null: the default of the app.';
+COMMENT ON COLUMN dispatcher.message.recipient IS
+    'A mainland number, or any number with + and country. "0" once its person was erased.';
+COMMENT ON COLUMN dispatcher.message.template_id IS 'Template at the provider.';
+COMMENT ON COLUMN dispatcher.message.params IS
+    'Variables of the template, in order. Empty once they were wiped.';
+COMMENT ON COLUMN dispatcher.message.signature IS 'Signature of a universal template.';
+COMMENT ON COLUMN dispatcher.message.priority IS
+    '0 is sent first, 9 last; 0 and 1 are urgent: they notify workers.';
+COMMENT ON COLUMN dispatcher.message.send_at IS 'It is not sent before this time.';
+COMMENT ON COLUMN dispatcher.message.expires_at IS 'It is not sent after this time.';
+COMMENT ON COLUMN dispatcher.message.idempotency_key IS
+    'A second message of the app with the same key is refused; enqueue() returns the first one.';
+COMMENT ON COLUMN dispatcher.message.reference IS
+    'The application''s own reference; it is returned with each event.';
+COMMENT ON COLUMN dispatcher.message.queued_at IS 'When it was inserted.';
+COMMENT ON COLUMN dispatcher.message.wiped_at IS
+    'When the variables (of an erased person: number and reference too) were wiped. Such a message'
+    ' cannot be sent again.';
+
+CREATE TABLE dispatcher.queue (
+    id bigint NOT NULL PRIMARY KEY,
+    app text NOT NULL,
+    priority smallint NOT NULL,
+    due_at timestamptz NOT NULL,
+    attempt smallint NOT NULL DEFAULT 0,
+    requeued boolean NOT NULL DEFAULT false,
+    last_batch bigint,
+    code text
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 20000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 1000000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+CREATE INDEX queue_due ON dispatcher.queue (app, priority, due_at);
+
+COMMENT ON TABLE dispatcher.queue IS 'Messages that wait to be sent.';
+COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';
+COMMENT ON COLUMN dispatcher.queue.app IS 'As in the message.';
+COMMENT ON COLUMN dispatcher.queue.priority IS 'As in the message.';
+COMMENT ON COLUMN dispatcher.queue.due_at IS 'From when on it may be claimed.';
+COMMENT ON COLUMN dispatcher.queue.attempt IS 'How often it was claimed so far.';
+COMMENT ON COLUMN dispatcher.queue.requeued IS
+    'An operator asked for it again after its time: it no longer expires.';
+COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned from.';
+COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
+
+CREATE TABLE dispatcher.idempotency (
+    app text NOT NULL,
+    key text NOT NULL,
+    message_id bigint NOT NULL,
+    CONSTRAINT idempotency_key_was_used_before PRIMARY KEY (app, key)
+);
+
+COMMENT ON TABLE dispatcher.idempotency IS
+    'Idempotency keys that are in use: unique for each app across all partitions of message.';
+COMMENT ON COLUMN dispatcher.idempotency.app IS 'The app that used the key.';
+COMMENT ON COLUMN dispatcher.idempotency.key IS 'The key.';
+COMMENT ON COLUMN dispatcher.idempotency.message_id IS 'The message that has it.';
+
+-- Requests ------------------------------------------------------------------------------------------
+
+CREATE SEQUENCE dispatcher.batch_id AS bigint;
+
+CREATE TABLE dispatcher.batch (
+    id bigint NOT NULL PRIMARY KEY DEFAULT nextval('dispatcher.batch_id'),
+    token text NOT NULL UNIQUE,
+    app text NOT NULL,
+    worker bigint NOT NULL,
+    message_ids bigint[] NOT NULL,
+    attempts smallint[] NOT NULL,
+    state text NOT NULL DEFAULT 'open',
+    bytes integer NOT NULL,
+    parent bigint,
+    opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    unsure_at timestamptz,
+    unsure_ids bigint[],
+    closed_at timestamptz,
+    tries smallint,
+    http_status smallint,
+    code text,
+    description text,
+    settled_by text,
+    CONSTRAINT batch_state_is_known CHECK (state IN ('open', 'unsure', 'closed')),
+    CONSTRAINT batch_has_an_attempt_per_message
+        CHECK (cardinality(message_ids) = cardinality(attempts))
+) WITH (fillfactor = 70);
+
+-- Five hundred ids are four kilobytes, and compressing them took 0.4 ms a request: a tenth of all
+-- that PostgreSQL does for its messages. They take 8 bytes a message so, 3 when compressed; out of
+-- line, so that closing the batch does not copy them.
+ALTER TABLE dispatcher.batch ALTER COLUMN message_ids SET STORAGE EXTERNAL;
+
+CREATE INDEX batch_open ON dispatcher.batch (worker) WHERE state = 'open';
+CREATE INDEX batch_unsure ON dispatcher.batch (app, unsure_at) WHERE state = 'unsure';
+CREATE INDEX batch_opened_at ON dispatcher.batch (opened_at);
+
+COMMENT ON TABLE dispatcher.batch IS 'One request to the provider, written before it is sent.';
+COMMENT ON COLUMN dispatcher.batch.id IS 'The order in which requests were opened.';
+COMMENT ON COLUMN dispatcher.batch.token IS
+    'Random text that the request carries and its reports return.';
+COMMENT ON COLUMN dispatcher.batch.app IS 'The app of all its messages.';
+COMMENT ON COLUMN dispatcher.batch.worker IS 'The worker that opened it.';
+COMMENT ON COLUMN dispatcher.batch.message_ids IS 'Its messages, in the order they were sent.';
+COMMENT ON COLUMN dispatcher.batch.attempts IS 'Which attempt this is for each message.';
+COMMENT ON COLUMN dispatcher.batch.state IS
+    'open: may be on its way. unsure: may have been sent. closed: every message is answered,'
+    ' returned or settled.';
+COMMENT ON COLUMN dispatcher.batch.bytes IS 'Size of the request''s body.';
+COMMENT ON COLUMN dispatcher.batch.parent IS
+    'The batch that it is a part of, if that was refused as a whole.';
+COMMENT ON COLUMN dispatcher.batch.opened_at IS 'When it was claimed.';
+COMMENT ON COLUMN dispatcher.batch.unsure_at IS 'When it became unsure; kept when it is closed.';
+COMMENT ON COLUMN dispatcher.batch.unsure_ids IS
+    'Of an unsure batch: the messages that its answer left open; null: all of them.';
+COMMENT ON COLUMN dispatcher.batch.closed_at IS 'When it was closed.';
+COMMENT ON COLUMN dispatcher.batch.tries IS 'How often the request was tried.';
+COMMENT ON COLUMN dispatcher.batch.http_status IS 'Status of the last answer.';
+COMMENT ON COLUMN dispatcher.batch.code IS 'Code of the answer, or of why there is none.';
+COMMENT ON COLUMN dispatcher.batch.description IS 'The answer''s description, or why there is none.';
+COMMENT ON COLUMN dispatcher.batch.settled_by IS
+    'What closed it, where that was no answer of its own.';
+
+-- The primary key enforces that a message has at most one.
+CREATE TABLE dispatcher.outcome (
+    message_id bigint NOT NULL,
+    state text NOT NULL,
+    attempts smallint NOT NULL,
+    segments smallint,
+    batch_id bigint,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    provider_id text,
+    code text,
+    reason text,
+    PRIMARY KEY (message_id),
+    CONSTRAINT outcome_state_is_known
+        CHECK (state IN ('accepted', 'rejected', 'expired', 'cancelled'))
+) PARTITION BY RANGE (message_id);
+
+COMMENT ON TABLE dispatcher.outcome IS 'How a message ended: at most one row each.';
+COMMENT ON COLUMN dispatcher.outcome.message_id IS 'The message.';
+COMMENT ON COLUMN dispatcher.outcome.state IS
+    'accepted by the provider, rejected, expired or cancelled.';
+COMMENT ON COLUMN dispatcher.outcome.attempts IS 'How often it was claimed.';
+COMMENT ON COLUMN dispatcher.outcome.segments IS 'Segments that the provider counted.';
+COMMENT ON COLUMN dispatcher.outcome.batch_id IS 'The last batch it was in, if any.';
+COMMENT ON COLUMN dispatcher.outcome.created_at IS 'When this was decided.';
+COMMENT ON COLUMN dispatcher.outcome.provider_id IS
+    'The provider''s id of the message, which its reports name.';
+COMMENT ON COLUMN dispatcher.outcome.code IS 'The provider''s code, or one of ours; see codes.md.';
+COMMENT ON COLUMN dispatcher.outcome.reason IS 'The same in words.';
+
+-- The default partitions take rows for which no partition was made in time.
+CREATE TABLE dispatcher.message_rest PARTITION OF dispatcher.message DEFAULT;
+CREATE TABLE dispatcher.outcome_rest PARTITION OF dispatcher.outcome DEFAULT;
+COMMENT ON TABLE dispatcher.message_rest IS
+    'Messages for which no partition was made in time; usually empty.';
+COMMENT ON TABLE dispatcher.outcome_rest IS
+    'Outcomes for which no partition was made in time; usually empty.';
+
+-- Apps and workers ----------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.app (
+    name text NOT NULL PRIMARY KEY,
+    paused_at timestamptz,
+    pause_code text,
+    pause_reason text,
+    paused_by text,
+    probe_at timestamptz,
+    probe_wait interval,
+    probe_max interval,
+    numbers_per_second double precision,
+    rate double precision,
+    slowdown_rate double precision,
+    next_at timestamptz NOT NULL DEFAULT now(),
+    slowed_at timestamptz,
+    on_unsure text NOT NULL DEFAULT 'hold',
+    resend_after interval,
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
+) WITH (fillfactor = 20);
+
+COMMENT ON TABLE dispatcher.app IS 'Run-time state of a configured app, shared by all workers.';
+COMMENT ON COLUMN dispatcher.app.name IS 'As in DISPATCHER_APPS__<NAME>.';
+COMMENT ON COLUMN dispatcher.app.paused_at IS 'Since when nothing is claimed; null: not paused.';
+COMMENT ON COLUMN dispatcher.app.pause_code IS 'Code of the answer that paused it.';
+COMMENT ON COLUMN dispatcher.app.pause_reason IS 'Why it is paused, in words.';
+COMMENT ON COLUMN dispatcher.app.paused_by IS
+    'worker: a probe may end the pause. operator: only resume() ends it.';
+COMMENT ON COLUMN dispatcher.app.probe_at IS 'When one message is sent to see whether it works.';
+COMMENT ON COLUMN dispatcher.app.probe_wait IS 'Wait from the last probe to the next; it doubles.';
+COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
+COMMENT ON COLUMN dispatcher.app.numbers_per_second IS 'Rate limit as configured; null: none.';
+COMMENT ON COLUMN dispatcher.app.rate IS
+    'Numbers per second now: less than configured after the provider refused that; null: no limit.';
+COMMENT ON COLUMN dispatcher.app.slowdown_rate IS 'The rate that the provider refused last.';
+COMMENT ON COLUMN dispatcher.app.next_at IS 'When the numbers that are claimed next may be sent.';
+COMMENT ON COLUMN dispatcher.app.slowed_at IS 'When the rate was last reduced.';
+COMMENT ON COLUMN dispatcher.app.on_unsure IS
+    'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
+COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';
+COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
+
+CREATE TABLE dispatcher.country_pause (
+    app text NOT NULL,
+    country text NOT NULL,
+    until timestamptz NOT NULL,
+    code text NOT NULL,
+    PRIMARY KEY (app, country)
+);
+
+COMMENT ON TABLE dispatcher.country_pause IS
+    'Countries whose quota is used up: their messages of this app wait, the others are sent.';
+COMMENT ON COLUMN dispatcher.country_pause.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.country_pause.country IS
+    'Country of the numbers, as core.country names it.';
+COMMENT ON COLUMN dispatcher.country_pause.until IS 'End of the pause.';
+COMMENT ON COLUMN dispatcher.country_pause.code IS 'Code of the answer that caused it.';
+
+CREATE TABLE dispatcher.worker (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    apps text[] NOT NULL,
+    lease interval NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    stopped_at timestamptz,
+    unreachable_apps text[] NOT NULL DEFAULT '{}'
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE dispatcher.worker IS 'Worker processes; a new row at every start.';
+COMMENT ON COLUMN dispatcher.worker.id IS 'The worker.';
+COMMENT ON COLUMN dispatcher.worker.host IS 'Its host.';
+COMMENT ON COLUMN dispatcher.worker.pid IS 'Its process id there.';
+COMMENT ON COLUMN dispatcher.worker.version IS 'Its release.';
+COMMENT ON COLUMN dispatcher.worker.apps IS 'The apps that it sends for.';
+COMMENT ON COLUMN dispatcher.worker.lease IS
+    'After this time without a heartbeat, others take its batches for unsure.';
+COMMENT ON COLUMN dispatcher.worker.started_at IS 'When it started.';
+COMMENT ON COLUMN dispatcher.worker.heartbeat_at IS 'Its last heartbeat.';
+COMMENT ON COLUMN dispatcher.worker.stopped_at IS 'When it stopped in good order.';
+COMMENT ON COLUMN dispatcher.worker.unreachable_apps IS
+    'Apps whose provider its host cannot reach, or for which its clock is wrong, while other hosts'
+    ' send; it claims nothing for them.';
+
+-- Reports -------------------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.report (
+    provider_id text NOT NULL,
+    segment smallint NOT NULL DEFAULT 1,
+    total smallint NOT NULL DEFAULT 1,
+    status text NOT NULL,
+    state text NOT NULL,
+    token text,
+    recipient text,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz,
+    source smallint,
+    description text,
+    org_code text,
+    raw jsonb,
+    earlier jsonb,
+    PRIMARY KEY (provider_id, segment),
+    CONSTRAINT report_state_is_known CHECK (state IN ('interim', 'delivered', 'undelivered'))
+);
+
+CREATE INDEX report_token ON dispatcher.report (token);
+
+COMMENT ON TABLE dispatcher.report IS 'Status reports: the last of each segment of each message.';
+COMMENT ON COLUMN dispatcher.report.provider_id IS 'The provider''s id of the message.';
+COMMENT ON COLUMN dispatcher.report.segment IS 'Which segment it is of, from 1 on.';
+COMMENT ON COLUMN dispatcher.report.total IS 'How many segments the message has.';
+COMMENT ON COLUMN dispatcher.report.status IS 'The carrier''s status, such as DELIVRD.';
+COMMENT ON COLUMN dispatcher.report.state IS
+    'What that means. An interim state becomes final; a final one never changes.';
+COMMENT ON COLUMN dispatcher.report.token IS 'Token of the batch, as the report returns it.';
+COMMENT ON COLUMN dispatcher.report.recipient IS 'The number, as the report spells it.';
+COMMENT ON COLUMN dispatcher.report.received_at IS 'When it reached the receiver.';
+COMMENT ON COLUMN dispatcher.report.updated_at IS 'The carrier''s time.';
+COMMENT ON COLUMN dispatcher.report.source IS 'Who made the report, as the provider numbers it.';
+COMMENT ON COLUMN dispatcher.report.description IS 'The provider''s words.';
+COMMENT ON COLUMN dispatcher.report.org_code IS 'The carrier''s own code.';
+COMMENT ON COLUMN dispatcher.report.raw IS 'Fields of the report that have no column.';
+COMMENT ON COLUMN dispatcher.report.earlier IS 'The interim report that this final one replaced.';
+
+CREATE TABLE dispatcher.carrier_status (
+    status text NOT NULL PRIMARY KEY,
+    state text NOT NULL,
+    meaning text NOT NULL
+);
+
+COMMENT ON TABLE dispatcher.carrier_status IS
+    'What the statuses of reports mean; written from core.report_status at every start.';
+COMMENT ON COLUMN dispatcher.carrier_status.status IS 'A carrier''s status.';
+COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or undelivered.';
+COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
+
+-- One row for each commit of a receiver, however many reports it has: so taking reports in writes
+-- one row. Arrays of equal length, one place a report.
+CREATE TABLE dispatcher.report_inbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    provider_ids text[] NOT NULL,
+    segments smallint[] NOT NULL,
+    totals smallint[] NOT NULL,
+    states text[] NOT NULL,
+    statuses text[] NOT NULL,
+    tokens text[] NOT NULL,
+    recipients text[] NOT NULL,
+    fresh boolean[] NOT NULL,
+    size integer GENERATED ALWAYS AS (cardinality(provider_ids)) STORED
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+COMMENT ON TABLE dispatcher.report_inbox IS
+    'Reports that are stored and not yet matched with their messages; a row a commit.';
+COMMENT ON COLUMN dispatcher.report_inbox.id IS 'The order in which they came.';
+COMMENT ON COLUMN dispatcher.report_inbox.received_at IS 'When they were stored.';
+COMMENT ON COLUMN dispatcher.report_inbox.provider_ids IS 'As in report, an element a report.';
+COMMENT ON COLUMN dispatcher.report_inbox.segments IS 'As in report, an element a report.';
+COMMENT ON COLUMN dispatcher.report_inbox.totals IS 'As in report, an element a report.';
+COMMENT ON COLUMN dispatcher.report_inbox.states IS 'As in report, an element a report.';
+COMMENT ON COLUMN dispatcher.report_inbox.statuses IS 'As in report, an element a report.';
+COMMENT ON COLUMN dispatcher.report_inbox.tokens IS 'As in report, empty for null.';
+COMMENT ON COLUMN dispatcher.report_inbox.recipients IS 'As in report, empty for null.';
+COMMENT ON COLUMN dispatcher.report_inbox.fresh IS
+    'Whether it is the first report of its segment; else it is a final one after an interim one.';
+COMMENT ON COLUMN dispatcher.report_inbox.size IS 'How many reports.';
+
+CREATE TABLE dispatcher.unmatched_report (
+    provider_id text NOT NULL,
+    segment smallint NOT NULL,
+    reason text NOT NULL,
+    fresh boolean NOT NULL DEFAULT true,
+    attempts smallint NOT NULL DEFAULT 1,
+    first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due_at timestamptz,
+    PRIMARY KEY (provider_id, segment)
+);
+
+CREATE INDEX unmatched_report_due ON dispatcher.unmatched_report (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX unmatched_report_first_seen_at ON dispatcher.unmatched_report (first_seen_at);
+
+COMMENT ON TABLE dispatcher.unmatched_report IS 'Reports that belong to no message, yet or ever.';
+COMMENT ON COLUMN dispatcher.unmatched_report.provider_id IS 'As in report.';
+COMMENT ON COLUMN dispatcher.unmatched_report.segment IS 'As in report.';
+COMMENT ON COLUMN dispatcher.unmatched_report.reason IS 'Why it matches no message.';
+COMMENT ON COLUMN dispatcher.unmatched_report.fresh IS 'As in report_inbox.';
+COMMENT ON COLUMN dispatcher.unmatched_report.attempts IS 'How often it was matched so far.';
+COMMENT ON COLUMN dispatcher.unmatched_report.first_seen_at IS 'When it was first found unmatched.';
+COMMENT ON COLUMN dispatcher.unmatched_report.due_at IS 'When it is matched again; null: never.';
+
+CREATE TABLE dispatcher.report_summary (
+    provider_id text NOT NULL PRIMARY KEY,
+    state text NOT NULL,
+    status text NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT report_summary_state_is_known
+        CHECK (state IN ('interim', 'delivered', 'undelivered'))
+);
+
+COMMENT ON TABLE dispatcher.report_summary IS
+    'State by all reports of a message that has several (a segment each, or interim and final), as'
+    ' far as events were written: so it is delivered once. Most have one report, and no row here.';
+COMMENT ON COLUMN dispatcher.report_summary.provider_id IS 'As in report.';
+COMMENT ON COLUMN dispatcher.report_summary.state IS
+    'delivered when every segment is, undelivered when one is not, else interim.';
+COMMENT ON COLUMN dispatcher.report_summary.status IS 'The status that decided.';
+COMMENT ON COLUMN dispatcher.report_summary.updated_at IS 'When that changed.';
+
+-- Events --------------------------------------------------------------------------------------------
+
+-- The transaction that decides something appends a row, one for all messages it is true of. A row
+-- gets its position only after its commit, from one process at a time: so a long transaction is
+-- late, but never behind the position that a reader has reached.
+CREATE TABLE dispatcher.event (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    last_position bigint,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL DEFAULT '',
+    message_ids bigint[],
+    batch_id bigint,
+    message_count integer NOT NULL,
+    CONSTRAINT event_names_messages_or_a_batch CHECK (num_nonnulls(message_ids, batch_id) = 1),
+    CONSTRAINT event_is_known CHECK (event IN (
+        'accepted', 'rejected', 'expired', 'cancelled', 'unsure', 'requeued',
+        'delivered', 'undelivered'))
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 5000
+);
+-- Compressing it takes longer than all the rest.
+ALTER TABLE dispatcher.event ALTER COLUMN message_ids SET STORAGE EXTERNAL;
+
+CREATE UNIQUE INDEX event_last_position ON dispatcher.event (last_position)
+    WHERE last_position IS NOT NULL;
+CREATE INDEX event_without_position ON dispatcher.event (id) WHERE last_position IS NULL;
+
+COMMENT ON TABLE dispatcher.event IS
+    'What happened to messages, in the order in which it became visible; read by events().';
+COMMENT ON COLUMN dispatcher.event.id IS 'The order in which rows were appended.';
+COMMENT ON COLUMN dispatcher.event.last_position IS
+    'Position of its last message in the log; null until it is given one.';
+COMMENT ON COLUMN dispatcher.event.created_at IS 'When it happened.';
+COMMENT ON COLUMN dispatcher.event.app IS 'The app of the messages.';
+COMMENT ON COLUMN dispatcher.event.event IS 'What happened.';
+COMMENT ON COLUMN dispatcher.event.code IS 'Why, as in outcome.code.';
+COMMENT ON COLUMN dispatcher.event.message_ids IS 'The messages it happened to.';
+COMMENT ON COLUMN dispatcher.event.batch_id IS 'Or the batch whose messages they all are.';
+COMMENT ON COLUMN dispatcher.event.message_count IS 'How many messages.';
+
+CREATE TABLE dispatcher.event_position (
+    single boolean PRIMARY KEY DEFAULT true,
+    last_position bigint NOT NULL,
+    CONSTRAINT event_position_is_one_row CHECK (single)
+) WITH (fillfactor = 10);
+
+INSERT INTO dispatcher.event_position (last_position) VALUES (0);
+
+COMMENT ON TABLE dispatcher.event_position IS 'The last position that an event was given: one row.';
+COMMENT ON COLUMN dispatcher.event_position.single IS 'Keeps it to one row.';
+COMMENT ON COLUMN dispatcher.event_position.last_position IS 'That position.';
+
+-- The worker is part of the key, so that workers never wait for each other.
+CREATE TABLE dispatcher.event_count (
+    minute timestamptz NOT NULL,
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL DEFAULT '',
+    worker bigint NOT NULL DEFAULT 0,
+    count bigint NOT NULL,
+    PRIMARY KEY (minute, app, event, code, worker)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE dispatcher.event_count IS 'Counters of what happened, by minute.';
+COMMENT ON COLUMN dispatcher.event_count.minute IS 'Beginning of the minute.';
+COMMENT ON COLUMN dispatcher.event_count.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.event_count.event IS
+    'What happened; more kinds than in event, such as deferred, returned, settled and reported.';
+COMMENT ON COLUMN dispatcher.event_count.code IS 'Why.';
+COMMENT ON COLUMN dispatcher.event_count.worker IS 'The worker that counted; 0: none.';
+COMMENT ON COLUMN dispatcher.event_count.count IS 'How many messages.';
+
+-- What operators set --------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor text NOT NULL,
+    action text NOT NULL,
+    target text NOT NULL DEFAULT '',
+    detail text NOT NULL DEFAULT '',
+    result text NOT NULL DEFAULT ''
+);
+
+COMMENT ON TABLE dispatcher.audit IS
+    'Who did what, and when: by the console, the command line or SQL. Never updated.';
+COMMENT ON COLUMN dispatcher.audit.id IS 'The order in which it was done.';
+COMMENT ON COLUMN dispatcher.audit.created_at IS 'When it was done.';
+COMMENT ON COLUMN dispatcher.audit.actor IS 'Who did it; in SQL the session''s user by default.';
+COMMENT ON COLUMN dispatcher.audit.action IS 'What was done, such as pause.';
+COMMENT ON COLUMN dispatcher.audit.target IS 'To what, such as an app; never a number.';
+COMMENT ON COLUMN dispatcher.audit.detail IS 'The reason that was given, ids, or new values.';
+COMMENT ON COLUMN dispatcher.audit.result IS 'The result, in words.';
+
+CREATE TABLE dispatcher.template (
+    template_id text NOT NULL PRIMARY KEY,
+    kinds text[] NOT NULL,
+    note text NOT NULL DEFAULT '',
+    added_at timestamptz NOT NULL DEFAULT now(),
+    text text,
+    CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
+    CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20)
+);
+
+COMMENT ON TABLE dispatcher.template IS
+    'Templates whose variables are checked before a message is sent. Optional.';
+COMMENT ON COLUMN dispatcher.template.template_id IS 'The provider''s id of the template.';
+COMMENT ON COLUMN dispatcher.template.kinds IS
+    'Kind of each variable, as the provider names them: NUM_6, TXT_20, DATE ...';
+COMMENT ON COLUMN dispatcher.template.note IS 'What it is for.';
+COMMENT ON COLUMN dispatcher.template.added_at IS 'When it was first defined.';
+COMMENT ON COLUMN dispatcher.template.text IS 'Its text, to count segments; null: unknown.';
+
+CREATE TABLE dispatcher.suppression (
+    recipient text NOT NULL PRIMARY KEY,
+    reason text NOT NULL DEFAULT '',
+    source text NOT NULL DEFAULT 'operator',
+    added_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
+);
+
+COMMENT ON TABLE dispatcher.suppression IS 'Numbers that nothing is ever sent to.';
+COMMENT ON COLUMN dispatcher.suppression.recipient IS 'The number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.suppression.reason IS 'Why, in words.';
+COMMENT ON COLUMN dispatcher.suppression.source IS
+    'operator, or report: a carrier reported it as blocked.';
+COMMENT ON COLUMN dispatcher.suppression.added_at IS 'Since when.';
+
+CREATE TABLE dispatcher.app_limit (
+    app text NOT NULL PRIMARY KEY,
+    per_minute integer,
+    per_day integer,
+    same_per_minute integer,
+    same_per_hour integer,
+    daily_limit bigint,
+    quiet_from time,
+    quiet_until time,
+    CONSTRAINT limits_are_positive CHECK (
+        least(per_minute, per_day, same_per_minute, same_per_hour, daily_limit) > 0),
+    CONSTRAINT quiet_hours_have_both_ends CHECK ((quiet_from IS NULL) = (quiet_until IS NULL))
+);
+
+COMMENT ON TABLE dispatcher.app_limit IS 'Limits that operators set for an app; null: no limit.';
+COMMENT ON COLUMN dispatcher.app_limit.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.app_limit.per_minute IS 'Messages to one number.';
+COMMENT ON COLUMN dispatcher.app_limit.per_day IS 'Messages to one number.';
+COMMENT ON COLUMN dispatcher.app_limit.same_per_minute IS 'Messages of one text to one number.';
+COMMENT ON COLUMN dispatcher.app_limit.same_per_hour IS 'Messages of one text to one number.';
+COMMENT ON COLUMN dispatcher.app_limit.daily_limit IS
+    'Messages of the app a day (UTC+8); it is paused for the rest of the day then.';
+COMMENT ON COLUMN dispatcher.app_limit.quiet_from IS
+    'Beginning of the hours, at the recipient, in which nothing is sent that is not urgent.';
+COMMENT ON COLUMN dispatcher.app_limit.quiet_until IS 'Their end.';
+
+CREATE TABLE dispatcher.recipient_usage (
+    message_id bigint NOT NULL PRIMARY KEY,
+    app text NOT NULL,
+    recipient text NOT NULL,
+    text bigint NOT NULL,
+    sent_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX recipient_usage_number ON dispatcher.recipient_usage (recipient, app, sent_at);
+CREATE INDEX recipient_usage_sent_at ON dispatcher.recipient_usage (sent_at);
+
+COMMENT ON TABLE dispatcher.recipient_usage IS
+    'What numbers were sent in the last day, for apps with limits by number.';
+COMMENT ON COLUMN dispatcher.recipient_usage.message_id IS
+    'The message; the key counts one that is claimed twice once.';
+COMMENT ON COLUMN dispatcher.recipient_usage.app IS 'Its app.';
+COMMENT ON COLUMN dispatcher.recipient_usage.recipient IS 'The number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.recipient_usage.text IS 'Digest of template and variables.';
+COMMENT ON COLUMN dispatcher.recipient_usage.sent_at IS 'When it was last claimed.';
+
+CREATE TABLE dispatcher.price (
+    country text NOT NULL PRIMARY KEY,
+    price numeric NOT NULL,
+    currency text NOT NULL DEFAULT '',
+    CONSTRAINT price_is_not_negative CHECK (price >= 0)
+);
+
+COMMENT ON TABLE dispatcher.price IS 'What a segment costs, as the operator''s contract says.';
+COMMENT ON COLUMN dispatcher.price.country IS 'Country of the number.';
+COMMENT ON COLUMN dispatcher.price.price IS 'Price of one segment.';
+COMMENT ON COLUMN dispatcher.price.currency IS 'Its currency.';
+
+-- Progress of longer work ---------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.file_import (
+    digest text NOT NULL PRIMARY KEY,
+    name text NOT NULL,
+    lines bigint NOT NULL DEFAULT 0,
+    imported bigint NOT NULL DEFAULT 0,
+    rejected bigint NOT NULL DEFAULT 0,
+    rejects_bytes bigint NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz
+);
+
+COMMENT ON TABLE dispatcher.file_import IS
+    'How far the import of a file has come. Written in the transaction of each COPY, so it is exact.';
+COMMENT ON COLUMN dispatcher.file_import.digest IS 'SHA-256 of the file''s content.';
+COMMENT ON COLUMN dispatcher.file_import.name IS 'Name of the file.';
+COMMENT ON COLUMN dispatcher.file_import.lines IS 'Records that are done, without the header.';
+COMMENT ON COLUMN dispatcher.file_import.imported IS 'Messages that were inserted.';
+COMMENT ON COLUMN dispatcher.file_import.rejected IS 'Records that were rejected.';
+COMMENT ON COLUMN dispatcher.file_import.rejects_bytes IS 'Size of the file of rejects.';
+COMMENT ON COLUMN dispatcher.file_import.started_at IS 'When it started.';
+COMMENT ON COLUMN dispatcher.file_import.finished_at IS 'When the whole file was imported.';
+
+CREATE TABLE dispatcher.maintenance_progress (
+    task text NOT NULL,
+    partition bigint NOT NULL DEFAULT 0,
+    position bigint NOT NULL,
+    PRIMARY KEY (task, partition)
+);
+
+COMMENT ON TABLE dispatcher.maintenance_progress IS
+    'How far each task of maintenance has come; see 0004_maintenance.sql.';
+COMMENT ON COLUMN dispatcher.maintenance_progress.task IS 'drop, wipe or wipe-again.';
+COMMENT ON COLUMN dispatcher.maintenance_progress.partition IS
+    'First id of the partition that is dropped; 0: of all.';
+COMMENT ON COLUMN dispatcher.maintenance_progress.position IS
+    'Id of the message that comes next (drop) or was last (wipe).';
+
+CREATE TABLE dispatcher.pending_wipe (message_id bigint NOT NULL PRIMARY KEY);
+
+COMMENT ON TABLE dispatcher.pending_wipe IS
+    'Messages whose variables could not be wiped in their turn: they were not finished yet.';
+COMMENT ON COLUMN dispatcher.pending_wipe.message_id IS 'The message.';
+
+-- migrate:down
+
+-- Everything is dropped but the table of the migrations.
+ALTER SCHEMA dispatcher RENAME TO dispatcher_dropped;
+CREATE SCHEMA dispatcher;
+ALTER TABLE dispatcher_dropped.schema_migrations SET SCHEMA dispatcher;
+DROP SCHEMA dispatcher_dropped CASCADE;

@@ -1,0 +1,80 @@
+-- The state of a message, from the tables that it is in.
+
+-- migrate:up
+
+-- Everything known of one message: what was asked for, where it is, its result, its reports.
+CREATE VIEW dispatcher.message_status AS
+SELECT
+    m.id,
+    m.app,
+    m.sender,
+    m.recipient,
+    m.template_id,
+    m.reference,
+    m.priority,
+    CASE
+        WHEN o.state = 'accepted' THEN coalesce(r.state, 'accepted')
+        WHEN o.state IS NOT NULL THEN o.state
+        WHEN q.id IS NOT NULL THEN 'queued'
+        WHEN live.state = 'open' THEN 'sending'
+        WHEN live.state = 'unsure' THEN 'unsure'
+        ELSE 'lost'
+    END AS state,
+    coalesce(o.attempts, q.attempt, live.attempt)::integer AS attempts,
+    o.provider_id,
+    -- Of a message that is delivered or undelivered: the carrier's status, and its meaning.
+    CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, live.code) END
+        AS code,
+    CASE WHEN r.state IS NOT NULL THEN coalesce(w.meaning, r.description)
+        ELSE coalesce(o.reason, live.description,
+            CASE WHEN q.id IS NOT NULL THEN last.description END)
+    END AS reason,
+    coalesce(o.segments, r.total)::integer AS segments,
+    m.queued_at,
+    q.due_at,
+    CASE WHEN o.state = 'accepted' THEN o.created_at END AS accepted_at,
+    CASE WHEN o.state <> 'accepted' THEN o.created_at WHEN r.state IS NOT NULL THEN r.finished_at END
+        AS finished_at,
+    r.status AS report_status,
+    coalesce(live.token, last.token) AS batch_token
+FROM dispatcher.message m
+LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
+LEFT JOIN dispatcher.queue q ON q.id = m.id
+LEFT JOIN LATERAL (
+    SELECT b.token, b.state, b.code, b.description,
+        b.attempts[array_position(b.message_ids, m.id)] AS attempt
+    FROM dispatcher.batch b
+    WHERE o.message_id IS NULL AND q.id IS NULL
+      -- Two conditions and not one IN: so both partial indexes serve, and the closed are not read.
+      AND (b.state = 'open' OR b.state = 'unsure')
+      AND coalesce(b.unsure_ids, b.message_ids) @> ARRAY[m.id]
+    LIMIT 1
+) AS live ON true
+LEFT JOIN dispatcher.batch last ON last.id = coalesce(o.batch_id, q.last_batch)
+LEFT JOIN LATERAL (
+    -- A long message is delivered when every segment is, and undelivered when one is not.
+    SELECT
+        CASE
+            WHEN bool_or(p.state = 'undelivered') THEN 'undelivered'
+            WHEN count(*) FILTER (WHERE p.state = 'delivered') >= max(p.total) THEN 'delivered'
+        END AS state,
+        coalesce(
+            min(p.status) FILTER (WHERE p.state = 'undelivered'),
+            min(p.status) FILTER (WHERE p.state = 'delivered'),
+            min(p.status)
+        ) AS status,
+        max(p.total) AS total,
+        min(p.description) FILTER (WHERE p.state <> 'interim') AS description,
+        max(p.received_at) FILTER (WHERE p.state <> 'interim') AS finished_at
+    FROM dispatcher.report p
+    WHERE p.provider_id = o.provider_id
+) AS r ON true
+LEFT JOIN dispatcher.carrier_status w ON w.status = r.status;
+
+COMMENT ON VIEW dispatcher.message_status IS
+    'Everything known of one message: its state, result and report. For look-ups by id; other'
+    ' conditions read whole partitions.';
+
+-- migrate:down
+
+DROP VIEW dispatcher.message_status;

@@ -1,0 +1,462 @@
+-- Maintenance: partitions ahead of need, indexes of full partitions, retention, wiping of variables,
+-- erasing of persons. Each step is bounded and safe to repeat; one process at a time works.
+
+-- migrate:up
+
+-- Make partitions of message and outcome until *ahead* ids are covered; return how many.
+-- ATTACH takes only SHARE UPDATE EXCLUSIVE on the parent, so inserts go on meanwhile. Rows that
+-- came before their partition was made are in the default one. SECURITY DEFINER: a worker makes
+-- partitions, and owns none.
+CREATE FUNCTION dispatcher.make_partitions(
+    ahead bigint DEFAULT 20000000, size bigint DEFAULT 5000000
+) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    made integer := 0;
+    first bigint;
+    wanted bigint;
+    part record;
+BEGIN
+    -- One at a time; the second finds the work done.
+    PERFORM pg_advisory_xact_lock(hashtext('dispatcher.make_partitions'));
+    SELECT last_value + ahead INTO wanted FROM dispatcher.message_id;
+    LOOP
+        SELECT greatest(
+            (SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1)
+             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'dispatcher.message'::regclass),
+            (SELECT coalesce(max(id), 0) + 1 FROM dispatcher.message_rest),
+            (SELECT coalesce(max(message_id), 0) + 1 FROM dispatcher.outcome_rest)
+        ) INTO first;
+        EXIT WHEN first > wanted;
+        FOR part IN
+            SELECT * FROM (VALUES ('message', 'id'), ('outcome', 'message_id')) AS p (parent, key)
+        LOOP
+            EXECUTE format(
+                'CREATE TABLE dispatcher.%I (LIKE dispatcher.%I INCLUDING ALL,'
+                ' CONSTRAINT id_range CHECK (%I >= %s AND %I < %s))',
+                format('%s_%s_to_%s', part.parent, first, first + size), part.parent,
+                part.key, first, part.key, first + size);
+            EXECUTE format(
+                'ALTER TABLE dispatcher.%I ATTACH PARTITION dispatcher.%I'
+                ' FOR VALUES FROM (%s) TO (%s)',
+                part.parent, format('%s_%s_to_%s', part.parent, first, first + size),
+                first, first + size);
+        END LOOP;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END $$;
+
+-- Return the partitions: first id, and the id after the last.
+CREATE FUNCTION dispatcher.partitions() RETURNS TABLE (first bigint, past bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p[1]::bigint, p[2]::bigint
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL regexp_match(c.relname, '_([0-9]+)_to_([0-9]+)$') AS p
+    WHERE i.inhparent = 'dispatcher.message'::regclass AND p IS NOT NULL
+    ORDER BY 1
+$$;
+
+-- Return whether any of these messages may still be sent.
+CREATE FUNCTION dispatcher.has_open_messages(first bigint, past bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM dispatcher.queue WHERE id >= first AND id < past)
+        OR EXISTS (
+            SELECT FROM dispatcher.batch b
+            WHERE (b.state = 'open' OR b.state = 'unsure')
+              AND EXISTS (SELECT FROM unnest(b.message_ids) AS u WHERE u >= first AND u < past))
+$$;
+
+-- Return whether all of these messages were inserted, and finished, before a time. The cheap tests
+-- come first: the last row shows whether a partition is too young.
+CREATE FUNCTION dispatcher.all_finished_before(first bigint, past bigint, before timestamptz)
+RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF (SELECT queued_at >= before FROM dispatcher.message
+        WHERE id >= first AND id < past ORDER BY id DESC LIMIT 1)
+        OR dispatcher.has_open_messages(first, past)
+    THEN
+        RETURN false;
+    END IF;
+    RETURN NOT EXISTS (SELECT FROM dispatcher.outcome
+            WHERE message_id >= first AND message_id < past AND created_at >= before)
+        AND NOT EXISTS (SELECT FROM dispatcher.message
+            WHERE id >= first AND id < past AND queued_at >= before)
+        AND NOT EXISTS (SELECT FROM dispatcher.message m
+            WHERE m.id >= first AND m.id < past AND NOT EXISTS (
+                SELECT FROM dispatcher.outcome o
+                WHERE o.message_id = m.id AND o.message_id >= first AND o.message_id < past));
+END $$;
+
+-- Return whether no outcome of these messages is being written, or will be soon: none is on its
+-- way, and none is due.
+CREATE FUNCTION dispatcher.is_idle(first bigint, past bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT NOT EXISTS (
+            SELECT FROM dispatcher.batch b
+            WHERE b.state = 'open'
+              AND EXISTS (SELECT FROM unnest(b.message_ids) AS u WHERE u >= first AND u < past))
+        AND NOT EXISTS (
+            SELECT FROM dispatcher.queue
+            WHERE id >= first AND id < past AND due_at < clock_timestamp() + interval '5 min')
+$$;
+
+-- Raise an exception for an age that is too short: a mistake in a setting must not empty the tables.
+CREATE FUNCTION dispatcher.require_min_age(given interval, shortest interval) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF given IS NULL OR given < shortest THEN
+        RAISE EXCEPTION 'nothing is dropped or wiped before it is % old', shortest
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+END $$;
+
+-- Take the lock of maintenance until the end of the transaction; false if another process has it,
+-- which then does the work.
+CREATE FUNCTION dispatcher.try_maintenance_lock() RETURNS boolean
+LANGUAGE sql AS $$ SELECT pg_try_advisory_xact_lock(hashtext('dispatcher.maintenance')) $$;
+
+-- Begin a new partition although the last is not full, if its first message is older than *age*:
+-- where few messages are sent, one partition would last for years, and be kept for as long.
+-- Skipping the unused ids is harmless.
+CREATE FUNCTION dispatcher.start_partition_early(age interval) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    current record;
+BEGIN
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN false;
+    END IF;
+    SELECT p.* INTO current FROM dispatcher.partitions() p, dispatcher.message_id s
+    WHERE p.first <= s.last_value AND s.last_value < p.past - 1;
+    IF (SELECT queued_at < now() - age FROM dispatcher.message
+        WHERE id >= current.first AND id < current.past ORDER BY id LIMIT 1)
+    THEN
+        PERFORM setval('dispatcher.message_id', current.past - 1);
+        RETURN true;
+    END IF;
+    RETURN false;
+END $$;
+
+-- Make one index that a full partition lacks, for finding messages by number and reference, and
+-- outcomes by provider id; returns its name, or null if there is none to make now. Raises
+-- lock_not_available if the table is in use.
+-- Only partitions that are full get such indexes: on the one that is being filled they would cost
+-- every insert (COPY at 0.8 of its speed with one on recipient alone), and one is soon read whole.
+-- Not CONCURRENTLY, which no function may do, and which waits for every old snapshot. It takes
+-- seconds, in which readers read and writers wait; but no messages are inserted into a partition
+-- that is full, and outcomes get their index when none is to be expected.
+CREATE FUNCTION dispatcher.index_step() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET maintenance_work_mem = '128MB' AS $$
+DECLARE
+    missing record;
+BEGIN
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN NULL;
+    END IF;
+    PERFORM set_config('lock_timeout', '200ms', true);
+    FOR missing IN
+        SELECT w.parent || '_' || p.first || '_to_' || p.past AS part,
+            w.parent || '_' || p.first || '_to_' || p.past || '_' || w.name AS index,
+            w.parent, w.columns, p.first, p.past
+        FROM dispatcher.message_id s
+        JOIN dispatcher.partitions() p ON p.past - 1 <= s.last_value
+        CROSS JOIN (VALUES
+            ('message', 'recipient', '(recipient)'),
+            ('message', 'reference', '(reference) WHERE reference IS NOT NULL'),
+            ('outcome', 'provider_id', '(provider_id) WHERE provider_id IS NOT NULL')
+        ) AS w (parent, name, columns)
+        LEFT JOIN pg_class c
+            ON c.relname = w.parent || '_' || p.first || '_to_' || p.past || '_' || w.name
+            AND c.relnamespace = 'dispatcher'::regnamespace
+        WHERE c.oid IS NULL
+        ORDER BY p.first DESC, w.parent, w.name  -- the newest is searched most
+    LOOP
+        CONTINUE WHEN missing.parent = 'outcome'
+            AND NOT dispatcher.is_idle(missing.first, missing.past);
+        EXECUTE format('CREATE INDEX %I ON dispatcher.%I %s',
+            missing.index, missing.part, missing.columns);
+        RETURN missing.index;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+-- One step of dropping the oldest partition that is full and finished since *retention*: its reports
+-- and idempotency keys are deleted by key, *step* messages at a time, and then it is dropped.
+-- Returns what was done, or null if there is nothing to do. Raises lock_not_available if a table is
+-- in use.
+CREATE FUNCTION dispatcher.drop_step(retention interval, step integer DEFAULT 50000) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old record;
+    begin_at bigint;
+    name text;
+    ids text[];
+BEGIN
+    PERFORM dispatcher.require_min_age(retention, '1 hour');
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN NULL;
+    END IF;
+    FOR old IN
+        SELECT p.* FROM dispatcher.partitions() p, dispatcher.message_id s
+        WHERE p.past <= s.last_value + 1 AND s.is_called ORDER BY p.first
+    LOOP
+        name := format('%s_to_%s', old.first, old.past);
+        SELECT p.position INTO begin_at FROM dispatcher.maintenance_progress p
+        WHERE p.task = 'drop' AND p.partition = old.first;
+        IF NOT FOUND THEN
+            CONTINUE WHEN NOT dispatcher.all_finished_before(old.first, old.past, now() - retention);
+            begin_at := old.first;
+            INSERT INTO dispatcher.maintenance_progress (task, partition, position)
+            VALUES ('drop', old.first, begin_at);
+        END IF;
+        -- An operator may have requeued one of them since.
+        CONTINUE WHEN dispatcher.has_open_messages(old.first, old.past);
+        IF begin_at < old.past THEN
+            -- Looked up by key, and not joined: a join may read a table of twenty million rows for
+            -- the fifty thousand that are deleted, with a plan made when the table was small.
+            PERFORM set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+                set_config('plan_cache_mode', 'force_generic_plan', true);
+            DELETE FROM dispatcher.idempotency WHERE ctid = ANY (ARRAY(
+                SELECT i.ctid FROM dispatcher.message m
+                CROSS JOIN LATERAL (
+                    SELECT k.ctid, k.message_id FROM dispatcher.idempotency k
+                    WHERE k.app = m.app AND k.key = m.idempotency_key OFFSET 0
+                ) AS i
+                WHERE m.id >= begin_at AND m.id < least(begin_at + step, old.past)
+                  AND m.idempotency_key IS NOT NULL AND i.message_id = m.id));
+            ids := ARRAY(
+                SELECT o.provider_id FROM dispatcher.outcome o
+                WHERE o.message_id >= begin_at AND o.message_id < least(begin_at + step, old.past)
+                  AND o.provider_id IS NOT NULL);
+            DELETE FROM dispatcher.report WHERE provider_id = ANY (ids);
+            DELETE FROM dispatcher.report_summary WHERE provider_id = ANY (ids);
+            -- On to the next message there is: a partition that was ended before it was full
+            -- consists mostly of unused ids.
+            SELECT min(m.id) INTO begin_at FROM dispatcher.message m
+            WHERE m.id >= begin_at + step AND m.id < old.past;
+            UPDATE dispatcher.maintenance_progress p SET position = coalesce(begin_at, old.past)
+            WHERE p.task = 'drop' AND p.partition = old.first;
+            RETURN 'pruned ' || name;
+        END IF;
+        -- Both parents are locked at once, so that no transaction waits for one while it holds the
+        -- other. 200 ms are below deadlock_timeout (1 s), and too short to stall inserts.
+        PERFORM set_config('lock_timeout', '200ms', true);
+        LOCK TABLE ONLY dispatcher.message, dispatcher.outcome IN ACCESS EXCLUSIVE MODE;
+        CONTINUE WHEN dispatcher.has_open_messages(old.first, old.past);
+        EXECUTE format('DROP TABLE dispatcher.%I, dispatcher.%I',
+            'message_' || name, 'outcome_' || name);
+        DELETE FROM dispatcher.maintenance_progress p
+        WHERE p.task = 'drop' AND p.partition = old.first;
+        DELETE FROM dispatcher.pending_wipe w
+        WHERE w.message_id >= old.first AND w.message_id < old.past;
+        RETURN 'dropped ' || name;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+-- Delete what is older than *retention* and lies in no partition, at most *most* rows of each
+-- table; returns how many. Nothing that is open is deleted.
+CREATE FUNCTION dispatcher.prune(retention interval, most integer DEFAULT 5000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before timestamptz := now() - retention;
+    gone bigint;
+    pruned bigint := 0;
+BEGIN
+    PERFORM dispatcher.require_min_age(retention, '1 hour');
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM dispatcher.event WHERE id = ANY (ARRAY(
+        SELECT id FROM (
+            SELECT id, created_at FROM dispatcher.event
+            WHERE last_position IS NOT NULL ORDER BY last_position LIMIT most
+        ) AS oldest WHERE created_at < before));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    -- Events name batches that were closed at the same time: a batch is kept as long as its event.
+    -- An hour more than the longest transaction, because a row is visible only after its commit.
+    DELETE FROM dispatcher.batch WHERE id = ANY (ARRAY(
+        SELECT id FROM dispatcher.batch
+        WHERE opened_at < before AND state = 'closed' AND closed_at < least(before,
+            (SELECT created_at FROM dispatcher.event
+                WHERE last_position IS NOT NULL ORDER BY last_position LIMIT 1) - interval '1 hour',
+            (SELECT min(created_at) FROM dispatcher.event WHERE last_position IS NULL)
+                - interval '1 hour')
+        ORDER BY opened_at LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    DELETE FROM dispatcher.event_count WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM dispatcher.event_count WHERE minute < before ORDER BY minute LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    -- Reports that belong to no message are deleted with no partition.
+    WITH orphaned AS (
+        DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM dispatcher.unmatched_report
+            WHERE first_seen_at < before AND due_at IS NULL
+            ORDER BY first_seen_at LIMIT most))
+        RETURNING provider_id, segment
+    ), sums AS (
+        DELETE FROM dispatcher.report_summary s USING orphaned n WHERE s.provider_id = n.provider_id
+    )
+    DELETE FROM dispatcher.report r USING orphaned n
+    WHERE r.provider_id = n.provider_id AND r.segment = n.segment;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    DELETE FROM dispatcher.worker w WHERE coalesce(w.stopped_at, w.heartbeat_at) < before
+        AND w.heartbeat_at < before
+        AND NOT EXISTS (SELECT FROM dispatcher.batch b WHERE b.worker = w.id AND b.state = 'open');
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    -- Messages in the default partition are deleted by rows.
+    WITH old AS (
+        SELECT m.id, m.app, m.idempotency_key, o.provider_id
+        FROM dispatcher.message_rest m
+        JOIN dispatcher.outcome o ON o.message_id = m.id
+        WHERE m.queued_at < before AND o.created_at < before
+        ORDER BY m.id LIMIT most
+    ), keys AS (
+        DELETE FROM dispatcher.idempotency i USING old
+        WHERE i.app = old.app AND i.key = old.idempotency_key AND i.message_id = old.id
+    ), reports AS (
+        DELETE FROM dispatcher.report r USING old WHERE r.provider_id = old.provider_id
+    ), outcomes AS (
+        DELETE FROM dispatcher.outcome_rest o USING old WHERE o.message_id = old.id
+    )
+    DELETE FROM dispatcher.message_rest m USING old WHERE m.id = old.id;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN pruned + gone;
+END $$;
+
+-- Wipe variables. A requeue locks its message first, so it is seen here once it has committed.
+CREATE FUNCTION dispatcher.wipe(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE dispatcher.message SET params = '{}', wiped_at = now()
+    WHERE id = ANY (ids) AND params <> '{}';
+    IF EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids)) THEN
+        RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
+    END IF;
+END $$;
+
+-- Wipe the variables of messages that are finished since *after*, examining at most *most*; returns
+-- how many were examined: 0 if there is nothing to do now. Each row is written at most once, in the
+-- order of ids, long after it was last used. A message that is not finished in its turn is recorded
+-- in pending_wipe; one that a long transaction commits behind the position is found by a second pass
+-- a day later.
+CREATE FUNCTION dispatcher.wipe_params(after interval, most integer DEFAULT 5000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before timestamptz;
+    pass record;
+    turn bigint[];
+    ended bigint[];
+    examined bigint := 0;
+BEGIN
+    PERFORM dispatcher.require_min_age(after, '1 minute');
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN 0;
+    END IF;
+    FOR pass IN SELECT * FROM (VALUES ('wipe', after), ('wipe-again', after + '1 day'))
+        AS p (task, after)
+    LOOP
+        before := now() - pass.after;
+        INSERT INTO dispatcher.maintenance_progress (task, position) VALUES (pass.task, 0)
+        ON CONFLICT DO NOTHING;
+        SELECT array_agg(t.id) INTO turn FROM (
+            SELECT id, bool_and(queued_at < before) OVER (ORDER BY id) AS due
+            FROM (
+                SELECT id, queued_at FROM dispatcher.message
+                WHERE id > (
+                    SELECT p.position FROM dispatcher.maintenance_progress p
+                    WHERE p.task = pass.task AND p.partition = 0)
+                ORDER BY id LIMIT most
+            ) AS next
+        ) AS t WHERE t.due;
+        CONTINUE WHEN turn IS NULL;
+        SELECT array_agg(message_id) INTO ended FROM dispatcher.outcome
+        WHERE message_id = ANY (turn) AND created_at < now() - after;
+        PERFORM dispatcher.wipe(ended);
+        INSERT INTO dispatcher.pending_wipe (message_id)
+        SELECT m.id FROM dispatcher.message m
+        WHERE m.id = ANY (turn) AND m.params <> '{}'
+        ON CONFLICT DO NOTHING;
+        UPDATE dispatcher.maintenance_progress p SET position = turn[cardinality(turn)]
+        WHERE p.task = pass.task AND p.partition = 0;
+        examined := examined + cardinality(turn);
+    END LOOP;
+
+    SELECT array_agg(message_id) INTO ended FROM (
+        SELECT w.message_id FROM dispatcher.pending_wipe w
+        JOIN dispatcher.outcome o ON o.message_id = w.message_id
+        WHERE o.created_at < now() - after
+        LIMIT most
+    ) AS late;
+    IF ended IS NOT NULL THEN
+        PERFORM dispatcher.wipe(ended);
+        DELETE FROM dispatcher.pending_wipe WHERE message_id = ANY (ended);
+        examined := examined + cardinality(ended);
+    END IF;
+    RETURN examined;
+END $$;
+
+-- Erase a person: number, variables and reference of every message to these spellings of a number,
+-- the number in its reports and in what limits count. What waits is cancelled; what is on its way, or
+-- unsure, is left: call it again later. A suppressed number stays suppressed, without the reason.
+-- Returns the messages erased, those left, and whether the number is suppressed. The audit lists the
+-- messages, and no number.
+CREATE FUNCTION dispatcher.forget(numbers text[], actor text DEFAULT session_user)
+RETURNS TABLE (erased bigint[], left_alone bigint[], suppressed boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found_ids bigint[];
+BEGIN
+    SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO found_ids
+    FROM dispatcher.message WHERE recipient = ANY (numbers);
+    PERFORM dispatcher.cancel_queued(found_ids);
+    SELECT coalesce(array_agg(message_id ORDER BY message_id), '{}') INTO erased
+    FROM dispatcher.outcome WHERE message_id = ANY (found_ids);
+    SELECT coalesce(array_agg(id), '{}') INTO left_alone
+    FROM unnest(found_ids) AS id WHERE id <> ALL (erased);
+    UPDATE dispatcher.message SET recipient = '0', params = '{}', reference = NULL, wiped_at = now()
+    WHERE id = ANY (erased);
+    IF EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (erased)) THEN
+        RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
+    END IF;
+    -- By the message where there is one; by the number, which takes a scan, where there is none.
+    UPDATE dispatcher.report r SET recipient = NULL, raw = NULL, earlier = NULL
+    WHERE r.recipient = ANY (numbers)
+       OR r.provider_id IN (
+            SELECT o.provider_id FROM dispatcher.outcome o
+            WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
+    DELETE FROM dispatcher.recipient_usage u
+    WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    UPDATE dispatcher.suppression s SET reason = ''
+    WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    suppressed := FOUND;
+    PERFORM dispatcher.append_audit(actor, 'forget',
+        cardinality(erased) || CASE cardinality(erased) WHEN 1 THEN ' message' ELSE ' messages' END,
+        array_to_string(erased, ' '),
+        CASE cardinality(left_alone) WHEN 0 THEN 'erased'
+            ELSE cardinality(left_alone) || ' left: on their way, or unsure' END);
+    RETURN NEXT;
+END $$;
+
+SELECT dispatcher.make_partitions();
+
+-- migrate:down
+
+DROP FUNCTION dispatcher.forget, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
+    dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
+    dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
+    dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.partitions,
+    dispatcher.make_partitions;

@@ -1,0 +1,319 @@
+"""Which message a report belongs to, and what it settles."""
+
+import itertools
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from dispatcher.core.message import to_e164
+from dispatcher.db import report_matching
+from dispatcher.db.workers import resend_unsure
+
+ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
+
+
+async def test_a_report_settles_only_its_message_of_a_batch(world, told):
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE))
+    step = await world.match()
+    assert (step.settled, step.closed) == (1, 0)
+    assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
+    assert await world.batch_state() == ("unsure", None)
+
+
+async def test_the_last_report_closes_its_batch(world, told):
+    await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE))
+    await world.match()
+    await world.store(told("p2", TWO, status="UNDELIV"))
+    assert (await world.match()).closed == 1
+    assert await world.batch_state() == ("closed", "reports")
+
+
+async def test_a_settled_message_says_why_it_is_accepted(world, told):
+    await world.batch([ONE])
+    await world.store(told("p1", ONE, status="ACCEPTD"))
+    await world.match()
+    row = await world.db.fetchrow("SELECT * FROM dispatcher.message_status")
+    assert (row["state"], row["code"]) == ("accepted", "settled-by-report")
+    assert "report" in row["reason"]
+
+
+async def test_status_shows_the_carriers_code_and_its_meaning(world, told):
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="SGIP:77"))
+    await world.match()
+    rows = await world.db.fetch("SELECT * FROM dispatcher.message_status ORDER BY id")
+    assert [(row["state"], row["code"]) for row in rows] == [
+        ("undelivered", "MBBLACK"),
+        ("undelivered", "SGIP:77"),
+    ]
+    assert rows[0]["reason"] == "The number is on a block list."
+    assert rows[1]["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported"),
+    [("13100000001", ONE), (ONE, "13100000001"), ("13100000001", "13100000001")],
+)
+async def test_a_mainland_number_is_known_in_either_form(world, told, asked, reported):
+    (message,) = await world.batch([asked])
+    await world.store(told("p1", reported))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+
+
+async def test_a_report_before_the_answer_waits_for_it(world, told):
+    (message,) = await world.batch([ONE], state="open")
+    await world.store(told("p1", ONE))
+    assert (await world.match()).settled == 0
+    assert await world.why() == {"p1": ("still-open", True)}
+    await world.accept([message], ["p1"])
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+    assert await world.events() == [(message, "delivered", "DELIVRD")]
+
+
+async def test_a_report_from_before_the_batch_was_unsure_settles_it(world, told):
+    (message,) = await world.batch([ONE], state="open")
+    await world.store(told("p1", ONE))
+    await world.match()
+    await world.db.execute("UPDATE dispatcher.batch SET state = 'unsure', unsure_at = now()")
+    await world.hurry()
+    assert (await world.match()).closed == 1
+    assert await world.states() == {message: ("delivered", "p1")}
+
+
+async def test_a_report_that_keeps_waiting_is_looked_at_less_often(world, told):
+    await world.batch([ONE], state="open")
+    await world.store(told("p1", ONE))
+    waits = []
+    for _ in range(4):
+        await world.match()
+        waits.append(
+            await world.db.fetchval(
+                "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 "
+                "FROM dispatcher.unmatched_report"
+            )
+        )
+        await world.hurry()
+    assert waits == sorted(waits)
+    assert waits[-1] > 2 * waits[0]
+
+
+async def test_a_report_does_not_settle_a_returned_message(world, told):
+    first, second = await world.batch([ONE, TWO])
+    await world.db.execute("UPDATE dispatcher.batch SET unsure_ids = $1", [second])
+    await world.store(told("p1", ONE), told("p2", TWO))
+    await world.match()
+    assert await world.why() == {"p1": ("not-taken", False)}
+    assert (await world.states())[second] == ("delivered", "p2")
+    assert await world.batch_state() == ("closed", "reports")
+    assert (await world.states())[first][1] is None
+
+
+async def test_reports_that_match_nothing_are_kept_counted_and_listed(world, told):
+    from dispatcher.db.reports import unmatched  # noqa: PLC0415
+
+    (message,) = await world.batch([ONE], state="closed")
+    await world.accept([message], ["p1"])
+    await world.store(
+        told("a", None, token=None),
+        told("b", ONE, token="nobody's"),
+        told("c", THREE),
+        told("d", ONE),
+    )
+    step = await world.match()
+    assert step.unmatched == 4
+    why = {"a": "no-token", "b": "unknown-token", "c": "other-number", "d": "other-id"}
+    assert await world.why() == {name: (reason, False) for name, reason in why.items()}
+    assert {row.provider_id: row.reason for row in await unmatched(world.db)} == why
+    assert (await world.tally())["-", "unmatched report", "other-number"] == 1
+    assert await world.states() == {message: ("accepted", "p1")}
+
+
+async def test_a_report_never_makes_a_rejected_message_accepted(world, told):
+    (message,) = await world.batch([ONE], state="closed")
+    await world.db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts) "
+        "SELECT $1, id, 'rejected', 1 FROM dispatcher.batch",
+        message,
+    )
+    await world.store(told("p1", ONE))
+    await world.match()
+    assert await world.why() == {"p1": ("not-accepted", False)}
+    assert await world.states() == {message: ("rejected", None)}
+
+
+async def test_a_report_adds_the_provider_id_after_settle(world, told):
+    (message,) = await world.batch([ONE])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'sent')")
+    await world.store(told("p1", ONE))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+
+
+async def test_one_report_stops_the_policy_resend_for_its_batch(world, told):
+    first, second = await world.batch([ONE, TWO])
+    await world.db.execute(
+        "INSERT INTO dispatcher.app (name, on_unsure, resend_after) "
+        "VALUES ('default', 'resend', '0 s')"
+    )
+    await world.store(told("p1", ONE))
+    assert await resend_unsure(world.database, 1) == (0, 0)  # even before it is matched
+    await world.match()
+    assert await resend_unsure(world.database, 1) == (0, 0)
+    assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
+
+
+async def test_a_report_cancels_a_resend_that_waits(world, told):
+    first, second = await world.batch([ONE, TWO])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    await world.store(told("p1", ONE))
+    assert (await world.match()).settled == 1
+    assert await world.states() == {first: ("delivered", "p1"), second: ("queued", None)}
+    assert await world.db.fetchval("SELECT array_agg(id) FROM dispatcher.queue") == [second]
+
+
+async def test_two_steps_at_once_are_one_after_the_other(world, told):
+    await world.batch([ONE])
+    await world.store(told("p1", ONE))
+    async with world.db.transaction():
+        from dispatcher.db.report_matching import LOCK_KEY  # noqa: PLC0415
+
+        await world.db.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
+        assert (await world.match()).reports == 0
+    assert (await world.match()).reports == 1
+
+
+SEGMENTS = st.lists(
+    st.tuples(
+        st.sampled_from([ONE, TWO]),
+        st.lists(
+            st.sampled_from(["DELIVRD", "UNDELIV", "ACCEPTD+DELIVRD", "ACCEPTD+MK:0001"]),
+            min_size=1,
+            max_size=3,
+        ),
+    ),
+    min_size=1,
+    max_size=2,
+    unique_by=lambda one: one[0],
+)
+
+
+def _reports(told, messages):
+    """Return the reports of *messages* in the carrier's order, an interim one before its final."""
+    return [
+        told(f"p{number[-1]}", number, segment=place, total=len(parts), status=status)
+        for number, parts in messages
+        for place, part in enumerate(parts, start=1)
+        for status in part.split("+")
+    ]
+
+
+async def _final(world) -> tuple:
+    for _ in range(3):
+        await world.match()
+        await world.hurry()
+    rows = await world.db.fetch(
+        "SELECT recipient, state, provider_id, code, segments FROM dispatcher.message_status "
+        "ORDER BY recipient"
+    )
+    return (
+        [tuple(row) for row in rows],
+        await world.batch_state(),
+        await world.why(),
+        # Not its code: when two segments fail, the event is that of the one that failed first.
+        sorted(event[1] for event in await world.events() if event[1].endswith("delivered")),
+    )
+
+
+async def _clear(world) -> None:
+    await world.db.execute(
+        "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.batch, dispatcher.outcome, "
+        "dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched_report, "
+        "dispatcher.report_summary, dispatcher.event"
+    )
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(messages=SEGMENTS, data=st.data())
+async def test_every_order_of_reports_and_answer_ends_the_same(world, told, messages, data):
+    """Reports duplicated, reordered, single and in batches, before and after the answer."""
+    sent = _reports(told, messages)
+    answer = data.draw(st.sampled_from(["answered", "lost"]), label="answer")
+
+    async def play(order, answer_at: int, cuts: set[int], match_at: set[int]) -> tuple:
+        await _clear(world)
+        ids = await world.batch([number for number, _ in messages], state="open")
+        group = []
+        for index in range(len(order) + 1):
+            if index == answer_at:
+                if answer == "answered":
+                    await world.accept(ids, [f"p{number[-1]}" for number, _ in messages])
+                else:
+                    await world.db.execute(
+                        "UPDATE dispatcher.batch SET state = 'unsure', unsure_at = now()"
+                    )
+            if group and (index in cuts or index == len(order)):
+                await world.store(*group)
+                group = []
+            if index in match_at:
+                await world.match()
+                await world.hurry()
+            if index < len(order):
+                group.append(order[index])
+        if group:
+            await world.store(*group)
+        return await _final(world)
+
+    plain = await play(sent, 0, set(range(len(sent) + 1)), set())
+    copies = data.draw(st.lists(st.sampled_from(sent), max_size=3), label="duplicates")
+    order = data.draw(st.permutations([*sent, *copies]), label="order")
+    places = st.integers(0, len(order))
+    mixed = await play(
+        order,
+        data.draw(places, label="answer at"),
+        data.draw(st.sets(places), label="commits at"),
+        data.draw(st.sets(places), label="matched at"),
+    )
+    assert mixed == plain
+    assert all(state in ("delivered", "undelivered") for _, state, *_ in mixed[0])
+    assert len(mixed[3]) == len(messages)  # each is published once
+
+
+async def test_every_permutation_of_a_long_message_ends_the_same(world, told):
+    parts = [
+        told("p1", ONE, segment=1, total=2, status="ACCEPTD"),
+        told("p1", ONE, segment=1, total=2),
+        told("p1", ONE, segment=2, total=2, status="ACCEPTD"),
+        told("p1", ONE, segment=2, total=2),
+    ]
+    for order in itertools.permutations(parts):
+        await _clear(world)
+        (message,) = await world.batch([ONE])
+        for each in order:
+            await world.store(each)
+            await world.match()
+        assert await world.states() == {message: ("delivered", "p1")}
+        assert [e[1] for e in await world.events()] == ["accepted", "delivered"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_number_on_a_block_list_is_suppressed_if_enabled(world, told, wanted):
+    await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="MBBLACK"), told("p2", TWO, status="UNDELIV"))
+    stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
+    await world.store(stranger)
+    await report_matching.match(world.database, suppress_blocked=wanted)
+    rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
+    expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
+    assert [tuple(row) for row in rows] == (expected if wanted else [])

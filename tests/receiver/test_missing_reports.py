@@ -1,0 +1,90 @@
+"""Accepted messages without a report: the sign of a wrong callback address."""
+
+import asyncio
+import os
+import sys
+
+from dispatcher.db.reports import MissingReports, awaiting
+
+ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
+
+
+async def accept_long_ago(world, hours: float, numbers: list[str], token: str = "t1") -> None:
+    """Write messages as accepted some hours ago, with their counter, as a worker does."""
+    ids = await world.batch(numbers, token=token, state="open")
+    await world.accept(ids, [f"p{number[-1]}" for number in numbers], token=token)
+    at = await world.db.fetchval(
+        "UPDATE dispatcher.outcome SET created_at = now() - make_interval(secs => $2)"
+        " WHERE message_id = ANY ($1) RETURNING created_at",
+        ids,
+        hours * 3600.0,
+    )
+    await world.db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " VALUES (date_trunc('minute', $1::timestamptz), 'default', 'accepted', $2)",
+        at,
+        len(ids),
+    )
+
+
+async def test_it_counts_what_has_no_report_and_how_old_the_oldest_is(world, told):
+    await accept_long_ago(world, 5, [ONE, TWO])
+    await accept_long_ago(world, 0.1, [THREE], token="t2")
+    (app,) = await awaiting(world.db)
+    assert (app.accepted, app.waiting, app.overdue) == (3, 3, 2)
+    assert 5 * 3600 <= app.oldest_seconds < 5 * 3600 + 120
+
+    await world.store(told("p1", ONE), told("p2", TWO, status="UNDELIV"))
+    await world.match()
+    (app,) = await awaiting(world.db)
+    assert (app.accepted, app.waiting, app.overdue) == (3, 1, 0)
+    assert app.oldest_seconds < 600
+
+
+async def test_each_message_counts_once_however_many_reports_it_has(world, told):
+    await accept_long_ago(world, 2, [ONE, TWO])
+    for status in ("ACCEPTD", "DELIVRD"):
+        for segment in (1, 2):
+            await world.store(told("p1", ONE, segment=segment, total=2, status=status))
+            await world.match()
+    (app,) = await awaiting(world.db)
+    assert (app.waiting, app.overdue) == (1, 1)
+
+
+async def test_reports_are_not_awaited_after_the_report_period(world):
+    await accept_long_ago(world, 90, [ONE])
+    assert await awaiting(world.db) == []
+
+
+async def test_what_reports_settled_is_not_waited_for(world, told):
+    await world.batch([ONE])
+    await world.store(told("p1", ONE))
+    await world.match()
+    assert await awaiting(world.db) == [MissingReports("default", 1, 0, 0, None)]
+
+
+async def test_what_an_operator_settled_as_sent_is_waited_for(world, told):
+    await world.batch([ONE, TWO])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'sent')")
+    await world.store(told("p1", ONE))
+    await world.match()
+    (app,) = await awaiting(world.db)
+    assert (app.accepted, app.waiting) == (2, 1)
+
+
+async def test_the_command_shows_it_and_lists_unmatched_reports(world, told, dsn):
+    await accept_long_ago(world, 2, [ONE])
+    await world.store(told("p9", "+8613112345678", token="nobody's"))
+    await world.match()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dispatcher", "reports"),
+        env=environ | {"DISPATCHER_DATABASE_URL": dsn},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out = (await process.communicate())[0].decode()
+    assert process.returncode == 0
+    assert "default" in out
+    assert "p9 (1)" in out
+    assert "No request of this database had its token." in out
+    assert "+8613112345678" not in out

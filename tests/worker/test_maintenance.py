@@ -1,0 +1,24 @@
+"""Maintenance pauses between its steps, so that workers keep most of the time."""
+
+import asyncio
+from itertools import pairwise
+
+from dispatcher.worker.maintenance import maintain
+
+TAKES = 0.1  # seconds of one step
+
+
+async def test_after_each_step_it_rests_three_times_as_long():
+    stop = asyncio.Event()
+    clock = asyncio.get_running_loop().time
+    began = []
+
+    async def step() -> int:
+        began.append(clock())
+        await asyncio.sleep(TAKES)
+        if len(began) == 4:
+            stop.set()
+        return 1
+
+    await maintain({"steps": step}, stop)
+    assert all(after - before >= 3.9 * TAKES for before, after in pairwise(began))
