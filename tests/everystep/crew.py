@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Self
 
 from rich.console import Console
-from world.worker import ROOT
+from support.worker import ROOT
 
 from everystep.run import Job, Result
 from everystep.servers import Server

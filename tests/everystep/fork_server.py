@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, Self
 
-from world.worker import ROOT
+from support.worker import ROOT
 
 PR_SET_PDEATHSIG = 1
 

@@ -4,7 +4,7 @@ import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from world.worker import ROOT
+from support.worker import ROOT
 
 from everystep.crew import Outcome
 from everystep.run import LEASE, Result

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs
 
 import asyncpg
 from chaos.server import free_port
-from world.books import read_books
-from world.haste import forget_heartbeat
-from world.provider import app_at, provider
-from world.worker import environment
+from support.exactness import read_books
+from support.fast_forward import forget_heartbeat
+from support.provider import app_at, provider
+from support.worker import environment
 
 from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator

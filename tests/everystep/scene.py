@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import asyncpg
-from world.haste import let_pass
-from world.messages import TEMPLATE
+from support.fast_forward import let_pass
+from support.messages import TEMPLATE
 
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.simulator import ReportOptions, Simulator
 from dispatcher.simulator import faults as f
 
@@ -179,7 +179,7 @@ class Application:
                     self._connection = await connect(self.dsn, application_name="everystep")
                 async with asyncio.timeout(CALL):
                     return await work(self._connection)
-            except (*AWAY, asyncpg.DeadlockDetectedError, asyncpg.NoDataFoundError):
+            except (*UNAVAILABLE_ERRORS, asyncpg.DeadlockDetectedError, asyncpg.NoDataFoundError):
                 self.close()
                 await asyncio.sleep(LOOK)
 

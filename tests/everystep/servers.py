@@ -11,7 +11,7 @@ from time import monotonic
 import asyncpg
 
 from dispatcher.db.database import connect
-from dispatcher.db.errors import AWAY
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.programs import (
     Programs,
@@ -94,7 +94,7 @@ class Server:
                     )
             try:
                 db = await connect(self.dsn("postgres"))
-            except (*AWAY, asyncpg.PostgresError):
+            except (*UNAVAILABLE_ERRORS, asyncpg.PostgresError):
                 await asyncio.sleep(0.05)
                 continue
             await db.close()

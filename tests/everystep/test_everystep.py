@@ -8,7 +8,7 @@ import sys
 import pytest
 from guards.__main__ import LEFT_OUT
 from guards.table import GUARDS
-from world.worker import ROOT
+from support.worker import ROOT
 
 MINUTES = 6.0
 

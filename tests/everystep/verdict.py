@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import asyncpg
-from world.books import SENT, Books
+from support.exactness import SENT, Books
 
 from dispatcher.simulator import fingerprint
 from everystep.scene import LOST_ANSWER, TEXTS

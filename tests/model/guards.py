@@ -21,7 +21,7 @@ class Guard:
 
 
 GUARDS = (
-    Guard("the primary key of outcome", ONE),
+    Guard("the primary key of outcome", TWO._replace(numbers="A")),
     Guard(
         "a late answer leaves alone what has an outcome",
         reason="it avoids an error: without it the primary key of outcome refuses the row",
@@ -31,10 +31,6 @@ GUARDS = (
     Guard("no try after one that may have been sent", ONE),
     Guard("what a dead worker had open is unsure", ONE),
     Guard("a worker that was silent for its lease sends nothing of before", ONE),
-    Guard(
-        "a silence counts by the database's clock too",
-        reason="it is about clocks, and the model has none: any order of events is tried",
-    ),
     Guard("only the policy resend sends again", ONE),
     Guard("a report ends the policy resend", ONE._replace(policy="resend")),
     Guard(
@@ -48,7 +44,7 @@ GUARDS = (
     ),
     Guard("what is not ours any more is withheld in the moment it would leave", ONE),
     Guard("a closed batch takes no answer", ONE),
-    Guard("an answer that lacks numbers is written once", TWO._replace(numbers="RD")),
+    Guard("an answer that lacks numbers is written once", TWO._replace(numbers="LD")),
     Guard(
         "a late answer is evidence",
         reason="without it nothing is wrong: a message stays unsure until its report comes",
@@ -59,16 +55,35 @@ GUARDS = (
     Guard("closing a batch and its returns are one transaction", ONE._replace(numbers="AL")),
     Guard("a cancel takes only what it finds waiting", ONE._replace(budget=Budget(1, 0, 1))),
     Guard(
-        "what is left of a message's time is the database's word",
-        reason="it is about clocks, and the model has none",
+        "what was begun may have been sent, whatever broke",
+        reason="the model's client says truly whether anything was sent",
     ),
-    Guard(
-        "a signature takes the worker's clock",
-        reason="it is about clocks, and the model has none",
+    *(
+        Guard(name, reason="it is about clocks, and the model has none")
+        for name in (
+            "a silence counts by the database's clock too",
+            "what is left of a message's time is the database's word",
+            "what is due is the database's word",
+            "quiet hours go by the database's clock",
+            "a heartbeat has the database's time",
+            "the worker's clock is compared with the answer's Date",
+        )
     ),
     # What the table does not take out: these lie in the SQL of the reports.
-    Guard("what returns has no outcome", ONE),
-    Guard("a late answer takes back what waits again", ONE),
-    Guard("a report takes back what waits again", ONE),
-    Guard("a report waits for an open request", ONE),
+    Guard(
+        "what returns has no outcome",
+        reason="a provider would have to report a message whose last answer turned it away",
+    ),
+    Guard(
+        "a late answer takes back what waits again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
+        "a report takes back what waits again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
+        "a report waits for an open request",
+        reason="it settles the message early, and the record that follows keeps the outcome",
+    ),
 )
