@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import NoReturn, Self
 from support.worker import ROOT
 
 PR_SET_PDEATHSIG = 1
+ENDED = 0  # no process has this id
 
 
 class ForkServer:
@@ -54,7 +56,10 @@ class ForkServer:
         order = {"environment": dict(environ), "log": str(log), "arguments": arguments}
         async with self._asking:
             self._writer.write(json.dumps(order).encode() + b"\n")
-            return await self._pids.get()
+            pid = await self._pids.get()
+        if pid == ENDED:
+            raise RuntimeError("the process that forks has ended, see what it says above")
+        return pid
 
     async def _listen(self) -> None:
         while line := await self._reader.readline():
@@ -64,19 +69,15 @@ class ForkServer:
                     self._pids.put_nowait(pid)
                 case {"ended": pid, "code": code}:
                     self.ended[pid] = code
+        self._pids.put_nowait(ENDED)
 
 
 def main() -> None:
     """Serve until the socket is closed."""
-    import uvloop  # noqa: F401, PLC0415 - what a worker imports
-
-    import dispatcher.cli.commands
-    import dispatcher.cli.database
-    import dispatcher.cli.run
-    import dispatcher.cli.settings
-    import dispatcher.service.run  # noqa: F401
     from dispatcher.db.queries import statements  # noqa: PLC0415
 
+    for name in ("uvloop", "dispatcher.cli.commands", "dispatcher.cli.run", "dispatcher.service.run"):
+        importlib.import_module(name)
     statements()
     orders = socket.socket(fileno=int(sys.argv[1]))
     awake, waker = os.pipe()

@@ -5,6 +5,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from support.fast_forward import forget_heartbeat, let_pass
 from support.messages import insert
 
@@ -21,21 +22,18 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.core.delays import Pause
 from dispatcher.core.prepare import prepare
+from dispatcher.core.report import Report
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
+from dispatcher.db.reports import store
 from model import promises
 
 MESSAGES = 4  # at a time; then they go, and others come
 ROUND = 40  # operations on the same messages
 SILENCE = 3600.0
-REPORT = (
-    "INSERT INTO dispatcher.report (provider_id, segment, total, status, state, token, recipient,"
-    " received_at, raw) VALUES ($1, 1, 1, 'DELIVRD', 'delivered', $2, $3, clock_timestamp(), '{}')"
-    " ON CONFLICT DO NOTHING RETURNING 1"
-)
 
 
 class Twins:
@@ -186,8 +184,6 @@ class Twins:
 
     def _localize(self, verdict: promises.Verdict) -> promises.Verdict:
         """Return *verdict* with the model's numbers of messages."""
-        from msgspec.structs import replace
-
         def local(message):
             return replace(message, id=self._ids.index(message.id))
 
@@ -258,19 +254,17 @@ class Twins:
         message = self._dice.choice(batch.messages)
         local = self._ids.index(message.id)
         given = promises.provider_id(batch.id, local)
-        if await self._db.fetchval(REPORT, given, batch.token, message.recipient):
-            await self._db.execute(
-                "INSERT INTO dispatcher.report_inbox (provider_id, segment, fresh)"
-                " VALUES ($1, 1, true)",
-                given,
-            )
+        report = Report(given, 1, 1, "DELIVRD", "delivered", batch.token, message.recipient)
+        await store(self._database, [(report, 0.0)])
         self._tables = promises.store(self._tables, number, local)
         return True
 
     async def _match(self) -> bool:
         """Match all that has come, in the model one after the other."""
-        await self._db.execute("UPDATE dispatcher.unmatched SET due_at = clock_timestamp()"
-                               " WHERE due_at IS NOT NULL")  # fmt: skip
+        await self._db.execute(
+            "UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()"
+            " WHERE due_at IS NOT NULL"
+        )
         before = self._tables
         await match(self._database)
         for batch, message in sorted(before.inbox):
