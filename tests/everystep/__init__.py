@@ -2,7 +2,7 @@
 
 ::
 
-    ./dev everystep                        all steps with all faults, at most 90 minutes on two cores
+    ./dev everystep                        all steps, all faults: 90 minutes on two cores
     ./dev everystep --slice 7              eight minutes of them, drawn by a seed
     ./dev everystep --step LABEL --fault kill      one of them again, with its logs
 

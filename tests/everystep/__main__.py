@@ -1,4 +1,4 @@
-"""`./dev everystep`: strike each step of the scene with each fault. Exit code 1 if one ended ill."""
+"""`./dev everystep`: strike each step of the scene. Exit code 1 if a run violated a promise."""
 
 import argparse
 import asyncio
@@ -67,7 +67,9 @@ def _jobs(steps: list[Step], fault: str | None) -> list[Job]:
 
 def _tell(outcome: Outcome, console: Console) -> int:
     for result in outcome.failed:
-        console.print(f"VIOLATED: --step '{result.job.label}' --fault {result.job.fault}", style="red")
+        console.print(
+            f"VIOLATED: --step '{result.job.label}' --fault {result.job.fault}", style="red"
+        )
         for problem in result.problems:
             console.print(f"  {problem}", markup=False)
         console.print(f"  the logs are in {result.folder}", markup=False)

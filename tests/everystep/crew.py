@@ -122,31 +122,12 @@ class Crew:
         results = map(_result, self._resume.read_text().splitlines())
         return {result.job: result for result in results if not result.problems and result.reached}
 
-    async def _all(
-        self, jobs: list[Job], *, keep: bool, to_the_end: bool = False
-    ) -> list[Result]:
+    async def _all(self, jobs: list[Job], *, keep: bool, to_the_end: bool = False) -> list[Result]:
         results: list[Result] = []
         waiting: dict[str | None, list[Job]] = {}
         for job in reversed(jobs):
             kind = job.fault if job.fault in AT_ONCE else None
             waiting.setdefault(kind, []).append(job)
-
-        async def hand(lane: _LaneProcess, mine: list[Job]) -> None:
-            while mine and (to_the_end or monotonic() < self._end):
-                job = mine.pop()
-                for _ in range(TRIES):
-                    result = await lane.do(job, keep=keep)
-                    if result.reached or result.problems or job.label is None:
-                        break
-                results.append(result)
-                if self._resume is not None and job.label:
-                    with self._resume.open("a") as file:
-                        file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-                if result.problems:
-                    self._console.print(
-                        f"VIOLATED {job.label} {job.fault}: {result.problems[:3]}",
-                        markup=False, highlight=False,
-                    )  # fmt: skip
 
         async def tell() -> None:
             while True:
@@ -158,9 +139,39 @@ class Crew:
             for lane in self._lanes:
                 for kind, mine in waiting.items():
                     for _ in range(max(1, round(self._share * AT_ONCE[kind]))):
-                        hands.create_task(hand(lane, mine))
+                        hands.create_task(
+                            self._hand(lane, mine, results, keep=keep, to_the_end=to_the_end)
+                        )
         telling.cancel()
         return results
+
+    async def _hand(
+        self,
+        lane: "_LaneProcess",
+        mine: list[Job],
+        results: list[Result],
+        *,
+        keep: bool,
+        to_the_end: bool,
+    ) -> None:
+        """Have one of *mine* done after the other."""
+        while mine and (to_the_end or monotonic() < self._end):
+            job = mine.pop()
+            result = await lane.do(job, keep=keep)
+            for _ in range(TRIES - 1):
+                if result.reached or result.problems or job.label is None:
+                    break
+                result = await lane.do(job, keep=keep)
+            results.append(result)
+            if self._resume is not None and job.label:
+                with self._resume.open("a") as file:
+                    file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+            if result.problems:
+                self._console.print(
+                    f"VIOLATED {job.label} {job.fault}: {result.problems[:3]}",
+                    markup=False,
+                    highlight=False,
+                )
 
 
 class _LaneProcess:

@@ -1,7 +1,7 @@
 """Forks processes of the service from one that has imported it: a start takes 50 ms, not a second.
 
 It reads one JSON a line from its socket (`environment`, `log`, `arguments`), answers with the
-process id, and tells of each process that has ended. `ForkServer` is the other end.
+process id, and reports each process that has ended. `ForkServer` is the other end.
 """
 
 import asyncio
@@ -76,7 +76,12 @@ def main() -> None:
     """Serve until the socket is closed."""
     from dispatcher.db.queries import statements  # noqa: PLC0415
 
-    for name in ("uvloop", "dispatcher.cli.commands", "dispatcher.cli.run", "dispatcher.service.run"):
+    for name in (
+        "uvloop",
+        "dispatcher.cli.commands",
+        "dispatcher.cli.run",
+        "dispatcher.service.run",
+    ):
         importlib.import_module(name)
     statements()
     orders = socket.socket(fileno=int(sys.argv[1]))

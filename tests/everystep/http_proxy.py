@@ -36,7 +36,7 @@ class HttpProxy:
         self,
         place: Place,
         target: Callable[[], tuple[str, int]],
-        name: Callable[[bytes, bytes], Exchange],
+        name: Callable[[bytes], Exchange],
         *,
         what: str,
         at_client: bool,
@@ -102,7 +102,7 @@ class HttpProxy:
             head, body = await _read(reader)
             if not head:
                 return
-            exchange = self._name(head, body)
+            exchange = self._name(body)
             # What is killed after it wrote has written; before it reads, it has not read.
             await self._cut(exchange, "request", head, body, to_server, before=not self._at_client)
             head, body = await _read(from_server)

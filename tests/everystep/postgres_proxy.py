@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dispatcher.db.queries import statements
-
 from everystep.place import Place
 from everystep.steps import CUT_AFTER, CUT_BEFORE, FREEZE, KILL, POSTGRES, often
 
@@ -155,7 +154,7 @@ class _Session:
                     self._kind = ""
 
     def _reach(self, what: str, *, turn: bool) -> str | None:
-        # Until its first statement, nothing tells a transaction from another.
+        # Until its first statement, nothing distinguishes a transaction from another.
         kind = self._kind or ("begin" if self._statement in LEAD_IN else "alone")
         statement = self._statement
         if statement == INTROSPECTION:
@@ -214,9 +213,7 @@ def _first_text(bind: bytes) -> str:
     return bind[at + 4 : at + 4 + size].decode()
 
 
-async def _messages(
-    reader: asyncio.StreamReader, *, startup: bool = False
-) -> AsyncIterator[bytes]:
+async def _messages(reader: asyncio.StreamReader, *, startup: bool = False) -> AsyncIterator[bytes]:
     """Yield messages until the end of the connection; the first of a client has no type."""
     buffer = b""
     at = 0

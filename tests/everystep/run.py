@@ -66,7 +66,7 @@ class Result:
 async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep: bool) -> Result:
     """Do *job* on a database of its own; the logs are kept if anything is wrong, or *keep*."""
     began = monotonic()
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True)  # noqa: ASYNC240 - in memory
     result = Result(job, folder=str(folder))
     name = f"run_{folder.name.replace('-', '_')}"
     admin = await connect(server.dsn("postgres"))
@@ -98,7 +98,14 @@ async def _stage(
     job: Job, server: Server, forks: ForkServer, folder: Path, database: str
 ) -> AsyncIterator["_Stage"]:
     async with provider(faults=provider_faults(), reports=REPORTS) as simulator:
-        stage = _Stage(job, server, forks, folder, server.dsn(database), simulator)
+        stage = _Stage(
+            job,
+            server,
+            forks,
+            folder=folder,
+            dsn=server.dsn(database),
+            simulator=simulator,
+        )
         try:
             await stage.set_up()
             yield stage
@@ -114,6 +121,7 @@ class _Stage:
         job: Job,
         server: Server,
         forks: ForkServer,
+        *,
         folder: Path,
         dsn: str,
         simulator: Simulator,
@@ -211,7 +219,10 @@ class _Stage:
         """Play the scene to its end, and judge."""
         places = self._places
         await self._wait(
-            lambda: places["receiver"].works and any(p.works for p in places.values() if p.role == "worker"),
+            lambda: (
+                places["receiver"].works
+                and any(p.works for p in places.values() if p.role == "worker")
+            ),
             "the receiver and a worker start",
         )
         self.doing = "the scene"
@@ -348,7 +359,7 @@ class _Stage:
         async with self._looking:
             return await self._look.ask(due)
 
-    def _name_of_post(self, head: bytes, body: bytes) -> Exchange:
+    def _name_of_post(self, body: bytes) -> Exchange:
         """Name a report by when it comes: before the answer of its request, or after."""
         fields = parse_qs(body.decode())
         token = fields.get("extend", [""])[0]
@@ -386,9 +397,7 @@ class _Stage:
             await self._watch.ask(pass_time)
             await asyncio.sleep(LOOK)
 
-    def _matched(
-        self, acknowledged: set[str]
-    ) -> Callable[[asyncpg.Connection], Awaitable[bool]]:
+    def _matched(self, acknowledged: set[str]) -> Callable[[asyncpg.Connection], Awaitable[bool]]:
         async def matched(db: asyncpg.Connection) -> bool:
             books = await read_books(db, self._simulator.ledger.rows())
             return not verdict.of_reports(books, acknowledged)
@@ -396,7 +405,7 @@ class _Stage:
         return matched
 
 
-def _name_of_request(head: bytes, body: bytes) -> Exchange:
+def _name_of_request(body: bytes) -> Exchange:
     """Name a request by the first of its messages."""
     try:
         told = json.loads(body)

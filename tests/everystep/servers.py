@@ -4,9 +4,9 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -21,6 +21,9 @@ from dispatcher.postgres.programs import (
     server_user,
     start_program,
 )
+
+if TYPE_CHECKING:
+    import subprocess
 
 TEMPLATE = "migrated"
 PORT = 5432  # names the socket; nothing listens on TCP

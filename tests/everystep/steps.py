@@ -15,7 +15,7 @@ CUTS = frozenset({CUT_BEFORE, CUT_AFTER})
 OFTEN = 3  # occurrences of a step that are struck, each in another state of the scene
 OFTEN_COMMIT = 6  # of a COMMIT, before and after which the world is another
 ONCE = 1
-# What idle processes repeat, whatever the messages do: once tells all.
+# What idle processes repeat, whatever the messages do: once is enough.
 IDLE = frozenset(
     {
         "poll",

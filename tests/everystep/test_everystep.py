@@ -35,9 +35,15 @@ def test_no_step_of_a_slice_loses_anything_or_sends_it_twice():
 
 # One step for each guard, at which its absence shows.
 SHOWS = {
-    "no answer after the body was sent is unsure": ("request early-3 request whole #1", "cut-after"),
+    "no answer after the body was sent is unsure": (
+        "request early-3 request whole #1",
+        "cut-after",
+    ),
     "what a dead worker had open is unsure": ("request early-3 answer head #1", "kill"),
-    "a claim and its batches are one transaction": ("worker claim/open_batches > Sync #1", "cut-before"),
+    "a claim and its batches are one transaction": (
+        "worker claim/open_batches > Sync #1",
+        "cut-before",
+    ),
     "a worker that was silent for its lease sends nothing of before": (
         "worker claim/COMMIT > Query #2",
         "freeze",

@@ -6,8 +6,8 @@ import pytest
 
 from dispatcher.db.queries import sql
 from everystep import verdict
-from everystep.page import page
 from everystep.crew import Outcome
+from everystep.page import page
 from everystep.postgres_proxy import _first_text, _name_of
 from everystep.run import Job, Result
 from everystep.scene import LOST_ANSWER, TEXTS
@@ -104,4 +104,8 @@ def test_an_end_that_the_scene_does_not_know_is_told():
     ]
     books = SimpleNamespace(messages=rows, ledger=[], problems=list, accepted_twice=1)
     told = verdict.of_ends(books)
-    assert told == ["1 accepted twice", "half-1 is missing", "plain-1 is queued (None), not accepted"]
+    assert told == [
+        "1 accepted twice",
+        "half-1 is missing",
+        "plain-1 is queued (None), not accepted",
+    ]

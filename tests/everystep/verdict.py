@@ -12,7 +12,7 @@ from everystep.scene import LOST_ANSWER, TEXTS
 def of_unsure(
     rows: Iterable[asyncpg.Record], *, workers: set[int], struck_at: float, token: str | None
 ) -> list[str]:
-    """Return what became unsure without a reason.
+    """Return the batches that turned unsure without a reason.
 
     *rows*: the batches that ever were. *workers*: the ids of a worker that was killed or frozen
     at *struck_at*; *token*: of the request whose connection was cut.
@@ -38,9 +38,7 @@ def of_reports(books: Books, acknowledged: set[str]) -> list[str]:
         if taken is None or taken.sms_msg_id not in acknowledged:
             continue
         if row["state"] != "delivered":
-            problems.append(
-                f"{row['params'][0]} is {row['state']}, though its report was taken"
-            )
+            problems.append(f"{row['params'][0]} is {row['state']}, though its report was taken")
     return problems
 
 

@@ -155,9 +155,7 @@ def settle(tables: Tables, batch: int, how: str, without: frozenset[str] = NOTHI
     return tables
 
 
-def rescue(
-    tables: Tables, dead: frozenset[int], without: frozenset[str] = NOTHING
-) -> Tables:
+def rescue(tables: Tables, dead: frozenset[int], without: frozenset[str] = NOTHING) -> Tables:
     """`rescue`: the open batches of dead workers become unsure."""
     for number, request in enumerate(tables.batch):
         if request.state != "open" or request.worker not in dead:
@@ -306,7 +304,7 @@ def store(tables: Tables, batch: int, message: int) -> Tables:
     return tables._replace(reports=tables.reports | {key}, inbox=tables.inbox | {key})
 
 
-def match(
+def match(  # noqa: PLR0911 - one for each effect
     tables: Tables, batch: int, message: int, without: frozenset[str] = NOTHING
 ) -> Tables:
     """`db.report_matching.match` of one report that is stored."""

@@ -37,17 +37,10 @@ def _of_state(world: World) -> str:
             return f"rule 2: message {message} was accepted twice"
         result, waiting = tables.outcome[message], tables.queue[message]
         live = sum(
-            request.state != "closed" and message in request.in_question
-            for request in tables.batch
+            request.state != "closed" and message in request.in_question for request in tables.batch
         )
-        if result is None and not waiting and not live:
-            return f"rule 4: message {message} is lost"
-        if waiting and result:
-            return f"rule 4: message {message} waits though it has an outcome"
-        if waiting and live:
-            return f"rule 4: message {message} waits though a request with it is open"
-        if live > 1:
-            return f"rule 4: message {message} is in two open requests"
+        if problem := _of_place(message, bool(result), bool(waiting), live):
+            return problem
         if result and result.state == "accepted" and not batches:
             return f"rule 1: message {message} is accepted, and the provider never took it"
         if result and result.state != "accepted" and batches:
@@ -55,6 +48,17 @@ def _of_state(world: World) -> str:
         if waiting and batches:
             return f"rule 4: message {message} waits though the provider took it"
     return ""
+
+
+def _of_place(message: int, over: bool, waiting: bool, live: int) -> str:  # noqa: FBT001 - what there is
+    """A message is in one place: it has an outcome, or waits, or is in one open request."""
+    if not over and not waiting and not live:
+        return f"rule 4: message {message} is lost"
+    if waiting and over:
+        return f"rule 4: message {message} waits though it has an outcome"
+    if waiting and live:
+        return f"rule 4: message {message} waits though a request with it is open"
+    return f"rule 4: message {message} is in two open requests" if live > 1 else ""
 
 
 def stuck(world: World) -> str:

@@ -1,4 +1,4 @@
-"""Goes through all states, breadth first, and tells the shortest story to one that breaks a rule."""
+"""Goes through all states, breadth first; gives the shortest story to one that breaks a rule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,9 +69,7 @@ def search(
     return found
 
 
-def _story(
-    model: Model, known: dict[int, int], end: int, last: World | None = None
-) -> list[str]:
+def _story(model: Model, known: dict[int, int], end: int, last: World | None = None) -> list[str]:
     """Return the steps to the state *end*, and then to *last*, as sentences.
 
     They are found again from the start, on states that keep their past: so a request and a worker
@@ -92,12 +90,12 @@ def _story(
 
 SAYS = {
     "claim": "worker {0} claims the messages {1} as request {2}",
-    "lost claim": "worker {0} claims the messages {1} as request {2}, and the answer of COMMIT is lost",
-    "torn claim": "worker {0} takes the messages {1} out of the queue, and stops before their request",
+    "lost claim": "worker {0} claims the messages {1} as request {2}; COMMIT is not answered",
+    "torn claim": "worker {0} takes the messages {1} out of the queue, and stops there",
     "send": "worker {0} sends request {1} with the messages {2}; it ends with {3}",
     "lost answer": "the answer to request {0} is lost",
     "record": "worker {0} records request {1}: {2}",
-    "lost record": "worker {0} records request {1}: {2}, and the answer of COMMIT is lost",
+    "lost record": "worker {0} records request {1}: {2}; COMMIT is not answered",
     "torn record": "worker {0} closes request {1} ({2}), and stops before its messages return",
     "heartbeat": "worker {0} is heard of again",
     "silence": "worker {0} falls silent",

@@ -10,6 +10,7 @@ from support.fast_forward import forget_heartbeat, let_pass
 from support.messages import insert
 
 from dispatcher.core.country import country
+from dispatcher.core.delays import Pause
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import (
     Accepted,
@@ -20,7 +21,6 @@ from dispatcher.core.outcome import (
     ReturnAll,
     UnknownResult,
 )
-from dispatcher.core.delays import Pause
 from dispatcher.core.prepare import prepare
 from dispatcher.core.report import Report
 from dispatcher.core.result import BatchResult
@@ -69,7 +69,9 @@ class Twins:
         """Begin with other messages; those before are out of the way."""
         await self._db.execute("TRUNCATE dispatcher.queue")
         await self._db.execute("SELECT dispatcher.resume('default')")
-        await self._db.execute("UPDATE dispatcher.batch SET state = 'closed' WHERE state <> 'closed'")
+        await self._db.execute(
+            "UPDATE dispatcher.batch SET state = 'closed' WHERE state <> 'closed'"
+        )
         self._ids = await insert(self._db, MESSAGES, first=self._first)
         self._first += MESSAGES
         self._tables = promises.start(MESSAGES)
@@ -150,7 +152,7 @@ class Twins:
         if number is None:
             return False
         batch = self._batches[number]
-        verdict = self._verdict(number, batch)
+        verdict = self._verdict(batch)
         closing = BatchResult(
             batch, verdict, http_status=200, code="x", description="", tries=1, seconds=0.1
         )
@@ -160,7 +162,7 @@ class Twins:
         assert (batch.id in recorded.written) == written
         return True
 
-    def _verdict(self, number: int, batch: Batch) -> promises.Verdict:
+    def _verdict(self, batch: Batch) -> promises.Verdict:
         kind = self._dice.random()
         if kind < 0.2:
             return UnknownResult("timeout", "no answer")
@@ -184,6 +186,7 @@ class Twins:
 
     def _localize(self, verdict: promises.Verdict) -> promises.Verdict:
         """Return *verdict* with the model's numbers of messages."""
+
         def local(message):
             return replace(message, id=self._ids.index(message.id))
 
@@ -223,9 +226,7 @@ class Twins:
         if number is None:
             return False
         how = self._dice.choice(("sent", "resend"))
-        await self._db.execute(
-            "SELECT dispatcher.settle($1, $2)", self._batches[number].token, how
-        )
+        await self._db.execute("SELECT dispatcher.settle($1, $2)", self._batches[number].token, how)
         self._tables = promises.settle(self._tables, number, how)
         return True
 

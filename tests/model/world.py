@@ -1,18 +1,26 @@
 """What may happen next: workers, the provider, operators, and what goes wrong.
 
-The decisions are those of the real code: `evaluate` and `is_retryable` of core.outcome, `match_report`
-through `model.promises`, and the worker's `Lease`. Time is not counted: whatever may come later may
+The decisions are those of the real code: `evaluate` and `is_retryable` of core.outcome,
+`match_report` through `model.promises`, and the worker's `Lease`. Time is not counted: whatever may come later may
 come now, so each order of events is tried.
 """
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import combinations, product
 from typing import NamedTuple
 
 from dispatcher.core.codes import Kind, request_code
-from dispatcher.core.message import Answer, Entry, Message, NoReply, NumberResult, Reply, RequestDraft
+from dispatcher.core.message import (
+    Answer,
+    Entry,
+    Message,
+    NoReply,
+    NumberResult,
+    Reply,
+    RequestDraft,
+)
 from dispatcher.core.outcome import EvaluationContext, Split, evaluate, is_retryable
 from dispatcher.worker.in_flight import Lease
 from model import promises
@@ -191,9 +199,8 @@ class Model(NamedTuple):
 
     def _answer(self, ids: tuple[int, ...], hand: Hand) -> Answer:
         answer = _answer(ids, hand.batch, hand.answer)
-        if (
-            "no answer after the body was sent is unsure" in self.without
-            and isinstance(answer, NoReply)
+        if "no answer after the body was sent is unsure" in self.without and isinstance(
+            answer, NoReply
         ):
             return NoReply(answer.reason, sent=False)
         return answer
@@ -284,9 +291,7 @@ class Model(NamedTuple):
 
     def _operators(self, world: World) -> Iterator[Step]:
         tables, budget = world.tables, world.budget
-        for message, (waiting, result) in enumerate(
-            zip(tables.queue, tables.outcome, strict=True)
-        ):
+        for message, (waiting, result) in enumerate(zip(tables.queue, tables.outcome, strict=True)):
             if budget.people:
                 after = promises.cancel(tables, message, self.without)
                 if after is not tables:
@@ -454,7 +459,7 @@ def _number(message: int) -> str:
     return f"+861380000{message:04d}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _answer(ids: tuple[int, ...], batch: int, end: str) -> Answer:
     """Return what a worker reads."""
     match end:
@@ -479,7 +484,7 @@ def _answer(ids: tuple[int, ...], batch: int, end: str) -> Answer:
     return Reply(200, "000000", "", results)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _draft(ids: tuple[int, ...], attempts: tuple[int, ...]) -> RequestDraft:
     messages = [
         Message(message, _number(message), "t", [str(message)], attempt=attempt)
