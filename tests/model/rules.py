@@ -28,7 +28,7 @@ def _of_step(before: World, after: World) -> str:
     return ""
 
 
-def _of_state(world: World) -> str:
+def _of_state(world: World) -> str:  # noqa: PLR0911 - one for each rule
     tables = world.tables
     if world.resent:
         return "rule 2: a request was sent again although the app does not say so"

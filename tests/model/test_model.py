@@ -9,7 +9,11 @@ from model.guards import GUARDS, Guard
 from model.search import search
 from model.world import Budget, Model
 
-SHOWN = [guard for guard in GUARDS if guard.model]
+SHOWN = [
+    pytest.param(guard, marks=[pytest.mark.slow] if guard.model.messages > 1 else [], id=guard.name)
+    for guard in GUARDS
+    if guard.model
+]
 SMALL = Model(messages=1, budget=Budget(claims=2, troubles=1))
 
 
@@ -28,7 +32,7 @@ def test_no_state_of_one_message_breaks_a_rule(policy):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("guard", SHOWN, ids=lambda guard: guard.name)
+@pytest.mark.parametrize("guard", SHOWN)
 def test_without_a_guard_a_rule_breaks_in_a_few_steps(guard: Guard):
     found = search(guard.model._replace(without=frozenset({guard.name})))
     assert found.problem

@@ -1,8 +1,8 @@
 """What may happen next: workers, the provider, operators, and what goes wrong.
 
 The decisions are those of the real code: `evaluate` and `is_retryable` of core.outcome,
-`match_report` through `model.promises`, and the worker's `Lease`. Time is not counted: whatever may come later may
-come now, so each order of events is tried.
+`match_report` through `model.promises`, and the worker's `Lease`. Time is not counted: whatever
+may come later may come now, so each order of events is tried.
 """
 
 from collections.abc import Iterator
