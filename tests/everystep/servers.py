@@ -65,6 +65,7 @@ class Server:
         self.folder.mkdir(parents=True)
         self._own(self.folder)
         arguments = ["-D", f"{self.folder}/data", "-A", "trust", "-U", "postgres", "--no-sync"]
+        arguments += ["-E", "UTF8", "--locale=C"]
         code, said = await asyncio.to_thread(
             run_program, self._programs / "initdb", arguments, user=self._user
         )
