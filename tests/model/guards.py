@@ -77,82 +77,9 @@ GUARDS = (
             "a recall is fenced by the token too",
         )
     ),
-    Guard("the primary key of outcome", reason="the model does not have what it guards"),
-    Guard(
-        "a late answer leaves alone what has an outcome",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "settling by hand leaves alone what has an outcome",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "no answer after the body was sent is unsure",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "what was begun may have been sent, whatever broke",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "no try after one that may have been sent", reason="the model does not have what it guards"
-    ),
-    Guard("what a dead worker had open is unsure", reason="the model does not have what it guards"),
-    Guard(
-        "a worker that was silent for its lease sends nothing of before",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "a silence counts by the database's clock too",
-        reason="the model does not have what it guards",
-    ),
-    Guard("only the policy resend sends again", reason="the model does not have what it guards"),
-    Guard("a report ends the policy resend", reason="the model does not have what it guards"),
-    Guard(
-        "the policy resend waits for a running settlement",
-        reason="the model does not have what it guards",
-    ),
-    Guard("only what was never sent is put back", reason="the model does not have what it guards"),
-    Guard("a claim is on disk before it is sent", reason="the model does not have what it guards"),
-    Guard(
-        "what is not ours any more is withheld in the moment it would leave",
-        reason="the model does not have what it guards",
-    ),
-    Guard("a closed batch takes no answer", reason="the model does not have what it guards"),
     Guard(
         "the policy resend ends with the attempts",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
-    ),
-    Guard(
-        "an answer that lacks numbers is written once",
-        reason="the model does not have what it guards",
-    ),
-    Guard("a late answer is evidence", reason="the model does not have what it guards"),
-    Guard("only what was closed here is written", reason="the model does not have what it guards"),
-    Guard("only an open batch is divided", reason="the model does not have what it guards"),
-    Guard(
-        "a claim and its batches are one transaction",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "closing a batch and its returns are one transaction",
-        reason="the model does not have what it guards",
-    ),
-    Guard(
-        "a cancel takes only what it finds waiting", reason="the model does not have what it guards"
-    ),
-    Guard(
-        "what is left of a message's time is the database's word",
-        reason="the model does not have what it guards",
-    ),
-    Guard("what is due is the database's word", reason="the model does not have what it guards"),
-    Guard("a heartbeat has the database's time", reason="the model does not have what it guards"),
-    Guard(
-        "quiet hours go by the database's clock", reason="the model does not have what it guards"
-    ),
-    Guard(
-        "the worker's clock is compared with the answer's Date",
-        reason="the model does not have what it guards",
     ),
     # What the table does not take out: these lie in the SQL of the reports.
     Guard(
