@@ -180,7 +180,7 @@ class _Stage:
             if name == "receiver":
                 settings |= {"listen": f"127.0.0.1:{port}", "report_path_token": REPORT_TOKEN}
             else:
-                settings["callback_url"] = callback
+                settings |= {"callback_url": callback, "report_path_token": REPORT_TOKEN}
                 way = HttpProxy(
                     place, lambda: (host, int(number)), _name_of_request, what="request",
                     at_client=True,

@@ -69,6 +69,18 @@ GUARDS = (
             "the worker's clock is compared with the answer's Date",
         )
     ),
+    *(
+        Guard(name, reason="a request of the model has a number that never comes again, as a token")
+        for name in (
+            "an answer is fenced by the token too",
+            "a split is fenced by the token too",
+            "a recall is fenced by the token too",
+        )
+    ),
+    Guard(
+        "the policy resend ends with the attempts",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
     # What the table does not take out: these lie in the SQL of the reports.
     Guard(
         "what returns has no outcome",
