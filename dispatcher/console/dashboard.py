@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from aiohttp import hdrs, web
@@ -14,6 +15,7 @@ from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.db.reports import OVERDUE_SECONDS
 from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
@@ -104,7 +106,13 @@ class Dashboard:
 
 
 def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, object]:
-    return {"diagnosis": diagnosis, "cards": cards, "apps": [card.app.name for card in cards]}
+    overdue_before = datetime.now(UTC) - timedelta(seconds=OVERDUE_SECONDS)
+    return {
+        "diagnosis": diagnosis,
+        "cards": cards,
+        "apps": [card.app.name for card in cards],
+        "overdue_before": f"{overdue_before:%Y-%m-%dT%H:%M}",
+    }
 
 
 def _card(app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: float) -> AppCard:

@@ -1,5 +1,7 @@
 """Reads what a browser sends: fields of forms and addresses, ids and templates in them."""
 
+import re
+
 from aiohttp import web
 from msgspec import Struct
 
@@ -9,6 +11,7 @@ Fields = dict[str, str]
 
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
+RECIPIENT_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 
@@ -41,6 +44,11 @@ def message_id(text: str) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS:
         return int(text)
     return None
+
+
+def plain_number(text: str) -> str:
+    """Return a number without what people write between its digits."""
+    return re.sub(r"[\s()-]", "", text)
 
 
 def read_template(fields: Fields) -> Template | Invalid:

@@ -7,11 +7,16 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.messages import filter_address
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
+from dispatcher.db.messages import STATES, MessageFilter
 
-_NORMAL_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled"}
+# Events that need nobody; the others keep messages from being sent or delivered.
+HEALTHY_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled", "reported"}
+# The state in which messages are after an event; in which it is not named so itself.
+_STATE_AFTER = {"deferred": "queued", "returned": "queued", "resent": "queued"}
 
 
 class CodeCount(Struct, frozen=True):
@@ -19,6 +24,7 @@ class CodeCount(Struct, frozen=True):
 
     total: EventTotal
     code: Code
+    address: str  # query of the list of these messages
 
 
 class ProblemsPage:
@@ -44,6 +50,15 @@ class ProblemsPage:
 
 def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
     """Return the failures, the most frequent first."""
-    failures = [total for total in totals if total.event not in _NORMAL_EVENTS]
+    failures = [total for total in totals if total.event not in HEALTHY_EVENTS]
     failures.sort(key=lambda total: -total.day)
-    return [CodeCount(total, number_code(total.code)) for total in failures]
+    return [CodeCount(total, number_code(total.code), _address(total)) for total in failures]
+
+
+def _address(total: EventTotal) -> str:
+    state = _STATE_AFTER.get(total.event, total.event)
+    return filter_address(
+        MessageFilter(
+            state=state if state in STATES else None, code=total.code or None, app=total.app
+        )
+    )

@@ -9,6 +9,7 @@ from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, prote
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.login import LoginPages, static_file
+from dispatcher.console.messages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
 from dispatcher.console.search import SEARCH_PATH, SearchPages
@@ -29,6 +30,7 @@ def console_routes(
     dashboard = Dashboard(auth, backend, stopping)
     problems = ProblemsPage(auth, backend)
     search = SearchPages(auth, backend)
+    messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
     return [
         web.get(LOGIN_PATH, login.show),
@@ -41,6 +43,11 @@ def console_routes(
         web.get("/console/problems", auth.required(problems.show)),
         web.get(SEARCH_PATH, auth.required(search.search)),
         web.post(SEARCH_PATH, auth.required(search.search)),
+        web.get(MESSAGES_PATH, auth.required(messages.show)),
+        web.post(MESSAGES_PATH, auth.required(messages.find_number)),
+        web.post(MESSAGE_ACTION_PATH, auth.required(messages.preview)),
+        web.get(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
+        web.post(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
         web.get("/console/message/{id}", auth.required(search.message)),
         web.post("/console/message/{id}", auth.required(search.message)),
         web.get("/console/batch/{token}", auth.required(search.batch)),

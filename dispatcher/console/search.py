@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import message_id, read_form
+from dispatcher.console.forms import RECIPIENT_PATTERN, message_id, plain_number, read_form
 from dispatcher.core.codes import request_code
 from dispatcher.core.explain import advice, explain_code, explain_state, timeline
 from dispatcher.core.status import MessageSummary
@@ -18,7 +18,6 @@ from dispatcher.core.status import MessageSummary
 SEARCH_PATH = "/console/search"
 MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{32}")
-RECIPIENT_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 
 
 class SearchPages:
@@ -44,7 +43,7 @@ class SearchPages:
         """Search by id, recipient, reference and provider id; return the first that has results."""
         if message_id(text) is not None and (found := await self._backend.find("id", text)):
             return found
-        recipient = re.sub(r"[\s()-]", "", text)
+        recipient = plain_number(text)
         if RECIPIENT_PATTERN.fullmatch(recipient) and (
             found := await self._backend.find("recipient", recipient)
         ):

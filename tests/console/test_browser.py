@@ -159,9 +159,10 @@ async def test_a_message_is_found_by_number_with_its_timeline(scene, db):
         return await db.fetchval(query, number)
 
     provider_id = await until(accepted, what="the message accepted")
-    await page.get_by_role("link", name="Search").click()
-    await page.get_by_label("Number, id, reference").fill("131 1234 5678")
-    await page.get_by_role("button", name="Search").click()
+    await page.get_by_role("link", name="Messages").click()
+    await page.get_by_label("Whole number").fill("131 1234 5678")
+    await page.get_by_role("button", name="Messages to it").click()
+    await page.get_by_role("link", name=str(number), exact=True).last.click()
     await expect(page.locator("h1")).to_contain_text(f"Message {number}")
     entries = page.get_by_role("listitem")
     for text in ("Queued", "attempt 1, 1 message", str(provider_id), "Request answered"):
@@ -279,6 +280,7 @@ async def _pages(db) -> dict[str, str]:
         "dashboard": "",
         "problems": "/problems",
         "search": "/search",
+        "messages": "/messages?state=rejected",
         "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
         "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
         "request": f"/batch/{token}",
