@@ -17,6 +17,7 @@ from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
+    EventTotal,
     MessageHistory,
     MessageSummary,
     StatusSnapshot,
@@ -24,6 +25,7 @@ from dispatcher.core.status import (
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
+from dispatcher.db import audit as audit_log
 from dispatcher.db import messages, operator, reports, status
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
@@ -132,7 +134,21 @@ class ConsoleBackend:
 
     async def audit(self) -> list[AuditEntry]:
         """Return the newest entries of the audit log."""
-        return await self._query(_audit)
+        return (await self._query(audit_log.page, audit_log.AuditFilter(), None))[0]
+
+    async def audit_page(
+        self, wanted: audit_log.AuditFilter, before: int | None
+    ) -> tuple[list[AuditEntry], int | None]:
+        """Return a page of the audit log, the newest first, and where the next begins."""
+        return await self._query(audit_log.page, wanted, before)
+
+    async def message_text(self, template_id: str, country: str) -> messages.TextAndPrice:
+        """Return the text of a template, and what a segment to a country costs."""
+        return await self._query(messages.text_and_price, template_id, country)
+
+    async def totals(self) -> list[EventTotal]:
+        """Return what happened in the last hour and day, at most `TOTALS_MAX_AGE_SECONDS` old."""
+        return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
@@ -212,11 +228,6 @@ class ConsoleBackend:
 async def _backlog(database: Database) -> Backlog:
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.backlog(connection)
-
-
-async def _audit(database: Database) -> list[AuditEntry]:
-    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await operator.audit_entries(connection, status.MOST)
 
 
 class CachedQuery(Generic[Answer]):

@@ -19,6 +19,7 @@ from dispatcher.db.reports import OVERDUE_SECONDS
 from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
+FRESH_MAX_AGE_SECONDS = 1.0  # one query a second, however many pages are open
 MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
 CHART_SERIES = ("accepted", "delivered", "deferred", "failed")
 FAILED_EVENTS = {"rejected", "undelivered"}
@@ -78,6 +79,12 @@ class Dashboard:
         finally:
             self._streams -= 1
         return response
+
+    async def fresh(self, _: web.Request, __: Session) -> web.StreamResponse:
+        """Return the time of the newest data; pages warn when they have not had any for 5 s."""
+        snapshot = await self._backend.snapshot(FRESH_MAX_AGE_SECONDS)
+        body = msgspec.json.encode({"at": snapshot.at})
+        return protected(web.Response(body=body, content_type="application/json"))
 
     async def chart(self, request: web.Request, _: Session) -> web.StreamResponse:
         """Return the numbers of a chart."""

@@ -1,6 +1,7 @@
 """Reads what a browser sends: fields of forms and addresses, ids and templates in them."""
 
 import re
+from datetime import UTC, datetime
 
 from aiohttp import web
 from msgspec import Struct
@@ -49,6 +50,15 @@ def message_id(text: str) -> int | None:
 def plain_number(text: str) -> str:
     """Return a number without what people write between its digits."""
     return re.sub(r"[\s()-]", "", text)
+
+
+def read_time(text: str) -> datetime | Invalid:
+    """Return the time that *text* describes, in UTC if it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return Invalid("Write times as 2026-11-29T10:30; they are UTC.")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read_template(fields: Fields) -> Template | Invalid:

@@ -16,7 +16,14 @@ from msgspec.structs import asdict
 
 from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import RECIPIENT_PATTERN, Invalid, message_id, plain_number, read_form
+from dispatcher.console.forms import (
+    RECIPIENT_PATTERN,
+    Invalid,
+    message_id,
+    plain_number,
+    read_form,
+    read_time,
+)
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import number, plural
 from dispatcher.db.messages import (
@@ -112,11 +119,10 @@ def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
         return Invalid("A number ends in at most 4 digits here; search for the whole one.")
     for name in ("since", "until"):
         if name in given:
-            try:
-                at = datetime.fromisoformat(given[name])
-            except ValueError:
-                return Invalid("Write times as 2026-11-29T10:30; they are UTC.")
-            values[name] = at if at.tzinfo else at.replace(tzinfo=UTC)
+            moment = read_time(given[name])
+            if isinstance(moment, Invalid):
+                return moment
+            values[name] = moment
     return MessageFilter(**values)  # type: ignore[arg-type]
 
 

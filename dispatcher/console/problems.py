@@ -13,7 +13,8 @@ from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
 from dispatcher.db.messages import STATES, MessageFilter
 
-# Events that need nobody; the others keep messages from being sent or delivered.
+LISTED_ROWS = 20  # of each list, until all of them are asked for
+# Events that are no problem; the others keep messages from being sent or delivered.
 HEALTHY_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled", "reported"}
 # The state in which messages are after an event; in which it is not named so itself.
 _STATE_AFTER = {"deferred": "queued", "returned": "queued", "resent": "queued"}
@@ -34,12 +35,14 @@ class ProblemsPage:
         self._auth = auth
         self._backend = backend
 
-    async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
+    async def show(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show the page."""
         snapshot = await self._backend.snapshot()
         unmatched = await self._backend.unmatched()
+        rows = None if "all" in request.query else LISTED_ROWS
         values = {
             "session": session,
+            "rows": rows,
             "codes": _code_counts(snapshot.totals),
             "unsure": await self._backend.unsure(),
             "unmatched": [(report, UNMATCHED_REASONS[report.reason]) for report in unmatched],

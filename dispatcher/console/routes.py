@@ -5,8 +5,10 @@ import asyncio
 from aiohttp import web
 
 from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
+from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.codes import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.messages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
@@ -32,6 +34,8 @@ def console_routes(
     search = SearchPages(auth, backend)
     messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
+    codes = CodesPage(auth, backend)
+    audit = AuditPages(auth, backend)
     return [
         web.get(LOGIN_PATH, login.show),
         web.post(LOGIN_PATH, login.log_in),
@@ -39,6 +43,7 @@ def console_routes(
         web.get("/console/static/{name}", static_file),
         web.get(HOME_PATH, auth.required(dashboard.show)),
         web.get("/console/live", auth.required(dashboard.stream)),
+        web.get("/console/fresh", auth.required(dashboard.fresh)),
         web.get("/console/chart", auth.required(dashboard.chart)),
         web.get("/console/problems", auth.required(problems.show)),
         web.get(SEARCH_PATH, auth.required(search.search)),
@@ -51,10 +56,14 @@ def console_routes(
         web.get("/console/message/{id}", auth.required(search.message)),
         web.post("/console/message/{id}", auth.required(search.message)),
         web.get("/console/batch/{token}", auth.required(search.batch)),
+        web.get(CODES_PATH, auth.required(codes.show)),
+        web.get(AUDIT_PATH, auth.required(audit.show)),
+        web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),
         web.get(RULES_PATH, auth.required(actions.rules)),
         web.get(ACTIONS_PATH, auth.required(actions.overview)),
         web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
+        web.get("/console/{rest:.*}", auth.required(search.missing)),
     ]
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -105,6 +106,14 @@ class MessagePage(Struct, frozen=True):
     complete: bool  # whether the page is full, or the end was reached; False: reading took too long
 
 
+class TextAndPrice(Struct, frozen=True):
+    """The text of a template, and what a segment to a country costs; None: not known."""
+
+    text: str | None
+    price: Decimal | None
+    currency: str
+
+
 class ActionCount(Struct, frozen=True):
     """How many messages of one app and state an action is for."""
 
@@ -184,6 +193,13 @@ async def latest_message_to(database: Database, number: str) -> int | None:
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(sql("recipient_piece"), NEWEST, 1, spellings(number))
         return rows[0]["id"] if rows else None
+
+
+async def text_and_price(database: Database, template_id: str, country: str) -> TextAndPrice:
+    """Return what a message with this template to this country says and costs."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("text_and_price"), template_id, country)
+        return TextAndPrice(*row) if row else TextAndPrice(None, None, "")
 
 
 async def count(database: Database, wanted: MessageFilter) -> int | None:

@@ -281,6 +281,8 @@ async def _pages(db) -> dict[str, str]:
         "problems": "/problems",
         "search": "/search",
         "messages": "/messages?state=rejected",
+        "codes": "/codes?q=number",
+        "audit": "/audit",
         "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
         "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
         "request": f"/batch/{token}",

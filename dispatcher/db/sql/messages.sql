@@ -188,3 +188,11 @@ SELECT dispatcher.start_message_action($1, $2)
 -- Do the next part of a started action; return whether more is left.
 -- $1 id
 SELECT dispatcher.message_action_step($1)
+
+-- name: text_and_price
+-- Return the text of a template, if it is known, and what a segment to a country costs, if it is.
+-- $1 template id, $2 country
+SELECT t.text, p.price, coalesce(p.currency, '') AS currency
+FROM (SELECT 1) AS one
+LEFT JOIN dispatcher.template t ON t.template_id = $1
+LEFT JOIN dispatcher.price p ON p.country = $2
