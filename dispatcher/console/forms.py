@@ -12,7 +12,6 @@ Fields = dict[str, str]
 
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
-RECIPIENT_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 

@@ -17,7 +17,6 @@ from msgspec.structs import asdict
 from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import (
-    RECIPIENT_PATTERN,
     Invalid,
     message_id,
     plain_number,
@@ -25,7 +24,9 @@ from dispatcher.console.forms import (
     read_time,
 )
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.format import number, plural
+from dispatcher.core.format import number as in_digits
+from dispatcher.core.format import plural
+from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.db.messages import (
     DEEP_PAGE_SECONDS,
     MAX_ACTION_MESSAGES,
@@ -196,10 +197,10 @@ class MessagePages:
     async def find_number(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Lead from a number in a form to the address of the list of its messages."""
         form = await read_form(request) or {}
-        text = plain_number(form.get("number", ""))
-        if not RECIPIENT_PATTERN.fullmatch(text):
-            return self._invalid(session, Invalid("A number has 5 to 20 digits."))
-        latest = await self._backend.latest_message_to(text)
+        number = read_number(form.get("number", ""), other_mainland=True)
+        if not isinstance(number, ReadNumber):
+            return self._invalid(session, Invalid(f"This is not a number: {number.reason}."))
+        latest = await self._backend.latest_message_to(number.e164)
         if latest is None:
             return self._invalid(session, Invalid("There is no message to this number."))
         wanted = read_filter({**form, "same_number_as": str(latest)})
@@ -273,7 +274,7 @@ def _result(action: MessageAction, words: ActionWords) -> str:
     """Return what an action did so far, in words."""
     if action.action == "suppress":
         return f"{plural(action.changed, 'number')} {words.done}"
-    return f"{number(action.changed)} of {number(action.messages)} {words.done}"
+    return f"{in_digits(action.changed)} of {in_digits(action.messages)} {words.done}"
 
 
 def _left_alone(counts: list[ActionCount]) -> list[tuple[str, list[ActionCount]]]:

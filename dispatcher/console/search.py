@@ -14,11 +14,12 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import RECIPIENT_PATTERN, message_id, plain_number, read_form
+from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
 from dispatcher.core.cost import fill_signature, fill_template, segments
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
+from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.messages import ERASED_NUMBER
 
@@ -61,9 +62,9 @@ class SearchPages:
         """Search by id, recipient, reference and provider id; return the first that has results."""
         if message_id(text) is not None and (found := await self._backend.find("id", text)):
             return found
-        recipient = plain_number(text)
-        if RECIPIENT_PATTERN.fullmatch(recipient) and (
-            found := await self._backend.find("recipient", recipient)
+        number = read_number(text, other_mainland=True)
+        if isinstance(number, ReadNumber) and (
+            found := await self._backend.find("recipient", number.e164)
         ):
             return found
         return await self._backend.find("reference", text) or await self._backend.find(

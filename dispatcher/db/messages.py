@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.operator import spellings
 from dispatcher.db.queries import sql
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ async def message_page(
 
 
 async def latest_message_to(database: Database, number: str) -> int | None:
-    """Return the newest message to *number*, which stands for the number in an address."""
+    """Return the newest message to *number*, in canonical form; addresses name it by that."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(sql("recipient_piece"), NEWEST, 1, spellings(number))
         return rows[0]["id"] if rows else None
@@ -341,7 +340,7 @@ async def _numbers(connection: Connection, wanted: MessageFilter) -> list[str] |
     if wanted.same_number_as is None:
         return None
     number = await connection.fetchval(sql("message_recipient"), wanted.same_number_as)
-    return [] if number in (None, ERASED_NUMBER) else spellings(number)
+    return [] if number in (None, ERASED_NUMBER) else spellings(to_e164(number))
 
 
 async def _pieces(
