@@ -30,13 +30,15 @@ PAGE_SECONDS: Final = 0.1  # for which a page reads on
 DEEP_PAGE_SECONDS: Final = 3.0  # for which "look further back" does
 ACTION_SECONDS: Final = 20.0  # for which the messages of an action are looked for
 MAX_ACTION_MESSAGES: Final = 100_000
-PIECE_ROWS: Final = 20_000  # of message or queue
+FIRST_PIECE_ROWS: Final = 500  # of message or queue; each further piece has four times as many
+MAX_PIECE_ROWS: Final = 20_000
 EVENT_PIECE_ROWS: Final = 20_000
 ENOUGH_MESSAGES: Final = 1_000  # of events, in one piece
 CHECKED_MESSAGES: Final = 200  # looked up at once for a page
 ACTION_CHECKED_MESSAGES: Final = 5_000  # looked up at once for an action
-# A message has the time at which its transaction began, and an id from when it was inserted.
-LONG_TRANSACTION: Final = timedelta(hours=1)
+# A message has the time at which its transaction began, and an id from when it was inserted. So a
+# filter by time finds what transactions of this length inserted, and of longer ones most.
+LONG_TRANSACTION: Final = timedelta(minutes=1)
 NEWEST: Final = 2**63 - 1  # above every id
 
 FINISHED_STATES: Final = (
@@ -90,17 +92,20 @@ class MessageFilter(Struct, frozen=True):
     until: datetime | None = None
 
 
-class ListedMessage(MessageSummary, frozen=True):
-    """One message of a list."""
+class ChosenMessage(Struct, frozen=True, gc=False):
+    """One message that the filter of an action chooses."""
 
-    template_id: str
+    id: int
+    app: str
+    state: str
     wiped: bool
+    erased: bool
 
 
 class MessagePage(Struct, frozen=True):
     """A page of a list, the newest first."""
 
-    messages: list[ListedMessage]
+    messages: list[MessageSummary]
     next_position: str | None  # where the next page begins; None: this is the last
     complete: bool  # whether the page is full, or the end was reached; False: reading took too long
 
@@ -113,7 +118,7 @@ class TextAndPrice(Struct, frozen=True):
     currency: str
 
 
-class ActionCount(Struct, frozen=True):
+class ActionCount(Struct, frozen=True, array_like=True):
     """How many messages of one app and state an action is for."""
 
     app: str
@@ -164,7 +169,7 @@ async def message_page(
 ) -> MessagePage:
     """Return the page of *wanted* that begins at *position*, reading on for *seconds*."""
     end = time.monotonic() + seconds
-    found: list[ListedMessage] = []
+    found: list[MessageSummary] = []
     shown: set[int] = set()
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         async for piece in _pieces(connection, wanted, position):
@@ -233,13 +238,16 @@ async def preview(
     `start`; what is done then is done to these messages, whatever fits the filter meanwhile.
     """
     end = time.monotonic() + ACTION_SECONDS
-    chosen: dict[int, ListedMessage] = {}
+    chosen: dict[int, ChosenMessage] = {}
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         async for piece in _pieces(connection, wanted, None):
             ids = [each[0] for each in piece.candidates if each[0] not in chosen]
             for first in range(0, len(ids), ACTION_CHECKED_MESSAGES):
                 part = ids[first : first + ACTION_CHECKED_MESSAGES]
-                chosen |= await _fitting(connection, wanted, part)
+                rows = await connection.fetch(
+                    sql("chosen_messages"), *await _test(connection, wanted, part)
+                )
+                chosen |= {row["id"]: ChosenMessage(*row) for row in rows}
                 if len(chosen) >= MAX_ACTION_MESSAGES:
                     break
             if len(chosen) >= MAX_ACTION_MESSAGES or time.monotonic() > end:
@@ -251,13 +259,13 @@ async def preview(
             targets, partly = await _whole_requests(connection, targets)
             left |= dict.fromkeys(partly, PARTLY_CHOSEN)
         counts = Counter((each.app, each.state, left.get(each.id)) for each in messages)
-        rows = [ActionCount(*key, number) for key, number in counts.most_common()]
+        listed = [ActionCount(*key, number) for key, number in counts.most_common()]
         action_id: int = await connection.fetchval(
             sql("add_message_action"),
             actor,
             action,
             *words,
-            msgspec.json.encode(rows).decode(),
+            msgspec.json.encode(listed).decode(),
             len(messages) - len(left),
             targets,
         )
@@ -286,7 +294,7 @@ async def step(connection: Connection, action_id: int) -> bool:
     return more
 
 
-def _left_alone(action: ActionName, message: ListedMessage) -> str | None:
+def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
     """Return why *action* leaves a message alone; None if it does not."""
     if message.state not in _ACTION_STATES[action]:
         if action != "requeue" and message.state == "queued":
@@ -294,7 +302,7 @@ def _left_alone(action: ActionName, message: ListedMessage) -> str | None:
         return _LEFT_ALONE.get(message.state, "its state is not known")
     if action == "requeue" and message.wiped:
         return WIPED
-    if action == "suppress" and message.recipient == ERASED_NUMBER:
+    if action == "suppress" and message.erased:
         return ERASED
     return None
 
@@ -314,12 +322,19 @@ async def _whole_requests(connection: Connection, ids: list[int]) -> tuple[list[
 
 async def _fitting(
     connection: Connection, wanted: MessageFilter, ids: list[int]
-) -> dict[int, ListedMessage]:
+) -> dict[int, MessageSummary]:
     """Return those of *ids* that fit *wanted* now, by id."""
     if not ids:
         return {}
-    rows = await connection.fetch(
-        sql("fitting_messages"),
+    rows = await connection.fetch(sql("fitting_messages"), *await _test(connection, wanted, ids))
+    return {row["id"]: MessageSummary(*row) for row in rows}
+
+
+async def _test(
+    connection: Connection, wanted: MessageFilter, ids: list[int]
+) -> tuple[object, ...]:
+    """Return the arguments of the statements that test whether messages fit *wanted*."""
+    return (
         ids,
         [wanted.state] if wanted.state else None,
         wanted.code,
@@ -332,7 +347,6 @@ async def _fitting(
         wanted.since,
         wanted.until,
     )
-    return {row["id"]: ListedMessage(*row) for row in rows}
 
 
 async def _numbers(connection: Connection, wanted: MessageFilter) -> list[str] | None:
@@ -349,13 +363,14 @@ async def _pieces(
     """Read the best source backwards from *position*; yield the messages that may fit."""
     place, skip = map(int, position.split(".")) if position else (NEWEST, 0)
     next_place: int | None = place
+    rows = FIRST_PIECE_ROWS
     while next_place is not None:
         if wanted.same_number_as is not None or wanted.reference:
             piece = await _look_up(connection, wanted, next_place)
         elif wanted.state in ("sending", "unsure"):
             piece = await _request_piece(connection, wanted, next_place)
         elif wanted.state == "queued":
-            arguments = (next_place, PIECE_ROWS, wanted.app, wanted.code)
+            arguments = (next_place, rows, wanted.app, wanted.code)
             piece = _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
         elif wanted.state or wanted.code:
             piece = await _event_piece(connection, wanted, next_place, skip)
@@ -363,7 +378,8 @@ async def _pieces(
         else:
             if position is None and next_place == NEWEST and wanted.until:
                 next_place = await _id_at(connection, wanted.until + LONG_TRANSACTION)
-            piece = await _message_piece(connection, wanted, next_place)
+            piece = await _message_piece(connection, wanted, next_place, rows)
+        rows = min(4 * rows, MAX_PIECE_ROWS)
         yield piece
         next_place = piece.next_place
 
@@ -376,11 +392,13 @@ def _by_id(row: "Record | None", since: datetime | None) -> _Piece:
     return _Piece([(each, each + 1, 0) for each in row["ids"]], None if ended else row["last_id"])
 
 
-async def _message_piece(connection: Connection, wanted: MessageFilter, place: int) -> _Piece:
+async def _message_piece(
+    connection: Connection, wanted: MessageFilter, place: int, rows: int
+) -> _Piece:
     row = await connection.fetchrow(
         sql("message_piece"),
         place,
-        PIECE_ROWS,
+        rows,
         wanted.app,
         wanted.template,
         to_e164(wanted.prefix) if wanted.prefix else None,

@@ -15,7 +15,7 @@ SEED = """
 WITH made AS (
     INSERT INTO dispatcher.message (app, recipient, template_id, reference, queued_at)
     SELECT CASE WHEN n % 2 = 0 THEN 'bank' ELSE 'shop' END,
-        CASE WHEN n % 10 = 0 THEN '+44791112' ELSE '+86131' END || lpad(n::text, 4, '0'),
+        CASE WHEN n % 10 = 0 THEN '+44791112' ELSE '+861310000' END || lpad(n::text, 4, '0'),
         'tpl-' || n % 3, 'order ' || n, now() - make_interval(mins => 100 - n)
     FROM generate_series(1, 60) AS n
     RETURNING id, app
@@ -106,7 +106,7 @@ async def test_filters_narrow_a_list_in_every_source(database):
 async def test_pages_of_many_have_each_message_once(database, db):
     await db.execute(
         "WITH made AS (INSERT INTO dispatcher.message (recipient, template_id)"
-        " SELECT '+86131' || n, 't' FROM generate_series(1, 330) AS n RETURNING id)"
+        " SELECT 13100000000 + n, 't' FROM generate_series(1, 330) AS n RETURNING id)"
         " INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
         " SELECT 'default', 'cancelled', array_agg(id), count(*) FROM made GROUP BY id % 2"
     )
@@ -124,7 +124,8 @@ async def test_pages_of_many_have_each_message_once(database, db):
 
 @pytest.mark.usefixtures("seeded")
 async def test_a_page_that_reads_too_long_says_where_to_go_on(database, monkeypatch):
-    monkeypatch.setattr(messages, "PIECE_ROWS", 7)
+    monkeypatch.setattr(messages, "FIRST_PIECE_ROWS", 7)
+    monkeypatch.setattr(messages, "MAX_PIECE_ROWS", 7)
     monkeypatch.setattr(messages, "CHECKED_MESSAGES", 3)
     position, ids, pages = None, [], 0
     while pages < 100:
@@ -218,7 +219,7 @@ async def test_a_request_is_settled_only_as_a_whole(database, seeded):
 
 async def test_suppressing_counts_new_numbers_only(database, seeded):
     await seeded.execute("UPDATE dispatcher.message SET recipient = '0' WHERE id = 5")
-    await seeded.execute("SELECT dispatcher.suppress('{+861310001}')")
+    await seeded.execute("SELECT dispatcher.suppress('{+8613100000001}')")
     action = await done(database, seeded, "suppress", state="rejected")
     assert (action.messages, action.changed) == (9, 8)
     assert [each.messages for each in action.counts if each.left_alone == messages.ERASED] == [1]
@@ -260,6 +261,7 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("request_piece", "9223372036854775807, 50, NULL, NULL, 'unsure'", 200),
     ("event_piece", "9223372036854775807, 500, '{rejected}', NULL, NULL, 1000", 600),
     ("fitting_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
+    ("chosen_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
     ("message_at", "15000", 60),
     ("message_bounds", "", 120),
     ("live_counts", "NULL", 1200),
@@ -283,6 +285,8 @@ async def test_statements_read_little_of_a_long_history(db):
         "request_piece": "bigint, int, text, text, text",
         "event_piece": "bigint, int, text[], text, text, int",
         "fitting_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
+        " timestamptz, timestamptz",
+        "chosen_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
         " timestamptz, timestamptz",
         "message_at": "bigint",
         "live_counts": "text",

@@ -55,8 +55,7 @@ function live(place) {
     liveStatus.classList.remove("lost");
     // Screen readers read a change of the headline, and not the numbers of every second.
     const now = headline();
-    liveStatus.textContent = now !== announced ? now
-      : place.querySelector(".verdict.level-stopped") ? "Live. This is the state of now." : "Live.";
+    liveStatus.textContent = now === announced ? "Updated every second." : now;
     announced = now;
   };
   source.onerror = () => {

@@ -94,12 +94,29 @@ SELECT id FROM dispatcher.message
 WHERE reference = $3 AND id < $1 ORDER BY id DESC LIMIT $2
 
 -- name: fitting_messages
--- Return those of some messages that fit a filter now, by their ids, each with whether its variables
--- were wiped.
+-- Return those of some messages that fit a filter now, by their ids.
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until (each null: any)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at, s.template_id,
-    m.wiped_at IS NOT NULL AS wiped
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM dispatcher.message_status s
+WHERE s.id = ANY ($1::bigint[])
+  AND ($2::text[] IS NULL OR s.state = ANY ($2))
+  AND ($3::text IS NULL OR s.code = $3)
+  AND ($4::text IS NULL OR s.app = $4)
+  AND ($5::text IS NULL OR s.template_id = $5)
+  AND ($6::text[] IS NULL OR s.recipient = ANY ($6))
+  AND ($7::text IS NULL OR s.reference = $7)
+  AND ($8::text IS NULL OR starts_with(dispatcher.e164(s.recipient), $8))
+  AND ($9::text IS NULL OR right(s.recipient, length($9)) = $9)
+  AND ($10::timestamptz IS NULL OR s.queued_at >= $10)
+  AND ($11::timestamptz IS NULL OR s.queued_at < $11)
+
+-- name: chosen_messages
+-- The same for an action on many: only what decides whether it is for them, so that PostgreSQL leaves
+-- out the joins that serve other columns.
+-- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
+-- of the number as e164() returns it, $9 its last digits, $10 since, $11 until (each null: any)
+SELECT s.id, s.app, s.state, m.wiped_at IS NOT NULL AS wiped, s.recipient = '0' AS erased
 FROM dispatcher.message_status s
 JOIN dispatcher.message m ON m.id = s.id
 WHERE s.id = ANY ($1::bigint[])
