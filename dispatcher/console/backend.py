@@ -26,10 +26,10 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import messages, operator, reports, status
+from dispatcher.db import message_lists, operator, reports, status
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
-from dispatcher.db.messages import ActionName, MessageAction, MessageFilter, MessagePage
+from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
 Arguments = ParamSpec("Arguments")
@@ -90,35 +90,35 @@ class ConsoleBackend:
         self, wanted: MessageFilter, position: str | None, seconds: float
     ) -> MessagePage:
         """Return a page of the list of *wanted*, reading on for *seconds*."""
-        return await self._query(messages.message_page, wanted, position, seconds=seconds)
+        return await self._query(message_lists.message_page, wanted, position, seconds=seconds)
 
     async def message_count(self, wanted: MessageFilter) -> int | None:
         """Return how many messages fit *wanted*; None if that is not known."""
-        return await self._query(messages.count, wanted)
+        return await self._query(message_lists.count, wanted)
 
     async def latest_message_to(self, number: str) -> int | None:
         """Return the id of the newest message to *number*."""
-        return await self._slow_query(messages.latest_message_to, number)
+        return await self._slow_query(message_lists.latest_message_to, number)
 
     async def preview(
         self, actor: str, action: ActionName, wanted: MessageFilter, words: tuple[str, str]
     ) -> int:
         """Choose the messages of an action; return the id of the action, which waits."""
-        return await self._slow_query(messages.preview, actor, action, wanted, words)
+        return await self._slow_query(message_lists.preview, actor, action, wanted, words)
 
     async def message_action(self, action_id: int) -> MessageAction | None:
         """Return an action on many messages, or None if there is no such action."""
-        return await self._query(messages.message_action, action_id)
+        return await self._query(message_lists.message_action, action_id)
 
     async def start_message_action(self, actor: str, action_id: int) -> None:
         """Confirm an action on many messages, and write the audit log."""
         async with self._database.acquire(seconds=ACTION_TIMEOUT_SECONDS) as connection:
-            await messages.start(connection, actor, action_id)
+            await message_lists.start(connection, actor, action_id)
 
     async def message_action_step(self, action_id: int) -> bool:
         """Do the next part of a started action; return whether more is left."""
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-            return await messages.step(connection, action_id)
+            return await message_lists.step(connection, action_id)
 
     async def message(self, message_id: int) -> MessageHistory | None:
         """Return a message with its requests and reports, or None if there is no such message."""
@@ -142,9 +142,9 @@ class ConsoleBackend:
         """Return a page of the audit log, the newest first, and where the next begins."""
         return await self._query(audit_log.page, wanted, before)
 
-    async def message_text(self, template_id: str, country: str) -> messages.TextAndPrice:
+    async def message_text(self, template_id: str, country: str) -> message_lists.TextAndPrice:
         """Return the text of a template, and what a segment to a country costs."""
-        return await self._query(messages.text_and_price, template_id, country)
+        return await self._query(message_lists.text_and_price, template_id, country)
 
     async def totals(self) -> list[EventTotal]:
         """Return what happened in the last hour and day, at most `TOTALS_MAX_AGE_SECONDS` old."""

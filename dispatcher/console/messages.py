@@ -27,7 +27,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import number as in_digits
 from dispatcher.core.format import plural
 from dispatcher.core.number import ReadNumber, read_number
-from dispatcher.db.messages import (
+from dispatcher.db.message_lists import (
     DEEP_PAGE_SECONDS,
     MAX_ACTION_MESSAGES,
     PAGE_SECONDS,
@@ -59,10 +59,10 @@ class ActionWords(Struct, frozen=True):
 ACTIONS: dict[ActionName, ActionWords] = {
     "requeue": ActionWords(
         "Requeue",
-        "What was rejected or has expired is sent again, as it was inserted. Do it when the cause"
-        " is fixed.",
+        "What was rejected, has expired, or was refused by the platform is sent again, as it was"
+        " inserted. Do it when the cause is fixed.",
         "wait again",
-        ("rejected", "expired"),
+        ("rejected", "expired", "undelivered"),
     ),
     "cancel": ActionWords(
         "Cancel",

@@ -11,7 +11,7 @@ from dispatcher.console.messages import filter_address
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
-from dispatcher.db.messages import STATES, MessageFilter
+from dispatcher.db.message_lists import STATES, MessageFilter
 
 LISTED_ROWS = 20  # of each list, until all of them are asked for
 # Events that are no problem; the others keep messages from being sent or delivered.

@@ -8,7 +8,7 @@ from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.codes import CODES_PATH, CodesPage
+from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.messages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages

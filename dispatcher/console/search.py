@@ -21,7 +21,7 @@ from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
-from dispatcher.db.messages import ERASED_NUMBER
+from dispatcher.db.message_lists import ERASED_NUMBER
 
 SEARCH_PATH = "/console/search"
 MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest

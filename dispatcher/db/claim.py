@@ -12,13 +12,16 @@ from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
-from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
+from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim, SlotShare, share_slots
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
+
+POSTPONE_RATIO = 10.0  # of the time for which the sent ones of their kind occupy their slots
+MIN_POSTPONE_SECONDS = 0.5
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -42,6 +45,7 @@ class Claimed(Struct, frozen=True):
     messages: int = 0  # taken from the queue, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
+    postponed: int = 0  # messages that would have taken all slots for requests of their own
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
@@ -92,6 +96,7 @@ async def claim(
                 most,
                 rate_limit.grant_size(rate, least=rate * wanted.slot_seconds / wanted.all_slots),
             )
+            wanted = replace(wanted, slots=rate_limit.slots_ahead(rate, most, wanted.slots))
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
         rows = await connection.fetch(
@@ -112,7 +117,8 @@ async def claim(
         messages = [Message(*row[1:]) for row in rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, countries, most, decided)
-        now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
+        share = share_slots(arranged.packed, wanted.slots, numbers=most, full=len(rows) >= limit)
+        now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _takes_probe(connection, wanted):
             now, surplus = [], now
@@ -120,6 +126,7 @@ async def claim(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
+        await _postpone(connection, wanted, share)
         due: dict[int, float] = {}
         if surplus:
             due = {row["id"]: row[0] for row in rows}
@@ -138,6 +145,7 @@ async def claim(
             messages=len(rows),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
+            postponed=sum(len(packed.messages) for packed in share.postponed),
             more=len(rows) >= limit or bool(surplus),
             wait=wait,
             finished=arranged.outcomes,
@@ -266,6 +274,7 @@ async def open_batches(
         [array_text([message.attempt for message in each]) for each in messages],
         [each.size for each in packed],
         parent,
+        [message.id for each in messages for message in each if message.requeued],
     )
     return [
         Batch(row[0], app, name, each, claimed_at, probe)
@@ -291,6 +300,28 @@ async def _put_back(
         [m.priority for m in messages],
         [due[m.id] for m in messages],
         [0.0] * len(messages),
+        [m.attempt - 1 for m in messages],
+        [m.requeued for m in messages],
+        [None] * len(messages),
+    )
+
+
+async def _postpone(connection: Connection, wanted: ClaimRequest, share: SlotShare) -> None:
+    """Return what is postponed to a later place, so that such messages use a tenth of the slots."""
+    messages = [message for packed in share.postponed for message in packed.messages]
+    if not messages:
+        return
+    wait = max(
+        MIN_POSTPONE_SECONDS,
+        POSTPONE_RATIO * len(share.now) * wanted.slot_seconds / wanted.all_slots,
+    )
+    await connection.execute(
+        sql("return_claimed"),
+        wanted.app,
+        [m.id for m in messages],
+        [m.priority for m in messages],
+        [None] * len(messages),
+        [wait] * len(messages),
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
         [None] * len(messages),

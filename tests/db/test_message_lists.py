@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asyncpg import PostgresError
 
-from dispatcher.db import messages
-from dispatcher.db.messages import MessageFilter, message_page
+from dispatcher.db import message_lists as messages
+from dispatcher.db.message_lists import MessageFilter, message_page
 from dispatcher.db.queries import sql
 
 # Ten messages a state, in two apps, and events as workers, receivers and operators write them.

@@ -16,7 +16,7 @@ SELECT
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
     rate,
-    date_part('epoch', next_at - clock_timestamp()) AS wait,
+    date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     ARRAY(
         SELECT country FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()
@@ -35,9 +35,11 @@ WHERE name = $1
 -- name: register_app
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
 -- may have been removed with this start, so a worker's pause is probed at once.
--- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds)
-INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, resend_after)
-VALUES ($1, $2, $2, $3, make_interval(secs => $4))
+-- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds),
+-- $5 most attempts
+INSERT INTO dispatcher.app AS a
+    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts)
+VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5)
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
     slowdown_rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL
@@ -45,6 +47,8 @@ ON CONFLICT (name) DO UPDATE SET
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
+    max_attempts = $5,
+    next_at = dispatcher.next_grant_at(a.next_at, a.rate),
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
 
@@ -61,7 +65,7 @@ SET paused_at = coalesce(paused_at, clock_timestamp()),
         ELSE clock_timestamp() + make_interval(secs => $4) END,
     probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE make_interval(secs => $4) END,
     probe_max = make_interval(secs => $5)
-WHERE name = $1 AND paused_by IS DISTINCT FROM 'operator'
+WHERE name = $1 AND coalesce(paused_by, 'worker') = 'worker'
 RETURNING name
 
 -- name: pause_country
@@ -94,7 +98,7 @@ WHERE name = $1 AND rate IS NOT NULL
 -- Lock the app's rate limit until the end of this transaction: its rate, and the seconds until the
 -- time of the next grant (negative: that is past).
 -- $1 app
-SELECT rate, date_part('epoch', next_at - clock_timestamp()) AS wait
+SELECT rate, date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: charge_pace
@@ -104,7 +108,8 @@ FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 -- and from there slowly, 1/600 of the setting a second.
 -- $1 app, $2 seconds
 UPDATE dispatcher.app
-SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => $2),
+SET next_at = greatest(dispatcher.next_grant_at(next_at, rate), clock_timestamp())
+        + make_interval(secs => $2),
     rate = least(numbers_per_second, rate + $2 * CASE
         WHEN rate < slowdown_rate * 0.95
             THEN least(slowdown_rate / 8, (slowdown_rate * 0.95 - rate) / $2)

@@ -116,7 +116,8 @@ WHERE s.id = ANY ($1::bigint[])
 -- out the joins that serve other columns.
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until (each null: any)
-SELECT s.id, s.app, s.state, m.wiped_at IS NOT NULL AS wiped, s.recipient = '0' AS erased
+SELECT s.id, s.app, s.state, m.wiped_at IS NOT NULL AS wiped, s.recipient = '0' AS erased,
+    s.state = 'undelivered' AND dispatcher.is_refused_by_platform(s.provider_id) AS refused
 FROM dispatcher.message_status s
 JOIN dispatcher.message m ON m.id = s.id
 WHERE s.id = ANY ($1::bigint[])

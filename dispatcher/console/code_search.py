@@ -10,10 +10,9 @@ from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.messages import filter_address
 from dispatcher.core.codes import NUMBER, OURS, REQUEST
-from dispatcher.core.explain import report_advice
 from dispatcher.core.report_status import STATUSES
 from dispatcher.core.status import EventTotal
-from dispatcher.db.messages import MessageFilter
+from dispatcher.db.message_lists import MessageFilter
 
 CODES_PATH = "/console/codes"
 MAX_SEARCH_LENGTH = 100  # characters
@@ -84,5 +83,4 @@ def _entries() -> Iterable[CodeEntry]:
             yield CodeEntry(code.code, level, str(code.kind), code.meaning, code.advice)
     for status in STATUSES.values():
         level = _LEVEL_NAMES["report"]
-        advice = report_advice(status.status)
-        yield CodeEntry(status.status, level, str(status.reason), status.meaning, advice)
+        yield CodeEntry(status.status, level, str(status.reason), status.meaning, status.advice)

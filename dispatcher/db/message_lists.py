@@ -55,7 +55,7 @@ ActionName = Literal["cancel", "requeue", "suppress", "settle-sent", "settle-res
 # The states that an action changes, and why it leaves a message in another alone.
 _ACTION_STATES: Final[dict[ActionName, tuple[str, ...]]] = {
     "cancel": ("queued",),
-    "requeue": ("rejected", "expired"),
+    "requeue": ("rejected", "expired", "lost"),
     "suppress": STATES,
     "settle-sent": ("unsure",),
     "settle-resend": ("unsure",),
@@ -100,6 +100,7 @@ class ChosenMessage(Struct, frozen=True, gc=False):
     state: str
     wiped: bool
     erased: bool
+    refused: bool  # by the platform, after it had accepted it: it may be sent again
 
 
 class MessagePage(Struct, frozen=True):
@@ -296,7 +297,8 @@ async def step(connection: Connection, action_id: int) -> bool:
 
 def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
     """Return why *action* leaves a message alone; None if it does not."""
-    if message.state not in _ACTION_STATES[action]:
+    again = action == "requeue" and message.refused
+    if message.state not in _ACTION_STATES[action] and not again:
         if action != "requeue" and message.state == "queued":
             return "it waits"
         return _LEFT_ALONE.get(message.state, "its state is not known")
