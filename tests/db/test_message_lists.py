@@ -306,3 +306,14 @@ async def test_statements_read_little_of_a_long_history(db):
                 counts = re.findall(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
                 pages = max(sum(int(each or 0) for each in found) for found in counts)
                 assert pages <= most, f"{name}, {mode}, analyzed {analyzed}: {pages}\n{plan}"
+
+
+async def test_requeue_takes_what_the_platform_refused(database, seeded):
+    await seeded.execute(
+        "INSERT INTO dispatcher.carrier_status (status, state, meaning, resendable)"
+        " VALUES ('MBBLACK', 'undelivered', 'refused', true) ON CONFLICT (status)"
+        " DO UPDATE SET resendable = true"
+    )
+    action = await done(database, seeded, "requeue", state="undelivered")
+    assert (action.messages, action.changed) == (10, 10)
+    assert len(await listed(database, state="queued")) == 20
