@@ -46,6 +46,7 @@ CREATE TABLE dispatcher.message (
     expires_at timestamptz,
     idempotency_key text,
     reference text,
+    campaign text,
     queued_at timestamptz NOT NULL DEFAULT now(),
     wiped_at timestamptz,
     PRIMARY KEY (id),
@@ -104,7 +105,8 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT expires_at_is_after_send_at CHECK (expires_at > send_at),
     CONSTRAINT idempotency_key_has_1_to_200_characters
         CHECK (length(idempotency_key) BETWEEN 1 AND 200),
-    CONSTRAINT reference_has_at_most_200_characters CHECK (length(reference) <= 200)
+    CONSTRAINT reference_has_at_most_200_characters CHECK (length(reference) <= 200),
+    CONSTRAINT campaign_has_1_to_100_characters CHECK (length(campaign) BETWEEN 1 AND 100)
 ) PARTITION BY RANGE (id);
 
 COMMENT ON TABLE dispatcher.message IS
@@ -126,6 +128,7 @@ COMMENT ON COLUMN dispatcher.message.idempotency_key IS
     'A second message of the app with the same key is refused; enqueue() returns the first one.';
 COMMENT ON COLUMN dispatcher.message.reference IS
     'The application''s own reference; it is returned with each event.';
+COMMENT ON COLUMN dispatcher.message.campaign IS 'Name of the campaign that it belongs to.';
 COMMENT ON COLUMN dispatcher.message.queued_at IS 'When it was inserted.';
 COMMENT ON COLUMN dispatcher.message.wiped_at IS
     'When the variables (of an erased person: number and reference too) were wiped. Such a message'
@@ -142,7 +145,8 @@ CREATE TABLE dispatcher.queue (
     attempt smallint NOT NULL DEFAULT 0,
     requeued boolean NOT NULL DEFAULT false,
     last_batch bigint,
-    code text
+    code text,
+    campaign text
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 20000,
@@ -152,6 +156,7 @@ CREATE TABLE dispatcher.queue (
 );
 
 CREATE INDEX queue_due ON dispatcher.queue (app, priority, due_at);
+CREATE INDEX queue_campaign ON dispatcher.queue (campaign) WHERE campaign IS NOT NULL;
 
 COMMENT ON TABLE dispatcher.queue IS 'Messages that wait to be sent.';
 COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';
@@ -163,6 +168,44 @@ COMMENT ON COLUMN dispatcher.queue.requeued IS
     'An operator asked for it again after its time: it no longer expires.';
 COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned from.';
 COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
+COMMENT ON COLUMN dispatcher.queue.campaign IS
+    'As in the message. While the campaign is paused or cancelled, no claim takes it.';
+
+-- Campaigns -----------------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.campaign (
+    name text NOT NULL PRIMARY KEY,
+    state text NOT NULL DEFAULT 'running',
+    reason text,
+    file text,
+    stop_at double precision,
+    first_id bigint NOT NULL,
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_by text,
+    changed_at timestamptz,
+    CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
+    CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
+    CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
+);
+
+-- The claim reads those that are stopped, each time.
+CREATE INDEX campaign_stopped ON dispatcher.campaign (name) WHERE state <> 'running';
+
+COMMENT ON TABLE dispatcher.campaign IS
+    'Messages that belong together: an imported list, or what applications insert under one name.';
+COMMENT ON COLUMN dispatcher.campaign.name IS 'As in its messages.';
+COMMENT ON COLUMN dispatcher.campaign.state IS
+    'running; paused: nothing is claimed; cancelled: nothing is claimed ever, what waits is cancelled.';
+COMMENT ON COLUMN dispatcher.campaign.reason IS 'Why it was paused or cancelled.';
+COMMENT ON COLUMN dispatcher.campaign.file IS 'Name of the imported file.';
+COMMENT ON COLUMN dispatcher.campaign.stop_at IS
+    'Share of rejected and undelivered messages at which it pauses by itself.';
+COMMENT ON COLUMN dispatcher.campaign.first_id IS 'None of its messages has a lower id.';
+COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
+COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
+COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
+COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,
@@ -746,22 +789,31 @@ COMMENT ON COLUMN dispatcher.price.currency IS 'Its currency.';
 CREATE TABLE dispatcher.file_import (
     digest text NOT NULL PRIMARY KEY,
     name text NOT NULL,
+    campaign text,
     lines bigint NOT NULL DEFAULT 0,
     imported bigint NOT NULL DEFAULT 0,
+    imported_lines bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
-    rejects_bytes bigint NOT NULL DEFAULT 0,
+    left_out bigint NOT NULL DEFAULT 0,
+    first_id bigint NOT NULL,
+    last_id bigint,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz
 );
 
 COMMENT ON TABLE dispatcher.file_import IS
     'How far the import of a file has come. Written in the transaction of each COPY, so it is exact.';
-COMMENT ON COLUMN dispatcher.file_import.digest IS 'SHA-256 of the file''s content.';
+COMMENT ON COLUMN dispatcher.file_import.digest IS
+    'SHA-256 of the file''s content, and of what the command said of its messages.';
 COMMENT ON COLUMN dispatcher.file_import.name IS 'Name of the file.';
-COMMENT ON COLUMN dispatcher.file_import.lines IS 'Records that are done, without the header.';
+COMMENT ON COLUMN dispatcher.file_import.campaign IS 'The campaign of its messages.';
+COMMENT ON COLUMN dispatcher.file_import.lines IS 'Number of the last line that is done.';
 COMMENT ON COLUMN dispatcher.file_import.imported IS 'Messages that were inserted.';
-COMMENT ON COLUMN dispatcher.file_import.rejected IS 'Records that were rejected.';
-COMMENT ON COLUMN dispatcher.file_import.rejects_bytes IS 'Size of the file of rejects.';
+COMMENT ON COLUMN dispatcher.file_import.imported_lines IS 'Lines on which they stand.';
+COMMENT ON COLUMN dispatcher.file_import.rejected IS 'Lines that were rejected.';
+COMMENT ON COLUMN dispatcher.file_import.left_out IS 'Lines that were left out as the user wished.';
+COMMENT ON COLUMN dispatcher.file_import.first_id IS 'The messages have ids from here on.';
+COMMENT ON COLUMN dispatcher.file_import.last_id IS 'The messages have ids up to here.';
 COMMENT ON COLUMN dispatcher.file_import.started_at IS 'When it started.';
 COMMENT ON COLUMN dispatcher.file_import.finished_at IS 'When the whole file was imported.';
 
@@ -803,6 +855,19 @@ COMMENT ON COLUMN dispatcher.message_action.changed IS
 COMMENT ON COLUMN dispatcher.message_action.started_at IS 'When it was confirmed.';
 COMMENT ON COLUMN dispatcher.message_action.started_by IS 'Who confirmed it.';
 COMMENT ON COLUMN dispatcher.message_action.finished_at IS 'When the last step was done.';
+
+CREATE TABLE dispatcher.file_import_rejection (
+    digest text NOT NULL REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE,
+    line bigint NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (digest, line)
+);
+
+COMMENT ON TABLE dispatcher.file_import_rejection IS
+    'Lines that were rejected, so that an import that continues can write its file of rejects anew.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.digest IS 'The import.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.line IS 'Number of the line in the file.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.reason IS 'Why; it holds nothing of the line.';
 
 CREATE TABLE dispatcher.maintenance_progress (
     task text NOT NULL,

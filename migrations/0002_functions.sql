@@ -25,8 +25,18 @@ END;
 CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO dispatcher.queue (id, app, priority, due_at)
-    SELECT id, app, priority, greatest(send_at, clock_timestamp()) FROM added;
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+    SELECT id, app, priority, greatest(send_at, clock_timestamp()), campaign FROM added;
+
+    -- A campaign that is known is not locked: an import must not keep a pause waiting.
+    IF EXISTS (SELECT FROM added WHERE campaign IS NOT NULL) THEN
+        INSERT INTO dispatcher.campaign (name, first_id)
+        SELECT campaign, min(id) FROM added WHERE campaign IS NOT NULL GROUP BY campaign
+        ON CONFLICT (name) DO NOTHING;
+        UPDATE dispatcher.campaign c SET first_id = lower.first_id
+        FROM (SELECT campaign, min(id) AS first_id FROM added GROUP BY campaign) AS lower
+        WHERE c.name = lower.campaign AND lower.first_id < c.first_id;
+    END IF;
 
     INSERT INTO dispatcher.idempotency (app, key, message_id)
     SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
@@ -65,7 +75,8 @@ CREATE FUNCTION dispatcher.enqueue(
     send_at timestamptz DEFAULT now(),
     expires_at timestamptz DEFAULT NULL,
     idempotency_key text DEFAULT NULL,
-    reference text DEFAULT NULL
+    reference text DEFAULT NULL,
+    campaign text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     found_id bigint;
@@ -80,10 +91,10 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO dispatcher.message (app, sender, recipient, template_id, params, signature,
-        priority, send_at, expires_at, idempotency_key, reference)
+        priority, send_at, expires_at, idempotency_key, reference, campaign)
     VALUES (enqueue.app, enqueue.sender, enqueue.recipient, enqueue.template_id, enqueue.params,
         enqueue.signature, enqueue.priority::smallint, enqueue.send_at, enqueue.expires_at,
-        enqueue.idempotency_key, enqueue.reference)
+        enqueue.idempotency_key, enqueue.reference, enqueue.campaign)
     RETURNING id INTO found_id;
     RETURN found_id;
 EXCEPTION WHEN unique_violation THEN
@@ -284,8 +295,8 @@ BEGIN
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
         RETURNING o.message_id, o.batch_id
     ), waiting AS (
-        INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch)
-        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
+        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
         FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
         JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
@@ -341,9 +352,9 @@ BEGIN
     ELSE
         WITH waiting AS (
             INSERT INTO dispatcher.queue
-                (id, app, priority, due_at, attempt, requeued, last_batch, code)
+                (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
             SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt,
-                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator'
+                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator', m.campaign
             FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
             JOIN dispatcher.message m ON m.id = u.id
             WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
@@ -449,6 +460,142 @@ BEGIN
             THEN clock_timestamp() END
     WHERE a.id = work.id;
     RETURN work.position + cardinality(piece) < cardinality(work.targets);
+END $$;
+
+-- Campaigns -----------------------------------------------------------------------------------------
+
+-- Set the state of a campaign. Its rows in the queue are not touched: each claim reads which
+-- campaigns are stopped, so it has effect at once for any number of them.
+CREATE FUNCTION dispatcher.set_campaign_state(
+    name text, state text, reason text, action text, actor text
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text;
+BEGIN
+    SELECT c.state INTO before FROM dispatcher.campaign c
+    WHERE c.name = set_campaign_state.name FOR UPDATE;
+    IF before IS NULL THEN
+        RAISE EXCEPTION 'there is no campaign %', name USING ERRCODE = 'no_data_found';
+    ELSIF before = 'cancelled' AND set_campaign_state.state <> 'cancelled' THEN
+        RAISE EXCEPTION 'campaign % is cancelled for good', name
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    UPDATE dispatcher.campaign c
+    SET state = set_campaign_state.state, reason = nullif(set_campaign_state.reason, ''),
+        changed_by = actor, changed_at = clock_timestamp()
+    WHERE c.name = set_campaign_state.name;
+    PERFORM dispatcher.append_audit(actor, action, 'campaign ' || name, reason, state);
+END $$;
+
+-- Stop claiming messages of a campaign until resume_campaign().
+CREATE FUNCTION dispatcher.pause_campaign(
+    name text, reason text DEFAULT '', actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'paused', reason, 'pause', actor)
+$$;
+
+-- Claim messages of a campaign again.
+CREATE FUNCTION dispatcher.resume_campaign(name text, actor text DEFAULT session_user)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'running', '', 'resume', actor)
+$$;
+
+-- Cancel a campaign: nothing of it is claimed any more, from now on. Its messages get their outcomes
+-- in steps, by cancel_campaign_step(), which maintenance calls too.
+CREATE FUNCTION dispatcher.cancel_campaign(
+    name text, reason text DEFAULT '', actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'cancelled', reason, 'cancel', actor)
+$$;
+
+-- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
+-- that another session works on are left for the next call.
+CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.cancel_queued(ARRAY(
+        SELECT q.id FROM dispatcher.queue q
+        WHERE q.campaign = ANY (ARRAY(
+            SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled'
+        ))
+        LIMIT step
+        FOR UPDATE SKIP LOCKED
+    ))
+$$;
+
+-- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
+-- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
+-- a stop_at and that still wait.
+CREATE FUNCTION dispatcher.stop_campaigns(enough integer DEFAULT 100) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched record;
+    counted record;
+    stopped integer := 0;
+BEGIN
+    FOR watched IN
+        SELECT c.name, c.stop_at, c.first_id FROM dispatcher.campaign c
+        WHERE c.state = 'running' AND c.stop_at IS NOT NULL
+          AND EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+    LOOP
+        SELECT count(*) FILTER (WHERE s.state IN ('rejected', 'undelivered')) AS failed,
+            count(*) AS finished
+        INTO counted
+        FROM dispatcher.message_status s
+        WHERE s.id >= watched.first_id AND s.campaign = watched.name
+          AND s.state IN ('accepted', 'delivered', 'undelivered', 'rejected');
+        CONTINUE WHEN counted.finished < enough
+            OR counted.failed < watched.stop_at * counted.finished;
+        PERFORM dispatcher.set_campaign_state(watched.name, 'paused',
+            format('%s of %s finished messages were rejected or undelivered: over its limit of %s%%',
+                counted.failed, counted.finished, round((watched.stop_at * 100)::numeric, 1)),
+            'pause', 'stop-at');
+        stopped := stopped + 1;
+    END LOOP;
+    RETURN stopped;
+END $$;
+
+-- Requeue up to *step* rejected or expired messages of a campaign with ids over *after*; return the
+-- last id that was looked at (null: there are no more), and how many wait again.
+CREATE FUNCTION dispatcher.requeue_campaign_step(
+    name text, after bigint, step integer, actor text DEFAULT session_user,
+    OUT last_id bigint, OUT requeued integer
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    SELECT array_agg(id ORDER BY id) INTO ids FROM (
+        SELECT m.id
+        FROM dispatcher.campaign c
+        JOIN dispatcher.message m ON m.id >= greatest(c.first_id, after + 1) AND m.campaign = c.name
+        JOIN dispatcher.outcome o ON o.message_id = m.id AND o.state IN ('rejected', 'expired')
+        WHERE c.name = requeue_campaign_step.name
+        ORDER BY m.id LIMIT step
+    ) AS found;
+    last_id := ids[cardinality(ids)];
+    requeued := CASE WHEN ids IS NULL THEN 0 ELSE dispatcher.requeue(ids, actor) END;
+END $$;
+
+-- Requeue all rejected or expired messages of a campaign; return how many.
+CREATE FUNCTION dispatcher.requeue_campaign(name text, actor text DEFAULT session_user)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    total bigint := 0;
+    after bigint := 0;
+    done record;
+BEGIN
+    LOOP
+        SELECT * INTO done FROM dispatcher.requeue_campaign_step(name, after, 10000, actor);
+        total := total + done.requeued;
+        EXIT WHEN done.last_id IS NULL;
+        after := done.last_id;
+    END LOOP;
+    RETURN total;
 END $$;
 
 -- Apps ----------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ SELECT
     CASE WHEN o.state <> 'accepted' THEN o.created_at WHEN r.state IS NOT NULL THEN r.finished_at END
         AS finished_at,
     r.status AS report_status,
-    coalesce(live.token, last.token) AS batch_token
+    coalesce(live.token, last.token) AS batch_token,
+    m.campaign
 FROM dispatcher.message m
 LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
 LEFT JOIN dispatcher.queue q ON q.id = m.id

@@ -174,7 +174,22 @@ async def _apps(settings: "Settings") -> list[CheckResult]:
     results: list[CheckResult] = []
     for name, app in settings.apps.items():
         results += _check_answer(f"app {name}", app, await _probe(app))
+        results.append((True, f"app {name}", _allowed(app)))
     return results
+
+
+def _allowed(app: "AppSettings") -> str:
+    """Return in words which numbers *app* may send to."""
+    numbers = (
+        "sends to any number"
+        if app.only_to is None
+        else (
+            f"sends only to {', '.join(app.only_to[:3])}{', ...' if len(app.only_to) > 3 else ''}"  # noqa: PLR2004
+        )
+    )
+    if app.countries is None:
+        return f"{numbers}, of all countries"
+    return f"{numbers}, of {', '.join(sorted(app.countries))} alone"
 
 
 async def _probe(app: "AppSettings") -> "Answer":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
 
 MAX_NAME_LENGTH = 80  # characters
+MAX_SHOWN = 20  # messages that were left alone
 MAX_REQUEUED = 5_000  # messages in one transaction
 
 As = Annotated[
@@ -49,7 +50,26 @@ def _user_name() -> str:
 
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
-App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
+
+
+def complete_app(incomplete: str) -> list[str]:
+    """Return the names of apps, for the completion of a shell."""
+    from dispatcher.cli.connection import read_settings
+
+    try:
+        return [name for name in read_settings().apps if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
+
+App = Annotated[
+    str,
+    typer.Argument(
+        metavar="APP",
+        help="Its name, as in DISPATCHER_APPS__<NAME>.",
+        autocompletion=complete_app,
+    ),
+]
 
 
 class Settlement(StrEnum):
@@ -66,10 +86,21 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.cancel(connection, who, ids))
-    _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
+
+    async def work(connection: "Connection") -> "tuple[int, dict[int, str]]":
+        before = await states_of(connection, ids)
+        done = await operator.cancel(connection, who, ids)
+        after = await states_of(connection, ids)
+        left = {one: state for one, state in after.items() if state != "cancelled"}
+        return done.count or 0, left | {
+            one: state for one, state in before.items() if state == "cancelled"
+        }
+
+    done, left = with_database(work)
+    _print_result(done, ids, "cancelled", left)
 
 
 def requeue(
@@ -92,27 +123,34 @@ def requeue(
     from dispatcher.cli.connection import with_database
     from dispatcher.core.report_status import report_status
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
     if (code is None) == (not ids):
         raise CommandError("give either ids or --code.", code=USED_WRONGLY)
     who = operator_name(as_)
     begin = _since(since)
 
-    async def work(connection: "Connection") -> tuple[int, list[int]]:
+    async def work(
+        connection: "Connection",
+    ) -> "tuple[int, list[int], dict[int, str]]":
         wanted = ids or await operator.find_by_code(connection, code or "", begin)
         done = 0
+        left: dict[int, str] = {}
         for start in range(0, len(wanted), MAX_REQUEUED):
             some = wanted[start : start + MAX_REQUEUED]
+            before = await states_of(connection, some)
             done += (await operator.requeue(connection, who, some)).count or 0
-        return done, wanted
+            after = await states_of(connection, some)
+            left |= {one: state for one, state in after.items() if before.get(one) == state}
+        return done, wanted, left
 
-    done, wanted = with_database(work)
+    done, wanted, left = with_database(work)
     if code is not None and not wanted:
         raise CommandError(
             f"no message that may be sent again has the code {code} since"
             f" {begin:%Y-%m-%d %H:%M} UTC. {report_status(code).advice}"
         )
-    _print_result(done, wanted, "waiting again", "not refused before anything was sent, or unknown")
+    _print_result(done, wanted, "waiting again", left)
 
 
 def _since(text: str) -> datetime:
@@ -215,11 +253,15 @@ async def _check_app_exists(connection: "Connection", app: str) -> None:
         raise CommandError(f"no app is called {app}: {known}.")
 
 
-def _print_result(done: int, ids: list[int], what: str, otherwise: str) -> None:
+def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) -> None:
+    """Print how many messages changed; raise CommandError with those that did not, and why."""
     from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
-    if left := len(set(ids)) - done:
+    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    if count := len(set(ids)) - done:
+        shown = "; ".join(told[:MAX_SHOWN])
+        more = f"; and {len(told) - MAX_SHOWN} more" if len(told) > MAX_SHOWN else ""
         raise CommandError(
-            f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`."
+            f"{plural(count, 'message')} left alone ({shown}{more}). See `dispatcher show`."
         )

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.messages import filter_address
+from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import NUMBER, OURS, REQUEST
 from dispatcher.core.report_status import STATUSES
 from dispatcher.core.status import EventTotal

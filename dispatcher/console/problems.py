@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.messages import filter_address
+from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal

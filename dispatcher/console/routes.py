@@ -11,7 +11,7 @@ from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.login import LoginPages, static_file
-from dispatcher.console.messages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
+from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
 from dispatcher.console.search import SEARCH_PATH, SearchPages

@@ -304,6 +304,18 @@ _OURS = (
         "Insert it anew with shorter params.",
     ),
     (
+        "only-to",
+        Kind.PERMANENT,
+        "Its number is none of those that this app may send to (ONLY_TO).",
+        "Nothing: the setting keeps a test from reaching others. Else change it, then requeue.",
+    ),
+    (
+        "country-not-allowed",
+        Kind.PERMANENT,
+        "Its country is none of those that this app may send to (COUNTRIES).",
+        "Nothing; or add the country to DISPATCHER_APPS__<NAME>__COUNTRIES, then requeue.",
+    ),
+    (
         SET_ASIDE,
         Kind.PERMANENT,
         "Its row cannot be read or prepared; the others are sent.",

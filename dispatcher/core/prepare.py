@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from dispatcher.core.allowed import AllowedNumbers
 from dispatcher.core.codes import number_code
 from dispatcher.core.message import Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
@@ -31,6 +32,7 @@ def prepare(
     country: Callable[[str], str],
     most: int = MAX_NUMBERS,
     decided: Mapping[int, Outcome] = NO_OUTCOMES,
+    allowed: AllowedNumbers | None = None,
 ) -> PreparedClaim:
     """Decide the messages that must not be sent, and pack the others into requests.
 
@@ -39,9 +41,11 @@ def prepare(
         callback: the address for reports, part of every request.
         token_length: the length of the token that each request gets.
         paused_countries: ISO 3166 codes; messages to them are deferred.
-        country: returns the country of a number; called only while a country is paused.
+        country: returns the country of a number; called only while a country is paused, or with
+            *allowed*.
         most: numbers in one request at most.
         decided: outcomes of operators' rules, by message id (see `core.rules`).
+        allowed: the numbers that may be sent to; None: all.
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []
@@ -50,6 +54,8 @@ def prepare(
             outcomes.append(Expired(message))
         elif message.sender is None and not message.signature:
             outcomes.append(_rejected(message, "no-sender"))
+        elif allowed is not None and (code := allowed.refusal(message.recipient, country=country)):
+            outcomes.append(_rejected(message, code))
         elif paused_countries and country(message.recipient) in paused_countries:
             outcomes.append(Deferred(message, "E000630", COUNTRY_RETRY_SECONDS, counted=False))
         elif decided and message.id in decided:

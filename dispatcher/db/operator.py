@@ -90,6 +90,11 @@ async def record_reveal(connection: Connection, actor: str, message_id: int) -> 
     return ActionResult(1, "")
 
 
+async def record_export(connection: Connection, actor: str, what: str) -> None:
+    """Write to the audit that *actor* exported whole numbers of messages."""
+    await connection.execute(sql("append_audit"), actor, "export", what, "", "whole numbers")
+
+
 async def suppress(
     connection: Connection, actor: str, numbers: Sequence[str], reason: str
 ) -> ActionResult:

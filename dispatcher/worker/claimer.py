@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from dispatcher.core.allowed import AllowedNumbers
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
@@ -52,8 +53,14 @@ class Claimer:
         token_length: int,
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
+        allowed: Mapping[str, AllowedNumbers],
     ) -> None:
-        """Set what one worker needs: *callback* gets status reports, *breakers* are by app."""
+        """Set what one worker needs.
+
+        *callback* gets status reports; *breakers* and the *allowed* numbers are by app. An app that
+        may send to all numbers has none.
+        """
+        self._allowed = allowed
         self._breakers = breakers
         self._database = database
         self._worker = worker
@@ -88,7 +95,7 @@ class Claimer:
                     self._database,
                     self._worker,
                     wanted,
-                    arrange=self._arrange,
+                    arrange=partial(self._arrange, wanted.app),
                     token=token,
                     cursor=self._cursors.setdefault(loop, ClaimCursor(monotonic)),
                     screen=screen,
@@ -126,7 +133,11 @@ class Claimer:
         try:
             screen = await self._rules.screen(wanted.app, seconds=self._timeout.seconds)
             message = await claims.set_aside(
-                self._database, self._worker, wanted, arrange=self._arrange, screen=screen
+                self._database,
+                self._worker,
+                wanted,
+                arrange=partial(self._arrange, wanted.app),
+                screen=screen,
             )
         except DatabaseUnavailable as away:
             log.warning("no claim: the database is away", app=wanted.app, why=str(away))
@@ -204,6 +215,7 @@ class Claimer:
 
     def _arrange(
         self,
+        app: str,
         messages: list[Message],
         countries: list[str],
         most: int,
@@ -217,6 +229,7 @@ class Claimer:
             country=country,
             most=most,
             decided=decided,
+            allowed=self._allowed.get(app),
         )
 
 

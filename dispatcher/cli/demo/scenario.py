@@ -16,10 +16,10 @@ import aiohttp
 import msgspec
 
 from dispatcher.cli.connection import connected
-from dispatcher.cli.csv_import import load_file
 from dispatcher.cli.demo.processes import check_running, child, temporary_directory
 from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
+from dispatcher.cli.file_load import load_file
 from dispatcher.db import status
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate
@@ -118,7 +118,8 @@ def _stage(screen: Screen) -> Iterator[Stage]:
 
 async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
     rejects = stage.folder / "rejects.csv"
-    taken, refused = await load_file(connection, SAMPLE_FILE, rejects)
+    progress = (await load_file(connection, SAMPLE_FILE, rejects)).progress
+    taken, refused = progress.imported, progress.rejected
     screen.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
     await _watch(stage, connection, taken, screen)
     rows = await status.outcome_summary(connection)

@@ -126,9 +126,10 @@ WITH gone AS (
     WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
     RETURNING id, message_ids, attempts, requeued_ids
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, last_batch, code)
+    INSERT INTO dispatcher.queue
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, m.id = ANY (g.requeued_ids),
-        g.id, 'never-sent'
+        g.id, 'never-sent', m.campaign
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -180,9 +181,10 @@ WITH silent AS (
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, last_batch, code)
+    INSERT INTO dispatcher.queue
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, m.id = ANY (s.requeued_ids), s.id,
-        'resend'
+        'resend', m.campaign
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id

@@ -9,6 +9,7 @@
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
 -- A pause that came since the app was asked is seen here: it is committed together with the
 -- messages it returned, which would otherwise be sent once more.
+-- Messages of a campaign that is paused or cancelled stay where they are.
 -- A message that has an outcome leaves the queue and is not returned: data that were loaded through
 -- the parent table queue every message that there ever was.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
@@ -23,6 +24,9 @@ WITH due AS MATERIALIZED (
         WHERE q.app = $1 AND q.priority = p.priority
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
           AND q.due_at <= (SELECT clock_timestamp())
+          AND (q.campaign = ANY (ARRAY(
+              SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+          ))) IS NOT TRUE
         ORDER BY q.due_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -89,10 +93,11 @@ FROM dispatcher.message WHERE id = $1
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
 -- $5 waits (seconds), $6 attempts, $7 requeued, $8 codes
-INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code)
+INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code, campaign)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
-    u.attempt, u.requeued, u.code
+    u.attempt, u.requeued, u.code,
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
     $7::boolean[], $8::text[])
     AS u (id, priority, due_at, wait, attempt, requeued, code)
@@ -102,9 +107,11 @@ FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smalli
 -- shown in the meantime that they were sent. A message that is in the queue already stays as it is.
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
 -- $7 last batches, $8 codes
-INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code)
+INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code,
+    campaign)
 SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
-    u.requeued, u.last_batch, u.code
+    u.requeued, u.last_batch, u.code,
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
     $7::bigint[], $8::text[])
     AS u (app, id, priority, wait, attempt, requeued, last_batch, code)
