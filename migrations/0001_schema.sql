@@ -817,6 +817,45 @@ COMMENT ON COLUMN dispatcher.file_import.last_id IS 'The messages have ids up to
 COMMENT ON COLUMN dispatcher.file_import.started_at IS 'When it started.';
 COMMENT ON COLUMN dispatcher.file_import.finished_at IS 'When the whole file was imported.';
 
+CREATE TABLE dispatcher.message_action (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    action text NOT NULL,
+    filter text NOT NULL,
+    address text NOT NULL,
+    counts jsonb NOT NULL,
+    messages integer NOT NULL,
+    targets bigint[] NOT NULL,
+    position integer NOT NULL DEFAULT 0,
+    changed integer NOT NULL DEFAULT 0,
+    started_at timestamptz,
+    started_by text,
+    finished_at timestamptz,
+    CONSTRAINT message_action_is_known CHECK (
+        action IN ('cancel', 'requeue', 'suppress', 'settle-sent', 'settle-resend'))
+);
+
+COMMENT ON TABLE dispatcher.message_action IS
+    'Actions of operators on many messages, done in steps. Its targets are chosen once, at the'
+    ' preview: so what was confirmed is what is done.';
+COMMENT ON COLUMN dispatcher.message_action.id IS 'The order in which they were previewed.';
+COMMENT ON COLUMN dispatcher.message_action.created_at IS 'When it was previewed.';
+COMMENT ON COLUMN dispatcher.message_action.created_by IS 'Who asked for the preview.';
+COMMENT ON COLUMN dispatcher.message_action.action IS 'What is done.';
+COMMENT ON COLUMN dispatcher.message_action.filter IS 'What chose the messages, in words; no number.';
+COMMENT ON COLUMN dispatcher.message_action.address IS 'The same as the console''s address has it.';
+COMMENT ON COLUMN dispatcher.message_action.counts IS
+    'The preview: app, state, why it is left alone (null: it is not), and how many.';
+COMMENT ON COLUMN dispatcher.message_action.messages IS 'How many messages it is for.';
+COMMENT ON COLUMN dispatcher.message_action.targets IS 'The messages; of a settlement the batches.';
+COMMENT ON COLUMN dispatcher.message_action.position IS 'How many targets are done.';
+COMMENT ON COLUMN dispatcher.message_action.changed IS
+    'How many messages (of suppress: numbers) it changed so far.';
+COMMENT ON COLUMN dispatcher.message_action.started_at IS 'When it was confirmed.';
+COMMENT ON COLUMN dispatcher.message_action.started_by IS 'Who confirmed it.';
+COMMENT ON COLUMN dispatcher.message_action.finished_at IS 'When the last step was done.';
+
 CREATE TABLE dispatcher.file_import_rejection (
     digest text NOT NULL REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE,
     line bigint NOT NULL,

@@ -272,14 +272,14 @@ $$;
 
 -- Return rejected or expired messages to the queue, as new, those that a fail-over has lost, and
 -- those that the platform refused after it had accepted them; return how many. A message whose
--- variables were wiped stays as it is: it would be sent without them.
-CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- variables were wiped stays as it is: it would be sent without them. No audit: for requeue() and
+-- message_action_step().
+CREATE FUNCTION dispatcher.requeue_finished(ids bigint[]) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     apps text[];
     requeued bigint[];
     lost bigint[];
-    messages integer;
 BEGIN
     -- Looked at again under a lock: two requeues at once would send it twice.
     lost := dispatcher.lost_messages(ids);
@@ -302,20 +302,26 @@ BEGIN
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
-    messages := coalesce(cardinality(requeued), 0);
     PERFORM dispatcher.count_event('requeued', '', apps);
     PERFORM dispatcher.append_event('requeued', '', apps, requeued);
-    PERFORM dispatcher.append_message_audit(actor, 'requeue', ids,
-        format('%s of %s wait again', messages, coalesce(cardinality(ids), 0)));
-    RETURN messages;
+    RETURN coalesce(cardinality(requeued), 0);
 END $$;
 
--- Settle an unsure batch by hand; return how many messages it settled. 'sent': they were sent;
--- 'resend': they were not, and return to the queue. Raises no_data_found if no unsure batch has
--- the token.
-CREATE FUNCTION dispatcher.settle(token text, how text, actor text DEFAULT session_user)
-RETURNS integer
+-- Return rejected or expired messages to the queue; return how many.
+CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    requeued integer := dispatcher.requeue_finished(ids);
+BEGIN
+    PERFORM dispatcher.append_message_audit(actor, 'requeue', ids,
+        format('%s of %s wait again', requeued, coalesce(cardinality(ids), 0)));
+    RETURN requeued;
+END $$;
+
+-- Settle an unsure batch; return how many messages it settled, and null if no unsure batch has the
+-- token. No audit: for settle() and message_action_step().
+CREATE FUNCTION dispatcher.settle_unsure(token text, how text) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     settled dispatcher.batch;
     ids bigint[];
@@ -327,12 +333,10 @@ BEGIN
     END IF;
     UPDATE dispatcher.batch b
     SET state = 'closed', closed_at = clock_timestamp(), settled_by = 'operator: ' || how
-    WHERE b.token = settle.token AND b.state = 'unsure'
+    WHERE b.token = settle_unsure.token AND b.state = 'unsure'
     RETURNING b.* INTO settled;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no unsure batch has the token %', quote_nullable(token)
-            USING ERRCODE = 'no_data_found',
-                  HINT = 'It may be settled already: see dispatcher.message_status.batch_token.';
+        RETURN NULL;
     END IF;
     IF how = 'sent' THEN
         WITH written AS (
@@ -363,9 +367,99 @@ BEGIN
     PERFORM dispatcher.count_event('settled', how, array_fill(settled.app, ARRAY[messages]));
     PERFORM dispatcher.append_event(CASE how WHEN 'sent' THEN 'accepted' ELSE 'requeued' END,
         'settled-by-operator', array_fill(settled.app, ARRAY[messages]), ids);
+    RETURN messages;
+END $$;
+
+-- Settle an unsure batch by hand; return how many messages it settled. 'sent': they were sent;
+-- 'resend': they were not, and return to the queue. Raises no_data_found if no unsure batch has
+-- the token.
+CREATE FUNCTION dispatcher.settle(token text, how text, actor text DEFAULT session_user)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    messages integer := dispatcher.settle_unsure(token, how);
+BEGIN
+    IF messages IS NULL THEN
+        RAISE EXCEPTION 'no unsure batch has the token %', quote_nullable(token)
+            USING ERRCODE = 'no_data_found',
+                  HINT = 'It may be settled already: see dispatcher.message_status.batch_token.';
+    END IF;
     PERFORM dispatcher.append_audit(actor, 'settle', 'batch ' || token, how,
         messages || CASE how WHEN 'sent' THEN ' taken as sent' ELSE ' wait again' END);
     RETURN messages;
+END $$;
+
+-- Start an action on many messages that was previewed, and write its one entry of the audit; return
+-- whether this call started it.
+CREATE FUNCTION dispatcher.start_message_action(id bigint, actor text DEFAULT session_user)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    started dispatcher.message_action;
+BEGIN
+    UPDATE dispatcher.message_action a SET started_at = clock_timestamp(), started_by = actor,
+        finished_at = CASE WHEN a.targets = '{}' THEN clock_timestamp() END
+    WHERE a.id = start_message_action.id AND a.started_at IS NULL
+    RETURNING a.* INTO started;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM dispatcher.append_audit(actor, started.action,
+        CASE started.messages WHEN 1 THEN '1 message'
+            ELSE to_char(started.messages, 'FM999,999,999,990') || ' messages' END,
+        started.filter, 'started as action ' || started.id);
+    RETURN true;
+END $$;
+
+-- Do the next part of a started action, at most 2,000 messages; return whether more is left. One
+-- transaction: what is done is counted. Each message is checked anew, as for one.
+CREATE FUNCTION dispatcher.message_action_step(id bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    work dispatcher.message_action;
+    piece bigint[];
+    changed_now integer := 0;
+    settled text;
+BEGIN
+    SELECT * INTO work FROM dispatcher.message_action a
+    WHERE a.id = message_action_step.id AND a.started_at IS NOT NULL AND a.finished_at IS NULL
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- A request has at most 500 messages.
+    piece := work.targets[work.position + 1 : work.position
+        + CASE WHEN work.action LIKE 'settle-%' THEN 4 ELSE 2000 END];
+    CASE work.action
+        WHEN 'cancel' THEN
+            changed_now := dispatcher.cancel_queued(piece);
+        WHEN 'requeue' THEN
+            changed_now := dispatcher.requeue_finished(piece);
+        WHEN 'suppress' THEN
+            INSERT INTO dispatcher.suppression (recipient, reason)
+            SELECT DISTINCT dispatcher.e164(m.recipient) AS recipient,
+                'action ' || work.id || ' (' || work.started_by || ')'
+            FROM dispatcher.message m
+            WHERE m.id = ANY (piece) AND dispatcher.e164(m.recipient) ~ '^[+][0-9]{5,20}$'
+              AND m.recipient <> '0'
+            ORDER BY recipient
+            ON CONFLICT (recipient) DO NOTHING;
+            GET DIAGNOSTICS changed_now = ROW_COUNT;
+        ELSE
+            FOR settled IN
+                SELECT b.token FROM dispatcher.batch b WHERE b.id = ANY (piece) ORDER BY b.id
+            LOOP
+                changed_now := changed_now + coalesce(
+                    dispatcher.settle_unsure(settled, substring(work.action FROM 8)), 0);
+            END LOOP;
+    END CASE;
+    UPDATE dispatcher.message_action a
+    SET position = work.position + cardinality(piece),
+        changed = work.changed + changed_now,
+        finished_at = CASE WHEN work.position + cardinality(piece) >= cardinality(work.targets)
+            THEN clock_timestamp() END
+    WHERE a.id = work.id;
+    RETURN work.position + cardinality(piece) < cardinality(work.targets);
 END $$;
 
 -- Campaigns -----------------------------------------------------------------------------------------
@@ -660,8 +754,9 @@ $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
-    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.is_refused_by_platform,
-    dispatcher.lost_messages, dispatcher.cancel,
+    dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
+    dispatcher.settle, dispatcher.settle_unsure, dispatcher.requeue, dispatcher.requeue_finished,
+    dispatcher.is_refused_by_platform, dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

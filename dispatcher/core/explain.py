@@ -126,6 +126,46 @@ def _accepted(message: Mapping[str, Any]) -> str:
     return f"{begun}No report of a carrier has come yet."
 
 
+class Step(Struct, frozen=True):
+    """One state in the diagram of a message's states."""
+
+    name: str
+    row: int  # 1: the usual way; below it the others
+    column: int  # 1 to 4, in the order in which a message reaches them
+    taken: bool
+    current: bool
+
+
+# Each state with its place in the diagram: the usual way is the first row.
+_STEPS = (
+    ("queued", 1, 1),
+    ("sending", 1, 2),
+    ("accepted", 1, 3),
+    ("delivered", 1, 4),
+    ("cancelled", 2, 1),
+    ("unsure", 2, 2),
+    ("rejected", 2, 3),
+    ("undelivered", 2, 4),
+    ("expired", 3, 1),
+)
+
+
+def state_diagram(history: MessageHistory) -> list[Step]:
+    """Return the states that a message may have, with the way that it took."""
+    message = history.message
+    taken = {"queued", message["state"]}
+    if history.batches:
+        taken.add("sending")
+    if any(batch["unsure_at"] for batch in history.batches):
+        taken.add("unsure")
+    if message["accepted_at"]:
+        taken.add("accepted")
+    return [
+        Step(name, row, column, name in taken, name == message["state"])
+        for name, row, column in _STEPS
+    ]
+
+
 class TimelineEntry(Struct, frozen=True):
     """One event of a message's timeline."""
 
