@@ -216,7 +216,7 @@ _REQUEST = (
     ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks to wait.", _NOTHING),
     ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
     ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
-    ("HTTP 503", Kind.NOT_SENT, "The API is out of service, says a proxy.", _NOTHING),
+    ("HTTP 503", Kind.UNKNOWN_RESULT, "A proxy lost the API, or it is out of service.", _UNSURE),
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"

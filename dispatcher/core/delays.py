@@ -10,6 +10,7 @@ from msgspec import Struct
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
+MAX_RETRY_AFTER_PAUSE_SECONDS = 600.0  # a longer Retry-After is not believed
 
 
 class Pause(Struct, frozen=True):
@@ -29,10 +30,18 @@ class CountryPause(Struct, frozen=True):
     until_in: float  # seconds
 
 
-def pause_for(row: Code, *, now: datetime, facts: str = "", skew: float | None = None) -> Pause:
+def pause_for(
+    row: Code,
+    *,
+    now: datetime,
+    facts: str = "",
+    skew: float | None = None,
+    retry_after: float | None = None,
+) -> Pause:
     """Return the pause for a code of *row*'s kind.
 
-    *facts* is what is known besides, in a line; *skew* is our clock less the provider's, seconds.
+    *facts* is what is known besides, in a line; *skew* is our clock less the provider's, seconds;
+    *retry_after* is for how many seconds the answer asks to wait.
     """
     first, longest = 60.0, 600.0
     match row.kind:
@@ -41,7 +50,8 @@ def pause_for(row: Code, *, now: datetime, facts: str = "", skew: float | None =
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
         case Kind.NOT_SENT:
-            first, longest = 5.0, 60.0
+            first = min(max(5.0, retry_after or 0.0), MAX_RETRY_AFTER_PAUSE_SECONDS)
+            longest = max(first, 60.0)
         case Kind.CLOCK:
             facts = _off(skew)
         case _:

@@ -84,6 +84,7 @@ class Reply(Struct, frozen=True):
     description: str
     results: list[NumberResult] | None = None  # None: the answer has no result at all
     clock_skew: float | None = None  # our clock less the answer's Date, seconds
+    retry_after: float | None = None  # seconds, as a gateway asks with HTTP 429
 
 
 class NoReply(Struct, frozen=True):

@@ -25,6 +25,8 @@ from dispatcher.core.packing import halve, split_by
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
+MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After pauses the app
+FIRST_SERVER_ERROR = 500  # HTTP status
 MAX_AMBIGUOUS_ATTEMPTS = 5  # an outage must not reject all messages; malformed params must
 
 
@@ -113,35 +115,36 @@ class EvaluationContext(Struct, frozen=True, kw_only=True):
 
 
 def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -> Verdict:
-    """Return the verdict on *packed* from *answer*, the last answer to its request."""
+    """Return the verdict on *packed* from *answer*, the last answer to its request.
+
+    Under HTTP 5xx a request without results may have been sent, whatever the code: a proxy
+    answers so also after it has passed the request on (provider.md, Gateway answers).
+    """
     if isinstance(answer, Reply):
         if answer.results:
             return _by_number(packed.messages, answer, answer.results, context)
+        if answer.http_status >= FIRST_SERVER_ERROR:
+            row = request_code(answer.code)
+            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
         return _by_code(packed, answer, context)
     if answer.sent:
         return UnknownResult(answer.code, answer.reason)
     return ReturnAll(pause_for(request_code(UNREACHABLE), now=context.now, facts=answer.reason))
 
 
-def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
-    """Return whether the same request may be sent again at once, after *tries* of it.
+def is_retryable(answer: Answer) -> bool:
+    """Return whether the same request may be sent again at once.
 
-    Only if provably nothing was sent: it was refused before the API saw it, or each of its
-    *numbers* was refused by flow control, or the answer is E000000 for the first time, which may
-    be a fault of the provider. A number missing from the answer may have been sent; then it is
-    not retryable.
+    Only if provably nothing was sent: no byte of the body was written, or a gateway throttled the
+    request (HTTP 429) and does not ask for a longer wait.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
-    if answer.results:
-        if answer.results[0].code == ACCEPTED_CODE:  # nearly always; the check ends here
-            return False
-        refused = results_by_number(answer.results).values()
-        return len(refused) == numbers and all(
-            number_code(one.code).kind is Kind.LATER for one in refused
-        )
-    kind = request_code(answer.code).kind
-    return kind is Kind.NOT_SENT or (kind is Kind.AMBIGUOUS and tries == 1)
+    return (
+        not answer.results
+        and request_code(answer.code).kind is Kind.NOT_SENT
+        and (answer.retry_after or 0.0) <= MAX_RETRY_AFTER_SECONDS
+    )
 
 
 def _by_number(
@@ -234,7 +237,10 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            return ReturnAll(pause_for(row, now=context.now, skew=reply.clock_skew))
+            pause = pause_for(
+                row, now=context.now, skew=reply.clock_skew, retry_after=reply.retry_after
+            )
+            return ReturnAll(pause)
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:

@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 from aiohttp.payload import BytesPayload
+from msgspec.structs import replace
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -34,6 +35,7 @@ from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024  # 500 numbers take about 125 KB
 MAX_TRIES: Final = 4
+MAX_RETRY_AFTER_DIGITS: Final = 9  # of seconds: 31 years
 RETRY_WAIT: Final = wait_random_exponential(multiplier=0.2, max=2)  # seconds
 # Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
 # idle connection: a request that meets the closing ends unsure, because who was first is unknown.
@@ -70,7 +72,6 @@ class RequestResult:
     answer: Answer
     tries: int
     seconds: float
-    slowed: bool = False  # a try was refused for flow control, even if a later one was accepted
 
 
 class _Body(BytesPayload):
@@ -133,21 +134,14 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(
-        self, body: bytes, *, numbers: int, may_try: Callable[[], bool]
-    ) -> RequestResult:
+    async def post(self, body: bytes, *, may_try: Callable[[], bool]) -> RequestResult:
         """Send *body* until it is answered, or must not be sent again; failures raise nothing.
-
-        It has *numbers* recipients: an answer is retried only if it refuses each of them.
 
         *may_try* is called before each retry, and for each try immediately before it is written:
         an expired message or a lost lease ends the tries. A withheld body gives `NEVER_SENT`.
         """
         started = monotonic()
         answers: list[Answer] = []  # of each try
-
-        def retryable(answer: Answer) -> bool:
-            return is_retryable(answer, len(answers), numbers=numbers)
 
         def no_more(state: RetryCallState) -> bool:
             return state.attempt_number >= MAX_TRIES or not may_try()
@@ -161,15 +155,11 @@ class Client:
         retrying = AsyncRetrying(
             wait=RETRY_WAIT,
             stop=no_more,
-            retry=retry_if_result(retryable),
+            retry=retry_if_result(is_retryable),
             retry_error_callback=lambda _: answers[-1],  # no try is left
         )
         answer: Answer = await retrying(attempt)
-        slowed = any(
-            isinstance(each, Reply) and each.results and is_retryable(each, tries, numbers=numbers)
-            for tries, each in enumerate(answers, 1)
-        )
-        return RequestResult(answer, len(answers), monotonic() - started, slowed)
+        return RequestResult(answer, len(answers), monotonic() - started)
 
     async def probe(self) -> Answer:
         """Send one request without any message: any answer proves that requests arrive."""
@@ -190,7 +180,11 @@ class Client:
                 raw = await response.content.read(MAX_ANSWER_BYTES)
                 while len(raw) < MAX_ANSWER_BYTES and not response.content.at_eof():
                     raw += await response.content.read(MAX_ANSWER_BYTES - len(raw))
-                return read_answer(response.status, raw, clock_skew=skew)
+                answer = read_answer(response.status, raw, clock_skew=skew)
+                wait = _retry_after(response.headers.get("Retry-After"), self._clock())
+                if wait is not None and isinstance(answer, Reply):
+                    return replace(answer, retry_after=wait)
+                return answer
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _no_reply(error, leaving, account.timeout)
 
@@ -246,12 +240,26 @@ def _why(error: aiohttp.ClientConnectorError) -> str:
 
 def _clock_skew(date: str | None, now: datetime) -> float | None:
     """Return this clock minus the answer's Date in seconds; None without a readable Date."""
+    theirs = _read_date(date)
+    return None if theirs is None else (now - theirs).total_seconds()
+
+
+def _retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that Retry-After asks to wait: a number or a date; None if unreadable."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:MAX_RETRY_AFTER_DIGITS])
+    until = _read_date(value)
+    return None if until is None else max(0.0, (until - now).total_seconds())
+
+
+def _read_date(date: str | None) -> datetime | None:
+    """Return the time of an HTTP date; None if there is none, or it is absurd."""
     if date is None:
         return None
     try:
-        theirs = parsedate_to_datetime(date)
-    except ValueError:
+        read = parsedate_to_datetime(date)
+        return (read.replace(tzinfo=UTC) if read.tzinfo is None else read).astimezone(UTC)
+    except (ValueError, OverflowError):  # a zone of many digits overflows
         return None
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=UTC)
-    return (now - theirs).total_seconds()

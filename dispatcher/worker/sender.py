@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
 from dispatcher.core.codes import NEVER_SENT
@@ -181,7 +180,7 @@ class Sender:
             return _withheld(batch)
         body = encode(batch.packed, token=batch.token, callback=self._callback)
         try:
-            sent = await self._client.post(body, numbers=len(batch.messages), may_try=may_try)
+            sent = await self._client.post(body, may_try=may_try)
         except asyncio.CancelledError:
             self._submit(
                 BatchResult(
@@ -197,6 +196,9 @@ class Sender:
             raise
         if sent.answer.code == NEVER_SENT:  # withheld in the last moment
             return _withheld(batch)
+        if batch.send_at is not None and isinstance(sent.answer, Reply):
+            for _ in range(1, sent.tries):  # each try has arrived, and counts in the rate
+                await self._claimer.reschedule(batch)
         return self._evaluate(batch, sent)
 
     def _evaluate(
@@ -220,8 +222,6 @@ class Sender:
             case UnknownResult(code, reason):
                 return _batch_result(batch, verdict, sent, code, reason)
             case Resolved() | ReturnAll():
-                if isinstance(verdict, Resolved) and sent.slowed:
-                    verdict = replace(verdict, slow_down=True)
                 answer = sent.answer
                 said = answer.description if isinstance(answer, Reply) else answer.reason
                 return _batch_result(batch, verdict, sent, answer.code, said)

@@ -14,7 +14,6 @@ NUMBER_CODES = ("E200015", "E200028", "E200030", "E200033", "E200041", "E200099"
 # nothing was sent must be believed where there is no result.
 TOP_CODES = ("E200037", "000000", "E000510")
 STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
-NOT_SENT = (429, 503)  # a proxy that says so has not let the request pass
 AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
 
 
@@ -26,7 +25,7 @@ def some(dice: Random) -> dict[str, float]:
 def http(dice: Random) -> f.Fault:
     """Something in front of the API answers; a failure of it may have let the request pass."""
     status = dice.choice(STATUSES)
-    taken = status >= 500 and status not in NOT_SENT and dice.random() < 0.5
+    taken = status >= 500 and dice.random() < 0.5
     return f.Http(status=status, html=dice.random() < 0.5, accept=taken, **some(dice))
 
 

@@ -99,7 +99,7 @@ def test_a_number_code_without_a_row_is_unknown(code):
         ("HTTP 418", Kind.CONFIGURATION),
         ("HTTP 408", Kind.UNKNOWN_RESULT),
         ("HTTP 429", Kind.NOT_SENT),
-        ("HTTP 503", Kind.NOT_SENT),
+        ("HTTP 503", Kind.UNKNOWN_RESULT),
         ("HTTP 500", Kind.UNKNOWN_RESULT),
         ("HTTP 502", Kind.UNKNOWN_RESULT),
         ("HTTP 504", Kind.UNKNOWN_RESULT),

@@ -59,8 +59,8 @@ def accepted(of: Message) -> Accepted:
     return Accepted(of, f"id-{of.id}", 1)
 
 
-def reply(results=None, *, code="000000", http_status=200, clock_skew=None) -> Reply:
-    return Reply(http_status, code, "", results, clock_skew)
+def reply(results=None, *, code="000000", http_status=200, **more) -> Reply:
+    return Reply(http_status, code, "", results, **more)
 
 
 CONTEXT = EvaluationContext(
@@ -296,7 +296,6 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
         ("E000623", TO_MIDNIGHT, 3600),
         ("HTTP 404", 60, 600),
         ("HTTP 429", 5, 60),
-        ("HTTP 503", 5, 60),
     ],
 )
 def test_a_pause_is_probed_after_its_own_time(code, first, longest):
@@ -427,28 +426,45 @@ def test_no_reason_shows_a_number_or_a_variable():
 
 
 @pytest.mark.parametrize(
-    ("answer", "tries", "worth"),
+    ("answer", "retryable"),
     [
-        (NoReply("refused", sent=False), 3, True),
-        (NoReply("cut", sent=True), 1, False),
-        (reply(code="HTTP 429", http_status=429), 1, True),
-        (reply(code="HTTP 503", http_status=503), 2, True),
-        (reply(code="HTTP 502", http_status=502), 1, False),
-        (reply(code="HTTP 404", http_status=404), 1, False),
-        (reply(code="E000000", http_status=400), 1, True),
-        (reply(code="E000000", http_status=400), 2, False),
-        (reply(code="E000027", http_status=400), 1, False),
-        (reply(code="E000045", http_status=400), 1, False),
-        (reply([result(ONE, "E200015"), result(TWO, "E200015")]), 2, True),
-        (reply([result(ONE, "E200015")]), 1, False),
-        (reply([result(ONE, "E200015"), result(ONE, "E200015")]), 1, False),
-        (reply([result(ONE, "E200015"), result(TWO), result(TWO, "E200015")]), 1, False),
-        (reply([result(ONE, "E200015"), result(TWO)]), 1, False),
-        (reply([result(ONE, "E200015"), result(TWO, "E200028")]), 1, False),
-        (reply([result(ONE, "E200030")]), 1, False),
-        (reply([]), 1, False),
-        (reply([result(ONE)]), 1, False),
+        (NoReply("refused", sent=False), True),
+        (NoReply("cut", sent=True), False),
+        (reply(code="HTTP 429", http_status=429), True),
+        (reply(code="HTTP 429", http_status=429, retry_after=2.0), True),
+        (reply(code="HTTP 429", http_status=429, retry_after=3.0), False),
+        (reply(code="HTTP 503", http_status=503), False),
+        (reply(code="HTTP 503", http_status=503, retry_after=1.0), False),
+        (reply(code="HTTP 502", http_status=502), False),
+        (reply(code="HTTP 404", http_status=404), False),
+        (reply(code="E000000", http_status=400), False),
+        (reply(code="E000000", http_status=500), False),
+        (reply(code="E000027", http_status=400), False),
+        (reply(code="E000045", http_status=400), False),
+        (reply([result(ONE, "E200015"), result(TWO, "E200015")]), False),
+        (reply([]), False),
+        (reply([result(ONE)]), False),
+        (reply([result(ONE, "E200015")], http_status=429), False),
     ],
 )
-def test_only_requests_that_were_not_sent_are_retryable(answer, tries, worth):
-    assert is_retryable(answer, tries, numbers=2) is worth
+def test_only_requests_that_were_not_sent_are_retryable(answer, retryable):
+    assert is_retryable(answer) is retryable
+
+
+@pytest.mark.parametrize("code", [*REQUEST, "E999999", "E200015", "E200028"])
+@pytest.mark.parametrize("http_status", [500, 503, 599])
+def test_a_server_error_without_results_is_unknown_whatever_its_code(code, http_status):
+    for draft in (THREE_NUMBERS, request(ONE)):
+        ended = verdict(draft, reply(code=code, http_status=http_status))
+        assert isinstance(ended, UnknownResult)
+        assert ended.code == code
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "first", "longest"),
+    [(None, 5, 60), (1.0, 5, 60), (90.0, 90, 90), (1e9, 600, 600)],
+)
+def test_a_throttled_app_pauses_as_long_as_the_gateway_asks(retry_after, first, longest):
+    answer = reply(code="HTTP 429", http_status=429, retry_after=retry_after)
+    pause = verdict(THREE_NUMBERS, answer).pause
+    assert (pause.probe_in, pause.probe_max) == (first, longest)
