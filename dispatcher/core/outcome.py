@@ -88,6 +88,7 @@ class Split(Struct, frozen=True):
     parts: list[RequestDraft]
     code: str
     reason: str
+    halves: bool = False  # of a request with one bad message at least
 
 
 class ReturnAll(Struct, frozen=True, tag=True):
@@ -110,8 +111,6 @@ class EvaluationContext(Struct, frozen=True, kw_only=True):
     now: datetime
     jitter: Callable[[], float]
     country: Callable[[str], str]  # of a number
-    # Both halves of one entry were refused: the entry is the cause and is not split further.
-    siblings_refused: bool = False
 
 
 def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -> Verdict:
@@ -265,9 +264,9 @@ def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Res
     An ambiguous refusal of a single message may be a fault of the provider: the message is
     deferred a few times.
     """
-    halves = None if context.siblings_refused else halve(packed)
+    halves = halve(packed)
     if halves is not None:
-        return Split(list(halves), row.code, row.meaning)
+        return Split(list(halves), row.code, row.meaning, halves=True)
     if row.kind is Kind.AMBIGUOUS:
         return Resolved([_defer(message, row, context) for message in packed.messages])
     return _reject(packed, row)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -13,6 +14,7 @@ from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
 from dispatcher.core.outcome import (
+    Accepted,
     Deferred,
     EvaluationContext,
     Expired,
@@ -23,6 +25,7 @@ from dispatcher.core.outcome import (
     UnknownResult,
     evaluate,
 )
+from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
 from dispatcher.provider.client import Client, RequestResult
@@ -113,6 +116,21 @@ class Sender:
 
     async def _split(self, refused: RefusedRequest) -> None:
         """Send the parts of a refused batch one after the other; split again what is refused."""
+        pending = [refused]
+        try:
+            while pending:
+                pending += await self._send_parts(pending.pop())
+        except asyncio.CancelledError:
+            for part in pending:
+                self._submit(_unsent(part.batch, NEVER_SENT))
+            raise
+
+    async def _send_parts(self, refused: RefusedRequest) -> list[RefusedRequest]:
+        """Send the parts of *refused*, and return those that are to be split again.
+
+        If one half of a request is accepted, the other holds what was refused, and is split again
+        without being sent: k bad numbers of n are found in at most 2 k log2 n + 1 requests.
+        """
         parent = refused.batch
         try:
             children = await self._claimer.split(
@@ -130,45 +148,28 @@ class Sender:
             # Another worker took it over, or the database is away. Nothing of it was sent, which
             # settles the batch if that is still possible.
             self._submit(_unsent(parent, refused.split.code))
-            return
-        again = await self._send_each(children)
-        if len(again) == len(children) and len(parent.packed.entries) == 1:
-            # Groups of numbers that have nothing in common but the text: the text is bad.
-            for part in again:
-                self._reject_part(part)
-            return
-        try:
-            while again:
-                await self._split(again.pop())
-        except asyncio.CancelledError:
-            for part in again:
-                self._submit(_unsent(part.batch, NEVER_SENT))
-            raise
-
-    async def _send_each(self, batches: list[Batch]) -> list[RefusedRequest]:
-        """Send *batches* one after the other, and return those that are refused as a whole."""
-        refused: list[RefusedRequest] = []
-        left = list(reversed(batches))
+            return []
+        again: list[RefusedRequest] = []
+        left = list(reversed(children))
+        accepted = False  # the half before
         try:
             while left:
+                inferred = _infer(refused, left[-1]) if accepted else None
+                if inferred is not None:
+                    again.append(inferred)
+                    left.pop()
+                    continue
                 match await self._request(left.pop()):
                     case RefusedRequest() as part:
-                        refused.append(part)
+                        again.append(part)
                     case BatchResult() as result:
+                        accepted = _is_accepted(result)
                         self._submit(result)
         except asyncio.CancelledError:
-            for batch in (*left, *(part.batch for part in refused)):
+            for batch in (*left, *(part.batch for part in again)):
                 self._submit(_unsent(batch, NEVER_SENT))
             raise
-        return refused
-
-    def _reject_part(self, refused: RefusedRequest) -> None:
-        """Submit a part that is refused, and that smaller parts would explain no better."""
-        match self._evaluate(refused.batch, refused.sent, siblings_refused=True):
-            case BatchResult() as result:
-                self._submit(result)
-            case RefusedRequest():
-                raise AssertionError("what was refused with its siblings is not split again")
+        return again
 
     async def _request(self, batch: Batch) -> BatchResult | RefusedRequest:
         lifetime = _lifetime(batch)
@@ -201,9 +202,7 @@ class Sender:
                 await self._claimer.reschedule(batch)
         return self._evaluate(batch, sent)
 
-    def _evaluate(
-        self, batch: Batch, sent: RequestResult, *, siblings_refused: bool = False
-    ) -> BatchResult | RefusedRequest:
+    def _evaluate(self, batch: Batch, sent: RequestResult) -> BatchResult | RefusedRequest:
         verdict = evaluate(
             batch.packed,
             sent.answer,
@@ -213,7 +212,6 @@ class Sender:
                 now=datetime.now(UTC),
                 jitter=random.random,
                 country=country,
-                siblings_refused=siblings_refused,
             ),
         )
         match verdict:
@@ -225,6 +223,22 @@ class Sender:
                 answer = sent.answer
                 said = answer.description if isinstance(answer, Reply) else answer.reason
                 return _batch_result(batch, verdict, sent, answer.code, said)
+
+
+def _infer(refused: RefusedRequest, half: Batch) -> RefusedRequest | None:
+    """Return *half* of *refused* as if it had been refused too; None if it must be sent alone."""
+    halves = halve(half.packed) if refused.split.halves else None
+    if halves is None:
+        return None
+    split = Split(
+        list(halves), refused.split.code, "not sent: its other half was accepted", halves=True
+    )
+    return RefusedRequest(half, split, replace(refused.sent, tries=0, seconds=0.0))
+
+
+def _is_accepted(result: BatchResult) -> bool:
+    outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
+    return any(isinstance(outcome, Accepted) for outcome in outcomes)
 
 
 def _batch_result(

@@ -362,14 +362,6 @@ def test_halving_isolates_the_bad_entry():
     assert requests < 20
 
 
-def test_an_entry_with_both_halves_refused_is_rejected():
-    same = request(*(message(i, params=["x"]) for i in range(4)))
-    refused = reply(code="E000027", http_status=400)
-    assert isinstance(verdict(same, refused), Split)
-    ended = verdict(same, refused, siblings_refused=True)
-    assert [type(o) for o in ended.outcomes] == [Rejected] * 4
-
-
 @pytest.mark.parametrize(("attempt", "became"), [(1, Deferred), (4, Deferred), (5, Rejected)])
 def test_an_ambiguous_refusal_is_retried_a_few_times(attempt, became):
     one = message(1, attempt=attempt)
