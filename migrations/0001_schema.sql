@@ -254,6 +254,12 @@ CREATE TABLE dispatcher.app (
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
     seen_at timestamptz NOT NULL DEFAULT now(),
+    unknown_streak integer NOT NULL DEFAULT 0,
+    refused_texts bigint[] NOT NULL DEFAULT '{}',
+    slow_start integer,
+    slow_start_left integer NOT NULL DEFAULT 0,
+    slow_start_answered integer NOT NULL DEFAULT 0,
+    slow_start_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -277,6 +283,14 @@ COMMENT ON COLUMN dispatcher.app.on_unsure IS
     'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
 COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
+COMMENT ON COLUMN dispatcher.app.unknown_streak IS 'Requests in a row with an unknown result.';
+COMMENT ON COLUMN dispatcher.app.refused_texts IS
+    'Digests of different texts that were refused in a row, while none was accepted.';
+COMMENT ON COLUMN dispatcher.app.slow_start IS
+    'Requests of this round after a pause, which doubles; null: no slow start.';
+COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
+COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
+COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,

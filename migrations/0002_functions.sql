@@ -327,7 +327,11 @@ $$;
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
-        paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL
+        paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
+        unknown_streak = 0, refused_texts = '{}',
+        slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
+        slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
+        slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')

@@ -31,7 +31,7 @@ DRILLS = (
     "failover",
     "network",
     "pgbouncer",
-    "reports/test_intake_drill.py",
+    "receiver/test_intake_drill.py",
     "tls",
 )
 
@@ -39,7 +39,7 @@ DRILLS = (
 # inherit that; a handler of ours is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["world.fixtures"]  # here, because only the uppermost conftest may
+pytest_plugins = ["support.fixtures"]  # here, because only the uppermost conftest may
 
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.

@@ -220,12 +220,25 @@ _REQUEST = (
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
+UNKNOWN_RESULTS, ALL_REFUSED = "unknown-results", "all-refused"  # an open circuit, see core.circuit
 _OURS = (
     (
         UNREACHABLE,
         Kind.NOT_SENT,
         "The provider cannot be reached.",
         "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,
+    ),
+    (
+        UNKNOWN_RESULTS,
+        Kind.UNKNOWN_RESULT,
+        "Requests in a row had unknown results: more would make more messages unsure.",
+        "It is probed without messages, and then starts slowly. Settle what is unsure.",
+    ),
+    (
+        ALL_REFUSED,
+        Kind.CONFIGURATION,
+        "Different messages in a row were refused, and none was accepted.",
+        "Check DISPATCHER_APPS__<NAME>__SENDER, CALLBACK_URL and templates. " + _RESUMES,
     ),
     ("no-answer", Kind.UNKNOWN_RESULT, "The answer to the request was lost.", _UNSURE),
     ("timeout", Kind.UNKNOWN_RESULT, "No answer came within the time allowed.", _UNSURE),

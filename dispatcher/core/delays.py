@@ -81,7 +81,9 @@ def _off(skew: float | None) -> str:
 
 FIRST_DEFERRAL_SECONDS = 15.0
 MAX_DEFERRAL_SECONDS = 600.0  # E200015's error page says to wait about ten minutes
-_MAX_DOUBLINGS = 6  # 15 s doubled six times is over the maximum
+FIRST_OUTAGE_DEFERRAL_SECONDS = 60.0  # after a refusal that may be the provider's own trouble
+MAX_OUTAGE_DEFERRAL_SECONDS = 3600.0
+_MAX_DOUBLINGS = 6  # 15 s doubled six times, or a minute, is over the maximum
 _PROVIDER_TIME = timezone(timedelta(hours=8))  # it resets its quotas at 00:00 UTC+8
 
 
@@ -91,9 +93,17 @@ def deferral_seconds(attempt: int, *, jitter: float) -> float:
     They double up to ten minutes. *jitter*, in [0, 1), subtracts up to half of them, so that
     messages refused together do not come back together.
     """
+    return _growing(FIRST_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS, attempt, jitter)
+
+
+def outage_deferral_seconds(attempt: int, *, jitter: float) -> float:
+    """Return the same for a refusal that may be an outage of the provider: a minute to an hour."""
+    return _growing(FIRST_OUTAGE_DEFERRAL_SECONDS, MAX_OUTAGE_DEFERRAL_SECONDS, attempt, jitter)
+
+
+def _growing(first: float, longest: float, attempt: int, jitter: float) -> float:
     doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
-    wait = min(MAX_DEFERRAL_SECONDS, FIRST_DEFERRAL_SECONDS * 2.0**doublings)
-    return wait * (1.0 - jitter / 2.0)
+    return min(longest, first * 2.0**doublings) * (1.0 - jitter / 2.0)
 
 
 def seconds_until_midnight(now: datetime) -> float:

@@ -10,7 +10,14 @@ from datetime import datetime
 from msgspec import Struct
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
-from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral_seconds, pause_for
+from dispatcher.core.delays import (
+    CountryPause,
+    Pause,
+    country_pause,
+    deferral_seconds,
+    outage_deferral_seconds,
+    pause_for,
+)
 from dispatcher.core.message import (
     Answer,
     Message,
@@ -27,7 +34,6 @@ NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after
 MAX_NOT_READY_ATTEMPTS = 3
 MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After pauses the app
 FIRST_SERVER_ERROR = 500  # HTTP status
-MAX_AMBIGUOUS_ATTEMPTS = 5  # an outage must not reject all messages; malformed params must
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -73,6 +79,8 @@ class Resolved(Struct, frozen=True, tag=True):
     unsure: list[Message] = []  # missing from the answer: may have been sent
     slow_down: bool = False  # the provider asks for less
     country: CountryPause | None = None
+    refused: bool = False  # the request, one message by now, was refused for its content
+    pause: Pause | None = None
 
 
 class UnknownResult(Struct, frozen=True, tag=True):
@@ -188,15 +196,21 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
 
 
 def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
-    """Return the outcome of a message that was refused for a temporary reason."""
+    """Return the outcome of a message that was refused for a temporary reason.
+
+    Flow control rejects nothing: it says nothing about the message. What may be its fault ends
+    with its attempts, and what has an expiry waits until then.
+    """
+    jitter = context.jitter()
     if row.kind is Kind.NOT_READY:
         wait, limit = NOT_READY_WAIT_SECONDS, min(MAX_NOT_READY_ATTEMPTS, context.max_attempts)
+    elif row.kind is Kind.LATER:
+        wait, limit = deferral_seconds(message.attempt, jitter=jitter), None
     else:
-        wait = deferral_seconds(message.attempt, jitter=context.jitter())
-        limit = context.max_attempts
-        if row.kind is Kind.AMBIGUOUS:
-            limit = min(MAX_AMBIGUOUS_ATTEMPTS, limit)
-    if message.attempt >= limit:
+        wait = outage_deferral_seconds(message.attempt, jitter=jitter)
+        expires = message.expires_in is not None and not message.requeued
+        limit = None if expires else context.max_attempts
+    if limit is not None and message.attempt >= limit:
         return Rejected(message, row.code, f"{row.meaning} That was attempt {message.attempt}.")
     return _due_again(message, row, wait, context, counted=True)
 
@@ -243,17 +257,17 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
-    """Return the verdict on an unknown code; its messages are never resent automatically.
+    """Return the verdict on an unknown code of a request.
 
-    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused
-    instead of rejecting all its messages. At another 4xx the request is rejected. At any other
-    status the messages may have been sent.
+    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused. At
+    another 4xx the request is split, so that one message cannot stop the others, and the app is
+    paused for the last one. At any other status the messages may have been sent.
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
             return ReturnAll(pause_for(row, now=context.now))
         case 4, _:
-            return _reject(packed, row)
+            return _isolate(packed, row, context)
         case _:
             return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
 
@@ -261,19 +275,22 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
 def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
     """Split a request that was refused for its content; reject a single message.
 
-    An ambiguous refusal of a single message may be a fault of the provider: the message is
-    deferred a few times.
+    An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
+    says nothing about it: the message is deferred, and an unknown code pauses the app.
     """
     halves = halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning, halves=True)
-    if row.kind is Kind.AMBIGUOUS:
-        return Resolved([_defer(message, row, context) for message in packed.messages])
+    if row.kind is Kind.AMBIGUOUS or row.kind is Kind.UNKNOWN:
+        outcomes = [_defer(message, row, context) for message in packed.messages]
+        pause = pause_for(row, now=context.now) if row.kind is Kind.UNKNOWN else None
+        return Resolved(outcomes, refused=True, pause=pause)
     return _reject(packed, row)
 
 
 def _reject(packed: RequestDraft, row: Code) -> Resolved:
-    return Resolved([Rejected(message, row.code, row.meaning) for message in packed.messages])
+    outcomes: list[Outcome] = [Rejected(m, row.code, row.meaning) for m in packed.messages]
+    return Resolved(outcomes, refused=True)
 
 
 def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:

@@ -21,6 +21,7 @@ from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
+from dispatcher.db import circuit
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed, ClaimRequest
@@ -97,6 +98,14 @@ class Claimer:
         self._timeout.passed()
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return claimed
+
+    async def end_probe(self, app: str) -> None:
+        """End the pause of *app*; the next probe does so if the database is unavailable."""
+        try:
+            await circuit.end_probe(self._database, app)
+        except DatabaseUnavailable as error:
+            self._metrics.database_away("claim")
+            log.warning("still paused: the database is away", app=app, why=str(error))
 
     async def reschedule(self, batch: Batch) -> float:
         """Return a later time for a batch that missed its own, on the monotonic clock.

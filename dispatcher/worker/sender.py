@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -10,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from dispatcher.core import rate_limit
+from dispatcher.core.circuit import is_answer_of_api
 from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
@@ -28,6 +30,7 @@ from dispatcher.core.outcome import (
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
+from dispatcher.db.claim import PROBE_SECONDS
 from dispatcher.provider.client import Client, RequestResult
 from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -77,9 +80,18 @@ class Sender:
         """Tell whether *batch* may be sent: the lease covers it, and nothing is to stop."""
         return (
             not self._stop.is_set()
-            and not self._breaker.is_open
+            and self._breaker.covers(batch.claimed_at)
             and self._lease.covers(batch.claimed_at)
         )
+
+    async def probe(self, app: str) -> None:
+        """Send a request without messages, and end the pause of *app* if the API answers it."""
+        answer: Answer | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                answer = await self._client.probe()
+        if answer is not None and is_answer_of_api(answer):
+            await self._claimer.end_probe(app)
 
     def _submit(self, result: BatchResult) -> None:
         if self._trace is not None:

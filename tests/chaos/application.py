@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import asyncpg
-from world.messages import TEMPLATE
+from support.messages import TEMPLATE
 
 from chaos.database import Database
 

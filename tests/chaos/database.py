@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
-from world.worker import ROOT
+from support.worker import ROOT
 
 from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, is_unavailable

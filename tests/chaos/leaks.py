@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-from world.provider import SECRET
-from world.worker import WorkerProcess
+from support.provider import SECRET
+from support.worker import WorkerProcess
 
 from chaos.application import KNOWN, NUMBERS, TEXT
 

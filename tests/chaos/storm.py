@@ -13,17 +13,17 @@ from random import Random
 from time import monotonic
 
 import asyncpg
-from world.haste import let_pass
-from world.messages import finished
-from world.provider import app_at, provider
+from support.fast_forward import let_pass
+from support.messages import finished
+from support.provider import app_at, provider
 
-from chaos import carrier
+from chaos import report_sender
 from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
-from chaos.fleet import LEASE, TIMEOUT, Fleet
+from chaos.fault_schedule import Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
 from chaos.verdict import Still, Verdict, judge
-from chaos.weather import Weather
+from chaos.workers import LEASE, TIMEOUT, Fleet
 from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator
 
@@ -63,15 +63,15 @@ async def run(plan: Plan) -> Aftermath:
     dice = Random(plan.seed)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(running_server(folder / "server"))
-        options = carrier.OPTIONS if plan.reports else None
+        options = report_sender.OPTIONS if plan.reports else None
         simulator = await stack.enter_async_context(provider(reports=options))
         account = app_at(simulator.url, timeout=f"{TIMEOUT}s")
         receiver = None
         if plan.reports:
-            receiver = carrier.Receiver(server.dsn, folder)
+            receiver = report_sender.Receiver(server.dsn, folder)
             stack.callback(receiver.kill)
             await receiver.started()
-            account |= {"on_unsure": "resend", "resend_after": f"{carrier.SILENCE}s"}
+            account |= {"on_unsure": "resend", "resend_after": f"{report_sender.SILENCE}s"}
         apps = {"default": account, "paced": account | {"numbers_per_second": 300, "auth": "wsse"}}
         callback = receiver and receiver.callback
         fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
@@ -96,7 +96,7 @@ class Scene:
     server: Server
     simulator: Simulator
     fleet: Fleet
-    receiver: carrier.Receiver | None
+    receiver: report_sender.Receiver | None
     ears: PageCollector
 
 
@@ -200,11 +200,11 @@ async def _settle(scene: Scene) -> list[str]:
         return [f"not everything had its end after {QUIET:.0f} s of quiet"]
     if scene.receiver is None:
         return []
-    if not await carrier.all_in(scene.simulator, base):
+    if not await report_sender.all_in(scene.simulator, base):
         return ["not all reports were matched"]
-    await base.ask(carrier.settle_by_hand)
-    await base.ask(carrier.keep_silent)
-    settled = await _until_told(base, carrier.nothing_unsure)
+    await base.ask(report_sender.settle_by_hand)
+    await base.ask(report_sender.keep_silent)
+    settled = await _until_told(base, report_sender.nothing_unsure)
     troubles = await scene.receiver.end()
     return troubles if settled else [*troubles, "some messages stayed unsure"]
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from world.provider import SECRET
+from support.provider import SECRET
 
 from chaos.application import NUMBERS, TEXT
 from chaos.leaks import leaks

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import asyncpg
-from world.books import Books, read_books
+from support.exactness import Books, read_books
 
 from chaos.application import Memory
-from chaos.fleet import TIMEOUT, Blow
+from chaos.workers import TIMEOUT, Blow
 from dispatcher.simulator import Simulator
 from dispatcher.simulator.ledger import RequestRecord
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from running import until
+from support.service import until
 
 from dispatcher.cli.csv_file import COLUMNS
 from dispatcher.db import file_import

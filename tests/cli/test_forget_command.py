@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from world.messages import insert
+from support.messages import insert
 
 NUMBER = "+8613800000001"
 

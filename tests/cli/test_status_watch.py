@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 
-from world.wire import Wire
+from support.cuttable_proxy import Wire
 
 DEADLINE = 30.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from client import TOKEN
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
-from running import DEADLINE, Service, app_settings, running, until
 from screenshots import ARGUMENTS, CHROMIUM, FOLDER, save
+from support.service import DEADLINE, Service, app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 from client import TOKEN, Client
-from running import Service, app_settings, running, until
 from screenshots import save_dashboard
-from world.wire import Wire
+from support.cuttable_proxy import Wire
+from support.service import Service, app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from client import TOKEN
 from playwright.async_api import Page, async_playwright, expect
-from running import DEADLINE, running
 from screenshots import ARGUMENTS, CHROMIUM
+from support.service import DEADLINE, running
 
 from dispatcher.simulator import Simulator
 

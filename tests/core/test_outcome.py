@@ -197,15 +197,13 @@ def test_an_accepted_number_without_an_id_is_accepted():
 # ---- waiting, attempts and expiry
 
 
-@pytest.mark.parametrize("attempt", range(1, MAX_ATTEMPTS + 1))
-def test_flow_control_defers_longer_until_the_attempts_end(attempt):
-    one = message(1, attempt=attempt)
+@pytest.mark.parametrize("attempt", [1, 2, 5, MAX_ATTEMPTS, 100, 32_767])
+@pytest.mark.parametrize("expires_in", [None, 1000.0])
+def test_flow_control_defers_longer_and_never_rejects(attempt, expires_in):
+    one = message(1, attempt=attempt, expires_in=expires_in)
     [became] = verdict(request(one), reply([result(one, "E200015")])).outcomes
-    if attempt < MAX_ATTEMPTS:
-        assert became == Deferred(one, "E200015", 15.0 * 2 ** (attempt - 1), counted=True)
-    else:
-        assert isinstance(became, Rejected)
-        assert became.reason.endswith(f"That was attempt {MAX_ATTEMPTS}.")
+    wait = min(600.0, 15.0 * 2 ** min(attempt - 1, 9))
+    assert became == Deferred(one, "E200015", wait, counted=True)
 
 
 def test_jitter_spreads_what_was_refused_together():
@@ -274,9 +272,10 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
     elif row.kind in ISOLATED:
         assert isinstance(whole, Split)
         assert [m for part in whole.parts for m in part.messages] == [ONE, TWO, THREE]
-        tried_again = Deferred(ONE, code, 15.0, counted=True)
+        tried_again = Deferred(ONE, code, 60.0, counted=True)
         rejected = Rejected(ONE, code, row.meaning)
-        assert alone == Resolved([tried_again if row.kind is Kind.AMBIGUOUS else rejected])
+        ended = tried_again if row.kind is Kind.AMBIGUOUS else rejected
+        assert alone == Resolved([ended], refused=True)
     elif row.kind is Kind.COUNTRY:
         assert alone.country.code == code
         assert [type(one) for one in whole.outcomes] == [Deferred] * 3
@@ -320,9 +319,13 @@ def test_an_unknown_code_about_the_account_pauses_the_app(http_status):
     assert "E000199" in ended.pause.reason
 
 
-def test_an_unknown_refusal_rejects_for_good():
-    ended = verdict(THREE_NUMBERS, reply(code="E000999", http_status=400))
-    assert [(type(o), o.code) for o in ended.outcomes] == [(Rejected, "E000999")] * 3
+def test_an_unknown_refusal_is_isolated_deferred_and_pauses():
+    refused = reply(code="E000999", http_status=400)
+    assert isinstance(verdict(THREE_NUMBERS, refused), Split)
+    ended = verdict(request(ONE), refused)
+    assert ended.outcomes == [Deferred(ONE, "E000999", 60.0, counted=True)]
+    assert ended.pause.code == "E000999"
+    assert ended.refused
 
 
 @pytest.mark.parametrize("http_status", [200, 500])
@@ -362,11 +365,28 @@ def test_halving_isolates_the_bad_entry():
     assert requests < 20
 
 
-@pytest.mark.parametrize(("attempt", "became"), [(1, Deferred), (4, Deferred), (5, Rejected)])
-def test_an_ambiguous_refusal_is_retried_a_few_times(attempt, became):
-    one = message(1, attempt=attempt)
+@pytest.mark.parametrize(
+    ("attempt", "expires_in", "requeued", "became"),
+    [
+        (1, None, False, Deferred),
+        (MAX_ATTEMPTS - 1, None, False, Deferred),
+        (MAX_ATTEMPTS, None, False, Rejected),
+        (MAX_ATTEMPTS, 86_400.0, False, Deferred),
+        (MAX_ATTEMPTS, 86_400.0, True, Rejected),
+        (7, 3000.0, False, Expired),
+    ],
+)
+def test_a_system_error_waits_up_to_the_expiry(attempt, expires_in, requeued, became):
+    one = message(1, attempt=attempt, expires_in=expires_in, requeued=requeued)
     ended = verdict(request(one), reply(code="E000000", http_status=400))
     assert [type(outcome) for outcome in ended.outcomes] == [became]
+
+
+@pytest.mark.parametrize(("attempt", "wait"), [(1, 60), (2, 120), (6, 1920), (7, 3600), (99, 3600)])
+def test_waits_for_a_system_error_grow_to_an_hour(attempt, wait):
+    one = message(1, attempt=attempt, expires_in=1e9)
+    [ended] = verdict(request(one), reply(code="E000000", http_status=400)).outcomes
+    assert ended.wait == wait
 
 
 def test_a_spent_country_is_isolated_and_only_it_waits():

@@ -2,9 +2,9 @@
 
 import asyncpg
 import pytest
-from world.messages import SENDER, finished, insert, states
-from world.provider import app_at
-from world.waiting import until
+from support.messages import SENDER, finished, insert, states
+from support.provider import app_at
+from support.waiting import until
 
 from dispatcher.db import operator, status
 from dispatcher.db.database import connect

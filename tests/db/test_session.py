@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from world.waiting import until
+from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, create_pool

@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import aiohttp  # noqa: E402 - found only now
-from world.books import read_books  # noqa: E402
-from world.loopback import loopback_server  # noqa: E402
-from world.messages import finished, insert  # noqa: E402
-from world.provider import app_at, provider_process  # noqa: E402
-from world.waiting import until  # noqa: E402
-from world.worker import environment  # noqa: E402
+from support.exactness import read_books  # noqa: E402
+from support.messages import finished, insert  # noqa: E402
+from support.provider import app_at, provider_process  # noqa: E402
+from support.tcp_postgres import loopback_server  # noqa: E402
+from support.waiting import until  # noqa: E402
+from support.worker import environment  # noqa: E402
 
 from dispatcher.db.database import connect  # noqa: E402
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import yaml
 from checks import DEPLOY, needed
-from world.waiting import until
+from support.waiting import until
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from world.books import read_books
-from world.messages import finished, insert
-from world.provider import app_at
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at
+from support.waiting import until
 
 from dispatcher.db.database import connect
 

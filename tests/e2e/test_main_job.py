@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
-from world.books import read_books
-from world.messages import SENDER, TEMPLATE, finished, insert, is_idle
-from world.provider import KEY, SECRET, app_at, provider_process, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import SENDER, TEMPLATE, finished, insert, is_idle
+from support.provider import KEY, SECRET, app_at, provider_process, seen
+from support.waiting import until
 
 from dispatcher.simulator import Options
 

@@ -7,7 +7,7 @@ import sys
 
 import aiohttp
 import pytest
-from running import app_settings, running, until
+from support.service import app_settings, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 

@@ -1,6 +1,6 @@
 """Operators' rules on a running service: what they forbid never reaches the provider."""
 
-from running import app_settings, running, until
+from support.service import app_settings, running, until
 
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template

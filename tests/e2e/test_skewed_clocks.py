@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from world.books import read_books
-from world.messages import finished, insert
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at, seen
+from support.waiting import until
 
 pytestmark = pytest.mark.slow  # each test waits for a lease of eleven seconds
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from world.books import read_books
-from world.messages import finished, insert, states
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.messages import finished, insert, states
+from support.provider import app_at, seen
+from support.waiting import until
 
 from dispatcher.simulator.faults import Delay
 

@@ -5,11 +5,11 @@ from time import monotonic, time
 
 import aiohttp
 import pytest
-from world.books import read_books
-from world.haste import forget_heartbeat, let_pass
-from world.messages import finished, idle, insert, states
-from world.provider import app_at, seen
-from world.waiting import until
+from support.exactness import read_books
+from support.fast_forward import forget_heartbeat, let_pass
+from support.messages import finished, idle, insert, states
+from support.provider import app_at, seen
+from support.waiting import until
 
 from dispatcher.simulator import Simulator
 from dispatcher.simulator.faults import Delay, Http, StallAfterReading

@@ -15,7 +15,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from postgres_pair import free_port
-from world.waiting import until
+from support.waiting import until
 
 from dispatcher.postgres.programs import (
     SystemUser,

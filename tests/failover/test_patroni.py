@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 from patroni_cluster import Cluster, Node, patroni_cluster
-from world.fixtures import working
-from world.provider import app_at, provider_process
-from world.waiting import until
+from support.fixtures import working
+from support.provider import app_at, provider_process
+from support.waiting import until
 
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS

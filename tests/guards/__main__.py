@@ -16,7 +16,7 @@ from time import monotonic
 
 from rich.console import Console
 from rich.table import Table
-from world.worker import ROOT
+from support.worker import ROOT
 
 from guards.table import GUARDS, RULES, Guard
 

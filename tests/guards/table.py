@@ -5,13 +5,13 @@ from dataclasses import dataclass
 SCHEMA = "migrations/0001_schema.sql"
 FUNCTIONS = "migrations/0002_functions.sql"
 SQL = "dispatcher/db/sql"
-AGAIN = "tests/exact/test_written_again.py"
-ONE = "tests/exact/test_one_transaction.py"
-LOST = "tests/exact/test_lost_commits.py"
-CLOCK = "tests/exact/test_wrong_clock.py"
-SILENCE = "tests/exact/test_silence.py"
-LATE = "tests/reports/test_late_answer.py"
-WITHHELD = "tests/exact/test_withheld.py"
+AGAIN = "tests/worker/test_written_again.py"
+ONE = "tests/worker/test_one_transaction.py"
+LOST = "tests/worker/test_lost_commits.py"
+CLOCK = "tests/worker/test_wrong_clock.py"
+SILENCE = "tests/worker/test_silence.py"
+LATE = "tests/receiver/test_late_answer.py"
+WITHHELD = "tests/worker/test_withheld.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
 RULES = {
@@ -179,7 +179,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/faults/test_settling.py::test_only_the_policy_resend_sends_unsure_messages_again"
+                "tests/worker/test_settling.py::test_only_the_policy_resend_sends_unsure_messages_again"
             ),
         ),
     ),
@@ -196,7 +196,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/reports/test_matching.py::test_one_report_stops_the_policy_resend_for_its_batch"
+                "tests/receiver/test_matching.py::test_one_report_stops_the_policy_resend_for_its_batch"
             ),
         ),
     ),
@@ -205,7 +205,7 @@ GUARDS = (
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
-            "tests/exact/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
+            "tests/worker/test_resend_and_reports.py::test_what_a_report_is_just_settling_is_not_sent_again",
         ),
     ),
     Guard(
@@ -410,7 +410,7 @@ GUARDS = (
             ),
         ),
         (
-            "tests/faults/test_lost_answers.py::test_a_wrong_clock_pauses_the_app_and_says_by_how_much",
+            "tests/worker/test_lost_answers.py::test_a_wrong_clock_pauses_the_app_and_says_by_how_much",
         ),
     ),
 )

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 import pytest
-from world.worker import ROOT
+from support.worker import ROOT
 
 from guards.table import GUARDS, RULES, Guard
 

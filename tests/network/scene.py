@@ -11,12 +11,12 @@ from urllib.request import urlopen
 
 import asyncpg
 from hosts import Host, Network, network
-from world.books import Books, read_books
-from world.fixtures import Workers, working
-from world.loopback import loopback_server
-from world.messages import insert
-from world.provider import ProviderProcess, app_at, provider_process
-from world.worker import Settings, WorkerProcess
+from support.exactness import Books, read_books
+from support.fixtures import Workers, working
+from support.messages import insert
+from support.provider import ProviderProcess, app_at, provider_process
+from support.tcp_postgres import loopback_server
+from support.worker import Settings, WorkerProcess
 
 from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from hosts import skip_without_namespaces
 from scene import Scene, Site, scene
-from world.messages import finished, insert
-from world.waiting import until
+from support.messages import finished, insert
+from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import open_database

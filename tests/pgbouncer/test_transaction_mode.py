@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from world.books import read_books
-from world.loopback import free_port, loopback_server
-from world.messages import finished, insert
-from world.provider import app_at, seen
-from world.waiting import until
-from world.worker import WorkerProcess
+from support.exactness import read_books
+from support.messages import finished, insert
+from support.provider import app_at, seen
+from support.tcp_postgres import free_port, loopback_server
+from support.waiting import until
+from support.worker import WorkerProcess
 
 from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate

@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 from authority import Authority
-from world.books import read_books
-from world.fixtures import working
-from world.loopback import loopback_server
-from world.messages import finished, insert
-from world.provider import app_at
-from world.waiting import until
+from support.exactness import read_books
+from support.fixtures import working
+from support.messages import finished, insert
+from support.provider import app_at
+from support.tcp_postgres import loopback_server
+from support.waiting import until
 
 from dispatcher.cli import main
 from dispatcher.db.database import connect

@@ -22,6 +22,8 @@ SELECT
         WHERE c.app = a.name AND c.until > clock_timestamp()
     ) AS countries,
     date_part('epoch', clock_timestamp()) AS asked_at,
+    coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
+    slow_start IS NOT NULL AS slow_start,
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_nestloop', 'off', true),
@@ -50,19 +52,25 @@ ON CONFLICT (name) DO UPDATE SET
 
 -- name: pause_app
 -- Pause an app for its reason. An operator's pause stays; a pause for the same code keeps its
--- beginning and its growing wait between probes.
+-- beginning and its growing wait between probes, also from one that ended just before.
 -- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes
-UPDATE dispatcher.app
+UPDATE dispatcher.app a
 SET paused_at = coalesce(paused_at, clock_timestamp()),
     pause_code = $2,
     pause_reason = $3,
     paused_by = 'worker',
-    probe_at = CASE WHEN pause_code = $2 THEN probe_at
-        ELSE clock_timestamp() + make_interval(secs => $4) END,
-    probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE make_interval(secs => $4) END,
-    probe_max = make_interval(secs => $5)
-WHERE name = $1 AND paused_by IS DISTINCT FROM 'operator'
-RETURNING name
+    probe_at = CASE WHEN pause_code = $2 THEN probe_at ELSE clock_timestamp() + w.first END,
+    probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE w.first END,
+    probe_max = make_interval(secs => $5),
+    unknown_streak = 0, refused_texts = '{}',
+    slow_start = NULL, slow_start_left = 0, slow_start_answered = 0
+FROM (
+    SELECT name, greatest(make_interval(secs => $4), CASE WHEN slow_start IS NOT NULL
+        THEN least(probe_wait * 2, make_interval(secs => $5)) END) AS first
+    FROM dispatcher.app WHERE name = $1
+) AS w
+WHERE a.name = $1 AND w.name = a.name AND paused_by IS DISTINCT FROM 'operator'
+RETURNING a.name
 
 -- name: pause_country
 -- Let the messages of one app to one country wait.
@@ -72,13 +80,54 @@ VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
 ON CONFLICT (app, country) DO UPDATE SET until = excluded.until, code = excluded.code
 
 -- name: resume_app
--- End a pause that workers made: a request has passed.
--- $1 app
+-- End a pause that workers made: a request was answered. The app starts slowly. A pause because all
+-- messages are refused does not end with a refused one.
+-- $1 app, $2 whether the request was refused for its content
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
-    probe_at = NULL, probe_wait = NULL, probe_max = NULL
-WHERE name = $1 AND paused_by = 'worker'
+    probe_at = NULL, probe_max = NULL,
+    slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
+WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
 RETURNING name
+
+-- name: circuits
+-- Return what is known of the last requests of apps.
+-- $1 apps
+SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+    pause_code
+FROM dispatcher.app WHERE name = ANY ($1::text[])
+
+-- name: lock_circuits
+-- The same, locked until the end of this transaction.
+-- $1 apps
+SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+    pause_code
+FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
+
+-- name: set_circuit
+-- Write what is known of the last requests of an app.
+-- $1 app, $2 unknown in a row, $3 refused texts, $4 slow start, $5 left, $6 answered
+UPDATE dispatcher.app
+SET unknown_streak = $2, refused_texts = $3, slow_start = $4, slow_start_left = $5,
+    slow_start_answered = $6
+WHERE name = $1
+
+-- name: lock_slow_start
+-- Lock the app's slow start until the end of this transaction: numbers in a request, and how many
+-- requests may be claimed. If none was answered for some time, their worker is lost: one more.
+-- $1 app, $2 that time (seconds)
+SELECT slow_start, CASE
+    WHEN slow_start_left > 0 THEN slow_start_left
+    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2) THEN 1
+    ELSE 0 END AS "left"
+FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
+
+-- name: use_slow_start
+-- Count requests that this transaction claimed in the round.
+-- $1 app, $2 how many
+UPDATE dispatcher.app
+SET slow_start_left = greatest(0, slow_start_left - $2), slow_start_at = clock_timestamp()
+WHERE name = $1 AND slow_start IS NOT NULL
 
 -- name: slow_down
 -- Halve the app's rate, at most once a second and not below 1 % of its setting; slowdown_rate is

@@ -1,0 +1,136 @@
+"""Whatever is posted, the receiver stays up, refuses with a reason, and makes nothing of it.
+
+`FUZZ_CASES=100000 ./dev test -n 0 tests/receiver/test_fuzz.py` posts more of it; FUZZ_SEED other
+cases.
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from random import Random
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from receiving_end import FORM, TOKEN, form, receiver
+
+CASES = int(os.environ.get("FUZZ_CASES", "1500"))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+AT_ONCE = 16
+FIELDS = ["smsMsgId", "total", "sequence", "status", "source", "updateTime", "extend", "to", "x"]
+NASTY = [
+    "", " ", "\0", "a\0b", "-1", "0", "1e9", "999999999999999999999", "NaN", "null", "\ud800",
+    "\U0001f600" * 50, "x" * 63, "x" * 300, "x" * 5000, "x" * 70_000, "'; DROP TABLE report; --",
+    "{}", "[]", "%", "%00", "\r\nX: y", "2026-13-45T99:99:99Z", "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-12:00", "X-CHECK", "ACCEPTD", "DELIVRD", "E200015", "\u202e", "\ufffe",
+]  # fmt: skip
+ODD = [None, True, 0, -1, 1.5, 1e308, 10**40, [], {}, [[]], {"a": {"b": []}}, ["x"], "x"]
+TYPES = [FORM, "application/json", "text/plain", "application/json; charset=utf-16", "x", ""]
+
+
+class Mutator:
+    """Makes bodies that begin well and end badly."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = Random(seed)
+
+    def case(self) -> tuple[bytes, str]:
+        """Return a body and what it is called."""
+        body = self.json() if self.dice.random() < 0.5 else self.form()
+        for _ in range(self.dice.choice([0, 0, 1, 2, 5])):
+            body = self.bend(body)
+        usual = "application/json" if body[:1] == b"{" else FORM
+        return body, usual if self.dice.random() < 0.8 else self.dice.choice(TYPES)
+
+    def value(self) -> str:
+        """Return a value that a field may not like."""
+        value = self.dice.choice(NASTY)
+        return value if self.dice.random() < 0.8 else value + str(self.dice.random())
+
+    def form(self) -> bytes:
+        """Return a form, with some fields wrong, twice or unknown."""
+        pairs = dict.fromkeys(FIELDS, "1") | {
+            "smsMsgId": f"f{self.dice.randrange(1000)}",
+            "status": "DELIVRD",
+        }
+        for _ in range(self.dice.choice([0, 1, 1, 3])):
+            pairs[self.dice.choice([*FIELDS, self.value()])] = self.value()
+        parts = [
+            f"{quote(n, errors='surrogatepass')}={quote(v, errors='surrogatepass')}"
+            for n, v in pairs.items()
+        ]
+        if self.dice.random() < 0.1:
+            parts += parts
+        return "&".join(parts).encode()
+
+    def json(self) -> bytes:
+        """Return a batch, with some reports wrong."""
+        listed: list[object] = [self.report() for _ in range(self.dice.choice([1, 1, 3, 50, 51]))]
+        if self.dice.random() < 0.1:
+            listed.append(self.dice.choice(ODD))
+        whole: object = {"statusReportList": listed}
+        if self.dice.random() < 0.1:
+            whole = self.dice.choice([listed, {"statusReportList": self.dice.choice(ODD)}, *ODD])
+        return json.dumps(whole).encode()
+
+    def report(self) -> dict[str, object]:
+        """Return a report of a batch."""
+        fields: dict[str, object] = {
+            "smsMsgId": f"j{self.dice.randrange(1000)}",
+            "status": "DELIVRD",
+            "sequence": self.dice.choice([1, "1", "2"]),
+            "total": "2",
+        }
+        if self.dice.random() < 0.3:
+            fields[self.dice.choice(FIELDS)] = self.dice.choice([*ODD, self.value()])
+        return fields
+
+    def bend(self, body: bytes) -> bytes:
+        """Return *body* with some bytes gone, changed or repeated."""
+        at, size = self.dice.randrange(len(body) + 1), self.dice.choice([1, 1, 4, 50])
+        match self.dice.randrange(5):
+            case 0:
+                return body[:at]
+            case 1:
+                return body[:at] + body[at + size :]
+            case 2:
+                return body[:at] + self.dice.randbytes(size) + body[at + size :]
+            case 3:
+                return body[:at] + body[at : at + size] * 3 + body[at:]
+            case _:
+                return self.dice.choice([b"", b"\xef\xbb\xbf", b"[" * 2000, b"&" * 100]) + body
+
+
+@pytest.mark.timeout(60 + CASES // 50)
+async def test_no_body_takes_the_receiver_down(dsn, db, tmp_path):
+    seen: Counter[int] = Counter()
+    reasons: Counter[str] = Counter()
+    mutator = Mutator(SEED)
+    cases = iter([mutator.case() for _ in range(CASES)])
+
+    async def post_some(session: aiohttp.ClientSession, url: str) -> None:
+        for body, content_type in cases:
+            headers = {"Content-Type": content_type} if content_type else {}
+            async with session.post(url, data=body, headers=headers) as response:
+                said = json.loads(await response.text())["returnCodeDesc"]
+            assert response.status in (200, 400, 413), (response.status, said, body[:500])
+            assert said
+            seen[response.status] += 1
+            reasons[said] += response.status != 200
+
+    async with receiver(dsn, tmp_path) as receives, asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(post_some(receives.session, f"{receives.url}/reports/{TOKEN}"))
+    async with receiver(dsn, tmp_path) as receives:
+        assert await receives.post(form("after")) == (200, "Success")
+    assert seen.total() == CASES
+    assert min(seen[200], seen[400]) > CASES / 20  # both ways were walked
+    assert len(reasons) > 8
+    made = await db.fetchrow(
+        "SELECT (SELECT count(*) FROM dispatcher.message) AS messages,"
+        " (SELECT count(*) FROM dispatcher.outcome) AS outcomes,"
+        " (SELECT count(*) FROM dispatcher.queue) AS queued"
+    )
+    assert tuple(made) == (0, 0, 0)
+    print(dict(seen), len(reasons), "reasons")  # noqa: T201 - the figures of a long run

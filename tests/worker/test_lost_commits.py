@@ -1,0 +1,63 @@
+"""What the database has lost of a worker that lives: by a fail-over, or a claim cut in the middle.
+
+Only what this worker knows to be never sent goes back; what may have been sent becomes unsure.
+"""
+
+from support.messages import states
+
+from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.db.workers import release_unsent
+
+
+async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):
+    """A standby that was promoted had the claim, and not the record of its answer."""
+    await hands.begin()
+    await hands.insert(5)
+    [batch] = await hands.claim()
+    await hands.record(batch, Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages]))
+    hands.flight.finish(batch.token)
+    await hands.db.execute("DELETE FROM dispatcher.outcome")
+    await hands.db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
+    await release_unsent(hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed)
+    assert await hands.batches() == [("unsure", "record-lost")]
+    assert await hands.queue() == []
+    assert await states(hands.db) == {"unsure": 5}
+
+
+async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
+    await hands.begin()
+    ids = await hands.insert(5)
+    [batch] = await hands.claim()
+    assert await release_unsent(
+        hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed
+    ) == (
+        0,
+        0,
+    )  # it is on its way
+    hands.flight.mark_unconfirmed(batch.token)
+    assert await release_unsent(
+        hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed
+    ) == (1, 5)
+    assert await hands.queue() == ids
+    assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
+
+
+async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
+    """Else a crash of the database would put what was sent into the queue again."""
+    await hands.begin()
+    await hands.insert(1)
+    await hands.db.execute(
+        "CREATE TABLE seen AS SELECT ''::text AS setting;"
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE seen SET setting = current_setting('synchronous_commit'); RETURN NEW; END $$;"
+        "CREATE TRIGGER see BEFORE INSERT ON dispatcher.batch FOR EACH ROW EXECUTE FUNCTION see()"
+    )
+    for given, wanted in (("off", "local"), ("on", "on"), ("remote_apply", "remote_apply")):
+        await hands.db.execute(
+            f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {given}',"
+            " current_database()); END $$"
+        )
+        await hands.database.pool.expire_connections()
+        await hands.insert(1, first=100)
+        assert await hands.claim()
+        assert await hands.db.fetchval("SELECT setting FROM seen") == wanted

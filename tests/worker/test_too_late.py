@@ -1,0 +1,73 @@
+"""What is late must not go out together with what is on time: it asks for a time of its own."""
+
+import asyncio
+from time import monotonic
+
+import pytest
+from support.messages import SENDER, TEMPLATE
+
+from dispatcher.core.message import Batch, Message, NoReply
+from dispatcher.core.packing import pack
+from dispatcher.provider.client import RequestResult
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.in_flight import Lease
+from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.sender import MAX_RESCHEDULES, Sender
+
+TOKEN = "t" * 32
+
+
+async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
+    """Deliver a batch *late* seconds after its time, with other times *again* seconds before.
+
+    Return for how many other times it asked, and seconds from the last of them to the request.
+    """
+    [packed], _ = pack(
+        [Message(1, "+8613800000001", TEMPLATE, ["1"], SENDER)],
+        callback=None,
+        token_length=len(TOKEN),
+    )
+    times = [monotonic() - late]
+    left = []
+
+    class FakeClaimer:
+        async def reschedule(self, _: Batch) -> float:
+            times.append(monotonic() - again)
+            return times[-1]
+
+    class FakeClient:
+        async def post(self, _: bytes, **_more: object) -> RequestResult:
+            left.append(monotonic())
+            return RequestResult(NoReply("no answer", sent=True), 1, 0.0)
+
+    sender = Sender(
+        client=FakeClient(),
+        claimer=FakeClaimer(),
+        results=ResultQueue(),
+        breaker=CircuitBreaker("default"),
+        lease=Lease(60.0, monotonic),
+        stop=asyncio.Event(),
+        callback=None,
+        max_attempts=5,
+    )
+    batch = Batch(1, "default", TOKEN, packed, monotonic(), send_at=times[0])
+    await sender.deliver(batch)
+    [moment] = left
+    return len(times) - 1, moment - times[-1]
+
+
+async def test_what_is_too_late_waits_for_another_time():
+    asked, waited = await delivered(0.02)
+    assert asked >= 1
+    assert waited >= -0.001
+
+
+@pytest.mark.parametrize("late", [-0.05, 0.0])
+async def test_what_is_on_time_does_not_leave_before_it(late):
+    _, waited = await delivered(late)
+    assert waited >= -0.001
+
+
+async def test_where_each_time_is_missed_it_leaves_all_the_same():
+    asked, _ = await delivered(1.0, again=1.0)
+    assert asked == MAX_RESCHEDULES
