@@ -248,9 +248,14 @@ CREATE TABLE dispatcher.app (
     probe_max interval,
     numbers_per_second double precision,
     rate double precision,
-    slowdown_rate double precision,
     next_at timestamptz NOT NULL DEFAULT now(),
     slowed_at timestamptz,
+    window_at timestamptz,
+    window_numbers integer NOT NULL DEFAULT 0,
+    window_refused integer NOT NULL DEFAULT 0,
+    base_share double precision NOT NULL DEFAULT 0,
+    cut_share double precision,
+    cut_factor double precision NOT NULL DEFAULT 1,
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
     seen_at timestamptz NOT NULL DEFAULT now(),
@@ -276,9 +281,17 @@ COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
 COMMENT ON COLUMN dispatcher.app.numbers_per_second IS 'Rate limit as configured; null: none.';
 COMMENT ON COLUMN dispatcher.app.rate IS
     'Numbers per second now: less than configured after the provider refused that; null: no limit.';
-COMMENT ON COLUMN dispatcher.app.slowdown_rate IS 'The rate that the provider refused last.';
 COMMENT ON COLUMN dispatcher.app.next_at IS 'When the numbers that are claimed next may be sent.';
 COMMENT ON COLUMN dispatcher.app.slowed_at IS 'When the rate was last reduced.';
+COMMENT ON COLUMN dispatcher.app.window_at IS
+    'Since when the share of numbers is measured that flow control refuses; null: it refused none.';
+COMMENT ON COLUMN dispatcher.app.window_numbers IS 'Numbers answered since then.';
+COMMENT ON COLUMN dispatcher.app.window_refused IS 'Those that flow control refused.';
+COMMENT ON COLUMN dispatcher.app.base_share IS
+    'Share of numbers that flow control refuses at any rate: it lowers nothing.';
+COMMENT ON COLUMN dispatcher.app.cut_share IS
+    'Refused share for which the last window lowered the rate; null: it did not.';
+COMMENT ON COLUMN dispatcher.app.cut_factor IS 'Factor by which it did.';
 COMMENT ON COLUMN dispatcher.app.on_unsure IS
     'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
 COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';

@@ -77,7 +77,7 @@ class Resolved(Struct, frozen=True, tag=True):
 
     outcomes: list[Outcome]
     unsure: list[Message] = []  # missing from the answer: may have been sent
-    slow_down: bool = False  # the provider asks for less
+    throttled: int = 0  # numbers that flow control refused
     country: CountryPause | None = None
     refused: bool = False  # the request, one message by now, was refused for its content
     pause: Pause | None = None
@@ -164,7 +164,7 @@ def _by_number(
     answers = results_by_number(results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
-    slow_down = False
+    throttled = 0
     for message in messages:
         one = answers.get(to_e164(message.recipient))
         if one is None:
@@ -173,14 +173,14 @@ def _by_number(
             outcomes.append(Accepted(message, one.provider_id, one.segments))
         else:
             row = number_code(one.code)
-            slow_down = slow_down or row.kind is Kind.LATER
+            throttled += row.kind is Kind.LATER
             if row.kind is Kind.LATER or row.kind is Kind.NOT_READY:
                 outcomes.append(_defer(message, row, context))
             else:
                 outcomes.append(Rejected(message, row.code, row.meaning))
     if not outcomes:
         return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
-    return Resolved(outcomes, unsure, slow_down)
+    return Resolved(outcomes, unsure, throttled)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -239,7 +239,8 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             return _isolate(packed, row, context)
         case Kind.LATER | Kind.NOT_READY:
             outcomes = [_defer(message, row, context) for message in packed.messages]
-            return Resolved(outcomes, slow_down=row.kind is Kind.LATER)
+            throttled = len(outcomes) if row.kind is Kind.LATER else 0
+            return Resolved(outcomes, throttled=throttled)
         case Kind.COUNTRY:
             return _by_country(packed, row, context)
         case (

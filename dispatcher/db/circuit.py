@@ -1,4 +1,4 @@
-"""The circuit of an app in the database: its state in table `app`, and the end of a probe."""
+"""Circuit and flow control of an app in the database: what results of requests say about it."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +19,7 @@ from dispatcher.core.circuit import (
 )
 from dispatcher.core.delays import Pause
 from dispatcher.core.outcome import Deferred, Outcome, Resolved
+from dispatcher.core.rate_limit import FlowControl, FlowWindow, add_to_window, end_window
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.queries import sql
@@ -51,18 +52,24 @@ async def apply_to_circuits(
             places[result.batch.app].append(place)
     if not places:
         return results, {}
-    states = await _read(connection, "circuits", list(places))
+    states = await connection.fetch(sql("circuits"), list(places))
     signals = {app: [signal(results[place]) for place in at] for app, at in places.items()}
     unusual = [
-        app
-        for app, state in states.items()
-        if not (state.is_usual and all(isinstance(each, Answered) for each in signals[app]))
+        row["name"]
+        for row in states
+        if not (
+            _state(row).is_usual
+            and row["window_seconds"] is None
+            and all(isinstance(each, Answered) for each in signals[row["name"]])
+            and not any(_throttled(results[place]) for place in places[row["name"]])
+        )
     ]
     if not unusual:
         return results, {}
     changed = list(results)
     pauses: dict[str, Pause] = {}
-    for app, state in (await _read(connection, "lock_circuits", unusual)).items():
+    for row in await connection.fetch(sql("lock_circuits"), unusual):
+        app, state = row["name"], _state(row)
         new = change(
             state,
             signals[app],
@@ -76,14 +83,53 @@ async def apply_to_circuits(
         for held in new.held:
             place = places[app][held]
             changed[place] = _held(results[place])
+        await _apply_flow_control(connection, row, [results[place] for place in places[app]])
     return changed, pauses
 
 
-async def _read(
-    connection: Connection, statement: str, apps: Sequence[str]
-) -> dict[str, CircuitState]:
-    rows = await connection.fetch(sql(statement), apps)
-    return {row["name"]: _state(row) for row in rows}
+async def _apply_flow_control(
+    connection: Connection, row: asyncpg.Record, results: Sequence[BatchResult]
+) -> None:
+    """Add *results* to the window of the app of *row*, and slow the app down at its end."""
+    answered = [each for each in results if isinstance(each.verdict, Resolved) and each.tries]
+    before = None
+    if row["window_seconds"] is not None:
+        before = FlowWindow(
+            row["window_seconds"],
+            row["window_numbers"],
+            row["window_refused"],
+            row["window_after_cut"],
+        )
+    elif row["just_slowed"]:
+        return  # these were sent at the rate before
+    window = add_to_window(
+        before,
+        numbers=sum(len(each.batch.messages) for each in answered),
+        refused=sum(map(_throttled, answered)),
+    )
+    if window is not None and window.is_over:
+        before_it = FlowControl(row["base_share"], row["cut_share"], row["cut_factor"])
+        flow, factor = end_window(before_it, window)
+        if flow != before_it or factor != 1.0:
+            await connection.execute(
+                sql("slow_down"),
+                row["name"],
+                factor,
+                window.accepted_per_second,
+                flow.base,
+                flow.cut_share,
+                flow.cut_factor,
+            )
+        window = None
+    if window != before:
+        numbers, refused = (window.numbers, window.refused) if window else (0, 0)
+        await connection.execute(
+            sql("set_window"), row["name"], window is not None, numbers, refused
+        )
+
+
+def _throttled(result: BatchResult) -> int:
+    return result.verdict.throttled if isinstance(result.verdict, Resolved) else 0
 
 
 def _state(row: asyncpg.Record) -> CircuitState:

@@ -45,13 +45,11 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
             if not reaching:
                 await _pause(connection, app, pause)
             return {app: pause.reason} if there else {}
-        case Resolved(slow_down=slow_down, country=country, refused=refused, pause=paused):
+        case Resolved(country=country, refused=refused, pause=paused):
             if country is not None:
                 await connection.execute(
                     sql("pause_country"), app, country.country, country.until_in, country.code
                 )
-            if slow_down:
-                await connection.execute(sql("slow_down"), app)
             if paused is not None:
                 await _pause(connection, app, paused)
             elif result.batch.probe and result.tries > 0:

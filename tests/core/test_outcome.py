@@ -115,15 +115,15 @@ def test_a_code_by_a_number_touches_that_number_alone(code, whole, http_status):
         [result(ONE), result(TWO, code), result(THREE)], code=whole, http_status=http_status
     )
     assert verdict(THREE_NUMBERS, answer) == Resolved(
-        [accepted(ONE), BY_NUMBER[code], accepted(THREE)], slow_down=code == "E200015"
+        [accepted(ONE), BY_NUMBER[code], accepted(THREE)], throttled=int(code == "E200015")
     )
 
 
 def test_only_flow_control_slows_the_app_down():
     refused = reply([result(ONE, "E200015"), result(TWO, "E200028"), result(THREE, "E200030")])
     others = reply([result(ONE), result(TWO, "E200028"), result(THREE, "E200030")])
-    assert verdict(THREE_NUMBERS, refused).slow_down
-    assert not verdict(THREE_NUMBERS, others).slow_down
+    assert verdict(THREE_NUMBERS, refused).throttled == 1
+    assert verdict(THREE_NUMBERS, others).throttled == 0
 
 
 @given(
@@ -336,7 +336,7 @@ def test_an_unknown_code_without_a_refusal_is_unsure(http_status):
 
 def test_flow_control_of_a_whole_request_defers_all_of_it():
     ended = verdict(THREE_NUMBERS, reply(code="E200015", http_status=400))
-    assert ended.slow_down
+    assert ended.throttled == 3
     assert ended.outcomes == [Deferred(m, "E200015", 15.0, counted=True) for m in (ONE, TWO, THREE)]
 
 

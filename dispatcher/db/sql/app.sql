@@ -42,8 +42,6 @@ INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, rese
 VALUES ($1, $2, $2, $3, make_interval(secs => $4))
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
-    slowdown_rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL
-        ELSE a.slowdown_rate END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
@@ -94,14 +92,20 @@ RETURNING name
 -- Return what is known of the last requests of apps.
 -- $1 apps
 SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
-    pause_code
+    pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
+    date_part('epoch', window_at - slowed_at) AS window_after_cut,
+    window_numbers, window_refused, base_share, cut_share, cut_factor,
+    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[])
 
 -- name: lock_circuits
 -- The same, locked until the end of this transaction.
 -- $1 apps
 SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
-    pause_code
+    pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
+    date_part('epoch', window_at - slowed_at) AS window_after_cut,
+    window_numbers, window_refused, base_share, cut_share, cut_factor,
+    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
 
 -- name: set_circuit
@@ -129,15 +133,26 @@ UPDATE dispatcher.app
 SET slow_start_left = greatest(0, slow_start_left - $2), slow_start_at = clock_timestamp()
 WHERE name = $1 AND slow_start IS NOT NULL
 
--- name: slow_down
--- Halve the app's rate, at most once a second and not below 1 % of its setting; slowdown_rate is
--- where it was too fast.
--- $1 app
+-- name: set_window
+-- Write what is known of flow control; a window opens now, or stays open.
+-- $1 app, $2 whether one is open, $3 numbers, $4 refused
 UPDATE dispatcher.app
-SET rate = greatest(rate / 2, numbers_per_second / 100), slowdown_rate = rate,
-    slowed_at = clock_timestamp()
-WHERE name = $1 AND rate IS NOT NULL
-  AND (slowed_at IS NULL OR slowed_at < clock_timestamp() - interval '1 second')
+SET window_at = CASE WHEN $2 THEN coalesce(window_at, clock_timestamp()) END,
+    window_numbers = $3, window_refused = $4
+WHERE name = $1
+
+-- name: slow_down
+-- Change the app's rate at the end of a window, from 1 % of its setting up to all of it. An app
+-- without a limit gets the rate that was accepted.
+-- $1 app, $2 factor, $3 numbers a second that were accepted, $4 base share, $5 cut share, $6 its factor
+UPDATE dispatcher.app
+SET rate = CASE
+        WHEN $2::float8 = 1 THEN rate
+        WHEN rate IS NULL THEN greatest($3::float8, 1)
+        ELSE least(numbers_per_second, greatest(rate * $2, numbers_per_second / 100)) END,
+    slowed_at = CASE WHEN $2::float8 = 1 THEN slowed_at ELSE clock_timestamp() END,
+    base_share = $4, cut_share = $5, cut_factor = $6
+WHERE name = $1
 
 -- name: lock_pace
 -- Lock the app's rate limit until the end of this transaction: its rate, and the seconds until the
@@ -149,15 +164,12 @@ FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 -- name: charge_pace
 -- Charge the numbers this transaction claimed: they are sent at next_at, and those after them $2
 -- seconds later. Returns the seconds until then. Unused time is lost.
--- A rate that was slowed down recovers by sending: within seconds to 95 % of where it was refused,
--- and from there slowly, 1/600 of the setting a second.
+-- A rate that was slowed down recovers by sending: 1/150 of itself a second, at most 1/600 of the
+-- setting, so that it passes what the provider accepts by little from one window to the next.
 -- $1 app, $2 seconds
 UPDATE dispatcher.app
 SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => $2),
-    rate = least(numbers_per_second, rate + $2 * CASE
-        WHEN rate < slowdown_rate * 0.95
-            THEN least(slowdown_rate / 8, (slowdown_rate * 0.95 - rate) / $2)
-        ELSE numbers_per_second / 600 END)
+    rate = least(numbers_per_second, rate + $2 * least(numbers_per_second / 600, rate / 150))
 WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 
