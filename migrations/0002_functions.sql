@@ -333,6 +333,11 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
         slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
+    -- What waits for a country's quota is due now. A country waits for an hour at most.
+    UPDATE dispatcher.queue q SET due_at = clock_timestamp()
+    WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+      AND q.due_at > now() AND q.due_at < now() + interval '61 minutes' AND q.code = 'E000630'
+      AND EXISTS (SELECT FROM dispatcher.country_pause c WHERE c.app = resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
 $$;

@@ -330,13 +330,16 @@ _SHOW = "Ask the provider what the code means; then requeue, or let it be."
 def number_code(code: str) -> Code:
     """Return the row of a code of one number.
 
-    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN.
+    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN. Only a spent
+    quota, of the account or of one country, has the same effect for a number.
     """
     row = NUMBER.get(code) or OURS.get(code)
     if row is not None:
         return row
     if code in REQUEST:
-        return replace(REQUEST[code], level="number", kind=Kind.UNKNOWN)
+        row = REQUEST[code]
+        kind = row.kind if row.kind in {Kind.QUOTA, Kind.COUNTRY} else Kind.UNKNOWN
+        return replace(row, level="number", kind=kind)
     return Code(code, "number", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
 
 

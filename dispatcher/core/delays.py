@@ -10,6 +10,7 @@ from msgspec import Struct
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
+FIRST_QUOTA_PROBE_SECONDS = 300.0  # after midnight: the provider may reset its quotas late
 MAX_RETRY_AFTER_PAUSE_SECONDS = 600.0  # a longer Retry-After is not believed
 
 
@@ -20,6 +21,7 @@ class Pause(Struct, frozen=True):
     reason: str  # one line: the cause and what to do
     probe_in: float  # seconds to the first probe; each further wait is doubled
     probe_max: float  # up to this; see take_probe in db/sql/app.sql
+    until_midnight: bool = False  # probed a minute after 00:00 UTC+8, by the database's clock
 
 
 class CountryPause(Struct, frozen=True):
@@ -33,7 +35,6 @@ class CountryPause(Struct, frozen=True):
 def pause_for(
     row: Code,
     *,
-    now: datetime,
     facts: str = "",
     skew: float | None = None,
     retry_after: float | None = None,
@@ -46,7 +47,7 @@ def pause_for(
     first, longest = 60.0, 600.0
     match row.kind:
         case Kind.QUOTA:
-            first, longest = seconds_until_midnight(now), _HOUR_SECONDS
+            first, longest = FIRST_QUOTA_PROBE_SECONDS, _HOUR_SECONDS
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
         case Kind.NOT_SENT:
@@ -56,7 +57,8 @@ def pause_for(
             facts = _off(skew)
         case _:
             pass
-    return Pause(row.code, " ".join(filter(None, (row.meaning, facts, row.advice))), first, longest)
+    reason = " ".join(filter(None, (row.meaning, facts, row.advice)))
+    return Pause(row.code, reason, first, longest, until_midnight=row.kind is Kind.QUOTA)
 
 
 def may_concern_one_host(code: str) -> bool:

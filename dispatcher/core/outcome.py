@@ -78,7 +78,7 @@ class Resolved(Struct, frozen=True, tag=True):
     outcomes: list[Outcome]
     unsure: list[Message] = []  # missing from the answer: may have been sent
     throttled: int = 0  # numbers that flow control refused
-    country: CountryPause | None = None
+    countries: list[CountryPause] = []  # to pause
     refused: bool = False  # the request, one message by now, was refused for its content
     pause: Pause | None = None
 
@@ -136,7 +136,7 @@ def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -
         return _by_code(packed, answer, context)
     if answer.sent:
         return UnknownResult(answer.code, answer.reason)
-    return ReturnAll(pause_for(request_code(UNREACHABLE), now=context.now, facts=answer.reason))
+    return ReturnAll(pause_for(request_code(UNREACHABLE), facts=answer.reason))
 
 
 def is_retryable(answer: Answer) -> bool:
@@ -165,6 +165,8 @@ def _by_number(
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
     throttled = 0
+    pause: Pause | None = None
+    countries: dict[str, CountryPause] = {}
     for message in messages:
         one = answers.get(to_e164(message.recipient))
         if one is None:
@@ -174,13 +176,29 @@ def _by_number(
         else:
             row = number_code(one.code)
             throttled += row.kind is Kind.LATER
-            if row.kind is Kind.LATER or row.kind is Kind.NOT_READY:
-                outcomes.append(_defer(message, row, context))
-            else:
-                outcomes.append(Rejected(message, row.code, row.meaning))
+            if row.kind is Kind.QUOTA:
+                pause = pause_for(row)
+            elif row.kind is Kind.COUNTRY:
+                name = context.country(message.recipient)
+                countries[name] = country_pause(name, row, now=context.now)
+            outcomes.append(_refused_number(message, row, context))
     if not outcomes:
         return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
-    return Resolved(outcomes, unsure, throttled)
+    return Resolved(outcomes, unsure, throttled, list(countries.values()), pause=pause)
+
+
+def _refused_number(message: Message, row: Code, context: EvaluationContext) -> Outcome:
+    """Return the outcome of one number that was refused; a spent quota is not its fault."""
+    match row.kind:
+        case Kind.LATER | Kind.NOT_READY:
+            return _defer(message, row, context)
+        case Kind.QUOTA:
+            return _due_again(message, row, 0.0, context, counted=False)
+        case Kind.COUNTRY:
+            pause = country_pause(context.country(message.recipient), row, now=context.now)
+            return _due_again(message, row, pause.until_in, context, counted=False)
+        case _:
+            return Rejected(message, row.code, row.meaning)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -251,9 +269,7 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            pause = pause_for(
-                row, now=context.now, skew=reply.clock_skew, retry_after=reply.retry_after
-            )
+            pause = pause_for(row, skew=reply.clock_skew, retry_after=reply.retry_after)
             return ReturnAll(pause)
 
 
@@ -266,7 +282,7 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return ReturnAll(pause_for(row, now=context.now))
+            return ReturnAll(pause_for(row))
         case 4, _:
             return _isolate(packed, row, context)
         case _:
@@ -284,7 +300,7 @@ def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Res
         return Split(list(halves), row.code, row.meaning, halves=True)
     if row.kind is Kind.AMBIGUOUS or row.kind is Kind.UNKNOWN:
         outcomes = [_defer(message, row, context) for message in packed.messages]
-        pause = pause_for(row, now=context.now) if row.kind is Kind.UNKNOWN else None
+        pause = pause_for(row) if row.kind is Kind.UNKNOWN else None
         return Resolved(outcomes, refused=True, pause=pause)
     return _reject(packed, row)
 
@@ -304,7 +320,7 @@ def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> 
         _due_again(message, row, pause.until_in, context, counted=False)
         for message in packed.messages
     ]
-    return Resolved(outcomes, country=pause)
+    return Resolved(outcomes, countries=[pause])
 
 
 def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
@@ -326,7 +342,7 @@ def _weight(one: NumberResult) -> int:
     match number_code(one.code).kind:
         case Kind.ACCEPTED:
             return 2
-        case Kind.LATER | Kind.NOT_READY:
+        case Kind.LATER | Kind.NOT_READY | Kind.QUOTA | Kind.COUNTRY:
             return 0
         case _:
             return 1

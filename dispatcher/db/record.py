@@ -45,8 +45,8 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
             if not reaching:
                 await _pause(connection, app, pause)
             return {app: pause.reason} if there else {}
-        case Resolved(country=country, refused=refused, pause=paused):
-            if country is not None:
+        case Resolved(countries=countries, refused=refused, pause=paused):
+            for country in countries:
                 await connection.execute(
                     sql("pause_country"), app, country.country, country.until_in, country.code
                 )
@@ -61,7 +61,13 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
 
 async def _pause(connection: Connection, app: str, pause: Pause) -> None:
     await connection.execute(
-        sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
+        sql("pause_app"),
+        app,
+        pause.code,
+        pause.reason,
+        pause.probe_in,
+        pause.probe_max,
+        pause.until_midnight,
     )
 
 

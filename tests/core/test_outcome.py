@@ -34,7 +34,6 @@ from dispatcher.core.outcome import (
 from dispatcher.core.packing import pack
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)  # 20:00 at the provider's: four hours of quota
-TO_MIDNIGHT = 4 * 3600.0
 MAX_ATTEMPTS = 5
 
 
@@ -101,7 +100,7 @@ BY_NUMBER = {
         TWO, "E200041", "The number stood twice in one request; its first copy was sent."
     ),
     "E299999": Rejected(TWO, "E299999", "An unknown code: E299999."),
-    "E000623": Rejected(TWO, "E000623", "The account's quota of messages is spent."),
+    "E000027": Rejected(TWO, "E000027", "A parameter of the request is invalid."),
 }
 
 
@@ -117,6 +116,22 @@ def test_a_code_by_a_number_touches_that_number_alone(code, whole, http_status):
     assert verdict(THREE_NUMBERS, answer) == Resolved(
         [accepted(ONE), BY_NUMBER[code], accepted(THREE)], throttled=int(code == "E200015")
     )
+
+
+def test_a_spent_quota_of_a_number_pauses_the_app():
+    ended = verdict(THREE_NUMBERS, reply([result(ONE), result(TWO, "E000623"), result(THREE)]))
+    waits = Deferred(TWO, "E000623", 0.0, counted=False)
+    assert ended.outcomes == [accepted(ONE), waits, accepted(THREE)]
+    assert ended.pause.code == "E000623"
+    assert ended.pause.until_midnight
+
+
+def test_a_spent_country_of_a_number_pauses_that_country():
+    abroad = message(4, recipient="+2412000000")
+    ended = verdict(request(ONE, abroad), reply([result(ONE), result(abroad, "E000630")]))
+    assert ended.outcomes == [accepted(ONE), Deferred(abroad, "E000630", 3600.0, counted=False)]
+    assert [(each.country, each.until_in) for each in ended.countries] == [("+24", 3600.0)]
+    assert ended.pause is None
 
 
 def test_only_flow_control_slows_the_app_down():
@@ -277,7 +292,7 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
         ended = tried_again if row.kind is Kind.AMBIGUOUS else rejected
         assert alone == Resolved([ended], refused=True)
     elif row.kind is Kind.COUNTRY:
-        assert alone.country.code == code
+        assert alone.countries[0].code == code
         assert [type(one) for one in whole.outcomes] == [Deferred] * 3
     else:
         assert row.kind in UNSURE
@@ -292,7 +307,7 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
         ("E000104", 60, 600),
         ("E000044", 60, 600),
         ("E000620", 900, 900),
-        ("E000623", TO_MIDNIGHT, 3600),
+        ("E000623", 300, 3600),
         ("HTTP 404", 60, 600),
         ("HTTP 429", 5, 60),
     ],
@@ -398,7 +413,7 @@ def test_a_spent_country_is_isolated_and_only_it_waits():
     assert [part.messages for part in ended.parts] == [[ONE, TWO], [abroad, late]]
 
     ended = verdict(ended.parts[1], spent)
-    assert (ended.country.country, ended.country.until_in) == ("+24", 3600.0)
+    assert (ended.countries[0].country, ended.countries[0].until_in) == ("+24", 3600.0)
     assert [type(o) for o in ended.outcomes] == [Expired, Deferred]
     assert ended.outcomes[1] == Deferred(late, "E000630", 3600.0, counted=False)
 
@@ -406,7 +421,7 @@ def test_a_spent_country_is_isolated_and_only_it_waits():
 def test_a_country_waits_no_longer_than_to_midnight():
     late = NOON.replace(hour=15, minute=50)
     ended = verdict(request(ONE), reply(code="E000630", http_status=403), now=late)
-    assert ended.country.until_in == 600.0
+    assert ended.countries[0].until_in == 600.0
 
 
 # ---- no answer

@@ -51,19 +51,26 @@ ON CONFLICT (name) DO UPDATE SET
 -- name: pause_app
 -- Pause an app for its reason. An operator's pause stays; a pause for the same code keeps its
 -- beginning and its growing wait between probes, also from one that ended just before.
--- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes
+-- Where the quota is spent, the first probe is a minute after 00:00 UTC+8; in the hour after that
+-- it is soon, because the provider may reset its quotas late.
+-- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes,
+-- $6 whether the quota is spent
 UPDATE dispatcher.app a
 SET paused_at = coalesce(paused_at, clock_timestamp()),
     pause_code = $2,
     pause_reason = $3,
     paused_by = 'worker',
-    probe_at = CASE WHEN pause_code = $2 THEN probe_at ELSE clock_timestamp() + w.first END,
+    probe_at = CASE WHEN pause_code = $2 THEN probe_at
+        WHEN $6 AND w.provider_time::time > '01:00' THEN
+            (date_trunc('day', w.provider_time) + interval '1 day 1 minute')
+            AT TIME ZONE interval '08:00'
+        ELSE clock_timestamp() + w.first END,
     probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE w.first END,
     probe_max = make_interval(secs => $5),
     unknown_streak = 0, refused_texts = '{}',
     slow_start = NULL, slow_start_left = 0, slow_start_answered = 0
 FROM (
-    SELECT name, greatest(make_interval(secs => $4), CASE WHEN slow_start IS NOT NULL
+    SELECT name, clock_timestamp() AT TIME ZONE interval '08:00' AS provider_time, greatest(make_interval(secs => $4), CASE WHEN slow_start IS NOT NULL
         THEN least(probe_wait * 2, make_interval(secs => $5)) END) AS first
     FROM dispatcher.app WHERE name = $1
 ) AS w
