@@ -307,6 +307,49 @@ BEGIN
     RETURN messages;
 END $$;
 
+-- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
+-- condition out.
+CREATE FUNCTION dispatcher.count_unsure(
+    app text, code text, since timestamptz, until timestamptz,
+    OUT batches integer, OUT messages integer
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    FROM dispatcher.batch b
+    WHERE b.state = 'unsure'
+      AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
+      AND (count_unsure.code IS NULL OR b.code = count_unsure.code)
+      AND (since IS NULL OR b.unsure_at >= since)
+      AND (until IS NULL OR b.unsure_at < until)
+$$;
+
+-- Settle unsure batches that these conditions choose, at most 1,000, each as settle() does; return
+-- how many. Call it until it settles no batch, each time in a transaction of its own.
+CREATE FUNCTION dispatcher.settle_batches(
+    app text, code text, since timestamptz, until timestamptz, how text,
+    actor text DEFAULT session_user, OUT batches integer, OUT messages integer
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    token text;
+BEGIN
+    batches := 0;
+    messages := 0;
+    FOR token IN
+        SELECT b.token FROM dispatcher.batch b
+        WHERE b.state = 'unsure'
+          AND (settle_batches.app IS NULL OR b.app = settle_batches.app)
+          AND (settle_batches.code IS NULL OR b.code = settle_batches.code)
+          AND (since IS NULL OR b.unsure_at >= since)
+          AND (until IS NULL OR b.unsure_at < until)
+        ORDER BY b.id LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        messages := messages + dispatcher.settle(token, how, actor);
+        batches := batches + 1;
+    END LOOP;
+END $$;
+
 -- Apps ----------------------------------------------------------------------------------------------
 
 -- Stop claiming for an app until resume(); no probe ends an operator's pause.
@@ -461,7 +504,8 @@ $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
-    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.cancel,
+    dispatcher.pause, dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle,
+    dispatcher.requeue, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

@@ -44,7 +44,7 @@ FROM (VALUES
         'file_import', 'price']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'enqueue', 'message_id_for_key', 'cancel',
-        'requeue', 'settle', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
+        'requeue', 'settle', 'settle_batches', 'count_unsure', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
         'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
         'prune', 'wipe_params']),

@@ -65,6 +65,24 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
         accept=d.random() < 0.5, times=3, **some(d)
     ),
     "http": http,
+    "brown-out": lambda d: f.Http(
+        status=d.choice((500, 502, 503, 504)),
+        accept=d.random() < 0.5,
+        for_seconds=d.uniform(1.0, 5.0),
+    ),
+    "brown-out, cut": lambda d: f.Cut(accept=d.random() < 0.5, for_seconds=d.uniform(1.0, 5.0)),
+    "brown-out, stalled": lambda d: f.StallAfterReading(
+        accept=d.random() < 0.5, for_seconds=d.uniform(1.0, 5.0)
+    ),
+    "codes, mixed in halves": lambda d: f.RequestCode(
+        code=d.choice(("E000027", "E000503", "E000000", "E000630", "E999999")),
+        http_status=400,
+        probability=0.5,
+        seed=d.randrange(10**6),
+    ),
+    "number-code, constant share": lambda d: f.NumberCode(
+        share=d.choice((0.002, 0.02)), seed=d.randrange(10**6)
+    ),
 }
 
 
