@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from dispatcher.core.codes import ALL_REFUSED, OURS, UNKNOWN_RESULTS
 from dispatcher.core.delays import Pause
 from dispatcher.core.message import Answer, Batch, Reply
-from dispatcher.core.outcome import FIRST_SERVER_ERROR, Resolved, UnknownResult
+from dispatcher.core.outcome import FIRST_FAILURE_STATUS, Resolved, UnknownResult
 from dispatcher.core.result import BatchResult
 
 WINDOW_SECONDS = 10.0  # in which the share of unknown results is measured
@@ -207,7 +207,7 @@ def is_answer_of_api(answer: Answer) -> bool:
     """Return whether the API itself gave *answer* to a probe: not a proxy, and no server error."""
     return (
         isinstance(answer, Reply)
-        and answer.http_status < FIRST_SERVER_ERROR
+        and answer.http_status < FIRST_FAILURE_STATUS
         and not answer.code.startswith("HTTP ")
     )
 

@@ -11,7 +11,7 @@ from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
 FIRST_QUOTA_PROBE_SECONDS = 300.0  # after midnight: the provider may reset its quotas late
-MAX_RETRY_AFTER_PAUSE_SECONDS = 600.0  # a longer Retry-After is not believed
+TOLD_SKEW_SECONDS = 60.0  # of two clocks; any pause names a larger one
 
 
 class Pause(Struct, frozen=True):
@@ -42,17 +42,19 @@ def pause_for(
     """Return the pause for a code of *row*'s kind.
 
     *facts* is what is known besides, in a line; *skew* is our clock less the provider's, seconds;
-    *retry_after* is for how many seconds the answer asks to wait.
+    *retry_after* the seconds that a proxy asks to wait.
     """
     first, longest = 60.0, 600.0
+    if skew is not None and abs(skew) > TOLD_SKEW_SECONDS and row.kind is not Kind.CLOCK:
+        facts = f"{facts} {_off(skew)}".strip()
     match row.kind:
         case Kind.QUOTA:
             first, longest = FIRST_QUOTA_PROBE_SECONDS, _HOUR_SECONDS
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
         case Kind.NOT_SENT:
-            first = min(max(5.0, retry_after or 0.0), MAX_RETRY_AFTER_PAUSE_SECONDS)
-            longest = max(first, 60.0)
+            first = max(5.0, min(retry_after or 0.0, _HOUR_SECONDS))
+            longest = max(60.0, first)
         case Kind.CLOCK:
             facts = _off(skew)
         case _:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
 from dispatcher.core.delays import (
@@ -27,13 +28,17 @@ from dispatcher.core.message import (
     RequestDraft,
     to_e164,
 )
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.packing import halve, split_by
+from dispatcher.core.wire import API_CODE
 
+FIRST_FAILURE_STATUS = 500  # from here on the request may have been carried out
+TOO_LARGE = "HTTP 413"
+SMALL_REQUEST_BYTES = 4096  # no sensible limit refuses less
+MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
-MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After pauses the app
-FIRST_SERVER_ERROR = 500  # HTTP status
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -130,9 +135,8 @@ def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -
     if isinstance(answer, Reply):
         if answer.results:
             return _by_number(packed.messages, answer, answer.results, context)
-        if answer.http_status >= FIRST_SERVER_ERROR:
-            row = request_code(answer.code)
-            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
+        if answer.http_status >= FIRST_FAILURE_STATUS:
+            return _unknown_result(answer)
         return _by_code(packed, answer, context)
     if answer.sent:
         return UnknownResult(answer.code, answer.reason)
@@ -161,14 +165,14 @@ def _by_number(
     accepted = _all_accepted(messages, results)
     if accepted is not None:
         return Resolved(accepted)
-    answers = results_by_number(results)
+    answers = _answers(messages, results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
     throttled = 0
     pause: Pause | None = None
     countries: dict[str, CountryPause] = {}
     for message in messages:
-        one = answers.get(to_e164(message.recipient))
+        one = answers.get(message.id)
         if one is None:
             unsure.append(message)
         elif one.code == ACCEPTED_CODE:
@@ -199,6 +203,37 @@ def _refused_number(message: Message, row: Code, context: EvaluationContext) -> 
             return _due_again(message, row, pause.until_in, context, counted=False)
         case _:
             return Rejected(message, row.code, row.meaning)
+
+
+def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, NumberResult]:
+    """Return the result of each message that the answer names, by the message's id.
+
+    By number in any spelling. A result that names no number, or a masked one, is of the message
+    in its place, if there is one result for each message and no other number contradicts.
+    """
+    named = results_by_number(results)
+    answers: dict[int, NumberResult] = {}
+    for message in messages:
+        one = named.get(to_e164(message.recipient))
+        if one is not None:
+            answers[message.id] = one
+    if len(answers) < len(messages) == len(results):
+        left = [
+            (message, one)
+            for message, one in zip(messages, results, strict=True)
+            if message.id not in answers
+        ]
+        if all(_may_be(message, one) for message, one in left):
+            answers |= {message.id: one for message, one in left}
+    return answers
+
+
+def _may_be(message: Message, one: NumberResult) -> bool:
+    """Tell whether a result that names no whole number may be that of *message*."""
+    forms = possible_forms(one.recipient)
+    if not forms:
+        return True
+    return is_masked(forms[0]) and fits_mask(to_e164(message.recipient), forms[0])
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -250,11 +285,11 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
     row = request_code(reply.code)
     match row.kind:
         case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
-            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
+            return _unknown_result(reply)
         case Kind.UNKNOWN:
             return _unknown(packed, reply, row, context)
         case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
-            return _isolate(packed, row, context)
+            return _isolate(packed, reply, row, context)
         case Kind.LATER | Kind.NOT_READY:
             outcomes = [_defer(message, row, context) for message in packed.messages]
             throttled = len(outcomes) if row.kind is Kind.LATER else 0
@@ -269,8 +304,30 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            pause = pause_for(row, skew=reply.clock_skew, retry_after=reply.retry_after)
-            return ReturnAll(pause)
+            return ReturnAll(_pause(row, reply))
+
+
+def _unknown_result(reply: Reply) -> UnknownResult:
+    row = request_code(reply.code)
+    said = _said(reply) or " There is no result for any number."
+    return UnknownResult(row.code, f"{row.meaning}{said}")
+
+
+def _pause(row: Code, reply: Reply) -> Pause:
+    """Return the pause for a refusal, with the words of a gateway."""
+    return pause_for(
+        row,
+        facts=_said(reply).strip(),
+        skew=reply.clock_skew,
+        retry_after=reply.retry_after,
+    )
+
+
+def _said(reply: Reply) -> str:
+    """Return the words of an answer that is not the API's, as a sentence; the API has its codes."""
+    if not reply.description or API_CODE.fullmatch(reply.code):
+        return ""
+    return f' It said: "{reply.description}".'
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
@@ -282,25 +339,29 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return ReturnAll(pause_for(row))
+            return ReturnAll(_pause(row, reply))
         case 4, _:
-            return _isolate(packed, row, context)
+            return _isolate(packed, reply, row, context)
         case _:
-            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
+            return _unknown_result(reply)
 
 
-def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
+def _isolate(
+    packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext
+) -> Resolved | Split | ReturnAll:
     """Split a request that was refused for its content; reject a single message.
 
     An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
     says nothing about it: the message is deferred, and an unknown code pauses the app.
     """
+    if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
+        return ReturnAll(_pause(row, reply))  # no message is to blame
     halves = halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning, halves=True)
     if row.kind is Kind.AMBIGUOUS or row.kind is Kind.UNKNOWN:
         outcomes = [_defer(message, row, context) for message in packed.messages]
-        pause = pause_for(row) if row.kind is Kind.UNKNOWN else None
+        pause = _pause(row, reply) if row.kind is Kind.UNKNOWN else None
         return Resolved(outcomes, refused=True, pause=pause)
     return _reject(packed, row)
 
@@ -330,8 +391,12 @@ def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult
     a number is sent again only if no other result forbids it.
     """
     answers: dict[str, NumberResult] = {}
-    for one in results:
-        number = to_e164(one.recipient)
+    for each in results:
+        forms = possible_forms(each.recipient)
+        if not forms or is_masked(forms[0]):
+            continue
+        number = forms[0]
+        one = replace(each, code=each.code.strip()) if each.code[-1:].isspace() else each
         known = answers.setdefault(number, one)
         if known is not one and _weight(one) > _weight(known):
             answers[number] = one

@@ -341,6 +341,61 @@ GUARDS = (
         ),
     ),
     Guard(
+        2,
+        "a server error without results is an unknown result",
+        (
+            Edit(
+                "dispatcher/core/outcome.py",
+                "if answer.http_status >= FIRST_FAILURE_STATUS:",
+                "if False:",
+            ),
+        ),
+        (
+            "tests/core/test_outcome.py"
+            "::test_a_server_error_without_results_is_unknown_whatever_its_code",
+        ),
+    ),
+    Guard(
+        2,
+        "HTTP 503 may have been sent",
+        (
+            Edit(
+                "dispatcher/core/codes.py",
+                '"HTTP 503",\n        Kind.UNKNOWN_RESULT',
+                '"HTTP 503",\n        Kind.NOT_SENT',
+            ),
+            Edit(
+                "dispatcher/core/codes.py",
+                '("HTTP 503", Kind.UNKNOWN_RESULT',
+                '("HTTP 503", Kind.NOT_SENT',
+            ),
+            Edit(
+                "dispatcher/core/outcome.py",
+                "if answer.http_status >= FIRST_FAILURE_STATUS:",
+                "if False:",
+            ),
+        ),
+        (
+            "tests/worker/test_lost_answers.py"
+            "::test_what_may_have_been_sent_is_unsure_and_never_sent_again",
+        ),
+    ),
+    Guard(
+        2,
+        "unknown results in a row open the circuit",
+        (
+            Edit(
+                "dispatcher/core/circuit.py",
+                "opens = state.unknown >= limits.unknown or unknown_share_is_high",
+                "opens = False",
+            ),
+        ),
+        (
+            "tests/core/test_circuit.py::test_unknown_results_in_a_row_open_the_circuit",
+            "tests/worker/test_circuit.py::test_two_workers_share_the_circuit",
+        ),
+    ),
+    Guard(
         5,
         "what is left of a message's time is the database's word",
         (

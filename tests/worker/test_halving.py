@@ -17,7 +17,7 @@ from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import Lease
 from dispatcher.worker.sender import Sender
 
-CONTENT = ("E000027", "E000503", "HTTP 413")
+CONTENT = ("E000027", "E000503")
 
 
 class Played:

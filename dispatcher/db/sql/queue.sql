@@ -51,6 +51,32 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
   AND m.id <= (SELECT max(id) FROM taken)
 ORDER BY t.priority, t.due_at, t.id
 
+-- name: lock_head
+-- Lock the first due message of one app in the order of claims, and return it: the queue alone is
+-- read, whatever is wrong with the message.
+-- $1 app, $2 first priority, $3 last priority
+SELECT q.id, q.attempt FROM dispatcher.queue q
+WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+ORDER BY q.priority, q.due_at
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: reject_queued
+-- Reject a message that waits, and that cannot be claimed; a row if it had no outcome yet.
+-- $1 message id, $2 attempts, $3 code, $4 reason
+WITH gone AS (DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id)
+INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
+SELECT id, 'rejected', $2, $3, $4 FROM gone
+ON CONFLICT (message_id) DO NOTHING
+RETURNING message_id
+
+-- name: read_head
+-- Return the fields of a message as claim does.
+-- $1 message id, $2 the app's default sender
+SELECT id, recipient, template_id, params, coalesce(sender, $2), signature, priority, 1,
+    date_part('epoch', expires_at - clock_timestamp()), false
+FROM dispatcher.message WHERE id = $1
+
 -- name: return_claimed
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
