@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dispatcher.settings.types import (
     Callback,
+    CertificateFile,
     Database,
     Endpoint,
     HeaderWord,
     Listen,
     Networks,
     Proxy,
-    ReadableFile,
     Seconds,
     Token,
     Unlimited,
@@ -50,7 +50,7 @@ class AppSettings(_Model):
     circuit_refused: Annotated[int, Field(ge=1, le=1000)] = 5
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: ReadableFile | None = None
+    ca_bundle: CertificateFile | None = None
     proxy: Proxy | None = None  # between this machine and the provider
     push_key: str | None = None
     push_secret: SecretStr | None = None
