@@ -23,6 +23,7 @@ from dispatcher.db.queries import array_text, sql
 
 MAX_AHEAD_SECONDS = 1.0  # for which batches are claimed before they may be sent
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
+SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
 PROBE_SECONDS = 10.0  # for which a probe without messages may take
 
@@ -173,7 +174,11 @@ async def _allow(
         most = min(most, rate_limit.grant_size(rate, least=least))
         # At a slow pace a batch that waits for its time is out of reach of pause and cancel.
         slots = min(slots, 1 + int(rate * MAX_AHEAD_SECONDS / most))
-    limit = 1 if state["paused"] else slots * min(most, wanted.per_request)
+    limit = slots * min(most, wanted.per_request)
+    if state["paused"]:
+        limit = 1
+    elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
+        limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
     return _Allowance(slots, most, limit, rate)
 
 
