@@ -131,6 +131,9 @@ COMMENT ON COLUMN dispatcher.message.wiped_at IS
     'When the variables (of an erased person: number and reference too) were wiped. Such a message'
     ' cannot be sent again.';
 
+-- For `expire`: few messages have a time, and most of these are inserted in its order.
+CREATE INDEX message_expires_at ON dispatcher.message (expires_at) WHERE expires_at IS NOT NULL;
+
 CREATE TABLE dispatcher.queue (
     id bigint NOT NULL PRIMARY KEY,
     app text NOT NULL,
@@ -191,6 +194,7 @@ CREATE TABLE dispatcher.batch (
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     unsure_at timestamptz,
     unsure_ids bigint[],
+    requeued_ids bigint[] NOT NULL DEFAULT '{}',
     closed_at timestamptz,
     tries smallint,
     http_status smallint,
@@ -229,6 +233,8 @@ COMMENT ON COLUMN dispatcher.batch.opened_at IS 'When it was claimed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_at IS 'When it became unsure; kept when it is closed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_ids IS
     'Of an unsure batch: the messages that its answer left open; null: all of them.';
+COMMENT ON COLUMN dispatcher.batch.requeued_ids IS
+    'Of its messages, those that an operator asked for again after their time: they never expire.';
 COMMENT ON COLUMN dispatcher.batch.closed_at IS 'When it was closed.';
 COMMENT ON COLUMN dispatcher.batch.tries IS 'How often the request was tried.';
 COMMENT ON COLUMN dispatcher.batch.http_status IS 'Status of the last answer.';
@@ -274,6 +280,20 @@ COMMENT ON TABLE dispatcher.message_rest IS
 COMMENT ON TABLE dispatcher.outcome_rest IS
     'Outcomes for which no partition was made in time; usually empty.';
 
+-- Which database this is. A standby and a restored copy have the same id; another database has
+-- another, and what was kept on disk for one must not be written into it.
+CREATE TABLE dispatcher.installation (
+    single boolean PRIMARY KEY DEFAULT true,
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    CONSTRAINT installation_is_one_row CHECK (single)
+);
+
+INSERT INTO dispatcher.installation DEFAULT VALUES;
+
+COMMENT ON TABLE dispatcher.installation IS 'The identity of this database: one row.';
+COMMENT ON COLUMN dispatcher.installation.single IS 'Keeps it to one row.';
+COMMENT ON COLUMN dispatcher.installation.id IS 'Named in each file of answers that is kept on disk.';
+
 -- Apps and workers ----------------------------------------------------------------------------------
 
 CREATE TABLE dispatcher.app (
@@ -297,6 +317,7 @@ CREATE TABLE dispatcher.app (
     cut_factor double precision NOT NULL DEFAULT 1,
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
+    max_attempts smallint,
     seen_at timestamptz NOT NULL DEFAULT now(),
     unknown_streak integer NOT NULL DEFAULT 0,
     refused_texts bigint[] NOT NULL DEFAULT '{}',
@@ -304,6 +325,9 @@ CREATE TABLE dispatcher.app (
     slow_start_left integer NOT NULL DEFAULT 0,
     slow_start_answered integer NOT NULL DEFAULT 0,
     slow_start_at timestamptz,
+    resumed_at timestamptz,
+    report_refusals integer NOT NULL DEFAULT 0,
+    report_refused_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -313,7 +337,7 @@ COMMENT ON COLUMN dispatcher.app.paused_at IS 'Since when nothing is claimed; nu
 COMMENT ON COLUMN dispatcher.app.pause_code IS 'Code of the answer that paused it.';
 COMMENT ON COLUMN dispatcher.app.pause_reason IS 'Why it is paused, in words.';
 COMMENT ON COLUMN dispatcher.app.paused_by IS
-    'worker: a probe may end the pause. operator: only resume() ends it.';
+    'worker: a probe may end the pause. operator, report: only resume() ends it.';
 COMMENT ON COLUMN dispatcher.app.probe_at IS 'When one message is sent to see whether it works.';
 COMMENT ON COLUMN dispatcher.app.probe_wait IS 'Wait from the last probe to the next; it doubles.';
 COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
@@ -334,6 +358,8 @@ COMMENT ON COLUMN dispatcher.app.cut_factor IS 'Factor by which it did.';
 COMMENT ON COLUMN dispatcher.app.on_unsure IS
     'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
 COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';
+COMMENT ON COLUMN dispatcher.app.max_attempts IS
+    'For resend: not after so many attempts; null: without end.';
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
 COMMENT ON COLUMN dispatcher.app.unknown_streak IS 'Requests in a row with an unknown result.';
 COMMENT ON COLUMN dispatcher.app.refused_texts IS
@@ -343,6 +369,10 @@ COMMENT ON COLUMN dispatcher.app.slow_start IS
 COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
+COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.report_refusals IS
+    'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
+COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -434,7 +464,8 @@ COMMENT ON COLUMN dispatcher.report.earlier IS 'The interim report that this fin
 CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
     state text NOT NULL,
-    meaning text NOT NULL
+    meaning text NOT NULL,
+    resendable boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON TABLE dispatcher.carrier_status IS
@@ -442,6 +473,8 @@ COMMENT ON TABLE dispatcher.carrier_status IS
 COMMENT ON COLUMN dispatcher.carrier_status.status IS 'A carrier''s status.';
 COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or undelivered.';
 COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
+COMMENT ON COLUMN dispatcher.carrier_status.resendable IS
+    'Whether the platform refused it before anything was sent, so that requeue() may send it again.';
 
 -- One row for each commit of a receiver, however many reports it has: so taking reports in writes
 -- one row. Arrays of equal length, one place a report.

@@ -29,7 +29,8 @@ BEGIN
     SELECT id, app, priority, greatest(send_at, clock_timestamp()) FROM added;
 
     INSERT INTO dispatcher.idempotency (app, key, message_id)
-    SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL;
+    SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
+    ORDER BY app, idempotency_key;  -- or two inserts wait for each other crosswise
 
     -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
     -- set this, polling finds its urgent messages.
@@ -198,23 +199,29 @@ $$;
 -- Messages ------------------------------------------------------------------------------------------
 
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
--- waited for, and is then too late: whatever this counts is never sent. No audit: for cancel() and
--- forget().
+-- waited for, and is then too late: whatever this counts is never sent. If that claim returned it to
+-- the queue, the next turn finds it. No audit: for cancel() and forget().
 CREATE FUNCTION dispatcher.cancel_queued(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    apps text[];
-    cancelled bigint[];
+    apps text[] := '{}';
+    cancelled bigint[] := '{}';
+    turn record;
 BEGIN
-    WITH taken AS (
-        DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
-    ), written AS (
-        INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)
-        SELECT id, 'cancelled', attempt, last_batch FROM taken
-        RETURNING message_id
-    )
-    SELECT array_agg(t.app), array_agg(t.id) INTO apps, cancelled
-    FROM taken t JOIN written w ON w.message_id = t.id;
+    LOOP
+        WITH taken AS (
+            DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
+        ), written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)
+            SELECT id, 'cancelled', attempt, last_batch FROM taken
+            RETURNING message_id
+        )
+        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
+        FROM taken t JOIN written w ON w.message_id = t.id;
+        apps := apps || turn.apps;
+        cancelled := cancelled || turn.ids;
+        EXIT WHEN NOT EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids));
+    END LOOP;
     PERFORM dispatcher.count_event('cancelled', '', apps);
     PERFORM dispatcher.append_event('cancelled', '', apps, cancelled);
     RETURN coalesce(cardinality(cancelled), 0);
@@ -231,25 +238,56 @@ BEGIN
     RETURN cancelled;
 END $$;
 
--- Return rejected or expired messages to the queue, as new; return how many. A message whose
+-- Return which of *ids* are in no place: neither waiting, nor in a request, nor finished. Only a
+-- database that went back in time has such.
+CREATE FUNCTION dispatcher.lost_messages(ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(array_agg(s.id), '{}')
+        FROM dispatcher.message_status s JOIN dispatcher.message m ON m.id = s.id
+        WHERE s.id = ANY (ids) AND s.state = 'lost' AND m.wiped_at IS NULL);
+END $$;
+
+-- Return whether the reports say of every segment that the platform refused it before anything was
+-- sent, so that the message may be sent again.
+CREATE FUNCTION dispatcher.is_refused_by_platform(provider_id text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(count(*) >= max(r.total) AND bool_and(coalesce(c.resendable, false)), false)
+    FROM dispatcher.report r
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(r.status)
+    WHERE r.provider_id = is_refused_by_platform.provider_id
+$$;
+
+-- Return rejected or expired messages to the queue, as new, those that a fail-over has lost, and
+-- those that the platform refused after it had accepted them; return how many. A message whose
 -- variables were wiped stays as it is: it would be sent without them.
 CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     apps text[];
     requeued bigint[];
+    lost bigint[];
     messages integer;
 BEGIN
+    -- Looked at again under a lock: two requeues at once would send it twice.
+    lost := dispatcher.lost_messages(ids);
+    IF lost <> '{}' THEN
+        PERFORM FROM dispatcher.message WHERE id = ANY (lost) FOR NO KEY UPDATE;
+        lost := dispatcher.lost_messages(lost);
+    END IF;
     WITH taken AS (
         DELETE FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (ids) AND o.state IN ('rejected', 'expired')
+        WHERE o.message_id = ANY (ids) AND (o.state IN ('rejected', 'expired')
+            OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
         RETURNING o.message_id, o.batch_id
     ), waiting AS (
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id
-        FROM taken t JOIN dispatcher.message m ON m.id = t.message_id
+        FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
+        JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
@@ -298,9 +336,10 @@ BEGIN
         SELECT array_agg(message_id) INTO ids FROM written;
     ELSE
         WITH waiting AS (
-            INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-            SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, settled.id,
-                'settled-by-operator'
+            INSERT INTO dispatcher.queue
+                (id, app, priority, due_at, attempt, requeued, last_batch, code)
+            SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt,
+                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator'
             FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
             JOIN dispatcher.message m ON m.id = u.id
             WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
@@ -382,6 +421,8 @@ CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RET
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
         paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
+        next_at = least(next_at, clock_timestamp()),
+        resumed_at = clock_timestamp(), report_refusals = 0,
         unknown_streak = 0, refused_texts = '{}',
         slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
@@ -395,6 +436,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
 $$;
+
+-- Return when an app's next grant may be sent, from what is stored. A time further ahead than grants
+-- reach was written by a clock that was ahead of this one: it counts for nothing, or nothing would be
+-- sent until then.
+CREATE FUNCTION dispatcher.next_grant_at(stored timestamptz, rate double precision)
+RETURNS timestamptz
+LANGUAGE sql VOLATILE
+RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / rate)
+    THEN clock_timestamp() ELSE stored END;
 
 -- Rules ---------------------------------------------------------------------------------------------
 
@@ -513,10 +563,11 @@ $$;
 -- migrate:down
 
 DROP TRIGGER fill_queue ON dispatcher.message;
-DROP FUNCTION dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
+DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
     dispatcher.pause, dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle,
-    dispatcher.requeue, dispatcher.cancel,
+    dispatcher.requeue, dispatcher.is_refused_by_platform, dispatcher.lost_messages,
+    dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

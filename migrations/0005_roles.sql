@@ -32,7 +32,7 @@ FROM (VALUES
     ('app', 'EXECUTE', 'FUNCTION ', ARRAY['enqueue', 'message_id_for_key', 'cancel', 'events']),
 
     ('worker', 'SELECT', '', ARRAY['schema_migrations', 'message', 'message_status', 'idempotency',
-        'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
+        'installation', 'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
     ('worker', 'INSERT (app, sender, recipient, template_id, params, signature, priority, send_at,'
         ' expires_at, idempotency_key, reference)', '', ARRAY['message']),
     ('worker', 'SELECT, INSERT', '', ARRAY['audit']),
@@ -45,7 +45,8 @@ FROM (VALUES
         'file_import', 'price']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'enqueue', 'message_id_for_key', 'cancel',
-        'requeue', 'settle', 'settle_batches', 'count_unsure', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
+        'requeue', 'is_refused_by_platform', 'settle', 'settle_batches', 'count_unsure', 'expire',
+        'next_grant_at', 'pause', 'resume', 'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
         'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
         'prune', 'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind',
@@ -55,6 +56,8 @@ FROM (VALUES
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
         'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import', 'price']),
+    ('reader', 'SELECT (received_at, last_at, times, reason, read_at)', '',
+        ARRAY['unreadable_push']),
     ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
 ) AS g (role, privilege, kind, names);
 

@@ -11,6 +11,7 @@ from dispatcher.cli.check import check
 from dispatcher.cli.cost import cost
 from dispatcher.cli.demo import demo
 from dispatcher.cli.enqueue import enqueue
+from dispatcher.cli.explain import explain
 from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
@@ -55,6 +56,7 @@ for command in (
     demo,
     status,
     show,
+    explain,
     reports,
     enqueue,
     cancel,

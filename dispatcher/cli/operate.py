@@ -2,7 +2,9 @@
 
 import getpass
 import os
+import re
 import socket
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +13,11 @@ import typer
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.operator import UnsureBatches
 
 MAX_NAME_LENGTH = 80  # characters
+MAX_REQUEUED = 5_000  # messages in one transaction
 
 As = Annotated[
     str | None,
@@ -72,17 +73,64 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
     _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
 
 
-def requeue(ids: Ids, *, as_: As = None) -> None:
-    """Send rejected or expired messages again.
+def requeue(
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids of messages.")] = None,
+    *,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Instead of ids: all with this code.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="With --code: 2h, 3d, or a time with its zone.")
+    ] = "1d",
+    as_: As = None,
+) -> None:
+    """Send messages again that were not sent.
 
-    Correct the cause first. Exits with 1 if one of them is neither rejected nor expired.
+    Rejected and expired messages, and those that the platform refused by a
+    report before anything was sent (E000629: the package is used up). Correct
+    the cause first. Exits with 1 if one of them is none of these.
     """
     from dispatcher.cli.connection import with_database
+    from dispatcher.core.report_status import report_status
     from dispatcher.db import operator
 
+    if (code is None) == (not ids):
+        raise CommandError("give either ids or --code.", code=USED_WRONGLY)
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.requeue(connection, who, ids))
-    _print_result(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
+    begin = _since(since)
+
+    async def work(connection: "Connection") -> tuple[int, list[int]]:
+        wanted = ids or await operator.find_by_code(connection, code or "", begin)
+        done = 0
+        for start in range(0, len(wanted), MAX_REQUEUED):
+            some = wanted[start : start + MAX_REQUEUED]
+            done += (await operator.requeue(connection, who, some)).count or 0
+        return done, wanted
+
+    done, wanted = with_database(work)
+    if code is not None and not wanted:
+        raise CommandError(
+            f"no message that may be sent again has the code {code} since"
+            f" {begin:%Y-%m-%d %H:%M} UTC. {report_status(code).advice}"
+        )
+    _print_result(done, wanted, "waiting again", "not refused before anything was sent, or unknown")
+
+
+def _since(text: str) -> datetime:
+    found = re.fullmatch(r"(\d+)([mhd])", text.strip())
+    if found:
+        unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
+        return datetime.now(UTC) - timedelta(**{unit: int(found[1])})
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise CommandError(
+            "--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00.",
+            code=USED_WRONGLY,
+        )
+    return time.astimezone(UTC)
 
 
 Since = Annotated[

@@ -12,6 +12,8 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dispatcher.core.code_table import published_rows
+
 Level = Literal["number", "request", "ours"]
 
 
@@ -122,6 +124,7 @@ _REQUEST = (
         "A parameter of the request is invalid.",
         "Check recipient, sender, template, params and signature of the message; insert it anew.",
     ),
+    ("E000040", Kind.CONFIGURATION, "The header Authorization is missing or empty.", _HEADER),
     ("E000041", Kind.CONFIGURATION, "The header X-Sdk-Date is missing.", _HEADER),
     ("E000042", Kind.CONFIGURATION, "X-Sdk-Date has a wrong form.", _HEADER),
     ("E000043", Kind.CONFIGURATION, "Authorization has a wrong form.", _HEADER),
@@ -247,7 +250,7 @@ _REQUEST = (
     ("HTTP 503", Kind.UNKNOWN_RESULT, "A proxy lost the API, or it is out of service.", _UNSURE),
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
-UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
+UNREACHABLE, NEVER_SENT, MISSING_RESULT = "unreachable", "never-sent", "missing-result"
 UNKNOWN_RESULTS, ALL_REFUSED = "unknown-results", "all-refused"  # an open circuit, see core.circuit
 SET_ASIDE = "set-aside"  # a row that ends whatever reads it
 _OURS = (
@@ -281,7 +284,7 @@ _OURS = (
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
     ("not-recorded", Kind.UNKNOWN_RESULT, "The database refuses the answer.", _UNSURE),
-    ("missing-result", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
+    (MISSING_RESULT, Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
     (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
     (
         "settled-by-operator",
@@ -376,7 +379,7 @@ def number_code(code: str) -> Code:
         row = REQUEST[code]
         kind = row.kind if row.kind in {Kind.QUOTA, Kind.COUNTRY} else Kind.UNKNOWN
         return replace(row, level="number", kind=kind)
-    return Code(code, "number", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
+    return _published(code, "number")
 
 
 def request_code(code: str) -> Code:
@@ -397,4 +400,12 @@ def request_code(code: str) -> Code:
     if code.startswith("HTTP "):
         meaning = f"Something in front of the API failed over the request: {code}."
         return Code(code, "request", Kind.UNKNOWN_RESULT, meaning, _UNSURE)
-    return Code(code, "request", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
+    return _published(code, "request")
+
+
+def _published(code: str, level: Level) -> Code:
+    """Return a row without effect, with the words of the provider's published table."""
+    for row in (*published_rows("number", code), *published_rows("report", code)):
+        if code in row.codes:
+            return Code(code, level, Kind.UNKNOWN, row.meaning, row.advice)
+    return Code(code, level, Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS, Kind, number_code, request_code
 from dispatcher.core.format import duration, number, plural
+from dispatcher.core.report_status import report_status
 from dispatcher.core.status import AppState, StatusSnapshot
 
 
@@ -119,6 +120,17 @@ def _paused(app: AppState, since: datetime) -> Finding:
             f"{app.name} is paused by an operator",
             app.pause_reason or "No reason was given.",
             f"Resume it when the reason is gone. It waits since {since:%Y-%m-%d %H:%M} UTC.",
+            act="resume",
+        )
+    if app.paused_by == "report":
+        status = report_status(app.pause_code or "")
+        return Finding(
+            Level.STOPPED,
+            app.name,
+            f"{app.name} is paused: the platform refuses all it has accepted",
+            f"{app.pause_code}: {status.meaning} Its reports say so.",
+            f"{status.advice} Then resume it"
+            + (f", and `dispatcher requeue --code {status.status}`." if status.resendable else "."),
             act="resume",
         )
     row = request_code(app.pause_code or "")

@@ -20,6 +20,9 @@ MAX_LATENESS_SECONDS = 0.012  # of a grant; a later one is rescheduled, not sent
 LEAD_TIME_SECONDS = 0.08  # a grant is taken so early at most, to be ready when it is due
 
 
+MAX_AHEAD_SECONDS = 1.0  # of the grants that one claim takes, if it takes several
+
+
 def grant_size(rate: float, *, least: float = 1.0) -> int:
     """Return how many numbers to send at once at *rate* numbers per second.
 
@@ -36,6 +39,15 @@ def grant_size(rate: float, *, least: float = 1.0) -> int:
 def grant_seconds(rate: float, numbers: int) -> float:
     """Return how long a grant of *numbers* lasts, in seconds."""
     return numbers / (rate * UTILIZATION)
+
+
+def slots_ahead(rate: float, numbers: int, slots: int) -> int:
+    """Return for how many of *slots* one claim takes grants of *numbers*.
+
+    What is claimed waits for its time out of the reach of a pause, a cancel and urgent messages.
+    """
+    ahead = int(MAX_AHEAD_SECONDS / grant_seconds(rate, numbers))
+    return max(1, min(slots, ahead))
 
 
 WINDOW_SECONDS = 5.0  # in which the refused share is measured, from a first refused number on

@@ -13,7 +13,7 @@ from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
-from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
+from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim, SlotShare, share_slots
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
@@ -21,11 +21,12 @@ from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 
-MAX_AHEAD_SECONDS = 1.0  # for which batches are claimed before they may be sent
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
 PROBE_SECONDS = 10.0  # for which a probe without messages may take
+POSTPONE_RATIO = 10.0  # of the time for which the sent ones of their kind occupy their slots
+MIN_POSTPONE_SECONDS = 0.5
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -49,6 +50,7 @@ class Claimed(Struct, frozen=True):
     messages: int = 0  # taken from the queue, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
+    postponed: int = 0  # messages that would have taken all slots for requests of their own
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
@@ -109,7 +111,8 @@ async def claim(
         messages = [Message(*row[1:]) for row in rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, state["countries"], most, decided)
-        now, surplus = arranged.packed[:slots], arranged.packed[slots:]
+        share = share_slots(arranged.packed, slots, numbers=most, full=len(rows) >= limit)
+        now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
             now, surplus = [], now
@@ -119,6 +122,7 @@ async def claim(
         if state["slow_start"] and not paused and batches:
             await connection.execute(sql("use_slow_start"), wanted.app, len(batches))
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
+        await _postpone(connection, wanted, share)
         due: dict[int, float] = {}
         if surplus:
             due = {row["id"]: row[0] for row in rows}
@@ -137,6 +141,7 @@ async def claim(
             messages=len(rows),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
+            postponed=sum(len(packed.messages) for packed in share.postponed),
             more=len(rows) >= limit or bool(surplus),
             wait=wait,
             finished=arranged.outcomes,
@@ -172,8 +177,7 @@ async def _allow(
             return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
         least = rate * wanted.slot_seconds / wanted.all_slots
         most = min(most, rate_limit.grant_size(rate, least=least))
-        # At a slow pace a batch that waits for its time is out of reach of pause and cancel.
-        slots = min(slots, 1 + int(rate * MAX_AHEAD_SECONDS / most))
+        slots = rate_limit.slots_ahead(rate, most, slots)
     limit = slots * min(most, wanted.per_request)
     if state["paused"]:
         limit = 1
@@ -304,6 +308,7 @@ async def open_batches(
         [array_text([message.attempt for message in each]) for each in messages],
         [each.size for each in packed],
         parent,
+        [message.id for each in messages for message in each if message.requeued],
     )
     return [
         Batch(row[0], app, name, each, claimed_at, probe)
@@ -341,6 +346,28 @@ async def _put_back(
         [m.priority for m in messages],
         [due[m.id] for m in messages],
         [0.0] * len(messages),
+        [m.attempt - 1 for m in messages],
+        [m.requeued for m in messages],
+        [None] * len(messages),
+    )
+
+
+async def _postpone(connection: Connection, wanted: ClaimRequest, share: SlotShare) -> None:
+    """Return what is postponed to a later place, so that such messages use a tenth of the slots."""
+    messages = [message for packed in share.postponed for message in packed.messages]
+    if not messages:
+        return
+    wait = max(
+        MIN_POSTPONE_SECONDS,
+        POSTPONE_RATIO * len(share.now) * wanted.slot_seconds / wanted.all_slots,
+    )
+    await connection.execute(
+        sql("return_claimed"),
+        wanted.app,
+        [m.id for m in messages],
+        [m.priority for m in messages],
+        [None] * len(messages),
+        [wait] * len(messages),
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
         [None] * len(messages),

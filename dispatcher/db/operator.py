@@ -58,6 +58,16 @@ async def requeue(connection: Connection, actor: str, ids: list[int]) -> ActionR
     return ActionResult(count, f"{count} of {len(ids)} wait again")
 
 
+async def find_by_code(connection: Connection, code: str, since: datetime) -> list[int]:
+    """Return the messages that may be requeued and have had *code* since then, by id.
+
+    Rejected and expired ones by the code of their outcome; of the accepted ones those that the
+    platform refused by that status in their reports, before anything was sent.
+    """
+    rows = await connection.fetch(sql("requeueable"), code, since)
+    return [row["message_id"] for row in rows]
+
+
 async def settle(connection: Connection, actor: str, token: str, how: str) -> ActionResult:
     """Settle an unsure batch as ``sent`` or ``resend``.
 

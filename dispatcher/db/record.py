@@ -26,7 +26,7 @@ from dispatcher.db import events
 from dispatcher.db.circuit import DEFAULT_CIRCUITS, Circuits, apply_to_circuits
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
@@ -125,7 +125,7 @@ async def record(
     """
     try:
         return await _record_together(database, worker, results, seconds, circuits)
-    except DATA_ERRORS as error:
+    except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         if len(results) == 1:
@@ -160,7 +160,7 @@ async def _record_refused(
     for instead in (storable(result), unsure):
         try:
             return await _record_together(database, worker, [instead], seconds, circuits)
-        except DATA_ERRORS as again:
+        except ROW_ERRORS as again:
             if not is_data_error(again):
                 raise
     return Recorded(frozenset(), {})  # it stays open, and recovery makes it unsure
@@ -236,6 +236,7 @@ async def _close(connection: Connection, results: Sequence[BatchResult]) -> froz
         [c.description for c in results],
         [c.tries for c in results],
         [not isinstance(c.verdict, UnknownResult) for c in results],
+        [c.batch.token for c in results],
     )
     return frozenset(row[0] for row in rows)
 
@@ -325,7 +326,9 @@ async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> No
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
-        found = await connection.fetch(sql("recall_resent"), list(accepted), result.batch.id)
+        found = await connection.fetch(
+            sql("recall_resent"), list(accepted), result.batch.id, result.batch.token
+        )
         for row in found:
             _gather_outcome(accepted[row["id"]], result.batch, rows)
 
@@ -375,7 +378,13 @@ async def split(
     """
     async with database.transaction() as connection:
         row = await connection.fetchval(
-            sql("close_for_split"), batch.id, http_status, code, description, tries
+            sql("close_for_split"),
+            batch.id,
+            http_status,
+            code,
+            description,
+            tries,
+            batch.token,
         )
         if row is None:
             return []
@@ -388,3 +397,11 @@ async def split(
             claimed_at=batch.claimed_at,
             parent=batch.id,
         )
+
+
+async def unknown_batches(database: Database, results: Sequence[BatchResult]) -> frozenset[str]:
+    """Return the tokens of *results* that no batch of the database has."""
+    async with database.transaction() as connection:
+        tokens = [result.batch.token for result in results]
+        rows = await connection.fetch(sql("unknown_batches"), tokens)
+    return frozenset(row["token"] for row in rows)

@@ -27,7 +27,7 @@ from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed, ClaimRequest
 from dispatcher.db.database import AdaptiveTimeout, Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
@@ -95,15 +95,15 @@ class Claimer:
                     screen=screen,
                     seconds=self._timeout.seconds,
                 )
-        except DatabaseUnavailable as error:
+        except ROW_ERRORS as error:
+            if is_data_error(error):
+                return await self._narrow(wanted, error)
+            if not isinstance(error, DatabaseUnavailable):
+                raise
             self._timeout.failed()
             self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
             return None
-        except DATA_ERRORS as error:
-            if not is_data_error(error):
-                raise
-            return await self._narrow(wanted, error)
         self._timeout.passed()
         if narrowed is not None:
             self._widen(loop, narrowed)

@@ -111,16 +111,9 @@ async def test_a_claim_before_its_time_returns_how_long_to_wait(database, db):
     await load(db, 100)
     first = await claim(database, worker)
     again = await claim(database, worker)
-    assert [len(batch.messages) for batch in first.batches] == [1, 1]
+    assert [len(batch.messages) for batch in first.batches] == [1]  # the next waits in the queue
     assert not again.batches
-    assert 1.0 < again.wait < 2.1
-
-
-async def test_a_slow_pace_takes_one_batch_ahead(database, db):
-    worker = await paced(database, 0.2)
-    await load(db, 100)
-    claimed = await claim(database, worker)
-    assert [len(batch.messages) for batch in claimed.batches] == [1]
+    assert 0.7 < again.wait < 1.1
 
 
 async def test_an_app_without_a_limit_has_no_send_times(database, db):

@@ -55,7 +55,8 @@ E000620 The app client ip is not in ip white list.
 E000623 Number of SMSs sent by the SP reached the limit.
 E000630 Number of SMSs sent by the SP reached the country/region limit.
 """
-OF_THE_FIELD = {"E200037"}  # provider.md, The answer: older servers' E000510
+# provider.md, The answer: older servers' E000510, and a code of the form API
+OF_THE_FIELD = {"E200037", "E000040"}
 
 
 def codes(table: str) -> set[str]:

@@ -11,6 +11,7 @@ LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
+FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
 OUTCOME = "tests/core/test_outcome.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
@@ -99,7 +100,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/db/test_operate.py"
+                "tests/db/test_operator.py"
                 "::test_settled_as_sent_a_batch_is_accepted_where_nothing_is_known_yet"
             ),
         ),
@@ -253,6 +254,54 @@ GUARDS = (
     ),
     Guard(
         3,
+        "an answer is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_batches",
+                " AND b.token = u.token",
+                "",
+            ),
+        ),
+        (f"{FENCE}::test_an_answer_of_another_database_changes_nothing",),
+    ),
+    Guard(
+        3,
+        "a split is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_for_split",
+                " AND token = $6",
+                " AND $6::text IS NOT NULL",
+            ),
+        ),
+        (f"{FENCE}::test_a_request_of_another_database_is_not_split",),
+    ),
+    Guard(
+        3,
+        "a recall is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/queue.sql#recall_resent",
+                " AND b.token = $3",
+                " AND $3::text IS NOT NULL",
+            ),
+        ),
+        (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
+    ),
+    Guard(
+        2,
+        "the policy resend ends with the attempts",
+        (
+            Edit(
+                f"{SQL}/batch.sql#lock_silent",
+                "  AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))\n",
+                "",
+            ),
+        ),
+        (f"{FENCE}::test_the_policy_resend_ends_with_the_attempts",),
+    ),
+    Guard(
+        3,
         "an answer that lacks numbers is written once",
         (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
         (
@@ -290,8 +339,8 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/batch.sql#close_for_split",
-                "WHERE id = $1 AND state = 'open'",
-                "WHERE id = $1",
+                "WHERE id = $1 AND token = $6 AND state = 'open'",
+                "WHERE id = $1 AND token = $6",
             ),
         ),
         (
@@ -337,8 +386,8 @@ GUARDS = (
             ),
         ),
         (
-            "tests/db/test_operate.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
-            "tests/db/test_operate.py::test_cancel_takes_only_what_waits_and_counts_it",
+            "tests/db/test_operator.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
+            "tests/db/test_operator.py::test_cancel_takes_only_what_waits_and_counts_it",
         ),
     ),
     Guard(
@@ -377,7 +426,7 @@ GUARDS = (
         ),
         (
             "tests/core/test_circuit.py::test_unknown_results_in_a_row_open_the_circuit",
-            "tests/worker/test_circuit.py::test_two_workers_share_the_circuit",
+            "tests/worker/test_sick_provider.py::test_two_workers_share_the_circuit",
         ),
     ),
     Guard(
@@ -418,11 +467,11 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($3)"),
+            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off)',
-                'sql("heartbeat"), worker, cut_off, __import__("time").time())',
+                'sql("heartbeat"), worker, cut_off, failing\n',
+                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time()\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

@@ -16,7 +16,7 @@ SELECT
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
     rate,
-    date_part('epoch', next_at - clock_timestamp()) AS wait,
+    date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     ARRAY(
         SELECT country FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()
@@ -37,14 +37,18 @@ WHERE name = $1
 -- name: register_app
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
 -- may have been removed with this start, so a worker's pause is probed at once.
--- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds)
-INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, resend_after)
-VALUES ($1, $2, $2, $3, make_interval(secs => $4))
+-- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds),
+-- $5 most attempts
+INSERT INTO dispatcher.app AS a
+    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts)
+VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5)
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
+    max_attempts = $5,
+    next_at = dispatcher.next_grant_at(a.next_at, a.rate),
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
 
@@ -74,7 +78,7 @@ FROM (
         THEN least(probe_wait * 2, make_interval(secs => $5)) END) AS first
     FROM dispatcher.app WHERE name = $1
 ) AS w
-WHERE a.name = $1 AND w.name = a.name AND paused_by IS DISTINCT FROM 'operator'
+WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worker'
 RETURNING a.name
 
 -- name: pause_country
@@ -165,7 +169,7 @@ WHERE name = $1
 -- Lock the app's rate limit until the end of this transaction: its rate, and the seconds until the
 -- time of the next grant (negative: that is past).
 -- $1 app
-SELECT rate, date_part('epoch', next_at - clock_timestamp()) AS wait
+SELECT rate, date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: charge_pace
@@ -175,7 +179,8 @@ FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 -- setting, so that it passes what the provider accepts by little from one window to the next.
 -- $1 app, $2 seconds
 UPDATE dispatcher.app
-SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => $2),
+SET next_at = greatest(dispatcher.next_grant_at(next_at, rate), clock_timestamp())
+        + make_interval(secs => $2),
     rate = least(numbers_per_second, rate + $2 * least(numbers_per_second / 600, rate / 150))
 WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())

@@ -10,6 +10,19 @@ SELECT dispatcher.cancel($1, $2)
 -- $1 message ids, $2 actor
 SELECT dispatcher.requeue($1, $2)
 
+-- name: requeueable
+-- Return the messages that may be requeued and have had a code since a time. Reads all outcomes.
+-- $1 code, $2 since
+SELECT message_id FROM dispatcher.outcome
+WHERE state IN ('rejected', 'expired') AND upper(code) = upper($1) AND created_at >= $2
+UNION
+SELECT o.message_id
+FROM dispatcher.report r
+JOIN dispatcher.outcome o ON o.provider_id = r.provider_id AND o.state = 'accepted'
+WHERE upper(r.status) = upper($1) AND r.received_at >= $2
+  AND dispatcher.is_refused_by_platform(r.provider_id)
+ORDER BY message_id
+
 -- name: settle
 -- Settle an unsure batch as 'sent' or 'resend'; return how many messages. Raises no_data_found.
 -- $1 token, $2 how, $3 actor
