@@ -350,13 +350,24 @@ CREATE TABLE dispatcher.app (
     probe_max interval,
     numbers_per_second double precision,
     rate double precision,
-    slowdown_rate double precision,
     next_at timestamptz NOT NULL DEFAULT now(),
     slowed_at timestamptz,
+    window_at timestamptz,
+    window_numbers integer NOT NULL DEFAULT 0,
+    window_refused integer NOT NULL DEFAULT 0,
+    base_share double precision NOT NULL DEFAULT 0,
+    cut_share double precision,
+    cut_factor double precision NOT NULL DEFAULT 1,
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
     max_attempts smallint,
     seen_at timestamptz NOT NULL DEFAULT now(),
+    unknown_streak integer NOT NULL DEFAULT 0,
+    refused_texts bigint[] NOT NULL DEFAULT '{}',
+    slow_start integer,
+    slow_start_left integer NOT NULL DEFAULT 0,
+    slow_start_answered integer NOT NULL DEFAULT 0,
+    slow_start_at timestamptz,
     resumed_at timestamptz,
     report_refusals integer NOT NULL DEFAULT 0,
     report_refused_at timestamptz,
@@ -376,15 +387,31 @@ COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
 COMMENT ON COLUMN dispatcher.app.numbers_per_second IS 'Rate limit as configured; null: none.';
 COMMENT ON COLUMN dispatcher.app.rate IS
     'Numbers per second now: less than configured after the provider refused that; null: no limit.';
-COMMENT ON COLUMN dispatcher.app.slowdown_rate IS 'The rate that the provider refused last.';
 COMMENT ON COLUMN dispatcher.app.next_at IS 'When the numbers that are claimed next may be sent.';
 COMMENT ON COLUMN dispatcher.app.slowed_at IS 'When the rate was last reduced.';
+COMMENT ON COLUMN dispatcher.app.window_at IS
+    'Since when the share of numbers is measured that flow control refuses; null: it refused none.';
+COMMENT ON COLUMN dispatcher.app.window_numbers IS 'Numbers answered since then.';
+COMMENT ON COLUMN dispatcher.app.window_refused IS 'Those that flow control refused.';
+COMMENT ON COLUMN dispatcher.app.base_share IS
+    'Share of numbers that flow control refuses at any rate: it lowers nothing.';
+COMMENT ON COLUMN dispatcher.app.cut_share IS
+    'Refused share for which the last window lowered the rate; null: it did not.';
+COMMENT ON COLUMN dispatcher.app.cut_factor IS 'Factor by which it did.';
 COMMENT ON COLUMN dispatcher.app.on_unsure IS
     'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
 COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';
 COMMENT ON COLUMN dispatcher.app.max_attempts IS
     'For resend: not after so many attempts; null: without end.';
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
+COMMENT ON COLUMN dispatcher.app.unknown_streak IS 'Requests in a row with an unknown result.';
+COMMENT ON COLUMN dispatcher.app.refused_texts IS
+    'Digests of different texts that were refused in a row, while none was accepted.';
+COMMENT ON COLUMN dispatcher.app.slow_start IS
+    'Requests of this round after a pause, which doubles; null: no slow start.';
+COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
+COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
+COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
 COMMENT ON COLUMN dispatcher.app.report_refusals IS
     'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';

@@ -598,6 +598,49 @@ BEGIN
     RETURN total;
 END $$;
 
+-- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
+-- condition out.
+CREATE FUNCTION dispatcher.count_unsure(
+    app text, code text, since timestamptz, until timestamptz,
+    OUT batches integer, OUT messages integer
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    FROM dispatcher.batch b
+    WHERE b.state = 'unsure'
+      AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
+      AND (count_unsure.code IS NULL OR b.code = count_unsure.code)
+      AND (since IS NULL OR b.unsure_at >= since)
+      AND (until IS NULL OR b.unsure_at < until)
+$$;
+
+-- Settle unsure batches that these conditions choose, at most 1,000, each as settle() does; return
+-- how many. Call it until it settles no batch, each time in a transaction of its own.
+CREATE FUNCTION dispatcher.settle_batches(
+    app text, code text, since timestamptz, until timestamptz, how text,
+    actor text DEFAULT session_user, OUT batches integer, OUT messages integer
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    token text;
+BEGIN
+    batches := 0;
+    messages := 0;
+    FOR token IN
+        SELECT b.token FROM dispatcher.batch b
+        WHERE b.state = 'unsure'
+          AND (settle_batches.app IS NULL OR b.app = settle_batches.app)
+          AND (settle_batches.code IS NULL OR b.code = settle_batches.code)
+          AND (since IS NULL OR b.unsure_at >= since)
+          AND (until IS NULL OR b.unsure_at < until)
+        ORDER BY b.id LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        messages := messages + dispatcher.settle(token, how, actor);
+        batches := batches + 1;
+    END LOOP;
+END $$;
+
 -- Apps ----------------------------------------------------------------------------------------------
 
 -- Stop claiming for an app until resume(); no probe ends an operator's pause.
@@ -620,8 +663,17 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
         paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
         next_at = least(next_at, clock_timestamp()),
-        resumed_at = clock_timestamp(), report_refusals = 0
+        resumed_at = clock_timestamp(), report_refusals = 0,
+        unknown_streak = 0, refused_texts = '{}',
+        slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
+        slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
+        slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
+    -- What waits for a country's quota is due now. A country waits for an hour at most.
+    UPDATE dispatcher.queue q SET due_at = clock_timestamp()
+    WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+      AND q.due_at > now() AND q.due_at < now() + interval '61 minutes' AND q.code = 'E000630'
+      AND EXISTS (SELECT FROM dispatcher.country_pause c WHERE c.app = resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
 $$;
@@ -755,8 +807,9 @@ DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
-    dispatcher.settle, dispatcher.settle_unsure, dispatcher.requeue, dispatcher.requeue_finished,
-    dispatcher.is_refused_by_platform, dispatcher.lost_messages, dispatcher.cancel,
+    dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
+    dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
+    dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

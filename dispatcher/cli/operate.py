@@ -14,6 +14,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
+    from dispatcher.db.operator import UnsureBatches
 
 MAX_NAME_LENGTH = 80  # characters
 MAX_SHOWN = 20  # messages that were left alone
@@ -170,26 +171,82 @@ def _since(text: str) -> datetime:
     return time.astimezone(UTC)
 
 
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Unsure from this time on, as 2026-11-29T08:00; UTC."),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Unsure before this time.")]
+
+
 def settle(
-    token: Annotated[
-        str, typer.Argument(metavar="TOKEN", help="The batch, as `dispatcher status` lists it.")
-    ],
-    how: Annotated[
-        Settlement, typer.Argument(metavar="HOW", help="sent: it went out. resend: it did not.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TOKEN] HOW",
+            help="The batch, as `dispatcher status` lists it, unless options choose several;"
+            " and sent: it went out, or resend: it did not.",
+            show_default=False,
+        ),
     ],
     *,
+    app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
+    code: Annotated[str | None, typer.Option(help="Batches with this code: 'HTTP 502'.")] = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Settle them, after a look at how many.")
+    ] = False,
     as_: As = None,
 ) -> None:
-    """Settle an unsure batch by hand.
+    """Settle an unsure batch by hand, or many at once.
 
-    Use it when you know the result from the provider. With `resend` its
-    messages are sent again: twice, if they had been sent before.
+    Use it when you know the result from the provider. With `resend` the
+    messages are sent again: twice, if they had been sent before. With --app,
+    --code, --since or --until it settles all that match, and says first how
+    many.
     """
+    from dispatcher.db.operator import UnsureBatches
+
+    who = operator_name(as_)
+    several = UnsureBatches(app, code, _time(since, "--since"), _time(until, "--until"))
+    match words:
+        case [how] if several != UnsureBatches():
+            _settle_several(who, several, _settlement(how), yes=yes)
+        case [token, how] if several == UnsureBatches():
+            _settle_one(who, token, _settlement(how))
+        case _:
+            raise CommandError(
+                "give TOKEN and HOW; or HOW and some of --app, --code, --since, --until.",
+                code=USED_WRONGLY,
+            )
+
+
+def _settlement(word: str) -> Settlement:
+    try:
+        return Settlement(word)
+    except ValueError:
+        raise CommandError(f"HOW is sent or resend, not {word}.", code=USED_WRONGLY) from None
+
+
+def _time(word: str | None, option: str) -> "datetime | None":
+    from datetime import UTC, datetime
+
+    if word is None:
+        return None
+    try:
+        read = datetime.fromisoformat(word)
+    except ValueError:
+        raise CommandError(
+            f"{option} takes a time as 2026-11-29T08:00, not {word}.", code=USED_WRONGLY
+        ) from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def _settle_one(who: str, token: str, how: Settlement) -> None:
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
-    who = operator_name(as_)
     settled = with_database(
         lambda connection: operator.settle(connection, who, token, how.value)
     ).count
@@ -198,8 +255,28 @@ def settle(
             f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
             " show` of one of its messages."
         )
-    done = "accepted" if how is Settlement.SENT else "waiting again"
-    typer.echo(f"{plural(settled, 'message')} of the batch {done}.")
+    typer.echo(f"{plural(settled, 'message')} of the batch {_done(how)}.")
+
+
+def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: bool) -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
+    from dispatcher.db import operator
+
+    batches, messages = with_database(lambda connection: operator.count_unsure(connection, chosen))
+    if not batches:
+        raise CommandError("no unsure batch matches: see `dispatcher status`.")
+    found = f"{plural(messages, 'message')} in {plural(batches, 'unsure batch', 'unsure batches')}"
+    if not yes:
+        raise CommandError(f"{found} match. Nothing is settled yet: add --yes for {how.value}.")
+    settled = with_database(
+        lambda connection: operator.settle_batches(connection, who, chosen, how.value)
+    ).count
+    typer.echo(f"{found}: {plural(settled or 0, 'message')} {_done(how)}.")
+
+
+def _done(how: Settlement) -> str:
+    return "accepted" if how is Settlement.SENT else "waiting again"
 
 
 def pause(

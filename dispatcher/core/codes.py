@@ -247,10 +247,11 @@ _REQUEST = (
     ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks to wait.", _NOTHING),
     ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
     ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
-    ("HTTP 503", Kind.NOT_SENT, "The API is out of service, says a proxy.", _NOTHING),
+    ("HTTP 503", Kind.UNKNOWN_RESULT, "A proxy lost the API, or it is out of service.", _UNSURE),
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT, MISSING_RESULT = "unreachable", "never-sent", "missing-result"
+UNKNOWN_RESULTS, ALL_REFUSED = "unknown-results", "all-refused"  # an open circuit, see core.circuit
 SET_ASIDE = "set-aside"  # a row that ends whatever reads it
 _OURS = (
     (
@@ -258,6 +259,18 @@ _OURS = (
         Kind.NOT_SENT,
         "The provider cannot be reached.",
         "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,
+    ),
+    (
+        UNKNOWN_RESULTS,
+        Kind.UNKNOWN_RESULT,
+        "Requests in a row had unknown results: more would make more messages unsure.",
+        "It is probed without messages, and then starts slowly. Settle what is unsure.",
+    ),
+    (
+        ALL_REFUSED,
+        Kind.CONFIGURATION,
+        "Different messages in a row were refused, and none was accepted.",
+        "Check DISPATCHER_APPS__<NAME>__SENDER, CALLBACK_URL and templates. " + _RESUMES,
     ),
     ("no-answer", Kind.UNKNOWN_RESULT, "The answer to the request was lost.", _UNSURE),
     ("timeout", Kind.UNKNOWN_RESULT, "No answer came within the time allowed.", _UNSURE),
@@ -368,13 +381,16 @@ _SHOW = "Ask the provider what the code means; then requeue, or let it be."
 def number_code(code: str) -> Code:
     """Return the row of a code of one number.
 
-    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN.
+    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN. Only a spent
+    quota, of the account or of one country, has the same effect for a number.
     """
     row = NUMBER.get(code) or OURS.get(code)
     if row is not None:
         return row
     if code in REQUEST:
-        return replace(REQUEST[code], level="number", kind=Kind.UNKNOWN)
+        row = REQUEST[code]
+        kind = row.kind if row.kind in {Kind.QUOTA, Kind.COUNTRY} else Kind.UNKNOWN
+        return replace(row, level="number", kind=kind)
     return _published(code, "number")
 
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 
+import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,6 +21,10 @@ from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 
+SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
+SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
+SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
+PROBE_SECONDS = 10.0  # for which a probe without messages may take
 POSTPONE_RATIO = 10.0  # of the time for which the sent ones of their kind occupy their slots
 MIN_POSTPONE_SECONDS = 0.5
 
@@ -49,6 +54,7 @@ class Claimed(Struct, frozen=True):
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
+    probe: bool = False  # send a request without messages, which may end the app's pause
 
 
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
@@ -81,23 +87,11 @@ async def claim(
         state = await connection.fetchrow(sql("app_state"), wanted.app)
         if state is None:
             return Claimed([])
-        paused, probe_due, rate, wait, countries, asked_at = state[:6]
-        limit = wanted.slots * wanted.per_request
-        if paused:
-            if not probe_due:
-                return Claimed([])
-            limit = 1
-        most = MAX_NUMBERS
-        if rate is not None:
-            rate, wait = await _lock_rate_limit(connection, wanted.app, rate, wait)
-            if wait > rate_limit.LEAD_TIME_SECONDS:
-                return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
-            most = min(
-                most,
-                rate_limit.grant_size(rate, least=rate * wanted.slot_seconds / wanted.all_slots),
-            )
-            wanted = replace(wanted, slots=rate_limit.slots_ahead(rate, most, wanted.slots))
-            limit = min(limit, wanted.slots * most)
+        allowed = await _allow(connection, wanted, state)
+        if isinstance(allowed, Claimed):
+            return allowed
+        slots, most, limit = allowed.slots, allowed.most, allowed.limit
+        paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
         looking = monotonic()
         rows = await connection.fetch(
             sql("claim"),
@@ -116,15 +110,17 @@ async def claim(
             return Claimed([])
         messages = [Message(*row[1:]) for row in rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
-        arranged = arrange(messages, countries, most, decided)
-        share = share_slots(arranged.packed, wanted.slots, numbers=most, full=len(rows) >= limit)
+        arranged = arrange(messages, state["countries"], most, decided)
+        share = share_slots(arranged.packed, slots, numbers=most, full=len(rows) >= limit)
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
-        if paused and now and not await _takes_probe(connection, wanted):
+        if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
             now, surplus = [], now
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
+        if state["slow_start"] and not paused and batches:
+            await connection.execute(sql("use_slow_start"), wanted.app, len(batches))
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
         await _postpone(connection, wanted, share)
         due: dict[int, float] = {}
@@ -150,6 +146,44 @@ async def claim(
             wait=wait,
             finished=arranged.outcomes,
         )
+
+
+class _Allowance(Struct, frozen=True):
+    """How much a claim may take."""
+
+    slots: int
+    most: int  # numbers in a request
+    limit: int  # messages
+    rate: float | None  # of the rate limit; None: there is none
+
+
+async def _allow(
+    connection: Connection, wanted: ClaimRequest, state: asyncpg.Record
+) -> _Allowance | Claimed:
+    """Return what pause, slow start and rate limit allow, or that nothing is claimed now."""
+    slots, most, rate, wait = wanted.slots, MAX_NUMBERS, state["rate"], state["wait"]
+    if state["paused"]:
+        if not state["probe_due"]:
+            return Claimed([])
+        if state["probed_without_messages"]:
+            return Claimed([], probe=await _takes_probe(connection, wanted, PROBE_SECONDS))
+    elif state["slow_start"]:
+        slots, most = await _lock_slow_start(connection, wanted)
+        if slots == 0:
+            return Claimed([], wait=SLOW_START_RECHECK_SECONDS)
+    if rate is not None:
+        rate, wait = await _lock_rate_limit(connection, wanted.app, rate, wait)
+        if wait > rate_limit.LEAD_TIME_SECONDS:
+            return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
+        least = rate * wanted.slot_seconds / wanted.all_slots
+        most = min(most, rate_limit.grant_size(rate, least=least))
+        slots = rate_limit.slots_ahead(rate, most, slots)
+    limit = slots * min(most, wanted.per_request)
+    if state["paused"]:
+        limit = 1
+    elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
+        limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
+    return _Allowance(slots, most, limit, rate)
 
 
 async def set_aside(
@@ -282,10 +316,22 @@ async def open_batches(
     ]
 
 
-async def _takes_probe(connection: Connection, wanted: ClaimRequest) -> bool:
-    """Take the right to probe a paused app, unless another claim was faster."""
-    probe = await connection.fetchval(sql("take_probe"), wanted.app, wanted.probe_wait)
+async def _takes_probe(connection: Connection, wanted: ClaimRequest, shortest: float) -> bool:
+    """Take the right to probe a paused app, unless another claim was faster.
+
+    The next probe waits at least for *shortest* seconds.
+    """
+    probe = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
     return probe is not None
+
+
+async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tuple[int, int]:
+    """Lock the app's slow start; return how many requests it allows, and of how many numbers."""
+    lost_after = wanted.probe_wait + SLOW_START_LOST_SECONDS
+    row = await connection.fetchrow(sql("lock_slow_start"), wanted.app, lost_after)
+    if row is None or row["slow_start"] is None:
+        return wanted.slots, MAX_NUMBERS  # it has just ended
+    return min(wanted.slots, row["left"]), row["slow_start"]
 
 
 async def _put_back(

@@ -84,6 +84,38 @@ async def settle(connection: Connection, actor: str, token: str, how: str) -> Ac
     return ActionResult(count, f"{count} {'taken as sent' if how == 'sent' else 'wait again'}")
 
 
+class UnsureBatches(Struct, frozen=True):
+    """Which unsure batches an operator settles together; None: any."""
+
+    app: str | None = None
+    code: str | None = None
+    since: datetime | None = None  # when they became unsure
+    until: datetime | None = None
+
+
+async def count_unsure(connection: Connection, chosen: UnsureBatches) -> tuple[int, int]:
+    """Return how many batches and messages *chosen* are."""
+    row = await connection.fetchrow(
+        sql("count_unsure"), chosen.app, chosen.code, chosen.since, chosen.until
+    )
+    return (row["batches"], row["messages"]) if row else (0, 0)
+
+
+async def settle_batches(
+    connection: Connection, actor: str, chosen: UnsureBatches, how: str
+) -> ActionResult:
+    """Settle all *chosen* batches, a thousand in a transaction; the count is of messages."""
+    messages = 0
+    while True:
+        row = await connection.fetchrow(
+            sql("settle_batches"), chosen.app, chosen.code, chosen.since, chosen.until, how, actor
+        )
+        if row is None or row["batches"] == 0:
+            said = f"{messages} {'taken as sent' if how == 'sent' else 'wait again'}"
+            return ActionResult(messages, said)
+        messages += row["messages"]
+
+
 async def record_reveal(connection: Connection, actor: str, message_id: int) -> ActionResult:
     """Write to the audit that *actor* was shown the number and the variables of a message."""
     await connection.execute(sql("append_audit"), actor, "reveal", f"message {message_id}", "", "")

@@ -48,6 +48,8 @@ class AppSettings(_Model):
     timeout: Seconds = 30.0
     connect_timeout: Seconds = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
+    circuit_unknown: Annotated[int, Field(ge=1, le=1000)] = 3
+    circuit_refused: Annotated[int, Field(ge=1, le=1000)] = 5
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: CertificateFile | None = None

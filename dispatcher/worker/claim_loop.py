@@ -124,6 +124,10 @@ class ClaimLoop:
                     self._wanted, free, per_request, self._slots.median_duration
                 )
                 batches = claimed.batches if claimed else []
+                if claimed and claimed.probe:
+                    await self._slots.release(free)
+                    await self._sender.probe(self._wanted.app)
+                    continue
                 await self._slots.release(free - len(batches))
                 for batch in batches:
                     requests.create_task(self._deliver(batch))

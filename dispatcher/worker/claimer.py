@@ -23,6 +23,7 @@ from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.core.wire import MAX_NUMBERS
+from dispatcher.db import circuit
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed, ClaimRequest
@@ -115,6 +116,14 @@ class Claimer:
             self._widen(loop, narrowed)
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return claimed
+
+    async def end_probe(self, app: str) -> None:
+        """End the pause of *app*; the next probe does so if the database is unavailable."""
+        try:
+            await circuit.end_probe(self._database, app)
+        except DatabaseUnavailable as error:
+            self._metrics.database_away("claim")
+            log.warning("still paused: the database is away", app=app, why=str(error))
 
     def _widen(self, loop: tuple[str, int], narrowed: int) -> None:
         """Let the next claim take twice as many: this one met no message that ends it."""

@@ -1,6 +1,7 @@
 """Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -8,10 +9,13 @@ from typing import Final
 
 import structlog
 
+from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.outcome import UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
+from dispatcher.db.circuit import Circuits
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.loop import wait_for_event
 from dispatcher.db.spool import Spool, orphaned_files, size
@@ -108,8 +112,11 @@ class Recorder:
         folder: Path,
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
+        limits: Mapping[str, CircuitLimits],
     ) -> None:
-        """*breakers* has one for each app; it opens where this host cannot send."""
+        """Set what one worker needs: *breakers* and *limits* of circuits are by app."""
+        self._limits = limits
+        self._shares: defaultdict[str, UnknownShare] = defaultdict(UnknownShare)
         self._breakers = breakers
         self._database = database
         self._worker = worker
@@ -192,6 +199,10 @@ class Recorder:
 
     async def _record(self, results: Sequence[BatchResult]) -> None:
         began = monotonic()
+        for result in results:
+            unknown = isinstance(result.verdict, UnknownResult)
+            if unknown or result.tries > 0:
+                self._shares[result.batch.app].add(began, unknown=unknown)
         try:
             written = await self._write(results)
         except BaseException:  # cancelled, or an error that ends this worker
@@ -221,7 +232,11 @@ class Recorder:
         while True:
             try:
                 recorded = await records.record(
-                    self._database, self._worker, results, seconds=timeout.seconds
+                    self._database,
+                    self._worker,
+                    results,
+                    seconds=timeout.seconds,
+                    circuits=Circuits(self._limits, self._mostly_unknown()),
                 )
             except DatabaseUnavailable as error:
                 timeout.failed()
@@ -233,7 +248,19 @@ class Recorder:
             else:
                 for app, why in recorded.cut_off.items():
                     self._breakers[app].open(why)
+                for app, why in recorded.opened.items():
+                    self._shares.pop(app, None)
+                    if app in self._breakers:  # else of an answer that another start had kept
+                        self._breakers[app].withhold(monotonic(), why)
                 return recorded.written
+
+    def _mostly_unknown(self) -> list[str]:
+        limits = self._limits
+        return [
+            app
+            for app, share in self._shares.items()
+            if share.is_high(limits.get(app, CircuitLimits()).unknown)
+        ]
 
     def _keep(self, results: Sequence[BatchResult]) -> None:
         """Keep results that the database cannot accept on disk, for the next start."""

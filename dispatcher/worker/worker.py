@@ -10,6 +10,7 @@ from time import monotonic
 import structlog
 
 from dispatcher.core.allowed import AllowedNumbers
+from dispatcher.core.circuit import CircuitLimits
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
@@ -71,6 +72,10 @@ class Worker:
             folder=settings.data_dir / SPOOL,
             metrics=metrics,
             breakers=self.breakers,
+            limits={
+                name: CircuitLimits(app.circuit_unknown, app.circuit_refused)
+                for name, app in settings.apps.items()
+            },
         )
         self.claimer = Claimer(
             database,

@@ -13,6 +13,7 @@ SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
 FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
+OUTCOME = "tests/core/test_outcome.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
 RULES = {
@@ -387,6 +388,45 @@ GUARDS = (
         (
             "tests/db/test_operator.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
             "tests/db/test_operator.py::test_cancel_takes_only_what_waits_and_counts_it",
+        ),
+    ),
+    Guard(
+        2,
+        "a server error without results is an unknown result",
+        (
+            Edit(
+                "dispatcher/core/outcome.py",
+                "if answer.http_status >= FIRST_FAILURE_STATUS:",
+                "if False:",
+            ),
+        ),
+        (f"{OUTCOME}::test_a_server_error_without_results_is_unknown_whatever_its_code",),
+    ),
+    Guard(
+        2,
+        "HTTP 503 may have been sent",
+        (
+            Edit(
+                "dispatcher/core/codes.py",
+                '"HTTP 503", Kind.UNKNOWN_RESULT',
+                '"HTTP 503", Kind.NOT_SENT',
+            ),
+        ),
+        ("tests/core/test_codes.py::test_a_request_code_has_the_kind_of_its_row_or_class",),
+    ),
+    Guard(
+        2,
+        "unknown results in a row open the circuit",
+        (
+            Edit(
+                "dispatcher/core/circuit.py",
+                "opens = state.unknown >= limits.unknown or unknown_share_is_high",
+                "opens = False",
+            ),
+        ),
+        (
+            "tests/core/test_circuit.py::test_unknown_results_in_a_row_open_the_circuit",
+            "tests/worker/test_sick_provider.py::test_two_workers_share_the_circuit",
         ),
     ),
     Guard(

@@ -28,6 +28,16 @@ ORDER BY message_id
 -- $1 token, $2 how, $3 actor
 SELECT dispatcher.settle($1, $2, $3)
 
+-- name: count_unsure
+-- Return how many unsure batches and messages these conditions choose.
+-- $1 app, $2 code, $3 since, $4 until; null: any
+SELECT batches, messages FROM dispatcher.count_unsure($1, $2, $3, $4)
+
+-- name: settle_batches
+-- Settle at most 1,000 of them as 'sent' or 'resend'; return how many batches and messages.
+-- $1 app, $2 code, $3 since, $4 until, $5 how, $6 actor
+SELECT batches, messages FROM dispatcher.settle_batches($1, $2, $3, $4, $5, $6)
+
 -- name: pause
 -- Stop claiming for an app until an operator resumes it.
 -- $1 app, $2 reason, $3 actor

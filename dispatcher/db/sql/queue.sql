@@ -47,7 +47,7 @@ SELECT
     coalesce(m.sender, $5),
     m.signature,
     t.priority,
-    (t.attempt + 1)::smallint,
+    least(t.attempt + 1, 32767)::smallint,
     date_part('epoch', m.expires_at - clock_timestamp()),
     t.requeued
 FROM taken t
