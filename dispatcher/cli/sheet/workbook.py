@@ -17,7 +17,7 @@ from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.sheet.record import Record
+from dispatcher.cli.sheet.cells import Record
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
