@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 
 from dispatcher.cli.errors import CommandError
-from dispatcher.cli.sheet.reading import Form, open_list, text_sheets
 from dispatcher.cli.sheet.cells import Record, Sheet
+from dispatcher.cli.sheet.reading import Form, open_list, text_sheets
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 
 MAX_LINES_JUDGED = 20  # to find the delimiter of a file without a header

@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.sheet import header as headers
+from dispatcher.cli.sheet.cells import Record, Sheet
 from dispatcher.cli.sheet.encoding import FoundEncoding, find_encoding
 from dispatcher.cli.sheet.header import MAX_LINES_BEFORE, Header, HeaderError
-from dispatcher.cli.sheet.cells import Record, Sheet
 from dispatcher.cli.sheet.text import TextSheet
 from dispatcher.core.number import ReadNumber, read_number
 
