@@ -116,13 +116,13 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
     async with backlog.transaction():
         await backlog.execute(sql("pin_plans"))
         await backlog.execute(
-            "PREPARE close(bigint[], text[], int2[], text[], text[], int2[], bool[]) AS "
+            "PREPARE close(bigint[], text[], int2[], text[], text[], int2[], bool[], text[]) AS "
             + sql("close_batches")
         )
         _, closing = await explained(
             backlog,
             "EXECUTE close('{1,2}', '{closed,closed}', '{200,200}', '{a,a}', '{a,a}',"
-            " '{1,1}', '{t,t}')",
+            " '{1,1}', '{t,t}', '{1,2}')",
         )
         await backlog.execute("DEALLOCATE close")
     plan, _ = await explained(backlog, "SELECT * FROM dispatcher.message_status WHERE id = 30000")

@@ -54,7 +54,6 @@ async def test_cancel_cancels_what_waits_and_says_what_was_too_late(operate, db,
     assert f"1 message left alone ({late}: sending)" in ended.line
     ended = await operate("cancel", message, 999)
     assert f"2 messages left alone ({message}: cancelled; 999: unknown)" in ended.line
-    assert ended.line.startswith("dispatcher: 1 message left alone: not waiting any more")
     assert (await state(db, message), await state(db, late)) == ("cancelled", "sending")
 
 

@@ -139,6 +139,7 @@ def recorder(hands, folder) -> Recorder:
         folder=folder,
         metrics=Metrics(),
         breakers={},
+        limits={},
     )
 
 
