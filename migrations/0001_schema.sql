@@ -854,6 +854,7 @@ CREATE TABLE dispatcher.message_action (
     counts jsonb NOT NULL,
     messages integer NOT NULL,
     targets bigint[] NOT NULL,
+    complete boolean NOT NULL DEFAULT true,
     position integer NOT NULL DEFAULT 0,
     changed integer NOT NULL DEFAULT 0,
     started_at timestamptz,
@@ -876,6 +877,8 @@ COMMENT ON COLUMN dispatcher.message_action.counts IS
     'The preview: app, state, why it is left alone (null: it is not), and how many.';
 COMMENT ON COLUMN dispatcher.message_action.messages IS 'How many messages it is for.';
 COMMENT ON COLUMN dispatcher.message_action.targets IS 'The messages; of a settlement the batches.';
+COMMENT ON COLUMN dispatcher.message_action.complete IS
+    'Whether all messages that fit the filter were found: a preview takes at most 100,000 and 20 s.';
 COMMENT ON COLUMN dispatcher.message_action.position IS 'How many targets are done.';
 COMMENT ON COLUMN dispatcher.message_action.changed IS
     'How many messages (of suppress: numbers) it changed so far.';

@@ -29,7 +29,6 @@ from dispatcher.core.format import plural
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.db.message_lists import (
     DEEP_PAGE_SECONDS,
-    MAX_ACTION_MESSAGES,
     PAGE_SECONDS,
     STATES,
     ActionCount,
@@ -241,7 +240,7 @@ class MessagePages:
             "result": _result(action, words),
             "counts": [each for each in action.counts if each.left_alone is None],
             "left": _left_alone(action.counts),
-            "limited": sum(each.messages for each in action.counts) >= MAX_ACTION_MESSAGES,
+            "found": sum(each.messages for each in action.counts),
         }
         return self._auth.page("message_action.html", values)
 

@@ -140,6 +140,7 @@ class MessageAction(Struct, frozen=True):
     counts: list[ActionCount]
     messages: int
     targets: int
+    complete: bool  # else there are more messages that fit
     position: int
     changed: int
     started_at: datetime | None
@@ -240,9 +241,11 @@ async def preview(
     """
     end = time.monotonic() + ACTION_SECONDS
     chosen: dict[int, ChosenMessage] = {}
+    complete = True
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         async for piece in _pieces(connection, wanted, None):
             ids = [each[0] for each in piece.candidates if each[0] not in chosen]
+            first, part = 0, ids
             for first in range(0, len(ids), ACTION_CHECKED_MESSAGES):
                 part = ids[first : first + ACTION_CHECKED_MESSAGES]
                 rows = await connection.fetch(
@@ -252,6 +255,7 @@ async def preview(
                 if len(chosen) >= MAX_ACTION_MESSAGES:
                     break
             if len(chosen) >= MAX_ACTION_MESSAGES or time.monotonic() > end:
+                complete = piece.next_place is None and first + len(part) >= len(ids)
                 break
         messages = sorted(chosen.values(), key=lambda each: -each.id)[:MAX_ACTION_MESSAGES]
         left = {each.id: why for each in messages if (why := _left_alone(action, each))}
@@ -269,6 +273,7 @@ async def preview(
             msgspec.json.encode(listed).decode(),
             len(messages) - len(left),
             targets,
+            complete and len(chosen) <= MAX_ACTION_MESSAGES,
         )
         return action_id
 

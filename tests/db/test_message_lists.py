@@ -184,6 +184,14 @@ async def test_an_action_does_what_its_preview_says(database, seeded):
     ]
 
 
+@pytest.mark.parametrize(("limit", "complete"), [(10, False), (1000, True)])
+async def test_a_preview_says_whether_it_found_all(database, seeded, monkeypatch, limit, complete):
+    monkeypatch.setattr(messages, "MAX_ACTION_MESSAGES", limit)
+    monkeypatch.setattr(messages, "ACTION_CHECKED_MESSAGES", 5)
+    action = await done(database, seeded, "cancel", app="bank")
+    assert action.complete is complete
+
+
 async def test_cancel_leaves_alone_what_does_not_wait(database, seeded):
     action = await done(database, seeded, "cancel", app="bank")
     assert (action.messages, action.changed) == (5, 5)

@@ -8,6 +8,8 @@ import pytest
 
 ONE = "+8613100000001"
 
+BLOCKED = "Number on a block list: has unsubscribed or complained to the ministry."
+
 
 async def show(dsn: str, message: int) -> list[str]:
     """Return what the command prints, without the times."""
@@ -52,11 +54,8 @@ async def test_show_lists_every_request_and_report(world, told, dsn):
         await world.match()
     lines = await show(dsn, message)
     assert "state undelivered" in lines
-    assert "why Number on a block list: has unsubscribed or complained to the ministry." in lines
-    assert (
-        "code MBBLACK: Number on a block list: has unsubscribed or complained to the ministry."
-        in lines
-    )
+    assert f"why {BLOCKED}" in lines
+    assert f"code MBBLACK: {BLOCKED}" in lines
     assert any(line.startswith("what to do Take the number off promotion") for line in lines)
     begin = next(n for n, line in enumerate(lines) if line.startswith("What happened"))
     timeline = lines[begin + 1 :]
@@ -70,7 +69,7 @@ async def test_show_lists_every_request_and_report(world, told, dsn):
         "Settled: by reports",
         "Accepted by the provider: as p1, settled by a report",
         "Report ACCEPTD: interim, segment 1 of 2",
-        "Report MBBLACK: undelivered, segment 1 of 2: Number on a block list: has unsubscribed or complained to the ministry.",
+        f"Report MBBLACK: undelivered, segment 1 of 2: {BLOCKED}",
         "Report DELIVRD: delivered, segment 2 of 2: Arrived on the handset.",
     ]
     for event in expected:

@@ -180,21 +180,22 @@ ORDER BY b.id
 -- name: add_message_action
 -- Keep an action on many messages for confirmation; drop those that nobody confirmed for a day.
 -- $1 actor, $2 action, $3 filter in words, $4 address of the list, $5 counts as JSON, $6 messages,
--- $7 targets
+-- $7 targets, $8 whether all that fit were found
 WITH dropped AS (
     DELETE FROM dispatcher.message_action
     WHERE started_at IS NULL AND created_at < now() - interval '1 day'
 )
 INSERT INTO dispatcher.message_action
-    (created_by, action, filter, address, counts, messages, targets)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7)
+    (created_by, action, filter, address, counts, messages, targets, complete)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8)
 RETURNING id
 
 -- name: message_action
 -- Return an action on many messages with its progress.
 -- $1 id
 SELECT id, created_at, created_by, action, filter, address, counts::text AS counts, messages,
-    cardinality(targets) AS targets, position, changed, started_at, started_by, finished_at
+    cardinality(targets) AS targets, complete, position, changed, started_at, started_by,
+    finished_at
 FROM dispatcher.message_action WHERE id = $1
 
 -- name: start_message_action
