@@ -147,12 +147,14 @@ def is_retryable(answer: Answer) -> bool:
     """Return whether the same request may be sent again at once.
 
     Only if provably nothing was sent: no byte of the body was written, or a gateway throttled the
-    request (HTTP 429) and does not ask for a longer wait.
+    request (HTTP 429) and does not ask for a longer wait. Under a status of 5xx its code proves
+    nothing.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
     return (
         not answer.results
+        and answer.http_status < FIRST_FAILURE_STATUS
         and request_code(answer.code).kind is Kind.NOT_SENT
         and (answer.retry_after or 0.0) <= MAX_RETRY_AFTER_SECONDS
     )

@@ -29,6 +29,12 @@ GUARDS = (
     Guard("settling by hand leaves alone what has an outcome", TWO._replace(numbers="AD")),
     Guard("no answer after the body was sent is unsure", ONE),
     Guard("no try after one that may have been sent", ONE),
+    Guard("a server error without results is an unknown result", ONE),
+    Guard("HTTP 503 may have been sent", ONE),
+    Guard(
+        "unknown results in a row open the circuit",
+        reason="it breaks no rule: it bounds how many messages become unsure, each once",
+    ),
     Guard("what a dead worker had open is unsure", ONE),
     Guard("a worker that was silent for its lease sends nothing of before", ONE),
     Guard("only the policy resend sends again", ONE),

@@ -30,7 +30,7 @@ from dispatcher.core.report_status import report_status
 Verdict = Resolved | UnknownResult | ReturnAll
 NOTHING: frozenset[str] = frozenset()
 NO_BATCH = -1
-GIVEN_UP = frozenset({"resend", "settled"})  # codes of what waits, that a late answer takes back
+GIVEN_UP = frozenset({"policy: resend", "operator: resend"})  # what settled a batch
 
 
 class Waiting(NamedTuple):
@@ -38,7 +38,6 @@ class Waiting(NamedTuple):
 
     attempt: int = 0
     last_batch: int = NO_BATCH
-    code: str = ""  # why, as far as it decides anything
 
 
 class Result(NamedTuple):
@@ -151,7 +150,7 @@ def settle(tables: Tables, batch: int, how: str, without: frozenset[str] = NOTHI
         if how == "sent":
             tables = _end(tables, message, Result("accepted", batch, attempt))
         else:
-            tables = _wait(tables, message, Waiting(attempt, batch, "settled"))
+            tables = _wait(tables, message, Waiting(attempt, batch))
     return tables
 
 
@@ -180,7 +179,7 @@ def resend(tables: Tables, batch: int, without: frozenset[str] = NOTHING) -> Tab
     tables = _mark(tables, batch, state="closed", settled_by="policy: resend")
     for message, attempt in zip(request.ids, request.attempts, strict=True):
         if message in request.in_question and tables.outcome[message] is None:
-            tables = _wait(tables, message, Waiting(attempt, batch, "resend"))
+            tables = _wait(tables, message, Waiting(attempt, batch))
     return tables
 
 
@@ -276,12 +275,13 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
     """`recall_resent`: a late answer takes back what was given up and waits again."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
+    if tables.batch[batch].settled_by not in GIVEN_UP:
+        return tables
     for outcome in verdict.outcomes:
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        waiting = tables.queue[message.id]
-        if waiting and waiting.last_batch == batch and waiting.code in GIVEN_UP:
+        if tables.queue[message.id]:
             tables = _wait(tables, message.id, None)
             result = Result("accepted", batch, message.attempt, batch)
             tables = _append(tables, message.id, result, NOTHING)

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 from support.fast_forward import forget_heartbeat, let_pass
 from support.messages import insert
 
+from dispatcher.core.circuit import CircuitLimits, CircuitState, SlowStart, change, signal
+from dispatcher.core.codes import UNKNOWN_RESULTS
 from dispatcher.core.country import country
 from dispatcher.core.delays import Pause
 from dispatcher.core.message import Batch
@@ -25,6 +27,7 @@ from dispatcher.core.prepare import prepare
 from dispatcher.core.report import Report
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
+from dispatcher.db.circuit import end_probe
 from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
@@ -48,6 +51,7 @@ class Twins:
         self._tokens = (f"token-{number:06d}" for number in itertools.count(1))
         self._workers: list[int] = []
         self._first = 0
+        self._circuit = CircuitState()
 
     async def begin(self) -> None:
         """Announce the app and two workers."""
@@ -71,6 +75,9 @@ class Twins:
         await self._db.execute("SELECT dispatcher.resume('default')")
         await self._db.execute(
             "UPDATE dispatcher.batch SET state = 'closed' WHERE state <> 'closed'"
+        )
+        self._circuit = CircuitState(
+            slow_start=SlowStart() if self._circuit.pause_code else self._circuit.slow_start
         )
         self._ids = await insert(self._db, MESSAGES, first=self._first)
         self._first += MESSAGES
@@ -100,9 +107,21 @@ class Twins:
             [batch.id for batch in self._batches],
         )
         assert [row["state"] for row in rows] == [each.state for each in self._tables.batch], name
+        row = await self._db.fetchrow(
+            "SELECT unknown_streak, pause_code, slow_start, slow_start_left, slow_start_answered,"
+            " paused_at IS NOT NULL FROM dispatcher.app"
+        )
+        circuit, round_ = self._circuit, self._circuit.slow_start
+        told = (round_.requests, round_.left, round_.answered) if round_ else (None, 0, 0)
+        known = (circuit.unknown, circuit.pause_code, *told, self._tables.paused)
+        assert tuple(row) == known, name
 
     async def _claim(self) -> bool:
-        """Claim what is due: some of what waits, first."""
+        """Claim what is due: some of what waits, first.
+
+        An open circuit is probed without a message. The rounds of a slow start go by without
+        answers here, as if their worker was lost: after that time one request may be claimed.
+        """
         waiting = [number for number, row in enumerate(self._tables.queue) if row]
         if not waiting:
             return False
@@ -110,6 +129,10 @@ class Twins:
         if self._tables.paused:
             due = due[:1]
             await let_pass(self._db, SILENCE)
+        await self._db.execute(
+            "UPDATE dispatcher.app SET slow_start_at = slow_start_at - make_interval(secs => $1)",
+            SILENCE,
+        )
         await self._db.execute(
             "UPDATE dispatcher.queue SET due_at = clock_timestamp()"
             " + CASE WHEN id = ANY ($1) THEN interval '-1 second' ELSE interval '1 day' END",
@@ -135,9 +158,23 @@ class Twins:
             arrange=sort_out,
             token=lambda: next(self._tokens),
         )
+        if self._circuit.pause_code == UNKNOWN_RESULTS:
+            assert claimed.probe
+            assert not claimed.batches
+            await end_probe(self._database, "default")
+            self._resumed()
+            self.done["probe"] += 1
+            return True
+        assert not claimed.probe
         [batch] = claimed.batches
         ids = [self._ids.index(message.id) for message in batch.messages]
-        assert sorted(ids) == sorted(due)
+        assert set(ids) <= set(due)
+        round_ = None if self._tables.paused else self._circuit.slow_start
+        assert len(ids) == min(len(due), round_.requests if round_ else len(due))
+        if round_:
+            self._circuit = replace(
+                self._circuit, slow_start=replace(round_, left=max(0, round_.left - 1))
+            )
         self._tables = promises.claim(self._tables, self._workers[place], ids)
         self._batches.append(batch)
         return True
@@ -160,7 +197,26 @@ class Twins:
         local = self._localize(verdict)
         self._tables, written = promises.record(self._tables, number, local)
         assert (batch.id in recorded.written) == written
+        if written:
+            self._tell_circuit(number, closing)
         return True
+
+    def _tell_circuit(self, number: int, result: BatchResult) -> None:
+        """Let the real circuit decide what *result*, which was written, does to the app."""
+        new = change(self._circuit, [signal(result)], CircuitLimits())
+        self._circuit = new.state
+        probed = self._circuit.pause_code and self._tables.batch[number].probe
+        if probed and isinstance(result.verdict, Resolved):
+            self._resumed()
+        pause = result.verdict.pause if isinstance(result.verdict, ReturnAll) else new.pause
+        if pause is not None:
+            self._circuit = CircuitState(pause_code=pause.code)
+            self._tables = self._tables._replace(paused=True)
+            self.done["opened"] += new.pause is not None
+
+    def _resumed(self) -> None:
+        self._circuit = replace(self._circuit, pause_code=None, slow_start=SlowStart())
+        self._tables = self._tables._replace(paused=False)
 
     def _verdict(self, batch: Batch) -> promises.Verdict:
         kind = self._dice.random()
@@ -305,11 +361,13 @@ async def test_the_database_keeps_what_the_model_promises(db, database, policy):
     done = await compare(db, database, steps=400, seed=7, policy=policy)
     assert done["claim"] > 20
     assert done["record"] > 20
+    assert done["opened"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("policy", ["hold", "resend"])
 async def test_ten_thousand_operations_leave_both_alike(db, database, policy):
     done = await compare(db, database, steps=5_000, seed=11, policy=policy)
     assert all(done[name] > 50 for name in ("claim", "record", "settle", "report", "match"))
+    assert done["opened"]
+    assert done["probe"]

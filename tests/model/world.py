@@ -2,7 +2,8 @@
 
 The decisions are those of the real code: `evaluate` and `is_retryable` of core.outcome,
 `match_report` through `model.promises`, and the worker's `Lease`. Time is not counted: whatever
-may come later may come now, so each order of events is tried.
+may come later may come now, so each order of events is tried. An open circuit and a slow start only
+make claims fewer and smaller, so the world leaves them out; test_promises has them.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from functools import cache, lru_cache
 from itertools import combinations, product
 from typing import NamedTuple
 
-from dispatcher.core.codes import Kind, request_code
+from msgspec.structs import replace
+
 from dispatcher.core.message import (
     Answer,
     Entry,
@@ -21,7 +23,13 @@ from dispatcher.core.message import (
     Reply,
     RequestDraft,
 )
-from dispatcher.core.outcome import EvaluationContext, Split, evaluate, is_retryable
+from dispatcher.core.outcome import (
+    EvaluationContext,
+    Split,
+    UnknownResult,
+    evaluate,
+    is_retryable,
+)
 from dispatcher.worker.in_flight import Lease
 from model import promises
 from model.promises import NO_BATCH, NOTHING, Tables, provider_id
@@ -32,8 +40,14 @@ MAX_TRIES = 2
 # (E200028), accepts it and leaves it out of the answer, or only leaves it out.
 ACCEPTS, LATER, REFUSES, HIDES, DROPS = NUMBERS = "ALRHD"
 TAKEN = frozenset({ACCEPTS, HIDES})
-# How a whole request ends: with results of numbers, or with none.
-UNREACHED, REFUSED, PROXY, PROXY_TAKEN, LOST = "unreached", "503", "502", "502, taken", "lost"
+# How a whole request ends: with results of numbers, or with none. A proxy or a gateway may have
+# passed on what it answers with 5xx, and the provider taken it.
+UNREACHED, LOST, UNTAKEN, LOST_TAKEN = "unreached", "lost", "502", "502, taken"
+AWAY_TAKEN, GATEWAY_TAKEN = "503, taken", "502 APIGW.0201, taken"
+ALL_TAKEN = frozenset({LOST_TAKEN, AWAY_TAKEN, GATEWAY_TAKEN})
+# Answers as the core would see them without a guard.
+NOT_SENT_ANSWER = Reply(429, "HTTP 429", "")
+BELIEVED_STATUS = 400
 
 
 class Hand(NamedTuple):
@@ -155,7 +169,7 @@ class Model(NamedTuple):
             if (
                 not hand.ended
                 and hand.tries < MAX_TRIES
-                and self._retryable(answer, hand.tries, len(world.tables.batch[hand.batch].ids))
+                and _retryable(answer, self.without)
                 and self._may_send(worker, hand)
             ):
                 yield from self._sends(world, place, index)
@@ -169,29 +183,22 @@ class Model(NamedTuple):
             covered = True
         return _lease_covers(silent=worker.silent, covered=covered)
 
-    def _retryable(self, answer: Answer, tries: int, numbers: int) -> bool:
-        if "no try after one that may have been sent" in self.without and isinstance(
-            answer, NoReply
-        ):
-            return True
-        return is_retryable(answer, tries, numbers=numbers)
-
     def _sends(self, world: World, place: int, index: int) -> Iterator[Step]:
         """Send a batch: the provider decides at once, and its answer is on the way."""
         worker = world.workers[place]
         hand = worker.hands[index]
         ids = world.tables.batch[hand.batch].ids
-        for end in _ends(self.numbers, len(ids)):
+        for end, read in _ends(self.numbers, len(ids), self.without):
             taken = [
                 message
                 for place_, message in enumerate(ids)
-                if end == PROXY_TAKEN or (end[0] in NUMBERS and end[place_] in TAKEN)
+                if end in ALL_TAKEN or (end[0] in NUMBERS and end[place_] in TAKEN)
             ]
             accepted = tuple(
                 (*batches, hand.batch) if message in taken else batches
                 for message, batches in enumerate(world.accepted)
             )
-            sent = hand._replace(answer=_read_as(end), tries=hand.tries + 1)
+            sent = hand._replace(answer=read, tries=hand.tries + 1)
             yield (
                 ("send", worker.id, hand.batch, ids, end),
                 _with(world._replace(accepted=accepted), place, _put(worker, index, sent)),
@@ -209,7 +216,7 @@ class Model(NamedTuple):
         worker, tables = world.workers[place], world.tables
         hand = worker.hands[index]
         request = tables.batch[hand.batch]
-        verdict = _verdict(request.ids, request.attempts, hand.batch, answer)
+        verdict = _verdict(request.ids, request.attempts, hand.batch, answer, self.without)
         written, _ = promises.record(tables, hand.batch, verdict, self.without)
         after = world._replace(tables=written)
         gone = worker._replace(hands=(*worker.hands[:index], *worker.hands[index + 1 :]))
@@ -350,11 +357,27 @@ def _lease_covers(*, silent: bool, covered: bool) -> bool:
     return lease.covers(claimed_at)
 
 
-def _read_as(end: str) -> str:
-    """Return what a worker can know of how its request ended."""
+def _retryable(answer: Answer, without: frozenset[str]) -> bool:
+    if "no try after one that may have been sent" in without and isinstance(answer, NoReply):
+        return True
+    believed = "HTTP 503 may have been sent" in without
+    if believed and isinstance(answer, Reply) and answer.code == "HTTP 503":
+        answer = NOT_SENT_ANSWER
+    return is_retryable(answer)
+
+
+def _read_as(end: str, without: frozenset[str]) -> str:
+    """Return what a worker can know of how its request ended.
+
+    All ends that leave the result unknown, and are not tried again, are one.
+    """
     if end[0] in NUMBERS:
         return end.replace(HIDES, DROPS)
-    return LOST if end in (PROXY, PROXY_TAKEN) else end  # both leave the result unknown
+    if end in (UNREACHED, LOST):
+        return end
+    answer = _answer((0,), 0, end)
+    unknown = isinstance(_verdict((0,), (1,), 0, answer, without), UnknownResult)
+    return LOST if unknown and not _retryable(answer, without) else end
 
 
 def canonical(world: World) -> World:
@@ -444,12 +467,18 @@ def _renumbered(worker: Worker, new: list[int], tables: Tables) -> Worker:
 
 
 @lru_cache
-def _ends(numbers: str, count: int) -> tuple[str, ...]:
-    """Return how a request of so many numbers may end."""
-    told = tuple("".join(each) for each in product(numbers, repeat=count))
-    # A proxy that says 503 may have passed the request on, unless the code says that none does.
-    believed = request_code("HTTP 503").kind is Kind.NOT_SENT
-    return (*told, UNREACHED, LOST, PROXY, PROXY_TAKEN, *((REFUSED,) if believed else ()))
+def _ends(numbers: str, count: int, without: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return how a request of so many numbers may end, and as what its worker reads it.
+
+    Of ends that are the same to provider and worker, one.
+    """
+    told = ["".join(each) for each in product(numbers, repeat=count)]
+    ends = [*told, UNREACHED, LOST, UNTAKEN, LOST_TAKEN, AWAY_TAKEN, GATEWAY_TAKEN]
+    different = {
+        (end if end in told else end in ALL_TAKEN, read): (end, read)
+        for end, read in ((end, _read_as(end, without)) for end in reversed(ends))
+    }
+    return tuple(reversed(different.values()))
 
 
 CODES = {ACCEPTS: "000000", LATER: "E200015", REFUSES: "E200028"}
@@ -467,10 +496,12 @@ def _answer(ids: tuple[int, ...], batch: int, end: str) -> Answer:
             return NoReply("no connection", sent=False)
         case "lost":
             return NoReply("no answer", sent=True, code="timeout")
-        case "503":
-            return Reply(503, "HTTP 503", "")
         case "502" | "502, taken":
             return Reply(502, "HTTP 502", "")
+        case "503, taken":
+            return Reply(503, "HTTP 503", "")
+        case "502 APIGW.0201, taken":
+            return Reply(502, "APIGW.0201", "")
     results = [
         NumberResult(
             _number(message),
@@ -504,9 +535,16 @@ CONTEXT = EvaluationContext(
 
 
 def _verdict(
-    ids: tuple[int, ...], attempts: tuple[int, ...], batch: int, answer: Answer
+    ids: tuple[int, ...],
+    attempts: tuple[int, ...],
+    batch: int,
+    answer: Answer,
+    without: frozenset[str],
 ) -> promises.Verdict:
     """Ask the real `evaluate`; it is pure, so once for each question."""
+    believed = "a server error without results is an unknown result" in without
+    if believed and isinstance(answer, Reply) and answer.results is None:
+        answer = replace(answer, http_status=BELIEVED_STATUS)
     key = (ids, attempts, batch, repr(answer))
     if key not in _VERDICTS:
         verdict = evaluate(_draft(ids, attempts), answer, CONTEXT)
