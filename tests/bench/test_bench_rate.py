@@ -139,6 +139,14 @@ async def test_a_slowed_rate_recovers_slowly(database, db):
     assert await db.fetchval("SELECT rate FROM dispatcher.app") == pytest.approx(5.1)
 
 
+async def test_a_rate_that_is_no_longer_refused_recovers_faster(database, db):
+    await paced(database, 500.0)
+    await db.execute(sql("slow_down"), "default", 0.001, 0.0, 0.0, 1.0, 0.01)
+    await db.execute("UPDATE dispatcher.app SET slowed_at = slowed_at - interval '61 s'")
+    await db.fetchval(sql("charge_pace"), "default", 3.0)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == pytest.approx(6)
+
+
 async def test_flow_control_gives_an_unlimited_app_the_accepted_rate(database, db):
     await paced(database, None)
     await db.execute(sql("slow_down"), "default", 0.6, 300.0, 0.0, 0.4, 0.6)
