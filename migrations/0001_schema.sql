@@ -184,6 +184,8 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    counted jsonb,
+    counted_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
     CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
     CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
@@ -206,6 +208,9 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.counted IS
+    'How many of its messages were in each state, as the console counted them last.';
+COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,

@@ -84,6 +84,7 @@ class MessageFilter(Struct, frozen=True):
     code: str | None = None
     app: str | None = None
     template: str | None = None
+    campaign: str | None = None
     same_number_as: int | None = None  # id of a message: an address must not have the number
     reference: str | None = None
     prefix: str | None = None  # of the number
@@ -214,8 +215,8 @@ async def count(database: Database, wanted: MessageFilter) -> int | None:
     What waits is counted up to 10,001. What is finished is counted by the counters, so the result
     is how often it happened; a message that was sent again has happened twice.
     """
-    other = (wanted.template, wanted.same_number_as, wanted.reference, wanted.prefix)
-    if any(other) or wanted.last_digits or wanted.since or wanted.until or wanted.state is None:
+    other = (wanted.template, wanted.campaign, wanted.same_number_as, wanted.reference)
+    if any(other) or wanted.prefix or wanted.last_digits or wanted.since or wanted.until or wanted.state is None:
         return None
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         if wanted.state not in FINISHED_STATES:
@@ -353,6 +354,7 @@ async def _test(
         wanted.last_digits,
         wanted.since,
         wanted.until,
+        wanted.campaign,
     )
 
 
@@ -371,21 +373,33 @@ async def _pieces(
     place, skip = map(int, position.split(".")) if position else (NEWEST, 0)
     next_place: int | None = place
     rows = FIRST_PIECE_ROWS
+    began = None
+    if wanted.campaign is not None:
+        began = await connection.fetchrow(sql("campaign_start"), wanted.campaign)
+        if began is None:
+            yield _Piece([], None)
+            return
     while next_place is not None:
         if wanted.same_number_as is not None or wanted.reference:
             piece = await _look_up(connection, wanted, next_place)
         elif wanted.state in ("sending", "unsure"):
             piece = await _request_piece(connection, wanted, next_place)
         elif wanted.state == "queued":
-            arguments = (next_place, rows, wanted.app, wanted.code)
+            arguments = (next_place, rows, wanted.app, wanted.code, wanted.campaign)
             piece = _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
         elif wanted.state or wanted.code:
-            piece = await _event_piece(connection, wanted, next_place, skip)
+            since = max(filter(None, (wanted.since, began and began["created_at"])), default=None)
+            piece = await _event_piece(connection, wanted, next_place, skip, since)
             skip = 0
+        elif began is not None and next_place <= (began["indexed_below"] or NEWEST):
+            rows_of = (next_place, ENOUGH_MESSAGES, wanted.campaign)
+            piece = _of_rows(await connection.fetch(sql("campaign_piece"), *rows_of))
         else:
             if position is None and next_place == NEWEST and wanted.until:
                 next_place = await _id_at(connection, wanted.until + LONG_TRANSACTION)
             piece = await _message_piece(connection, wanted, next_place, rows)
+            if began is not None and (piece.next_place or 0) <= began["first_id"]:
+                piece = _Piece(piece.candidates, None)
         rows = min(4 * rows, MAX_PIECE_ROWS)
         yield piece
         next_place = piece.next_place
@@ -412,6 +426,7 @@ async def _message_piece(
         wanted.last_digits,
         wanted.since,
         wanted.until,
+        wanted.campaign,
     )
     return _by_id(row, wanted.since)
 
@@ -440,7 +455,11 @@ def _of_rows(rows: "list[Record]") -> _Piece:
 
 
 async def _event_piece(
-    connection: Connection, wanted: MessageFilter, place: int, skip: int
+    connection: Connection,
+    wanted: MessageFilter,
+    place: int,
+    skip: int,
+    since: datetime | None,
 ) -> _Piece:
     rows = await connection.fetch(
         sql("event_piece"),
@@ -456,7 +475,7 @@ async def _event_piece(
     for row in rows:
         if row["ids"] is None:
             # What happened before a message was inserted is not about it.
-            ended = wanted.since and row["newest"] and row["newest"] < wanted.since
+            ended = since and row["newest"] and row["newest"] < since
             next_place = None if ended else row["id"]
             continue
         at = row["id"] + 1
