@@ -310,8 +310,8 @@ def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
 
 def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
     """Return the numbers of *file*, and its lines without one, each with the reason."""
-    from dispatcher.cli.sheet.numbers import read_numbers
     from dispatcher.core.number import ReadNumber
+    from dispatcher.lists.numbers import read_numbers
 
     numbers: list[str] = []
     doubts: list[str] = []
