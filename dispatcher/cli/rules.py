@@ -289,9 +289,7 @@ def _list_suppressed(*, json: bool) -> None:
         return
     table = table_of("Number", "Stops", "Since", "By", "Reason")
     for one in found:
-        table.add_row(
-            mask(one.recipient), one.scope, moment(one.added_at), one.source, one.reason
-        )
+        table.add_row(mask(one.recipient), one.scope, moment(one.added_at), one.source, one.reason)
     screen().print(table if table.rows else "No number is suppressed.")
 
 

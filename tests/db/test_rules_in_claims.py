@@ -19,9 +19,7 @@ def message(number: int, recipient: str = NUMBER) -> Message:
     return Message(number, recipient, "tpl", ["1"], sender="1")
 
 
-async def applied(
-    db, database, messages: list[Message], app: str = "default"
-) -> dict[int, str]:
+async def applied(db, database, messages: list[Message], app: str = "default") -> dict[int, str]:
     known = await rules.read_rules(database)
     async with db.transaction():
         got = await rules.apply_rules(db, app, messages, known, now=NOW, country=country)
