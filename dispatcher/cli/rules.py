@@ -145,9 +145,11 @@ def suppress(
 ) -> None:
     """Suppress numbers: never send to them; or list them.
 
-    --app and --promotional narrow it: so a person who wants no promotion
+    --app and --promotional narrow it, so that a person who wants no promotion
     still gets codes. --remove ends every suppression of the numbers, and with
-    these options the one that was made with them. Without numbers it lists the suppressed ones. A file is CSV, text or Excel;
+    these options only what was suppressed with them.
+
+    Without numbers it lists the suppressed ones. A file is CSV, text or Excel;
     its numbers are in the column that the header names (phone, 手机号), or in
     the first. Lines that hold no number are named, and the others count: exits
     with 1 then.
