@@ -96,13 +96,16 @@ class CountedCampaign(Struct, frozen=True):
     count: CampaignCount | None
     counted_at: datetime | None
     waits: bool  # whether any message waits
+    partly_removed: bool  # whether retention has dropped some of its messages
 
 
 async def counted_page(
     database: Database, before: tuple[datetime, str] | None
 ) -> list[CountedCampaign]:
-    """Return some campaigns, the newest first, begun before that time and name; one more shows
-    that there are more than `PAGE_CAMPAIGNS`."""
+    """Return some campaigns, the newest first, begun before that time and name.
+
+    One more than `PAGE_CAMPAIGNS` shows that there are more.
+    """
     arguments = (*(before or (None, None)), PAGE_CAMPAIGNS + 1)
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return [_counted(row) for row in await connection.fetch(sql("campaign_page"), *arguments)]

@@ -10,11 +10,9 @@ from dispatcher.db.database import Database, connect, open_database
 FULL = "SELECT setval('dispatcher.message_id', 5000001)"
 MADE = (
     "SELECT indexname FROM pg_indexes WHERE schemaname = 'dispatcher'"
-    " AND indexname ~ '(campaign|recipient|reference|provider_id)$'"
+    " AND indexname ~ '_to_.*(campaign|recipient|reference|provider_id)$'"
 )
-OF_MESSAGES = {
-    f"message_1_to_5000001_{name}" for name in ("campaign", "recipient", "reference")
-}
+OF_MESSAGES = {f"message_1_to_5000001_{name}" for name in ("campaign", "recipient", "reference")}
 OF_OUTCOMES = {"outcome_1_to_5000001_provider_id"}
 
 

@@ -96,7 +96,13 @@ SET LOCAL cursor_tuple_fraction = 1
 -- $1 begun before (null: any), $2 name below among those begun then, $3 how many at most
 SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
     c.changed_at, c.counted::text AS counted, c.counted_at,
-    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits,
+    c.first_id < (
+        SELECT min(split_part(p.relname, '_', 2)::bigint)
+        FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass
+          AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
+    ) AS partly_removed
 FROM dispatcher.campaign c
 WHERE $1::timestamptz IS NULL OR (c.created_at, c.name) < ($1, $2::text)
 ORDER BY c.created_at DESC, c.name DESC LIMIT $3
@@ -106,16 +112,22 @@ ORDER BY c.created_at DESC, c.name DESC LIMIT $3
 -- $1 name
 SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
     c.changed_at, c.counted::text AS counted, c.counted_at,
-    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits,
+    c.first_id < (
+        SELECT min(split_part(p.relname, '_', 2)::bigint)
+        FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass
+          AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
+    ) AS partly_removed
 FROM dispatcher.campaign c WHERE c.name = $1
 
 -- name: count_campaign
--- How many messages of a campaign are in each state, as message_status has it, by code, app and the
+-- How many messages of a campaign are in each state, as message_status has it, by code and the
 -- beginning of the number, of which the country follows. It joins whole tables, which for a million
 -- messages is some ten times faster than a look-up of each in message_status.
 -- $1 name, $2 seconds that are recent
 WITH mine AS (
-    SELECT m.id, m.app, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
+    SELECT m.id, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
     WHERE m.id >= (SELECT c.first_id FROM dispatcher.campaign c WHERE c.name = $1)
       AND m.campaign = $1
 ), live AS (
