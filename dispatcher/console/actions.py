@@ -9,6 +9,7 @@ from dispatcher.console.auth import HOME_PATH, Auth, Session
 from dispatcher.console.backend import CampaignChange, ConsoleBackend
 from dispatcher.console.campaigns import campaign_address
 from dispatcher.console.forms import Fields, Invalid, message_ids, read_form, read_template
+from dispatcher.core.format import plural
 from dispatcher.core.language import _
 from dispatcher.core.rules import describe_limits
 from dispatcher.core.templates import Template
@@ -43,17 +44,20 @@ class OperatorAction(Struct, frozen=True):
 def check_action(action: str, fields: Fields) -> Confirmation | Invalid:
     """Return what *action* will do with *fields*, or why it cannot be done."""
     known = _ACTIONS.get(action)
-    return known.check(fields) if known else Invalid("There is no such action.")
+    return known.check(fields) if known else Invalid(_("There is no such action."))
 
 
 def _pause(fields: Fields) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
-        return Invalid("Name the app.")
+        return Invalid(_("Name the app."))
     return Confirmation(
-        f"Pause {app}",
-        "Requests on their way are finished. Everything else waits until an operator resumes it.",
-        f"Pause {app}",
+        _("Pause {app}").format(app=app),
+        _(
+            "Requests on their way are finished. Everything else waits until an operator resumes"
+            " it."
+        ),
+        _("Pause {app}").format(app=app),
         HOME_PATH,
         asks_reason=True,
     )
@@ -62,12 +66,14 @@ def _pause(fields: Fields) -> Confirmation | Invalid:
 def _resume(fields: Fields) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
-        return Invalid("Name the app.")
+        return Invalid(_("Name the app."))
     return Confirmation(
-        f"Resume {app}",
-        "Its messages go out again at once. If the cause is not fixed, the next answer of the"
-        " provider pauses it again; nothing is lost by that.",
-        f"Resume {app}",
+        _("Resume {app}").format(app=app),
+        _(
+            "Its messages go out again at once. If the cause is not fixed, the next answer of the"
+            " provider pauses it again; nothing is lost by that."
+        ),
+        _("Resume {app}").format(app=app),
         HOME_PATH,
     )
 
@@ -115,8 +121,8 @@ def _of_campaign(
 def _cancel(fields: Fields) -> Confirmation | Invalid:
     return _of_messages(
         fields,
-        "Cancel",
-        "What still waits is never sent. What is on its way or finished stays as it is.",
+        _("Cancel {messages}"),
+        _("What still waits is never sent. What is on its way or finished stays as it is."),
         grave=True,
     )
 
@@ -124,49 +130,56 @@ def _cancel(fields: Fields) -> Confirmation | Invalid:
 def _requeue(fields: Fields) -> Confirmation | Invalid:
     return _of_messages(
         fields,
-        "Requeue",
-        "What was rejected or has expired is sent again, as it was inserted. Do it when the cause"
-        " is fixed.",
+        _("Requeue {messages}"),
+        _(
+            "What was rejected or has expired is sent again, as it was inserted. Do it when the"
+            " cause is fixed."
+        ),
     )
 
 
 def _of_messages(
-    fields: Fields, verb: str, effect: str, *, grave: bool = False
+    fields: Fields, title: str, effect: str, *, grave: bool = False
 ) -> Confirmation | Invalid:
     ids = message_ids(fields.get("ids", ""))
     if ids is None:
-        return Invalid("Give ids of messages, 1,000 at most, separated by blanks or commas.")
-    title, back = f"{verb} {len(ids):,} messages", ACTIONS_PATH
+        return Invalid(_("Give ids of messages, 1,000 at most, separated by blanks or commas."))
+    messages, back = plural(len(ids), "message"), ACTIONS_PATH
     if len(ids) == 1:
-        title, back = f"{verb} message {ids[0]}", f"/console/message/{ids[0]}"
+        messages, back = _("message {id}").format(id=ids[0]), f"/console/message/{ids[0]}"
+    title = title.format(messages=messages)
     return Confirmation(title, effect, title, back, grave=grave)
 
 
 def _settle(fields: Fields) -> Confirmation | Invalid:
     token = fields.get("token")
     if not token:
-        return Invalid("Name the request.")
+        return Invalid(_("Name the request."))
     back = f"/console/batch/{token}"
     match fields.get("how"):
         case "sent":
             return Confirmation(
-                "Settle the request as sent",
-                "Its messages count as accepted, and are not sent again. Reports still say whether"
-                " they were delivered.",
-                "They were sent",
+                _("Settle the request as sent"),
+                _(
+                    "Its messages count as accepted, and are not sent again. Reports still say"
+                    " whether they were delivered."
+                ),
+                _("They were sent"),
                 back,
             )
         case "resend":
             return Confirmation(
-                "Send the request's messages again",
-                "They go back into the queue. Recipients who have the message already get it"
-                " twice: do this only if the provider says that it never had the request.",
-                "Send them again",
+                _("Send the request's messages again"),
+                _(
+                    "They go back into the queue. Recipients who have the message already get it"
+                    " twice: do this only if the provider says that it never had the request."
+                ),
+                _("Send them again"),
                 back,
                 grave=True,
             )
         case _:
-            return Invalid("Say how: as sent, or to be sent again.")
+            return Invalid(_("Say how: as sent, or to be sent again."))
 
 
 def _define_template(fields: Fields) -> Confirmation | Invalid:
@@ -174,12 +187,14 @@ def _define_template(fields: Fields) -> Confirmation | Invalid:
         case Invalid() as invalid:
             return invalid
         case Template(template_id, kinds):
-            variables = ", ".join(kinds) if kinds else "no variables"
+            variables = ", ".join(kinds) if kinds else _("no variables")
             return Confirmation(
-                f"Define the template {template_id}",
-                f"It takes {variables}. From a few seconds on, a message whose variables do not"
-                " fit is rejected with a reason before it costs a request.",
-                "Define it",
+                _("Define the template {id}").format(id=template_id),
+                _(
+                    "It takes {variables}. From a few seconds on, a message whose variables do not"
+                    " fit is rejected with a reason before it costs a request."
+                ).format(variables=variables),
+                _("Define it"),
                 RULES_PATH,
             )
 
@@ -187,11 +202,11 @@ def _define_template(fields: Fields) -> Confirmation | Invalid:
 def _drop_template(fields: Fields) -> Confirmation | Invalid:
     template_id = fields.get("template_id")
     if not template_id:
-        return Invalid("Name the template.")
+        return Invalid(_("Name the template."))
     return Confirmation(
-        f"Remove the template {template_id}",
-        "Its variables are not checked here any more; the provider still checks them.",
-        "Remove it",
+        _("Remove the template {id}").format(id=template_id),
+        _("Its variables are not checked here any more; the provider still checks them."),
+        _("Remove it"),
         RULES_PATH,
     )
 
