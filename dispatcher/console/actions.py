@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from dispatcher.console.auth import HOME_PATH, Auth, Session
 from dispatcher.console.backend import CampaignChange, ConsoleBackend
-from dispatcher.console.campaigns import campaign_address
+from dispatcher.console.campaign_pages import campaign_address
 from dispatcher.console.forms import Fields, Invalid, message_ids, read_form, read_template
 from dispatcher.core.format import plural
 from dispatcher.core.language import _

@@ -8,7 +8,7 @@ from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.campaigns import CAMPAIGN_PATH, CAMPAIGNS_PATH, CampaignPages
+from dispatcher.console.campaign_pages import CAMPAIGN_PATH, CAMPAIGNS_PATH, CampaignPages
 from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.language_choice import (

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 from support.messages import states
 
-from dispatcher.console.campaigns import needs_count, progress
+from dispatcher.console.campaign_pages import needs_count, progress
 from dispatcher.core.country import country
 from dispatcher.db import campaigns
 from dispatcher.db.campaigns import CampaignCount, CodeCount, CountedCampaign
@@ -162,7 +162,7 @@ async def test_an_unknown_campaign_is_said_to_be_missing(operator):
 
 async def test_older_campaigns_are_a_page_away(operator, db, monkeypatch):
     monkeypatch.setattr(campaigns, "PAGE_CAMPAIGNS", 2)
-    monkeypatch.setattr("dispatcher.console.campaigns.PAGE_CAMPAIGNS", 2)
+    monkeypatch.setattr("dispatcher.console.campaign_pages.PAGE_CAMPAIGNS", 2)
     await db.execute(
         "INSERT INTO dispatcher.campaign (name, first_id, created_at)"
         " SELECT 'c' || n, 1, '2026-11-01 10:00:00.123456+00' FROM generate_series(1, 5) AS n"

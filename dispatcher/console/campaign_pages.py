@@ -1,7 +1,7 @@
 """Campaigns: how far each is, what was refused and why, and its results as a file.
 
 No counter is kept for a campaign: it would be paid for by every message. Its messages are counted
-when somebody looks: in the background, one campaign at a time, and the result is kept in the
+when a page shows it: in the background, one campaign at a time, and the result is kept in the
 database. So a page is there at once, and says as of when it is.
 """
 
@@ -185,7 +185,7 @@ class CampaignPages:
     async def export(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Send the messages of a campaign as CSV, with masked numbers; a form asks for whole ones.
 
-        The audit log records that somebody had whole numbers.
+        The audit log records an export of whole numbers.
         """
         full = request.method == hdrs.METH_POST
         name = request.query.get("name", "")[:MAX_NAME_LENGTH]
