@@ -221,8 +221,8 @@ def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             Level.WARNING,
             app.name,
             f"{app.name}: its next send time lies {duration(ahead)} ahead",
-            "The clock of the database was ahead, or is behind now. The time counts for nothing: the"
-            " next message goes out at once.",
+            "The clock of the database was ahead, or is behind now. The time counts for nothing:"
+            " the next message goes out at once.",
             "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and leases"
             " follow them.",
         )
