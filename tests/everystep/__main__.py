@@ -32,10 +32,10 @@ def main() -> int:
         "--jobs",
         type=int,
         default=os.cpu_count() or 2,
-        help="processes that do 13 runs at a time each (one for each processor)",
+        help="processes that do 18 runs at a time each (one for each processor)",
     )
     parser.add_argument(
-        "--share", type=float, default=1.0, help="of the 13 runs at a time of each process (1.0)"
+        "--share", type=float, default=1.0, help="of the 18 runs at a time of each process (1.0)"
     )
     parser.add_argument(
         "--continue",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -11,8 +10,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, strftime, time
-from time import localtime as local
+from time import localtime, monotonic, strftime, time
 from typing import Self
 
 from rich.console import Console
@@ -24,7 +22,7 @@ from everystep.servers import Server
 from everystep.steps import FREEZE, POSTGRES, Step
 
 # Runs at a time in one lane. A frozen worker only waits; a server that is killed waits too.
-AT_ONCE = {FREEZE: 7, POSTGRES: 2, None: 4}
+AT_ONCE = {FREEZE: 9, POSTGRES: 3, None: 6}
 TRIES = 3  # of a run that does not come to its step, or that an error of the machine ended
 ANSWER_SECONDS = 900.0  # for one run; each of its parts has a time-out of its own
 STOP_SECONDS = 15.0  # for a lane to end
@@ -175,7 +173,7 @@ class Crew:
             self._console.print(
                 f"{strftime('%H:%M')}: {len(results)} of {sum(planned.values())} runs,"
                 f" {len(outcome.failed)} violated, {len(outcome.broken)} to be repeated;"
-                f" ends about {strftime('%H:%M', local(ends))}",
+                f" ends about {strftime('%H:%M', localtime(ends))}",
                 highlight=False,
             )
 

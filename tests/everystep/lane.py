@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import uvloop
+
 from everystep.fork_server import ForkServer
 from everystep.run import Job, Result, run
 from everystep.servers import Server
@@ -82,4 +84,4 @@ if __name__ == "__main__":
     # Connections break all the time here, which these tell.
     for name in ("asyncio", "aiohttp.server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    asyncio.run(Lane(*map(Path, sys.argv[1:4])).serve())
+    uvloop.run(Lane(*map(Path, sys.argv[1:4])).serve())

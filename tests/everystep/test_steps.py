@@ -31,9 +31,20 @@ def test_what_is_repeated_is_a_step_only_so_often():
     assert list(script.steps) == ["worker poll > Bind #1", "worker poll > Bind #2"]
 
 
-def test_within_a_write_there_are_only_cuts():
-    assert Step("a #1", turn=True).faults == FAULTS
-    assert Step("a #1", turn=False).faults == (CUT_BEFORE, CUT_AFTER)
+@pytest.mark.parametrize(
+    ("label", "turn", "faults"),
+    [
+        ("worker claim > Sync #1", True, FAULTS),
+        ("worker claim > Bind #1", False, (CUT_BEFORE,)),
+        ("worker claim < BindComplete #1", True, (CUT_BEFORE, *FAULTS[2:])),
+        ("worker claim < DataRow #1", False, (CUT_BEFORE,)),
+        ("worker claim < ReadyForQuery #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("worker prepare/claim < RowDescription #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("request probe answer half #1", True, FAULTS),
+    ],
+)
+def test_a_step_has_the_faults_that_differ_from_its_neighbours(label, turn, faults):
+    assert Step(label, turn=turn).faults == faults
 
 
 @pytest.mark.parametrize("name", ["begin", "claim", "open_batches", "heartbeat"])
