@@ -179,11 +179,13 @@ WHERE name = $1
 
 -- name: lock_slow_start
 -- Lock the app's slow start until the end of this transaction: numbers in a request, and how many
--- requests may be claimed. If none was answered for some time, their worker is lost: one more.
+-- requests may be claimed. If none was claimed for some time, those without an answer are lost with
+-- their workers, and as many may be claimed again: a round ends only when all of it is answered.
 -- $1 app, $2 that time (seconds)
 SELECT slow_start, CASE
     WHEN slow_start_left > 0 THEN slow_start_left
-    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2) THEN 1
+    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2)
+        THEN greatest(1, slow_start - slow_start_answered)
     ELSE 0 END AS "left"
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
