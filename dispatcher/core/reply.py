@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"\+[0-9*]+")  # perhaps masked
 _MAX_TEXT = 2000  # characters; 160 are documented
 
 
-class Reply(Struct, frozen=True, gc=False):
+class UplinkReply(Struct, frozen=True, gc=False):
     """One reply of a person to a channel number."""
 
     provider_id: str | None  # of the reply itself, not of a message
@@ -52,7 +52,7 @@ class Reply(Struct, frozen=True, gc=False):
 class ReplyPush(Struct, frozen=True):
     """What was read of one push."""
 
-    replies: list[Reply]
+    replies: list[UplinkReply]
     unreadable: Unreadable | None = None  # a part of it, or all
 
 
@@ -65,7 +65,7 @@ def read_replies(body: bytes, words: Collection[str] = UNSUBSCRIBE_WORDS) -> Rep
     listed = _json_records(text) if text[:1] in (b"{", b"[") else [form_fields(text)]
     wanted = {plain_word(word) for word in words}
     read = [one if isinstance(one, Unreadable) else _reply(one, wanted) for one in listed]
-    replies = [one for one in read if isinstance(one, Reply)]
+    replies = [one for one in read if isinstance(one, UplinkReply)]
     unreadable = next((one for one in read if isinstance(one, Unreadable)), None)
     return ReplyPush(replies, unreadable)
 
@@ -74,7 +74,7 @@ class Posted(Struct, frozen=True):
     """What was posted to an address of the receiver."""
 
     reports: list[Report]
-    replies: list[Reply]
+    replies: list[UplinkReply]
     unreadable: Unreadable | None = None  # a part of it, or all
 
 
@@ -106,10 +106,10 @@ def plain_word(text: str) -> str:
     return plain[seen.index(True) : len(seen) - seen[::-1].index(True)]
 
 
-def reply_digest(reply: Reply, arrived_at: float) -> bytes:
+def reply_digest(reply: UplinkReply, arrived_at: float) -> bytes:
     """Return what is the same for a repeated reply, and for no other.
 
-    A reply without an id is told apart by its time: the same word may be sent twice.
+    The time counts where there is no id: the same word may be sent twice.
     """
     parts = [reply.provider_id or f"at {arrived_at}", reply.number, reply.channel or "", reply.text]
     return sha256("\0".join(parts).encode()).digest()
@@ -129,7 +129,7 @@ def _json_records(text: bytes) -> list[Mapping[str, str] | Unreadable]:
     ] or [Unreadable("The push has no reply.", "json")]
 
 
-def _reply(fields: Mapping[str, str], words: Collection[str]) -> Reply | Unreadable:
+def _reply(fields: Mapping[str, str], words: Collection[str]) -> UplinkReply | Unreadable:
     """Return the reply that *fields* are; names are compared without regard to case."""
     kept, raw = kept_fields(fields)
     found = {name.strip().lower(): value for name, value in reversed(kept.items())}
@@ -141,7 +141,7 @@ def _reply(fields: Mapping[str, str], words: Collection[str]) -> Reply | Unreada
         return Unreadable("It is a status report, and no reply.", "missing")
     text = found.get("body", "")[:_MAX_TEXT]
     provider_id = found.get("smsmsgid", "").strip()[:_LONGEST_ID]
-    return Reply(
+    return UplinkReply(
         provider_id=provider_id or None,
         number=forms[0],
         channel=found.get("to", "").strip()[:_LONGEST_NUMBER] or None,

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from dispatcher.core.reply import Reply, reply_digest
+from dispatcher.core.reply import UplinkReply, reply_digest
 from dispatcher.core.status import StoredReply
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database, storing
 from dispatcher.db.queries import sql
@@ -14,7 +14,7 @@ from dispatcher.db.queries import sql
 class ReceivedReply(Struct, frozen=True, gc=False):
     """A reply, the app of the address it came to, and when, by this machine's clock."""
 
-    reply: Reply
+    reply: UplinkReply
     app: str  # empty: the address names none
     at: float  # seconds since 1970
 

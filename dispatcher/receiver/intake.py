@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.reply import Reply
+from dispatcher.core.reply import UplinkReply
 from dispatcher.core.report import Report
 from dispatcher.db import replies, reports
 from dispatcher.db.database import Database, UnstorableError
@@ -101,7 +101,7 @@ class Intake:
         now = time.time()
         return await self._keep([ReceivedReport(report, now) for report in received])
 
-    async def keep_replies(self, received: Sequence[Reply], app: str) -> Stored | NotStored:
+    async def keep_replies(self, received: Sequence[UplinkReply], app: str) -> Stored | NotStored:
         """Return when *received* are stored, or cannot be; *app* is the one of their address."""
         now = time.time()
         return await self._keep([ReceivedReply(reply, app, now) for reply in received])

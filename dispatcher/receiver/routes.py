@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.reply import UNSUBSCRIBE_WORDS, Reply, read_posted
+from dispatcher.core.reply import UNSUBSCRIBE_WORDS, UplinkReply, read_posted
 from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report
 from dispatcher.db.database import Database
 from dispatcher.db.replies import REPLIES_PATH, address_app
@@ -149,7 +149,7 @@ class ReportRoutes:
         if isinstance(kept, NotStored):
             raise RefusedError("not kept", kept.status, kept.why)
 
-    async def _keep_replies(self, replies: Sequence[Reply], app: str) -> None:
+    async def _keep_replies(self, replies: Sequence[UplinkReply], app: str) -> None:
         if not replies:
             return
         kept = await self._intake.keep_replies(replies, app)

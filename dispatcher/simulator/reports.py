@@ -125,7 +125,9 @@ class ReportPost(Struct, frozen=True):
         return _headers(self.url, JSON_TYPE if self.batch else FORM_TYPE, body, options, now=now)
 
 
-class Reply(Struct, frozen=True, gc=False, rename={"sms_msg_id": "smsMsgId", "sender": "from"}):
+class PostedReply(
+    Struct, frozen=True, gc=False, rename={"sms_msg_id": "smsMsgId", "sender": "from"}
+):
     """A reply of a person (uplink)."""
 
     sender: str  # the person's number, with +86
@@ -138,7 +140,7 @@ class ReplyPost(Struct, frozen=True):
     """A reply that is sent to one address."""
 
     url: str
-    reply: Reply
+    reply: PostedReply
 
     def body(self) -> bytes:
         """Return the body."""
@@ -162,7 +164,7 @@ def make_replies(
         number = row.number if row.number.startswith("+") else "+86" + row.number
         if number.startswith("+86") and random.random() < options.replies:
             (text,) = random.choices(texts, weights)
-            reply = Reply(number, channel, text, f"{row.sms_msg_id}-reply")
+            reply = PostedReply(number, channel, text, f"{row.sms_msg_id}-reply")
             posts.append(ReplyPost(options.reply_url, reply))
     return posts
 

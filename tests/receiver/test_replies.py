@@ -55,7 +55,7 @@ async def test_a_reply_is_in_the_database_when_it_is_answered(dsn, db, tmp_path)
     assert await suppressed(db) == [(NUMBER, "shop", True, "reply")]
 
 
-async def test_the_feed_tells_each_reply_once(dsn, db, database, tmp_path):
+async def test_each_reply_is_in_the_feed_once(dsn, db, database, tmp_path):
     (message,) = [
         await db.fetchval(
             "INSERT INTO dispatcher.message (recipient, template_id, reference)"
