@@ -371,6 +371,8 @@ CREATE TABLE dispatcher.app (
     resumed_at timestamptz,
     report_refusals integer NOT NULL DEFAULT 0,
     report_refused_at timestamptz,
+    sender text,
+    promotional boolean NOT NULL DEFAULT false,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -416,6 +418,9 @@ COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause
 COMMENT ON COLUMN dispatcher.app.report_refusals IS
     'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
 COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
+COMMENT ON COLUMN dispatcher.app.sender IS 'Channel number as configured: replies to it are its own.';
+COMMENT ON COLUMN dispatcher.app.promotional IS
+    'Whether its messages are promotional, as configured; a template may say otherwise.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -725,6 +730,7 @@ CREATE TABLE dispatcher.template (
     note text NOT NULL DEFAULT '',
     added_at timestamptz NOT NULL DEFAULT now(),
     text text,
+    promotional boolean,
     CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
     CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20)
 );
@@ -737,20 +743,29 @@ COMMENT ON COLUMN dispatcher.template.kinds IS
 COMMENT ON COLUMN dispatcher.template.note IS 'What it is for.';
 COMMENT ON COLUMN dispatcher.template.added_at IS 'When it was first defined.';
 COMMENT ON COLUMN dispatcher.template.text IS 'Its text, to count segments; null: unknown.';
+COMMENT ON COLUMN dispatcher.template.promotional IS
+    'Whether its messages are promotional; null: as the app says.';
 
 CREATE TABLE dispatcher.suppression (
-    recipient text NOT NULL PRIMARY KEY,
+    recipient text NOT NULL,
+    app text NOT NULL DEFAULT '',
+    promotional boolean NOT NULL DEFAULT false,
     reason text NOT NULL DEFAULT '',
     source text NOT NULL DEFAULT 'operator',
     added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (recipient, app, promotional),
     CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
 );
 
-COMMENT ON TABLE dispatcher.suppression IS 'Numbers that nothing is ever sent to.';
+COMMENT ON TABLE dispatcher.suppression IS
+    'Numbers that are never sent to, each for all messages or for a part of them.';
 COMMENT ON COLUMN dispatcher.suppression.recipient IS 'The number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.suppression.app IS 'Only messages of this app; empty: of every app.';
+COMMENT ON COLUMN dispatcher.suppression.promotional IS
+    'Only promotional messages; false: codes and notices too.';
 COMMENT ON COLUMN dispatcher.suppression.reason IS 'Why, in words.';
 COMMENT ON COLUMN dispatcher.suppression.source IS
-    'operator, or report: a carrier reported it as blocked.';
+    'operator; report: it was reported as on a block list; reply: its owner unsubscribed.';
 COMMENT ON COLUMN dispatcher.suppression.added_at IS 'Since when.';
 
 CREATE TABLE dispatcher.app_limit (

@@ -443,7 +443,7 @@ BEGIN
             WHERE m.id = ANY (piece) AND dispatcher.e164(m.recipient) ~ '^[+][0-9]{5,20}$'
               AND m.recipient <> '0'
             ORDER BY recipient
-            ON CONFLICT (recipient) DO NOTHING;
+            ON CONFLICT (recipient, app, promotional) DO NOTHING;
             GET DIAGNOSTICS changed_now = ROW_COUNT;
         ELSE
             FOR settled IN
@@ -689,53 +689,78 @@ RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / ra
 
 -- Rules ---------------------------------------------------------------------------------------------
 
--- Never send to *numbers* any more; return how many are new. The audit has no number.
+-- Return what a suppression stops, in words: the empty text if it stops everything. In the words of
+-- core.rules.describe_scope.
+CREATE FUNCTION dispatcher.suppression_scope(app text, promotional boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN promotional THEN 'promotion' WHEN app <> '' THEN 'everything' ELSE '' END
+        || CASE WHEN app <> '' THEN ' of ' || app WHEN promotional THEN ' of every app' ELSE '' END
+$$;
+
+-- Never send to *numbers* any more; return how many are new. *app* and *promotional* narrow it: to
+-- messages of one app, to promotional ones. The audit has no number.
 CREATE FUNCTION dispatcher.suppress(
-    numbers text[], reason text DEFAULT '', actor text DEFAULT session_user
+    numbers text[], reason text DEFAULT '', actor text DEFAULT session_user,
+    app text DEFAULT '', promotional boolean DEFAULT false
 ) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     added integer;
 BEGIN
-    INSERT INTO dispatcher.suppression (recipient, reason)
-    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.reason
+    INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
+    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.app, suppress.promotional,
+        suppress.reason
     FROM unnest(numbers) AS n ORDER BY recipient
-    ON CONFLICT (recipient) DO NOTHING;
+    ON CONFLICT ON CONSTRAINT suppression_pkey DO NOTHING;
     GET DIAGNOSTICS added = ROW_COUNT;
     PERFORM dispatcher.append_audit(actor, 'suppress',
-        dispatcher.numbers_in_words(cardinality(numbers)), reason,
+        concat_ws(': ', nullif(dispatcher.suppression_scope(app, promotional), ''),
+            dispatcher.numbers_in_words(cardinality(numbers))), reason,
         dispatcher.numbers_in_words(added) || ' new');
     RETURN added;
 END $$;
 
--- Send to *numbers* again; return how many were suppressed.
-CREATE FUNCTION dispatcher.unsuppress(numbers text[], actor text DEFAULT session_user)
-RETURNS integer
+-- Send to *numbers* again; return how many were suppressed. With *app* or *promotional* only what was
+-- suppressed so.
+CREATE FUNCTION dispatcher.unsuppress(
+    numbers text[], actor text DEFAULT session_user,
+    app text DEFAULT '', promotional boolean DEFAULT false
+) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     freed integer;
 BEGIN
-    DELETE FROM dispatcher.suppression
-    WHERE recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
-    GET DIAGNOSTICS freed = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM dispatcher.suppression s
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
+          AND (unsuppress.app = '' AND NOT unsuppress.promotional
+            OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
+        RETURNING s.recipient
+    )
+    SELECT count(DISTINCT recipient) INTO freed FROM gone;
     PERFORM dispatcher.append_audit(actor, 'unsuppress',
-        dispatcher.numbers_in_words(cardinality(numbers)), '',
+        concat_ws(': ', nullif(dispatcher.suppression_scope(app, promotional), ''),
+            dispatcher.numbers_in_words(cardinality(numbers))), '',
         dispatcher.numbers_in_words(freed) || ' freed');
     RETURN freed;
 END $$;
 
 -- Define what variables a template takes, or define it anew; its text serves to count segments.
+-- *promotional*: whether its messages are; null: as the app says.
 CREATE FUNCTION dispatcher.define_template(
     template_id text, kinds text[], note text DEFAULT '', text text DEFAULT NULL,
-    actor text DEFAULT session_user
+    actor text DEFAULT session_user, promotional boolean DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO dispatcher.template (template_id, kinds, note, text)
-    VALUES (template_id, kinds, note, text)
+    INSERT INTO dispatcher.template (template_id, kinds, note, text, promotional)
+    VALUES (template_id, kinds, note, text, promotional)
     ON CONFLICT (template_id) DO UPDATE
-    SET kinds = excluded.kinds, note = excluded.note, text = excluded.text;
+    SET kinds = excluded.kinds, note = excluded.note, text = excluded.text,
+        promotional = excluded.promotional;
     SELECT dispatcher.append_audit(actor, 'template', template_id,
-        coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables'), 'defined')
+        coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables')
+            || CASE WHEN promotional THEN '; promotional' WHEN NOT promotional
+                THEN '; not promotional' ELSE '' END, 'defined')
 $$;
 
 -- Check the variables of a template no more; return whether there was one.
@@ -805,7 +830,8 @@ $$;
 
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
-    dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
+    dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
+    dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,

@@ -12,6 +12,7 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from dispatcher import __version__
+from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
@@ -30,8 +31,15 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            extensions=["jinja2.ext.i18n"],
         )
-        self._templates.globals.update(version=__version__)
+        self._templates.policies["ext.i18n.trimmed"] = True
+        self._templates.install_gettext_callables(  # type: ignore[attr-defined]
+            language._, _plural, newstyle=True
+        )
+        self._templates.globals.update(
+            version=__version__, language=language.language, languages=language.LANGUAGES
+        )
         self._templates.filters.update(
             number=number,
             waiting_count=waiting_count,
@@ -42,6 +50,7 @@ class Templates:
             money=money,
             mask=mask,
             coded=coded,
+            translated=language._,
             code_row=number_code,
             request_row=request_code,
         )
@@ -55,6 +64,11 @@ class Templates:
         return web.Response(
             text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
         )
+
+
+def _plural(one: str, many: str, count: int) -> str:
+    """Return the form of a text for *count*; a language without plurals has one for both."""
+    return language._(one if count == 1 else many)
 
 
 def coded(text: str) -> Markup:

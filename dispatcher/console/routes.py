@@ -10,6 +10,11 @@ from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, prote
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
+from dispatcher.console.language_choice import (
+    LANGUAGE_PATH,
+    choose_language,
+    in_readers_language,
+)
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
@@ -36,11 +41,12 @@ def console_routes(
     actions = ActionPages(auth, backend)
     codes = CodesPage(auth, backend)
     audit = AuditPages(auth, backend)
-    return [
+    routes = [
         web.get(LOGIN_PATH, login.show),
         web.post(LOGIN_PATH, login.log_in),
         web.post("/console/logout", auth.required(login.log_out)),
         web.get("/console/static/{name}", static_file),
+        web.get(LANGUAGE_PATH + "/{language}", choose_language),
         web.get(HOME_PATH, auth.required(dashboard.show)),
         web.get("/console/live", auth.required(dashboard.stream)),
         web.get("/console/fresh", auth.required(dashboard.fresh)),
@@ -65,6 +71,7 @@ def console_routes(
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
         web.get("/console/{rest:.*}", auth.required(search.missing)),
     ]
+    return [in_readers_language(route) for route in routes]
 
 
 def closed_console_routes() -> list[web.AbstractRouteDef]:

@@ -32,6 +32,7 @@ class Template(Struct, frozen=True):
 
     template_id: str
     kinds: list[str]  # of its variables, in their order
+    promotional: bool | None = None  # None: as the app says
 
 
 class TemplateError(ValueError):

@@ -36,7 +36,7 @@ from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
-RULES_MAX_AGE_SECONDS: Final = 5.0  # until a rule that was set is applied by every worker
+RULES_MAX_AGE_SECONDS: Final = 0.5  # until a rule that was set is applied by every worker
 
 Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
 

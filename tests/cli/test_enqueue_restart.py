@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.service import until
 
-from dispatcher.cli.sheet.messages import COLUMNS
 from dispatcher.db import file_import
 from dispatcher.db.file_import import Progress
+from dispatcher.lists.messages import COLUMNS
 
 GOOD = "+8613112345678"
 

@@ -11,16 +11,16 @@ from typing import Any, Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.sheet.messages import COLUMNS, Line, MessageList, Whole
-from dispatcher.cli.sheet.reading import Form, open_list
-from dispatcher.cli.sheet.rejects import RejectsFile
 from dispatcher.core.cost import Bill, BilledMessage, fill_template
 from dispatcher.core.country import country
+from dispatcher.core.errors import ListError
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Earlier, Progress, Survey
+from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.lists.reading import Form, open_list
+from dispatcher.lists.rejects import RejectsFile
 
 BATCH_LINES: Final = (
     5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
@@ -106,7 +106,7 @@ async def load_file(
     """Load *file*, and write what is refused to *rejects*.
 
     What an earlier load of the same content has done is not done again, and is counted in.
-    *on_progress* is called after every batch. Raises CommandError for what is no file of messages.
+    *on_progress* is called after every batch. Raises ListError for what is no file of messages.
     """
     options = options or ImportOptions()
     opened = open_list(file, options.form)
@@ -126,11 +126,11 @@ async def load_file(
             other_mainland=options.other_mainland,
         )
     except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise ListError(f"{error}.", misused=True) from None
     bill = await cost.empty_bill(connection) if options.dry_run else None
     seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
     if seen.last < opened.data_from:
-        raise CommandError(f"{file} is empty: it has a header and no lines.", code=USED_WRONGLY)
+        raise ListError(f"{file} is empty: it has a header and no lines.", misused=True)
     survey = await file_import.read_survey(connection)
     earlier = await file_import.find_earlier(connection, digest, done.lines)
     await _leave_out(connection, file, options, seen, earlier, done)
@@ -182,12 +182,12 @@ def _batches(messages: MessageList) -> Iterator[list[Line]]:
 async def _known(
     connection: Connection, file: Path, digest: str, *, again: bool
 ) -> Progress | None:
-    """Return how far a load of this file has come. Raises CommandError if it is in, whole."""
+    """Return how far a load of this file has come. Raises ListError if it is in, whole."""
     if again:
         await file_import.forget_import(connection, digest)
     known = await file_import.known_import(connection, digest)
     if known is not None and known.finished_at is not None:
-        raise CommandError(
+        raise ListError(
             f"{file} is in already, since {known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
             " --again all its messages are enqueued a second time."
         )
@@ -260,7 +260,7 @@ async def _leave_out(  # noqa: PLR0917
     earlier: Earlier | None,
     done: Progress,
 ) -> None:
-    """Note the lines that the user wants left out; raises CommandError if most are in already."""
+    """Note the lines that the user wants left out; raises ListError if most are in already."""
     if options.unique:
         await file_import.leave_out_repeats(connection)
     if options.rest:
@@ -268,7 +268,7 @@ async def _leave_out(  # noqa: PLR0917
     elif earlier is not None and not options.again and not options.dry_run:
         left = seen.good - done.imported - done.left_out
         if earlier.lines * 2 > left:
-            raise CommandError(
+            raise ListError(
                 f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
                 f" {earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
                 " was enqueued.",
@@ -302,7 +302,7 @@ async def _import_batch(  # noqa: PLR0917
                 connection, digest, [(line.number, reason) for line, reason in refused]
             )
     except file_import.TakenOverError as error:
-        raise CommandError(str(error)) from error
+        raise ListError(str(error)) from error
     out.add(refused)
     return after
 
@@ -360,9 +360,9 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
     if options.campaign is not None:
         found = await campaigns.find(connection, options.campaign)
         if found is not None and found.state == "cancelled":
-            raise CommandError(
+            raise ListError(
                 f"campaign {found.name} is cancelled for good: name another one.",
-                code=USED_WRONGLY,
+                misused=True,
             )
         return options.campaign
     name = file.name[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
@@ -370,7 +370,7 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
     for candidate in (name, *(f"{name} ({place})" for place in places)):
         if await campaigns.find(connection, candidate) is None:
             return candidate
-    raise CommandError(f"name a campaign with --campaign: {name} was used often.")
+    raise ListError(f"name a campaign with --campaign: {name} was used often.")
 
 
 def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:

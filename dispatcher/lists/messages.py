@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from dispatcher.cli.sheet.cells import Record
-from dispatcher.cli.sheet.header import OWN
-from dispatcher.cli.sheet.reading import OpenedList
-from dispatcher.cli.sheet.times import read_time
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
+from dispatcher.lists.cells import Record
+from dispatcher.lists.header import OWN
+from dispatcher.lists.reading import OpenedList
+from dispatcher.lists.times import read_time
 
 TEXTS: Final = (
     "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",

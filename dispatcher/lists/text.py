@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-from dispatcher.cli.sheet.cells import Record
-from dispatcher.cli.sheet.encoding import UTF_8
+from dispatcher.lists.cells import Record
+from dispatcher.lists.encoding import UTF_8
 
 MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not closed
 MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list

@@ -16,8 +16,8 @@ from openpyxl.utils.cell import coordinate_to_tuple
 from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.sheet.cells import Record
+from dispatcher.core.errors import ListError
+from dispatcher.lists.cells import Record
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -85,17 +85,17 @@ class WorkbookSheet:
     def __init__(self, path: Path, wanted: str | None = None) -> None:
         """Open the sheet *wanted*, or the only one that is visible and holds anything.
 
-        Raises :class:`CommandError` if that is not one sheet, or no workbook.
+        Raises :class:`ListError` if that is not one sheet, or no workbook.
         """
         try:
             # A stream, because of a path openpyxl looks at the name too.
             reader = _Reader(path.open("rb"), read_only=True, data_only=True, keep_links=False)
             reader.read()
         except _BROKEN:
-            raise CommandError(
+            raise ListError(
                 f"{path} is a zip file, and not an Excel workbook that can be read: save it in"
                 " Excel as .xlsx or as CSV UTF-8.",
-                code=USED_WRONGLY,
+                misused=True,
             ) from None
         self._path = path
         self._book = reader.wb
@@ -123,9 +123,9 @@ class WorkbookSheet:
                         yield self._record(number, element)
                         data.clear()  # what is read is not kept
         except _BROKEN:
-            raise CommandError(
+            raise ListError(
                 f"{self._path} is damaged after row {number:,}: open it in Excel and save it.",
-                code=USED_WRONGLY,
+                misused=True,
             ) from None
 
     def _record(self, number: int, row: Element) -> Record:
@@ -212,14 +212,14 @@ def _chosen(
         for sheet in sheets:
             if sheet.title == wanted:
                 return sheet
-        raise CommandError(f"{path} has no sheet {wanted!r}: it has {names}.", code=USED_WRONGLY)
+        raise ListError(f"{path} has no sheet {wanted!r}: it has {names}.", misused=True)
     filled = [sheet for sheet in sheets if sheet.sheet_state == "visible" and _holds_rows(sheet)]
     if len(filled) > 1:
-        raise CommandError(
-            f"{path} has several sheets ({names}): name one with --sheet.", code=USED_WRONGLY
+        raise ListError(
+            f"{path} has several sheets ({names}): name one with --sheet.", misused=True
         )
     if not filled:
-        raise CommandError(f"{path} is empty: no visible sheet has rows.", code=USED_WRONGLY)
+        raise ListError(f"{path} is empty: no visible sheet has rows.", misused=True)
     return filled[0]
 
 
