@@ -8,6 +8,7 @@ from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.campaign_pages import CAMPAIGN_PATH, CAMPAIGNS_PATH, CampaignPages
 from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.language_choice import (
@@ -39,6 +40,7 @@ def console_routes(
     search = SearchPages(auth, backend)
     messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
+    campaigns = CampaignPages(auth, backend, stopping)
     codes = CodesPage(auth, backend)
     audit = AuditPages(auth, backend)
     routes = [
@@ -62,6 +64,10 @@ def console_routes(
         web.get("/console/message/{id}", auth.required(search.message)),
         web.post("/console/message/{id}", auth.required(search.message)),
         web.get("/console/batch/{token}", auth.required(search.batch)),
+        web.get(CAMPAIGNS_PATH, auth.required(campaigns.overview)),
+        web.get(CAMPAIGN_PATH, auth.required(campaigns.one)),
+        web.get(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
+        web.post(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
         web.get(CODES_PATH, auth.required(codes.show)),
         web.get(AUDIT_PATH, auth.required(audit.show)),
         web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),

@@ -27,7 +27,9 @@ from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+# For the console and /metrics; workers have their own. A count of a campaign and an export may keep
+# one each.
+CONSOLE_CONNECTIONS: Final = 5
 METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
