@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dispatcher.cli import main
-
 import pytest
+
+from dispatcher.cli import main
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(

@@ -11,8 +11,8 @@ import pytest
 from support.exactness import read_books
 from support.messages import SENDER, TEMPLATE, finished, insert, is_idle
 from support.provider import KEY, SECRET, app_at, provider_process, seen
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 from dispatcher.simulator import Options
 

@@ -6,8 +6,8 @@ import pytest
 from support.exactness import read_books
 from support.fast_forward import let_pass
 from support.messages import TEMPLATE, finished, insert, of_each, states
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 from dispatcher.simulator.faults import BadEntry, CountryClosed
 

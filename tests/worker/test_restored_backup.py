@@ -3,8 +3,8 @@
 import pytest
 from support.messages import finished, insert, states
 from support.provider import app_at
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
 

@@ -5,8 +5,8 @@ from support.exactness import read_books
 from support.fast_forward import let_pass
 from support.messages import TEMPLATE, finished, idle, insert, states
 from support.provider import app_at, seen
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 from dispatcher.simulator.faults import (
     Cut,

@@ -11,8 +11,8 @@ from aiohttp import web
 from support.exactness import read_books
 from support.messages import finished, insert, states
 from support.provider import app_at, seen
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable, first_error
 from dispatcher.core.signing import AppKey
@@ -133,11 +133,11 @@ async def test_a_refused_claim_lets_requests_end_first(db, workers, sim):
     slow_after(
         1,
         [
-        (
-            "ALTER FUNCTION dispatcher.prune RENAME TO old_prune",
-            "maintenance (old rows deleted)",
-        ),
-        ("ALTER TABLE dispatcher.event_position RENAME TO old_position", "events"),
+            (
+                "ALTER FUNCTION dispatcher.prune RENAME TO old_prune",
+                "maintenance (old rows deleted)",
+            ),
+            ("ALTER TABLE dispatcher.event_position RENAME TO old_position", "events"),
         ],
     ),
 )

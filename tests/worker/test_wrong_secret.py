@@ -6,8 +6,8 @@ import pytest
 from support.exactness import read_books
 from support.messages import finished, idle, insert
 from support.provider import app_at
-from support.waiting import until
 from support.slow import slow_after
+from support.waiting import until
 
 CODES = {"aksk": "E000045", "wsse": "E000105"}
 MOST_MEMORY = 400  # MB of a worker, however much waits
