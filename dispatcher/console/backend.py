@@ -7,6 +7,7 @@ costs one query in a while.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from decimal import Decimal
 from time import monotonic
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.rules import RuleList
+from dispatcher.core.rules import Limits, RuleList, Suppressed
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
@@ -58,9 +59,15 @@ class ConsoleBackend:
     audit log and return one line: the result.
     """
 
-    def __init__(self, database: Database, *, reports_expected: bool) -> None:
-        """Use *database*; with *reports_expected*, count messages without a report."""
+    def __init__(
+        self, database: Database, *, reports_expected: bool, other_mainland: bool = False
+    ) -> None:
+        """Use *database*; with *reports_expected*, count messages without a report.
+
+        *other_mainland*: see core.number.
+        """
         self._database = database
+        self.other_mainland = other_mainland
         self._snapshot = self._cached(status.now)
         self._totals = self._cached(status.totals)
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
@@ -231,9 +238,35 @@ class ConsoleBackend:
         """Settle an unsure request as ``sent`` or ``resend``."""
         return await self._act(operator.settle, actor, token, how)
 
-    async def define_template(self, actor: str, template: Template, note: str, text: str) -> str:
+    async def define_template(
+        self, actor: str, template: Template, note: str, text: str | None
+    ) -> str:
         """Define the variables of a template, or replace its definition."""
         return await self._act(operator.define_template, actor, template, note, text)
+
+    async def set_limits(self, actor: str, app: str, limits: Limits) -> str:
+        """Set the limits of an app, all at once."""
+        return await self._act(operator.set_limits, actor, app, limits)
+
+    async def set_price(self, actor: str, country: str, price: Decimal, currency: str) -> str:
+        """Set what a segment to a country costs."""
+        return await self._act(operator.set_price, actor, country, price, currency)
+
+    async def suppress(
+        self, actor: str, numbers: list[str], reason: str, *, app: str, promotional: bool
+    ) -> str:
+        """Send nothing to *numbers* any more, or not what *app* and *promotional* name."""
+        return await self._act(
+            operator.suppress, actor, numbers, reason, app=app, promotional=promotional
+        )
+
+    async def unsuppress(self, actor: str, numbers: list[str]) -> str:
+        """Send to *numbers* again."""
+        return await self._act(operator.unsuppress, actor, numbers)
+
+    async def suppressions_of(self, number: str) -> list[Suppressed]:
+        """Return why a number, in canonical form, is suppressed; nothing if it is not."""
+        return await self._query(status.suppressions_of, number)
 
     async def drop_template(self, actor: str, template_id: str) -> str:
         """Remove the definition of a template."""

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
+from dispatcher.console.actions import ACTIONS_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
@@ -20,6 +20,7 @@ from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
+from dispatcher.console.rule_actions import RULES_PATH
 from dispatcher.console.search import SEARCH_PATH, SearchPages
 
 _CLOSED = (
@@ -72,6 +73,7 @@ def console_routes(
         web.get(AUDIT_PATH, auth.required(audit.show)),
         web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),
         web.get(RULES_PATH, auth.required(actions.rules)),
+        web.post(RULES_PATH, auth.required(actions.search_suppressed)),
         web.get(ACTIONS_PATH, auth.required(actions.overview)),
         web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),

@@ -60,7 +60,11 @@ async def listening(
         reports_expected = (
             settings.callback_url is not None or settings.report_path_token is not None
         )
-        backend = ConsoleBackend(database, reports_expected=reports_expected)
+        backend = ConsoleBackend(
+            database,
+            reports_expected=reports_expected,
+            other_mainland=settings.mainland_without_plus == "all",
+        )
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
