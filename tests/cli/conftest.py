@@ -68,7 +68,7 @@ def command(tmp_path) -> Command:
                     _environment(**{"DATA_DIR": tmp_path / "data", **settings}),
                     out,
                     err,
-                    os.getcwd(),
+                    Path.cwd(),
                 ),
             )
             process.start()
@@ -76,15 +76,19 @@ def command(tmp_path) -> Command:
             if process.exitcode is None:
                 process.kill()
                 raise TimeoutError
-            ended = Ended(process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
+            ended = Ended(process.exitcode, *(_text(each) for each in (out, err)))
         assert "Traceback" not in ended.err, ended.err
         return ended
 
     return run
 
 
+def _text(file: Path) -> str:
+    return file.read_text("utf-8")
+
+
 def _dispatcher(
-    arguments: list[str], environment: dict[str, str], out: Path, err: Path, folder: str
+    arguments: list[str], environment: dict[str, str], out: Path, err: Path, folder: Path
 ) -> None:
     """Become the command, in a forked process."""
     os.chdir(folder)
