@@ -109,6 +109,9 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT campaign_has_1_to_100_characters CHECK (length(campaign) BETWEEN 1 AND 100)
 ) PARTITION BY RANGE (id);
 
+-- Not compressed: pg_column_size() is the size that a claim reads, and bounds what it takes.
+ALTER TABLE dispatcher.message ALTER COLUMN params SET STORAGE EXTERNAL;
+
 COMMENT ON TABLE dispatcher.message IS
     'What an application asked for. Inserted once; only variables are wiped, and persons erased.';
 COMMENT ON COLUMN dispatcher.message.id IS 'The place in the order of insertion, and the partition.';
@@ -184,6 +187,8 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    counted jsonb,
+    counted_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
     CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
     CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
@@ -206,6 +211,9 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.counted IS
+    'How many of its messages were in each state, as the console counted them last.';
+COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,
@@ -369,8 +377,11 @@ CREATE TABLE dispatcher.app (
     slow_start_answered integer NOT NULL DEFAULT 0,
     slow_start_at timestamptz,
     resumed_at timestamptz,
+    pause_ended_at timestamptz,
     report_refusals integer NOT NULL DEFAULT 0,
     report_refused_at timestamptz,
+    sender text,
+    promotional boolean NOT NULL DEFAULT false,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -413,9 +424,14 @@ COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.pause_ended_at IS
+    'When the last pause ended, by whom it may: an answer to a request from before pauses nothing.';
 COMMENT ON COLUMN dispatcher.app.report_refusals IS
     'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
 COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
+COMMENT ON COLUMN dispatcher.app.sender IS 'Channel number as configured: replies to it are its own.';
+COMMENT ON COLUMN dispatcher.app.promotional IS
+    'Whether its messages are promotional, as configured; a template may say otherwise.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -725,6 +741,7 @@ CREATE TABLE dispatcher.template (
     note text NOT NULL DEFAULT '',
     added_at timestamptz NOT NULL DEFAULT now(),
     text text,
+    promotional boolean,
     CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
     CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20)
 );
@@ -737,20 +754,29 @@ COMMENT ON COLUMN dispatcher.template.kinds IS
 COMMENT ON COLUMN dispatcher.template.note IS 'What it is for.';
 COMMENT ON COLUMN dispatcher.template.added_at IS 'When it was first defined.';
 COMMENT ON COLUMN dispatcher.template.text IS 'Its text, to count segments; null: unknown.';
+COMMENT ON COLUMN dispatcher.template.promotional IS
+    'Whether its messages are promotional; null: as the app says.';
 
 CREATE TABLE dispatcher.suppression (
-    recipient text NOT NULL PRIMARY KEY,
+    recipient text NOT NULL,
+    app text NOT NULL DEFAULT '',
+    promotional boolean NOT NULL DEFAULT false,
     reason text NOT NULL DEFAULT '',
     source text NOT NULL DEFAULT 'operator',
     added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (recipient, app, promotional),
     CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
 );
 
-COMMENT ON TABLE dispatcher.suppression IS 'Numbers that nothing is ever sent to.';
+COMMENT ON TABLE dispatcher.suppression IS
+    'Numbers that are never sent to, each for all messages or for a part of them.';
 COMMENT ON COLUMN dispatcher.suppression.recipient IS 'The number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.suppression.app IS 'Only messages of this app; empty: of every app.';
+COMMENT ON COLUMN dispatcher.suppression.promotional IS
+    'Only promotional messages; false: codes and notices too.';
 COMMENT ON COLUMN dispatcher.suppression.reason IS 'Why, in words.';
 COMMENT ON COLUMN dispatcher.suppression.source IS
-    'operator, or report: a carrier reported it as blocked.';
+    'operator; report: it was reported as on a block list; reply: its owner unsubscribed.';
 COMMENT ON COLUMN dispatcher.suppression.added_at IS 'Since when.';
 
 CREATE TABLE dispatcher.app_limit (

@@ -51,6 +51,7 @@ class Templates:
             mask=mask,
             coded=coded,
             translated=language._,
+            sentence=sentence,
             code_row=number_code,
             request_row=request_code,
         )
@@ -90,6 +91,11 @@ def _with_times(text: str) -> Markup:
     return Markup().join([*parts, escape(text[end:])])
 
 
+def sentence(text: str) -> str:
+    """Return *text* with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def money(amount: Decimal) -> str:
     """Return an amount without an exponent or trailing zeros."""
     return f"{amount:f}"
@@ -97,7 +103,9 @@ def money(amount: Decimal) -> str:
 
 def waiting_count(waiting: int) -> str:
     """Return a number of waiting messages, which the database counts only up to a bound."""
-    return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
+    if waiting > WAITING_COUNTED:
+        return language._("over {count}").format(count=number(WAITING_COUNTED))
+    return number(waiting)
 
 
 def moment(time: datetime | None) -> str:

@@ -341,6 +341,12 @@ _OURS = (
         "Nothing; or take the number off the list (`dispatcher suppress --remove`), then requeue.",
     ),
     (
+        "unsubscribed",
+        Kind.PERMANENT,
+        "Its number takes no promotional messages: unsubscribed, or on a block list.",
+        "Nothing: codes and notices to the number are still sent.",
+    ),
+    (
         "template-mismatch",
         Kind.PERMANENT,
         "Its variables do not fit the template, as it is defined here.",

@@ -7,7 +7,8 @@ table is read. `zh_CN.po` beside this module is the Chinese catalogue; it is rea
 (some milliseconds for a thousand texts). CONTRIBUTING.md, Languages, says how to add to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib import resources
@@ -19,6 +20,7 @@ __all__ = [
     "N_",
     "_",
     "accepted_language",
+    "in_english",
     "language",
     "locale_language",
     "use_language",
@@ -32,6 +34,16 @@ _LANGUAGE: ContextVar[str] = ContextVar("language", default=ENGLISH)
 def use_language(chosen: str) -> None:
     """Use *chosen*, a key of `LANGUAGES`, from now on in this context."""
     _LANGUAGE.set(chosen)
+
+
+@contextmanager
+def in_english() -> Iterator[None]:
+    """Use English within this: for a text that is stored, for all to read."""
+    before = _LANGUAGE.set(ENGLISH)
+    try:
+        yield
+    finally:
+        _LANGUAGE.reset(before)
 
 
 def language() -> str:

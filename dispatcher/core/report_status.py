@@ -27,7 +27,7 @@ class Reason(StrEnum):
     REFUSED = "refused"  # the platform refused it after it had taken it
     LIMIT = "limit"  # too many messages to one number
     CONTENT = "content"  # blocked words, or the same text too often
-    BLOCKED = "blocked"  # the number is on a block list: do not send to it again
+    BLOCKED = "blocked"  # the number is on a block list: no promotional messages to it any more
 
 
 class Status(Struct, frozen=True):
@@ -50,7 +50,8 @@ _REASONS = {
     Reason.LIMIT: "MILIMIT LIMIT BEYONDN SC:0010",
     Reason.CONTENT: "CTLIMIT KEYWORD DJ:0255 SUPERWD"
     " SC:0001 SC:0006 SC:0007 SC:0008 SC:0009 SC:0015",
-    Reason.BLOCKED: "BLACK MBBLACK TDBLACK TSBLACK SC:0004 SC:0005",
+    Reason.BLOCKED: "BLACK MBBLACK TDBLACK TSBLACK BLKLIST 702 DB:9006 2:70 2:86"
+    " SC:0003 SC:0004 SC:0005 SC:0016",
 }
 _REASON_OF = MappingProxyType(
     {status: reason for reason, listed in _REASONS.items() for status in listed.split()}

@@ -30,7 +30,7 @@ def test_a_choice_of_language_holds_in_its_context_only():
         use_language("zh-CN")
         return _("Log in"), plural(2, "message"), duration(125)
 
-    assert contextvars.copy_context().run(chinese) == ("登录", "2 条消息", "2 分钟")
+    assert contextvars.copy_context().run(chinese) == ("登录", "2 条短信", "2 分钟")
     assert (language(), _("Log in")) == ("en", "Log in")
     assert (plural(2, "message"), duration(125)) == ("2 messages", "2 min")
 

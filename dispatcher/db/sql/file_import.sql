@@ -199,7 +199,13 @@ CREATE INDEX ON pg_temp.left_out (line)
 
 -- name: survey_suppressed
 -- How many lines name a number that is suppressed: the worker rejects their messages.
-SELECT count(*) FROM pg_temp.survey JOIN dispatcher.suppression USING (recipient)
+SELECT count(*) FROM pg_temp.survey v
+LEFT JOIN dispatcher.template t ON t.template_id = v.template_id
+LEFT JOIN dispatcher.app a ON a.name = v.app
+WHERE EXISTS (
+    SELECT FROM dispatcher.suppression s
+    WHERE s.recipient = v.recipient AND s.app IN ('', v.app)
+      AND (NOT s.promotional OR coalesce(t.promotional, a.promotional, false)))
 
 -- name: survey_apps
 -- How many lines each app has.
