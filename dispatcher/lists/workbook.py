@@ -248,10 +248,7 @@ class WorkbookSheet:
                     number = self._row = _next_number(number, row)
                     yield self._record(number, row)
         except _BROKEN:
-            raise ListError(
-                f"{self._path} is damaged after row {number:,}: open it in Excel and save it.",
-                misused=True,
-            ) from None
+            raise _damaged(self._path, number) from None
 
     def _record(self, number: int, row: _Row) -> Record:
         cells: list[str] = []
@@ -335,6 +332,12 @@ class WorkbookSheet:
         return f"{date:%Y-%m-%d %H:%M:%S}" if isinstance(date, datetime) else str(date)
 
 
+def _damaged(path: Path, row: int) -> ListError:
+    return ListError(
+        f"{path} is damaged after row {row:,}: open it in Excel and save it.", misused=True
+    )
+
+
 def _chosen(
     path: Path, sheets: "list[ReadOnlyWorksheet]", wanted: str | None
 ) -> "ReadOnlyWorksheet":
@@ -344,7 +347,10 @@ def _chosen(
             if sheet.title == wanted:
                 return sheet
         raise ListError(f"{path} has no sheet {wanted!r}: it has {names}.", misused=True)
-    filled = [sheet for sheet in sheets if sheet.sheet_state == "visible" and _holds_rows(sheet)]
+    try:
+        filled = [one for one in sheets if one.sheet_state == "visible" and _holds_rows(one)]
+    except _BROKEN:
+        raise _damaged(path, 0) from None
     if len(filled) > 1:
         raise ListError(
             f"{path} has several sheets ({names}): name one with --sheet.", misused=True
