@@ -109,6 +109,9 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT campaign_has_1_to_100_characters CHECK (length(campaign) BETWEEN 1 AND 100)
 ) PARTITION BY RANGE (id);
 
+-- Not compressed: pg_column_size() is the size that a claim reads, and bounds what it takes.
+ALTER TABLE dispatcher.message ALTER COLUMN params SET STORAGE EXTERNAL;
+
 COMMENT ON TABLE dispatcher.message IS
     'What an application asked for. Inserted once; only variables are wiped, and persons erased.';
 COMMENT ON COLUMN dispatcher.message.id IS 'The place in the order of insertion, and the partition.';
@@ -184,6 +187,8 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    counted jsonb,
+    counted_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
     CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
     CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
@@ -206,6 +211,9 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.counted IS
+    'How many of its messages were in each state, as the console counted them last.';
+COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,
@@ -369,6 +377,7 @@ CREATE TABLE dispatcher.app (
     slow_start_answered integer NOT NULL DEFAULT 0,
     slow_start_at timestamptz,
     resumed_at timestamptz,
+    pause_ended_at timestamptz,
     report_refusals integer NOT NULL DEFAULT 0,
     report_refused_at timestamptz,
     sender text,
@@ -415,6 +424,8 @@ COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.pause_ended_at IS
+    'When the last pause ended, by whom it may: an answer to a request from before pauses nothing.';
 COMMENT ON COLUMN dispatcher.app.report_refusals IS
     'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
 COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';

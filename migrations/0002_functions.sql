@@ -659,24 +659,31 @@ $$;
 
 -- Claim for an app again, and for all its countries.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz;
+BEGIN
+    -- It waits for claims that have read pauses of countries, and for results that bring one: the
+    -- statements below see what those postponed.
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
         paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
         next_at = least(next_at, clock_timestamp()),
-        resumed_at = clock_timestamp(), report_refusals = 0,
+        resumed_at = clock_timestamp(), pause_ended_at = clock_timestamp(), report_refusals = 0,
         unknown_streak = 0, refused_texts = '{}',
         slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
         slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
-    -- What waits for a country's quota is due now. A country waits for an hour at most.
-    UPDATE dispatcher.queue q SET due_at = clock_timestamp()
-    WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-      AND q.due_at > now() AND q.due_at < now() + interval '61 minutes' AND q.code = 'E000630'
-      AND EXISTS (SELECT FROM dispatcher.country_pause c WHERE c.app = resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
-    SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
-$$;
+    IF FOUND THEN
+        -- What waits for a country's quota is due now. A country waits for an hour at most.
+        at := clock_timestamp();
+        UPDATE dispatcher.queue q SET due_at = at
+        WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+          AND q.due_at > at AND q.due_at < at + interval '61 minutes' AND q.code = 'E000630';
+    END IF;
+    PERFORM dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed');
+END $$;
 
 -- Return when an app's next grant may be sent, from what is stored. A time further ahead than grants
 -- reach was written by a clock that was ahead of this one: it counts for nothing, or nothing would be

@@ -243,6 +243,7 @@ BEGIN
         FROM dispatcher.message_id s
         JOIN dispatcher.partitions() p ON p.past - 1 <= s.last_value
         CROSS JOIN (VALUES
+            ('message', 'campaign', '(campaign, id) WHERE campaign IS NOT NULL'),
             ('message', 'recipient', '(recipient)'),
             ('message', 'reference', '(reference) WHERE reference IS NOT NULL'),
             ('outcome', 'provider_id', '(provider_id) WHERE provider_id IS NOT NULL')

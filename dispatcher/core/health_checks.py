@@ -40,6 +40,9 @@ MAX_STALL = timedelta(seconds=120)  # of a due message while nothing is sent, de
 REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
 MAX_REPORT_SILENCE = timedelta(minutes=5)  # without a single report
 MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones may be off
+MAX_GRANT_SECONDS = (
+    15.0  # and as much more as 15 numbers take: as next_grant_at() in migrations/0002
+)
 OVERDUE_SHARE = 0.2  # of the accepted messages; some phones are off for days, but not so many
 MIN_SAMPLE_MESSAGES = 20  # messages; below, one bad row is a large share
 
@@ -64,6 +67,7 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield from _orphaned(app, now)
         yield from _unreachable(app, now)
         yield from _stalled(app, now)
+        yield from _clock(app, now)
         yield from _rate_limit(app, now)
     for country in app.paused_countries:
         row = request_code("E000630")
@@ -124,8 +128,9 @@ def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             ).format(name=app.name, hosts=_(", ").join(hosts)),
             sentences(
                 _(
-                    "The provider cannot be reached from there, or the clock there is wrong. The"
-                    " host claims nothing, and probes until it can send again."
+                    "The provider cannot be reached from there, its answers are lost on the way"
+                    " there, or the clock there is wrong. The host claims nothing, and probes"
+                    " until it can send again."
                 ),
                 _("Other workers send meanwhile.") if others else "",
             ),
@@ -258,6 +263,21 @@ def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 "See its log. The database may refuse it connections: `dispatcher check` counts"
                 " them."
             ),
+        )
+
+
+def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
+    """Find a send time that only a clock ahead of this one can have written."""
+    ahead = (app.next_at - now.at).total_seconds() if app.next_at else 0.0
+    if ahead > MAX_GRANT_SECONDS + MAX_GRANT_SECONDS / max(app.rate or 1.0, 0.001):
+        yield Finding(
+            Level.WARNING,
+            app.name,
+            f"{app.name}: its next send time lies {duration(ahead)} ahead",
+            "The clock of the database was ahead, or is behind now. The time counts for nothing:"
+            " the next message goes out at once.",
+            "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and leases"
+            " follow them.",
         )
 
 

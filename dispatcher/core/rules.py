@@ -85,6 +85,7 @@ class RuleList(Struct, frozen=True):
     today: dict[str, int]  # messages of each app with a daily limit, sent since 00:00 UTC+8
     suppressed: list[Suppressed]  # the newest
     prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
+    texts: dict[str, str]  # of templates, by id, where it is known
 
 
 class RecipientUsage(Struct):

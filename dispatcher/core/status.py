@@ -25,6 +25,7 @@ class AppState(Struct, frozen=True):
     sending: int
     unsure_batches: int
     paused_countries: list[str]
+    next_at: datetime | None = None  # when the next numbers may be sent
 
 
 class WorkerState(Struct, frozen=True):

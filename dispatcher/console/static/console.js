@@ -69,6 +69,28 @@ function live(place) {
   };
 }
 
+// Loads the page again and again, and changes the part that is counted anew.
+function renew(part) {
+  const again = async () => {
+    if (part.dataset.renew === undefined) return;
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+        if (answer.ok) {
+          const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+          localise(fresh);
+          const found = fresh.getElementById(part.id);
+          if (found) morph(part, document.importNode(found, true));
+        }
+      } catch {
+        // watch() says that the service does not answer
+      }
+    }
+    setTimeout(again, (part.dataset.renew ?? 5) * 1000);
+  };
+  setTimeout(again, part.dataset.renew * 1000);
+}
+
 // A page that nothing renews stays as it was; it must not look like the present when the service or
 // its database does not answer.
 const FRESH_SECONDS = 5;
@@ -107,3 +129,4 @@ const banner = document.getElementById("stale");
 if (banner) watch(banner);
 const place = document.querySelector("[data-live]");
 if (place) live(place);
+for (const part of document.querySelectorAll("[data-renew]")) renew(part);

@@ -45,7 +45,8 @@ SELECT
     ARRAY(
         SELECT c.country FROM dispatcher.country_pause c
         WHERE c.app = n.name AND c.until > clock_timestamp() ORDER BY c.country
-    ) AS paused_countries
+    ) AS paused_countries,
+    a.next_at
 FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name
