@@ -29,7 +29,7 @@ def quoted(cell: str, delimiter: str) -> str:
     return cell
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     rows=rows,
     quotes=quotes,
