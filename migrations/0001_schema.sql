@@ -592,7 +592,8 @@ CREATE TABLE dispatcher.unreadable_push (
     reason text NOT NULL,
     content_type text NOT NULL,
     body bytea NOT NULL,
-    read_at timestamptz
+    read_at timestamptz,
+    path text NOT NULL DEFAULT 'reports'
 );
 
 CREATE INDEX unreadable_push_received_at ON dispatcher.unreadable_push (received_at, digest)
@@ -601,7 +602,7 @@ CREATE INDEX unreadable_push_received_at ON dispatcher.unreadable_push (received
 COMMENT ON TABLE dispatcher.unreadable_push IS
     'Pushes to the secret address that are no reports, or not only: stored as they came, for people'
     ' and for a later release (dispatcher reports --replay).';
-COMMENT ON COLUMN dispatcher.unreadable_push.digest IS 'SHA-256 of the body: a repeated push is one row.';
+COMMENT ON COLUMN dispatcher.unreadable_push.digest IS 'SHA-256 of the body, and of the path where that is not reports: a repeated push is one row.';
 COMMENT ON COLUMN dispatcher.unreadable_push.received_at IS 'When it came first.';
 COMMENT ON COLUMN dispatcher.unreadable_push.last_at IS 'When it came last.';
 COMMENT ON COLUMN dispatcher.unreadable_push.times IS 'How often it came.';
@@ -609,6 +610,8 @@ COMMENT ON COLUMN dispatcher.unreadable_push.reason IS 'Why it cannot be read.';
 COMMENT ON COLUMN dispatcher.unreadable_push.content_type IS 'Its Content-Type header.';
 COMMENT ON COLUMN dispatcher.unreadable_push.body IS 'Its body.';
 COMMENT ON COLUMN dispatcher.unreadable_push.read_at IS 'When a later release read it; null: not yet.';
+COMMENT ON COLUMN dispatcher.unreadable_push.path IS
+    'Where it came, without the token: reports, replies, or replies/ and an app.';
 
 COMMENT ON TABLE dispatcher.unmatched_report IS 'Reports that belong to no message, yet or ever.';
 COMMENT ON COLUMN dispatcher.unmatched_report.provider_id IS 'As in report.';
@@ -637,6 +640,42 @@ COMMENT ON COLUMN dispatcher.report_summary.state IS
 COMMENT ON COLUMN dispatcher.report_summary.status IS 'The status that decided.';
 COMMENT ON COLUMN dispatcher.report_summary.updated_at IS 'When that changed.';
 
+-- Replies -------------------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.reply (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest bytea NOT NULL UNIQUE,
+    provider_id text,
+    app text NOT NULL DEFAULT '',
+    number text NOT NULL,
+    channel text,
+    text text NOT NULL,
+    unsubscribed boolean NOT NULL DEFAULT false,
+    received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    replied_at timestamptz,
+    raw jsonb
+);
+
+CREATE INDEX reply_number ON dispatcher.reply (number);
+CREATE INDEX reply_received_at ON dispatcher.reply (received_at);
+
+COMMENT ON TABLE dispatcher.reply IS 'Replies (uplink): what persons answered to messages.';
+COMMENT ON COLUMN dispatcher.reply.id IS 'The order in which they were stored; events() names it.';
+COMMENT ON COLUMN dispatcher.reply.digest IS
+    'SHA-256 of id, number, channel and text: a repeated reply is one row.';
+COMMENT ON COLUMN dispatcher.reply.provider_id IS
+    'The provider''s id of the reply; it is the id of no message.';
+COMMENT ON COLUMN dispatcher.reply.app IS
+    'The app that was answered: by its address, else by the channel; empty: unknown.';
+COMMENT ON COLUMN dispatcher.reply.number IS 'The person''s number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.reply.channel IS 'The number that was answered, as it came.';
+COMMENT ON COLUMN dispatcher.reply.text IS 'What was written.';
+COMMENT ON COLUMN dispatcher.reply.unsubscribed IS
+    'Whether it stopped promotional messages of its app (of every app, where that is unknown).';
+COMMENT ON COLUMN dispatcher.reply.received_at IS 'When it reached the receiver.';
+COMMENT ON COLUMN dispatcher.reply.replied_at IS 'When it was written, as the provider says.';
+COMMENT ON COLUMN dispatcher.reply.raw IS 'Its fields as they came.';
+
 -- Events --------------------------------------------------------------------------------------------
 
 -- The transaction that decides something appends a row, one for all messages it is true of. A row
@@ -652,10 +691,12 @@ CREATE TABLE dispatcher.event (
     message_ids bigint[],
     batch_id bigint,
     message_count integer NOT NULL,
-    CONSTRAINT event_names_messages_or_a_batch CHECK (num_nonnulls(message_ids, batch_id) = 1),
+    reply_ids bigint[],
+    CONSTRAINT event_names_messages_a_batch_or_replies
+        CHECK (num_nonnulls(message_ids, batch_id, reply_ids) = 1),
     CONSTRAINT event_is_known CHECK (event IN (
         'accepted', 'rejected', 'expired', 'cancelled', 'unsure', 'requeued',
-        'delivered', 'undelivered'))
+        'delivered', 'undelivered', 'replied'))
 ) WITH (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.05,
@@ -679,7 +720,8 @@ COMMENT ON COLUMN dispatcher.event.event IS 'What happened.';
 COMMENT ON COLUMN dispatcher.event.code IS 'Why, as in outcome.code.';
 COMMENT ON COLUMN dispatcher.event.message_ids IS 'The messages it happened to.';
 COMMENT ON COLUMN dispatcher.event.batch_id IS 'Or the batch whose messages they all are.';
-COMMENT ON COLUMN dispatcher.event.message_count IS 'How many messages.';
+COMMENT ON COLUMN dispatcher.event.message_count IS 'How many messages or replies.';
+COMMENT ON COLUMN dispatcher.event.reply_ids IS 'Or the replies that came.';
 
 CREATE TABLE dispatcher.event_position (
     single boolean PRIMARY KEY DEFAULT true,

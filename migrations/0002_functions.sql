@@ -129,7 +129,8 @@ LANGUAGE sql AS $$
     FROM unnest(apps, ids) AS u (app, id) GROUP BY u.app ORDER BY u.app
 $$;
 
--- Return what happened to messages after position *after*, oldest first, at most "limit" entries.
+-- Return what happened after position *after*, oldest first, at most "limit" entries: each is of a
+-- message, or of a reply (event 'replied').
 -- A reader keeps the position of the last entry it has processed, and asks again: it misses nothing
 -- and sees nothing twice. Reads only, and blocks nothing, however long its transaction is.
 -- Positions begin at 1 and have no gaps. Where the oldest entries have been deleted, it begins with
@@ -142,7 +143,8 @@ RETURNS TABLE (
     event text,
     code text,
     created_at timestamptz,
-    reference text
+    reference text,
+    reply_id bigint
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH begin AS (
@@ -161,16 +163,34 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         ) AS e
         WHERE e.last_position - e.message_count < b.after + events."limit"
     )
-    SELECT greatest(n.before, n.after) + entry.place, entry.id, n.app, n.event, n.code,
-        n.created_at, m.reference
+    SELECT greatest(n.before, n.after) + entry.place,
+        CASE WHEN n.reply_ids IS NULL THEN entry.id END, n.app, n.event, n.code, n.created_at,
+        m.reference, CASE WHEN n.reply_ids IS NOT NULL THEN entry.id END
     FROM near n
     LEFT JOIN dispatcher.batch b ON b.id = n.batch_id
-    CROSS JOIN LATERAL unnest((coalesce(n.message_ids, b.message_ids))[
+    CROSS JOIN LATERAL unnest((coalesce(n.message_ids, n.reply_ids, b.message_ids))[
         greatest(n.after - n.before, 0) + 1
         : least(n.last_position, n.after + events."limit") - n.before
     ]) WITH ORDINALITY AS entry (id, place)
-    LEFT JOIN dispatcher.message m ON m.id = entry.id
+    LEFT JOIN dispatcher.message m ON m.id = entry.id AND n.reply_ids IS NULL
     ORDER BY 1
+$$;
+
+-- Return the replies that events() names.
+CREATE FUNCTION dispatcher.replies(ids bigint[])
+RETURNS TABLE (
+    id bigint,
+    app text,
+    number text,
+    channel text,
+    text text,
+    unsubscribed boolean,
+    received_at timestamptz,
+    replied_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.id, r.app, r.number, r.channel, r.text, r.unsubscribed, r.received_at, r.replied_at
+    FROM dispatcher.reply r WHERE r.id = ANY (ids) ORDER BY r.id
 $$;
 
 -- Audit ---------------------------------------------------------------------------------------------
@@ -870,5 +890,5 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
-    dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
+    dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

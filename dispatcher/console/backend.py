@@ -168,6 +168,7 @@ class ConsoleBackend:
 
     async def totals(self) -> list[EventTotal]:
         """Return what happened in the last hour and day, at most `TOTALS_MAX_AGE_SECONDS` old."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)  # names an unavailable database sooner
         return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
