@@ -1002,6 +1002,34 @@ COMMENT ON TABLE dispatcher.pending_wipe IS
     'Messages whose variables could not be wiped in their turn: they were not finished yet.';
 COMMENT ON COLUMN dispatcher.pending_wipe.message_id IS 'The message.';
 
+CREATE TABLE dispatcher.console_token (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    role text NOT NULL,
+    digest bytea NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    used_at timestamptz,
+    revoked_at timestamptz,
+    revoked_by text,
+    CONSTRAINT console_role_is_known CHECK (role IN ('see', 'act', 'rules'))
+);
+
+CREATE UNIQUE INDEX console_token_name ON dispatcher.console_token (name) WHERE revoked_at IS NULL;
+
+COMMENT ON TABLE dispatcher.console_token IS
+    'Tokens of operators for the console, beside DISPATCHER_CONSOLE_TOKEN.';
+COMMENT ON COLUMN dispatcher.console_token.id IS 'Sessions name it.';
+COMMENT ON COLUMN dispatcher.console_token.name IS 'The operator, as the audit has it.';
+COMMENT ON COLUMN dispatcher.console_token.role IS
+    'see; act (also on messages, campaigns and apps); rules (all).';
+COMMENT ON COLUMN dispatcher.console_token.digest IS 'SHA-256 of the token, which is not stored.';
+COMMENT ON COLUMN dispatcher.console_token.created_at IS 'When it was made.';
+COMMENT ON COLUMN dispatcher.console_token.created_by IS 'Who made it.';
+COMMENT ON COLUMN dispatcher.console_token.used_at IS 'The last login with it.';
+COMMENT ON COLUMN dispatcher.console_token.revoked_at IS 'When it was revoked.';
+COMMENT ON COLUMN dispatcher.console_token.revoked_by IS 'Who revoked it.';
+
 -- migrate:down
 
 -- Everything is dropped but the table of the migrations.

@@ -916,13 +916,40 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT dispatcher.append_audit(actor, 'price', country, trim(price || ' ' || currency), 'set')
 $$;
 
+-- Add a token of the console, of which only the digest is known here.
+CREATE FUNCTION dispatcher.add_console_token(
+    name text, role text, digest bytea, actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO dispatcher.console_token (name, role, digest, created_by)
+    VALUES (name, role, digest, actor);
+    SELECT dispatcher.append_audit(actor, 'token', name, role, 'added')
+$$;
+
+-- Revoke a token of the console; return whether there was one of this name.
+CREATE FUNCTION dispatcher.revoke_console_token(name text, actor text DEFAULT session_user)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    revoked boolean;
+BEGIN
+    UPDATE dispatcher.console_token t SET revoked_at = clock_timestamp(), revoked_by = actor
+    WHERE t.name = revoke_console_token.name AND t.revoked_at IS NULL;
+    revoked := FOUND;
+    PERFORM dispatcher.append_audit(actor, 'token', name, '',
+        CASE WHEN revoked THEN 'revoked' ELSE 'there is no such token' END);
+    RETURN revoked;
+END $$;
+
 -- migrate:down
 
 DROP TRIGGER fill_queue ON dispatcher.message;
-DROP FUNCTION dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
+DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
+    dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
     dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.cancel_campaign_step,
     dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
-    dispatcher.set_campaign_state, dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
+    dispatcher.set_campaign_state,
+    dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
     dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
