@@ -219,7 +219,7 @@ def move_campaign(
     does what is left when the command is interrupted. Messages that expire
     earlier than they are due then are not sent.
     """
-    from dispatcher.cli.times import seconds_of, zone_of
+    from dispatcher.cli.spans import seconds_of, zone_of
     from dispatcher.core.format import plural
     from dispatcher.db import campaigns
     from dispatcher.lists.times import read_time

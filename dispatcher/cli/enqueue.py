@@ -8,7 +8,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
-from dispatcher.cli.times import seconds_of, zone_of
+from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Times in options of commands."""
+"""Spans and zones of time in options of commands."""
 
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
