@@ -1002,6 +1002,53 @@ COMMENT ON TABLE dispatcher.pending_wipe IS
     'Messages whose variables could not be wiped in their turn: they were not finished yet.';
 COMMENT ON COLUMN dispatcher.pending_wipe.message_id IS 'The message.';
 
+CREATE TABLE dispatcher.list_upload (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    name text NOT NULL,
+    options jsonb NOT NULL,
+    bytes bigint NOT NULL DEFAULT 0,
+    state text NOT NULL DEFAULT 'uploading',
+    progress double precision NOT NULL DEFAULT 0,
+    worked_at timestamptz,
+    result jsonb,
+    error text,
+    rejects bytea,
+    CONSTRAINT list_state_is_known CHECK (
+        state IN ('uploading', 'checking', 'checked', 'loading', 'loaded', 'failed'))
+);
+
+COMMENT ON TABLE dispatcher.list_upload IS
+    'Lists that operators uploaded in the console, kept for a day.';
+COMMENT ON COLUMN dispatcher.list_upload.id IS 'Its page names it.';
+COMMENT ON COLUMN dispatcher.list_upload.created_at IS 'When it was uploaded.';
+COMMENT ON COLUMN dispatcher.list_upload.created_by IS 'Who uploaded it.';
+COMMENT ON COLUMN dispatcher.list_upload.name IS 'Name of the file.';
+COMMENT ON COLUMN dispatcher.list_upload.options IS 'How it is read and loaded.';
+COMMENT ON COLUMN dispatcher.list_upload.bytes IS 'Its length.';
+COMMENT ON COLUMN dispatcher.list_upload.state IS
+    'uploading, checking, checked, loading, loaded, or failed.';
+COMMENT ON COLUMN dispatcher.list_upload.progress IS 'Of checking or loading, 0 to 1.';
+COMMENT ON COLUMN dispatcher.list_upload.worked_at IS
+    'When a process last showed progress; null: none works on it.';
+COMMENT ON COLUMN dispatcher.list_upload.result IS 'What the last check or load gave.';
+COMMENT ON COLUMN dispatcher.list_upload.error IS 'Why it failed.';
+COMMENT ON COLUMN dispatcher.list_upload.rejects IS 'The lines that were refused, as CSV.';
+
+CREATE TABLE dispatcher.list_upload_part (
+    upload bigint NOT NULL REFERENCES dispatcher.list_upload (id) ON DELETE CASCADE,
+    part integer NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (upload, part)
+);
+
+COMMENT ON TABLE dispatcher.list_upload_part IS
+    'The content of an uploaded list in parts of a megabyte, until it is loaded.';
+COMMENT ON COLUMN dispatcher.list_upload_part.upload IS 'The list.';
+COMMENT ON COLUMN dispatcher.list_upload_part.part IS 'The place of the part, from 0.';
+COMMENT ON COLUMN dispatcher.list_upload_part.content IS 'The bytes.';
+
 CREATE TABLE dispatcher.console_token (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL,
