@@ -96,10 +96,11 @@ GROUP BY s.state, s.code
 ORDER BY count(*) DESC
 
 -- name: export_rows
--- Everything an export shows, oldest first.
+-- Everything an export shows, oldest first; times in seconds since 1970.
 -- $1 campaign, $2 app, $3 state, $4 since, $5 first id
 SELECT id, app, campaign, recipient, template_id, reference, state, code, reason, segments,
-    queued_at, accepted_at, finished_at, provider_id
+    date_part('epoch', queued_at)::bigint, date_part('epoch', accepted_at)::bigint,
+    date_part('epoch', finished_at)::bigint, provider_id
 FROM dispatcher.message_status
 WHERE id >= $5
   AND ($1::text IS NULL OR campaign = $1)
@@ -112,10 +113,6 @@ ORDER BY id
 -- The first id that an export must read.
 -- $1 campaign
 SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
-
--- name: plan_for_all_rows
--- Let the planner of this transaction's cursors expect that all of their rows are read.
-SET LOCAL cursor_tuple_fraction = 1
 
 -- name: campaign_page
 -- Some campaigns, the newest first, with what was counted of them last, and whether any message waits.
