@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.core.language import _
-from dispatcher.core.templates import Template, TemplateError, variable_kinds
+from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
 
 Fields = dict[str, str]
 
@@ -68,10 +68,12 @@ def read_template(fields: Fields) -> Template | Invalid:
         return Invalid(
             _("A template's id has 1 to {count} characters.").format(count=MAX_TEMPLATE_ID_LENGTH)
         )
-    text = fields.get("text", "")
-    if not text.strip():
+    text, kinds = fields.get("text", "").strip(), fields.get("kinds", "").strip()
+    if not text and not kinds:
         return Invalid(_("Give the template's text, with variables such as ${NUM_6}."))
+    promotional = {"yes": True, "no": False}.get(fields.get("promotional", ""))
     try:
-        return Template(template_id, variable_kinds(text))
+        listed = variable_kinds(text) if text else check_kinds(re.split(r"[\s,]+", kinds))
+        return Template(template_id, listed, promotional)
     except TemplateError as error:
         return Invalid(f"{error}.")

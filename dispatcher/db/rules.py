@@ -151,6 +151,17 @@ async def suppression(connection: Connection, *, limit: int) -> list[Suppressed]
     return [Suppressed(*row) for row in await connection.fetch(sql("suppression_list"), limit)]
 
 
+async def suppressions_of(connection: Connection, number: str) -> list[Suppressed]:
+    """Return why a number, in canonical form, is suppressed; nothing if it is not."""
+    return [Suppressed(*row) for row in await connection.fetch(sql("suppressions_of"), number)]
+
+
+async def texts(connection: Connection) -> dict[str, str]:
+    """Return the texts of templates, by id, where they are known."""
+    rows = await connection.fetch(sql("templates"))
+    return {row["template_id"]: row["text"] for row in rows if row["text"] is not None}
+
+
 async def limits(connection: Connection) -> dict[str, Limits]:
     """Return the limits of apps."""
     rows = await connection.fetch(sql("limits"))

@@ -15,7 +15,12 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
+from dispatcher.console import (
+    ConsoleBackend,
+    ProxySignIn,
+    closed_console_routes,
+    console_routes,
+)
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
@@ -60,7 +65,11 @@ async def listening(
         reports_expected = (
             settings.callback_url is not None or settings.report_path_token is not None
         )
-        backend = ConsoleBackend(database, reports_expected=reports_expected)
+        backend = ConsoleBackend(
+            database,
+            reports_expected=reports_expected,
+            other_mainland=settings.mainland_without_plus == "all",
+        )
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
@@ -98,7 +107,15 @@ def _console(
 ) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(backend, settings.console_token.get_secret_value(), until)
+    proxies = None
+    if settings.console_user_header is not None:
+        proxies = ProxySignIn(
+            settings.console_proxies,
+            settings.console_user_header,
+            settings.console_groups_header,
+            settings.console_roles,
+        )
+    return console_routes(backend, settings.console_token.get_secret_value(), until, proxies)
 
 
 MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB

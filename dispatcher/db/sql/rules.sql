@@ -41,6 +41,12 @@ ON CONFLICT (recipient, app, promotional) DO NOTHING
 SELECT recipient, reason, source, added_at, app, promotional FROM dispatcher.suppression
 ORDER BY added_at DESC, recipient LIMIT $1
 
+-- name: suppressions_of
+-- Return the entries of a number in the suppression list.
+-- $1 number, as e164() returns it
+SELECT recipient, reason, source, added_at, app, promotional FROM dispatcher.suppression
+WHERE recipient = $1 ORDER BY added_at DESC
+
 -- name: lock_limits
 -- Let one claim of an app with limits run at a time, until the end of the transaction: what two of
 -- them let pass at once would be too much.
