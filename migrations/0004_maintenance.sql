@@ -391,6 +391,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    DELETE FROM dispatcher.reply WHERE id = ANY (ARRAY(
+        SELECT id FROM dispatcher.reply WHERE received_at < before ORDER BY received_at LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
     -- Reports that belong to no message are deleted with no partition.
     WITH orphaned AS (
         DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
@@ -561,7 +566,7 @@ BEGIN
 END $$;
 
 -- Erase a person: number, variables and reference of every message to these spellings of a number,
--- the number in its reports and in what limits count. What waits is cancelled; what is on its way, or
+-- the number in its reports and in what limits count, and its replies. What waits is cancelled; what is on its way, or
 -- unsure, is left: call it again later. A suppressed number stays suppressed, without the reason.
 -- Returns the messages erased, those left, and whether the number is suppressed. The audit lists the
 -- messages, and no number.
@@ -596,6 +601,8 @@ BEGIN
     ), 'UTF8') IN body) > 0;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    DELETE FROM dispatcher.reply r
+    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     UPDATE dispatcher.suppression s SET reason = ''
     WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     suppressed := FOUND;

@@ -16,6 +16,7 @@ from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
+from dispatcher.core.stored_texts import stored_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
@@ -51,6 +52,7 @@ class Templates:
             mask=mask,
             coded=coded,
             translated=language._,
+            stored=stored_text,
             sentence=sentence,
             code_row=number_code,
             request_row=request_code,

@@ -23,6 +23,15 @@ def plural(value: int, one: str, many: str | None = None) -> str:
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
 
 
+def sentences(*parts: str) -> str:
+    """Return *parts* one after the other, without empty ones; Chinese has no blank."""
+    text = ""
+    for part in filter(None, parts):
+        blank = "" if not text or text.endswith(("\u3002", "\uff1a")) else " "
+        text += blank + part
+    return text
+
+
 def duration(seconds: float) -> str:
     """Return a duration in its largest unit: 45 s, 12 min, 3 h, 2 d."""
     for size, unit in _DURATION_UNITS:

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.country import quiet_for
+from dispatcher.core.language import N_, _
 from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
@@ -73,7 +74,7 @@ class Suppressed(Struct, frozen=True):
     @property
     def scope(self) -> str:
         """What is not sent to the number, in words."""
-        return describe_scope(self.app, promotional=self.promotional) or "everything"
+        return describe_scope(self.app, promotional=self.promotional) or _("everything")
 
 
 class RuleList(Struct, frozen=True):
@@ -142,25 +143,32 @@ def describe_scope(app: str, *, promotional: bool) -> str:
     """Return what a suppression stops, in words; the empty text if it stops everything."""
     if not app and not promotional:
         return ""
-    return f"{'promotion' if promotional else 'everything'} of {app or 'every app'}"
+    of = app or _("every app")
+    if promotional:
+        return _("promotion of {app}").format(app=of)
+    return _("everything of {app}").format(app=of)
 
 
 def describe_limits(limits: Limits) -> str:
     """Return *limits* as one line of text."""
     parts = [
-        f"{value:,} {words}"
+        _(words).format(count=f"{value:,}")
         for value, words in (
-            (limits.per_minute, "a minute to a number"),
-            (limits.per_day, "a day to a number"),
-            (limits.same_per_minute, "a minute of the same text to a number"),
-            (limits.same_per_hour, "an hour of the same text to a number"),
-            (limits.daily_limit, "a day in all"),
+            (limits.per_minute, N_("{count} a minute to a number")),
+            (limits.per_day, N_("{count} a day to a number")),
+            (limits.same_per_minute, N_("{count} a minute of the same text to a number")),
+            (limits.same_per_hour, N_("{count} an hour of the same text to a number")),
+            (limits.daily_limit, N_("{count} a day in all")),
         )
         if value is not None
     ]
     if limits.quiet_from is not None and limits.quiet_until is not None:
-        parts.append(f"quiet from {limits.quiet_from:%H:%M} to {limits.quiet_until:%H:%M}")
-    return ", ".join(parts) or "no limits"
+        parts.append(
+            _("quiet from {begin} to {end}").format(
+                begin=f"{limits.quiet_from:%H:%M}", end=f"{limits.quiet_until:%H:%M}"
+            )
+        )
+    return _(", ").join(parts) or _("no limits")
 
 
 def text_digest(message: Message) -> int:

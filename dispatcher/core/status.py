@@ -95,6 +95,19 @@ class UnmatchedReport(Struct, frozen=True):
     recipient: str | None
 
 
+class StoredReply(Struct, frozen=True):
+    """A reply of a person."""
+
+    id: int
+    app: str  # empty: unknown
+    number: str
+    channel: str | None
+    text: str
+    unsubscribed: bool
+    received_at: datetime
+    replied_at: datetime | None
+
+
 class UnreadablePush(Struct, frozen=True):
     """A push to the secret address that is no report, or not only."""
 
@@ -105,6 +118,7 @@ class UnreadablePush(Struct, frozen=True):
     reason: str
     content_type: str
     body: bytes
+    path: str = "reports"  # where it came, without the token
 
 
 class UnreadableCount(Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from dispatcher.core.language import N_
 from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
@@ -61,20 +62,20 @@ _ACTION_STATES: Final[dict[ActionName, tuple[str, ...]]] = {
     "settle-resend": ("unsure",),
 }
 _LEFT_ALONE: Final = {
-    "queued": "it waits already",
-    "sending": "it is on its way",
-    "unsure": "it may have been sent: settle it",
-    "accepted": "the provider has it",
-    "delivered": "it was delivered",
-    "undelivered": "the provider had it; insert it anew",
-    "rejected": "it was rejected",
-    "expired": "it has expired",
-    "cancelled": "it was cancelled",
+    "queued": N_("it waits already"),
+    "sending": N_("it is on its way"),
+    "unsure": N_("it may have been sent: settle it"),
+    "accepted": N_("the provider has it"),
+    "delivered": N_("it was delivered"),
+    "undelivered": N_("the provider had it; insert it anew"),
+    "rejected": N_("it was rejected"),
+    "expired": N_("it has expired"),
+    "cancelled": N_("it was cancelled"),
 }
-WIPED: Final = "its variables were wiped, so it cannot be sent again"
-PARTLY_CHOSEN: Final = "its request has other messages, which the filter does not choose"
+WIPED: Final = N_("its variables were wiped, so it cannot be sent again")
+PARTLY_CHOSEN: Final = N_("its request has other messages, which the filter does not choose")
 ERASED_NUMBER: Final = "0"
-ERASED: Final = "its number was erased"
+ERASED: Final = N_("its number was erased")
 
 
 class MessageFilter(Struct, frozen=True):
@@ -306,8 +307,8 @@ def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
     again = action == "requeue" and message.refused
     if message.state not in _ACTION_STATES[action] and not again:
         if action != "requeue" and message.state == "queued":
-            return "it waits"
-        return _LEFT_ALONE.get(message.state, "its state is not known")
+            return N_("it waits")
+        return _LEFT_ALONE.get(message.state, N_("its state is not known"))
     if action == "requeue" and message.wiped:
         return WIPED
     if action == "suppress" and message.erased:

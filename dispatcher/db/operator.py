@@ -221,7 +221,8 @@ async def export(connection: Connection, number: str) -> list[str]:
     """Return everything stored of the person with *number*, a JSON text each."""
     messages = await connection.fetch(sql("export_messages"), spellings(to_e164(number)))
     listed = await connection.fetch(sql("export_suppression"), to_e164(number))
-    return [row[0] for row in (*messages, *listed)]
+    replies = await connection.fetch(sql("export_replies"), to_e164(number))
+    return [row[0] for row in (*messages, *replies, *listed)]
 
 
 async def audit_entries(connection: Connection, limit: int) -> list[AuditEntry]:

@@ -14,7 +14,7 @@ from dispatcher.lists.encoding import FoundEncoding, find_encoding
 from dispatcher.lists.header import MAX_LINES_BEFORE, Header, HeaderError
 from dispatcher.lists.text import TextSheet
 
-_DELIMITERS = (",", ";", "\t", "，", "|")  # noqa: RUF001 - full-width too
+_DELIMITERS = (",", ";", "\t", "，", "|")
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 

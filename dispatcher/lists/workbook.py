@@ -1,18 +1,24 @@
-"""Records of an Excel workbook, row by row; openpyxl reads what the rows refer to."""
+"""Records of an Excel workbook, row by row; openpyxl reads what the rows refer to.
 
+Rows and texts are read by expat itself: elements of a tree, made for each cell, take three times as
+long.
+"""
+
+import zlib
 from array import array
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, ParseError, iterparse
+from typing import IO, TYPE_CHECKING, Any
+from xml.etree.ElementTree import ParseError
+from xml.parsers import expat
 from zipfile import BadZipFile
 
-from openpyxl.cell.text import Text
+from msgspec import Struct, field
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
-from openpyxl.utils.cell import coordinate_to_tuple
+from openpyxl.utils.cell import column_index_from_string
 from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
 
@@ -22,14 +28,18 @@ from dispatcher.lists.cells import Record
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-_NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-_ROW, _CELL, _VALUE, _FORMULA, _INLINE, _STRING, _DATA = (
-    _NAMESPACE + name for name in ("row", "c", "v", "f", "is", "si", "sheetData")
+_NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
+_ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC = (
+    _NAMESPACE + name for name in ("row", "c", "v", "f", "t", "si", "rPh")
 )
+MAX_CELL_CHARACTERS, MAX_ROWS = 32_767, 1_048_576  # as Excel has them
+_PIECE_BYTES = 65_536  # of XML, parsed at once
 _AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
     BadZipFile,
+    zlib.error,
+    expat.ExpatError,
     InvalidFileException,
     KeyError,
     ParseError,
@@ -68,13 +78,132 @@ class _Reader(ExcelReader):  # type: ignore[misc] # openpyxl has no types
         if part is None:
             return
         with self.archive.open(part.PartName[1:]) as source:
-            # expat refuses entities that grow, and nothing outside of the file is read.
-            events = iterparse(source, ("start", "end"))  # noqa: S314
-            _, root = next(events)
-            for event, element in events:
-                if event == "end" and element.tag == _STRING:
-                    strings.append(Text.from_tree(element).content.replace("x005F_", ""))
-                    root.clear()
+            for text in _Strings(source):
+                strings.append(text.replace("x005F_", ""))
+
+
+class _Cell(Struct):
+    """A cell as the file has it."""
+
+    reference: str | None  # such as B7
+    kind: str
+    style: str | None
+    value: str = ""
+    text: str = ""  # that stands in the cell itself
+    has_formula: bool = False
+
+
+class _Row(Struct):
+    """A row as the file has it."""
+
+    number: str | None
+    is_hidden: bool
+    cells: list[_Cell] = field(default_factory=list)
+
+
+class _Parser:
+    """Parses the XML of a part in pieces; a subclass collects what it finds in *found*."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._texts: list[str] | None = None  # of the element that is read now
+        self._length = 0
+        self._is_phonetic = False  # how a text is spoken is no part of it
+        self._parser = parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self._characters
+        parser.StartDoctypeDeclHandler = _refuse_doctype
+        self.found: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        piece = b"begin"
+        while piece:
+            piece = self._source.read(_PIECE_BYTES)
+            self._parser.Parse(piece, not piece)
+            yield from self.found
+            self.found.clear()
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Look at the beginning of an element."""
+        raise NotImplementedError
+
+    def end(self, name: str) -> None:
+        """Look at the end of an element."""
+        raise NotImplementedError
+
+    def begin_text(self) -> None:
+        """Collect what is written from here on."""
+        self._texts = None if self._is_phonetic else []
+        self._length = 0
+
+    def end_text(self) -> str:
+        """Return what was written since :meth:`begin_text`."""
+        texts, self._texts = self._texts, None
+        return "".join(texts) if texts else ""
+
+    def _characters(self, text: str) -> None:
+        if self._texts is not None:
+            self._texts.append(text)
+            self._length += len(text)
+            if self._length > MAX_CELL_CHARACTERS:
+                raise ValueError("no cell of Excel holds so much text")
+
+
+class _Strings(_Parser):
+    """The texts of a workbook that cells refer to."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        del attributes
+        if name == _TEXT:
+            self.begin_text()
+        elif name == _STRING:
+            self._whole = ""
+        elif name == _PHONETIC:
+            self._is_phonetic = True
+
+    def end(self, name: str) -> None:
+        if name == _TEXT:
+            self._whole += self.end_text()
+        elif name == _STRING:
+            self.found.append(self._whole)
+        elif name == _PHONETIC:
+            self._is_phonetic = False
+
+
+class _Rows(_Parser):
+    """The rows of a sheet."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == _CELL:
+            get = attributes.get
+            self._cell = _Cell(get("r"), get("t", "n"), get("s"))
+        elif name in (_VALUE, _TEXT):
+            self.begin_text()
+        elif name == _ROW:
+            hidden = attributes.get("hidden") in ("1", "true")
+            self._row = _Row(attributes.get("r"), hidden)
+        elif name == _FORMULA:
+            self._cell.has_formula = True
+        elif name == _PHONETIC:
+            self._is_phonetic = True
+
+    def end(self, name: str) -> None:
+        if name == _VALUE:
+            self._cell.value = self.end_text()
+        elif name == _TEXT:
+            self._cell.text += self.end_text()
+        elif name == _CELL:
+            self._row.cells.append(self._cell)
+        elif name == _ROW:
+            self.found.append(self._row)
+        elif name == _PHONETIC:
+            self._is_phonetic = False
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise ValueError("a workbook has no DOCTYPE: its entities could grow without an end")
 
 
 class WorkbookSheet:
@@ -104,6 +233,7 @@ class WorkbookSheet:
         self.title: str = self._sheet.title
         self._rows = max(1, self._sheet.max_row or 1)
         self._row = 0
+        self._columns: dict[str, int] = {}
 
     def progress(self) -> float:
         """Return which share of the rows is read."""
@@ -111,50 +241,48 @@ class WorkbookSheet:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the rows that hold cells, each with the number that Excel shows."""
-        data: Element | None = None
         number = 0
         try:
             with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
-                for event, element in iterparse(source, ("start", "end")):  # noqa: S314
-                    if event == "start":
-                        data = element if element.tag == _DATA else data
-                    elif element.tag == _ROW and data is not None:
-                        number = self._row = int(element.get("r") or number + 1)
-                        yield self._record(number, element)
-                        data.clear()  # what is read is not kept
+                for row in _Rows(source):
+                    number = self._row = _next_number(number, row)
+                    yield self._record(number, row)
         except _BROKEN:
-            raise ListError(
-                f"{self._path} is damaged after row {number:,}: open it in Excel and save it.",
-                misused=True,
-            ) from None
+            raise _damaged(self._path, number) from None
 
-    def _record(self, number: int, row: Element) -> Record:
+    def _record(self, number: int, row: _Row) -> Record:
         cells: list[str] = []
         doubts: dict[int, str] = {}
-        for element in row:
-            if element.tag != _CELL:
-                continue
-            reference = element.get("r")
-            place = coordinate_to_tuple(reference)[1] - 1 if reference else len(cells)
-            cells += [""] * (place + 1 - len(cells))
-            text, doubt = self._cell(element)
-            cells[place] = text
+        for cell in row.cells:
+            place = self._place(cell.reference) if cell.reference else len(cells)
+            text, doubt = self._text(cell)
+            if place == len(cells):
+                cells.append(text)
+            else:
+                cells += [""] * (place + 1 - len(cells))
+                cells[place] = text
             if doubt:
                 doubts[place] = doubt
-        if row.get("hidden") in ("1", "true") and any(cells):
+        if row.is_hidden and any(cells):
             return Record(number, cells, trouble="the row is hidden in the sheet: by a filter?")
         return Record(number, cells, doubts=doubts)
 
-    def _cell(self, element: Element) -> tuple[str, str | None]:  # noqa: PLR0911 - a table
+    def _place(self, reference: str) -> int:
+        """Return the place of a column, of a reference such as B7."""
+        column = reference.rstrip("0123456789")
+        place = self._columns.get(column)
+        if place is None:
+            place = self._columns[column] = column_index_from_string(column) - 1
+        return place
+
+    def _text(self, cell: _Cell) -> tuple[str, str | None]:  # noqa: PLR0911 - a table
         """Return the text of a cell, and why it cannot be taken as it is."""
-        kind = element.get("t", "n")
-        value = element.findtext(_VALUE)
-        match kind:
+        value = cell.value
+        match cell.kind:
             case "inlineStr":
-                inline = element.find(_INLINE)
-                return (Text.from_tree(inline).content if inline is not None else ""), None
+                return cell.text, None
             case _ if not value:
-                if element.find(_FORMULA) is not None:
+                if cell.has_formula:
                     return "", "it holds a formula without a result: save the file in Excel"
                 return "", None
             case "s":
@@ -164,7 +292,7 @@ class WorkbookSheet:
             case "e":
                 return value, f"it holds the error {value}"
             case "n":
-                return self._number(value, self._format(int(element.get("s") or 0)))
+                return self._number(value, self._format(int(cell.style or 0)))
             case "d":
                 return value.replace("T", " "), None
             case _:
@@ -204,6 +332,12 @@ class WorkbookSheet:
         return f"{date:%Y-%m-%d %H:%M:%S}" if isinstance(date, datetime) else str(date)
 
 
+def _damaged(path: Path, row: int) -> ListError:
+    return ListError(
+        f"{path} is damaged after row {row:,}: open it in Excel and save it.", misused=True
+    )
+
+
 def _chosen(
     path: Path, sheets: "list[ReadOnlyWorksheet]", wanted: str | None
 ) -> "ReadOnlyWorksheet":
@@ -213,7 +347,10 @@ def _chosen(
             if sheet.title == wanted:
                 return sheet
         raise ListError(f"{path} has no sheet {wanted!r}: it has {names}.", misused=True)
-    filled = [sheet for sheet in sheets if sheet.sheet_state == "visible" and _holds_rows(sheet)]
+    try:
+        filled = [one for one in sheets if one.sheet_state == "visible" and _holds_rows(one)]
+    except _BROKEN:
+        raise _damaged(path, 0) from None
     if len(filled) > 1:
         raise ListError(
             f"{path} has several sheets ({names}): name one with --sheet.", misused=True
@@ -223,11 +360,18 @@ def _chosen(
     return filled[0]
 
 
+def _next_number(last: int, row: _Row) -> int:
+    """Return the number of *row*, which comes after that with the number *last*."""
+    number = int(row.number or last + 1)
+    if not last < number <= MAX_ROWS:
+        raise ValueError("the rows are not in their order")
+    return number
+
+
 def _holds_rows(sheet: "ReadOnlyWorksheet") -> bool:
     with sheet._get_source() as source:  # noqa: SLF001
-        for _, element in iterparse(source):  # noqa: S314
-            if element.tag == _CELL and len(element):
-                return True
-            if element.tag == _ROW:
-                element.clear()
-    return False
+        return any(
+            cell.value or cell.text or cell.has_formula
+            for row in _Rows(source)
+            for cell in row.cells
+        )

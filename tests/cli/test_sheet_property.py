@@ -16,7 +16,7 @@ SPELLINGS = (
     "\u202a+86{0}\u202c", "(+86){0}",
 )  # fmt: skip
 
-texts = some.text("东门公园便利店，。北京ab 12", min_size=1, max_size=8).filter(str.strip)  # noqa: RUF001
+texts = some.text("东门公园便利店，。北京ab 12", min_size=1, max_size=8).filter(str.strip)
 rows = some.lists(
     some.tuples(some.integers(0, 99_999_999), some.sampled_from(SPELLINGS), texts), max_size=25
 )
@@ -29,7 +29,7 @@ def quoted(cell: str, delimiter: str) -> str:
     return cell
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     rows=rows,
     quotes=quotes,

@@ -16,9 +16,20 @@ from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 from jinja2.nodes import Const, Filter
 
+from dispatcher.core.code_table import CODE_ROWS
+from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
+from dispatcher.core.report_matching import UNMATCHED_REASONS
+from dispatcher.core.report_status import Reason
+from dispatcher.db.message_lists import STATES
+
 PACKAGE = Path(__file__).parents[2] / "dispatcher"
 CATALOGUES = {"zh_CN": PACKAGE / "core/zh_CN.po"}
 _PYTHON_KEYWORDS = {"_": None, "N_": None, "plural": (2,)}
+# What `event_count` counts, as the console and `dispatcher status` show it.
+EVENTS = (
+    *("accepted", "delivered", "undelivered", "rejected", "expired", "cancelled", "deferred"),
+    *("returned", "requeued", "resent", "settled", "reported", "unsure"),
+)
 _TEMPLATE_OPTIONS = {"trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _HEADER = """\
 # Chinese of the console and the commands. `./dev languages` adds what is new and removes what is
@@ -64,7 +75,16 @@ def _extracted(
 
 def _of_tables() -> Iterator[tuple[str, str]]:
     """Yield the texts of tables, which are translated where a table is read."""
-    return iter(())
+    for table in (NUMBER, REQUEST, OURS):
+        for code in table.values():
+            yield from (("core/codes.py", text) for text in (code.meaning, code.advice))
+    for row in CODE_ROWS:
+        words = (row.source, row.meaning, row.result, row.again, row.advice, row.concerns)
+        charged = (row.charged_by_delivery, row.charged_by_sending)
+        yield from (("core/codes.tsv", text) for text in (*words, *charged) if text)
+    words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason]
+    yield from (("tables", str(text)) for text in words)
+    yield from (("core/explain.py", state.capitalize()) for state in STATES)
 
 
 def complaints(language: str) -> list[str]:

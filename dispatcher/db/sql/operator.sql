@@ -107,6 +107,12 @@ WHERE m.recipient = ANY ($1::text[])
   AND s.id = ANY (ARRAY(SELECT id FROM dispatcher.message WHERE recipient = ANY ($1::text[])))
 ORDER BY m.id
 
+-- name: export_replies
+-- Return the replies of a number, oldest first: the rows themselves, as JSON.
+-- $1 the number, as e164() returns it
+SELECT jsonb_build_object('reply', to_jsonb(r) - 'digest')::text
+FROM dispatcher.reply r WHERE r.number = $1 ORDER BY r.id
+
 -- name: export_suppression
 -- Return what the suppression list has of a number, as JSON.
 -- $1 the number, as e164() returns it
