@@ -21,7 +21,7 @@ COLUMNS = (
 )
 
 
-# One column of a row, and what somebody might write there.
+# One column of a row, and an odd value for it.
 ODD: tuple[tuple[str, object], ...] = (
     ("params", ["\U0001f600 \u202e\ufeff"]),
     ("params", ["line\r\nbreak", "tab\t", '"quoted" \\ back']),

@@ -78,7 +78,7 @@ class Receiver:
         self._process.kill()
 
 
-# What nobody should post, and somebody will: bodies by content type. The numbers are no one's.
+# Posts that are no reports, or odd ones: content type and body. The numbers are no one's.
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 _REPORT = "smsMsgId={id}&total={total}&sequence={sequence}&status={status}&source=2&extend={token}"
 ODD_POSTS = (
