@@ -5,6 +5,7 @@ costs one query in a while.
 """
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
@@ -29,10 +30,20 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import campaigns, message_lists, operator, reports, status
+from dispatcher.db import (
+    campaigns,
+    console_tokens,
+    list_uploads,
+    message_lists,
+    operator,
+    reports,
+    status,
+)
 from dispatcher.db.campaigns import CountedCampaign
+from dispatcher.db.console_tokens import ValidToken
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
+from dispatcher.db.list_uploads import ListUpload
 from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
@@ -41,6 +52,7 @@ Answer = TypeVar("Answer")
 
 SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
 MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
+TOKENS_MAX_AGE_SECONDS = 2.0  # a revoked token ends its logins after this
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
 QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
 ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
@@ -72,6 +84,7 @@ class ConsoleBackend:
         self._totals = self._cached(status.totals)
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
         self._backlog = self._cached(_backlog)
+        self._tokens = self._cached(console_tokens.valid)
         self._exporting = asyncio.Lock()  # one at a time: each keeps a connection for minutes
 
     async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
@@ -218,6 +231,56 @@ class ConsoleBackend:
             except campaigns.CampaignError as error:
                 return f"not done: {error}"
 
+    async def tokens(self, max_age: float = TOKENS_MAX_AGE_SECONDS) -> list[ValidToken]:
+        """Return the tokens that are not revoked, at most *max_age* seconds old."""
+        return await self._tokens.get(max_age)
+
+    async def log_in(self, token: str) -> ValidToken | None:
+        """Return which token with a name *token* is, and note its use; None: it is none."""
+        wanted = console_tokens.digest(token)
+        for each in await self.tokens(max_age=0.0):
+            if hmac.compare_digest(each.digest, wanted):
+                await self._query(console_tokens.note_use, each.id)
+                return each
+        return None
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database, for a process that works in it."""
+        return self._database.dsn
+
+    async def list_uploads(self) -> list[ListUpload]:
+        """Return the uploaded lists that are kept."""
+        return await self._on_connection(list_uploads.recent)
+
+    async def list_upload(self, upload_id: int) -> ListUpload | None:
+        """Return an uploaded list, or None if there is none with this id."""
+        return await self._on_connection(list_uploads.find, upload_id)
+
+    async def add_list_upload(self, actor: str, name: str, options: str) -> int:
+        """Begin an upload; return its id."""
+        return await self._on_connection(list_uploads.add, actor, name, options)
+
+    async def add_list_part(self, upload_id: int, part: int, content: bytes) -> None:
+        """Keep the next part of an upload."""
+        await self._on_connection(list_uploads.add_part, upload_id, part, content)
+
+    async def complete_list_upload(self, upload_id: int) -> None:
+        """Note that an upload is whole."""
+        await self._on_connection(list_uploads.complete, upload_id)
+
+    async def drop_list_upload(self, upload_id: int) -> None:
+        """Delete an upload."""
+        await self._on_connection(list_uploads.drop, upload_id)
+
+    async def load_list(self, upload_id: int, options: str) -> bool:
+        """Have a checked list loaded; return False if it is not checked."""
+        return await self._on_connection(list_uploads.ask_to_load, upload_id, options)
+
+    async def list_rejects(self, upload_id: int) -> bytes | None:
+        """Return the refused lines of a list."""
+        return await self._on_connection(list_uploads.rejects, upload_id)
+
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
         return await self._act(operator.pause, actor, app, reason)
@@ -281,6 +344,15 @@ class ConsoleBackend:
                 raise as_unavailable(error, self._database.dsn) from error
 
         return CachedQuery(limited)
+
+    async def _on_connection(
+        self,
+        query: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        async with self._database.acquire(seconds=QUERY_TIMEOUT_SECONDS) as connection:
+            return await query(connection, *args, **kwargs)
 
     async def _query(
         self,
