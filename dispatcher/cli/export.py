@@ -147,7 +147,7 @@ class _Rows:
         self._prices = prices
         self._full = full
         self._times = {"": ""}  # few: many messages have the same second
-        self._costs: dict[tuple[str, str], Row] = {}  # by country and segments
+        self._costs: dict[tuple[str, str], Row] = {}  # by country and charged segments
 
     def finished(self, rows: list[Row]) -> list[Row]:
         """Return *rows* with all of COLUMNS."""
@@ -158,7 +158,7 @@ class _Rows:
             self._times = {"": ""}
         for row in rows:
             recipient = row[_RECIPIENT]
-            row.extend(self._cost(recipient, row[_SEGMENTS]))
+            row.extend(self._cost(recipient, row.pop()))
             for place in _TIMES:
                 seconds = row[place]
                 row[place] = self._times.get(seconds) or self._time(seconds)
@@ -166,16 +166,16 @@ class _Rows:
                 row[_RECIPIENT] = mask(recipient)
         return rows
 
-    def _cost(self, recipient: str, segments: str) -> Row:
+    def _cost(self, recipient: str, charged: str) -> Row:
         from dispatcher.core.country import country
 
-        if not self._prices or not segments:
+        if not self._prices or not charged:
             return ["", ""]
         bare = recipient[:1] != "+" or recipient.startswith(_MAINLAND)
-        key = ("CN" if bare else country(recipient), segments)
+        key = ("CN" if bare else country(recipient), charged)
         if key not in self._costs:
             price = self._prices.get(key[0])
-            self._costs[key] = [str(price[0] * int(segments)), price[1]] if price else ["", ""]
+            self._costs[key] = [str(price[0] * int(charged)), price[1]] if price else ["", ""]
         return self._costs[key]
 
     def _time(self, seconds: str) -> str:

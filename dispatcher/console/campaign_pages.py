@@ -249,7 +249,7 @@ def _position(before: str, name: str) -> tuple[datetime, str] | Invalid | None:
 
 def _cells(row: list[str], *, full: bool) -> list[str]:
     """Return *row* as a spreadsheet may have it."""
-    cells = dict(zip(EXPORTED_COLUMNS, row, strict=True))
+    cells = dict(zip(EXPORTED_COLUMNS, row, strict=False))  # it ends with what is charged
     if not full:
         cells["recipient"] = mask(cells["recipient"])
     for name in _TIME_COLUMNS:

@@ -74,7 +74,7 @@ class CampaignCount(Struct, frozen=True):
     segments: int
     recent: int  # messages accepted in the last RATE_SECONDS
     last_due_at: datetime | None  # of those that wait
-    cost: dict[str, Decimal]  # of segments with a price, by currency
+    cost: dict[str, Decimal]  # of segments charged by now, by currency
     seconds: float  # that counting took
 
     def states(self) -> dict[str, int]:
@@ -141,8 +141,8 @@ async def count(
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         codes[row["state"], row["code"]] += row["messages"]
-        if row["segments"] and (price := prices.get(country(row["recipient"]))):
-            amounts[price[1]] += price[0] * row["segments"]
+        if row["charged"] and (price := prices.get(country(row["recipient"]))):
+            amounts[price[1]] += price[0] * row["charged"]
     result = CampaignCount(
         [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],
         sum(row["segments"] for row in rows),
@@ -267,7 +267,7 @@ async def export(
 ) -> None:
     """Give *on_rows* the messages that all of the conditions fit, oldest first, some at a time.
 
-    A row has the columns of `export_rows`, as texts; null is empty. COPY sends rows while those
+    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty. COPY sends rows while those
     before are written, and their values need no decoding of their own.
     """
     first = await connection.fetchval(sql("export_from"), campaign)
