@@ -19,14 +19,14 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report, read_push
 from dispatcher.db.database import Database
 from dispatcher.db.reports import announce_check
+from dispatcher.receiver.connection import Answer, DirectRoute, Post
 from dispatcher.receiver.intake import Intake, NotStored
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
 
 SENDER_TIMEOUT_SECONDS: Final = 15.0  # for a whole request; then the connection is closed
 
-CHECKED: Final = "Test report received"
-_SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"  # of a post that names none
 
 
 class RefusedError(Exception):
@@ -68,32 +68,68 @@ class ReportRoutes:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes to serve."""
-        # One segment, whatever is in it: `_take` compares it.
-        return [web.post("/reports/{token}", self._receive)]
+        # One segment, whatever is in it: `_receive` compares it.
+        otherwise = web.post("/reports/{token}", self._receive)
+        return [
+            DirectRoute(f"/reports/{self._path_token.decode()}", self.answer, otherwise=otherwise)
+        ]
+
+    async def answer(self, post: Post) -> Answer:
+        """Answer a whole post to the right path."""
+        try:
+            self._check_network(post.peer, post.forwarded)
+            return await self._take(post)
+        except RefusedError as refused:
+            return self._refuse(refused)
 
     async def _receive(self, request: web.Request) -> web.Response:
+        """Answer a request of any kind, whose body may still be on its way."""
+        forwarded = request.headers.getall("X-Forwarded-For", [])
         try:
-            taken = await self._take(request)
+            self._check_token(request.match_info["token"])
+            self._check_network(request.remote, forwarded)
+            post = Post(
+                request.remote,
+                request.rel_url.raw_path,
+                request.rel_url.raw_query_string,
+                {name.lower(): value for name, value in request.headers.items()},
+                forwarded,
+                await _body(request, self._sender_timeout),
+            )
+            answer = await self._take(post)
         except RefusedError as refused:
-            self.refused[refused.kind] += 1
-            self._metrics.refused(refused.kind, refused.detail)
-            return _refuse(refused)
-        if taken:
-            return web.Response(body=_SUCCESS, content_type="application/json")
-        return _answer(200, 0, CHECKED)
+            answer = self._refuse(refused)
+        response = web.Response(
+            status=answer.status, body=answer.body, content_type="application/json"
+        )
+        if answer.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+            response.force_close()  # do not wait for the rest of the body
+        return response
 
-    async def _take(self, request: web.Request) -> int:
-        """Return how many reports were stored, 0 for a test report.
+    def _refuse(self, refused: RefusedError) -> Answer:
+        self.refused[refused.kind] += 1
+        self._metrics.refused(refused.kind, refused.detail)
+        return _answer(refused.status, refused.status, refused.reason)
+
+    def _check_token(self, given: str) -> None:
+        token = given.encode(errors="surrogateescape")
+        if not hmac.compare_digest(token, self._path_token):
+            raise RefusedError("path", 404, "There is nothing here.")
+
+    def _check_network(self, peer: str | None, forwarded: Sequence[str]) -> None:
+        if not self._networks:
+            return
+        address = client_address(peer, forwarded, self._trusted_proxies)
+        if address is None or not within(address, self._networks):
+            raise RefusedError("network", 403, "Reports are not taken from this address.")
+
+    async def _take(self, post: Post) -> Answer:
+        """Store the reports of *post*, and answer it.
 
         Raises RefusedError.
         """
-        given = request.match_info["token"].encode(errors="surrogateescape")
-        if not hmac.compare_digest(given, self._path_token):
-            raise RefusedError("path", 404, "There is nothing here.")
-        if self._networks and not self._from_known_network(request):
-            raise RefusedError("network", 403, "Reports are not taken from this address.")
-        body = await _body(request, self._sender_timeout)
-        unsigned = self._signatures.refuse(request, body)
+        body = post.body
+        unsigned = self._signatures.refuse(post)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)
         if len(body) > MAX_BYTES:
@@ -102,18 +138,19 @@ class ReportRoutes:
         match push.reports:
             case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
                 await self._announce(word)
-                return 0
+                return _CHECKED
             case reports:
                 await self._keep(reports)
         if push.unreadable is not None:
             # The provider never repeats a push, and a later release may read it.
+            content_type = post.headers.get("content-type", DEFAULT_CONTENT_TYPE)
             kept = await self._intake.keep_unreadable(
-                body, request.content_type, push.unreadable.reason
+                body, content_type.partition(";")[0].strip(), push.unreadable.reason
             )
             if isinstance(kept, NotStored):
                 raise RefusedError("not kept", kept.status, kept.why)
             self.refused["unreadable"] += 1
-        return max(1, len(push.reports))
+        return _STORED
 
     async def _announce(self, word: str) -> None:
         try:
@@ -129,12 +166,6 @@ class ReportRoutes:
         kept = await self._intake.keep(reports)
         if isinstance(kept, NotStored):
             raise RefusedError("not kept", kept.status, kept.why)
-
-    def _from_known_network(self, request: web.Request) -> bool:
-        address = client_address(
-            request.remote, request.headers.getall("X-Forwarded-For", []), self._trusted_proxies
-        )
-        return address is not None and within(address, self._networks)
 
 
 async def _body(request: web.Request, seconds: float) -> bytes:
@@ -153,13 +184,10 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise RefusedError("cut", 400, "The push broke off, or its encoding is wrong.") from None
 
 
-def _refuse(refused: RefusedError) -> web.Response:
-    response = _answer(refused.status, refused.status, refused.reason)
-    if refused.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-        response.force_close()  # do not wait for the rest of the body
-    return response
+def _answer(status: int, code: int, text: str) -> Answer:
+    return Answer(status, msgspec.json.encode({"returnCode": code, "returnCodeDesc": text}))
 
 
-def _answer(status: int, code: int, text: str) -> web.Response:
-    body = msgspec.json.encode({"returnCode": code, "returnCodeDesc": text})
-    return web.Response(status=status, body=body, content_type="application/json")
+CHECKED: Final = "Test report received"
+_CHECKED: Final = _answer(200, 0, CHECKED)
+_STORED: Final = _answer(200, 0, "Success")
