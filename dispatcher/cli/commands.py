@@ -18,12 +18,14 @@ from dispatcher.cli.find import find
 from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
+from dispatcher.cli.replies import replies
 from dispatcher.cli.reports import reports
 from dispatcher.cli.rules import limit, suppress, template
 from dispatcher.cli.run import run
 from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
+from dispatcher.cli.token import token
 
 app = typer.Typer(
     help="Send SMS from PostgreSQL rows through the provider's batch API.",
@@ -62,6 +64,7 @@ for command in (
     find,
     explain,
     reports,
+    replies,
     enqueue,
     export,
     cancel,
@@ -83,3 +86,4 @@ for command in (
 
 app.add_typer(template, name="template")
 app.add_typer(campaign, name="campaign")
+app.add_typer(token, name="token")

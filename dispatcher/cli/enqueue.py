@@ -3,20 +3,20 @@
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.spans import seconds_of, zone_of
+from dispatcher.core.errors import ListError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dispatcher.cli.file_load import ImportOptions, Loaded
     from dispatcher.core.cost import Bill
+    from dispatcher.lists.file_load import ImportOptions, Loaded
 
-_UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
 
@@ -128,13 +128,13 @@ def enqueue(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dispatcher.cli.connection import read_settings, with_database
-    from dispatcher.cli.file_load import ImportOptions, load_file
     from dispatcher.cli.output import screen
-    from dispatcher.cli.sheet.header import HeaderError, given_columns
-    from dispatcher.cli.sheet.messages import Whole
-    from dispatcher.cli.sheet.reading import Form
     from dispatcher.core.format import number, plural
     from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
+    from dispatcher.lists.file_load import ImportOptions, load_file
+    from dispatcher.lists.header import HeaderError, given_columns
+    from dispatcher.lists.messages import Whole
+    from dispatcher.lists.reading import Form
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
@@ -157,7 +157,7 @@ def enqueue(
         Form(encoding, columns, ignore_others, recipients_only, sheet),
         Whole(
             template, tuple(param or ()), app, sender, signature, reference, priority, send_at,
-            expires_at, _zone(zone),
+            expires_at, zone_of(zone),
         ),
         again=again,
         rest=rest,
@@ -166,7 +166,7 @@ def enqueue(
         apps=tuple(read_settings().apps),
         campaign=campaign,
         actor=operator_name(as_),
-        spread_seconds=_seconds(spread),
+        spread_seconds=seconds_of(spread),
         per_hour=per_hour,
         stop_at=_share(stop_at),
         other_mainland=read_settings().mainland_without_plus == "all",
@@ -189,9 +189,9 @@ def enqueue(
             loaded = with_database(
                 lambda connection: load_file(connection, file, where, show_progress, options)
             )
-        except (CommandError, KeyboardInterrupt) as failure:
+        except (CommandError, ListError, KeyboardInterrupt) as failure:
             lines = getattr(failure, "lines", ("interrupted.",))
-            if dry_run or (not so_far and isinstance(failure, CommandError)):
+            if dry_run or (not so_far and not isinstance(failure, KeyboardInterrupt)):
                 raise
             raise CommandError(
                 *lines,
@@ -308,16 +308,6 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
         )
 
 
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a time such as 4h, 90min or 30s."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
-    if found is None:
-        raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
-
-
 def _share(text: str | None) -> float | None:
     """Return the share that a text such as 5% means."""
     if text is None:
@@ -327,14 +317,3 @@ def _share(text: str | None) -> float | None:
     if not 0 < share <= 1:
         raise CommandError("--stop-at takes a share such as 5%.", code=USED_WRONGLY)
     return share
-
-
-def _zone(name: str | None) -> ZoneInfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise CommandError(
-            f"there is no time zone {name!r}; one is Asia/Shanghai.", code=USED_WRONGLY
-        ) from None

@@ -1,20 +1,32 @@
 """Campaigns: what operators do with them, their progress, and the export of messages."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Final
+from decimal import Decimal
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
-from dispatcher.db.database import Connection
+from dispatcher.db import cost
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 STEP_MESSAGES: Final = 10_000  # requeued in one transaction
 RATE_SECONDS: Final = 600  # over which the rate of a campaign is taken
 MAX_NAME_CHARACTERS: Final = 100  # as the database has it
 MAX_LISTED: Final = 1_000  # campaigns
 PREFETCHED_ROWS: Final = 2_000  # of an export, in memory
+PAGE_CAMPAIGNS: Final = 30  # of the console's list
+MAX_CLAIM_SECONDS: Final = 10.0  # a transaction that changes the queue for longer is no claim
+WAIT_SECONDS: Final = 0.05  # between two looks at what is in flight
 
 
 class CampaignError(Exception):
@@ -47,6 +59,103 @@ class CampaignState(Struct, frozen=True):
     recent: int  # accepted in the last RATE_SECONDS
 
 
+class CodeCount(Struct, frozen=True, array_like=True):
+    """How many messages of a campaign are in one state, with one code."""
+
+    state: str
+    code: str | None
+    messages: int
+
+
+class CampaignCount(Struct, frozen=True):
+    """What was counted of a campaign: every message once."""
+
+    codes: list[CodeCount]  # the most frequent first
+    segments: int
+    recent: int  # messages accepted in the last RATE_SECONDS
+    last_due_at: datetime | None  # of those that wait
+    cost: dict[str, Decimal]  # of segments with a price, by currency
+    seconds: float  # that counting took
+
+    def states(self) -> dict[str, int]:
+        """Return the number of messages by state."""
+        sums: defaultdict[str, int] = defaultdict(int)
+        for each in self.codes:
+            sums[each.state] += each.messages
+        return dict(sums)
+
+
+class CountedCampaign(Struct, frozen=True):
+    """A campaign, and what was counted of it last."""
+
+    name: str
+    state: str  # running, paused or cancelled
+    reason: str | None
+    file: str | None
+    stop_at: float | None
+    created_by: str
+    created_at: datetime
+    changed_by: str | None
+    changed_at: datetime | None
+    count: CampaignCount | None
+    counted_at: datetime | None
+    waits: bool  # whether any message waits
+    partly_removed: bool  # whether retention has dropped some of its messages
+
+
+async def counted_page(
+    database: Database, before: tuple[datetime, str] | None
+) -> list[CountedCampaign]:
+    """Return some campaigns, the newest first, begun before that time and name.
+
+    One more than `PAGE_CAMPAIGNS` shows that there are more.
+    """
+    arguments = (*(before or (None, None)), PAGE_CAMPAIGNS + 1)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return [_counted(row) for row in await connection.fetch(sql("campaign_page"), *arguments)]
+
+
+async def counted(database: Database, name: str) -> CountedCampaign | None:
+    """Return one campaign with its last count; None if there is none of this name."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("campaign_progress"), name)
+        return _counted(row) if row else None
+
+
+def _counted(row: "Record") -> CountedCampaign:
+    values = dict(row)
+    known = values.pop("counted")
+    count = msgspec.json.decode(known, type=CampaignCount) if known else None
+    return CountedCampaign(**values, count=count)
+
+
+async def count(
+    connection: Connection, name: str, *, country: Callable[[str], str]
+) -> CampaignCount:
+    """Count the messages of a campaign, and keep the result; reads every message of it."""
+    began = await connection.fetchval(sql("database_time"))
+    rows = await connection.fetch(sql("count_campaign"), name, RATE_SECONDS, timeout=None)
+    ended = await connection.fetchval(sql("database_time"))
+    prices = await cost.prices(connection)
+    codes: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        codes[row["state"], row["code"]] += row["messages"]
+        if row["segments"] and (price := prices.get(country(row["recipient"]))):
+            amounts[price[1]] += price[0] * row["segments"]
+    result = CampaignCount(
+        [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],
+        sum(row["segments"] for row in rows),
+        sum(row["recent"] for row in rows),
+        max((row["last_due_at"] for row in rows if row["last_due_at"]), default=None),
+        dict(amounts),
+        (ended - began).total_seconds(),
+    )
+    text = msgspec.json.encode(result).decode()
+    await connection.execute(sql("keep_campaign_count"), name, text, began)
+    return result
+
+
 async def pause(connection: Connection, actor: str, name: str, reason: str) -> None:
     """Stop claiming messages of a campaign. Raises CampaignError."""
     await _change(connection, "pause_campaign", name, reason, actor)
@@ -65,6 +174,45 @@ async def cancel(connection: Connection, actor: str, name: str, reason: str) -> 
 async def cancel_step(connection: Connection) -> int:
     """Write the outcomes of some messages of cancelled campaigns; return how many."""
     return int(await connection.fetchval(sql("cancel_campaign_step")))
+
+
+async def move(  # noqa: PLR0917
+    connection: Connection,
+    actor: str,
+    name: str,
+    send_at: datetime | None,
+    wait: float = 0.0,
+    priority: int | None = None,
+) -> None:
+    """Move what waits of a campaign to another time or priority. Raises CampaignError.
+
+    Each message is then due *wait* seconds after the one before. Nothing of the campaign is claimed
+    until :func:`move_step` has moved all.
+    """
+    await _change(connection, "move_campaign", name, send_at, wait, priority, actor)
+
+
+async def move_step(connection: Connection) -> int:
+    """Move some messages of a campaign that is to be moved; return how many."""
+    return int(await connection.fetchval(sql("move_campaign_step")))
+
+
+async def settled(connection: Connection, name: str, *, seconds: float) -> int:
+    """Wait until what was claimed of a stopped campaign has its results, at most *seconds*.
+
+    Returns how many messages have none then. A claim that began before the campaign was stopped may
+    still be taking messages of it, so its transaction is waited for first.
+    """
+    deadline = monotonic() + seconds
+    claims = {row[0] for row in await connection.fetch(sql("changing_queue"))}
+    while claims and monotonic() < min(deadline, deadline - seconds + MAX_CLAIM_SECONDS):
+        await asyncio.sleep(WAIT_SECONDS)
+        claims &= {row[0] for row in await connection.fetch(sql("changing_queue"))}
+    while left := int(await connection.fetchval(sql("campaign_in_flight"), name)):
+        if monotonic() >= deadline:
+            return left
+        await asyncio.sleep(WAIT_SECONDS)
+    return 0
 
 
 async def requeue(connection: Connection, actor: str, name: str) -> int:
@@ -128,7 +276,7 @@ async def export(
             yield tuple(row)
 
 
-async def _change(connection: Connection, statement: str, *arguments: str) -> None:
+async def _change(connection: Connection, statement: str, *arguments: object) -> None:
     try:
         async with connection.transaction():
             await connection.execute(sql(statement), *arguments)

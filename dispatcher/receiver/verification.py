@@ -27,7 +27,7 @@ class Signatures(Struct, frozen=True):
             return None
         verdict = self._verify(post, post.path)
         if isinstance(verdict, UnverifiedPush) and self.callback is not None:
-            public = urlsplit(self.callback).path
+            public = _public_path(urlsplit(self.callback).path, post.path)
             if public != post.path:
                 verdict = self._verify(post, public)
         return verdict.reason if isinstance(verdict, UnverifiedPush) else None
@@ -43,6 +43,16 @@ class Signatures(Struct, frozen=True):
             now=self.clock(),
             assume=self.assume,
         )
+
+
+def _public_path(callback: str, path: str) -> str:
+    """Return the path that a client of the public address used, if *path* is what came here.
+
+    *callback* is the public path of reports; replies come beside it.
+    """
+    if not path.startswith("/replies/"):
+        return callback
+    return callback.rpartition("/reports/")[0] + path
 
 
 Network = IPv4Network | IPv6Network

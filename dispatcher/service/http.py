@@ -15,7 +15,12 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
+from dispatcher.console import (
+    ConsoleBackend,
+    ProxySignIn,
+    closed_console_routes,
+    console_routes,
+)
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
@@ -28,7 +33,9 @@ from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+# For the console and /metrics; workers have their own. A count of a campaign and an export may keep
+# one each.
+CONSOLE_CONNECTIONS: Final = 5
 METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
@@ -59,7 +66,11 @@ async def listening(
         reports_expected = (
             settings.callback_url is not None or settings.report_path_token is not None
         )
-        backend = ConsoleBackend(database, reports_expected=reports_expected)
+        backend = ConsoleBackend(
+            database,
+            reports_expected=reports_expected,
+            other_mainland=settings.mainland_without_plus == "all",
+        )
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 
@@ -97,7 +108,15 @@ def _console(
 ) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(backend, settings.console_token.get_secret_value(), until)
+    proxies = None
+    if settings.console_user_header is not None:
+        proxies = ProxySignIn(
+            settings.console_proxies,
+            settings.console_user_header,
+            settings.console_groups_header,
+            settings.console_roles,
+        )
+    return console_routes(backend, settings.console_token.get_secret_value(), until, proxies)
 
 
 MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB

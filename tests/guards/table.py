@@ -440,8 +440,8 @@ GUARDS = (
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            paused,\n        )\n",
-                '            paused,\n            __import__("time").time(),\n        )\n',
+                "        paused,\n    )\n",
+                '        paused,\n        __import__("time").time(),\n    )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -457,8 +457,8 @@ GUARDS = (
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            paused,\n        )\n",
-                '            paused,\n            __import__("time").time(),\n        )\n',
+                "        paused,\n    )\n",
+                '        paused,\n        __import__("time").time(),\n    )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

@@ -2,8 +2,9 @@
 
 -- name: claim
 -- Delete the due messages of one app from the queue and return them, first priority first: when
--- each was due (seconds since 1970: exact, and cheap to read), then the fields of
--- core.message.Message in order. The caller writes their batches in the same transaction.
+-- each was due (seconds since 1970: exact, and cheap to read), the bytes of large variables, which
+-- are left out (read_large reads them), then the fields of core.message.Message in order. The caller
+-- writes their batches in the same transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
@@ -40,10 +41,11 @@ WITH due AS MATERIALIZED (
 )
 SELECT
     date_part('epoch', t.due_at),
+    CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
     m.id,
     m.recipient,
     m.template_id,
-    m.params,
+    CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
     t.priority,
@@ -62,6 +64,11 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
         AND o.message_id <= (SELECT max(id) FROM taken)
   )
 ORDER BY t.priority, t.due_at, t.id
+
+-- name: read_large
+-- Return the variables that `claim` left out.
+-- $1 message ids
+SELECT id, params FROM dispatcher.message WHERE id = ANY ($1::bigint[])
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, and return it: the queue alone is
