@@ -22,8 +22,8 @@ from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report
 from dispatcher.db.database import Database
 from dispatcher.db.replies import REPLIES_PATH, address_app
 from dispatcher.db.reports import REPORTS_PATH, announce_check
-from dispatcher.receiver.connection import Answer, DirectRoute, Post
 from dispatcher.receiver.intake import Intake, NotStored
+from dispatcher.receiver.plain_posts import Answer, DirectRoute, Post
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from dispatcher.core.signing import AppKey, UnverifiedPush, Verified, verify_push
-from dispatcher.receiver.connection import Post
+from dispatcher.receiver.plain_posts import Post
 
 
 class Signatures(Struct, frozen=True):

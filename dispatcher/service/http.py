@@ -24,8 +24,8 @@ from dispatcher.console import (
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
-from dispatcher.receiver.connection import DirectRoute, DirectServer
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
+from dispatcher.receiver.plain_posts import DirectRoute, DirectServer
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State

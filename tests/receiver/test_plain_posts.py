@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from dispatcher.receiver import connection as module
-from dispatcher.receiver.connection import Answer, DirectRoute, read_headers
+from dispatcher.receiver import plain_posts as module
+from dispatcher.receiver.plain_posts import Answer, DirectRoute, read_headers
 from dispatcher.service.http import serving
 
 PATH = "/reports/secret"
