@@ -267,8 +267,8 @@ async def export(
 ) -> None:
     """Give *on_rows* the messages that all of the conditions fit, oldest first, some at a time.
 
-    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty. COPY sends rows while those
-    before are written, and their values need no decoding of their own.
+    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty.
+    COPY sends rows while those before are written, and no value is decoded by itself.
     """
     first = await connection.fetchval(sql("export_from"), campaign)
     rest = b""
