@@ -396,7 +396,9 @@ CREATE TABLE dispatcher.app (
     report_refused_at timestamptz,
     sender text,
     promotional boolean NOT NULL DEFAULT false,
-    CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
+    billing text,
+    CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
+    CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
 
 COMMENT ON TABLE dispatcher.app IS 'Run-time state of a configured app, shared by all workers.';
@@ -446,6 +448,9 @@ COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was
 COMMENT ON COLUMN dispatcher.app.sender IS 'Channel number as configured: replies to it are its own.';
 COMMENT ON COLUMN dispatcher.app.promotional IS
     'Whether its messages are promotional, as configured; a template may say otherwise.';
+COMMENT ON COLUMN dispatcher.app.billing IS
+    'What its account pays for: segments that are delivered, or all that are sent; null: the first in'
+    ' mainland China, the second elsewhere.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -538,7 +543,8 @@ CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
     state text NOT NULL,
     meaning text NOT NULL,
-    resendable boolean NOT NULL DEFAULT false
+    resendable boolean NOT NULL DEFAULT false,
+    charged boolean NOT NULL DEFAULT true
 );
 
 COMMENT ON TABLE dispatcher.carrier_status IS
@@ -548,6 +554,9 @@ COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or unde
 COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
 COMMENT ON COLUMN dispatcher.carrier_status.resendable IS
     'Whether the platform refused it before anything was sent, so that requeue() may send it again.';
+
+COMMENT ON COLUMN dispatcher.carrier_status.charged IS
+    'Whether it is charged where the account pays for what is sent: codes of the platform are not.';
 
 -- One row for each commit of a receiver, however many reports it has: so taking reports in writes
 -- one row. Arrays of equal length, one place a report.

@@ -42,7 +42,9 @@ def cost(
     """Show segments and cost of a day, by app and country.
 
     Estimated segments are counted from the texts of templates defined with
-    --text; segments reported by the provider are shown beside them.
+    --text; segments reported by the provider are shown beside them. Charged
+    are, as BILLING of the app says, those delivered or all sent; in mainland
+    China by default those delivered. Open are those without a report so far.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import print_json, screen
@@ -82,21 +84,28 @@ def _print_bill(bill: "Bill", console: "Console") -> None:
     from dispatcher.core.format import number
 
     table = table_of("App", "Country")
-    for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):
+    for name in ("Messages", "Estimated", "Reported", "Charged", "Open", "Price", "Cost"):
         table.add_column(name, justify="right")
     for line in _ordered(bill):
         table.add_row(
             line.app,
             line.country,
             number(line.messages),
-            number(line.reported) if line.unreported < line.messages else "-",
             number(line.estimated) if line.unknown < line.messages else "-",
+            number(line.reported) if line.unreported < line.messages else "-",
+            number(line.charged),
+            number(line.open),
             "-" if line.price is None else f"{line.price} {line.currency}".strip(),
             "-" if line.cost is None else f"{line.cost:,.2f} {line.currency}".strip(),
         )
     console.print(table if table.rows else "Nothing was accepted on that day.")
+    if table.rows:
+        typer.echo("Estimated, reported, charged and open are segments.")
+    at_most = bill.sums(most=True)
     for currency, cost in sorted(bill.sums().items()):
-        typer.echo(f"Together {cost:,.2f} {currency}".strip())
+        more = at_most[currency] - cost
+        later = f", and up to {more:,.2f} more with the reports to come" if more else ""
+        typer.echo(f"Together {cost:,.2f} {currency}".strip() + later)
     if any(line.price is None for line in bill.lines.values()):
         typer.echo("Set a price for the others: `dispatcher cost --price DE=0.07EUR`.")
 

@@ -299,7 +299,7 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
         typer.echo(f"{plural(segments, 'segment')}.")
-    for currency, amount in sorted(bill.sums().items()):
+    for currency, amount in sorted(bill.sums(most=True).items()):
         typer.echo(f"About {amount:,.2f} {currency}".strip() + ".")
     if unknown:
         typer.echo(
