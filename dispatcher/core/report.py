@@ -91,7 +91,8 @@ _encode = json.Encoder().encode
 def form_pairs(text: str) -> list[tuple[str, str]]:
     """Return the fields of an ASCII form, as `parse_qsl` does that keeps blank values.
 
-    It takes less than half the time, because most fields have nothing to decode. Raises UnicodeDecodeError.
+    It takes less than half the time, because most fields have nothing to decode.
+    Raises UnicodeDecodeError.
     """
     pairs = []
     for field in text.split("&"):
