@@ -7,6 +7,7 @@ import typer
 
 from dispatcher.cli.errors import CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,8 +62,8 @@ def list_campaigns(*, json: Json = False) -> None:
     if json:
         print_json(known)
         return
-    table = table_of("Campaign", "State", "Begun", "By")
-    for name in ("From files", "Waiting"):
+    table = table_of(_("Campaign"), _("State"), _("Begun"), _("By"))
+    for name in (_("From files"), _("Waiting")):
         table.add_column(name, justify="right")
     for one in known:
         imported = "-" if one.imported is None else number(one.imported)
@@ -70,7 +71,7 @@ def list_campaigns(*, json: Json = False) -> None:
             one.name, _state(one), moment(one.created_at), one.created_by, imported,
             number(one.waiting),
         )  # fmt: skip
-    screen().print(table if table.rows else "There is no campaign.")
+    screen().print(table if table.rows else _("There is no campaign."))
 
 
 @campaign.command("show")
@@ -89,29 +90,47 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
 
     found, states = _with_campaigns(work)
     if found is None:
-        raise CommandError(f"there is no campaign {name}: see `dispatcher campaign list`.")
+        raise CommandError(
+            _("there is no campaign {name}: see `dispatcher campaign list`.").format(name=name)
+        )
     if json:
         print_json({"campaign": found, "states": states})
         return
     typer.echo(f"{found.name}: {_state(found)}")
-    typer.echo(f"Begun {moment(found.created_at)} by {found.created_by}")
+    typer.echo(
+        _("Begun {created_at} by {created_by}").format(
+            created_at=moment(found.created_at), created_by=found.created_by
+        )
+    )
     if found.changed_at is not None:
-        typer.echo(f"Changed {moment(found.changed_at)} by {found.changed_by}")
-    table = table_of("State", "Code", "Reason")
+        typer.echo(
+            _("Changed {changed_at} by {changed_by}").format(
+                changed_at=moment(found.changed_at), changed_by=found.changed_by
+            )
+        )
+    table = table_of(_("State"), _("Code"), _("Reason"))
     for heading in ("Messages", "Segments"):
         table.add_column(heading, justify="right")
     for one in states:
         table.add_row(
             one.state, one.code or "", one.reason or "", number(one.messages), number(one.segments)
         )
-    screen().print(table if table.rows else "It has no messages.")
+    screen().print(table if table.rows else _("It has no messages."))
     recent = sum(one.recent for one in states)
     if recent:
         left = sum(one.messages for one in states if one.state in ("queued", "sending"))
         seconds = left * campaigns.RATE_SECONDS / recent
         rate = recent * 60 / campaigns.RATE_SECONDS
-        end = f"; at this rate the rest takes {duration(seconds)}" if left else ""
-        typer.echo(f"{number(rate)} accepted a minute, over the last ten{end}.")
+        end = (
+            _("; at this rate the rest takes {seconds}").format(seconds=duration(seconds))
+            if left
+            else ""
+        )
+        typer.echo(
+            _("{rate} accepted a minute, over the last ten{end}.").format(
+                rate=number(rate), end=end
+            )
+        )
 
 
 @campaign.command("pause")
@@ -124,7 +143,7 @@ def pause_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
 
     who = operator_name(as_)
     _with_campaigns(lambda connection: campaigns.pause(connection, who, name, reason))
-    typer.echo(f"{name} is paused.")
+    typer.echo(_("{name} is paused.").format(name=name))
 
 
 @campaign.command("resume")
@@ -134,7 +153,7 @@ def resume_campaign(name: Name, *, as_: As = None) -> None:
 
     who = operator_name(as_)
     _with_campaigns(lambda connection: campaigns.resume(connection, who, name))
-    typer.echo(f"{name} goes on.")
+    typer.echo(_("{name} goes on.").format(name=name))
 
 
 @campaign.command("cancel")
@@ -151,14 +170,14 @@ def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
 
     async def work(connection: "Connection") -> int:
         await campaigns.cancel(connection, who, name, reason)
-        typer.echo(f"{name} is cancelled: nothing more of it is claimed.")
+        typer.echo(_("{name} is cancelled: nothing more of it is claimed.").format(name=name))
         done = 0
         while step := await campaigns.cancel_step(connection):
             done += step
         return done
 
     done = _with_campaigns(work)
-    typer.echo(f"{plural(done, 'message')} cancelled.")
+    typer.echo(_("{done} cancelled.").format(done=plural(done, "message")))
 
 
 @campaign.command("requeue")
@@ -169,7 +188,7 @@ def requeue_campaign(name: Name, *, as_: As = None) -> None:
 
     who = operator_name(as_)
     done = _with_campaigns(lambda connection: campaigns.requeue(connection, who, name))
-    typer.echo(f"{plural(done, 'message')} waiting again.")
+    typer.echo(_("{done} waiting again.").format(done=plural(done, "message")))
 
 
 @campaign.command("export")
