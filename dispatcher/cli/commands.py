@@ -26,6 +26,7 @@ from dispatcher.cli.run import run
 from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
+from dispatcher.cli.token import token
 from dispatcher.core.language import ENGLISH, _, language
 
 app = typer.Typer(
@@ -87,6 +88,7 @@ for function in (
 
 app.add_typer(template, name="template")
 app.add_typer(campaign, name="campaign")
+app.add_typer(token, name="token")
 
 
 def command_tree() -> Any:  # noqa: ANN401 - typer does not export its types of commands
