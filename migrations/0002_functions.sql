@@ -18,6 +18,61 @@ RETURN CASE
     ELSE '+86' || number
 END;
 
+-- Cost ----------------------------------------------------------------------------------------------
+
+-- Return what an account pays for: segments that are 'delivered', or all that are 'sent'.
+CREATE FUNCTION dispatcher.billing_mode(billing text, recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(billing, CASE WHEN recipient LIKE '+%' AND recipient NOT LIKE '+86%'
+    THEN 'sent' ELSE 'delivered' END);
+
+-- Return for how many segments of its message a report stands: one that names no segments, for all.
+CREATE FUNCTION dispatcher.segments_of_report(segments integer, total integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN coalesce(total, 1) <= 1 THEN coalesce(segments, 1) ELSE 1 END;
+
+-- Return how many segments of an accepted message are charged by now. *segments* are those of the
+-- answer; *total*, *delivered* and *uncharged* come from report_parts.
+CREATE FUNCTION dispatcher.charged_segments(
+    mode text, segments integer, total integer, delivered integer, uncharged integer
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE mode
+    WHEN 'sent' THEN greatest(0, coalesce(segments, total, 1)
+        - coalesce(uncharged, 0) * dispatcher.segments_of_report(segments, total))
+    ELSE coalesce(delivered, 0) * dispatcher.segments_of_report(segments, total)
+END;
+
+-- Return how many of its segments may still be charged: those without a final report.
+CREATE FUNCTION dispatcher.open_segments(
+    mode text, segments integer, total integer, final integer
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE mode WHEN 'sent' THEN 0 ELSE greatest(0, coalesce(segments, total, 1)
+    - coalesce(final, 0) * dispatcher.segments_of_report(segments, total)) END;
+
+-- Return whether a segment with this status is charged where what is sent is charged: a platform code
+-- is not. *known* is carrier_status.charged, null for a status that is not in that table.
+CREATE FUNCTION dispatcher.is_charged(status text, known boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(known, upper(status) !~ '^(E2000|E0006|SC:)');
+
+-- Return of the reports of a message how many segments it has, and how many of the reports are
+-- delivered, not charged, and final.
+CREATE FUNCTION dispatcher.report_parts(provider_id text)
+RETURNS TABLE (total integer, delivered integer, uncharged integer, final integer)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT max(p.total)::integer,
+        (count(*) FILTER (WHERE p.state = 'delivered'))::integer,
+        (count(*) FILTER (WHERE p.state <> 'interim'
+            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer,
+        (count(*) FILTER (WHERE p.state <> 'interim'))::integer
+    FROM dispatcher.report p
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
+    WHERE p.provider_id = report_parts.provider_id
+$$;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
@@ -836,7 +891,7 @@ BEGIN
 END $$;
 
 -- Define what variables a template takes, or define it anew; its text serves to count segments.
--- *promotional*: whether its messages are; null: as the app says.
+-- *promotional*: whether its messages are; null: as it was, at first as the app says.
 CREATE FUNCTION dispatcher.define_template(
     template_id text, kinds text[], note text DEFAULT '', text text DEFAULT NULL,
     actor text DEFAULT session_user, promotional boolean DEFAULT NULL
@@ -846,7 +901,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     VALUES (template_id, kinds, note, text, promotional)
     ON CONFLICT (template_id) DO UPDATE
     SET kinds = excluded.kinds, note = excluded.note, text = excluded.text,
-        promotional = excluded.promotional;
+        promotional = coalesce(excluded.promotional, template.promotional);
     SELECT dispatcher.append_audit(actor, 'template', template_id,
         coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables')
             || CASE WHEN promotional THEN '; promotional' WHEN NOT promotional
@@ -958,4 +1013,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
-    dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;
+    dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
+    dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
+    dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
+    dispatcher.e164;

@@ -43,7 +43,9 @@ def cost(
     """Show segments and cost of a day, by app and country.
 
     Estimated segments are counted from the texts of templates defined with
-    --text; segments reported by the provider are shown beside them.
+    --text; segments reported by the provider are shown beside them. Charged
+    are, as BILLING of the app says, those delivered or all sent; in mainland
+    China by default those delivered. Open are those without a report so far.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import print_json, screen
@@ -85,8 +87,10 @@ def _print_bill(bill: "Bill", console: "Console") -> None:
     table = table_of(_("App"), _("Country"))
     for name in (
         _("Messages"),
-        _("Segments reported"),
-        _("Segments estimated"),
+        _("Estimated"),
+        _("Reported"),
+        _("Charged"),
+        _("Open"),
         _("Price"),
         _("Cost"),
     ):
@@ -96,15 +100,27 @@ def _print_bill(bill: "Bill", console: "Console") -> None:
             line.app,
             line.country,
             number(line.messages),
-            number(line.reported) if line.unreported < line.messages else "-",
             number(line.estimated) if line.unknown < line.messages else "-",
+            number(line.reported) if line.unreported < line.messages else "-",
+            number(line.charged),
+            number(line.open),
             "-" if line.price is None else f"{line.price} {line.currency}".strip(),
             "-" if line.cost is None else f"{line.cost:,.2f} {line.currency}".strip(),
         )
     console.print(table if table.rows else _("Nothing was accepted on that day."))
+    if table.rows:
+        typer.echo(_("Estimated, reported, charged and open are segments."))
+    at_most = bill.sums(most=True)
     for currency, cost in sorted(bill.sums().items()):
+        more = at_most[currency] - cost
+        later = (
+            _(", and up to {more} more with the reports to come").format(more=f"{more:,.2f}")
+            if more
+            else ""
+        )
         typer.echo(
             _("Together {cost} {currency}").format(cost=f"{cost:,.2f}", currency=currency).strip()
+            + later
         )
     if any(line.price is None for line in bill.lines.values()):
         typer.echo(_("Set a price for the others: `dispatcher cost --price DE=0.07EUR`."))

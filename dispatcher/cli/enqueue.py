@@ -337,7 +337,7 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
         typer.echo(f"{plural(segments, 'segment')}.")
-    for currency, amount in sorted(bill.sums().items()):
+    for currency, amount in sorted(bill.sums(most=True).items()):
         typer.echo(
             _("About {amount} {currency}")
             .format(amount=f"{amount:,.2f}", currency=currency)

@@ -26,7 +26,7 @@ COLUMNS: Final = (
     "segments", "queued_at", "accepted_at", "finished_at", "provider_id", "cost", "currency",
 )  # fmt: skip
 MAX_SHEET_ROWS: Final = 1_048_576  # of Excel, the header included
-_RECIPIENT, _SEGMENTS = COLUMNS.index("recipient"), COLUMNS.index("segments")
+_RECIPIENT = COLUMNS.index("recipient")
 _TIMES = [COLUMNS.index(name) for name in ("queued_at", "accepted_at", "finished_at")]
 _MAINLAND = "+86"
 
@@ -133,14 +133,14 @@ class _Costs:
 
         return cls(await prices(connection))
 
-    def of(self, recipient: str, segments: int | None) -> tuple[str, str]:
+    def of(self, recipient: str, charged: int | None) -> tuple[str, str]:
         from dispatcher.core.country import country
 
-        if not self._prices or not segments:
+        if not self._prices or charged is None:
             return "", ""
         bare = recipient[:1] != "+" or recipient.startswith(_MAINLAND)
         price = self._prices.get("CN" if bare else country(recipient))
-        return (str(price[0] * segments), price[1]) if price else ("", "")
+        return (str(price[0] * charged), price[1]) if price else ("", "")
 
 
 async def _copy(
@@ -151,8 +151,8 @@ async def _copy(
     count = 0
     async for row in rows:
         recipient = row[_RECIPIENT]
-        cost = costs.of(recipient, row[_SEGMENTS])
-        cells = [*row, *cost]
+        *cells, charged = row
+        cells += costs.of(recipient, charged)
         for place in _TIMES:
             if cells[place] is not None:
                 cells[place] = cells[place].astimezone().isoformat(timespec="seconds")

@@ -30,11 +30,20 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import campaigns, console_tokens, message_lists, operator, reports, status
+from dispatcher.db import (
+    campaigns,
+    console_tokens,
+    list_uploads,
+    message_lists,
+    operator,
+    reports,
+    status,
+)
 from dispatcher.db.campaigns import CountedCampaign
 from dispatcher.db.console_tokens import ValidToken
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
+from dispatcher.db.list_uploads import ListUpload
 from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
@@ -235,6 +244,43 @@ class ConsoleBackend:
                 return each
         return None
 
+    @property
+    def dsn(self) -> str:
+        """The address of the database, for a process that works in it."""
+        return self._database.dsn
+
+    async def list_uploads(self) -> list[ListUpload]:
+        """Return the uploaded lists that are kept."""
+        return await self._on_connection(list_uploads.recent)
+
+    async def list_upload(self, upload_id: int) -> ListUpload | None:
+        """Return an uploaded list, or None if there is none with this id."""
+        return await self._on_connection(list_uploads.find, upload_id)
+
+    async def add_list_upload(self, actor: str, name: str, options: str) -> int:
+        """Begin an upload; return its id."""
+        return await self._on_connection(list_uploads.add, actor, name, options)
+
+    async def add_list_part(self, upload_id: int, part: int, content: bytes) -> None:
+        """Keep the next part of an upload."""
+        await self._on_connection(list_uploads.add_part, upload_id, part, content)
+
+    async def complete_list_upload(self, upload_id: int) -> None:
+        """Note that an upload is whole."""
+        await self._on_connection(list_uploads.complete, upload_id)
+
+    async def drop_list_upload(self, upload_id: int) -> None:
+        """Delete an upload."""
+        await self._on_connection(list_uploads.drop, upload_id)
+
+    async def load_list(self, upload_id: int, options: str) -> bool:
+        """Have a checked list loaded; return False if it is not checked."""
+        return await self._on_connection(list_uploads.ask_to_load, upload_id, options)
+
+    async def list_rejects(self, upload_id: int) -> bytes | None:
+        """Return the refused lines of a list."""
+        return await self._on_connection(list_uploads.rejects, upload_id)
+
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
         return await self._act(operator.pause, actor, app, reason)
@@ -298,6 +344,15 @@ class ConsoleBackend:
                 raise as_unavailable(error, self._database.dsn) from error
 
         return CachedQuery(limited)
+
+    async def _on_connection(
+        self,
+        query: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        async with self._database.acquire(seconds=QUERY_TIMEOUT_SECONDS) as connection:
+            return await query(connection, *args, **kwargs)
 
     async def _query(
         self,

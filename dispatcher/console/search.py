@@ -16,7 +16,7 @@ from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
-from dispatcher.core.cost import fill_signature, fill_template, segments
+from dispatcher.core.cost import fill_signature, fill_template, is_mainland, segments
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
 from dispatcher.core.language import _
@@ -102,10 +102,14 @@ class SearchPages:
         if known.text is None:
             estimated, shown = None, None
         else:
-            filled = fill_template(known.text, message["params"], message["signature"])
-            estimated = segments(filled)
-            shown = filled if revealed else fill_signature(known.text, message["signature"])
-        counted = message["segments"] or estimated
+            signature, mainland = message["signature"], is_mainland(to)
+            filled = fill_template(known.text, message["params"], signature, mainland=mainland)
+            estimated = segments(filled, mainland=mainland)
+            unfilled = fill_signature(known.text, signature, mainland=mainland)
+            shown = filled if revealed else unfilled
+        counted = estimated
+        if message["charged"] is not None:
+            counted = message["charged"] + message["may_be_charged"]
         cost = None if known.price is None or counted is None else known.price * counted
         return MessageText(shown, estimated, cost, known.currency, to)
 

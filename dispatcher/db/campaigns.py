@@ -74,7 +74,7 @@ class CampaignCount(Struct, frozen=True):
     segments: int
     recent: int  # messages accepted in the last RATE_SECONDS
     last_due_at: datetime | None  # of those that wait
-    cost: dict[str, Decimal]  # of segments with a price, by currency
+    cost: dict[str, Decimal]  # of segments charged by now, by currency
     seconds: float  # that counting took
 
     def states(self) -> dict[str, int]:
@@ -141,8 +141,8 @@ async def count(
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         codes[row["state"], row["code"]] += row["messages"]
-        if row["segments"] and (price := prices.get(country(row["recipient"]))):
-            amounts[price[1]] += price[0] * row["segments"]
+        if row["charged"] and (price := prices.get(country(row["recipient"]))):
+            amounts[price[1]] += price[0] * row["charged"]
     result = CampaignCount(
         [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],
         sum(row["segments"] for row in rows),

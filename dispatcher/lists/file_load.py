@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dispatcher.core.cost import Bill, BilledMessage, fill_template
+from dispatcher.core.cost import Bill, BilledMessage, fill_template, is_mainland
 from dispatcher.core.country import country
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
@@ -310,6 +310,7 @@ def _billed(line: Line) -> BilledMessage:
         values[_PLACE["params"]],
         values[_PLACE["signature"]],
         None,
+        open=1,
     )
 
 
@@ -325,6 +326,7 @@ def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
                 bill.texts[template],
                 line.values[_PLACE["params"]],
                 line.values[_PLACE["signature"]],
+                mainland=is_mainland(country(line.values[_PLACE["recipient"]])),
             )
             seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
 

@@ -290,6 +290,7 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
                 max_attempts=app.max_attempts,
                 sender=app.sender,
                 promotional=app.promotional,
+                billing=app.billing,
             )
         return await workers.register_worker(
             vital,

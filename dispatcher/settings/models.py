@@ -60,6 +60,8 @@ class AppSettings(_Model):
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # ISO 3166; None: all
     promotional: bool = False  # its messages are promotional, unless their template says otherwise
+    # None: delivered in mainland China, sent elsewhere, as accounts are charged by default.
+    billing: Annotated[Literal["delivered", "sent"], Word] | None = None
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None

@@ -212,23 +212,27 @@ async def test_an_export_has_results_and_masked_numbers(two, operate, db, tmp_pa
         " VALUES ($1, 'accepted', 1, 'p1', 2)",
         last,
     )
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state)"
+        " VALUES ('p1', 'DELIVRD', 'delivered')"
+    )
     await operate("cost", "--price", "CN=0.05CNY")
     out = (await operate("campaign", "export", "June")).out
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 4
     assert (rows[-1]["recipient"], rows[-1]["reference"]) == ("+86131****5678", "'=1+1")
     assert (rows[-1]["state"], rows[-1]["cost"], rows[-1]["currency"]) == (
-        "accepted",
+        "delivered",
         "0.10",
         "CNY",
     )
     assert await db.fetchval("SELECT count(*) FROM dispatcher.audit WHERE action = 'export'") == 0
-    ended = await operate("export", tmp_path / "x.xlsx", "--state", "accepted", "--full")
+    ended = await operate("export", tmp_path / "x.xlsx", "--state", "delivered", "--full")
     assert ended.out == f"1 message in {tmp_path / 'x.xlsx'}.\n"
     sheet = openpyxl.load_workbook(tmp_path / "x.xlsx").active
     assert [row[3].value for row in sheet.rows] == ["recipient", "+8613112345678"]
     assert await db.fetchval("SELECT target FROM dispatcher.audit WHERE action = 'export'") == (
-        "state=accepted"
+        "state=delivered"
     )
     lines = (await operate("export", "--app", "default", "--json")).out.splitlines()
     assert [json.loads(line)["campaign"] for line in lines] == ["may.csv"] * 3 + ["June"] * 4

@@ -136,14 +136,19 @@ SELECT
           AND u.recipient = dispatcher.e164(s.recipient) AND u.app IN ('', s.app)
         ORDER BY u.promotional = (s.code = 'unsubscribed') DESC, u.added_at LIMIT 1
     ) AS suppressed_because,
-    (
-        SELECT count(*) FROM dispatcher.report r
-        WHERE r.provider_id = s.provider_id AND r.state <> 'interim'
-    ) AS segments_reported
+    r.final AS segments_reported,
+    CASE WHEN s.accepted_at IS NOT NULL
+        THEN dispatcher.charged_segments(b.mode, s.segments, r.total, r.delivered, r.uncharged)
+    END AS charged,
+    CASE WHEN s.accepted_at IS NOT NULL
+        THEN dispatcher.open_segments(b.mode, s.segments, r.total, r.final)
+    END AS may_be_charged
 FROM dispatcher.message_status s
 JOIN dispatcher.message m ON m.id = s.id
 LEFT JOIN dispatcher.app a ON a.name = s.app
 LEFT JOIN dispatcher.outcome o ON o.message_id = s.id AND o.message_id = $1
+CROSS JOIN LATERAL (SELECT dispatcher.billing_mode(a.billing, s.recipient) AS mode) AS b
+CROSS JOIN LATERAL dispatcher.report_parts(s.provider_id) AS r
 WHERE s.id = $1
 
 -- name: show_batches
