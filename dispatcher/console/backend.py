@@ -6,11 +6,11 @@ costs one query in a while.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
 from time import monotonic
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -197,14 +197,15 @@ class ConsoleBackend:
         async with self._database.acquire(seconds=COUNT_TIMEOUT_SECONDS) as connection:
             await campaigns.count(connection, name, country=country)
 
-    async def export_campaign(self, name: str) -> AsyncIterator[tuple[Any, ...]]:
-        """Yield the messages of a campaign, oldest first."""
+    async def export_campaign(
+        self, name: str, on_rows: Callable[[list[list[str]]], Awaitable[None]]
+    ) -> None:
+        """Give *on_rows* the messages of a campaign, oldest first, as `db.campaigns.export`."""
         async with (
             self._exporting,
             self._database.acquire(seconds=EXPORT_TIMEOUT_SECONDS) as connection,
         ):
-            async for row in campaigns.export(connection, campaign=name):
-                yield row
+            await campaigns.export(connection, on_rows, campaign=name)
 
     async def record_export(self, actor: str, what: str) -> None:
         """Write into the audit log that *actor* exports whole numbers."""
