@@ -52,7 +52,7 @@ def environment() -> Callable[..., dict[str, str]]:
 def _environment(**settings: object) -> dict[str, str]:
     rest = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
     named = {f"DISPATCHER_{name}": str(value) for name, value in settings.items()}
-    return rest | {"LC_ALL": "C.UTF-8"} | named  # English, whoever runs the tests
+    return rest | {"LC_ALL": "C.UTF-8"} | named  # English on every machine
 
 
 @pytest.fixture
