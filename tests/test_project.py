@@ -126,7 +126,7 @@ def test_the_pages_list_every_command():
 
 
 async def test_the_sql_of_the_pages_runs(db):
-    assert len(blocks("sql")) == 5
+    assert len(blocks("sql")) == 6
     for statement in blocks("sql"):
         await db.execute(statement)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 3
