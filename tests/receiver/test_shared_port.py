@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -11,6 +12,7 @@ from receiving_end import FORM, TOKEN, form, stored
 from support.waiting import until
 
 COUNT = 2
+TAKEN = re.compile(r'^dispatcher_reports_taken_total{place="database"} (\S+)$', re.MULTILINE)
 
 
 @pytest.fixture
@@ -44,20 +46,16 @@ async def post(url: str, name: str) -> None:
 async def taken(url: str) -> float:
     """Return how many reports /metrics shows, whichever process answers."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
-        found = re.findall(
-            r'^dispatcher_reports_taken_total{place="database"} (\S+)$',
-            await answer.text(),
-            re.MULTILINE,
-        )
+        found = TAKEN.findall(await answer.text())
     assert len(found) == 1
     return float(found[0])
 
 
 def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(each) for each in file.read().split()]
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 async def test_receivers_of_one_port_show_their_sums(receivers, db):
     made, url = receivers
     processes = children(made.pid)
@@ -74,6 +72,7 @@ async def test_receivers_of_one_port_show_their_sums(receivers, db):
             os.kill(pid, 0)
 
 
+@pytest.mark.slow
 async def test_all_stop_when_one_receiver_is_lost(receivers):
     made, _ = receivers
     processes = children(made.pid)
