@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.language import ENGLISH, _, use_language
 
 
 class ServicePart(StrEnum):
@@ -48,16 +49,22 @@ def run(
     settings = read_settings()
     if not settings.apps and only is not ServicePart.REPORTS:
         raise CommandError(
-            "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
-            " __APP_SECRET; `dispatcher demo` shows how it works without an account.",
+            _(
+                "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
+                " __APP_SECRET; `dispatcher demo` shows how it works without an account."
+            ),
             code=USED_WRONGLY,
         )
     if settings.report_path_token is None and only is ServicePart.REPORTS:
         raise CommandError(
-            "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part of its"
-            ' address. python3 -c "import secrets; print(secrets.token_urlsafe())" makes one.',
+            _(
+                "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part"
+                ' of its address. python3 -c "import secrets; print(secrets.token_urlsafe())"'
+                " makes one."
+            ),
             code=USED_WRONGLY,
         )
+    use_language(ENGLISH)  # logs and what is stored are for all
     collect_rarely()
     configure_logs(settings.log_level, settings.log_format)
     try:

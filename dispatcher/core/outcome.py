@@ -39,6 +39,9 @@ MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
+MAX_REFUSED_TEXT_ATTEMPTS = 5  # of a number whose text is refused for all numbers
+# Codes that concern template, variables and sender: the same for all numbers of one text.
+TEXT_CODES = frozenset({"E200028", "E200029", "E200033"})
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -84,7 +87,7 @@ class Resolved(Struct, frozen=True, tag=True):
     unsure: list[Message] = []  # missing from the answer: may have been sent
     throttled: int = 0  # numbers that flow control refused
     countries: list[CountryPause] = []  # to pause
-    refused: bool = False  # the request, one message by now, was refused for its content
+    refused: bool = False  # the request, one message or text by now, was refused for its content
     pause: Pause | None = None
 
 
@@ -351,13 +354,15 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
 def _isolate(
     packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext
 ) -> Resolved | Split | ReturnAll:
-    """Split a request that was refused for its content; reject a single message.
+    """Split a request that was refused for its content; reject a single message, or a single text.
 
     An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
     says nothing about it: the message is deferred, and an unknown code pauses the app.
     """
     if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
         return ReturnAll(_pause(row, reply))  # no message is to blame
+    if row.code in TEXT_CODES and len(packed.entries) == 1:
+        return _reject(packed, row)
     halves = halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning, halves=True)
@@ -370,6 +375,24 @@ def _isolate(
 
 def _reject(packed: RequestDraft, row: Code) -> Resolved:
     outcomes: list[Outcome] = [Rejected(m, row.code, row.meaning) for m in packed.messages]
+    return Resolved(outcomes, refused=True)
+
+
+def defer_text(packed: RequestDraft, code: str, context: EvaluationContext) -> Resolved:
+    """Return the verdict on numbers of a text that was refused for all numbers so far.
+
+    They wait, because nothing proves that the text is at fault, and are rejected in the end.
+    """
+    row = request_code(code)
+    most = min(MAX_REFUSED_TEXT_ATTEMPTS, context.max_attempts)
+    outcomes: list[Outcome] = []
+    for message in packed.messages:
+        if message.attempt >= most:
+            reason = f"{row.meaning} This text was refused for all numbers."
+            outcomes.append(Rejected(message, row.code, reason))
+        else:
+            wait = outage_deferral_seconds(message.attempt, jitter=context.jitter())
+            outcomes.append(_due_again(message, row, wait, context, counted=True))
     return Resolved(outcomes, refused=True)
 
 

@@ -162,6 +162,13 @@ class MessageSummary(Struct, frozen=True):
     state: str
     code: str | None
     queued_at: datetime
+    template_id: str | None = None  # this and what follows only in lists by a filter
+    campaign: str | None = None
+    reason: str | None = None
+    segments: int | None = None
+    provider_id: str | None = None
+    accepted_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class BatchStory(Struct, frozen=True):

@@ -308,3 +308,73 @@ def test_only_text_between_back_ticks_becomes_markup():
     assert coded("`<i>`") == "<code>&lt;i&gt;</code>"
     assert coded("one ` alone") == "one <code> alone</code>"
     assert coded("") == ""
+
+
+async def test_what_is_stored_of_a_message_is_shown_on_demand(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " VALUES ('+8613112345678', 'tpl', '{837465}')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.batch"
+        " (token, app, worker, message_ids, attempts, state, bytes, http_status, description)"
+        " VALUES ('t1', 'default', 1, '{1}', '{1}', 'closed', 10, 200, 'Success')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id, batch_id)"
+        " VALUES (1, 'accepted', 1, 'p1', 1)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state, token, raw)"
+        """ VALUES ('p1', 'DELIVRD', 'delivered', 't1', '{"orgCode": "000"}')"""
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.reply (digest, app, number, text, unsubscribed)"
+        " VALUES ('d', 'default', '+8613112345678', 'stop it', true)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason, source)"
+        " VALUES ('+8613112345678', 'TD', 'reply')"
+    )
+    page = await operator.get("/console/message/1")
+    assert "837465" not in page.text
+    assert "stop it" not in page.text
+    assert "(reply): everything." in page.text
+    form = {"form_token": page.form_token, "raw": "yes"}
+    shown = await operator.post("/console/message/1", form)
+    for words in ("orgCode", "&#34;description&#34;: &#34;Success&#34;", "837465", "stop it"):
+        assert words in shown.text, words
+    audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
+    assert [tuple(row) for row in audit] == [("Ana", "reveal", "message 1", "as stored")]
+
+
+async def test_problems_are_grouped_by_what_to_do(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+        " (now(), 'shop', 'rejected', 'E200031', 5), (now(), 'bank', 'rejected', 'E200031', 3),"
+        " (now(), 'shop', 'undelivered', 'MBBLACK', 2), (now(), 'shop', 'reported', 'DELIVRD', 9)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('a', 1, '1', '{shop}', '1 min', now()),"
+        " ('b', 2, '1', '{shop}', '1 min', now() - interval '10 min')"
+    )
+    page = (await operator.get("/console/problems")).text
+    groups = page.split('class="group"')[1:]
+    assert len(groups) == 2
+    assert groups[0].count("E200031</a>") == 2
+    assert "MBBLACK" in groups[1]
+    assert "DELIVRD" not in page
+    assert "These sent no heartbeat for too long" in page
+    assert "<summary>1 worker alive</summary>" in page
+
+
+async def test_pushes_that_cannot_be_read_have_a_page(operator, db):
+    assert "Every push could be read" in (await operator.get("/console/problems/unreadable")).text
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body, times)"
+        " VALUES ('d', 'The push is empty.', 'text/xml', '<a>13112345678</a>', 7)"
+    )
+    assert '/console/problems/unreadable">1 push<' in (await operator.get("/console/problems")).text
+    page = (await operator.get("/console/problems/unreadable")).text
+    assert ("text/xml" in page, ">7<" in page, "13112345678" in page) == (True, True, False)

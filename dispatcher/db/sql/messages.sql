@@ -119,7 +119,8 @@ FROM dispatcher.campaign c WHERE c.name = $1
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
 -- null: any)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at, s.template_id,
+    s.campaign, s.reason, s.segments, s.provider_id, s.accepted_at, s.finished_at
 FROM dispatcher.message_status s
 WHERE s.id = ANY ($1::bigint[])
   AND ($2::text[] IS NULL OR s.state = ANY ($2))
