@@ -397,6 +397,7 @@ CREATE TABLE dispatcher.app (
     sender text,
     promotional boolean NOT NULL DEFAULT false,
     billing text,
+    braked_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
     CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
@@ -451,6 +452,8 @@ COMMENT ON COLUMN dispatcher.app.promotional IS
 COMMENT ON COLUMN dispatcher.app.billing IS
     'What its account pays for: segments that are delivered, or all that are sent; null: the first in'
     ' mainland China, the second elsewhere.';
+COMMENT ON COLUMN dispatcher.app.braked_at IS
+    'When an hour far over the usual paused it; then not again for a day.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,

@@ -19,6 +19,7 @@ import typer
 from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -97,19 +98,23 @@ def export(
     who = operator_name(as_)
     if all(condition is None for condition in (campaign, app, state, since)):
         raise CommandError(
-            "say what to export: --campaign, --app, --state or --since.", code=USED_WRONGLY
+            _("say what to export: --campaign, --app, --state or --since."), code=USED_WRONGLY
         )
     begin = _time(since)
     suffix = file.suffix.lower() if file is not None else ".json" if json else ".csv"
     if suffix not in (".csv", ".json", ".xlsx"):
-        raise CommandError("FILE ends in .csv, .json or .xlsx.", code=USED_WRONGLY)
+        raise CommandError(_("FILE ends in .csv, .json or .xlsx."), code=USED_WRONGLY)
 
     async def work(connection: "Connection") -> int:
         from dispatcher.db import campaigns
         from dispatcher.db.cost import prices
 
         if campaign is not None and await campaigns.find(connection, campaign) is None:
-            raise CommandError(f"there is no campaign {campaign}: see `dispatcher campaign list`.")
+            raise CommandError(
+                _("there is no campaign {campaign}: see `dispatcher campaign list`.").format(
+                    campaign=campaign
+                )
+            )
         if full:
             what = " ".join(
                 f"{name}={value}"
@@ -136,7 +141,7 @@ def export(
 
     count = with_database(work)
     if file is not None:
-        typer.echo(f"{plural(count, 'message')} in {file}.")
+        typer.echo(_("{count} in {file}.").format(count=plural(count, "message"), file=file))
 
 
 class _Rows:
@@ -202,7 +207,9 @@ def _writer(file: Path | None, suffix: str) -> Iterator[Write]:
                 yield _text(stream, suffix)
     except OSError as error:
         raise CommandError(
-            f"the export cannot be written to {file or 'stdout'}: {error.strerror}."
+            _("the export cannot be written to {file}: {strerror}.").format(
+                file=file or "stdout", strerror=error.strerror
+            )
         ) from None
 
 
@@ -253,7 +260,9 @@ def _sheet(file: Path) -> Iterator[Write]:
         count += len(rows)
         if count > MAX_SHEET_ROWS:
             raise CommandError(
-                f"a sheet of Excel has at most {MAX_SHEET_ROWS - 1:,} messages: export as .csv."
+                _("a sheet of Excel has at most {value} messages: export as .csv.").format(
+                    value=f"{MAX_SHEET_ROWS - 1:,}"
+                )
             )
         sheet.write("".join(map(_xml, rows)).encode())
 

@@ -4,6 +4,7 @@ Each call is one bounded step in a transaction of its own, safe to repeat, and d
 at a time: the functions of the database see to that.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -101,6 +102,16 @@ async def cancel_campaigns(database: Database) -> int:
     """Write the outcomes of some messages of cancelled campaigns; return how many."""
     async with database.transaction(seconds=STEP_TIME) as connection:
         return int(await connection.fetchval(sql("cancel_campaign_step")))
+
+
+async def brake_spikes(database: Database, factors: Mapping[str, float]) -> int:
+    """Pause apps with an hour that is *factors* times over their usual; return how many.
+
+    Returns 0 once there are none: an app is paused only once in a day.
+    """
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        braked = await connection.fetchval(sql("brake_spikes"), [*factors], [*factors.values()])
+        return int(braked)
 
 
 async def move_campaigns(database: Database) -> int:

@@ -210,7 +210,11 @@ ORDER BY b.opened_at
 -- $1 provider id, $2 tokens
 SELECT r.provider_id, r.segment, r.total, r.status, r.state, r.description, r.received_at,
     r.updated_at, r.source, r.earlier ->> 'status' AS earlier_status,
-    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.reason AS unmatched, r.recipient
+    (r.earlier ->> 'received_at')::timestamptz AS earlier_at,
+    -- What waits to be looked up by its provider id will be found: this message has that id.
+    CASE WHEN r.provider_id = $1 AND u.reason IN ('no-token', 'unknown-token') THEN NULL
+        ELSE u.reason END AS unmatched,
+    r.recipient
 FROM dispatcher.report r
 LEFT JOIN dispatcher.unmatched_report u ON u.provider_id = r.provider_id AND u.segment = r.segment
 WHERE r.provider_id = $1
