@@ -38,6 +38,8 @@ FROM (VALUES
     ('worker', 'SELECT, INSERT', '', ARRAY['audit']),
     ('worker', 'UPDATE', '', ARRAY['event_position']),
     ('worker', 'SELECT, UPDATE (used_at)', '', ARRAY['console_token']),
+    ('worker', 'SELECT', '', ARRAY['hour_count']),
+    ('reader', 'SELECT', '', ARRAY['hour_count']),
     ('worker', 'SELECT, INSERT, UPDATE', '', ARRAY['batch', 'outcome', 'report', 'report_summary',
         'carrier_status', 'app', 'country_pause', 'worker', 'event_count', 'event',
         'unreadable_push']),
@@ -60,6 +62,7 @@ FROM (VALUES
         'move_campaign', 'move_campaign_step', 'brake_spikes',
         'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
         'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
+        'roll_up_counts', 'drop_uploads',
         'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind', 'repair_sequences']),
 
     ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'batch',
