@@ -699,6 +699,50 @@ BEGIN
     RETURN found;
 END $$;
 
+-- Pause each of *apps* that has had more messages accepted within an hour than *factors* times the
+-- busiest hour of its last 30 days, and more than *enough*; return how many. Not an app whose history
+-- is shorter than a day, and none again within a day: who resumes it has looked.
+CREATE FUNCTION dispatcher.brake_spikes(
+    apps text[], factors double precision[], enough integer DEFAULT 1000
+) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    spike record;
+    braked integer := 0;
+BEGIN
+    FOR spike IN
+        SELECT a.name, recent.accepted, usual.accepted AS most
+        FROM unnest(apps, factors) AS u (name, factor)
+        JOIN dispatcher.app a ON a.name = u.name
+        CROSS JOIN LATERAL (
+            SELECT sum(c.count) AS accepted FROM dispatcher.event_count c
+            WHERE c.app = u.name AND c.event = 'accepted' AND c.minute > now() - interval '1 hour'
+        ) AS recent
+        CROSS JOIN LATERAL (
+            SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
+                SELECT date_trunc('hour', c.minute) AS hour, sum(c.count) AS accepted
+                FROM dispatcher.event_count c
+                WHERE c.app = u.name AND c.event = 'accepted'
+                  AND c.minute BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
+                GROUP BY 1
+            ) AS h
+        ) AS usual
+        WHERE recent.accepted > greatest(enough, usual.accepted * u.factor)
+          AND usual.since < now() - interval '1 day'
+          AND a.paused_at IS NULL
+          AND coalesce(a.braked_at < now() - interval '1 day', true)
+        FOR UPDATE OF a
+    LOOP
+        PERFORM dispatcher.pause(spike.name, format(
+            '%s messages accepted in an hour, and at most %s in any hour of the last 30 days',
+            spike.accepted, spike.most), 'spike brake');
+        UPDATE dispatcher.app a SET braked_at = clock_timestamp(), pause_code = 'spike'
+        WHERE a.name = spike.name;
+        braked := braked + 1;
+    END LOOP;
+    RETURN braked;
+END $$;
+
 -- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
 -- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
 -- a stop_at and that still wait.
@@ -1036,6 +1080,7 @@ END $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
+    dispatcher.brake_spikes,
     dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.cancel_campaign_step,
     dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
     dispatcher.set_campaign_state,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -38,7 +39,10 @@ def operator_name(given: str | None) -> str:
     who = " ".join(given.split())
     if not who or len(who) > MAX_NAME_LENGTH or not who.isprintable():
         raise CommandError(
-            f"--as takes a name of 1 to {MAX_NAME_LENGTH} characters.", code=USED_WRONGLY
+            _("--as takes a name of 1 to {max_name_length} characters.").format(
+                max_name_length=MAX_NAME_LENGTH
+            ),
+            code=USED_WRONGLY,
         )
     return who
 
@@ -104,7 +108,7 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
         }
 
     done, left = with_database(work)
-    _print_result(done, ids, "cancelled", left)
+    _print_result(done, ids, _("cancelled"), left)
 
 
 def requeue(
@@ -130,7 +134,7 @@ def requeue(
     from dispatcher.db.status import states_of
 
     if (code is None) == (not ids):
-        raise CommandError("give either ids or --code.", code=USED_WRONGLY)
+        raise CommandError(_("give either ids or --code."), code=USED_WRONGLY)
     who = operator_name(as_)
     begin = _since(since)
 
@@ -151,10 +155,11 @@ def requeue(
     done, wanted, left = with_database(work)
     if code is not None and not wanted:
         raise CommandError(
-            f"no message that may be sent again has the code {code} since"
-            f" {begin:%Y-%m-%d %H:%M} UTC. {report_status(code).advice}"
+            _(
+                "no message that may be sent again has the code {code} since {begin} UTC. {advice}"
+            ).format(code=code, begin=f"{begin:%Y-%m-%d %H:%M}", advice=report_status(code).advice)
         )
-    _print_result(done, wanted, "waiting again", left)
+    _print_result(done, wanted, _("waiting again"), left)
 
 
 def _since(text: str) -> datetime:
@@ -168,7 +173,7 @@ def _since(text: str) -> datetime:
         time = None
     if time is None or time.tzinfo is None:
         raise CommandError(
-            "--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00.",
+            _("--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00."),
             code=USED_WRONGLY,
         )
     return time.astimezone(UTC)
@@ -221,7 +226,7 @@ def settle(
             _settle_one(who, token, _settlement(how))
         case _:
             raise CommandError(
-                "give TOKEN and HOW; or HOW and some of --app, --code, --since, --until.",
+                _("give TOKEN and HOW; or HOW and some of --app, --code, --since, --until."),
                 code=USED_WRONGLY,
             )
 
@@ -230,7 +235,9 @@ def _settlement(word: str) -> Settlement:
     try:
         return Settlement(word)
     except ValueError:
-        raise CommandError(f"HOW is sent or resend, not {word}.", code=USED_WRONGLY) from None
+        raise CommandError(
+            _("HOW is sent or resend, not {word}.").format(word=word), code=USED_WRONGLY
+        ) from None
 
 
 def _time(word: str | None, option: str) -> "datetime | None":
@@ -242,7 +249,10 @@ def _time(word: str | None, option: str) -> "datetime | None":
         read = datetime.fromisoformat(word)
     except ValueError:
         raise CommandError(
-            f"{option} takes a time as 2026-11-29T08:00, not {word}.", code=USED_WRONGLY
+            _("{option} takes a time as 2026-11-29T08:00, not {word}.").format(
+                option=option, word=word
+            ),
+            code=USED_WRONGLY,
         ) from None
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
@@ -277,10 +287,16 @@ def _settle_one(who: str, token: str, how: Settlement) -> None:
     ).count
     if settled is None:
         raise CommandError(
-            f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
-            " show` of one of its messages."
+            _(
+                "no unsure batch has the token {token}: it may be settled already, see"
+                " `dispatcher show` of one of its messages."
+            ).format(token=token)
         )
-    typer.echo(f"{plural(settled, 'message')} of the batch {_done(how)}.")
+    typer.echo(
+        _("{settled} of the batch {done}.").format(
+            settled=plural(settled, "message"), done=_done(how)
+        )
+    )
 
 
 def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: bool) -> None:
@@ -290,10 +306,17 @@ def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: 
 
     batches, messages = with_database(lambda connection: operator.count_unsure(connection, chosen))
     if not batches:
-        raise CommandError("no unsure batch matches: see `dispatcher status`.")
-    found = f"{plural(messages, 'message')} in {plural(batches, 'unsure batch', 'unsure batches')}"
+        raise CommandError(_("no unsure batch matches: see `dispatcher status`."))
+    found = _("{messages} in {batches}").format(
+        messages=plural(messages, "message"),
+        batches=plural(batches, "unsure batch", "unsure batches"),
+    )
     if not yes:
-        raise CommandError(f"{found} match. Nothing is settled yet: add --yes for {how.value}.")
+        raise CommandError(
+            _("{found} match. Nothing is settled yet: add --yes for {value}.").format(
+                found=found, value=how.value
+            )
+        )
     settled = with_database(
         lambda connection: operator.settle_batches(connection, who, chosen, how.value)
     ).count
@@ -301,7 +324,7 @@ def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: 
 
 
 def _done(how: Settlement) -> str:
-    return "accepted" if how is Settlement.SENT else "waiting again"
+    return _("accepted") if how is Settlement.SENT else _("waiting again")
 
 
 def pause(
@@ -324,7 +347,7 @@ def pause(
         await operator.pause(connection, who, app, reason)
 
     with_database(work)
-    typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
+    typer.echo(_("{app} is paused; `dispatcher resume {app}` goes on.").format(app=app))
 
 
 def resume(app: App, *, as_: As = None) -> None:
@@ -342,7 +365,7 @@ def resume(app: App, *, as_: As = None) -> None:
         await operator.resume(connection, who, app)
 
     with_database(work)
-    typer.echo(f"{app} is sending again.")
+    typer.echo(_("{app} is sending again.").format(app=app))
 
 
 async def _check_app_exists(connection: "Connection", app: str) -> None:
@@ -351,8 +374,12 @@ async def _check_app_exists(connection: "Connection", app: str) -> None:
 
     names = await status.app_names(connection)
     if app not in names:
-        known = f"known are {', '.join(names)}" if names else "no worker has run here yet"
-        raise CommandError(f"no app is called {app}: {known}.")
+        known = (
+            _("known are {names}").format(names=", ".join(names))
+            if names
+            else _("no worker has run here yet")
+        )
+        raise CommandError(_("no app is called {app}: {known}.").format(app=app, known=known))
 
 
 def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) -> None:
@@ -363,7 +390,13 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     told = [f"{one}: {left[one]}" for one in sorted(left)]
     if count := len(set(ids)) - done:
         shown = "; ".join(told[:MAX_SHOWN])
-        more = f"; and {len(told) - MAX_SHOWN} more" if len(told) > MAX_SHOWN else ""
+        more = (
+            _("; and {value} more").format(value=len(told) - MAX_SHOWN)
+            if len(told) > MAX_SHOWN
+            else ""
+        )
         raise CommandError(
-            f"{plural(count, 'message')} left alone ({shown}{more}). See `dispatcher show`."
+            _("{count} left alone ({shown}{more}). See `dispatcher show`.").format(
+                count=plural(count, "message"), shown=shown, more=more
+            )
         )

@@ -53,6 +53,25 @@ class EventTotal(Struct, frozen=True):
     day: int
 
 
+class MinuteCount(Struct, frozen=True):
+    """What happened in one minute to messages of one app."""
+
+    app: str
+    minute: datetime
+    accepted: int
+    failed: int  # rejected or undelivered
+
+
+class DeliveredMessage(Struct, frozen=True, gc=False):
+    """A message whose report came: whether it was delivered, and how long that took."""
+
+    app: str
+    template_id: str
+    recipient: str  # in its canonical form
+    delivered: bool
+    seconds: float  # from the provider's answer to the report
+
+
 class MessageHistory(Struct, frozen=True):
     """One message with its requests and reports."""
 
@@ -162,6 +181,13 @@ class MessageSummary(Struct, frozen=True):
     state: str
     code: str | None
     queued_at: datetime
+    template_id: str | None = None  # this and what follows only in lists by a filter
+    campaign: str | None = None
+    reason: str | None = None
+    segments: int | None = None
+    provider_id: str | None = None
+    accepted_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class BatchStory(Struct, frozen=True):

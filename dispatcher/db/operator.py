@@ -122,10 +122,19 @@ async def settle_batches(
         messages += row["messages"]
 
 
-async def record_reveal(connection: Connection, actor: str, message_id: int) -> ActionResult:
+async def record_reveal(
+    connection: Connection, actor: str, message_id: int, what: str = ""
+) -> ActionResult:
     """Write to the audit that *actor* was shown the number and the variables of a message."""
-    await connection.execute(sql("append_audit"), actor, "reveal", f"message {message_id}", "", "")
+    target = f"message {message_id}"
+    await connection.execute(sql("append_audit"), actor, "reveal", target, what, "")
     return ActionResult(1, "")
+
+
+async def message_as_stored(connection: Connection, message_id: int, tokens: Sequence[str]) -> str:
+    """Return the rows of a message, its requests with *tokens*, and its reports, as JSON."""
+    text: str = await connection.fetchval(sql("message_as_stored"), message_id, tokens)
+    return text
 
 
 async def record_export(connection: Connection, actor: str, what: str) -> None:

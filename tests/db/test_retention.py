@@ -454,3 +454,44 @@ async def test_a_requeue_under_another_default_isolation_is_seen(db, dsn, old_pa
             old_page[0],
         )
         assert await connection.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
+
+
+async def test_counters_of_some_days_ago_are_kept_by_the_hour(db, database):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, worker, count)"
+        " SELECT date_trunc('hour', now()) - make_interval(days => d, mins => m), 'shop',"
+        " 'accepted', '', m % 2, 1 FROM generate_series(3, 5) AS d, generate_series(1, 90) AS m"
+    )
+    steps = 0
+    while await maintenance.roll_up_counts(database):
+        steps += 1
+    assert steps == 1
+    assert await count(db, "event_count") == 90
+    hours = await db.fetch("SELECT count FROM dispatcher.hour_count ORDER BY hour")
+    assert sum(row["count"] for row in hours) == 180
+    assert len(hours) == 4
+    await db.execute("UPDATE dispatcher.hour_count SET hour = hour - interval '14 months'")
+    await maintenance.roll_up_counts(database)
+    assert await count(db, "hour_count") == 0
+
+
+async def test_uploads_and_old_actions_are_deleted(db, database):
+    await db.execute(
+        "INSERT INTO dispatcher.list_upload (created_by, name, options, created_at)"
+        " VALUES ('a', 'old', '{}', now() - interval '25 h'), ('a', 'new', '{}', now())"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.message_action (created_by, action, filter, address, counts,"
+        " messages, targets, created_at, started_at, finished_at)"
+        " SELECT 'a', 'cancel', '', '', '[]', 1, '{1}', now() - age, started, finished FROM (VALUES"
+        " (interval '2 d', NULL::timestamptz, NULL::timestamptz),"
+        " (interval '2 d', now() - interval '2 d', now() - interval '2 d'),"
+        " (interval '40 d', now() - interval '40 d', now() - interval '40 d'),"
+        " (interval '40 d', now() - interval '40 d', NULL)) AS v (age, started, finished)"
+    )
+    assert await maintenance.drop_uploads(database) == 2
+    assert await db.fetchval("SELECT name FROM dispatcher.list_upload") == "new"
+    assert await count(db, "message_action") == 3
+    while await maintenance.prune(database, 30 * DAY):
+        pass
+    assert await count(db, "message_action") == 2  # one is not finished

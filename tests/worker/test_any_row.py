@@ -108,6 +108,7 @@ def odd_rows(request) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 async def test_no_row_that_is_allowed_ends_a_worker(db, workers, provide, odd_rows):
     sim = await provide()
     await db.execute("SELECT dispatcher.suppress(ARRAY['+8613800000000'])")

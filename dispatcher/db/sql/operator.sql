@@ -96,6 +96,21 @@ INSERT INTO dispatcher.audit (actor, action, target, detail, result) VALUES ($1,
 SELECT created_at, actor, action, target, detail, result
 FROM dispatcher.audit ORDER BY id DESC LIMIT $1
 
+-- name: message_as_stored
+-- Return all rows about one message as JSON: itself, its outcome, its requests without the other
+-- messages in them, and its reports as they came.
+-- $1 message id, $2 tokens of its requests
+SELECT jsonb_pretty(jsonb_build_object(
+    'message', (SELECT to_jsonb(m) FROM dispatcher.message m WHERE m.id = $1),
+    'outcome', (SELECT to_jsonb(o) FROM dispatcher.outcome o WHERE o.message_id = $1),
+    'requests', (SELECT coalesce(jsonb_agg(
+            to_jsonb(b) - 'message_ids' - 'attempts' - 'unsure_ids' ORDER BY b.id), '[]')
+        FROM dispatcher.batch b WHERE b.token = ANY ($2::text[])),
+    'reports', (SELECT coalesce(jsonb_agg(to_jsonb(r) ORDER BY r.segment), '[]')
+        FROM dispatcher.report r
+        WHERE r.provider_id = (SELECT o.provider_id FROM dispatcher.outcome o WHERE o.message_id = $1))
+))
+
 -- name: export_messages
 -- Return everything stored of the messages to a number, oldest first: the rows themselves, as JSON.
 -- $1 spellings of the number
