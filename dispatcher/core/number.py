@@ -39,6 +39,11 @@ _DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0+")
 _TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
 _SEVERAL = re.compile(r"[/;,、，；|\n\r]|(?<=\d{7})\s+(?=\+?\d{7})")
 _PUNCTUATION = re.compile(r"[\s()\[\].'`´‘’\"“”_\u00b7・-]")
+# 1 (305) 555-0123: a number of the US or Canada. Its digits may be those of a mobile number of
+# mainland China, which people write 3-4-4.
+_NORTH_AMERICAN = re.compile(
+    r"1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]+\d{4}|1[ .-]+\d{3}[ .-]+\d{3}[ .-]+\d{4}"
+)
 _STARS = re.compile(r"[*•xX]{2,}")
 _NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
 
@@ -100,15 +105,8 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
                 max_text_characters=MAX_TEXT_CHARACTERS
             )
         )
-    spaced = _spaced(text)
-    if not spaced:
-        return DoubtfulNumber(_("it is empty"))
-    if _ROUNDED.fullmatch(spaced.replace(" ", "")):
-        return DoubtfulNumber(
-            _("a spreadsheet has rounded it: format the column as text and export again")
-        )
-    if _SEVERAL.search(spaced):
-        return DoubtfulNumber(_("there are two numbers: give each its own line"))
+    if doubt := _doubt_of_form(_spaced(text)):
+        return DoubtfulNumber(doubt)
     number = _cleaned(text)
     if not _PLAIN.fullmatch(number):
         return DoubtfulNumber(_no_number(number))
@@ -119,6 +117,19 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
     if number.startswith("86") and _MOBILE.fullmatch(number[2:]):
         return ReadNumber("+" + number)
     return _without_plus(number, other_mainland=other_mainland)
+
+
+def _doubt_of_form(spaced: str) -> str | None:
+    """Return why a text is doubtful for how it is written, whatever its digits; else None."""
+    if not spaced:
+        return _("it is empty")
+    if _ROUNDED.fullmatch(spaced.replace(" ", "")):
+        return _("a spreadsheet has rounded it: format the column as text and export again")
+    if _SEVERAL.search(spaced):
+        return _("there are two numbers: give each its own line")
+    if _NORTH_AMERICAN.fullmatch(spaced):
+        return _("it is written like a number of the US or Canada: write it with +1, or with +86")
+    return None
 
 
 def _spaced(text: str) -> str:

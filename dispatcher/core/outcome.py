@@ -4,7 +4,7 @@ The kind of the code decides (see core.codes), never the HTTP status alone: resu
 count whatever surrounds them, and a message that may have been sent is never returned to the queue.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from msgspec import Struct
@@ -216,7 +216,7 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
     By number in any spelling. A result that names no number, or a masked one, is of the message
     in its place, if there is one result for each message and no other number contradicts.
     """
-    named = results_by_number(results)
+    named = results_by_number(results, {to_e164(message.recipient) for message in messages})
     answers: dict[int, NumberResult] = {}
     for message in messages:
         one = named.get(to_e164(message.recipient))
@@ -409,8 +409,12 @@ def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> 
     return Resolved(outcomes, countries=[pause])
 
 
-def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
-    """Return one result for each number, by its canonical form.
+def results_by_number(
+    results: Iterable[NumberResult], sent: Collection[str]
+) -> dict[str, NumberResult]:
+    """Return one result for each number, by its canonical form; *sent* are those of the request.
+
+    A spelling that may be read in two ways is the number that was sent.
 
     If a number has several, accepted wins, because it was sent; a temporary code loses, because
     a number is sent again only if no other result forbids it.
@@ -420,7 +424,7 @@ def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult
         forms = possible_forms(each.recipient)
         if not forms or is_masked(forms[0]):
             continue
-        number = forms[0]
+        number = next((form for form in forms if form in sent), forms[0])
         one = replace(each, code=each.code.strip()) if each.code[-1:].isspace() else each
         known = answers.setdefault(number, one)
         if known is not one and _weight(one) > _weight(known):

@@ -54,6 +54,25 @@ class EventTotal(Struct, frozen=True):
     day: int
 
 
+class MinuteCount(Struct, frozen=True):
+    """What happened in one minute to messages of one app."""
+
+    app: str
+    minute: datetime
+    accepted: int
+    failed: int  # rejected or undelivered
+
+
+class DeliveredMessage(Struct, frozen=True, gc=False):
+    """A message whose report came: whether it was delivered, and how long that took."""
+
+    app: str
+    template_id: str
+    recipient: str  # in its canonical form
+    delivered: bool
+    seconds: float  # from the provider's answer to the report
+
+
 class MessageHistory(Struct, frozen=True):
     """One message with its requests and reports."""
 
