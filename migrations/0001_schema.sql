@@ -397,6 +397,7 @@ CREATE TABLE dispatcher.app (
     sender text,
     promotional boolean NOT NULL DEFAULT false,
     billing text,
+    braked_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
     CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
@@ -451,6 +452,8 @@ COMMENT ON COLUMN dispatcher.app.promotional IS
 COMMENT ON COLUMN dispatcher.app.billing IS
     'What its account pays for: segments that are delivered, or all that are sent; null: the first in'
     ' mainland China, the second elsewhere.';
+COMMENT ON COLUMN dispatcher.app.braked_at IS
+    'When an hour far over the usual paused it; then not again for a day.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -777,6 +780,23 @@ COMMENT ON COLUMN dispatcher.event_count.event IS
 COMMENT ON COLUMN dispatcher.event_count.code IS 'Why.';
 COMMENT ON COLUMN dispatcher.event_count.worker IS 'The worker that counted; 0: none.';
 COMMENT ON COLUMN dispatcher.event_count.count IS 'How many messages.';
+
+CREATE TABLE dispatcher.hour_count (
+    hour timestamptz NOT NULL,
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (hour, app, event, code)
+);
+
+COMMENT ON TABLE dispatcher.hour_count IS
+    'Counters of what happened, by hour: those of event_count that are some days old. For 13 months.';
+COMMENT ON COLUMN dispatcher.hour_count.hour IS 'Beginning of the hour.';
+COMMENT ON COLUMN dispatcher.hour_count.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.hour_count.event IS 'What happened.';
+COMMENT ON COLUMN dispatcher.hour_count.code IS 'Why.';
+COMMENT ON COLUMN dispatcher.hour_count.count IS 'How many messages.';
 
 -- What operators set --------------------------------------------------------------------------------
 

@@ -89,6 +89,11 @@ WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worke
   AND $7 >= coalesce(a.pause_ended_at, '2000-01-01')
 RETURNING a.name
 
+-- name: brake_spikes
+-- Pause apps with far more messages within an hour than is usual for them; return how many.
+-- $1 apps, $2 times the busiest hour of their last days
+SELECT dispatcher.brake_spikes($1, $2)
+
 -- name: pause_country
 -- Let the messages of one app to one country wait.
 -- $1 app, $2 country, $3 seconds, $4 code

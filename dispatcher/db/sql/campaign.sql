@@ -96,10 +96,11 @@ GROUP BY s.state, s.code
 ORDER BY count(*) DESC
 
 -- name: export_rows
--- Everything an export shows, oldest first.
+-- Everything an export shows, oldest first; times in seconds since 1970.
 -- $1 campaign, $2 app, $3 state, $4 since, $5 first id
 SELECT s.id, s.app, s.campaign, s.recipient, s.template_id, s.reference, s.state, s.code, s.reason,
-    s.segments, s.queued_at, s.accepted_at, s.finished_at, s.provider_id,
+    s.segments, date_part('epoch', s.queued_at)::bigint, date_part('epoch', s.accepted_at)::bigint,
+    date_part('epoch', s.finished_at)::bigint, s.provider_id,
     CASE WHEN s.accepted_at IS NOT NULL THEN dispatcher.charged_segments(
         dispatcher.billing_mode(a.billing, s.recipient), s.segments, r.total, r.delivered, r.uncharged)
     END AS charged
@@ -117,10 +118,6 @@ ORDER BY s.id
 -- The first id that an export must read.
 -- $1 campaign
 SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
-
--- name: plan_for_all_rows
--- Let the planner of this transaction's cursors expect that all of their rows are read.
-SET LOCAL cursor_tuple_fraction = 1
 
 -- name: campaign_page
 -- Some campaigns, the newest first, with what was counted of them last, and whether any message waits.
