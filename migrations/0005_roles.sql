@@ -52,7 +52,7 @@ FROM (VALUES
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'billing_mode', 'segments_of_report',
         'charged_segments', 'open_segments', 'is_charged', 'report_parts',
         'enqueue', 'message_id_for_key', 'cancel',
-        'requeue', 'is_refused_by_platform', 'settle', 'settle_batches', 'count_unsure',
+        'requeue', 'is_refused_by_platform', 'settle', 'settle_lost', 'settle_batches', 'count_unsure',
         'expire', 'next_grant_at', 'pause', 'resume',
         'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'add_console_token', 'revoke_console_token',

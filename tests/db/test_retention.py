@@ -1,11 +1,12 @@
 """What is old and over leaves, whole partitions at a time; what is open stays, however old."""
 
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 import pytest
 
-from dispatcher.core.errors import StatementRefused
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
@@ -387,6 +388,58 @@ async def test_a_view_onto_a_partition_keeps_it(db, database):
     await db.execute("CREATE VIEW public.old AS TABLE dispatcher.message_1_to_5000001")
     await drop_all(database, 30 * DAY)
     assert await count(db, "message") == 3
+
+
+async def wait_for_lock(db, what: str) -> None:
+    async with asyncio.timeout(10):
+        while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database() AND query LIKE $1",
+            f"%{what}%",
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def rejected_page(db, old_page) -> None:
+    """Let a step have removed all reports and keys of the old page, so that the drop is next."""
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected', code = 'E200028'")
+    await db.execute(
+        "INSERT INTO dispatcher.maintenance_progress (task, partition, position)"
+        f" VALUES ('drop', 1, {SIZE + 1}) ON CONFLICT DO NOTHING"
+    )
+    assert old_page
+
+
+async def test_a_requeue_under_way_keeps_its_partition(db, dsn, old_page, database):
+    await rejected_page(db, old_page)
+    operator = await connect(dsn)
+    transaction = operator.transaction()
+    await transaction.start()
+    assert await operator.fetchval("SELECT dispatcher.requeue($1)", old_page[:1]) == 1
+    dropping = asyncio.create_task(drop_all(database, 30 * DAY))
+    await wait_for_lock(db, "drop_step")
+    await transaction.commit()
+    with suppress(DatabaseUnavailable):  # its lock time-out
+        await dropping
+    await drop_all(database, 30 * DAY)
+    assert await count(db, "message") == 3
+    assert await db.fetchval("SELECT id FROM dispatcher.queue") == old_page[0]
+    await operator.close()
+
+
+async def test_a_requeue_during_the_drop_finds_nothing(db, dsn, old_page, database):
+    await rejected_page(db, old_page)
+    operator = await connect(dsn)
+    async with database.transaction() as connection:
+        dropped = await connection.fetchval("SELECT dispatcher.drop_step('30 days')")
+        assert dropped.startswith("dropped ")
+        requeue = asyncio.create_task(
+            operator.fetchval("SELECT dispatcher.requeue($1)", old_page[:1])
+        )
+        await wait_for_lock(db, "dispatcher.requeue")
+    assert await requeue == 0
+    assert (await count(db, "message"), await count(db, "queue")) == (0, 0)
+    await operator.close()
 
 
 async def test_a_requeue_under_another_default_isolation_is_seen(db, dsn, old_page, database):
