@@ -789,6 +789,23 @@ COMMENT ON COLUMN dispatcher.event_count.code IS 'Why.';
 COMMENT ON COLUMN dispatcher.event_count.worker IS 'The worker that counted; 0: none.';
 COMMENT ON COLUMN dispatcher.event_count.count IS 'How many messages.';
 
+CREATE TABLE dispatcher.hour_count (
+    hour timestamptz NOT NULL,
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (hour, app, event, code)
+);
+
+COMMENT ON TABLE dispatcher.hour_count IS
+    'Counters of what happened, by hour: those of event_count that are some days old. For 13 months.';
+COMMENT ON COLUMN dispatcher.hour_count.hour IS 'Beginning of the hour.';
+COMMENT ON COLUMN dispatcher.hour_count.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.hour_count.event IS 'What happened.';
+COMMENT ON COLUMN dispatcher.hour_count.code IS 'Why.';
+COMMENT ON COLUMN dispatcher.hour_count.count IS 'How many messages.';
+
 -- What operators set --------------------------------------------------------------------------------
 
 CREATE TABLE dispatcher.audit (

@@ -393,6 +393,41 @@ BEGIN
     RETURN requeued;
 END $$;
 
+-- Settle messages that a fail-over has lost; return how many. 'sent': they were sent; 'resend': they were
+-- not, and return to the queue.
+CREATE FUNCTION dispatcher.settle_lost(ids bigint[], how text, actor text DEFAULT session_user)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lost bigint[];
+    apps text[];
+BEGIN
+    IF how IS NULL OR how NOT IN ('sent', 'resend') THEN
+        RAISE EXCEPTION 'settle_lost takes ''sent'' or ''resend'', not %', quote_nullable(how)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Looked at under a lock: two calls at once would count it twice.
+    PERFORM FROM dispatcher.message WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    lost := dispatcher.lost_messages(ids);
+    IF how = 'resend' THEN
+        RETURN dispatcher.requeue(lost, actor);
+    END IF;
+    WITH written AS (
+        INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
+        SELECT id, 'accepted', 1, 'settled-by-operator', 'settled by an operator as sent'
+        FROM unnest(lost) AS u (id)
+        RETURNING message_id
+    )
+    SELECT array_agg(m.app), array_agg(m.id) INTO apps, lost
+    FROM written w JOIN dispatcher.message m ON m.id = w.message_id;
+    PERFORM dispatcher.count_event('settled', how, apps);
+    PERFORM dispatcher.append_event('accepted', 'settled-by-operator', apps, lost);
+    PERFORM dispatcher.append_message_audit(actor, 'settle', ids,
+        format('%s of %s settled as sent', coalesce(cardinality(lost), 0),
+            coalesce(cardinality(ids), 0)));
+    RETURN coalesce(cardinality(lost), 0);
+END $$;
+
 -- Settle an unsure batch; return how many messages it settled, and null if no unsure batch has the
 -- token. No audit: for settle() and message_action_step().
 CREATE FUNCTION dispatcher.settle_unsure(token text, how text) RETURNS integer
@@ -685,10 +720,14 @@ BEGIN
         ) AS recent
         CROSS JOIN LATERAL (
             SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
-                SELECT date_trunc('hour', c.minute) AS hour, sum(c.count) AS accepted
-                FROM dispatcher.event_count c
+                SELECT date_trunc('hour', c.at) AS hour, sum(c.count) AS accepted
+                FROM (
+                    SELECT e.app, e.event, e.minute AS at, e.count FROM dispatcher.event_count e
+                    UNION ALL
+                    SELECT o.app, o.event, o.hour, o.count FROM dispatcher.hour_count o
+                ) AS c
                 WHERE c.app = u.name AND c.event = 'accepted'
-                  AND c.minute BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
+                  AND c.at BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
                 GROUP BY 1
             ) AS h
         ) AS usual
@@ -1054,6 +1093,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
+    dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,

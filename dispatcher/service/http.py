@@ -48,11 +48,13 @@ async def listening(
     ready: Callable[[], Awaitable[str | None]],
     routes: Iterable[web.AbstractRouteDef] = (),
     until: asyncio.Event | None = None,
+    shared_port: bool = False,
 ) -> AsyncIterator[State]:
     """Serve as long as the context lasts; give the collector that shows pools and spools.
 
     *routes* are those of other parts, which outlive the server. With *until* there is the
-    console; its live pages end when that event is set.
+    console; its live pages end when that event is set. With *shared_port* other processes may
+    listen on the same port.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with open_database(
@@ -98,7 +100,8 @@ async def listening(
         if until is not None:
             routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
-        async with serving(host.strip("[]"), int(port), routes) as (bound, at):
+        served = serving(host.strip("[]"), int(port), routes, shared_port=shared_port)
+        async with served as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
@@ -127,7 +130,7 @@ DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when 
 
 @asynccontextmanager
 async def serving(
-    host: str, port: int, routes: Iterable[web.AbstractRouteDef]
+    host: str, port: int, routes: Iterable[web.AbstractRouteDef], *, shared_port: bool = False
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve *routes* on *host*:*port* (0: any free port); give the address that was bound.
 
@@ -149,7 +152,8 @@ async def serving(
     direct = DirectServer([route for route in routes if isinstance(route, DirectRoute)], http)
     sweeping = asyncio.create_task(_sweep(direct, http, answered))
     try:
-        async with _listening(direct if direct.routes else http, host, port) as bound:
+        protocol = direct if direct.routes else http
+        async with _listening(protocol, host, port, shared_port=shared_port) as bound:
             yield bound
     finally:
         await direct.drain(DRAIN_TIMEOUT_SECONDS)
@@ -159,11 +163,13 @@ async def serving(
 
 @asynccontextmanager
 async def _listening(
-    protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, shared_port: bool
 ) -> AsyncIterator[tuple[str, int]]:
     """Accept connections on *host*:*port*; raises ListenError."""
     try:
-        server = await asyncio.get_running_loop().create_server(protocol, host, port)
+        server = await asyncio.get_running_loop().create_server(
+            protocol, host, port, reuse_port=shared_port or None
+        )
     except OSError as error:
         raise ListenError(host, port, error) from error
     try:

@@ -279,6 +279,21 @@ async def test_messages_are_found_by_what_is_known(two, operate, db):
     assert (await operate("find", "order-2")).code == 1
 
 
+async def test_a_line_may_name_its_campaign(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "手机号,模板,活动\n13100000001,t1,June\n13100000002,t1,\n13100000003,t1,May\n",
+        encoding="utf-8",
+    )
+    assert (await operate("enqueue", file)).code == 0
+    rows = await db.fetch("SELECT campaign FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in rows] == ["June", "x.csv", "May"]
+    assert (await operate("campaign", "cancel", "May")).code == 0
+    ended = await operate("enqueue", file, "--again")
+    assert (ended.code, "campaign May is cancelled for good" in ended.line) == (2, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
+
+
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])
 async def test_a_list_is_spread_over_hours(operate, db, tmp_path, option):
     file = write(tmp_path / "x.csv", 4)

@@ -177,11 +177,16 @@ SELECT recipient FROM dispatcher.message WHERE id = $1
 -- name: counted_events
 -- Return how often an event occurred since a time, from the counters.
 -- $1 events, $2 app, $3 code (each null: any), $4 since (null: as far as counters are kept)
-SELECT coalesce(sum(count), 0)::bigint FROM dispatcher.event_count
+SELECT coalesce(sum(count), 0)::bigint
+FROM (
+    SELECT minute AS at, app, event, code, count FROM dispatcher.event_count
+    UNION ALL
+    SELECT hour, app, event, code, count FROM dispatcher.hour_count
+) AS c
 WHERE event = ANY ($1::text[])
   AND ($2::text IS NULL OR app = $2)
   AND ($3::text IS NULL OR code = $3)
-  AND ($4::timestamptz IS NULL OR minute >= date_trunc('minute', $4))
+  AND ($4::timestamptz IS NULL OR at >= date_trunc('minute', $4))
 
 -- name: live_counts
 -- Return how many messages wait (up to 10,001), are being sent, and are unsure.
