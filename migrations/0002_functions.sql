@@ -66,10 +66,11 @@ AS $$
     SELECT max(p.total)::integer,
         (count(*) FILTER (WHERE p.state = 'delivered'))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'
-            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer,
+            AND NOT dispatcher.is_charged(p.status, (
+                SELECT c.charged FROM dispatcher.carrier_status c WHERE c.status = upper(p.status)
+            ))))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'))::integer
     FROM dispatcher.report p
-    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
