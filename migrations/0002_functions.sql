@@ -66,10 +66,11 @@ AS $$
     SELECT max(p.total)::integer,
         (count(*) FILTER (WHERE p.state = 'delivered'))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'
-            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer,
+            AND NOT dispatcher.is_charged(p.status, (
+                SELECT c.charged FROM dispatcher.carrier_status c WHERE c.status = upper(p.status)
+            ))))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'))::integer
     FROM dispatcher.report p
-    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
@@ -720,10 +721,14 @@ BEGIN
         ) AS recent
         CROSS JOIN LATERAL (
             SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
-                SELECT date_trunc('hour', c.minute) AS hour, sum(c.count) AS accepted
-                FROM dispatcher.event_count c
+                SELECT date_trunc('hour', c.at) AS hour, sum(c.count) AS accepted
+                FROM (
+                    SELECT e.app, e.event, e.minute AS at, e.count FROM dispatcher.event_count e
+                    UNION ALL
+                    SELECT o.app, o.event, o.hour, o.count FROM dispatcher.hour_count o
+                ) AS c
                 WHERE c.app = u.name AND c.event = 'accepted'
-                  AND c.minute BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
+                  AND c.at BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
                 GROUP BY 1
             ) AS h
         ) AS usual
