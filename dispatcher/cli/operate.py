@@ -59,12 +59,14 @@ Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")
 
 def complete_app(incomplete: str) -> list[str]:
     """Return the names of apps, for the completion of a shell."""
-    from dispatcher.cli.connection import read_settings
+    from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.db.status import app_names
 
     try:
-        return [name for name in read_settings().apps if name.startswith(incomplete)]
+        names = {*read_settings().apps, *with_database(app_names)}
     except CommandError:
         return []
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 App = Annotated[

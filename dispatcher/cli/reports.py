@@ -106,14 +106,13 @@ async def _read(connection: "Connection", limit: int) -> "ReportState":
 
 def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
-    from rich.table import Table
 
-    from dispatcher.cli.output import moment
+    from dispatcher.cli.output import moment, table_of
     from dispatcher.core.format import duration, mask, number, shown_id
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
-    table = Table("App", box=None)
+    table = table_of(_("App"))
     for name in (_("Accepted in 80 h"), _("Without a report"), _("For over an hour"), _("Oldest")):
         table.add_column(name, justify="right")
     for app in apps:
@@ -121,13 +120,12 @@ def _render(state: "ReportState") -> "RenderableType":
         table.add_row(
             app.app, number(app.accepted), number(app.waiting), number(app.overdue), oldest
         )
-    lost = Table(
+    lost = table_of(
         _("Since"),
         _("Status"),
         _("Number"),
         _("Provider id"),
         _("Why it belongs to no message"),
-        box=None,
     )
     for report in unmatched:
         lost.add_row(

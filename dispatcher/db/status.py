@@ -167,11 +167,17 @@ async def snapshot(connection: Connection) -> StatusSnapshot:
     async with _snapshot(connection):
         return StatusSnapshot(
             await connection.fetchval(sql("database_time")),
-            [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
+            await _apps(connection),
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
             [EventCount(*row) for row in await connection.fetch(sql("recent_counts"))],
             unreadable=await reports_of.unreadable_count(connection),
         )
+
+
+async def _apps(connection: Connection) -> list[AppState]:
+    apps = [AppState(*row) for row in await connection.fetch(sql("status_apps"))]
+    due = dict(await connection.fetch(sql("due_counts"), [app.name for app in apps]))
+    return [replace(app, due=due[app.name]) for app in apps]
 
 
 async def event_totals(connection: Connection) -> list[EventTotal]:

@@ -180,11 +180,11 @@ async def test_nothing_of_a_campaign_is_claimed_while_it_is_moved(two, operate, 
     assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 1
     assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 0
     assert len(await claimed(db)) == 3
-    await operate("campaign", "pause", "June")
+    await operate("campaign", "pause", "June", "--reason", "wrong text")
     await db.execute("SELECT dispatcher.move_campaign('June', priority => 0)")
     assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 0
-    shown = "SELECT state FROM dispatcher.campaign WHERE name = 'June'"
-    assert await db.fetchval(shown) == "paused"
+    shown = "SELECT state, reason FROM dispatcher.campaign WHERE name = 'June'"
+    assert tuple(await db.fetchrow(shown)) == ("paused", "wrong text")
 
 
 async def test_a_campaign_is_requeued(two, operate, db):
@@ -277,6 +277,21 @@ async def test_messages_are_found_by_what_is_known(two, operate, db):
         assert [(one["id"], one["recipient"]) for one in found] == [(wanted, "+86131****5678")]
     assert "+86131****5678" in (await operate("find", "order-1")).out
     assert (await operate("find", "order-2")).code == 1
+
+
+async def test_a_line_may_name_its_campaign(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "手机号,模板,活动\n13100000001,t1,June\n13100000002,t1,\n13100000003,t1,May\n",
+        encoding="utf-8",
+    )
+    assert (await operate("enqueue", file)).code == 0
+    rows = await db.fetch("SELECT campaign FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in rows] == ["June", "x.csv", "May"]
+    assert (await operate("campaign", "cancel", "May")).code == 0
+    ended = await operate("enqueue", file, "--again")
+    assert (ended.code, "campaign May is cancelled for good" in ended.line) == (2, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
 
 
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])

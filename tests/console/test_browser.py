@@ -1,5 +1,7 @@
 """The console in a real browser, on a real service that sends to a simulated provider."""
 
+import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,15 @@ INSERT = """
     SELECT '+86131' || lpad(n::text, 8, '0'), 'tpl', '{837465}', 'order ' || n
     FROM generate_series(1, $1::int) n
 """
+
+
+LIST_RESULT = """{"messages": 1200, "lines": 1203, "imported_lines": 1200, "rejected": 3,
+    "left_out": 0, "blank": 0, "campaign": "may", "notes": ["Skipped before the header: line 1."],
+    "assumed_mainland": 12, "respelled": 3, "repeats": 2, "suppressed": 1, "apps": {},
+    "unknown_templates": ["tpl"], "earlier_lines": 7, "earlier_name": "april.csv",
+    "earlier_at": "2026-11-28T10:00:00Z", "previews": [[2, "+86131****5678", "Your code is 1."]],
+    "segments": 1200, "unknown_messages": 5, "cost": {"CNY": "54.00"},
+    "refusals": [[4, "it has too few digits"], [9, "it is empty"]]}"""
 
 
 @dataclass
@@ -182,6 +193,43 @@ async def test_the_dashboard_shows_that_the_service_stopped(scene):
     await expect(page.locator("#live-status")).to_contain_text("These numbers are old")
 
 
+async def test_a_list_is_uploaded_checked_and_loaded_by_keyboard(scene, db, tmp_path):
+    file = tmp_path / "may.csv"
+    lines = [f"+86131{n:08d},tpl,{n}" for n in range(30)]
+    file.write_text("\n".join(["phone,template,param_1", *lines, "12,tpl,1", ""]), encoding="utf-8")
+    page = await scene.log_in()
+    await page.get_by_role("link", name="Campaigns").press("Enter")
+    await page.get_by_role("link", name="Load a list …").press("Enter")
+    await page.get_by_label("File", exact=True).set_input_files(file)
+    await page.get_by_role("button", name="Check it …").press("Enter")
+    await expect(page.locator("#result")).to_contain_text("30 messages would be enqueued.")
+    await page.get_by_role("button", name="Load 30 messages").press("Enter")
+    await expect(page.locator("#result")).to_contain_text("30 messages enqueued.")
+    await page.get_by_role("link", name="The campaign may.csv").press("Enter")
+    await expect(page.get_by_text("30 messages")).to_be_visible()
+    await expect(page.locator("progress")).to_have_attribute("value", "30")
+    await page.get_by_role("link", name="Cancel for good …").press("Enter")
+    await page.get_by_label("Reason").fill("wrong text")
+    await scene.confirm("Cancel the campaign may.csv for good")
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "cancelled"
+    await page.go_back()
+    await page.go_back()
+    await expect(page.locator("h1")).to_contain_text("may.csv")
+    assert scene.errors == []
+
+
+async def test_the_tab_shows_that_there_is_trouble(scene, db):
+    page = await scene.log_in()
+    await scene.go("/codes")
+    await expect(page).to_have_title(re.compile("^Codes"))
+    await db.execute("SELECT dispatcher.pause('default', 'texts look odd', 'Ben')")
+    await expect(page).to_have_title(re.compile(r"^\(1\) Codes"))
+    await expect(page.locator("#trouble")).to_have_text("1")
+    assert "trouble" in await page.locator("#icon").get_attribute("href")
+    await db.execute("SELECT dispatcher.resume('default', 'Ben')")
+    await expect(page).to_have_title(re.compile("^Codes"))
+
+
 async def test_every_page_warns_when_its_data_are_old(scene):
     page = await scene.log_in()
     await scene.go("/messages")
@@ -210,7 +258,7 @@ async def test_a_count_leads_to_a_list_and_an_action_on_it(scene, db):
     assert scene.errors == []
 
 
-@pytest.mark.timeout(600)  # checks ninety pages
+@pytest.mark.timeout(600)  # checks 126 pages
 async def test_every_page_is_accessible(scene, db, provider):
     await _fill(db, provider)
     await scene.log_in()
@@ -230,6 +278,56 @@ async def test_every_page_is_accessible(scene, db, provider):
                 errors += [f"{place}: {each}" for each in await _check(page, place, width)]
             await context.close()
     assert errors == []
+
+
+# Words that stay as they are in Chinese: names, and what operators, files and programs wrote.
+SAME_IN_CHINESE = {
+    *("dispatcher", "English", "rules", "params", "Key", "postgres", "pause", "default"),
+    *("Ana", "Ben", "marketing", "ghost", "bank", "order", "tpl", "texts", "look", "odd", "asked"),
+    *("to", "be", "left", "alone", "the", "number", "is", "on", "block", "list", "codes", "for"),
+    *("logging", "in", "The", "fails", "For", "details", "see", "Status", os.uname().nodename),
+}
+
+
+@pytest.mark.slow
+async def test_every_page_is_whole_in_chinese(scene, db, provider):
+    await _fill(db, provider)
+    await scene.log_in()
+    errors = []
+    for size, (width, height) in {**SIZES, "desktop": (1440, 900)}.items():
+        context = await scene.browser.new_context(
+            viewport={"width": width, "height": height}, locale="zh-CN"
+        )
+        page = await context.new_page()
+        for name, path in (await _pages(db)).items():
+            if name != "login":
+                await context.add_cookies(await scene.context.cookies())
+            await page.goto(f"{scene.service.url}/console{path}")
+            place = f"{name}-{size}-chinese"
+            if FOLDER:
+                await save(page, place, full=True)
+            wide = await page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                errors.append(f"{place}: {wide} pixels wide on a screen of {width}")
+            english = set(await page.evaluate(WORDS)) - SAME_IN_CHINESE
+            errors += [f"{place}: English {word}" for word in sorted(english)]
+        await context.close()
+    assert errors == []
+
+
+# The words of a page that stand in no code, time or field; names of settings are no words.
+WORDS = """() => {
+    const shown = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text; (text = texts.nextNode()); )
+        if (!text.parentElement.closest("code, .code, time, script, .u-legend, datalist"))
+            shown.push(text.nodeValue);
+    for (const name of ["aria-label", "title", "data-label"])
+        for (const each of document.querySelectorAll(`[${name}]`))
+            if (!each.matches("time")) shown.push(each.getAttribute(name));
+    return shown.flatMap((text) => text.match(/[\\w.@-]+/g) ?? [])
+        .filter((word) => /^[A-Z]?[a-z]{2,}$/.test(word));
+}"""
 
 
 async def _check(page: Page, place: str, width: int) -> list[str]:
@@ -298,6 +396,20 @@ async def _fill(db, provider: Simulator) -> None:
         " ('+4915112345678', 'MBBLACK: the number is on a block list', 'report')"
     )
     await db.execute("INSERT INTO dispatcher.price VALUES ('CN', 0.045, 'CNY')")
+    await db.execute("UPDATE dispatcher.message SET campaign = 'may & june.csv' WHERE id % 2 = 0")
+    await db.execute(
+        "INSERT INTO dispatcher.campaign (name, file, first_id, created_by)"
+        " VALUES ('may & june.csv', 'may & june.csv', 1, 'Ana')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body)"
+        " VALUES ('d', 'The push is empty.', 'text/xml', '')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
+        " SELECT 'default', 'delivered', array_agg(message_id), count(*)"
+        " FROM dispatcher.outcome WHERE state = 'accepted'"
+    )
 
 
 async def _pages(db) -> dict[str, str]:
@@ -307,6 +419,11 @@ async def _pages(db) -> dict[str, str]:
         " (created_by, action, filter, address, counts, messages, targets) VALUES ('Ana',"
         " 'cancel', 'state queued', 'state=queued', '[[\"default\", \"queued\", null, 12],"
         ' ["default", "accepted", "the provider has it", 3]]\', 12, \'{1}\') RETURNING id'
+    )
+    checked = await db.fetchval(
+        "INSERT INTO dispatcher.list_upload (created_by, name, options, state, result)"
+        " VALUES ('Ana', '五月名单.xlsx', '{}', 'checked', $1::text::jsonb) RETURNING id",
+        LIST_RESULT,
     )
     token = await db.fetchval("SELECT token FROM dispatcher.batch WHERE state = 'unsure'")
     return {
@@ -323,6 +440,12 @@ async def _pages(db) -> dict[str, str]:
         "request": f"/batch/{token}",
         "rules": "/rules",
         "actions": "/actions",
+        "campaigns": "/campaigns",
+        "campaign": "/campaign?name=may+%26+june.csv",
+        "lists": "/lists",
+        "list": f"/lists/{checked}",
+        "delivery": "/delivery",
+        "unreadable": "/problems/unreadable",
         "confirm": "/actions/pause?app=default",
         "missing": "/message/999999",
     }

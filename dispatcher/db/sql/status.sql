@@ -51,6 +51,22 @@ FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name
 
+-- name: due_counts
+-- Return how many messages of apps are due, counted up to 10,001 each: the others wait for their time.
+-- $1 apps
+SELECT a.name, (
+    SELECT count(*) FROM (
+        SELECT FROM generate_series(0, 9) AS p
+        CROSS JOIN LATERAL (
+            SELECT FROM dispatcher.queue q
+            WHERE q.app = a.name AND q.priority = p AND q.due_at <= (SELECT clock_timestamp())
+            LIMIT 10001
+        ) AS of_priority
+        LIMIT 10001
+    ) AS due
+) AS due
+FROM unnest($1::text[]) AS a (name)
+
 -- name: status_workers
 -- Return workers that run, or died within the last day without stopping in good order.
 SELECT
