@@ -1,10 +1,10 @@
 -- Tables: what an application asks for, what workers move, what the provider reports, what
 -- operators set.
 --
--- A message is always in exactly one place: in `queue`, in a `batch` that is not closed, or, once
--- it is finished, in `outcome`. dispatcher.message_status (0003) derives its state from that.
+-- A message is always in exactly one place: in `queue` or a row of `bulk`, in a `batch` that is not
+-- closed, or, once it is finished, in `outcome`. dispatcher.message_status (0003) derives its state from that.
 --
---   INSERT INTO message
+--   INSERT INTO message --- many at once ---> bulk  (queued): claimed like the queue, or opened into it
 --      |
 --      v                         claim
 --   queue  (queued) --------------------------> batch open  (sending)
@@ -121,6 +121,34 @@ COMMENT ON COLUMN dispatcher.queue.requeued IS
     'An operator asked for it again after its time: it no longer expires.';
 COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned from.';
 COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
+
+-- A row of the queue with its two indexes costs nearly as much as the message; a bulk row costs a
+-- five-hundredth of that. Its messages were never claimed, and have no outcome. A row is inserted and
+-- deleted, never updated: a lock on one also fixes what it holds. See fill_queue() and open_bulk().
+CREATE TABLE dispatcher.bulk (
+    first_id bigint NOT NULL PRIMARY KEY,
+    ids int8multirange NOT NULL,
+    size smallint NOT NULL,
+    app text NOT NULL,
+    priority smallint NOT NULL,
+    due_at timestamptz NOT NULL
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+CREATE INDEX bulk_due ON dispatcher.bulk (app, priority, due_at);
+
+COMMENT ON TABLE dispatcher.bulk IS
+    'Messages that one statement inserted together, and that wait together beside the queue: those of'
+    ' one app, priority and due time in a block of 500 ids.';
+COMMENT ON COLUMN dispatcher.bulk.first_id IS 'The lowest of its ids.';
+COMMENT ON COLUMN dispatcher.bulk.ids IS 'The messages.';
+COMMENT ON COLUMN dispatcher.bulk.size IS 'How many messages.';
+COMMENT ON COLUMN dispatcher.bulk.app IS 'As in the messages.';
+COMMENT ON COLUMN dispatcher.bulk.priority IS 'As in the messages.';
+COMMENT ON COLUMN dispatcher.bulk.due_at IS 'From when on they may be claimed.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,

@@ -16,11 +16,34 @@ RETURN CASE WHEN number LIKE '+%' THEN number ELSE '+86' || number END;
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
 -- Only urgent messages notify; a NOTIFY on every insert halves the rate of single inserts.
+-- 20 messages or more that agree in all that a claim asks for wait in one bulk row, the others each
+-- in a row of the queue. A block of 500 ids is a request, and lies in one partition.
 CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    inserted_at timestamptz := clock_timestamp();
 BEGIN
-    INSERT INTO dispatcher.queue (id, app, priority, due_at)
-    SELECT id, app, priority, greatest(send_at, clock_timestamp()) FROM added;
+    IF NOT EXISTS (SELECT FROM added OFFSET 19) THEN
+        INSERT INTO dispatcher.queue (id, app, priority, due_at)
+        SELECT id, app, priority, greatest(send_at, inserted_at) FROM added;
+    ELSE
+        WITH together AS MATERIALIZED (
+            SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
+                count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at
+            FROM added
+            GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at)
+        ), few AS (
+            INSERT INTO dispatcher.queue (id, app, priority, due_at)
+            SELECT unnest(ids), app, priority, due_at FROM together WHERE size < 20
+        )
+        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at)
+        SELECT first_id,
+            CASE WHEN last_id - first_id + 1 = size
+                THEN int8multirange(int8range(first_id, last_id + 1))
+                ELSE (SELECT range_agg(int8range(id, id + 1)) FROM unnest(ids) AS id) END,
+            size, app, priority, due_at
+        FROM together WHERE size >= 20;
+    END IF;
 
     INSERT INTO dispatcher.idempotency (app, key, message_id)
     SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL;
@@ -186,6 +209,33 @@ $$;
 
 -- Messages ------------------------------------------------------------------------------------------
 
+-- Move the bulk rows that hold one of *wanted* into the queue, where each message waits alone. For
+-- all that touches single messages. A claim that has locked such a row is waited for; it may leave
+-- the rest in a new row, which the next turn finds.
+CREATE FUNCTION dispatcher.open_bulk(wanted bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    holding bigint[];
+BEGIN
+    LOOP
+        SELECT array_agg(b.first_id ORDER BY b.first_id) INTO holding
+        FROM (
+            SELECT (id - 1) / 500 * 500 AS before, max(id) AS last_id, array_agg(id) AS ids
+            FROM unnest(wanted) AS id WHERE id > 0 GROUP BY 1
+        ) AS block
+        JOIN dispatcher.bulk b ON b.first_id > block.before AND b.first_id <= block.last_id
+        WHERE EXISTS (SELECT FROM unnest(block.ids) AS id WHERE b.ids @> id);
+        EXIT WHEN holding IS NULL;
+        WITH opened AS (
+            DELETE FROM dispatcher.bulk WHERE first_id = ANY (holding)
+            RETURNING ids, app, priority, due_at
+        )
+        INSERT INTO dispatcher.queue (id, app, priority, due_at)
+        SELECT generate_series(lower(o.range), upper(o.range) - 1), o.app, o.priority, o.due_at
+        FROM (SELECT unnest(ids) AS range, app, priority, due_at FROM opened) AS o;
+    END LOOP;
+END $$;
+
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
 -- waited for, and is then too late: whatever this counts is never sent. No audit: for cancel() and
 -- forget().
@@ -195,6 +245,7 @@ DECLARE
     apps text[];
     cancelled bigint[];
 BEGIN
+    PERFORM dispatcher.open_bulk(ids);
     WITH taken AS (
         DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
     ), written AS (
@@ -453,6 +504,6 @@ DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
     dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.cancel,
-    dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
+    dispatcher.cancel_queued, dispatcher.open_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

@@ -62,6 +62,9 @@ CREATE FUNCTION dispatcher.has_open_messages(first bigint, past bigint) RETURNS 
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM dispatcher.queue WHERE id >= first AND id < past)
         OR EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past))
+        OR EXISTS (
             SELECT FROM dispatcher.batch b
             WHERE (b.state = 'open' OR b.state = 'unsure')
               AND EXISTS (SELECT FROM unnest(b.message_ids) AS u WHERE u >= first AND u < past))
@@ -100,6 +103,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         AND NOT EXISTS (
             SELECT FROM dispatcher.queue
             WHERE id >= first AND id < past AND due_at < clock_timestamp() + interval '5 min')
+        AND NOT EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past)
+              AND due_at < clock_timestamp() + interval '5 min')
 $$;
 
 -- Raise an exception for an age that is too short: a mistake in a setting must not empty the tables.

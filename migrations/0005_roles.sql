@@ -39,7 +39,7 @@ FROM (VALUES
     ('worker', 'UPDATE', '', ARRAY['event_position']),
     ('worker', 'SELECT, INSERT, UPDATE', '', ARRAY['batch', 'outcome', 'report', 'report_summary',
         'carrier_status', 'app', 'country_pause', 'worker', 'event_count', 'event']),
-    ('worker', 'SELECT, INSERT, UPDATE, DELETE', '', ARRAY['queue', 'report_inbox',
+    ('worker', 'SELECT, INSERT, UPDATE, DELETE', '', ARRAY['queue', 'bulk', 'report_inbox',
         'unmatched_report', 'template', 'suppression', 'app_limit', 'recipient_usage',
         'file_import', 'price']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
@@ -49,7 +49,7 @@ FROM (VALUES
         'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
         'prune', 'wipe_params']),
 
-    ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'batch',
+    ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'bulk', 'batch',
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
         'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import', 'price']),

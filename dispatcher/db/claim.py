@@ -1,14 +1,16 @@
-"""Takes due messages out of the queue and writes their batches, in one transaction."""
+"""Takes due messages out of the queue and bulk rows, and writes their batches: one transaction."""
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from time import monotonic
 
+import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import ClaimCursor
+from dispatcher.core.claim_cursor import PRIORITY_COUNT, ClaimCursor, QueuePosition
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
@@ -34,15 +36,36 @@ class ClaimRequest(Struct, frozen=True):
 
 
 class Claimed(Struct, frozen=True):
-    """What a claim took from the queue."""
+    """What a claim took."""
 
     batches: list[Batch]
-    messages: int = 0  # taken from the queue, sent or not
+    messages: int = 0  # taken, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
+
+
+class Cursors(Struct):
+    """Where the next claim of one app starts to look."""
+
+    queue: ClaimCursor
+    bulk: ClaimCursor
+
+
+def new_cursors() -> Cursors:
+    """Return cursors at the beginning."""
+    return Cursors(ClaimCursor(monotonic), ClaimCursor(monotonic))
+
+
+class Taken(Struct):
+    """Due messages in order, and where the search for more goes on."""
+
+    rows: list[asyncpg.Record]
+    full: bool = False  # as many as asked for
+    queue_position: QueuePosition | None = None  # None: it saw all that is due
+    bulk_position: QueuePosition | None = None
 
 
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
@@ -59,23 +82,26 @@ async def claim(
     *,
     arrange: Arrange,
     token: Callable[[], str],
-    cursor: ClaimCursor | None = None,
+    cursors: Cursors | None = None,
     screen: Screen | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
     """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
 
-    Everything happens in one transaction: a message leaves the queue only together with the
+    Everything happens in one transaction: a message stops waiting only together with the
     batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
     may have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    cursor = cursor or ClaimCursor(monotonic)
+    cursors = cursors or new_cursors()
+    since, bulk_since = cursors.queue.start_scan(), cursors.bulk.start_scan()
     async with database.transaction(seconds=seconds) as connection:
-        state = await connection.fetchrow(sql("app_state"), wanted.app)
+        state = await connection.fetchrow(
+            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, bulk_since
+        )
         if state is None:
             return Claimed([])
-        paused, probe_due, rate, wait, countries, asked_at = state[:6]
+        paused, probe_due, rate, wait, countries, asked_at, bulk_due = state[:7]
         limit = wanted.slots * wanted.per_request
         if paused:
             if not probe_due:
@@ -92,22 +118,15 @@ async def claim(
             )
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
-        rows = await connection.fetch(
-            sql("claim"),
-            wanted.app,
-            limit,
-            wanted.first_priority,
-            wanted.last_priority,
-            wanted.sender,
-            cursor.start_scan(),
-            paused,
+        taken = await _take(
+            connection, wanted, limit, since, bulk_since if bulk_due else None, paused=paused
         )
         looked = monotonic() - looking
-        last = (rows[-1]["priority"], rows[-1][0]) if len(rows) >= limit else None
-        if not rows:
-            cursor.finish_scan(asked_at, last, seconds=looked)
+        cursors.bulk.finish_scan(asked_at, taken.bulk_position, seconds=looked)
+        if not taken.rows:
+            cursors.queue.finish_scan(asked_at, taken.queue_position, seconds=looked)
             return Claimed([])
-        messages = [Message(*row[1:]) for row in rows]
+        messages = [Message(*row[1:]) for row in taken.rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
         arranged = arrange(messages, countries, most, decided)
         now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
@@ -120,11 +139,11 @@ async def claim(
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
         due: dict[int, float] = {}
         if surplus:
-            due = {row["id"]: row[0] for row in rows}
+            due = {row["id"]: row[0] for row in taken.rows}
             await _put_back(connection, wanted.app, surplus, due)
-        cursor.finish_scan(
+        cursors.queue.finish_scan(
             asked_at,
-            last,
+            taken.queue_position,
             returned=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
             seconds=looked,
         )
@@ -133,13 +152,76 @@ async def claim(
             batches, wait = await _charge(connection, rate, batches)
         return Claimed(
             batches,
-            messages=len(rows),
+            messages=len(messages),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
-            more=len(rows) >= limit or bool(surplus),
+            more=taken.full or bool(surplus),
             wait=wait,
             finished=arranged.outcomes,
         )
+
+
+async def _take(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    bulk_since: list[float] | None,
+    *,
+    paused: bool,
+) -> Taken:
+    """Take at most *limit* due messages, first priority first, and by due time within one.
+
+    The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up
+    to the next row of the queue. *bulk_since* is None if no bulk row is due.
+    """
+    taken = Taken([])
+    while True:
+        first, last, until = wanted.first_priority, wanted.last_priority, [inf] * PRIORITY_COUNT
+        head = None
+        if bulk_since is not None:
+            head = await connection.fetchrow(sql("hold_bulk"), wanted.app, first, last, bulk_since)
+        if head is not None:
+            last, until[head["priority"]] = head["priority"], head["due_at"]
+            taken.queue_position = taken.bulk_position = (head["priority"], head["due_at"])
+        else:
+            taken.queue_position = taken.bulk_position = None
+        taken.rows += await connection.fetch(
+            sql("claim"),
+            wanted.app,
+            limit - len(taken.rows),
+            first,
+            last,
+            wanted.sender,
+            since,
+            paused,
+            until,
+        )
+        if len(taken.rows) >= limit:
+            taken.full = True
+            taken.queue_position = _position(taken.rows[-1])
+            return taken
+        if head is None:
+            return taken
+        bulk = await connection.fetch(
+            sql("claim_bulk"),
+            wanted.app,
+            limit - len(taken.rows),
+            last,
+            head["due_at"],
+            wanted.sender,
+            since[last],
+            paused,
+        )
+        taken.rows += bulk
+        if not bulk or len(taken.rows) >= limit:
+            taken.full = bool(bulk)
+            taken.bulk_position = _position(taken.rows[-1]) if bulk else taken.bulk_position
+            return taken
+
+
+def _position(row: asyncpg.Record) -> QueuePosition:
+    return row["priority"], row[0]
 
 
 async def reschedule(database: Database, batch: Batch) -> float:

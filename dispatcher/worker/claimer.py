@@ -14,7 +14,6 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch, Message, RequestDraft
@@ -23,7 +22,7 @@ from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.claim import Claimed, ClaimRequest, Cursors, new_cursors
 from dispatcher.db.database import AdaptiveTimeout, Connection, Database
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
@@ -59,7 +58,7 @@ class Claimer:
         self._callback = callback
         self._token_length = token_length
         self._timeout = AdaptiveTimeout()
-        self._cursors: dict[tuple[str, int], ClaimCursor] = {}  # by app and last priority
+        self._cursors: dict[tuple[str, int], Cursors] = {}  # by app and last priority
         self._metrics = metrics
         self._rules = RuleCache(database)
 
@@ -83,8 +82,8 @@ class Claimer:
                     wanted,
                     arrange=self._arrange,
                     token=token,
-                    cursor=self._cursors.setdefault(
-                        (wanted.app, wanted.last_priority), ClaimCursor(monotonic)
+                    cursors=self._cursors.setdefault(
+                        (wanted.app, wanted.last_priority), new_cursors()
                     ),
                     screen=screen,
                     seconds=self._timeout.seconds,

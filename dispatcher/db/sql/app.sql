@@ -11,7 +11,9 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
--- $1 app
+-- bulk_due: a bulk row is due, and may be claimed by another worker at this moment.
+-- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
+-- priority from 0 on
 SELECT
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
@@ -22,6 +24,17 @@ SELECT
         WHERE c.app = a.name AND c.until > clock_timestamp()
     ) AS countries,
     date_part('epoch', clock_timestamp()) AS asked_at,
+    EXISTS (
+        SELECT FROM generate_series($2::int, $3::int) AS p (priority)
+        CROSS JOIN LATERAL (
+            -- ORDER BY: the plan is made before the pins below count, and must not read the table.
+            SELECT FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p.priority
+              AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
+              AND b.due_at <= (SELECT clock_timestamp())
+            ORDER BY b.due_at LIMIT 1
+        ) AS head
+    ) AS bulk_due,
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_nestloop', 'off', true),

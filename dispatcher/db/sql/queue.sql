@@ -1,4 +1,4 @@
--- Messages that wait: claimed, returned, deferred.
+-- Messages that wait, in the queue and in bulk rows: claimed, returned, deferred.
 
 -- name: claim
 -- Delete the due messages of one app from the queue and return them, first priority first: when
@@ -11,7 +11,8 @@
 -- messages it returned, which would otherwise be sent once more.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
--- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed
+-- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
+-- $8 until when to look, for each priority: bulk rows that are due later come first
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -21,6 +22,7 @@ WITH due AS MATERIALIZED (
         WHERE q.app = $1 AND q.priority = p.priority
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
           AND q.due_at <= (SELECT clock_timestamp())
+          AND q.due_at <= to_timestamp(($8::float8[])[p.priority + 1])
         ORDER BY q.due_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -50,6 +52,82 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
   AND m.id >= (SELECT min(id) FROM taken)
   AND m.id <= (SELECT max(id) FROM taken)
 ORDER BY t.priority, t.due_at, t.id
+
+-- name: hold_bulk
+-- Lock the first bulk row that is due and that no other claim holds; return its priority and when it
+-- was due. The lock makes sure that what comes before it in the queue is all that is to be claimed
+-- first, and that this transaction can then claim it.
+-- $1 app, $2 first priority, $3 last priority, $4 from when on to look, for each priority from 0 on
+SELECT head.priority, date_part('epoch', head.due_at) AS due_at
+FROM generate_series($2::int, $3::int) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT b.priority, b.due_at
+    FROM dispatcher.bulk b
+    WHERE b.app = $1 AND b.priority = p.priority
+      AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
+      AND b.due_at <= (SELECT clock_timestamp())
+    ORDER BY b.due_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+) AS head
+LIMIT 1
+
+-- name: claim_bulk
+-- Delete the due bulk rows of one app and priority, up to the next row of the queue, and return their
+-- messages as `claim` does. Rows are locked one by one until they hold as many messages as wanted.
+-- Of the last row the first messages are taken, and the others wait on in a row of their own.
+-- $1 app, $2 limit, $3 priority, $4 from when on: as hold_bulk has returned it, $5 the app's default
+-- sender, $6 from when on to look in the queue, $7 whether a paused app is probed
+WITH held AS MATERIALIZED (
+    SELECT r.first_id, generate_series(lower(r.range), upper(r.range) - 1) AS id
+    FROM (
+        SELECT b.first_id, unnest(b.ids) AS range
+        FROM (
+            SELECT first_id, ids
+            FROM dispatcher.bulk
+            WHERE app = $1 AND priority = $3 AND due_at >= to_timestamp($4)
+              AND due_at <= (SELECT clock_timestamp())
+              AND due_at <= coalesce((
+                  SELECT q.due_at FROM dispatcher.queue q
+                  WHERE q.app = $1 AND q.priority = $3
+                    AND q.due_at > to_timestamp($4) AND q.due_at >= to_timestamp($6)
+                  ORDER BY q.due_at LIMIT 1), 'infinity')
+              AND ($7 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
+            ORDER BY due_at
+            FOR UPDATE SKIP LOCKED
+        ) AS b
+    ) AS r
+    LIMIT $2
+), part AS MATERIALIZED (
+    SELECT first_id, count(*) AS size, int8multirange(int8range(NULL, max(id) + 1)) AS claimed
+    FROM held GROUP BY first_id
+), taken AS (
+    DELETE FROM dispatcher.bulk
+    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
+    RETURNING *
+), rest AS (
+    INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at)
+    SELECT lower(t.ids - p.claimed), t.ids - p.claimed, t.size - p.size, t.app, t.priority, t.due_at
+    FROM taken t JOIN part p ON p.first_id = t.first_id AND p.size < t.size
+)
+SELECT
+    date_part('epoch', t.due_at),
+    m.id,
+    m.recipient,
+    m.template_id,
+    m.params,
+    coalesce(m.sender, $5),
+    m.signature,
+    $3::smallint AS priority,
+    1::smallint,
+    date_part('epoch', m.expires_at - clock_timestamp()),
+    false
+FROM (
+    SELECT t.due_at, unnest(t.ids * p.claimed) AS range
+    FROM taken t JOIN part p ON p.first_id = t.first_id
+) AS t
+JOIN dispatcher.message m ON m.id >= lower(t.range) AND m.id < upper(t.range)
+ORDER BY t.due_at, m.id
 
 -- name: return_claimed
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
