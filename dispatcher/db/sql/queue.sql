@@ -66,7 +66,7 @@ CROSS JOIN LATERAL (
     WHERE b.app = $1 AND b.priority = p.priority
       AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
       AND b.due_at <= (SELECT clock_timestamp())
-    ORDER BY b.due_at
+    ORDER BY b.due_at, b.first_id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 ) AS head
@@ -93,7 +93,7 @@ WITH held AS MATERIALIZED (
                     AND q.due_at > to_timestamp($4) AND q.due_at >= to_timestamp($6)
                   ORDER BY q.due_at LIMIT 1), 'infinity')
               AND ($7 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
-            ORDER BY due_at
+            ORDER BY due_at, first_id
             FOR UPDATE SKIP LOCKED
         ) AS b
     ) AS r
