@@ -5,7 +5,7 @@
     ./dev chaos --minutes 10 --seed 7
 
 `storm` runs it: `application` inserts and cancels, `workers` kills and freezes workers, `server` is
-a PostgreSQL that crashes, `fault_schedule` sets the provider's faults, `report_sender` has status reports taken
-in if they are asked for (--reports), `verdict` reads the two books, and `leaks` looks through all
-that was said for numbers, texts and secrets.
+a PostgreSQL that crashes, `fault_schedule` sets the provider's faults, `report_sender` runs the
+receiver of status reports if they are asked for (--reports), `verdict` compares the database with
+the ledger, and `leaks` searches all output for numbers, texts and secrets.
 """
