@@ -25,6 +25,7 @@ class Rows:
     async def batch(self, ids: list[int], *, state: str = "open", token: str = "token1") -> int:
         """Take messages from the queue into a batch, as a claim does; return the batch's id."""
         async with self._db.transaction():
+            await self._db.execute("SELECT dispatcher.open_bulk($1)", ids)
             await self._db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
             return await self._db.fetchval(
                 "INSERT INTO dispatcher.batch "
@@ -42,6 +43,7 @@ class Rows:
         """Append the outcome of a message, and delete it from the queue."""
         row = {"message_id": message, "state": state, "attempts": 1} | columns
         async with self._db.transaction():
+            await self._db.execute("SELECT dispatcher.open_bulk(ARRAY[$1::bigint])", message)
             await self._db.execute("DELETE FROM dispatcher.queue WHERE id = $1", message)
             await self._db.execute(
                 f"INSERT INTO dispatcher.outcome ({', '.join(row)}) "

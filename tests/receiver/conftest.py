@@ -27,6 +27,7 @@ class World:
                 app,
             )
             ids = [row["id"] for row in rows]
+            await self.db.execute("SELECT dispatcher.open_bulk($1)", ids)
             await self.db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
             await self.db.execute(
                 "INSERT INTO dispatcher.batch "

@@ -62,6 +62,7 @@ async def is_idle(db: asyncpg.Connection) -> bool:
     """Tell whether nothing is due or on its way: what is left waits for a later time."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.queue WHERE due_at <= clock_timestamp())"
+        " OR EXISTS (SELECT FROM dispatcher.bulk WHERE due_at <= clock_timestamp())"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
 
@@ -69,7 +70,7 @@ async def is_idle(db: asyncpg.Connection) -> bool:
 async def finished(db: asyncpg.Connection) -> bool:
     """Tell whether every message has its end, or is unsure."""
     return not await db.fetchval(
-        "SELECT EXISTS (SELECT FROM dispatcher.queue)"
+        "SELECT EXISTS (SELECT FROM dispatcher.queue) OR EXISTS (SELECT FROM dispatcher.bulk)"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
 
