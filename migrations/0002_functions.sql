@@ -23,10 +23,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     inserted_at timestamptz := clock_timestamp();
 BEGIN
-    IF NOT EXISTS (SELECT FROM added OFFSET 19) THEN
-        INSERT INTO dispatcher.queue (id, app, priority, due_at)
-        SELECT id, app, priority, greatest(send_at, inserted_at) FROM added;
-    ELSE
+    INSERT INTO dispatcher.queue (id, app, priority, due_at)
+    SELECT id, app, priority, greatest(send_at, inserted_at) FROM added
+    WHERE NOT EXISTS (SELECT FROM added OFFSET 19);
+
+    IF NOT FOUND THEN
         WITH together AS MATERIALIZED (
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
                 count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at

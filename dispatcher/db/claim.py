@@ -118,7 +118,7 @@ async def claim(
             )
             limit = min(limit, wanted.slots * most)
         looking = monotonic()
-        taken = await _take(
+        taken = await take_due(
             connection, wanted, limit, since, bulk_since if bulk_due else None, paused=paused
         )
         looked = monotonic() - looking
@@ -161,7 +161,7 @@ async def claim(
         )
 
 
-async def _take(
+async def take_due(
     connection: Connection,
     wanted: ClaimRequest,
     limit: int,

@@ -12,6 +12,7 @@ CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
 WITHHELD = "tests/worker/test_withheld.py"
+BULK = "tests/db/test_bulk_rows.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
 RULES = {
@@ -98,7 +99,7 @@ GUARDS = (
         ),
         (
             (
-                "tests/db/test_operate.py"
+                "tests/db/test_operator.py"
                 "::test_settled_as_sent_a_batch_is_accepted_where_nothing_is_known_yet"
             ),
         ),
@@ -336,9 +337,79 @@ GUARDS = (
             ),
         ),
         (
-            "tests/db/test_operate.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
-            "tests/db/test_operate.py::test_cancel_takes_only_what_waits_and_counts_it",
+            "tests/db/test_operator.py::test_a_message_that_is_being_claimed_is_too_late_to_cancel",
+            "tests/db/test_operator.py::test_cancel_takes_only_what_waits_and_counts_it",
         ),
+    ),
+    Guard(
+        4,
+        "a claim takes the bulk rows that it deletes",
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "    DELETE FROM dispatcher.bulk\n"
+                "    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))\n"
+                "    RETURNING *\n",
+                "    SELECT * FROM dispatcher.bulk\n"
+                "    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))\n",
+            ),
+        ),
+        (f"{BULK}::test_bulk_rows_are_claimed_in_order",),
+    ),
+    Guard(
+        4,
+        "what a claim leaves of a bulk row waits on",
+        (Edit(f"{SQL}/queue.sql#claim_bulk", " AND p.size < t.size", " AND false"),),
+        (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
+    ),
+    Guard(
+        4,
+        "a cancel opens the bulk rows of its messages",
+        (Edit(FUNCTIONS, "    PERFORM dispatcher.open_bulk(ids);\n", ""),),
+        (
+            f"{BULK}::test_a_cancel_of_all_takes_all",
+            f"{BULK}::test_forget_cancels_what_waits_in_a_bulk_row",
+        ),
+    ),
+    Guard(
+        4,
+        "a bulk row is opened as a whole",
+        (
+            Edit(
+                FUNCTIONS,
+                "SELECT unnest(ids) AS range, app, priority, due_at FROM opened",
+                "SELECT unnest(ids) AS range, app, priority, due_at FROM opened LIMIT 0",
+            ),
+        ),
+        (f"{BULK}::test_a_cancel_opens_only_the_rows_it_touches",),
+    ),
+    Guard(
+        4,
+        "a cancel finds what a claim has left of a bulk row",
+        (Edit(FUNCTIONS, "FROM opened) AS o;\n", "FROM opened) AS o;\n        EXIT;\n"),),
+        (f"{BULK}::test_a_cancel_waits_for_a_claim_and_takes_what_it_left",),
+    ),
+    Guard(
+        4,
+        "a partition with a bulk row is not dropped",
+        (
+            Edit(
+                "migrations/0004_maintenance.sql",
+                "            WHERE first_id > first - 500 AND first_id < past"
+                " AND ids && int8range(first, past))\n        OR EXISTS (\n",
+                "            WHERE false)\n        OR EXISTS (\n",
+            ),
+        ),
+        (f"{BULK}::test_a_partition_with_a_bulk_row_is_open",),
+    ),
+    Guard(
+        5,
+        "a bulk row is due by the database's clock",
+        (
+            Edit(f"{SQL}/queue.sql#hold_bulk", "b.due_at <= (SELECT clock_timestamp())", "true"),
+            Edit(f"{SQL}/queue.sql#claim_bulk", "AND due_at <= (SELECT clock_timestamp())", ""),
+        ),
+        (f"{BULK}::test_what_is_not_due_yet_is_not_claimed",),
     ),
     Guard(
         5,
@@ -347,12 +418,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "date_part('epoch', m.expires_at - clock_timestamp())",
-                "date_part('epoch', m.expires_at) - $8",
+                "date_part('epoch', m.expires_at) - $9",
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            paused,\n        )\n",
-                '            paused,\n            __import__("time").time(),\n        )\n',
+                "            until,\n        )\n",
+                '            until,\n            __import__("time").time(),\n        )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -364,12 +435,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "q.due_at <= (SELECT clock_timestamp())",
-                "q.due_at <= to_timestamp($8)",
+                "q.due_at <= to_timestamp($9)",
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            paused,\n        )\n",
-                '            paused,\n            __import__("time").time(),\n        )\n',
+                "            until,\n        )\n",
+                '            until,\n            __import__("time").time(),\n        )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
