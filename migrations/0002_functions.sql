@@ -8,9 +8,15 @@
 -- Numbers -------------------------------------------------------------------------------------------
 
 -- Return the one form of a number: a mainland number without + gets +86 (as core.message.to_e164).
+-- Two spellings that no message has, 00... and 86 with 11 digits, are what an operator may write.
 CREATE FUNCTION dispatcher.e164(number text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN number LIKE '+%' THEN number ELSE '+86' || number END;
+RETURN CASE
+    WHEN number LIKE '+%' THEN number
+    WHEN number LIKE '00%' THEN '+' || substr(number, 3)
+    WHEN number LIKE '86___________' THEN '+' || number
+    ELSE '+86' || number
+END;
 
 -- Enqueueing ----------------------------------------------------------------------------------------
 
@@ -233,7 +239,8 @@ BEGIN
         )
         INSERT INTO dispatcher.queue (id, app, priority, due_at)
         SELECT generate_series(lower(o.range), upper(o.range) - 1), o.app, o.priority, o.due_at
-        FROM (SELECT unnest(ids) AS range, app, priority, due_at FROM opened) AS o;
+        FROM (SELECT unnest(ids) AS range, app, priority, due_at FROM opened) AS o
+        ON CONFLICT (id) DO NOTHING;
     END LOOP;
 END $$;
 

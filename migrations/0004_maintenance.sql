@@ -5,7 +5,8 @@
 
 -- Make partitions of message and outcome until *ahead* ids are covered; return how many.
 -- ATTACH takes only SHARE UPDATE EXCLUSIVE on the parent, so inserts go on meanwhile. Rows that
--- came before their partition was made are in the default one. SECURITY DEFINER: a worker makes
+-- came before their partition was made are in the default one, and so is what was inserted with an
+-- id far ahead: a partition begins behind those that lie in its range. SECURITY DEFINER: a worker makes
 -- partitions, and owns none.
 CREATE FUNCTION dispatcher.make_partitions(
     ahead bigint DEFAULT 20000000, size bigint DEFAULT 5000000
@@ -13,6 +14,7 @@ CREATE FUNCTION dispatcher.make_partitions(
 DECLARE
     made integer := 0;
     first bigint;
+    taken bigint;
     wanted bigint;
     part record;
 BEGIN
@@ -20,13 +22,19 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('dispatcher.make_partitions'));
     SELECT last_value + ahead INTO wanted FROM dispatcher.message_id;
     LOOP
-        SELECT greatest(
-            (SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1)
-             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = 'dispatcher.message'::regclass),
-            (SELECT coalesce(max(id), 0) + 1 FROM dispatcher.message_rest),
-            (SELECT coalesce(max(message_id), 0) + 1 FROM dispatcher.outcome_rest)
-        ) INTO first;
+        SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1) INTO first
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass;
+        LOOP
+            SELECT greatest(
+                (SELECT max(id) FROM dispatcher.message_rest
+                 WHERE id >= first AND id < first + size),
+                (SELECT max(message_id) FROM dispatcher.outcome_rest
+                 WHERE message_id >= first AND message_id < first + size)
+            ) INTO taken;
+            EXIT WHEN taken IS NULL;
+            first := taken + 1;
+        END LOOP;
         EXIT WHEN first > wanted;
         FOR part IN
             SELECT * FROM (VALUES ('message', 'id'), ('outcome', 'message_id')) AS p (parent, key)
@@ -303,6 +311,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
+        SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
     -- Reports that belong to no message are deleted with no partition.
     WITH orphaned AS (
         DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
@@ -445,6 +458,11 @@ BEGIN
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
+    -- An unreadable push may name the person anywhere; the shortest spelling is part of each.
+    DELETE FROM dispatcher.unreadable_push
+    WHERE position(convert_to((
+        SELECT ltrim(n, '+') FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1
+    ), 'UTF8') IN body) > 0;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     UPDATE dispatcher.suppression s SET reason = ''

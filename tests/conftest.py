@@ -92,6 +92,12 @@ def pytest_addoption(parser) -> None:
     )
 
     parser.addoption(
+        "--odd-rows",
+        type=int,
+        default=200,
+        help="how many rows of anything that the constraints allow are inserted for one worker",
+    )
+    parser.addoption(
         "--cut",
         type=float,
         help="seconds that hosts are cut off in the test of it, with a worker's usual settings"

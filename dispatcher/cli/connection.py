@@ -39,9 +39,9 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
     If none is set it is that of the embedded PostgreSQL: of the running server, or of one that is
     started for this command. *make* allows to create its data.
     """
-    address = settings.database_direct_url or settings.database_url
-    if address is not None:
-        yield address.get_secret_value()
+    url = settings.database_direct_url or settings.database_url
+    if url is not None:
+        yield url.get_secret_value()
         return
     if not make and not settings.data_dir.exists():
         raise CommandError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.number import DoubtfulNumber, read_number
 
 TEXT_COLUMNS = (
     "app",
@@ -46,9 +47,17 @@ class MessageFile:
     """An open CSV file with messages; iterate it for its lines."""
 
     def __init__(
-        self, path: Path, stream: BinaryIO, now: datetime, *, encoding: str = UTF_8
+        self,
+        path: Path,
+        stream: BinaryIO,
+        now: datetime,
+        *,
+        encoding: str = UTF_8,
+        other_mainland: bool = False,
     ) -> None:
         """Read the header; *now* is the default of send_at.
+
+        *other_mainland*: see core.number.
 
         Raises :class:`CommandError` if the header is not one of messages.
         """
@@ -59,6 +68,7 @@ class MessageFile:
         self._encoding = encoding
         self._reader = csv.reader(text)
         self._now = now
+        self._other_mainland = other_mainland
         self.header = [name.strip().lower() for name in next(self._reader, [])]
         self._places = {name: place for place, name in enumerate(self.header)}
         params = sum(name.startswith("param_") for name in self.header)
@@ -110,7 +120,9 @@ class MessageFile:
             raise ValueError(f"it is not {self._encoding} text")
         return (
             self._cell(cells, "app") or "default",
-            *(self._cell(cells, name) for name in TEXT_COLUMNS[1:]),
+            self._cell(cells, "sender"),
+            self._recipient(cells),
+            *(self._cell(cells, name) for name in TEXT_COLUMNS[3:]),
             self._variables(cells),
             _priority(self._cell(cells, "priority") or "5"),
             _time("send_at", self._cell(cells, "send_at")) or self._now,
@@ -120,6 +132,12 @@ class MessageFile:
     def _cell(self, cells: list[str], name: str) -> str | None:
         place = self._places.get(name)
         return (cells[place].strip() or None) if place is not None else None
+
+    def _recipient(self, cells: list[str]) -> str:
+        read = read_number(cells[self._places["recipient"]], other_mainland=self._other_mainland)
+        if isinstance(read, DoubtfulNumber):
+            raise ValueError(f"recipient: {read.reason}")  # noqa: TRY004 - the text is wrong
+        return read.e164
 
     def _variables(self, cells: list[str]) -> list[str]:
         values = [cells[self._places[name]] for name in self._params]  # not stripped

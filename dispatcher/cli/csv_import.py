@@ -107,6 +107,7 @@ class ImportOptions:
     encoding: str | None = None  # None: detected
     again: bool = False  # also a file that was imported before
     dry_run: bool = False
+    other_mainland: bool = False  # see core.number
 
 
 async def load_file(
@@ -144,7 +145,9 @@ async def load_file(
         done = await _begin(connection, file, digest, again=options.again)
     with file.open("rb") as stream:
         now = await file_import.database_time(connection)
-        messages = MessageFile(file, stream, now, encoding=encoding)
+        messages = MessageFile(
+            file, stream, now, encoding=encoding, other_mainland=options.other_mainland
+        )
         with Rejects(rejects, messages.header, size=done.rejects_bytes) as out:
             lines = islice(iter(messages), done.lines, None)
             while batch := list(islice(lines, BATCH_LINES)):

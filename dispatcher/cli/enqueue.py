@@ -51,7 +51,7 @@ def enqueue(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.cli.csv_import import ImportOptions, load_file
     from dispatcher.cli.output import screen
     from dispatcher.core.format import number, plural
@@ -75,7 +75,12 @@ def enqueue(
             so_far = taken
             progress.update(task, completed=read, description=f"{number(taken)} enqueued")
 
-        options = ImportOptions(encoding=encoding, again=again, dry_run=dry_run)
+        options = ImportOptions(
+            encoding=encoding,
+            again=again,
+            dry_run=dry_run,
+            other_mainland=read_settings().mainland_without_plus == "all",
+        )
         try:
             taken, refused = with_database(
                 lambda connection: load_file(connection, file, where, show_progress, options)

@@ -38,16 +38,19 @@ def forget(
     --remove` removes it. The audit has who did it, without the number.
     Needs the rights of the tables' owner.
     """
-    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
+    from dispatcher.core.number import DoubtfulNumber, read_number
     from dispatcher.db import operator
 
-    if not number.removeprefix("+").isdecimal() or not number.isascii():
-        raise CommandError("the number is digits after an optional +.", code=USED_WRONGLY)
+    other_mainland = read_settings().mainland_without_plus == "all"
+    read = read_number(number, other_mainland=other_mainland)
+    if isinstance(read, DoubtfulNumber):
+        raise CommandError(f"the number is doubtful: {read.reason}.", code=USED_WRONGLY)
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
-        kept = await operator.export(connection, number)
+        kept = await operator.export(connection, read.e164)
         if export is not None:
             _write(export, kept)
             typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
@@ -55,7 +58,7 @@ def forget(
             what = f"{plural(len(kept), 'record')} found"
             typer.echo(f"{what}; nothing was erased, because --yes was not given.")
             return None
-        return await operator.forget(connection, who, number)
+        return await operator.forget(connection, who, read.e164)
 
     done = with_database(work)
     if done is None:

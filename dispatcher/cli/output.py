@@ -9,7 +9,12 @@ from rich.table import Table
 
 def moment(time: datetime | None) -> str:
     """Return *time* in this machine's time zone, or a dash."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
+    if time is None:
+        return "-"
+    try:
+        return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # at the ends of the calendar
+        return f"{time.replace(tzinfo=None):%Y-%m-%d %H:%M:%S} UTC"
 
 
 _PIPE_COLUMNS = 140  # the width of output to a pipe or a file

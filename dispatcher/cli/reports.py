@@ -17,12 +17,27 @@ if TYPE_CHECKING:
 def reports(
     *,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Reports to list.")] = 20,
+    unreadable: Annotated[
+        bool, typer.Option("--unreadable", help="List the pushes that cannot be read.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Read them again, after an upgrade.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Show messages without a report, and reports without a message.
 
     Many accepted messages without a report mean that the callback address is wrong.
+
+    A push that cannot be read is kept as it came: --unreadable lists them with
+    the reason, and their content only with --json, because it names people.
     """
+    if replay:
+        _replay()
+        return
+    if unreadable:
+        _list_unreadable(limit, json=json)
+        return
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import screen
 
@@ -34,6 +49,39 @@ def reports(
         typer.echo(msgspec.json.format(msgspec.json.encode(by_name)))
     else:
         screen().print(_render(state))
+
+
+def _replay() -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
+    from dispatcher.db import reports as db
+
+    pushes, stored = with_database(db.replay_unreadable)
+    typer.echo(f"{plural(pushes, 'push', 'pushes')} read, {plural(stored, 'report')} stored.")
+
+
+def _list_unreadable(limit: int, *, json: bool) -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.core.format import number
+    from dispatcher.db import reports as db
+
+    pushes = with_database(lambda connection: db.unreadable(connection, limit=limit))
+    if json:
+        import msgspec
+
+        typer.echo(msgspec.json.format(msgspec.json.encode(pushes)))
+        return
+    table = table_of("Since", "Times", "Bytes", "Content-Type", "Why it cannot be read")
+    for push in pushes:
+        table.add_row(
+            moment(push.received_at),
+            number(push.times),
+            number(len(push.body)),
+            push.content_type,
+            push.reason,
+        )
+    screen().print(table if table.rows else "Every push could be read.")
 
 
 async def _read(connection: "Connection", limit: int) -> "ReportState":

@@ -1,6 +1,6 @@
 """Commands for operators' rules: templates, suppressed numbers and limits of apps."""
 
-import re
+from collections.abc import Iterable
 from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.operator import ActionResult
 
-NUMBER_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 MAX_LISTED_NUMBERS = 1_000
+MAX_EXPLAINED_DOUBTS = 5  # doubtful numbers of a list that are explained
 
 template = typer.Typer(
     help="Define templates, so that messages that do not fit cost nothing.",
@@ -115,11 +115,15 @@ def suppress(
     Without numbers it lists the suppressed ones. Of a CSV file the first
     column is read; if a line has no number, nothing is changed.
     """
-    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
-    wanted = [*_numbers(numbers or []), *(_numbers_of(file) if file else [])]
+    other = read_settings().mainland_without_plus == "all"
+    wanted = [
+        *_numbers(enumerate(numbers or [], 1), "number", other_mainland=other),
+        *(_numbers_of(file, other_mainland=other) if file else []),
+    ]
     if not wanted:
         if file is None:
             _list_suppressed()
@@ -202,23 +206,40 @@ def _list_suppressed() -> None:
     screen().print(table if table.rows else "No number is suppressed.")
 
 
-def _numbers(given: list[str]) -> list[str]:
-    numbers = [re.sub(r"[\s()-]", "", each) for each in given]
-    if bad := sum(NUMBER_PATTERN.fullmatch(each) is None for each in numbers):
+def _numbers(given: Iterable[tuple[int, str]], place: str, *, other_mainland: bool) -> list[str]:
+    """Return the numbers; *given* are texts, each with where it stands."""
+    from dispatcher.core.number import DoubtfulNumber, read_number
+
+    numbers: list[str] = []
+    doubts: list[str] = []
+    for at, text in given:
+        read = read_number(text, other_mainland=other_mainland)
+        if isinstance(read, DoubtfulNumber):
+            doubts.append(f"{place} {at}: {read.reason}")
+        else:
+            numbers.append(read.e164)
+    if doubts:
+        more = (
+            f"; and {len(doubts) - MAX_EXPLAINED_DOUBTS} more"
+            if len(doubts) > MAX_EXPLAINED_DOUBTS
+            else ""
+        )
         raise CommandError(
-            f"{bad} of {len(given)} are no numbers: 5 to 20 digits after an optional +.",
+            f"nothing is changed, for {len(doubts)} of {len(doubts) + len(numbers)} are doubtful."
+            f" {'; '.join(doubts[:MAX_EXPLAINED_DOUBTS])}{more}.",
             code=USED_WRONGLY,
         )
     return numbers
 
 
-def _numbers_of(file: Path) -> list[str]:
+def _numbers_of(file: Path, *, other_mainland: bool) -> list[str]:
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         cells = [line.split(",")[0].strip().strip('"') for line in stream]
-    # The first line of a CSV file may be its header.
-    if cells and NUMBER_PATTERN.fullmatch(cells[0]) is None:
-        cells = cells[1:]
-    return _numbers([cell for cell in cells if cell])
+    lines = [(at, cell) for at, cell in enumerate(cells, 1) if cell]
+    # The first line of a CSV file may be its header, which has no digits.
+    if lines and not any(character.isdigit() for character in lines[0][1]):
+        lines = lines[1:]
+    return _numbers(lines, "line", other_mainland=other_mainland)
 
 
 def _hours(text: str) -> tuple[time, time]:

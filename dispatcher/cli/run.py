@@ -1,6 +1,8 @@
 """``dispatcher run``: runs the service."""
 
+import traceback
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,14 +32,18 @@ def run(
     Open requests are finished and recorded before it exits. Any number of workers may share a
     database.
     """
+    import structlog
     import uvloop
 
     from dispatcher import service
     from dispatcher.cli.connection import explained, read_settings
+    from dispatcher.core.errors import first_error
     from dispatcher.db.migrate import MigrationError
     from dispatcher.postgres.programs import EmbeddedError
+    from dispatcher.service.http import ListenError
     from dispatcher.service.run import collect_rarely
     from dispatcher.telemetry.logs import configure_logs
+    from dispatcher.worker.worker import UnknownWorkerError
 
     settings = read_settings()
     if not settings.apps and only is not ServicePart.REPORTS:
@@ -56,6 +62,27 @@ def run(
     configure_logs(settings.log_level, settings.log_format)
     try:
         with service.database(settings) as dsn, explained(dsn):
-            uvloop.run(service.run(settings, dsn, only=only.value if only else None))
-    except (EmbeddedError, MigrationError) as error:
+            try:
+                uvloop.run(service.run(settings, dsn, only=only.value if only else None))
+            except BaseExceptionGroup as group:
+                raise first_error(group) from group
+    except (EmbeddedError, ListenError, MigrationError, UnknownWorkerError) as error:
         raise CommandError(str(error)) from error
+    except (CommandError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        structlog.get_logger(__name__).debug("the worker ended with an error", exc_info=True)
+        raise CommandError(_own_error(error)) from error
+
+
+def _own_error(error: Exception) -> str:
+    """Return the line for an error that this program did not expect: its type and its place.
+
+    Not its text, which may hold a value of a row.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    return (
+        f"ended by an error of its own: {type(error).__name__} in {last.name} ({place}). What was"
+        " on its way was finished. Please report it; DISPATCHER_LOG_LEVEL=debug shows more."
+    )

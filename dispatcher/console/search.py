@@ -13,12 +13,12 @@ from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
 from dispatcher.core.explain import advice, explain_code, explain_state, timeline
+from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
 
 SEARCH_PATH = "/console/search"
 MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{32}")
-RECIPIENT_PATTERN = re.compile(r"\+?[0-9]{5,20}")
 
 
 class SearchPages:
@@ -44,9 +44,9 @@ class SearchPages:
         """Search by id, recipient, reference and provider id; return the first that has results."""
         if message_id(text) is not None and (found := await self._backend.find("id", text)):
             return found
-        recipient = re.sub(r"[\s()-]", "", text)
-        if RECIPIENT_PATTERN.fullmatch(recipient) and (
-            found := await self._backend.find("recipient", recipient)
+        number = read_number(text, other_mainland=True)
+        if isinstance(number, ReadNumber) and (
+            found := await self._backend.find("recipient", number.e164)
         ):
             return found
         return await self._backend.find("reference", text) or await self._backend.find(

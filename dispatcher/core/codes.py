@@ -57,6 +57,9 @@ _SETTING = "Check DISPATCHER_APPS__<NAME>__APP_KEY, __APP_SECRET and __ENDPOINT.
 _TEMPLATE = "Compare template, sender and signature in the provider's console; then requeue."
 _CLOCK = "Set the clock of this machine right (NTP). " + _RESUMES
 _ENDPOINT = "Check DISPATCHER_APPS__<NAME>__ENDPOINT, and proxies on the way. " + _RESUMES
+_SIGNATURE = (
+    "Check DISPATCHER_APPS__<NAME>__APP_KEY, __APP_SECRET, and the clock here (NTP). " + _RESUMES
+)
 _UNSURE = "A report or a late answer settles it; else ask the provider, then `dispatcher settle`."
 _NOTHING = "Nothing to do: it is sent again automatically."
 
@@ -213,6 +216,31 @@ _REQUEST = (
         "Something in front of the API finds the request too long.",
         "Ask the operator of the proxy to allow bodies of 64 KB; then requeue.",
     ),
+    (
+        "APIGW.0101",
+        Kind.CONFIGURATION,
+        "A gateway knows no such API at this endpoint.",
+        _ENDPOINT,
+    ),
+    ("APIGW.0103", Kind.CONFIGURATION, "A gateway does not find the API behind it.", _ENDPOINT),
+    ("APIGW.0201", Kind.CONFIGURATION, "A gateway refused the request as malformed.", _ENDPOINT),
+    ("APIGW.0301", Kind.CONFIGURATION, "A gateway refused the signature.", _SIGNATURE),
+    (
+        "APIGW.0302",
+        Kind.ACCOUNT,
+        "A gateway refused the account: it may not use this API.",
+        "Ask the provider to permit it. " + _RESUMES,
+    ),
+    ("APIGW.0303", Kind.CONFIGURATION, "A gateway refused the app's signature.", _SIGNATURE),
+    ("APIGW.0308", Kind.NOT_SENT, "A gateway limits the requests.", _NOTHING),
+    ("APIG.0108", Kind.CONFIGURATION, "A gateway knows no such API at this endpoint.", _ENDPOINT),
+    (
+        "APIG.0204",
+        Kind.CONFIGURATION,
+        "A gateway does not accept the TLS version.",
+        "Update OpenSSL on this machine, or the proxy on the way. " + _RESUMES,
+    ),
+    ("APIG.0308", Kind.NOT_SENT, "A gateway limits the requests.", _NOTHING),
     ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks to wait.", _NOTHING),
     ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
     ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
@@ -220,6 +248,7 @@ _REQUEST = (
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
 UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
+SET_ASIDE = "set-aside"  # a row that ends whatever reads it
 _OURS = (
     (
         UNREACHABLE,
@@ -238,6 +267,7 @@ _OURS = (
     ),
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
+    ("not-recorded", Kind.UNKNOWN_RESULT, "The database refuses the answer.", _UNSURE),
     ("missing-result", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
     (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
     (
@@ -269,6 +299,12 @@ _OURS = (
         Kind.PERMANENT,
         "Alone it makes a request over 64 KB.",
         "Insert it anew with shorter params.",
+    ),
+    (
+        SET_ASIDE,
+        Kind.PERMANENT,
+        "Its row cannot be read or prepared; the others are sent.",
+        "See the worker's log for the error, repair the row or insert it anew; then requeue.",
     ),
     (
         "suppressed",
@@ -336,6 +372,9 @@ def request_code(code: str) -> Code:
     row = REQUEST.get(code) or NUMBER.get(code) or OURS.get(code)
     if row is not None:
         return row
+    if code.startswith(("APIG", "MSGSMS.")):
+        meaning = f"A gateway in front of the API refused the request: {code}."
+        return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)
     if code.startswith(("HTTP 3", "HTTP 4")):
         meaning = f"Something in front of the API refused the request: {code}."
         return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
+TOLD_SKEW_SECONDS = 60.0  # of two clocks; any pause names a larger one
 
 
 class Pause(Struct, frozen=True):
@@ -29,19 +30,30 @@ class CountryPause(Struct, frozen=True):
     until_in: float  # seconds
 
 
-def pause_for(row: Code, *, now: datetime, facts: str = "", skew: float | None = None) -> Pause:
+def pause_for(
+    row: Code,
+    *,
+    now: datetime,
+    facts: str = "",
+    skew: float | None = None,
+    retry_after: float | None = None,
+) -> Pause:
     """Return the pause for a code of *row*'s kind.
 
-    *facts* is what is known besides, in a line; *skew* is our clock less the provider's, seconds.
+    *facts* is what is known besides, in a line; *skew* is our clock less the provider's, seconds;
+    *retry_after* the seconds that a proxy asks to wait.
     """
     first, longest = 60.0, 600.0
+    if skew is not None and abs(skew) > TOLD_SKEW_SECONDS and row.kind is not Kind.CLOCK:
+        facts = f"{facts} {_off(skew)}".strip()
     match row.kind:
         case Kind.QUOTA:
             first, longest = seconds_until_midnight(now), _HOUR_SECONDS
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
         case Kind.NOT_SENT:
-            first, longest = 5.0, 60.0
+            first = max(5.0, min(retry_after or 0.0, _HOUR_SECONDS))
+            longest = max(60.0, first)
         case Kind.CLOCK:
             facts = _off(skew)
         case _:

@@ -1,4 +1,4 @@
-"""The error that several packages raise and catch."""
+"""The errors that several packages raise and catch."""
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818 - the word of its readers: a state, not a mistake
@@ -7,3 +7,17 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - the word of its readers: a
     The same call may succeed later on a new connection. **The failed call may have committed**:
     repeat only what is safe to repeat. `__cause__` is the driver's error.
     """
+
+
+class StatementRefused(DatabaseUnavailable):
+    """The database answers, and refuses a statement; the text is one line for people.
+
+    Trying again helps only after someone has corrected what it names, such as a missing table.
+    """
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return *error*, or the first error in it if it is a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

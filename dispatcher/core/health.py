@@ -49,7 +49,7 @@ def database_unavailable(why: str) -> Diagnosis:
 
 def diagnose(now: StatusSnapshot) -> Diagnosis:
     """Return the health that *now* shows."""
-    everywhere = [*_workers(now)]
+    everywhere = [*_workers(now), *_unreadable(now)]
     by_app = {app.name: [*check_app(app, now)] for app in now.apps}
     findings = [*everywhere, *(each for found in by_app.values() for each in found)]
     findings.sort(key=lambda finding: -finding.level)
@@ -104,6 +104,19 @@ def _sent_lately(app: AppState, now: StatusSnapshot) -> bool:
     )
 
 
+def _unreadable(now: StatusSnapshot) -> Iterator[Finding]:
+    if now.unreadable.pushes:
+        count = now.unreadable.pushes
+        yield Finding(
+            Level.NOTE,
+            None,
+            f"{count:,} {'push' if count == 1 else 'pushes'} of reports cannot be read",
+            "They are kept as they came, and each may hold the only report of a message.",
+            "`dispatcher reports --unreadable` lists them with the reason; after an upgrade"
+            " `dispatcher reports --replay` reads them again.",
+        )
+
+
 def _workers(now: StatusSnapshot) -> Iterator[Finding]:
     if not any(worker.alive for worker in now.workers):
         yield Finding(
@@ -121,4 +134,14 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             "A worker is silent",
             f"{names} stopped without a shutdown, or cannot reach the database.",
             "Other workers have taken over; its open requests are unsure. See its log.",
+        )
+    failing = sorted({line for w in now.workers if w.alive for line in w.failing_parts})
+    for line in failing:
+        part, _, why = line.partition(": ")
+        yield Finding(
+            Level.WARNING,
+            None,
+            f"A part of a worker fails: {part}",
+            why,
+            "Correct what it names; the part is tried again by itself.",
         )

@@ -66,7 +66,7 @@ class Batch(Struct, frozen=True):
 class NumberResult(Struct, frozen=True, gc=False):
     """The result of one number in an answer."""
 
-    recipient: str  # as it was submitted
+    recipient: str  # as the answer writes it; empty if it does not
     code: str
     provider_id: str | None = None
     segments: int | None = None
@@ -84,6 +84,7 @@ class Reply(Struct, frozen=True):
     description: str
     results: list[NumberResult] | None = None  # None: the answer has no result at all
     clock_skew: float | None = None  # our clock less the answer's Date, seconds
+    retry_after: float | None = None  # seconds that a proxy asks to wait
 
 
 class NoReply(Struct, frozen=True):
@@ -97,9 +98,20 @@ class NoReply(Struct, frozen=True):
 Answer = Reply | NoReply
 
 
-def to_e164(recipient: str) -> str:
-    """Return the canonical form: a mainland number without + gets +86 (provider.md, Numbers).
+_MAINLAND = "+86"
 
-    Two spellings of one number must not be in one request, and a report may use either.
+
+def to_e164(recipient: str) -> str:
+    """Return the canonical form of a recipient that the database has accepted.
+
+    A number without + is a mainland number (provider.md, Numbers). The database refuses the
+    spellings for which that is wrong; core.number reads them.
     """
-    return recipient if recipient[:1] == "+" else "+86" + recipient
+    return recipient if recipient[:1] == "+" else _MAINLAND + recipient
+
+
+def spellings(number: str) -> list[str]:
+    """Return the ways in which a message may write *number*, which is in its canonical form."""
+    if number.startswith(_MAINLAND):
+        return [number, number.removeprefix(_MAINLAND)]
+    return [number]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
 from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral_seconds, pause_for
@@ -20,8 +21,14 @@ from dispatcher.core.message import (
     RequestDraft,
     to_e164,
 )
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.packing import halve, split_by
+from dispatcher.core.wire import API_CODE
 
+FIRST_FAILURE_STATUS = 500  # from here on the request may have been carried out
+TOO_LARGE = "HTTP 413"
+SMALL_REQUEST_BYTES = 4096  # no sensible limit refuses less
+MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
@@ -141,7 +148,10 @@ def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
             number_code(one.code).kind is Kind.LATER for one in refused
         )
     kind = request_code(answer.code).kind
-    return kind is Kind.NOT_SENT or (kind is Kind.AMBIGUOUS and tries == 1)
+    if kind is Kind.AMBIGUOUS:
+        return tries == 1 and answer.http_status < FIRST_FAILURE_STATUS
+    patient = answer.retry_after is None or answer.retry_after <= MAX_RETRY_AFTER_SECONDS
+    return kind is Kind.NOT_SENT and patient
 
 
 def _by_number(
@@ -151,12 +161,12 @@ def _by_number(
     accepted = _all_accepted(messages, results)
     if accepted is not None:
         return Resolved(accepted)
-    answers = results_by_number(results)
+    answers = _answers(messages, results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
     slow_down = False
     for message in messages:
-        one = answers.get(to_e164(message.recipient))
+        one = answers.get(message.id)
         if one is None:
             unsure.append(message)
         elif one.code == ACCEPTED_CODE:
@@ -171,6 +181,37 @@ def _by_number(
     if not outcomes:
         return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
     return Resolved(outcomes, unsure, slow_down)
+
+
+def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, NumberResult]:
+    """Return the result of each message that the answer names, by the message's id.
+
+    By number in any spelling. A result that names no number, or a masked one, is of the message
+    in its place, if there is one result for each message and no other number contradicts.
+    """
+    named = results_by_number(results)
+    answers: dict[int, NumberResult] = {}
+    for message in messages:
+        one = named.get(to_e164(message.recipient))
+        if one is not None:
+            answers[message.id] = one
+    if len(answers) < len(messages) == len(results):
+        left = [
+            (message, one)
+            for message, one in zip(messages, results, strict=True)
+            if message.id not in answers
+        ]
+        if all(_may_be(message, one) for message, one in left):
+            answers |= {message.id: one for message, one in left}
+    return answers
+
+
+def _may_be(message: Message, one: NumberResult) -> bool:
+    """Tell whether a result that names no whole number may be that of *message*."""
+    forms = possible_forms(one.recipient)
+    if not forms:
+        return True
+    return is_masked(forms[0]) and fits_mask(to_e164(message.recipient), forms[0])
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -214,16 +255,20 @@ def _due_again(
 def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> Verdict:
     """Return the verdict on an answer without results of numbers."""
     row = request_code(reply.code)
-    match row.kind:
+    kind = row.kind
+    if kind is Kind.AMBIGUOUS and reply.http_status >= FIRST_FAILURE_STATUS:
+        kind = Kind.UNKNOWN_RESULT
+    match kind:
         case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
-            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
+            said = _said(reply) or " There is no result for any number."
+            return UnknownResult(row.code, f"{row.meaning}{said}")
         case Kind.UNKNOWN:
             return _unknown(packed, reply, row, context)
         case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
-            return _isolate(packed, row, context)
+            return _isolate(packed, reply, row, context)
         case Kind.LATER | Kind.NOT_READY:
             outcomes = [_defer(message, row, context) for message in packed.messages]
-            return Resolved(outcomes, slow_down=row.kind is Kind.LATER)
+            return Resolved(outcomes, slow_down=kind is Kind.LATER)
         case Kind.COUNTRY:
             return _by_country(packed, row, context)
         case (
@@ -234,7 +279,25 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            return ReturnAll(pause_for(row, now=context.now, skew=reply.clock_skew))
+            return ReturnAll(_pause(row, reply, context))
+
+
+def _pause(row: Code, reply: Reply, context: EvaluationContext) -> Pause:
+    """Return the pause for a refusal, with the words of a gateway."""
+    return pause_for(
+        row,
+        now=context.now,
+        facts=_said(reply).strip(),
+        skew=reply.clock_skew,
+        retry_after=reply.retry_after,
+    )
+
+
+def _said(reply: Reply) -> str:
+    """Return the words of an answer that is not the API's, as a sentence; the API has its codes."""
+    if not reply.description or API_CODE.fullmatch(reply.code):
+        return ""
+    return f' It said: "{reply.description}".'
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
@@ -246,19 +309,23 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return ReturnAll(pause_for(row, now=context.now))
+            return ReturnAll(_pause(row, reply, context))
         case 4, _:
             return _reject(packed, row)
         case _:
             return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
 
 
-def _isolate(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
+def _isolate(
+    packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext
+) -> Resolved | Split | ReturnAll:
     """Split a request that was refused for its content; reject a single message.
 
     An ambiguous refusal of a single message may be a fault of the provider: the message is
     deferred a few times.
     """
+    if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
+        return ReturnAll(_pause(row, reply, context))  # no message is to blame
     halves = None if context.siblings_refused else halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning)
@@ -291,8 +358,12 @@ def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult
     a number is sent again only if no other result forbids it.
     """
     answers: dict[str, NumberResult] = {}
-    for one in results:
-        number = to_e164(one.recipient)
+    for each in results:
+        forms = possible_forms(each.recipient)
+        if not forms or is_masked(forms[0]):
+            continue
+        number = forms[0]
+        one = replace(each, code=each.code.strip()) if each.code[-1:].isspace() else each
         known = answers.setdefault(number, one)
         if known is not one and _weight(one) > _weight(known):
             answers[number] = one

@@ -1,27 +1,36 @@
-"""Parses the provider's status reports from untrusted bytes.
+"""Reads status reports from what the provider pushes, whatever became of it on the way.
 
-A report is malformed only if it cannot be stored or identified. The limits are wider than the
-documented ones (provider.md, Status reports): real reports exceed those, and a refused report is
-lost.
+A report comes once: the provider neither repeats a push nor looks at its answer (provider.md,
+Status reports). So reading is lenient. A report needs an id and a status; everything else may be
+missing, damaged or in another encoding, and is then left out or replaced. What has no id or no
+status is `Unreadable`: it is kept as it came, for people and for a later release.
 """
 
-from collections.abc import Mapping
+import json as lenient_json
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import DecodeError, Struct, json
 
 from dispatcher.core.report_status import State, report_status
+from dispatcher.core.wire import decode_text
 
-MAX_FORM_BYTES = 16_384  # one report takes 200 to 500 bytes
-MAX_JSON_BYTES = 262_144  # fifty reports, and five times that for unknown fields
-MAX_REPORTS = 50  # in one push (Status Report Receiving API)
-MAX_FIELDS = 40  # of one report; ten are known (provider.md, Status reports)
+MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
+MAX_FIELDS = 40  # of one report that are kept; ten are known (provider.md, Status reports)
 MAX_SEGMENTS = 1000
-CHECK_STATUS = "X-CHECK"  # a test report of `dispatcher check`; it is not stored
-_MAX_LENGTHS = {"smsMsgId": 128, "status": 64, "extend": 256, "to": 64, "orgCode": 64}
-_MAX_OTHER_LENGTH = 2048
-_MAX_NAME_LENGTH = 64
+CHECK_STATUS = "X-CHECK"  # no carrier's: a test report of `dispatcher check`, which is not kept
+_LONGEST_ID = 128
+_LONGEST_STATUS = 64
+_LONGEST = {"extend": 256, "to": 64, "orgCode": 64}  # a longer value is none
+_LONGEST_OTHER = 2048  # a longer value is cut
+_LONGEST_NAME = 64
+_MAX_DAMAGED_STARTS = 1000  # places in damaged JSON at which a report is looked for
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_BOM = b"\xef\xbb\xbf"
+_AROUND = b"\0 \t\r\n"
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -30,153 +39,235 @@ class Report(Struct, frozen=True, gc=False):
     provider_id: str
     segment: int  # 1 when the message was not split
     total: int  # segments of the message
-    status: str  # as received
+    status: str  # as it came
     state: State
     token: str | None = None  # the extend of the request, if it sent one
-    recipient: str | None = None  # as received; see core.message.to_e164
-    updated_at: datetime | None = None  # UTC; None if the platform made the report itself
+    recipient: str | None = None  # as it came; for its canonical forms see core.number
+    updated_at: datetime | None = None  # UTC; None when the platform made the report up
     source: int | None = None  # 1 platform, 2 carrier, 3 provider
     description: str | None = None
     org_code: str | None = None
-    raw: str = "{}"  # all fields, unknown ones too, as a JSON object
+    raw: str = "{}"  # all fields, also the unknown ones, as a JSON object
 
 
-class Malformed(Struct, frozen=True):
-    """A push with malformed reports, which is answered with *status*."""
+class Unreadable(Struct, frozen=True):
+    """Why a push, or a part of it, is no report."""
 
     reason: str  # one line for people, without values
-    status: int = 400
-    reports: list[Report] = []  # the valid ones of a batch; they are stored
-    word: str = "field"  # the label under which it is counted
+    word: str  # it is counted under
 
 
-def parse_form(body: bytes) -> list[Report] | Malformed:
-    """Return the single report of a form-encoded push."""
-    if len(body) > MAX_FORM_BYTES:
-        return Malformed(f"The push is longer than {MAX_FORM_BYTES} bytes.", 413, word="size")
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=MAX_FIELDS,
-        )
-    except UnicodeDecodeError:
-        return Malformed("The push is not form-encoded UTF-8.", word="form")
-    except ValueError:
-        return Malformed(f"The push is no form, or has more than {MAX_FIELDS} fields.", word="form")
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        return Malformed("A field stands twice in the push.", word="form")
+class Push(Struct, frozen=True):
+    """What was read of one push."""
+
+    reports: list[Report]
+    unreadable: Unreadable | None = None  # a part of it, or all
+
+
+def read_push(body: bytes) -> Push:
+    """Return the reports that *body* holds, a form or JSON, whatever it is called."""
+    text = body.decode("utf-16", "replace").encode() if body.startswith(_UTF_16) else body
+    text = text.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
+    if not text:
+        return Push([], Unreadable("The push is empty.", "empty"))
+    if text[:1] in (b"{", b"["):
+        return _read_json(text)
+    fields = _form_fields(text)
+    if isinstance(fields, Unreadable):
+        return Push([], fields)
     report = _report(fields)
-    return report if isinstance(report, Malformed) else [report]
-
-
-def parse_json(body: bytes) -> list[Report] | Malformed:
-    """Return the reports of a batch push; if some are malformed, the others with the reason."""
-    if len(body) > MAX_JSON_BYTES:
-        return Malformed(f"The push is longer than {MAX_JSON_BYTES} bytes.", 413, word="size")
-    try:
-        read = _decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        return Malformed("The push is not JSON.", word="json")
-    listed = read.get("statusReportList") if isinstance(read, dict) else None
-    if not isinstance(listed, list) or not listed:
-        return Malformed("The push has no statusReportList.", word="json")
-    if len(listed) > MAX_REPORTS:
-        return Malformed(f"The push has more than {MAX_REPORTS} reports.", 413, word="size")
-    reports: list[Report] = []
-    bad: list[Malformed] = []
-    for one in listed:
-        fields = _fields(one)
-        report = fields if isinstance(fields, Malformed) else _report(fields)
-        if isinstance(report, Malformed):
-            bad.append(report)
-        else:
-            reports.append(report)
-    if bad:
-        reason = f"{len(bad)} of {len(listed)} reports are malformed. {bad[0].reason}"
-        return Malformed(reason, reports=reports, word=bad[0].word)
-    return reports
+    return Push([], report) if isinstance(report, Unreadable) else Push([report])
 
 
 _decode = json.Decoder().decode
 _encode = json.Encoder().encode
 
 
-def _fields(one: object) -> dict[str, str] | Malformed:
-    """Return the fields of a report in JSON as text; numbers may be JSON numbers."""
-    if not isinstance(one, dict):
-        return Malformed("A report of the batch is no object.")
-    if len(one) > MAX_FIELDS:
-        return Malformed(f"A report has more than {MAX_FIELDS} fields.")
+def _form_fields(body: bytes) -> dict[str, str] | Unreadable:
+    """Return the fields of a form; of a field that stands twice the first value."""
+    try:  # nearly always
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        damaged = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        pairs = [
+            (decode_text(name.encode("latin-1")), decode_text(value.encode("latin-1")))
+            for name, value in damaged
+        ]
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    for name in ("smsMsgId", "status"):
+        if len({value for known, value in pairs if known == name}) > 1:
+            return Unreadable(f"{name} stands twice in the push, with two values.", "twice")
+    return dict(reversed(pairs))
+
+
+def _read_json(body: bytes) -> Push:
+    """Return the reports of a batch, of a bare list, or the one report that stands alone."""
+    whole = True
+    try:
+        read = _decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        text = decode_text(body)
+        try:
+            read = lenient_json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            read, whole = list(_salvaged(text)), False
+    listed = _listed(read)
+    if not listed:
+        why = "The push has no statusReportList." if whole else "The push is damaged JSON."
+        return Push([], Unreadable(why, "json"))
+    reports: list[Report] = []
+    bad: list[Unreadable] = []
+    for one in listed:
+        report = _report(_json_fields(one)) if isinstance(one, dict) else _NO_OBJECT
+        if isinstance(report, Unreadable):
+            bad.append(report)
+        else:
+            reports.append(report)
+    if not bad and whole:
+        return Push(reports)
+    if bad:
+        told = f"{len(bad)} of {len(listed)} reports cannot be read. {bad[0].reason}"
+        return Push(reports, Unreadable(told if reports or len(bad) > 1 else bad[0].reason, "part"))
+    return Push(reports, Unreadable("The push is damaged JSON; some reports were read.", "json"))
+
+
+_NO_OBJECT = Unreadable("A report of the batch is no object.", "field")
+
+
+def _listed(read: object) -> list[Any]:
+    """Return the reports that a JSON value lists."""
+    if isinstance(read, list):
+        return read
+    if not isinstance(read, dict):
+        return []
+    listed = read.get("statusReportList")
+    if isinstance(listed, str):  # a list that was encoded twice
+        try:
+            listed = lenient_json.loads(listed, strict=False)
+        except (ValueError, RecursionError):
+            return []
+    if isinstance(listed, dict):
+        return [listed]
+    if isinstance(listed, list):
+        return listed
+    return [read] if "smsMsgId" in read or "status" in read else []
+
+
+def _salvaged(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the whole reports that stand in damaged JSON."""
+    decoder = lenient_json.JSONDecoder(strict=False)
+    at = 0
+    for _ in range(_MAX_DAMAGED_STARTS):
+        at = text.find("{", at)
+        if at < 0:
+            return
+        try:
+            read, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        if isinstance(read, dict) and "smsMsgId" in read:
+            yield read
+        at = end
+
+
+def _json_fields(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a report in JSON, whose numbers may be numbers."""
     fields: dict[str, str] = {}
     for name, value in one.items():
-        if isinstance(value, dict | list):
-            return Malformed("A field of a report is neither text nor number.")
-        if value is not None:
-            fields[name] = value if isinstance(value, str) else _encode(value).decode()
+        if isinstance(value, str):
+            fields[name] = value
+        elif value is not None:
+            fields[name] = lenient_json.dumps(value)
     return fields
 
 
-def _report(fields: Mapping[str, str]) -> Report | Malformed:
-    """Return the report with *fields*."""
-    problem = _storage_problem(fields)
-    if problem is not None:
-        return Malformed(problem)
+def _report(fields: dict[str, str]) -> Report | Unreadable:
+    """Return the report that *fields* are."""
+    if any("\0" in text or not text.isascii() for pair in fields.items() for text in pair):
+        fields = {_storable(name): _storable(value) for name, value in fields.items()}
+    if len(fields) > MAX_FIELDS or any(_too_long(fields.items())):
+        fields = _cut(fields)
     provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
     if not provider_id or not status:
-        return Malformed("A report lacks smsMsgId or status.", word="missing")
-    segment, total = _count(fields, "sequence"), _count(fields, "total")
-    if segment is None or total is None:
-        reason = f"sequence or total of a report is not a number from 1 to {MAX_SEGMENTS}."
-        return Malformed(reason, word="segment")
-    source = fields.get("source", "")
+        return Unreadable("A report has no smsMsgId, or no status.", "missing")
+    if len(provider_id) > _LONGEST_ID or provider_id[:1] in ("{", "["):
+        return Unreadable("The smsMsgId of a report is no id.", "id")
+    status = status[:_LONGEST_STATUS]
+    segment, total = _segment(fields)
+    source = fields.get("source", "").strip()
     return Report(
         provider_id=provider_id,
         segment=segment,
-        total=max(total, segment),
+        total=total,
         status=status,
         state=report_status(status).state,
-        token=fields.get("extend") or None,
-        recipient=fields.get("to") or None,
+        token=_short(fields, "extend"),
+        recipient=_short(fields, "to"),
         updated_at=_time(fields.get("updateTime", "")),
-        source=int(source) if source in {"1", "2", "3"} else None,
+        source=int(source) if source in ("1", "2", "3") else None,
         description=fields.get("statusDesc") or None,
-        org_code=fields.get("orgCode") or None,
+        org_code=_short(fields, "orgCode"),
         raw=_encode(fields).decode(),
     )
 
 
-def _storage_problem(fields: Mapping[str, str]) -> str | None:
-    """Return why *fields* cannot be stored, or None."""
-    for name, value in fields.items():
-        if len(name) > _MAX_NAME_LENGTH:
-            return f"A field's name is longer than {_MAX_NAME_LENGTH} characters."
-        limit = _MAX_LENGTHS.get(name, _MAX_OTHER_LENGTH)
-        if len(value) > limit:
-            return f"{_public_name(name)} is longer than {limit} characters."
-        if "\0" in value or "\0" in name:
-            return f"{_public_name(name)} has a NUL character."
-    return None
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _public_name(name: str) -> str:
-    """Return the name of a known field; an unknown one may hold anything and is not shown."""
-    return name if name in _MAX_LENGTHS else "A field"
+def _storable(text: str) -> str:
+    """Return *text* as a database can store it: without NUL and without half characters."""
+    text = text.replace("\0", "")
+    if _SURROGATE.search(text):
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
-def _count(fields: Mapping[str, str], name: str) -> int | None:
-    """Return sequence or total; 1 if it is missing, None if it is invalid."""
-    text = fields.get(name, "").strip() or "1"
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SEGMENTS))):
-        return None
-    return int(text) if 1 <= int(text) <= MAX_SEGMENTS else None
+def _too_long(pairs: Iterable[tuple[str, str]]) -> Iterator[bool]:
+    for name, value in pairs:
+        yield len(name) > _LONGEST_NAME or len(value) > _LONGEST_OTHER
+
+
+_KNOWN = ("smsMsgId", "status", "extend", "to", "total", "sequence", "source", "updateTime")
+
+
+def _cut(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields that are kept, the known ones first, and none of them too long."""
+    names = sorted(fields, key=lambda name: name not in _KNOWN)
+    return {name[:_LONGEST_NAME]: fields[name][:_LONGEST_OTHER] for name in names[:MAX_FIELDS]}
+
+
+def _short(fields: Mapping[str, str], name: str) -> str | None:
+    """Return a value that is compared as a whole; None for one that is too long to be genuine."""
+    value = fields.get(name)
+    return value if value and len(value) <= _LONGEST[name] else None
+
+
+def _segment(fields: Mapping[str, str]) -> tuple[int, int]:
+    """Return which segment a report is of, and of how many.
+
+    `sequence` counts only where `total` is more than 1 (Status Report Receiving API). Of a
+    message in several segments, a sender that counts from 0 has its 0 taken for the last.
+    """
+    total = _count(fields.get("total", ""))
+    if total <= 1:
+        return 1, 1
+    segment = _count(fields.get("sequence", ""))
+    return (segment, max(total, segment)) if segment else (total, total)
+
+
+def _count(text: str) -> int:
+    """Return a number from 1 to `MAX_SEGMENTS`, and 0 for anything else."""
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SEGMENTS))):
+        return 0
+    return int(text) if int(text) <= MAX_SEGMENTS else 0
 
 
 def _time(text: str) -> datetime | None:
-    """Return updateTime in UTC; None if it is missing or invalid (the raw copy keeps it)."""
+    """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
     try:
         time = datetime.fromisoformat(text.strip())
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

@@ -4,13 +4,13 @@ The token identifies the request, and the number the message in it. A report can
 unsure batches only; it never creates anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
 from msgspec import Struct
 
-from dispatcher.core.message import to_e164
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.report_status import State
 
 # Values of `settled_by` of a batch whose messages returned to the queue.
@@ -21,11 +21,14 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "no-token": "It has no `extend`, so its request is unknown.",
         "unknown-token": "No request of this database had its token.",
         "other-number": "The request with its token was not to this number.",
+        "no-number": "It names no number, and several messages of its request may be meant.",
+        "not-looked-up": "Its request has not been looked up yet; it is looked at again.",
         "still-open": "The request has no answer yet; it is looked at again.",
         "not-accepted": "The message was refused, cancelled or expired: its outcome is certain.",
         "not-taken": "The answer refused the number, and it is sent again.",
         "sent-twice": "The message was accepted by another request as well.",
         "other-id": "The answer gave the message another provider id.",
+        "set-aside": "It cannot be matched: the database refuses a value of it or its message.",
         "being-resent": "Its message is being sent a second time; it is looked at again.",
     }
 )
@@ -53,9 +56,9 @@ class PendingReport(Struct, frozen=True, gc=False):
     waited: float = 0.0  # seconds since it was stored, before the first attempt
 
     @property
-    def number(self) -> str | None:
-        """The number in its canonical form."""
-        return to_e164(self.recipient) if self.recipient else None
+    def forms(self) -> list[str]:
+        """The canonical forms that its number may have; none: it names no number."""
+        return possible_forms(self.recipient) if self.recipient else []
 
 
 class MessageLookup(Struct, frozen=True, gc=False):
@@ -72,6 +75,15 @@ class MessageLookup(Struct, frozen=True, gc=False):
     provider_id: str | None = None
     outcome_batch: int | None = None
     accepted_at: datetime | None = None
+    number: str | None = None  # of the message, in its canonical form
+    erased: bool = False  # a person's wish: nothing that names them may be stored again
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a report may tell something new of the message."""
+        if self.outcome is None:
+            return self.in_question or self.batch_state == "open"
+        return self.outcome == "accepted" and self.provider_id is None
 
 
 MatchedReport = tuple[PendingReport, MessageLookup]  # a report and its message
@@ -118,6 +130,54 @@ MatchResult = (
 def unmatched_reason(report: PendingReport) -> Unmatched:
     """Return why *report* belongs to no message if the database has no row for its token."""
     return Unmatched("no-token" if report.token is None else "unknown-token")
+
+
+def needs_members(report: PendingReport, place: MessageLookup) -> bool:
+    """Tell whether its number alone does not lead *report* to its message.
+
+    Either its request has no message to the number, or the message there has another provider id.
+    """
+    if place.message_id is None:
+        return True
+    return place.provider_id is not None and place.provider_id != report.provider_id
+
+
+def find_member(report: PendingReport, members: Sequence[MessageLookup]) -> MessageLookup | None:
+    """Return which of the *members* of its request *report* is about; None if that is unknown.
+
+    By its provider id first: that is the provider's own, and unique. Then by its number, in any
+    spelling, also a masked one that fits one member alone. A report without a number is about the
+    only member of which it may tell something new.
+    """
+    for member in members:
+        if member.provider_id == report.provider_id:
+            return member
+    forms = report.forms
+    for form in forms:
+        named = [member for member in members if member.number and _fits(member.number, form)]
+        if len(named) > 1:
+            named = [member for member in named if member.is_open]
+        if len(named) == 1:
+            return named[0]
+    if forms and not any(map(is_masked, forms)):
+        return None
+    candidates = members if len(members) == 1 else [one for one in members if one.is_open]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _fits(number: str, form: str) -> bool:
+    return fits_mask(number, form) if is_masked(form) else number == form
+
+
+def unknown_member(
+    report: PendingReport, members: Sequence[MessageLookup]
+) -> RetryLater | Unmatched:
+    """Return why none of the *members* of its request is known to be meant by *report*."""
+    if report.forms and not any(map(is_masked, report.forms)):
+        return Unmatched("other-number")
+    if any(member.is_open for member in members):
+        return RetryLater("no-number")  # when the others are settled, one is left
+    return Unmatched("no-number")
 
 
 def match_report(report: PendingReport, place: MessageLookup) -> MatchResult:

@@ -73,6 +73,11 @@ STATUSES: Mapping[str, Status] = MappingProxyType(
 )
 
 
+# Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
+# reports). A later final report of the carrier takes their place.
+MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
+
+
 def report_status(status: str) -> Status:
     """Return the row of a report's status; an unknown one is final and failed.
 

@@ -4,7 +4,7 @@ from msgspec import DecodeError, Struct, json
 from msgspec.structs import replace
 
 from dispatcher.core.message import Batch, Entry, Message, RequestDraft
-from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
+from dispatcher.core.outcome import Accepted, Outcome, Resolved, ReturnAll, UnknownResult
 
 
 class BatchResult(Struct, frozen=True):
@@ -42,6 +42,39 @@ def deserialize(frozen: bytes) -> BatchResult | None:
         return json.decode(frozen, type=BatchResult)
     except DecodeError:
         return None
+
+
+MAX_SMALLINT = 32_767  # of PostgreSQL
+
+
+def storable(result: BatchResult) -> BatchResult:
+    """Return *result* with each value that PostgreSQL cannot store left out or cut."""
+    verdict = result.verdict
+    if isinstance(verdict, Resolved):
+        verdict = replace(verdict, outcomes=[_storable(each) for each in verdict.outcomes])
+    status = result.http_status
+    return replace(
+        result,
+        verdict=verdict,
+        http_status=status if status is not None and 0 <= status <= MAX_SMALLINT else None,
+        code=_text(result.code),
+        description=_text(result.description),
+        tries=min(max(result.tries, 0), MAX_SMALLINT),
+    )
+
+
+def _storable(outcome: Outcome) -> Outcome:
+    match outcome:
+        case Accepted(message, provider_id, segments):
+            fits = segments is not None and 0 <= segments <= MAX_SMALLINT
+            return Accepted(message, provider_id and _text(provider_id), segments if fits else None)
+        case _:
+            return replace(outcome, code=_text(outcome.code))
+
+
+def _text(text: str) -> str:
+    """Return *text* without NUL and without lone surrogates, which no text of PostgreSQL has."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _bare(message: Message) -> Message:

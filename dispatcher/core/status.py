@@ -39,6 +39,7 @@ class WorkerState(Struct, frozen=True):
     silent_seconds: float
     alive: bool
     unreachable_apps: list[str] = []  # apps for which its host cannot send
+    failing_parts: list[str] = []  # "part: why" for each part that fails
 
 
 class EventTotal(Struct, frozen=True):
@@ -93,6 +94,25 @@ class UnmatchedReport(Struct, frozen=True):
     recipient: str | None
 
 
+class UnreadablePush(Struct, frozen=True):
+    """A push to the secret address that is no report, or not only."""
+
+    digest: str
+    received_at: datetime
+    last_at: datetime
+    times: int  # how often the same has come
+    reason: str
+    content_type: str
+    body: bytes
+
+
+class UnreadableCount(Struct, frozen=True):
+    """How many pushes could not be read."""
+
+    pushes: int = 0  # 10,001 stands for more
+    last_at: datetime | None = None
+
+
 class UnsureBatch(Struct, frozen=True):
     """A request that may have been sent."""
 
@@ -114,6 +134,7 @@ class StatusSnapshot(Struct, frozen=True):
     awaiting: list[MissingReports] = []  # empty also where no reports are asked for
     totals: list[EventTotal] = []
     unsure: list[UnsureBatch] = []  # the oldest; only where they are asked for
+    unreadable: UnreadableCount = UnreadableCount()
 
 
 class MessageSummary(Struct, frozen=True):

@@ -4,6 +4,7 @@ A request is encoded once: the same bytes are measured, signed and sent. ``smsCo
 from the contents of the entries, which packing has encoded already.
 """
 
+import json as lenient_json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -155,19 +156,26 @@ class _AnswerBody(Struct, frozen=True):
 
 
 _documented = json.Decoder(_AnswerBody)
-_lenient = json.Decoder()
-_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
+API_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
 _MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)
 _MAX_DESCRIPTION_LENGTH = 512
+_BOM = b"\xef\xbb\xbf"
 _FIRST_ERROR_STATUS = 300  # HTTP statuses from here on say that a request was not carried out
 
 
-def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = None) -> Answer:
+def read_answer(
+    http_status: int,
+    body: bytes,
+    *,
+    clock_skew: float | None = None,
+    retry_after: float | None = None,
+) -> Answer:
     """Decode an HTTP answer; raises nothing, whatever it holds.
 
     A body of this API becomes a `Reply`, with its results if it has some: a captured answer had
-    results beside an error code (provider.md, The answer). Any other body comes from a proxy and
-    gets the code ``HTTP <status>``; with a status of success it is a `NoReply`.
+    results beside an error code (provider.md, The answer). Any other body comes from a gateway or
+    a proxy: it gets the gateway's code or ``HTTP <status>``, with its words as the description;
+    with a status of success it is a `NoReply`.
     """
     # A backslash may be an escaped NUL, which PostgreSQL cannot store: _read_leniently drops it.
     if b"\\" not in body:
@@ -176,47 +184,100 @@ def read_answer(http_status: int, body: bytes, *, clock_skew: float | None = Non
         except (DecodeError, ValidationError, UnicodeDecodeError):
             pass
         else:
-            if _CODE.fullmatch(read.code):
+            if API_CODE.fullmatch(read.code):
                 description = read.description[:_MAX_DESCRIPTION_LENGTH]
                 # list is invariant, and this is a list of a subclass
                 results: list[Any] | None = read.result
-                return Reply(http_status, read.code, description, results, clock_skew)
-    reply = _read_leniently(http_status, body, clock_skew)
+                return Reply(http_status, read.code, description, results, clock_skew, retry_after)
+    text = decode_text(body.removeprefix(_BOM))
+    read_json = _lenient_json(text)
+    reply = _read_leniently(http_status, read_json, clock_skew, retry_after)
     if reply is not None:
         return reply
+    code, words = _gateway_words(http_status, read_json, text)
     if http_status >= _FIRST_ERROR_STATUS:
-        return Reply(http_status, f"HTTP {http_status}", "", None, clock_skew)
-    return NoReply(f"The answer, HTTP {http_status}, cannot be read.", sent=True, code="unreadable")
+        return Reply(http_status, code, words, None, clock_skew, retry_after)
+    said = f": {words}" if words else "."
+    reason = f"The answer, HTTP {http_status}, cannot be read{said}"
+    return NoReply(reason, sent=True, code="unreadable")
 
 
-def _read_leniently(http_status: int, body: bytes, clock_skew: float | None) -> Reply | None:
-    """Decode an answer that deviates from the documents; None if it is not of this API."""
+def decode_text(raw: bytes) -> str:
+    """Return text in UTF-8 or, for the provider is Chinese, in GBK; else with what is readable."""
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("utf-8", "replace")
+
+
+def _lenient_json(text: str) -> object:
+    """Return the JSON value of *text*, or None."""
     try:
-        read = _lenient.decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return lenient_json.loads(text, strict=False)
+    except (ValueError, RecursionError):
         return None
+
+
+def _read_leniently(
+    http_status: int, read: object, clock_skew: float | None, retry_after: float | None
+) -> Reply | None:
+    """Decode an answer that deviates from the documents; None if it is not of this API."""
     if not isinstance(read, dict):
         return None
     code = _status(read.get("code"))
     listed = read.get("result")
     results = _results(listed) if isinstance(listed, list) else None
     # JSON of another program may have a code too: 404, "NotFound".
-    if not results and not (isinstance(read.get("code"), str) and _CODE.fullmatch(code)):
+    if not results and not (isinstance(read.get("code"), str) and API_CODE.fullmatch(code)):
         return None
     description = (_text(read.get("description")) or "")[:_MAX_DESCRIPTION_LENGTH]
-    return Reply(http_status, code[:_MAX_CODE_LENGTH], description, results, clock_skew)
+    return Reply(
+        http_status, code[:_MAX_CODE_LENGTH], description, results, clock_skew, retry_after
+    )
+
+
+_GATEWAY_REFUSALS = (400, 401, 403, 404)  # of others the HTTP status says more
+_GATEWAY_CODE = re.compile(r"(?:APIGW|APIG|MSGSMS)\.[0-9]{4}")
+_MAX_WORDS_LENGTH = 200  # characters of a text by a gateway or a proxy
+_MARKUP = re.compile(
+    r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.DOTALL | re.IGNORECASE
+)
+_NUMBER = re.compile(r"\+?\b[0-9]{7,20}\b")
+
+
+def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]:
+    """Return code and words of an answer that is not the API's; the words hold no number.
+
+    The code is the gateway's own where it says more than the HTTP status; after a failure (5xx)
+    it does not, for the API may have had the request.
+    """
+    code = f"HTTP {http_status}"
+    if isinstance(read, dict):
+        own = _text(read.get("error_code")) or _text(read.get("code")) or ""
+        words = _text(read.get("error_msg")) or _text(read.get("description"))
+        words = words or _text(read.get("message")) or text
+        if _GATEWAY_CODE.fullmatch(own) and http_status in _GATEWAY_REFUSALS:
+            code = own
+        elif own:
+            words = f"{own}: {words}"
+    else:
+        words = _MARKUP.sub(" ", text)
+    words = " ".join(_NUMBER.sub("…", words.replace("\0", "")).split())
+    return code, words.encode(errors="replace").decode()[:_MAX_WORDS_LENGTH].strip()
 
 
 def _results(listed: list[Any]) -> list[NumberResult]:
-    """Return the results with a number and a status; others are useless."""
+    """Return the results with a status, and a number or an id; others are useless."""
     results = []
     for one in listed:
         if not isinstance(one, dict):
             continue
-        recipient, code = _text(one.get("originTo")), _status(one.get("status"))
-        if recipient and code:
+        recipient, code = _text(one.get("originTo")) or "", _status(one.get("status"))
+        provider_id, country = _text(one.get("smsMsgId")), _text(one.get("countryId"))
+        if code and (recipient or provider_id):
             segments = _segments(one.get("total"))
-            provider_id, country = _text(one.get("smsMsgId")), _text(one.get("countryId"))
             results.append(NumberResult(recipient, code, provider_id, segments, country))
     return results
 

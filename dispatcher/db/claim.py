@@ -10,13 +10,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import PRIORITY_COUNT, ClaimCursor, QueuePosition
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor, QueuePosition
+from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 
@@ -222,6 +224,70 @@ async def take_due(
 
 def _position(row: asyncpg.Record) -> QueuePosition:
     return row["priority"], row[0]
+
+
+async def set_aside(
+    database: Database,
+    worker: int,
+    wanted: ClaimRequest,
+    *,
+    arrange: Arrange,
+    screen: Screen | None = None,
+) -> int | None:
+    """Reject the message that the next claim begins with if it cannot be claimed; return its id.
+
+    Returns None, and changes nothing, if it can. Raises DatabaseUnavailable.
+    """
+    async with database.transaction() as connection:
+        start = [BEGINNING] * PRIORITY_COUNT
+        bulk = await connection.fetchrow(
+            sql("hold_bulk"), wanted.app, wanted.first_priority, wanted.last_priority, start
+        )
+        if bulk is not None:  # its messages then wait alone, and one of them can be rejected
+            await connection.execute(sql("open_bulk"), [bulk["first_id"]])
+        head = await connection.fetchrow(
+            sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority
+        )
+        if head is None:
+            return None
+        message_id, attempt = head
+        await connection.execute("SAVEPOINT message")
+        try:
+            await _rehearse(connection, wanted, message_id, arrange, screen)
+        except DATA_ERRORS as error:
+            kind = data_error_kind(error)
+        else:
+            return None
+        await connection.execute("ROLLBACK TO SAVEPOINT message")
+        row = number_code(SET_ASIDE)
+        reason = f"{row.meaning} {kind}"
+        if await connection.fetchval(sql("reject_queued"), message_id, attempt, row.code, reason):
+            event = (wanted.app, "rejected", row.code)
+            await count(connection, worker, [event])
+            await events.append(connection, {event: [message_id]})
+        return int(message_id)
+
+
+async def _rehearse(
+    connection: Connection,
+    wanted: ClaimRequest,
+    message_id: int,
+    arrange: Arrange,
+    screen: Screen | None,
+) -> None:
+    """Do with one message what a claim does, without a batch; raises what a claim would."""
+    row = await connection.fetchrow(sql("read_head"), message_id, wanted.sender)
+    if row is None:
+        return
+    messages = [Message(*row)]
+    decided = NO_OUTCOMES
+    if screen is not None:
+        asked_at = await connection.fetchval(sql("database_epoch"))
+        decided = await screen(connection, messages, asked_at)
+    arrange(messages, [], MAX_NUMBERS, decided)
+    # One that has its outcome, and waits all the same, was loaded so.
+    if await connection.fetchval(sql("have_outcome"), [message_id]):
+        raise ValueError("it has an outcome")
 
 
 async def reschedule(database: Database, batch: Batch) -> float:

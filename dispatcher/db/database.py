@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
-from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.db.dsn import read_address
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
+from dispatcher.db.dsn import FileAddress, read_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, is_unavailable
 from dispatcher.db.queries import sql
 
@@ -32,6 +32,12 @@ KEEPALIVE_SQL: Final = """
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '25s'
 """
+
+SAME_ON_EACH_HOST: Final = (  # errors after which no other host is tried
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
 
 # Strings, because only the stubs of asyncpg know these types as generic.
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -77,6 +83,8 @@ class FailoverConnector:
                     target_session_attrs=self._target,
                     **options,
                 )
+            except SAME_ON_EACH_HOST:
+                raise
             except UNAVAILABLE_ERRORS as error:
                 errors.append(error)
             else:
@@ -85,8 +93,20 @@ class FailoverConnector:
                 return connection
         raise errors[-1]
 
+    async def _open(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
+        """Connect; with a password that was rotated in the file of the address, if it has one."""
+        try:
+            connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+        except asyncpg.InvalidPasswordError:
+            rotated = self._dsn.read_again() if isinstance(self._dsn, FileAddress) else None
+            if rotated is None:
+                raise
+            connection = await asyncpg.connect(rotated, **options)
+            self._dsn = rotated
+        return connection
+
     async def _try(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
-        connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+        connection = await self._open(**options)
         try:
             await connection.execute(KEEPALIVE_SQL, timeout=options["timeout"])
         except BaseException:
@@ -168,8 +188,8 @@ class Database:
     def __init__(self, dsn: str, pool: Pool, *, retry_refusals: bool = False) -> None:
         """Use *pool*, which was made for *dsn*.
 
-        With *retry_refusals*, each error of the server raises `DatabaseUnavailable`: missing
-        tables and missing rights are temporary too, until an operator corrects them.
+        With *retry_refusals*, each error of the server raises `StatementRefused`: a missing table
+        is temporary too, until an operator corrects it.
         """
         self.dsn = dsn
         self.pool = pool
@@ -210,7 +230,7 @@ class Database:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         try:
-            connection = await self.pool.acquire(timeout=seconds)
+            connection = await self._connect(seconds)
             try:
                 cut = loop.call_at(end, connection.terminate)
                 try:
@@ -236,8 +256,23 @@ class Database:
         except self._caught as error:
             if isinstance(error, UNAVAILABLE_ERRORS):
                 await self.pool.expire_connections()
-            if not self._retry_refusals and not is_unavailable(error):
+            if is_unavailable(error):
+                raise DatabaseUnavailable(explain(error, self.dsn)) from error
+            if not self._retry_refusals:
                 raise
+            raise StatementRefused(explain(error, self.dsn)) from error
+
+    async def _connect(self, seconds: float) -> "asyncpg.pool.PoolConnectionProxy[Any]":
+        """Return a connection of the pool.
+
+        Raises DatabaseUnavailable for any refusal of the server: none of them is the mistake of a
+        statement, and each may be gone a moment later.
+        """
+        try:
+            return await self.pool.acquire(timeout=seconds)
+        except (asyncpg.PostgresError, asyncpg.ClientConfigurationError) as error:
+            if isinstance(error, UNAVAILABLE_ERRORS):
+                await self.pool.expire_connections()
             raise DatabaseUnavailable(explain(error, self.dsn)) from error
 
 

@@ -1,9 +1,48 @@
 """Parses the address of a database: its hosts, to try them in turn, and a name for people."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pydantic import SecretStr
+
+from dispatcher.settings import Settings
+
 DEFAULT_PORT = 5432
+
+
+class FileAddress(str):
+    """An address that was read from a file, and can be read again after a password was rotated."""
+
+    __slots__ = ("file",)
+    file: Path
+
+    def __new__(cls, address: str, file: Path) -> Self:
+        """Return *address*, which *file* held."""
+        self = super().__new__(cls, address)
+        self.file = file
+        return self
+
+    def read_again(self) -> "FileAddress | None":
+        """Return what the file holds now; None if that is the same, or cannot be read."""
+        try:
+            now = self.file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return FileAddress(now, self.file) if now and now != self else None
+
+
+def address(url: SecretStr, file: Path | None) -> str:
+    """Return the address of a setting; one that *file* held can be read again."""
+    text = url.get_secret_value()
+    return FileAddress(text, file) if file else text
+
+
+def direct_address(settings: Settings) -> str | None:
+    """Return the address past a pooler, for LISTEN and migrations; None if none is set."""
+    url = settings.database_direct_url
+    return address(url, settings.database_direct_url_file) if url else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,35 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
+    # What an operator changes while workers run: a rotated password, a revoked right, a database
+    # that is closed or restored. 55000: it takes no connections. XX000: a pooler is full.
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28
+    asyncpg.InsufficientPrivilegeError,  # 42501
+    asyncpg.InvalidCatalogNameError,  # 3D000
+    asyncpg.ObjectNotInPrerequisiteStateError,  # 55000
+    asyncpg.InternalServerError,  # XX000
+    asyncpg.ProgramLimitExceededError,  # 54000: protection against wraparound of transaction ids
     asyncpg.InternalClientError,  # TargetServerAttributeNotMatched is one
     asyncpg.InterfaceError,  # only some of them: see is_unavailable
+)
+
+# Errors that the values of one row may cause, however they came into the table: what a statement or
+# a conversion refuses, and a page that is damaged. What fails with one of them is narrowed down to
+# the row.
+DATA_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.DataError,  # 22: out of range, not in the encoding
+    asyncpg.IntegrityConstraintViolationError,  # 23
+    asyncpg.ProgramLimitExceededError,  # 54
+    asyncpg.DataCorruptedError,
+    ValueError,  # of this process: a value that asyncpg or Python cannot convert
+    ArithmeticError,
+)
+
+# What may happen on connecting: whatever a server answers to that may be over a moment later.
+CONNECT_ERRORS: tuple[type[Exception], ...] = (
+    *UNAVAILABLE_ERRORS,
+    asyncpg.PostgresError,
+    asyncpg.ClientConfigurationError,
 )
 
 # asyncpg's words when a connection was lost between two calls; every other InterfaceError is a
@@ -62,7 +89,10 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
             asyncpg.UndefinedFunctionError,
             asyncpg.InvalidSchemaNameError,
         ),
-        "The tables in {at} are not those of this release: run `dispatcher migrate`.",
+        (
+            "The tables in {at} are not those of this release ({said}): run `dispatcher migrate`, "
+            "or correct what of yours is named here."
+        ),
     ),
     (
         asyncpg.DiskFullError,
@@ -70,16 +100,21 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (
         asyncpg.TooManyConnectionsError,
-        (
-            "PostgreSQL at {at} has no connection left: raise its max_connections, "
-            "or run fewer workers."
-        ),
+        "PostgreSQL at {at} has no connection left: raise {limit}, or run fewer workers.",
     ),
     (
         (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched),
         (
-            "No host of {at} takes writes now, as if each were a standby: wait for the fail-over, "
-            "or name the primary in DISPATCHER_DATABASE_URL."
+            "No host of {at} takes writes now: each is a standby (wait for the fail-over, or name "
+            "the primary in DISPATCHER_DATABASE_URL), or default_transaction_read_only is on for "
+            "the database or the user (ALTER DATABASE or ROLE ... RESET it)."
+        ),
+    ),
+    (
+        (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
+        (
+            "A pooler at {at} mixes up prepared statements, as PgBouncer before 1.21 does in "
+            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0."
         ),
     ),
     (
@@ -97,7 +132,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         asyncpg.LockNotAvailableError,
         (
             "Another session holds a lock in PostgreSQL at {at} for seconds: look in "
-            "pg_stat_activity for sessions that are idle in a transaction."
+            "pg_stat_activity for sessions that are idle in a transaction, or whose commit waits "
+            "for a synchronous standby (wait_event SyncRep)."
         ),
     ),
     (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
@@ -125,6 +161,23 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, UNAVAILABLE_ERRORS)
 
 
+def is_data_error(error: BaseException) -> bool:
+    """Tell whether the values of one row may have caused *error*."""
+    if isinstance(error, DatabaseUnavailable):  # of a Database that retries refusals
+        return isinstance(error.__cause__, DATA_ERRORS)
+    return isinstance(error, DATA_ERRORS) and not isinstance(
+        error, asyncpg.ClientConfigurationError
+    )
+
+
+def data_error_kind(error: BaseException) -> str:
+    """Return what kind of error *error* is, without any value of a row."""
+    if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+        error = error.__cause__
+    state = f" {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else ""
+    return type(error).__name__ + state
+
+
 def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:
     """Return DatabaseUnavailable for *error*, or raise *error* itself if a call is wrong."""
     if not is_unavailable(error):
@@ -148,8 +201,22 @@ def explain(error: BaseException, dsn: str) -> str:
                 user=f"user {at.user!r}" if at.user else "the user",
                 said=_said(error) if isinstance(error, asyncpg.PostgresError) else "",
                 why=_why_unreachable(error),
+                limit=_connection_limit(error),
             )
     return f"The database at {at} cannot be used: {type(error).__name__}."
+
+
+# Where in PostgreSQL's source the limit was found to be reached; its words may be translated.
+_CONNECTION_LIMITS: Final = {
+    "InitializeSessionUserId": "the CONNECTION LIMIT of its user (ALTER ROLE)",
+    "CheckMyDatabase": "the CONNECTION LIMIT of the database (ALTER DATABASE)",
+}
+
+
+def _connection_limit(error: BaseException) -> str:
+    """Return the name of the limit that left no connection."""
+    found_in = getattr(error, "server_source_function", None) or ""
+    return _CONNECTION_LIMITS.get(found_in, "its max_connections")
 
 
 def _said(error: asyncpg.PostgresError) -> str:

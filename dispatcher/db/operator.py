@@ -10,14 +10,12 @@ from decimal import Decimal
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.rules import Limits
 from dispatcher.core.status import AuditEntry
 from dispatcher.core.templates import Template
 from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
-
-HOME_PREFIX = "+86"  # a mainland number may be written with it or without
 
 
 class ActionResult(Struct, frozen=True):
@@ -143,7 +141,7 @@ async def forget(connection: Connection, actor: str, number: str) -> Forgotten:
     A suppressed number stays suppressed, for that is what its owner wants; the reason, which may
     identify the owner, is deleted.
     """
-    row = await connection.fetchrow(sql("forget"), spellings(number), actor)
+    row = await connection.fetchrow(sql("forget"), spellings(to_e164(number)), actor)
     if row is None:  # it always returns one
         return Forgotten([], [], suppressed=False)
     return Forgotten(row["erased"], row["left_alone"], suppressed=row["suppressed"])
@@ -151,7 +149,7 @@ async def forget(connection: Connection, actor: str, number: str) -> Forgotten:
 
 async def export(connection: Connection, number: str) -> list[str]:
     """Return everything stored of the person with *number*, a JSON text each."""
-    messages = await connection.fetch(sql("export_messages"), spellings(number))
+    messages = await connection.fetch(sql("export_messages"), spellings(to_e164(number)))
     listed = await connection.fetch(sql("export_suppression"), to_e164(number))
     return [row[0] for row in (*messages, *listed)]
 
@@ -159,12 +157,6 @@ async def export(connection: Connection, number: str) -> list[str]:
 async def audit_entries(connection: Connection, limit: int) -> list[AuditEntry]:
     """Return the newest entries of the audit, the newest first."""
     return [AuditEntry(*row) for row in await connection.fetch(sql("audit_list"), limit)]
-
-
-def spellings(number: str) -> list[str]:
-    """Return the ways in which *number* may be written in a message."""
-    one = to_e164(number)
-    return [one, one.removeprefix(HOME_PREFIX)] if one.startswith(HOME_PREFIX) else [one]
 
 
 def _numbers(count: int) -> str:

@@ -7,6 +7,7 @@ from typing import cast
 import asyncpg
 from msgspec import Struct
 
+from dispatcher.core.codes import request_code
 from dispatcher.core.delays import may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
@@ -20,10 +21,11 @@ from dispatcher.core.outcome import (
     ReturnAll,
     UnknownResult,
 )
-from dispatcher.core.result import BatchResult
+from dispatcher.core.result import BatchResult, storable
 from dispatcher.db import events
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
@@ -104,9 +106,44 @@ async def record(
 ) -> Recorded:
     """Write *results*; return which batches were written.
 
-    Safe to repeat: a batch that an earlier call has closed is not written again. Raises
-    DatabaseUnavailable; the call may then have committed.
+    Safe to repeat: a batch that an earlier call has closed is not written again. A result that the
+    database refuses for a value is written without that value, or else as unsure; the others are
+    written as they are. Raises DatabaseUnavailable; the call may then have committed.
     """
+    try:
+        return await _record_together(database, worker, results, seconds)
+    except DATA_ERRORS as error:
+        if not is_data_error(error):
+            raise
+        if len(results) == 1:
+            return await _record_refused(database, worker, results[0], seconds, error)
+    middle = len(results) // 2
+    first = await record(database, worker, results[:middle], seconds=seconds)
+    second = await record(database, worker, results[middle:], seconds=seconds)
+    return Recorded(first.written | second.written, first.cut_off | second.cut_off)
+
+
+async def _record_refused(
+    database: Database, worker: int, result: BatchResult, seconds: float, error: Exception
+) -> Recorded:
+    """Write a result that was refused: without what cannot be stored, or else as unsure."""
+    code = "not-recorded"
+    reason = f"{request_code(code).meaning} {data_error_kind(error)}"
+    unsure = BatchResult(
+        result.batch, UnknownResult(code, reason), None, code, reason, 1, result.seconds
+    )
+    for instead in (storable(result), unsure):
+        try:
+            return await _record_together(database, worker, [instead], seconds)
+        except DATA_ERRORS as again:
+            if not is_data_error(again):
+                raise
+    return Recorded(frozenset(), {})  # it stays open, and recovery makes it unsure
+
+
+async def _record_together(
+    database: Database, worker: int, results: Sequence[BatchResult], seconds: float
+) -> Recorded:
     try:
         return await _record(database, worker, results, seconds)
     except asyncpg.UniqueViolationError:

@@ -7,11 +7,15 @@ each event of a message is written once.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
+import asyncpg
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import (
     AddsProviderId,
     AlreadyAccepted,
@@ -22,19 +26,26 @@ from dispatcher.core.report_matching import (
     PendingReport,
     RetryLater,
     Unmatched,
+    find_member,
     match_report,
+    needs_members,
+    unknown_member,
     unmatched_reason,
 )
-from dispatcher.core.report_status import Reason, report_status
+from dispatcher.core.report_status import MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
 
+log = structlog.get_logger(__name__)
+
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
+MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
 STEP_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -61,14 +72,26 @@ class SortedReports(Struct):
     settles: list[MatchedReport]
     recalls: list[MatchedReport]
     left: list[tuple[PendingReport, RetryLater | Unmatched]]
+    erased: list[PendingReport]  # of requests in which a person's messages were erased
 
 
 async def match(database: Database, *, suppress_blocked: bool = False) -> MatchingStep:
     """Match reports in one step; do nothing if another process is matching.
 
     With *suppress_blocked* a number whose report has a block-list status is suppressed. Only a
-    report that belongs to a message counts: another one may be forged.
+    report that belongs to a message counts: another one may be forged. A report that fails for one
+    of its values is set aside, and the others are matched.
     """
+    try:
+        return await _match(database, suppress_blocked=suppress_blocked, apart=False)
+    except (DatabaseUnavailable, asyncpg.PostgresError, ValueError, ArithmeticError) as error:
+        if not is_data_error(error):
+            raise
+        return await _match(database, suppress_blocked=suppress_blocked, apart=True)
+
+
+async def _match(database: Database, *, suppress_blocked: bool, apart: bool) -> MatchingStep:
+    """Do one step; *apart* narrows a failure down to the report, at the cost of savepoints."""
     async with database.transaction(seconds=STEP_TIMEOUT_SECONDS) as connection:
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return MatchingStep()
@@ -76,17 +99,59 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
         reports = await _take(connection)
         if not reports:
             return MatchingStep()
-        found = _sort(reports, await _places(connection, reports))
-        await _name(connection, found.names)
-        settled, closed = await _settle(connection, found)
-        strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
-        await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
-        await _keep(connection, found.left)
-        if suppress_blocked:
-            await _suppress(connection, [*found.known, *found.names, *settled])
-        messages = {place.message_id for _, place in settled}
-        waited = max(seen.waited for seen in reports)
-        return MatchingStep(len(reports), len(messages), closed, len(strays), waited)
+        match_these = _match_apart if apart else _match_reports
+        step = await match_these(connection, reports, suppress_blocked=suppress_blocked)
+        return replace(step, waited=max(seen.waited for seen in reports))
+
+
+async def _match_apart(
+    connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
+) -> MatchingStep:
+    """Match *reports*, halve them where that fails, and set aside the one at fault."""
+    await connection.execute("SAVEPOINT reports")
+    try:
+        step = await _match_reports(connection, reports, suppress_blocked=suppress_blocked)
+    except DATA_ERRORS as error:
+        await connection.execute("ROLLBACK TO SAVEPOINT reports")
+        if len(reports) == 1:
+            log.error(  # noqa: TRY400 - a value of a row needs no traceback
+                "a report is set aside: it cannot be matched", why=data_error_kind(error)
+            )
+            stray = Unmatched("set-aside")
+            await _keep(connection, [(reports[0], stray)])
+            await count(connection, 0, [(NO_APP, "unmatched report", stray.why)])
+            return MatchingStep(1, unmatched=1)
+    else:
+        await connection.execute("RELEASE SAVEPOINT reports")
+        return step
+    middle = len(reports) // 2
+    first, second = [
+        await _match_apart(connection, part, suppress_blocked=suppress_blocked)
+        for part in (reports[:middle], reports[middle:])
+    ]
+    return MatchingStep(
+        first.reports + second.reports,
+        first.settled + second.settled,
+        first.closed + second.closed,
+        first.unmatched + second.unmatched,
+    )
+
+
+async def _match_reports(
+    connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
+) -> MatchingStep:
+    places = await _places(connection, reports)
+    found = _sort(reports, places, await _members(connection, reports, places))
+    await _erase(connection, found.erased)
+    await _name(connection, found.names)
+    settled, closed = await _settle(connection, found)
+    strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
+    await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
+    await _keep(connection, found.left)
+    if suppress_blocked:
+        await _suppress(connection, [*found.known, *found.names, *settled])
+    messages = {place.message_id for _, place in settled}
+    return MatchingStep(len(reports), len(messages), closed, len(strays))
 
 
 async def _take(connection: Connection) -> list[PendingReport]:
@@ -113,20 +178,61 @@ async def _take(connection: Connection) -> list[PendingReport]:
 async def _places(
     connection: Connection, reports: Sequence[PendingReport]
 ) -> dict[int, MessageLookup]:
-    """Return the message found by token and number of each report, by its index."""
+    """Return the message found by token and number of each report, by its index.
+
+    A number that may be read in two ways is looked up in both, and the likelier one counts.
+    """
+    asked: list[tuple[int, str | None, str | None]] = []
+    for index, seen in enumerate(reports):
+        asked += [(index, seen.token, form) for form in seen.forms or (None,)]
     rows = await connection.fetch(
-        sql("find_places"), [seen.token for seen in reports], [seen.number for seen in reports]
+        sql("find_places"), [token for _, token, _ in asked], [form for _, _, form in asked]
     )
-    return {row[0] - 1: MessageLookup(*row[1:]) for row in rows}
+    places: dict[int, MessageLookup] = {}
+    for row in sorted(rows, key=itemgetter(0)):
+        index, place = asked[row[0] - 1][0], MessageLookup(*row[1:])
+        if index not in places or places[index].message_id is None:
+            places[index] = place
+    return places
 
 
-def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) -> SortedReports:
-    found = SortedReports([], [], [], [], [])
+async def _members(
+    connection: Connection, reports: Sequence[PendingReport], places: dict[int, MessageLookup]
+) -> dict[str, list[MessageLookup]]:
+    """Return all messages of the requests in which a report's number leads to none, by token."""
+    tokens = {
+        reports[index].token
+        for index, place in places.items()
+        if needs_members(reports[index], place)
+    }
+    members: dict[str, list[MessageLookup]] = {}
+    if tokens:
+        rows = await connection.fetch(sql("find_members"), list(tokens), MAX_STEP_MEMBERS)
+        for row in rows:
+            of_token = members.setdefault(row[0], [])
+            member = MessageLookup(*row[1:])
+            if member.message_id is not None:
+                of_token.append(member)
+    return members
+
+
+def _sort(
+    reports: Sequence[PendingReport],
+    places: dict[int, MessageLookup],
+    members: dict[str, list[MessageLookup]],
+) -> SortedReports:
+    found = SortedReports([], [], [], [], [], _erased(reports, members))
     for index, seen in enumerate(reports):
         place = places.get(index)
         if place is None:
             found.left.append((seen, unmatched_reason(seen)))
             continue
+        if needs_members(seen, place):
+            chosen = _choose(seen, place, members.get(seen.token or ""))
+            if not isinstance(chosen, MessageLookup):
+                found.left.append((seen, chosen))
+                continue
+            place = chosen
         match match_report(seen, place):
             case (RetryLater() | Unmatched()) as why:
                 found.left.append((seen, why))
@@ -141,13 +247,43 @@ def _sort(reports: Sequence[PendingReport], places: dict[int, MessageLookup]) ->
     return found
 
 
+def _erased(
+    reports: Sequence[PendingReport], members: dict[str, list[MessageLookup]]
+) -> list[PendingReport]:
+    """Return the reports of requests in which a person's messages were erased."""
+    tokens = {token for token, known in members.items() if any(one.erased for one in known)}
+    return [seen for seen in reports if seen.token in tokens] if tokens else []
+
+
+def _choose(
+    report: PendingReport, place: MessageLookup, members: list[MessageLookup] | None
+) -> MessageLookup | RetryLater | Unmatched:
+    """Return the one of the *members* of its request that *report* is about, or why none is."""
+    if members is None:
+        return RetryLater("not-looked-up")
+    member = find_member(report, members)
+    if member is None and place.message_id is None:
+        return unknown_member(report, members)
+    return member or place
+
+
+async def _erase(connection: Connection, erased: Sequence[PendingReport]) -> None:
+    """Keep no number in reports that came after their person's messages were erased."""
+    if erased:
+        await connection.execute(
+            sql("erase_reports"),
+            [seen.provider_id for seen in erased],
+            [seen.segment for seen in erased],
+        )
+
+
 async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
     """Suppress numbers that are on a block list, by the status of their carrier."""
     rows: dict[str, list[str]] = {}
-    for seen, _ in known:
+    for seen, place in known:
         status = report_status(seen.status)
-        if status.reason is Reason.BLOCKED and seen.number is not None:
-            rows.setdefault(f"{status.status}: {status.meaning}", []).append(seen.number)
+        if status.reason is Reason.BLOCKED and place.number is not None:
+            rows.setdefault(f"{status.status}: {status.meaning}", []).append(place.number)
     for reason, numbers in sorted(rows.items()):
         await suppress_reported(connection, numbers, reason)
 
@@ -235,16 +371,18 @@ async def publish_events(
         ids_by_event[place.app, "accepted", "settled-by-report"].append(place.message_id or 0)
     first: list[MessageLookup] = []
     several: dict[str, MessageLookup] = {}
+    fresh_ids = {seen.provider_id for seen, _ in known if seen.fresh}
     for seen, place in known:
         if _is_all(seen):
             first.append(place)
             ids_by_event[place.app, seen.state, seen.status].append(place.message_id or 0)
         else:
             several[seen.provider_id] = place
-    rows = await connection.fetch(sql("sum_reports"), list(several)) if several else []
+    summed = (list(several), list(MADE_UP_STATUSES))
+    rows = await connection.fetch(sql("sum_reports"), *summed) if several else []
     for provider_id, state, status, fresh in rows:
         place = several[provider_id]
-        if fresh:
+        if fresh and provider_id in fresh_ids:  # else it was counted with the report before
             first.append(place)
         if state != "interim":
             ids_by_event[place.app, state, status].append(place.message_id or 0)

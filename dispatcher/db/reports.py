@@ -1,22 +1,25 @@
 """Stores status reports on arrival, and reads them for operators and metrics."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.report import Report
+from dispatcher.core.report import Report, read_push
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.report_status import STATUSES
-from dispatcher.core.status import MissingReports, UnmatchedReport
+from dispatcher.core.report_status import MADE_UP_STATUSES, STATUSES
+from dispatcher.core.status import MissingReports, UnmatchedReport, UnreadableCount, UnreadablePush
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.events import count
 from dispatcher.db.queries import sql
 
 NO_APP: Final = "-"  # stands for the app where none is known
 REPORT_PERIOD_SECONDS: Final = 80 * 3600.0  # the provider reports within 72 h or never
+REPLAYED_PUSHES: Final = 100  # in one transaction
 OVERDUE_SECONDS: Final = 3600.0  # most carriers report within a minute
 
 # Errors for a report that can never be stored.
@@ -42,6 +45,28 @@ async def store(
     Returns how many of them were new.
     Raises DatabaseUnavailable, or UnstorableError if it would be refused again: none is stored.
     """
+    news = 0
+    for each in _rounds(reports):
+        news += await _store(database, each, seconds=seconds)
+    return news
+
+
+async def _store(
+    database: Database, reports: Sequence[tuple[Report, float]], *, seconds: float
+) -> int:
+    try:
+        async with database.acquire(seconds=seconds) as connection:
+            return await _write(connection, reports)
+    except _UNSTORABLE as error:
+        raise _unstorable(error) from error
+    except DatabaseUnavailable as error:
+        refused = error.__cause__
+        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
+            raise _unstorable(refused) from refused
+        raise
+
+
+async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]) -> int:
     rows = [
         (
             report.provider_id,
@@ -58,36 +83,40 @@ async def store(
             report.org_code,
             report.raw,
         )
-        for report, age in _newest(reports)
+        for report, age in reports
     ]
-    try:
-        async with database.acquire(seconds=seconds) as connection:
-            news = await connection.fetchval(
-                sql("store_reports"), *map(list, zip(*rows, strict=True))
-            )
-            return news or 0
-    except _UNSTORABLE as error:
-        raise _unstorable(error) from error
-    except DatabaseUnavailable as error:
-        refused = error.__cause__
-        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
-            raise _unstorable(refused) from refused
-        raise
+    columns = map(list, zip(*rows, strict=True))
+    news = await connection.fetchval(sql("store_reports"), *columns, list(MADE_UP_STATUSES))
+    return int(news or 0)
 
 
 def _unstorable(error: BaseException) -> UnstorableError:
     return UnstorableError(f"The database refuses it: {type(error).__name__}.")
 
 
-def _newest(reports: Sequence[tuple[Report, float]]) -> list[tuple[Report, float]]:
-    """Return each segment's report once, final before interim and else the first, by key."""
-    newest: dict[tuple[str, int], tuple[Report, float]] = {}
-    for one in reports:
-        key = (one[0].provider_id, one[0].segment)
-        known = newest.setdefault(key, one)
-        if known is not one and known[0].state == "interim" != one[0].state:
-            newest[key] = one
-    return [newest[key] for key in sorted(newest)]
+def _rounds(reports: Sequence[tuple[Report, float]]) -> Iterator[list[tuple[Report, float]]]:
+    """Yield *reports* so that each statement has one for a segment, sorted; nearly always all.
+
+    What takes the place of an earlier one follows, so that the earlier one is kept too.
+    """
+    left = reports
+    while left:
+        first: dict[tuple[str, int], tuple[Report, float]] = {}
+        later = []
+        for one in left:
+            known = first.setdefault((one[0].provider_id, one[0].segment), one)
+            if known is not one and _takes_place(one[0], known[0]):
+                later.append(one)
+        yield [first[key] for key in sorted(first)]
+        left = later
+
+
+def _takes_place(later: Report, known: Report) -> bool:
+    """Tell whether a report of the same segment is news beside the *known* one."""
+    if later.state == "interim":
+        return False
+    made_up = known.status in MADE_UP_STATUSES and later.status not in MADE_UP_STATUSES
+    return known.state == "interim" or made_up
 
 
 async def register_statuses(database: Database) -> None:
@@ -143,3 +172,47 @@ async def backlog(connection: Connection) -> Backlog:
     """Return how much waits to be matched."""
     row = await connection.fetchrow(sql("report_backlog"))
     return Backlog(*row) if row else Backlog(0, 0.0)
+
+
+async def keep_unreadable(
+    database: Database, body: bytes, content_type: str, reason: str, *, age: float
+) -> None:
+    """Keep a push that cannot be read, *age* seconds after it came; safe to repeat."""
+    digest = hashlib.sha256(body).digest()
+    async with database.acquire(seconds=TRANSACTION_TIMEOUT_SECONDS) as connection:
+        await connection.execute(sql("keep_unreadable"), digest, reason, content_type, body, age)
+
+
+async def unreadable(connection: Connection, *, limit: int = 100) -> list[UnreadablePush]:
+    """Return the newest pushes that cannot be read."""
+    rows = await connection.fetch(sql("unreadable_pushes"), limit)
+    return [UnreadablePush(*row) for row in rows]
+
+
+async def unreadable_count(connection: Connection) -> UnreadableCount:
+    """Return how many pushes cannot be read."""
+    row = await connection.fetchrow(sql("unreadable_count"))
+    return UnreadableCount(*row) if row else UnreadableCount()
+
+
+async def replay_unreadable(connection: Connection) -> tuple[int, int]:
+    """Read again what could not be read; return how many pushes were read, and their reports.
+
+    A push of which a part is still unreadable stays on the list; its reports are stored once.
+    """
+    pushes = stored = 0
+    at, digest = datetime(1, 1, 1, tzinfo=UTC), b""
+    while True:
+        async with connection.transaction():
+            rows = await connection.fetch(sql("unreadable_take"), at, digest, REPLAYED_PUSHES)
+            for row in rows:
+                at, digest = row["received_at"], row["digest"]
+                push = read_push(row["body"])
+                age = max(0.0, (datetime.now(UTC) - at).total_seconds())
+                for each in _rounds([(report, age) for report in push.reports]):
+                    stored += await _write(connection, each)
+                if push.unreadable is None:
+                    await connection.execute(sql("unreadable_read"), digest)
+                    pushes += 1
+        if not rows:
+            return pushes, stored

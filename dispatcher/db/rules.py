@@ -57,7 +57,7 @@ async def apply_rules(
     daily limit is paused there. *now* is in UTC.
     """
     limits = rules.limits.get(app, Limits())
-    facts = await _facts(connection, app, messages, rules, limits)
+    facts = await _facts(connection, app, messages, rules, limits, now=now)
     decided = evaluate_rules(messages, rules, limits, facts, now=now, country=country)
     if limits.by_number:
         sent = [message for message in messages if message.id not in decided]
@@ -78,7 +78,13 @@ async def apply_rules(
 
 
 async def _facts(
-    connection: Connection, app: str, messages: Sequence[Message], rules: Rules, limits: Limits
+    connection: Connection,
+    app: str,
+    messages: Sequence[Message],
+    rules: Rules,
+    limits: Limits,
+    *,
+    now: datetime,
 ) -> ClaimFacts:
     numbers = list({to_e164(message.recipient) for message in messages})
     suppressed: frozenset[str] = frozenset()
@@ -98,7 +104,7 @@ async def _facts(
             one.same_minute[row["text"]] = row["minute"]
             one.same_hour[row["text"]] = row["hour"]
     if limits.daily_limit is not None:
-        left = max(0, limits.daily_limit - await sent_today(connection, app))
+        left = max(0, limits.daily_limit - await sent_today(connection, app, now))
     return ClaimFacts(suppressed, used, left)
 
 
@@ -132,6 +138,9 @@ async def limits(connection: Connection) -> dict[str, Limits]:
     return {row["app"]: Limits(*tuple(row)[1:]) for row in rows}
 
 
-async def sent_today(connection: Connection, app: str) -> int:
-    """Return how many messages of *app* count for its daily limit today (UTC+8)."""
-    return int(await connection.fetchval(sql("sent_today"), app))
+async def sent_today(connection: Connection, app: str, now: datetime | None = None) -> int:
+    """Return how many messages of *app* count for its daily limit today (UTC+8).
+
+    None: today by the database's clock.
+    """
+    return int(await connection.fetchval(sql("sent_today"), app, now))

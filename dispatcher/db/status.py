@@ -10,7 +10,8 @@ from typing import Literal
 import asyncpg
 from msgspec.structs import replace
 
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import spellings, to_e164
+from dispatcher.core.number import fits_mask, is_masked, possible_forms
 from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AppState,
@@ -30,7 +31,6 @@ from dispatcher.db import cost
 from dispatcher.db import reports as reports_of
 from dispatcher.db import rules as rules_of
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.operator import spellings
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
@@ -104,7 +104,7 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
     if by == "id":
         wanted = int(text)
     elif by == "recipient":
-        wanted = spellings(text)
+        wanted = spellings(to_e164(text))
     async with database.acquire(seconds=LOOK_TIME) as connection:
         rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
         return [MessageSummary(*row) for row in rows]
@@ -137,6 +137,7 @@ async def snapshot(connection: Connection) -> StatusSnapshot:
             [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
             [EventCount(*row) for row in await connection.fetch(sql("recent_counts"))],
+            unreadable=await reports_of.unreadable_count(connection),
         )
 
 
@@ -171,9 +172,20 @@ async def message_history(connection: Connection, message_id: int) -> MessageHis
             sql("show_reports"),
             message["provider_id"],
             [batch["token"] for batch in batches],
-            to_e164(message["recipient"]),
         )
-        return MessageHistory(dict(message), list(map(dict, batches)), list(map(dict, reports)))
+        about = [dict(report) for report in reports if _is_about(report, message)]
+        return MessageHistory(dict(message), list(map(dict, batches)), about)
+
+
+def _is_about(report: asyncpg.Record, message: asyncpg.Record) -> bool:
+    """Tell whether *report*, found under a request of *message*, may be about it."""
+    if report["provider_id"] == message["provider_id"]:
+        return True
+    forms = possible_forms(report["recipient"]) if report["recipient"] else []
+    if not forms:
+        return report["unmatched"] is not None
+    number = to_e164(message["recipient"])
+    return any(fits_mask(number, form) if is_masked(form) else form == number for form in forms)
 
 
 async def app_names(connection: Connection) -> list[str]:

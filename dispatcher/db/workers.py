@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
-from dispatcher.db.errors import UNAVAILABLE_ERRORS
+from dispatcher.db.errors import CONNECT_ERRORS, UNAVAILABLE_ERRORS
 from dispatcher.db.queries import sql
 
 
@@ -49,16 +49,19 @@ async def heartbeat(
     worker: int,
     *,
     cut_off: Sequence[str] = (),
+    failing: Sequence[str] = (),
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> float | None:
     """Renew the lease of a worker; return the seconds since it was last renewed.
 
     Returns None if the worker has no row any more. *cut_off*: the apps for which its host cannot
-    send. The seconds are the database's: the clock of a worker stands still while its machine is
-    suspended.
+    send. *failing*: a line for each of its parts that fails. The seconds are the database's: the
+    clock of a worker stands still while its machine is suspended.
     """
     async with database.transaction(seconds=seconds) as connection:
-        silence: float | None = await connection.fetchval(sql("heartbeat"), worker, cut_off)
+        silence: float | None = await connection.fetchval(
+            sql("heartbeat"), worker, cut_off, failing
+        )
     return silence
 
 
@@ -124,7 +127,7 @@ async def listen_urgent(
     while True:
         try:
             connection = await connect()
-        except UNAVAILABLE_ERRORS:
+        except CONNECT_ERRORS:
             await asyncio.sleep(RECONNECT_SECONDS)
             continue
         lost = asyncio.Event()

@@ -7,7 +7,7 @@ accept (`core.outcome.is_retryable`). For a longer wait the messages return to t
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -51,6 +51,7 @@ class Account:
     timeout: float = 30.0  # seconds for one try, answer included
     connect_timeout: float = 5.0
     ca_bundle: Path | None = None
+    proxy: str | None = field(default=None, repr=False)  # its address may hold a password
 
     @property
     def host(self) -> str:
@@ -184,13 +185,19 @@ class Client:
                 data=leaving,
                 headers=self._headers(body),
                 allow_redirects=False,
+                proxy=account.proxy,
                 skip_auto_headers=("User-Agent",),
             ) as response:
                 skew = _clock_skew(response.headers.get("Date"), self._clock())
                 raw = await response.content.read(MAX_ANSWER_BYTES)
                 while len(raw) < MAX_ANSWER_BYTES and not response.content.at_eof():
                     raw += await response.content.read(MAX_ANSWER_BYTES - len(raw))
-                return read_answer(response.status, raw, clock_skew=skew)
+                return read_answer(
+                    response.status,
+                    raw,
+                    clock_skew=skew,
+                    retry_after=_retry_after(response.headers.get("Retry-After"), self._clock()),
+                )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _no_reply(error, leaving, account.timeout)
 
@@ -225,6 +232,8 @@ def _no_reply(error: Exception, leaving: _Body, timeout: float) -> NoReply:
             reason = "no connection within the connect time-out"
         case aiohttp.ClientConnectorError():  # refused, no route, no such name, TLS failed
             reason = f"no connection: {_why(error)}"
+        case aiohttp.ClientHttpProxyError():
+            reason = f"the proxy refuses the connection: HTTP {error.status}"
         case aiohttp.InvalidURL():
             reason = "the endpoint is not an address"
         case TimeoutError():
@@ -248,10 +257,23 @@ def _clock_skew(date: str | None, now: datetime) -> float | None:
     """Return this clock minus the answer's Date in seconds; None without a readable Date."""
     if date is None:
         return None
-    try:
-        theirs = parsedate_to_datetime(date)
-    except ValueError:
+    theirs = _http_date(date)
+    return None if theirs is None else (now - theirs).total_seconds()
+
+
+def _retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds of a Retry-After header, which is a number or a date."""
+    if value is None:
         return None
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=UTC)
-    return (now - theirs).total_seconds()
+    if value.strip().isdecimal():
+        return float(value)
+    until = _http_date(value)
+    return None if until is None else max(0.0, (until - now).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        time = parsedate_to_datetime(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError):  # a zone of 15 digits overflows
+        return None

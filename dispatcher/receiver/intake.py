@@ -42,6 +42,15 @@ class ReceivedReport(Struct, frozen=True, gc=False):
     at: float  # seconds since 1970
 
 
+class ReceivedPush(Struct, frozen=True):
+    """A push that cannot be read, as it came, and when."""
+
+    body: bytes
+    content_type: str
+    reason: str
+    at: float  # seconds since 1970
+
+
 class Stored(Struct, frozen=True):
     """The reports are safe."""
 
@@ -70,6 +79,7 @@ class Intake:
         self._spool = Spool(folder, SPOOL_KIND)
         self._spool_lock = asyncio.Lock()  # a file is not closed while it is being written
         self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MAX_WAITING_POSTS)
+        self._unreadable_lock = asyncio.Lock()
         self._retry_at = 0.0
         self._committing = 0
         self._took = 0.0  # seconds for the last commit
@@ -89,6 +99,27 @@ class Intake:
             self._waiting.put_nowait(post)
         # No time-out here, it would cost as much as all of this: the transaction has one.
         return await result
+
+    async def keep_unreadable(
+        self, body: bytes, content_type: str, reason: str
+    ) -> Stored | NotStored:
+        """Return when a push that cannot be read is stored as it came, or cannot be."""
+        push = ReceivedPush(body, content_type, reason, time.time())
+        async with self._unreadable_lock:  # a flood of them must not take the reports' connections
+            try:
+                await self._write_push(push)
+            except DatabaseUnavailable:
+                return await self._write_spool([push])
+        self._metrics.unreadable()
+        return Stored()
+
+    async def _write_push(self, push: ReceivedPush) -> None:
+        if time.monotonic() < self._retry_at:
+            raise DatabaseUnavailable("the database was away a moment ago")
+        age = max(0.0, time.time() - push.at)
+        await reports.keep_unreadable(
+            self._database, push.body, push.content_type, push.reason, age=age
+        )
 
     async def run(self) -> None:
         """Store the reports that gather, and those that were spooled; never ends."""
@@ -123,14 +154,32 @@ class Intake:
             else:
                 self._answer_stored(posts, "disk")
         except UnstorableError as error:
-            if len(posts) == 1:
-                _answer(posts, NotStored(str(error), 400))
-                return
-            # One bad report must not keep the others from being stored.
-            for post in posts:
-                await self._store([post])
+            if len(posts) > 1:  # one bad report must not keep the others from being stored
+                for post in posts:
+                    await self._store([post])
+            else:
+                _answer(posts, await self._keep_refused(posts[0].arrived, str(error)))
         else:
             self._answer_stored(posts, "database")
+
+    async def _keep_refused(
+        self, arrived: Sequence[ReceivedReport], why: str
+    ) -> Stored | NotStored:
+        """Store the reports of a post that the database refuses, each by itself, else as text."""
+        if len(arrived) == 1:
+            raw = arrived[0].report.raw.encode(errors="replace")
+            return await self.keep_unreadable(raw, "application/json", why)
+        for one in arrived:
+            try:
+                await self._write([one])
+                kept: Stored | NotStored = Stored()
+            except UnstorableError as error:
+                kept = await self._keep_refused([one], str(error))
+            except DatabaseUnavailable:
+                kept = await self._write_spool([one])
+            if isinstance(kept, NotStored):
+                return kept
+        return Stored()
 
     def _answer_stored(self, posts: Sequence[_Post], place: str) -> None:
         _answer(posts, Stored())
@@ -157,7 +206,9 @@ class Intake:
             raise
         self._metrics.repeated(len(arrived) - news)
 
-    async def _write_spool(self, arrived: Sequence[ReceivedReport]) -> Stored | NotStored:
+    async def _write_spool(
+        self, arrived: Sequence[ReceivedReport | ReceivedPush]
+    ) -> Stored | NotStored:
         records = [msgspec.json.encode(one) for one in arrived]
         try:
             async with self._spool_lock:
@@ -199,10 +250,14 @@ class Intake:
         return len(files)
 
     async def _replay_file(self, file: SpoolFile) -> None:
-        arrived = [one for one in map(_decode, file.records) if one is not None]
-        file.damaged = file.damaged or len(arrived) < len(file.records)
+        decoded = [one for one in map(_decode, file.records) if one is not None]
+        file.damaged = file.damaged or len(decoded) < len(file.records)
+        arrived = [one for one in decoded if isinstance(one, ReceivedReport)]
         if file.damaged:
             log.error("a file of spooled reports is damaged, and set aside", path=str(file.path))
+        for push in decoded:
+            if isinstance(push, ReceivedPush):
+                await self._write_push(push)
         for start in range(0, len(arrived), MAX_COMMIT_REPORTS):
             await self._replay_reports(arrived[start : start + MAX_COMMIT_REPORTS])
         if arrived:
@@ -213,18 +268,23 @@ class Intake:
             await self._write(arrived)
         except UnstorableError as error:
             if len(arrived) == 1:
-                log.error(  # noqa: TRY400 - the refusal is known, a traceback says no more
-                    "a spooled report is dropped: the database refuses it", why=str(error)
+                raw = arrived[0].report.raw.encode(errors="replace")
+                await self._write_push(
+                    ReceivedPush(raw, "application/json", str(error), arrived[0].at)
                 )
                 return
             for one in arrived:
                 await self._replay_reports([one])
 
 
-def _decode(record: bytes) -> ReceivedReport | None:
+def _decode(record: bytes) -> ReceivedReport | ReceivedPush | None:
     """Decode a record; None if it is not one of this release."""
     try:
         return msgspec.json.decode(record, type=ReceivedReport)
+    except msgspec.DecodeError:
+        pass
+    try:
+        return msgspec.json.decode(record, type=ReceivedPush)
     except msgspec.DecodeError:
         return None
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from dispatcher.core.signing import AppKey
 from dispatcher.db import events, reports
 from dispatcher.db.database import Database, open_database
-from dispatcher.db.loop import run_every
+from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt, run_every
 from dispatcher.db.report_matching import MatchingStep, match
 from dispatcher.receiver.intake import MAX_COMMITS, Intake
 from dispatcher.receiver.routes import ReportRoutes
@@ -37,11 +37,13 @@ async def receiving(
     *,
     listen: bool = True,
     metrics: ReportMetrics | None = None,
+    failing: FailingParts | None = None,
 ) -> AsyncIterator[list[web.AbstractRouteDef]]:
     """Match reports until *stop*; with *listen*, and a path token, also accept them.
 
     Give the routes to serve. Stop serving them before this ends, so that each report that they
-    accepted is stored. The database may be unavailable at any time, at the start too.
+    accepted is stored. The database may be unavailable at any time, at the start too. An error of
+    a part sets *stop*, and is raised when this ends.
     """
     metrics = metrics or ReportMetrics()
     async with (
@@ -51,9 +53,9 @@ async def receiving(
             statement_cache=settings.statement_cache,
             retry_refusals=True,
         ) as database,
-        asyncio.TaskGroup() as tasks,
+        StoppingTaskGroup(stop) as tasks,
     ):
-        matching = tasks.create_task(_run_matching(settings, database, stop, metrics))
+        matching = tasks.create_task(_run_matching(settings, database, stop, metrics, failing))
         background: list[asyncio.Task[None]] = []
         routes: list[web.AbstractRouteDef] = []
         token = settings.report_path_token
@@ -127,26 +129,42 @@ async def _run_counting(database: Database, routes: ReportRoutes, stop: asyncio.
 
 
 async def _run_matching(
-    settings: Settings, database: Database, stop: asyncio.Event, metrics: ReportMetrics
+    settings: Settings,
+    database: Database,
+    stop: asyncio.Event,
+    metrics: ReportMetrics,
+    failing: FailingParts | None,
 ) -> None:
     """Match reports to messages, and give events their positions, until *stop*.
 
-    Both steps are safe to repeat, and for many processes at once.
+    Both steps are safe to repeat, and for many processes at once. Events get their positions
+    whatever the matching meets.
     """
 
-    async def match_and_place() -> bool:
+    async def match_once() -> bool:
         step = await match(database, suppress_blocked=settings.suppress_blocked)
         if step.reports:
             metrics.matched(step.reports, step.unmatched, step.settled, step.waited)
         _log(step)
-        await events.place(database, notify=settings.notify_events)
         return step.more
+
+    async def match_and_place() -> bool:
+        more = await attempt(
+            match_once,
+            unavailable="reports wait: the database is away",
+            part="reports",
+            failing=failing,
+        )
+        await events.place(database, notify=settings.notify_events)
+        return bool(more)
 
     await run_every(
         MATCH_INTERVAL_SECONDS,
         stop,
         match_and_place,
-        unavailable="reports and events wait: the database is away",
+        unavailable="events wait: the database is away",
+        part="events",
+        failing=failing,
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.report import CHECK_STATUS, Malformed, Report, parse_form, parse_json
+from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report, read_push
 from dispatcher.db.database import Database
 from dispatcher.db.reports import announce_check
 from dispatcher.receiver.intake import Intake, NotStored
@@ -96,18 +96,24 @@ class ReportRoutes:
         unsigned = self._signatures.refuse(request, body)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)
-        match _parse(request.content_type, body):
-            case Malformed(reason, status, reports, word):
-                # The provider never repeats a report: store the sound ones of a bad batch.
-                await self._keep(reports)
-                kind = "too long" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "malformed"
-                raise RefusedError(kind, status, reason, word)
+        if len(body) > MAX_BYTES:
+            raise RefusedError("too long", 413, f"The push is longer than {MAX_BYTES} bytes.")
+        push = read_push(body)
+        match push.reports:
             case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
                 await self._announce(word)
                 return 0
             case reports:
                 await self._keep(reports)
-                return len(reports)
+        if push.unreadable is not None:
+            # The provider never repeats a push, and a later release may read it.
+            kept = await self._intake.keep_unreadable(
+                body, request.content_type, push.unreadable.reason
+            )
+            if isinstance(kept, NotStored):
+                raise RefusedError("not kept", kept.status, kept.why)
+            self.refused["unreadable"] += 1
+        return max(1, len(push.reports))
 
     async def _announce(self, word: str) -> None:
         try:
@@ -122,8 +128,7 @@ class ReportRoutes:
             return
         kept = await self._intake.keep(reports)
         if isinstance(kept, NotStored):
-            ours = kept.status == HTTPStatus.SERVICE_UNAVAILABLE
-            raise RefusedError("not kept" if ours else "malformed", kept.status, kept.why)
+            raise RefusedError("not kept", kept.status, kept.why)
 
     def _from_known_network(self, request: web.Request) -> bool:
         address = client_address(
@@ -146,13 +151,6 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise RefusedError("too long", 413, "The push is too long.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise RefusedError("cut", 400, "The push broke off, or its encoding is wrong.") from None
-
-
-def _parse(content_type: str, body: bytes) -> list[Report] | Malformed:
-    """Parse *body* by its content type, or by its first byte if that label is wrong."""
-    if content_type == "application/json" or body.lstrip()[:1] == b"{":
-        return parse_json(body)
-    return parse_form(body)
 
 
 def _refuse(refused: RefusedError) -> web.Response:

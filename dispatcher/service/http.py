@@ -1,6 +1,7 @@
 """The HTTP server of a service: health, metrics, reports and the console."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -47,7 +48,10 @@ async def listening(
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with open_database(
-        dsn, max_size=CONSOLE_CONNECTIONS, statement_cache=settings.statement_cache
+        dsn,
+        max_size=CONSOLE_CONNECTIONS,
+        statement_cache=settings.statement_cache,
+        retry_refusals=True,
     ) as database:
         state.watch("console", database.pool)
         # A receiver that stands alone need not know its own address.
@@ -95,7 +99,7 @@ async def serving(
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve *routes* on *host*:*port* (0: any free port); give the address that was bound.
 
-    Raises OSError if the address cannot be bound.
+    Raises ListenError if the address cannot be bound.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
@@ -110,12 +114,28 @@ async def serving(
     sweeping = asyncio.create_task(_sweep(runner, answered))
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise ListenError(host, port, error) from error
         bound: tuple[str, int] = runner.addresses[0][:2]
         yield bound
     finally:
         sweeping.cancel()
         await runner.cleanup()
+
+
+class ListenError(Exception):
+    """The HTTP server cannot listen on its address; one line that says what to do."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # asyncio's own text repeats the address; errno has the reason alone.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        super().__init__(
+            f"cannot listen on {at} ({why.lower()}): set DISPATCHER_LISTEN to another address, or"
+            " stop what uses this one."
+        )
 
 
 async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:

@@ -16,8 +16,9 @@ from dispatcher import __version__
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
+from dispatcher.db.dsn import address, direct_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
-from dispatcher.db.loop import attempt, wait_for_event
+from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
 from dispatcher.postgres.server import embedded_server
@@ -57,7 +58,7 @@ Only = Literal["worker", "reports"]
 def database(settings: Settings) -> Iterator[str]:
     """Give the address of the configured database, or of an embedded one started for as long."""
     if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+        yield address(settings.database_url, settings.database_url_file)
     else:
         with embedded_server(settings.data_dir) as dsn:
             log.info("embedded PostgreSQL started", data_dir=str(settings.data_dir))
@@ -69,20 +70,38 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
 
     *only* leaves out the other parts: `reports` receives status reports and sends nothing,
     `worker` sends and listens for nothing but health checks.
+
+    An error of any part stops it in the same order as a signal, and is raised at the end: what is
+    on its way is finished, and its results are recorded or kept on disk.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     if only != "reports":
-        await _prepare(settings, dsn)
+        await _unless(stop, _prepare(settings, dsn))
+    if stop.is_set():
+        return
+    failing: FailingParts = {}
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
-            open_database(dsn, max_size=VITAL_CONNECTIONS, statement_cache=settings.statement_cache)
+            open_database(
+                dsn,
+                max_size=VITAL_CONNECTIONS,
+                statement_cache=settings.statement_cache,
+                retry_refusals=True,
+            )
         )
         metrics = Metrics()
         routes = await stack.enter_async_context(
-            receiving(settings, dsn, stop, listen=only != "worker", metrics=metrics.reports)
+            receiving(
+                settings,
+                dsn,
+                stop,
+                listen=only != "worker",
+                metrics=metrics.reports,
+                failing=failing,
+            )
         )
         ready = partial(_why_not_ready, vital, stop)
         state = await stack.enter_async_context(
@@ -100,15 +119,14 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
             await _prepare_meanwhile(settings, dsn, stop)
             await stop.wait()
         else:
-            await _work(settings, vital, stop, metrics=metrics, state=state)
+            await _work(settings, vital, stop, metrics=metrics, state=state, failing=failing)
 
 
 async def _prepare(settings: Settings, dsn: str) -> None:
     """Migrate, and write what the statuses of reports mean."""
-    direct = settings.database_direct_url
     try:
         await migrate(
-            direct.get_secret_value() if direct else dsn,
+            direct_address(settings) or dsn,
             warn=lambda line: log.warning("not all of a migration was possible", why=line),
         )
     except UNAVAILABLE_ERRORS as error:
@@ -155,6 +173,7 @@ async def _work(
     *,
     metrics: Metrics,
     state: State,
+    failing: FailingParts,
 ) -> None:
     size = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
     async with open_database(
@@ -173,6 +192,7 @@ async def _work(
                 worker=worker,
                 stop=stop,
                 metrics=metrics,
+                failing=failing,
                 trace=trace,
             )
             await _unless(stop, one.recorder.replay_spool())
@@ -192,12 +212,16 @@ def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
     """Do *work*, which may wait for the database for ever, but cut it off at *stop*."""
-    async with asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(work)
-        stopping = tasks.create_task(stop.wait())
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         working.cancel()
         stopping.cancel()
+        await asyncio.wait({working, stopping})
+    if not working.cancelled():
+        working.result()  # raises the error of *work*
 
 
 async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:

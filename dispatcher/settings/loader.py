@@ -13,9 +13,17 @@ from dispatcher.settings.models import AppSettings, Settings
 
 PREFIX = "DISPATCHER_"
 TRACE_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-DERIVED_FIELDS = {"apps", "traces"}  # without a variable of their own
+DERIVED_FIELDS = {
+    "apps",
+    "traces",
+    "database_url_file",
+    "database_direct_url_file",
+}  # without a variable of their own
 # A lease must outlast the longest request by this: its recording and a late heartbeat.
 LEASE_MARGIN_SECONDS = 10.0
+
+# Read again when the database refuses the password: it may have been rotated.
+_READ_AGAIN = {("database_url",), ("database_direct_url",)}
 
 _APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
@@ -91,7 +99,7 @@ class _Reading:
         self.values.pop(place, None)
         names = f"{self.names[place]} names the file {file}"
         try:
-            content = Path(file).read_text("utf-8").rstrip("\r\n")
+            content = Path(file).read_text("utf-8-sig").rstrip("\r\n")
         except OSError as error:
             self.mistakes.append(f"{names}, which cannot be read: {error.strerror}")
         except UnicodeDecodeError:
@@ -99,6 +107,8 @@ class _Reading:
         else:
             if content:
                 self.values[place] = content
+                if place in _READ_AGAIN:
+                    self.values[f"{place[0]}_file",] = file
             else:
                 self.mistakes.append(f"{names}, which is empty")
 

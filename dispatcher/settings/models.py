@@ -12,6 +12,7 @@ from dispatcher.settings.types import (
     HeaderWord,
     Listen,
     Networks,
+    Proxy,
     ReadableFile,
     Seconds,
     Token,
@@ -48,6 +49,7 @@ class AppSettings(_Model):
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: ReadableFile | None = None
+    proxy: Proxy | None = None  # between this machine and the provider
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None
@@ -59,6 +61,8 @@ class Settings(_Model):
 
     database_url: Database | None = None  # None: the embedded PostgreSQL in data_dir
     database_direct_url: Database | None = None  # without PgBouncer: for LISTEN and migrations
+    database_url_file: Path | None = None  # the file that the address was read from
+    database_direct_url_file: Path | None = None
     statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: for PgBouncer before 1.21
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)
@@ -69,6 +73,8 @@ class Settings(_Model):
     trusted_proxies: Networks = Field(default_factory=list)  # whose X-Forwarded-For is trusted
     push_host: HeaderWord | None = None  # the signed Host, if a proxy changes it
     push_connection: HeaderWord | None = None  # the signed Connection, likewise
+    # Which numbers of mainland China may be written without +86 by operators and in files.
+    mainland_without_plus: Annotated[Literal["mobile", "all"], Word] = "mobile"
     suppress_blocked: bool = False  # suppress numbers that a carrier reports as blocked
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None

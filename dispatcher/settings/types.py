@@ -61,6 +61,13 @@ def _endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def _proxy(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if not _is_web_address(value.get_secret_value()) or parts.path.strip("/") or parts.query:
+        raise ValueError("must be the address of a proxy, such as http://proxy.example.com:3128")
+    return value
+
+
 def _callback(value: str) -> str:
     if not _is_web_address(value) or len(value) > _MAX_CALLBACK_LENGTH:
         raise ValueError(
@@ -129,6 +136,7 @@ Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Proxy = Annotated[SecretStr, AfterValidator(_proxy)]
 Callback = Annotated[str, AfterValidator(_callback)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Database = Annotated[SecretStr, AfterValidator(_database)]

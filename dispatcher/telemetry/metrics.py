@@ -199,6 +199,11 @@ class ReportMetrics:
         )
         for kind in ("not kept", "signature", "network"):
             self._refused.labels(kind, "")
+        self._unreadable = Counter(
+            "dispatcher_report_posts_unreadable",
+            "Posts that were kept as they came, because they are no reports that can be read.",
+            registry=registry,
+        )
         self._kept_seconds = Histogram(
             "dispatcher_report_keep_duration_seconds",
             "From the end of a post of reports until they are stored.",
@@ -247,6 +252,10 @@ class ReportMetrics:
     def repeated(self, reports: int) -> None:
         """Count reports without news."""
         self._repeated.inc(reports)
+
+    def unreadable(self) -> None:
+        """Count a post that was kept as it came."""
+        self._unreadable.inc()
 
     def refused(self, kind: str, detail: str = "") -> None:
         """Count a refused post; *kind* and *detail* are constants, not text of the sender."""

@@ -9,7 +9,7 @@ from typing import Final
 from dispatcher.core.message import Batch
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db.claim import Claimed, ClaimRequest
-from dispatcher.db.loop import wait_for_event
+from dispatcher.db.loop import StoppingTaskGroup, wait_for_event
 from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.recorder import ResultQueue
 from dispatcher.worker.sender import Sender
@@ -102,10 +102,13 @@ class ClaimLoop:
         self._poll_interval = poll_interval
 
     async def run(self) -> None:
-        """Claim and send until asked to stop; return when the last request has ended."""
+        """Claim and send until asked to stop; return when the last request has ended.
+
+        An error of a claim or of a request sets the event to stop, and cuts off no request.
+        """
         per_request = MAX_NUMBERS
         busy = False  # there is more to claim than free slots
-        async with asyncio.TaskGroup() as requests:
+        async with StoppingTaskGroup(self._stop) as requests:
             while not self._stop.is_set():
                 await self._results.wait_for_capacity()
                 free = await self._slots.acquire(

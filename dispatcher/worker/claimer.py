@@ -20,10 +20,12 @@ from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
+from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed, ClaimRequest, Cursors, new_cursors
 from dispatcher.db.database import AdaptiveTimeout, Connection, Database
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
@@ -58,6 +60,7 @@ class Claimer:
         self._callback = callback
         self._token_length = token_length
         self._timeout = AdaptiveTimeout()
+        self._narrowed: dict[tuple[str, int], int] = {}  # messages in one claim, at most
         self._cursors: dict[tuple[str, int], Cursors] = {}  # by app and last priority
         self._metrics = metrics
         self._rules = RuleCache(database)
@@ -71,6 +74,10 @@ class Claimer:
         """
         if self._breakers[wanted.app].is_open:
             return Claimed([], wait=RECHECK_SECONDS)
+        loop = (wanted.app, wanted.last_priority)
+        narrowed = self._narrowed.get(loop)
+        if narrowed is not None:  # one of the next messages cannot be claimed
+            slots, per_request = 1, min(per_request, narrowed)
         wanted = replace(wanted, slots=slots, per_request=per_request, slot_seconds=slot_seconds)
         began = monotonic()
         try:
@@ -82,9 +89,7 @@ class Claimer:
                     wanted,
                     arrange=self._arrange,
                     token=token,
-                    cursors=self._cursors.setdefault(
-                        (wanted.app, wanted.last_priority), new_cursors()
-                    ),
+                    cursors=self._cursors.setdefault(loop, new_cursors()),
                     screen=screen,
                     seconds=self._timeout.seconds,
                 )
@@ -93,9 +98,44 @@ class Claimer:
             self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
             return None
+        except DATA_ERRORS as error:
+            if not is_data_error(error):
+                raise
+            return await self._narrow(wanted, error)
         self._timeout.passed()
+        if narrowed is not None:
+            self._widen(loop, narrowed)
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return claimed
+
+    def _widen(self, loop: tuple[str, int], narrowed: int) -> None:
+        """Let the next claim take twice as many: this one met no message that ends it."""
+        if narrowed < MAX_NUMBERS:
+            self._narrowed[loop] = 2 * narrowed
+        else:
+            del self._narrowed[loop]
+
+    async def _narrow(self, wanted: ClaimRequest, error: Exception) -> Claimed | None:
+        """Halve what the next claim takes, and reject the message at fault once it is alone."""
+        loop = (wanted.app, wanted.last_priority)
+        failed = wanted.slots * wanted.per_request  # at most so many
+        if failed > 1:
+            self._narrowed[loop] = min(failed // 2, MAX_NUMBERS)
+            return Claimed([], more=True)
+        try:
+            screen = await self._rules.screen(wanted.app, seconds=self._timeout.seconds)
+            message = await claims.set_aside(
+                self._database, self._worker, wanted, arrange=self._arrange, screen=screen
+            )
+        except DatabaseUnavailable as away:
+            log.warning("no claim: the database is away", app=wanted.app, why=str(away))
+            return None
+        kind = data_error_kind(error)
+        if message is None:
+            log.error("no claim: an error that no single message causes", app=wanted.app, why=kind)
+            return None
+        log.error("a message is rejected: its row is unusable", message=message, why=kind)
+        return Claimed([], more=True)
 
     async def reschedule(self, batch: Batch) -> float:
         """Return a later time for a batch that missed its own, on the monotonic clock.

@@ -10,7 +10,7 @@ import structlog
 
 from dispatcher.db import maintenance
 from dispatcher.db.database import Database, open_database
-from dispatcher.db.loop import attempt, run_every, wait_for_event
+from dispatcher.db.loop import FailingParts, attempt, run_every, wait_for_event
 from dispatcher.db.rules import forget_used
 from dispatcher.settings import Settings
 
@@ -25,14 +25,18 @@ REST_RATIO: Final = 3.0
 Step = Callable[[], Awaitable[int]]  # returns how much it did; 0: nothing is left to do
 
 
-async def run_maintenance(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
+async def run_maintenance(
+    settings: Settings, dsn: str, stop: asyncio.Event, failing: FailingParts
+) -> None:
     """Maintain the tables until *stop*, over a separate connection: steps take seconds."""
-    async with open_database(dsn, max_size=1, statement_cache=settings.statement_cache) as database:
+    async with open_database(
+        dsn, max_size=1, statement_cache=settings.statement_cache, retry_refusals=True
+    ) as database:
         steps = _steps(settings, database)
         await run_every(
             INTERVAL_SECONDS,
             stop,
-            partial(maintain, steps, stop),
+            partial(maintain, steps, stop, failing),
             unavailable="no keeping: the database is away",
         )
 
@@ -59,17 +63,24 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
     return steps
 
 
-async def maintain(steps: Mapping[str, Step], stop: asyncio.Event) -> None:
+async def maintain(
+    steps: Mapping[str, Step], stop: asyncio.Event, failing: FailingParts | None = None
+) -> None:
     """Repeat each of *steps* until it has nothing left to do, or until *stop*.
 
     After each call it rests for REST_RATIO times as long as the call took. A step for which the
-    database is unavailable does not keep the others from being tried.
+    database is unavailable, or which it refuses, does not keep the others from being tried.
     """
     for event, step in steps.items():
         done = 0
         while not stop.is_set():
             began = monotonic()
-            more = await attempt(step, unavailable="no keeping: the database is away")
+            more = await attempt(
+                step,
+                unavailable="no keeping: the database is away",
+                part=f"maintenance ({event})",
+                failing=failing,
+            )
             if not more:
                 break
             done += more

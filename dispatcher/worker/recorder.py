@@ -71,6 +71,10 @@ class ResultQueue:
                 waiting.append(result)
         return waiting
 
+    def lift_limit(self) -> None:
+        """Let any number of results wait: nothing takes them any more."""
+        self._capacity.set()
+
     async def wait_for_capacity(self) -> None:
         """Wait while too many results wait."""
         await self._capacity.wait()
@@ -119,11 +123,14 @@ class Recorder:
     async def run(self) -> None:
         """Record until the queue is closed and empty."""
         last = False
-        while not last:
-            results, last = await self.results.take()
-            if results:
-                await self._record(results)
-                await self.results.gather()
+        try:
+            while not last:
+                results, last = await self.results.take()
+                if results:
+                    await self._record(results)
+                    await self.results.gather()
+        finally:
+            self.results.lift_limit()
 
     async def finish(self, recorder: asyncio.Task[None]) -> None:
         """Close the queue and wait for *recorder*, the task of `run`; keep the rest on disk."""
@@ -132,7 +139,9 @@ class Recorder:
         if late:
             recorder.cancel()
             await asyncio.wait([recorder])
-            self._keep([*self._unwritten, *self.results.drain()])
+        failed = recorder.cancelled() or recorder.exception() is not None
+        if failed and (left := [*self._unwritten, *self.results.drain()]):
+            self._keep(left)
 
     async def replay_spool(self) -> None:
         """Write the results that an earlier worker of this machine kept on disk."""
@@ -154,7 +163,7 @@ class Recorder:
         began = monotonic()
         try:
             written = await self._write(results)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or an error that ends this worker
             self._unwritten.extend(results)
             raise
         self._metrics.recorded(

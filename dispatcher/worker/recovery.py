@@ -10,14 +10,20 @@ import structlog
 
 from dispatcher.db import workers
 from dispatcher.db.database import Database
-from dispatcher.db.loop import run_every
+from dispatcher.db.loop import FailingParts, run_every
 from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
 
 async def run_recovery(
-    database: Database, worker: int, in_flight: InFlight, *, interval: float, stop: asyncio.Event
+    database: Database,
+    worker: int,
+    in_flight: InFlight,
+    *,
+    interval: float,
+    stop: asyncio.Event,
+    failing: FailingParts,
 ) -> None:
     """Recover batches every *interval* seconds until *stop*.
 
@@ -32,7 +38,14 @@ async def run_recovery(
             await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
         )
 
-    await run_every(interval, stop, recover, unavailable="no rescue: the database is away")
+    await run_every(
+        interval,
+        stop,
+        recover,
+        unavailable="no rescue: the database is away",
+        part="recovery",
+        failing=failing,
+    )
 
 
 def _log(event: str, recovered: tuple[int, int]) -> None:

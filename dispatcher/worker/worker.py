@@ -14,7 +14,8 @@ from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
 from dispatcher.db.claim import ClaimRequest
 from dispatcher.db.database import Database, OwnConnection, connect
-from dispatcher.db.loop import attempt
+from dispatcher.db.dsn import direct_address
+from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
@@ -48,9 +49,12 @@ class Worker:
         worker: int,
         stop: asyncio.Event,
         metrics: Metrics,
+        failing: FailingParts,
         trace: Trace | None = None,
     ) -> None:
+        """*failing* has the parts of this process that fail; each heartbeat writes them."""
         self.settings = settings
+        self.failing = failing
         self.trace = trace
         self.vital = vital  # connections that no claim can use up: heartbeat and recovery
         self.id = worker
@@ -79,8 +83,18 @@ class Worker:
         self.loops: dict[tuple[str, bool], ClaimLoop] = {}  # by app, and whether it is urgent
 
     async def work(self) -> None:
-        """Work until asked to stop, then finish."""
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as background:
+        """Work until asked to stop, then finish.
+
+        An error of any part stops the claiming too: what is on its way is finished, its results
+        are recorded, or kept on disk, and then the error is raised.
+        """
+        try:
+            await self._work()
+        finally:
+            await self._leave()
+
+    async def _work(self) -> None:
+        async with AsyncExitStack() as stack, StoppingTaskGroup(self.stop) as background:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
             recovery = background.create_task(
@@ -90,10 +104,11 @@ class Worker:
                     self.in_flight,
                     interval=self._heartbeat_interval,
                     stop=self.stop,
+                    failing=self.failing,
                 )
             )
             maintenance = background.create_task(
-                run_maintenance(self.settings, self.vital.dsn, self.stop)
+                run_maintenance(self.settings, self.vital.dsn, self.stop, self.failing)
             )
             recorder = background.create_task(self.recorder.run())
             loops = background.create_task(self._run_loops(stack))
@@ -110,7 +125,6 @@ class Worker:
             await self.recorder.finish(recorder)
             for task in (beat, listen, recovery, maintenance):
                 task.cancel()
-        await self._leave()
 
     async def _leave(self) -> None:
         """Return batches of lost claims to the queue, and mark this worker as stopped."""
@@ -123,22 +137,24 @@ class Worker:
             log.warning("not signed off: the database is away", why=str(error))
 
     async def _run_loops(self, stack: AsyncExitStack) -> None:
-        async with asyncio.TaskGroup() as probes:
+        async with StoppingTaskGroup(self.stop) as probes:
             probing = []
-            async with asyncio.TaskGroup() as loops:
-                for name, app in self.settings.apps.items():
-                    client = await stack.enter_async_context(
-                        Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
-                    )
-                    probing.append(probes.create_task(self.breakers[name].run(client)))
-                    slots = RequestSlots(app.concurrency, reserved=1)
-                    sender = self._sender(name, app, client)
-                    for urgent in (False, True):
-                        loop = self._claim_loop(name, app, slots, sender, urgent=urgent)
-                        self.loops[name, urgent] = loop
-                        loops.create_task(loop.run())
-            for task in probing:
-                task.cancel()
+            try:
+                async with StoppingTaskGroup(self.stop) as loops:
+                    for name, app in self.settings.apps.items():
+                        client = await stack.enter_async_context(
+                            Client(account(app), clock=_utc_now, nonce=secrets.token_hex)
+                        )
+                        probing.append(probes.create_task(self.breakers[name].run(client)))
+                        slots = RequestSlots(app.concurrency, reserved=1)
+                        sender = self._sender(name, app, client)
+                        for urgent in (False, True):
+                            loop = self._claim_loop(name, app, slots, sender, urgent=urgent)
+                            self.loops[name, urgent] = loop
+                            loops.create_task(loop.run())
+            finally:
+                for task in probing:
+                    task.cancel()
 
     def _sender(self, name: str, app: AppSettings, client: Client) -> Sender:
         return Sender(
@@ -184,15 +200,18 @@ class Worker:
         asked_at = monotonic()
         cut_off = [name for name, breaker in self.breakers.items() if breaker.is_open]
         silence = await workers.heartbeat(
-            self.vital, self.id, cut_off=cut_off, seconds=self._heartbeat_interval
+            self.vital,
+            self.id,
+            cut_off=cut_off,
+            failing=[f"{part}: {why}" for part, why in sorted(self.failing.items())],
+            seconds=self._heartbeat_interval,
         )
         if silence is None:
             raise UnknownWorkerError(self.id)
         self.lease.renew(asked_at, silence)
 
     async def _connect(self) -> OwnConnection:
-        direct = self.settings.database_direct_url
-        return await connect(direct.get_secret_value() if direct else self.vital.dsn)
+        return await connect(direct_address(self.settings) or self.vital.dsn)
 
     def _urgent(self, app: str) -> None:
         loop = self.loops.get((app, True))
@@ -217,6 +236,7 @@ def account(app: AppSettings) -> Account:
         timeout=app.timeout,
         connect_timeout=app.connect_timeout,
         ca_bundle=app.ca_bundle,
+        proxy=app.proxy.get_secret_value() if app.proxy else None,
     )
 
 

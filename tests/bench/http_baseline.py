@@ -10,7 +10,7 @@ from dispatcher.bench import reports
 from dispatcher.bench.children import run_child
 from dispatcher.bench.environment import Environment, Listener, free_port
 from dispatcher.bench.results import Results
-from dispatcher.core.report import Malformed, parse_form
+from dispatcher.core.report import read_push
 from dispatcher.service.http import serving
 
 NAME = "http baseline"
@@ -51,9 +51,9 @@ async def serve(port: int) -> None:
     """Serve POST /reports/<anything> until killed; print a line when it listens."""
 
     async def receive(request: web.Request) -> web.Response:
-        parsed = parse_form(await request.read())
+        parsed = read_push(await request.read())
         return web.Response(
-            status=parsed.status if isinstance(parsed, Malformed) else 200,
+            status=200 if parsed.reports else 400,
             body=_SUCCESS,
             content_type="application/json",
         )

@@ -113,7 +113,7 @@ async def test_the_demo_ends_and_shows_the_outcomes(folder, environ):
         ("rejected", "E200031", "14"),
         ("expired", "expired", "5"),
     }
-    assert "line 1706, refused by PostgreSQL: recipient is digits after an optional plus" in out
+    assert "line 1706, refused: recipient: it holds something else than digits" in out
     assert "the provider counts 3,000 accepted numbers as well" in out
     assert "DISPATCHER_APPS__DEFAULT__ENDPOINT" in out
     await nothing_is_left(folder)

@@ -92,7 +92,7 @@ async def test_each_bad_line_is_refused_with_its_number_and_reason(operate, db, 
     assert (ended.code, ended.out) == (1, "3 messages enqueued.\n")
     assert ended.line.startswith(f"dispatcher: 10 lines of {file} refused")
     assert refused(tmp_path / "bad.rejects.csv") == {
-        3: "recipient is digits after an optional plus",
+        3: "recipient: no number of mainland China has 7 digits and begins like this after +86",
         4: "template_id is missing",
         5: "param_1 is empty, and one after it is not",
         6: "priority is 0 first to 9 last",
@@ -108,10 +108,10 @@ async def test_each_bad_line_is_refused_with_its_number_and_reason(operate, db, 
 
 
 async def test_a_corrected_rejects_file_is_imported(operate, db, tmp_path):
-    file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131,t1", f"{GOOD},t1")
+    file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131?,t1", f"{GOOD},t1")
     assert (await operate("enqueue", file)).code == 1
     rejects = tmp_path / "a.rejects.csv"
-    rejects.write_text(rejects.read_text().replace("+86 131", "+86131"))
+    rejects.write_text(rejects.read_text().replace("+86 131?", "+86 131 0000 0131"))
     assert (await operate("enqueue", rejects)).code == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
 
@@ -144,13 +144,13 @@ def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words):
 
 async def test_bad_lines_at_batch_edges_lose_and_repeat_nothing(operate, db, tmp_path):
     bad = {2, 3, 5001, 5002, 7000, 11999}
-    lines = [f"{'bad' if number in bad else '+86131'}{number},t1" for number in range(2, 12_001)]
+    lines = [f"{'bad' if n in bad else '+86131'}{n:08d},t1" for n in range(2, 12_001)]
     ended = await operate("enqueue", write(tmp_path / "many.csv", "recipient,template_id", *lines))
     assert ended.out == f"{11_999 - len(bad):,} messages enqueued.\n"
     assert set(refused(tmp_path / "many.rejects.csv")) == bad
     there = await db.fetch("SELECT recipient FROM dispatcher.message ORDER BY id")
     assert [row[0] for row in there] == [
-        f"+86131{number}" for number in range(2, 12_001) if number not in bad
+        f"+86131{number:08d}" for number in range(2, 12_001) if number not in bad
     ]
 
 
@@ -175,7 +175,7 @@ async def test_a_load_that_is_cut_short_says_how_much_of_it_is_in(operate, db, t
         FOR EACH STATEMENT EXECUTE FUNCTION cut();
         """
     )
-    lines = [f"+86131{number},t1" for number in range(6_000)]
+    lines = [f"+86131{n:08d},t1" for n in range(6_000)]
     ended = await operate("enqueue", write(tmp_path / "x.csv", "recipient,template_id", *lines))
     assert (ended.code, ended.out) == (1, "")
     trouble, so_far = ended.err.splitlines()

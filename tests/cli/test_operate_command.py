@@ -114,7 +114,7 @@ async def test_status_shows_waiting_messages_and_unknown_apps(operate, db):
 async def test_status_counts_no_further_than_ten_thousand(operate, db):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id)"
-        " SELECT '+861310000' || n, 'template' FROM generate_series(1, 10500) n"
+        " SELECT '+86131' || lpad(n::text, 8, '0'), 'template' FROM generate_series(1, 10500) n"
     )
     assert "over 10,000" in (await operate("status")).out
     (app,) = json.loads((await operate("status", "--json")).out)["apps"]

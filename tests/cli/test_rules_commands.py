@@ -51,7 +51,7 @@ async def test_a_list_with_one_bad_line_changes_nothing(operate, db, tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("+8613112345678\nnobody\n")
     ended = await operate("suppress", "--file", file)
-    assert (ended.code, "1 of 2 are no numbers" in ended.line) == (2, True)
+    assert (ended.code, "1 of 2 are doubtful. line 2: it holds letters." in ended.line) == (2, True)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
 
 

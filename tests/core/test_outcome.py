@@ -18,6 +18,7 @@ from dispatcher.core.message import (
     to_e164,
 )
 from dispatcher.core.outcome import (
+    TOO_LARGE,
     Accepted,
     Deferred,
     EvaluationContext,
@@ -264,7 +265,7 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
     answer = reply(results, code=code, http_status=page_status(code))
     whole, alone = verdict(THREE_NUMBERS, answer), verdict(request(ONE), answer)
     row = REQUEST[code]
-    if row.kind in PAUSES:
+    if row.kind in PAUSES or code == TOO_LARGE:  # these requests are small
         for ended in (whole, alone):
             assert isinstance(ended, ReturnAll)
             assert ended.pause.code == code
@@ -452,3 +453,80 @@ def test_no_reason_shows_a_number_or_a_variable():
 )
 def test_only_requests_that_were_not_sent_are_retryable(answer, tries, worth):
     assert is_retryable(answer, tries, numbers=2) is worth
+
+
+# ---- spellings, places and proxies
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda number: number.removeprefix("+"),
+        lambda number: "00" + number.removeprefix("+"),
+        lambda number: number.removeprefix("+86"),
+        lambda number: f" {number} ",
+        lambda number: number[:6] + "****" + number[-4:],
+        lambda _: "",
+    ],
+)
+def test_a_result_is_known_however_it_writes_its_number(spell):
+    results = [result(m, recipient=spell(m.recipient)) for m in THREE_NUMBERS.messages]
+    results[1] = NumberResult(results[1].recipient, "E200028")
+    answer = reply(results, code="E000510")
+    resolved = verdict(THREE_NUMBERS, answer)
+    assert resolved.outcomes[0] == accepted(ONE)
+    assert isinstance(resolved.outcomes[1], Rejected)
+    assert resolved.unsure == []
+
+
+def test_without_numbers_a_result_is_missing_when_counts_differ():
+    results = [NumberResult("", "000000", "id-1"), NumberResult("", "000000", "id-2")]
+    assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)
+
+
+def test_a_foreign_number_leaves_the_message_in_its_place_unsure():
+    results = [result(ONE), result(TWO, recipient="+4915112345678"), result(THREE)]
+    assert verdict(THREE_NUMBERS, reply(results)).unsure == [TWO]
+
+
+def test_a_code_with_a_blank_is_that_code():
+    results = [result(m, code="000000 ") for m in THREE_NUMBERS.messages]
+    assert verdict(THREE_NUMBERS, reply(results)).outcomes == [*map(accepted, (ONE, TWO, THREE))]
+
+
+def test_a_failure_is_never_the_entrys_own_fault():
+    answer = reply(code="E000000", http_status=500)
+    assert isinstance(verdict(THREE_NUMBERS, answer), UnknownResult)
+    assert not is_retryable(answer, 1, numbers=3)
+
+
+def test_a_large_request_that_is_too_large_is_halved():
+    large = request(*(message(i, params=[str(i) * 1500]) for i in range(4)))
+    assert isinstance(verdict(large, Reply(413, "HTTP 413", "")), Split)
+
+
+def test_a_small_request_that_is_too_large_pauses():
+    answer = Reply(413, "HTTP 413", "request entity too large")
+    refused = verdict(request(ONE), answer)
+    assert isinstance(refused, ReturnAll)
+    assert 'It said: "request entity too large".' in refused.pause.reason
+
+
+def test_a_pause_names_the_words_and_the_clocks():
+    answer = Reply(401, "APIGW.0301", "signature expired", None, 1000.0)
+    refused = verdict(THREE_NUMBERS, answer)
+    assert refused.pause.code == "APIGW.0301"
+    for words in ("signature expired", "1000 s ahead", "APP_SECRET", "NTP"):
+        assert words in refused.pause.reason
+
+
+def test_an_unsure_request_keeps_the_words_of_a_proxy():
+    unsure = verdict(THREE_NUMBERS, Reply(502, "HTTP 502", "upstream reset"))
+    assert unsure.reason.endswith('It said: "upstream reset".')
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(None, 5.0), (1.0, 5.0), (900.0, 900.0)])
+def test_a_proxy_that_asks_to_wait_is_obeyed(seconds, waits):
+    answer = Reply(429, "HTTP 429", "", None, None, seconds)
+    assert verdict(THREE_NUMBERS, answer).pause.probe_in == waits
+    assert is_retryable(answer, 1, numbers=3) == (waits == 5.0)

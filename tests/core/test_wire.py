@@ -5,8 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from dispatcher.core.message import Entry, Message, NoReply, Reply, RequestDraft
+from dispatcher.core.message import Entry, Message, NoReply, NumberResult, Reply, RequestDraft
 from dispatcher.core.wire import content, encode, overhead, read_answer
 
 PAGE_ANSWER = (
@@ -87,11 +88,12 @@ def test_the_answer_of_the_page_is_read():
         ),
         ({"originTo": "+1"}, []),
         ({"originTo": "+1", "status": None}, []),
-        ({"status": "000000", "smsMsgId": "x"}, []),
+        ({"status": "000000", "smsMsgId": "x"}, [("", "000000", "x", None, None)]),
+        ({"status": "000000"}, []),
         ("none", []),
     ],
 )
-def test_results_without_a_number_are_left_out(result, results):
+def test_results_without_a_number_or_an_id_are_left_out(result, results):
     assert said(read({"code": "000000", "description": "", "result": [result]})) == results
 
 
@@ -157,8 +159,9 @@ def test_a_success_that_cannot_be_read_may_have_been_sent(body):
 @pytest.mark.parametrize("http_status", [302, 404, 429, 502, 503])
 @pytest.mark.parametrize("body", NOT_OURS, ids=lambda body: repr(body[:30]))
 def test_a_refusal_by_a_proxy_has_its_status_as_code(http_status, body):
-    code = f"HTTP {http_status}"
-    assert read_answer(http_status, body, clock_skew=2.0) == Reply(http_status, code, "", None, 2.0)
+    read = read_answer(http_status, body, clock_skew=2.0)
+    code = "APIG.0101" if b"APIG.0101" in body and http_status == 404 else f"HTTP {http_status}"
+    assert read == Reply(http_status, code, read.description, None, 2.0)
 
 
 json_values = st.recursive(
@@ -193,9 +196,79 @@ def test_any_answer_is_read_and_can_be_stored(body, http_status):
         return
     texts = [answer.code, answer.description]
     for result in answer.results or []:
-        assert result.recipient
+        assert result.recipient or result.provider_id
         assert result.code
         assert result.segments is None or 1 <= result.segments <= 1000
         texts += [result.code, result.provider_id or "", result.country or ""]
     assert all(len(text) <= 512 and "\0" not in text for text in texts)
     assert all(text.encode() is not None for text in texts)
+
+
+# ---- what stands in front of the API, and damaged answers
+
+SENT = [
+    NumberResult("+8613100000001", "000000", "id-1", 1),
+    NumberResult("+8613100000002", "E200015"),
+]
+ANSWER = {
+    "code": "E000510",
+    "description": "发送失败",
+    "result": [
+        {"originTo": "+8613100000001", "status": "000000", "smsMsgId": "id-1", "total": 1},
+        {"originTo": "+8613100000002", "status": "E200015"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xef\xbb\xbf" + json.dumps(ANSWER).encode(),
+        json.dumps(ANSWER, ensure_ascii=False).encode("gb18030"),
+        json.dumps(ANSWER, ensure_ascii=False).replace("发", "发\n").encode(),
+        json.dumps(ANSWER).replace('"000000"', '" 000000 "').encode(),
+        json.dumps(ANSWER, ensure_ascii=False).encode("utf-8").replace("败".encode(), b"\xff"),
+    ],
+)
+def test_an_answer_with_every_id_is_read(body):
+    read = read_answer(400, body)
+    assert (read.code, [replace(one, code=one.code.strip()) for one in read.results]) == (
+        "E000510",
+        SENT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "words"),
+    [
+        (
+            401,
+            {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM authentication information"},
+            "APIGW.0301",
+            "Incorrect IAM authentication information",
+        ),
+        (404, {"error_code": "APIGW.0101", "error_msg": "no API"}, "APIGW.0101", "no API"),
+        (429, {"error_code": "APIGW.0308", "error_msg": "slow"}, "HTTP 429", "APIGW.0308: slow"),
+        (502, {"error_code": "APIGW.0201", "error_msg": "x"}, "HTTP 502", "APIGW.0201: x"),
+        (413, {"error_code": "APIGW.0201", "error_msg": "x"}, "HTTP 413", "APIGW.0201: x"),
+        (500, {"error_code": "MSGSMS.0001", "error_msg": "x"}, "HTTP 500", "MSGSMS.0001: x"),
+        (403, "<html><head><style>a{}</style></head><h1>Access\n denied</h1>", "HTTP 403",
+         "Access denied"),
+        (403, "to +8613112345678 denied", "HTTP 403", "to … denied"),
+        (403, "a\0b", "HTTP 403", "ab"),
+        (400, "x" * 500, "HTTP 400", "x" * 200),
+        (400, "", "HTTP 400", ""),
+        (401, {"error_code": "APIGW.0301", "error_msg": "signature time 20240815T100000Z"},
+         "APIGW.0301", "signature time 20240815T100000Z"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_gateway_are_kept_without_numbers(status, body, code, words):
+    raw = json.dumps(body) if isinstance(body, dict) else body
+    read = read_answer(status, raw.encode())
+    assert (read.code, read.description, read.results) == (code, words, None)
+
+
+def test_an_unreadable_success_keeps_its_words():
+    read = read_answer(200, b"<p>Please log in</p>")
+    assert (read.sent, read.code) == (True, "unreadable")
+    assert read.reason == "The answer, HTTP 200, cannot be read: Please log in"

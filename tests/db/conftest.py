@@ -16,7 +16,8 @@ class Rows:
         """Insert messages; return their ids."""
         rows = await self._db.fetch(
             "INSERT INTO dispatcher.message (app, recipient, template_id) "
-            "SELECT $2, '+86131' || i, 't' FROM generate_series(1, $1) i RETURNING id",
+            "SELECT $2, '+86131' || lpad(i::text, 8, '0'), 't' FROM generate_series(1, $1) i "
+            "RETURNING id",
             count,
             app,
         )

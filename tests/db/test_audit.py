@@ -125,6 +125,7 @@ async def test_what_cannot_be_audited_is_not_done(db, rows):
 
 
 async def test_numbers_have_one_form(db):
-    numbers = ["13112345678", "+8613112345678", "+15550100", None]
+    home = ["13112345678", "+8613112345678", "8613112345678", "008613112345678"]
+    numbers = [*home, "+15550100", "0015550100", None]
     forms = await db.fetch("SELECT dispatcher.e164(n) FROM unnest($1::text[]) AS n", numbers)
-    assert [row[0] for row in forms] == ["+8613112345678", "+8613112345678", "+15550100", None]
+    assert [row[0] for row in forms] == ["+8613112345678"] * 4 + ["+15550100"] * 2 + [None]

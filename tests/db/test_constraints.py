@@ -9,6 +9,7 @@ from dispatcher.db.migrate import read_migrations
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
 NOW = "now()"
+SQL = re.compile(r"now\(\)|timestamptz")
 
 REFUSED = [
     ("app_is_a_lower_case_name", {"app": ""}),
@@ -21,19 +22,59 @@ REFUSED = [
     ("sender_has_1_to_21_characters", {"sender": "1" * 22}),
     ("recipient_is_digits_after_an_optional_plus", {"recipient": ""}),
     ("recipient_is_digits_after_an_optional_plus", {"recipient": "+"}),
-    ("recipient_is_digits_after_an_optional_plus", {"recipient": "86 131"}),
-    ("recipient_is_digits_after_an_optional_plus", {"recipient": "++86131"}),
-    ("recipient_is_digits_after_an_optional_plus", {"recipient": "131\n"}),
-    ("recipient_is_digits_after_an_optional_plus", {"recipient": "131,132"}),
-    ("recipient_is_digits_after_an_optional_plus", {"recipient": "١٣١"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "86 13112345678"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "++8613112345678"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "13112345678\n"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "13112345678,132"}),
+    ("recipient_is_digits_after_an_optional_plus", {"recipient": "١٣١١١١١١"}),
     ("recipient_has_at_most_21_characters", {"recipient": "1" * 22}),
     ("recipient_has_at_most_21_characters", {"recipient": "+" + "1" * 21}),
+    ("recipient_needs_at_least_7_digits", {"recipient": "131000"}),
+    ("recipient_needs_at_least_7_digits", {"recipient": "+491511"}),
+    ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "008613112345678"}),
+    ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "01012345678"}),
+    ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "+08613112345678"}),
+    ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "0000000"}),
+    ("recipient_is_86_and_11_digits_the_plus_is_missing", {"recipient": "8613112345678"}),
+    *(
+        ("recipient_is_no_number_of_mainland_china_after_plus_86", {"recipient": "+86" + rest})
+        for rest in (
+            "1311234567",  # ten digits, and only Beijing's begin with 1
+            "131123456789",
+            "12112345678",
+            "013112345678",
+            "8613112345678",
+            "86131123456",
+            "2112345678901",
+            "211234567",
+            "1511234567890",
+        )
+    ),
+    ("sender_has_no_blanks", {"sender": "1069 1"}),
+    ("sender_has_no_blanks", {"sender": "1069\n"}),
+    ("template_id_has_no_blanks", {"template_id": " t"}),
+    ("template_id_has_no_blanks", {"template_id": "t\r"}),
+    ("template_id_has_no_blanks", {"template_id": "t\t1"}),
+    ("template_id_has_no_blanks", {"template_id": "t\n"}),
+    ("signature_has_no_blank_at_its_ends_and_no_line_break", {"signature": " 签"}),
+    ("signature_has_no_blank_at_its_ends_and_no_line_break", {"signature": "签\u3000"}),
+    ("signature_has_no_blank_at_its_ends_and_no_line_break", {"signature": "签\n名"}),
     ("template_id_has_1_to_32_characters", {"template_id": ""}),
     ("template_id_has_1_to_32_characters", {"template_id": "t" * 33}),
     ("params_is_a_flat_list_without_nulls", {"params": [None]}),
     ("params_is_a_flat_list_without_nulls", {"params": ["a", None]}),
     ("params_is_a_flat_list_without_nulls", {"params": [["a"], ["b"]]}),
     ("params_has_at_most_20_variables", {"params": ["v"] * 21}),
+    ("params_has_at_most_64_kilobytes", {"params": ["v" * 65_537]}),
+    ("params_has_at_most_64_kilobytes", {"params": ["签" * 11_000, "字" * 11_000]}),
+    ("id_is_between_1_and_10_to_the_18", {"id": 0}),
+    ("id_is_between_1_and_10_to_the_18", {"id": 2**63 - 1}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz 'infinity'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '-infinity'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '20000-01-01'"}),
+    ("send_at_is_in_the_years_2000_to_9999", {"send_at": "timestamptz '0044-03-15 BC'"}),
+    ("expires_at_is_in_the_years_2000_to_9999", {"expires_at": "timestamptz 'infinity'"}),
+    ("expires_at_is_in_the_years_2000_to_9999", {"expires_at": "timestamptz '10000-01-01'"}),
     ("signature_has_at_most_32_characters", {"signature": "签" * 33}),
     ("priority_is_0_first_to_9_last", {"priority": -1}),
     ("priority_is_0_first_to_9_last", {"priority": 10}),
@@ -55,9 +96,20 @@ ALLOWED = [
     {"app": "a" * 63},
     {"sender": "1"},
     {"sender": "1" * 21},
-    {"recipient": "1"},
+    {"recipient": "13112345678"},
+    {"recipient": "1234567"},
     {"recipient": "1" * 21},
     {"recipient": "+" + "1" * 20},
+    {"recipient": "+4915112345678"},
+    {"recipient": "+861012345678"},  # Beijing
+    {"recipient": "+862112345678"},  # Shanghai
+    {"recipient": "+867551234567"},
+    {"recipient": "+8675512345678"},
+    {"recipient": "+861064912345678"},  # a thing
+    {"recipient": "+6581230000"},
+    {"sender": "签" * 21},
+    {"template_id": "签" * 32},
+    {"signature": "a b"},
     {"template_id": "t"},
     {"template_id": "t" * 32},
     {"params": []},
@@ -76,9 +128,9 @@ ALLOWED = [
 
 
 async def insert(db: asyncpg.Connection, row: dict[str, object]) -> int:
-    """Insert *row* over a good one; a value with now() in it is SQL, for times."""
+    """Insert *row* over a good one; a time is SQL."""
     row = GOOD | row
-    literal = {key for key, value in row.items() if isinstance(value, str) and "now()" in value}
+    literal = {key for key, value in row.items() if isinstance(value, str) and SQL.search(value)}
     given = [key for key in row if key not in literal]
     places = [f"${given.index(key) + 1}" if key in given else str(row[key]) for key in row]
     statement = (

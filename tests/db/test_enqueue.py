@@ -16,14 +16,15 @@ async def count(db) -> int:
 
 async def test_every_column_arrives(db):
     message = await db.fetchval(
-        "SELECT dispatcher.enqueue(recipient => '131', template_id => 't', params => '{a,b}', "
+        "SELECT dispatcher.enqueue(recipient => '13100000131'"
+        ", template_id => 't', params => '{a,b}', "
         "app => 'shop', sender => '106900', signature => 'S', priority => 1, "
         "send_at => '2999-01-01', expires_at => '2999-01-02', idempotency_key => 'k', "
         "reference => 'r')"
     )
     row = await db.fetchrow("SELECT * FROM dispatcher.message WHERE id = $1", message)
     assert [row[name] for name in ("recipient", "template_id", "params", "app", "sender")] == [
-        "131",
+        "13100000131",
         "t",
         ["a", "b"],
         "shop",
@@ -39,8 +40,10 @@ async def test_every_column_arrives(db):
 
 
 async def test_the_defaults_are_those_of_an_insert(db):
-    await db.execute("SELECT dispatcher.enqueue('131', 't')")
-    await db.execute("INSERT INTO dispatcher.message (recipient, template_id) VALUES ('131', 't')")
+    await db.execute("SELECT dispatcher.enqueue('13100000131', 't')")
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13100000131', 't')"
+    )
     columns = "app, sender, params, signature, priority, expires_at, idempotency_key, reference"
     first, second = await db.fetch(f"SELECT {columns} FROM dispatcher.message ORDER BY id")
     assert first == second

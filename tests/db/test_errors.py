@@ -115,7 +115,7 @@ async def test_missing_tables(empty_dsn):
 
 async def test_no_value_of_a_row_is_told(dsn):
     insert = "INSERT INTO dispatcher.message (recipient, template_id, priority) VALUES "
-    for values in ("('+8613112345678 ', 't', 5)", "('+86131', 't', 'secret 12345678')"):
+    for values in ("('+8613112345678 ', 't', 5)", "('+8613100000131', 't', 'secret 12345678')"):
         line = await trouble(dsn, insert + values)
         assert "12345678" not in line
 

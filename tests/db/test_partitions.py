@@ -45,7 +45,7 @@ async def test_more_are_made_as_ids_go_on_each_beginning_where_the_last_ends(db)
 
 async def test_rows_lie_in_the_partition_of_their_id(db):
     await db.execute("SELECT setval('dispatcher.message_id', 5000000)")
-    await db.execute("SELECT dispatcher.enqueue('131', 't')")
+    await db.execute("SELECT dispatcher.enqueue('13100000131', 't')")
     assert await db.fetchval("SELECT tableoid::regclass::text FROM dispatcher.message") == (
         "dispatcher.message_5000001_to_10000001"
     )
@@ -53,13 +53,13 @@ async def test_rows_lie_in_the_partition_of_their_id(db):
 
 async def test_rows_that_came_before_their_partition_stay_in_the_default_one(db):
     await db.execute("SELECT setval('dispatcher.message_id', 100000000)")
-    early = await db.fetchval("SELECT dispatcher.enqueue('131', 't')")
+    early = await db.fetchval("SELECT dispatcher.enqueue('13100000131', 't')")
     await db.fetchval("SELECT dispatcher.cancel($1)", [early])
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message_rest") == 1
     assert await db.fetchval("SELECT count(*) FROM dispatcher.outcome_rest") == 1
 
     assert await db.fetchval(MAKE, 20_000_000, 5_000_000) > 0
-    late = await db.fetchval("SELECT dispatcher.enqueue('131', 't')")
+    late = await db.fetchval("SELECT dispatcher.enqueue('13100000131', 't')")
     places = await db.fetch(
         "SELECT id, tableoid::regclass::text AS place FROM dispatcher.message ORDER BY id"
     )
@@ -95,6 +95,21 @@ async def test_inserts_go_on_while_a_partition_is_made(db, dsn):
     async with db.transaction():
         await db.fetchval(MAKE, 20_000_000, 5_000_000)
         await application.execute("SET lock_timeout = '1s'")
-        await application.execute("SELECT dispatcher.enqueue('131', 't')")
+        await application.execute("SELECT dispatcher.enqueue('13100000131', 't')")
         assert await application.fetchval("SELECT dispatcher.cancel(ARRAY[12000001])") == 1
     await application.close()
+
+
+async def test_an_id_far_ahead_stops_no_partition_from_being_made(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (id, recipient, template_id)"
+        " SELECT id, '131', 't' FROM unnest($1::bigint[]) AS id",
+        [26_000_000, 10**14, 10**18],
+    )
+    await db.execute("SELECT setval('dispatcher.message_id', 12000000)")
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 2
+    assert (await partitions(db))[-2:] == [
+        "message_26000001_to_31000001",
+        "message_31000001_to_36000001",
+    ]
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message_rest") == 3

@@ -23,7 +23,7 @@ async def test_a_single_insert_waits(db):
 async def test_every_row_of_one_insert_waits(db):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, app, priority) "
-        "SELECT i::text, 't', 'a' || i % 3, i % 10 FROM generate_series(1, 1000) i"
+        "SELECT (13100000000 + i)::text, 't', 'a' || i % 3, i % 10 FROM generate_series(1, 1000) i"
     )
     assert len(await waiting(db)) == 1000
     assert await db.fetchval(
@@ -37,7 +37,7 @@ async def test_every_row_of_a_copy_waits(db):
         "message",
         schema_name="dispatcher",
         columns=["recipient", "template_id", "params"],
-        records=[(str(number), "t", ["a"]) for number in range(1, 5001)],
+        records=[(str(13100000000 + number), "t", ["a"]) for number in range(1, 5001)],
     )
     assert len(await waiting(db)) == 5000
 
@@ -45,7 +45,8 @@ async def test_every_row_of_a_copy_waits(db):
 async def test_a_message_is_due_at_its_send_time_and_never_before_now(db):
     rows = await db.fetch(
         "WITH m AS (INSERT INTO dispatcher.message (recipient, template_id, send_at) VALUES "
-        "('1', 't', '2001-01-01'), ('2', 't', '2999-01-01') RETURNING id) SELECT FROM m"
+        "('13100000001', 't', '2001-01-01'), ('13100000002', 't', '2999-01-01')"
+        " RETURNING id) SELECT FROM m"
     )
     assert len(rows) == 2
     first, second = await db.fetch(
@@ -61,7 +62,7 @@ async def test_rows_rolled_back_leave_nothing(db):
     await transaction.start()
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, priority, idempotency_key) "
-        "VALUES ('1', 't', 0, 'k')"
+        "VALUES ('13100000001', 't', 0, 'k')"
     )
     await transaction.rollback()
     for table in ("message", "queue", "idempotency"):
@@ -92,7 +93,7 @@ async def test_one_bad_row_refuses_the_whole_copy(db):
 async def test_a_used_idempotency_key_refuses_the_insert(db):
     insert = (
         "INSERT INTO dispatcher.message (app, recipient, template_id, idempotency_key) "
-        "VALUES ($1, '1', 't', 'k')"
+        "VALUES ($1, '13100000001', 't', 'k')"
     )
     await db.execute(insert, "a")
     await db.execute(insert, "b")  # a key is an app's own
@@ -123,17 +124,18 @@ async def test_only_urgent_messages_that_are_due_are_announced(db, dsn):
         db,
         dsn,
         [
-            insert + "VALUES ('1', 't', 'plain', 2, now())",
-            insert + "VALUES ('1', 't', 'zero', 0, now())",
-            insert + "VALUES ('1', 't', 'one', 1, now())",
-            insert + "VALUES ('1', 't', 'tomorrow', 0, now() + interval '1 day')",
-            insert + "SELECT '1', 't', 'many', 0, now() FROM generate_series(1, 1000)",
+            insert + "VALUES ('13100000001', 't', 'plain', 2, now())",
+            insert + "VALUES ('13100000001', 't', 'zero', 0, now())",
+            insert + "VALUES ('13100000001', 't', 'one', 1, now())",
+            insert + "VALUES ('13100000001', 't', 'tomorrow', 0, now() + interval '1 day')",
+            insert + "SELECT '13100000001', 't', 'many', 0, now() FROM generate_series(1, 1000)",
         ],
     ) == ["zero", "one", "many"]
 
 
 async def test_an_urgent_message_rolled_back_is_not_announced(db, dsn):
     urgent = (
-        "INSERT INTO dispatcher.message (recipient, template_id, priority) VALUES ('1', 't', 0)"
+        "INSERT INTO dispatcher.message (recipient, template_id, priority)"
+        " VALUES ('13100000001', 't', 0)"
     )
     assert await notified(db, dsn, ["BEGIN", urgent, "ROLLBACK"]) == []

@@ -65,7 +65,7 @@ async def count(db, table: str) -> int:
 
 @pytest.mark.usefixtures("old_page")
 async def test_a_full_partition_that_is_over_leaves_with_its_reports_and_keys(db, database):
-    await db.execute("SELECT dispatcher.enqueue('133', 't', idempotency_key => 'young')")
+    await db.execute("SELECT dispatcher.enqueue('13100000133', 't', idempotency_key => 'young')")
     assert await drop_all(database, 30 * DAY) > 1
     assert [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")] == [SIZE + 1]
     for table in ("outcome", "report", "maintenance_progress"):
@@ -159,7 +159,7 @@ async def test_a_reader_of_everything_is_not_waited_for(db, dsn, database):
         async with asyncio.timeout(10):
             await drop_all(database, 30 * DAY)
         assert await count(db, "message") == 3
-        assert await db.execute("SELECT dispatcher.enqueue('133', 't')")
+        assert await db.execute("SELECT dispatcher.enqueue('13100000133', 't')")
     assert await drop_all(database, 30 * DAY) > 0
     assert await count(db, "message") == 1
     await reader.close()

@@ -34,7 +34,8 @@ TABLES = (
     "schema_migrations",
 )
 INSERT = (
-    "INSERT INTO dispatcher.message (recipient, template_id, params) VALUES ('131', 't', '{1}')"
+    "INSERT INTO dispatcher.message (recipient, template_id, params)"
+    " VALUES ('13100000131', 't', '{1}')"
 )
 
 
@@ -57,22 +58,23 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
     app = await connect(as_role(dsn, "dispatcher_app"))
     first = await app.fetchval(f"{INSERT} RETURNING id")
     second = await app.fetchval(
-        "SELECT dispatcher.enqueue('132', 't', '{1}', idempotency_key => 'k', reference => 'r',"
+        "SELECT dispatcher.enqueue('13100000132', 't', '{1}',"
+        " idempotency_key => 'k', reference => 'r',"
         " priority => 1, sender => 's', signature => 'g', expires_at => now() + interval '1 h')"
     )
     assert (
-        await app.fetchval("SELECT dispatcher.enqueue('132', 't', idempotency_key => 'k')")
+        await app.fetchval("SELECT dispatcher.enqueue('13100000132', 't', idempotency_key => 'k')")
         == second
     )
     await app.copy_records_to_table(
         "message",
         schema_name="dispatcher",
         columns=["recipient", "template_id"],
-        records=[("133", "t")],
+        records=[("13100000133", "t")],
     )
     assert await app.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", first) == 1
     seen = dict(await app.fetch("SELECT recipient, state FROM dispatcher.message_status"))
-    assert seen == {"131": "cancelled", "132": "queued", "133": "queued"}
+    assert seen == {"13100000131": "cancelled", "13100000132": "queued", "13100000133": "queued"}
     assert await app.fetch("SELECT * FROM dispatcher.events()") == []  # nothing has a place yet
     await app.close()
 
@@ -82,9 +84,9 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
     [
         "SELECT params FROM dispatcher.message",
         "SELECT recipient FROM dispatcher.message",
-        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES (1, '131', 't')",
-        "INSERT INTO dispatcher.message (recipient, queued_at) VALUES ('1', now())",
-        "UPDATE dispatcher.message SET recipient = '132'",
+        "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES (1, '13100000131', '')",
+        "INSERT INTO dispatcher.message (recipient, queued_at) VALUES ('13100000001', now())",
+        "UPDATE dispatcher.message SET recipient = '13100000132'",
         "DELETE FROM dispatcher.message",
         "TRUNCATE dispatcher.message",
         "SELECT setval('dispatcher.message_id', 1)",
@@ -150,7 +152,7 @@ async def test_a_worker_does_all_its_work_and_operators_use_its_role(dsn, db, wo
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE dispatcher.message SET recipient = '132'",
+        "UPDATE dispatcher.message SET recipient = '13100000132'",
         "DELETE FROM dispatcher.message",
         "TRUNCATE dispatcher.queue",
         "DELETE FROM dispatcher.batch",
@@ -195,7 +197,7 @@ async def test_a_reader_writes_nothing(dsn, table):
         "SELECT params FROM dispatcher.message",
         "SELECT raw FROM dispatcher.report",
         "SELECT key FROM dispatcher.idempotency",
-        "SELECT dispatcher.enqueue('131', 't')",
+        "SELECT dispatcher.enqueue('13100000131', 't')",
         "SELECT dispatcher.cancel(ARRAY[1])",
         "SELECT dispatcher.requeue(ARRAY[1])",
         "SELECT dispatcher.settle('t', 'sent')",
@@ -263,7 +265,7 @@ async def test_who_may_make_no_roles_migrates_all_the_same_and_is_told(empty_dsn
         (line,) = told
         assert "CREATE ROLE dispatcher_app" in line
         plain = await connect(as_role(empty_dsn, "plain"))
-        assert await plain.fetchval("SELECT dispatcher.enqueue('131', 't')") == 1
+        assert await plain.fetchval("SELECT dispatcher.enqueue('13100000131', 't')") == 1
 
         await renamed_roles.execute("CREATE ROLE dispatcher_app")  # as the line says
         await plain.execute("SELECT dispatcher.make_roles()")

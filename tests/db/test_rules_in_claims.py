@@ -78,8 +78,8 @@ async def test_a_daily_limit_pauses_the_app_until_the_next_day(db, database):
     await operator.set_limits(db, "Ana", "default", Limits(daily_limit=5))
     await db.execute(
         "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
-        " (date_trunc('minute', now()), 'default', 'accepted', 2),"
-        " (date_trunc('minute', now() - interval '2 days'), 'default', 'accepted', 90)"
+        " ('2026-11-01 03:00+00', 'default', 'accepted', 2),"
+        " ('2026-10-30 03:00+00', 'default', 'accepted', 90)"
     )
     await db.execute(
         "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
@@ -95,6 +95,34 @@ async def test_a_daily_limit_pauses_the_app_until_the_next_day(db, database):
     )
     assert (row["pause_code"], row["paused_by"]) == ("daily-limit", "worker")
     assert 11.9 < row["hours"] < 12.1  # 04:00 UTC is 12:00 UTC+8
+
+
+@pytest.mark.parametrize(
+    ("now", "count"),
+    [
+        ("2026-07-14T16:00+00:00", 2 + 4),  # the first second of the 15th in UTC+8
+        ("2026-07-15T01:00+00:00", 2 + 4),
+        ("2026-07-15T15:59+00:00", 2 + 4),
+        ("2026-07-14T15:59+00:00", 2 + 4 + 1 + 8),  # still the 14th there
+        ("2026-07-15T16:00+00:00", 0),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/New_York"])
+async def test_the_day_of_a_daily_limit_begins_at_00_00_utc_8(db, now, count, zone):
+    await db.execute(f"SET timezone = '{zone}'")
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
+        " ('2026-07-14 15:59+00', 'default', 'accepted', 1),"
+        " ('2026-07-14 16:00+00', 'default', 'accepted', 2)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state,"
+        " opened_at) VALUES"
+        " ('a', 'default', 1, '{1,2,3,4,5,6,7,8}', '{1,1,1,1,1,1,1,1}', 9, 'unsure',"
+        " '2026-07-14 15:00+00'),"
+        " ('b', 'default', 1, '{9,10,11,12}', '{1,1,1,1}', 9, 'unsure', '2026-07-14 16:30+00')"
+    )
+    assert await rules.sent_today(db, "default", datetime.fromisoformat(now)) == count
 
 
 async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):

@@ -298,7 +298,7 @@ async def test_the_scaler_asks_for_the_age_of_the_oldest_due_message(dsn, db):
 
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('a'), ('b')")
     for app, age in (("a", "90 s"), ("b", "7 s"), ("a", "-1 h")):
-        message = await db.fetchval("SELECT dispatcher.enqueue('131', 't', app => $1)", app)
+        message = await db.fetchval("SELECT dispatcher.enqueue('13100000131', 't', app => $1)", app)
         await db.execute(
             "UPDATE dispatcher.queue SET due_at = now() - $2::text::interval WHERE id = $1",
             message,

@@ -91,7 +91,8 @@ async def test_reading_it_in_a_long_transaction_holds_up_nobody(world, dsn):
 async def test_all_that_becomes_of_a_message_is_told(world):
     one, two = await world.db.fetchval(
         "WITH m AS (INSERT INTO dispatcher.message (recipient, template_id, reference) "
-        "SELECT '+861390000000' || i, 't', 'order ' || i FROM generate_series(1, 2) i "
+        "SELECT '+8613900000' || lpad(i::text, 3, '0'), 't', 'order ' || i "
+        "FROM generate_series(1, 2) i "
         "RETURNING id) SELECT array_agg(id ORDER BY id) FROM m"
     )
     await world.db.execute("SELECT dispatcher.cancel(ARRAY[$1::bigint])", one)

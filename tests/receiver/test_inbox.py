@@ -115,9 +115,10 @@ async def test_a_refused_report_does_not_stop_the_others(intake, database):
         *(intake.keep([one(f"p{number}")]) for number in range(5)), intake.keep([bad])
     )
     assert fates[:5] == [Stored()] * 5
-    assert isinstance(fates[5], NotStored)
-    assert fates[5].status == 400
+    assert fates[5] == Stored()
     assert await database.stored() == [f"p{number}" for number in range(5)]
+    kept = await database.pool.fetchrow("SELECT body, reason FROM dispatcher.unreadable_push")
+    assert (kept["body"], "refuses" in kept["reason"]) == (b'{"a": "\\u0000"}', True)
 
 
 async def test_what_a_dead_receiver_left_on_disk_is_taken_up(database, tmp_path):

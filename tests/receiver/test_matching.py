@@ -317,3 +317,154 @@ async def test_a_number_on_a_block_list_is_suppressed_if_enabled(world, told, wa
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
     expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
     assert [tuple(row) for row in rows] == (expected if wanted else [])
+
+
+SPELLINGS = [
+    None,  # left out
+    " 8613100000001",  # a raw plus, which a form reads as a blank
+    "8613100000001",
+    "008613100000001",
+    "+86 131 0000 0001",
+    "13100000001",
+    "+86131****0001",
+    "86131****0001",
+]
+
+
+@pytest.mark.parametrize("to", SPELLINGS)
+async def test_the_provider_id_leads_to_the_message_however_to_is_written(world, told, to):
+    first, second = await world.batch([ONE, TWO], state="open")
+    await world.accept([first, second], ["p1", "p2"])
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.states() == {first: ("delivered", "p1"), second: ("accepted", "p2")}
+    assert await world.events() == [(first, "delivered", "DELIVRD")]
+    assert await world.why() == {}
+
+
+@pytest.mark.parametrize("to", SPELLINGS)
+async def test_an_unsure_message_alone_in_its_request_settles(world, told, to):
+    (message,) = await world.batch([ONE])
+    await world.store(told("p1", to))
+    assert (await world.match()).settled == 1
+    assert await world.states() == {message: ("delivered", "p1")}
+    assert await world.batch_state() == ("closed", "reports")
+
+
+@pytest.mark.parametrize("to", SPELLINGS[1:])
+async def test_any_spelling_finds_its_unsure_message_among_others(world, told, to):
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
+
+
+async def test_a_report_without_a_number_waits_until_one_message_is_left(world, told):
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", None))
+    await world.match()
+    assert await world.why() == {"p1": ("no-number", True)}
+    await world.store(told("p2", TWO))
+    await world.match()
+    await world.hurry()
+    await world.match()
+    assert await world.states() == {first: ("delivered", "p1"), second: ("delivered", "p2")}
+    assert await world.why() == {}
+
+
+async def test_a_masked_number_that_fits_two_settles_neither(world, told):
+    await world.batch([ONE, "+8613200000001"])
+    await world.store(told("p1", "+86*****00001"))
+    await world.match()
+    assert await world.why() == {"p1": ("no-number", True)}
+
+
+async def test_another_whole_number_is_never_taken_for_the_only_message(world, told):
+    (message,) = await world.batch([ONE])
+    await world.store(told("p1", TWO))
+    await world.match()
+    assert await world.why() == {"p1": ("other-number", False)}
+    assert await world.states() == {message: ("unsure", None)}
+
+
+async def test_a_number_of_another_message_gives_way_to_the_provider_id(world, told):
+    first, second = await world.batch([ONE, TWO], state="open")
+    await world.accept([first, second], ["p1", "p2"])
+    await world.store(told("p1", TWO))
+    await world.match()
+    assert await world.events() == [(first, "delivered", "DELIVRD")]
+
+
+async def test_a_leading_blank_is_a_plus_abroad_and_a_blank_at_home(world, told):
+    abroad, home = await world.batch(["+6591234567", "13100000001"])
+    await world.store(told("p1", " 6591234567"), told("p2", " 13100000001"))
+    await world.match()
+    assert await world.states() == {abroad: ("delivered", "p1"), home: ("delivered", "p2")}
+
+
+async def test_requests_are_read_whole_a_few_at_a_time(world, told, monkeypatch):
+    monkeypatch.setattr(report_matching, "MAX_STEP_MEMBERS", 2)
+    for token in ("t1", "t2"):
+        ids = await world.batch([ONE, TWO], token=token, state="open")
+        await world.accept(ids, [f"{token}-1", f"{token}-2"], token=token)
+    await world.store(told("t1-1", None), told("t2-2", None, token="t2"))
+    await world.match()
+    assert await world.why() == {"t2-2": ("not-looked-up", True)}
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+
+
+@pytest.mark.parametrize("made_up", ["EXPIRED", "UNKNOWN"])
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_carriers_final_report_wins_over_a_made_up_one(world, told, made_up, apart):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    await world.store(told("p1", ONE, status=made_up))
+    if apart:
+        await world.match()
+    await world.store(told("p1", ONE, status="DELIVRD"))
+    await world.match()
+    await world.store(told("p1", ONE, status=made_up), told("p1", ONE, status="UNDELIV"))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+    events = [event for _, event, _ in await world.events()]
+    assert events == (["undelivered", "delivered"] if apart else ["delivered"])
+    assert await world.db.fetchval("SELECT earlier ->> 'status' FROM dispatcher.report") == made_up
+    counted = await world.tally()
+    assert counted["default", "reported", ""] == 1
+
+
+async def test_both_reports_of_one_commit_are_kept(world, told):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    await world.store(
+        *(told("p1", ONE, status=status) for status in ("ACCEPTD", "EXPIRED", "DELIVRD", "DELIVRD"))
+    )
+    await world.match()
+    assert await world.events() == [(message, "delivered", "DELIVRD")]
+    assert (
+        await world.db.fetchval("SELECT earlier ->> 'status' FROM dispatcher.report") == "EXPIRED"
+    )
+
+
+async def test_a_segment_that_expired_and_arrived_makes_its_message_delivered(world, told):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    for segment, status in ((1, "DELIVRD"), (2, "EXPIRED"), (2, "DELIVRD")):
+        await world.store(told("p1", ONE, segment=segment, total=2, status=status))
+        await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+    assert [event for _, event, _ in await world.events()] == ["undelivered", "delivered"]
+
+
+@pytest.mark.parametrize("to", [ONE, "8613100000001", None])
+async def test_a_report_after_forget_stores_no_number(world, told, to):
+    first, second = await world.batch([ONE, TWO], state="open")
+    await world.accept([first, second], ["p1", "p2"])
+    await world.db.execute("SELECT dispatcher.forget($1)", [ONE, ONE.removeprefix("+86")])
+    await world.store(told("p1", to, raw='{"to":"13100000001"}'))
+    await world.match()
+    kept = await world.db.fetchrow("SELECT recipient, raw FROM dispatcher.report")
+    assert tuple(kept) == (None, None)
+    assert await world.events() == [(first, "delivered", "DELIVRD")]

@@ -82,7 +82,9 @@ PINNED = [
         20 * NEWS,
     ),
     ("close_settled", "bigint[], text", each(UNSURE, "'reports'"), 8 * PER_BATCH),
-    ("sum_reports", "text[]", IDS, 20 * NEWS),
+    ("sum_reports", "text[], text[]", each(IDS, "ARRAY['EXPIRED']"), 20 * NEWS),
+    ("find_members", "text[], int", each(TOKENS, "50000"), 8_000),
+    ("erase_reports", "text[], int2[]", each(IDS, ONES), 20 * NEWS),
     (
         "keep_unmatched",
         "text[], int2[], text[], bool[], int2[], bool[]",
@@ -94,10 +96,10 @@ UNPINNED = [
     (
         "store_reports",
         "text[], int2[], int2[], " + 4 * "text[], " + "float8[], timestamptz[], int2[], "
-        + ", ".join(3 * ["text[]"]),
+        + ", ".join(4 * ["text[]"]),
         each(
             IDS, ONES, ONES, texts("DELIVRD"), texts("delivered"), TOKENS, NUMBERS, ONES, TIMES,
-            ONES, texts(""), texts(""), texts("{}"),
+            ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']",
         ),
         20 * NEWS,
     ),

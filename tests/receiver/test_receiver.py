@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 
+from dispatcher.db.reports import replay_unreadable, unreadable
 from dispatcher.receiver.intake import Intake
 from dispatcher.receiver.routes import ReportRoutes
 from dispatcher.receiver.verification import Signatures
@@ -47,47 +48,72 @@ async def test_a_status_moves_forward_only(dsn, db, tmp_path):
     assert await stored(db) == [("p1", 1, "UNDELIV")]
 
 
-BAD = [
-    (b"", FORM, 400),
-    (b"smsMsgId=p1", FORM, 400),
-    (b"smsMsgId=p1&status=%FF", FORM, 400),
-    (b"smsMsgId=p1&status=DELIVRD&smsMsgId=p2", FORM, 400),
-    (b"smsMsgId=p1&status=DELIVRD&sequence=0", FORM, 400),
-    (b"smsMsgId=p1&status=A%00B", FORM, 400),
-    (b"smsMsgId=" + b"x" * 200 + b"&status=DELIVRD", FORM, 400),
-    (b"a" * 20_000, FORM, 413),
-    (b"a" * 10_000_000, FORM, 413),
-    (b"[" * 200_000, "application/json", 400),
-    (b"{", "application/json", 400),
-    (b"[]", "application/json", 400),
-    (b'{"statusReportList": []}', "application/json", 400),
-    (b'{"statusReportList": [7]}', "application/json", 400),
-    (b'{"statusReportList": [{"smsMsgId": {}, "status": []}]}', "application/json", 400),
-    (
-        json.dumps({"statusReportList": [{"smsMsgId": "p", "status": "D"}] * 51}).encode(),
-        "application/json",
-        413,
-    ),
+UNREADABLE = [
+    (b"", FORM, "empty"),
+    (b"smsMsgId=p1", FORM, "no smsMsgId, or no status"),
+    (b"smsMsgId=p1&status=DELIVRD&smsMsgId=p2", FORM, "stands twice"),
+    (b"smsMsgId=" + b"x" * 200 + b"&status=DELIVRD", FORM, "no id"),
+    (b"a" * 20_000, FORM, "no smsMsgId"),
+    (b"\xff\x00\xfe", "application/octet-stream", "no smsMsgId"),
+    (b"[" * 200_000, "application/json", "damaged"),
+    (b"{", "application/json", "damaged"),
+    (b'{"statusReportList": [7]}', "application/json", "no object"),
 ]
 
 
-@pytest.mark.parametrize("case", BAD)
-async def test_a_malformed_report_is_refused_with_a_reason(dsn, db, tmp_path, case):
-    body, content_type, status = case
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_what_cannot_be_read_is_kept_as_it_came(dsn, db, tmp_path, case):
+    body, content_type, why = case
     async with receiver(dsn, tmp_path) as receives:
-        answered, reason = await receives.post(body, content_type)
-        assert answered == status
-        assert reason.endswith(".")
+        for _ in range(2):
+            assert await receives.post(body, content_type) == (200, "Success")
         assert await receives.post(form("after")) == (200, "Success")
     assert await stored(db) == [("after", 1, "DELIVRD")]
+    row = await db.fetchrow("SELECT * FROM dispatcher.unreadable_push")
+    assert (row["body"], row["content_type"], row["times"]) == (body, content_type, 2)
+    assert why in row["reason"]
 
 
-async def test_the_sound_reports_of_a_bad_batch_are_kept(dsn, db, tmp_path):
+async def test_one_broken_report_costs_no_other_and_all_is_kept(dsn, db, tmp_path):
     batch = {"statusReportList": [{"smsMsgId": "p1", "status": "DELIVRD"}, {"smsMsgId": "p2"}]}
     async with receiver(dsn, tmp_path) as receives:
-        status, reason = await receives.post(json.dumps(batch), "application/json")
-    assert (status, reason.split(".")[0]) == (400, "1 of 2 reports are malformed")
+        assert (await receives.post(json.dumps(batch), "application/json"))[0] == 200
     assert await stored(db) == [("p1", 1, "DELIVRD")]
+    row = await db.fetchrow("SELECT * FROM dispatcher.unreadable_push")
+    assert (json.loads(row["body"]), row["reason"].split(".")[0]) == (
+        batch,
+        "1 of 2 reports cannot be read",
+    )
+
+
+async def test_more_reports_than_fifty_are_kept(dsn, db, tmp_path):
+    many = [{"smsMsgId": f"p{n}", "status": "DELIVRD"} for n in range(51)]
+    async with receiver(dsn, tmp_path) as receives:
+        status, _ = await receives.post(json.dumps({"statusReportList": many}), "text/plain")
+    assert (status, len(await stored(db))) == (200, 51)
+
+
+async def test_only_size_is_a_limit(dsn, db, tmp_path):
+    async with receiver(dsn, tmp_path) as receives:
+        for size in (300_000, 10_000_000):
+            status, reason = await receives.post(b"a" * size)
+            assert (status, reason[-1]) == (413, ".")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.unreadable_push") == 0
+
+
+async def test_what_can_be_read_later_is_replayed(db):
+    whole = json.dumps({"statusReportList": [{"smsMsgId": "p1", "status": "DELIVRD"}]}).encode()
+    for body in (whole, b"never a report"):
+        await db.execute(
+            "INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body)"
+            " VALUES (sha256($1), 'of an older release', 'text/plain', $1)",
+            body,
+        )
+    assert await replay_unreadable(db) == (1, 1)
+    assert await stored(db) == [("p1", 1, "DELIVRD")]
+    assert await replay_unreadable(db) == (0, 0)
+    (left,) = await unreadable(db)
+    assert left.body == b"never a report"
 
 
 @pytest.mark.slow
@@ -130,7 +156,7 @@ async def test_refusals_are_counted_by_kind(dsn, db, tmp_path, monkeypatch):
                 rows = await db.fetch(
                     "SELECT code, count FROM dispatcher.event_count WHERE event = 'report refused'"
                 )
-                if {row["code"]: row["count"] for row in rows} == {"malformed": 1, "path": 1}:
+                if {row["code"]: row["count"] for row in rows} == {"unreadable": 1, "path": 1}:
                     break
                 await asyncio.sleep(0.02)
 

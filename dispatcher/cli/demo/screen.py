@@ -83,7 +83,7 @@ class Screen:
                 table.add_row(
                     "never in",
                     "",
-                    f"line {line['line']}, refused by PostgreSQL: {line['reason']}",
+                    f"line {line['line']}, refused: {line['reason']}",
                     "1",
                     "",
                 )

@@ -69,16 +69,51 @@ WITH wanted AS MATERIALIZED (
     JOIN dispatcher.message m ON m.id = e.id
     WHERE m.id = ANY (ARRAY(SELECT id FROM member))
 ), found AS MATERIALIZED (
-    SELECT w.place, r.id AS batch_id, r.app, r.state, r.settled_by, n.id, n.attempt, n.in_question
+    SELECT w.place, r.id AS batch_id, r.app, r.state, r.settled_by, n.id, n.attempt, n.in_question,
+        n.number
     FROM wanted w
     JOIN request r ON r.token = w.token
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number
 FROM found f
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
+
+-- name: find_members
+-- All messages of some requests, by token: of whole requests, about $2 messages in all. For reports
+-- whose number leads to none. A message that is gone has no id.
+-- $1 tokens, $2 how many messages
+WITH request AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT b.id, b.token, b.app, b.state, b.settled_by, b.message_ids, b.attempts, b.unsure_ids,
+            sum(cardinality(b.message_ids)) OVER (ORDER BY b.id) - cardinality(b.message_ids)
+                AS before
+        FROM dispatcher.batch b WHERE b.token = ANY ($1::text[])
+    ) AS r
+    WHERE before < $2
+), member AS MATERIALIZED (
+    SELECT r.token, r.id AS batch_id, r.app, r.state, r.settled_by, u.id, u.attempt,
+        r.unsure_ids IS NULL OR u.id = ANY (r.unsure_ids) AS in_question
+    FROM request r
+    CROSS JOIN LATERAL unnest(r.message_ids, r.attempts) AS u (id, attempt)
+)
+SELECT e.token, e.batch_id, e.app, e.state, e.settled_by, m.id, e.attempt, e.in_question,
+    o.state, o.provider_id, o.batch_id, o.created_at,
+    CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END,
+    coalesce(m.recipient = '0', false)
+FROM member e
+LEFT JOIN dispatcher.message m ON m.id = e.id AND m.id = ANY (ARRAY(SELECT id FROM member))
+LEFT JOIN dispatcher.outcome o
+    ON o.message_id = e.id AND o.message_id = ANY (ARRAY(SELECT id FROM member))
+
+-- name: erase_reports
+-- Erase the number from reports of a person whose messages are erased.
+-- $1 provider ids, $2 segments
+UPDATE dispatcher.report r SET recipient = NULL, raw = NULL, earlier = NULL
+FROM unnest($1::text[], $2::smallint[]) AS u (provider_id, segment)
+WHERE r.provider_id = u.provider_id AND r.segment = u.segment
 
 -- name: keep_unmatched
 -- Store reports that belong to no message, yet or ever; one that is matched again waits longer.

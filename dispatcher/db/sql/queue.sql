@@ -54,14 +54,14 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
 ORDER BY t.priority, t.due_at, t.id
 
 -- name: hold_bulk
--- Lock the first bulk row that is due and that no other claim holds; return its priority and when it
--- was due. The lock makes sure that what comes before it in the queue is all that is to be claimed
+-- Lock the first bulk row that is due and that no other claim holds; return its priority, when it was
+-- due, and its first id. The lock makes sure that what comes before it in the queue is all that is to be claimed
 -- first, and that this transaction can then claim it.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look, for each priority from 0 on
-SELECT head.priority, date_part('epoch', head.due_at) AS due_at
+SELECT head.priority, date_part('epoch', head.due_at) AS due_at, head.first_id
 FROM generate_series($2::int, $3::int) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT b.priority, b.due_at
+    SELECT b.priority, b.due_at, b.first_id
     FROM dispatcher.bulk b
     WHERE b.app = $1 AND b.priority = p.priority
       AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
@@ -128,6 +128,37 @@ FROM (
 ) AS t
 JOIN dispatcher.message m ON m.id >= lower(t.range) AND m.id < upper(t.range)
 ORDER BY t.due_at, m.id
+
+-- name: open_bulk
+-- Move the bulk rows of these messages into the queue.
+-- $1 message ids
+SELECT dispatcher.open_bulk($1::bigint[])
+
+-- name: lock_head
+-- Lock the first due message of one app in the order of claims, and return it: the queue alone is
+-- read, whatever is wrong with the message.
+-- $1 app, $2 first priority, $3 last priority
+SELECT q.id, q.attempt FROM dispatcher.queue q
+WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+ORDER BY q.priority, q.due_at
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: reject_queued
+-- Reject a message that waits, and that cannot be claimed; a row if it had no outcome yet.
+-- $1 message id, $2 attempts, $3 code, $4 reason
+WITH gone AS (DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id)
+INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
+SELECT id, 'rejected', $2, $3, $4 FROM gone
+ON CONFLICT (message_id) DO NOTHING
+RETURNING message_id
+
+-- name: read_head
+-- Return the fields of a message as claim does.
+-- $1 message id, $2 the app's default sender
+SELECT id, recipient, template_id, params, coalesce(sender, $2), signature, priority, 1,
+    date_part('epoch', expires_at - clock_timestamp()), false
+FROM dispatcher.message WHERE id = $1
 
 -- name: return_claimed
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.

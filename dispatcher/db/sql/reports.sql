@@ -1,13 +1,14 @@
 -- Status reports: stored, counted, listed.
 
 -- name: store_reports
--- Write reports, and leave what is new in them for the matching; safe to repeat. A report only moves
--- forward: an interim one becomes final, and a final one never changes.
--- Returns how many were new, or no row if none was.
+-- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
+-- moves forward: an interim one becomes final; a final one that the platform made up gives way to
+-- the carrier's; any other final one never changes. What gave way is kept in earlier.
+-- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
--- $12 codes of the carrier, $13 raw
+-- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up
 WITH written AS (
     INSERT INTO dispatcher.report AS r (provider_id, segment, total, status, state, token,
         recipient, received_at, updated_at, source, description, org_code, raw)
@@ -34,7 +35,8 @@ WITH written AS (
         earlier = jsonb_build_object(
             'status', r.status, 'received_at', r.received_at, 'updated_at', r.updated_at,
             'raw', r.raw)
-    WHERE r.state = 'interim' AND excluded.state <> 'interim'
+    WHERE excluded.state <> 'interim' AND (r.state = 'interim'
+        OR r.status = ANY ($14::text[]) AND excluded.status <> ALL ($14::text[]))
     RETURNING provider_id, segment, total, state, status, coalesce(token, '') AS token,
         coalesce(recipient, '') AS recipient, xmax = 0 AS fresh
 )
@@ -49,7 +51,7 @@ RETURNING size
 -- name: sum_reports
 -- Write the state of messages by all their reports so far; return those of which it is new, and
 -- whether it is the first. Delivered when every segment is, undelivered when one is not.
--- $1 provider ids
+-- $1 provider ids, $2 final statuses that the platform makes up
 INSERT INTO dispatcher.report_summary AS s (provider_id, state, status)
 SELECT r.provider_id,
     CASE
@@ -68,7 +70,8 @@ GROUP BY r.provider_id
 ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
     updated_at = now()
-WHERE s.state = 'interim' AND excluded.state <> 'interim'
+WHERE excluded.state <> 'interim' AND (s.state = 'interim' OR s.status = ANY ($2::text[])
+    AND (excluded.state, excluded.status) <> (s.state, s.status))
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
 -- name: register_statuses
@@ -124,3 +127,41 @@ LIMIT $1
 -- Notify the check of the callback address that its test report has reached this database.
 -- $1 the token of the test
 SELECT pg_notify('dispatcher_check', $1)
+
+-- name: keep_unreadable
+-- Keep a push that cannot be read, as it came; one that came before is counted.
+-- $1 digest, $2 reason, $3 content type, $4 body, $5 seconds since it came
+INSERT INTO dispatcher.unreadable_push AS p (digest, reason, content_type, body, received_at, last_at)
+SELECT $1, $2, $3, $4, t.at, t.at
+FROM (SELECT clock_timestamp() - make_interval(secs => $5::float8)) AS t (at)
+ON CONFLICT (digest) DO UPDATE SET times = p.times + 1, last_at = greatest(p.last_at, excluded.last_at),
+    reason = excluded.reason, read_at = NULL
+
+-- name: unreadable_pushes
+-- Pushes that cannot be read, newest first.
+-- $1 limit
+SELECT encode(digest, 'hex') AS digest, received_at, last_at, times, reason, content_type, body
+FROM dispatcher.unreadable_push
+WHERE read_at IS NULL
+ORDER BY received_at DESC
+LIMIT $1
+
+-- name: unreadable_count
+-- How many pushes cannot be read, 10,001 at most, and when the last came.
+SELECT count(*) AS pushes, max(last_at) AS last_at
+FROM (SELECT last_at FROM dispatcher.unreadable_push WHERE read_at IS NULL LIMIT 10001) AS p
+
+-- name: unreadable_take
+-- Lock pushes that cannot be read, for reading them again, in the order in which they came.
+-- $1 when the one before came, $2 its digest, $3 limit
+SELECT digest, content_type, body, received_at
+FROM dispatcher.unreadable_push
+WHERE read_at IS NULL AND (received_at, digest) > ($1, $2)
+ORDER BY received_at, digest
+LIMIT $3
+FOR UPDATE
+
+-- name: unreadable_read
+-- Note that a push has been read after all.
+-- $1 digest
+UPDATE dispatcher.unreadable_push SET read_at = clock_timestamp() WHERE digest = $1

@@ -19,10 +19,12 @@ SELECT EXISTS (SELECT FROM dispatcher.suppression)
 SELECT recipient FROM dispatcher.suppression WHERE recipient = ANY ($1::text[])
 
 -- name: suppress_reported
--- Suppress numbers that a carrier reports as blocked.
+-- Suppress numbers that a carrier reports as blocked. One that is too short or too long for a phone
+-- is left out.
 -- $1 numbers, as e164() returns them, $2 reason
 INSERT INTO dispatcher.suppression (recipient, reason, source)
-SELECT DISTINCT u, $2, 'report' FROM unnest($1::text[]) AS u ORDER BY u
+SELECT DISTINCT u, $2, 'report' FROM unnest($1::text[]) AS u
+WHERE u ~ '^[+][0-9]{5,20}$' ORDER BY u
 ON CONFLICT (recipient) DO NOTHING
 
 -- name: suppression_list
@@ -74,12 +76,16 @@ SELECT count(*)::int FROM gone
 -- name: sent_today
 -- Return how many messages of an app were accepted since 00:00 UTC+8, or may have been: those on
 -- their way and unsure count too. From the counters and the indexes of open and unsure batches.
--- $1 app
+-- An interval, because PostgreSQL reads the text '+08' as a zone in the west.
+-- $1 app, $2 the time (null: now)
+WITH today AS (
+    SELECT date_trunc('day', coalesce($2, clock_timestamp()) AT TIME ZONE interval '08:00')
+        AT TIME ZONE interval '08:00' AS began
+)
 SELECT
     coalesce((
         SELECT sum(count) FROM dispatcher.event_count
-        WHERE app = $1 AND event = 'accepted'
-          AND minute >= date_trunc('day', now() AT TIME ZONE '+08' ) AT TIME ZONE '+08'
+        WHERE app = $1 AND event = 'accepted' AND minute >= (SELECT began FROM today)
     ), 0)::bigint
     + coalesce((
         SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
@@ -87,7 +93,7 @@ SELECT
     ), 0)::bigint
     + coalesce((
         SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
-        WHERE state = 'unsure' AND app = $1 AND opened_at > now() - interval '1 day'
+        WHERE state = 'unsure' AND app = $1 AND opened_at >= (SELECT began FROM today)
     ), 0)::bigint
 
 -- name: pause_at_daily_limit

@@ -27,6 +27,10 @@ SELECT
 -- Return whether the database is read-only.
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
 
+-- name: database_epoch
+-- Return the same in seconds since 1970.
+SELECT date_part('epoch', clock_timestamp())
+
 -- name: database_time
 -- Return the time that decides, whatever the local clock shows.
 SELECT clock_timestamp()

@@ -72,7 +72,8 @@ SELECT
     started_at,
     extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
     heartbeat_at > clock_timestamp() - lease AS alive,
-    unreachable_apps
+    unreachable_apps,
+    failing_parts
 FROM dispatcher.worker
 WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() - interval '1 day'
 ORDER BY id
@@ -171,17 +172,16 @@ WHERE b.message_ids @> ARRAY[$1::bigint]
 ORDER BY b.opened_at
 
 -- name: show_reports
--- Return everything the carrier reported of a message, one row a segment: under its provider id, and
--- under the tokens of its requests with its number, for that is all there is while it is unsure.
--- $1 provider id, $2 tokens, $3 number, as e164() returns it
+-- The reports under the provider id of a message, and under the tokens of its requests, which is all
+-- there is while it is unsure; of the latter the caller leaves out those with other numbers.
+-- $1 provider id, $2 tokens
 SELECT r.provider_id, r.segment, r.total, r.status, r.state, r.description, r.received_at,
     r.updated_at, r.source, r.earlier ->> 'status' AS earlier_status,
-    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.reason AS unmatched
+    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.reason AS unmatched, r.recipient
 FROM dispatcher.report r
 LEFT JOIN dispatcher.unmatched_report u ON u.provider_id = r.provider_id AND u.segment = r.segment
 WHERE r.provider_id = $1
-   OR r.token = ANY ($2::text[])
-  AND dispatcher.e164(r.recipient) = $3
+   OR r.token = ANY ($2::text[]) AND (u.reason IS NOT NULL OR $1 IS NULL)
 ORDER BY r.received_at, r.provider_id, r.segment
 
 -- name: find_by_id

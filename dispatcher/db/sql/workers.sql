@@ -10,9 +10,9 @@ RETURNING id
 -- name: heartbeat
 -- Write the heartbeat of a worker; return for how many seconds it was silent, by this clock, which
 -- decides whether others have taken it for dead. No row if its row is gone.
--- $1 worker, $2 apps that its host cannot send for
+-- $1 worker, $2 apps that its host cannot send for, $3 a line for each part that fails
 UPDATE dispatcher.worker w
-SET heartbeat_at = clock_timestamp(), unreachable_apps = $2
+SET heartbeat_at = clock_timestamp(), unreachable_apps = $2, failing_parts = $3
 FROM (SELECT id, heartbeat_at FROM dispatcher.worker WHERE id = $1 FOR UPDATE) AS last
 WHERE w.id = last.id
 RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at)

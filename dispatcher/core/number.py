@@ -1,0 +1,254 @@
+"""Reads telephone numbers as people and systems write them, into one canonical form (E.164).
+
+Two spellings of one number must not meet in a request, a suppressed number stays suppressed in
+every spelling, and a report may use another spelling than the message. So there is one reader:
+
+- `read_number` for what people write: it reads every usual spelling, and refuses what is doubtful
+  with a reason for the person who can correct it;
+- `core.message.to_e164` for a recipient that the database has accepted, on the hot path;
+- `possible_forms` for what the provider writes: it only makes spellings comparable.
+
+The database refuses the spellings that `to_e164` would misread (see the constraints of
+`dispatcher.message`), so all three agree. Facts: provider.md, Numbers.
+"""
+
+import re
+import unicodedata
+
+import phonenumbers
+from msgspec import Struct
+
+MIN_DIGITS = 7  # the shortest international numbers, country code included
+MAX_DIGITS = 20  # 21 characters with the plus (provider.md, Numbers)
+MAX_TEXT_CHARACTERS = 64  # a longer text is no number
+
+# After +86. Mobile numbers have 11 digits; those of things 13; fixed lines an area code without
+# its 0, and 7 or 8 digits more. No area code begins with 0 or 86.
+_MOBILE = re.compile("1[3-9][0-9]{9}")
+_OF_THINGS = re.compile("(?:10|14)[0-9]{11}")
+_FIXED = re.compile("10[0-9]{8}|2[0-9]{9}|(?!86)[3-9][0-9]{9,10}")
+
+_PREFIX = re.compile(r"(?:tel|phone|mobile|sms)\s*[:.]\s*", re.IGNORECASE)
+_FORMULA = re.compile(r'=\s*"(.*)"\s*')  # as a spreadsheet keeps a number that is text
+_PLAIN = re.compile(r"\+?[0-9]+")
+_CANONICAL = re.compile(r"\+[1-9][0-9]+")
+_ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
+_DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0+")
+_TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
+_SEVERAL = re.compile(r"[/;,、，；|\n\r]|(?<=\d{7})\s+(?=\+?\d{7})")
+_PUNCTUATION = re.compile(r"[\s()\[\].'`´‘’\"“”_\u00b7・-]")
+_STARS = re.compile(r"[*•xX]{2,}")
+_NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
+
+
+class ReadNumber(Struct, frozen=True):
+    """A number in its canonical form."""
+
+    e164: str
+    assumed_mainland: bool = False  # it was written without its country, so it is taken as +86
+
+
+class DoubtfulNumber(Struct, frozen=True):
+    """A text that is no number, or may be one of several."""
+
+    reason: str  # for the person who can correct it; contains no digit of the number
+
+
+def possible_forms(text: str) -> list[str]:
+    """Return the canonical forms that a number written by the provider may have, likeliest first.
+
+    Other than `read_number` it refuses nothing, and only makes spellings comparable. A masked
+    number keeps its stars (see `fits_mask`). A blank in front may be a plus that was not encoded.
+    """
+    if _CANONICAL.fullmatch(text):  # nearly always
+        return [text]
+    cleaned = _cleaned(text)
+    if not cleaned.strip("+"):
+        return []
+    if cleaned[:1] == "+":
+        return ["+" + cleaned.lstrip("+").removeprefix("00")]
+    form = _with_plus(cleaned)
+    blank_is_plus = text[:1] == " " and "+" + cleaned != form
+    return ["+" + cleaned, form] if blank_is_plus else [form]
+
+
+def is_masked(form: str) -> bool:
+    """Tell whether a part of a number is hidden."""
+    return "*" in form
+
+
+def fits_mask(number: str, form: str) -> bool:
+    """Tell whether *number* may be the one that *form* shows in part; both are canonical."""
+    shown = ".*".join(re.escape(part) for part in re.split(r"\*+", form))
+    same_length = "*" * 2 not in form or len(number) == len(form)
+    return same_length and re.fullmatch(shown, number) is not None
+
+
+def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | DoubtfulNumber:
+    """Return the number that a person wrote, or why it is doubtful.
+
+    *other_mainland*: fixed lines and numbers of things may be written without +86 too; their 0 in
+    front is dropped then. Without it only a mobile number may.
+    """
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return DoubtfulNumber(f"it has more than {MAX_TEXT_CHARACTERS} characters")
+    spaced = _spaced(text)
+    if not spaced:
+        return DoubtfulNumber("it is empty")
+    if _ROUNDED.fullmatch(spaced.replace(" ", "")):
+        return DoubtfulNumber(
+            "a spreadsheet has rounded it: format the column as text and export again"
+        )
+    if _SEVERAL.search(spaced):
+        return DoubtfulNumber("there are two numbers: give each its own line")
+    number = _cleaned(text)
+    if not _PLAIN.fullmatch(number):
+        return DoubtfulNumber(_no_number(number))
+    if number.startswith("00"):
+        number = "+" + number[2:]
+    if number[0] == "+":
+        return _international(number)
+    if number.startswith("86") and _MOBILE.fullmatch(number[2:]):
+        return ReadNumber("+" + number)
+    return _without_plus(number, other_mainland=other_mainland)
+
+
+def _spaced(text: str) -> str:
+    """Return *text* in plain characters, without marks that nobody sees and without its frame."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(_seen(character) for character in text)
+    else:
+        text = text.replace("\0", "")
+    text = text.strip()
+    if formula := _FORMULA.fullmatch(text):
+        text = formula[1]
+    text = text.strip(" \t'\"`’‘")
+    return _PREFIX.sub("", text, count=1) if text[:1].isalpha() else text
+
+
+def _seen(character: str) -> str:
+    """Return how *character* counts: a dash is one dash, and a blank one blank."""
+    kind = unicodedata.category(character)
+    if kind in _NO_SPACE_LEFT and character not in "\t\n\r":
+        return ""
+    match kind:
+        case "Pd":
+            return "-"
+        case "Zs" | "Zl" | "Zp":
+            return " "
+        case "Nd":
+            return str(unicodedata.decimal(character))
+        case _:
+            return "-" if character == "\u2212" else character
+
+
+def _cleaned(text: str) -> str:
+    """Return *text* without anything that only makes a number easier to read."""
+    if _PLAIN.fullmatch(text) and text.isascii():
+        return text
+    spaced = _spaced(text).strip()
+    if decimal := _DECIMAL.fullmatch(spaced):
+        return decimal[1]
+    bare = spaced.replace(" ", "")
+    if trunk := _TRUNK.match(bare):
+        bare = trunk[1] + bare[trunk.end() :]
+    return _PUNCTUATION.sub("", _STARS.sub(lambda stars: "*" * len(stars[0]), bare))
+
+
+def _with_plus(number: str) -> str:
+    """Return *number*, written without plus, with the plus that it stands for."""
+    if number.startswith("00"):
+        return "+" + number[2:]
+    if number.startswith("86") and len(number) == len("8613112345678"):
+        return "+" + number
+    return "+86" + number
+
+
+def _no_number(text: str) -> str:
+    if is_masked(text):
+        return "a part of it is masked"
+    if any(character.isalpha() for character in text):
+        return "it holds letters"
+    if text.count("+") > 1:
+        return "there are two plus signs in it"
+    return "it holds something else than digits" if text not in ("", "+") else "it has no digits"
+
+
+def _international(number: str) -> ReadNumber | DoubtfulNumber:
+    """Return the number, whose country is written."""
+    digits = number[1:]
+    if digits.startswith("00"):
+        return DoubtfulNumber("it has both + and 00 in front: write one of them")
+    if digits.startswith("0") or not digits:
+        return DoubtfulNumber("after + comes the code of a country, and none begins with 0")
+    if len(digits) < MIN_DIGITS:
+        return DoubtfulNumber(f"it is too short: {len(digits)} digits after +")
+    if len(digits) > MAX_DIGITS:
+        return DoubtfulNumber(f"it is too long: {len(digits)} digits after +")
+    if digits.startswith("86"):
+        return _mainland(digits[2:])
+    try:
+        parsed = phonenumbers.parse(number, None)
+    except phonenumbers.NumberParseException:
+        return DoubtfulNumber("no country has the code that it begins with")
+    match phonenumbers.is_possible_number_with_reason(parsed):
+        case phonenumbers.ValidationResult.TOO_LONG:
+            return DoubtfulNumber(f"it is too long for a number of +{parsed.country_code}")
+        case phonenumbers.ValidationResult.TOO_SHORT:
+            return DoubtfulNumber(f"it is too short for a number of +{parsed.country_code}")
+        case _:
+            return ReadNumber(number)
+
+
+def _mainland(national: str) -> ReadNumber | DoubtfulNumber:
+    """Return the number that follows +86."""
+    if _MOBILE.fullmatch(national) or _OF_THINGS.fullmatch(national) or _FIXED.fullmatch(national):
+        return ReadNumber("+86" + national)
+    if national.startswith("0"):
+        return DoubtfulNumber("it has a 0 after +86: leave that out")
+    if national.startswith("86"):
+        return DoubtfulNumber("it has 86 twice")
+    return DoubtfulNumber(
+        f"no number of mainland China has {len(national)} digits and begins like this after +86"
+    )
+
+
+def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | DoubtfulNumber:
+    """Return the number that was written without its country: a mainland one, or doubtful."""
+    if _MOBILE.fullmatch(number):
+        return ReadNumber("+86" + number, assumed_mainland=True)
+    national = number.removeprefix("0")
+    if _FIXED.fullmatch(national) or _OF_THINGS.fullmatch(national):
+        if other_mainland:
+            return ReadNumber("+86" + national, assumed_mainland=True)
+        if number.startswith("0"):
+            return DoubtfulNumber("it looks like a fixed line: write it with +86 and without the 0")
+    if len(number) < MIN_DIGITS:
+        return DoubtfulNumber(f"it is too short: {len(number)} digits")
+    if number.startswith("0"):
+        return DoubtfulNumber("it begins with 0: write it with + and the code of its country")
+    if number.startswith("86"):
+        return DoubtfulNumber(
+            f"after 86 come {len(number) - 2} digits, and a mobile number of mainland China has 11"
+        )
+    if code := _calling_code(number):
+        return DoubtfulNumber(f"it looks like +{code}…: the + is missing")
+    return DoubtfulNumber(
+        f"it has {len(number)} digits, and a mobile number of mainland China has 11: is a digit"
+        " wrong, or + and the code of its country missing?"
+    )
+
+
+def _calling_code(number: str) -> str | None:
+    """Return the code of the country of which *number* would be a valid number, were + before it.
+
+    Numbers that begin like a mobile number of mainland China have one digit too few or too many.
+    """
+    if re.match("1[3-9]", number) and len(number) in (10, 12):
+        return None
+    try:
+        parsed = phonenumbers.parse("+" + number, None)
+    except phonenumbers.NumberParseException:
+        return None
+    return str(parsed.country_code) if phonenumbers.is_valid_number(parsed) else None

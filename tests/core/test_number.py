@@ -1,0 +1,176 @@
+"""One reader of numbers: every spelling gives one canonical form, or a reason that is true."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.core.message import spellings, to_e164
+from dispatcher.core.number import (
+    DoubtfulNumber,
+    ReadNumber,
+    fits_mask,
+    is_masked,
+    possible_forms,
+    read_number,
+)
+
+MOBILE = "+8613112345678"
+
+READ = [
+    ("+86 131 1234 5678", MOBILE),
+    ("131-1234-5678", MOBILE),
+    ("(+86)13112345678", MOBILE),
+    ("(86) 131 1234 5678", MOBILE),
+    ("131.1234.5678", MOBILE),
+    ("+86 (0)13112345678", MOBILE),
+    ("tel:+8613112345678", MOBILE),
+    ("Tel: 131 1234 5678", MOBILE),
+    ("131\u20111234\u20135678", MOBILE),  # a hyphen that does not break, and a dash
+    ("86-13112345678", MOBILE),
+    ("\u202a+8613112345678\u202c", MOBILE),  # direction marks, as pasted from a contact
+    ("13112345678\u200b", MOBILE),
+    ("\ufeff13112345678", MOBILE),
+    ("\xa0+86\xa0131\xa01234\xa05678\u3000", MOBILE),
+    ("+\ufe0d8613112345678", MOBILE),
+    ("１３１１２３４５６７８", MOBILE),
+    ("＋８６１３１１２３４５６７８", MOBILE),
+    ("'13112345678", MOBILE),
+    ("’13112345678", MOBILE),
+    ("`13112345678", MOBILE),
+    ('="13112345678"', MOBILE),
+    ('"13112345678"', MOBILE),
+    ("13112345678.0", MOBILE),
+    ("8613112345678.00", MOBILE),
+    ("008613112345678", MOBILE),
+    ("00 86 13112345678", MOBILE),
+    ("86 13112345678", MOBILE),
+    ("0044 7700 900123", "+447700900123"),
+    ("+44 (20) 7946-0958", "+442079460958"),
+    ("+86 10 1234 5678", "+861012345678"),
+    ("+86 (0755) 1234 5678", None),  # the 0 is part of what stands in brackets
+    ("+86 1064 9123 45678", "+861064912345678"),
+    ("+15005550001", "+15005550001"),
+]
+
+DOUBTFUL = [
+    ("", "empty"),
+    (" \u200b", "empty"),
+    ("8.61311E+12", "rounded"),
+    ("1.31e10", "rounded"),
+    ("13112345678,13112345679", "two numbers"),
+    ("13112345678/13112345679", "two numbers"),
+    ("13112345678 13112345679", "two numbers"),
+    ("13112345678\n13112345679", "two numbers"),
+    ("013112345678", "begins with 0"),
+    ("+86013112345678", "0 after +86"),
+    ("+008613112345678", "both + and 00"),
+    ("+868613112345678", "86 twice"),
+    ("86861311234567", "after 86 come 12 digits"),
+    ("1311234567", "has 10 digits"),
+    ("131123456789", "has 12 digits"),
+    ("12112345678", "+ and the code"),
+    ("10086", "too short: 5 digits"),
+    ("0", "too short"),
+    ("+", "no digits"),
+    ("91234567", "8 digits"),
+    ("6591234567", "looks like +65…: the + is missing"),
+    ("021-60000001", "fixed line"),
+    ("+65 9123", "too short"),
+    ("+659123456789012", "too long for a number of +65"),
+    ("+999123456789", "no country"),
+    ("+1" + "2" * 20, "too long"),
+    ("131****5678", "masked"),
+    ("phone", "letters"),
+    ("+86+13112345678", "two plus signs"),
+    ("1311234567?", "something else than digits"),
+    ("1" * 65, "more than 64 characters"),
+]
+
+
+@pytest.mark.parametrize(("text", "number"), READ)
+def test_a_usual_spelling_is_read(text, number):
+    read = read_number(text)
+    assert (read.e164 if isinstance(read, ReadNumber) else None) == number
+
+
+@pytest.mark.parametrize(("text", "why"), DOUBTFUL)
+def test_what_is_doubtful_is_refused_with_its_doubt(text, why):
+    read = read_number(text)
+    assert isinstance(read, DoubtfulNumber)
+    assert why in read.reason
+
+
+def test_a_number_without_its_country_is_told():
+    assert read_number("13112345678") == ReadNumber(MOBILE, assumed_mainland=True)
+    assert read_number("8613112345678") == ReadNumber(MOBILE)
+
+
+def test_fixed_lines_are_read_without_plus_where_it_is_wanted():
+    for text, number in (
+        ("021-60000001", "+862160000001"),
+        ("02160000001", "+862160000001"),
+        ("2160000001", "+862160000001"),
+        ("010 1234 5678", "+861012345678"),
+        ("1064912345678", "+861064912345678"),
+    ):
+        assert read_number(text, other_mainland=True) == ReadNumber(number, assumed_mainland=True)
+        assert isinstance(read_number(text), DoubtfulNumber)
+
+
+BLANKS = st.sampled_from([" ", "\xa0", "\u3000", "\u2009", "-", "\u2013", "\u2011", ".", ""])
+MARKS = st.sampled_from(["", "\u200b", "\u200e", "\ufeff", "\u202a", "\u2068", " ", "\t"])
+NATIONAL = st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True).filter(str.isascii)
+PREFIXES = st.sampled_from(["+86", "86", "0086", "", "(+86)", "(86)", "00 86", "tel:+86"])
+
+
+@given(NATIONAL, PREFIXES, BLANKS, BLANKS, MARKS, MARKS, st.booleans())
+def test_every_spelling_of_a_number_gives_one_form(n, prefix, gap, other, before, after, wide):
+    text = f"{prefix}{gap}{n[:3]}{gap}{n[3:7]}{other}{n[7:]}"
+    if wide:
+        table = str.maketrans(string.digits, "０１２３４５６７８９")
+        text = text.translate(table)
+    read = read_number(before + text + after)
+    assert isinstance(read, ReadNumber), (text, read)
+    assert read.e164 == "+86" + n
+    assert "+86" + n in possible_forms(before + text + after)
+    assert {to_e164(written) for written in spellings(read.e164)} == {read.e164}
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_read_or_refused_without_its_digits(text):
+    read = read_number(text)
+    if isinstance(read, ReadNumber):
+        assert read_number(read.e164).e164 == read.e164
+        assert read.e164 in possible_forms(text)
+    else:
+        assert read.reason
+        assert not any(len(part) > 2 and part in read.reason for part in text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "forms"),
+    [
+        ("+8613112345678", [MOBILE]),
+        ("13112345678", [MOBILE]),
+        ("8613112345678", [MOBILE]),
+        ("008613112345678", [MOBILE]),
+        (" 8613112345678", [MOBILE]),
+        (" 6591234567", ["+6591234567", "+866591234567"]),
+        ("+86 131 1234 5678", [MOBILE]),
+        ("", []),
+        (" ", []),
+    ],
+)
+def test_what_the_provider_writes_is_made_comparable(text, forms):
+    assert possible_forms(text) == forms
+
+
+def test_a_masked_number_fits_the_numbers_it_may_be():
+    (form,) = possible_forms("86131****5678")
+    assert is_masked(form)
+    assert fits_mask(MOBILE, form)
+    assert not fits_mask("+8613112345679", form)
+    assert not fits_mask("+86131123456789", form)
+    assert fits_mask(MOBILE, "+86131*5678")

@@ -1,0 +1,173 @@
+"""A row, an answer or a report that ends whatever reads it harms only itself."""
+
+import random
+
+import asyncpg
+import pytest
+from support.messages import TEMPLATE, finished, insert, of_each, states
+from support.provider import app_at
+from support.waiting import until
+
+from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.result import BatchResult
+from dispatcher.db.record import record
+from dispatcher.db.report_matching import match
+
+LONG = random.Random(1).randbytes(10_000).hex()  # it is stored out of line
+
+
+async def damage(db: asyncpg.Connection, ids: list[int]) -> None:
+    """Delete the values of the partition of *ids* that are stored out of line: a damaged disk."""
+    await db.execute("SET allow_system_table_mods = on")
+    part = await db.fetchval(
+        "SELECT tableoid::regclass::text FROM dispatcher.message WHERE id = $1", ids[0]
+    )
+    toast = await db.fetchrow(
+        "SELECT reltoastrelid AS oid, reltoastrelid::regclass::text AS name FROM pg_class"
+        " WHERE oid = $1::text::regclass",
+        part,
+    )
+    # An ordinary table may be written to: so for a moment it is one.
+    kind = "UPDATE pg_class SET relkind = $2 WHERE oid = $1"
+    async with db.transaction():
+        await db.execute(kind, toast["oid"], b"r")
+        await db.execute(f"DELETE FROM {toast['name']}")
+        await db.execute(kind, toast["oid"], b"t")
+
+
+@pytest.mark.parametrize(("priority", "count"), [(0, 3), (5, 3), (5, 25)])
+async def test_damaged_rows_are_rejected_and_the_others_sent(db, workers, sim, priority, count):
+    before = await insert(db, 700, priority=priority)
+    damaged = await insert(db, count, first=1000, params=[LONG], priority=priority)
+    after = await insert(db, 700, first=2000, priority=priority)
+    elsewhere = await insert(db, 50, first=3000, app="other")
+    await damage(db, damaged)
+    apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
+    worker = await workers.start(apps)
+    await until(lambda: finished(db), deadline=30, what="everything is finished")
+    seen = await of_each(db, damaged)
+    assert {(row["state"], row["code"]) for row in seen.values()} == {("rejected", "set-aside")}
+    assert "DataCorruptedError XX001" in seen[damaged[0]]["reason"]
+    assert await states(db) == {"accepted": len(before + after + elsewhere), "rejected": count}
+    assert sim.ledger.numbers == 1450
+    assert worker.code is None
+    counted = await db.fetchval(
+        "SELECT sum(count) FROM dispatcher.event_count"
+        " WHERE event = 'rejected' AND code = 'set-aside'"
+    )
+    assert counted == count
+
+
+async def test_a_message_that_has_its_outcome_is_not_set_aside_twice(db, workers, sim):
+    [ended] = await insert(db, 1, lifetime=0.001)
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, 'cancelled', 0)",
+        ended,
+    )
+    others = await insert(db, 10, first=10)
+    await workers.start(sim.url)
+    await until(lambda: finished(db), deadline=30, what="everything is finished")
+    assert await states(db) == {"cancelled": 1, "accepted": len(others)}
+
+
+async def test_values_that_cannot_be_stored_are_left_out(hands):
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    first, second, third = batch.messages
+    outcomes = [
+        Accepted(first, "a\0b", 1),
+        Accepted(second, "good", 100_000),
+        Accepted(third, "c", 2),
+    ]
+    assert await hands.record(batch, Resolved(outcomes))
+    rows = await of_each(hands.db, [first.id, second.id, third.id])
+    found = [
+        (row["state"], row["provider_id"], row["segments"]) for row in map(rows.get, sorted(rows))
+    ]
+    assert found == [("accepted", "ab", 1), ("accepted", "good", None), ("accepted", "c", 2)]
+
+
+async def test_a_result_that_is_refused_leaves_the_others_alone(hands):
+    await hands.begin()
+    results = []
+    for first in range(0, 12, 3):
+        await hands.insert(3, first=first)
+        [batch] = await hands.claim()
+        outcomes = [Accepted(message, f"id-{message.id}", 1) for message in batch.messages]
+        results.append(
+            BatchResult(batch, Resolved(outcomes), 200, "000000", "", tries=1, seconds=0.1)
+        )
+    refused = results[2].batch
+    await hands.db.execute(
+        "ALTER TABLE dispatcher.outcome ADD CONSTRAINT odd"
+        f" CHECK (message_id <> {refused.messages[1].id})"
+    )
+    recorded = await record(hands.database, hands.id, results)
+    assert len(recorded.written) == 4
+    assert await states(hands.db) == {"accepted": 9, "unsure": 3}
+    states_and_codes = await hands.batches()
+    assert states_and_codes.count(("unsure", "not-recorded")) == 1
+
+
+async def reported(db, *, odd: str) -> None:
+    """Store a report of each accepted message; the one to *odd* is blocked."""
+    rows = await db.fetch(
+        "SELECT o.provider_id, b.token, m.recipient FROM dispatcher.outcome o"
+        " JOIN dispatcher.batch b ON b.id = o.batch_id"
+        " JOIN dispatcher.message m ON m.id = o.message_id ORDER BY m.id"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.report_inbox (provider_ids, segments, totals, states, statuses,"
+        " tokens, recipients, fresh)"
+        " SELECT array_agg(p), array_agg(1), array_agg(1), array_agg('delivered'::text),"
+        " array_agg(CASE r WHEN $4 THEN 'BLACK' ELSE 'DELIVRD' END), array_agg(t), array_agg(r),"
+        " array_agg(true)"
+        " FROM unnest($1::text[], $2::text[], $3::text[]) AS u (p, t, r)",
+        [row["provider_id"] for row in rows],
+        [row["token"] for row in rows],
+        [row["recipient"] for row in rows],
+        odd,
+    )
+
+
+@pytest.fixture
+async def accepted(hands):
+    """Forty accepted messages, one of them to a number that is far too short for a phone."""
+    await hands.begin()
+    await hands.db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+1234', $1)", TEMPLATE
+    )
+    await hands.insert(39)
+    [batch] = await hands.claim()
+    outcomes = [Accepted(message, f"id-{message.id}", 1) for message in batch.messages]
+    await hands.record(batch, Resolved(outcomes))
+    return hands
+
+
+async def delivered(db) -> int:
+    return await db.fetchval(
+        "SELECT coalesce(sum(message_count), 0) FROM dispatcher.event"
+        " WHERE event IN ('delivered', 'undelivered')"
+    )
+
+
+async def test_a_short_number_on_a_block_list_stops_no_report(accepted):
+    await reported(accepted.db, odd="+1234")
+    step = await match(accepted.database, suppress_blocked=True)
+    assert (step.reports, step.unmatched) == (40, 0)
+    assert await delivered(accepted.db) == 40
+    assert await accepted.db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+
+
+async def test_a_report_that_cannot_be_matched_is_set_aside(accepted):
+    await reported(accepted.db, odd="+1234")
+    await accepted.db.execute(
+        "ALTER TABLE dispatcher.event ADD CONSTRAINT odd CHECK (code <> 'BLACK')"
+    )
+    step = await match(accepted.database, suppress_blocked=True)
+    assert (step.reports, step.unmatched) == (40, 1)
+    assert await delivered(accepted.db) == 39
+    rows = await accepted.db.fetch("SELECT reason, due_at FROM dispatcher.unmatched_report")
+    assert [tuple(row) for row in rows] == [("set-aside", None)]
+    assert await accepted.db.fetchval("SELECT count(*) FROM dispatcher.report_inbox") == 0
