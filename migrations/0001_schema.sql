@@ -51,7 +51,7 @@ CREATE TABLE dispatcher.message (
     PRIMARY KEY (id),
     CONSTRAINT id_is_between_1_and_10_to_the_18 CHECK (id BETWEEN 1 AND 1000000000000000000),
     -- The length stands beside the pattern: a bounded repetition within it, a state for each, costs
-    -- 2.7 µs a row, a quarter of an INSERT; this costs 0.3. octet_length costs a third of length,
+    -- 2.7 us a row, a quarter of an INSERT; this costs 0.3. octet_length costs a third of length,
     -- and LIKE less than a pattern.
     CONSTRAINT app_is_a_lower_case_name
         CHECK (app ~ '^[a-z0-9][a-z0-9_-]*$' AND length(app) <= 63),

@@ -55,6 +55,11 @@ BEGIN
     INSERT INTO dispatcher.idempotency (app, key, message_id)
     SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL;
 
+    -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
+    -- set this, polling finds its urgent messages.
+    IF current_setting('dispatcher.notify', true) = 'off' THEN
+        RETURN NULL;
+    END IF;
     PERFORM pg_notify('dispatcher_urgent', urgent.app)
     FROM (SELECT DISTINCT app FROM added WHERE priority <= 1 AND send_at <= now()) AS urgent;
     RETURN NULL;

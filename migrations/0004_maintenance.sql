@@ -14,18 +14,26 @@ CREATE FUNCTION dispatcher.make_partitions(
 DECLARE
     made integer := 0;
     first bigint;
+    reached bigint;
     taken bigint;
     wanted bigint;
     part record;
 BEGIN
     -- One at a time; the second finds the work done.
     PERFORM pg_advisory_xact_lock(hashtext('dispatcher.make_partitions'));
-    SELECT last_value + ahead INTO wanted FROM dispatcher.message_id;
+    SELECT last_value INTO reached FROM dispatcher.message_id;
+    -- Below the highest bigint, which no range reaches.
+    wanted := least(reached::numeric + ahead, 9223372036854775807 - size);
     LOOP
         SELECT coalesce(max(substring(c.relname FROM '_to_([0-9]+)$')::bigint), 1) INTO first
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'dispatcher.message'::regclass;
+        -- After a jump of the sequence, the ids that it left out need no partition.
+        IF first < reached - ahead THEN
+            first := reached + 1;
+        END IF;
         LOOP
+            EXIT WHEN first > wanted;
             SELECT greatest(
                 (SELECT max(id) FROM dispatcher.message_rest
                  WHERE id >= first AND id < first + size),
@@ -64,6 +72,69 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE i.inhparent = 'dispatcher.message'::regclass AND p IS NOT NULL
     ORDER BY 1
 $$;
+
+-- Return the foreign keys of other tables that refer to messages or outcomes, in words; null if
+-- there is none. No partition that one refers to can be dropped.
+CREATE FUNCTION dispatcher.foreign_keys_onto_messages() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(DISTINCT format('%I of table %s', c.conname, c.conrelid::regclass), ', ')
+    FROM pg_constraint c
+    WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confrelid IN (
+        SELECT p.oid FROM pg_class p
+        WHERE p.relnamespace = 'dispatcher'::regnamespace
+          AND (p.relname IN ('message', 'outcome') OR p.relname ~ '^(message|outcome)_'))
+$$;
+
+-- Return the sequences that are behind the rows that there are, and what each must reach. That is so
+-- after a cut-over to a logical replica, or after data were loaded without their sequences: each
+-- insert then fails on its primary key. An id of 10^17 or more was chosen by hand, and does not count.
+CREATE FUNCTION dispatcher.sequences_behind()
+RETURNS TABLE (name text, last_value bigint, needed bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kept record;
+BEGIN
+    FOR kept IN
+        SELECT 'message' AS of_table, 'id' AS of_column, 'dispatcher.message_id' AS by_sequence
+        UNION ALL SELECT 'batch', 'id', 'dispatcher.batch_id'
+        UNION ALL
+        SELECT c.relname, a.attname,
+            pg_get_serial_sequence(format('dispatcher.%I', c.relname), a.attname)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'dispatcher'::regnamespace AND a.attidentity <> ''
+          AND NOT a.attisdropped
+    LOOP
+        EXECUTE format('SELECT max(%1$I) FROM dispatcher.%2$I WHERE %1$I < 100000000000000000',
+            kept.of_column, kept.of_table) INTO needed;
+        name := kept.by_sequence;
+        last_value := coalesce(pg_sequence_last_value(name::regclass), 0);
+        IF needed > last_value THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    SELECT p.last_position, (SELECT max(e.last_position) FROM dispatcher.event e)
+    INTO last_value, needed FROM dispatcher.event_position p;
+    IF needed > last_value THEN
+        name := 'dispatcher.event_position';
+        RETURN NEXT;
+    END IF;
+END $$;
+
+-- Set the sequences that are behind to what each must reach; return them as they were.
+CREATE FUNCTION dispatcher.repair_sequences()
+RETURNS TABLE (name text, last_value bigint, needed bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('dispatcher.repair_sequences'));
+    FOR name, last_value, needed IN SELECT * FROM dispatcher.sequences_behind() LOOP
+        IF name = 'dispatcher.event_position' THEN
+            UPDATE dispatcher.event_position SET last_position = needed;
+        ELSE
+            PERFORM setval(name::regclass, needed);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
 
 -- Return whether any of these messages may still be sent.
 CREATE FUNCTION dispatcher.has_open_messages(first bigint, past bigint) RETURNS boolean
@@ -201,7 +272,8 @@ END $$;
 -- One step of dropping the oldest partition that is full and finished since *retention*: its reports
 -- and idempotency keys are deleted by key, *step* messages at a time, and then it is dropped.
 -- Returns what was done, or null if there is nothing to do. Raises lock_not_available if a table is
--- in use.
+-- in use. A partition that something else depends on (a foreign key, a view) stays as it is: see
+-- foreign_keys_onto_messages.
 CREATE FUNCTION dispatcher.drop_step(retention interval, step integer DEFAULT 50000) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -219,6 +291,11 @@ BEGIN
         WHERE p.past <= s.last_value + 1 AND s.is_called ORDER BY p.first
     LOOP
         name := format('%s_to_%s', old.first, old.past);
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_constraint c
+            WHERE c.contype = 'f' AND c.confrelid IN (
+                format('dispatcher.%I', 'message_' || name)::regclass,
+                format('dispatcher.%I', 'outcome_' || name)::regclass));
         SELECT p.position INTO begin_at FROM dispatcher.maintenance_progress p
         WHERE p.task = 'drop' AND p.partition = old.first;
         IF NOT FOUND THEN
@@ -261,8 +338,12 @@ BEGIN
         PERFORM set_config('lock_timeout', '200ms', true);
         LOCK TABLE ONLY dispatcher.message, dispatcher.outcome IN ACCESS EXCLUSIVE MODE;
         CONTINUE WHEN dispatcher.has_open_messages(old.first, old.past);
-        EXECUTE format('DROP TABLE dispatcher.%I, dispatcher.%I',
-            'message_' || name, 'outcome_' || name);
+        BEGIN
+            EXECUTE format('DROP TABLE dispatcher.%I, dispatcher.%I',
+                'message_' || name, 'outcome_' || name);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            CONTINUE;
+        END;
         DELETE FROM dispatcher.maintenance_progress p
         WHERE p.task = 'drop' AND p.partition = old.first;
         DELETE FROM dispatcher.pending_wipe w
@@ -483,5 +564,6 @@ SELECT dispatcher.make_partitions();
 DROP FUNCTION dispatcher.forget, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
     dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
     dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
-    dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.partitions,
+    dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.repair_sequences,
+    dispatcher.sequences_behind, dispatcher.foreign_keys_onto_messages, dispatcher.partitions,
     dispatcher.make_partitions;

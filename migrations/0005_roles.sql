@@ -48,7 +48,8 @@ FROM (VALUES
         'open_bulk', 'requeue', 'settle', 'pause', 'resume', 'suppress', 'unsuppress',
         'define_template', 'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
         'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
-        'prune', 'wipe_params']),
+        'prune', 'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind',
+        'repair_sequences']),
 
     ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'bulk', 'batch',
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
@@ -106,7 +107,11 @@ BEGIN
     IF to_regrole('dispatcher_owner') IS NULL THEN
         RETURN;
     END IF;
-    IF NOT pg_has_role(current_user, 'dispatcher_owner', 'MEMBER') THEN
+    -- Since 16 a role that may make roles is a member of those it made, and may not act as them
+    -- before it has granted itself that.
+    IF NOT pg_has_role(current_user, 'dispatcher_owner',
+        CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+    THEN
         EXECUTE format('GRANT dispatcher_owner TO %I', current_user);
     END IF;
     IF NOT has_database_privilege('dispatcher_owner', current_database(), 'CREATE') THEN
@@ -136,7 +141,8 @@ BEGIN
     END LOOP;
 EXCEPTION WHEN insufficient_privilege THEN
     -- Rolled back as a whole: the present owner keeps the tables, and migrates as before.
-    RAISE NOTICE 'The tables stay with their owner: %', SQLERRM;
+    RAISE WARNING 'The tables stay with their owner, %: %. Everything works; functions then run with the rights of that user. To change it, a superuser runs SELECT dispatcher.transfer_ownership();',
+        current_user, SQLERRM;
 END $$;
 
 -- PostgreSQL lets every role execute new functions.

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -39,9 +40,11 @@ def check() -> int:
     results = [(bool(settings.apps), "settings", f"{apps} configured")]
     try:
         results += _database(settings)
+        results += _pooler(settings)
         results += _callback(settings)
     except CommandError as failure:
         results.append((False, "database", str(failure)))
+    results += _spool(settings)
     results += asyncio.run(_apps(settings))
     for good, name, text in results:
         typer.echo(f"{'ok  ' if good else 'FAIL'}  {name:12}  {text}")
@@ -58,11 +61,19 @@ def _database(settings: "Settings") -> Iterator[CheckResult]:
         skew = asyncio.run(connected(dsn, _skew))
         yield True, "database", f"PostgreSQL answers at {read_address(dsn)}"
         yield _check_clock("the database's", skew)
+        yield from asyncio.run(connected(dsn, partial(_server, settings)))
         try:
             standings = asyncio.run(migrate.status(dsn))
         except MigrationError as error:
             yield False, "tables", str(error)
             return
+        behind = asyncio.run(connected(dsn, migrate.sequences_behind))
+        if behind:
+            yield (
+                False,
+                "sequences",
+                f"behind their rows: {', '.join(behind)}; `dispatcher migrate` sets them",
+            )
         missing = [f"{s.version}_{s.name}" for s in standings if not s.applied]
         other = [s.version for s in standings if s.unknown or s.edited]
         yield (
@@ -74,6 +85,61 @@ def _database(settings: "Settings") -> Iterator[CheckResult]:
             if other
             else "those of this release",
         )
+
+
+async def _server(settings: "Settings", connection: "OwnConnection") -> list[CheckResult]:
+    """Check what the server has for this user: encoding, writes, connections."""
+    from dispatcher.db.queries import sql
+    from dispatcher.service.run import connections_needed, explain_limit
+
+    results: list[CheckResult] = []
+    encoding = await connection.fetchval(sql("server_encoding"))
+    if encoding != "UTF8":
+        text = f"has the encoding {encoding}, and must have UTF8: CREATE DATABASE ... ENCODING"
+        results.append((False, "database", f"{text} 'UTF8' TEMPLATE template0"))
+    if await connection.fetchval(sql("read_only_setting")):
+        text = "default_transaction_read_only is on for this database or user, so nothing can be"
+        results.append((False, "database", f"{text} written: ALTER DATABASE or ROLE ... RESET it"))
+    limit = await connection.fetchval(sql("connection_limit"))
+    if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
+        results.append((False, "connections", short))
+    return results
+
+
+def _pooler(settings: "Settings") -> Iterator[CheckResult]:
+    """Check that what lies before the database keeps prepared statements apart."""
+    from dispatcher.cli.connection import explained
+
+    if settings.database_url is None or not settings.statement_cache:
+        return
+    dsn = settings.database_url.get_secret_value()
+    try:
+        with explained(dsn):
+            asyncio.run(_prepare_twice(dsn))
+    except CommandError as failure:
+        yield False, "pooler", str(failure)
+
+
+async def _prepare_twice(dsn: str) -> None:
+    """Prepare the same statement over two connections, in turns."""
+    from dispatcher.db.database import connect
+
+    async with AsyncExitStack() as stack:
+        connections = []
+        for _ in range(2):
+            connection = await connect(dsn)
+            stack.push_async_callback(connection.close, timeout=5)
+            connections.append(connection)
+        for connection in 2 * connections:
+            await connection.fetchval("SELECT 1")
+
+
+def _spool(settings: "Settings") -> Iterator[CheckResult]:
+    from dispatcher.db.spool import why_unwritable
+    from dispatcher.receiver.receiver import SPOOL
+
+    if why := why_unwritable(settings.data_dir / SPOOL):
+        yield False, "spool", why
 
 
 def _callback(settings: "Settings") -> Iterator[CheckResult]:

@@ -39,7 +39,7 @@ def migrate(
                 name = asyncio.run(migrations.down(dsn))
                 typer.echo(f"{name} undone." if name else "No migration is applied.")
             else:
-                names = asyncio.run(migrations.migrate(dsn, warn=_warn))
+                names = asyncio.run(migrations.migrate(dsn, warn=_warn, on_wait=_wait))
                 typer.echo("\n".join(f"{name} applied." for name in names) or "Nothing to do.")
     except MigrationError as error:
         raise CommandError(str(error)) from error
@@ -48,6 +48,10 @@ def migrate(
 
 def _warn(line: str) -> None:
     typer.echo(f"dispatcher: {line}", err=True)
+
+
+def _wait() -> None:
+    typer.echo("dispatcher: waiting for another process that migrates the database.", err=True)
 
 
 def _print_status(statuses: "list[MigrationStatus]") -> int:

@@ -33,6 +33,7 @@ class Finding(Struct, frozen=True):
 
 
 MAX_QUEUE_WAIT = timedelta(seconds=60)  # of a due message; a longer wait is reported
+MAX_STALL = timedelta(seconds=120)  # of a due message while nothing is sent, decided or deferred
 REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
 MAX_REPORT_SILENCE = timedelta(minutes=5)  # without a single report
 MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones may be off
@@ -57,6 +58,7 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     else:
         yield from _orphaned(app, now)
         yield from _unreachable(app, now)
+        yield from _stalled(app, now)
         yield from _rate_limit(app, now)
     for country in app.paused_countries:
         row = request_code("E000630")
@@ -170,6 +172,23 @@ def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             + (f" at {rate:.0f} numbers a second." if rate is not None else "."),
             "Wait for it, or raise __NUMBERS_PER_SECOND if the provider allows more, or start"
             " another worker if this one is busy.",
+        )
+
+
+def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
+    """Find an app of which messages are due, and nothing at all happens."""
+    late = now.at - app.oldest_due_at if app.oldest_due_at else timedelta()
+    patience = max(MAX_STALL, timedelta(seconds=2 / max(app.rate or 1.0, 0.001)))
+    lately = any(each.app == app.name and now.at - each.minute < patience for each in now.recent)
+    served = any(worker.alive and app.name in worker.apps for worker in now.workers)
+    if served and late > patience and not app.sending and not lately:
+        yield Finding(
+            Level.STOPPED,
+            app.name,
+            f"{app.name}: nothing goes out, and a message is due since"
+            f" {duration(late.total_seconds())}",
+            "A worker runs and claims nothing.",
+            "See its log. The database may refuse it connections: `dispatcher check` counts them.",
         )
 
 

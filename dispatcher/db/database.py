@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import asyncpg
 
 from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
-from dispatcher.db.dsn import FileAddress, read_address
+from dispatcher.db.dsn import FileAddress, driver_address, read_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, is_unavailable
 from dispatcher.db.queries import sql
 
@@ -96,12 +96,12 @@ class FailoverConnector:
     async def _open(self, **options: Any) -> OwnConnection:  # noqa: ANN401 - as above
         """Connect; with a password that was rotated in the file of the address, if it has one."""
         try:
-            connection: OwnConnection = await asyncpg.connect(self._dsn, **options)
+            connection: OwnConnection = await asyncpg.connect(driver_address(self._dsn), **options)
         except asyncpg.InvalidPasswordError:
             rotated = self._dsn.read_again() if isinstance(self._dsn, FileAddress) else None
             if rotated is None:
                 raise
-            connection = await asyncpg.connect(rotated, **options)
+            connection = await asyncpg.connect(driver_address(rotated), **options)
             self._dsn = rotated
         return connection
 

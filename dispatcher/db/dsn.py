@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
 from dispatcher.settings import Settings
+from dispatcher.settings.types import is_clear_address
 
 DEFAULT_PORT = 5432
 
@@ -16,6 +17,7 @@ class FileAddress(str):
     """An address that was read from a file, and can be read again after a password was rotated."""
 
     __slots__ = ("file",)
+
     file: Path
 
     def __new__(cls, address: str, file: Path) -> Self:
@@ -45,6 +47,43 @@ def direct_address(settings: Settings) -> str | None:
     return address(url, settings.database_direct_url_file) if url else None
 
 
+# Parameters that libpq or other drivers know, and neither asyncpg nor the server: asyncpg would ask
+# the server to set them.
+_OF_OTHER_DRIVERS: Final = frozenset(
+    (
+        "channel_binding",
+        "connect_timeout",
+        "connection_limit",
+        "fallback_application_name",
+        "gssencmode",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "pgbouncer",
+        "pool_timeout",
+        "require_auth",
+        "requirepeer",
+        "socket_timeout",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrldir",
+        "sslsni",
+        "tcp_user_timeout",
+    )
+)
+
+
+def driver_address(dsn: str) -> str:
+    """Return *dsn* without the parameters that only other drivers know."""
+    before, _, query = dsn.partition("?")
+    pairs = [p for p in query.split("&") if p and p.partition("=")[0] not in _OF_OTHER_DRIVERS]
+    return f"{before}?{'&'.join(pairs)}" if pairs else before
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Hosts, database and user of an address; its password is never kept."""
@@ -69,13 +108,15 @@ def read_address(dsn: str) -> Address:
     ``?host=one,two&port=5432,5432``. The environment (PGHOST and others) is read by the
     driver only: an address without a host has none here.
     """
+    if not is_clear_address(dsn):
+        return Address((), "", "")  # what would be shown may be a piece of the password
     try:
         parts = urlsplit(dsn)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     except ValueError:
         return Address((), "", "")
     login, _, netloc = parts.netloc.rpartition("@")
-    written = [_split_port(unquote(host)) for host in netloc.split(",") if host]
+    written = [(unquote(host), port) for host, port in map(_split_port, netloc.split(",")) if host]
     if not written and "host" in query:
         written = [_split_port(host) for host in query["host"].split(",") if host]
     common = [int(port) for port in query.get("port", "").split(",") if port.isdecimal()]

@@ -193,6 +193,11 @@ def explain(error: BaseException, dsn: str) -> str:
     at = read_address(dsn)
     if line := explain_tls(error, dsn, at):
         return line
+    if isinstance(error, asyncpg.UndefinedObjectError) and error.severity_en == "FATAL":
+        return (
+            f"PostgreSQL at {at} refuses a parameter of DISPATCHER_DATABASE_URL ({_said(error)}):"
+            " take it out of the address."
+        )
     for kinds, line in _LINES:
         if isinstance(error, kinds):
             return line.format(

@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db.database import Database
 from dispatcher.db.queries import sql
 
@@ -45,14 +45,26 @@ async def start_partition_early(database: Database, retention: float) -> int:
 
 
 async def drop_old(database: Database, retention: float) -> int:
-    """Do one step of dropping what is over; return 0 if nothing is left to do now."""
+    """Do one step of dropping what is over; return 0 if nothing is left to do now.
+
+    Raises StatementRefused if a foreign key of another table keeps partitions from being dropped.
+    """
     try:
         async with database.transaction(seconds=STEP_TIME) as connection:
-            return int(await connection.fetchval(sql("drop_step"), retention) is not None)
+            if await connection.fetchval(sql("drop_step"), retention) is not None:
+                return 1
+            foreign_keys = await connection.fetchval(sql("foreign_keys_onto_messages"))
     except DatabaseUnavailable as error:
         if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
             raise
         return 0  # another session reads the partitions now; the next round finds a better moment
+    if foreign_keys is not None:
+        raise StatementRefused(
+            "Old messages stay, although DISPATCHER_RETENTION is over: their tables cannot be"
+            f" dropped while a foreign key refers to them ({foreign_keys}). Drop it with ALTER"
+            " TABLE ... DROP CONSTRAINT, and keep the column."
+        )
+    return 0
 
 
 async def prune(database: Database, retention: float) -> int:

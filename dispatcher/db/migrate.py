@@ -131,23 +131,61 @@ async def migrate(
     folder: Path | None = None,
     patience: float = PATIENCE,
     warn: Callable[[str], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> list[str]:
     """Apply what is missing, in order; return the names of what was applied.
 
-    *warn* gets, in a line each, what a migration could not do and can be done without.
+    Sequences that are behind their rows are set too: see `sequences_behind`.
+
+    *warn* gets, in a line each, what a migration could not do and can be done without, and the
+    sequences that were set. *on_wait* is called if another process migrates now.
     Several may call this at once: one works, the others wait and find it done. Raises
     MigrationError with one line for people, and what `dispatcher.db.errors.explain` explains.
     """
     files = read_migrations(folder)
     async with _connection(dsn) as connection:
+        await _require_utf8(connection)
         if await _up_to_date(connection, files):
+            await _repair_sequences(connection, warn)
             return []
-        async with _locked(connection, patience), _warnings(connection, warn):
+        async with _locked(connection, patience, on_wait), _warnings(connection, warn):
             await connection.execute(sql("migrations_table"))
             missing = _missing(files, await _applied(connection))
             for migration in missing:
                 await _perform(connection, migration, "up")
+            await _repair_sequences(connection, warn)
             return [str(migration) for migration in missing]
+
+
+async def _require_utf8(connection: Connection) -> None:
+    encoding = await connection.fetchval(sql("server_encoding"))
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"The database has the encoding {encoding}, which cannot hold every text: make one"
+            " with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
+async def _repair_sequences(connection: Connection, warn: Callable[[str], None] | None) -> None:
+    """Set the sequences that are behind their rows, unless this role may not."""
+    if not await sequences_behind(connection):
+        return
+    for row in await connection.fetch(sql("repair_sequences")):
+        if warn is not None:
+            warn(
+                f"{row['name']} was at {row['last_value']} and is set to {row['needed']}, the last"
+                " of its rows: data were loaded without it."
+            )
+
+
+async def sequences_behind(connection: Connection) -> list[str]:
+    """Return the names of sequences that are behind their rows, so that inserts fail.
+
+    That is so after a cut-over to a logical replica, or after data were loaded without them.
+    """
+    if not await connection.fetchval(sql("can_repair_sequences")):
+        return []
+    return [row["name"] for row in await connection.fetch(sql("sequences_behind"))]
 
 
 async def status(dsn: str, *, folder: Path | None = None) -> list[MigrationStatus]:
@@ -218,7 +256,9 @@ async def _warnings(
 
 
 @asynccontextmanager
-async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
+async def _locked(
+    connection: Connection, patience: float, on_wait: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
     """Hold the lock of the migrations.
 
     It is asked for again and again, and never waited for inside of PostgreSQL: there a waiter
@@ -227,6 +267,9 @@ async def _locked(connection: Connection, patience: float) -> AsyncIterator[None
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     while not await connection.fetchval(sql("migrations_lock"), LOCK_KEY):
+        if on_wait is not None:
+            on_wait()
+            on_wait = None
         if loop.time() > deadline:
             raise MigrationError(
                 f"Another process has been migrating this database for {patience:.0f} s: see "

@@ -72,6 +72,24 @@ class Spool:
             self._file = None
 
 
+def why_unwritable(folder: Path) -> str | None:
+    """Return why no file can be written in *folder*, which may not exist yet; None if one can.
+
+    Nothing is written.
+    """
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if not place.is_dir():
+        why = "is no directory"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        why = "cannot be written to"
+    else:
+        return None
+    return (
+        f"{place} {why}, so answers and reports are lost if they come while the database is"
+        " unavailable: set DISPATCHER_DATA_DIR to a directory of this user."
+    )
+
+
 def size(folder: Path, kind: str) -> tuple[int, int]:
     """Return how many files of *kind* there are, of all processes, and their bytes.
 

@@ -6,7 +6,9 @@ from typing import Final
 
 import asyncpg
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
+from dispatcher.db.dsn import read_address
 from dispatcher.db.errors import CONNECT_ERRORS, UNAVAILABLE_ERRORS
 from dispatcher.db.queries import sql
 
@@ -14,8 +16,22 @@ from dispatcher.db.queries import sql
 async def ping(database: Database) -> None:
     """Return if the database answers and accepts writes; raises DatabaseUnavailable otherwise."""
     async with database.transaction() as connection:
-        if await connection.fetchval(sql("ping")):
+        row = await connection.fetchrow(sql("ping"))
+        if row is None or row["read_only"]:
             raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
+        if row["commits_wait"]:
+            raise DatabaseUnavailable(
+                f"Commits at PostgreSQL at {read_address(database.dsn)} wait for a synchronous"
+                " standby (wait_event SyncRep): bring it back, or take it out of"
+                " synchronous_standby_names."
+            )
+
+
+async def connection_limit(database: Database) -> int | None:
+    """Return how many connections this role, or all to this database, may have; None: no limit."""
+    async with database.acquire() as connection:
+        limit: int | None = await connection.fetchval(sql("connection_limit"))
+    return limit
 
 
 async def register_app(
@@ -31,6 +47,34 @@ async def register_app(
         await connection.execute(
             sql("register_app"), name, numbers_per_second, on_unsure, resend_after
         )
+
+
+# Since the last heartbeat, until waiting messages are taken for those of a restored backup.
+RESTORED_AFTER_SECONDS: Final = 3600.0
+RESTORED_AFTER_STOP_SECONDS: Final = 86_400.0  # if that worker stopped in good order
+
+
+async def pause_after_restore(database: Database) -> tuple[list[str], str]:
+    """Pause the apps whose queue looks like that of a restored backup; return them, and why.
+
+    A backup has the messages that waited when it was made. They may have been sent since, and a
+    worker that is started on it would send them again. It shows in the newest heartbeat: it lies
+    far back, and messages wait since before then.
+    """
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS
+        )
+        if row is None:
+            return [], ""
+        why = (
+            f"This may be a restored backup: no worker was here since {row['at']:%Y-%m-%d %H:%M}"
+            " UTC, and messages wait since before then. They may have been sent after the backup"
+            " was made: cancel those, then resume."
+        )
+        for app in row["apps"]:
+            await connection.execute(sql("pause"), app, why, "dispatcher run")
+        return row["apps"], why
 
 
 async def register_worker(

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import structlog
 
 from dispatcher import __version__
-from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
 from dispatcher.db.dsn import address, direct_address
@@ -21,9 +21,11 @@ from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
+from dispatcher.db.spool import why_unwritable
 from dispatcher.postgres.server import embedded_server
-from dispatcher.receiver.receiver import receiving
-from dispatcher.service.http import listening
+from dispatcher.receiver.receiver import MAX_CONNECTIONS as RECEIVER_CONNECTIONS
+from dispatcher.receiver.receiver import SPOOL, receiving
+from dispatcher.service.http import CONSOLE_CONNECTIONS, listening
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
 from dispatcher.telemetry.traces import Trace, missing, tracing
@@ -47,6 +49,7 @@ log = structlog.get_logger(__name__)
 
 VITAL_CONNECTIONS: Final = 2  # for heartbeat and recovery, which must not wait for claims
 MAX_CONNECTIONS: Final = 20
+OTHER_CONNECTIONS: Final = 2  # LISTEN, maintenance
 RETRY_SECONDS: Final = 0.5  # until a database that is unavailable is tried again
 
 PREPARE_RETRY_SECONDS: Final = 2.0  # until a receiver tries again to migrate
@@ -127,7 +130,8 @@ async def _prepare(settings: Settings, dsn: str) -> None:
     try:
         await migrate(
             direct_address(settings) or dsn,
-            warn=lambda line: log.warning("not all of a migration was possible", why=line),
+            warn=lambda line: log.warning("migration", why=line),
+            on_wait=lambda: log.info("waiting for another process that migrates the database"),
         )
     except UNAVAILABLE_ERRORS as error:
         raise as_unavailable(error, dsn) from error
@@ -183,6 +187,7 @@ async def _work(
         worker = await _register(settings, vital, stop)
         if worker is None:
             return
+        await _look_ahead(settings, vital, failing)
         log.info("worker started", worker=worker, apps=list(settings.apps))
         with _tracing(settings) as trace:
             one = Worker(
@@ -198,6 +203,37 @@ async def _work(
             await _unless(stop, one.recorder.replay_spool())
             await one.work()
     log.info("worker stopped", worker=worker)
+
+
+def connections_needed(settings: Settings) -> int:
+    """Return how many connections a service with *settings* has at most."""
+    claims = min(2 + 2 * len(settings.apps), MAX_CONNECTIONS)
+    return (
+        VITAL_CONNECTIONS + claims + CONSOLE_CONNECTIONS + RECEIVER_CONNECTIONS + OTHER_CONNECTIONS
+    )
+
+
+def explain_limit(limit: int, needed: int) -> str | None:
+    """Return what is wrong with a *limit* of connections; None if it is enough."""
+    if limit >= needed:
+        return None
+    return (
+        f"This user or database may have {limit} connections (CONNECTION LIMIT), and a worker with"
+        f" these settings uses up to {needed}: raise it with ALTER ROLE or ALTER DATABASE."
+    )
+
+
+async def _look_ahead(settings: Settings, vital: Database, failing: FailingParts) -> None:
+    """Say at the start what will fail later: a spool that cannot be written, few connections."""
+    if why := why_unwritable(settings.data_dir / SPOOL):
+        failing["spool"] = why
+    limit = await attempt(
+        partial(workers.connection_limit, vital), unavailable="limits unknown: the database is away"
+    )
+    if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
+        failing["connections"] = short
+    for part, why in failing.items():
+        log.error("this will fail", part=part, why=why)
 
 
 def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
@@ -232,6 +268,9 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
     """
 
     async def register() -> int:
+        apps, why = await workers.pause_after_restore(vital)
+        if apps:
+            log.warning("started paused", apps=apps, why=why)
         for name, app in settings.apps.items():
             await workers.register_app(
                 vital,
@@ -250,8 +289,11 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
         )
 
     while not stop.is_set():
-        worker = await attempt(register, unavailable="no start: the database is away")
-        if worker is not None:
-            return worker
+        try:
+            return await register()
+        except StatementRefused:
+            raise
+        except DatabaseUnavailable as error:
+            log.warning("no start: the database is away", why=str(error))
         await wait_for_event(stop, RETRY_SECONDS)
     return None

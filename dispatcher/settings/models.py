@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dispatcher.settings.types import (
     Callback,
+    CertificateFile,
     Database,
     Endpoint,
     HeaderWord,
     Listen,
     Networks,
     Proxy,
-    ReadableFile,
     Seconds,
     Token,
     Unlimited,
@@ -48,7 +48,7 @@ class AppSettings(_Model):
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: ReadableFile | None = None
+    ca_bundle: CertificateFile | None = None
     proxy: Proxy | None = None  # between this machine and the provider
     push_key: str | None = None
     push_secret: SecretStr | None = None

@@ -5,6 +5,7 @@ the value: even an address may hold a password.
 """
 
 import re
+import ssl
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
@@ -84,9 +85,37 @@ def _listen(value: str) -> str:
     return value
 
 
+# A host of an address and its port; an IPv6 address stands in brackets.
+_HOST_PATTERN = re.compile(r"(\[[^\]@]*\]|[^:\[\]@]*)(:\d*)?")
+_WITH_AT_SIGN = {"user", "password", "passfile", "application_name", "options"}
+
+
+def is_clear_address(dsn: str) -> bool:
+    """Return whether all of a PostgreSQL address stands where it is looked for.
+
+    A password with "@", "/", "?" or "#" that are not written as %-codes is cut there, and its
+    pieces would be taken for host or database, and shown.
+    """
+    rest = dsn.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path, _, query = rest[len(authority) :].partition("?")
+    *login, hosts = authority.split("@")
+    if "#" in rest or "@" in path or len(login) > 1:
+        return False
+    if not all(_HOST_PATTERN.fullmatch(host) for host in hosts.split(",")):
+        return False
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return all("@" not in key + value or key in _WITH_AT_SIGN for key, _, value in pairs)
+
+
 def _database(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("must be a PostgreSQL address: postgresql://user:password@host:5432/name")
+    dsn = value.get_secret_value()
+    if not dsn.startswith(("postgresql://", "postgres://")) or not is_clear_address(dsn):
+        raise ValueError(
+            "must be a PostgreSQL address: postgresql://user:password@host:5432/name, in which"
+            " special characters of the password are written as %-codes (@ as %40, / as %2F, # as"
+            " %23)"
+        )
     return value
 
 
@@ -123,12 +152,15 @@ def _networks(value: object) -> object:
         ) from None
 
 
-def _readable(value: Path) -> Path:
+def _certificate(value: Path) -> Path:
     try:
         with value.open("rb"):
-            return value
+            ssl.create_default_context(cafile=value)
+    except ssl.SSLError:
+        raise ValueError("names a file without a certificate (PEM)") from None
     except OSError as error:
         raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+    return value
 
 
 Word = BeforeValidator(_lower)  # case-insensitive
@@ -142,4 +174,4 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Database = Annotated[SecretStr, AfterValidator(_database)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Networks = Annotated[list[IPv4Network | IPv6Network], BeforeValidator(_networks)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
+CertificateFile = Annotated[Path, AfterValidator(_certificate)]

@@ -3,6 +3,7 @@
 import re
 from time import time
 
+from dispatcher.db.dsn import read_address
 from dispatcher.simulator import Simulator
 
 
@@ -54,3 +55,18 @@ async def test_a_clock_that_is_off_is_found_before_it_matters(operate):
     assert ended.code == 1
     (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
     assert re.search(r"clock +-\d{3}\.\d s from the provider's: set the clock", failed)
+
+
+async def test_what_the_server_would_refuse_later_is_found(operate, db, dsn):
+    name = read_address(dsn).database
+    await db.execute(
+        f"ALTER DATABASE {name} SET default_transaction_read_only = on;"
+        "SET default_transaction_read_only = off;"
+        "INSERT INTO dispatcher.worker (id, host, pid, version, apps, lease)"
+        " VALUES (9, 'host', 1, '1', '{}', '1 min')"
+    )
+    ended = await operate("check", DATA_DIR="/proc/1/nowhere", **app("http://127.0.0.1:1"))
+    assert ended.code == 1
+    assert "default_transaction_read_only is on" in ended.out
+    assert "sequences     behind their rows: dispatcher.worker_id_seq" in ended.out
+    assert "FAIL  spool" in ended.out

@@ -208,3 +208,23 @@ def test_an_unreachable_host_is_named_and_others_send():
     elsewhere = diagnose(now(workers=[WORKER, replace(lost, unreachable_apps=["other"])]))
     assert elsewhere.level is Level.FINE
     assert diagnose(now(workers=[WORKER, replace(lost, alive=False)])).level is Level.NOTE
+
+
+def test_a_part_of_a_worker_that_fails_is_named_once():
+    workers = [
+        replace(WORKER, id=number, failing_parts=["maintenance (old rows deleted): no such table"])
+        for number in (1, 2)
+    ]
+    [finding] = diagnose(now(workers=workers)).findings
+    assert finding.level is Level.WARNING
+    assert finding.title == "A part of a worker fails: maintenance (old rows deleted)"
+    assert finding.cause == "no such table"
+
+
+def test_messages_that_wait_while_nothing_is_sent_are_told():
+    late = replace(APP, oldest_due_at=NOW - timedelta(minutes=3))
+    found = diagnose(now(late))
+    assert (found.level, found.headline) == (Level.STOPPED, "Messages are not going out.")
+    assert "nothing goes out" in found.findings[0].title
+    for fine in (now(replace(late, sending=1)), now(late, recent=happened(accepted=1))):
+        assert diagnose(fine).level < Level.STOPPED

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import Database, connect
-from dispatcher.db.dsn import read_address
+from dispatcher.db.dsn import driver_address, read_address
 from dispatcher.db.errors import explain, is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 
@@ -203,9 +203,57 @@ ADDRESSES = [
     ("postgresql://u@host", "host:5432/u"),
     ("postgresql://", "the default host/"),
     ("postgresql:///d?user=u", "the default host/d"),
+    ("postgresql://u@%2Frun%2Fpg:3/d", "/run/pg:3/d"),
 ]
 
 
 @pytest.mark.parametrize(("dsn", "told"), ADDRESSES)
 def test_people_are_told_of_an_address_without_its_password(dsn, told):
     assert str(read_address(dsn)) == told
+
+
+async def test_what_only_other_drivers_know_is_left_out(dsn):
+    more = "channel_binding=require&connect_timeout=5&keepalives_idle=9&pgbouncer=true"
+    assert driver_address(f"{dsn}&{more}") == dsn
+    connection = await connect(f"{dsn}&{more}")
+    await connection.close()
+
+
+async def test_a_parameter_that_the_server_does_not_know_is_named(dsn):
+    line = await trouble(f"{dsn}&nonsense=1")
+    assert '"nonsense"' in line
+    assert "take it out" in line
+
+
+@pytest.mark.parametrize(
+    ("found_in", "limit"),
+    [
+        ("InitializeSessionUserId", "CONNECTION LIMIT of its user"),
+        ("CheckMyDatabase", "CONNECTION LIMIT of the database"),
+        ("InitProcess", "its max_connections"),
+    ],
+)
+def test_a_lack_of_connections_names_the_limit(found_in, limit):
+    error = asyncpg.TooManyConnectionsError("too many, in any language")
+    error.server_source_function = found_in
+    assert limit in explain(error, "postgresql://h/d")
+
+
+async def test_the_limit_of_a_role_is_recognised(tcp, db):
+    await db.execute("CREATE ROLE few LOGIN PASSWORD 'x' CONNECTION LIMIT 0")
+    try:
+        assert "CONNECTION LIMIT of its user" in await trouble(changed(tcp, login="few:x"))
+    finally:
+        await db.execute("DROP ROLE few")
+
+
+def test_mixed_up_statements_name_the_setting():
+    error = asyncpg.DuplicatePreparedStatementError("exists")
+    assert "DISPATCHER_STATEMENT_CACHE=0" in explain(error, "postgresql://h/d")
+
+
+async def test_a_default_that_is_read_only_is_named(dsn, db):
+    name = read_address(dsn).database
+    await db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    line = await trouble(dsn, "CREATE TABLE x ()")
+    assert "default_transaction_read_only" in line

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -327,3 +328,37 @@ def test_versions_are_numbers_and_not_words(folder):
 
 def test_the_folder_beside_the_package_is_found():
     assert (migrations_folder() / "0001_schema.sql").is_file()
+
+
+def test_migrations_and_statements_are_ascii():
+    folder = migrations_folder()
+    statements = Path(module.__file__).parent / "sql"
+    for path in (*folder.glob("*.sql"), *statements.glob("*.sql")):
+        assert path.read_bytes().isascii(), path.name
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_CN"])
+async def test_a_database_that_is_not_utf8_is_refused(server, encoding):
+    connection = await connect(server)
+    name = f"in_{encoding.lower()}"
+    try:
+        await connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+        )
+        with pytest.raises(MigrationError, match=f"encoding {encoding}.*UTF8"):
+            await migrate(urlunsplit(urlsplit(server)._replace(path=f"/{name}")))
+    finally:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await connection.close()
+
+
+async def test_waiting_for_another_migration_is_said_once(empty_dsn, folder):
+    connection = await connect(empty_dsn)
+    await connection.execute("SELECT pg_advisory_lock($1)", module.LOCK_KEY)
+    waits: list[str] = []
+    with pytest.raises(MigrationError, match="Another process"):
+        await migrate(
+            empty_dsn, folder=folder.path, patience=0.3, on_wait=lambda: waits.append("waits")
+        )
+    await connection.close()
+    assert waits == ["waits"]

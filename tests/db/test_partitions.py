@@ -100,6 +100,20 @@ async def test_inserts_go_on_while_a_partition_is_made(db, dsn):
     await application.close()
 
 
+async def test_near_the_highest_id_no_partition_is_made_past_it(db):
+    await db.execute("SELECT setval('dispatcher.message_id', $1)", 2**63 - 10_000_000)
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 1
+    await db.execute("SELECT setval('dispatcher.message_id', $1)", 2**63 - 10)
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 0
+
+
+async def test_a_jump_of_the_sequence_makes_few_partitions(db):
+    await db.execute("SELECT setval('dispatcher.message_id', 1000000000000)")
+    assert await db.fetchval(MAKE, 20_000_000, 5_000_000) == 4
+    await db.execute("SELECT dispatcher.enqueue('13100000000', 't')")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message_rest") == 0
+
+
 async def test_an_id_far_ahead_stops_no_partition_from_being_made(db):
     await db.execute(
         "INSERT INTO dispatcher.message (id, recipient, template_id)"

@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+from support.waiting import until
 
 from dispatcher.db.database import connect
 
@@ -139,3 +140,16 @@ async def test_an_urgent_message_rolled_back_is_not_announced(db, dsn):
         " VALUES ('13100000001', 't', 0)"
     )
     assert await notified(db, dsn, ["BEGIN", urgent, "ROLLBACK"]) == []
+
+
+@pytest.mark.parametrize(("setting", "heard"), [("on", ["default"]), ("off", [])])
+async def test_a_session_may_leave_the_notification_out(db, dsn, setting, heard):
+    names: list[object] = []
+    listener = await connect(dsn)
+    await listener.add_listener("dispatcher_urgent", lambda *said: names.append(said[-1]))
+    await db.execute(f"SET dispatcher.notify = '{setting}'")
+    await db.execute("SELECT dispatcher.enqueue('131', 't', priority => 0)")
+    await db.execute("SELECT pg_notify('dispatcher_urgent', 'last')")
+    await until(lambda: "last" in names)
+    await listener.close()
+    assert names == [*heard, "last"]

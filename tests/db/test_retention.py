@@ -5,8 +5,10 @@ import asyncio
 import asyncpg
 import pytest
 
+from dispatcher.core.errors import StatementRefused
 from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
+from dispatcher.db.dsn import read_address
 from dispatcher.db.reports import register_statuses
 
 DAY = 86_400.0
@@ -362,3 +364,40 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, data
 @pytest.mark.usefixtures("old_page")
 async def test_ids_that_nobody_had_cost_no_step(database):
     assert await drop_all(database, 30 * DAY) == 2  # all of it at once, then the partition
+
+
+@pytest.mark.usefixtures("old_page")
+async def test_a_foreign_key_keeps_its_partition_and_is_named(db, database):
+    await db.execute(
+        "CREATE TABLE public.orders (message_id bigint REFERENCES dispatcher.message (id))"
+    )
+    await db.execute("INSERT INTO public.orders SELECT id FROM dispatcher.message")
+    for _ in range(2):
+        with pytest.raises(StatementRefused, match=r"orders_message_id_fkey of table .*orders"):
+            await maintenance.drop_old(database, 30 * DAY)
+    assert await count(db, "message") == 3
+    assert await count(db, "report") == 3
+    await db.execute("ALTER TABLE public.orders DROP CONSTRAINT orders_message_id_fkey")
+    assert await drop_all(database, 30 * DAY) > 1
+    assert await count(db, "message") == 0
+
+
+@pytest.mark.usefixtures("old_page")
+async def test_a_view_onto_a_partition_keeps_it(db, database):
+    await db.execute("CREATE VIEW public.old AS TABLE dispatcher.message_1_to_5000001")
+    await drop_all(database, 30 * DAY)
+    assert await count(db, "message") == 3
+
+
+async def test_a_requeue_under_another_default_isolation_is_seen(db, dsn, old_page, database):
+    name = read_address(dsn).database
+    await db.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    async with database.transaction() as connection:
+        assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
+        await connection.execute("TABLE dispatcher.queue")  # a snapshot, were it serializable
+        await db.execute(
+            "INSERT INTO dispatcher.queue (id, app, priority, due_at)"
+            " VALUES ($1, 'default', 5, now())",
+            old_page[0],
+        )
+        assert await connection.fetchval("SELECT count(*) FROM dispatcher.queue") == 1

@@ -8,6 +8,7 @@ from support.waiting import until
 
 from dispatcher.db import operator, status
 from dispatcher.db.database import connect
+from dispatcher.db.dsn import read_address
 from dispatcher.db.migrate import down, migrate, migrations_folder, read_migrations
 
 ROLES = ("dispatcher_app", "dispatcher_worker", "dispatcher_reader")
@@ -295,3 +296,34 @@ async def restored(db) -> None:
         "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO dispatcher_owner',"
         " current_database()); END $$"
     )
+
+
+@pytest.mark.usefixtures("renamed_roles")
+async def test_who_may_only_make_roles_hands_the_tables_over(empty_dsn):
+    """As managed PostgreSQL has it: no superuser, owner of the database, may make roles."""
+    connection = await connect(empty_dsn)
+    database = read_address(empty_dsn).database
+    await connection.execute(
+        f"CREATE ROLE maker CREATEROLE; ALTER DATABASE {database} OWNER TO maker"
+    )
+    try:
+        warnings: list[str] = []
+        await migrate(as_role(empty_dsn, "maker"), warn=warnings.append)
+        assert warnings == []
+        owners = await connection.fetch(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'dispatcher'"
+        )
+        assert [row["tableowner"] for row in owners] == ["dispatcher_owner"]
+        await connection.execute("CREATE ROLE migrator IN ROLE dispatcher_owner")
+        taken = await down(as_role(empty_dsn, "migrator"))
+        assert await migrate(as_role(empty_dsn, "migrator")) == [taken]
+    finally:
+        await connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
+        await connection.execute(f"ALTER DATABASE {database} OWNER TO postgres")
+        await connection.execute("DROP ROLE IF EXISTS migrator")
+        await connection.execute(
+            "DROP OWNED BY dispatcher_owner, dispatcher_worker, dispatcher_app, dispatcher_reader;"
+            "DROP ROLE dispatcher_owner, dispatcher_worker, dispatcher_app, dispatcher_reader"
+        )
+        await connection.execute("DROP OWNED BY maker; DROP ROLE maker")
+        await connection.close()

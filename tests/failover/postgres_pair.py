@@ -31,7 +31,20 @@ class Pair:
 
     def start(self) -> None:
         primary, standby = (str(self.folder / name) for name in ("primary", "standby"))
-        self._run("initdb", "-D", primary, "-A", "trust", "-U", "postgres", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            primary,
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale",
+            "C",
+            "--no-sync",
+        )
         # Acknowledged means: on both. Given here and not in the file, which the standby copies:
         # a promoted standby has nobody to wait for.
         self._serve(primary, self.ports[0], "-c", "synchronous_standby_names=*")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from operator import gt
@@ -17,7 +18,7 @@ from support.messages import finished, insert
 from support.provider import app_at, seen
 from support.tcp_postgres import free_port, loopback_server
 from support.waiting import until
-from support.worker import WorkerProcess
+from support.worker import ROOT, WorkerProcess, environment
 
 from dispatcher.db.database import connect
 from dispatcher.db.migrate import migrate
@@ -226,3 +227,21 @@ async def test_a_pgbouncer_that_is_killed_under_load_costs_nothing_and_doubles_n
     assert books.states == {"accepted": inserted}
     assert not books.problems()
     assert books.accepted_twice == 0
+
+
+@pytest.mark.parametrize(("cache", "fails"), [(100, True), (0, False)])
+def test_check_names_the_setting_that_an_old_pgbouncer_needs(dsn, through, cache, fails):
+    environ = environment(through, {}, {"database_direct_url": dsn, "statement_cache": cache})
+    ended = subprocess.run(
+        [sys.executable, "-m", "dispatcher", "check"],
+        env=environ, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ("DISPATCHER_STATEMENT_CACHE=0" in ended.stdout) == fails
+    assert "Traceback" not in ended.stderr
+
+
+async def test_a_worker_with_a_cache_behind_it_ends_with_a_line(db, dsn, workers, sim, through):
+    worker = workers.launch({"default": app_at(sim.url)}, dsn=through, database_direct_url=dsn)
+    await insert(db, 5000)
+    assert await worker.ended() == 1
+    assert "DISPATCHER_STATEMENT_CACHE=0" in worker.text().splitlines()[-1]

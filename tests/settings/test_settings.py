@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.db.dsn import read_address
 from dispatcher.settings import AppSettings, Settings, SettingsError, load_settings
 
 APP = {
@@ -247,3 +248,49 @@ def test_every_required_setting_says_what_it_is():
     for model in (Settings, AppSettings):
         for name, field in model.model_fields.items():
             assert not field.is_required() or name == "data_dir" or field.description
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://sender:P@ss/w0rd@127.0.0.1/sms",
+        "postgresql://sender:7/k3yBase64==@127.0.0.1/sms",
+        "postgresql://sender:k3y#w0rd@127.0.0.1/sms",
+        "postgresql://sender:k3y?w0rd@127.0.0.1/sms",
+        "postgresql://sender:k3y?a=w0rd@127.0.0.1/sms",
+        "postgresql://sender:k3y@w0rd@127.0.0.1/sms",
+        "postgresql://sender:k3yw0rd/sms",
+        "postgresql://sender:k3y@host:w0rd/sms",
+    ],
+)
+def test_a_password_that_cuts_the_address_is_a_mistake(address):
+    [mistake] = mistakes_of({"DISPATCHER_DATABASE_URL": address})
+    assert "%-codes" in mistake
+    assert not [piece for piece in ("k3y", "w0rd", "P@ss") if piece in mistake]
+    assert str(read_address(address)) == "the default host/"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://sender:P%40ss%2Fw0rd@127.0.0.1:5432/sms",
+        "postgresql://u@one:1,two:2/d",
+        "postgresql://u@[::1]:6/d?sslmode=require",
+        "postgresql://u@%2Frun%2Fpg:5433/d",
+        "postgresql:///d?user=me%40corp&host=/run/pg",
+        "postgresql:///d?user=me@corp&host=/run/pg",
+        "postgres://",
+    ],
+)
+def test_an_address_with_codes_sockets_and_hosts_is_none(address):
+    assert load_settings({"DISPATCHER_DATABASE_URL": address}).database_url is not None
+
+
+def test_a_bundle_without_a_certificate_is_a_mistake(tmp_path):
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    app = {f"DISPATCHER_APPS__A__{name}": "https://h" for name in ("ENDPOINT", "APP_SECRET")}
+    app |= {"DISPATCHER_APPS__A__APP_KEY": "k", "DISPATCHER_APPS__A__CA_BUNDLE": str(file)}
+    assert mistakes_of(app) == [
+        "DISPATCHER_APPS__A__CA_BUNDLE names a file without a certificate (PEM)"
+    ]

@@ -33,7 +33,7 @@ def loopback_server(
     data, port = str(folder / "data"), str(free_port())
     code, said = run_program(
         binaries / "initdb",
-        ["-D", data, "-A", "trust", "-U", "postgres", "--no-sync"],
+        ["-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", "C", "--no-sync"],
         user=account,
     )
     assert code == 0, said

@@ -30,3 +30,7 @@ SELECT dispatcher.prune(make_interval(secs => $1))
 -- examined.
 -- $1 how long ago (seconds)
 SELECT dispatcher.wipe_params(make_interval(secs => $1))
+
+-- name: foreign_keys_onto_messages
+-- Return the foreign keys that keep partitions from being dropped, in words; null if there is none.
+SELECT dispatcher.foreign_keys_onto_messages()

@@ -44,7 +44,8 @@ SELECT set_config('lock_timeout', $1, $2), set_config('statement_timeout', '0', 
 SELECT set_config('role', r.rolname, $1)
 FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
 WHERE n.nspname = 'dispatcher' AND r.rolname <> current_user
-  AND pg_has_role(current_user, r.oid, 'MEMBER')
+  AND pg_has_role(current_user, r.oid,
+      CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
   AND has_database_privilege(r.oid, current_database(), 'CREATE')
 
 -- name: migration_applied
@@ -56,3 +57,20 @@ INSERT INTO dispatcher.schema_migrations (version, checksum, applied_at) VALUES 
 -- Record that a migration is reverted.
 -- $1 version
 DELETE FROM dispatcher.schema_migrations WHERE version = $1
+
+-- name: server_encoding
+-- Return the encoding of the database.
+SELECT current_setting('server_encoding')
+
+-- name: can_repair_sequences
+-- Return whether there is a function that repairs sequences, and whether this role may call it.
+SELECT coalesce(has_function_privilege(to_regprocedure('dispatcher.repair_sequences()'), 'EXECUTE'),
+    false)
+
+-- name: sequences_behind
+-- Return the sequences that are behind their rows: name, last value, value that it must have reached.
+SELECT name, last_value, needed FROM dispatcher.sequences_behind()
+
+-- name: repair_sequences
+-- Set the sequences that are behind their rows, and return them as they were.
+SELECT name, last_value, needed FROM dispatcher.repair_sequences()

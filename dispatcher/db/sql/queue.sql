@@ -9,6 +9,8 @@
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
 -- A pause that came since the app was asked is seen here: it is committed together with the
 -- messages it returned, which would otherwise be sent once more.
+-- A message that has an outcome leaves the queue and is not returned: data that were loaded through
+-- the parent table queue every message that there ever was.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
@@ -51,6 +53,12 @@ JOIN dispatcher.message m ON m.id = t.id
 WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
   AND m.id >= (SELECT min(id) FROM taken)
   AND m.id <= (SELECT max(id) FROM taken)
+  AND NOT EXISTS (
+      SELECT FROM dispatcher.outcome o
+      WHERE o.message_id = t.id
+        AND o.message_id >= (SELECT min(id) FROM taken)
+        AND o.message_id <= (SELECT max(id) FROM taken)
+  )
 ORDER BY t.priority, t.due_at, t.id
 
 -- name: hold_bulk

@@ -7,9 +7,11 @@
 -- by then (database.PATIENCE), and one that waits for a slow statement is not idle.
 -- The lock timeout is shorter: else the frozen client's other transactions, which wait behind the
 -- first, would come to hold the lock one after the other. A caller that gives up tries again.
+-- The isolation is named because a database or a role may have another default: each second look
+-- after a lock, here and in functions, must see what was committed meanwhile.
 -- All in one message: it costs no round trip, and changes no session, so that it also works behind
 -- a pooler that hands sessions around.
-BEGIN;
+BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '4s'
 
@@ -24,8 +26,15 @@ SELECT
     set_config('jit', 'off', true)
 
 -- name: ping
--- Return whether the database is read-only.
-SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
+-- Return whether the database is read-only, and whether commits of this role wait for a synchronous
+-- standby since seconds.
+SELECT
+    pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
+    EXISTS (
+        SELECT FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep' AND state_change < clock_timestamp() - interval '3 s'
+          AND datname = current_database()
+    ) AS commits_wait
 
 -- name: database_epoch
 -- Return the same in seconds since 1970.
@@ -34,3 +43,14 @@ SELECT date_part('epoch', clock_timestamp())
 -- name: database_time
 -- Return the time that decides, whatever the local clock shows.
 SELECT clock_timestamp()
+
+-- name: connection_limit
+-- Return how many connections this role, or all roles together to this database, may have; null for
+-- no limit of their own.
+SELECT least(nullif(r.rolconnlimit, -1), nullif(d.datconnlimit, -1))
+FROM pg_roles r, pg_database d
+WHERE r.rolname = session_user AND d.datname = current_database() AND NOT r.rolsuper
+
+-- name: read_only_setting
+-- Return whether a setting, and no standby, makes transactions read-only.
+SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'on'

@@ -21,3 +21,24 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at)
 -- Note that a worker has stopped in good order.
 -- $1 worker
 UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
+
+-- name: apps_of_old_queue
+-- Return when the newest worker was last here, and the apps that are not paused and have a due
+-- message from before then; no row if that was not long ago. A worker that stopped in good order
+-- may be away for longer than one that did not.
+-- $1 how long ago (seconds), $2 the same after a stop in good order (seconds)
+WITH newest AS (
+    SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped
+    FROM dispatcher.worker ORDER BY heartbeat_at DESC LIMIT 1
+)
+SELECT n.at, ARRAY(
+    SELECT a.name FROM dispatcher.app a
+    WHERE a.paused_by IS DISTINCT FROM 'operator' AND (
+        SELECT m.queued_at <= n.at
+        FROM dispatcher.queue q JOIN dispatcher.message m ON m.id = q.id
+        WHERE q.app = a.name AND q.due_at <= clock_timestamp()
+        ORDER BY q.id LIMIT 1)
+    ORDER BY a.name
+) AS apps
+FROM newest n
+WHERE n.at < clock_timestamp() - make_interval(secs => CASE WHEN n.stopped THEN $2::float8 ELSE $1::float8 END)
