@@ -122,7 +122,7 @@ async def test_a_row_holds_ids_of_one_block_of_500(db, insert):
 async def test_messages_that_differ_wait_apart(db):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, app, priority, send_at)"
-        " SELECT '1', 't', 'a' || n % 2, n / 2 % 2, timestamptz '2999-01-01'"
+        " SELECT '13112345678', 't', 'a' || n % 2, n / 2 % 2, timestamptz '2999-01-01'"
         " + n / 4 % 2 * interval '1 s'"
         " FROM generate_series(0, 8 * 20 - 1) AS n"
     )
@@ -134,7 +134,7 @@ async def test_messages_that_differ_wait_apart(db):
 async def test_a_row_names_exactly_the_messages_that_agree(db):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, app)"
-        " SELECT '1', 't', CASE WHEN n % 7 = 0 THEN 'rare' ELSE 'a' || n % 3 END"
+        " SELECT '13112345678', 't', CASE WHEN n % 7 = 0 THEN 'rare' ELSE 'a' || n % 3 END"
         " FROM generate_series(1, 700) AS n"
     )
     assert not await db.fetch(
@@ -183,7 +183,7 @@ async def test_a_claim_for_fewer_leaves_the_rest_in_a_row(db, insert, take):
 
 async def test_a_claim_for_fewer_takes_a_row_with_gaps_apart(db, take):
     await db.execute(
-        "INSERT INTO dispatcher.message (recipient, template_id, app) SELECT '1', 't',"
+        "INSERT INTO dispatcher.message (recipient, template_id, app) SELECT '13112345678', 't',"
         " CASE n % 3 WHEN 0 THEN 'default' ELSE 'other' END FROM generate_series(1, 90) AS n"
     )
     ids = list(range(3, 91, 3))
@@ -368,9 +368,21 @@ async def test_status_counts_at_most_10001(database, insert):
 async def test_an_insert_with_a_used_key_leaves_no_bulk_row(db, insert):
     insert = (
         "INSERT INTO dispatcher.message (recipient, template_id, idempotency_key)"
-        " SELECT '1', 't', $1 || n FROM generate_series(1, 100) AS n"
+        " SELECT '13112345678', 't', $1 || n FROM generate_series(1, 100) AS n"
     )
     await db.execute(insert, "k")
     with pytest.raises(asyncpg.UniqueViolationError):
         await db.execute(insert, "k")
     assert await db.fetchval("SELECT sum(size) FROM dispatcher.bulk") == 100
+
+
+async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
+    await insert(MANY)
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('h', 1, '0', '{default}', interval '1 min', now() - interval '1 hour')"
+    )
+    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0))["apps"] == []
+    await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
+    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0)
+    assert row["apps"] == ["default"]
