@@ -20,7 +20,7 @@ INSERTERS, CLAIMERS, CANCELLERS = 2, 4, 2
 TIMEOUT_SECONDS = 240.0
 INSERT = (
     "INSERT INTO dispatcher.message (recipient, template_id, priority, send_at)"
-    " SELECT '+861' || lpad((n + $2)::text, 10, '0'), 't', $3 + n % $4,"
+    " SELECT '+8613' || lpad((n + $2)::text, 9, '0'), 't', $3 + n % $4,"
     " now() + random() * $5 * interval '0.2 s'"
     " FROM generate_series(1, $1::int) AS n"
 )
