@@ -2,9 +2,10 @@
 -- operators set.
 --
 -- A message is always in exactly one place: in `queue` or a row of `bulk`, in a `batch` that is not
--- closed, or, once it is finished, in `outcome`. dispatcher.message_status (0003) derives its state from that.
+-- closed, or, once it is finished, in `outcome`. dispatcher.message_status (0003) derives its state
+-- from that.
 --
---   INSERT INTO message --- many at once ---> bulk  (queued): claimed like the queue, or opened into it
+--   INSERT INTO message --- many at once ---> bulk  (queued): leaves as the queue does
 --      |
 --      v                         claim
 --   queue  (queued) --------------------------> batch open  (sending)
@@ -46,6 +47,7 @@ CREATE TABLE dispatcher.message (
     expires_at timestamptz,
     idempotency_key text,
     reference text,
+    campaign text,
     queued_at timestamptz NOT NULL DEFAULT now(),
     wiped_at timestamptz,
     PRIMARY KEY (id),
@@ -104,7 +106,8 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT expires_at_is_after_send_at CHECK (expires_at > send_at),
     CONSTRAINT idempotency_key_has_1_to_200_characters
         CHECK (length(idempotency_key) BETWEEN 1 AND 200),
-    CONSTRAINT reference_has_at_most_200_characters CHECK (length(reference) <= 200)
+    CONSTRAINT reference_has_at_most_200_characters CHECK (length(reference) <= 200),
+    CONSTRAINT campaign_has_1_to_100_characters CHECK (length(campaign) BETWEEN 1 AND 100)
 ) PARTITION BY RANGE (id);
 
 COMMENT ON TABLE dispatcher.message IS
@@ -126,10 +129,14 @@ COMMENT ON COLUMN dispatcher.message.idempotency_key IS
     'A second message of the app with the same key is refused; enqueue() returns the first one.';
 COMMENT ON COLUMN dispatcher.message.reference IS
     'The application''s own reference; it is returned with each event.';
+COMMENT ON COLUMN dispatcher.message.campaign IS 'Name of the campaign that it belongs to.';
 COMMENT ON COLUMN dispatcher.message.queued_at IS 'When it was inserted.';
 COMMENT ON COLUMN dispatcher.message.wiped_at IS
     'When the variables (of an erased person: number and reference too) were wiped. Such a message'
     ' cannot be sent again.';
+
+-- For `expire`: few messages have a time, and most of these are inserted in its order.
+CREATE INDEX message_expires_at ON dispatcher.message (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE dispatcher.queue (
     id bigint NOT NULL PRIMARY KEY,
@@ -139,7 +146,8 @@ CREATE TABLE dispatcher.queue (
     attempt smallint NOT NULL DEFAULT 0,
     requeued boolean NOT NULL DEFAULT false,
     last_batch bigint,
-    code text
+    code text,
+    campaign text
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 20000,
@@ -149,6 +157,7 @@ CREATE TABLE dispatcher.queue (
 );
 
 CREATE INDEX queue_due ON dispatcher.queue (app, priority, due_at);
+CREATE INDEX queue_campaign ON dispatcher.queue (campaign) WHERE campaign IS NOT NULL;
 
 COMMENT ON TABLE dispatcher.queue IS 'Messages that wait to be sent.';
 COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';
@@ -160,17 +169,57 @@ COMMENT ON COLUMN dispatcher.queue.requeued IS
     'An operator asked for it again after its time: it no longer expires.';
 COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned from.';
 COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
+COMMENT ON COLUMN dispatcher.queue.campaign IS
+    'As in the message. While the campaign is paused or cancelled, no claim takes it.';
 
--- A row of the queue with its two indexes costs nearly as much as the message; a bulk row costs a
+-- Campaigns -----------------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.campaign (
+    name text NOT NULL PRIMARY KEY,
+    state text NOT NULL DEFAULT 'running',
+    reason text,
+    file text,
+    stop_at double precision,
+    first_id bigint NOT NULL,
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_by text,
+    changed_at timestamptz,
+    CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
+    CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
+    CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
+);
+
+-- The claim reads those that are stopped, each time.
+CREATE INDEX campaign_stopped ON dispatcher.campaign (name) WHERE state <> 'running';
+
+COMMENT ON TABLE dispatcher.campaign IS
+    'Messages that belong together: an imported list, or what applications insert under one name.';
+COMMENT ON COLUMN dispatcher.campaign.name IS 'As in its messages.';
+COMMENT ON COLUMN dispatcher.campaign.state IS
+    'running; paused: nothing is claimed; cancelled: nothing is claimed ever, what waits is cancelled.';
+COMMENT ON COLUMN dispatcher.campaign.reason IS 'Why it was paused or cancelled.';
+COMMENT ON COLUMN dispatcher.campaign.file IS 'Name of the imported file.';
+COMMENT ON COLUMN dispatcher.campaign.stop_at IS
+    'Share of rejected and undelivered messages at which it pauses by itself.';
+COMMENT ON COLUMN dispatcher.campaign.first_id IS 'None of its messages has a lower id.';
+COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
+COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
+COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
+COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+
+-- A row of the queue with its indexes costs nearly as much as the message; a bulk row costs a
 -- five-hundredth of that. Its messages were never claimed, and have no outcome. A row is inserted and
--- deleted, never updated: a lock on one also fixes what it holds. See fill_queue() and open_bulk().
+-- deleted, never updated: a lock on one also fixes what it holds. See fill_queue() and
+-- take_from_bulk().
 CREATE TABLE dispatcher.bulk (
     first_id bigint NOT NULL PRIMARY KEY,
     ids int8multirange NOT NULL,
     size smallint NOT NULL,
     app text NOT NULL,
     priority smallint NOT NULL,
-    due_at timestamptz NOT NULL
+    due_at timestamptz NOT NULL,
+    campaign text
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 1000,
@@ -179,16 +228,19 @@ CREATE TABLE dispatcher.bulk (
 
 -- With the id: all that one statement inserts is due at one time.
 CREATE INDEX bulk_due ON dispatcher.bulk (app, priority, due_at, first_id);
+CREATE INDEX bulk_campaign ON dispatcher.bulk (campaign) WHERE campaign IS NOT NULL;
 
 COMMENT ON TABLE dispatcher.bulk IS
     'Messages that one statement inserted together, and that wait together beside the queue: those of'
-    ' one app, priority and due time in a block of 500 ids.';
+    ' one app, priority, due time and campaign in a block of 500 ids.';
 COMMENT ON COLUMN dispatcher.bulk.first_id IS 'The lowest of its ids.';
 COMMENT ON COLUMN dispatcher.bulk.ids IS 'The messages.';
 COMMENT ON COLUMN dispatcher.bulk.size IS 'How many messages.';
 COMMENT ON COLUMN dispatcher.bulk.app IS 'As in the messages.';
 COMMENT ON COLUMN dispatcher.bulk.priority IS 'As in the messages.';
 COMMENT ON COLUMN dispatcher.bulk.due_at IS 'From when on they may be claimed.';
+COMMENT ON COLUMN dispatcher.bulk.campaign IS
+    'As in the messages. While the campaign is paused or cancelled, no claim takes them.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,
@@ -220,6 +272,7 @@ CREATE TABLE dispatcher.batch (
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     unsure_at timestamptz,
     unsure_ids bigint[],
+    requeued_ids bigint[] NOT NULL DEFAULT '{}',
     closed_at timestamptz,
     tries smallint,
     http_status smallint,
@@ -258,6 +311,8 @@ COMMENT ON COLUMN dispatcher.batch.opened_at IS 'When it was claimed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_at IS 'When it became unsure; kept when it is closed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_ids IS
     'Of an unsure batch: the messages that its answer left open; null: all of them.';
+COMMENT ON COLUMN dispatcher.batch.requeued_ids IS
+    'Of its messages, those that an operator asked for again after their time: they never expire.';
 COMMENT ON COLUMN dispatcher.batch.closed_at IS 'When it was closed.';
 COMMENT ON COLUMN dispatcher.batch.tries IS 'How often the request was tried.';
 COMMENT ON COLUMN dispatcher.batch.http_status IS 'Status of the last answer.';
@@ -303,6 +358,20 @@ COMMENT ON TABLE dispatcher.message_rest IS
 COMMENT ON TABLE dispatcher.outcome_rest IS
     'Outcomes for which no partition was made in time; usually empty.';
 
+-- Which database this is. A standby and a restored copy have the same id; another database has
+-- another, and what was kept on disk for one must not be written into it.
+CREATE TABLE dispatcher.installation (
+    single boolean PRIMARY KEY DEFAULT true,
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    CONSTRAINT installation_is_one_row CHECK (single)
+);
+
+INSERT INTO dispatcher.installation DEFAULT VALUES;
+
+COMMENT ON TABLE dispatcher.installation IS 'The identity of this database: one row.';
+COMMENT ON COLUMN dispatcher.installation.single IS 'Keeps it to one row.';
+COMMENT ON COLUMN dispatcher.installation.id IS 'Named in each file of answers that is kept on disk.';
+
 -- Apps and workers ----------------------------------------------------------------------------------
 
 CREATE TABLE dispatcher.app (
@@ -316,12 +385,27 @@ CREATE TABLE dispatcher.app (
     probe_max interval,
     numbers_per_second double precision,
     rate double precision,
-    slowdown_rate double precision,
     next_at timestamptz NOT NULL DEFAULT now(),
     slowed_at timestamptz,
+    window_at timestamptz,
+    window_numbers integer NOT NULL DEFAULT 0,
+    window_refused integer NOT NULL DEFAULT 0,
+    base_share double precision NOT NULL DEFAULT 0,
+    cut_share double precision,
+    cut_factor double precision NOT NULL DEFAULT 1,
     on_unsure text NOT NULL DEFAULT 'hold',
     resend_after interval,
+    max_attempts smallint,
     seen_at timestamptz NOT NULL DEFAULT now(),
+    unknown_streak integer NOT NULL DEFAULT 0,
+    refused_texts bigint[] NOT NULL DEFAULT '{}',
+    slow_start integer,
+    slow_start_left integer NOT NULL DEFAULT 0,
+    slow_start_answered integer NOT NULL DEFAULT 0,
+    slow_start_at timestamptz,
+    resumed_at timestamptz,
+    report_refusals integer NOT NULL DEFAULT 0,
+    report_refused_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -331,20 +415,42 @@ COMMENT ON COLUMN dispatcher.app.paused_at IS 'Since when nothing is claimed; nu
 COMMENT ON COLUMN dispatcher.app.pause_code IS 'Code of the answer that paused it.';
 COMMENT ON COLUMN dispatcher.app.pause_reason IS 'Why it is paused, in words.';
 COMMENT ON COLUMN dispatcher.app.paused_by IS
-    'worker: a probe may end the pause. operator: only resume() ends it.';
+    'worker: a probe may end the pause. operator, report: only resume() ends it.';
 COMMENT ON COLUMN dispatcher.app.probe_at IS 'When one message is sent to see whether it works.';
 COMMENT ON COLUMN dispatcher.app.probe_wait IS 'Wait from the last probe to the next; it doubles.';
 COMMENT ON COLUMN dispatcher.app.probe_max IS 'The longest such wait.';
 COMMENT ON COLUMN dispatcher.app.numbers_per_second IS 'Rate limit as configured; null: none.';
 COMMENT ON COLUMN dispatcher.app.rate IS
     'Numbers per second now: less than configured after the provider refused that; null: no limit.';
-COMMENT ON COLUMN dispatcher.app.slowdown_rate IS 'The rate that the provider refused last.';
 COMMENT ON COLUMN dispatcher.app.next_at IS 'When the numbers that are claimed next may be sent.';
 COMMENT ON COLUMN dispatcher.app.slowed_at IS 'When the rate was last reduced.';
+COMMENT ON COLUMN dispatcher.app.window_at IS
+    'Since when the share of numbers is measured that flow control refuses; null: it refused none.';
+COMMENT ON COLUMN dispatcher.app.window_numbers IS 'Numbers answered since then.';
+COMMENT ON COLUMN dispatcher.app.window_refused IS 'Those that flow control refused.';
+COMMENT ON COLUMN dispatcher.app.base_share IS
+    'Share of numbers that flow control refuses at any rate: it lowers nothing.';
+COMMENT ON COLUMN dispatcher.app.cut_share IS
+    'Refused share for which the last window lowered the rate; null: it did not.';
+COMMENT ON COLUMN dispatcher.app.cut_factor IS 'Factor by which it did.';
 COMMENT ON COLUMN dispatcher.app.on_unsure IS
     'hold: unsure batches wait for a report or an operator. resend: they are sent again.';
 COMMENT ON COLUMN dispatcher.app.resend_after IS 'For resend: after this time without any report.';
+COMMENT ON COLUMN dispatcher.app.max_attempts IS
+    'For resend: not after so many attempts; null: without end.';
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
+COMMENT ON COLUMN dispatcher.app.unknown_streak IS 'Requests in a row with an unknown result.';
+COMMENT ON COLUMN dispatcher.app.refused_texts IS
+    'Digests of different texts that were refused in a row, while none was accepted.';
+COMMENT ON COLUMN dispatcher.app.slow_start IS
+    'Requests of this round after a pause, which doubles; null: no slow start.';
+COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
+COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
+COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
+COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.report_refusals IS
+    'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
+COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -436,7 +542,8 @@ COMMENT ON COLUMN dispatcher.report.earlier IS 'The interim report that this fin
 CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
     state text NOT NULL,
-    meaning text NOT NULL
+    meaning text NOT NULL,
+    resendable boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON TABLE dispatcher.carrier_status IS
@@ -444,6 +551,8 @@ COMMENT ON TABLE dispatcher.carrier_status IS
 COMMENT ON COLUMN dispatcher.carrier_status.status IS 'A carrier''s status.';
 COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or undelivered.';
 COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
+COMMENT ON COLUMN dispatcher.carrier_status.resendable IS
+    'Whether the platform refused it before anything was sent, so that requeue() may send it again.';
 
 -- One row for each commit of a receiver, however many reports it has: so taking reports in writes
 -- one row. Arrays of equal length, one place a report.
@@ -742,24 +851,88 @@ COMMENT ON COLUMN dispatcher.price.currency IS 'Its currency.';
 CREATE TABLE dispatcher.file_import (
     digest text NOT NULL PRIMARY KEY,
     name text NOT NULL,
+    campaign text,
     lines bigint NOT NULL DEFAULT 0,
     imported bigint NOT NULL DEFAULT 0,
+    imported_lines bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
-    rejects_bytes bigint NOT NULL DEFAULT 0,
+    left_out bigint NOT NULL DEFAULT 0,
+    first_id bigint NOT NULL,
+    last_id bigint,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz
 );
 
 COMMENT ON TABLE dispatcher.file_import IS
     'How far the import of a file has come. Written in the transaction of each COPY, so it is exact.';
-COMMENT ON COLUMN dispatcher.file_import.digest IS 'SHA-256 of the file''s content.';
+COMMENT ON COLUMN dispatcher.file_import.digest IS
+    'SHA-256 of the file''s content, and of what the command said of its messages.';
 COMMENT ON COLUMN dispatcher.file_import.name IS 'Name of the file.';
-COMMENT ON COLUMN dispatcher.file_import.lines IS 'Records that are done, without the header.';
+COMMENT ON COLUMN dispatcher.file_import.campaign IS 'The campaign of its messages.';
+COMMENT ON COLUMN dispatcher.file_import.lines IS 'Number of the last line that is done.';
 COMMENT ON COLUMN dispatcher.file_import.imported IS 'Messages that were inserted.';
-COMMENT ON COLUMN dispatcher.file_import.rejected IS 'Records that were rejected.';
-COMMENT ON COLUMN dispatcher.file_import.rejects_bytes IS 'Size of the file of rejects.';
+COMMENT ON COLUMN dispatcher.file_import.imported_lines IS 'Lines on which they stand.';
+COMMENT ON COLUMN dispatcher.file_import.rejected IS 'Lines that were rejected.';
+COMMENT ON COLUMN dispatcher.file_import.left_out IS 'Lines that were left out as the user wished.';
+COMMENT ON COLUMN dispatcher.file_import.first_id IS 'The messages have ids from here on.';
+COMMENT ON COLUMN dispatcher.file_import.last_id IS 'The messages have ids up to here.';
 COMMENT ON COLUMN dispatcher.file_import.started_at IS 'When it started.';
 COMMENT ON COLUMN dispatcher.file_import.finished_at IS 'When the whole file was imported.';
+
+CREATE TABLE dispatcher.message_action (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    action text NOT NULL,
+    filter text NOT NULL,
+    address text NOT NULL,
+    counts jsonb NOT NULL,
+    messages integer NOT NULL,
+    targets bigint[] NOT NULL,
+    complete boolean NOT NULL DEFAULT true,
+    position integer NOT NULL DEFAULT 0,
+    changed integer NOT NULL DEFAULT 0,
+    started_at timestamptz,
+    started_by text,
+    finished_at timestamptz,
+    CONSTRAINT message_action_is_known CHECK (
+        action IN ('cancel', 'requeue', 'suppress', 'settle-sent', 'settle-resend'))
+);
+
+COMMENT ON TABLE dispatcher.message_action IS
+    'Actions of operators on many messages, done in steps. Its targets are chosen once, at the'
+    ' preview: so what was confirmed is what is done.';
+COMMENT ON COLUMN dispatcher.message_action.id IS 'The order in which they were previewed.';
+COMMENT ON COLUMN dispatcher.message_action.created_at IS 'When it was previewed.';
+COMMENT ON COLUMN dispatcher.message_action.created_by IS 'Who asked for the preview.';
+COMMENT ON COLUMN dispatcher.message_action.action IS 'What is done.';
+COMMENT ON COLUMN dispatcher.message_action.filter IS 'What chose the messages, in words; no number.';
+COMMENT ON COLUMN dispatcher.message_action.address IS 'The same as the console''s address has it.';
+COMMENT ON COLUMN dispatcher.message_action.counts IS
+    'The preview: app, state, why it is left alone (null: it is not), and how many.';
+COMMENT ON COLUMN dispatcher.message_action.messages IS 'How many messages it is for.';
+COMMENT ON COLUMN dispatcher.message_action.targets IS 'The messages; of a settlement the batches.';
+COMMENT ON COLUMN dispatcher.message_action.complete IS
+    'Whether all messages that fit the filter were found: a preview takes at most 100,000 and 20 s.';
+COMMENT ON COLUMN dispatcher.message_action.position IS 'How many targets are done.';
+COMMENT ON COLUMN dispatcher.message_action.changed IS
+    'How many messages (of suppress: numbers) it changed so far.';
+COMMENT ON COLUMN dispatcher.message_action.started_at IS 'When it was confirmed.';
+COMMENT ON COLUMN dispatcher.message_action.started_by IS 'Who confirmed it.';
+COMMENT ON COLUMN dispatcher.message_action.finished_at IS 'When the last step was done.';
+
+CREATE TABLE dispatcher.file_import_rejection (
+    digest text NOT NULL REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE,
+    line bigint NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (digest, line)
+);
+
+COMMENT ON TABLE dispatcher.file_import_rejection IS
+    'Lines that were rejected, so that an import that continues can write its file of rejects anew.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.digest IS 'The import.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.line IS 'Number of the line in the file.';
+COMMENT ON COLUMN dispatcher.file_import_rejection.reason IS 'Why; it holds nothing of the line.';
 
 CREATE TABLE dispatcher.maintenance_progress (
     task text NOT NULL,

@@ -28,36 +28,60 @@ CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     inserted_at timestamptz := clock_timestamp();
+    has record;  -- which of the steps below are needed
 BEGIN
-    INSERT INTO dispatcher.queue (id, app, priority, due_at)
-    SELECT id, app, priority, greatest(send_at, inserted_at) FROM added
-    WHERE NOT EXISTS (SELECT FROM added OFFSET 19);
+    SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
+        count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent
+    INTO has
+    FROM (SELECT campaign, idempotency_key, priority FROM added LIMIT 20) AS first;
 
-    IF NOT FOUND THEN
+    IF NOT has.many THEN
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+        SELECT id, app, priority, greatest(send_at, inserted_at), campaign FROM added;
+    ELSE
         WITH together AS MATERIALIZED (
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
-                count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at
+                count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
+                campaign, count(idempotency_key) > 0 AS keys
             FROM added
-            GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at)
+            GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
         ), few AS (
-            INSERT INTO dispatcher.queue (id, app, priority, due_at)
-            SELECT unnest(ids), app, priority, due_at FROM together WHERE size < 20
+            INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+            SELECT unnest(ids), app, priority, due_at, campaign FROM together WHERE size < 20
+        ), many AS (
+            INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+            SELECT first_id,
+                CASE WHEN last_id - first_id + 1 = size
+                    THEN int8multirange(int8range(first_id, last_id + 1))
+                    ELSE (SELECT range_agg(int8range(id, id + 1)) FROM unnest(ids) AS id) END,
+                size, app, priority, due_at, campaign
+            FROM together WHERE size >= 20
         )
-        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at)
-        SELECT first_id,
-            CASE WHEN last_id - first_id + 1 = size
-                THEN int8multirange(int8range(first_id, last_id + 1))
-                ELSE (SELECT range_agg(int8range(id, id + 1)) FROM unnest(ids) AS id) END,
-            size, app, priority, due_at
-        FROM together WHERE size >= 20;
+        SELECT count(campaign) > 0 AS campaigns, bool_or(keys) AS keys,
+            min(priority) <= 1 AS urgent
+        INTO has
+        FROM together;
     END IF;
 
-    INSERT INTO dispatcher.idempotency (app, key, message_id)
-    SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL;
+    -- A campaign that is known is not locked: an import must not keep a pause waiting.
+    IF has.campaigns THEN
+        INSERT INTO dispatcher.campaign (name, first_id)
+        SELECT campaign, min(id) FROM added WHERE campaign IS NOT NULL GROUP BY campaign
+        ON CONFLICT (name) DO NOTHING;
+        UPDATE dispatcher.campaign c SET first_id = lower.first_id
+        FROM (SELECT campaign, min(id) AS first_id FROM added GROUP BY campaign) AS lower
+        WHERE c.name = lower.campaign AND lower.first_id < c.first_id;
+    END IF;
+
+    IF has.keys THEN
+        INSERT INTO dispatcher.idempotency (app, key, message_id)
+        SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
+        ORDER BY app, idempotency_key;  -- or two inserts wait for each other crosswise
+    END IF;
 
     -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
     -- set this, polling finds its urgent messages.
-    IF current_setting('dispatcher.notify', true) = 'off' THEN
+    IF NOT has.urgent OR current_setting('dispatcher.notify', true) = 'off' THEN
         RETURN NULL;
     END IF;
     PERFORM pg_notify('dispatcher_urgent', urgent.app)
@@ -88,7 +112,8 @@ CREATE FUNCTION dispatcher.enqueue(
     send_at timestamptz DEFAULT now(),
     expires_at timestamptz DEFAULT NULL,
     idempotency_key text DEFAULT NULL,
-    reference text DEFAULT NULL
+    reference text DEFAULT NULL,
+    campaign text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     found_id bigint;
@@ -103,10 +128,10 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO dispatcher.message (app, sender, recipient, template_id, params, signature,
-        priority, send_at, expires_at, idempotency_key, reference)
+        priority, send_at, expires_at, idempotency_key, reference, campaign)
     VALUES (enqueue.app, enqueue.sender, enqueue.recipient, enqueue.template_id, enqueue.params,
         enqueue.signature, enqueue.priority::smallint, enqueue.send_at, enqueue.expires_at,
-        enqueue.idempotency_key, enqueue.reference)
+        enqueue.idempotency_key, enqueue.reference, enqueue.campaign)
     RETURNING id INTO found_id;
     RETURN found_id;
 EXCEPTION WHEN unique_violation THEN
@@ -221,53 +246,88 @@ $$;
 
 -- Messages ------------------------------------------------------------------------------------------
 
--- Move the bulk rows that hold one of *wanted* into the queue, where each message waits alone. For
--- all that touches single messages. A claim that has locked such a row is waited for; it may leave
--- the rest in a new row, which the next turn finds.
-CREATE FUNCTION dispatcher.open_bulk(wanted bigint[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-DECLARE
-    holding bigint[];
-BEGIN
-    LOOP
-        SELECT array_agg(b.first_id ORDER BY b.first_id) INTO holding
+-- Return which bulk rows hold any of *ids*, by their first ids.
+CREATE FUNCTION dispatcher.bulk_rows_with(ids bigint[]) RETURNS bigint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SELECT array_agg(b.first_id ORDER BY b.first_id)
+    FROM (
+        SELECT (id - 1) / 500 * 500 AS before, max(id) AS last_id, array_agg(id) AS ids
+        FROM unnest(bulk_rows_with.ids) AS id WHERE id > 0 GROUP BY 1
+    ) AS block
+    JOIN dispatcher.bulk b ON b.first_id > block.before AND b.first_id <= block.last_id
+    WHERE EXISTS (SELECT FROM unnest(block.ids) AS id WHERE b.ids @> id)
+$$;
+
+-- Take those of *ids* out of bulk rows that are in these rows, and return them; the others of a row
+-- wait on in a new row. A claim that has locked a row is waited for: it may leave a new row.
+CREATE FUNCTION dispatcher.take_from_bulk(bulk_rows bigint[], ids bigint[])
+RETURNS TABLE (id bigint, app text)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH gone AS (
+        DELETE FROM dispatcher.bulk b WHERE b.first_id = ANY (bulk_rows) RETURNING *
+    ), message AS MATERIALIZED (
+        SELECT g.first_id, g.app, u.id, w.id IS NOT NULL AS wanted
+        FROM gone g
+        CROSS JOIN LATERAL unnest(g.ids) AS range
+        CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+        LEFT JOIN (SELECT DISTINCT unnest(take_from_bulk.ids) AS id) AS w ON w.id = u.id
+    ), rest AS (
+        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+        SELECT left_over.first_id, left_over.ids, left_over.size, g.app, g.priority, g.due_at,
+            g.campaign
         FROM (
-            SELECT (id - 1) / 500 * 500 AS before, max(id) AS last_id, array_agg(id) AS ids
-            FROM unnest(wanted) AS id WHERE id > 0 GROUP BY 1
-        ) AS block
-        JOIN dispatcher.bulk b ON b.first_id > block.before AND b.first_id <= block.last_id
-        WHERE EXISTS (SELECT FROM unnest(block.ids) AS id WHERE b.ids @> id);
-        EXIT WHEN holding IS NULL;
-        WITH opened AS (
-            DELETE FROM dispatcher.bulk WHERE first_id = ANY (holding)
-            RETURNING ids, app, priority, due_at
-        )
-        INSERT INTO dispatcher.queue (id, app, priority, due_at)
-        SELECT generate_series(lower(o.range), upper(o.range) - 1), o.app, o.priority, o.due_at
-        FROM (SELECT unnest(ids) AS range, app, priority, due_at FROM opened) AS o
-        ON CONFLICT (id) DO NOTHING;
-    END LOOP;
-END $$;
+            SELECT m.first_id AS old, min(m.id) AS first_id, count(*) AS size,
+                range_agg(int8range(m.id, m.id + 1)) AS ids
+            FROM message m WHERE NOT m.wanted GROUP BY m.first_id
+        ) AS left_over
+        JOIN gone g ON g.first_id = left_over.old
+    )
+    SELECT m.id, m.app FROM message m WHERE m.wanted
+$$;
 
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
--- waited for, and is then too late: whatever this counts is never sent. No audit: for cancel() and
+-- waited for, and is then too late: whatever this counts is never sent. If that claim left it in a
+-- new bulk row, or returned it to the queue, the next turn finds it. No audit: for cancel() and
 -- forget().
 CREATE FUNCTION dispatcher.cancel_queued(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    apps text[];
-    cancelled bigint[];
+    apps text[] := '{}';
+    cancelled bigint[] := '{}';
+    bulk_rows bigint[];
+    turn record;
 BEGIN
-    PERFORM dispatcher.open_bulk(ids);
-    WITH taken AS (
-        DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
-    ), written AS (
-        INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)
-        SELECT id, 'cancelled', attempt, last_batch FROM taken
-        RETURNING message_id
-    )
-    SELECT array_agg(t.app), array_agg(t.id) INTO apps, cancelled
-    FROM taken t JOIN written w ON w.message_id = t.id;
+    LOOP
+        bulk_rows := dispatcher.bulk_rows_with(ids);
+        EXIT WHEN bulk_rows IS NULL;
+        WITH taken AS MATERIALIZED (
+            SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
+        ), written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts)
+            SELECT id, 'cancelled', 0 FROM taken
+            ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
+            RETURNING message_id
+        )
+        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
+        FROM taken t JOIN written w ON w.message_id = t.id;
+        apps := apps || turn.apps;
+        cancelled := cancelled || turn.ids;
+    END LOOP;
+    LOOP
+        WITH taken AS (
+            DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
+        ), written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)
+            SELECT id, 'cancelled', attempt, last_batch FROM taken
+            ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
+            RETURNING message_id
+        )
+        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
+        FROM taken t JOIN written w ON w.message_id = t.id;
+        apps := apps || turn.apps;
+        cancelled := cancelled || turn.ids;
+        EXIT WHEN NOT EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids));
+    END LOOP;
     PERFORM dispatcher.count_event('cancelled', '', apps);
     PERFORM dispatcher.append_event('cancelled', '', apps, cancelled);
     RETURN coalesce(cardinality(cancelled), 0);
@@ -284,42 +344,79 @@ BEGIN
     RETURN cancelled;
 END $$;
 
--- Return rejected or expired messages to the queue, as new; return how many. A message whose
--- variables were wiped stays as it is: it would be sent without them.
-CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Return which of *ids* are in no place: neither waiting, nor in a request, nor finished. Only a
+-- database that went back in time has such.
+CREATE FUNCTION dispatcher.lost_messages(ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(array_agg(s.id), '{}')
+        FROM dispatcher.message_status s JOIN dispatcher.message m ON m.id = s.id
+        WHERE s.id = ANY (ids) AND s.state = 'lost' AND m.wiped_at IS NULL);
+END $$;
+
+-- Return whether the reports say of every segment that the platform refused it before anything was
+-- sent, so that the message may be sent again.
+CREATE FUNCTION dispatcher.is_refused_by_platform(provider_id text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(count(*) >= max(r.total) AND bool_and(coalesce(c.resendable, false)), false)
+    FROM dispatcher.report r
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(r.status)
+    WHERE r.provider_id = is_refused_by_platform.provider_id
+$$;
+
+-- Return rejected or expired messages to the queue, as new, those that a fail-over has lost, and
+-- those that the platform refused after it had accepted them; return how many. A message whose
+-- variables were wiped stays as it is: it would be sent without them. No audit: for requeue() and
+-- message_action_step().
+CREATE FUNCTION dispatcher.requeue_finished(ids bigint[]) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     apps text[];
     requeued bigint[];
-    messages integer;
+    lost bigint[];
 BEGIN
+    -- Looked at again under a lock: two requeues at once would send it twice.
+    lost := dispatcher.lost_messages(ids);
+    IF lost <> '{}' THEN
+        PERFORM FROM dispatcher.message WHERE id = ANY (lost) FOR NO KEY UPDATE;
+        lost := dispatcher.lost_messages(lost);
+    END IF;
     WITH taken AS (
         DELETE FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (ids) AND o.state IN ('rejected', 'expired')
+        WHERE o.message_id = ANY (ids) AND (o.state IN ('rejected', 'expired')
+            OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
         RETURNING o.message_id, o.batch_id
     ), waiting AS (
-        INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch)
-        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id
-        FROM taken t JOIN dispatcher.message m ON m.id = t.message_id
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
+        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
+        FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
+        JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
-    messages := coalesce(cardinality(requeued), 0);
     PERFORM dispatcher.count_event('requeued', '', apps);
     PERFORM dispatcher.append_event('requeued', '', apps, requeued);
-    PERFORM dispatcher.append_message_audit(actor, 'requeue', ids,
-        format('%s of %s wait again', messages, coalesce(cardinality(ids), 0)));
-    RETURN messages;
+    RETURN coalesce(cardinality(requeued), 0);
 END $$;
 
--- Settle an unsure batch by hand; return how many messages it settled. 'sent': they were sent;
--- 'resend': they were not, and return to the queue. Raises no_data_found if no unsure batch has
--- the token.
-CREATE FUNCTION dispatcher.settle(token text, how text, actor text DEFAULT session_user)
-RETURNS integer
+-- Return rejected or expired messages to the queue; return how many.
+CREATE FUNCTION dispatcher.requeue(ids bigint[], actor text DEFAULT session_user) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    requeued integer := dispatcher.requeue_finished(ids);
+BEGIN
+    PERFORM dispatcher.append_message_audit(actor, 'requeue', ids,
+        format('%s of %s wait again', requeued, coalesce(cardinality(ids), 0)));
+    RETURN requeued;
+END $$;
+
+-- Settle an unsure batch; return how many messages it settled, and null if no unsure batch has the
+-- token. No audit: for settle() and message_action_step().
+CREATE FUNCTION dispatcher.settle_unsure(token text, how text) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     settled dispatcher.batch;
     ids bigint[];
@@ -331,12 +428,10 @@ BEGIN
     END IF;
     UPDATE dispatcher.batch b
     SET state = 'closed', closed_at = clock_timestamp(), settled_by = 'operator: ' || how
-    WHERE b.token = settle.token AND b.state = 'unsure'
+    WHERE b.token = settle_unsure.token AND b.state = 'unsure'
     RETURNING b.* INTO settled;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no unsure batch has the token %', quote_nullable(token)
-            USING ERRCODE = 'no_data_found',
-                  HINT = 'It may be settled already: see dispatcher.message_status.batch_token.';
+        RETURN NULL;
     END IF;
     IF how = 'sent' THEN
         WITH written AS (
@@ -351,9 +446,10 @@ BEGIN
         SELECT array_agg(message_id) INTO ids FROM written;
     ELSE
         WITH waiting AS (
-            INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-            SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, settled.id,
-                'settled-by-operator'
+            INSERT INTO dispatcher.queue
+                (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+            SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt,
+                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator', m.campaign
             FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
             JOIN dispatcher.message m ON m.id = u.id
             WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
@@ -366,9 +462,292 @@ BEGIN
     PERFORM dispatcher.count_event('settled', how, array_fill(settled.app, ARRAY[messages]));
     PERFORM dispatcher.append_event(CASE how WHEN 'sent' THEN 'accepted' ELSE 'requeued' END,
         'settled-by-operator', array_fill(settled.app, ARRAY[messages]), ids);
+    RETURN messages;
+END $$;
+
+-- Settle an unsure batch by hand; return how many messages it settled. 'sent': they were sent;
+-- 'resend': they were not, and return to the queue. Raises no_data_found if no unsure batch has
+-- the token.
+CREATE FUNCTION dispatcher.settle(token text, how text, actor text DEFAULT session_user)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    messages integer := dispatcher.settle_unsure(token, how);
+BEGIN
+    IF messages IS NULL THEN
+        RAISE EXCEPTION 'no unsure batch has the token %', quote_nullable(token)
+            USING ERRCODE = 'no_data_found',
+                  HINT = 'It may be settled already: see dispatcher.message_status.batch_token.';
+    END IF;
     PERFORM dispatcher.append_audit(actor, 'settle', 'batch ' || token, how,
         messages || CASE how WHEN 'sent' THEN ' taken as sent' ELSE ' wait again' END);
     RETURN messages;
+END $$;
+
+-- Start an action on many messages that was previewed, and write its one entry of the audit; return
+-- whether this call started it.
+CREATE FUNCTION dispatcher.start_message_action(id bigint, actor text DEFAULT session_user)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    started dispatcher.message_action;
+BEGIN
+    UPDATE dispatcher.message_action a SET started_at = clock_timestamp(), started_by = actor,
+        finished_at = CASE WHEN a.targets = '{}' THEN clock_timestamp() END
+    WHERE a.id = start_message_action.id AND a.started_at IS NULL
+    RETURNING a.* INTO started;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM dispatcher.append_audit(actor, started.action,
+        CASE started.messages WHEN 1 THEN '1 message'
+            ELSE to_char(started.messages, 'FM999,999,999,990') || ' messages' END,
+        started.filter, 'started as action ' || started.id);
+    RETURN true;
+END $$;
+
+-- Do the next part of a started action, at most 2,000 messages; return whether more is left. One
+-- transaction: what is done is counted. Each message is checked anew, as for one.
+CREATE FUNCTION dispatcher.message_action_step(id bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    work dispatcher.message_action;
+    piece bigint[];
+    changed_now integer := 0;
+    settled text;
+BEGIN
+    SELECT * INTO work FROM dispatcher.message_action a
+    WHERE a.id = message_action_step.id AND a.started_at IS NOT NULL AND a.finished_at IS NULL
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- A request has at most 500 messages.
+    piece := work.targets[work.position + 1 : work.position
+        + CASE WHEN work.action LIKE 'settle-%' THEN 4 ELSE 2000 END];
+    CASE work.action
+        WHEN 'cancel' THEN
+            changed_now := dispatcher.cancel_queued(piece);
+        WHEN 'requeue' THEN
+            changed_now := dispatcher.requeue_finished(piece);
+        WHEN 'suppress' THEN
+            INSERT INTO dispatcher.suppression (recipient, reason)
+            SELECT DISTINCT dispatcher.e164(m.recipient) AS recipient,
+                'action ' || work.id || ' (' || work.started_by || ')'
+            FROM dispatcher.message m
+            WHERE m.id = ANY (piece) AND dispatcher.e164(m.recipient) ~ '^[+][0-9]{5,20}$'
+              AND m.recipient <> '0'
+            ORDER BY recipient
+            ON CONFLICT (recipient) DO NOTHING;
+            GET DIAGNOSTICS changed_now = ROW_COUNT;
+        ELSE
+            FOR settled IN
+                SELECT b.token FROM dispatcher.batch b WHERE b.id = ANY (piece) ORDER BY b.id
+            LOOP
+                changed_now := changed_now + coalesce(
+                    dispatcher.settle_unsure(settled, substring(work.action FROM 8)), 0);
+            END LOOP;
+    END CASE;
+    UPDATE dispatcher.message_action a
+    SET position = work.position + cardinality(piece),
+        changed = work.changed + changed_now,
+        finished_at = CASE WHEN work.position + cardinality(piece) >= cardinality(work.targets)
+            THEN clock_timestamp() END
+    WHERE a.id = work.id;
+    RETURN work.position + cardinality(piece) < cardinality(work.targets);
+END $$;
+
+-- Campaigns -----------------------------------------------------------------------------------------
+
+-- Set the state of a campaign. What waits is not touched: each claim reads which
+-- campaigns are stopped, so it has effect at once for any number of them.
+CREATE FUNCTION dispatcher.set_campaign_state(
+    name text, state text, reason text, action text, actor text
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text;
+BEGIN
+    SELECT c.state INTO before FROM dispatcher.campaign c
+    WHERE c.name = set_campaign_state.name FOR UPDATE;
+    IF before IS NULL THEN
+        RAISE EXCEPTION 'there is no campaign %', name USING ERRCODE = 'no_data_found';
+    ELSIF before = 'cancelled' AND set_campaign_state.state <> 'cancelled' THEN
+        RAISE EXCEPTION 'campaign % is cancelled for good', name
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    UPDATE dispatcher.campaign c
+    SET state = set_campaign_state.state, reason = nullif(set_campaign_state.reason, ''),
+        changed_by = actor, changed_at = clock_timestamp()
+    WHERE c.name = set_campaign_state.name;
+    PERFORM dispatcher.append_audit(actor, action, 'campaign ' || name, reason, state);
+END $$;
+
+-- Stop claiming messages of a campaign until resume_campaign().
+CREATE FUNCTION dispatcher.pause_campaign(
+    name text, reason text DEFAULT '', actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'paused', reason, 'pause', actor)
+$$;
+
+-- Claim messages of a campaign again.
+CREATE FUNCTION dispatcher.resume_campaign(name text, actor text DEFAULT session_user)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'running', '', 'resume', actor)
+$$;
+
+-- Cancel a campaign: nothing of it is claimed any more, from now on. Its messages get their outcomes
+-- in steps, by cancel_campaign_step(), which maintenance calls too.
+CREATE FUNCTION dispatcher.cancel_campaign(
+    name text, reason text DEFAULT '', actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT dispatcher.set_campaign_state(name, 'cancelled', reason, 'cancel', actor)
+$$;
+
+-- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
+-- that another session works on are left for the next call. Whole bulk rows first.
+CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH stopped AS (
+        SELECT array_agg(c.name) AS names FROM dispatcher.campaign c WHERE c.state = 'cancelled'
+    ), together AS (
+        SELECT b.ids FROM dispatcher.bulk b
+        WHERE b.campaign = ANY ((SELECT names FROM stopped)::text[])
+        LIMIT (step + 499) / 500
+        FOR UPDATE SKIP LOCKED
+    ), alone AS (
+        SELECT q.id FROM dispatcher.queue q
+        WHERE q.campaign = ANY ((SELECT names FROM stopped)::text[])
+        LIMIT step
+        FOR UPDATE SKIP LOCKED
+    )
+    SELECT dispatcher.cancel_queued(ARRAY(
+        SELECT u.id FROM together t
+        CROSS JOIN LATERAL unnest(t.ids) AS range
+        CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+        UNION ALL
+        SELECT a.id FROM alone a
+        LIMIT step
+    ))
+$$;
+
+-- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
+-- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
+-- a stop_at and that still wait.
+CREATE FUNCTION dispatcher.stop_campaigns(enough integer DEFAULT 100) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched record;
+    counted record;
+    stopped integer := 0;
+BEGIN
+    FOR watched IN
+        SELECT c.name, c.stop_at, c.first_id FROM dispatcher.campaign c
+        WHERE c.state = 'running' AND c.stop_at IS NOT NULL
+          AND (EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+            OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name))
+    LOOP
+        SELECT count(*) FILTER (WHERE s.state IN ('rejected', 'undelivered')) AS failed,
+            count(*) AS finished
+        INTO counted
+        FROM dispatcher.message_status s
+        WHERE s.id >= watched.first_id AND s.campaign = watched.name
+          AND s.state IN ('accepted', 'delivered', 'undelivered', 'rejected');
+        CONTINUE WHEN counted.finished < enough
+            OR counted.failed < watched.stop_at * counted.finished;
+        PERFORM dispatcher.set_campaign_state(watched.name, 'paused',
+            format('%s of %s finished messages were rejected or undelivered: over its limit of %s%%',
+                counted.failed, counted.finished, round((watched.stop_at * 100)::numeric, 1)),
+            'pause', 'stop-at');
+        stopped := stopped + 1;
+    END LOOP;
+    RETURN stopped;
+END $$;
+
+-- Requeue up to *step* rejected or expired messages of a campaign with ids over *after*; return the
+-- last id that was looked at (null: there are no more), and how many wait again.
+CREATE FUNCTION dispatcher.requeue_campaign_step(
+    name text, after bigint, step integer, actor text DEFAULT session_user,
+    OUT last_id bigint, OUT requeued integer
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    SELECT array_agg(id ORDER BY id) INTO ids FROM (
+        SELECT m.id
+        FROM dispatcher.campaign c
+        JOIN dispatcher.message m ON m.id >= greatest(c.first_id, after + 1) AND m.campaign = c.name
+        JOIN dispatcher.outcome o ON o.message_id = m.id AND o.state IN ('rejected', 'expired')
+        WHERE c.name = requeue_campaign_step.name
+        ORDER BY m.id LIMIT step
+    ) AS found;
+    last_id := ids[cardinality(ids)];
+    requeued := CASE WHEN ids IS NULL THEN 0 ELSE dispatcher.requeue(ids, actor) END;
+END $$;
+
+-- Requeue all rejected or expired messages of a campaign; return how many.
+CREATE FUNCTION dispatcher.requeue_campaign(name text, actor text DEFAULT session_user)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    total bigint := 0;
+    after bigint := 0;
+    done record;
+BEGIN
+    LOOP
+        SELECT * INTO done FROM dispatcher.requeue_campaign_step(name, after, 10000, actor);
+        total := total + done.requeued;
+        EXIT WHEN done.last_id IS NULL;
+        after := done.last_id;
+    END LOOP;
+    RETURN total;
+END $$;
+
+-- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
+-- condition out.
+CREATE FUNCTION dispatcher.count_unsure(
+    app text, code text, since timestamptz, until timestamptz,
+    OUT batches integer, OUT messages integer
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    FROM dispatcher.batch b
+    WHERE b.state = 'unsure'
+      AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
+      AND (count_unsure.code IS NULL OR b.code = count_unsure.code)
+      AND (since IS NULL OR b.unsure_at >= since)
+      AND (until IS NULL OR b.unsure_at < until)
+$$;
+
+-- Settle unsure batches that these conditions choose, at most 1,000, each as settle() does; return
+-- how many. Call it until it settles no batch, each time in a transaction of its own.
+CREATE FUNCTION dispatcher.settle_batches(
+    app text, code text, since timestamptz, until timestamptz, how text,
+    actor text DEFAULT session_user, OUT batches integer, OUT messages integer
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    token text;
+BEGIN
+    batches := 0;
+    messages := 0;
+    FOR token IN
+        SELECT b.token FROM dispatcher.batch b
+        WHERE b.state = 'unsure'
+          AND (settle_batches.app IS NULL OR b.app = settle_batches.app)
+          AND (settle_batches.code IS NULL OR b.code = settle_batches.code)
+          AND (since IS NULL OR b.unsure_at >= since)
+          AND (until IS NULL OR b.unsure_at < until)
+        ORDER BY b.id LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        messages := messages + dispatcher.settle(token, how, actor);
+        batches := batches + 1;
+    END LOOP;
 END $$;
 
 -- Apps ----------------------------------------------------------------------------------------------
@@ -391,11 +770,31 @@ $$;
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
-        paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL
+        paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
+        next_at = least(next_at, clock_timestamp()),
+        resumed_at = clock_timestamp(), report_refusals = 0,
+        unknown_streak = 0, refused_texts = '{}',
+        slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
+        slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
+        slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
+    -- What waits for a country's quota is due now. A country waits for an hour at most.
+    UPDATE dispatcher.queue q SET due_at = clock_timestamp()
+    WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+      AND q.due_at > now() AND q.due_at < now() + interval '61 minutes' AND q.code = 'E000630'
+      AND EXISTS (SELECT FROM dispatcher.country_pause c WHERE c.app = resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
 $$;
+
+-- Return when an app's next grant may be sent, from what is stored. A time further ahead than grants
+-- reach was written by a clock that was ahead of this one: it counts for nothing, or nothing would be
+-- sent until then.
+CREATE FUNCTION dispatcher.next_grant_at(stored timestamptz, rate double precision)
+RETURNS timestamptz
+LANGUAGE sql VOLATILE
+RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / rate)
+    THEN clock_timestamp() ELSE stored END;
 
 -- Rules ---------------------------------------------------------------------------------------------
 
@@ -514,9 +913,13 @@ $$;
 -- migrate:down
 
 DROP TRIGGER fill_queue ON dispatcher.message;
-DROP FUNCTION dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
+DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
-    dispatcher.pause, dispatcher.settle, dispatcher.requeue, dispatcher.cancel,
-    dispatcher.cancel_queued, dispatcher.open_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
+    dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
+    dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
+    dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
+    dispatcher.lost_messages, dispatcher.cancel,
+    dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
+    dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

@@ -26,8 +26,9 @@ SELECT
     CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, live.code) END
         AS code,
     CASE WHEN r.state IS NOT NULL THEN coalesce(w.meaning, r.description)
-        ELSE coalesce(o.reason, live.description,
-            CASE WHEN q.id IS NOT NULL THEN last.description END)
+        -- What an answer says of the request ("Success") is not what it says of this number.
+        ELSE coalesce(o.reason, CASE WHEN live.code <> '000000' THEN live.description END,
+            CASE WHEN q.code = coalesce(last.code, q.code) THEN last.description END)
     END AS reason,
     coalesce(o.segments, r.total)::integer AS segments,
     m.queued_at,
@@ -36,7 +37,8 @@ SELECT
     CASE WHEN o.state <> 'accepted' THEN o.created_at WHEN r.state IS NOT NULL THEN r.finished_at END
         AS finished_at,
     r.status AS report_status,
-    coalesce(live.token, last.token) AS batch_token
+    coalesce(live.token, last.token) AS batch_token,
+    m.campaign
 FROM dispatcher.message m
 LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
 LEFT JOIN dispatcher.queue q ON q.id = m.id

@@ -438,6 +438,71 @@ BEGIN
     RETURN pruned + gone;
 END $$;
 
+-- Expire messages that wait although their time is over; return how many, and whether there is more
+-- to do. Claims expire what is due; this finds what no claim sees, in an app that is paused, without
+-- a worker or with a later turn. A message that was inserted less than two minutes ago, or by a
+-- transaction that took so long, is found by the next claim.
+CREATE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    until timestamptz := clock_timestamp();
+    since timestamptz;
+    due bigint[];
+    last timestamptz;
+    bulk_rows bigint[];
+    apps text[];
+    ids bigint[];
+BEGIN
+    expired := 0;
+    more := false;
+    IF NOT pg_try_advisory_xact_lock(hashtext('dispatcher.expire')) THEN
+        RETURN;
+    END IF;
+    SELECT to_timestamp(p.position) - interval '2 minutes' INTO since
+    FROM dispatcher.maintenance_progress p WHERE p.task = 'expire' AND p.partition = 0;
+    SELECT array_agg(m.id), max(m.expires_at), count(*) >= 20000 INTO due, last, more
+    FROM (
+        SELECT id, expires_at FROM dispatcher.message
+        WHERE expires_at IS NOT NULL AND expires_at >= coalesce(since, '-infinity')
+          AND expires_at <= until
+        ORDER BY expires_at LIMIT 20000
+    ) AS m;
+    -- As long as all of them lie within the two minutes, there is no end behind which to go on.
+    more := more AND last - interval '2 minutes' > coalesce(since, '-infinity');
+    IF due IS NOT NULL THEN
+        SELECT array_agg(b.first_id) INTO bulk_rows FROM (
+            SELECT first_id FROM dispatcher.bulk
+            WHERE first_id = ANY (dispatcher.bulk_rows_with(due)) FOR UPDATE SKIP LOCKED
+        ) AS b;
+        WITH waiting AS MATERIALIZED (
+            SELECT id FROM dispatcher.queue WHERE id = ANY (due) AND NOT requeued
+            FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            DELETE FROM dispatcher.queue WHERE id = ANY (ARRAY(SELECT id FROM waiting))
+            RETURNING id, app, attempt, last_batch
+        ), ended AS MATERIALIZED (
+            TABLE taken
+            UNION ALL
+            SELECT id, app, 0, NULL FROM dispatcher.take_from_bulk(bulk_rows, due)
+        ), written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
+            SELECT id, 'expired', attempt, last_batch, 'expired',
+                'it expired before it could be sent'
+            FROM ended ON CONFLICT (message_id) DO NOTHING
+            RETURNING message_id
+        )
+        SELECT array_agg(t.app), array_agg(t.id) INTO apps, ids
+        FROM ended t JOIN written w ON w.message_id = t.id;
+        expired := coalesce(cardinality(ids), 0);
+        PERFORM dispatcher.count_event('expired', 'expired', apps);
+        PERFORM dispatcher.append_event('expired', 'expired', apps, ids);
+    END IF;
+    INSERT INTO dispatcher.maintenance_progress AS p (task, position)
+    VALUES ('expire', floor(extract(epoch FROM CASE WHEN more THEN last ELSE until END)))
+    ON CONFLICT (task, partition) DO UPDATE SET position = excluded.position;
+END $$;
+
 -- Wipe variables. A requeue locks its message first, so it is seen here once it has committed.
 CREATE FUNCTION dispatcher.wipe(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -561,7 +626,7 @@ SELECT dispatcher.make_partitions();
 
 -- migrate:down
 
-DROP FUNCTION dispatcher.forget, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
+DROP FUNCTION dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
     dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
     dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
     dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.repair_sequences,

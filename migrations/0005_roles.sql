@@ -25,16 +25,16 @@ INSERT INTO dispatcher.role_grant (role, privilege, object)
 SELECT 'dispatcher_' || role, privilege, kind || 'dispatcher.' || unnest(names)
 FROM (VALUES
     ('app', 'INSERT (app, sender, recipient, template_id, params, signature, priority, send_at,'
-        ' expires_at, idempotency_key, reference)', '', ARRAY['message']),
+        ' expires_at, idempotency_key, reference, campaign)', '', ARRAY['message']),
     ('app', 'SELECT (id)', '', ARRAY['message']),
     ('app', 'SELECT', '', ARRAY['message_status']),
     ('app', 'USAGE', 'SEQUENCE ', ARRAY['message_id']),
     ('app', 'EXECUTE', 'FUNCTION ', ARRAY['enqueue', 'message_id_for_key', 'cancel', 'events']),
 
     ('worker', 'SELECT', '', ARRAY['schema_migrations', 'message', 'message_status', 'idempotency',
-        'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
+        'installation', 'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
     ('worker', 'INSERT (app, sender, recipient, template_id, params, signature, priority, send_at,'
-        ' expires_at, idempotency_key, reference)', '', ARRAY['message']),
+        ' expires_at, idempotency_key, reference, campaign)', '', ARRAY['message']),
     ('worker', 'SELECT, INSERT', '', ARRAY['audit']),
     ('worker', 'UPDATE', '', ARRAY['event_position']),
     ('worker', 'SELECT, INSERT, UPDATE', '', ARRAY['batch', 'outcome', 'report', 'report_summary',
@@ -42,19 +42,27 @@ FROM (VALUES
         'unreadable_push']),
     ('worker', 'SELECT, INSERT, UPDATE, DELETE', '', ARRAY['queue', 'bulk', 'report_inbox',
         'unmatched_report', 'template', 'suppression', 'app_limit', 'recipient_usage',
-        'file_import', 'price']),
+        'file_import', 'file_import_rejection', 'price', 'campaign', 'message_action']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'enqueue', 'message_id_for_key', 'cancel',
-        'open_bulk', 'requeue', 'settle', 'pause', 'resume', 'suppress', 'unsuppress',
-        'define_template', 'drop_template', 'set_limits', 'set_price', 'events', 'append_event', 'count_event',
-        'append_audit', 'make_partitions', 'start_partition_early', 'index_step', 'drop_step',
-        'prune', 'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind',
-        'repair_sequences']),
+        'bulk_rows_with', 'take_from_bulk',
+        'requeue', 'is_refused_by_platform', 'settle', 'settle_batches', 'count_unsure',
+        'expire', 'next_grant_at', 'pause', 'resume',
+        'suppress', 'unsuppress', 'define_template',
+        'drop_template', 'set_limits', 'set_price', 'start_message_action', 'message_action_step',
+        'events', 'append_event', 'count_event',
+        'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
+        'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
+        'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
+        'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind', 'repair_sequences']),
 
     ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'bulk', 'batch',
         'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
-        'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import', 'price']),
+        'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import',
+        'file_import_rejection', 'price', 'campaign']),
+    ('reader', 'SELECT (received_at, last_at, times, reason, read_at)', '',
+        ARRAY['unreadable_push']),
     ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
 ) AS g (role, privilege, kind, names);
 

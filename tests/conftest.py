@@ -28,6 +28,7 @@ DRILLS = (
     "console/test_browser.py",
     "console/test_readme_image.py",
     "deploy",
+    "everystep/test_everystep.py",
     "failover",
     "network",
     "pgbouncer",

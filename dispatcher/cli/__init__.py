@@ -16,10 +16,12 @@ def main() -> NoReturn:
     import typer
 
     from dispatcher.cli.commands import app
+    from dispatcher.cli.stdout import OutputClosed, OutputError, guarded_stdout
 
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False)
-        sys.stdout.flush()  # here, where a closed pipe can still be handled
+        with guarded_stdout():
+            code = app(sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False)
+            sys.stdout.flush()  # here, where a closed pipe can still be handled
     except CommandError as failure:
         code = _print_error(failure.lines, failure.code)
     except typer.TyperException as error:
@@ -28,13 +30,20 @@ def main() -> NoReturn:
         of = context.command_path if context else "dispatcher"
         then = " See" if what.endswith("?") else ": see"
         code = _print_error((f"{what}{then} `{of} --help`.",), error.exit_code)
-    except BrokenPipeError:
-        # The reader closed the pipe. The interpreter flushes at exit and must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputClosed:
+        _discard_output()
         code = FAILED
+    except OutputError as error:
+        _discard_output()
+        code = _print_error((f"the output cannot be written: {error}.",), FAILED)
     if code == _INTERRUPTED_EXIT_CODE:
         code = _print_error(("interrupted.",), FAILED)
     sys.exit(code or 0)
+
+
+def _discard_output() -> None:
+    """Send what is left in the buffer nowhere: the interpreter flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _PLAIN_MESSAGE = (

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 MAX_CLOCK_SKEW_SECONDS = 30.0  # the provider accepts 15 minutes; this shows a clock without NTP
+
+CLOSE_SECONDS = 5.0  # to close a connection, or to get one of a pooler
 
 CheckResult = tuple[bool, str, str]  # whether it passed, subject, text
 
@@ -121,17 +123,21 @@ def _pooler(settings: "Settings") -> Iterator[CheckResult]:
 
 
 async def _prepare_twice(dsn: str) -> None:
-    """Prepare the same statement over two connections, in turns."""
+    """Run a prepared statement twice, and keep the session of the first time busy meanwhile.
+
+    A pooler in transaction mode then runs it in another session, which must know the statement.
+    """
     from dispatcher.db.database import connect
 
     async with AsyncExitStack() as stack:
-        connections = []
-        for _ in range(2):
-            connection = await connect(dsn)
-            stack.push_async_callback(connection.close, timeout=5)
-            connections.append(connection)
-        for connection in 2 * connections:
-            await connection.fetchval("SELECT 1")
+        connection, other = await connect(dsn), await connect(dsn)
+        for each in (connection, other):
+            stack.push_async_callback(each.close, timeout=CLOSE_SECONDS)
+        await connection.fetchval("SELECT 1")
+        async with other.transaction():
+            await other.execute("SELECT 1")
+            with suppress(TimeoutError):  # a pooler that has no second session
+                await connection.fetchval("SELECT 1", timeout=CLOSE_SECONDS)
 
 
 def _spool(settings: "Settings") -> Iterator[CheckResult]:
@@ -168,7 +174,22 @@ async def _apps(settings: "Settings") -> list[CheckResult]:
     results: list[CheckResult] = []
     for name, app in settings.apps.items():
         results += _check_answer(f"app {name}", app, await _probe(app))
+        results.append((True, f"app {name}", _allowed(app)))
     return results
+
+
+def _allowed(app: "AppSettings") -> str:
+    """Return in words which numbers *app* may send to."""
+    numbers = (
+        "sends to any number"
+        if app.only_to is None
+        else (
+            f"sends only to {', '.join(app.only_to[:3])}{', ...' if len(app.only_to) > 3 else ''}"  # noqa: PLR2004
+        )
+    )
+    if app.countries is None:
+        return f"{numbers}, of all countries"
+    return f"{numbers}, of {', '.join(sorted(app.countries))} alone"
 
 
 async def _probe(app: "AppSettings") -> "Answer":

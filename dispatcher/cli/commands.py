@@ -7,10 +7,14 @@ import typer
 from dispatcher import __version__
 from dispatcher.cli.audit import audit
 from dispatcher.cli.bench import bench
+from dispatcher.cli.campaign import campaign
 from dispatcher.cli.check import check
 from dispatcher.cli.cost import cost
 from dispatcher.cli.demo import demo
 from dispatcher.cli.enqueue import enqueue
+from dispatcher.cli.explain import explain
+from dispatcher.cli.export import export
+from dispatcher.cli.find import find
 from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
@@ -55,8 +59,11 @@ for command in (
     demo,
     status,
     show,
+    find,
+    explain,
     reports,
     enqueue,
+    export,
     cancel,
     requeue,
     settle,
@@ -75,3 +82,4 @@ for command in (
     app.command(command.__name__)(command)
 
 app.add_typer(template, name="template")
+app.add_typer(campaign, name="campaign")

@@ -13,7 +13,7 @@ from dispatcher.cli.operate import As, operator_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dispatcher.core.cost import Bill
+    from dispatcher.core.cost import Bill, BillLine
     from dispatcher.db.database import OwnConnection
 
 _PROVIDER_ZONE = timezone(timedelta(hours=8))
@@ -36,6 +36,7 @@ def cost(
             help="First set the price of a segment: CN=0.045CNY. May be repeated.",
         ),
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Show segments and cost of a day, by app and country.
@@ -44,7 +45,7 @@ def cost(
     --text; segments reported by the provider are shown beside them.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import screen
+    from dispatcher.cli.output import print_json, screen
     from dispatcher.core.country import country
     from dispatcher.db import cost as costs
     from dispatcher.db import operator
@@ -59,7 +60,21 @@ def cost(
         end = begin + timedelta(days=1)
         return await costs.bill_of(connection, begin, end, country=country)
 
-    _print_bill(with_database(work), screen())
+    bill = with_database(work)
+    if json:
+        print_json([_as_json(line) for line in _ordered(bill)])
+        return
+    _print_bill(bill, screen())
+
+
+def _ordered(bill: "Bill") -> "list[BillLine]":
+    return sorted(bill.lines.values(), key=lambda line: (line.app, -line.messages))
+
+
+def _as_json(line: "BillLine") -> dict[str, object]:
+    from msgspec.structs import asdict
+
+    return asdict(line) | {"cost": line.cost}
 
 
 def _print_bill(bill: "Bill", console: "Console") -> None:
@@ -69,7 +84,7 @@ def _print_bill(bill: "Bill", console: "Console") -> None:
     table = table_of("App", "Country")
     for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):
         table.add_column(name, justify="right")
-    for line in sorted(bill.lines.values(), key=lambda line: (line.app, -line.messages)):
+    for line in _ordered(bill):
         table.add_row(
             line.app,
             line.country,

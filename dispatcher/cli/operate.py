@@ -2,7 +2,9 @@
 
 import getpass
 import os
+import re
 import socket
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +14,11 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
+    from dispatcher.db.operator import UnsureBatches
 
 MAX_NAME_LENGTH = 80  # characters
+MAX_SHOWN = 20  # messages that were left alone
+MAX_REQUEUED = 5_000  # messages in one transaction
 
 As = Annotated[
     str | None,
@@ -46,7 +51,26 @@ def _user_name() -> str:
 
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
-App = Annotated[str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")]
+
+
+def complete_app(incomplete: str) -> list[str]:
+    """Return the names of apps, for the completion of a shell."""
+    from dispatcher.cli.connection import read_settings
+
+    try:
+        return [name for name in read_settings().apps if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
+
+App = Annotated[
+    str,
+    typer.Argument(
+        metavar="APP",
+        help="Its name, as in DISPATCHER_APPS__<NAME>.",
+        autocompletion=complete_app,
+    ),
+]
 
 
 class Settlement(StrEnum):
@@ -63,45 +87,166 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.cancel(connection, who, ids))
-    _print_result(done.count or 0, ids, "cancelled", "not waiting any more, or unknown")
+
+    async def work(connection: "Connection") -> "tuple[int, dict[int, str]]":
+        before = await states_of(connection, ids)
+        done = await operator.cancel(connection, who, ids)
+        after = await states_of(connection, ids)
+        left = {one: state for one, state in after.items() if state != "cancelled"}
+        return done.count or 0, left | {
+            one: state for one, state in before.items() if state == "cancelled"
+        }
+
+    done, left = with_database(work)
+    _print_result(done, ids, "cancelled", left)
 
 
-def requeue(ids: Ids, *, as_: As = None) -> None:
-    """Send rejected or expired messages again.
+def requeue(
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids of messages.")] = None,
+    *,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Instead of ids: all with this code.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="With --code: 2h, 3d, or a time with its zone.")
+    ] = "1d",
+    as_: As = None,
+) -> None:
+    """Send messages again that were not sent.
 
-    Correct the cause first. Exits with 1 if one of them is neither rejected nor expired.
+    Rejected and expired messages, and those that the platform refused by a
+    report before anything was sent (E000629: the package is used up). Correct
+    the cause first. Exits with 1 if one of them is none of these.
     """
     from dispatcher.cli.connection import with_database
+    from dispatcher.core.report_status import report_status
     from dispatcher.db import operator
+    from dispatcher.db.status import states_of
 
+    if (code is None) == (not ids):
+        raise CommandError("give either ids or --code.", code=USED_WRONGLY)
     who = operator_name(as_)
-    done = with_database(lambda connection: operator.requeue(connection, who, ids))
-    _print_result(done.count or 0, ids, "waiting again", "neither rejected nor expired, or unknown")
+    begin = _since(since)
+
+    async def work(
+        connection: "Connection",
+    ) -> "tuple[int, list[int], dict[int, str]]":
+        wanted = ids or await operator.find_by_code(connection, code or "", begin)
+        done = 0
+        left: dict[int, str] = {}
+        for start in range(0, len(wanted), MAX_REQUEUED):
+            some = wanted[start : start + MAX_REQUEUED]
+            before = await states_of(connection, some)
+            done += (await operator.requeue(connection, who, some)).count or 0
+            after = await states_of(connection, some)
+            left |= {one: state for one, state in after.items() if before.get(one) == state}
+        return done, wanted, left
+
+    done, wanted, left = with_database(work)
+    if code is not None and not wanted:
+        raise CommandError(
+            f"no message that may be sent again has the code {code} since"
+            f" {begin:%Y-%m-%d %H:%M} UTC. {report_status(code).advice}"
+        )
+    _print_result(done, wanted, "waiting again", left)
+
+
+def _since(text: str) -> datetime:
+    found = re.fullmatch(r"(\d+)([mhd])", text.strip())
+    if found:
+        unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
+        return datetime.now(UTC) - timedelta(**{unit: int(found[1])})
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise CommandError(
+            "--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00.",
+            code=USED_WRONGLY,
+        )
+    return time.astimezone(UTC)
+
+
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Unsure from this time on, as 2026-11-29T08:00; UTC."),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Unsure before this time.")]
 
 
 def settle(
-    token: Annotated[
-        str, typer.Argument(metavar="TOKEN", help="The batch, as `dispatcher status` lists it.")
-    ],
-    how: Annotated[
-        Settlement, typer.Argument(metavar="HOW", help="sent: it went out. resend: it did not.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TOKEN] HOW",
+            help="The batch, as `dispatcher status` lists it, unless options choose several;"
+            " and sent: it went out, or resend: it did not.",
+            show_default=False,
+        ),
     ],
     *,
+    app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
+    code: Annotated[str | None, typer.Option(help="Batches with this code: 'HTTP 502'.")] = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Settle them, after a look at how many.")
+    ] = False,
     as_: As = None,
 ) -> None:
-    """Settle an unsure batch by hand.
+    """Settle an unsure batch by hand, or many at once.
 
-    Use it when you know the result from the provider. With `resend` its
-    messages are sent again: twice, if they had been sent before.
+    Use it when you know the result from the provider. With `resend` the
+    messages are sent again: twice, if they had been sent before. With --app,
+    --code, --since or --until it settles all that match, and says first how
+    many.
     """
+    from dispatcher.db.operator import UnsureBatches
+
+    who = operator_name(as_)
+    several = UnsureBatches(app, code, _time(since, "--since"), _time(until, "--until"))
+    match words:
+        case [how] if several != UnsureBatches():
+            _settle_several(who, several, _settlement(how), yes=yes)
+        case [token, how] if several == UnsureBatches():
+            _settle_one(who, token, _settlement(how))
+        case _:
+            raise CommandError(
+                "give TOKEN and HOW; or HOW and some of --app, --code, --since, --until.",
+                code=USED_WRONGLY,
+            )
+
+
+def _settlement(word: str) -> Settlement:
+    try:
+        return Settlement(word)
+    except ValueError:
+        raise CommandError(f"HOW is sent or resend, not {word}.", code=USED_WRONGLY) from None
+
+
+def _time(word: str | None, option: str) -> "datetime | None":
+    from datetime import UTC, datetime
+
+    if word is None:
+        return None
+    try:
+        read = datetime.fromisoformat(word)
+    except ValueError:
+        raise CommandError(
+            f"{option} takes a time as 2026-11-29T08:00, not {word}.", code=USED_WRONGLY
+        ) from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def _settle_one(who: str, token: str, how: Settlement) -> None:
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
-    who = operator_name(as_)
     settled = with_database(
         lambda connection: operator.settle(connection, who, token, how.value)
     ).count
@@ -110,8 +255,28 @@ def settle(
             f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
             " show` of one of its messages."
         )
-    done = "accepted" if how is Settlement.SENT else "waiting again"
-    typer.echo(f"{plural(settled, 'message')} of the batch {done}.")
+    typer.echo(f"{plural(settled, 'message')} of the batch {_done(how)}.")
+
+
+def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: bool) -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.core.format import plural
+    from dispatcher.db import operator
+
+    batches, messages = with_database(lambda connection: operator.count_unsure(connection, chosen))
+    if not batches:
+        raise CommandError("no unsure batch matches: see `dispatcher status`.")
+    found = f"{plural(messages, 'message')} in {plural(batches, 'unsure batch', 'unsure batches')}"
+    if not yes:
+        raise CommandError(f"{found} match. Nothing is settled yet: add --yes for {how.value}.")
+    settled = with_database(
+        lambda connection: operator.settle_batches(connection, who, chosen, how.value)
+    ).count
+    typer.echo(f"{found}: {plural(settled or 0, 'message')} {_done(how)}.")
+
+
+def _done(how: Settlement) -> str:
+    return "accepted" if how is Settlement.SENT else "waiting again"
 
 
 def pause(
@@ -165,11 +330,15 @@ async def _check_app_exists(connection: "Connection", app: str) -> None:
         raise CommandError(f"no app is called {app}: {known}.")
 
 
-def _print_result(done: int, ids: list[int], what: str, otherwise: str) -> None:
+def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) -> None:
+    """Print how many messages changed; raise CommandError with those that did not, and why."""
     from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
-    if left := len(set(ids)) - done:
+    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    if count := len(set(ids)) - done:
+        shown = "; ".join(told[:MAX_SHOWN])
+        more = f"; and {len(told) - MAX_SHOWN} more" if len(told) > MAX_SHOWN else ""
         raise CommandError(
-            f"{plural(left, 'message')} left alone: {otherwise}. See `dispatcher show`."
+            f"{plural(count, 'message')} left alone ({shown}{more}). See `dispatcher show`."
         )

@@ -31,3 +31,10 @@ def screen(*, stderr: bool = False) -> Console:
 def table_of(*columns: str) -> Table:
     """Return an empty table with a line under its header only."""
     return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON on stdout; times have their zone."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201 - the one place

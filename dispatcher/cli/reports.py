@@ -99,7 +99,7 @@ def _render(state: "ReportState") -> "RenderableType":
     from rich.table import Table
 
     from dispatcher.cli.output import moment
-    from dispatcher.core.format import duration, mask, number
+    from dispatcher.core.format import duration, mask, number, shown_id
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
@@ -119,7 +119,7 @@ def _render(state: "ReportState") -> "RenderableType":
             moment(report.first_seen_at),
             report.status,
             mask(report.recipient) if report.recipient else "-",
-            f"{report.provider_id} ({report.segment})",
+            f"{shown_id(report.provider_id)} ({report.segment})",
             UNMATCHED_REASONS[report.reason],
         )
     waiting = f"{number(backlog.reports)} reports wait to be matched."

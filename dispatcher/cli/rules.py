@@ -1,6 +1,5 @@
 """Commands for operators' rules: templates, suppressed numbers and limits of apps."""
 
-from collections.abc import Iterable
 from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +10,12 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
+    from dispatcher.core.rules import Limits
     from dispatcher.db.database import OwnConnection as Connection
     from dispatcher.db.operator import ActionResult
 
+MAX_DOUBTS_SHOWN = 10  # lines of a file that are named
 MAX_LISTED_NUMBERS = 1_000
-MAX_EXPLAINED_DOUBTS = 5  # doubtful numbers of a list that are explained
 
 template = typer.Typer(
     help="Define templates, so that messages that do not fit cost nothing.",
@@ -79,12 +79,23 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
 
 
 @template.command("list")
-def list_templates() -> None:
+def list_templates(
+    *, json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False
+) -> None:
     """Show the templates that are defined."""
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import screen, table_of
+    from dispatcher.cli.output import print_json, screen, table_of
     from dispatcher.db import rules
 
+    if json:
+        found = with_database(rules.templates)
+        print_json(
+            [
+                {"template_id": one.template_id, "kinds": one.kinds, "note": note}
+                for one, note in found
+            ]
+        )
+        return
     table = table_of("Template", "Variables", "Note")
     for one, note in with_database(rules.templates):
         table.add_row(one.template_id, ", ".join(one.kinds) or "none", note)
@@ -108,25 +119,28 @@ def suppress(
     ] = None,
     reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Suppress numbers: never send to them; or list them.
 
-    Without numbers it lists the suppressed ones. Of a CSV file the first
-    column is read; if a line has no number, nothing is changed.
+    Without numbers it lists the suppressed ones. A file is CSV, text or Excel;
+    its numbers are in the column that the header names (phone, 手机号), or in
+    the first. Lines that hold no number are named, and the others count: exits
+    with 1 then.
     """
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.db import operator
 
     other = read_settings().mainland_without_plus == "all"
-    wanted = [
-        *_numbers(enumerate(numbers or [], 1), "number", other_mainland=other),
-        *(_numbers_of(file, other_mainland=other) if file else []),
-    ]
-    if not wanted:
-        if file is None:
-            _list_suppressed()
+    wanted = _numbers(numbers or [], other_mainland=other)
+    doubts: list[str] = []
+    if file is not None:
+        more, doubts = _numbers_of(file, other_mainland=other)
+        wanted += more
+    if not wanted and file is None:
+        _list_suppressed(json=json)
         return
     who = operator_name(as_)
 
@@ -135,9 +149,16 @@ def suppress(
             return await operator.unsuppress(connection, who, wanted)
         return await operator.suppress(connection, who, wanted, reason)
 
-    changed = with_database(work).count or 0
+    changed = (with_database(work).count or 0) if wanted else 0
     done = "sent to again" if remove else "suppressed, from a few seconds on"
     typer.echo(f"{plural(changed, 'number')} {done}.")
+    if doubts:
+        left = len(doubts) - MAX_DOUBTS_SHOWN
+        raise CommandError(
+            f"{plural(len(doubts), 'line')} of {file} refused:",
+            *doubts[:MAX_DOUBTS_SHOWN],
+            *([f"and {left:,} more."] if left > 0 else []),
+        )
 
 
 def limit(
@@ -166,6 +187,7 @@ def limit(
         typer.Option(metavar="HOURS", help="Quiet hours at the recipient: 21:00-08:00."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits any more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Set the limits of an app; without options, show them.
@@ -175,71 +197,98 @@ def limit(
     quiet hours.
     """
     from dispatcher.cli.connection import with_database
+    from dispatcher.cli.output import print_json
     from dispatcher.core.rules import Limits, describe_limits
-    from dispatcher.db import operator, rules
+    from dispatcher.db import operator, status
 
     begin, end = _hours(quiet) if quiet else (None, None)
     wanted = Limits(per_minute, per_day, same_per_minute, same_per_hour, daily, begin, end)
     if wanted == Limits() and not none:
-        known = with_database(rules.limits)
-        typer.echo(f"{app}: {describe_limits(known.get(app, Limits()))}")
+        known, apps = with_database(_limits_and_apps)
+        _must_be_known(app, apps)
+        shown = known.get(app, Limits())
+        if json:
+            print_json({"app": app, "limits": shown})
+        else:
+            typer.echo(f"{app}: {describe_limits(shown)}")
         return
     if none and wanted != Limits():
         raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
 
     who = operator_name(as_)
-    with_database(lambda connection: operator.set_limits(connection, who, app, wanted))
+
+    async def work(connection: "Connection") -> None:
+        if wanted != Limits():  # what was set for an app that is gone can be removed
+            _must_be_known(app, await status.app_names(connection))
+        await operator.set_limits(connection, who, app, wanted)
+
+    with_database(work)
     typer.echo(f"{app}: {describe_limits(wanted)}")
 
 
-def _list_suppressed() -> None:
+async def _limits_and_apps(connection: "Connection") -> "tuple[dict[str, Limits], list[str]]":
+    from dispatcher.db import rules, status
+
+    return await rules.limits(connection), await status.app_names(connection)
+
+
+def _must_be_known(app: str, seen: list[str]) -> None:
+    """Raise CommandError if no setting and no worker has named *app* so far."""
+    from dispatcher.cli.connection import read_settings
+
+    known = sorted({*seen, *read_settings().apps})
+    if known and app not in known:
+        raise CommandError(
+            f"there is no app {app}: there are {', '.join(known)}.", code=USED_WRONGLY
+        )
+
+
+def _list_suppressed(*, json: bool) -> None:
+    from msgspec.structs import replace
+
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.core.format import mask
     from dispatcher.db import rules
 
-    table = table_of("Number", "Since", "By", "Reason")
-    for one in with_database(
+    found = with_database(
         lambda connection: rules.suppression(connection, limit=MAX_LISTED_NUMBERS)
-    ):
+    )
+    if json:
+        print_json([replace(one, recipient=mask(one.recipient)) for one in found])
+        return
+    table = table_of("Number", "Since", "By", "Reason")
+    for one in found:
         table.add_row(mask(one.recipient), moment(one.added_at), one.source, one.reason)
     screen().print(table if table.rows else "No number is suppressed.")
 
 
-def _numbers(given: Iterable[tuple[int, str]], place: str, *, other_mainland: bool) -> list[str]:
-    """Return the numbers; *given* are texts, each with where it stands."""
+def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
+    """Return the numbers; raises CommandError if one is doubtful."""
     from dispatcher.core.number import DoubtfulNumber, read_number
 
     numbers: list[str] = []
-    doubts: list[str] = []
-    for at, text in given:
+    for text in given:
         read = read_number(text, other_mainland=other_mainland)
         if isinstance(read, DoubtfulNumber):
-            doubts.append(f"{place} {at}: {read.reason}")
-        else:
-            numbers.append(read.e164)
-    if doubts:
-        more = (
-            f"; and {len(doubts) - MAX_EXPLAINED_DOUBTS} more"
-            if len(doubts) > MAX_EXPLAINED_DOUBTS
-            else ""
-        )
-        raise CommandError(
-            f"nothing is changed, for {len(doubts)} of {len(doubts) + len(numbers)} are doubtful."
-            f" {'; '.join(doubts[:MAX_EXPLAINED_DOUBTS])}{more}.",
-            code=USED_WRONGLY,
-        )
+            raise CommandError(f"a number is doubtful: {read.reason}.", code=USED_WRONGLY)
+        numbers.append(read.e164)
     return numbers
 
 
-def _numbers_of(file: Path, *, other_mainland: bool) -> list[str]:
-    with file.open(encoding="utf-8-sig", errors="replace") as stream:
-        cells = [line.split(",")[0].strip().strip('"') for line in stream]
-    lines = [(at, cell) for at, cell in enumerate(cells, 1) if cell]
-    # The first line of a CSV file may be its header, which has no digits.
-    if lines and not any(character.isdigit() for character in lines[0][1]):
-        lines = lines[1:]
-    return _numbers(lines, "line", other_mainland=other_mainland)
+def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
+    """Return the numbers of *file*, and its lines without one, each with the reason."""
+    from dispatcher.cli.sheet.numbers import read_numbers
+    from dispatcher.core.number import ReadNumber
+
+    numbers: list[str] = []
+    doubts: list[str] = []
+    for line, read in read_numbers(file, other_mainland=other_mainland):
+        if isinstance(read, ReadNumber):
+            numbers.append(read.e164)
+        else:
+            doubts.append(f"line {line}: {read.reason}")
+    return numbers, doubts
 
 
 def _hours(text: str) -> tuple[time, time]:

@@ -24,6 +24,7 @@ def show(
             "--full", help="Show the whole number and the variables; the audit log records it."
         ),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Explain one message: its content, state and history.
@@ -33,7 +34,7 @@ def show(
     from rich.table import Table
 
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, screen
+    from dispatcher.cli.output import moment, print_json, screen
     from dispatcher.core.explain import timeline
     from dispatcher.db import operator
     from dispatcher.db.status import message_history
@@ -49,6 +50,11 @@ def show(
     found = with_database(look)
     if found is None:
         raise CommandError(f"there is no message {message_id}.")
+    if json:
+        print_json(
+            {"message": dict(_values(found.message, full=full)), "timeline": timeline(found)}
+        )
+        return
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(found.message, full=full):
         facts.add_row(f"  {name}", value)
@@ -58,6 +64,17 @@ def show(
     zone = datetime.now().astimezone().tzname()
     heading = f"What happened (times in {zone})"
     screen().print(f"Message {message_id}", facts, heading, events, sep="\n")
+
+
+def _values(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a message, with its number masked and without variables, or *full*."""
+    from dispatcher.core.format import mask
+
+    for name, value in message.items():
+        if name == "recipient":
+            yield name, value if full else mask(value)
+        elif name != "params" or full:
+            yield name, value
 
 
 def _line(entry: "TimelineEntry") -> str:

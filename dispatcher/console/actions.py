@@ -171,10 +171,22 @@ class ActionPages:
 
     async def rules(self, _: web.Request, session: Session) -> web.StreamResponse:
         """Show the rules for templates, limits, suppressed numbers and prices."""
+        return await self._rules(session, {}, None)
+
+    async def _rules(
+        self, session: Session, draft: Fields, error: str | None
+    ) -> web.StreamResponse:
+        """Show the rules; with *error*, why the template that *draft* has cannot be defined."""
         rules = await self._backend.rules()
         limits = {app: describe_limits(limits) for app, limits in rules.limits.items()}
-        values = {"session": session, "rules": rules, "limits": limits}
-        return self._auth.page("rules.html", values)
+        values = {
+            "session": session,
+            "rules": rules,
+            "limits": limits,
+            "draft": draft,
+            "error": error,
+        }
+        return self._auth.page("rules.html", values, status=400 if error else 200)
 
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show what an action will do, with a button that does it."""
@@ -182,7 +194,7 @@ class ActionPages:
         fields = {name: request.query[name] for name in ACTION_FIELDS if name in request.query}
         match check_action(action, fields):
             case Invalid(reason):
-                return self._invalid(session, reason)
+                return await self._refused(session, action, fields, reason)
             case Confirmation() as confirmation:
                 values = {
                     "session": session,
@@ -199,7 +211,7 @@ class ActionPages:
         fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
         match check_action(action, fields):
             case Invalid(reason):
-                return self._invalid(session, reason)
+                return await self._refused(session, action, fields, reason)
             case Confirmation() as confirmation:
                 result = await self._act(action, fields, session.actor)
                 values = {"session": session, "confirmation": confirmation, "result": result}
@@ -231,6 +243,13 @@ class ActionPages:
             case template:
                 note = fields.get("note", "")[:MAX_REASON_LENGTH]
                 return await self._backend.define_template(actor, template, note, fields["text"])
+
+    async def _refused(
+        self, session: Session, action: str, fields: Fields, reason: str
+    ) -> web.StreamResponse:
+        if action == "template":  # its form keeps what was written
+            return await self._rules(session, fields, reason)
+        return self._invalid(session, reason)
 
     def _invalid(self, session: Session, reason: str) -> web.Response:
         return self._auth.page("missing.html", {"session": session, "what": reason}, status=400)

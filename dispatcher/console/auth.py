@@ -9,6 +9,8 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -111,6 +113,7 @@ def _load(serializer: URLSafeTimedSerializer, text: str) -> tuple[list[str], int
     return fields, int(signed_at.timestamp())
 
 
+AnyResponse = TypeVar("AnyResponse", bound=web.StreamResponse)
 SessionHandler = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -148,7 +151,7 @@ class Auth:
         """Return a page, with the token for its forms; *values* must hold the session."""
         session = values["session"]
         token = self.sessions.form_token(session) if isinstance(session, Session) else ""
-        values = {FORM_TOKEN_FIELD: token, **values}
+        values = {FORM_TOKEN_FIELD: token, "as_of": datetime.now(UTC), **values}
         return protected(self._templates.page(name, values, status=status))
 
     def fragment(self, name: str, values: Mapping[str, object], session: Session) -> str:
@@ -186,7 +189,7 @@ def redirect(path: str) -> web.Response:
     return protected(web.Response(status=303, headers={hdrs.LOCATION: path}))
 
 
-def protected(response: web.Response) -> web.Response:
+def protected(response: AnyResponse) -> AnyResponse:
     """Return *response* with the headers that every answer of the console has."""
     response.headers.update({**_HEADERS, **response.headers})
     return response

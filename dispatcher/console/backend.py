@@ -17,6 +17,7 @@ from dispatcher.core.rules import RuleList
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
+    EventTotal,
     MessageHistory,
     MessageSummary,
     StatusSnapshot,
@@ -24,9 +25,11 @@ from dispatcher.core.status import (
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
-from dispatcher.db import operator, reports, status
+from dispatcher.db import audit as audit_log
+from dispatcher.db import message_lists, operator, reports, status
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
+from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
 Arguments = ParamSpec("Arguments")
@@ -35,6 +38,8 @@ Answer = TypeVar("Answer")
 SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
 MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
+QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
+ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
 CACHED_QUERY_TIMEOUT_SECONDS = 4.0  # below the time-outs of scrapers, so that they get the reason
 
 
@@ -79,7 +84,41 @@ class ConsoleBackend:
 
     async def find(self, by: status.Search, text: str) -> list[MessageSummary]:
         """Return the messages whose *by* is *text*, the newest first."""
-        return await self._query(status.find, by, text)
+        return await self._slow_query(status.find, by, text)
+
+    async def message_page(
+        self, wanted: MessageFilter, position: str | None, seconds: float
+    ) -> MessagePage:
+        """Return a page of the list of *wanted*, reading on for *seconds*."""
+        return await self._query(message_lists.message_page, wanted, position, seconds=seconds)
+
+    async def message_count(self, wanted: MessageFilter) -> int | None:
+        """Return how many messages fit *wanted*; None if that is not known."""
+        return await self._query(message_lists.count, wanted)
+
+    async def latest_message_to(self, number: str) -> int | None:
+        """Return the id of the newest message to *number*."""
+        return await self._slow_query(message_lists.latest_message_to, number)
+
+    async def preview(
+        self, actor: str, action: ActionName, wanted: MessageFilter, words: tuple[str, str]
+    ) -> int:
+        """Choose the messages of an action; return the id of the action, which waits."""
+        return await self._slow_query(message_lists.preview, actor, action, wanted, words)
+
+    async def message_action(self, action_id: int) -> MessageAction | None:
+        """Return an action on many messages, or None if there is no such action."""
+        return await self._query(message_lists.message_action, action_id)
+
+    async def start_message_action(self, actor: str, action_id: int) -> None:
+        """Confirm an action on many messages, and write the audit log."""
+        async with self._database.acquire(seconds=ACTION_TIMEOUT_SECONDS) as connection:
+            await message_lists.start(connection, actor, action_id)
+
+    async def message_action_step(self, action_id: int) -> bool:
+        """Do the next part of a started action; return whether more is left."""
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            return await message_lists.step(connection, action_id)
 
     async def message(self, message_id: int) -> MessageHistory | None:
         """Return a message with its requests and reports, or None if there is no such message."""
@@ -95,7 +134,21 @@ class ConsoleBackend:
 
     async def audit(self) -> list[AuditEntry]:
         """Return the newest entries of the audit log."""
-        return await self._query(_audit)
+        return (await self._query(audit_log.page, audit_log.AuditFilter(), None))[0]
+
+    async def audit_page(
+        self, wanted: audit_log.AuditFilter, before: int | None
+    ) -> tuple[list[AuditEntry], int | None]:
+        """Return a page of the audit log, the newest first, and where the next begins."""
+        return await self._query(audit_log.page, wanted, before)
+
+    async def message_text(self, template_id: str, country: str) -> message_lists.TextAndPrice:
+        """Return the text of a template, and what a segment to a country costs."""
+        return await self._query(message_lists.text_and_price, template_id, country)
+
+    async def totals(self) -> list[EventTotal]:
+        """Return what happened in the last hour and day, at most `TOTALS_MAX_AGE_SECONDS` old."""
+        return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
@@ -145,6 +198,20 @@ class ConsoleBackend:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Answer:
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
+                return await query(self._database, *args, **kwargs)
+        except TimeoutError as error:
+            raise as_unavailable(error, self._database.dsn) from error
+
+    async def _slow_query(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Awaitable[Answer]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """Do a query that may take long, if the database answers a short one."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         return await query(self._database, *args, **kwargs)
 
     async def _act(
@@ -153,6 +220,7 @@ class ConsoleBackend:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> str:
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
             return (await action(connection, *args, **kwargs)).said
 
@@ -160,11 +228,6 @@ class ConsoleBackend:
 async def _backlog(database: Database) -> Backlog:
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return await reports.backlog(connection)
-
-
-async def _audit(database: Database) -> list[AuditEntry]:
-    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        return await operator.audit_entries(connection, status.MOST)
 
 
 class CachedQuery(Generic[Answer]):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from aiohttp import hdrs, web
@@ -14,9 +15,11 @@ from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
 from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.db.reports import OVERDUE_SECONDS
 from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
+FRESH_MAX_AGE_SECONDS = 1.0  # one query a second, however many pages are open
 MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
 CHART_SERIES = ("accepted", "delivered", "deferred", "failed")
 FAILED_EVENTS = {"rejected", "undelivered"}
@@ -77,6 +80,12 @@ class Dashboard:
             self._streams -= 1
         return response
 
+    async def fresh(self, _: web.Request, __: Session) -> web.StreamResponse:
+        """Return the time of the newest data; pages warn when they have not had any for 5 s."""
+        snapshot = await self._backend.snapshot(FRESH_MAX_AGE_SECONDS)
+        body = msgspec.json.encode({"at": snapshot.at})
+        return protected(web.Response(body=body, content_type="application/json"))
+
     async def chart(self, request: web.Request, _: Session) -> web.StreamResponse:
         """Return the numbers of a chart."""
         spans = CHART_SPANS_SECONDS
@@ -104,7 +113,13 @@ class Dashboard:
 
 
 def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, object]:
-    return {"diagnosis": diagnosis, "cards": cards, "apps": [card.app.name for card in cards]}
+    overdue_before = datetime.now(UTC) - timedelta(seconds=OVERDUE_SECONDS)
+    return {
+        "diagnosis": diagnosis,
+        "cards": cards,
+        "apps": [card.app.name for card in cards],
+        "overdue_before": f"{overdue_before:%Y-%m-%dT%H:%M}",
+    }
 
 
 def _card(app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: float) -> AppCard:

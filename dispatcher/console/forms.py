@@ -1,5 +1,8 @@
 """Reads what a browser sends: fields of forms and addresses, ids and templates in them."""
 
+import re
+from datetime import UTC, datetime
+
 from aiohttp import web
 from msgspec import Struct
 
@@ -41,6 +44,20 @@ def message_id(text: str) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS:
         return int(text)
     return None
+
+
+def plain_number(text: str) -> str:
+    """Return a number without what people write between its digits."""
+    return re.sub(r"[\s()-]", "", text)
+
+
+def read_time(text: str) -> datetime | Invalid:
+    """Return the time that *text* describes, in UTC if it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return Invalid("Write times as 2026-11-29T10:30; they are UTC.")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read_template(fields: Fields) -> Template | Invalid:

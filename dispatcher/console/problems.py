@@ -7,11 +7,17 @@ from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.status import EventTotal
+from dispatcher.db.message_lists import STATES, MessageFilter
 
-_NORMAL_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled"}
+LISTED_ROWS = 20  # of each list, until all of them are asked for
+# Events that are no problem; the others keep messages from being sent or delivered.
+HEALTHY_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled", "reported"}
+# The state in which messages are after an event; in which it is not named so itself.
+_STATE_AFTER = {"deferred": "queued", "returned": "queued", "resent": "queued"}
 
 
 class CodeCount(Struct, frozen=True):
@@ -19,6 +25,7 @@ class CodeCount(Struct, frozen=True):
 
     total: EventTotal
     code: Code
+    address: str  # query of the list of these messages
 
 
 class ProblemsPage:
@@ -28,12 +35,14 @@ class ProblemsPage:
         self._auth = auth
         self._backend = backend
 
-    async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
+    async def show(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show the page."""
         snapshot = await self._backend.snapshot()
         unmatched = await self._backend.unmatched()
+        rows = None if "all" in request.query else LISTED_ROWS
         values = {
             "session": session,
+            "rows": rows,
             "codes": _code_counts(snapshot.totals),
             "unsure": await self._backend.unsure(),
             "unmatched": [(report, UNMATCHED_REASONS[report.reason]) for report in unmatched],
@@ -44,6 +53,15 @@ class ProblemsPage:
 
 def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
     """Return the failures, the most frequent first."""
-    failures = [total for total in totals if total.event not in _NORMAL_EVENTS]
+    failures = [total for total in totals if total.event not in HEALTHY_EVENTS]
     failures.sort(key=lambda total: -total.day)
-    return [CodeCount(total, number_code(total.code)) for total in failures]
+    return [CodeCount(total, number_code(total.code), _address(total)) for total in failures]
+
+
+def _address(total: EventTotal) -> str:
+    state = _STATE_AFTER.get(total.event, total.event)
+    return filter_address(
+        MessageFilter(
+            state=state if state in STATES else None, code=total.code or None, app=total.app
+        )
+    )

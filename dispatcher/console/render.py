@@ -1,7 +1,9 @@
 """Renders pages from templates."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from dispatcher import __version__
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
 
 class Templates:
@@ -35,6 +39,7 @@ class Templates:
             duration=duration,
             moment=moment,
             iso=iso,
+            money=money,
             mask=mask,
             coded=coded,
             code_row=number_code,
@@ -54,9 +59,26 @@ class Templates:
 
 def coded(text: str) -> Markup:
     """Return *text* as HTML, with the parts between back-ticks marked as code."""
-    parts = [escape(part) for part in text.split("`")]
+    parts = [_with_times(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
+
+
+def _with_times(text: str) -> Markup:
+    """Return *text* as HTML with its times marked, so that a script shows them as local times."""
+    parts = []
+    end = 0
+    for found in _TIME.finditer(text):
+        at = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
+        parts += [escape(text[end : found.start()])]
+        parts += [Markup('<time datetime="{}">{}</time>').format(iso(at), found[0])]
+        end = found.end()
+    return Markup().join([*parts, escape(text[end:])])
+
+
+def money(amount: Decimal) -> str:
+    """Return an amount without an exponent or trailing zeros."""
+    return f"{amount:f}"
 
 
 def waiting_count(waiting: int) -> str:

@@ -5,10 +5,13 @@ import asyncio
 from aiohttp import web
 
 from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
+from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
 from dispatcher.console.login import LoginPages, static_file
+from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
 from dispatcher.console.search import SEARCH_PATH, SearchPages
@@ -29,7 +32,10 @@ def console_routes(
     dashboard = Dashboard(auth, backend, stopping)
     problems = ProblemsPage(auth, backend)
     search = SearchPages(auth, backend)
+    messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
+    codes = CodesPage(auth, backend)
+    audit = AuditPages(auth, backend)
     return [
         web.get(LOGIN_PATH, login.show),
         web.post(LOGIN_PATH, login.log_in),
@@ -37,17 +43,27 @@ def console_routes(
         web.get("/console/static/{name}", static_file),
         web.get(HOME_PATH, auth.required(dashboard.show)),
         web.get("/console/live", auth.required(dashboard.stream)),
+        web.get("/console/fresh", auth.required(dashboard.fresh)),
         web.get("/console/chart", auth.required(dashboard.chart)),
         web.get("/console/problems", auth.required(problems.show)),
         web.get(SEARCH_PATH, auth.required(search.search)),
         web.post(SEARCH_PATH, auth.required(search.search)),
+        web.get(MESSAGES_PATH, auth.required(messages.show)),
+        web.post(MESSAGES_PATH, auth.required(messages.find_number)),
+        web.post(MESSAGE_ACTION_PATH, auth.required(messages.preview)),
+        web.get(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
+        web.post(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
         web.get("/console/message/{id}", auth.required(search.message)),
         web.post("/console/message/{id}", auth.required(search.message)),
         web.get("/console/batch/{token}", auth.required(search.batch)),
+        web.get(CODES_PATH, auth.required(codes.show)),
+        web.get(AUDIT_PATH, auth.required(audit.show)),
+        web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),
         web.get(RULES_PATH, auth.required(actions.rules)),
         web.get(ACTIONS_PATH, auth.required(actions.overview)),
         web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
+        web.get("/console/{rest:.*}", auth.required(search.missing)),
     ]
 
 

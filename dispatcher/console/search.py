@@ -5,20 +5,38 @@ them in their history, and numbers must not be there.
 """
 
 import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
 
 from aiohttp import hdrs, web
+from msgspec import Struct
 
 from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
-from dispatcher.core.explain import advice, explain_code, explain_state, timeline
+from dispatcher.core.cost import fill_signature, fill_template, segments
+from dispatcher.core.country import country
+from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
+from dispatcher.db.message_lists import ERASED_NUMBER
 
 SEARCH_PATH = "/console/search"
 MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest
+LISTED_MESSAGES = 50  # of a request, until all of them are asked for
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{32}")
+
+
+class MessageText(Struct, frozen=True):
+    """What a message says, and what it costs; None: not known."""
+
+    shown: str | None  # without its variables until they are revealed
+    segments: int | None  # as its text counts
+    cost: Decimal | None
+    currency: str
+    country: str
 
 
 class SearchPages:
@@ -70,9 +88,25 @@ class SearchPages:
             "why": explain_state(message),
             "advice": advice(message),
             "timeline": timeline(history),
+            "diagram": state_diagram(history),
+            "text": await self._text(message, revealed=revealed),
             "revealed": revealed,
         }
         return self._auth.page("message.html", values)
+
+    async def _text(self, message: Mapping[str, Any], *, revealed: bool) -> MessageText:
+        """Return what a message says and costs; its variables only if it is *revealed*."""
+        to = country(message["recipient"]) if message["recipient"] != ERASED_NUMBER else ""
+        known = await self._backend.message_text(message["template_id"], to)
+        if known.text is None:
+            estimated, shown = None, None
+        else:
+            filled = fill_template(known.text, message["params"], message["signature"])
+            estimated = segments(filled)
+            shown = filled if revealed else fill_signature(known.text, message["signature"])
+        counted = message["segments"] or estimated
+        cost = None if known.price is None or counted is None else known.price * counted
+        return MessageText(shown, estimated, cost, known.currency, to)
 
     async def batch(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show a request: its answer and its messages."""
@@ -81,13 +115,19 @@ class SearchPages:
         if found is None:
             return self._missing(session, "There is no request with this token.")
         code = found.batch["code"]
+        whole = "all" in request.query
         values = {
             "session": session,
             "batch": found.batch,
-            "messages": found.messages,
+            "messages": found.messages if whole else found.messages[:LISTED_MESSAGES],
+            "total": len(found.messages),
             "code": request_code(code) if code else None,
         }
         return self._auth.page("batch.html", values)
+
+    async def missing(self, _: web.Request, session: Session) -> web.StreamResponse:
+        """Show that an address leads nowhere."""
+        return self._missing(session, "There is no such page.")
 
     def _missing(self, session: Session, what: str) -> web.Response:
         return self._auth.page("missing.html", {"session": session, "what": what}, status=404)

@@ -12,6 +12,8 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dispatcher.core.code_table import published_rows
+
 Level = Literal["number", "request", "ours"]
 
 
@@ -122,6 +124,7 @@ _REQUEST = (
         "A parameter of the request is invalid.",
         "Check recipient, sender, template, params and signature of the message; insert it anew.",
     ),
+    ("E000040", Kind.CONFIGURATION, "The header Authorization is missing or empty.", _HEADER),
     ("E000041", Kind.CONFIGURATION, "The header X-Sdk-Date is missing.", _HEADER),
     ("E000042", Kind.CONFIGURATION, "X-Sdk-Date has a wrong form.", _HEADER),
     ("E000043", Kind.CONFIGURATION, "Authorization has a wrong form.", _HEADER),
@@ -244,10 +247,11 @@ _REQUEST = (
     ("HTTP 429", Kind.NOT_SENT, "Something in front of the API asks to wait.", _NOTHING),
     ("HTTP 500", Kind.UNKNOWN_RESULT, "The provider failed over the request.", _UNSURE),
     ("HTTP 502", Kind.UNKNOWN_RESULT, "A proxy lost the API over the request.", _UNSURE),
-    ("HTTP 503", Kind.NOT_SENT, "The API is out of service, says a proxy.", _NOTHING),
+    ("HTTP 503", Kind.UNKNOWN_RESULT, "A proxy lost the API, or it is out of service.", _UNSURE),
     ("HTTP 504", Kind.UNKNOWN_RESULT, "A proxy waited too long for the API.", _UNSURE),
 )
-UNREACHABLE, NEVER_SENT = "unreachable", "never-sent"
+UNREACHABLE, NEVER_SENT, MISSING_RESULT = "unreachable", "never-sent", "missing-result"
+UNKNOWN_RESULTS, ALL_REFUSED = "unknown-results", "all-refused"  # an open circuit, see core.circuit
 SET_ASIDE = "set-aside"  # a row that ends whatever reads it
 _OURS = (
     (
@@ -255,6 +259,18 @@ _OURS = (
         Kind.NOT_SENT,
         "The provider cannot be reached.",
         "Check network, DNS and DISPATCHER_APPS__<NAME>__ENDPOINT. " + _RESUMES,
+    ),
+    (
+        UNKNOWN_RESULTS,
+        Kind.UNKNOWN_RESULT,
+        "Requests in a row had unknown results: more would make more messages unsure.",
+        "It is probed without messages, and then starts slowly. Settle what is unsure.",
+    ),
+    (
+        ALL_REFUSED,
+        Kind.CONFIGURATION,
+        "Different messages in a row were refused, and none was accepted.",
+        "Check DISPATCHER_APPS__<NAME>__SENDER, CALLBACK_URL and templates. " + _RESUMES,
     ),
     ("no-answer", Kind.UNKNOWN_RESULT, "The answer to the request was lost.", _UNSURE),
     ("timeout", Kind.UNKNOWN_RESULT, "No answer came within the time allowed.", _UNSURE),
@@ -268,7 +284,7 @@ _OURS = (
     ("worker-lost", Kind.UNKNOWN_RESULT, "The worker died over the request.", _UNSURE),
     ("record-lost", Kind.UNKNOWN_RESULT, "The database lost its result.", _UNSURE),
     ("not-recorded", Kind.UNKNOWN_RESULT, "The database refuses the answer.", _UNSURE),
-    ("missing-result", Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
+    (MISSING_RESULT, Kind.UNKNOWN_RESULT, "The answer does not name the number.", _UNSURE),
     (NEVER_SENT, Kind.NOT_SENT, "It was returned to the queue before anything was sent.", _NOTHING),
     (
         "settled-by-operator",
@@ -299,6 +315,18 @@ _OURS = (
         Kind.PERMANENT,
         "Alone it makes a request over 64 KB.",
         "Insert it anew with shorter params.",
+    ),
+    (
+        "only-to",
+        Kind.PERMANENT,
+        "Its number is none of those that this app may send to (ONLY_TO).",
+        "Nothing: the setting keeps a test from reaching others. Else change it, then requeue.",
+    ),
+    (
+        "country-not-allowed",
+        Kind.PERMANENT,
+        "Its country is none of those that this app may send to (COUNTRIES).",
+        "Nothing; or add the country to DISPATCHER_APPS__<NAME>__COUNTRIES, then requeue.",
     ),
     (
         SET_ASIDE,
@@ -353,14 +381,17 @@ _SHOW = "Ask the provider what the code means; then requeue, or let it be."
 def number_code(code: str) -> Code:
     """Return the row of a code of one number.
 
-    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN.
+    A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN. Only a spent
+    quota, of the account or of one country, has the same effect for a number.
     """
     row = NUMBER.get(code) or OURS.get(code)
     if row is not None:
         return row
     if code in REQUEST:
-        return replace(REQUEST[code], level="number", kind=Kind.UNKNOWN)
-    return Code(code, "number", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
+        row = REQUEST[code]
+        kind = row.kind if row.kind in {Kind.QUOTA, Kind.COUNTRY} else Kind.UNKNOWN
+        return replace(row, level="number", kind=kind)
+    return _published(code, "number")
 
 
 def request_code(code: str) -> Code:
@@ -381,4 +412,12 @@ def request_code(code: str) -> Code:
     if code.startswith("HTTP "):
         meaning = f"Something in front of the API failed over the request: {code}."
         return Code(code, "request", Kind.UNKNOWN_RESULT, meaning, _UNSURE)
-    return Code(code, "request", Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
+    return _published(code, "request")
+
+
+def _published(code: str, level: Level) -> Code:
+    """Return a row without effect, with the words of the provider's published table."""
+    for row in (*published_rows("number", code), *published_rows("report", code)):
+        if code in row.codes:
+            return Code(code, level, Kind.UNKNOWN, row.meaning, row.advice)
+    return Code(code, level, Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)

@@ -93,8 +93,12 @@ def fill_template(text: str, params: Sequence[str], signature: str | None) -> st
     In mainland China the signature is part of the text and counts.
     """
     values = iter(params)
-    body = _VARIABLE.sub(lambda _: next(values, ""), text)
-    return f"【{signature}】{body}" if signature else body
+    return fill_signature(_VARIABLE.sub(lambda _: next(values, ""), text), signature)
+
+
+def fill_signature(text: str, signature: str | None) -> str:
+    """Return a text with its signature in front."""
+    return f"【{signature}】{text}" if signature else text
 
 
 def segments(text: str) -> int:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 
 _HOUR_SECONDS = 3600.0
+FIRST_QUOTA_PROBE_SECONDS = 300.0  # after midnight: the provider may reset its quotas late
 TOLD_SKEW_SECONDS = 60.0  # of two clocks; any pause names a larger one
 
 
@@ -20,6 +21,7 @@ class Pause(Struct, frozen=True):
     reason: str  # one line: the cause and what to do
     probe_in: float  # seconds to the first probe; each further wait is doubled
     probe_max: float  # up to this; see take_probe in db/sql/app.sql
+    until_midnight: bool = False  # probed a minute after 00:00 UTC+8, by the database's clock
 
 
 class CountryPause(Struct, frozen=True):
@@ -33,7 +35,6 @@ class CountryPause(Struct, frozen=True):
 def pause_for(
     row: Code,
     *,
-    now: datetime,
     facts: str = "",
     skew: float | None = None,
     retry_after: float | None = None,
@@ -48,7 +49,7 @@ def pause_for(
         facts = f"{facts} {_off(skew)}".strip()
     match row.kind:
         case Kind.QUOTA:
-            first, longest = seconds_until_midnight(now), _HOUR_SECONDS
+            first, longest = FIRST_QUOTA_PROBE_SECONDS, _HOUR_SECONDS
         case Kind.ADDRESS:
             first, longest = 900.0, 900.0  # a white list takes effect after 10 to 15 minutes
         case Kind.NOT_SENT:
@@ -58,7 +59,8 @@ def pause_for(
             facts = _off(skew)
         case _:
             pass
-    return Pause(row.code, " ".join(filter(None, (row.meaning, facts, row.advice))), first, longest)
+    reason = " ".join(filter(None, (row.meaning, facts, row.advice)))
+    return Pause(row.code, reason, first, longest, until_midnight=row.kind is Kind.QUOTA)
 
 
 def may_concern_one_host(code: str) -> bool:
@@ -83,7 +85,9 @@ def _off(skew: float | None) -> str:
 
 FIRST_DEFERRAL_SECONDS = 15.0
 MAX_DEFERRAL_SECONDS = 600.0  # E200015's error page says to wait about ten minutes
-_MAX_DOUBLINGS = 6  # 15 s doubled six times is over the maximum
+FIRST_OUTAGE_DEFERRAL_SECONDS = 60.0  # after a refusal that may be the provider's own trouble
+MAX_OUTAGE_DEFERRAL_SECONDS = 3600.0
+_MAX_DOUBLINGS = 6  # 15 s doubled six times, or a minute, is over the maximum
 _PROVIDER_TIME = timezone(timedelta(hours=8))  # it resets its quotas at 00:00 UTC+8
 
 
@@ -93,9 +97,17 @@ def deferral_seconds(attempt: int, *, jitter: float) -> float:
     They double up to ten minutes. *jitter*, in [0, 1), subtracts up to half of them, so that
     messages refused together do not come back together.
     """
+    return _growing(FIRST_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS, attempt, jitter)
+
+
+def outage_deferral_seconds(attempt: int, *, jitter: float) -> float:
+    """Return the same for a refusal that may be an outage of the provider: a minute to an hour."""
+    return _growing(FIRST_OUTAGE_DEFERRAL_SECONDS, MAX_OUTAGE_DEFERRAL_SECONDS, attempt, jitter)
+
+
+def _growing(first: float, longest: float, attempt: int, jitter: float) -> float:
     doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
-    wait = min(MAX_DEFERRAL_SECONDS, FIRST_DEFERRAL_SECONDS * 2.0**doublings)
-    return wait * (1.0 - jitter / 2.0)
+    return min(longest, first * 2.0**doublings) * (1.0 - jitter / 2.0)
 
 
 def seconds_until_midnight(now: datetime) -> float:

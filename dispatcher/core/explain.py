@@ -9,22 +9,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.codes import MISSING_RESULT, Kind, number_code, request_code
 from dispatcher.core.format import number, plural
 from dispatcher.core.report_matching import UNMATCHED_REASONS
-from dispatcher.core.report_status import Reason, report_status
+from dispatcher.core.report_status import report_status
 from dispatcher.core.status import MessageHistory
 
-_ADVICE = {
-    Reason.DELIVERED: "Nothing to do.",
-    Reason.INTERIM: "Nothing to do; a final report follows.",
-    Reason.SILENT: "It is unknown whether it arrived; if it matters, ask the recipient.",
-    Reason.FAILED: "If it matters, insert it anew later, or reach the recipient another way.",
-    Reason.REFUSED: "Ask the provider what the code means; then insert it anew, or let it be.",
-    Reason.LIMIT: "Send less to one number; insert it anew when the limit's time is over.",
-    Reason.CONTENT: "Have the template changed, or send the same text less often.",
-    Reason.BLOCKED: "Do not send to this number again; its owner can be taken off the list.",
-}
+_PAUSED_BY = {"operator": "an operator", "report": "reports of the platform"}
 MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
 _SETTLED_BY = {
     "settled-by-report": "settled by a report",
@@ -52,8 +43,11 @@ def explain_code(message: Mapping[str, Any]) -> CodeExplanation | None:
         return None
     if message["state"] in ("delivered", "undelivered"):
         status = report_status(code)
-        return CodeExplanation(code, status.meaning, _ADVICE[status.reason])
-    row = number_code(code)
+        return CodeExplanation(code, status.meaning, status.advice)
+    if message["state"] == "unsure" and request_code(code).kind in (Kind.RESULT, Kind.ACCEPTED):
+        row = number_code(MISSING_RESULT)  # the request was taken; of this number nothing is known
+    else:
+        row = number_code(code)
     return CodeExplanation(code, row.meaning, row.advice)
 
 
@@ -98,14 +92,17 @@ def _pause_advice(message: Mapping[str, Any]) -> str:
     resume = f"`dispatcher resume {message['app']}`"
     if message["app_paused_by"] == "operator":
         return f"Ask who paused it; {resume} sends its messages."
-    known = request_code(message["app_pause_code"] or "")
+    code = message["app_pause_code"] or ""
+    if message["app_paused_by"] == "report":
+        return f"{report_status(code).advice} Then {resume}."
+    known = request_code(code)
     return f"{known.advice} It is tried again by itself; {resume} tries at once."
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
     back = f"It was returned to the queue: {meaning} " if meaning else ""
     if message["app_paused"]:
-        by = "an operator" if message["app_paused_by"] == "operator" else "a worker"
+        by = _PAUSED_BY.get(message["app_paused_by"], "a worker")
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
         return f"{back}Its app is paused by {by} since {since}: {message['app_paused']}"
     if not message["app_served"]:
@@ -127,6 +124,46 @@ def _accepted(message: Mapping[str, Any]) -> str:
     if message["report_status"]:
         return f"{begun}The carrier has it: {report_status(message['report_status']).meaning}"
     return f"{begun}No report of a carrier has come yet."
+
+
+class Step(Struct, frozen=True):
+    """One state in the diagram of a message's states."""
+
+    name: str
+    row: int  # 1: the usual way; below it the others
+    column: int  # 1 to 4, in the order in which a message reaches them
+    taken: bool
+    current: bool
+
+
+# Each state with its place in the diagram: the usual way is the first row.
+_STEPS = (
+    ("queued", 1, 1),
+    ("sending", 1, 2),
+    ("accepted", 1, 3),
+    ("delivered", 1, 4),
+    ("cancelled", 2, 1),
+    ("unsure", 2, 2),
+    ("rejected", 2, 3),
+    ("undelivered", 2, 4),
+    ("expired", 3, 1),
+)
+
+
+def state_diagram(history: MessageHistory) -> list[Step]:
+    """Return the states that a message may have, with the way that it took."""
+    message = history.message
+    taken = {"queued", message["state"]}
+    if history.batches:
+        taken.add("sending")
+    if any(batch["unsure_at"] for batch in history.batches):
+        taken.add("unsure")
+    if message["accepted_at"]:
+        taken.add("accepted")
+    return [
+        Step(name, row, column, name in taken, name == message["state"])
+        for name, row, column in _STEPS
+    ]
 
 
 class TimelineEntry(Struct, frozen=True):

@@ -28,3 +28,8 @@ def mask(recipient: str) -> str:
         return "****" + recipient[-2:]
     shown = min(6, len(recipient) - 8)
     return f"{recipient[:shown]}****{recipient[-4:]}"
+
+
+def shown_id(provider_id: str) -> str:
+    """Return *provider_id*, masked if it could be a number: a report is untrusted input."""
+    return mask(provider_id) if "+" in provider_id or provider_id.isdecimal() else provider_id

@@ -7,8 +7,9 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from dispatcher.core.codes import Kind, number_code, request_code
+from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS, Kind, number_code, request_code
 from dispatcher.core.format import duration, number, plural
+from dispatcher.core.report_status import report_status
 from dispatcher.core.status import AppState, StatusSnapshot
 
 
@@ -121,6 +122,17 @@ def _paused(app: AppState, since: datetime) -> Finding:
             f"Resume it when the reason is gone. It waits since {since:%Y-%m-%d %H:%M} UTC.",
             act="resume",
         )
+    if app.paused_by == "report":
+        status = report_status(app.pause_code or "")
+        return Finding(
+            Level.STOPPED,
+            app.name,
+            f"{app.name} is paused: the platform refuses all it has accepted",
+            f"{app.pause_code}: {status.meaning} Its reports say so.",
+            f"{status.advice} Then resume it"
+            + (f", and `dispatcher requeue --code {status.status}`." if status.resendable else "."),
+            act="resume",
+        )
     row = request_code(app.pause_code or "")
     reason = app.pause_reason or row.meaning
     code = f"{app.pause_code}: " if app.pause_code else ""
@@ -130,12 +142,17 @@ def _paused(app: AppState, since: datetime) -> Finding:
         app.name,
         f"{app.name} is paused: {_CODES.get(row.code) or _kind(row.kind)}",
         cause,
-        row.advice.replace("<NAME>", app.name.upper()) + " Nothing is lost meanwhile.",
+        f"{row.advice.replace('<NAME>', app.name.upper())} Nothing is lost meanwhile."
+        f" It waits since {since:%Y-%m-%d %H:%M} UTC.",
         act="resume",
     )
 
 
-_CODES = {"daily-limit": "its daily limit is reached"}
+_CODES = {
+    "daily-limit": "its daily limit is reached",
+    UNKNOWN_RESULTS: "the results of its requests are unknown",
+    ALL_REFUSED: "the provider refuses every message",
+}
 _KINDS = {
     Kind.CONFIGURATION: "the provider refuses our settings",
     Kind.CLOCK: "our clock is wrong",

@@ -11,7 +11,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core.codes import UNREACHABLE, Code, Kind, number_code, request_code
-from dispatcher.core.delays import CountryPause, Pause, country_pause, deferral_seconds, pause_for
+from dispatcher.core.delays import (
+    CountryPause,
+    Pause,
+    country_pause,
+    deferral_seconds,
+    outage_deferral_seconds,
+    pause_for,
+)
 from dispatcher.core.message import (
     Answer,
     Message,
@@ -32,7 +39,6 @@ MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
-MAX_AMBIGUOUS_ATTEMPTS = 5  # an outage must not reject all messages; malformed params must
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -76,8 +82,10 @@ class Resolved(Struct, frozen=True, tag=True):
 
     outcomes: list[Outcome]
     unsure: list[Message] = []  # missing from the answer: may have been sent
-    slow_down: bool = False  # the provider asks for less
-    country: CountryPause | None = None
+    throttled: int = 0  # numbers that flow control refused
+    countries: list[CountryPause] = []  # to pause
+    refused: bool = False  # the request, one message by now, was refused for its content
+    pause: Pause | None = None
 
 
 class UnknownResult(Struct, frozen=True, tag=True):
@@ -93,6 +101,7 @@ class Split(Struct, frozen=True):
     parts: list[RequestDraft]
     code: str
     reason: str
+    halves: bool = False  # of a request with one bad message at least
 
 
 class ReturnAll(Struct, frozen=True, tag=True):
@@ -115,43 +124,40 @@ class EvaluationContext(Struct, frozen=True, kw_only=True):
     now: datetime
     jitter: Callable[[], float]
     country: Callable[[str], str]  # of a number
-    # Both halves of one entry were refused: the entry is the cause and is not split further.
-    siblings_refused: bool = False
 
 
 def evaluate(packed: RequestDraft, answer: Answer, context: EvaluationContext) -> Verdict:
-    """Return the verdict on *packed* from *answer*, the last answer to its request."""
+    """Return the verdict on *packed* from *answer*, the last answer to its request.
+
+    Under HTTP 5xx a request without results may have been sent, whatever the code: a proxy
+    answers so also after it has passed the request on (provider.md, Gateway answers).
+    """
     if isinstance(answer, Reply):
         if answer.results:
             return _by_number(packed.messages, answer, answer.results, context)
+        if answer.http_status >= FIRST_FAILURE_STATUS:
+            return _unknown_result(answer)
         return _by_code(packed, answer, context)
     if answer.sent:
         return UnknownResult(answer.code, answer.reason)
-    return ReturnAll(pause_for(request_code(UNREACHABLE), now=context.now, facts=answer.reason))
+    return ReturnAll(pause_for(request_code(UNREACHABLE), facts=answer.reason))
 
 
-def is_retryable(answer: Answer, tries: int, *, numbers: int) -> bool:
-    """Return whether the same request may be sent again at once, after *tries* of it.
+def is_retryable(answer: Answer) -> bool:
+    """Return whether the same request may be sent again at once.
 
-    Only if provably nothing was sent: it was refused before the API saw it, or each of its
-    *numbers* was refused by flow control, or the answer is E000000 for the first time, which may
-    be a fault of the provider. A number missing from the answer may have been sent; then it is
-    not retryable.
+    Only if provably nothing was sent: no byte of the body was written, or a gateway throttled the
+    request (HTTP 429) and does not ask for a longer wait. Under a status of 5xx its code proves
+    nothing.
     """
     if isinstance(answer, NoReply):
         return not answer.sent
-    if answer.results:
-        if answer.results[0].code == ACCEPTED_CODE:  # nearly always; the check ends here
-            return False
-        refused = results_by_number(answer.results).values()
-        return len(refused) == numbers and all(
-            number_code(one.code).kind is Kind.LATER for one in refused
-        )
-    kind = request_code(answer.code).kind
-    if kind is Kind.AMBIGUOUS:
-        return tries == 1 and answer.http_status < FIRST_FAILURE_STATUS
-    patient = answer.retry_after is None or answer.retry_after <= MAX_RETRY_AFTER_SECONDS
-    return kind is Kind.NOT_SENT and patient
+    return (
+        not answer.results
+        and answer.http_status < FIRST_FAILURE_STATUS
+        and request_code(answer.code).kind is Kind.NOT_SENT
+        and (answer.retry_after or 0.0) <= MAX_RETRY_AFTER_SECONDS
+    )
 
 
 def _by_number(
@@ -164,7 +170,9 @@ def _by_number(
     answers = _answers(messages, results)
     outcomes: list[Outcome] = []
     unsure: list[Message] = []
-    slow_down = False
+    throttled = 0
+    pause: Pause | None = None
+    countries: dict[str, CountryPause] = {}
     for message in messages:
         one = answers.get(message.id)
         if one is None:
@@ -173,14 +181,30 @@ def _by_number(
             outcomes.append(Accepted(message, one.provider_id, one.segments))
         else:
             row = number_code(one.code)
-            slow_down = slow_down or row.kind is Kind.LATER
-            if row.kind is Kind.LATER or row.kind is Kind.NOT_READY:
-                outcomes.append(_defer(message, row, context))
-            else:
-                outcomes.append(Rejected(message, row.code, row.meaning))
+            throttled += row.kind is Kind.LATER
+            if row.kind is Kind.QUOTA:
+                pause = pause_for(row)
+            elif row.kind is Kind.COUNTRY:
+                name = context.country(message.recipient)
+                countries[name] = country_pause(name, row, now=context.now)
+            outcomes.append(_refused_number(message, row, context))
     if not outcomes:
         return UnknownResult(reply.code, "The answer has a result for none of the numbers.")
-    return Resolved(outcomes, unsure, slow_down)
+    return Resolved(outcomes, unsure, throttled, list(countries.values()), pause=pause)
+
+
+def _refused_number(message: Message, row: Code, context: EvaluationContext) -> Outcome:
+    """Return the outcome of one number that was refused; a spent quota is not its fault."""
+    match row.kind:
+        case Kind.LATER | Kind.NOT_READY:
+            return _defer(message, row, context)
+        case Kind.QUOTA:
+            return _due_again(message, row, 0.0, context, counted=False)
+        case Kind.COUNTRY:
+            pause = country_pause(context.country(message.recipient), row, now=context.now)
+            return _due_again(message, row, pause.until_in, context, counted=False)
+        case _:
+            return Rejected(message, row.code, row.meaning)
 
 
 def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, NumberResult]:
@@ -227,15 +251,21 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
 
 
 def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
-    """Return the outcome of a message that was refused for a temporary reason."""
+    """Return the outcome of a message that was refused for a temporary reason.
+
+    Flow control rejects nothing: it says nothing about the message. What may be its fault ends
+    with its attempts, and what has an expiry waits until then.
+    """
+    jitter = context.jitter()
     if row.kind is Kind.NOT_READY:
         wait, limit = NOT_READY_WAIT_SECONDS, min(MAX_NOT_READY_ATTEMPTS, context.max_attempts)
+    elif row.kind is Kind.LATER:
+        wait, limit = deferral_seconds(message.attempt, jitter=jitter), None
     else:
-        wait = deferral_seconds(message.attempt, jitter=context.jitter())
-        limit = context.max_attempts
-        if row.kind is Kind.AMBIGUOUS:
-            limit = min(MAX_AMBIGUOUS_ATTEMPTS, limit)
-    if message.attempt >= limit:
+        wait = outage_deferral_seconds(message.attempt, jitter=jitter)
+        expires = message.expires_in is not None and not message.requeued
+        limit = None if expires else context.max_attempts
+    if limit is not None and message.attempt >= limit:
         return Rejected(message, row.code, f"{row.meaning} That was attempt {message.attempt}.")
     return _due_again(message, row, wait, context, counted=True)
 
@@ -255,20 +285,17 @@ def _due_again(
 def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> Verdict:
     """Return the verdict on an answer without results of numbers."""
     row = request_code(reply.code)
-    kind = row.kind
-    if kind is Kind.AMBIGUOUS and reply.http_status >= FIRST_FAILURE_STATUS:
-        kind = Kind.UNKNOWN_RESULT
-    match kind:
+    match row.kind:
         case Kind.ACCEPTED | Kind.RESULT | Kind.UNKNOWN_RESULT:
-            said = _said(reply) or " There is no result for any number."
-            return UnknownResult(row.code, f"{row.meaning}{said}")
+            return _unknown_result(reply)
         case Kind.UNKNOWN:
             return _unknown(packed, reply, row, context)
         case Kind.AMBIGUOUS | Kind.CONTENT | Kind.PERMANENT | Kind.DUPLICATE:
             return _isolate(packed, reply, row, context)
         case Kind.LATER | Kind.NOT_READY:
             outcomes = [_defer(message, row, context) for message in packed.messages]
-            return Resolved(outcomes, slow_down=kind is Kind.LATER)
+            throttled = len(outcomes) if row.kind is Kind.LATER else 0
+            return Resolved(outcomes, throttled=throttled)
         case Kind.COUNTRY:
             return _by_country(packed, row, context)
         case (
@@ -279,14 +306,19 @@ def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> 
             | Kind.QUOTA
             | Kind.NOT_SENT
         ):
-            return ReturnAll(_pause(row, reply, context))
+            return ReturnAll(_pause(row, reply))
 
 
-def _pause(row: Code, reply: Reply, context: EvaluationContext) -> Pause:
+def _unknown_result(reply: Reply) -> UnknownResult:
+    row = request_code(reply.code)
+    said = _said(reply) or " There is no result for any number."
+    return UnknownResult(row.code, f"{row.meaning}{said}")
+
+
+def _pause(row: Code, reply: Reply) -> Pause:
     """Return the pause for a refusal, with the words of a gateway."""
     return pause_for(
         row,
-        now=context.now,
         facts=_said(reply).strip(),
         skew=reply.clock_skew,
         retry_after=reply.retry_after,
@@ -301,19 +333,19 @@ def _said(reply: Reply) -> str:
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
-    """Return the verdict on an unknown code; its messages are never resent automatically.
+    """Return the verdict on an unknown code of a request.
 
-    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused
-    instead of rejecting all its messages. At another 4xx the request is rejected. At any other
-    status the messages may have been sent.
+    HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused. At
+    another 4xx the request is split, so that one message cannot stop the others, and the app is
+    paused for the last one. At any other status the messages may have been sent.
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
-            return ReturnAll(_pause(row, reply, context))
+            return ReturnAll(_pause(row, reply))
         case 4, _:
-            return _reject(packed, row)
+            return _isolate(packed, reply, row, context)
         case _:
-            return UnknownResult(row.code, f"{row.meaning} There is no result for any number.")
+            return _unknown_result(reply)
 
 
 def _isolate(
@@ -321,21 +353,24 @@ def _isolate(
 ) -> Resolved | Split | ReturnAll:
     """Split a request that was refused for its content; reject a single message.
 
-    An ambiguous refusal of a single message may be a fault of the provider: the message is
-    deferred a few times.
+    An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
+    says nothing about it: the message is deferred, and an unknown code pauses the app.
     """
     if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
-        return ReturnAll(_pause(row, reply, context))  # no message is to blame
-    halves = None if context.siblings_refused else halve(packed)
+        return ReturnAll(_pause(row, reply))  # no message is to blame
+    halves = halve(packed)
     if halves is not None:
-        return Split(list(halves), row.code, row.meaning)
-    if row.kind is Kind.AMBIGUOUS:
-        return Resolved([_defer(message, row, context) for message in packed.messages])
+        return Split(list(halves), row.code, row.meaning, halves=True)
+    if row.kind is Kind.AMBIGUOUS or row.kind is Kind.UNKNOWN:
+        outcomes = [_defer(message, row, context) for message in packed.messages]
+        pause = _pause(row, reply) if row.kind is Kind.UNKNOWN else None
+        return Resolved(outcomes, refused=True, pause=pause)
     return _reject(packed, row)
 
 
 def _reject(packed: RequestDraft, row: Code) -> Resolved:
-    return Resolved([Rejected(message, row.code, row.meaning) for message in packed.messages])
+    outcomes: list[Outcome] = [Rejected(m, row.code, row.meaning) for m in packed.messages]
+    return Resolved(outcomes, refused=True)
 
 
 def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> Resolved | Split:
@@ -348,7 +383,7 @@ def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> 
         _due_again(message, row, pause.until_in, context, counted=False)
         for message in packed.messages
     ]
-    return Resolved(outcomes, country=pause)
+    return Resolved(outcomes, countries=[pause])
 
 
 def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
@@ -374,7 +409,7 @@ def _weight(one: NumberResult) -> int:
     match number_code(one.code).kind:
         case Kind.ACCEPTED:
             return 2
-        case Kind.LATER | Kind.NOT_READY:
+        case Kind.LATER | Kind.NOT_READY | Kind.QUOTA | Kind.COUNTRY:
             return 0
         case _:
             return 1

@@ -5,11 +5,12 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from dispatcher.core.allowed import AllowedNumbers
 from dispatcher.core.codes import number_code
 from dispatcher.core.message import Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.packing import pack
-from dispatcher.core.wire import MAX_NUMBERS
+from dispatcher.core.wire import MAX_BODY_BYTES, MAX_NUMBERS
 
 COUNTRY_RETRY_SECONDS = 600.0  # until a message to a paused country is due again
 NO_OUTCOMES: Mapping[int, Outcome] = MappingProxyType({})
@@ -31,6 +32,7 @@ def prepare(
     country: Callable[[str], str],
     most: int = MAX_NUMBERS,
     decided: Mapping[int, Outcome] = NO_OUTCOMES,
+    allowed: AllowedNumbers | None = None,
 ) -> PreparedClaim:
     """Decide the messages that must not be sent, and pack the others into requests.
 
@@ -39,9 +41,11 @@ def prepare(
         callback: the address for reports, part of every request.
         token_length: the length of the token that each request gets.
         paused_countries: ISO 3166 codes; messages to them are deferred.
-        country: returns the country of a number; called only while a country is paused.
+        country: returns the country of a number; called only while a country is paused, or with
+            *allowed*.
         most: numbers in one request at most.
         decided: outcomes of operators' rules, by message id (see `core.rules`).
+        allowed: the numbers that may be sent to; None: all.
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []
@@ -50,6 +54,8 @@ def prepare(
             outcomes.append(Expired(message))
         elif message.sender is None and not message.signature:
             outcomes.append(_rejected(message, "no-sender"))
+        elif allowed is not None and (code := allowed.refusal(message.recipient, country=country)):
+            outcomes.append(_rejected(message, code))
         elif paused_countries and country(message.recipient) in paused_countries:
             outcomes.append(Deferred(message, "E000630", COUNTRY_RETRY_SECONDS, counted=False))
         elif decided and message.id in decided:
@@ -59,6 +65,39 @@ def prepare(
     packed, too_long = pack(fit, callback=callback, token_length=token_length, max_numbers=most)
     outcomes.extend(_rejected(message, "too-long") for message in too_long)
     return PreparedClaim(packed, outcomes)
+
+
+NARROW_RATIO = 4  # a narrow request has less than a fourth of the numbers that it could have
+
+
+class SlotShare(Struct, frozen=True):
+    """The requests of a claim, by what becomes of them."""
+
+    now: list[RequestDraft]
+    returned: list[RequestDraft]  # no slot is free: to the place they had
+    postponed: list[RequestDraft]  # to a later one, so that others are seen
+
+
+def share_slots(packed: list[RequestDraft], slots: int, *, numbers: int, full: bool) -> SlotShare:
+    """Return which of *packed* are sent on *slots*.
+
+    Messages to one number, or with a sender each, take a request each. Where the claim is *full*
+    of them, there may be others behind, which would wait for all of these. So one slot is for
+    these, the others are for requests that carry many of *numbers*; and the rest of these is
+    postponed. A long text also leaves room for few numbers, and is not meant.
+    """
+    narrow: list[RequestDraft] = []
+    wide: list[RequestDraft] = []
+    for each in packed:
+        few = len(each.messages) * NARROW_RATIO < numbers and each.size * 2 < MAX_BODY_BYTES
+        (narrow if few else wide).append(each)
+    if not full or len(narrow) <= slots:  # the last request of a sender is seldom full
+        return SlotShare(packed[:slots], packed[slots:], [])
+    taken = max(1, slots // 2)
+    if wide:
+        taken = 1 if slots > 1 or narrow[0] is packed[0] else 0
+    room = slots - taken
+    return SlotShare(narrow[:taken] + wide[:room], wide[room:], narrow[taken:])
 
 
 def _rejected(message: Message, code: str) -> Rejected:

@@ -77,6 +77,7 @@ class MessageLookup(Struct, frozen=True, gc=False):
     accepted_at: datetime | None = None
     number: str | None = None  # of the message, in its canonical form
     erased: bool = False  # a person's wish: nothing that names them may be stored again
+    lost: bool = False  # it neither waits, nor is in a request, nor has an outcome
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +99,7 @@ class AddsProviderId(Struct, frozen=True, gc=False):
 
 
 class ConfirmsAccepted(Struct, frozen=True, gc=False):
-    """It proves that a message of an unsure batch was accepted.
+    """It proves that a message of an unsure batch, or a lost one, was accepted.
 
     It proves this for its number only: the provider took the request, but may have refused other
     numbers of it. So the others stay unsure until their own reports come, and the policy `resend`
@@ -196,7 +197,7 @@ def match_report(report: PendingReport, place: MessageLookup) -> MatchResult:
 def _undecided(place: MessageLookup) -> MatchResult:
     if place.batch_state == "open":
         return RetryLater("still-open")
-    if place.batch_state == "unsure" and place.in_question:
+    if place.lost or (place.batch_state == "unsure" and place.in_question):
         return ConfirmsAccepted()
     return CancelsResend() if place.settled_by in RESENT_BY else Unmatched("not-taken")
 

@@ -1,7 +1,8 @@
-"""The table of report statuses: those of the provider, and the known ones of carriers.
+"""What follows from the status of a report: the provider's, and those of suppliers and carriers.
 
-Carriers send hundreds of statuses, also longer ones than documented (provider.md, Status reports).
-A status without a row is final and failed, and is shown as received.
+The words come from the published table (core.code_table). Suppliers and carriers send hundreds of
+statuses, also longer ones than documented (provider.md, Status reports). A status without a row is
+final and failed, and is shown as received.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
+
+from dispatcher.core.code_table import CODE_ROWS, published_rows
 
 State = Literal["interim", "delivered", "undelivered"]
 
@@ -34,28 +37,56 @@ class Status(Struct, frozen=True):
     state: State
     reason: Reason
     meaning: str  # one line
+    advice: str  # one line: what to do
+    resendable: bool = False  # refused before anything was sent, for a cause that can be removed
+    stops_app: bool = False  # every further message of the app would be refused too
 
 
-_ROWS: tuple[tuple[str, Reason, str], ...] = (
-    ("DELIVRD", Reason.DELIVERED, "Delivered."),
-    ("ACCEPTD", Reason.INTERIM, "The carrier has it; a final report follows."),
-    ("UNKNOWN", Reason.SILENT, "The carrier does not know its result."),
-    ("EXPIRED", Reason.SILENT, "No report of the carrier within 72 h, or it gave up."),
-    ("UNDELIV", Reason.FAILED, "The carrier could not deliver it: phone off, full or gone."),
-    ("REJECTD", Reason.FAILED, "The carrier refused it."),
-    ("DELETED", Reason.FAILED, "The carrier deleted it."),
-    ("MILIMIT", Reason.LIMIT, "More messages to the number in a minute than allowed."),
-    ("LIMIT", Reason.LIMIT, "More messages to the number in a day than allowed."),
-    ("BEYONDN", Reason.LIMIT, "More messages to the number in a day than allowed."),
-    ("CTLIMIT", Reason.CONTENT, "The same text to the number too often."),
-    ("KEYWORD", Reason.CONTENT, "The text has blocked words."),
-    ("SC:0006", Reason.CONTENT, "The text has blocked words."),
-    ("BLACK", Reason.BLOCKED, "The number is on a block list."),
-    ("MBBLACK", Reason.BLOCKED, "The number is on a block list."),
-    ("TDBLACK", Reason.BLOCKED, "The number is on a block list: it has unsubscribed."),
-    ("TSBLACK", Reason.BLOCKED, "The number is on a block list: its owner has complained."),
-    ("SC:0005", Reason.BLOCKED, "The number is on a block list."),
+# The reasons of the statuses for which source and result do not tell it.
+_REASONS = {
+    Reason.DELIVERED: "DELIVRD",
+    Reason.INTERIM: "ACCEPTD ML:",
+    Reason.SILENT: "UNKNOWN EXPIRED MM:",
+    Reason.LIMIT: "MILIMIT LIMIT BEYONDN SC:0010",
+    Reason.CONTENT: "CTLIMIT KEYWORD DJ:0255 SUPERWD"
+    " SC:0001 SC:0006 SC:0007 SC:0008 SC:0009 SC:0015",
+    Reason.BLOCKED: "BLACK MBBLACK TDBLACK TSBLACK SC:0004 SC:0005",
+}
+_REASON_OF = MappingProxyType(
+    {status: reason for reason, listed in _REASONS.items() for status in listed.split()}
 )
+# Platform codes of reports after which the same may be sent again (provider.md, Rules): refused
+# before anything was sent. Of all others a part may have been sent, or the person may not want it.
+RESENDABLE_STATUSES = ("E200019", "E000628", "E000629", "E000632")
+# Codes that every further message of the app would get too.
+APP_STATUSES = ("E000629", "E200018", "E200021", "E200027")
+# Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
+# reports). A later final report of the carrier takes their place.
+MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
+
+
+def report_status(status: str) -> Status:
+    """Return what follows from a report's status; an unknown one is final and failed."""
+    known = STATUSES.get(status.upper())
+    return known or _status(status)
+
+
+def _status(status: str) -> Status:
+    code = status.upper()
+    rows = published_rows("report", code)
+    row = rows[0] if rows else published_rows("report", "")[0]
+    platform = row.source == "platform" or code.startswith(("E2000", "E0006", "SC:"))
+    default = Reason.REFUSED if platform else Reason.FAILED
+    reason = _REASON_OF.get(code) or _REASON_OF.get(code[:3], default)
+    return Status(
+        status,
+        _state(reason),
+        reason,
+        row.meaning if code in row.codes else f"{row.meaning.removesuffix('.')}: {status}.",
+        row.advice,
+        resendable=code in RESENDABLE_STATUSES,
+        stops_app=code in APP_STATUSES,
+    )
 
 
 def _state(reason: Reason) -> State:
@@ -69,23 +100,11 @@ def _state(reason: Reason) -> State:
 
 
 STATUSES: Mapping[str, Status] = MappingProxyType(
-    {status: Status(status, _state(reason), reason, text) for status, reason, text in _ROWS}
+    {
+        code: _status(code)
+        for row in CODE_ROWS
+        if row.level == "report"
+        for code in row.codes
+        if not code.endswith("*")
+    }
 )
-
-
-# Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
-# reports). A later final report of the carrier takes their place.
-MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
-
-
-def report_status(status: str) -> Status:
-    """Return the row of a report's status; an unknown one is final and failed.
-
-    E2000xx and E0006xx are refusals of the platform for messages it had accepted.
-    """
-    row = STATUSES.get(status.upper())
-    if row is not None:
-        return row
-    if status.startswith(("E2000", "E0006")):
-        return Status(status, "undelivered", Reason.REFUSED, f"The platform refused it: {status}.")
-    return Status(status, "undelivered", Reason.FAILED, f"The carrier failed it: {status}.")

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from math import inf
 from time import monotonic
 
 import asyncpg
@@ -10,17 +9,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor, QueuePosition
+from dispatcher.core.claim_cursor import ClaimCursor, QueuePosition
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
-from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim
+from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim, SlotShare, share_slots
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
+
+SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
+SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
+SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
+PROBE_SECONDS = 10.0  # for which a probe without messages may take
+POSTPONE_RATIO = 10.0  # of the time for which the sent ones of their kind occupy their slots
+MIN_POSTPONE_SECONDS = 0.5
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -44,30 +50,11 @@ class Claimed(Struct, frozen=True):
     messages: int = 0  # taken, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
+    postponed: int = 0  # messages that would have taken all slots for requests of their own
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
-
-
-class Cursors(Struct):
-    """Where the next claim of one app starts to look."""
-
-    queue: ClaimCursor
-    bulk: ClaimCursor
-
-
-def new_cursors() -> Cursors:
-    """Return cursors at the beginning."""
-    return Cursors(ClaimCursor(monotonic), ClaimCursor(monotonic))
-
-
-class Taken(Struct):
-    """Due messages in order, and where the search for more goes on."""
-
-    rows: list[asyncpg.Record]
-    full: bool = False  # as many as asked for
-    queue_position: QueuePosition | None = None  # None: it saw all that is due
-    bulk_position: QueuePosition | None = None
+    probe: bool = False  # send a request without messages, which may end the app's pause
 
 
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
@@ -84,7 +71,7 @@ async def claim(
     *,
     arrange: Arrange,
     token: Callable[[], str],
-    cursors: Cursors | None = None,
+    cursor: ClaimCursor | None = None,
     screen: Screen | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
@@ -95,57 +82,50 @@ async def claim(
     may have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
-    cursors = cursors or new_cursors()
-    since, bulk_since = cursors.queue.start_scan(), cursors.bulk.start_scan()
+    cursor = cursor or ClaimCursor(monotonic)
+    since = cursor.start_scan()
     async with database.transaction(seconds=seconds) as connection:
         state = await connection.fetchrow(
-            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, bulk_since
+            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, since
         )
         if state is None:
             return Claimed([])
-        paused, probe_due, rate, wait, countries, asked_at, bulk_due = state[:7]
-        limit = wanted.slots * wanted.per_request
-        if paused:
-            if not probe_due:
-                return Claimed([])
-            limit = 1
-        most = MAX_NUMBERS
-        if rate is not None:
-            rate, wait = await _lock_rate_limit(connection, wanted.app, rate, wait)
-            if wait > rate_limit.LEAD_TIME_SECONDS:
-                return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
-            most = min(
-                most,
-                rate_limit.grant_size(rate, least=rate * wanted.slot_seconds / wanted.all_slots),
-            )
-            limit = min(limit, wanted.slots * most)
+        allowed = await _allow(connection, wanted, state)
+        if isinstance(allowed, Claimed):
+            return allowed
+        slots, most, limit = allowed.slots, allowed.most, allowed.limit
+        paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
         looking = monotonic()
         taken = await take_due(
-            connection, wanted, limit, since, bulk_since if bulk_due else None, paused=paused
+            connection, wanted, limit, since, paused=paused, bulk_due=state["bulk_due"]
         )
+        rows = taken.rows
         looked = monotonic() - looking
-        cursors.bulk.finish_scan(asked_at, taken.bulk_position, seconds=looked)
-        if not taken.rows:
-            cursors.queue.finish_scan(asked_at, taken.queue_position, seconds=looked)
-            return Claimed([])
-        messages = [Message(*row[1:]) for row in taken.rows]
+        if not rows:
+            cursor.finish_scan(asked_at, taken.last, seconds=looked)
+            return Claimed([], more=taken.full)
+        messages = [Message(*row[1:]) for row in rows]
         decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
-        arranged = arrange(messages, countries, most, decided)
-        now, surplus = arranged.packed[: wanted.slots], arranged.packed[wanted.slots :]
+        arranged = arrange(messages, state["countries"], most, decided)
+        share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
+        now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
-        if paused and now and not await _takes_probe(connection, wanted):
+        if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
             now, surplus = [], now
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
+        if state["slow_start"] and not paused and batches:
+            await connection.execute(sql("use_slow_start"), wanted.app, len(batches))
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
+        await _postpone(connection, wanted, share)
         due: dict[int, float] = {}
         if surplus:
-            due = {row["id"]: row[0] for row in taken.rows}
+            due = {row["id"]: row[0] for row in rows}
             await _put_back(connection, wanted.app, surplus, due)
-        cursors.queue.finish_scan(
+        cursor.finish_scan(
             asked_at,
-            taken.queue_position,
+            taken.last,
             returned=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
             seconds=looked,
         )
@@ -154,13 +134,22 @@ async def claim(
             batches, wait = await _charge(connection, rate, batches)
         return Claimed(
             batches,
-            messages=len(messages),
+            messages=len(rows),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
+            postponed=sum(len(packed.messages) for packed in share.postponed),
             more=taken.full or bool(surplus),
             wait=wait,
             finished=arranged.outcomes,
         )
+
+
+class Taken(Struct, frozen=True):
+    """Due messages in order."""
+
+    rows: list[asyncpg.Record]
+    full: bool  # there is probably more
+    last: QueuePosition | None  # how far the scan came; None: it saw all that is due
 
 
 async def take_due(
@@ -168,62 +157,87 @@ async def take_due(
     wanted: ClaimRequest,
     limit: int,
     since: list[float],
-    bulk_since: list[float] | None,
     *,
     paused: bool,
+    bulk_due: bool,
 ) -> Taken:
-    """Take at most *limit* due messages, first priority first, and by due time within one.
+    """Take at most *limit* due messages, in the order of priorities and due times.
 
-    The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up
-    to the next row of the queue. *bulk_since* is None if no bulk row is due.
+    The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
+    the next row of the queue. *since* is when to look from, by priority.
     """
-    taken = Taken([])
+    app, first = wanted.app, wanted.first_priority
+    rows: list[asyncpg.Record] = []
     while True:
-        first, last, until = wanted.first_priority, wanted.last_priority, [inf] * PRIORITY_COUNT
-        head = None
-        if bulk_since is not None:
-            head = await connection.fetchrow(sql("hold_bulk"), wanted.app, first, last, bulk_since)
-        if head is not None:
-            last, until[head["priority"]] = head["priority"], head["due_at"]
-            taken.queue_position = taken.bulk_position = (head["priority"], head["due_at"])
-        else:
-            taken.queue_position = taken.bulk_position = None
-        taken.rows += await connection.fetch(
-            sql("claim"),
-            wanted.app,
-            limit - len(taken.rows),
-            first,
-            last,
-            wanted.sender,
-            since,
-            paused,
-            until,
+        last, due_at, queue_first = wanted.last_priority, None, True
+        if bulk_due:
+            head = await connection.fetchrow(sql("lock_bulk"), app, first, last, since)
+            if head is not None:
+                last, due_at, queue_first = head
+        if queue_first:
+            rows += await connection.fetch(
+                sql("claim"),
+                app,
+                limit - len(rows),
+                first,
+                last,
+                wanted.sender,
+                since,
+                paused,
+                due_at,
+            )
+        if len(rows) >= limit:
+            break
+        if due_at is None:
+            return Taken(rows, False, None)
+        taken = await connection.fetch(
+            sql("claim_bulk"), app, limit - len(rows), last, due_at, wanted.sender, paused
         )
-        if len(taken.rows) >= limit:
-            taken.full = True
-            taken.queue_position = _position(taken.rows[-1])
-            return taken
-        if head is None:
-            return taken
-        bulk = await connection.fetch(
-            sql("claim_bulk"),
-            wanted.app,
-            limit - len(taken.rows),
-            last,
-            head["due_at"],
-            wanted.sender,
-            since[last],
-            paused,
-        )
-        taken.rows += bulk
-        if not bulk or len(taken.rows) >= limit:
-            taken.full = bool(bulk)
-            taken.bulk_position = _position(taken.rows[-1]) if bulk else taken.bulk_position
-            return taken
+        rows += taken
+        if len(rows) >= limit:
+            break
+        if not taken:  # a pause has come, or these messages are finished
+            return Taken(rows, True, (last, due_at))
+        since[last] = max(since[last], due_at)
+    return Taken(rows, True, (rows[-1]["priority"], rows[-1][0]))
 
 
-def _position(row: asyncpg.Record) -> QueuePosition:
-    return row["priority"], row[0]
+class _Allowance(Struct, frozen=True):
+    """How much a claim may take."""
+
+    slots: int
+    most: int  # numbers in a request
+    limit: int  # messages
+    rate: float | None  # of the rate limit; None: there is none
+
+
+async def _allow(
+    connection: Connection, wanted: ClaimRequest, state: asyncpg.Record
+) -> _Allowance | Claimed:
+    """Return what pause, slow start and rate limit allow, or that nothing is claimed now."""
+    slots, most, rate, wait = wanted.slots, MAX_NUMBERS, state["rate"], state["wait"]
+    if state["paused"]:
+        if not state["probe_due"]:
+            return Claimed([])
+        if state["probed_without_messages"]:
+            return Claimed([], probe=await _takes_probe(connection, wanted, PROBE_SECONDS))
+    elif state["slow_start"]:
+        slots, most = await _lock_slow_start(connection, wanted)
+        if slots == 0:
+            return Claimed([], wait=SLOW_START_RECHECK_SECONDS)
+    if rate is not None:
+        rate, wait = await _lock_rate_limit(connection, wanted.app, rate, wait)
+        if wait > rate_limit.LEAD_TIME_SECONDS:
+            return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
+        least = rate * wanted.slot_seconds / wanted.all_slots
+        most = min(most, rate_limit.grant_size(rate, least=least))
+        slots = rate_limit.slots_ahead(rate, most, slots)
+    limit = slots * min(most, wanted.per_request)
+    if state["paused"]:
+        limit = 1
+    elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
+        limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
+    return _Allowance(slots, most, limit, rate)
 
 
 async def set_aside(
@@ -239,12 +253,6 @@ async def set_aside(
     Returns None, and changes nothing, if it can. Raises DatabaseUnavailable.
     """
     async with database.transaction() as connection:
-        start = [BEGINNING] * PRIORITY_COUNT
-        bulk = await connection.fetchrow(
-            sql("hold_bulk"), wanted.app, wanted.first_priority, wanted.last_priority, start
-        )
-        if bulk is not None:  # its messages then wait alone, and one of them can be rejected
-            await connection.execute(sql("open_bulk"), [bulk["first_id"]])
         head = await connection.fetchrow(
             sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority
         )
@@ -354,6 +362,7 @@ async def open_batches(
         [array_text([message.attempt for message in each]) for each in messages],
         [each.size for each in packed],
         parent,
+        [message.id for each in messages for message in each if message.requeued],
     )
     return [
         Batch(row[0], app, name, each, claimed_at, probe)
@@ -361,10 +370,22 @@ async def open_batches(
     ]
 
 
-async def _takes_probe(connection: Connection, wanted: ClaimRequest) -> bool:
-    """Take the right to probe a paused app, unless another claim was faster."""
-    probe = await connection.fetchval(sql("take_probe"), wanted.app, wanted.probe_wait)
+async def _takes_probe(connection: Connection, wanted: ClaimRequest, shortest: float) -> bool:
+    """Take the right to probe a paused app, unless another claim was faster.
+
+    The next probe waits at least for *shortest* seconds.
+    """
+    probe = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
     return probe is not None
+
+
+async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tuple[int, int]:
+    """Lock the app's slow start; return how many requests it allows, and of how many numbers."""
+    lost_after = wanted.probe_wait + SLOW_START_LOST_SECONDS
+    row = await connection.fetchrow(sql("lock_slow_start"), wanted.app, lost_after)
+    if row is None or row["slow_start"] is None:
+        return wanted.slots, MAX_NUMBERS  # it has just ended
+    return min(wanted.slots, row["left"]), row["slow_start"]
 
 
 async def _put_back(
@@ -379,6 +400,28 @@ async def _put_back(
         [m.priority for m in messages],
         [due[m.id] for m in messages],
         [0.0] * len(messages),
+        [m.attempt - 1 for m in messages],
+        [m.requeued for m in messages],
+        [None] * len(messages),
+    )
+
+
+async def _postpone(connection: Connection, wanted: ClaimRequest, share: SlotShare) -> None:
+    """Return what is postponed to a later place, so that such messages use a tenth of the slots."""
+    messages = [message for packed in share.postponed for message in packed.messages]
+    if not messages:
+        return
+    wait = max(
+        MIN_POSTPONE_SECONDS,
+        POSTPONE_RATIO * len(share.now) * wanted.slot_seconds / wanted.all_slots,
+    )
+    await connection.execute(
+        sql("return_claimed"),
+        wanted.app,
+        [m.id for m in messages],
+        [m.priority for m in messages],
+        [None] * len(messages),
+        [wait] * len(messages),
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
         [None] * len(messages),

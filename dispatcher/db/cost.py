@@ -17,12 +17,7 @@ async def bill_of(
     connection: Connection, begin: datetime, end: datetime, *, country: Callable[[str], str]
 ) -> Bill:
     """Return what was accepted of the requests opened from *begin* until *end*."""
-    texts = {
-        row["template_id"]: row["text"]
-        for row in await connection.fetch(sql("templates"))
-        if row["text"] is not None
-    }
-    bill = Bill(texts, await prices(connection))
+    bill = await empty_bill(connection)
     last = 0
     while (
         after := await connection.fetchval(sql("next_billed_batch"), begin, end, last, PIECE)
@@ -34,6 +29,16 @@ async def bill_of(
         )
         last = after
     return bill
+
+
+async def empty_bill(connection: Connection) -> Bill:
+    """Return a bill without messages, with the texts and the prices that operators have set."""
+    texts = {
+        row["template_id"]: row["text"]
+        for row in await connection.fetch(sql("templates"))
+        if row["text"] is not None
+    }
+    return Bill(texts, await prices(connection))
 
 
 async def prices(connection: Connection) -> dict[str, tuple[Decimal, str]]:

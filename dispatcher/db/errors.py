@@ -46,6 +46,7 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
     ValueError,  # of this process: a value that asyncpg or Python cannot convert
     ArithmeticError,
 )
+ROW_ERRORS: tuple[type[Exception], ...] = (DatabaseUnavailable, *DATA_ERRORS)  # see is_data_error
 
 # What may happen on connecting: whatever a server answers to that may be over a moment later.
 CONNECT_ERRORS: tuple[type[Exception], ...] = (
@@ -163,19 +164,22 @@ def is_unavailable(error: BaseException) -> bool:
 
 def is_data_error(error: BaseException) -> bool:
     """Tell whether the values of one row may have caused *error*."""
-    if isinstance(error, DatabaseUnavailable):  # of a Database that retries refusals
-        return isinstance(error.__cause__, DATA_ERRORS)
-    return isinstance(error, DATA_ERRORS) and not isinstance(
-        error, asyncpg.ClientConfigurationError
+    cause = _cause(error)
+    return isinstance(cause, DATA_ERRORS) and not isinstance(
+        cause, asyncpg.ClientConfigurationError
     )
 
 
 def data_error_kind(error: BaseException) -> str:
     """Return what kind of error *error* is, without any value of a row."""
-    if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
-        error = error.__cause__
-    state = f" {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else ""
-    return type(error).__name__ + state
+    cause = _cause(error)
+    state = f" {cause.sqlstate}" if isinstance(cause, asyncpg.PostgresError) else ""
+    return type(cause).__name__ + state
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what DatabaseUnavailable was raised for, or *error* itself."""
+    return (isinstance(error, DatabaseUnavailable) and error.__cause__) or error
 
 
 def as_unavailable(error: Exception, dsn: str) -> DatabaseUnavailable:

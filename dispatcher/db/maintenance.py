@@ -82,3 +82,15 @@ async def wipe_params(database: Database, after: float) -> int:
         if not isinstance(error.__cause__, asyncpg.SerializationError):
             raise
         return 0  # one of them was sent again at this moment; the next round leaves it out
+
+
+async def cancel_campaigns(database: Database) -> int:
+    """Write the outcomes of some messages of cancelled campaigns; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("cancel_campaign_step")))
+
+
+async def stop_campaigns(database: Database) -> int:
+    """Pause campaigns of which too many messages failed; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("stop_campaigns"), timeout=STEP_TIME))

@@ -5,6 +5,7 @@ the audit is written there too.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 
 import asyncpg
@@ -57,6 +58,16 @@ async def requeue(connection: Connection, actor: str, ids: list[int]) -> ActionR
     return ActionResult(count, f"{count} of {len(ids)} wait again")
 
 
+async def find_by_code(connection: Connection, code: str, since: datetime) -> list[int]:
+    """Return the messages that may be requeued and have had *code* since then, by id.
+
+    Rejected and expired ones by the code of their outcome; of the accepted ones those that the
+    platform refused by that status in their reports, before anything was sent.
+    """
+    rows = await connection.fetch(sql("requeueable"), code, since)
+    return [row["message_id"] for row in rows]
+
+
 async def settle(connection: Connection, actor: str, token: str, how: str) -> ActionResult:
     """Settle an unsure batch as ``sent`` or ``resend``.
 
@@ -73,10 +84,47 @@ async def settle(connection: Connection, actor: str, token: str, how: str) -> Ac
     return ActionResult(count, f"{count} {'taken as sent' if how == 'sent' else 'wait again'}")
 
 
+class UnsureBatches(Struct, frozen=True):
+    """Which unsure batches an operator settles together; None: any."""
+
+    app: str | None = None
+    code: str | None = None
+    since: datetime | None = None  # when they became unsure
+    until: datetime | None = None
+
+
+async def count_unsure(connection: Connection, chosen: UnsureBatches) -> tuple[int, int]:
+    """Return how many batches and messages *chosen* are."""
+    row = await connection.fetchrow(
+        sql("count_unsure"), chosen.app, chosen.code, chosen.since, chosen.until
+    )
+    return (row["batches"], row["messages"]) if row else (0, 0)
+
+
+async def settle_batches(
+    connection: Connection, actor: str, chosen: UnsureBatches, how: str
+) -> ActionResult:
+    """Settle all *chosen* batches, a thousand in a transaction; the count is of messages."""
+    messages = 0
+    while True:
+        row = await connection.fetchrow(
+            sql("settle_batches"), chosen.app, chosen.code, chosen.since, chosen.until, how, actor
+        )
+        if row is None or row["batches"] == 0:
+            said = f"{messages} {'taken as sent' if how == 'sent' else 'wait again'}"
+            return ActionResult(messages, said)
+        messages += row["messages"]
+
+
 async def record_reveal(connection: Connection, actor: str, message_id: int) -> ActionResult:
     """Write to the audit that *actor* was shown the number and the variables of a message."""
     await connection.execute(sql("append_audit"), actor, "reveal", f"message {message_id}", "", "")
     return ActionResult(1, "")
+
+
+async def record_export(connection: Connection, actor: str, what: str) -> None:
+    """Write to the audit that *actor* exported whole numbers of messages."""
+    await connection.execute(sql("append_audit"), actor, "export", what, "", "whole numbers")
 
 
 async def suppress(

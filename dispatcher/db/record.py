@@ -8,7 +8,7 @@ import asyncpg
 from msgspec import Struct
 
 from dispatcher.core.codes import request_code
-from dispatcher.core.delays import may_concern_one_host
+from dispatcher.core.delays import Pause, may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
     ACCEPTED_CODE,
@@ -23,9 +23,10 @@ from dispatcher.core.outcome import (
 )
 from dispatcher.core.result import BatchResult, storable
 from dispatcher.db import events
+from dispatcher.db.circuit import DEFAULT_CIRCUITS, Circuits, apply_to_circuits
 from dispatcher.db.claim import attempts_spent, open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
@@ -44,22 +45,32 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
                 row = await connection.fetchrow(sql("who_reaches"), app, worker)
                 there, reaching = (row["there"], row["reaching"]) if row else (False, False)
             if not reaching:
-                await connection.execute(
-                    sql("pause_app"), app, pause.code, pause.reason, pause.probe_in, pause.probe_max
-                )
+                await _pause(connection, app, pause)
             return {app: pause.reason} if there else {}
-        case Resolved(slow_down=slow_down, country=country):
-            if country is not None:
+        case Resolved(countries=countries, refused=refused, pause=paused):
+            for country in countries:
                 await connection.execute(
                     sql("pause_country"), app, country.country, country.until_in, country.code
                 )
-            if slow_down:
-                await connection.execute(sql("slow_down"), app)
-            if result.batch.probe:
-                await connection.execute(sql("resume_app"), app)
+            if paused is not None:
+                await _pause(connection, app, paused)
+            elif result.batch.probe and result.tries > 0:
+                await connection.execute(sql("resume_app"), app, refused)
         case UnknownResult():
             pass
     return {}
+
+
+async def _pause(connection: Connection, app: str, pause: Pause) -> None:
+    await connection.execute(
+        sql("pause_app"),
+        app,
+        pause.code,
+        pause.reason,
+        pause.probe_in,
+        pause.probe_max,
+        pause.until_midnight,
+    )
 
 
 OUTCOME_COLUMNS = (
@@ -82,6 +93,7 @@ class Recorded(Struct, frozen=True):
     written: frozenset[int]  # batches; one that is missing was settled by another process
     # Apps for which this host cannot send, and why, though there are other workers.
     cut_off: dict[str, str]
+    opened: dict[str, str] = {}  # apps whose circuit has opened, and why
 
 
 class Rows(Struct):
@@ -103,6 +115,7 @@ async def record(
     results: Sequence[BatchResult],
     *,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
+    circuits: Circuits = DEFAULT_CIRCUITS,
 ) -> Recorded:
     """Write *results*; return which batches were written.
 
@@ -111,20 +124,32 @@ async def record(
     written as they are. Raises DatabaseUnavailable; the call may then have committed.
     """
     try:
-        return await _record_together(database, worker, results, seconds)
-    except DATA_ERRORS as error:
+        return await _record_together(database, worker, results, seconds, circuits)
+    except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         if len(results) == 1:
-            return await _record_refused(database, worker, results[0], seconds, error)
+            return await _record_refused(
+                database, worker, results[0], seconds, circuits=circuits, error=error
+            )
     middle = len(results) // 2
-    first = await record(database, worker, results[:middle], seconds=seconds)
-    second = await record(database, worker, results[middle:], seconds=seconds)
-    return Recorded(first.written | second.written, first.cut_off | second.cut_off)
+    first = await record(database, worker, results[:middle], seconds=seconds, circuits=circuits)
+    second = await record(database, worker, results[middle:], seconds=seconds, circuits=circuits)
+    return Recorded(
+        first.written | second.written,
+        first.cut_off | second.cut_off,
+        first.opened | second.opened,
+    )
 
 
 async def _record_refused(
-    database: Database, worker: int, result: BatchResult, seconds: float, error: Exception
+    database: Database,
+    worker: int,
+    result: BatchResult,
+    seconds: float,
+    *,
+    circuits: Circuits,
+    error: Exception,
 ) -> Recorded:
     """Write a result that was refused: without what cannot be stored, or else as unsure."""
     code = "not-recorded"
@@ -134,22 +159,26 @@ async def _record_refused(
     )
     for instead in (storable(result), unsure):
         try:
-            return await _record_together(database, worker, [instead], seconds)
-        except DATA_ERRORS as again:
+            return await _record_together(database, worker, [instead], seconds, circuits)
+        except ROW_ERRORS as again:
             if not is_data_error(again):
                 raise
     return Recorded(frozenset(), {})  # it stays open, and recovery makes it unsure
 
 
 async def _record_together(
-    database: Database, worker: int, results: Sequence[BatchResult], seconds: float
+    database: Database,
+    worker: int,
+    results: Sequence[BatchResult],
+    seconds: float,
+    circuits: Circuits,
 ) -> Recorded:
     try:
-        return await _record(database, worker, results, seconds)
+        return await _record(database, worker, results, seconds, circuits)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
         # A message with an outcome keeps it; the others get theirs by the slower way.
-        return await _record(database, worker, results, seconds, some_settled=True)
+        return await _record(database, worker, results, seconds, circuits, some_settled=True)
 
 
 async def _record(
@@ -157,6 +186,7 @@ async def _record(
     worker: int,
     results: Sequence[BatchResult],
     seconds: float,
+    circuits: Circuits,
     *,
     some_settled: bool = False,
 ) -> Recorded:
@@ -165,6 +195,7 @@ async def _record(
         closed = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.
         settled = await _settled(connection, results) if some_settled else frozenset()
+        results, pauses = await apply_to_circuits(connection, results, closed, circuits)
         rows = Rows([], [], [], Counter(), defaultdict(list), [])
         for result in results:
             if result.batch.id in closed:
@@ -185,12 +216,14 @@ async def _record(
         for result in results:
             if result.batch.id in closed:
                 cut_off |= await apply_to_app(connection, worker, result)
+        for app, pause in pauses.items():
+            await _pause(connection, app, pause)
         rows.events.update({event: len(ids) for event, ids in rows.ids_by_event.items()})
         for event, _, size in rows.whole:
             rows.events[event] += size
         await count(connection, worker, rows.events)
         await events.append(connection, rows.ids_by_event, rows.whole)
-        return Recorded(closed, cut_off)
+        return Recorded(closed, cut_off, {app: pause.reason for app, pause in pauses.items()})
 
 
 async def _close(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:
@@ -203,6 +236,7 @@ async def _close(connection: Connection, results: Sequence[BatchResult]) -> froz
         [c.description for c in results],
         [c.tries for c in results],
         [not isinstance(c.verdict, UnknownResult) for c in results],
+        [c.batch.token for c in results],
     )
     return frozenset(row[0] for row in rows)
 
@@ -292,7 +326,9 @@ async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> No
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
-        found = await connection.fetch(sql("recall_resent"), list(accepted), result.batch.id)
+        found = await connection.fetch(
+            sql("recall_resent"), list(accepted), result.batch.id, result.batch.token
+        )
         for row in found:
             _gather_outcome(accepted[row["id"]], result.batch, rows)
 
@@ -342,7 +378,13 @@ async def split(
     """
     async with database.transaction() as connection:
         row = await connection.fetchval(
-            sql("close_for_split"), batch.id, http_status, code, description, tries
+            sql("close_for_split"),
+            batch.id,
+            http_status,
+            code,
+            description,
+            tries,
+            batch.token,
         )
         if row is None:
             return []
@@ -355,3 +397,11 @@ async def split(
             claimed_at=batch.claimed_at,
             parent=batch.id,
         )
+
+
+async def unknown_batches(database: Database, results: Sequence[BatchResult]) -> frozenset[str]:
+    """Return the tokens of *results* that no batch of the database has."""
+    async with database.transaction() as connection:
+        tokens = [result.batch.token for result in results]
+        rows = await connection.fetch(sql("unknown_batches"), tokens)
+    return frozenset(row["token"] for row in rows)

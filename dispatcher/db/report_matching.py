@@ -8,14 +8,12 @@ each event of a message is written once.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import (
     AddsProviderId,
     AlreadyAccepted,
@@ -32,19 +30,23 @@ from dispatcher.core.report_matching import (
     unknown_member,
     unmatched_reason,
 )
-from dispatcher.core.report_status import MADE_UP_STATUSES, Reason, report_status
+from dispatcher.core.report_status import APP_STATUSES, MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 log = structlog.get_logger(__name__)
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
+MAX_APP_REFUSALS: Final = 10  # reports that refuse the app itself; then it is paused
 MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
 STEP_TIMEOUT_SECONDS: Final = 30.0
 
@@ -84,7 +86,7 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
     """
     try:
         return await _match(database, suppress_blocked=suppress_blocked, apart=False)
-    except (DatabaseUnavailable, asyncpg.PostgresError, ValueError, ArithmeticError) as error:
+    except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         return await _match(database, suppress_blocked=suppress_blocked, apart=True)
@@ -148,6 +150,7 @@ async def _match_reports(
     strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
     await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
     await _keep(connection, found.left)
+    await _pause_refused_apps(connection, [*found.known, *found.names, *settled])
     if suppress_blocked:
         await _suppress(connection, [*found.known, *found.names, *settled])
     messages = {place.message_id for _, place in settled}
@@ -277,6 +280,22 @@ async def _erase(connection: Connection, erased: Sequence[PendingReport]) -> Non
         )
 
 
+async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedReport]) -> None:
+    """Pause apps of which the platform refuses every message after it has accepted it."""
+    refused: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
+    for seen, place in known:
+        if place.accepted_at is not None and seen.status.upper() in APP_STATUSES:
+            refused[place.app, seen.status.upper()].append(place.accepted_at)
+    for (app, code), times in sorted(refused.items()):
+        status = report_status(code)
+        reason = f"{status.meaning} {status.advice}"
+        paused = await connection.fetchval(
+            sql("pause_by_reports"), app, times, MAX_APP_REFUSALS, code, reason
+        )
+        if paused:
+            log.warning("app paused by reports", app=app, code=code, reason=reason)
+
+
 async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
     """Suppress numbers that are on a block list, by the status of their carrier."""
     rows: dict[str, list[str]] = {}
@@ -312,7 +331,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled:
+        if place.batch_id in locked or place.message_id in recalled or place.lost:
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"

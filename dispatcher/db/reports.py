@@ -128,6 +128,7 @@ async def register_statuses(database: Database) -> None:
             [row.status for row in rows],
             [row.state for row in rows],
             [row.meaning for row in rows],
+            [row.resendable for row in rows],
         )
 
 

@@ -38,7 +38,7 @@ LISTED_BATCHES = 10  # unsure batches in an overview
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
 
 SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
-Search = Literal["id", "recipient", "reference", "provider_id"]
+Search = Literal["id", "recipient", "reference", "provider_id", "token"]
 
 
 async def now(database: Database) -> StatusSnapshot:
@@ -100,14 +100,19 @@ async def unsure(database: Database) -> list[UnsureBatch]:
 
 async def find(database: Database, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, the newest first, at most `MOST`."""
+    async with database.acquire(seconds=LOOK_TIME) as connection:
+        return await find_in(connection, by, text)
+
+
+async def find_in(connection: Connection, by: Search, text: str) -> list[MessageSummary]:
+    """Return the messages that *text* finds, as :func:`find`, over one connection."""
     wanted: object = text
     if by == "id":
         wanted = int(text)
     elif by == "recipient":
         wanted = spellings(to_e164(text))
-    async with database.acquire(seconds=LOOK_TIME) as connection:
-        rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
-        return [MessageSummary(*row) for row in rows]
+    rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
+    return [MessageSummary(*row) for row in rows]
 
 
 async def story(database: Database, message_id: int) -> MessageHistory | None:
@@ -205,3 +210,9 @@ async def outcome_counts(connection: Connection) -> dict[str, int]:
 
 def _snapshot(connection: Connection) -> asyncpg.transaction.Transaction:
     return connection.transaction(isolation="repeatable_read", readonly=True)
+
+
+async def states_of(connection: Connection, ids: list[int]) -> dict[int, str]:
+    """Return the state of each message of *ids*; ``unknown`` for one that does not exist."""
+    rows = await connection.fetch(sql("states_of"), ids)
+    return dict.fromkeys(ids, "unknown") | {row["id"]: row["state"] for row in rows}

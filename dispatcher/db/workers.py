@@ -41,11 +41,17 @@ async def register_app(
     numbers_per_second: float | None,
     on_unsure: str,
     resend_after: float,
+    max_attempts: int | None = None,
 ) -> None:
     """Make or refresh the run-time row of a configured app; times in seconds."""
     async with database.transaction() as connection:
         await connection.execute(
-            sql("register_app"), name, numbers_per_second, on_unsure, resend_after
+            sql("register_app"),
+            name,
+            numbers_per_second,
+            on_unsure,
+            resend_after,
+            max_attempts,
         )
 
 
@@ -86,6 +92,22 @@ async def register_worker(
             sql("register_worker"), host, pid, version, apps, lease
         )
     return worker
+
+
+async def database_id(database: Database) -> str:
+    """Return the identity of the database, which it shares with its standbys and copies."""
+    async with database.transaction() as connection:
+        return str(await connection.fetchval(sql("database_id")))
+
+
+async def expire(database: Database) -> int:
+    """Expire messages that wait although their time is over; return how many."""
+    expired, more = 0, True
+    while more:
+        async with database.transaction() as connection:
+            row = await connection.fetchrow(sql("expire"))
+        expired, more = expired + (row["expired"] if row else 0), bool(row and row["more"])
+    return expired
 
 
 async def heartbeat(

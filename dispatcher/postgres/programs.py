@@ -47,20 +47,29 @@ def server_user(cluster: Path) -> SystemUser:
     """Return the user who runs the server on *cluster*: this one, or for root another one.
 
     PostgreSQL refuses to run as root. For root it is the owner of the data, so that root can use
-    what an ordinary user made, or ``nobody`` where there are no data. Raises EmbeddedError where
-    the system has no such user.
+    what an ordinary user made. Where there are no data it is the user ``dispatcher`` if the system
+    has one, so that no other service runs as the owner of the data, else ``nobody``. Raises
+    EmbeddedError where the system has neither.
     """
     uid = os.geteuid()
     if uid != 0:
         return _system_user(uid, switched=False)
     owner = cluster.stat().st_uid if cluster.exists() else 0
     try:
-        return _system_user(owner or pwd.getpwnam("nobody").pw_uid, switched=True)
+        return _system_user(owner or _uid_of_new_data(), switched=True)
     except KeyError:
         raise EmbeddedError(
             "PostgreSQL does not run as root, and this system has no user called nobody: start "
             "as an ordinary user, or set DISPATCHER_DATABASE_URL."
         ) from None
+
+
+def _uid_of_new_data() -> int:
+    """Return the user of data that root makes; raises KeyError where the system has none."""
+    try:
+        return pwd.getpwnam("dispatcher").pw_uid
+    except KeyError:
+        return pwd.getpwnam("nobody").pw_uid
 
 
 def user_name(uid: int) -> str:

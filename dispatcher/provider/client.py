@@ -27,13 +27,14 @@ from tenacity import (
 )
 
 from dispatcher.core.codes import NEVER_SENT, UNREACHABLE
-from dispatcher.core.message import Answer, NoReply, Reply
+from dispatcher.core.message import Answer, NoReply
 from dispatcher.core.outcome import is_retryable
 from dispatcher.core.signing import CONTENT_TYPE, AppKey, aksk_headers, wsse_headers
 from dispatcher.core.wire import EMPTY_REQUEST, PATH, read_answer
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024  # 500 numbers take about 125 KB
 MAX_TRIES: Final = 4
+MAX_RETRY_AFTER_DIGITS: Final = 9  # of seconds: 31 years
 RETRY_WAIT: Final = wait_random_exponential(multiplier=0.2, max=2)  # seconds
 # Below the 5 s after which the most impatient of usual servers (Apache, Node) close an
 # idle connection: a request that meets the closing ends unsure, because who was first is unknown.
@@ -71,7 +72,6 @@ class RequestResult:
     answer: Answer
     tries: int
     seconds: float
-    slowed: bool = False  # a try was refused for flow control, even if a later one was accepted
 
 
 class _Body(BytesPayload):
@@ -134,21 +134,14 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(
-        self, body: bytes, *, numbers: int, may_try: Callable[[], bool]
-    ) -> RequestResult:
+    async def post(self, body: bytes, *, may_try: Callable[[], bool]) -> RequestResult:
         """Send *body* until it is answered, or must not be sent again; failures raise nothing.
-
-        It has *numbers* recipients: an answer is retried only if it refuses each of them.
 
         *may_try* is called before each retry, and for each try immediately before it is written:
         an expired message or a lost lease ends the tries. A withheld body gives `NEVER_SENT`.
         """
         started = monotonic()
         answers: list[Answer] = []  # of each try
-
-        def retryable(answer: Answer) -> bool:
-            return is_retryable(answer, len(answers), numbers=numbers)
 
         def no_more(state: RetryCallState) -> bool:
             return state.attempt_number >= MAX_TRIES or not may_try()
@@ -162,15 +155,11 @@ class Client:
         retrying = AsyncRetrying(
             wait=RETRY_WAIT,
             stop=no_more,
-            retry=retry_if_result(retryable),
+            retry=retry_if_result(is_retryable),
             retry_error_callback=lambda _: answers[-1],  # no try is left
         )
         answer: Answer = await retrying(attempt)
-        slowed = any(
-            isinstance(each, Reply) and each.results and is_retryable(each, tries, numbers=numbers)
-            for tries, each in enumerate(answers, 1)
-        )
-        return RequestResult(answer, len(answers), monotonic() - started, slowed)
+        return RequestResult(answer, len(answers), monotonic() - started)
 
     async def probe(self) -> Answer:
         """Send one request without any message: any answer proves that requests arrive."""
@@ -255,9 +244,7 @@ def _why(error: aiohttp.ClientConnectorError) -> str:
 
 def _clock_skew(date: str | None, now: datetime) -> float | None:
     """Return this clock minus the answer's Date in seconds; None without a readable Date."""
-    if date is None:
-        return None
-    theirs = _http_date(date)
+    theirs = None if date is None else _http_date(date)
     return None if theirs is None else (now - theirs).total_seconds()
 
 
@@ -266,7 +253,7 @@ def _retry_after(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     if value.strip().isdecimal():
-        return float(value)
+        return float(value.strip()[:MAX_RETRY_AFTER_DIGITS])
     until = _http_date(value)
     return None if until is None else max(0.0, (until - now).total_seconds())
 

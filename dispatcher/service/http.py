@@ -70,7 +70,19 @@ async def listening(
                 backlog = await backend.backlog(METRICS_MAX_AGE_SECONDS)
             state.show(snapshot, backlog)
 
-        routes = [*health_routes(ready), *metrics_routes(metrics.registry, refresh), *routes]
+        async def notes() -> list[str]:
+            try:
+                apps = (await backend.snapshot(METRICS_MAX_AGE_SECONDS)).apps
+            except DatabaseUnavailable:
+                return []
+            return [
+                f"{app.name} is paused since {app.paused_at:%Y-%m-%d %H:%M} UTC:"
+                f" {app.pause_code or app.paused_by}"
+                for app in apps
+                if app.paused_at is not None
+            ]
+
+        routes = [*health_routes(ready, notes), *metrics_routes(metrics.registry, refresh), *routes]
         if until is not None:
             routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
@@ -157,10 +169,14 @@ async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
 
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line
+Notes = Callable[[], Awaitable[list[str]]]  # what else is to be known, in lines
 
 
-def health_routes(ready: Ready) -> list[web.AbstractRouteDef]:
-    """Return the routes /healthz (the process answers) and /readyz (it can do its work)."""
+def health_routes(ready: Ready, notes: Notes) -> list[web.AbstractRouteDef]:
+    """Return the routes /healthz (the process answers) and /readyz (it can do its work).
+
+    A paused app is noted, and the process is ready all the same: it still receives reports.
+    """
 
     async def alive(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -168,7 +184,7 @@ def health_routes(ready: Ready) -> list[web.AbstractRouteDef]:
     async def is_ready(_: web.Request) -> web.Response:
         why_not = await ready()
         if why_not is None:
-            return web.Response(text="ready\n")
+            return web.Response(text="\n".join(["ready", *await notes(), ""]))
         return web.Response(status=503, text=f"not ready: {why_not}\n")
 
     return [web.get("/healthz", alive), web.get("/readyz", is_ready)]

@@ -54,6 +54,8 @@ RETRY_SECONDS: Final = 0.5  # until a database that is unavailable is tried agai
 
 PREPARE_RETRY_SECONDS: Final = 2.0  # until a receiver tries again to migrate
 
+REPORTS_END_SECONDS: Final = 72 * 3600.0  # after a request; the provider sends no report later
+
 Only = Literal["worker", "reports"]
 
 
@@ -266,6 +268,13 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
     The migration has just succeeded, so an unavailable database is tried again. An id that was
     given to a failed call stays unused.
     """
+    for name, app in settings.apps.items():
+        if app.on_unsure == "resend" and app.resend_after < REPORTS_END_SECONDS:
+            log.warning(
+                "messages may be sent twice: a report can come until 72 h after the request",
+                app=name,
+                setting=f"DISPATCHER_APPS__{name.upper()}__RESEND_AFTER",
+            )
 
     async def register() -> int:
         apps, why = await workers.pause_after_restore(vital)
@@ -278,6 +287,7 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
                 numbers_per_second=app.numbers_per_second,
                 on_unsure=app.on_unsure,
                 resend_after=app.resend_after,
+                max_attempts=app.max_attempts,
             )
         return await workers.register_worker(
             vital,

@@ -144,6 +144,14 @@ class _Reading:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     for app, values in settings.apps.items():
+        if values.on_unsure == "resend" and not (
+            settings.callback_url and settings.report_path_token
+        ):
+            yield (
+                f"{_name(('apps', app, 'on_unsure'))} is resend, which needs status reports: only"
+                f" a report shows that a message without an answer was sent. Set"
+                f" {PREFIX}CALLBACK_URL and {PREFIX}REPORT_PATH_TOKEN, or hold"
+            )
         if settings.lease < values.timeout + LEASE_MARGIN_SECONDS:
             yield (
                 f"{PREFIX}LEASE is {settings.lease:g} s, and {_name(('apps', app, 'timeout'))} is"

@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from dispatcher.settings.types import (
     Callback,
     CertificateFile,
+    Countries,
     Database,
     Endpoint,
     HeaderWord,
     Listen,
     Networks,
+    OnlyTo,
     Proxy,
     Seconds,
     Token,
@@ -46,10 +48,14 @@ class AppSettings(_Model):
     timeout: Seconds = 30.0
     connect_timeout: Seconds = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
+    circuit_unknown: Annotated[int, Field(ge=1, le=1000)] = 3
+    circuit_refused: Annotated[int, Field(ge=1, le=1000)] = 5
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
     ca_bundle: CertificateFile | None = None
     proxy: Proxy | None = None  # between this machine and the provider
+    only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
+    countries: Countries | None = None  # ISO 3166; None: all
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from dispatcher.core.number import ReadNumber, read_number
+
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _MAX_PORT = 65_535
@@ -152,6 +154,34 @@ def _networks(value: object) -> object:
         ) from None
 
 
+def _only_to(value: object) -> object:
+    """Return numbers and prefixes in their canonical form, a prefix with its star."""
+    if not isinstance(value, str):
+        return value
+    words = [word for word in re.split(r"[\s,;]+", value) if word]
+    wrong = [
+        word
+        for word in words
+        if re.fullmatch(r"\+[1-9][0-9]*\*", word) is None
+        and not (word.startswith("+") and isinstance(read_number(word), ReadNumber))
+    ]
+    if wrong or not words:
+        raise ValueError(
+            "must be numbers with + and country, or what they begin with and a star, such as"
+            " +8613112345678,+852*, and at least one"
+        )
+    return words
+
+
+def _countries(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = [word for word in re.split(r"[\s,;]+", value.upper()) if word]
+    if not words or not all(re.fullmatch(r"[A-Z]{2}|\+[0-9]{1,4}", word) for word in words):
+        raise ValueError("must be countries by their two letters (ISO 3166), such as CN,HK,SG")
+    return words
+
+
 def _certificate(value: Path) -> Path:
     try:
         with value.open("rb"):
@@ -174,4 +204,6 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Database = Annotated[SecretStr, AfterValidator(_database)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Networks = Annotated[list[IPv4Network | IPv6Network], BeforeValidator(_networks)]
+OnlyTo = Annotated[tuple[str, ...], BeforeValidator(_only_to)]
+Countries = Annotated[frozenset[str], BeforeValidator(_countries)]
 CertificateFile = Annotated[Path, AfterValidator(_certificate)]

@@ -80,6 +80,9 @@ class Api:
             sms_request = read_request(body, content_type, self._options)
             delivery = self._check_faults(record, sms_request)
         except RequestRefusedError as refusal:
+            delivery = None
+            if self.faults:
+                refusal, delivery = self.faults.check_refused(record, refusal)
             answer = refusal_answer(refusal)
         else:
             answer = await self._accept(record, sms_request, delivery)

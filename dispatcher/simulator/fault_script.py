@@ -24,7 +24,7 @@ from dispatcher.simulator.faults import (
 )
 from dispatcher.simulator.ledger import RequestRecord
 from dispatcher.simulator.listener import ConnectionGate
-from dispatcher.simulator.request import ACCEPTED, SmsRequest
+from dispatcher.simulator.request import ACCEPTED, RequestRefusedError, SmsRequest
 
 
 class ActiveFault(msgspec.Struct, frozen=True):
@@ -129,6 +129,25 @@ class FaultScript:
                     self._count(active, record)
                     return DeliveryFaultHit(delivery, active.state)
         return None
+
+    def check_refused(
+        self, record: RequestRecord, refusal: RequestRefusedError
+    ) -> tuple[RequestRefusedError, DeliveryFaultHit | None]:
+        """Return how a request ends that the API refuses: another refusal, a fault of delivery.
+
+        Conditions on the content hold for none: it may have none.
+        """
+        if record.faults:
+            return refusal, None  # it was refused by a fault
+        for active in self._active:
+            match active.fault:
+                case RequestCode(selects=False) as code if self._is_due(active, record):
+                    self._count(active, record)
+                    return code.refusal(), None
+                case DeliveryFault(selects=False) as fault if self._is_due(active, record):
+                    self._count(active, record)
+                    return refusal, DeliveryFaultHit(fault, active.state)
+        return refusal, None
 
     def refuse_numbers(
         self, record: RequestRecord, sms_request: SmsRequest, codes: list[str] | None

@@ -28,6 +28,7 @@ class CircuitBreaker:
     def __init__(self, app: str) -> None:
         self._app = app
         self._opened = asyncio.Event()
+        self._valid_from = float("-inf")
 
     @property
     def is_open(self) -> bool:
@@ -39,6 +40,18 @@ class CircuitBreaker:
         if not self.is_open:
             log.warning("no claims: this host cannot send", app=self._app, why=why)
             self._opened.set()
+
+    def withhold(self, now: float, why: str) -> None:
+        """Note that the app's circuit opened *now*: what was claimed before is not sent any more.
+
+        *now* is on the monotonic clock.
+        """
+        log.warning("no claims: the circuit of the app is open", app=self._app, why=why)
+        self._valid_from = now
+
+    def covers(self, claimed_at: float) -> bool:
+        """Return whether a batch claimed at *claimed_at* may be sent."""
+        return not self.is_open and claimed_at >= self._valid_from
 
     async def run(self, client: Client) -> None:
         """Each time the breaker is open, probe with *client* until it can be closed; never ends."""

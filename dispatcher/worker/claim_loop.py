@@ -124,10 +124,14 @@ class ClaimLoop:
                     self._wanted, free, per_request, self._slots.median_duration
                 )
                 batches = claimed.batches if claimed else []
+                if claimed and claimed.probe:
+                    await self._slots.release(free)
+                    await self._sender.probe(self._wanted.app)
+                    continue
                 await self._slots.release(free - len(batches))
                 for batch in batches:
                     requests.create_task(self._deliver(batch))
-                if claimed and claimed.more and batches:
+                if claimed and claimed.more and batches and not claimed.postponed:
                     per_request = _numbers_per_request(per_request, claimed)
                 at_once = claimed is not None and claimed.more and claimed.wait is None
                 busy = at_once and not self._urgent

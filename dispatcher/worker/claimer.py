@@ -14,6 +14,8 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from dispatcher.core.allowed import AllowedNumbers
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch, Message, RequestDraft
@@ -21,11 +23,12 @@ from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.core.wire import MAX_NUMBERS
+from dispatcher.db import circuit
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.claim import Claimed, ClaimRequest, Cursors, new_cursors
+from dispatcher.db.claim import Claimed, ClaimRequest
 from dispatcher.db.database import AdaptiveTimeout, Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import apply_rules, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
@@ -51,8 +54,14 @@ class Claimer:
         token_length: int,
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
+        allowed: Mapping[str, AllowedNumbers],
     ) -> None:
-        """Set what one worker needs: *callback* gets status reports, *breakers* are by app."""
+        """Set what one worker needs.
+
+        *callback* gets status reports; *breakers* and the *allowed* numbers are by app. An app that
+        may send to all numbers has none.
+        """
+        self._allowed = allowed
         self._breakers = breakers
         self._database = database
         self._worker = worker
@@ -61,7 +70,7 @@ class Claimer:
         self._token_length = token_length
         self._timeout = AdaptiveTimeout()
         self._narrowed: dict[tuple[str, int], int] = {}  # messages in one claim, at most
-        self._cursors: dict[tuple[str, int], Cursors] = {}  # by app and last priority
+        self._cursors: dict[tuple[str, int], ClaimCursor] = {}  # by app and last priority
         self._metrics = metrics
         self._rules = RuleCache(database)
 
@@ -87,26 +96,34 @@ class Claimer:
                     self._database,
                     self._worker,
                     wanted,
-                    arrange=self._arrange,
+                    arrange=partial(self._arrange, wanted.app),
                     token=token,
-                    cursors=self._cursors.setdefault(loop, new_cursors()),
+                    cursor=self._cursors.setdefault(loop, ClaimCursor(monotonic)),
                     screen=screen,
                     seconds=self._timeout.seconds,
                 )
-        except DatabaseUnavailable as error:
+        except ROW_ERRORS as error:
+            if is_data_error(error):
+                return await self._narrow(wanted, error)
+            if not isinstance(error, DatabaseUnavailable):
+                raise
             self._timeout.failed()
             self._metrics.database_away("claim")
             log.warning("no claim: the database is away", app=wanted.app, why=str(error))
             return None
-        except DATA_ERRORS as error:
-            if not is_data_error(error):
-                raise
-            return await self._narrow(wanted, error)
         self._timeout.passed()
         if narrowed is not None:
             self._widen(loop, narrowed)
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return claimed
+
+    async def end_probe(self, app: str) -> None:
+        """End the pause of *app*; the next probe does so if the database is unavailable."""
+        try:
+            await circuit.end_probe(self._database, app)
+        except DatabaseUnavailable as error:
+            self._metrics.database_away("claim")
+            log.warning("still paused: the database is away", app=app, why=str(error))
 
     def _widen(self, loop: tuple[str, int], narrowed: int) -> None:
         """Let the next claim take twice as many: this one met no message that ends it."""
@@ -125,7 +142,11 @@ class Claimer:
         try:
             screen = await self._rules.screen(wanted.app, seconds=self._timeout.seconds)
             message = await claims.set_aside(
-                self._database, self._worker, wanted, arrange=self._arrange, screen=screen
+                self._database,
+                self._worker,
+                wanted,
+                arrange=partial(self._arrange, wanted.app),
+                screen=screen,
             )
         except DatabaseUnavailable as away:
             log.warning("no claim: the database is away", app=wanted.app, why=str(away))
@@ -203,6 +224,7 @@ class Claimer:
 
     def _arrange(
         self,
+        app: str,
         messages: list[Message],
         countries: list[str],
         most: int,
@@ -216,6 +238,7 @@ class Claimer:
             country=country,
             most=most,
             decided=decided,
+            allowed=self._allowed.get(app),
         )
 
 

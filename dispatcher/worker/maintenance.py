@@ -47,6 +47,10 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
         "partitions made": partial(maintenance.make_partitions, database),
         "indexes of full partitions made": partial(maintenance.index_full_partitions, database),
         "numbers of yesterday forgotten": partial(forget_used, database),
+        "campaigns paused, with too many failures": partial(maintenance.stop_campaigns, database),
+        "messages of cancelled campaigns cancelled": partial(
+            maintenance.cancel_campaigns, database
+        ),
     }
     if (after := settings.wipe_params_after) is not None:
         steps["variables looked at, to be wiped"] = partial(

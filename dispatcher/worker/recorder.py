@@ -1,6 +1,7 @@
 """Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -8,12 +9,16 @@ from typing import Final
 
 import structlog
 
+from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.outcome import UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
+from dispatcher.db import workers
+from dispatcher.db.circuit import Circuits
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.loop import wait_for_event
-from dispatcher.db.spool import Spool, orphaned_files
+from dispatcher.db.spool import Spool, orphaned_files, size
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import InFlight
@@ -31,7 +36,7 @@ GATHER_RESULTS: Final = 4
 
 RETRY_SECONDS: Final = 0.5  # until a transaction is tried again
 GRACE_SECONDS: Final = 5.0  # to write the last results before they are kept on disk
-SPOOL_KIND: Final = "answers"  # of spool files
+SPOOL_KIND: Final = "answers"  # of spool files, behind the id of the database they belong to
 
 
 class ResultQueue:
@@ -107,13 +112,17 @@ class Recorder:
         folder: Path,
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
+        limits: Mapping[str, CircuitLimits],
     ) -> None:
-        """*breakers* has one for each app; it opens where this host cannot send."""
+        """Set what one worker needs: *breakers* and *limits* of circuits are by app."""
+        self._limits = limits
+        self._shares: defaultdict[str, UnknownShare] = defaultdict(UnknownShare)
         self._breakers = breakers
         self._database = database
         self._worker = worker
         self._in_flight = in_flight
         self._folder = folder
+        self._spool_kind = SPOOL_KIND
         self._metrics = metrics
         self._unwritten: list[
             BatchResult
@@ -144,9 +153,30 @@ class Recorder:
             self._keep(left)
 
     async def replay_spool(self) -> None:
-        """Write the results that an earlier worker of this machine kept on disk."""
+        """Write the results that an earlier worker of this machine kept on disk.
+
+        Only those of this database: in another one, their batches are other requests.
+        """
+        self._spool_kind = f"{await self._database_id()}.{SPOOL_KIND}"
+        await self._replay()
+        if foreign := size(self._folder, SPOOL_KIND)[0] - size(self._folder, self._spool_kind)[0]:
+            log.warning(
+                "kept answers of another database stay on disk: start a worker on that one",
+                folder=str(self._folder),
+                files=foreign,
+            )
+
+    async def _database_id(self) -> str:
         while True:
-            with orphaned_files(self._folder, SPOOL_KIND) as files:
+            try:
+                return await workers.database_id(self._database)
+            except DatabaseUnavailable as error:
+                log.warning("no start: the database is away", why=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _replay(self) -> None:
+        while True:
+            with orphaned_files(self._folder, self._spool_kind) as files:
                 for file in files:
                     results = [one for one in map(deserialize, file.records) if one is not None]
                     file.damaged = file.damaged or len(results) < len(file.records)
@@ -155,12 +185,24 @@ class Recorder:
                         log.error("a file of kept answers is damaged, and set aside", path=path)
                     if results:
                         written = await self._write(results)
+                        if unknown := await records.unknown_batches(self._database, results):
+                            file.damaged = True
+                            log.error(
+                                "a file of kept answers is set aside: the database has lost their"
+                                " requests, as one that was restored",
+                                path=str(file.path),
+                                batches=len(unknown),
+                            )
                         log.info("kept answers written", batches=len(results), new=len(written))
             if not files:
                 return
 
     async def _record(self, results: Sequence[BatchResult]) -> None:
         began = monotonic()
+        for result in results:
+            unknown = isinstance(result.verdict, UnknownResult)
+            if unknown or result.tries > 0:
+                self._shares[result.batch.app].add(began, unknown=unknown)
         try:
             written = await self._write(results)
         except BaseException:  # cancelled, or an error that ends this worker
@@ -190,7 +232,11 @@ class Recorder:
         while True:
             try:
                 recorded = await records.record(
-                    self._database, self._worker, results, seconds=timeout.seconds
+                    self._database,
+                    self._worker,
+                    results,
+                    seconds=timeout.seconds,
+                    circuits=Circuits(self._limits, self._mostly_unknown()),
                 )
             except DatabaseUnavailable as error:
                 timeout.failed()
@@ -202,11 +248,23 @@ class Recorder:
             else:
                 for app, why in recorded.cut_off.items():
                     self._breakers[app].open(why)
+                for app, why in recorded.opened.items():
+                    self._shares.pop(app, None)
+                    if app in self._breakers:  # else of an answer that another start had kept
+                        self._breakers[app].withhold(monotonic(), why)
                 return recorded.written
+
+    def _mostly_unknown(self) -> list[str]:
+        limits = self._limits
+        return [
+            app
+            for app, share in self._shares.items()
+            if share.is_high(limits.get(app, CircuitLimits()).unknown)
+        ]
 
     def _keep(self, results: Sequence[BatchResult]) -> None:
         """Keep results that the database cannot accept on disk, for the next start."""
-        spool = Spool(self._folder, SPOOL_KIND)
+        spool = Spool(self._folder, self._spool_kind)
         try:
             spool.append(serialize(result) for result in results)
         except OSError as error:

@@ -33,6 +33,8 @@ async def run_recovery(
     async def recover() -> None:
         _log("batches of dead workers marked unsure", await workers.rescue(database, worker))
         _log("unsure batches sent again by policy", await workers.resend_unsure(database, worker))
+        if expired := await workers.expire(database):
+            log.info("messages expired while they waited", messages=expired)
         _log(
             "batches of a lost claim put back",
             await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),

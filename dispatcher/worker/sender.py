@@ -2,18 +2,21 @@
 
 import asyncio
 import random
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
+from dispatcher.core.circuit import is_answer_of_api
 from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
 from dispatcher.core.outcome import (
+    Accepted,
     Deferred,
     EvaluationContext,
     Expired,
@@ -24,8 +27,10 @@ from dispatcher.core.outcome import (
     UnknownResult,
     evaluate,
 )
+from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
+from dispatcher.db.claim import PROBE_SECONDS
 from dispatcher.provider.client import Client, RequestResult
 from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -75,9 +80,18 @@ class Sender:
         """Tell whether *batch* may be sent: the lease covers it, and nothing is to stop."""
         return (
             not self._stop.is_set()
-            and not self._breaker.is_open
+            and self._breaker.covers(batch.claimed_at)
             and self._lease.covers(batch.claimed_at)
         )
+
+    async def probe(self, app: str) -> None:
+        """Send a request without messages, and end the pause of *app* if the API answers it."""
+        answer: Answer | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                answer = await self._client.probe()
+        if answer is not None and is_answer_of_api(answer):
+            await self._claimer.end_probe(app)
 
     def _submit(self, result: BatchResult) -> None:
         if self._trace is not None:
@@ -114,6 +128,21 @@ class Sender:
 
     async def _split(self, refused: RefusedRequest) -> None:
         """Send the parts of a refused batch one after the other; split again what is refused."""
+        pending = [refused]
+        try:
+            while pending:
+                pending += await self._send_parts(pending.pop())
+        except asyncio.CancelledError:
+            for part in pending:
+                self._submit(_unsent(part.batch, NEVER_SENT))
+            raise
+
+    async def _send_parts(self, refused: RefusedRequest) -> list[RefusedRequest]:
+        """Send the parts of *refused*, and return those that are to be split again.
+
+        If one half of a request is accepted, the other holds what was refused, and is split again
+        without being sent: k bad numbers of n are found in at most 2 k log2 n + 1 requests.
+        """
         parent = refused.batch
         try:
             children = await self._claimer.split(
@@ -131,45 +160,28 @@ class Sender:
             # Another worker took it over, or the database is away. Nothing of it was sent, which
             # settles the batch if that is still possible.
             self._submit(_unsent(parent, refused.split.code))
-            return
-        again = await self._send_each(children)
-        if len(again) == len(children) and len(parent.packed.entries) == 1:
-            # Groups of numbers that have nothing in common but the text: the text is bad.
-            for part in again:
-                self._reject_part(part)
-            return
-        try:
-            while again:
-                await self._split(again.pop())
-        except asyncio.CancelledError:
-            for part in again:
-                self._submit(_unsent(part.batch, NEVER_SENT))
-            raise
-
-    async def _send_each(self, batches: list[Batch]) -> list[RefusedRequest]:
-        """Send *batches* one after the other, and return those that are refused as a whole."""
-        refused: list[RefusedRequest] = []
-        left = list(reversed(batches))
+            return []
+        again: list[RefusedRequest] = []
+        left = list(reversed(children))
+        accepted = False  # the half before
         try:
             while left:
+                inferred = _infer(refused, left[-1]) if accepted else None
+                if inferred is not None:
+                    again.append(inferred)
+                    left.pop()
+                    continue
                 match await self._request(left.pop()):
                     case RefusedRequest() as part:
-                        refused.append(part)
+                        again.append(part)
                     case BatchResult() as result:
+                        accepted = _is_accepted(result)
                         self._submit(result)
         except asyncio.CancelledError:
-            for batch in (*left, *(part.batch for part in refused)):
+            for batch in (*left, *(part.batch for part in again)):
                 self._submit(_unsent(batch, NEVER_SENT))
             raise
-        return refused
-
-    def _reject_part(self, refused: RefusedRequest) -> None:
-        """Submit a part that is refused, and that smaller parts would explain no better."""
-        match self._evaluate(refused.batch, refused.sent, siblings_refused=True):
-            case BatchResult() as result:
-                self._submit(result)
-            case RefusedRequest():
-                raise AssertionError("what was refused with its siblings is not split again")
+        return again
 
     async def _request(self, batch: Batch) -> BatchResult | RefusedRequest:
         lifetime = _lifetime(batch)
@@ -181,7 +193,7 @@ class Sender:
             return _withheld(batch)
         body = encode(batch.packed, token=batch.token, callback=self._callback)
         try:
-            sent = await self._client.post(body, numbers=len(batch.messages), may_try=may_try)
+            sent = await self._client.post(body, may_try=may_try)
         except asyncio.CancelledError:
             self._submit(
                 BatchResult(
@@ -197,11 +209,12 @@ class Sender:
             raise
         if sent.answer.code == NEVER_SENT:  # withheld in the last moment
             return _withheld(batch)
+        if batch.send_at is not None and isinstance(sent.answer, Reply):
+            for _ in range(1, sent.tries):  # each try has arrived, and counts in the rate
+                await self._claimer.reschedule(batch)
         return self._evaluate(batch, sent)
 
-    def _evaluate(
-        self, batch: Batch, sent: RequestResult, *, siblings_refused: bool = False
-    ) -> BatchResult | RefusedRequest:
+    def _evaluate(self, batch: Batch, sent: RequestResult) -> BatchResult | RefusedRequest:
         verdict = evaluate(
             batch.packed,
             sent.answer,
@@ -211,7 +224,6 @@ class Sender:
                 now=datetime.now(UTC),
                 jitter=random.random,
                 country=country,
-                siblings_refused=siblings_refused,
             ),
         )
         match verdict:
@@ -220,11 +232,25 @@ class Sender:
             case UnknownResult(code, reason):
                 return _batch_result(batch, verdict, sent, code, reason)
             case Resolved() | ReturnAll():
-                if isinstance(verdict, Resolved) and sent.slowed:
-                    verdict = replace(verdict, slow_down=True)
                 answer = sent.answer
                 said = answer.description if isinstance(answer, Reply) else answer.reason
                 return _batch_result(batch, verdict, sent, answer.code, said)
+
+
+def _infer(refused: RefusedRequest, half: Batch) -> RefusedRequest | None:
+    """Return *half* of *refused* as if it had been refused too; None if it must be sent alone."""
+    halves = halve(half.packed) if refused.split.halves else None
+    if halves is None:
+        return None
+    split = Split(
+        list(halves), refused.split.code, "not sent: its other half was accepted", halves=True
+    )
+    return RefusedRequest(half, split, replace(refused.sent, tries=0, seconds=0.0))
+
+
+def _is_accepted(result: BatchResult) -> bool:
+    outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
+    return any(isinstance(outcome, Accepted) for outcome in outcomes)
 
 
 def _batch_result(

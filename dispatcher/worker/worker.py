@@ -9,6 +9,8 @@ from time import monotonic
 
 import structlog
 
+from dispatcher.core.allowed import AllowedNumbers
+from dispatcher.core.circuit import CircuitLimits
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
@@ -70,6 +72,10 @@ class Worker:
             folder=settings.data_dir / SPOOL,
             metrics=metrics,
             breakers=self.breakers,
+            limits={
+                name: CircuitLimits(app.circuit_unknown, app.circuit_refused)
+                for name, app in settings.apps.items()
+            },
         )
         self.claimer = Claimer(
             database,
@@ -79,6 +85,11 @@ class Worker:
             token_length=2 * TOKEN_BYTES,
             metrics=metrics,
             breakers=self.breakers,
+            allowed={
+                name: allowed
+                for name, app in settings.apps.items()
+                if not (allowed := allowed_numbers(app)).all
+            },
         )
         self.loops: dict[tuple[str, bool], ClaimLoop] = {}  # by app, and whether it is urgent
 
@@ -224,6 +235,16 @@ class UnknownWorkerError(Exception):
 
     def __init__(self, worker: int) -> None:
         super().__init__(f"worker {worker} is gone from dispatcher.worker; start it again")
+
+
+def allowed_numbers(app: AppSettings) -> AllowedNumbers:
+    """Return the numbers that the settings of *app* allow."""
+    words = app.only_to
+    return AllowedNumbers(
+        None if words is None else frozenset(word for word in words if not word.endswith("*")),
+        tuple(word[:-1] for word in words or () if word.endswith("*")),
+        app.countries,
+    )
 
 
 def account(app: AppSettings) -> Account:

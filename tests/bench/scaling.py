@@ -20,7 +20,7 @@ from dispatcher.bench.send import (
     send,
 )
 from dispatcher.bench.statements import query
-from dispatcher.db.claim import Cursors, new_cursors
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.operator import resume
 
@@ -169,17 +169,17 @@ async def _send(
 async def _time_claims(address: str) -> list[float]:
     """Load a few messages; return the seconds that each claim of them took. None is sent."""
     connection = await connect(address)
-    cursors = new_cursors()
+    cursor = ClaimCursor(monotonic)
     try:
         await load_messages(connection, CLAIM_SIZE * TIMED_CLAIMS)
         await resume(connection, "benchmark", APP)
-        return [await _time_claim(connection, cursors) for _ in range(TIMED_CLAIMS)]
+        return [await _time_claim(connection, cursor) for _ in range(TIMED_CLAIMS)]
     finally:
         await connection.close()
 
 
-async def _time_claim(connection: OwnConnection, cursors: Cursors) -> float:
+async def _time_claim(connection: OwnConnection, cursor: ClaimCursor) -> float:
     async with connection.transaction():
         began = monotonic()
-        await take_ids(connection, cursors, CLAIM_SIZE)
+        await take_ids(connection, cursor, CLAIM_SIZE)
         return monotonic() - began

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from time import monotonic
 
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db import events
-from dispatcher.db.claim import ClaimRequest, Cursors, new_cursors, take_due
+from dispatcher.db.claim import ClaimRequest, take_due
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
@@ -26,8 +27,8 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 
     async def drain() -> int:
         claimed = 0
-        cursors = new_cursors()
-        while ids := await _claim_and_record(connection, worker, cursors):
+        cursor = ClaimCursor(monotonic)
+        while ids := await _claim_and_record(connection, worker, cursor):
             claimed += len(ids)
         await connection.close()
         return claimed
@@ -35,10 +36,10 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
     return drain
 
 
-async def take_ids(connection: OwnConnection, cursors: Cursors, limit: int) -> list[int]:
-    """Take messages as a claim does, with its statements and cursors; return their ids."""
-    since, bulk_since = cursors.queue.start_scan(), cursors.bulk.start_scan()
-    state = await connection.fetchrow(sql("app_state"), APP, 0, 9, bulk_since)
+async def take_ids(connection: OwnConnection, cursor: ClaimCursor, limit: int) -> list[int]:
+    """Take messages as a claim does, with its statements and cursor; return their ids."""
+    since = cursor.start_scan()
+    state = await connection.fetchrow(sql("app_state"), APP, 0, 9, since)
     assert state is not None  # the benchmark has made the app
     began = monotonic()
     taken = await take_due(
@@ -46,20 +47,20 @@ async def take_ids(connection: OwnConnection, cursors: Cursors, limit: int) -> l
         ClaimRequest(APP),
         limit,
         since,
-        bulk_since if state["bulk_due"] else None,
         paused=False,
+        bulk_due=state["bulk_due"],
     )
-    seconds = monotonic() - began
-    cursors.queue.finish_scan(state["asked_at"], taken.queue_position, seconds=seconds)
-    cursors.bulk.finish_scan(state["asked_at"], taken.bulk_position, seconds=seconds)
+    cursor.finish_scan(state["asked_at"], taken.last, seconds=monotonic() - began)
     return [row["id"] for row in taken.rows]
 
 
-async def _claim_and_record(connection: OwnConnection, worker: int, cursors: Cursors) -> list[int]:
+async def _claim_and_record(
+    connection: OwnConnection, worker: int, cursor: ClaimCursor
+) -> list[int]:
     """Claim as many messages as one claim of a worker takes, and record their outcomes."""
     limit = MAX_CLAIM_SLOTS * MESSAGES_PER_REQUEST
     async with connection.transaction():
-        ids = await take_ids(connection, cursors, limit)
+        ids = await take_ids(connection, cursor, limit)
         if not ids:
             return ids
         parts = [

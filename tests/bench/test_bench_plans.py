@@ -1,7 +1,6 @@
 """Plans of claim, record and status queries, with statistics of empty tables."""
 
 import json
-from math import inf
 
 import pytest
 
@@ -15,7 +14,6 @@ BULK_DUE, BULK_TOMORROW = 3_000_000, 1_000_000
 CLAIM = 500
 NO_BULK = [BEGINNING] * PRIORITY_COUNT
 STATE = ("default", 0, 9, NO_BULK)
-INFINITY = f"'{{{','.join(['Infinity'] * PRIORITY_COUNT)}}}'"
 
 
 @pytest.fixture
@@ -81,12 +79,12 @@ async def claimed(connection, floor=None):
     """Return the plan of a claim, as the worker runs it: pinned, and made once."""
     await connection.fetchrow(sql("app_state"), *STATE)
     await connection.execute(
-        "PREPARE claim(text, int, int, int, text, float8[], bool, float8[]) AS " + sql("claim")
+        "PREPARE claim(text, int, int, int, text, float8[], bool, float8) AS " + sql("claim")
     )
     try:
         return await explained(
             connection,
-            f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false, {INFINITY})",
+            f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false, NULL)",
         )
     finally:
         await connection.execute("DEALLOCATE claim")
@@ -132,7 +130,7 @@ async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, data
                     None,
                     floor.start_scan(),
                     False,
-                    [inf] * PRIORITY_COUNT,
+                    None,
                 )
                 floor.finish_scan(
                     state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0
@@ -158,13 +156,13 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
     async with backlog.transaction():
         await backlog.execute(sql("pin_plans"))
         await backlog.execute(
-            "PREPARE close(bigint[], text[], int2[], text[], text[], int2[], bool[]) AS "
+            "PREPARE close(bigint[], text[], int2[], text[], text[], int2[], bool[], text[]) AS "
             + sql("close_batches")
         )
         _, closing = await explained(
             backlog,
             "EXECUTE close('{1,2}', '{closed,closed}', '{200,200}', '{a,a}', '{a,a}',"
-            " '{1,1}', '{t,t}')",
+            " '{1,1}', '{t,t}', '{1,2}')",
         )
         await backlog.execute("DEALLOCATE close")
     plan, _ = await explained(backlog, "SELECT * FROM dispatcher.message_status WHERE id = 30000")
@@ -176,19 +174,19 @@ async def run_bulk_claim(connection, since=BEGINNING):
     """Return the plans of the statements of one claim, pinned and made once."""
     positions = f"'{{{','.join([str(since)] * PRIORITY_COUNT)}}}'"
     await connection.execute("PREPARE state(text, int, int, float8[]) AS " + sql("app_state"))
-    await connection.execute("PREPARE hold(text, int, int, float8[]) AS " + sql("hold_bulk"))
+    await connection.execute("PREPARE hold(text, int, int, float8[]) AS " + sql("lock_bulk"))
     await connection.execute(
-        "PREPARE take(text, int, int, float8, text, float8, bool) AS " + sql("claim_bulk")
+        "PREPARE take(text, int, int, float8, text, bool) AS " + sql("claim_bulk")
     )
     try:
         state = await explained(connection, f"EXECUTE state('default', 0, 9, {positions})")
         hold = await explained(connection, f"EXECUTE hold('default', 0, 9, {positions})")
         head = await connection.fetchrow(
-            sql("hold_bulk"), "default", 0, 9, [since] * PRIORITY_COUNT
+            sql("lock_bulk"), "default", 0, 9, [since] * PRIORITY_COUNT
         )
         take = await explained(
             connection,
-            f"EXECUTE take('default', {CLAIM}, 5, {head['due_at']}, NULL, {since}, false)",
+            f"EXECUTE take('default', {CLAIM}, 5, {head['due_at']}, NULL, false)",
         )
         return state, hold, take
     finally:
@@ -243,7 +241,7 @@ async def test_a_cancel_and_a_status_find_bulk_rows_by_index(bulk_backlog):
     for statement, most in (
         (f"SELECT * FROM dispatcher.message_status WHERE id = {first + 7}", 100),
         ("SELECT dispatcher.has_open_messages(900000, 1000000)", 100),
-        (f"SELECT dispatcher.open_bulk('{{{first + 7}}}')", 12_000),
+        (f"SELECT dispatcher.cancel('{{{first + 7}}}')", 12_000),
     ):
         plan, _ = await explained(bulk_backlog, statement)
         assert blocks(plan) < most, statement

@@ -111,9 +111,9 @@ async def test_a_claim_before_its_time_returns_how_long_to_wait(database, db):
     await load(db, 100)
     first = await claim(database, worker)
     again = await claim(database, worker)
-    assert [len(batch.messages) for batch in first.batches] == [1, 1, 1, 1]
+    assert [len(batch.messages) for batch in first.batches] == [1]  # the next waits in the queue
     assert not again.batches
-    assert 3.0 < again.wait < 4.1
+    assert 0.7 < again.wait < 1.1
 
 
 async def test_an_app_without_a_limit_has_no_send_times(database, db):
@@ -124,14 +124,32 @@ async def test_an_app_without_a_limit_has_no_send_times(database, db):
     assert claimed.wait is None
 
 
-async def test_a_slowed_rate_recovers_to_95_percent_and_then_slowly(database, db):
+async def test_a_slowed_rate_recovers_slowly(database, db):
     await paced(database, 500.0)
-    await db.execute(sql("slow_down"), "default")
-    await db.execute(sql("slow_down"), "default")  # at most once a second
+    await db.execute(sql("slow_down"), "default", 0.6, 300.0, 0.0, 0.4, 0.6)
     rates = [await db.fetchval("SELECT rate FROM dispatcher.app")]
     for _ in range(10):
         await db.fetchval(sql("charge_pace"), "default", 1.0)
         rates.append(await db.fetchval("SELECT rate FROM dispatcher.app"))
-    assert rates[0] == 250
-    assert rates[4] == pytest.approx(475)  # 95 % of where it was refused, after four seconds
-    assert rates[10] == pytest.approx(475 + 6 * 500 / 600)
+    assert rates[0] == 300
+    assert rates[10] == pytest.approx(300 + 10 * 500 / 600)
+    await db.execute(sql("slow_down"), "default", 0.001, 0.0, 0.0, 1.0, 0.01)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == 5  # 1 % of the setting
+    await db.fetchval(sql("charge_pace"), "default", 3.0)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == pytest.approx(5.1)
+
+
+async def test_a_rate_that_is_no_longer_refused_recovers_faster(database, db):
+    await paced(database, 500.0)
+    await db.execute(sql("slow_down"), "default", 0.001, 0.0, 0.0, 1.0, 0.01)
+    await db.execute("UPDATE dispatcher.app SET slowed_at = slowed_at - interval '61 s'")
+    await db.fetchval(sql("charge_pace"), "default", 3.0)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == pytest.approx(6)
+
+
+async def test_flow_control_gives_an_unlimited_app_the_accepted_rate(database, db):
+    await paced(database, None)
+    await db.execute(sql("slow_down"), "default", 0.6, 300.0, 0.0, 0.4, 0.6)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == 300
+    await db.fetchval(sql("charge_pace"), "default", 1.0)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == pytest.approx(302)

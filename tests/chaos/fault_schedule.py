@@ -14,7 +14,6 @@ NUMBER_CODES = ("E200015", "E200028", "E200030", "E200033", "E200041", "E200099"
 # nothing was sent must be believed where there is no result.
 TOP_CODES = ("E200037", "000000", "E000510")
 STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
-NOT_SENT = (429, 503)  # a proxy that says so has not let the request pass
 AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
 
 
@@ -26,7 +25,7 @@ def some(dice: Random) -> dict[str, float]:
 def http(dice: Random) -> f.Fault:
     """Something in front of the API answers; a failure of it may have let the request pass."""
     status = dice.choice(STATUSES)
-    taken = status >= 500 and status not in NOT_SENT and dice.random() < 0.5
+    taken = status >= 500 and dice.random() < 0.5
     return f.Http(status=status, html=dice.random() < 0.5, accept=taken, **some(dice))
 
 
@@ -66,6 +65,24 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
         accept=d.random() < 0.5, times=3, **some(d)
     ),
     "http": http,
+    "brown-out": lambda d: f.Http(
+        status=d.choice((500, 502, 503, 504)),
+        accept=d.random() < 0.5,
+        for_seconds=d.uniform(1.0, 5.0),
+    ),
+    "brown-out, cut": lambda d: f.Cut(accept=d.random() < 0.5, for_seconds=d.uniform(1.0, 5.0)),
+    "brown-out, stalled": lambda d: f.StallAfterReading(
+        accept=d.random() < 0.5, for_seconds=d.uniform(1.0, 5.0)
+    ),
+    "codes, mixed in halves": lambda d: f.RequestCode(
+        code=d.choice(("E000027", "E000503", "E000000", "E000630", "E999999")),
+        http_status=400,
+        probability=0.5,
+        seed=d.randrange(10**6),
+    ),
+    "number-code, constant share": lambda d: f.NumberCode(
+        share=d.choice((0.002, 0.02)), seed=d.randrange(10**6)
+    ),
 }
 
 

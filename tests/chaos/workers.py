@@ -44,7 +44,11 @@ class Fleet:
         self.troubles: list[str] = []  # what a worker must not do
         self._dsn = dsn
         self._apps = apps
-        self._callback = {} if callback is None else {"callback_url": callback}
+        self._callback = (
+            {}
+            if callback is None
+            else {"callback_url": callback, "report_path_token": callback.rpartition("/")[2]}
+        )
         self._folder = folder
         self._dice = dice
         self._numbers = itertools.count(1)

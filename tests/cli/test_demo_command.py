@@ -111,9 +111,9 @@ async def test_the_demo_ends_and_shows_the_outcomes(folder, environ):
         ("accepted", "000000", "3,000"),
         ("rejected", "E200028", "15"),
         ("rejected", "E200031", "14"),
-        ("expired", "expired", "5"),
     }
-    assert "line 1706, refused: recipient: it holds something else than digits" in out
+    assert "line 1706, refused: priority is 0 first to 9 last" in out
+    assert "line 349, refused: expires_at is past" in out
     assert "the provider counts 3,000 accepted numbers as well" in out
     assert "DISPATCHER_APPS__DEFAULT__ENDPOINT" in out
     await nothing_is_left(folder)

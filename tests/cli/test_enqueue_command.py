@@ -1,14 +1,12 @@
 """``dispatcher enqueue`` imports good lines and refuses bad ones with a reason."""
 
 import csv
-from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from dispatcher.cli.csv_file import MessageFile
 from dispatcher.cli.errors import CommandError
+from dispatcher.cli.sheet.reading import Form, open_list
 
 GOOD = "+8613112345678"
 
@@ -19,7 +17,7 @@ def write(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
 
 
 def refused(path: Path) -> dict[int, str]:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         return {int(row["line"]): row["reason"] for row in csv.DictReader(stream)}
 
 
@@ -29,7 +27,7 @@ async def test_every_column_arrives(operate, db, tmp_path):
         "Reference,recipient,template_id,param_1,param_2,app,sender,signature,priority,send_at,"
         "expires_at,idempotency_key",
         'order-1,+8613112345678,t1,"你好, 世界",062569,shop,csms1,签名,1,'
-        "2026-01-31T09:00:00+08:00,2026-01-31T10:00:00+08:00,key-1",
+        "2036-01-31T09:00:00+08:00,2036-01-31T10:00:00+08:00,key-1",
     )
     ended = await operate("enqueue", file)
     assert (ended.code, ended.out, ended.err) == (0, "1 message enqueued.\n", "")
@@ -38,7 +36,7 @@ async def test_every_column_arrives(operate, db, tmp_path):
         "app": "shop", "sender": "csms1", "signature": "签名", "priority": 1,
     }  # fmt: skip
     assert row["params"] == ["你好, 世界", "062569"]
-    assert row["due"] == 1769821200
+    assert row["due"] == 2085354000
     assert row["reference"] == "order-1"
     assert await db.fetchval("SELECT key FROM dispatcher.idempotency") == "key-1"
     assert not (tmp_path / "all.rejects.csv").exists()
@@ -89,19 +87,20 @@ async def test_each_bad_line_is_refused_with_its_number_and_reason(operate, db, 
         .replace(b"BYTES", b"\xff\xfe")
     )
     ended = await operate("enqueue", file)
-    assert (ended.code, ended.out) == (1, "3 messages enqueued.\n")
+    assert (ended.code, ended.out.splitlines()[0]) == (1, "3 messages enqueued.")
     assert ended.line.startswith(f"dispatcher: 10 lines of {file} refused")
     assert refused(tmp_path / "bad.rejects.csv") == {
         3: "recipient: no number of mainland China has 7 digits and begins like this after +86",
         4: "template_id is missing",
         5: "param_1 is empty, and one after it is not",
         6: "priority is 0 first to 9 last",
-        7: "send_at is no time with its zone, such as 2026-01-31T09:00:00+08:00",
-        8: "send_at is no time with its zone, such as 2026-01-31T09:00:00+08:00",
+        7: "send_at is no time, such as 2026-01-31T09:00:00+08:00",
+        8: "send_at has no zone: write it, as in 2026-01-31T09:00:00+08:00,"
+        " or give --zone Asia/Shanghai",
         9: "it has 2 cells, and the header has 7",
-        10: "idempotency key was used before",
+        10: "its idempotency_key was used before",
         13: "it is not UTF-8 text",
-        14: "it holds a value that PostgreSQL cannot store",
+        14: "it holds NUL bytes: the file was damaged there",
     }
     params = await db.fetch("SELECT params FROM dispatcher.message ORDER BY id")
     assert [row[0] for row in params] == [[], ["two\nlines"], ["last"]]
@@ -111,7 +110,9 @@ async def test_a_corrected_rejects_file_is_imported(operate, db, tmp_path):
     file = write(tmp_path / "a.csv", "recipient,template_id", "+86 131?,t1", f"{GOOD},t1")
     assert (await operate("enqueue", file)).code == 1
     rejects = tmp_path / "a.rejects.csv"
-    rejects.write_text(rejects.read_text().replace("+86 131?", "+86 131 0000 0131"))
+    rejects.write_text(
+        rejects.read_text("utf-8").replace("+86 131?", "+86 131 0000 0131"), encoding="utf-8"
+    )
     assert (await operate("enqueue", rejects)).code == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
 
@@ -127,17 +128,20 @@ async def test_a_byte_order_mark_and_windows_lines_are_no_trouble(operate, db, t
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("", "has no column recipient"),
-        ("recipient,text", "has no column template_id"),
+        ("", "is empty"),
+        ("template_id,text", "has no column recipient"),
         ("recipient,template_id,text", "has an unknown column 'text'"),
-        ("recipient,template_id,params", "has an unknown column 'params'"),
-        ("recipient,template_id,param_1,param_3", "has an unknown column 'param_3'"),
-        ("recipient,template_id,recipient", "has a column twice"),
+        ("recipient,template_id,a,b", "has unknown columns 'a', 'b'"),
+        ("recipient,template_id,params,param_1", "has both params and param_1"),
+        ("recipient,template_id,param_1,param_3", "has param_3, and no param_2"),
+        ("recipient,template_id,recipient", "has two columns for recipient"),
+        ("recipient,手机号", "has two columns for recipient"),
     ],
 )
-def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words):
+def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words, tmp_path):
+    file = write(tmp_path / "x.csv", header, *([f"{GOOD},t1,x"] if header else []))
     with pytest.raises(CommandError) as caught:
-        MessageFile(Path("x.csv"), BytesIO(f"{header}\n{GOOD},t1,x\n".encode()), datetime.now(UTC))
+        open_list(file, Form())
     assert caught.value.code == 2
     assert words in str(caught.value)
 
@@ -146,7 +150,7 @@ async def test_bad_lines_at_batch_edges_lose_and_repeat_nothing(operate, db, tmp
     bad = {2, 3, 5001, 5002, 7000, 11999}
     lines = [f"{'bad' if n in bad else '+86131'}{n:08d},t1" for n in range(2, 12_001)]
     ended = await operate("enqueue", write(tmp_path / "many.csv", "recipient,template_id", *lines))
-    assert ended.out == f"{11_999 - len(bad):,} messages enqueued.\n"
+    assert ended.out.startswith(f"{11_999 - len(bad):,} messages enqueued.\n")
     assert set(refused(tmp_path / "many.rejects.csv")) == bad
     there = await db.fetch("SELECT recipient FROM dispatcher.message ORDER BY id")
     assert [row[0] for row in there] == [

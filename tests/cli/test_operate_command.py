@@ -51,7 +51,9 @@ async def test_cancel_cancels_what_waits_and_says_what_was_too_late(operate, db,
     await send(db, late, "open")
     ended = await operate("cancel", message, late)
     assert (ended.code, ended.out) == (1, "1 message cancelled.\n")
-    assert ended.line.startswith("dispatcher: 1 message left alone: not waiting any more")
+    assert f"1 message left alone ({late}: sending)" in ended.line
+    ended = await operate("cancel", message, 999)
+    assert f"2 messages left alone ({message}: cancelled; 999: unknown)" in ended.line
     assert (await state(db, message), await state(db, late)) == ("cancelled", "sending")
 
 
@@ -74,6 +76,40 @@ async def test_settle_of_an_unknown_token_says_so(operate):
     ended = await operate("settle", "nonsense", "sent")
     assert ended.code == 1
     assert ended.line.startswith("dispatcher: no unsure batch has the token nonsense")
+
+
+@pytest.mark.parametrize(("how", "after"), [("sent", "accepted"), ("resend", "queued")])
+async def test_settle_settles_many_batches_by_app_code_and_time(operate, db, how, after):
+    messages = [await insert(db) for _ in range(4)]
+    for number, each in enumerate(messages):
+        await send(db, each, "unsure", token=f"token-{number}")
+    await db.execute("UPDATE dispatcher.batch SET code = 'HTTP 502'")
+    await db.execute("UPDATE dispatcher.batch SET code = 'timeout' WHERE token = 'token-2'")
+    await db.execute(
+        "UPDATE dispatcher.batch SET unsure_at = '2026-01-01Z' WHERE token = 'token-3'"
+    )
+    chosen = ("--app", "default", "--code", "HTTP 502", "--since", "2026-06-01")
+    asked = await operate("settle", *chosen, how)
+    assert asked.code == 1
+    assert "2 messages in 2 unsure batches match." in asked.line
+    assert {await state(db, each) for each in messages} == {"unsure"}
+    ended = await operate("settle", *chosen, "--yes", how)
+    assert (ended.code, ended.err) == (0, "")
+    assert [await state(db, each) for each in messages] == [after, after, "unsure", "unsure"]
+
+
+@pytest.mark.parametrize(
+    "words", [("sent",), ("token", "sent", "--app", "default"), ("--app", "default", "sold")]
+)
+async def test_settle_says_how_it_is_used(operate, words):
+    ended = await operate("settle", *words)
+    assert ended.code == 2
+
+
+async def test_settle_of_no_batch_says_so(operate):
+    ended = await operate("settle", "--code", "HTTP 502", "sent")
+    assert ended.code == 1
+    assert ended.line.startswith("dispatcher: no unsure batch matches")
 
 
 async def test_pause_and_resume_hold_an_app_and_let_it_go(operate, db):

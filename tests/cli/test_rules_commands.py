@@ -1,5 +1,6 @@
 """``dispatcher template``, ``suppress`` and ``limit`` set operators' rules."""
 
+import json
 from datetime import time
 
 import pytest
@@ -33,7 +34,7 @@ async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_p
     file = tmp_path / "list.csv"
     file.write_text("number,why\n+8613112345678,asked\n13800000000,asked\n\n+8613112345678,x\n")
     added = await operate("suppress", "+49 151 12345678", "--file", file, "--reason", "asked")
-    assert added.out == "3 numbers suppressed, from a few seconds on.\n"
+    assert (added.code, added.out) == (0, "3 numbers suppressed, from a few seconds on.\n")
     listed = (await operate("suppress")).out
     assert "+86131****5678" in listed
     assert "13112345678" not in listed
@@ -47,12 +48,12 @@ async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_p
     ]
 
 
-async def test_a_list_with_one_bad_line_changes_nothing(operate, db, tmp_path):
+async def test_a_list_with_one_bad_line_suppresses_the_others(operate, db, tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("+8613112345678\nnobody\n")
     ended = await operate("suppress", "--file", file)
-    assert (ended.code, "1 of 2 are doubtful. line 2: it holds letters." in ended.line) == (2, True)
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+    assert (ended.code, "line 2: it holds letters" in ended.err) == (1, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 1
 
 
 async def test_limits_are_set_shown_and_lifted(operate, database):
@@ -71,3 +72,24 @@ async def test_limits_are_set_shown_and_lifted(operate, database):
 @pytest.mark.parametrize("hours", ["21", "21:00", "21:00-21:00", "25:00-08:00", "a-b"])
 async def test_hours_that_are_none_are_refused(operate, hours):
     assert (await operate("limit", "default", "--quiet", hours)).code == 2
+
+
+async def test_lists_of_rules_are_there_for_programs(operate, db):
+    await operate("template", "add", "tpl", "--kinds", "NUM_6", "--note", "codes")
+    await operate("suppress", "+8613112345678")
+    assert json.loads((await operate("template", "list", "--json")).out) == [
+        {"template_id": "tpl", "kinds": ["NUM_6"], "note": "codes"}
+    ]
+    (listed,) = json.loads((await operate("suppress", "--json")).out)
+    assert listed["recipient"] == "+86131****5678"
+    await db.execute("SELECT dispatcher.set_limits('default', 5)")
+    limits = json.loads((await operate("limit", "default", "--json")).out)
+    assert limits["limits"]["per_minute"] == 5
+    assert json.loads((await operate("cost", "--json")).out) == []
+
+
+async def test_limits_of_an_app_that_does_not_exist_are_refused(operate, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    ended = await operate("limit", "shpo", "--per-minute", "5")
+    assert (ended.code, "there is no app shpo: there are shop" in ended.line) == (2, True)
+    assert (await operate("limit", "shop", "--per-minute", "5")).code == 0

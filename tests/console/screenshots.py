@@ -29,7 +29,7 @@ async def save_dashboard(url: str, name: str) -> None:
         await page.get_by_label("Your name").fill("Ana")
         await page.get_by_label("Token").fill(TOKEN)
         await page.get_by_role("button", name="Log in").click()
-        await page.get_by_text("Live.").wait_for()
+        await page.get_by_text("Updated every second.").wait_for()
         await save(page, f"failure {name}")
         await browser.close()
 

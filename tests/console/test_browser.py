@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is missing (Debian: apt install chromium)"
 )
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 800), "phone": (390, 844), "narrow": (320, 640)}
 NUMBER = "+8613112345678"
 INSERT = """
     INSERT INTO dispatcher.message (recipient, template_id, params, reference)
@@ -159,9 +159,10 @@ async def test_a_message_is_found_by_number_with_its_timeline(scene, db):
         return await db.fetchval(query, number)
 
     provider_id = await until(accepted, what="the message accepted")
-    await page.get_by_role("link", name="Search").click()
-    await page.get_by_label("Number, id, reference").fill("131 1234 5678")
-    await page.get_by_role("button", name="Search").click()
+    await page.get_by_role("link", name="Messages").click()
+    await page.get_by_label("Whole number").fill("131 1234 5678")
+    await page.get_by_role("button", name="Messages to it").click()
+    await page.get_by_role("link", name=str(number), exact=True).last.click()
     await expect(page.locator("h1")).to_contain_text(f"Message {number}")
     entries = page.get_by_role("listitem")
     for text in ("Queued", "attempt 1, 1 message", str(provider_id), "Request answered"):
@@ -176,12 +177,40 @@ async def test_a_message_is_found_by_number_with_its_timeline(scene, db):
 
 async def test_the_dashboard_shows_that_the_service_stopped(scene):
     page = await scene.log_in()
-    await expect(page.locator("#live-status")).to_have_text("Live.")
+    await expect(page.locator("#live-status")).to_have_text("Updated every second.")
     await scene.service.stop()
     await expect(page.locator("#live-status")).to_contain_text("These numbers are old")
 
 
-@pytest.mark.timeout(400)  # checks forty pages
+async def test_every_page_warns_when_its_data_are_old(scene):
+    page = await scene.log_in()
+    await scene.go("/messages")
+    await expect(page.locator("#stale")).to_be_hidden()
+    await scene.service.stop()
+    await expect(page.locator("#stale")).to_contain_text("No fresh data since", timeout=8000)
+
+
+async def test_a_count_leads_to_a_list_and_an_action_on_it(scene, db):
+    await db.execute("SELECT dispatcher.pause('default', 'a test')")
+    await db.execute(INSERT, 3000)
+    page = await scene.log_in()
+    await page.get_by_role("link", name="3,000", exact=True).click()
+    await expect(page.get_by_text("3,000 wait.")).to_be_visible()
+    await page.get_by_role("link", name="Older messages").click()
+    await page.go_back()
+    await page.reload()
+    await page.get_by_role("button", name="Cancel them").click()
+    await expect(page.locator("h1")).to_have_text("Cancel 3,000 messages?")
+    await page.reload()
+    await page.get_by_role("button", name="Cancel 3,000 messages").click()
+    await expect(page.locator("#result")).to_have_text("3,000 of 3,000 cancelled.")
+    await page.get_by_role("link", name="Audit", exact=True).click()
+    await page.get_by_role("link", name="started as action").click()
+    await expect(page.locator("#result")).to_have_text("3,000 of 3,000 cancelled.")
+    assert scene.errors == []
+
+
+@pytest.mark.timeout(600)  # checks ninety pages
 async def test_every_page_is_accessible(scene, db, provider):
     await _fill(db, provider)
     await scene.log_in()
@@ -206,7 +235,7 @@ async def test_every_page_is_accessible(scene, db, provider):
 async def _check(page: Page, place: str, width: int) -> list[str]:
     """Return the accessibility errors of a page, and whether it is too wide."""
     if place.startswith("dashboard"):
-        await expect(page.locator("#live-status")).to_have_text("Live.")
+        await expect(page.locator("#live-status")).to_have_text("Updated every second.")
         await expect(page.locator(".u-legend").first).to_be_visible()
     if FOLDER:
         await save(page, place, full=True)
@@ -241,6 +270,7 @@ async def _fill(db, provider: Simulator) -> None:
     query = (
         "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'unsure')"
         " AND NOT EXISTS (SELECT FROM dispatcher.queue)"
+        " AND NOT EXISTS (SELECT FROM dispatcher.bulk)"
         " AND NOT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
     await until(lambda: db.fetchval(query), what="all answered but one request")
@@ -273,12 +303,22 @@ async def _fill(db, provider: Simulator) -> None:
 
 async def _pages(db) -> dict[str, str]:
     query = "SELECT message_id FROM dispatcher.outcome WHERE state = $1 LIMIT 1"
+    action = await db.fetchval(
+        "INSERT INTO dispatcher.message_action"
+        " (created_by, action, filter, address, counts, messages, targets) VALUES ('Ana',"
+        " 'cancel', 'state queued', 'state=queued', '[[\"default\", \"queued\", null, 12],"
+        ' ["default", "accepted", "the provider has it", 3]]\', 12, \'{1}\') RETURNING id'
+    )
     token = await db.fetchval("SELECT token FROM dispatcher.batch WHERE state = 'unsure'")
     return {
         "login": "",
         "dashboard": "",
         "problems": "/problems",
         "search": "/search",
+        "messages": "/messages?state=rejected",
+        "action": f"/message-action/{action}",
+        "codes": "/codes?q=number",
+        "audit": "/audit",
         "rejected": f"/message/{await db.fetchval(query, 'rejected')}",
         "accepted": f"/message/{await db.fetchval(query, 'accepted')}",
         "request": f"/batch/{token}",

@@ -34,7 +34,7 @@ MAKE_EVENTS_OLDER = "UPDATE dispatcher.event_count SET minute = minute - interva
 class Failure:
     """A failure, and the texts that must name it."""
 
-    headline: str
+    headline: str | tuple[str, ...]  # one of them
     cause: str
     step: str
     faults: str = "[]"
@@ -109,16 +109,16 @@ FAILURES = {
         app={"DISPATCHER_APPS__DEFAULT__ENDPOINT": UNREACHABLE},
     ),
     "flood of E200015": Failure(
-        TROUBLE,
+        (TROUBLE, IDLE),  # the latter while all that was refused waits for its time
         "Too many messages wait at the provider",
         "If it lasts, lower the rate limit",
         '[{"fault": "number-code", "code": "E200015", "share": 0.9}]',
         messages=400,
     ),
-    "unsure requests": Failure(
-        IDLE,
-        "They may have been sent: the answer was lost",
-        "ask the provider, and settle each by hand",
+    "unknown results": Failure(
+        NOT_OUT,
+        "the results of its requests are unknown",
+        "Settle what is unsure",
         '[{"fault": "cut", "accept": true}]',
     ),
 }

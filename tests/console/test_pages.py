@@ -1,10 +1,12 @@
 """The pages of messages and problems, and the actions of forms."""
 
 import json
+import re
 
 import pytest
 
 from dispatcher.console.render import coded
+from dispatcher.core.templates import Template
 from dispatcher.db import operator as operator_actions
 
 NUMBER = "+8613112345678"
@@ -190,6 +192,112 @@ async def test_a_chart_has_every_step_of_its_span(operator, db):
     assert (sum(seen["accepted"]), sum(seen["failed"])) == (42, 5)
     one = json.loads((await operator.get("/console/chart?span=day&app=default")).text)
     assert (len(one["time"]), sum(one["accepted"]) in (0, 41)) == (96, True)
+
+
+async def test_a_message_page_shows_text_segments_cost_and_way(operator, db, message):
+    await operator_actions.define_template(
+        db, "t", Template("tpl", ["NUM_6"]), "", "Your code is ${NUM_6}."
+    )
+    await db.execute("INSERT INTO dispatcher.price VALUES ('CN', 0.0450, 'CNY')")
+    page = await operator.get(f"/console/message/{message}")
+    assert "Your code is ${NUM_6}." in page.text
+    assert "1, as its text counts" in page.text
+    assert "<dd>0.045 CNY</dd>" in page.text
+    assert diagram(page.text) == {"queued": "current"}
+    revealed = await operator.post(f"/console/message/{message}", {"form_token": page.form_token})
+    assert "Your code is 837465." in revealed.text
+    assert f'href="/console/messages?same_number_as={message}"' in page.text
+    form = {"form_token": page.form_token, "same_number_as": str(message), "action": "suppress"}
+    preview = (await operator.post("/console/message-action", form)).headers["Location"]
+    assert "Suppress the numbers of 1 message?" in (await operator.get(preview)).text
+
+
+async def test_the_diagram_shows_the_way_that_was_taken(operator, db, unsure):
+    page = await operator.get(f"/console/message/{unsure}")
+    assert diagram(page.text) == {"queued": "taken", "sending": "taken", "unsure": "current"}
+    await db.execute("SELECT dispatcher.settle($1, 'sent')", TOKEN)
+    page = await operator.get(f"/console/message/{unsure}")
+    ways = {"queued": "taken", "sending": "taken", "unsure": "taken", "accepted": "current"}
+    assert diagram(page.text) == ways
+
+
+def diagram(text: str) -> dict[str, str]:
+    """Return the states that the diagram of a page marks."""
+    items = re.findall(r'<li class="row[^>]*taken[^>]*>.*?state-(\w+)', text)
+    current = re.findall(r'aria-current="step"><span class="state state-(\w+)', text)
+    return {name: "current" if name in current else "taken" for name in items}
+
+
+@pytest.mark.usefixtures("message")
+async def test_codes_are_found_by_words(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count)"
+        " VALUES (date_trunc('minute', now()), 'default', 'rejected', 'E200031', 7)"
+    )
+    page = await operator.get("/console/codes")
+    assert page.text.index("E200031") < page.text.index("E000000")  # what came today is first
+    assert '<a href="/console/messages?code=E200031">7</a>' in page.text
+    found = await operator.get("/console/codes?q=protocol+SENDER")
+    assert "E200031" in found.text
+    assert "E000510" not in found.text
+    assert "MBBLACK" in (await operator.get("/console/codes?q=block+list")).text
+    assert "No code has these words" in (await operator.get("/console/codes?q=zebra")).text
+
+
+async def test_the_audit_has_a_filter_pages_and_an_export(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.audit (actor, action, target, detail)"
+        " SELECT CASE WHEN n % 2 = 0 THEN 'Ana' ELSE 'Ben' END, 'pause', 'app ' || n, '=1+1'"
+        " FROM generate_series(1, 250) AS n"
+    )
+    path, seen = "/console/audit?actor=Ana", []
+    while path:
+        page = await operator.get(path)
+        seen += re.findall(r"app (\d+)<", page.text)
+        older = re.search(r'rel="next" href="([^"]+)"', page.text)
+        path = older[1].replace("&amp;", "&") if older else ""
+    assert [int(each) for each in seen] == [*range(250, 0, -2)]
+    assert "app 17<" in (await operator.get("/console/audit?target=APP+17")).text
+    assert "Nothing yet" in (await operator.get("/console/audit?until=2020-01-01")).text
+    assert (await operator.get("/console/audit?since=soon")).status == 400
+    export = await operator.get("/console/audit.csv?actor=Ben")
+    lines = export.text.splitlines()
+    assert (len(lines), lines[0].split(",")[:2]) == (126, ["created_at", "actor"])
+    assert lines[1].endswith("Ben,pause,app 249,'=1+1,")  # a spreadsheet runs no formula of it
+    assert "attachment" in export.headers["Content-Disposition"]
+
+
+async def test_an_unknown_address_has_a_page(operator):
+    page = await operator.get("/console/nowhere")
+    assert (page.status, "There is no such page." in page.text) == (404, True)
+
+
+async def test_a_refused_template_keeps_what_was_written(operator):
+    page = await operator.get(
+        "/console/actions/template?template_id=tpl&text=Hi+%24%7BX%7D&note=n1"
+    )
+    assert (page.status, "is no kind of variable" in page.text) == (400, True)
+    for value in ("tpl", "Hi ${X}", "n1"):
+        assert f'value="{value}"' in page.text
+
+
+async def test_long_lists_of_problems_show_twenty_first(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes,"
+        " unsure_at) SELECT lpad(n::text, 32, '0'), 'default', 1, ARRAY[n], '{1}', 'unsure', 1,"
+        " now() FROM generate_series(1, 30) AS n"
+    )
+    page = await operator.get("/console/problems")
+    assert page.text.count("how=sent") == 20
+    assert "The first 20 of 30" in page.text
+    assert (await operator.get("/console/problems?all=yes")).text.count("how=sent") == 30
+
+
+def test_times_in_sentences_are_marked_as_times():
+    assert coded("Paused since 2026-11-29 10:00:00 UTC: <x>") == (
+        'Paused since <time datetime="2026-11-29T10:00:00.000+00:00">2026-11-29 10:00:00 UTC'
+        "</time>: &lt;x&gt;"
+    )
 
 
 def test_only_text_between_back_ticks_becomes_markup():

@@ -89,7 +89,9 @@ async def _save(url: str) -> None:
 
 async def _live(page: Page) -> None:
     """Wait until the page is live, with charts and measured rates."""
-    await expect(page.locator("#live-status")).to_have_text("Live.", timeout=DEADLINE * 1000)
+    await expect(page.locator("#live-status")).to_have_text(
+        "Updated every second.", timeout=DEADLINE * 1000
+    )
     await expect(page.locator(".u-legend").first).to_be_visible()
     shop = page.get_by_role("region", name="App shop")
     # The invented counters leave out this minute, so only real sending reaches this rate.

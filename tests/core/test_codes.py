@@ -55,7 +55,8 @@ E000620 The app client ip is not in ip white list.
 E000623 Number of SMSs sent by the SP reached the limit.
 E000630 Number of SMSs sent by the SP reached the country/region limit.
 """
-OF_THE_FIELD = {"E200037"}  # provider.md, The answer: older servers' E000510
+# provider.md, The answer: older servers' E000510, and a code of the form API
+OF_THE_FIELD = {"E200037", "E000040"}
 
 
 def codes(table: str) -> set[str]:
@@ -82,7 +83,12 @@ def test_every_row_has_its_code_its_level_and_two_sentences():
                 assert "\n" not in text, code
 
 
-@pytest.mark.parametrize("code", ["E299999", "E000045", "E000623", "", "whatever"])
+@pytest.mark.parametrize(("code", "kind"), [("E000623", Kind.QUOTA), ("E000630", Kind.COUNTRY)])
+def test_a_spent_quota_means_the_same_at_a_number(code, kind):
+    assert (number_code(code).level, number_code(code).kind) == ("number", kind)
+
+
+@pytest.mark.parametrize("code", ["E299999", "E000045", "E000620", "", "whatever"])
 def test_a_number_code_without_a_row_is_unknown(code):
     row = number_code(code)
     assert (row.code, row.level, row.kind) == (code, "number", Kind.UNKNOWN)
@@ -99,7 +105,7 @@ def test_a_number_code_without_a_row_is_unknown(code):
         ("HTTP 418", Kind.CONFIGURATION),
         ("HTTP 408", Kind.UNKNOWN_RESULT),
         ("HTTP 429", Kind.NOT_SENT),
-        ("HTTP 503", Kind.NOT_SENT),
+        ("HTTP 503", Kind.UNKNOWN_RESULT),
         ("HTTP 500", Kind.UNKNOWN_RESULT),
         ("HTTP 502", Kind.UNKNOWN_RESULT),
         ("HTTP 504", Kind.UNKNOWN_RESULT),

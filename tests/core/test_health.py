@@ -29,7 +29,7 @@ def now(app: AppState = APP, **changes) -> StatusSnapshot:
 
 
 def paused(code: str) -> AppState:
-    pause = pause_for(request_code(code), now=NOW)
+    pause = pause_for(request_code(code))
     return replace(
         APP, paused_at=NOW, paused_by="worker", pause_code=code, pause_reason=pause.reason
     )

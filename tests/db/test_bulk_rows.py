@@ -1,12 +1,13 @@
 """Messages that were inserted together wait together, and are claimed in their place."""
 
 import asyncio
+from time import monotonic
 
 import asyncpg
 import pytest
 
-from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT
-from dispatcher.db.claim import ClaimRequest, claim, new_cursors
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
+from dispatcher.db.claim import ClaimRequest, claim, set_aside
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
@@ -39,7 +40,7 @@ def insert(db):
 def take(database):
     """Claim at most so many messages; return their ids, in order."""
     number = 0
-    cursors = new_cursors()
+    cursor = ClaimCursor(monotonic)
 
     async def take(limit=10_000, **wanted) -> list[int]:
         nonlocal number
@@ -57,10 +58,12 @@ def take(database):
         claimed = await claim(
             database,
             1,
-            ClaimRequest("default", slots=1, per_request=limit, **wanted),
+            ClaimRequest(
+                "default", slots=max(1, limit // 500), per_request=min(limit, 500), **wanted
+            ),
             arrange=arrange,
             token=token,
-            cursors=cursors,
+            cursor=cursor,
         )
         assert claimed.messages == len(seen)
         return [message.id for message in seen]
@@ -80,7 +83,7 @@ class Arranged:
 class Packed:
     """One request."""
 
-    sender, size = "s", 100
+    sender, size = "s", 50_000
 
     def __init__(self, messages) -> None:
         self.messages = messages
@@ -121,13 +124,14 @@ async def test_a_row_holds_ids_of_one_block_of_500(db, insert):
 
 async def test_messages_that_differ_wait_apart(db):
     await db.execute(
-        "INSERT INTO dispatcher.message (recipient, template_id, app, priority, send_at)"
+        "INSERT INTO dispatcher.message"
+        " (recipient, template_id, app, priority, send_at, campaign)"
         " SELECT '13112345678', 't', 'a' || n % 2, n / 2 % 2, timestamptz '2999-01-01'"
-        " + n / 4 % 2 * interval '1 s'"
-        " FROM generate_series(0, 8 * 20 - 1) AS n"
+        " + n / 4 % 2 * interval '1 s', nullif(n / 8 % 2, 0)"
+        " FROM generate_series(0, 16 * 20 - 1) AS n"
     )
-    found = await db.fetch("SELECT app, priority, due_at, size FROM dispatcher.bulk")
-    assert len({tuple(row) for row in found}) == 8
+    found = await db.fetch("SELECT app, priority, due_at, campaign, size FROM dispatcher.bulk")
+    assert len({tuple(row) for row in found}) == 16
     assert {row["size"] for row in found} == {20}
 
 
@@ -234,8 +238,8 @@ async def test_a_pause_within_a_claim_stops_bulk_rows_too(db, insert):
     await insert(MANY)
     await db.execute("SELECT dispatcher.pause('default', 'a test')")
     since = [BEGINNING] * PRIORITY_COUNT
-    head = await db.fetchrow(sql("hold_bulk"), "default", 0, 9, since)
-    arguments = ("default", 500, 5, head["due_at"], None, BEGINNING)
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    arguments = ("default", 500, 5, head["due_at"], None)
     assert await db.fetch(sql("claim_bulk"), *arguments, False) == []
     assert len(await db.fetch(sql("claim_bulk"), *arguments, True)) == MANY
 
@@ -255,10 +259,8 @@ async def test_a_claim_rolled_back_leaves_the_rows_as_they_were(db, insert):
     transaction = db.transaction()
     await transaction.start()
     since = [BEGINNING] * PRIORITY_COUNT
-    head = await db.fetchrow(sql("hold_bulk"), "default", 0, 9, since)
-    taken = await db.fetch(
-        sql("claim_bulk"), "default", 30, 5, head["due_at"], None, BEGINNING, False
-    )
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    taken = await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
     assert (len(taken), await bulk(db)) == (30, [(31, BLOCK - 30)])
     await transaction.rollback()
     assert await bulk(db) == [(1, BLOCK)]
@@ -269,17 +271,17 @@ async def test_a_row_that_another_claim_holds_is_passed(dsn, insert, take):
     single = await insert(1)
     other = await connect(dsn)
     async with other.transaction():
-        await other.fetchrow(sql("hold_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        await other.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
         assert await take() == ids[BLOCK:] + single
     await other.close()
     assert await take() == ids[:BLOCK]
 
 
-async def test_a_cancel_opens_only_the_rows_it_touches(db, insert, take):
+async def test_a_cancel_leaves_the_others_of_a_row_together(db, insert, take):
     ids = await insert(3 * BLOCK)
     assert await db.fetchval("SELECT dispatcher.cancel($1)", [ids[0], ids[BLOCK - 1]]) == 2
-    assert await bulk(db) == [(BLOCK + 1, BLOCK), (2 * BLOCK + 1, BLOCK)]
-    assert await queue(db) == ids[1 : BLOCK - 1]
+    assert await bulk(db) == [(2, BLOCK - 2), (BLOCK + 1, BLOCK), (2 * BLOCK + 1, BLOCK)]
+    assert await queue(db) == []
     assert await take() == ids[1 : BLOCK - 1] + ids[BLOCK:]
 
 
@@ -291,7 +293,7 @@ async def test_a_cancel_of_all_takes_all(db, insert):
 
 
 @pytest.mark.parametrize("odd", [[0], [-1], [None, 0], [2**63 - 1], [-(2**63)], [], None])
-async def test_a_cancel_of_odd_ids_opens_nothing(db, insert, odd):
+async def test_a_cancel_of_odd_ids_touches_no_row(db, insert, odd):
     await insert(MANY)
     assert await db.fetchval("SELECT dispatcher.cancel($1::bigint[])", odd) == 0
     assert await bulk(db) == [(1, MANY)]
@@ -304,10 +306,8 @@ async def test_a_cancel_waits_for_a_claim_and_takes_what_it_left(
     ids = await insert(BLOCK)
     canceller = await connect(dsn)
     async with db.transaction():
-        head = await db.fetchrow(sql("hold_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
-        await db.fetch(
-            sql("claim_bulk"), "default", wanted, 5, head["due_at"], None, BEGINNING, False
-        )
+        head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        await db.fetch(sql("claim_bulk"), "default", wanted, 5, head["due_at"], None, False)
         cancel = asyncio.create_task(canceller.fetchval("SELECT dispatcher.cancel($1)", ids))
         watcher = await connect(dsn)
         await until_it_waits(watcher, canceller.get_server_pid())
@@ -321,7 +321,7 @@ async def test_forget_cancels_what_waits_in_a_bulk_row(db, insert):
     ids = await insert(MANY)
     row = await db.fetchrow("SELECT * FROM dispatcher.forget('{+8613100000002}')")
     assert (row["erased"], row["left_alone"]) == ([ids[1]], [])
-    assert await queue(db) == ids[:1] + ids[2:]
+    assert await bulk(db) == [(1, MANY - 1)]
     assert (
         await db.fetchval("SELECT recipient FROM dispatcher.message WHERE id = $1", ids[1]) == "0"
     )
@@ -386,3 +386,197 @@ async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
     await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
     row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0)
     assert row["apps"] == ["default"]
+
+
+async def campaign_of(db, name="June", count=BLOCK + MANY, lifetime=None) -> list[int]:
+    """Insert messages of a campaign in one statement; return their ids."""
+    rows = await db.fetch(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, send_at, expires_at)"
+        " SELECT '+86131' || lpad(n::text, 8, '0'), 't', $1, now() - interval '1 hour',"
+        " now() + $3::text::interval"
+        " FROM generate_series(1, $2::int) AS n RETURNING id",
+        name,
+        count,
+        lifetime,
+    )
+    return [row["id"] for row in rows]
+
+
+async def test_bulk_rows_of_a_paused_campaign_are_passed(db, insert, take):
+    june = await campaign_of(db)
+    others = await insert(MANY)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    rows = await bulk(db)
+    assert await take() == others
+    assert await bulk(db) == rows[:2]
+    await db.execute("SELECT dispatcher.resume_campaign('June')")
+    assert await eventually(take) == june
+
+
+async def eventually(take) -> list[int]:
+    """Claim until there is something; a scan from the beginning comes every second."""
+    async with asyncio.timeout(10):
+        while not (ids := await take()):
+            await asyncio.sleep(0.1)
+    return ids
+
+
+async def test_a_pause_of_a_campaign_within_a_claim_stops_its_rows(db, insert):
+    await campaign_of(db)
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    claimed = await db.fetch(sql("claim_bulk"), "default", 500, 5, head["due_at"], None, False)
+    assert claimed == []
+
+
+async def test_a_cancelled_campaign_leaves_the_bulk_rows_in_steps(db):
+    june = await campaign_of(db, count=3 * BLOCK)
+    await campaign_of(db, "May", MANY)
+    await db.execute("SELECT dispatcher.cancel_campaign('June')")
+    steps = [await db.fetchval("SELECT dispatcher.cancel_campaign_step(750)") for _ in range(4)]
+    assert (sum(steps), steps[-1]) == (len(june), 0)
+    assert max(steps) <= 750
+    assert await bulk(db) == [(3 * BLOCK + 1, MANY)]
+    assert await queue(db) == []
+    assert await states(db) == ["cancelled", "queued"]
+
+
+async def test_a_campaign_that_waits_in_bulk_rows_stops_itself(db):
+    ids = await campaign_of(db, count=2 * BLOCK)
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[:BLOCK]) == BLOCK
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected'")
+    await db.execute("UPDATE dispatcher.campaign SET stop_at = 0.5")
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "paused"
+
+
+async def test_lists_and_campaigns_count_bulk_rows(db, insert):
+    await campaign_of(db)
+    await insert(3, app="other")
+    campaign = await db.fetchrow(sql("campaign"), "June")
+    assert campaign["waiting"] == BLOCK + MANY
+    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10)] == [BLOCK + MANY]
+    assert await db.fetchval(sql("live_counts"), None) == BLOCK + MANY + 3
+    assert await db.fetchval(sql("live_counts"), "default") == BLOCK + MANY
+    assert await db.fetchval(sql("live_counts"), "other") == 3
+
+
+@pytest.mark.parametrize("rows", [1, 7, 500, 8000])
+async def test_a_list_of_what_waits_is_whole_and_in_order(db, insert, rows):
+    for count in (3, BLOCK + MANY, 1, FEW, MANY, 2):
+        await insert(count)
+    await db.execute(  # rows that lie within each other
+        "INSERT INTO dispatcher.message (recipient, template_id, app) SELECT '13112345678', 't',"
+        " 'a' || n % 3 FROM generate_series(1, 700) AS n"
+    )
+    expected = [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")]
+    found, below = [], 2**62
+    while below is not None:
+        piece = await db.fetchrow(sql("queue_piece"), below, rows, None, None)
+        below = piece["last_id"]
+        found += piece["ids"]
+    assert found == sorted(expected, reverse=True)
+
+
+async def test_a_list_of_what_waits_keeps_to_its_app_and_code(db, insert):
+    await insert(MANY, app="other")
+    ids = await insert(MANY)
+    await db.execute("UPDATE dispatcher.queue SET code = 'E200015'")
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, "default", None)
+    assert sorted(piece["ids"]) == ids
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, None, "E200015")
+    assert piece["ids"] == []
+
+
+async def test_messages_of_a_bulk_row_expire_without_the_others(db):
+    ids = await campaign_of(db, lifetime="1 hour")
+    early = ids[10:12] + ids[-1:]
+    await db.execute(
+        "UPDATE dispatcher.message SET expires_at = now() - interval '1 s' WHERE id = ANY ($1)",
+        early,
+    )
+    row = await db.fetchrow("SELECT * FROM dispatcher.expire()")
+    assert (row["expired"], row["more"]) == (3, False)
+    ended = await db.fetch(
+        "SELECT id FROM dispatcher.message_status WHERE state = 'expired' ORDER BY id"
+    )
+    assert [row["id"] for row in ended] == early
+    assert await bulk(db) == [(1, BLOCK - 2), (BLOCK + 1, MANY - 1)]
+
+
+async def test_a_bulk_row_that_a_claim_holds_does_not_delay_expiry(db, dsn):
+    await campaign_of(db, lifetime="-1 s")
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        assert await db.fetchval("SELECT expired FROM dispatcher.expire()") == MANY
+    await other.close()
+    assert await bulk(db) == [(1, BLOCK)]
+
+
+async def test_a_damaged_bulk_message_is_rejected_alone(database, db, insert, take):
+    def arrange(*_):
+        raise ValueError
+
+    ids = await insert(MANY)
+    assert await set_aside(database, 1, ClaimRequest("default"), arrange=arrange) == ids[0]
+    assert await bulk(db) == [(2, MANY - 1)]
+    assert await states(db) == ["queued", "rejected"]
+    assert await take() == ids[1:]
+
+
+async def test_the_message_to_set_aside_is_the_first_of_both(db, insert):
+    bulk_first = await insert(MANY)
+    single = await insert(1)
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == bulk_first[0]
+    await db.execute("UPDATE dispatcher.queue SET due_at = now() - interval '1 minute'")
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    better = await insert(MANY, priority=3)
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == better[0]
+
+
+async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
+    await campaign_of(db, count=1)
+    await campaign_of(db, count=MANY)
+    single = await insert(1)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+
+
+async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, insert, take):
+    ids = await insert(2 * BLOCK)
+    sent = ids[:BLOCK] + ids[BLOCK + 3 : BLOCK + 6]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        sent,
+    )
+    taken = []
+    for limit in (BLOCK, 7, BLOCK):
+        taken += await take(limit)
+    assert taken == [each for each in ids if each not in sent]
+    assert await bulk(db) == []
+
+
+async def test_a_claim_of_finished_messages_alone_asks_for_more(database, db, insert):
+    ids = await insert(BLOCK)
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        ids,
+    )
+    claimed = await claim(
+        database, 1, ClaimRequest("default"), arrange=Arranged, token=lambda: "token"
+    )
+    assert (claimed.more, claimed.messages) == (True, 0)
+
+
+async def test_many_urgent_messages_of_one_insert_notify_once(db, dsn, insert):
+    heard = asyncio.Queue()
+    listener = await connect(dsn)
+    await listener.add_listener("dispatcher_urgent", lambda *event: heard.put_nowait(event[-1]))
+    await insert(MANY, priority=5)
+    await insert(MANY, priority=1)
+    assert await asyncio.wait_for(heard.get(), 5) == "default"
+    assert heard.empty()
+    await listener.close()

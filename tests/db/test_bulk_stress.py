@@ -4,14 +4,16 @@ import asyncio
 import itertools
 from collections import Counter
 from random import Random
+from time import monotonic
 
 import pytest
 
+from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.country import country
 from dispatcher.core.outcome import Accepted, Deferred, Resolved
 from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
-from dispatcher.db.claim import ClaimRequest, claim, new_cursors
+from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.database import connect
 from dispatcher.db.record import record
 
@@ -74,7 +76,7 @@ class Stress:
 
     async def work(self, worker) -> None:
         """Claim; roll back a few claims; accept, return or defer what was claimed."""
-        cursors = new_cursors()
+        cursor = ClaimCursor(monotonic)
         connection = await connect(self.dsn)
         while not self.all_inserted or await connection.fetchval(UNFINISHED):
             request = ClaimRequest(
@@ -91,7 +93,7 @@ class Stress:
                     request,
                     arrange=self.arrange,
                     token=lambda: f"token-{next(self.tokens)}",
-                    cursors=cursors,
+                    cursor=cursor,
                 )
             except RolledBackError:
                 continue

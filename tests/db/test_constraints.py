@@ -87,6 +87,8 @@ REFUSED = [
     ("idempotency_key_has_1_to_200_characters", {"idempotency_key": ""}),
     ("idempotency_key_has_1_to_200_characters", {"idempotency_key": "k" * 201}),
     ("reference_has_at_most_200_characters", {"reference": "r" * 201}),
+    ("campaign_has_1_to_100_characters", {"campaign": ""}),
+    ("campaign_has_1_to_100_characters", {"campaign": "c" * 101}),
 ]
 
 ALLOWED = [

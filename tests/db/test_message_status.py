@@ -29,6 +29,7 @@ async def test_its_columns_are_those_of_the_surface(db, rows):
         "finished_at",
         "report_status",
         "batch_token",
+        "campaign",
     ]
 
 

@@ -117,7 +117,7 @@ async def test_a_jump_of_the_sequence_makes_few_partitions(db):
 async def test_an_id_far_ahead_stops_no_partition_from_being_made(db):
     await db.execute(
         "INSERT INTO dispatcher.message (id, recipient, template_id)"
-        " SELECT id, '131', 't' FROM unnest($1::bigint[]) AS id",
+        " SELECT id, '13100000000', 't' FROM unnest($1::bigint[]) AS id",
         [26_000_000, 10**14, 10**18],
     )
     await db.execute("SELECT setval('dispatcher.message_id', 12000000)")

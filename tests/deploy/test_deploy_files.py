@@ -131,6 +131,8 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "docs/operations.md": (checks.page, [("`dispatcher show ID", "`dispatcher shew ID")]),
     "docs/settings.md": (checks.page, [("personal-data.md", "personal_data.md")]),
     "docs/capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
+    "docs/lists.md": (checks.page, [("(settings.md)", "(setings.md)")]),
+    "docs/exactness.md": (checks.page, [("(replication.md)", "(replica.md)")]),
     "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
     "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
     "docs/database.md": (

@@ -14,7 +14,7 @@ async def test_a_working_service_wipes_drops_and_prepares(db, workers, sim):
     first.terminate()
     assert await first.ended() == 0
     # 40 days pass, and so many messages that their partition is full and more are needed.
-    for column in ("message.queued_at", "outcome.at"):
+    for column in ("message.queued_at", "outcome.created_at"):
         table, name = column.split(".")
         await db.execute(f"UPDATE dispatcher.{table} SET {name} = {name} - interval '40 days'")
     await db.execute("SELECT setval('dispatcher.message_id', 12000000)")

@@ -43,3 +43,29 @@ async def test_an_app_at_its_daily_limit_is_paused_and_loses_nothing(db, dsn):
         assert sim.ledger.numbers == 7
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 13
     assert await db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
+
+
+async def test_only_to_lets_nobody_else_receive_a_message(dsn, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id)"
+        " SELECT '+86131' || lpad((random() * 99999999)::int::text, 8, '0'), 't'"
+        " FROM generate_series(1, 2000)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13812345678', 't')"
+    )
+    settings = {"only_to": "+8613812345678"}
+    async with (
+        Simulator({"key": "secret"}) as sim,
+        running(dsn, **app_settings(sim.url, **settings)),
+    ):
+        count = "SELECT count(*) = 2001 FROM dispatcher.outcome"
+        await until(lambda: db.fetchval(count), what="all outcomes")
+        assert sim.ledger.counts() == {"13812345678": 1}
+    states = await db.fetch(
+        "SELECT state, code, count(*) FROM dispatcher.outcome GROUP BY 1, 2 ORDER BY 1"
+    )
+    assert [tuple(row) for row in states] == [
+        ("accepted", "000000", 1),
+        ("rejected", "only-to", 2000),
+    ]

@@ -67,7 +67,7 @@ async def test_a_worker_frozen_past_its_lease_sends_no_old_claim(db, workers, si
     """Frozen between two tries, it wakes up when others have sent what it was about to send."""
     apps = {"default": app_at(sim.url, timeout="1s", concurrency=12)}
     frozen = await workers.start(apps, **SHORT_LEASE)
-    await sim.faults.arm([Http(status=503)])
+    await sim.faults.arm([Http(status=429)])
     await db.execute(  # a request for each sender
         "INSERT INTO dispatcher.message (recipient, template_id, sender)"
         " SELECT '+86138' || lpad(n::text, 8, '0'), 't', 'csms' || n % 10"

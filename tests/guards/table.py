@@ -11,8 +11,10 @@ LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
+FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
+OUTCOME = "tests/core/test_outcome.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
 RULES = {
@@ -253,6 +255,54 @@ GUARDS = (
     ),
     Guard(
         3,
+        "an answer is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_batches",
+                " AND b.token = u.token",
+                "",
+            ),
+        ),
+        (f"{FENCE}::test_an_answer_of_another_database_changes_nothing",),
+    ),
+    Guard(
+        3,
+        "a split is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_for_split",
+                " AND token = $6",
+                " AND $6::text IS NOT NULL",
+            ),
+        ),
+        (f"{FENCE}::test_a_request_of_another_database_is_not_split",),
+    ),
+    Guard(
+        3,
+        "a recall is fenced by the token too",
+        (
+            Edit(
+                f"{SQL}/queue.sql#recall_resent",
+                " AND b.token = $3",
+                " AND $3::text IS NOT NULL",
+            ),
+        ),
+        (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
+    ),
+    Guard(
+        2,
+        "the policy resend ends with the attempts",
+        (
+            Edit(
+                f"{SQL}/batch.sql#lock_silent",
+                "  AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))\n",
+                "",
+            ),
+        ),
+        (f"{FENCE}::test_the_policy_resend_ends_with_the_attempts",),
+    ),
+    Guard(
+        3,
         "an answer that lacks numbers is written once",
         (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
         (
@@ -290,8 +340,8 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/batch.sql#close_for_split",
-                "WHERE id = $1 AND state = 'open'",
-                "WHERE id = $1",
+                "WHERE id = $1 AND token = $6 AND state = 'open'",
+                "WHERE id = $1 AND token = $6",
             ),
         ),
         (
@@ -363,34 +413,24 @@ GUARDS = (
         (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
     ),
     Guard(
-        4,
-        "a cancel opens the bulk rows of its messages",
-        (Edit(FUNCTIONS, "    PERFORM dispatcher.open_bulk(ids);\n", ""),),
-        (
-            f"{BULK}::test_a_cancel_of_all_takes_all",
-            f"{BULK}::test_forget_cancels_what_waits_in_a_bulk_row",
-        ),
+        2,
+        "a bulk row's message that has an outcome is not claimed",
+        (Edit(f"{SQL}/queue.sql#claim_bulk", "WHERE NOT (t.some_finished", "WHERE NOT (false"),),
+        (f"{BULK}::test_messages_loaded_again_after_they_were_sent_stay_finished",),
     ),
     Guard(
         4,
-        "a bulk row is opened as a whole",
+        "what is taken out of a bulk row leaves the others waiting",
+        (Edit(FUNCTIONS, "FROM message m WHERE NOT m.wanted", "FROM message m WHERE false"),),
         (
-            Edit(
-                FUNCTIONS,
-                "SELECT unnest(ids) AS range, app, priority, due_at FROM opened",
-                "SELECT unnest(ids) AS range, app, priority, due_at FROM opened LIMIT 0",
-            ),
+            f"{BULK}::test_a_cancel_leaves_the_others_of_a_row_together",
+            f"{BULK}::test_messages_of_a_bulk_row_expire_without_the_others",
         ),
-        (f"{BULK}::test_a_cancel_opens_only_the_rows_it_touches",),
     ),
     Guard(
         4,
         "a cancel finds what a claim has left of a bulk row",
-        (
-            Edit(
-                FUNCTIONS, "(id) DO NOTHING;\n    END LOOP", "(id) DO NOTHING;\n    EXIT; END LOOP"
-            ),
-        ),
+        (Edit(FUNCTIONS, "    END LOOP;\n    LOOP\n", "        EXIT;\n    END LOOP;\n    LOOP\n"),),
         (f"{BULK}::test_a_cancel_waits_for_a_claim_and_takes_what_it_left",),
     ),
     Guard(
@@ -410,10 +450,54 @@ GUARDS = (
         5,
         "a bulk row is due by the database's clock",
         (
-            Edit(f"{SQL}/queue.sql#hold_bulk", "b.due_at <= (SELECT clock_timestamp())", "true"),
-            Edit(f"{SQL}/queue.sql#claim_bulk", "AND due_at <= (SELECT clock_timestamp())", ""),
+            Edit(f"{SQL}/queue.sql#lock_bulk", "b.due_at <= (SELECT clock_timestamp())", "true"),
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "due_at <= (SELECT least(clock_timestamp(),",
+                "due_at <= (SELECT least('infinity',",
+            ),
+            Edit(f"{SQL}/app.sql#app_state", "b.due_at <= (SELECT clock_timestamp())", "true"),
         ),
         (f"{BULK}::test_what_is_not_due_yet_is_not_claimed",),
+    ),
+    Guard(
+        2,
+        "a server error without results is an unknown result",
+        (
+            Edit(
+                "dispatcher/core/outcome.py",
+                "if answer.http_status >= FIRST_FAILURE_STATUS:",
+                "if False:",
+            ),
+        ),
+        (f"{OUTCOME}::test_a_server_error_without_results_is_unknown_whatever_its_code",),
+    ),
+    Guard(
+        2,
+        "HTTP 503 may have been sent",
+        (
+            Edit(
+                "dispatcher/core/codes.py",
+                '"HTTP 503", Kind.UNKNOWN_RESULT',
+                '"HTTP 503", Kind.NOT_SENT',
+            ),
+        ),
+        ("tests/core/test_codes.py::test_a_request_code_has_the_kind_of_its_row_or_class",),
+    ),
+    Guard(
+        2,
+        "unknown results in a row open the circuit",
+        (
+            Edit(
+                "dispatcher/core/circuit.py",
+                "opens = state.unknown >= limits.unknown or unknown_share_is_high",
+                "opens = False",
+            ),
+        ),
+        (
+            "tests/core/test_circuit.py::test_unknown_results_in_a_row_open_the_circuit",
+            "tests/worker/test_sick_provider.py::test_two_workers_share_the_circuit",
+        ),
     ),
     Guard(
         5,
@@ -426,8 +510,8 @@ GUARDS = (
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            until,\n        )\n",
-                '            until,\n            __import__("time").time(),\n        )\n',
+                "                due_at,\n            )\n",
+                '                due_at,\n                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -438,13 +522,13 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/queue.sql#claim",
-                "q.due_at <= (SELECT clock_timestamp())",
-                "q.due_at <= to_timestamp($9)",
+                "q.due_at <= least((SELECT clock_timestamp()),",
+                "q.due_at <= least(to_timestamp($9),",
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "            until,\n        )\n",
-                '            until,\n            __import__("time").time(),\n        )\n',
+                "                due_at,\n            )\n",
+                '                due_at,\n                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -453,11 +537,11 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($3)"),
+            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off)',
-                'sql("heartbeat"), worker, cut_off, __import__("time").time())',
+                'sql("heartbeat"), worker, cut_off, failing\n',
+                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time()\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

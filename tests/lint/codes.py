@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from dispatcher.core.code_table import CODE_ROWS
 from dispatcher.core.codes import NUMBER, OURS, REQUEST, Code
 from dispatcher.core.report_status import STATUSES
 
@@ -13,6 +14,12 @@ _HEAD = """# Codes
 `dispatcher/core/report_status.py`. The kind says what the dispatcher does with a code; `Kind` in
 the first file explains each.
 """
+
+
+_PUBLISHED_HEAD = (
+    "| where | code | source | meaning | result | charged: by delivery | on sending | again |"
+    " what to do | concerns |\n|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def codes_page() -> str:
@@ -30,10 +37,21 @@ def codes_page() -> str:
             "The dispatcher gives these itself.\n",
             _table(OURS.values()),
             "## Statuses of reports\n",
-            "| status | state | reason | meaning |\n|---|---|---|---|",
+            "What follows from a status:\n",
+            "| status | state | reason | paused | may be sent again |\n|---|---|---|---|---|",
             "\n".join(
-                f"| `{each.status}` | {each.state} | {each.reason.value} | {each.meaning} |"
+                f"| `{each.status}` | {each.state} | {each.reason.value} |"
+                f" {'app' if each.stops_app else ''} | {'yes' if each.resendable else ''} |"
                 for each in STATUSES.values()
+            ),
+            "\n## Published codes\n",
+            "Every code that the provider, its suppliers and the carriers have published.\n",
+            _PUBLISHED_HEAD,
+            "\n".join(
+                f"| {row.level} | `{row.shown}` | {row.source} | {row.meaning} | {row.result} |"
+                f" {row.charged_by_delivery} | {row.charged_by_sending} | {row.again} |"
+                f" {row.advice} | {row.concerns} |"
+                for row in CODE_ROWS
             ),
             "",
         )

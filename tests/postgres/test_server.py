@@ -400,3 +400,21 @@ def test_the_servers_own_error_is_reported_in_one_line(made, programs):
         pass
     with embedded_server(made, settings=QUICK, programs=programs) as dsn:
         assert query(dsn, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "name"), [({"dispatcher", "nobody"}, "dispatcher"), ({"nobody"}, "nobody")]
+)
+def test_data_that_root_makes_belong_to_a_user_of_their_own(monkeypatch, tmp_path, known, name):
+    asked: list[str] = []
+
+    def find(wanted: str) -> pwd.struct_passwd:
+        asked.append(wanted)
+        if wanted not in known:
+            raise KeyError(wanted)
+        return pwd.getpwuid(os.getuid())
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    server_user(tmp_path / "none")
+    assert asked[-1] == name

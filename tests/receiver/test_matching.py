@@ -53,7 +53,7 @@ async def test_status_shows_the_carriers_code_and_its_meaning(world, told):
         ("undelivered", "MBBLACK"),
         ("undelivered", "SGIP:77"),
     ]
-    assert rows[0]["reason"] == "The number is on a block list."
+    assert rows[0]["reason"].startswith("Number on a block list")
     assert rows[1]["reason"] is None
 
 
@@ -236,8 +236,8 @@ async def _final(world) -> tuple:
 
 async def _clear(world) -> None:
     await world.db.execute(
-        "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.batch, dispatcher.outcome, "
-        "dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched_report, "
+        "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.bulk, dispatcher.batch, "
+        "dispatcher.outcome, dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched_report, "
         "dispatcher.report_summary, dispatcher.event"
     )
 
@@ -315,7 +315,13 @@ async def test_a_number_on_a_block_list_is_suppressed_if_enabled(world, told, wa
     await world.store(stranger)
     await report_matching.match(world.database, suppress_blocked=wanted)
     rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
-    expected = [(to_e164(ONE), "MBBLACK: The number is on a block list.", "report")]
+    expected = [
+        (
+            to_e164(ONE),
+            "MBBLACK: Number on a block list: has unsubscribed or complained to the ministry.",
+            "report",
+        )
+    ]
     assert [tuple(row) for row in rows] == (expected if wanted else [])
 
 
@@ -468,3 +474,98 @@ async def test_a_report_after_forget_stores_no_number(world, told, to):
     kept = await world.db.fetchrow("SELECT recipient, raw FROM dispatcher.report")
     assert tuple(kept) == (None, None)
     assert await world.events() == [(first, "delivered", "DELIVRD")]
+
+
+# ---- refused by the platform after it was accepted
+
+
+async def refused_by_report(world, told, count, *, status="E000629", token="t1"):
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    await world.db.execute(
+        "INSERT INTO dispatcher.app (name) VALUES ('default') ON CONFLICT DO NOTHING"
+    )
+    numbers = [f"+86131{n:08d}" for n in range(count)]
+    ids = await world.batch(numbers, state="open", token=token)
+    await world.accept(ids, [f"{token}-{n}" for n in range(count)], token=token)
+    await world.store(
+        *(
+            told(f"{token}-{n}", number, token=token, status=status)
+            for n, number in enumerate(numbers)
+        )
+    )
+    await world.match()
+    return ids
+
+
+async def paused(world) -> tuple[str | None, str | None]:
+    return tuple(await world.db.fetchrow("SELECT paused_by, pause_code FROM dispatcher.app"))
+
+
+async def test_ten_refusals_of_the_app_itself_pause_it(world, told):
+    await refused_by_report(world, told, 9)
+    assert await paused(world) == (None, None)
+    await refused_by_report(world, told, 1, token="t2")
+    assert await paused(world) == ("report", "E000629")
+
+
+async def test_reports_of_before_the_resume_pause_nothing(world, told):
+    ids = await refused_by_report(world, told, 9)
+    await world.db.execute("SELECT dispatcher.resume('default')")
+    await world.db.execute("DELETE FROM dispatcher.report")
+    await world.store(
+        *(told(f"t1-{n}", f"+86131{n:08d}", status="E000629", segment=2, total=2) for n in range(9))
+    )
+    await world.match()
+    assert await paused(world) == (None, None)
+    assert len(ids) == 9
+
+
+async def test_refusals_of_one_number_each_pause_nothing(world, told):
+    await refused_by_report(world, told, 30, status="SC:0016")
+    assert await paused(world) == (None, None)
+
+
+async def test_requeue_takes_back_exactly_what_was_never_sent(world, told):
+    ids = await refused_by_report(world, told, 3)
+    (other,) = await refused_by_report(world, told, 1, status="SC:0016", token="t2")
+    (half,) = await world.batch([THREE], state="open", token="t3")
+    await world.accept([half], ["t3-0"], token="t3")
+    for segment, status in ((1, "E000629"), (2, "DELIVRD")):
+        await world.store(told("t3-0", THREE, token="t3", segment=segment, total=2, status=status))
+    await world.match()
+    everything = [*ids, other, half]
+    assert await world.db.fetchval("SELECT dispatcher.requeue($1)", everything) == 3
+    assert await world.db.fetchval("SELECT dispatcher.requeue($1)", everything) == 0
+    waiting = await world.db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")
+    assert [row["id"] for row in waiting] == ids
+
+
+async def test_requeued_messages_are_found_by_their_code(world, told):
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    from dispatcher.db.operator import find_by_code  # noqa: PLC0415
+
+    ids = await refused_by_report(world, told, 3)
+    await refused_by_report(world, told, 2, status="SC:0016", token="t2")
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert await find_by_code(world.db, "e000629", hour_ago) == ids
+    assert await find_by_code(world.db, "SC:0016", hour_ago) == []
+    assert await find_by_code(world.db, "E000629", datetime.now(UTC) + timedelta(hours=1)) == []
+
+
+async def test_a_late_report_of_the_first_request_leaves_the_second_alone(world, told):
+    (message,) = await refused_by_report(world, told, 1)
+    await world.db.execute("SELECT dispatcher.requeue($1)", [message])
+    await world.db.execute("DELETE FROM dispatcher.queue")
+    await world.db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " VALUES ('second', 'default', 1, ARRAY[$1::bigint], '{1}', 1)",
+        message,
+    )
+    await world.accept([message], ["p2"], token="second")
+    await world.store(told("t1-0", "+8613100000000", status="E000629", segment=2, total=2))
+    await world.store(told("p2", "+8613100000000", token="second"))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p2")}

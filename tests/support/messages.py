@@ -42,6 +42,12 @@ async def insert(
     return [row["id"] for row in rows]
 
 
+async def take_out(db: asyncpg.Connection, ids: Sequence[int]) -> None:
+    """Take messages from where they wait, as a claim does."""
+    await db.execute("SELECT dispatcher.take_from_bulk(dispatcher.bulk_rows_with($1), $1)", ids)
+    await db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
+
+
 async def states(db: asyncpg.Connection, app: str | None = None) -> dict[str, int]:
     """Return how many messages are in which state."""
     rows = await db.fetch(

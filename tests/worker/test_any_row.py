@@ -27,7 +27,13 @@ def text(longest: int, shortest: int = 0) -> st.SearchStrategy[str]:
     )
 
 
-DIGITS = st.text("0123456789", min_size=1, max_size=20)
+NUMBERS = st.one_of(
+    st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True),
+    st.from_regex(r"\+86(1[3-9]|86)[0-9]{9,12}", fullmatch=True),
+    st.from_regex(r"\+[1-79][0-9]{6,19}", fullmatch=True),
+    st.from_regex(r"[0-9]{1,21}", fullmatch=True),
+    st.sampled_from(["0", "+0", "1" * 7, "1" * 21, "+1234567", "+9" + "9" * 19]),
+)
 TIMES = st.one_of(
     st.sampled_from([BEGIN, END, NOW, NOW - timedelta(days=1), NOW + timedelta(days=1)]),
     st.datetimes(BEGIN.replace(tzinfo=None), END.replace(tzinfo=None), timezones=st.just(UTC)),
@@ -35,7 +41,7 @@ TIMES = st.one_of(
 ROWS = st.tuples(
     st.sampled_from(["default", "other", "0", "a" * 63, "nobody-has_it"]),
     st.none() | text(21, 1),
-    st.one_of(DIGITS, DIGITS.map("+".__add__), st.sampled_from(["0", "+0", "1" * 21, "+86131"])),
+    NUMBERS,
     text(32, 1),
     st.one_of(
         st.lists(text(40), max_size=20),
@@ -80,6 +86,8 @@ async def insert_odd(db: asyncpg.Connection, rows: list[tuple[object, ...]]) -> 
 DUE = """
 SELECT EXISTS (SELECT FROM dispatcher.queue
         WHERE due_at <= clock_timestamp() AND app IN ('default', 'other'))
+    OR EXISTS (SELECT FROM dispatcher.bulk
+        WHERE due_at <= clock_timestamp() AND app IN ('default', 'other'))
     OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')
 """
 WITHOUT_REASON = """
@@ -108,6 +116,7 @@ async def test_no_row_that_is_allowed_ends_a_worker(db, workers, provide, odd_ro
     await db.execute("SELECT dispatcher.define_template('t', ARRAY['TXT_20'])")
     worker = await workers.start({"default": app_at(sim.url), "other": app_at(sim.url)})
     neighbours = []
+    inserted = 0
     generated = examples(odd_rows)
 
     async def idle() -> bool:
@@ -115,12 +124,13 @@ async def test_no_row_that_is_allowed_ends_a_worker(db, workers, provide, odd_ro
         return not await db.fetchval(DUE)
 
     for first in range(0, len(generated), ONE_ROUND):
-        odd = await insert_odd(db, generated[first : first + ONE_ROUND])
+        inserted += len(await insert_odd(db, generated[first : first + ONE_ROUND]))
         neighbours += await insert(db, 10, first=1 + first, country="+86139")
 
         await until(idle, deadline=60, what="nothing is due")
         assert [tuple(row) for row in await db.fetch(WITHOUT_REASON)] == []
-        assert odd
+    assert inserted > len(generated) / 5
+    print(f"{inserted} of {len(generated)} rows were allowed")  # noqa: T201 - for the report
     rows = await db.fetch(
         "SELECT DISTINCT state FROM dispatcher.message_status WHERE id = ANY ($1)", neighbours
     )

@@ -15,6 +15,8 @@ from dispatcher.db.report_matching import match
 
 LONG = random.Random(1).randbytes(10_000).hex()  # it is stored out of line
 
+LONG_NUMBER = "1" * 21
+
 
 async def damage(db: asyncpg.Connection, ids: list[int]) -> None:
     """Delete the values of the partition of *ids* that are stored out of line: a damaged disk."""
@@ -133,10 +135,12 @@ async def reported(db, *, odd: str) -> None:
 
 @pytest.fixture
 async def accepted(hands):
-    """Forty accepted messages, one of them to a number that is far too short for a phone."""
+    """Forty accepted messages, one of them to a number that is far too long for a phone."""
     await hands.begin()
     await hands.db.execute(
-        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+1234', $1)", TEMPLATE
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, $2)",
+        LONG_NUMBER,
+        TEMPLATE,
     )
     await hands.insert(39)
     [batch] = await hands.claim()
@@ -152,8 +156,8 @@ async def delivered(db) -> int:
     )
 
 
-async def test_a_short_number_on_a_block_list_stops_no_report(accepted):
-    await reported(accepted.db, odd="+1234")
+async def test_a_long_number_on_a_block_list_stops_no_report(accepted):
+    await reported(accepted.db, odd=LONG_NUMBER)
     step = await match(accepted.database, suppress_blocked=True)
     assert (step.reports, step.unmatched) == (40, 0)
     assert await delivered(accepted.db) == 40
@@ -161,7 +165,7 @@ async def test_a_short_number_on_a_block_list_stops_no_report(accepted):
 
 
 async def test_a_report_that_cannot_be_matched_is_set_aside(accepted):
-    await reported(accepted.db, odd="+1234")
+    await reported(accepted.db, odd=LONG_NUMBER)
     await accepted.db.execute(
         "ALTER TABLE dispatcher.event ADD CONSTRAINT odd CHECK (code <> 'BLACK')"
     )

@@ -51,7 +51,7 @@ async def test_what_expires_between_two_tries_is_not_sent_any_more(db, workers, 
 async def test_nothing_is_accepted_after_its_expiry_during_outages(db, workers, sim):
     await sim.faults.arm(
         [
-            Http(status=503, probability=0.5, seed=2),
+            Http(status=429, probability=0.5, seed=2),
             NumberCode(code="E200015", share=0.3, seed=4),
         ]
     )

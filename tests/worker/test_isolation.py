@@ -44,23 +44,26 @@ async def test_bad_entries_are_rejected_and_all_others_are_sent(db, workers, sim
     assert len(set(tokens)) == len(tokens)
 
 
-async def test_a_bad_text_is_refused_without_splitting_to_the_last(db, workers, sim):
-    await sim.faults.arm([BadEntry(param="bad")])
-    await insert(db, 250, params=["bad"])
-    await insert(db, 250, params=["good"], first=1000)
-    await workers.start(sim.url)
-    await until(lambda: finished(db))
-    assert await states(db) == {"accepted": 250, "rejected": 250}
-    assert len(sim.journal) <= 5
-
-
-async def test_a_bad_number_of_an_entry_does_not_reject_the_others(db, workers, sim):
-    await sim.faults.arm([BadEntry(numbers=["+8613800000123"])])
+@pytest.mark.parametrize("bad", [{3}, {3, 490}, {0, 1, 249, 250, 251}])
+async def test_bad_numbers_of_one_text_are_rejected_alone(db, workers, sim, bad):
+    await sim.faults.arm([BadEntry(numbers=[f"+86138{n:08d}" for n in bad], code="E000503")])
     ids = await insert(db, 500)
     await workers.start(sim.url)
     await until(lambda: finished(db))
-    assert await states(db) == {"accepted": 499, "rejected": 1}
-    assert (await of_each(db, ids))[ids[123]]["state"] == "rejected"
+    assert await states(db) == {"accepted": 500 - len(bad), "rejected": len(bad)}
+    rows = await of_each(db, ids)
+    assert {n for n, i in enumerate(ids) if rows[i]["state"] == "rejected"} == bad
+    assert len(sim.journal) <= 2 * len(bad) * log2(500) + 2
+    assert not (await read_books(db, sim.ledger.rows())).problems()
+
+
+async def test_a_bad_text_rejects_its_own_messages_only(db, workers, sim):
+    await sim.faults.arm([BadEntry(param="bad")])
+    await insert(db, 50, params=["bad"])
+    await insert(db, 250, params=["good"], first=1000)
+    await workers.start(sim.url)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 250, "rejected": 50}
 
 
 async def test_a_closed_country_waits_and_the_others_go_out(db, workers, sim):

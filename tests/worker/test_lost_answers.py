@@ -35,6 +35,9 @@ UNSURE = {  # fault -> how often the provider took each number
     "http-500-html": (Http(status=500, html=True), 0),
     "http-502": (Http(status=502, accept=True), 1),
     "http-502-html": (Http(status=502, html=True), 0),
+    "http-503": (Http(status=503, accept=True), 1),
+    "http-503-html": (Http(status=503, html=True), 0),
+    "http-503-for-long": (Http(status=503, retry_after=1, accept=True), 1),
     "http-504-html": (Http(status=504, html=True, accept=True), 1),
     "http-599": (Http(status=599, accept=True), 1),
     "http-200-html": (Http(status=200, html=True, accept=True), 1),
@@ -44,8 +47,7 @@ NOT_SENT = {  # fault -> most requests that are made of it at once
     "refused": (Refuse(), 0),
     "http-429": (Http(status=429), 4),
     "http-429-html": (Http(status=429, html=True, retry_after=1), 4),
-    "http-503": (Http(status=503), 4),
-    "http-503-html": (Http(status=503, html=True), 4),
+    "http-429-for-long": (Http(status=429, retry_after=30), 1),
     "http-301": (Http(status=301), 1),
     "http-403-html": (Http(status=403, html=True), 1),
     "http-404-html": (Http(status=404, html=True), 1),
@@ -94,9 +96,7 @@ async def test_what_was_not_taken_goes_out_once_it_can(play, db):
 
 
 async def test_a_short_refusal_is_retried_within_the_same_attempt(play):
-    scenes = await play(
-        {"refused": [Refuse(seconds=0.5)], "busy": [Http(status=429, first=2), Http(first=3)]}
-    )
+    scenes = await play({"refused": [Refuse(seconds=0.5)], "busy": [Http(status=429, first=3)]})
     for name, scene in scenes.items():
         assert await scene.states() == ("accepted",) * 3, name
         assert scene.accepted == (1, 1, 1), name

@@ -24,7 +24,7 @@ def memory(pid: int) -> int:
     return int(fields[1]) * 4096
 
 
-@pytest.mark.parametrize("fault", [Http(status=503, html=True), Refuse()], ids=["503", "refused"])
+@pytest.mark.parametrize("fault", [Http(status=429, html=True), Refuse()], ids=["429", "refused"])
 @pytest.mark.slow
 async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, fault):
     worker = await workers.start({"default": app_at(sim.url, timeout="1s")})

@@ -52,7 +52,8 @@ async def test_only_the_policy_resend_sends_unsure_messages_again(db, workers, p
     for name in sims:
         await insert(db, 10, app=name)
     apps = {name: app_at(sims[name].url, timeout="1s", **policies[name]) for name in sims}
-    await workers.start(apps, lease="12s")  # the policy is looked at every two seconds
+    reports = {"callback_url": "https://example.com/reports/t", "report_path_token": "t" * 16}
+    await workers.start(apps, lease="12s", **reports)  # it looks at the policy every two seconds
     await until(lambda: accepted_by(db, "soon"))
     assert await states(db, "hold") == {"unsure": 10}
     assert await states(db, "patient") == {"unsure": 10}

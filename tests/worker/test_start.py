@@ -65,7 +65,7 @@ async def test_commits_that_wait_for_a_standby_are_not_ready(db, database, dsn):
     await db.execute("SELECT pg_reload_conf()")
     other = await connect(dsn)
     await other.execute("SET synchronous_commit = on")
-    waiting = asyncio.create_task(other.execute("SELECT dispatcher.enqueue('131', 't')"))
+    waiting = asyncio.create_task(other.execute("SELECT dispatcher.enqueue('13100000000', 't')"))
     try:
         assert "SyncRep" in await until(lambda: why_not(database), what="it is not ready")
     finally:

@@ -127,19 +127,34 @@ async def test_a_refused_claim_lets_requests_end_first(db, workers, sim):
     assert await states(db) == {"accepted": 500}
 
 
-async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim):
-    await db.execute("ALTER FUNCTION dispatcher.prune RENAME TO old_prune")
-    await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            "ALTER FUNCTION dispatcher.prune RENAME TO old_prune",
+            "maintenance (old rows deleted)",
+        ),
+        ("ALTER TABLE dispatcher.event_position RENAME TO old_position", "events"),
+    ],
+)
+async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change, part):
+    worker = await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")
+    await db.execute(change)
 
     async def failing() -> list[str]:
         return await db.fetchval("SELECT failing_parts FROM dispatcher.worker")
 
-    [line] = await until(failing, what="the heartbeat names the part")
-    assert line.startswith("maintenance (old rows deleted): ")
+    if part.startswith("maintenance"):  # its next round would be in a minute
+        worker.kill()
+        await db.execute("DELETE FROM dispatcher.worker")
+        worker = await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")
+    [line] = await until(failing, deadline=30, what="the heartbeat names the part")
+    assert line.startswith(f"{part}: ")
     assert "dispatcher migrate" in line
+    assert worker.code is None
     await insert(db, 3)
     await until(lambda: finished(db))
-    assert await states(db) == {"accepted": 3}
+    assert sim.ledger.numbers == 3
 
 
 async def test_a_worker_whose_row_is_gone_ends_with_a_line(db, workers, sim):

@@ -78,7 +78,7 @@ async def test_a_batch_still_ours_is_sent_over_a_new_connection(sim, client):
 
 
 async def test_the_client_says_that_nothing_was_sent(sim, client):
-    refused = await client.post(b"{}", numbers=1, may_try=lambda: False)
+    refused = await client.post(b"{}", may_try=lambda: False)
     assert refused.answer == NoReply("it might not leave any more", sent=False, code=NEVER_SENT)
     assert isinstance(await client.probe(), Reply)
     assert len(sim.journal) == 1
@@ -107,7 +107,7 @@ async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, trans
         transports[0].abort()
         return True
 
-    again = await client.post(EMPTY_REQUEST, numbers=1, may_try=break_the_idle_one)
+    again = await client.post(EMPTY_REQUEST, may_try=break_the_idle_one)
     assert isinstance(again.answer, Reply)  # sent again, over a new one
     assert again.tries == 2
     assert len(transports) == 2
@@ -116,7 +116,7 @@ async def test_a_connection_that_broke_while_it_was_idle_took_nothing(sim, trans
 
 async def test_a_body_written_before_the_break_may_have_been_sent(sim, transports, client):
     await sim.faults.arm([Reset()])
-    broken = await client.post(EMPTY_REQUEST, numbers=1, may_try=lambda: True)
+    broken = await client.post(EMPTY_REQUEST, may_try=lambda: True)
     assert isinstance(broken.answer, NoReply)
     assert (broken.answer.sent, broken.answer.code, broken.tries) == (True, "no-answer", 1)
     assert len(sim.journal) == len(transports) == 1

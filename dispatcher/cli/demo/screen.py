@@ -78,7 +78,7 @@ class Screen:
         for row in rows:
             why = row.reason or (number_code(row.code).meaning if row.code else "")
             table.add_row(row.state, row.code or "", why, f"{row.messages:,}", f"ID {row.example}")
-        with rejects.open(encoding="utf-8", newline="") as lines:
+        with rejects.open(encoding="utf-8-sig", newline="") as lines:
             for line in csv.DictReader(lines):
                 table.add_row(
                     "never in",

@@ -1,5 +1,8 @@
-// Shows times in the reader's time zone, and updates the dashboard every second.
+// Shows times in the reader's time zone, updates the dashboard every second, and warns on every page
+// when its data are old.
 "use strict";
+
+document.documentElement.classList.add("js");
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
@@ -52,7 +55,7 @@ function live(place) {
     liveStatus.classList.remove("lost");
     // Screen readers read a change of the headline, and not the numbers of every second.
     const now = headline();
-    liveStatus.textContent = now === announced ? "Live." : now;
+    liveStatus.textContent = now === announced ? "Updated every second." : now;
     announced = now;
   };
   source.onerror = () => {
@@ -63,6 +66,41 @@ function live(place) {
   };
 }
 
+// A page that nothing renews stays as it was; it must not look like the present when the service or
+// its database does not answer.
+const FRESH_SECONDS = 5;
+const ASK_SECONDS = 1.5;
+
+function watch(banner) {
+  const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  const page = time.format(new Date(document.getElementById("as-of").dateTime));
+  let freshAt = Date.now();
+  let loggedOut = false;
+  const show = () => {
+    const stale = loggedOut || Date.now() - freshAt > FRESH_SECONDS * 1000;
+    if (banner.hidden !== stale) return;
+    banner.hidden = !stale;
+    banner.textContent = !stale ? ""
+      : loggedOut ? `Your login has ended. This page is as of ${page}: load it again.`
+      : `No fresh data since ${time.format(freshAt)}: the service or its database does not answer. This page is as of ${page}.`;
+  };
+  const ask = async () => {
+    if (document.hidden) { freshAt = Date.now(); return; }
+    try {
+      const answer = await fetch(banner.dataset.fresh, { signal: AbortSignal.timeout(ASK_SECONDS * 1000) });
+      loggedOut = answer.status === 401;
+      if (answer.ok) freshAt = Date.now();
+    } catch {
+      // neither this answer: show() counts the seconds
+    }
+  };
+  const loop = async () => { await ask(); show(); setTimeout(loop, 1000); };
+  setInterval(show, 500);
+  loop();
+}
+
 localise(document);
+const banner = document.getElementById("stale");
+if (banner) watch(banner);
 const place = document.querySelector("[data-live]");
 if (place) live(place);

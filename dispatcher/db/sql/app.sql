@@ -11,23 +11,25 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
--- bulk_due: a bulk row is due, and may be claimed by another worker at this moment.
+-- bulk_due: a bulk row is due; another claim may hold it.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
--- priority from 0 on
+-- priority from 0 on (see core.claim_cursor)
 SELECT
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
     rate,
-    date_part('epoch', next_at - clock_timestamp()) AS wait,
+    date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     ARRAY(
         SELECT country FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()
     ) AS countries,
     date_part('epoch', clock_timestamp()) AS asked_at,
+    coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
+    slow_start IS NOT NULL AS slow_start,
     EXISTS (
         SELECT FROM generate_series($2::int, $3::int) AS p (priority)
         CROSS JOIN LATERAL (
-            -- ORDER BY: the plan is made before the pins below count, and must not read the table.
+            -- ORDER BY: this plan is made before the pins below count, and must not read the table.
             SELECT FROM dispatcher.bulk b
             WHERE b.app = a.name AND b.priority = p.priority
               AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
@@ -48,34 +50,49 @@ WHERE name = $1
 -- name: register_app
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
 -- may have been removed with this start, so a worker's pause is probed at once.
--- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds)
-INSERT INTO dispatcher.app AS a (name, numbers_per_second, rate, on_unsure, resend_after)
-VALUES ($1, $2, $2, $3, make_interval(secs => $4))
+-- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds),
+-- $5 most attempts
+INSERT INTO dispatcher.app AS a
+    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts)
+VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5)
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
-    slowdown_rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN NULL
-        ELSE a.slowdown_rate END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
+    max_attempts = $5,
+    next_at = dispatcher.next_grant_at(a.next_at, a.rate),
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
 
 -- name: pause_app
 -- Pause an app for its reason. An operator's pause stays; a pause for the same code keeps its
--- beginning and its growing wait between probes.
--- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes
-UPDATE dispatcher.app
+-- beginning and its growing wait between probes, also from one that ended just before.
+-- Where the quota is spent, the first probe is a minute after 00:00 UTC+8; in the hour after that
+-- it is soon, because the provider may reset its quotas late.
+-- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes,
+-- $6 whether the quota is spent
+UPDATE dispatcher.app a
 SET paused_at = coalesce(paused_at, clock_timestamp()),
     pause_code = $2,
     pause_reason = $3,
     paused_by = 'worker',
     probe_at = CASE WHEN pause_code = $2 THEN probe_at
-        ELSE clock_timestamp() + make_interval(secs => $4) END,
-    probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE make_interval(secs => $4) END,
-    probe_max = make_interval(secs => $5)
-WHERE name = $1 AND paused_by IS DISTINCT FROM 'operator'
-RETURNING name
+        WHEN $6 AND w.provider_time::time > '01:00' THEN
+            (date_trunc('day', w.provider_time) + interval '1 day 1 minute')
+            AT TIME ZONE interval '08:00'
+        ELSE clock_timestamp() + w.first END,
+    probe_wait = CASE WHEN pause_code = $2 THEN probe_wait ELSE w.first END,
+    probe_max = make_interval(secs => $5),
+    unknown_streak = 0, refused_texts = '{}',
+    slow_start = NULL, slow_start_left = 0, slow_start_answered = 0
+FROM (
+    SELECT name, clock_timestamp() AT TIME ZONE interval '08:00' AS provider_time, greatest(make_interval(secs => $4), CASE WHEN slow_start IS NOT NULL
+        THEN least(probe_wait * 2, make_interval(secs => $5)) END) AS first
+    FROM dispatcher.app WHERE name = $1
+) AS w
+WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worker'
+RETURNING a.name
 
 -- name: pause_country
 -- Let the messages of one app to one country wait.
@@ -85,43 +102,102 @@ VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
 ON CONFLICT (app, country) DO UPDATE SET until = excluded.until, code = excluded.code
 
 -- name: resume_app
--- End a pause that workers made: a request has passed.
--- $1 app
+-- End a pause that workers made: a request was answered. The app starts slowly. A pause because all
+-- messages are refused does not end with a refused one.
+-- $1 app, $2 whether the request was refused for its content
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
-    probe_at = NULL, probe_wait = NULL, probe_max = NULL
-WHERE name = $1 AND paused_by = 'worker'
+    probe_at = NULL, probe_max = NULL,
+    slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
+WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
 RETURNING name
 
--- name: slow_down
--- Halve the app's rate, at most once a second and not below 1 % of its setting; slowdown_rate is
--- where it was too fast.
--- $1 app
+-- name: circuits
+-- Return what is known of the last requests of apps.
+-- $1 apps
+SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+    pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
+    date_part('epoch', window_at - slowed_at) AS window_after_cut,
+    window_numbers, window_refused, base_share, cut_share, cut_factor,
+    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
+FROM dispatcher.app WHERE name = ANY ($1::text[])
+
+-- name: lock_circuits
+-- The same, locked until the end of this transaction.
+-- $1 apps
+SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+    pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
+    date_part('epoch', window_at - slowed_at) AS window_after_cut,
+    window_numbers, window_refused, base_share, cut_share, cut_factor,
+    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
+FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
+
+-- name: set_circuit
+-- Write what is known of the last requests of an app.
+-- $1 app, $2 unknown in a row, $3 refused texts, $4 slow start, $5 left, $6 answered
 UPDATE dispatcher.app
-SET rate = greatest(rate / 2, numbers_per_second / 100), slowdown_rate = rate,
-    slowed_at = clock_timestamp()
-WHERE name = $1 AND rate IS NOT NULL
-  AND (slowed_at IS NULL OR slowed_at < clock_timestamp() - interval '1 second')
+SET unknown_streak = $2, refused_texts = $3, slow_start = $4, slow_start_left = $5,
+    slow_start_answered = $6
+WHERE name = $1
+
+-- name: lock_slow_start
+-- Lock the app's slow start until the end of this transaction: numbers in a request, and how many
+-- requests may be claimed. If none was answered for some time, their worker is lost: one more.
+-- $1 app, $2 that time (seconds)
+SELECT slow_start, CASE
+    WHEN slow_start_left > 0 THEN slow_start_left
+    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2) THEN 1
+    ELSE 0 END AS "left"
+FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
+
+-- name: use_slow_start
+-- Count requests that this transaction claimed in the round.
+-- $1 app, $2 how many
+UPDATE dispatcher.app
+SET slow_start_left = greatest(0, slow_start_left - $2), slow_start_at = clock_timestamp()
+WHERE name = $1 AND slow_start IS NOT NULL
+
+-- name: set_window
+-- Write what is known of flow control; a window opens now, or stays open.
+-- $1 app, $2 whether one is open, $3 numbers, $4 refused
+UPDATE dispatcher.app
+SET window_at = CASE WHEN $2 THEN coalesce(window_at, clock_timestamp()) END,
+    window_numbers = $3, window_refused = $4
+WHERE name = $1
+
+-- name: slow_down
+-- Change the app's rate at the end of a window, from 1 % of its setting up to all of it. An app
+-- without a limit gets the rate that was accepted.
+-- $1 app, $2 factor, $3 numbers a second that were accepted, $4 base share, $5 cut share, $6 its factor
+UPDATE dispatcher.app
+SET rate = CASE
+        WHEN $2::float8 = 1 THEN rate
+        WHEN rate IS NULL THEN greatest($3::float8, 1)
+        ELSE least(numbers_per_second, greatest(rate * $2, numbers_per_second / 100)) END,
+    slowed_at = CASE WHEN $2::float8 = 1 THEN slowed_at ELSE clock_timestamp() END,
+    base_share = $4, cut_share = $5, cut_factor = $6
+WHERE name = $1
 
 -- name: lock_pace
 -- Lock the app's rate limit until the end of this transaction: its rate, and the seconds until the
 -- time of the next grant (negative: that is past).
 -- $1 app
-SELECT rate, date_part('epoch', next_at - clock_timestamp()) AS wait
+SELECT rate, date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: charge_pace
 -- Charge the numbers this transaction claimed: they are sent at next_at, and those after them $2
 -- seconds later. Returns the seconds until then. Unused time is lost.
--- A rate that was slowed down recovers by sending: within seconds to 95 % of where it was refused,
--- and from there slowly, 1/600 of the setting a second.
+-- A rate that was slowed down recovers by sending: 1/150 of itself a second, at most 1/600 of the
+-- setting, so that it passes what the provider accepts by little from one window to the next. At
+-- the provider's limit it is reduced again within seconds; after a minute without that the rate was
+-- not the cause (or few messages were sent when it was measured), and it recovers ten times as fast.
 -- $1 app, $2 seconds
 UPDATE dispatcher.app
-SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => $2),
-    rate = least(numbers_per_second, rate + $2 * CASE
-        WHEN rate < slowdown_rate * 0.95
-            THEN least(slowdown_rate / 8, (slowdown_rate * 0.95 - rate) / $2)
-        ELSE numbers_per_second / 600 END)
+SET next_at = greatest(dispatcher.next_grant_at(next_at, rate), clock_timestamp())
+        + make_interval(secs => $2),
+    rate = least(numbers_per_second, rate + $2 * least(numbers_per_second / 600, rate / 150)
+        * CASE WHEN slowed_at > clock_timestamp() - interval '1 minute' THEN 1 ELSE 10 END)
 WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 

@@ -3,9 +3,10 @@
 -- name: open_batches
 -- Write the requests that are about to leave; return their ids in the order given.
 -- $1 app, $2 worker, $3 tokens, $4 message ids of each (an array as text), $5 attempts of each (the
--- same), $6 bytes, $7 parent (null: claimed from the queue)
-INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, parent)
-SELECT u.token, $1, $2, u.ids::bigint[], u.attempts::smallint[], u.bytes, $7
+-- same), $6 bytes, $7 parent (null: claimed from the queue), $8 messages that were requeued
+INSERT INTO dispatcher.batch
+    (token, app, worker, message_ids, attempts, bytes, parent, requeued_ids)
+SELECT u.token, $1, $2, u.ids::bigint[], u.attempts::smallint[], u.bytes, $7, $8::bigint[]
 FROM unnest($3::text[], $4::text[], $5::text[], $6::int[])
     WITH ORDINALITY AS u (token, ids, attempts, bytes, place)
 ORDER BY u.place
@@ -17,7 +18,10 @@ RETURNING id
 -- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
 -- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
 -- may be on its way again, and would be returned a second time.
--- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence
+-- The token belongs to the batch as the id does: in another database, and in one that was promoted or
+-- restored and gave ids out again, the id alone is another request.
+-- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence,
+-- $8 tokens
 UPDATE dispatcher.batch b
 SET state = u.state,
     closed_at = CASE WHEN u.state = 'closed' THEN clock_timestamp() END,
@@ -29,19 +33,19 @@ SET state = u.state,
     tries = u.tries,
     settled_by = CASE WHEN b.state = 'unsure' AND u.state = 'closed' THEN 'late answer' END
 FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
-    $7::boolean[]) AS u (id, state, http_status, code, description, tries, evidence)
-WHERE b.id = u.id
+    $7::boolean[], $8::text[]) AS u (id, state, http_status, code, description, tries, evidence, token)
+WHERE b.id = u.id AND b.token = u.token
   AND b.id = ANY ($1::bigint[])
   AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence)
 RETURNING b.id
 
 -- name: close_for_split
 -- Close a batch that was refused as a whole, to send it again in parts; only while it is open.
--- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries
+-- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries, $6 token
 UPDATE dispatcher.batch
 SET state = 'closed', closed_at = clock_timestamp(), http_status = $2, code = $3,
     description = $4, tries = $5, settled_by = 'split'
-WHERE id = $1 AND state = 'open'
+WHERE id = $1 AND token = $6 AND state = 'open'
 RETURNING id
 
 -- name: close_settled
@@ -72,13 +76,15 @@ FOR UPDATE SKIP LOCKED
 
 -- name: lock_silent
 -- Lock the unsure batches that the policy `resend` may send again until the end of this transaction,
--- but for those that another transaction is settling. A statement of its own: the next one then sees
+-- but for those that another transaction is settling. A message that has had all its attempts
+-- keeps its batch unsure. A statement of its own: the next one then sees
 -- what faster transactions have committed.
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
   AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
+  AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
 ORDER BY b.id
 LIMIT 1000
@@ -118,10 +124,12 @@ WITH gone AS (
     SET state = 'closed', closed_at = clock_timestamp(), tries = 0, code = 'never-sent',
         description = 'the answer of the claim was lost', settled_by = 'its worker'
     WHERE id = ANY ($2::bigint[]) AND worker = $1 AND state = 'open'
-    RETURNING id, message_ids, attempts
+    RETURNING id, message_ids, attempts, requeued_ids
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, g.id, 'never-sent'
+    INSERT INTO dispatcher.queue
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, m.id = ANY (g.requeued_ids),
+        g.id, 'never-sent', m.campaign
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -170,11 +178,13 @@ WITH silent AS (
     WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
-    RETURNING b.id, b.app, b.message_ids, b.attempts,
+    RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, last_batch, code)
-    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, s.id, 'resend'
+    INSERT INTO dispatcher.queue
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, m.id = ANY (s.requeued_ids), s.id,
+        'resend', m.campaign
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -191,3 +201,9 @@ WITH silent AS (
     ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
 )
 SELECT (SELECT count(*) FROM silent)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
+
+-- name: unknown_batches
+-- Return the tokens that no request of this database has.
+-- $1 tokens
+SELECT u.token FROM unnest($1::text[]) AS u (token)
+WHERE NOT EXISTS (SELECT FROM dispatcher.batch b WHERE b.token = u.token)

@@ -1,39 +1,153 @@
 -- Progress of file imports.
 
 -- name: begin_import
--- Insert a file whose import begins; one that is known stays as it is.
--- $1 digest, $2 name
-INSERT INTO dispatcher.file_import (digest, name) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING
+-- Insert a file whose import begins; one that is known stays as it is. Its messages have ids from
+-- first_id on.
+-- $1 digest, $2 name, $3 campaign
+INSERT INTO dispatcher.file_import (digest, name, campaign, first_id)
+SELECT $1, $2, $3, last_value FROM dispatcher.message_id
+ON CONFLICT (digest) DO NOTHING
 
 -- name: import_progress
--- Return how far the import of a file has come.
+-- How far the load of a file has come.
 -- $1 digest
-SELECT lines, imported, rejected, rejects_bytes, finished_at
+SELECT lines, imported, imported_lines, rejected, left_out, started_at, finished_at, campaign
 FROM dispatcher.file_import WHERE digest = $1
 
 -- name: record_import
--- Record how far an import has come, in the transaction of its COPY. The guard keeps two imports of
--- one file apart: no row if the import is not where the caller believes it to be.
--- $1 digest, $2 lines before, $3 lines now, $4 imported, $5 rejected, $6 bytes of rejects
-UPDATE dispatcher.file_import SET lines = $3, imported = $4, rejected = $5, rejects_bytes = $6
+-- Note how far a load has come, in the transaction of its COPY. The guard keeps two loads of one
+-- file apart: no row if the load is not where the caller believes it to be.
+-- $1 digest, $2 lines before, $3 lines now, $4 imported, $5 lines of those, $6 rejected, $7 left out
+UPDATE dispatcher.file_import
+SET lines = $3, imported = $4, imported_lines = $5, rejected = $6, left_out = $7,
+    last_id = (SELECT last_value FROM dispatcher.message_id)
 WHERE digest = $1 AND lines = $2 AND finished_at IS NULL
 RETURNING digest
 
+-- name: record_rejections
+-- Note the lines that were rejected, in the same transaction.
+-- $1 digest, $2 lines, $3 reasons
+INSERT INTO dispatcher.file_import_rejection (digest, line, reason)
+SELECT $1, u.line, u.reason FROM unnest($2::bigint[], $3::text[]) AS u (line, reason)
+
+-- name: import_rejections
+-- The rejected lines among some that are done.
+-- $1 digest, $2 first line, $3 last line
+SELECT line, reason FROM dispatcher.file_import_rejection
+WHERE digest = $1 AND line BETWEEN $2 AND $3
+
 -- name: finish_import
--- Record that a file was imported as a whole.
+-- A file is in, whole.
 -- $1 digest
-UPDATE dispatcher.file_import SET finished_at = clock_timestamp()
-WHERE digest = $1 AND finished_at IS NULL
+UPDATE dispatcher.file_import SET finished_at = clock_timestamp() WHERE digest = $1 AND finished_at IS NULL
 
 -- name: forget_import
--- Delete an import that has finished, so that the file can be imported once more.
+-- Forget a load that has ended, so that the file can be loaded once more.
 -- $1 digest
 DELETE FROM dispatcher.file_import WHERE digest = $1 AND finished_at IS NOT NULL
 
 -- name: dry_run_table
--- Create a table with the constraints of a message and no trigger: for a dry run.
+-- A table with the limits of a message and nothing that follows from one: for a dry run.
 CREATE TEMPORARY TABLE dry_run (LIKE dispatcher.message INCLUDING CONSTRAINTS)
 
 -- name: dry_run_without_ids
--- A dry run uses up no ids.
+-- No ids are used up by a dry run.
 ALTER TABLE pg_temp.dry_run ALTER id DROP NOT NULL, ALTER queued_at DROP NOT NULL
+
+-- name: survey_table
+-- The good lines of a file, looked at as a whole before any of them is loaded.
+CREATE TEMPORARY TABLE survey (
+    line bigint NOT NULL, app text NOT NULL, sender text, recipient text NOT NULL,
+    template_id text NOT NULL, signature text, reference text, params text[] NOT NULL
+)
+
+-- name: left_out_table
+-- The lines that are left out on purpose.
+CREATE TEMPORARY TABLE left_out (line bigint NOT NULL)
+
+-- name: analyze_survey
+-- Let the planner know how many lines there are.
+ANALYZE pg_temp.survey
+
+-- name: survey_repeats
+-- How many lines repeat the number of an earlier one.
+SELECT count(*) - count(DISTINCT recipient) FROM pg_temp.survey
+
+-- name: survey_repeats_shown
+-- Some lines that repeat a number, each with the first line that has it.
+-- $1 how many
+SELECT line, first FROM (
+    SELECT line, min(line) OVER (PARTITION BY recipient) AS first FROM pg_temp.survey
+) AS s
+WHERE line > first ORDER BY line LIMIT $1
+
+-- name: leave_out_repeats
+-- Leave out the lines that repeat the number of an earlier line.
+INSERT INTO pg_temp.left_out
+SELECT line FROM (
+    SELECT line, min(line) OVER (PARTITION BY recipient) AS first FROM pg_temp.survey
+) AS s
+WHERE line > first
+
+-- name: find_earlier
+-- Messages of other loads that began lately, without those that were cancelled: the same number,
+-- template, variables and all else but times. No row: none did.
+-- $1 digest, $2 days
+CREATE TEMPORARY TABLE earlier AS
+SELECT l.name, l.started_at, m.app, m.sender, m.recipient, m.template_id, m.signature, m.reference,
+    m.params
+FROM dispatcher.file_import l
+JOIN dispatcher.message m ON m.id BETWEEN l.first_id AND l.last_id
+WHERE l.digest <> $1 AND l.started_at > now() - make_interval(days => $2)
+  AND EXISTS (SELECT FROM pg_temp.survey s WHERE s.recipient = m.recipient)
+  AND NOT EXISTS (
+      SELECT FROM dispatcher.outcome o WHERE o.message_id = m.id AND o.state = 'cancelled'
+  )
+
+-- name: already_imported
+-- How many lines that are not done yet are in already, by an earlier load; of the load with most
+-- of them, its name and when it began.
+-- $1 lines that are done
+WITH found AS (
+    SELECT DISTINCT s.line, e.name, e.started_at
+    FROM pg_temp.survey s
+    JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
+    WHERE s.line > $1
+      AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
+)
+SELECT (SELECT count(DISTINCT line) FROM found), name, started_at
+FROM found GROUP BY name, started_at ORDER BY count(*) DESC LIMIT 1
+
+-- name: leave_out_imported
+-- Leave out the lines that already_imported counts.
+-- $1 lines that are done
+INSERT INTO pg_temp.left_out
+SELECT DISTINCT s.line
+FROM pg_temp.survey s
+JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
+WHERE s.line > $1
+  AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
+
+-- name: lines_left_out
+-- The lines to leave out among some.
+-- $1 first line, $2 last line
+SELECT DISTINCT line FROM pg_temp.left_out WHERE line BETWEEN $1 AND $2
+
+-- name: index_left_out
+-- Make the lines to leave out quick to find.
+CREATE INDEX ON pg_temp.left_out (line)
+
+-- name: survey_suppressed
+-- How many lines name a number that is suppressed: the worker rejects their messages.
+SELECT count(*) FROM pg_temp.survey JOIN dispatcher.suppression USING (recipient)
+
+-- name: survey_apps
+-- How many lines each app has.
+SELECT app, count(*) FROM pg_temp.survey GROUP BY app ORDER BY app
+
+-- name: survey_unknown_templates
+-- Templates that no operator has defined, while others are.
+SELECT template_id, count(*) FROM pg_temp.survey
+WHERE NOT EXISTS (SELECT FROM dispatcher.template t WHERE t.template_id = survey.template_id)
+  AND EXISTS (SELECT FROM dispatcher.template)
+GROUP BY template_id ORDER BY template_id

@@ -48,7 +48,8 @@ JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segm
 
 -- name: find_places
 -- Look up the messages under the tokens and numbers of reports: one row for each whose token is
--- known, with its place in $1. Numbers are as e164() returns them.
+-- known, with its place in $1. The last column: whether the message is in no place, as after a fail-over
+-- that went back in time. Numbers are as e164() returns them.
 -- $1 tokens, $2 numbers
 WITH wanted AS MATERIALIZED (
     SELECT w.token, w.number, w.place
@@ -76,7 +77,11 @@ WITH wanted AS MATERIALIZED (
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number,
+    false,
+    f.state = 'closed' AND o.message_id IS NULL AND f.id IS NOT NULL AND coalesce((
+        SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = f.id
+    ), false)
 FROM found f
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = f.id AND o.message_id = ANY (ARRAY(SELECT id FROM found))
@@ -102,7 +107,10 @@ WITH request AS MATERIALIZED (
 SELECT e.token, e.batch_id, e.app, e.state, e.settled_by, m.id, e.attempt, e.in_question,
     o.state, o.provider_id, o.batch_id, o.created_at,
     CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END,
-    coalesce(m.recipient = '0', false)
+    coalesce(m.recipient = '0', false),
+    e.state = 'closed' AND o.message_id IS NULL AND m.id IS NOT NULL AND coalesce((
+        SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = m.id
+    ), false)
 FROM member e
 LEFT JOIN dispatcher.message m ON m.id = e.id AND m.id = ANY (ARRAY(SELECT id FROM member))
 LEFT JOIN dispatcher.outcome o
@@ -136,3 +144,31 @@ SELECT date_trunc('minute', u.at), u.app, 'reported', '', 0, count(*)
 FROM unnest($1::timestamptz[], $2::text[]) AS u (at, app)
 GROUP BY 1, 2 ORDER BY 1, 2
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
+
+-- name: pause_by_reports
+-- Count reports by which the platform refused an app itself, of messages accepted since the app was
+-- last resumed, and pause it at the $3rd: only resume() ends that, for a probe would be accepted.
+-- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason
+WITH news AS (
+    SELECT a.name,
+        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+            THEN a.report_refusals ELSE 0 END AS refusals,
+        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+            THEN a.report_refusals ELSE 0 END >= $3
+            AND coalesce(a.paused_by, 'worker') = 'worker' AS pauses
+    FROM dispatcher.app a
+    JOIN unnest($2::timestamptz[]) AS t (at) ON t.at > coalesce(a.resumed_at, '-infinity')
+    WHERE a.name = $1
+    GROUP BY a.name
+)
+UPDATE dispatcher.app a SET
+    report_refusals = n.refusals,
+    report_refused_at = now(),
+    paused_at = CASE WHEN n.pauses THEN coalesce(a.paused_at, clock_timestamp()) ELSE a.paused_at END,
+    pause_code = CASE WHEN n.pauses THEN $4 ELSE a.pause_code END,
+    pause_reason = CASE WHEN n.pauses THEN $5 ELSE a.pause_reason END,
+    paused_by = CASE WHEN n.pauses THEN 'report' ELSE a.paused_by END,
+    probe_at = CASE WHEN n.pauses THEN NULL ELSE a.probe_at END
+FROM news n
+WHERE a.name = n.name
+RETURNING n.pauses

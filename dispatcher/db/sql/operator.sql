@@ -10,10 +10,33 @@ SELECT dispatcher.cancel($1, $2)
 -- $1 message ids, $2 actor
 SELECT dispatcher.requeue($1, $2)
 
+-- name: requeueable
+-- Return the messages that may be requeued and have had a code since a time. Reads all outcomes.
+-- $1 code, $2 since
+SELECT message_id FROM dispatcher.outcome
+WHERE state IN ('rejected', 'expired') AND upper(code) = upper($1) AND created_at >= $2
+UNION
+SELECT o.message_id
+FROM dispatcher.report r
+JOIN dispatcher.outcome o ON o.provider_id = r.provider_id AND o.state = 'accepted'
+WHERE upper(r.status) = upper($1) AND r.received_at >= $2
+  AND dispatcher.is_refused_by_platform(r.provider_id)
+ORDER BY message_id
+
 -- name: settle
 -- Settle an unsure batch as 'sent' or 'resend'; return how many messages. Raises no_data_found.
 -- $1 token, $2 how, $3 actor
 SELECT dispatcher.settle($1, $2, $3)
+
+-- name: count_unsure
+-- Return how many unsure batches and messages these conditions choose.
+-- $1 app, $2 code, $3 since, $4 until; null: any
+SELECT batches, messages FROM dispatcher.count_unsure($1, $2, $3, $4)
+
+-- name: settle_batches
+-- Settle at most 1,000 of them as 'sent' or 'resend'; return how many batches and messages.
+-- $1 app, $2 code, $3 since, $4 until, $5 how, $6 actor
+SELECT batches, messages FROM dispatcher.settle_batches($1, $2, $3, $4, $5, $6)
 
 -- name: pause
 -- Stop claiming for an app until an operator resumes it.

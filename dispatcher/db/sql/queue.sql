@@ -9,12 +9,13 @@
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
 -- A pause that came since the app was asked is seen here: it is committed together with the
 -- messages it returned, which would otherwise be sent once more.
+-- Messages of a campaign that is paused or cancelled stay where they are.
 -- A message that has an outcome leaves the queue and is not returned: data that were loaded through
 -- the parent table queue every message that there ever was.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
--- $8 until when to look, for each priority: bulk rows that are due later come first
+-- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none)
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -23,8 +24,11 @@ WITH due AS MATERIALIZED (
         FROM dispatcher.queue q
         WHERE q.app = $1 AND q.priority = p.priority
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
-          AND q.due_at <= (SELECT clock_timestamp())
-          AND q.due_at <= to_timestamp(($8::float8[])[p.priority + 1])
+          AND q.due_at <= least((SELECT clock_timestamp()),
+              CASE WHEN p.priority = $4 THEN to_timestamp($8) END)
+          AND (q.campaign = ANY (ARRAY(
+              SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+          ))) IS NOT TRUE
         ORDER BY q.due_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -45,7 +49,7 @@ SELECT
     coalesce(m.sender, $5),
     m.signature,
     t.priority,
-    (t.attempt + 1)::smallint,
+    least(t.attempt + 1, 32767)::smallint,
     date_part('epoch', m.expires_at - clock_timestamp()),
     t.requeued
 FROM taken t
@@ -61,19 +65,33 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
   )
 ORDER BY t.priority, t.due_at, t.id
 
--- name: hold_bulk
--- Lock the first bulk row that is due and that no other claim holds; return its priority, when it was
--- due, and its first id. The lock makes sure that what comes before it in the queue is all that is to be claimed
--- first, and that this transaction can then claim it.
+-- name: lock_bulk
+-- Lock the first bulk row of one app that is due and that no other claim holds; return its priority,
+-- when it was due (seconds since 1970), and whether a message of the queue comes before it. Because
+-- it is locked, this claim can take it once it has taken those.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look, for each priority from 0 on
-SELECT head.priority, date_part('epoch', head.due_at) AS due_at, head.first_id
+SELECT head.priority, date_part('epoch', head.due_at) AS due_at,
+    EXISTS (
+        SELECT FROM generate_series($2::int, head.priority::int) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT FROM dispatcher.queue q
+            WHERE q.app = $1 AND q.priority = p.priority
+              AND q.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
+              AND q.due_at <= least((SELECT clock_timestamp()),
+                  CASE WHEN p.priority = head.priority THEN head.due_at END)
+            ORDER BY q.due_at LIMIT 1
+        ) AS before
+    ) AS queue_first
 FROM generate_series($2::int, $3::int) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT b.priority, b.due_at, b.first_id
+    SELECT b.priority, b.due_at
     FROM dispatcher.bulk b
     WHERE b.app = $1 AND b.priority = p.priority
       AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
       AND b.due_at <= (SELECT clock_timestamp())
+      AND (b.campaign = ANY (ARRAY(
+          SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+      ))) IS NOT TRUE
     ORDER BY b.due_at, b.first_id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
@@ -81,11 +99,13 @@ CROSS JOIN LATERAL (
 LIMIT 1
 
 -- name: claim_bulk
--- Delete the due bulk rows of one app and priority, up to the next row of the queue, and return their
--- messages as `claim` does. Rows are locked one by one until they hold as many messages as wanted.
--- Of the last row the first messages are taken, and the others wait on in a row of their own.
--- $1 app, $2 limit, $3 priority, $4 from when on: as hold_bulk has returned it, $5 the app's default
--- sender, $6 from when on to look in the queue, $7 whether a paused app is probed
+-- Delete due bulk rows of one app and priority, up to the next message of the queue, and return their
+-- messages as `claim` does. Rows are locked one by one, until they hold as many messages as wanted;
+-- the last row may hold more, which wait on in a new row.
+-- A row that was loaded again after its messages were sent is known by their outcomes, which are
+-- looked for once for each range of ids.
+-- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
+-- sender, $6 whether a paused app is probed
 WITH held AS MATERIALIZED (
     SELECT r.first_id, generate_series(lower(r.range), upper(r.range) - 1) AS id
     FROM (
@@ -94,13 +114,14 @@ WITH held AS MATERIALIZED (
             SELECT first_id, ids
             FROM dispatcher.bulk
             WHERE app = $1 AND priority = $3 AND due_at >= to_timestamp($4)
-              AND due_at <= (SELECT clock_timestamp())
-              AND due_at <= coalesce((
+              AND due_at <= (SELECT least(clock_timestamp(), (
                   SELECT q.due_at FROM dispatcher.queue q
-                  WHERE q.app = $1 AND q.priority = $3
-                    AND q.due_at > to_timestamp($4) AND q.due_at >= to_timestamp($6)
-                  ORDER BY q.due_at LIMIT 1), 'infinity')
-              AND ($7 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
+                  WHERE q.app = $1 AND q.priority = $3 AND q.due_at > to_timestamp($4)
+                  ORDER BY q.due_at LIMIT 1)))
+              AND (campaign = ANY (ARRAY(
+                  SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+              ))) IS NOT TRUE
+              AND ($6 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
             ORDER BY due_at, first_id
             FOR UPDATE SKIP LOCKED
         ) AS b
@@ -114,8 +135,9 @@ WITH held AS MATERIALIZED (
     WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
     RETURNING *
 ), rest AS (
-    INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at)
-    SELECT lower(t.ids - p.claimed), t.ids - p.claimed, t.size - p.size, t.app, t.priority, t.due_at
+    INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+    SELECT lower(t.ids - p.claimed), t.ids - p.claimed, t.size - p.size, t.app, t.priority, t.due_at,
+        t.campaign
     FROM taken t JOIN part p ON p.first_id = t.first_id AND p.size < t.size
 )
 SELECT
@@ -131,33 +153,56 @@ SELECT
     date_part('epoch', m.expires_at - clock_timestamp()),
     false
 FROM (
-    SELECT t.due_at, unnest(t.ids * p.claimed) AS range
-    FROM taken t JOIN part p ON p.first_id = t.first_id
+    SELECT r.*, EXISTS (
+        SELECT FROM dispatcher.outcome o
+        WHERE o.message_id >= lower(r.range) AND o.message_id < upper(r.range)
+    ) AS some_finished
+    FROM (
+        SELECT t.due_at, unnest(t.ids * p.claimed) AS range
+        FROM taken t JOIN part p ON p.first_id = t.first_id
+    ) AS r
 ) AS t
 JOIN dispatcher.message m ON m.id >= lower(t.range) AND m.id < upper(t.range)
+WHERE NOT (t.some_finished AND EXISTS (
+    SELECT FROM dispatcher.outcome o WHERE o.message_id >= m.id AND o.message_id <= m.id))
 ORDER BY t.due_at, m.id
 
--- name: open_bulk
--- Move the bulk rows of these messages into the queue.
--- $1 message ids
-SELECT dispatcher.open_bulk($1::bigint[])
-
 -- name: lock_head
--- Lock the first due message of one app in the order of claims, and return it: the queue alone is
--- read, whatever is wrong with the message.
+-- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
+-- it: messages are not read, whatever is wrong with one.
 -- $1 app, $2 first priority, $3 last priority
-SELECT q.id, q.attempt FROM dispatcher.queue q
-WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
-ORDER BY q.priority, q.due_at
+WITH stopped AS MATERIALIZED (
+    SELECT name FROM dispatcher.campaign WHERE state <> 'running'
+), alone AS MATERIALIZED (
+    SELECT q.priority, q.due_at, q.id, q.attempt FROM dispatcher.queue q
+    WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+      AND (q.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
+    ORDER BY q.priority, q.due_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), together AS MATERIALIZED (
+    SELECT b.priority, b.due_at, b.first_id, 0::smallint FROM dispatcher.bulk b
+    WHERE b.app = $1 AND b.priority BETWEEN $2 AND $3 AND b.due_at <= clock_timestamp()
+      AND (b.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
+    ORDER BY b.priority, b.due_at, b.first_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+SELECT id, attempt
+FROM (TABLE alone UNION ALL TABLE together) AS head
+ORDER BY priority, due_at
 LIMIT 1
-FOR UPDATE SKIP LOCKED
 
 -- name: reject_queued
 -- Reject a message that waits, and that cannot be claimed; a row if it had no outcome yet.
 -- $1 message id, $2 attempts, $3 code, $4 reason
-WITH gone AS (DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id)
+WITH gone AS (
+    DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id
+), left_bulk AS (
+    SELECT id FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
+)
 INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
-SELECT id, 'rejected', $2, $3, $4 FROM gone
+SELECT id, 'rejected', $2, $3, $4 FROM (TABLE gone UNION ALL TABLE left_bulk) AS message
 ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id
 
@@ -172,10 +217,11 @@ FROM dispatcher.message WHERE id = $1
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
 -- $5 waits (seconds), $6 attempts, $7 requeued, $8 codes
-INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code)
+INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code, campaign)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
-    u.attempt, u.requeued, u.code
+    u.attempt, u.requeued, u.code,
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
     $7::boolean[], $8::text[])
     AS u (id, priority, due_at, wait, attempt, requeued, code)
@@ -185,9 +231,11 @@ FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smalli
 -- shown in the meantime that they were sent. A message that is in the queue already stays as it is.
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
 -- $7 last batches, $8 codes
-INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code)
+INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code,
+    campaign)
 SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
-    u.requeued, u.last_batch, u.code
+    u.requeued, u.last_batch, u.code,
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
     $7::bigint[], $8::text[])
     AS u (app, id, priority, wait, attempt, requeued, last_batch, code)
@@ -203,8 +251,11 @@ DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
 
 -- name: recall_resent
 -- Delete messages of a batch that was given up for lost, and that wait to be sent again, from the
--- queue: its late answer shows that they were sent.
--- $1 message ids, $2 batch
+-- queue: its late answer shows that they were sent. Whatever has touched them since: they are known by
+-- their id, and that they were given up, by the batch.
+-- $1 message ids, $2 batch, $3 token
 DELETE FROM dispatcher.queue
-WHERE id = ANY ($1::bigint[]) AND last_batch = $2 AND code IN ('resend', 'settled-by-operator')
+WHERE id = ANY ($1::bigint[]) AND EXISTS (
+    SELECT FROM dispatcher.batch b
+    WHERE b.id = $2 AND b.token = $3 AND b.settled_by IN ('policy: resend', 'operator: resend'))
 RETURNING id

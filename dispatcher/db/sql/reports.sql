@@ -76,11 +76,13 @@ RETURNING provider_id, state, status, xmax = 0 AS fresh
 
 -- name: register_statuses
 -- Write what the statuses of reports mean, for message_status.
--- $1 statuses, $2 states, $3 meanings
-INSERT INTO dispatcher.carrier_status AS c (status, state, meaning)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
-ON CONFLICT (status) DO UPDATE SET state = excluded.state, meaning = excluded.meaning
-WHERE (c.state, c.meaning) <> (excluded.state, excluded.meaning)
+-- $1 statuses, $2 states, $3 meanings, $4 whether such a message may be sent again
+INSERT INTO dispatcher.carrier_status AS c (status, state, meaning, resendable)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[])
+ON CONFLICT (status) DO UPDATE SET state = excluded.state, meaning = excluded.meaning,
+    resendable = excluded.resendable
+WHERE (c.state, c.meaning, c.resendable)
+    <> (excluded.state, excluded.meaning, excluded.resendable)
 
 -- name: report_backlog
 -- Return how many reports wait to be matched, and for how long the oldest has; the inbox is small.

@@ -108,4 +108,4 @@ SET paused_at = coalesce(paused_at, clock_timestamp()),
     probe_at = clock_timestamp() + make_interval(secs => $4),
     probe_wait = interval '1 minute',
     probe_max = interval '1 hour'
-WHERE name = $1 AND paused_by IS DISTINCT FROM 'operator'
+WHERE name = $1 AND coalesce(paused_by, 'worker') = 'worker'

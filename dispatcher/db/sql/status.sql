@@ -214,6 +214,18 @@ FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
 WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
 ORDER BY s.id DESC
 
+-- name: find_by_token
+-- Find the messages of a batch, by its token.
+-- $1 token, $2 how many at most
+WITH hit AS MATERIALIZED (
+    SELECT u.id FROM dispatcher.batch b CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
+    WHERE b.token = $1 ORDER BY u.id DESC LIMIT $2
+)
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
+WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
+ORDER BY s.id DESC
+
 -- name: find_by_provider_id
 -- Find the message of a provider id. A report of it leads there at once, by the token of its request
 -- and its number; without one, full partitions have an index, and the one being filled is read whole.
@@ -262,3 +274,8 @@ JOIN dispatcher.message_status s ON s.id = u.id
 WHERE b.id = $1
   AND s.id = ANY (ARRAY(SELECT unnest(message_ids) FROM dispatcher.batch WHERE id = $1))
 ORDER BY u.place
+
+-- name: states_of
+-- The states of messages.
+-- $1 ids
+SELECT id, state FROM dispatcher.message_status WHERE id = ANY ($1::bigint[])

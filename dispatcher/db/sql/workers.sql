@@ -7,6 +7,14 @@ INSERT INTO dispatcher.worker (host, pid, version, apps, lease)
 VALUES ($1, $2, $3, $4, make_interval(secs => $5))
 RETURNING id
 
+-- name: database_id
+-- Return the identity of this database.
+SELECT id::text FROM dispatcher.installation
+
+-- name: expire
+-- Expire what waits although its time is over; return how many, and whether there is more to do.
+SELECT expired, more FROM dispatcher.expire()
+
 -- name: heartbeat
 -- Write the heartbeat of a worker; return for how many seconds it was silent, by this clock, which
 -- decides whether others have taken it for dead. No row if its row is gone.

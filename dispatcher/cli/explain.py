@@ -1,0 +1,40 @@
+"""``dispatcher explain``: what a code of the provider means, and what to do."""
+
+from typing import Annotated
+
+import typer
+
+from dispatcher.cli.errors import CommandError
+
+
+def explain(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="Such as E200028 or MK:0012.")],
+) -> None:
+    """Explain a code of an answer or of a status report.
+
+    The same code may stand for a request, for a number or in a report, and
+    means something else in each.
+    """
+    from dispatcher.cli.output import screen, table_of
+    from dispatcher.core.code_table import published_rows
+    from dispatcher.core.codes import NUMBER, OURS, REQUEST
+
+    table = table_of("Where", "Code", "Meaning", "What to do", "Send the same again", "Charged")
+    for place, ours in (("request", REQUEST), ("number", NUMBER), ("dispatcher", OURS)):
+        if (row := ours.get(code) or ours.get(code.upper())) is not None:
+            table.add_row(place, row.code, row.meaning, row.advice, "", "")
+    for level in ("request", "number", "report"):
+        for known in published_rows(level, code):
+            if code.upper() not in known.codes and (level != "report" or not known.codes):
+                continue
+            table.add_row(
+                f"{level}, {known.source}",
+                known.shown,
+                known.meaning,
+                known.advice,
+                known.again,
+                f"by delivery: {known.charged_by_delivery}; on sending: {known.charged_by_sending}",
+            )
+    if not table.rows:
+        raise CommandError(f"no code {code} is known.")
+    screen().print(table)

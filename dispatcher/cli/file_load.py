@@ -1,0 +1,399 @@
+"""Loads a list of messages: it is read as a whole first, then loaded in batches."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.sheet.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.cli.sheet.reading import Form, open_list
+from dispatcher.cli.sheet.rejects import RejectsFile
+from dispatcher.core.cost import Bill, BilledMessage, fill_template
+from dispatcher.core.country import country
+from dispatcher.core.rules import Limits
+from dispatcher.db import campaigns, cost, file_import, rules
+from dispatcher.db.database import OwnConnection as Connection
+from dispatcher.db.file_import import Earlier, Progress, Survey
+
+BATCH_LINES: Final = (
+    5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
+)
+PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
+_PLACE = {name: place for place, name in enumerate(COLUMNS)}
+_SURVEYED = [_PLACE[name] for name in file_import.SURVEY[1:]]
+
+Progressed = Callable[
+    [int, float], None
+]  # messages that are in, and which share of the work is done
+
+
+class ImportOptions(Struct, frozen=True):
+    """How a file is loaded."""
+
+    form: Form = Form()
+    whole: Whole = Whole()
+    again: bool = False  # also what is in already
+    rest: bool = False  # only what is not in already
+    unique: bool = False  # only the first line of each number
+    dry_run: bool = False
+    other_mainland: bool = False  # see core.number
+    apps: tuple[str, ...] = ()  # that are configured
+    campaign: str | None = None  # None: one of its own, by the name of the file
+    actor: str = "enqueue"  # who begins the campaign
+    spread_seconds: float | None = None  # over which the messages are due, evenly
+    per_hour: int | None = None  # messages that become due in an hour
+    stop_at: float | None = None  # share of failed messages at which the campaign pauses
+
+
+class Preview(Struct, frozen=True):
+    """A message as its recipient would see it."""
+
+    line: int
+    recipient: str
+    text: str
+
+
+class Loaded(Struct, frozen=True):
+    """What a load did, or would do."""
+
+    progress: Progress
+    lines: int  # lines of data, blank ones too
+    notes: list[str]  # what was decided about the file
+    assumed_mainland: int
+    respelled: int
+    survey: Survey
+    earlier: Earlier | None
+    campaign: str
+    resumed_after: int  # line after which an interrupted load went on
+    limits: Mapping[str, Limits]
+    previews: list[Preview] = []
+    bill: Bill | None = None  # of a dry run
+
+    @property
+    def blank(self) -> int:
+        """How many lines hold nothing."""
+        done = self.progress
+        return self.lines - done.imported_lines - done.rejected - done.left_out
+
+
+class _Seen(Struct):
+    """What is seen of a file while it is read for the first time."""
+
+    last: int  # number of the last line
+    assumed_mainland: int = 0
+    respelled: int = 0
+    refused: int = 0
+    good: int = 0
+    good_lines: int = 0
+    previews: list[Preview] = field(default_factory=list)
+    previewed: set[str] = field(default_factory=set)  # templates
+
+
+async def load_file(
+    connection: Connection,
+    file: Path,
+    rejects: Path,
+    on_progress: Progressed = lambda _taken, _share: None,
+    options: ImportOptions | None = None,
+) -> Loaded:
+    """Load *file*, and write what is refused to *rejects*.
+
+    What an earlier load of the same content has done is not done again, and is counted in.
+    *on_progress* is called after every batch. Raises CommandError for what is no file of messages.
+    """
+    options = options or ImportOptions()
+    opened = open_list(file, options.form)
+    digest = _digest(file, opened.encoding, options)
+    known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
+    done = known or Progress()
+    now = done.started_at or await file_import.database_time(connection)
+    campaign = done.campaign or await _campaign(connection, file, options)
+    defined = {one.template_id: one for one, _ in await rules.templates(connection)}
+    try:
+        messages = MessageList(
+            opened,
+            options.whole,
+            now=now,
+            templates=defined,
+            campaign=campaign,
+            other_mainland=options.other_mainland,
+        )
+    except ValueError as error:
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+    bill = await cost.empty_bill(connection) if options.dry_run else None
+    seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
+    if seen.last < opened.data_from:
+        raise CommandError(f"{file} is empty: it has a header and no lines.", code=USED_WRONGLY)
+    survey = await file_import.read_survey(connection)
+    earlier = await file_import.find_earlier(connection, digest, done.lines)
+    await _leave_out(connection, file, options, seen, earlier, done)
+    if options.dry_run:
+        await file_import.make_dry_run(connection)
+    else:
+        await campaigns.begin(connection, options.actor, campaign, file.name)
+        if options.stop_at is not None:
+            await campaigns.stop_at(connection, campaign, options.stop_at)
+        done = await file_import.begin_import(connection, digest, file.name, campaign)
+    resumed_after = done.lines
+    wait = _wait_seconds(options, seen)
+    with RejectsFile(rejects, messages.header, delimiter=opened.sheet.delimiter) as out:
+        for batch in _batches(messages):
+            fresh = [line for line in batch if line.number > resumed_after]
+            if len(fresh) < len(batch):
+                await _write_again(connection, digest, batch[: len(batch) - len(fresh)], out)
+            if not fresh:
+                continue
+            if options.dry_run:
+                done = await _check_batch(connection, fresh, out, done, wait)
+            else:
+                done = await _import_batch(connection, fresh, out, done, digest, wait)
+            on_progress(done.imported, 0.3 + 0.7 * messages.progress())
+    if not options.dry_run:
+        await file_import.finish_import(connection, digest)
+    return Loaded(
+        done,
+        seen.last - max(opened.data_from, 1) + 1,
+        opened.notes,
+        seen.assumed_mainland,
+        seen.respelled,
+        survey,
+        earlier,
+        campaign,
+        resumed_after,
+        await rules.limits(connection),
+        seen.previews,
+        bill,
+    )
+
+
+def _batches(messages: MessageList) -> Iterator[list[Line]]:
+    lines = iter(messages)
+    while batch := list(islice(lines, BATCH_LINES)):
+        yield batch
+
+
+async def _known(
+    connection: Connection, file: Path, digest: str, *, again: bool
+) -> Progress | None:
+    """Return how far a load of this file has come. Raises CommandError if it is in, whole."""
+    if again:
+        await file_import.forget_import(connection, digest)
+    known = await file_import.known_import(connection, digest)
+    if known is not None and known.finished_at is not None:
+        raise CommandError(
+            f"{file} is in already, since {known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
+            " --again all its messages are enqueued a second time."
+        )
+    return known
+
+
+async def _survey(
+    connection: Connection,
+    messages: MessageList,
+    data_from: int,
+    bill: Bill | None,
+    on_progress: Progressed,
+) -> _Seen:
+    """Read the file once, and put its good lines into a table where they are seen as a whole."""
+    await file_import.make_survey(connection)
+    seen = _Seen(last=data_from - 1)
+    for batch in _batches(messages):
+        good = [line for line in batch if line.values]
+        await file_import.add_to_survey(
+            connection,
+            [(line.number, *(line.values[place] for place in _SURVEYED)) for line in good],
+        )
+        for line in batch:
+            seen.assumed_mainland += line.assumed_mainland
+            seen.respelled += line.respelled
+            seen.refused += line.lines if line.reason else 0
+        seen.good += len(good)
+        seen.good_lines += sum(line.lines for line in good)
+        seen.last = batch[-1].number + batch[-1].lines - 1
+        if bill is not None:
+            bill.add(map(_billed, good))
+            _preview(seen, good, bill)
+        on_progress(0, 0.3 * messages.progress())
+    return seen
+
+
+def _billed(line: Line) -> BilledMessage:
+    values = line.values
+    return BilledMessage(
+        values[_PLACE["app"]],
+        country(values[_PLACE["recipient"]]),
+        values[_PLACE["template_id"]],
+        values[_PLACE["params"]],
+        values[_PLACE["signature"]],
+        None,
+    )
+
+
+def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
+    """Keep the first messages, and the first of each template while there is room."""
+    for line in good:
+        template = line.values[_PLACE["template_id"]]
+        if len(seen.previews) >= PREVIEWS:
+            return
+        if template in bill.texts and template not in seen.previewed:
+            seen.previewed.add(template)
+            text = fill_template(
+                bill.texts[template],
+                line.values[_PLACE["params"]],
+                line.values[_PLACE["signature"]],
+            )
+            seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
+
+
+async def _leave_out(  # noqa: PLR0917
+    connection: Connection,
+    file: Path,
+    options: ImportOptions,
+    seen: _Seen,
+    earlier: Earlier | None,
+    done: Progress,
+) -> None:
+    """Note the lines that the user wants left out; raises CommandError if most are in already."""
+    if options.unique:
+        await file_import.leave_out_repeats(connection)
+    if options.rest:
+        await file_import.leave_out_earlier(connection, done.lines)
+    elif earlier is not None and not options.again and not options.dry_run:
+        left = seen.good - done.imported - done.left_out
+        if earlier.lines * 2 > left:
+            raise CommandError(
+                f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
+                f" {earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
+                " was enqueued.",
+                "--rest enqueues only the others, --again enqueues all of them a second time.",
+            )
+    await file_import.index_left_out(connection)
+
+
+async def _write_again(
+    connection: Connection, digest: str, batch: Sequence[Line], out: RejectsFile
+) -> None:
+    """Write the refused lines of a batch that an earlier run has done."""
+    reasons = await file_import.rejections(connection, digest, batch[0].number, batch[-1].number)
+    out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
+
+
+async def _import_batch(  # noqa: PLR0917
+    connection: Connection,
+    batch: Sequence[Line],
+    out: RejectsFile,
+    done: Progress,
+    digest: str,
+    wait: float,
+) -> Progress:
+    """Load one batch and note it, both or neither; then write its refused lines."""
+    try:
+        async with connection.transaction():
+            after, refused = await _copy(connection, batch, done, wait, into=file_import.MESSAGES)
+            await file_import.record_import(connection, digest, done, after)
+            await file_import.record_rejections(
+                connection, digest, [(line.number, reason) for line, reason in refused]
+            )
+    except file_import.TakenOverError as error:
+        raise CommandError(str(error)) from error
+    out.add(refused)
+    return after
+
+
+async def _check_batch(
+    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, wait: float
+) -> Progress:
+    """Find the bad lines of one batch, and leave nothing of it behind."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        after, refused = await _copy(connection, batch, done, wait, into=file_import.DRY_RUN)
+    finally:
+        await transaction.rollback()
+    out.add(refused)
+    return after
+
+
+async def _copy(
+    connection: Connection,
+    batch: Sequence[Line],
+    done: Progress,
+    wait: float,
+    *,
+    into: tuple[str, str],
+) -> tuple[Progress, list[tuple[Line, str]]]:
+    """Copy the good lines of a batch; return the progress after it, and what was refused."""
+    out = await file_import.left_out(connection, batch[0].number, batch[-1].number)
+    good = [line for line in batch if line.values and line.number not in out]
+    rows = [
+        _due_later(line.values, wait * (done.imported + place)) if wait else line.values
+        for place, line in enumerate(good)
+    ]
+    bad = dict(await file_import.copy_messages(connection, COLUMNS, rows, into=into))
+    reasons = {good[place].number: reason for place, reason in bad.items()}
+    refused = [
+        (line, line.reason or reasons[line.number])
+        for line in batch
+        if line.reason or line.number in reasons
+    ]
+    taken = [line for line in good if line.number not in reasons]
+    return replace(
+        done,
+        lines=batch[-1].number,
+        imported=done.imported + len(taken),
+        imported_lines=done.imported_lines + sum(line.lines for line in taken),
+        rejected=done.rejected + sum(line.lines for line, _ in refused),
+        left_out=done.left_out
+        + sum(line.lines for line in batch if line.values and line.number in out),
+    ), refused
+
+
+async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:
+    """Return the campaign of a new load: as the user names it, or by the name of the file."""
+    if options.campaign is not None:
+        found = await campaigns.find(connection, options.campaign)
+        if found is not None and found.state == "cancelled":
+            raise CommandError(
+                f"campaign {found.name} is cancelled for good: name another one.",
+                code=USED_WRONGLY,
+            )
+        return options.campaign
+    name = file.name[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
+    places = range(2, 1_000)
+    for candidate in (name, *(f"{name} ({place})" for place in places)):
+        if await campaigns.find(connection, candidate) is None:
+            return candidate
+    raise CommandError(f"name a campaign with --campaign: {name} was used often.")
+
+
+def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
+    """Return how much later each message is due than the one before."""
+    if options.per_hour is not None:
+        return 3600 / options.per_hour
+    return (options.spread_seconds or 0.0) / max(1, seen.good)
+
+
+def _due_later(values: tuple[Any, ...], seconds: float) -> tuple[Any, ...]:
+    at = _PLACE["send_at"]
+    return (*values[:at], values[at] + timedelta(seconds=seconds), *values[at + 1 :])
+
+
+def _digest(file: Path, encoding: str, options: ImportOptions) -> str:
+    """Return what distinguishes this load from others: the content, and what it makes of it."""
+    form, whole = options.form, options.whole
+    said = (
+        encoding, sorted(form.columns.items()), form.recipients_only, form.sheet,
+        whole.template, whole.params, whole.app, whole.sender, whole.signature,
+    )  # fmt: skip
+    content = hashlib.sha256(repr(said).encode() + b"\0")
+    with file.open("rb") as stream:
+        while piece := stream.read(io.DEFAULT_BUFFER_SIZE * 16):
+            content.update(piece)
+    return content.hexdigest()

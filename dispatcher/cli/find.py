@@ -1,0 +1,71 @@
+"""``dispatcher find``: messages by what is known of them."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dispatcher.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from dispatcher.core.status import MessageSummary
+    from dispatcher.db.database import OwnConnection as Connection
+
+
+def find(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT", help="A number, reference, provider id, batch token or message id."
+        ),
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find messages by number, reference, id or token.
+
+    A number is found in any spelling. Shows the newest, numbers masked;
+    `dispatcher show ID` explains one.
+    """
+    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.output import moment, print_json, screen, table_of
+    from dispatcher.core.format import mask
+
+    found = with_database(lambda connection: _found(connection, text.strip()))
+    if json:
+        print_json([_masked(one) for one in found])
+        return
+    if not found:
+        raise CommandError("no message is found by that.")
+    table = table_of("Id", "App", "Number", "Reference", "State", "Code", "Inserted")
+    for one in found:
+        table.add_row(
+            str(one.id), one.app, mask(one.recipient), one.reference or "", one.state,
+            one.code or "", moment(one.queued_at),
+        )  # fmt: skip
+    screen().print(table)
+
+
+async def _found(connection: "Connection", text: str) -> "list[MessageSummary]":
+    """Return what the first kind of search finds that finds anything."""
+    from dispatcher.core.number import ReadNumber, read_number
+    from dispatcher.db import status
+
+    number = read_number(text, other_mainland=True)
+    searches: list[tuple[status.Search, str]] = []
+    if isinstance(number, ReadNumber):
+        searches.append(("recipient", number.e164))
+    if text.isascii() and text.isdecimal() and len(text) < len(str(2**63)):
+        searches.append(("id", text))
+    searches += [("reference", text), ("provider_id", text), ("token", text)]
+    for by, wanted in searches:
+        if found := await status.find_in(connection, by, wanted):
+            return found
+    return []
+
+
+def _masked(one: "MessageSummary") -> "MessageSummary":
+    from msgspec.structs import replace
+
+    from dispatcher.core.format import mask
+
+    return replace(one, recipient=mask(one.recipient))

@@ -1,0 +1,38 @@
+"""What a file is made of: records, each with the lines that it stands on."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Record(Struct, frozen=True):
+    """One record of a file, or one line that cannot be read as a record."""
+
+    line: int  # its first line, counted from 1 as a text editor or Excel counts
+    cells: list[str]
+    lines: int = 1  # how many lines it stands on
+    trouble: str | None = None  # why the whole record cannot be read
+    doubts: Mapping[int, str] = {}  # why a cell, by its place, cannot be taken as it is
+    open_quote: bool = False  # trouble: it stands within a quote that is not closed
+    raw: tuple[str, ...] = ()  # of a record that stands on several lines: those lines
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing in it."""
+        return not self.trouble and not any(map(_printed, self.cells)) and not self.doubts
+
+
+def _printed(cell: str) -> str:
+    return cell.strip(" \t\r\n\x1a\ufeff\u3000\xa0")
+
+
+class Sheet(Protocol):
+    """An open file: an iterator over its records, from the first line on."""
+
+    delimiter: str  # for the file of rejects
+
+    def __iter__(self) -> Iterator[Record]: ...
+
+    def progress(self) -> float:
+        """Return which share of the file is read."""

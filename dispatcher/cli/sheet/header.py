@@ -1,0 +1,138 @@
+"""Finds the header of a list, and what its columns are."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+MAX_LINES_BEFORE = 20  # titles and blank lines that may stand before the header
+OWN = ("line", "reason")  # columns of a file of rejects
+PARAM = re.compile(r"param_([1-9]\d?)")
+
+# What people call a column, in the form that `_plain` gives.
+_WORDS = {
+    "recipient": (
+        "recipient", "phone", "phonenumber", "phoneno", "mobile", "mobilephone", "mobilenumber",
+        "mobileno", "msisdn", "tel", "telephone", "telephonenumber", "cellphone", "手机号",
+        "手机号码", "手机", "号码", "电话", "电话号码", "联系电话", "接收号码", "接收人号码",
+        "短信接收人号码",
+    ),
+    "template_id": ("templateid", "template", "模板", "模板id", "模板编号", "模版", "模版id"),
+    "params": ("params", "parameters", "templateparas", "模板变量"),
+    "app": ("app", "应用"),
+    "sender": ("sender", "from", "通道号", "签名通道号"),
+    "signature": ("signature", "签名", "短信签名", "签名名称"),
+    "idempotency_key": ("idempotencykey",),
+    "reference": ("reference", "参考号"),
+    "priority": ("priority", "优先级"),
+    "send_at": ("sendat", "sendtime", "发送时间", "定时发送时间"),
+    "expires_at": ("expiresat", "expires", "过期时间", "失效时间"),
+    "line": ("line",),
+    "reason": ("reason",),
+}  # fmt: skip
+_COLUMN_OF = {word: column for column, words in _WORDS.items() for word in words}
+_VARIABLE = re.compile(r"(?:param|parameter|var|variable|变量|模板变量|参数)([1-9]\d?)")
+COLUMNS = tuple(_WORDS)
+
+
+class HeaderError(ValueError):
+    """A header is none of messages; the text says why."""
+
+
+class Header(Struct, frozen=True):
+    """The columns of a list."""
+
+    names: list[str]  # as they stand in the file
+    places: Mapping[str, int]  # of the columns that are used, by our name
+    ignored: list[str]  # names of columns that are not used
+
+    @property
+    def is_of_rejects(self) -> bool:
+        """Whether the file was written by us: its cells are then restored."""
+        return all(name in self.places for name in OWN)
+
+    @property
+    def variables(self) -> int:
+        """How many variables have a column of their own."""
+        return sum(PARAM.fullmatch(name) is not None for name in self.places)
+
+
+def column_of(name: str, given: Mapping[str, str] | None = None) -> str | None:
+    """Return which column a person means by *name*; None if it is none of ours.
+
+    *given*: columns by the names that the user of the command said, in plain form.
+    """
+    plain = _plain(name)
+    if given and plain in given:
+        return given[plain]
+    if found := _VARIABLE.fullmatch(plain):
+        return f"param_{found[1]}"
+    return _COLUMN_OF.get(plain)
+
+
+def given_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """Return columns by name, of pairs such as ``recipient=手机号``; raises HeaderError."""
+    given: dict[str, str] = {}
+    for pair in pairs:
+        column, equals, name = pair.partition("=")
+        if not equals or not name or not (column in _WORDS or PARAM.fullmatch(column)):
+            raise HeaderError(
+                f"--column takes pairs such as recipient=手机号 or param_1=name, and not {pair!r}"
+            )
+        given[_plain(name)] = column
+    return given
+
+
+def recognised(cells: Sequence[str], given: Mapping[str, str]) -> int:
+    """Return how many of *cells* name a column; 0 if none names the recipient."""
+    columns = [column_of(cell, given) for cell in cells]
+    return sum(column is not None for column in columns) if "recipient" in columns else 0
+
+
+def read_header(
+    cells: Sequence[str], given: Mapping[str, str], *, ignore_others: bool = False
+) -> Header:
+    """Return the columns that *cells* name; raises HeaderError if they are not ones of messages."""
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()  # empty columns at the end, as spreadsheets write them
+    places: dict[str, int] = {}
+    others: list[str] = []
+    for place, name in enumerate(names):
+        column = column_of(name, given)
+        if column is None:
+            others.append(name or f"(column {place + 1}, without a name)")
+        elif column in places:
+            raise HeaderError(f"has two columns for {column}: {names[places[column]]} and {name}")
+        else:
+            places[column] = place
+    if "recipient" not in places:
+        raise HeaderError("has no column recipient")
+    if missing := set(given.values()) - places.keys():
+        raise HeaderError(f"has not the column that --column names for {min(missing)}")
+    variables = sorted(int(found[1]) for name in places if (found := PARAM.fullmatch(name)))
+    if variables != list(range(1, len(variables) + 1)):
+        missed = min(set(range(1, variables[-1])) - {*variables})
+        raise HeaderError(f"has param_{variables[-1]}, and no param_{missed}")
+    if variables and "params" in places:
+        raise HeaderError("has both params and param_1: use one of them")
+    if others and not ignore_others:
+        raise HeaderError(
+            f"has {'an unknown column' if len(others) == 1 else 'unknown columns'}"
+            f" {', '.join(map(repr, others))}: leave them out with --ignore-others, or say what"
+            " they are with --column"
+        )
+    return Header(names, places, others)
+
+
+def _plain(name: str) -> str:
+    """Return *name* in lower case, without blanks, marks that are not seen, - and _."""
+    return "".join(
+        character
+        for character in unicodedata.normalize("NFKC", name).lower()
+        if character not in "_-()" and unicodedata.category(character) not in _BLANK
+    )
+
+
+_BLANK = frozenset({"Zs", "Cc", "Cf", "Zl", "Zp"})

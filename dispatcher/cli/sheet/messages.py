@@ -1,0 +1,306 @@
+"""Makes a message of each record of a list, or says why there is none."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, tzinfo
+from typing import Any, Final
+
+from msgspec import Struct
+
+from dispatcher.cli.sheet.cells import Record
+from dispatcher.cli.sheet.header import OWN
+from dispatcher.cli.sheet.reading import OpenedList
+from dispatcher.cli.sheet.times import read_time
+from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
+from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
+
+TEXTS: Final = (
+    "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",
+)  # fmt: skip
+COLUMNS: Final = (  # as Line.values has them
+    *TEXTS, "params", "priority", "send_at", "expires_at", "campaign",
+)  # fmt: skip
+
+_APP = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MAX_CHARACTERS = {
+    "sender": 21, "template_id": 32, "signature": 32, "idempotency_key": 200, "reference": 200,
+}  # fmt: skip
+_FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
+_ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,|$)')
+
+
+_MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
+_TIMES = ("send_at", "expires_at")
+
+
+class _SwallowedError(Exception):
+    """A record is several lines that a wrong quote made one; the text says so."""
+
+
+class Whole(Struct, frozen=True):
+    """What the user says of all messages of a list; a cell of the list says otherwise."""
+
+    template: str | None = None
+    params: tuple[str, ...] = ()
+    app: str | None = None
+    sender: str | None = None
+    signature: str | None = None
+    reference: str | None = None
+    priority: str | None = None
+    send_at: str | None = None
+    expires_at: str | None = None
+    zone: tzinfo | None = None  # of times that name none
+
+
+class Line(Struct, frozen=True):
+    """One record of the file and the message that it asks for."""
+
+    number: int  # of its first line, as the file counts
+    lines: int  # how many lines it stands on
+    cells: list[str]  # as they stand in the file, restored
+    values: tuple[Any, ...]  # in the order of COLUMNS; empty: refused
+    reason: str = ""  # why it is refused
+    assumed_mainland: bool = False  # the number was written without its country
+    respelled: bool = False  # the number was written in another spelling
+    is_blank: bool = False
+
+
+class MessageList:
+    """The messages of an opened list; iterate it, as often as needed, for its lines."""
+
+    def __init__(
+        self,
+        opened: OpenedList,
+        whole: Whole,
+        *,
+        now: datetime,
+        templates: Mapping[str, Template],
+        campaign: str | None = None,
+        other_mainland: bool = False,
+    ) -> None:
+        """*now* is the default of send_at; *templates* are those that operators have defined.
+
+        Raises ValueError for what *whole* says wrongly.
+        """
+        self.header = opened.header
+        self._opened = opened
+        self._whole = whole
+        self._now = now
+        self._templates = templates
+        self._campaign = campaign
+        self._other_mainland = other_mainland
+        self._places = opened.header.places
+        self._used = {place: name for name, place in self._places.items() if name not in OWN}
+        self._width = len(opened.header.names)
+        self._ragged = opened.encoding == "xlsx"  # a workbook leaves out cells that are empty
+        self._params = [
+            self._places[f"param_{number}"] for number in range(1, opened.header.variables + 1)
+        ]
+        self._priority = _priority(whole.priority or "5")
+        self._send_at = _time("send_at", whole.send_at, whole.zone) or now
+        self._expires_at = _time("expires_at", whole.expires_at, whole.zone)
+        if self._params and whole.params:
+            raise ValueError("--param is for lists without columns for variables")
+        if self._expires_at is not None and self._expires_at <= self._send_at:
+            raise ValueError("expires_at is not after send_at")
+
+    def progress(self) -> float:
+        """Return which share of the file is read."""
+        return self._opened.sheet.progress()
+
+    def __iter__(self) -> Iterator[Line]:
+        """Yield every record after the header, blank ones too."""
+        for record in self._opened.sheet:
+            if record.line < self._opened.data_from:
+                continue
+            try:
+                yield self._line(record)
+            except _SwallowedError as error:
+                for place, text in enumerate(record.raw):
+                    cells = text.split(self._opened.sheet.delimiter)
+                    yield Line(record.line + place, 1, cells, (), str(error))
+
+    def _line(self, record: Record) -> Line:
+        if record.is_blank:
+            return Line(record.line, record.lines, [], (), is_blank=True)
+        cells = self._restored(record.cells)
+        if record.trouble:
+            return Line(record.line, record.lines, cells, (), record.trouble)
+        try:
+            self._must_be_whole(record, cells)
+            number = self._number(cells)
+            values = self._values(cells, number.e164)
+        except ValueError as error:
+            return Line(record.line, record.lines, cells, (), str(error))
+        written = cells[self._places["recipient"]]
+        return Line(
+            record.line,
+            record.lines,
+            cells,
+            values,
+            assumed_mainland=number.assumed_mainland,
+            respelled=written.removeprefix("+86") not in (number.e164[3:], number.e164),
+        )
+
+    def _restored(self, cells: list[str]) -> list[str]:
+        """Return the cells without what keeps a spreadsheet from changing them."""
+        if any(cell[:1] == "=" for cell in cells):
+            cells = [
+                found[1].replace('""', '"') if (found := _FORMULA_TEXT.fullmatch(cell)) else cell
+                for cell in cells
+            ]
+        if self.header.is_of_rejects:
+            cells = [cell[1:] if cell[:1] == "'" else cell for cell in cells]
+        return cells
+
+    def _must_be_whole(self, record: Record, cells: list[str]) -> None:
+        """Raise ValueError if a cell is missing, or is not what the sheet shows."""
+        if record.raw:
+            self._must_not_swallow(record, cells)
+        if len(cells) < self._width:
+            if not self._ragged:
+                raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
+            cells += [""] * (self._width - len(cells))
+        if any(cell.strip() for cell in cells[self._width :]):
+            raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
+        for place, doubt in record.doubts.items():
+            name = self._used.get(place)
+            if name and not (name in _TIMES and doubt.startswith("it is a date")):
+                raise ValueError(f"{name}: {doubt}")
+
+    def _must_not_swallow(self, record: Record, cells: list[str]) -> None:
+        """Raise _SwallowedError if a cell over several lines has taken in lines of their own.
+
+        So it is when two lines each have a quote that is wrong. The record may look well.
+        """
+        wrong = len(cells) < self._width or any(cell.strip() for cell in cells[self._width :])
+        for place, cell in enumerate(cells):
+            if place != self._places["recipient"]:
+                lines = cell.split("\n")[1:]
+                wrong |= any(_MANY_DIGITS.search(line) for line in lines)
+        if wrong:
+            last = record.line + record.lines - 1
+            raise _SwallowedError(
+                f"a quote opened in line {record.line:,} is closed only in line {last:,}:"
+                f" {record.lines} lines were read as one cell"
+            )
+
+    def _number(self, cells: list[str]) -> ReadNumber:
+        text = cells[self._places["recipient"]]
+        if not text.strip():
+            raise ValueError("recipient is missing")
+        read = read_number(text, other_mainland=self._other_mainland)
+        if isinstance(read, DoubtfulNumber):
+            raise ValueError(f"recipient: {read.reason}")  # noqa: TRY004 - a value's, not a type's
+        return read
+
+    def _values(self, cells: list[str], recipient: str) -> tuple[Any, ...]:
+        """Return the values of one line; raises ValueError with the reason if it has none."""
+        whole = self._whole
+        app = (self._cell(cells, "app") or whole.app or "default").lower()
+        if not _APP.fullmatch(app):
+            raise ValueError("app is the name of no app: letters, digits, - and _")
+        template_id = self._cell(cells, "template_id") or whole.template
+        if template_id is None:
+            raise ValueError("template_id is missing")
+        params = self._variables(cells)
+        texts = {
+            "sender": self._cell(cells, "sender") or whole.sender,
+            "template_id": template_id,
+            "signature": self._cell(cells, "signature") or whole.signature,
+            "idempotency_key": self._cell(cells, "idempotency_key"),
+            "reference": self._cell(cells, "reference") or whole.reference,
+        }
+        for name, text in texts.items():
+            if text is not None and len(text) > _MAX_CHARACTERS[name]:
+                raise ValueError(f"{name} has more than {_MAX_CHARACTERS[name]} characters")
+        template = self._templates.get(template_id)
+        if template is not None and (mismatch := template_mismatch(template, params)):
+            raise ValueError(mismatch[0].lower() + mismatch[1:].rstrip("."))
+        priority = self._cell(cells, "priority")
+        send_at = _time("send_at", self._cell(cells, "send_at"), whole.zone) or self._send_at
+        expires_at = (
+            _time("expires_at", self._cell(cells, "expires_at"), whole.zone) or self._expires_at
+        )
+        if expires_at is not None:
+            if expires_at <= send_at:
+                raise ValueError("expires_at is not after send_at")
+            if expires_at <= self._now:
+                raise ValueError("expires_at is past")
+        return (
+            app,
+            texts["sender"],
+            recipient,
+            template_id,
+            texts["signature"],
+            texts["idempotency_key"],
+            texts["reference"],
+            params,
+            self._priority if priority is None else _priority(priority),
+            send_at,
+            expires_at,
+            self._campaign,
+        )
+
+    def _cell(self, cells: list[str], name: str) -> str | None:
+        place = self._places.get(name)
+        return (cells[place].strip() or None) if place is not None else None
+
+    def _variables(self, cells: list[str]) -> list[str]:
+        if "params" in self._places:
+            return read_array(cells[self._places["params"]].strip())
+        if not self._params:
+            return list(self._whole.params)
+        values = [cells[place].strip() for place in self._params]
+        while values and not values[-1]:
+            values.pop()  # a template with fewer variables than others in this file
+        if "" in values:
+            raise ValueError(f"param_{values.index('') + 1} is empty, and one after it is not")
+        return values
+
+
+def read_array(text: str) -> list[str]:
+    """Return the items of an array as PostgreSQL or JSON writes it; raises ValueError."""
+    wrong = ValueError('params is no list, such as {4,East,062569} or ["4","East","062569"]')
+    if not text:
+        return []
+    if text[0] == "[":
+        try:
+            items = json.loads(text)
+        except json.JSONDecodeError:
+            raise wrong from None
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise ValueError("params: each item stands in quotes, so that 062569 keeps its zero")
+    elif text[0] == "{" and text[-1] == "}":
+        items = list(_items(text[1:-1], wrong)) if text[1:-1].strip() else []
+    else:
+        raise wrong
+    if len(items) > MAX_VARIABLES:
+        raise ValueError(f"params has more than {MAX_VARIABLES} variables")
+    return items
+
+
+def _items(text: str, wrong: ValueError) -> Iterator[str]:
+    at = 0
+    while True:
+        found = _ARRAY_ITEM.match(text, at)
+        if found is None:
+            raise wrong
+        quoted, plain, end = found.groups()
+        if quoted is None and (not plain or plain.upper() == "NULL"):
+            raise wrong
+        yield re.sub(r"\\(.)", r"\1", quoted if quoted is not None else plain)
+        if not end:
+            return
+        at = found.end()
+
+
+def _priority(text: str) -> int:
+    if len(text) != 1 or text not in "0123456789":
+        raise ValueError("priority is 0 first to 9 last")
+    return int(text)
+
+
+def _time(name: str, text: str | None, zone: tzinfo | None) -> datetime | None:
+    return None if text is None else read_time(name, text, zone)

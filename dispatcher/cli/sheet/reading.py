@@ -1,0 +1,178 @@
+"""Opens a list of any kind: finds what it is, its encoding, its delimiter and its header."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from msgspec import Struct
+
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.sheet import header as headers
+from dispatcher.cli.sheet.cells import Record, Sheet
+from dispatcher.cli.sheet.encoding import FoundEncoding, find_encoding
+from dispatcher.cli.sheet.header import MAX_LINES_BEFORE, Header, HeaderError
+from dispatcher.cli.sheet.text import TextSheet
+from dispatcher.core.number import ReadNumber, read_number
+
+_DELIMITERS = (",", ";", "\t", "，", "|")  # noqa: RUF001 - full-width too
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+
+
+class Form(Struct, frozen=True):
+    """What the user says of the form of a file."""
+
+    encoding: str | None = None  # None: detected
+    columns: Mapping[str, str] = {}  # our names by those of the file, see header.given_columns
+    ignore_others: bool = False  # columns that are none of a message
+    recipients_only: bool = False  # no header: each line is a number
+    sheet: str | None = None  # of a workbook
+
+
+class OpenedList(Struct, frozen=True):
+    """A list whose header is read."""
+
+    sheet: Sheet
+    header: Header
+    data_from: int  # the first line after the header
+    notes: list[str]  # for the user: what was decided
+    encoding: str = ""
+
+
+def open_list(path: Path, form: Form) -> OpenedList:
+    """Return the list in *path*. Raises :class:`CommandError` if the file is none."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if not head.strip(b"\xef\xbb\xbf\r\n \t"):
+        _must_hold_something(path)
+    if head.startswith(_OLE):
+        raise CommandError(
+            f"{path} is an old or a protected Excel file: save it as .xlsx without a password, or"
+            " as CSV UTF-8.",
+            code=USED_WRONGLY,
+        )
+    if head.startswith(_ZIP):
+        from dispatcher.cli.sheet.workbook import WorkbookSheet
+
+        book = WorkbookSheet(path, form.sheet)
+        return _with_header(path, [book], form, [], "xlsx")
+    if form.sheet is not None:
+        raise CommandError("--sheet is for Excel workbooks.", code=USED_WRONGLY)
+    found = find_encoding(path, form.encoding)
+    notes = []
+    if found.sample:
+        notes.append(
+            f"The text is read as {found.name}, such as “{found.sample}”;"
+            " --encoding names another encoding."
+        )
+    return _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
+
+
+def text_sheets(path: Path, form: Form) -> list[TextSheet]:
+    """Return the text file in *path*, with each delimiter that it may have."""
+    return _text_sheets(path, find_encoding(path, form.encoding), form)
+
+
+def _must_hold_something(path: Path) -> None:
+    with path.open("rb") as stream:
+        if any(
+            piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")
+        ):
+            return
+    raise CommandError(f"{path} is empty.", code=USED_WRONGLY)
+
+
+def _text_sheets(path: Path, found: FoundEncoding, form: Form) -> list[TextSheet]:
+    """Return the file as it is with each delimiter that it may have."""
+    with path.open(encoding=found.name, errors="replace") as stream:
+        first = stream.readline(100).strip().strip('"')
+    if first.lower().startswith("sep=") and len(first) == len("sep=,"):
+        return [TextSheet(path, found.name, first[-1], skip=1)]
+    delimiters = "\0" if form.recipients_only and not _is_divided(path, found) else _DELIMITERS
+    return [TextSheet(path, found.name, delimiter) for delimiter in delimiters]
+
+
+def _is_divided(path: Path, found: FoundEncoding) -> bool:
+    """Tell whether lines end with delimiters that divide nothing, as of a sheet's one column."""
+    with path.open(encoding=found.name, errors="replace") as stream:
+        return any(line.strip()[-1:] in {*_DELIMITERS} - {""} for line in islice(stream, 20))
+
+
+def _with_header(
+    path: Path, sheets: Sequence[Sheet], form: Form, notes: list[str], encoding: str
+) -> OpenedList:
+    if form.recipients_only:
+        names = Header(["recipient"], {"recipient": 0}, [])
+        return OpenedList(sheets[0], names, 1, notes, encoding)
+    sheet, before = _best(path, sheets, form)
+    *titles, record = before
+    titles = [title for title in titles if not title.is_blank]
+    _must_be_titles(path, titles, record)
+    if titles:
+        lines = ", ".join(str(title.line) for title in titles)
+        notes.append(f"Skipped before the header: line {lines}.")
+    try:
+        header = headers.read_header(
+            _header_cells(record), form.columns, ignore_others=form.ignore_others
+        )
+    except HeaderError as error:
+        raise CommandError(
+            f"the header of {path} {error}. It names recipient (phone, 手机号) and template_id, and"
+            " may name param_1, param_2, ... (变量1) or params, and app, sender, signature,"
+            " priority, send_at, expires_at, idempotency_key, reference.",
+            code=USED_WRONGLY,
+        ) from None
+    if header.ignored:
+        notes.append(f"Not used: {', '.join(header.ignored)}.")
+    return OpenedList(sheet, header, record.line + record.lines, notes, encoding)
+
+
+def _best(path: Path, sheets: Sequence[Sheet], form: Form) -> tuple[Sheet, list[Record]]:
+    """Return the sheet whose header names most columns, and its records up to the header."""
+    best: tuple[int, Sheet, list[Record]] | None = None
+    for sheet in sheets:
+        before: list[Record] = []
+        for record in islice(sheet, MAX_LINES_BEFORE + 1):
+            before.append(record)
+            score = headers.recognised(_header_cells(record), form.columns)
+            if score:
+                if best is None or score > best[0]:
+                    best = (score, sheet, before)
+                break
+    if best is None:
+        raise _without_header(path, sheets[0])
+    return best[1:]
+
+
+def _must_be_titles(path: Path, titles: Sequence[Record], header: Record) -> None:
+    """Raise CommandError if a line before the header is one of the list."""
+    for title in titles:
+        if any(isinstance(read_number(cell), ReadNumber) for cell in title.cells):
+            raise CommandError(
+                f"line {title.line} of {path} holds a number, and stands before the header in line"
+                f" {header.line}: move it below, or remove it.",
+                code=USED_WRONGLY,
+            )
+
+
+def _header_cells(record: Record) -> list[str]:
+    """Return the cells of a header; with a quote that is not closed they are taken without it."""
+    if not record.open_quote:
+        return record.cells
+    return [cell.replace('"', "") for cell in record.cells]
+
+
+def _without_header(path: Path, sheet: Sheet) -> CommandError:
+    first = next((record for record in sheet if not record.is_blank), None)
+    if first is None:
+        return CommandError(f"{path} is empty: it has no lines but blank ones.", code=USED_WRONGLY)
+    if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
+        return CommandError(
+            f"{path} has no header: line {first.line} holds a number already. Write a header with"
+            " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only.",
+            code=USED_WRONGLY,
+        )
+    return CommandError(
+        f"the header of {path} has no column recipient (phone, 手机号): say which one it is, such"
+        " as --column recipient=客户电话.",
+        code=USED_WRONGLY,
+    )

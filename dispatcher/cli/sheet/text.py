@@ -1,0 +1,137 @@
+"""Records of a CSV or text file. No line is lost, whatever its quotes are like."""
+
+import csv
+import io
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from dispatcher.cli.sheet.cells import Record
+from dispatcher.cli.sheet.encoding import UTF_8
+
+MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not closed
+MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list
+SPOOL_BYTES = 4_000_000  # lines within an open quote that are kept in memory
+UNREADABLE = "\ufffd"  # stands for bytes that are no text
+
+
+class TextSheet:
+    """An open text file; iterate it, as often as needed, for its records."""
+
+    def __init__(self, path: Path, encoding: str, delimiter: str, *, skip: int = 0) -> None:
+        """*skip*: how many lines at the beginning are none of the list, such as ``sep=;``."""
+        self.delimiter = delimiter
+        self._path = path
+        self._encoding = encoding
+        self._skip = skip
+        self._size = max(1, path.stat().st_size)
+        self._stream: IO[bytes] | None = None
+
+    def progress(self) -> float:
+        """Return which share of the file is read."""
+        return self._stream.tell() / self._size if self._stream else 0.0
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records from the first line on."""
+        # Bytes that are no text become surrogates, or the sign for what cannot be read, and
+        # refuse only their own line.
+        errors = "surrogateescape" if self._encoding == UTF_8 else "replace"
+        with self._path.open("rb") as stream:
+            self._stream = stream
+            text = io.TextIOWrapper(stream, self._encoding, errors=errors)
+            lines = _numbered(text)
+            for _ in range(self._skip):
+                next(lines, None)
+            yield from self._records(lines)
+            self._stream = None
+
+    def _records(self, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
+        delimiter = self.delimiter
+        for number, line in lines:
+            if '"' not in line:
+                yield self._checked(Record(number, line.split(delimiter)))
+                continue
+            block = [line]
+            cells, is_open = parse(block, delimiter)
+            while is_open and len(block) < MAX_CELL_LINES:
+                _, following = next(lines, (0, None))
+                if following is None:
+                    break
+                block.append(following)
+                if '"' in following:
+                    cells, is_open = parse(block, delimiter)
+            if is_open:
+                yield from self._within_quote(number, block, lines)
+            else:
+                raw = tuple(block) if len(block) > 1 else ()
+                yield self._checked(Record(number, cells, len(block), raw=raw))
+
+    def _checked(self, record: Record) -> Record:
+        """Return *record* with its trouble, if it holds what is no text."""
+        together = "".join(record.cells)
+        if together.isascii() and "\0" not in together and len(together) < MAX_LINE_CHARACTERS:
+            return record
+        return Record(
+            record.line, record.cells, record.lines, self._trouble(together), raw=record.raw
+        )
+
+    def _trouble(self, text: str) -> str | None:
+        if len(text) >= MAX_LINE_CHARACTERS:
+            return f"it has more than {MAX_LINE_CHARACTERS:,} characters"
+        if "\0" in text:
+            return "it holds NUL bytes: the file was damaged there"
+        if self._encoding != UTF_8:
+            return f"it is not {self._encoding} text" if UNREADABLE in text else None
+        return "it is not UTF-8 text" if any("\udc80" <= one <= "\udcff" for one in text) else None
+
+    def _within_quote(
+        self, first: int, block: list[str], lines: Iterator[tuple[int, str]]
+    ) -> Iterator[Record]:
+        """Yield every line from an open quote on, to where one closes it or to the end."""
+        count, closed = 0, False
+        with SpooledTemporaryFile(
+            SPOOL_BYTES, "w+", encoding="utf-8", errors="surrogatepass", newline="\n"
+        ) as kept:
+            for line in chain(block, (text for _, text in lines)):
+                kept.write(line.replace("\n", "") + "\n")
+                count += 1
+                if count > len(block) and '"' in line.replace('""', ""):
+                    closed = True
+                    break
+            ends = f"is closed only in line {first + count - 1:,}" if closed else "is never closed"
+            why = (
+                f"a quote opened in line {first:,} {ends}: {count:,} "
+                f"{'line was' if count == 1 else 'lines were'} read as one cell"
+            )
+            kept.seek(0)
+            for place in range(count):
+                cells = kept.readline().removesuffix("\n").split(self.delimiter)
+                yield Record(first + place, cells, trouble=why, open_quote=True)
+
+
+def parse(block: list[str], delimiter: str) -> tuple[list[str], bool]:
+    """Return the cells of a record that stands on the lines of *block*; True: a quote is open."""
+    reader = csv.reader(
+        [*(line + "\n" for line in block), "\n"], delimiter=delimiter, quotechar='"'
+    )
+    try:
+        cells = next(reader)
+    except csv.Error:
+        return block[0].split(delimiter), False
+    # Only a quote that is still open makes the reader ask for the line after the block.
+    return cells, reader.line_num > len(block)
+
+
+def _numbered(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
+    """Yield the lines without their ends, each with its number; long ones only in part."""
+    number = 0
+    while line := text.readline(MAX_LINE_CHARACTERS):
+        number += 1
+        if line.endswith("\n"):
+            line = line[:-1]
+        else:
+            while (rest := text.readline(MAX_LINE_CHARACTERS)) and not rest.endswith("\n"):
+                pass
+        yield number, line

@@ -1,0 +1,55 @@
+"""Standard output that says what is wrong when it cannot be written.
+
+Without it an OSError of printing, raised within the work of a command, looks like one of the
+database's connection.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, TypeVar, cast
+
+Result = TypeVar("Result")
+
+
+class OutputClosed(Exception):  # noqa: N818 - as BrokenPipeError, no error of the command
+    """The reader of standard output has closed it."""
+
+
+class OutputError(Exception):
+    """Standard output cannot be written; the text says why."""
+
+
+class _Stdout:
+    """A text stream whose errors are not OSErrors."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return _named(self._stream.write, text)
+
+    def flush(self) -> None:
+        _named(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a stream has
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def guarded_stdout() -> Iterator[None]:
+    """Print through a stream that raises OutputClosed and OutputError, and no encoding error."""
+    for stream in (sys.stdout, sys.stderr):
+        if callable(reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="replace")  # a locale without Chinese shows question marks
+    with redirect_stdout(cast("TextIO", _Stdout(sys.stdout))):
+        yield
+
+
+def _named(write: Callable[..., Result], *arguments: str) -> Result:
+    try:
+        return write(*arguments)
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except OSError as error:
+        raise OutputError(error.strerror or "it is closed") from None

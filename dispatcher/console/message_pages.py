@@ -1,0 +1,285 @@
+"""The list of messages with its filters, and actions on all messages that a filter chooses.
+
+Filters are in the address, so that Back, reload and a link for a colleague work. A number is not:
+proxies log addresses. In its place stands the id of a message to it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import groupby
+from urllib.parse import urlencode
+
+from aiohttp import hdrs, web
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from dispatcher.console.auth import Auth, Session, redirect
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import (
+    Invalid,
+    message_id,
+    plain_number,
+    read_form,
+    read_time,
+)
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.format import number as in_digits
+from dispatcher.core.format import plural
+from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.db.message_lists import (
+    DEEP_PAGE_SECONDS,
+    PAGE_SECONDS,
+    STATES,
+    ActionCount,
+    ActionName,
+    MessageAction,
+    MessageFilter,
+)
+
+MESSAGES_PATH = "/console/messages"
+MESSAGE_ACTION_PATH = "/console/message-action"
+MAX_FIELD_LENGTH = 200  # characters; references are the longest
+MAX_PREFIX_LENGTH = 8  # of a number: a masked one shows about as much
+MAX_LAST_DIGITS = 4  # as many as a masked number shows
+RETRY_SECONDS = 2.0  # between tries of a step while the database is unavailable
+
+
+class ActionWords(Struct, frozen=True):
+    """What an action on many messages is called."""
+
+    button: str  # begins the button's text: Requeue 12 messages
+    effect: str
+    done: str  # of messages, or of numbers
+    states: tuple[str, ...]  # of a list that offers it; a list of any state offers it too
+    grave: bool = False  # it may send something twice, or prevent it from being sent
+
+
+ACTIONS: dict[ActionName, ActionWords] = {
+    "requeue": ActionWords(
+        "Requeue",
+        "What was rejected, has expired, or was refused by the platform is sent again, as it was"
+        " inserted. Do it when the cause is fixed.",
+        "wait again",
+        ("rejected", "expired", "undelivered"),
+    ),
+    "cancel": ActionWords(
+        "Cancel",
+        "What still waits is never sent. What is on its way or finished stays as it is.",
+        "cancelled",
+        ("queued",),
+        grave=True,
+    ),
+    "settle-sent": ActionWords(
+        "Settle as sent:",
+        "They count as accepted, and are not sent again. Reports still say whether they were"
+        " delivered. Requests are settled as a whole.",
+        "taken as sent",
+        ("unsure",),
+    ),
+    "settle-resend": ActionWords(
+        "Send again:",
+        "They go back into the queue. Recipients who have the message already get it twice: do"
+        " this only if the provider says that it never had the requests.",
+        "wait again",
+        ("unsure",),
+        grave=True,
+    ),
+    "suppress": ActionWords(
+        "Suppress the numbers of",
+        "Nothing is sent to their numbers any more, by any app, until they are taken off the list.",
+        "new on the list",
+        STATES,
+        grave=True,
+    ),
+}
+
+
+def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
+    """Return the filter that an address or a form describes; blank fields do not count."""
+    given = {
+        name: value.strip()[:MAX_FIELD_LENGTH]
+        for name, value in fields.items()
+        if name in MessageFilter.__struct_fields__ and value.strip()
+    }
+    values: dict[str, object] = dict(given)
+    if given.get("state") not in (None, *STATES):
+        return Invalid("There is no such state.")
+    if (same := given.get("same_number_as")) is not None:
+        values["same_number_as"] = message_id(same)
+        if values["same_number_as"] is None:
+            return Invalid("A number in an address is the id of a message to it.")
+    if (prefix := given.get("prefix")) is not None:
+        values["prefix"] = prefix = plain_number(prefix)
+        if not prefix.removeprefix("+").isdigit() or len(prefix) > MAX_PREFIX_LENGTH:
+            return Invalid("A number begins with at most 7 digits here; search for the whole one.")
+    if (last := given.get("last_digits")) is not None and (
+        not (last.isascii() and last.isdigit()) or len(last) > MAX_LAST_DIGITS
+    ):
+        return Invalid("A number ends in at most 4 digits here; search for the whole one.")
+    for name in ("since", "until"):
+        if name in given:
+            moment = read_time(given[name])
+            if isinstance(moment, Invalid):
+                return moment
+            values[name] = moment
+    return MessageFilter(**values)  # type: ignore[arg-type]
+
+
+def filter_address(wanted: MessageFilter, **more: str) -> str:
+    """Return the query of the list of *wanted*: ``state=rejected&app=bank``."""
+    fields = {name: value for name, value in asdict(wanted).items() if value is not None}
+    for name in ("since", "until"):
+        if name in fields:
+            fields[name] = fields[name].astimezone(UTC).isoformat(timespec="minutes")
+    return urlencode(fields | more)
+
+
+def filter_words(wanted: MessageFilter) -> str:
+    """Return *wanted* in words, for confirmations and the audit; it has no number."""
+    names = {"same_number_as": "to the number of message", "last_digits": "number ends in"}
+    names |= {"prefix": "number begins with", "since": "inserted since", "until": "inserted before"}
+    parts = []
+    for name, value in asdict(wanted).items():
+        if isinstance(value, datetime):
+            value = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"  # noqa: PLW2901 - the same, in words
+        if value is not None:
+            parts.append(f"{names.get(name, name)} {value}")
+    return ", ".join(parts) or "all messages"
+
+
+class MessagePages:
+    """The list of messages, and actions on many of them."""
+
+    def __init__(self, auth: Auth, backend: ConsoleBackend, stopping: asyncio.Event) -> None:
+        self._auth = auth
+        self._backend = backend
+        self._stopping = stopping
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    async def show(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show a page of the list."""
+        wanted = read_filter(request.query)
+        if isinstance(wanted, Invalid):
+            return self._invalid(session, wanted)
+        position = request.query.get("position")
+        deep = "deep" in request.query
+        if position is not None and not _is_position(position):
+            return self._invalid(session, Invalid("This page of the list does not exist."))
+        seconds = DEEP_PAGE_SECONDS if deep else PAGE_SECONDS
+        page = await self._backend.message_page(wanted, position, seconds)
+        counted = await self._backend.message_count(wanted)
+        snapshot = await self._backend.snapshot()
+        offered = [
+            (name, words)
+            for name, words in ACTIONS.items()
+            if wanted.state is None or wanted.state in words.states
+        ]
+        following = page.next_position and filter_address(
+            wanted, position=page.next_position, **({} if page.complete else {"deep": "yes"})
+        )
+        values = {
+            "session": session,
+            "wanted": wanted,
+            "in_words": filter_words(wanted),
+            "fields": asdict(wanted),
+            "states": STATES,
+            "apps": [app.name for app in snapshot.apps],
+            "page": page,
+            "following": following,
+            "first": position is None,
+            "counted": counted,
+            "actions": offered,
+        }
+        return self._auth.page("messages.html", values)
+
+    async def find_number(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Lead from a number in a form to the address of the list of its messages."""
+        form = await read_form(request) or {}
+        number = read_number(form.get("number", ""), other_mainland=True)
+        if not isinstance(number, ReadNumber):
+            return self._invalid(session, Invalid(f"This is not a number: {number.reason}."))
+        latest = await self._backend.latest_message_to(number.e164)
+        if latest is None:
+            return self._invalid(session, Invalid("There is no message to this number."))
+        wanted = read_filter({**form, "same_number_as": str(latest)})
+        if isinstance(wanted, Invalid):
+            return self._invalid(session, wanted)
+        return redirect(f"{MESSAGES_PATH}?{filter_address(wanted)}")
+
+    async def preview(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Choose the messages of an action, and lead to its confirmation."""
+        form = await read_form(request) or {}
+        wanted = read_filter(form)
+        action = next((name for name in ACTIONS if name == form.get("action")), None)
+        if isinstance(wanted, Invalid) or action is None:
+            reason = wanted if isinstance(wanted, Invalid) else Invalid("There is no such action.")
+            return self._invalid(session, reason)
+        words = (filter_words(wanted), filter_address(wanted))
+        action_id = await self._backend.preview(session.actor, action, wanted, words)
+        return redirect(f"{MESSAGE_ACTION_PATH}/{action_id}")
+
+    async def action(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show what an action will do, how far it is, or what it did; a form starts it."""
+        wanted = message_id(request.match_info["id"])
+        action = await self._backend.message_action(wanted) if wanted is not None else None
+        if action is None:
+            return self._invalid(session, Invalid("There is no such action."), status=404)
+        if request.method == hdrs.METH_POST:
+            await self._backend.start_message_action(session.actor, action.id)
+            self._run(action.id)
+            return redirect(f"{MESSAGE_ACTION_PATH}/{action.id}")
+        if action.started_at and not action.finished_at:
+            self._run(action.id)  # this process may have started after it
+        words = ACTIONS[action.action]
+        values = {
+            "session": session,
+            "action": action,
+            "words": words,
+            "title": f"{words.button} {plural(action.messages, 'message')}",
+            "result": _result(action, words),
+            "counts": [each for each in action.counts if each.left_alone is None],
+            "left": _left_alone(action.counts),
+            "found": sum(each.messages for each in action.counts),
+        }
+        return self._auth.page("message_action.html", values)
+
+    def _run(self, action_id: int) -> None:
+        if action_id not in self._running:
+            task = asyncio.create_task(self._steps(action_id))
+            self._running[action_id] = task
+            task.add_done_callback(lambda _: self._running.pop(action_id, None))
+
+    async def _steps(self, action_id: int) -> None:
+        """Do the steps of an action until the last; it outlives a database that restarts."""
+        more = True
+        while more and not self._stopping.is_set():
+            try:
+                more = await self._backend.message_action_step(action_id)
+            except DatabaseUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _invalid(self, session: Session, invalid: Invalid, *, status: int = 400) -> web.Response:
+        values = {"session": session, "what": invalid.reason}
+        return self._auth.page("missing.html", values, status=status)
+
+
+def _is_position(text: str) -> bool:
+    place, _, skip = text.partition(".")
+    return message_id(skip) is not None and place.isascii() and place.isdigit() and len(place) < 20  # noqa: PLR2004 - a bigint has 19 digits
+
+
+def _result(action: MessageAction, words: ActionWords) -> str:
+    """Return what an action did so far, in words."""
+    if action.action == "suppress":
+        return f"{plural(action.changed, 'number')} {words.done}"
+    return f"{in_digits(action.changed)} of {in_digits(action.messages)} {words.done}"
+
+
+def _left_alone(counts: list[ActionCount]) -> list[tuple[str, list[ActionCount]]]:
+    """Return the counts of what is left alone, by the reason."""
+    left = sorted(
+        (each for each in counts if each.left_alone is not None),
+        key=lambda each: each.left_alone or "",
+    )
+    return [(why or "", [*of]) for why, of in groupby(left, key=lambda each: each.left_alone)]

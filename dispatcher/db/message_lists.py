@@ -1,0 +1,483 @@
+"""Lists of messages by a filter, and actions of operators on all that a filter chooses.
+
+No index is kept for the filters, because each would be paid for by every message. A list is read
+backwards from the newest message, from where there is least to read: what waits from `queue`, what
+is on its way or unsure from `batch`, what is finished from `event`, which has one row for all
+messages that a transaction decided, and the rest from `message`. Each piece is bounded, so a page
+is quick whatever it finds, and says how far back it has read.
+"""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from dispatcher.core.message import spellings, to_e164
+from dispatcher.core.status import MessageSummary
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.queries import sql
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+PAGE_ROWS: Final = 50
+PAGE_SECONDS: Final = 0.1  # for which a page reads on
+DEEP_PAGE_SECONDS: Final = 3.0  # for which "look further back" does
+ACTION_SECONDS: Final = 20.0  # for which the messages of an action are looked for
+MAX_ACTION_MESSAGES: Final = 100_000
+FIRST_PIECE_ROWS: Final = 500  # of message or queue; each further piece has four times as many
+MAX_PIECE_ROWS: Final = 20_000
+EVENT_PIECE_ROWS: Final = 20_000
+ENOUGH_MESSAGES: Final = 1_000  # of events, in one piece
+CHECKED_MESSAGES: Final = 200  # looked up at once for a page
+ACTION_CHECKED_MESSAGES: Final = 5_000  # looked up at once for an action
+# A message has the time at which its transaction began, and an id from when it was inserted. So a
+# filter by time finds what transactions of this length inserted, and of longer ones most.
+LONG_TRANSACTION: Final = timedelta(minutes=1)
+NEWEST: Final = 2**63 - 1  # above every id
+
+FINISHED_STATES: Final = (
+    "accepted",
+    "delivered",
+    "undelivered",
+    "rejected",
+    "expired",
+    "cancelled",
+)
+STATES: Final = ("queued", "sending", "unsure", *FINISHED_STATES)
+ActionName = Literal["cancel", "requeue", "suppress", "settle-sent", "settle-resend"]
+
+# The states that an action changes, and why it leaves a message in another alone.
+_ACTION_STATES: Final[dict[ActionName, tuple[str, ...]]] = {
+    "cancel": ("queued",),
+    "requeue": ("rejected", "expired", "lost"),
+    "suppress": STATES,
+    "settle-sent": ("unsure",),
+    "settle-resend": ("unsure",),
+}
+_LEFT_ALONE: Final = {
+    "queued": "it waits already",
+    "sending": "it is on its way",
+    "unsure": "it may have been sent: settle it",
+    "accepted": "the provider has it",
+    "delivered": "it was delivered",
+    "undelivered": "the provider had it; insert it anew",
+    "rejected": "it was rejected",
+    "expired": "it has expired",
+    "cancelled": "it was cancelled",
+}
+WIPED: Final = "its variables were wiped, so it cannot be sent again"
+PARTLY_CHOSEN: Final = "its request has other messages, which the filter does not choose"
+ERASED_NUMBER: Final = "0"
+ERASED: Final = "its number was erased"
+
+
+class MessageFilter(Struct, frozen=True):
+    """What messages a list shows; None: any."""
+
+    state: str | None = None  # one of STATES
+    code: str | None = None
+    app: str | None = None
+    template: str | None = None
+    same_number_as: int | None = None  # id of a message: an address must not have the number
+    reference: str | None = None
+    prefix: str | None = None  # of the number
+    last_digits: str | None = None  # of the number
+    since: datetime | None = None  # inserted
+    until: datetime | None = None
+
+
+class ChosenMessage(Struct, frozen=True, gc=False):
+    """One message that the filter of an action chooses."""
+
+    id: int
+    app: str
+    state: str
+    wiped: bool
+    erased: bool
+    refused: bool  # by the platform, after it had accepted it: it may be sent again
+
+
+class MessagePage(Struct, frozen=True):
+    """A page of a list, the newest first."""
+
+    messages: list[MessageSummary]
+    next_position: str | None  # where the next page begins; None: this is the last
+    complete: bool  # whether the page is full, or the end was reached; False: reading took too long
+
+
+class TextAndPrice(Struct, frozen=True):
+    """The text of a template, and what a segment to a country costs; None: not known."""
+
+    text: str | None
+    price: Decimal | None
+    currency: str
+
+
+class ActionCount(Struct, frozen=True, array_like=True):
+    """How many messages of one app and state an action is for."""
+
+    app: str
+    state: str
+    left_alone: str | None  # why; None: the action is for them
+    messages: int
+
+
+class MessageAction(Struct, frozen=True):
+    """An action on many messages, with its progress."""
+
+    id: int
+    created_at: datetime
+    created_by: str
+    action: ActionName
+    filter: str
+    address: str
+    counts: list[ActionCount]
+    messages: int
+    targets: int
+    complete: bool  # else there are more messages that fit
+    position: int
+    changed: int
+    started_at: datetime | None
+    started_by: str | None
+    finished_at: datetime | None
+
+
+class _Source(Struct, frozen=True):
+    """A filter, made ready for the statements that read one source backwards."""
+
+    filter: MessageFilter
+    numbers: list[str] | None
+    prefix: str | None
+
+
+# A message that may fit, and where a page that begins with it begins: ids (of messages or events)
+# below the first number, without the first messages of the next event.
+_Candidate = tuple[int, int, int]
+
+
+class _Piece(Struct, frozen=True):
+    candidates: list[_Candidate]
+    next_place: int | None  # None: this is the last
+
+
+async def message_page(
+    database: Database, wanted: MessageFilter, position: str | None, *, seconds: float
+) -> MessagePage:
+    """Return the page of *wanted* that begins at *position*, reading on for *seconds*."""
+    end = time.monotonic() + seconds
+    found: list[MessageSummary] = []
+    shown: set[int] = set()
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        async for piece in _pieces(connection, wanted, position):
+            for first in range(0, len(piece.candidates), CHECKED_MESSAGES):
+                part = piece.candidates[first : first + CHECKED_MESSAGES]
+                fitting = await _fitting(connection, wanted, [each[0] for each in part])
+                for message_id, place, skip in part:
+                    if message_id not in fitting or message_id in shown:
+                        continue
+                    if len(found) == PAGE_ROWS:
+                        return MessagePage(found, f"{place}.{skip}", complete=True)
+                    found.append(fitting[message_id])
+                    shown.add(message_id)
+                following = piece.candidates[first + CHECKED_MESSAGES :]
+                if following and time.monotonic() > end:
+                    _, place, skip = following[0]
+                    return MessagePage(found, f"{place}.{skip}", complete=False)
+            if piece.next_place is not None and time.monotonic() > end:
+                return MessagePage(found, f"{piece.next_place}.0", complete=False)
+    return MessagePage(found, None, complete=True)
+
+
+async def latest_message_to(database: Database, number: str) -> int | None:
+    """Return the newest message to *number*, in canonical form; addresses name it by that."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        rows = await connection.fetch(sql("recipient_piece"), NEWEST, 1, spellings(number))
+        return rows[0]["id"] if rows else None
+
+
+async def text_and_price(database: Database, template_id: str, country: str) -> TextAndPrice:
+    """Return what a message with this template to this country says and costs."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("text_and_price"), template_id, country)
+        return TextAndPrice(*row) if row else TextAndPrice(None, None, "")
+
+
+async def count(database: Database, wanted: MessageFilter) -> int | None:
+    """Return how many messages fit *wanted*, exactly and without reading them; None: unknown.
+
+    What waits is counted up to 10,001. What is finished is counted by the counters, so the result
+    is how often it happened; a message that was sent again has happened twice.
+    """
+    other = (wanted.template, wanted.same_number_as, wanted.reference, wanted.prefix)
+    if any(other) or wanted.last_digits or wanted.since or wanted.until or wanted.state is None:
+        return None
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        if wanted.state not in FINISHED_STATES:
+            if wanted.code:
+                return None
+            row = await connection.fetchrow(sql("live_counts"), wanted.app)
+            return int(row[wanted.state]) if row else None
+        if wanted.state == "accepted":  # it counts those that were delivered since
+            return None
+        counted: int = await connection.fetchval(
+            sql("counted_events"), [wanted.state], wanted.app, wanted.code, None
+        )
+        return counted
+
+
+async def preview(
+    database: Database, actor: str, action: ActionName, wanted: MessageFilter, words: Sequence[str]
+) -> int:
+    """Choose the messages of an action, at most 100,000; return the id of the action.
+
+    *words* are the filter in words, without a number, and its address. Nothing is done before
+    `start`; what is done then is done to these messages, whatever fits the filter meanwhile.
+    """
+    end = time.monotonic() + ACTION_SECONDS
+    chosen: dict[int, ChosenMessage] = {}
+    complete = True
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        async for piece in _pieces(connection, wanted, None):
+            ids = [each[0] for each in piece.candidates if each[0] not in chosen]
+            first, part = 0, ids
+            for first in range(0, len(ids), ACTION_CHECKED_MESSAGES):
+                part = ids[first : first + ACTION_CHECKED_MESSAGES]
+                rows = await connection.fetch(
+                    sql("chosen_messages"), *await _test(connection, wanted, part)
+                )
+                chosen |= {row["id"]: ChosenMessage(*row) for row in rows}
+                if len(chosen) >= MAX_ACTION_MESSAGES:
+                    break
+            if len(chosen) >= MAX_ACTION_MESSAGES or time.monotonic() > end:
+                complete = piece.next_place is None and first + len(part) >= len(ids)
+                break
+        messages = sorted(chosen.values(), key=lambda each: -each.id)[:MAX_ACTION_MESSAGES]
+        left = {each.id: why for each in messages if (why := _left_alone(action, each))}
+        targets = [each.id for each in messages if each.id not in left]
+        if action in ("settle-sent", "settle-resend"):
+            targets, partly = await _whole_requests(connection, targets)
+            left |= dict.fromkeys(partly, PARTLY_CHOSEN)
+        counts = Counter((each.app, each.state, left.get(each.id)) for each in messages)
+        listed = [ActionCount(*key, number) for key, number in counts.most_common()]
+        action_id: int = await connection.fetchval(
+            sql("add_message_action"),
+            actor,
+            action,
+            *words,
+            msgspec.json.encode(listed).decode(),
+            len(messages) - len(left),
+            targets,
+            complete and len(chosen) <= MAX_ACTION_MESSAGES,
+        )
+        return action_id
+
+
+async def message_action(database: Database, action_id: int) -> MessageAction | None:
+    """Return an action with its progress; None if there is none with this id."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("message_action"), action_id)
+        if row is None:
+            return None
+        counts = msgspec.json.decode(row["counts"], type=list[ActionCount])
+        return MessageAction(**{**row, "counts": counts})
+
+
+async def start(connection: Connection, actor: str, action_id: int) -> bool:
+    """Confirm an action, and write the audit; return whether this call started it."""
+    started: bool = await connection.fetchval(sql("start_message_action"), action_id, actor)
+    return started
+
+
+async def step(connection: Connection, action_id: int) -> bool:
+    """Do the next part of a started action, in one transaction; return whether more is left."""
+    more: bool = await connection.fetchval(sql("message_action_step"), action_id)
+    return more
+
+
+def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
+    """Return why *action* leaves a message alone; None if it does not."""
+    again = action == "requeue" and message.refused
+    if message.state not in _ACTION_STATES[action] and not again:
+        if action != "requeue" and message.state == "queued":
+            return "it waits"
+        return _LEFT_ALONE.get(message.state, "its state is not known")
+    if action == "requeue" and message.wiped:
+        return WIPED
+    if action == "suppress" and message.erased:
+        return ERASED
+    return None
+
+
+async def _whole_requests(connection: Connection, ids: list[int]) -> tuple[list[int], list[int]]:
+    """Return the unsure requests of which all messages are chosen, and the messages of others."""
+    chosen = set(ids)
+    whole: list[int] = []
+    partly: list[int] = []
+    for row in await connection.fetch(sql("unsure_requests_of"), ids):
+        if chosen.issuperset(row["ids"]):
+            whole.append(row["id"])
+        else:
+            partly += chosen.intersection(row["ids"])
+    return whole, partly
+
+
+async def _fitting(
+    connection: Connection, wanted: MessageFilter, ids: list[int]
+) -> dict[int, MessageSummary]:
+    """Return those of *ids* that fit *wanted* now, by id."""
+    if not ids:
+        return {}
+    rows = await connection.fetch(sql("fitting_messages"), *await _test(connection, wanted, ids))
+    return {row["id"]: MessageSummary(*row) for row in rows}
+
+
+async def _test(
+    connection: Connection, wanted: MessageFilter, ids: list[int]
+) -> tuple[object, ...]:
+    """Return the arguments of the statements that test whether messages fit *wanted*."""
+    return (
+        ids,
+        [wanted.state] if wanted.state else None,
+        wanted.code,
+        wanted.app,
+        wanted.template,
+        await _numbers(connection, wanted),
+        wanted.reference,
+        to_e164(wanted.prefix) if wanted.prefix else None,
+        wanted.last_digits,
+        wanted.since,
+        wanted.until,
+    )
+
+
+async def _numbers(connection: Connection, wanted: MessageFilter) -> list[str] | None:
+    """Return the spellings of the number that *wanted* asks for; a number of none if it is gone."""
+    if wanted.same_number_as is None:
+        return None
+    number = await connection.fetchval(sql("message_recipient"), wanted.same_number_as)
+    return [] if number in (None, ERASED_NUMBER) else spellings(to_e164(number))
+
+
+async def _pieces(
+    connection: Connection, wanted: MessageFilter, position: str | None
+) -> AsyncIterator[_Piece]:
+    """Read the best source backwards from *position*; yield the messages that may fit."""
+    place, skip = map(int, position.split(".")) if position else (NEWEST, 0)
+    next_place: int | None = place
+    rows = FIRST_PIECE_ROWS
+    while next_place is not None:
+        if wanted.same_number_as is not None or wanted.reference:
+            piece = await _look_up(connection, wanted, next_place)
+        elif wanted.state in ("sending", "unsure"):
+            piece = await _request_piece(connection, wanted, next_place)
+        elif wanted.state == "queued":
+            arguments = (next_place, rows, wanted.app, wanted.code)
+            piece = _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
+        elif wanted.state or wanted.code:
+            piece = await _event_piece(connection, wanted, next_place, skip)
+            skip = 0
+        else:
+            if position is None and next_place == NEWEST and wanted.until:
+                next_place = await _id_at(connection, wanted.until + LONG_TRANSACTION)
+            piece = await _message_piece(connection, wanted, next_place, rows)
+        rows = min(4 * rows, MAX_PIECE_ROWS)
+        yield piece
+        next_place = piece.next_place
+
+
+def _by_id(row: "Record | None", since: datetime | None) -> _Piece:
+    """Return the piece of a row with ``last_id``, ``newest`` and ``ids``."""
+    if row is None or row["last_id"] is None:
+        return _Piece([], None)
+    ended = since is not None and row["newest"] < since - LONG_TRANSACTION
+    return _Piece([(each, each + 1, 0) for each in row["ids"]], None if ended else row["last_id"])
+
+
+async def _message_piece(
+    connection: Connection, wanted: MessageFilter, place: int, rows: int
+) -> _Piece:
+    row = await connection.fetchrow(
+        sql("message_piece"),
+        place,
+        rows,
+        wanted.app,
+        wanted.template,
+        to_e164(wanted.prefix) if wanted.prefix else None,
+        wanted.last_digits,
+        wanted.since,
+        wanted.until,
+    )
+    return _by_id(row, wanted.since)
+
+
+async def _look_up(connection: Connection, wanted: MessageFilter, place: int) -> _Piece:
+    """Return the next messages to a number, or with a reference: these have indexes."""
+    if wanted.same_number_as is not None:
+        numbers = await _numbers(connection, wanted)
+        rows = await connection.fetch(sql("recipient_piece"), place, ENOUGH_MESSAGES, numbers)
+    else:
+        rows = await connection.fetch(
+            sql("reference_piece"), place, ENOUGH_MESSAGES, wanted.reference
+        )
+    return _of_rows(rows)
+
+
+async def _request_piece(connection: Connection, wanted: MessageFilter, place: int) -> _Piece:
+    arguments = (place, ENOUGH_MESSAGES, wanted.app, wanted.code, wanted.state)
+    return _of_rows(await connection.fetch(sql("request_piece"), *arguments))
+
+
+def _of_rows(rows: "list[Record]") -> _Piece:
+    candidates = [(row["id"], row["id"] + 1, 0) for row in rows]
+    full = len(rows) == ENOUGH_MESSAGES
+    return _Piece(candidates, rows[-1]["id"] if full else None)
+
+
+async def _event_piece(
+    connection: Connection, wanted: MessageFilter, place: int, skip: int
+) -> _Piece:
+    rows = await connection.fetch(
+        sql("event_piece"),
+        place,
+        EVENT_PIECE_ROWS,
+        [wanted.state] if wanted.state else None,
+        wanted.app,
+        wanted.code,
+        ENOUGH_MESSAGES,
+    )
+    candidates: list[_Candidate] = []
+    next_place: int | None = None
+    for row in rows:
+        if row["ids"] is None:
+            # What happened before a message was inserted is not about it.
+            ended = wanted.since and row["newest"] and row["newest"] < wanted.since
+            next_place = None if ended else row["id"]
+            continue
+        at = row["id"] + 1
+        candidates += [
+            (each, at, offset) for offset, each in enumerate(row["ids"]) if offset >= skip
+        ]
+        skip = 0
+    return _Piece(candidates, next_place)
+
+
+async def _id_at(connection: Connection, moment: datetime) -> int:
+    """Return an id below which everything inserted before *moment* is, by halving."""
+    bounds = await connection.fetchrow(sql("message_bounds"))
+    if bounds is None or bounds["last_id"] is None:
+        return NEWEST
+    low, high = bounds["first_id"], bounds["last_id"] + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = await connection.fetchrow(sql("message_at"), middle)
+        if row is None or row["queued_at"] >= moment:
+            high = middle
+        else:
+            low = row["id"] + 1
+    return int(low)

@@ -1,0 +1,217 @@
+"""Campaigns: a list that is watched, stopped, cancelled, requeued and exported."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from dispatcher.db.queries import sql
+
+HEADER = "recipient,template_id,param_1"
+
+
+def write(path: Path, count: int, *, first: int = 0) -> Path:
+    lines = [f"+86131{at:08d},t1,{at}" for at in range(first, first + count)]
+    path.write_text("\n".join((HEADER, *lines, "")), encoding="utf-8")
+    return path
+
+
+async def claimed(db, limit: int = 100) -> list[int]:
+    """Claim as a worker does; return the ids."""
+    async with db.transaction():
+        rows = await db.fetch(sql("claim"), "default", limit, 0, 9, None, [0.0] * 10, True, None)
+    return [row["id"] for row in rows]
+
+
+@pytest.fixture
+async def two(operate, tmp_path):
+    """Two lists of three messages each."""
+    assert (await operate("enqueue", write(tmp_path / "may.csv", 3))).code == 0
+    june = write(tmp_path / "june.csv", 3, first=10)
+    assert (await operate("enqueue", june, "--campaign", "June", "--as", "ana")).code == 0
+
+
+async def test_every_load_is_a_campaign(two, operate, db):
+    del two
+    listed = json.loads((await operate("campaign", "list", "--json")).out)
+    told = [
+        (one["name"], one["state"], one["file"], one["imported"], one["waiting"]) for one in listed
+    ]
+    assert told == [
+        ("June", "running", "june.csv", 3, 3),
+        ("may.csv", "running", "may.csv", 3, 3),
+    ]
+    assert listed[0]["created_by"] == "ana"
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
+        " VALUES ('+8613100000099', 't1', 'June'), ('+8613100000098', 't1', 'of an app')"
+    )
+    table = (await operate("campaign", "list")).out
+    assert "of an app" in table
+    shown = json.loads((await operate("campaign", "show", "June", "--json")).out)
+    assert [(one["state"], one["messages"]) for one in shown["states"]] == [("queued", 4)]
+    assert (await operate("campaign", "show", "July")).code == 1
+
+
+async def test_nothing_of_a_paused_campaign_is_claimed(two, operate, db):
+    del two
+    ended = await operate("campaign", "pause", "may.csv", "--reason", "wrong text")
+    assert ended.out == "may.csv is paused.\n"
+    ids = await claimed(db)
+    names = await db.fetch("SELECT campaign FROM dispatcher.message WHERE id = ANY ($1)", ids)
+    assert [row[0] for row in names] == ["June"] * 3
+    assert "paused (wrong text)" in (await operate("campaign", "list")).out
+    assert (await operate("campaign", "resume", "may.csv")).code == 0
+    assert len(await claimed(db)) == 3
+    rows = await db.fetch("SELECT action, target, detail, result FROM dispatcher.audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("pause", "campaign may.csv", "wrong text", "paused"),
+        ("resume", "campaign may.csv", "", "running"),
+    ]
+
+
+async def test_a_cancelled_campaign_is_cancelled_for_good(two, operate, db, tmp_path):
+    del two
+    ended = await operate("campaign", "cancel", "may.csv")
+    assert (
+        ended.out == "may.csv is cancelled: nothing more of it is claimed.\n3 messages cancelled.\n"
+    )
+    states = await db.fetch(
+        "SELECT campaign, state FROM dispatcher.message_status WHERE state <> 'queued'"
+    )
+    assert [tuple(row) for row in states] == [("may.csv", "cancelled")] * 3
+    assert "cancelled for good" in (await operate("campaign", "resume", "may.csv")).line
+    more = write(tmp_path / "more.csv", 1, first=50)
+    assert (await operate("enqueue", more, "--campaign", "may.csv")).code == 2
+    # The corrected list has the same name, and is a campaign of its own.
+    ended = await operate("enqueue", write(tmp_path / "may.csv", 4))
+    assert ended.out == "4 messages enqueued.\nCampaign: may.csv (2)\n"
+    assert len(await claimed(db)) == 7
+
+
+async def test_what_comes_back_of_a_stopped_campaign_stays(two, operate, db):
+    del two
+    ids = await claimed(db, 2)
+    await operate("campaign", "cancel", "may.csv")
+    await db.execute(
+        sql("return_claimed"), "default", ids, [5, 5], [None, None], [0.0, 0.0], [1, 1],
+        [False, False], [None, None],
+    )  # fmt: skip
+    assert len(await claimed(db)) == 3  # those of June
+    assert await db.fetchval("SELECT dispatcher.cancel_campaign_step()") == 2
+
+
+async def test_a_campaign_is_requeued(two, operate, db):
+    del two
+    ids = await claimed(db)
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
+        " VALUES ($1, 'rejected', 1, 'E000510')",
+        [(one,) for one in ids],
+    )
+    assert (await operate("campaign", "requeue", "June")).out == "3 messages waiting again.\n"
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue WHERE campaign = 'June'") == 3
+    assert (await operate("campaign", "requeue", "July")).code == 1
+
+
+async def test_an_export_has_results_and_masked_numbers(two, operate, db, tmp_path):
+    del two
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, reference)"
+        " VALUES ('+8613112345678', 't1', 'June', '=1+1')"
+    )
+    (last,) = (await claimed(db))[-1:]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id, segments)"
+        " VALUES ($1, 'accepted', 1, 'p1', 2)",
+        last,
+    )
+    await operate("cost", "--price", "CN=0.05CNY")
+    out = (await operate("campaign", "export", "June")).out
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 4
+    assert (rows[-1]["recipient"], rows[-1]["reference"]) == ("+86131****5678", "'=1+1")
+    assert (rows[-1]["state"], rows[-1]["cost"], rows[-1]["currency"]) == (
+        "accepted",
+        "0.10",
+        "CNY",
+    )
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit WHERE action = 'export'") == 0
+    ended = await operate("export", tmp_path / "x.xlsx", "--state", "accepted", "--full")
+    assert ended.out == f"1 message in {tmp_path / 'x.xlsx'}.\n"
+    sheet = openpyxl.load_workbook(tmp_path / "x.xlsx").active
+    assert [row[3].value for row in sheet.rows] == ["recipient", "+8613112345678"]
+    assert await db.fetchval("SELECT target FROM dispatcher.audit WHERE action = 'export'") == (
+        "state=accepted"
+    )
+    lines = (await operate("export", "--app", "default", "--json")).out.splitlines()
+    assert [json.loads(line)["campaign"] for line in lines] == ["may.csv"] * 3 + ["June"] * 4
+    assert (await operate("export")).code == 2
+    assert (await operate("export", "--campaign", "July")).code == 1
+    assert (await operate("export", tmp_path / "x.pdf", "--campaign", "June")).code == 2
+
+
+async def test_messages_are_found_by_what_is_known(two, operate, db):
+    del two
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, reference)"
+        " VALUES ('+8613112345678', 't1', 'order-1')"
+    )
+    wanted = await db.fetchval("SELECT max(id) FROM dispatcher.message")
+    for text in ("131 1234 5678", "+8613112345678", "order-1", str(wanted)):
+        found = json.loads((await operate("find", text, "--json")).out)
+        assert [(one["id"], one["recipient"]) for one in found] == [(wanted, "+86131****5678")]
+    assert "+86131****5678" in (await operate("find", "order-1")).out
+    assert (await operate("find", "order-2")).code == 1
+
+
+@pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])
+async def test_a_list_is_spread_over_hours(operate, db, tmp_path, option):
+    file = write(tmp_path / "x.csv", 4)
+    assert (await operate("enqueue", file, *option)).code == 0
+    waits = await db.fetch(
+        "SELECT send_at - min(send_at) OVER () FROM dispatcher.message ORDER BY id"
+    )
+    assert [row[0].total_seconds() / 60 for row in waits] == [0, 30, 60, 90]
+    assert (await operate("enqueue", file, "--spread", "2h", "--per-hour", "3")).code == 2
+    assert (await operate("enqueue", file, "--spread", "soon")).code == 2
+
+
+async def test_a_message_is_shown_for_programs(two, operate, db):
+    del two
+    wanted = await db.fetchval("SELECT min(id) FROM dispatcher.message")
+    shown = json.loads((await operate("show", wanted, "--json")).out)
+    assert (shown["message"]["recipient"], "params" in shown["message"]) == (
+        "+86131****0000",
+        False,
+    )
+    assert shown["message"]["state"] == "queued"
+    full = json.loads((await operate("show", wanted, "--json", "--full")).out)
+    assert (full["message"]["recipient"], full["message"]["params"]) == ("+8613100000000", ["0"])
+
+
+async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", 300)
+    assert (await operate("enqueue", file, "--stop-at", "5%")).code == 0
+    ids = await claimed(db, 199)
+    states = ["rejected"] * 9 + ["accepted"] * 190
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id)"
+        " VALUES ($1, $2, 1, $1::bigint::text)",
+        list(zip(ids, states, strict=True)),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 0  # 4.5%
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state)"
+        " VALUES ($1, 'X', 'undelivered')",
+        str(ids[-1]),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns(200)") == 0  # too few
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    assert await claimed(db) == []
+    shown = (await operate("campaign", "show", "x.csv")).out
+    assert "paused (10 of 199 finished messages were rejected or undelivered" in shown
+    assert (await operate("enqueue", file, "--stop-at", "5")).code == 2

@@ -1,0 +1,228 @@
+"""A list that was corrected: its rejects, and the original, loaded without sending twice."""
+
+import csv
+import io
+from datetime import datetime
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+FILES = Path(__file__).parent / "files"
+GOOD = "+8613112345678"
+HEADER = "recipient,template_id,param_1"
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join((HEADER, *lines)) + "\n", encoding="utf-8")
+    return path
+
+
+def rows(path: Path, encoding: str = "utf-8-sig") -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_text(encoding), newline="")))
+
+
+def saved_by_excel(path: Path, encoding: str, *, without: str = "\0") -> None:
+    """Write the file as Excel does after it opened it: formulas become what they show."""
+    text = io.StringIO(newline="")
+    shown = [
+        [(cell[2:-1] if cell.startswith('="') else cell).replace(without, "") for cell in row]
+        for row in rows(path)
+    ]
+    csv.writer(text).writerows(shown)
+    path.write_bytes(text.getvalue().encode(encoding))
+
+
+async def test_rejects_open_in_excel_without_a_changed_cell(operate, tmp_path):
+    file = write(
+        tmp_path / "x.csv",
+        "+86 131 1,t1,062569",
+        "bad,t1,100000",
+        "bad,t1,1-2",
+        "bad,t1,=1+1",
+        "bad,t1,@SUM(A1)",
+        "bad,t1,'quoted",
+        "bad,t1,-东",
+    )
+    assert (await operate("enqueue", file)).code == 1
+    rejects = tmp_path / "x.rejects.csv"
+    assert rejects.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert [row[2] for row in rows(rejects)[:2]] == ["recipient", '="+86 131 1"']
+    assert [row[4] for row in rows(rejects)[1:]] == [
+        '="062569"', "100000", '="1-2"', "'=1+1", "'@SUM(A1)", "''quoted", "'-东",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+async def test_rejects_that_excel_saved_give_the_cells_of_the_original(
+    operate, db, tmp_path, encoding
+):
+    texts = ["062569", "=1+1", "@SUM(A1)", "'quoted", "-东门公园", "滨江公园便利店", "1-2"]
+    file = write(tmp_path / "x.csv", *(f"bad{at},t1,{text}" for at, text in enumerate(texts)))
+    assert (await operate("enqueue", file)).code == 1
+    rejects = tmp_path / "x.rejects.csv"
+    saved_by_excel(rejects, encoding)
+    corrected = rejects.read_text(encoding).replace("bad", "+8613100000")
+    for at in range(len(texts)):
+        corrected = corrected.replace(f"+8613100000{at},", f"+861310000000{at},")
+    rejects.write_bytes(corrected.encode(encoding))
+    ended = await operate("enqueue", rejects)
+    assert ended.code == 0, ended
+    loaded = await db.fetch("SELECT params[1] FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in loaded] == texts
+
+
+async def test_lines_of_an_open_quote_are_loaded_from_the_rejects(operate, db, tmp_path):
+    for name, lines in (
+        ("f28-unbalanced-quote.csv", 7),
+        ("g06-unbalanced-quote-in-header.csv", 3_000),
+    ):
+        rejects = tmp_path / f"{name}.rejects.csv"
+        assert (await operate("enqueue", FILES / name, "--rejects", rejects)).code == 1
+        saved_by_excel(rejects, "utf-8-sig", without='"')
+        ended = await operate("enqueue", rejects)
+        assert ended.out.startswith(f"{lines:,} messages enqueued.")
+    assert await db.fetchval("SELECT count(DISTINCT recipient) FROM dispatcher.message") == 3_007
+
+
+async def test_the_corrected_original_loads_only_the_rest(operate, db, tmp_path):
+    lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
+    file = write(tmp_path / "list.csv", *lines, "1310000,t1,9")
+    assert (await operate("enqueue", file)).code == 1
+    mended = tmp_path / "mended.csv"
+    text = "\r\n".join((HEADER, *lines, "13100000009,t1,9", ""))
+    mended.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    ended = await operate("enqueue", mended)
+    assert ended.code == 1
+    assert "9 of 10 messages" in ended.err
+    assert "--rest enqueues only the others" in ended.err
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 9
+    dry = await operate("enqueue", mended, "--dry-run", "--rest")
+    assert dry.out.startswith("1 message would be enqueued.\n")
+    ended = await operate("enqueue", mended, "--rest")
+    assert ended.out.startswith("1 message enqueued.\n10 lines of data: 1 enqueued, 9 left out.")
+    assert (
+        await db.fetchval(
+            "SELECT count(DISTINCT recipient) FROM dispatcher.queue JOIN"
+            " dispatcher.message USING (id)"
+        )
+        == 10
+    )
+
+
+async def test_what_was_cancelled_is_not_in_already(operate, db, tmp_path):
+    lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
+    await operate("enqueue", write(tmp_path / "wrong.csv", *lines))
+    await db.execute("SELECT dispatcher.cancel(array_agg(id)) FROM dispatcher.queue")
+    ended = await operate("enqueue", write(tmp_path / "again.csv", *lines, f"{GOOD},t1,x"))
+    assert (ended.code, ended.out) == (0, "10 messages enqueued.\n")
+
+
+async def test_a_few_that_are_in_are_said_and_loaded(operate, tmp_path):
+    lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
+    await operate("enqueue", write(tmp_path / "x.csv", *lines[:2]))
+    ended = await operate("enqueue", write(tmp_path / "y.csv", *lines))
+    assert ended.out.startswith("9 messages enqueued.\n2 messages in already: in since ")
+
+
+async def test_a_dry_run_shows_texts_segments_cost_and_rules(operate, db, tmp_path):
+    await operate("template", "add", "t1", "--text", "您的验证码是${NUM_6}。")
+    await operate("cost", "--price", "CN=0.05CNY")
+    await operate("suppress", GOOD)
+    await operate("limit", "default", "--per-day", 3)
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,062569", "+8613112345679,t1,1234567")
+    ended = await operate("enqueue", file, "--dry-run")
+    assert ended.code == 1
+    assert ended.out.splitlines() == [
+        "1 message would be enqueued.",
+        "2 lines of data: 1 would be enqueued, 1 refused.",
+        "1 number suppressed: they will be rejected.",
+        "Limits of default: 3 a day to a number. What is over one waits.",
+        "Line 2, +86131****5678: 您的验证码是062569。",
+        "1 segment.",
+        "About 0.05 CNY.",
+    ]
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+
+
+def workbook(path: Path, *, hidden: int = 0) -> Path:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(["春节名单"])
+    sheet.append([])
+    sheet.append(["手机号", "模板", "变量1", "发送时间"])
+    sheet.append([13100000001, "t1", 62569, "2036-12-01 09:00"])
+    sheet["C4"].number_format = "000000"
+    sheet.append(["+8613100000002", "t1", "=1+1", None])
+    sheet.append([8613100000003, "t1", 1234.5, None])
+    sheet["C6"].number_format = "#,##0.00"
+    sheet.append([13100000004.0, "t1", "东", None])
+    sheet["D7"] = datetime(2036, 12, 1, 9)  # noqa: DTZ001 - a cell has no zone
+    sheet.append([1310000, "t1", "x"])
+    sheet.append([13100000005, "t1", "y"])
+    if hidden:
+        sheet.row_dimensions[hidden].hidden = True
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.csv"])
+async def test_a_workbook_gives_what_its_sheet_shows(operate, db, tmp_path, name):
+    file = workbook(tmp_path / name, hidden=9)
+    ended = await operate("enqueue", file, "--zone", "Asia/Shanghai")
+    assert (ended.code, ended.out.splitlines()[0]) == (1, "2 messages enqueued."), ended
+    loaded = await db.fetch(
+        "SELECT recipient, params[1] AS one, extract(epoch FROM send_at)::int AS due"
+        " FROM dispatcher.message ORDER BY id"
+    )
+    due = 2_111_706_000  # 2036-12-01 09:00 in Shanghai
+    assert list(map(tuple, loaded)) == [
+        ("+8613100000001", "062569", due),
+        ("+8613100000004", "东", due),
+    ]
+    told = {int(row[0]): row[1] for row in rows(file.with_suffix(".rejects.csv"))[1:]}
+    assert told.keys() == {5, 6, 8, 9}
+    assert "param_1: it holds a formula without a result" in told[5]
+    assert "param_1: it is a number in the format #,##0.00" in told[6]
+    assert "it has 7 digits" in told[8]
+    assert "hidden" in told[9]
+
+
+async def test_a_workbook_with_several_sheets_asks_for_one(operate, tmp_path):
+    book = openpyxl.Workbook()
+    for sheet in (book.active, book.create_sheet("May")):
+        sheet.append(["phone", "template"])
+        sheet.append([13100000001, "t1"])
+    book.save(tmp_path / "x.xlsx")
+    ended = await operate("enqueue", tmp_path / "x.xlsx")
+    assert (ended.code, "name one with --sheet" in ended.line) == (2, True)
+    assert (await operate("enqueue", tmp_path / "x.xlsx", "--sheet", "May")).code == 0
+
+
+async def test_lines_without_a_zone_take_the_times_of_the_whole(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,x")
+    options = ("--send-at", "2036-12-01 09:00", "--zone", "Asia/Shanghai", "--priority", "2",
+               "--app", "shop",
+        "--reference", "r1", "--signature", "签", "--sender", "csms1")  # fmt: skip
+    assert (await operate("enqueue", file, *options)).code == 0
+    row = await db.fetchrow(
+        "SELECT app, sender, signature, reference, priority, extract(epoch FROM send_at)::int"
+        " FROM dispatcher.message"
+    )
+    assert tuple(row) == ("shop", "csms1", "签", "r1", 2, 2_111_706_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--send-at", "2036-12-01 09:00"), "send_at has no zone"),
+        (("--zone", "Mars/Base"), "there is no time zone"),
+        (("--column", "x"), "--column takes pairs"),
+        (("--rest", "--again"), "not both"),
+        (("--param", "x"), "--param is for lists without columns"),
+        (("--priority", "high"), "priority is 0 first"),
+    ],
+)
+async def test_options_that_make_no_sense_load_nothing(operate, tmp_path, options, words):
+    ended = await operate("enqueue", write(tmp_path / "x.csv", f"{GOOD},t1,x"), *options)
+    assert (ended.code, words in ended.line) == (2, True), ended

@@ -1,0 +1,82 @@
+"""A frozen database is named within six seconds on every page; no page looks newer than it is."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+PAGES = (
+    "",
+    "/fresh",
+    "/problems",
+    "/messages",
+    "/messages?state=queued",
+    "/messages?state=unsure",
+    "/messages?code=E200031",
+    "/messages?same_number_as=1",
+    "/message-action/1",
+    "/message/1",
+    "/batch/0123456789abcdef0123456789abcdef",
+    "/rules",
+    "/actions",
+    "/codes",
+    "/audit",
+    "/audit.csv",
+)
+FORMS = (
+    ("/search", {"text": "+8613112345678"}),
+    ("/messages", {"number": "+8613112345678"}),
+    ("/message/1", {}),
+    ("/message-action", {"action": "cancel"}),
+    ("/message-action/1", {}),
+    ("/actions/pause", {"app": "default"}),
+)
+LIMIT_SECONDS = 6.0
+
+
+@contextmanager
+def frozen(backend: int) -> Iterator[None]:
+    """Freeze the PostgreSQL server of *backend* with all of its processes, as a hung host would."""
+    stat = Path(f"/proc/{backend}/stat").read_text(encoding="ascii")
+    server = int(stat.rpartition(")")[2].split()[1])
+    children = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
+    pids = [server, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.timeout(240)  # each request waits until it gives up
+async def test_every_page_names_a_frozen_database_in_6_s(operator, db):
+    form_token = (await operator.get("/console/messages")).form_token
+    assert (await operator.get("/console/fresh")).status == 200
+    backend = await db.fetchval("SELECT pg_backend_pid()")
+    with frozen(backend):
+        await asyncio.sleep(1.0)  # what was asked before may be shown for a second
+        for path in PAGES:
+            began = monotonic()
+            page = await operator.get("/console" + path)
+            assert monotonic() - began < LIMIT_SECONDS, path
+            assert "Bring PostgreSQL back" in page.text, path
+            assert page.status == (200 if path == "" else 503), path
+        for path, form in FORMS:
+            began = monotonic()
+            page = await operator.post("/console" + path, {"form_token": form_token, **form})
+            assert monotonic() - began < LIMIT_SECONDS, path
+            assert (page.status, "Bring PostgreSQL back" in page.text) == (503, True), path
+
+
+async def test_every_page_says_of_when_it_is(operator):
+    for path in ("", "/problems", "/messages", "/rules", "/actions", "/search"):
+        page = await operator.get("/console" + path)
+        assert 'as of <time id="as-of"' in page.text, path
+        assert 'data-fresh="/console/fresh"' in page.text, path

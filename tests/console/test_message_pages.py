@@ -1,0 +1,138 @@
+"""The list of messages: filters in the address, counts that lead to it, actions on a filter."""
+
+import asyncio
+import re
+
+import pytest
+from support.messages import states, take_out
+
+NUMBER = "+8613112345678"
+
+
+@pytest.fixture
+async def messages(db) -> list[int]:
+    """60 messages that were rejected, and two that wait."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    rows = await db.fetch(
+        "INSERT INTO dispatcher.message (recipient, template_id, reference)"
+        " SELECT $1, 'tpl', 'order ' || n FROM generate_series(1, 62) AS n RETURNING id",
+        NUMBER,
+    )
+    ids = [row["id"] for row in rows]
+    await take_out(db, ids[:60])
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
+        " SELECT n, 'rejected', 1, 'E200031' FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)"
+        " SELECT 'default', 'rejected', 'E200031', array_agg(n), 60"
+        " FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count)"
+        " VALUES (date_trunc('minute', now()), 'default', 'rejected', 'E200031', 60)"
+    )
+    return ids
+
+
+def rows_of(text: str) -> list[int]:
+    return [
+        int(each) for each in re.findall(r'<a href="/console/message/(\d+)">\d+</a></th>', text)
+    ]
+
+
+@pytest.mark.usefixtures("messages")
+async def test_counts_of_problems_lead_to_the_list(operator):
+    page = await operator.get("/console/problems")
+    address = re.search(r'<td data-label="Day" class="num"><a href="([^"]+)">60</a>', page.text)[1]
+    assert address == "/console/messages?state=rejected&amp;code=E200031&amp;app=default"
+    first = await operator.get(address.replace("&amp;", "&"))
+    assert len(rows_of(first.text)) == 50
+    assert "It happened 60 times" in first.text
+    older = re.search(r'rel="next" href="([^"]+)"', first.text)[1].replace("&amp;", "&")
+    second = await operator.get(older)
+    assert sorted(rows_of(first.text) + rows_of(second.text)) == [*range(1, 61)]
+    assert 'rel="next"' not in second.text
+
+
+@pytest.mark.usefixtures("messages")
+async def test_counts_of_cards_lead_to_lists(operator):
+    home = (await operator.get("/console")).text.replace("&amp;", "&")
+    links = set(re.findall(r'href="(/console/messages\?[^"]+)"', home))
+    states = {re.search(r"state=(\w+)", link)[1] for link in links}
+    assert states == {"queued", "sending", "unsure", "accepted", "delivered", "rejected"}
+    for link in links:
+        assert (await operator.get(link)).status == 200, link
+
+
+@pytest.mark.usefixtures("messages")
+async def test_a_number_is_never_in_an_address(operator):
+    form_token = (await operator.get("/console/messages")).form_token
+    form = {"form_token": form_token, "number": "131 1234-5678", "state": "queued"}
+    answer = await operator.post("/console/messages", form)
+    assert answer.headers["Location"] == "/console/messages?state=queued&same_number_as=62"
+    page = await operator.get(answer.headers["Location"])
+    assert rows_of(page.text) == [62, 61]
+    assert NUMBER[3:] not in page.text
+    unknown = await operator.post("/console/messages", {**form, "number": "13199999999"})
+    assert (unknown.status, "no message to this number" in unknown.text) == (400, True)
+    for query in ("prefix=%2B861311234", "last_digits=45678"):
+        assert (await operator.get(f"/console/messages?{query}")).status == 400
+
+
+@pytest.mark.usefixtures("messages")
+async def test_a_filter_that_cannot_be_read_says_why(operator):
+    for query in ("state=odd", "since=yesterday", "same_number_as=x", "position=x", "position=1.x"):
+        page = await operator.get(f"/console/messages?{query}")
+        assert (page.status, "Nothing was done" in page.text) == (400, True), query
+    assert (await operator.get("/console/messages?app=&code=&unknown=1")).status == 200
+
+
+async def preview(operator, **fields: str) -> str:
+    form_token = (await operator.get("/console/messages")).form_token
+    form = {"form_token": form_token, **fields}
+    answer = await operator.post("/console/message-action", form)
+    assert answer.status == 303, answer.text
+    return answer.headers["Location"]
+
+
+async def shows(operator, path: str, text: str) -> None:
+    """Wait until a page shows a text."""
+    async with asyncio.timeout(10):
+        while text not in (await operator.get(path)).text:  # noqa: ASYNC110 - a page has no event
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("messages")
+async def test_an_action_on_a_filter_is_previewed_and_done(operator, db):
+    await db.execute("UPDATE dispatcher.message SET wiped_at = now() WHERE id <= 10")
+    path = await preview(operator, action="requeue", code="E200031")
+    page = await operator.get(path)
+    assert "Requeue 50 messages?" in page.text
+    assert "its variables were wiped" in page.text
+    assert (await states(db))["queued"] == 2  # nothing is done yet
+    for _ in range(2):  # a form that is sent twice does it once
+        answer = await operator.post(path, {"form_token": page.form_token})
+        assert answer.headers["Location"] == path
+    await shows(operator, path, "50 of 50 wait again")
+    assert (await states(db))["queued"] == 52
+    audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
+    assert [tuple(row) for row in audit] == [("Ana", "requeue", "50 messages", "code E200031")]
+
+
+@pytest.mark.usefixtures("messages")
+async def test_an_action_goes_on_in_a_process_that_starts_later(operator, db):
+    path = await preview(operator, action="cancel", state="queued")
+    await db.execute("SELECT dispatcher.start_message_action($1, 'Ben')", int(path.split("/")[-1]))
+    await shows(operator, path, "2 of 2 cancelled")
+
+
+@pytest.mark.usefixtures("messages")
+async def test_actions_on_a_filter_refuse_what_is_wrong(operator):
+    form_token = (await operator.get("/console/messages")).form_token
+    for form in ({"action": "explode"}, {"action": "cancel", "state": "odd"}, {}):
+        answer = await operator.post("/console/message-action", {"form_token": form_token, **form})
+        assert answer.status == 400
+    assert (await operator.get("/console/message-action/999")).status == 404
+    assert (await operator.post("/console/message-action", {"action": "cancel"})).status == 403

@@ -1,0 +1,60 @@
+"""Which requests of a claim are sent, and for how many grants a claim takes messages."""
+
+import pytest
+
+from dispatcher.core import rate_limit
+from dispatcher.core.message import Entry, Message, RequestDraft
+from dispatcher.core.prepare import share_slots
+
+
+def singles(count: int, *, first: int = 0, size: int = 200) -> list[RequestDraft]:
+    """Return requests that carry one message each."""
+    return [
+        RequestDraft(None, [Entry(b"", [Message(first + n, "131", "t", [])])], size)
+        for n in range(count)
+    ]
+
+
+def full_request(first: int, numbers: int = 12) -> RequestDraft:
+    messages = [Message(first + n, f"{13100000000 + n}", "t", []) for n in range(numbers)]
+    return RequestDraft(None, [Entry(b"", messages)], 2000)
+
+
+def test_one_slot_is_for_messages_that_take_a_request_each():
+    narrow, wide = singles(30), [full_request(100), full_request(200), full_request(300)]
+    share = share_slots([*narrow, *wide], 3, numbers=12, full=True)
+    assert share.now == [narrow[0], wide[0], wide[1]]
+    assert (share.returned, share.postponed) == ([wide[2]], narrow[1:])
+
+
+def test_where_nothing_else_is_seen_half_of_the_slots_are_used():
+    narrow = singles(30)
+    share = share_slots(narrow, 4, numbers=12, full=True)
+    assert (share.now, share.returned, share.postponed) == (narrow[:2], [], narrow[2:])
+
+
+@pytest.mark.parametrize(
+    ("packed", "full"),
+    [
+        (singles(30), False),  # the claim saw all that is due: nobody waits behind
+        ([full_request(0), *singles(2, first=100)], True),  # the last request of each sender
+        (singles(30, size=60_000), True),  # long texts
+    ],
+)
+def test_nothing_is_postponed_where_no_other_message_waits_for_it(packed, full):
+    share = share_slots(packed, 2, numbers=12, full=full)
+    assert (share.now, share.returned, share.postponed) == (packed[:2], packed[2:], [])
+
+
+def test_a_single_slot_goes_to_what_comes_first():
+    narrow, wide = singles(9), full_request(100)
+    assert share_slots([*narrow, wide], 1, numbers=12, full=True).now == [narrow[0]]
+    assert share_slots([wide, *narrow], 1, numbers=12, full=True).now == [wide]
+
+
+@pytest.mark.parametrize(
+    ("rate", "numbers", "slots"),
+    [(0.2, 1, 1), (1.0, 1, 1), (3.0, 1, 2), (4.9, 1, 4), (500.0, 10, 4), (500.0, 500, 1)],
+)
+def test_a_slow_app_is_not_claimed_far_ahead(rate, numbers, slots):
+    assert rate_limit.slots_ahead(rate, numbers, 4) == slots

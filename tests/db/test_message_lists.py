@@ -1,0 +1,328 @@
+"""Lists of messages by a filter, and actions on all that a filter chooses."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asyncpg import PostgresError
+from support.messages import states, take_out
+
+from dispatcher.db import message_lists as messages
+from dispatcher.db.message_lists import MessageFilter, message_page
+from dispatcher.db.queries import sql
+
+# Ten messages a state, in two apps, and events as workers, receivers and operators write them.
+SEED = """
+WITH made AS (
+    INSERT INTO dispatcher.message (app, recipient, template_id, reference, queued_at)
+    SELECT CASE WHEN n % 2 = 0 THEN 'bank' ELSE 'shop' END,
+        CASE WHEN n % 10 = 0 THEN '+44791112' ELSE '+861310000' END || lpad(n::text, 4, '0'),
+        'tpl-' || n % 3, 'order ' || n, now() - make_interval(mins => 100 - n)
+    FROM generate_series(1, 60) AS n
+    RETURNING id, app
+), finished AS (
+    INSERT INTO dispatcher.outcome (message_id, state, attempts, code, provider_id)
+    SELECT id,
+        CASE WHEN id <= 10 THEN 'rejected' WHEN id <= 20 THEN 'expired' ELSE 'accepted' END, 1,
+        CASE WHEN id <= 10 THEN 'E200031' WHEN id <= 20 THEN 'expired' END,
+        CASE WHEN id > 20 THEN 'p' || id END
+    FROM made WHERE id <= 40
+)
+INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)
+SELECT app, CASE WHEN id <= 10 THEN 'rejected' WHEN id <= 20 THEN 'expired' ELSE 'accepted' END,
+    CASE WHEN id <= 10 THEN 'E200031' WHEN id <= 20 THEN 'expired' ELSE '' END,
+    array_agg(id ORDER BY id), count(*)
+FROM made WHERE id <= 40 GROUP BY 1, 2, 3
+"""
+AFTER = """
+INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
+VALUES ('open', 'bank', 1, '{41,42,43,44,45}', '{1,1,1,1,1}', 'open', 100);
+INSERT INTO dispatcher.batch
+    (token, app, worker, message_ids, attempts, state, bytes, unsure_at, code)
+VALUES ('unsure', 'bank', 1, '{46,47,48,49,50}', '{1,1,1,1,1}', 'unsure', 100, now(), 'timeout');
+INSERT INTO dispatcher.report (provider_id, status, state)
+SELECT 'p' || n, 'MBBLACK', 'undelivered' FROM generate_series(21, 30) AS n;
+INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)
+SELECT 'bank', 'undelivered', 'MBBLACK', array_agg(n), 10 FROM generate_series(21, 30) AS n;
+"""
+
+
+@pytest.fixture
+async def seeded(db):
+    await db.execute(SEED)
+    await take_out(db, [*range(1, 51)])
+    await db.execute(AFTER)
+    return db
+
+
+async def listed(database, **fields) -> list[int]:
+    """Return the ids of the whole list, read page by page."""
+    ids, position = [], None
+    while True:
+        page = await message_page(database, MessageFilter(**fields), position, seconds=10)
+        ids += [each.id for each in page.messages]
+        position = page.next_position
+        if position is None:
+            return ids
+
+
+@pytest.mark.usefixtures("seeded")
+async def test_each_state_is_listed(database):
+    for state, expected in (
+        ("rejected", range(1, 11)),
+        ("expired", range(11, 21)),
+        ("undelivered", range(21, 31)),
+        ("accepted", range(31, 41)),
+        ("sending", range(41, 46)),
+        ("unsure", range(46, 51)),
+        ("queued", range(51, 61)),
+        ("delivered", ()),
+        ("cancelled", ()),
+    ):
+        assert sorted(await listed(database, state=state)) == [*expected], state
+    assert await listed(database) == [*range(60, 0, -1)]
+
+
+@pytest.mark.usefixtures("seeded")
+async def test_filters_narrow_a_list_in_every_source(database):
+    now = datetime.now(UTC)
+    assert sorted(await listed(database, code="E200031")) == [*range(1, 11)]
+    assert sorted(await listed(database, code="MBBLACK")) == [*range(21, 31)]
+    assert await listed(database, app="bank") == [*range(60, 0, -2)]
+    assert sorted(await listed(database, state="rejected", app="shop")) == [1, 3, 5, 7, 9]
+    assert await listed(database, state="queued", template="tpl-0") == [60, 57, 54, 51]
+    assert await listed(database, prefix="+44") == [60, 50, 40, 30, 20, 10]
+    assert await listed(database, prefix="131") == [n for n in range(60, 0, -1) if n % 10]
+    assert await listed(database, last_digits="0017") == [17]
+    assert await listed(database, state="expired", last_digits="17") == [17]
+    assert await listed(database, same_number_as=17) == [17]
+    assert await listed(database, same_number_as=17, state="rejected") == []
+    assert await listed(database, same_number_as=9999) == []
+    assert await listed(database, reference="order 42", state="sending") == [42]
+    since, until = now - timedelta(minutes=60.5), now - timedelta(minutes=57.5)
+    assert await listed(database, since=since, until=until) == [42, 41, 40]
+    assert await listed(database, state="unsure", since=now) == []
+
+
+async def test_pages_of_many_have_each_message_once(database, db):
+    await db.execute(
+        "WITH made AS (INSERT INTO dispatcher.message (recipient, template_id)"
+        " SELECT 13100000000 + n, 't' FROM generate_series(1, 330) AS n RETURNING id)"
+        " INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
+        " SELECT 'default', 'cancelled', array_agg(id), count(*) FROM made GROUP BY id % 2"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT id, 'cancelled', 1 FROM dispatcher.message WHERE id % 3 = 0"
+    )
+    await take_out(db, [*range(3, 331, 3)])
+    assert await listed(database) == [*range(330, 0, -1)]
+    cancelled = await listed(database, state="cancelled")
+    assert sorted(cancelled) == [*range(3, 331, 3)]  # each once, over three pages of two events
+    queued = await listed(database, state="queued")
+    assert queued == [n for n in range(330, 0, -1) if n % 3]
+
+
+@pytest.mark.usefixtures("seeded")
+async def test_a_page_that_reads_too_long_says_where_to_go_on(database, monkeypatch):
+    monkeypatch.setattr(messages, "FIRST_PIECE_ROWS", 7)
+    monkeypatch.setattr(messages, "MAX_PIECE_ROWS", 7)
+    monkeypatch.setattr(messages, "CHECKED_MESSAGES", 3)
+    position, ids, pages = None, [], 0
+    while pages < 100:
+        page = await message_page(database, MessageFilter(app="shop"), position, seconds=0)
+        ids += [each.id for each in page.messages]
+        position, pages = page.next_position, pages + 1
+        if position is None:
+            break
+        assert not page.complete
+    assert ids == [*range(59, 0, -2)]
+    assert pages > 8
+
+
+@pytest.mark.usefixtures("seeded")
+async def test_counts_are_exact_where_they_are_known(database, db):
+    assert await messages.count(database, MessageFilter(state="queued")) == 10
+    assert await messages.count(database, MessageFilter(state="sending", app="bank")) == 5
+    assert await messages.count(database, MessageFilter(state="unsure", app="shop")) == 0
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+        " (now(), 'bank', 'rejected', 'E200031', 5), (now(), 'shop', 'rejected', 'E1', 7)"
+    )
+    assert await messages.count(database, MessageFilter(state="rejected")) == 12
+    assert await messages.count(database, MessageFilter(state="rejected", code="E1")) == 7
+    assert await messages.count(database, MessageFilter(state="rejected", prefix="+86")) is None
+    assert await messages.count(database, MessageFilter()) is None
+
+
+async def done(database, db, action: str, **fields) -> messages.MessageAction:
+    """Preview an action, start it, and do all of its steps."""
+    words = ("the filter", "state=x")
+    wanted = await messages.preview(database, "Ana", action, MessageFilter(**fields), words)
+    assert await messages.start(db, "Ben", wanted)
+    assert not await messages.start(db, "Cem", wanted)
+    while await messages.step(db, wanted):
+        pass
+    return await messages.message_action(database, wanted)
+
+
+async def test_an_action_does_what_its_preview_says(database, seeded):
+    await seeded.execute("UPDATE dispatcher.message SET wiped_at = now() WHERE id IN (3, 4)")
+    action = await done(database, seeded, "requeue", code="E200031")
+    counts = {(each.app, each.left_alone): each.messages for each in action.counts}
+    assert counts == {
+        ("bank", None): 4,
+        ("shop", None): 4,
+        ("bank", messages.WIPED): 1,
+        ("shop", messages.WIPED): 1,
+    }
+    assert (action.messages, action.changed, action.position) == (8, 8, 8)
+    assert action.finished_at is not None
+    assert sorted(await listed(database, state="rejected")) == [3, 4]
+    audit = await seeded.fetch("SELECT actor, action, target, detail, result FROM dispatcher.audit")
+    assert [tuple(row) for row in audit] == [
+        ("Ben", "requeue", "8 messages", "the filter", f"started as action {action.id}")
+    ]
+
+
+@pytest.mark.parametrize(("limit", "complete"), [(10, False), (1000, True)])
+async def test_a_preview_says_whether_it_found_all(database, seeded, monkeypatch, limit, complete):
+    monkeypatch.setattr(messages, "MAX_ACTION_MESSAGES", limit)
+    monkeypatch.setattr(messages, "ACTION_CHECKED_MESSAGES", 5)
+    action = await done(database, seeded, "cancel", app="bank")
+    assert action.complete is complete
+
+
+async def test_cancel_leaves_alone_what_does_not_wait(database, seeded):
+    action = await done(database, seeded, "cancel", app="bank")
+    assert (action.messages, action.changed) == (5, 5)
+    assert sum(each.messages for each in action.counts) == 30
+    assert sorted(await listed(database, state="cancelled")) == [52, 54, 56, 58, 60]
+
+
+async def test_what_came_after_the_preview_is_not_touched(database, db, rows):
+    before = await rows.messages(3)
+    wanted = await messages.preview(
+        database, "A", "cancel", MessageFilter(state="queued"), ("", "")
+    )
+    await rows.messages(2)
+    await db.execute("SELECT dispatcher.cancel($1)", before[:1])
+    assert await messages.start(db, "A", wanted)
+    assert not await messages.step(db, wanted)
+    action = await messages.message_action(database, wanted)
+    assert (action.messages, action.changed) == (3, 2)
+    assert (await states(db))["queued"] == 2
+
+
+async def test_a_request_is_settled_only_as_a_whole(database, seeded):
+    action = await done(database, seeded, "settle-sent", state="unsure", template="tpl-1")
+    assert {(each.left_alone, each.messages) for each in action.counts} == {
+        (messages.PARTLY_CHOSEN, 1)  # one of each app
+    }
+    assert (action.messages, action.changed) == (0, 0)
+    assert len(await listed(database, state="unsure")) == 5
+    action = await done(database, seeded, "settle-resend", state="unsure")
+    assert (action.messages, action.targets, action.changed) == (5, 1, 5)
+    assert len(await listed(database, state="queued")) == 15
+
+
+async def test_suppressing_counts_new_numbers_only(database, seeded):
+    await seeded.execute("UPDATE dispatcher.message SET recipient = '0' WHERE id = 5")
+    await seeded.execute("SELECT dispatcher.suppress('{+8613100000001}')")
+    action = await done(database, seeded, "suppress", state="rejected")
+    assert (action.messages, action.changed) == (9, 8)
+    assert [each.messages for each in action.counts if each.left_alone == messages.ERASED] == [1]
+
+
+async def test_a_cut_action_goes_on_where_it_was(database, db, rows):
+    await rows.messages(4500)
+    wanted = await messages.preview(
+        database, "A", "cancel", MessageFilter(state="queued"), ("", "")
+    )
+    assert not await messages.step(db, wanted)  # it was not started
+    assert await messages.start(db, "A", wanted)
+    progress = []
+    while await messages.step(db, wanted):
+        progress.append((await messages.message_action(database, wanted)).position)
+    assert progress == [2000, 4000]
+    assert (await messages.message_action(database, wanted)).changed == 4500
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 1
+
+
+async def test_a_worker_may_do_it_and_a_reader_not(database, seeded):
+    wanted = await messages.preview(database, "A", "cancel", MessageFilter(), ("", ""))
+    await seeded.execute("SET ROLE dispatcher_worker")
+    assert await messages.start(seeded, "A", wanted)
+    assert not await messages.step(seeded, wanted)
+    await seeded.execute("SET ROLE dispatcher_reader")
+    with pytest.raises(PostgresError, match="permission denied"):
+        await messages.step(seeded, wanted)
+    await seeded.execute("RESET ROLE")
+
+
+HISTORY = """
+INSERT INTO dispatcher.message (app, recipient, template_id)
+SELECT 'default', '+86138' || lpad(n::text, 8, '0'), 't' FROM generate_series(1, 30000) AS n
+"""
+PLANS = [  # statement, arguments, the most pages that it may look at
+    ("message_piece", "9223372036854775807, 500, NULL, NULL, NULL, NULL, NULL, NULL", 60),
+    ("queue_piece", "9223372036854775807, 500, NULL, NULL", 600),
+    ("request_piece", "9223372036854775807, 50, NULL, NULL, 'unsure'", 200),
+    ("event_piece", "9223372036854775807, 500, '{rejected}', NULL, NULL, 1000", 600),
+    ("fitting_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
+    ("chosen_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
+    ("message_at", "15000", 60),
+    ("message_bounds", "", 120),
+    ("live_counts", "NULL", 1200),
+]
+
+
+async def test_statements_read_little_of_a_long_history(db):
+    await db.execute(HISTORY)
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
+        " SELECT 'default', 'rejected', ARRAY[n], 1 FROM generate_series(1, 30000) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)"
+        " SELECT n::text, 'default', 1, ARRAY[n], '{1}', 'closed', 1"
+        " FROM generate_series(1, 30000) AS n"
+    )
+    types = {
+        "message_piece": "bigint, int, text, text, text, text, timestamptz, timestamptz",
+        "queue_piece": "bigint, int, text, text",
+        "request_piece": "bigint, int, text, text, text",
+        "event_piece": "bigint, int, text[], text, text, int",
+        "fitting_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
+        " timestamptz, timestamptz",
+        "chosen_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
+        " timestamptz, timestamptz",
+        "message_at": "bigint",
+        "live_counts": "text",
+    }
+    for analyzed in (False, True):  # with the statistics of empty tables, and with true ones
+        if analyzed:
+            await db.execute("ANALYZE")
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await db.execute(f"SET plan_cache_mode = {mode}")
+            for name, arguments, most in PLANS:
+                given = f"({types[name]})" if name in types else ""
+                await db.execute(f"PREPARE planned {given} AS {sql(name)}")
+                call = f"EXECUTE planned{f'({arguments})' if arguments else ''}"
+                rows = await db.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) {call}")
+                await db.execute("DEALLOCATE planned")
+                plan = "\n".join(row[0] for row in rows).partition("Planning:")[0]
+                counts = re.findall(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
+                pages = max(sum(int(each or 0) for each in found) for found in counts)
+                assert pages <= most, f"{name}, {mode}, analyzed {analyzed}: {pages}\n{plan}"
+
+
+async def test_requeue_takes_what_the_platform_refused(database, seeded):
+    await seeded.execute(
+        "INSERT INTO dispatcher.carrier_status (status, state, meaning, resendable)"
+        " VALUES ('MBBLACK', 'undelivered', 'refused', true) ON CONFLICT (status)"
+        " DO UPDATE SET resendable = true"
+    )
+    action = await done(database, seeded, "requeue", state="undelivered")
+    assert (action.messages, action.changed) == (10, 10)
+    assert len(await listed(database, state="queued")) == 20

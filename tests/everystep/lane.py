@@ -1,0 +1,83 @@
+"""Does many runs at a time in one process: jobs come in as JSON lines, results go out."""
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from everystep.fork_server import ForkServer
+from everystep.run import Job, Result, run
+from everystep.servers import Server
+from everystep.steps import POSTGRES
+
+
+class Lane:
+    """One server for what leaves it alive, and some that are killed."""
+
+    def __init__(self, folder: Path, base: Path, kept: Path) -> None:
+        """*kept*: where the logs of runs go that ended ill."""
+        self._kept = kept
+        self._folder = folder
+        self._base = base
+        self._numbers = itertools.count(1)
+        self._shared: Server | None = None
+        self._mortal: asyncio.LifoQueue[Server] = asyncio.LifoQueue()
+        self._servers: list[Server] = []
+
+    async def serve(self) -> None:
+        """Do jobs until the input ends."""
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        self._folder.mkdir(parents=True)
+        try:
+            self._shared = await self._server("shared")
+            async with ForkServer() as forks, asyncio.TaskGroup() as tasks:
+                while line := await reader.readline():
+                    tasks.create_task(self._do(json.loads(line), forks))
+        finally:
+            for server in self._servers:
+                server.stop()
+
+    async def _server(self, name: str) -> Server:
+        server = Server(self._folder / name)
+        server.copy_of(self._base)
+        await server.start()
+        self._servers.append(server)
+        return server
+
+    async def _do(self, order: dict[str, str | None], forks: ForkServer) -> None:
+        job = Job(order["label"], order["fault"])
+        number = next(self._numbers)
+        server = self._shared
+        assert server is not None
+        if job.fault == POSTGRES:
+            server = (
+                await self._server(f"mortal-{number}")
+                if self._mortal.empty()
+                else self._mortal.get_nowait()
+            )
+        try:
+            folder = self._folder / f"run-{number}"
+            result = await run(job, server, forks, folder, keep=bool(order.get("keep")))
+        except Exception as error:  # noqa: BLE001 - told as the result
+            result = Result(job, problems=[f"{type(error).__name__}: {error}"])
+        if result.folder:
+            kept = self._kept / f"{self._folder.name}-run-{number}"
+            shutil.move(result.folder, kept)
+            result.folder = str(kept)
+        if job.fault == POSTGRES:
+            self._mortal.put_nowait(server)
+        sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # Connections break all the time here, which these tell.
+    for name in ("asyncio", "aiohttp.server"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    asyncio.run(Lane(*map(Path, sys.argv[1:4])).serve())

@@ -1,0 +1,65 @@
+"""A slice of ./dev everystep, and what it finds where a guard is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from guards.__main__ import LEFT_OUT
+from guards.table import GUARDS
+from support.worker import ROOT
+
+MINUTES = 2.5  # of the slice; the whole is `./dev everystep`
+
+
+def everystep(tree, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "everystep", *arguments],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": f"{tree}:{tree / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(900)
+def test_no_step_of_a_slice_loses_anything_or_sends_it_twice():
+    done = everystep(ROOT, "--slice", "20261129", "--minutes", str(MINUTES), "--lanes", "1")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    last = done.stdout.strip().splitlines()[-1]
+    assert " 0 violated" in last
+    assert int(last.split()[0]) > 20
+
+
+# One step for each guard, at which its absence shows. A worker that is frozen in a claim is no such
+# step: when it thaws, its connection is cut before its lease is asked (see tests/worker).
+SHOWS = {
+    "no answer after the body was sent is unsure": (
+        "request early-3 request whole #1",
+        "cut-after",
+    ),
+    "what a dead worker had open is unsure": ("request early-3 answer head #1", "kill"),
+    "a claim and its batches are one transaction": (
+        "worker claim/open_batches > Sync #1",
+        "cut-before",
+    ),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", SHOWS)
+def test_without_a_guard_a_step_is_violated(name, tmp_path):
+    [guard] = [guard for guard in GUARDS if guard.name == name]
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+    for edit in guard.edits:
+        path = tree / edit.path
+        whole = path.read_text(encoding="utf-8")
+        assert edit.old in whole
+        path.write_text(edit.apply(whole), encoding="utf-8")
+    step, fault = SHOWS[name]
+    done = everystep(tree, "--step", step, "--fault", fault, "--lanes", "1")
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "VIOLATED" in done.stdout

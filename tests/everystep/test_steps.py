@@ -1,0 +1,111 @@
+"""Steps are counted, named and judged as `./dev everystep` says."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dispatcher.db.queries import sql
+from everystep import verdict
+from everystep.crew import Outcome
+from everystep.page import page
+from everystep.postgres_proxy import _first_text, _name_of
+from everystep.run import Job, Result
+from everystep.scene import LOST_ANSWER, TEXTS
+from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, Script, Step
+
+
+def test_the_step_that_is_asked_for_is_struck_once():
+    script = Script("worker claim > Bind #2", "kill")
+    told = [script.reach("worker claim > Bind", most=3, turn=True) for _ in range(5)]
+    assert told == [None, "kill", None, None, None]
+    assert script.struck
+
+
+def test_what_is_repeated_is_a_step_only_so_often():
+    script = Script()
+    for _ in range(5):
+        script.reach("worker poll > Bind", most=2, turn=False)
+    assert list(script.steps) == ["worker poll > Bind #1", "worker poll > Bind #2"]
+
+
+def test_within_a_write_there_are_only_cuts():
+    assert Step("a #1", turn=True).faults == FAULTS
+    assert Step("a #1", turn=False).faults == (CUT_BEFORE, CUT_AFTER)
+
+
+@pytest.mark.parametrize("name", ["begin", "claim", "open_batches", "heartbeat"])
+def test_a_statement_of_ours_is_known_by_its_name(name):
+    assert _name_of(sql(name)) == name
+
+
+def test_the_first_parameter_of_a_claim_is_its_app():
+    bind = b"B\0\0\0\0" + b"\0__stmt\0" + b"\0\1\0\1" + b"\0\1" + b"\0\0\0\3one" + b"\0\0"
+    assert _first_text(bind) == "one"
+
+
+def test_every_message_of_the_scene_has_a_number_of_its_own():
+    assert len({text.number for text in TEXTS.values()}) == len(TEXTS)
+
+
+def unsure(**more):
+    return {"token": "t", "worker": 1, "code": "x", "opened": 10.0, "names": ["plain-1"]} | more
+
+
+def test_unsure_needs_a_reason():
+    [said] = verdict.of_unsure([unsure()], workers=set(), struck_at=0.0, token=None)
+    assert "without a reason" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (unsure(names=[LOST_ANSWER]), {}),
+        (unsure(), {"workers": {1}, "struck_at": 11.0}),
+        (unsure(), {"token": "t"}),
+    ],
+)
+def test_what_was_lost_killed_or_cut_may_be_unsure(row, reason):
+    given = {"workers": set(), "struck_at": 0.0, "token": None} | reason
+    assert verdict.of_unsure([row], **given) == []
+
+
+def test_what_a_worker_opened_after_its_kill_may_not():
+    row = unsure(opened=20.0)
+    assert verdict.of_unsure([row], workers={1}, struck_at=11.0, token=None)
+
+
+def test_the_page_shows_what_was_violated_and_what_was_missed():
+    step = Step("worker claim > Sync #1", turn=True)
+    results = [
+        Result(Job(step.label, "kill"), reached=True),
+        Result(Job(step.label, "freeze"), reached=True, problems=["lost"]),
+        Result(Job(step.label, CUT_AFTER)),
+    ]
+    text = page([step], Outcome(5, results))
+    assert "| `worker claim > Sync` |  | 1? | 1 | 1! |  |" in text
+    assert "violated: `worker claim > Sync #1`, freeze: lost" in text
+
+
+def test_an_end_that_the_scene_does_not_know_is_told():
+    rows = [
+        {
+            "id": number,
+            "params": [name],
+            "state": "queued" if name == "plain-1" else text.ends,
+            "code": None,
+            "attempts": 1,
+            "recipient": text.number,
+            "template_id": "t",
+            "provider_id": None,
+            "batch_token": None,
+        }
+        for number, (name, text) in enumerate(TEXTS.items())
+        if name != "half-1"
+    ]
+    books = SimpleNamespace(messages=rows, ledger=[], problems=list, accepted_twice=1)
+    told = verdict.of_ends(books)
+    assert told == [
+        "1 accepted twice",
+        "half-1 is missing",
+        "plain-1 is queued (None), not accepted",
+    ]

@@ -1,0 +1,107 @@
+"""What can be taken out of the model, and in how small a world its absence shows.
+
+The names are those of `tests/guards/table.py`, which takes the same guards out of the code itself.
+"""
+
+from dataclasses import dataclass
+
+from model.world import Budget, Model
+
+ONE = Model(messages=1, numbers="A", most=1, budget=Budget(claims=2, troubles=1, people=0))
+TWO = Model(messages=2, numbers="AL", budget=Budget(claims=2, troubles=1, people=0))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A guard, and a model that breaks a rule without it; or why none does."""
+
+    name: str
+    model: Model | None = None
+    reason: str = ""
+
+
+GUARDS = (
+    Guard("the primary key of outcome", TWO._replace(numbers="A")),
+    Guard(
+        "a late answer leaves alone what has an outcome",
+        reason="it avoids an error: without it the primary key of outcome refuses the row",
+    ),
+    Guard("settling by hand leaves alone what has an outcome", TWO._replace(numbers="AD")),
+    Guard("no answer after the body was sent is unsure", ONE),
+    Guard("no try after one that may have been sent", ONE),
+    Guard("a server error without results is an unknown result", ONE),
+    Guard("HTTP 503 may have been sent", ONE),
+    Guard(
+        "unknown results in a row open the circuit",
+        reason="it breaks no rule: it bounds how many messages become unsure, each once",
+    ),
+    Guard("what a dead worker had open is unsure", ONE),
+    Guard("a worker that was silent for its lease sends nothing of before", ONE),
+    Guard("only the policy resend sends again", ONE),
+    Guard("a report ends the policy resend", ONE._replace(policy="resend")),
+    Guard(
+        "the policy resend waits for a running settlement",
+        reason="it orders two transactions; here each statement is one step",
+    ),
+    Guard("only what was never sent is put back", ONE),
+    Guard(
+        "a claim is on disk before it is sent",
+        reason="the model's database loses no commit, as exactness.md assumes",
+    ),
+    Guard("what is not ours any more is withheld in the moment it would leave", ONE),
+    Guard("a closed batch takes no answer", ONE),
+    Guard("an answer that lacks numbers is written once", TWO._replace(numbers="LD")),
+    Guard(
+        "a late answer is evidence",
+        reason="without it nothing is wrong: a message stays unsure until its report comes",
+    ),
+    Guard("only what was closed here is written", ONE),
+    Guard("only an open batch is divided", reason="the model divides no request"),
+    Guard("a claim and its batches are one transaction", ONE),
+    Guard("closing a batch and its returns are one transaction", ONE._replace(numbers="AL")),
+    Guard("a cancel takes only what it finds waiting", ONE._replace(budget=Budget(1, 0, 1))),
+    Guard(
+        "what was begun may have been sent, whatever broke",
+        reason="the model's client says truly whether anything was sent",
+    ),
+    *(
+        Guard(name, reason="it is about clocks, and the model has none")
+        for name in (
+            "a silence counts by the database's clock too",
+            "what is left of a message's time is the database's word",
+            "what is due is the database's word",
+            "quiet hours go by the database's clock",
+            "a heartbeat has the database's time",
+            "the worker's clock is compared with the answer's Date",
+        )
+    ),
+    *(
+        Guard(name, reason="a request of the model has a number that never comes again, as a token")
+        for name in (
+            "an answer is fenced by the token too",
+            "a split is fenced by the token too",
+            "a recall is fenced by the token too",
+        )
+    ),
+    Guard(
+        "the policy resend ends with the attempts",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
+    # What the table does not take out: these lie in the SQL of the reports.
+    Guard(
+        "what returns has no outcome",
+        reason="a provider would have to report a message whose last answer turned it away",
+    ),
+    Guard(
+        "a late answer takes back what waits again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
+        "a report takes back what waits again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
+        "a report waits for an open request",
+        reason="it settles the message early, and the record that follows keeps the outcome",
+    ),
+)

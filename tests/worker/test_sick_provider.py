@@ -1,0 +1,194 @@
+"""A sick provider: few messages become unsure or rejected, and the rest goes out afterwards."""
+
+import pytest
+from support.exactness import read_books
+from support.fast_forward import let_pass
+from support.messages import TEMPLATE, finished, idle, insert, states
+from support.provider import app_at, seen
+from support.waiting import until
+
+from dispatcher.simulator.faults import (
+    Cut,
+    Http,
+    NumberCode,
+    RequestCode,
+    Reset,
+    StallAfterReading,
+)
+
+WAITING = 1000
+IN_FLIGHT = 400  # messages: three requests, and what is on its way while they are recorded
+BROWN_OUT = {
+    "500": Http(status=500),
+    "502": Http(status=502, html=True),
+    "503": Http(status=503, accept=True),
+    "504": Http(status=504),
+    "cut": Cut(accept=False),
+    "reset": Reset(),
+    "stall": StallAfterReading(),
+    "server-error": RequestCode(code="E000000", http_status=500),
+}
+
+
+async def insert_different(db, count: int) -> None:
+    """Insert messages with a text of their own each."""
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " SELECT '+86138' || lpad(n::text, 8, '0'), $1, ARRAY[n::text]"
+        " FROM generate_series(1, $2::int) AS n",
+        TEMPLATE,
+        count,
+    )
+
+
+async def paused_for(db, code: str) -> bool:
+    return await db.fetchval("SELECT pause_code = $1 FROM dispatcher.app", code)
+
+
+async def all_out(db) -> bool:
+    """Let ten seconds pass, and tell whether all is done."""
+    await let_pass(db, 10.0)
+    return await finished(db)
+
+
+@pytest.mark.parametrize("fault", BROWN_OUT)
+async def test_a_brown_out_makes_few_messages_unsure(db, workers, sim, fault):
+    await sim.faults.arm([BROWN_OUT[fault]])
+    await insert_different(db, WAITING)
+    await workers.start({"default": app_at(sim.url, timeout="1s", numbers_per_second=500)})
+    await until(lambda: paused_for(db, "unknown-results"))
+    await until(lambda: idle(db))
+    unsure = (await states(db))["unsure"]
+    assert 0 < unsure <= IN_FLIGHT
+    reason = await db.fetchval("SELECT pause_reason FROM dispatcher.app")
+    assert "unknown" in reason
+    # Probes hold no message: nothing else becomes unsure.
+    requests = len(sim.journal)
+    for _ in range(5):
+        await let_pass(db, 10.0)
+        await until(lambda n=requests: len(sim.journal) > n, what="a probe")
+        requests = len(sim.journal)
+    assert (await states(db))["unsure"] == unsure
+    assert sim.journal[-1].numbers == 0
+
+    await sim.faults.clear()
+    await until(lambda: all_out(db))
+    assert await states(db) == {"accepted": WAITING - unsure, "unsure": unsure}
+    assert not (await read_books(db, sim.ledger.rows())).problems()
+
+
+async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim):
+    await sim.faults.arm([Http(status=502)])
+    await insert(db, 12_000)
+    await workers.start(sim.url)
+    await until(lambda: paused_for(db, "unknown-results"))
+    await until(lambda: idle(db))
+    await sim.faults.clear()
+    before = len(sim.journal)
+    await until(lambda: all_out(db))
+    after = [visit.numbers for visit in sim.journal[before:] if visit.numbers]
+    assert after[:3] == [1, 2, 2]
+    assert max(after) >= 64
+    assert await db.fetchval("SELECT slow_start IS NULL FROM dispatcher.app")
+
+
+async def test_an_answered_probe_and_a_lost_request_open_again(db, workers, sim):
+    await sim.faults.arm([Cut(accept=False, prefix="+86138")])  # only requests with messages
+    await insert_different(db, WAITING)
+    await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await until(lambda: paused_for(db, "unknown-results"))
+    await until(lambda: idle(db))
+    unsure = (await states(db))["unsure"]
+    waits = []
+    for cycle in range(1, 5):
+        await let_pass(db, 60.0)
+        await until(
+            lambda n=unsure + cycle: db.fetchval(
+                "SELECT count(*) = $1 FROM dispatcher.message_status WHERE state = 'unsure'", n
+            )
+        )
+        await until(lambda: paused_for(db, "unknown-results"))
+        waits.append(await db.fetchval("SELECT date_part('epoch', probe_wait) FROM dispatcher.app"))
+    assert waits == sorted(waits)
+    assert waits[-1] > 30  # each cycle costs a message, so they become rare
+
+
+async def test_half_of_all_requests_lost_opens_the_circuit(db, workers, sim):
+    await sim.faults.arm([Http(status=502, every=2)])
+    await insert_different(db, 200)
+    app = app_at(sim.url, numbers_per_second=100, concurrency=2, circuit_unknown=5)
+    await workers.start({"default": app})
+    await until(lambda: paused_for(db, "unknown-results"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RequestCode(code="E000027"),
+        RequestCode(code="E000503"),
+        RequestCode(code="E000000"),
+    ],
+    ids=["E000027", "E000503", "E000000"],
+)
+async def test_a_refusal_of_everything_rejects_few_messages(db, workers, sim, fault):
+    await sim.faults.arm([fault])
+    await insert_different(db, WAITING)
+    await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await until(lambda: paused_for(db, "all-refused"))
+    await until(lambda: idle(db))
+    for probe in range(3):
+        before = len(sim.journal)
+        await let_pass(db, 30.0 if probe else 5.0)
+        await until(lambda n=before: len(sim.journal) > n, what="a probe")
+        await until(lambda: idle(db))
+        assert await paused_for(db, "all-refused")
+        assert sim.journal[-1].numbers == 1
+    rejected = (await states(db)).get("rejected", 0)
+    assert rejected <= 4
+    await sim.faults.clear()
+    await until(lambda: all_out(db))
+    await let_pass(db, 3600.0)
+    await until(lambda: finished(db))
+    assert (await states(db))["accepted"] == WAITING - rejected
+    assert not (await read_books(db, sim.ledger.rows())).problems()
+
+
+async def test_an_unknown_code_for_everything_rejects_nothing(db, workers, sim):
+    await sim.faults.arm([RequestCode(code="E999999", http_status=400)])
+    await insert_different(db, WAITING)
+    await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await until(lambda: paused_for(db, "E999999"))
+    await until(lambda: idle(db))
+    await sim.faults.clear()
+    await let_pass(db, 3600.0)
+    await until(lambda: all_out(db))
+    assert await states(db) == {"accepted": WAITING}
+
+
+async def test_one_unknown_code_does_not_stop_the_other_messages(db, workers, sim):
+    await sim.faults.arm([RequestCode(code="E999999", http_status=400, param="7")])
+    await insert_different(db, 100)
+    await workers.start(sim.url)
+    await until(lambda: paused_for(db, "E999999"))
+    await let_pass(db, 60.0)
+    await seen(sim, lambda: sim.ledger.numbers == 99)
+
+
+async def test_two_workers_share_the_circuit(db, workers, sim):
+    await sim.faults.arm([Http(status=502)])
+    app = {"default": app_at(sim.url, numbers_per_second=500)}
+    await workers.start(app)
+    await workers.start(app)
+    await insert_different(db, WAITING)
+    await until(lambda: paused_for(db, "unknown-results"))
+    await until(lambda: idle(db))
+    assert (await states(db))["unsure"] <= 2 * IN_FLIGHT
+
+
+async def test_flow_control_does_not_open_the_circuit(db, workers, sim):
+    await sim.faults.arm([NumberCode(code="E200015")])
+    await insert_different(db, 100)
+    await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await seen(sim, lambda: len(sim.journal) >= 8)
+    await until(lambda: idle(db))
+    assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")

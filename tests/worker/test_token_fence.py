@@ -1,0 +1,220 @@
+"""A write-back is fenced by id and token: in another database the id is another request."""
+
+from msgspec.structs import replace
+from support.messages import of_each, states
+from support.waiting import until
+
+from dispatcher.core.delays import Pause
+from dispatcher.core.message import Batch
+from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
+from dispatcher.core.result import BatchResult
+from dispatcher.db import record as records
+from dispatcher.db import workers as run_time
+from dispatcher.db.report_matching import match
+from dispatcher.db.spool import size
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.recorder import SPOOL_KIND, Recorder
+
+
+def all_accepted(batch: Batch) -> Resolved:
+    return Resolved([Accepted(message, f"p{message.id}", 1) for message in batch.messages])
+
+
+def elsewhere(batch: Batch) -> Batch:
+    """Return a request of another database that has the same id."""
+    return replace(batch, token="f" * 32)
+
+
+async def test_an_answer_of_another_database_changes_nothing(hands):
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    other = elsewhere(batch)
+    for verdict in (
+        all_accepted(other),
+        UnknownResult("timeout", "no answer"),
+        ReturnAll(Pause("unreachable", "gone", 1.0, 1.0)),
+        Resolved([Deferred(message, "E200015", 0.0, True) for message in other.messages]),
+    ):
+        assert not await hands.record(other, verdict)
+        assert await hands.batches() == [("open", None)]
+    assert await hands.record(batch, all_accepted(batch))
+    assert await states(hands.db) == {"accepted": 3}
+
+
+async def test_a_request_of_another_database_is_not_split(hands):
+    await hands.begin()
+    await hands.insert(2)
+    [batch] = await hands.claim()
+    parts = await records.split(
+        hands.database,
+        hands.id,
+        elsewhere(batch),
+        [batch.packed],
+        code="E000027",
+        description="",
+        http_status=400,
+        tries=1,
+        token=hands.flight.new_token,
+    )
+    assert parts == []
+    assert await hands.batches() == [("open", None)]
+
+
+async def test_an_answer_of_another_database_takes_nothing_back(hands):
+    batch = await given_up(hands)
+    await hands.record(elsewhere(batch), all_accepted(batch))
+    assert await hands.queue() == [message.id for message in batch.messages]
+
+
+async def given_up(hands) -> Batch:
+    """Three messages that may have been sent, and that an operator resends."""
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
+    return batch
+
+
+async def test_what_was_touched_since_is_taken_back_all_the_same(hands):
+    first = await given_up(hands)
+    [again] = await hands.claim()
+    await hands.record(again, ReturnAll(Pause("HTTP 503", "gone", 0.0, 0.0)))
+    await hands.db.execute("SELECT dispatcher.resume('default', 'Ana')")
+    [once_more] = await hands.claim()
+    back = [Deferred(message, "quiet-hours", 60.0, False) for message in once_more.messages]
+    await hands.record(once_more, Resolved(back))
+    await hands.db.execute("UPDATE dispatcher.queue SET last_batch = NULL, code = NULL")
+    await hands.record(first, all_accepted(first))
+    assert await hands.queue() == []
+    assert await states(hands.db) == {"accepted": 3}
+
+
+async def test_what_was_requeued_stays_so_when_it_is_resent(hands):
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    [one] = await hands.insert(1, lifetime=0.01)
+    await until(lambda: gone(hands))
+    await hands.db.execute("SELECT dispatcher.requeue(ARRAY[$1::bigint], 'Ana')", one)
+    for how in ("settle", "policy", "abandon"):
+        [batch] = await hands.claim()
+        if how == "abandon":
+            hands.flight.mark_unconfirmed(batch.token)
+            await run_time.release_unsent(
+                hands.database, hands.id, hands.flight.tokens, hands.flight.unconfirmed
+            )
+        else:
+            await hands.record(batch, UnknownResult("timeout", "no answer"))
+        if how == "settle":
+            await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
+        if how == "policy":
+            assert await run_time.resend_unsure(hands.database, hands.id) == (1, 1)
+        assert await hands.db.fetchval("SELECT requeued FROM dispatcher.queue"), how
+
+
+async def gone(hands) -> bool:
+    """Tell whether the one message has expired."""
+    await hands.claim()
+    return await states(hands.db) == {"expired": 1}
+
+
+async def test_the_policy_resend_ends_with_the_attempts(hands):
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.db.execute("UPDATE dispatcher.app SET max_attempts = 3")
+    await hands.insert(2)
+    for attempt in (1, 2, 3):
+        [batch] = await hands.claim()
+        assert {message.attempt for message in batch.messages} == {attempt}
+        await hands.record(batch, UnknownResult("timeout", "no answer"))
+        resent = await run_time.resend_unsure(hands.database, hands.id)
+        assert resent == ((1, 2) if attempt < 3 else (0, 0))
+    assert await states(hands.db) == {"unsure": 2}
+
+
+def recorder(hands, folder) -> Recorder:
+    return Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=folder,
+        metrics=Metrics(),
+        breakers={},
+        limits={},
+    )
+
+
+async def kept(hands, folder, batch: Batch) -> None:
+    """Keep the answer of *batch* on disk, as a worker does that cannot wait for the database."""
+    result = BatchResult(
+        batch,
+        all_accepted(batch),
+        http_status=200,
+        code="000000",
+        description="",
+        tries=1,
+        seconds=0.1,
+    )
+    one = recorder(hands, folder)
+    await one.replay_spool()
+    one._keep([result])
+
+
+async def test_answers_kept_for_another_database_wait_for_it(hands, tmp_path):
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await kept(hands, tmp_path, batch)
+    identity = await hands.db.fetchval("SELECT id FROM dispatcher.installation")
+    await hands.db.execute("UPDATE dispatcher.installation SET id = gen_random_uuid()")
+    await recorder(hands, tmp_path).replay_spool()
+    assert await states(hands.db) == {"sending": 3}
+    assert size(tmp_path, SPOOL_KIND)[0] == 1
+    await hands.db.execute("UPDATE dispatcher.installation SET id = $1", identity)
+    await recorder(hands, tmp_path).replay_spool()
+    assert await states(hands.db) == {"accepted": 3}
+    assert size(tmp_path, SPOOL_KIND)[0] == 0
+
+
+async def test_answers_to_requests_that_were_lost_are_set_aside(hands, tmp_path):
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await kept(hands, tmp_path, elsewhere(batch))
+    await recorder(hands, tmp_path).replay_spool()
+    assert await states(hands.db) == {"sending": 3}
+    assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]
+
+
+async def lose(hands) -> tuple[Batch, list[int]]:
+    """Return three messages that a fail-over has lost: their batch is closed, without outcomes."""
+    await hands.begin()
+    ids = await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.db.execute("UPDATE dispatcher.batch SET state = 'closed', closed_at = now()")
+    assert await states(hands.db) == {"lost": 3}
+    return batch, ids
+
+
+async def test_an_operator_requeues_what_a_fail_over_lost(hands):
+    _, ids = await lose(hands)
+    requeue = "SELECT dispatcher.requeue($1::bigint[], 'Ana')"
+    assert await hands.db.fetchval(requeue, ids) == 3
+    assert await hands.db.fetchval(requeue, ids) == 0
+    assert await states(hands.db) == {"queued": 3}
+
+
+async def test_a_report_settles_what_a_fail_over_lost(hands):
+    batch, ids = await lose(hands)
+    await hands.db.execute(
+        "INSERT INTO dispatcher.report_inbox (provider_ids, segments, totals, states, statuses,"
+        " tokens, recipients, fresh) SELECT array_agg('p' || id), array_agg(1), array_agg(1),"
+        " array_agg('delivered'::text), array_agg('DELIVRD'::text), array_agg($1::text),"
+        " array_agg(recipient), array_agg(true) FROM dispatcher.message WHERE id <> $2",
+        batch.token,
+        ids[0],
+    )
+    step = await match(hands.database)
+    assert (step.reports, step.settled, step.unmatched) == (2, 2, 0)
+    rows = await of_each(hands.db, ids)
+    assert [rows[each]["code"] for each in ids[1:]] == ["settled-by-report"] * 2
+    assert rows[ids[0]]["state"] == "lost"
