@@ -11,6 +11,7 @@ from dispatcher.db.claim import ClaimRequest, claim, set_aside
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
+from support.waiting import until
 
 FEW, MANY, BLOCK = 19, 20, 500
 INSERT = (
@@ -410,18 +411,17 @@ async def test_bulk_rows_of_a_paused_campaign_are_passed(db, insert, take):
     assert await take() == others
     assert await bulk(db) == rows[:2]
     await db.execute("SELECT dispatcher.resume_campaign('June')")
-    assert await eventually(take) == june
+    again = []  # a scan from the beginning comes every second
+    await until(lambda: take_into(again, take))
+    assert again == june
 
 
-async def eventually(take) -> list[int]:
-    """Claim until there is something; a scan from the beginning comes every second."""
-    async with asyncio.timeout(10):
-        while not (ids := await take()):
-            await asyncio.sleep(0.1)
-    return ids
+async def take_into(found, take) -> list[int]:
+    found += await take()
+    return found
 
 
-async def test_a_pause_of_a_campaign_within_a_claim_stops_its_rows(db, insert):
+async def test_a_pause_of_a_campaign_within_a_claim_stops_its_rows(db):
     await campaign_of(db)
     head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
     await db.execute("SELECT dispatcher.pause_campaign('June')")
@@ -571,7 +571,7 @@ async def test_a_claim_of_finished_messages_alone_asks_for_more(database, db, in
     assert (claimed.more, claimed.messages) == (True, 0)
 
 
-async def test_many_urgent_messages_of_one_insert_notify_once(db, dsn, insert):
+async def test_many_urgent_messages_of_one_insert_notify_once(dsn, insert):
     heard = asyncio.Queue()
     listener = await connect(dsn)
     await listener.add_listener("dispatcher_urgent", lambda *event: heard.put_nowait(event[-1]))

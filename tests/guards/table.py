@@ -511,7 +511,8 @@ GUARDS = (
             Edit(
                 "dispatcher/db/claim.py",
                 "                due_at,\n            )\n",
-                '                due_at,\n                __import__("time").time(),\n            )\n',
+                "                due_at,\n"
+                '                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -528,7 +529,8 @@ GUARDS = (
             Edit(
                 "dispatcher/db/claim.py",
                 "                due_at,\n            )\n",
-                '                due_at,\n                __import__("time").time(),\n            )\n',
+                "                due_at,\n"
+                '                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
