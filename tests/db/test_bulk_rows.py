@@ -5,13 +5,13 @@ from time import monotonic
 
 import asyncpg
 import pytest
+from support.waiting import until
 
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
 from dispatcher.db.claim import ClaimRequest, claim, set_aside
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
-from support.waiting import until
 
 FEW, MANY, BLOCK = 19, 20, 500
 INSERT = (
@@ -194,6 +194,20 @@ async def test_a_claim_for_fewer_takes_a_row_with_gaps_apart(db, take):
     ids = list(range(3, 91, 3))
     assert [part for _ in range(4) for part in await take(8)] == ids
     assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk WHERE app = 'default'") == 0
+
+
+async def test_a_claim_fills_itself_from_rows_of_few_messages(db, insert, take):
+    ids = await insert(4 * BLOCK)
+    left = [each for each in ids if each % 40 == 7]
+    gone = [each for each in ids if each % 40 != 7]
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", gone[: 3 * BLOCK]) == 3 * BLOCK
+    expected = sorted(left + gone[3 * BLOCK :])
+    taken = []
+    for limit in (3, 40, 100, 7, BLOCK):
+        part = await take(limit)
+        assert len(part) == min(limit, len(expected) - len(taken))
+        taken += part
+    assert taken == expected
 
 
 async def test_a_better_priority_goes_first_wherever_it_waits(insert, take):

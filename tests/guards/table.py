@@ -397,11 +397,8 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/queue.sql#claim_bulk",
-                "    DELETE FROM dispatcher.bulk\n"
-                "    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))\n"
-                "    RETURNING *\n",
-                "    SELECT * FROM dispatcher.bulk\n"
-                "    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))\n",
+                "    DELETE FROM dispatcher.bulk WHERE",
+                "    SELECT FROM dispatcher.bulk WHERE",
             ),
         ),
         (f"{BULK}::test_bulk_rows_are_claimed_in_order",),
@@ -409,13 +406,13 @@ GUARDS = (
     Guard(
         4,
         "what a claim leaves of a bulk row waits on",
-        (Edit(f"{SQL}/queue.sql#claim_bulk", " AND p.size < t.size", " AND false"),),
+        (Edit(f"{SQL}/queue.sql#claim_bulk", "FROM part WHERE room < 0", "FROM part WHERE false"),),
         (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
     ),
     Guard(
         2,
         "a bulk row's message that has an outcome is not claimed",
-        (Edit(f"{SQL}/queue.sql#claim_bulk", "WHERE NOT (t.some_finished", "WHERE NOT (false"),),
+        (Edit(f"{SQL}/queue.sql#claim_bulk", "WHERE NOT (s.some_finished", "WHERE NOT (false"),),
         (f"{BULK}::test_messages_loaded_again_after_they_were_sent_stay_finished",),
     ),
     Guard(

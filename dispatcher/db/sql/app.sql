@@ -27,15 +27,15 @@ SELECT
     coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
     slow_start IS NOT NULL AS slow_start,
     EXISTS (
-        SELECT FROM generate_series($2::int, $3::int) AS p (priority)
+        SELECT FROM unnest($4::float8[]) WITH ORDINALITY AS p (since, place)
         CROSS JOIN LATERAL (
             -- ORDER BY: this plan is made before the pins below count, and must not read the table.
             SELECT FROM dispatcher.bulk b
-            WHERE b.app = a.name AND b.priority = p.priority
-              AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
-              AND b.due_at <= (SELECT clock_timestamp())
+            WHERE b.app = a.name AND b.priority = p.place - 1
+              AND b.due_at >= to_timestamp(p.since) AND b.due_at <= (SELECT clock_timestamp())
             ORDER BY b.due_at LIMIT 1
         ) AS head
+        WHERE p.place - 1 BETWEEN $2 AND $3
     ) AS bulk_due,
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),

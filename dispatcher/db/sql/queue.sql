@@ -101,47 +101,54 @@ LIMIT 1
 -- name: claim_bulk
 -- Delete due bulk rows of one app and priority, up to the next message of the queue, and return their
 -- messages as `claim` does. Rows are locked one by one, until they hold as many messages as wanted;
--- the last row may hold more, which wait on in a new row.
+-- those of fewer than 20 messages count as 20, so that there may be more. The last row may hold more
+-- than is wanted: the others wait on in a new row.
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
 -- looked for once for each range of ids.
 -- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
 -- sender, $6 whether a paused app is probed
 WITH held AS MATERIALIZED (
-    SELECT r.first_id, generate_series(lower(r.range), upper(r.range) - 1) AS id
+    SELECT b.*, generate_series(20, size + 19, 20) AS counted
     FROM (
-        SELECT b.first_id, unnest(b.ids) AS range
-        FROM (
-            SELECT first_id, ids
-            FROM dispatcher.bulk
-            WHERE app = $1 AND priority = $3 AND due_at >= to_timestamp($4)
-              AND due_at <= (SELECT least(clock_timestamp(), (
-                  SELECT q.due_at FROM dispatcher.queue q
-                  WHERE q.app = $1 AND q.priority = $3 AND q.due_at > to_timestamp($4)
-                  ORDER BY q.due_at LIMIT 1)))
-              AND (campaign = ANY (ARRAY(
-                  SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
-              ))) IS NOT TRUE
-              AND ($6 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
-            ORDER BY due_at, first_id
-            FOR UPDATE SKIP LOCKED
-        ) AS b
-    ) AS r
-    LIMIT $2
+        SELECT first_id, ids, size, due_at, campaign
+        FROM dispatcher.bulk
+        WHERE app = $1 AND priority = $3 AND due_at >= to_timestamp($4)
+          AND due_at <= (SELECT least(clock_timestamp(), (
+              SELECT q.due_at FROM dispatcher.queue q
+              WHERE q.app = $1 AND q.priority = $3 AND q.due_at > to_timestamp($4)
+              ORDER BY q.due_at LIMIT 1)))
+          AND (campaign = ANY (ARRAY(
+              SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+          ))) IS NOT TRUE
+          AND ($6 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
+        ORDER BY due_at, first_id
+        FOR UPDATE SKIP LOCKED
+    ) AS b
+    LIMIT ($2 + 19) / 20
+), chosen AS MATERIALIZED (
+    SELECT first_id, ids, due_at, campaign, size,
+        $2 - sum(size) OVER (ORDER BY due_at, first_id) AS room
+    FROM held WHERE counted = 20
 ), part AS MATERIALIZED (
-    SELECT first_id, count(*) AS size, int8multirange(int8range(NULL, max(id) + 1)) AS claimed
-    FROM held GROUP BY first_id
-), taken AS (
-    DELETE FROM dispatcher.bulk
-    WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
-    RETURNING *
+    SELECT *, CASE WHEN room >= 0 THEN ids ELSE ids * int8multirange(int8range(NULL, (
+        SELECT id FROM unnest(ids) AS range, generate_series(lower(range), upper(range) - 1) AS id
+        ORDER BY id OFFSET size + room LIMIT 1))) END AS claimed
+    FROM chosen
+), gone AS (
+    DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
 ), rest AS (
     INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
-    SELECT lower(t.ids - p.claimed), t.ids - p.claimed, t.size - p.size, t.app, t.priority, t.due_at,
-        t.campaign
-    FROM taken t JOIN part p ON p.first_id = t.first_id AND p.size < t.size
+    SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
+    FROM part WHERE room < 0
+), span AS MATERIALIZED (
+    SELECT p.due_at, p.range, EXISTS (
+        SELECT FROM dispatcher.outcome o
+        WHERE o.message_id >= lower(p.range) AND o.message_id < upper(p.range)
+    ) AS some_finished
+    FROM (SELECT due_at, unnest(claimed) AS range FROM part) AS p
 )
 SELECT
-    date_part('epoch', t.due_at),
+    date_part('epoch', s.due_at),
     m.id,
     m.recipient,
     m.template_id,
@@ -152,20 +159,11 @@ SELECT
     1::smallint,
     date_part('epoch', m.expires_at - clock_timestamp()),
     false
-FROM (
-    SELECT r.*, EXISTS (
-        SELECT FROM dispatcher.outcome o
-        WHERE o.message_id >= lower(r.range) AND o.message_id < upper(r.range)
-    ) AS some_finished
-    FROM (
-        SELECT t.due_at, unnest(t.ids * p.claimed) AS range
-        FROM taken t JOIN part p ON p.first_id = t.first_id
-    ) AS r
-) AS t
-JOIN dispatcher.message m ON m.id >= lower(t.range) AND m.id < upper(t.range)
-WHERE NOT (t.some_finished AND EXISTS (
+FROM span s
+JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
+WHERE NOT (s.some_finished AND EXISTS (
     SELECT FROM dispatcher.outcome o WHERE o.message_id >= m.id AND o.message_id <= m.id))
-ORDER BY t.due_at, m.id
+ORDER BY s.due_at, m.id
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
