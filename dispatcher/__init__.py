@@ -8,6 +8,7 @@ One package per journey, over shared packages. Imports go downwards only::
     worker/      a message out: claim, send, record, recovery, maintenance
     receiver/    a status report in: verify, store, match
     console/     the web pages for operators
+    lists/       lists of messages from CSV, text and Excel files
     db/          the only package that knows SQL (db/sql/, by subject)
     provider/    the only package that calls out
     postgres/    runs the embedded PostgreSQL

@@ -110,6 +110,9 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT campaign_has_1_to_100_characters CHECK (length(campaign) BETWEEN 1 AND 100)
 ) PARTITION BY RANGE (id);
 
+-- Not compressed: pg_column_size() is the size that a claim reads, and bounds what it takes.
+ALTER TABLE dispatcher.message ALTER COLUMN params SET STORAGE EXTERNAL;
+
 COMMENT ON TABLE dispatcher.message IS
     'What an application asked for. Inserted once; only variables are wiped, and persons erased.';
 COMMENT ON COLUMN dispatcher.message.id IS 'The place in the order of insertion, and the partition.';
@@ -185,6 +188,8 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    counted jsonb,
+    counted_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
     CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
     CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
@@ -207,6 +212,9 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.counted IS
+    'How many of its messages were in each state, as the console counted them last.';
+COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
 
 -- A row of the queue with its indexes costs nearly as much as the message; a bulk row costs a
 -- five-hundredth of that. Its messages were never claimed, and have no outcome. A row is inserted and
@@ -404,8 +412,11 @@ CREATE TABLE dispatcher.app (
     slow_start_answered integer NOT NULL DEFAULT 0,
     slow_start_at timestamptz,
     resumed_at timestamptz,
+    pause_ended_at timestamptz,
     report_refusals integer NOT NULL DEFAULT 0,
     report_refused_at timestamptz,
+    sender text,
+    promotional boolean NOT NULL DEFAULT false,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
 ) WITH (fillfactor = 20);
 
@@ -448,9 +459,14 @@ COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
+COMMENT ON COLUMN dispatcher.app.pause_ended_at IS
+    'When the last pause ended, by whom it may: an answer to a request from before pauses nothing.';
 COMMENT ON COLUMN dispatcher.app.report_refusals IS
     'Reports in a row, at most ten minutes apart, by which the platform refused the app itself.';
 COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was matched.';
+COMMENT ON COLUMN dispatcher.app.sender IS 'Channel number as configured: replies to it are its own.';
+COMMENT ON COLUMN dispatcher.app.promotional IS
+    'Whether its messages are promotional, as configured; a template may say otherwise.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -611,7 +627,8 @@ CREATE TABLE dispatcher.unreadable_push (
     reason text NOT NULL,
     content_type text NOT NULL,
     body bytea NOT NULL,
-    read_at timestamptz
+    read_at timestamptz,
+    path text NOT NULL DEFAULT 'reports'
 );
 
 CREATE INDEX unreadable_push_received_at ON dispatcher.unreadable_push (received_at, digest)
@@ -620,7 +637,7 @@ CREATE INDEX unreadable_push_received_at ON dispatcher.unreadable_push (received
 COMMENT ON TABLE dispatcher.unreadable_push IS
     'Pushes to the secret address that are no reports, or not only: stored as they came, for people'
     ' and for a later release (dispatcher reports --replay).';
-COMMENT ON COLUMN dispatcher.unreadable_push.digest IS 'SHA-256 of the body: a repeated push is one row.';
+COMMENT ON COLUMN dispatcher.unreadable_push.digest IS 'SHA-256 of the body, and of the path where that is not reports: a repeated push is one row.';
 COMMENT ON COLUMN dispatcher.unreadable_push.received_at IS 'When it came first.';
 COMMENT ON COLUMN dispatcher.unreadable_push.last_at IS 'When it came last.';
 COMMENT ON COLUMN dispatcher.unreadable_push.times IS 'How often it came.';
@@ -628,6 +645,8 @@ COMMENT ON COLUMN dispatcher.unreadable_push.reason IS 'Why it cannot be read.';
 COMMENT ON COLUMN dispatcher.unreadable_push.content_type IS 'Its Content-Type header.';
 COMMENT ON COLUMN dispatcher.unreadable_push.body IS 'Its body.';
 COMMENT ON COLUMN dispatcher.unreadable_push.read_at IS 'When a later release read it; null: not yet.';
+COMMENT ON COLUMN dispatcher.unreadable_push.path IS
+    'Where it came, without the token: reports, replies, or replies/ and an app.';
 
 COMMENT ON TABLE dispatcher.unmatched_report IS 'Reports that belong to no message, yet or ever.';
 COMMENT ON COLUMN dispatcher.unmatched_report.provider_id IS 'As in report.';
@@ -656,6 +675,42 @@ COMMENT ON COLUMN dispatcher.report_summary.state IS
 COMMENT ON COLUMN dispatcher.report_summary.status IS 'The status that decided.';
 COMMENT ON COLUMN dispatcher.report_summary.updated_at IS 'When that changed.';
 
+-- Replies -------------------------------------------------------------------------------------------
+
+CREATE TABLE dispatcher.reply (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest bytea NOT NULL UNIQUE,
+    provider_id text,
+    app text NOT NULL DEFAULT '',
+    number text NOT NULL,
+    channel text,
+    text text NOT NULL,
+    unsubscribed boolean NOT NULL DEFAULT false,
+    received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    replied_at timestamptz,
+    raw jsonb
+);
+
+CREATE INDEX reply_number ON dispatcher.reply (number);
+CREATE INDEX reply_received_at ON dispatcher.reply (received_at);
+
+COMMENT ON TABLE dispatcher.reply IS 'Replies (uplink): what persons answered to messages.';
+COMMENT ON COLUMN dispatcher.reply.id IS 'The order in which they were stored; events() names it.';
+COMMENT ON COLUMN dispatcher.reply.digest IS
+    'SHA-256 of id, number, channel and text: a repeated reply is one row.';
+COMMENT ON COLUMN dispatcher.reply.provider_id IS
+    'The provider''s id of the reply; it is the id of no message.';
+COMMENT ON COLUMN dispatcher.reply.app IS
+    'The app that was answered: by its address, else by the channel; empty: unknown.';
+COMMENT ON COLUMN dispatcher.reply.number IS 'The person''s number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.reply.channel IS 'The number that was answered, as it came.';
+COMMENT ON COLUMN dispatcher.reply.text IS 'What was written.';
+COMMENT ON COLUMN dispatcher.reply.unsubscribed IS
+    'Whether it stopped promotional messages of its app (of every app, where that is unknown).';
+COMMENT ON COLUMN dispatcher.reply.received_at IS 'When it reached the receiver.';
+COMMENT ON COLUMN dispatcher.reply.replied_at IS 'When it was written, as the provider says.';
+COMMENT ON COLUMN dispatcher.reply.raw IS 'Its fields as they came.';
+
 -- Events --------------------------------------------------------------------------------------------
 
 -- The transaction that decides something appends a row, one for all messages it is true of. A row
@@ -671,10 +726,12 @@ CREATE TABLE dispatcher.event (
     message_ids bigint[],
     batch_id bigint,
     message_count integer NOT NULL,
-    CONSTRAINT event_names_messages_or_a_batch CHECK (num_nonnulls(message_ids, batch_id) = 1),
+    reply_ids bigint[],
+    CONSTRAINT event_names_messages_a_batch_or_replies
+        CHECK (num_nonnulls(message_ids, batch_id, reply_ids) = 1),
     CONSTRAINT event_is_known CHECK (event IN (
         'accepted', 'rejected', 'expired', 'cancelled', 'unsure', 'requeued',
-        'delivered', 'undelivered'))
+        'delivered', 'undelivered', 'replied'))
 ) WITH (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.05,
@@ -698,7 +755,8 @@ COMMENT ON COLUMN dispatcher.event.event IS 'What happened.';
 COMMENT ON COLUMN dispatcher.event.code IS 'Why, as in outcome.code.';
 COMMENT ON COLUMN dispatcher.event.message_ids IS 'The messages it happened to.';
 COMMENT ON COLUMN dispatcher.event.batch_id IS 'Or the batch whose messages they all are.';
-COMMENT ON COLUMN dispatcher.event.message_count IS 'How many messages.';
+COMMENT ON COLUMN dispatcher.event.message_count IS 'How many messages or replies.';
+COMMENT ON COLUMN dispatcher.event.reply_ids IS 'Or the replies that came.';
 
 CREATE TABLE dispatcher.event_position (
     single boolean PRIMARY KEY DEFAULT true,
@@ -760,6 +818,7 @@ CREATE TABLE dispatcher.template (
     note text NOT NULL DEFAULT '',
     added_at timestamptz NOT NULL DEFAULT now(),
     text text,
+    promotional boolean,
     CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
     CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20)
 );
@@ -772,20 +831,29 @@ COMMENT ON COLUMN dispatcher.template.kinds IS
 COMMENT ON COLUMN dispatcher.template.note IS 'What it is for.';
 COMMENT ON COLUMN dispatcher.template.added_at IS 'When it was first defined.';
 COMMENT ON COLUMN dispatcher.template.text IS 'Its text, to count segments; null: unknown.';
+COMMENT ON COLUMN dispatcher.template.promotional IS
+    'Whether its messages are promotional; null: as the app says.';
 
 CREATE TABLE dispatcher.suppression (
-    recipient text NOT NULL PRIMARY KEY,
+    recipient text NOT NULL,
+    app text NOT NULL DEFAULT '',
+    promotional boolean NOT NULL DEFAULT false,
     reason text NOT NULL DEFAULT '',
     source text NOT NULL DEFAULT 'operator',
     added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (recipient, app, promotional),
     CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
 );
 
-COMMENT ON TABLE dispatcher.suppression IS 'Numbers that nothing is ever sent to.';
+COMMENT ON TABLE dispatcher.suppression IS
+    'Numbers that are never sent to, each for all messages or for a part of them.';
 COMMENT ON COLUMN dispatcher.suppression.recipient IS 'The number, as e164() returns it.';
+COMMENT ON COLUMN dispatcher.suppression.app IS 'Only messages of this app; empty: of every app.';
+COMMENT ON COLUMN dispatcher.suppression.promotional IS
+    'Only promotional messages; false: codes and notices too.';
 COMMENT ON COLUMN dispatcher.suppression.reason IS 'Why, in words.';
 COMMENT ON COLUMN dispatcher.suppression.source IS
-    'operator, or report: a carrier reported it as blocked.';
+    'operator; report: it was reported as on a block list; reply: its owner unsubscribed.';
 COMMENT ON COLUMN dispatcher.suppression.added_at IS 'Since when.';
 
 CREATE TABLE dispatcher.app_limit (

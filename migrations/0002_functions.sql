@@ -166,7 +166,8 @@ LANGUAGE sql AS $$
     FROM unnest(apps, ids) AS u (app, id) GROUP BY u.app ORDER BY u.app
 $$;
 
--- Return what happened to messages after position *after*, oldest first, at most "limit" entries.
+-- Return what happened after position *after*, oldest first, at most "limit" entries: each is of a
+-- message, or of a reply (event 'replied').
 -- A reader keeps the position of the last entry it has processed, and asks again: it misses nothing
 -- and sees nothing twice. Reads only, and blocks nothing, however long its transaction is.
 -- Positions begin at 1 and have no gaps. Where the oldest entries have been deleted, it begins with
@@ -179,7 +180,8 @@ RETURNS TABLE (
     event text,
     code text,
     created_at timestamptz,
-    reference text
+    reference text,
+    reply_id bigint
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH begin AS (
@@ -198,16 +200,34 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         ) AS e
         WHERE e.last_position - e.message_count < b.after + events."limit"
     )
-    SELECT greatest(n.before, n.after) + entry.place, entry.id, n.app, n.event, n.code,
-        n.created_at, m.reference
+    SELECT greatest(n.before, n.after) + entry.place,
+        CASE WHEN n.reply_ids IS NULL THEN entry.id END, n.app, n.event, n.code, n.created_at,
+        m.reference, CASE WHEN n.reply_ids IS NOT NULL THEN entry.id END
     FROM near n
     LEFT JOIN dispatcher.batch b ON b.id = n.batch_id
-    CROSS JOIN LATERAL unnest((coalesce(n.message_ids, b.message_ids))[
+    CROSS JOIN LATERAL unnest((coalesce(n.message_ids, n.reply_ids, b.message_ids))[
         greatest(n.after - n.before, 0) + 1
         : least(n.last_position, n.after + events."limit") - n.before
     ]) WITH ORDINALITY AS entry (id, place)
-    LEFT JOIN dispatcher.message m ON m.id = entry.id
+    LEFT JOIN dispatcher.message m ON m.id = entry.id AND n.reply_ids IS NULL
     ORDER BY 1
+$$;
+
+-- Return the replies that events() names.
+CREATE FUNCTION dispatcher.replies(ids bigint[])
+RETURNS TABLE (
+    id bigint,
+    app text,
+    number text,
+    channel text,
+    text text,
+    unsubscribed boolean,
+    received_at timestamptz,
+    replied_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.id, r.app, r.number, r.channel, r.text, r.unsubscribed, r.received_at, r.replied_at
+    FROM dispatcher.reply r WHERE r.id = ANY (ids) ORDER BY r.id
 $$;
 
 -- Audit ---------------------------------------------------------------------------------------------
@@ -538,7 +558,7 @@ BEGIN
             WHERE m.id = ANY (piece) AND dispatcher.e164(m.recipient) ~ '^[+][0-9]{5,20}$'
               AND m.recipient <> '0'
             ORDER BY recipient
-            ON CONFLICT (recipient) DO NOTHING;
+            ON CONFLICT (recipient, app, promotional) DO NOTHING;
             GET DIAGNOSTICS changed_now = ROW_COUNT;
         ELSE
             FOR settled IN
@@ -768,24 +788,31 @@ $$;
 
 -- Claim for an app again, and for all its countries.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz;
+BEGIN
+    -- It waits for claims that have read pauses of countries, and for results that bring one: the
+    -- statements below see what those postponed.
     UPDATE dispatcher.app SET paused_at = NULL, pause_reason = NULL, pause_code = NULL,
         paused_by = NULL, probe_at = NULL, probe_wait = NULL, probe_max = NULL,
         next_at = least(next_at, clock_timestamp()),
-        resumed_at = clock_timestamp(), report_refusals = 0,
+        resumed_at = clock_timestamp(), pause_ended_at = clock_timestamp(), report_refusals = 0,
         unknown_streak = 0, refused_texts = '{}',
         slow_start = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start END,
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
         slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
-    -- What waits for a country's quota is due now. A country waits for an hour at most.
-    UPDATE dispatcher.queue q SET due_at = clock_timestamp()
-    WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-      AND q.due_at > now() AND q.due_at < now() + interval '61 minutes' AND q.code = 'E000630'
-      AND EXISTS (SELECT FROM dispatcher.country_pause c WHERE c.app = resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
-    SELECT dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed')
-$$;
+    IF FOUND THEN
+        -- What waits for a country's quota is due now. A country waits for an hour at most.
+        at := clock_timestamp();
+        UPDATE dispatcher.queue q SET due_at = at
+        WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+          AND q.due_at > at AND q.due_at < at + interval '61 minutes' AND q.code = 'E000630';
+    END IF;
+    PERFORM dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed');
+END $$;
 
 -- Return when an app's next grant may be sent, from what is stored. A time further ahead than grants
 -- reach was written by a clock that was ahead of this one: it counts for nothing, or nothing would be
@@ -798,53 +825,78 @@ RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / ra
 
 -- Rules ---------------------------------------------------------------------------------------------
 
--- Never send to *numbers* any more; return how many are new. The audit has no number.
+-- Return what a suppression stops, in words: the empty text if it stops everything. In the words of
+-- core.rules.describe_scope.
+CREATE FUNCTION dispatcher.suppression_scope(app text, promotional boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN promotional THEN 'promotion' WHEN app <> '' THEN 'everything' ELSE '' END
+        || CASE WHEN app <> '' THEN ' of ' || app WHEN promotional THEN ' of every app' ELSE '' END
+$$;
+
+-- Never send to *numbers* any more; return how many are new. *app* and *promotional* narrow it: to
+-- messages of one app, to promotional ones. The audit has no number.
 CREATE FUNCTION dispatcher.suppress(
-    numbers text[], reason text DEFAULT '', actor text DEFAULT session_user
+    numbers text[], reason text DEFAULT '', actor text DEFAULT session_user,
+    app text DEFAULT '', promotional boolean DEFAULT false
 ) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     added integer;
 BEGIN
-    INSERT INTO dispatcher.suppression (recipient, reason)
-    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.reason
+    INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
+    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.app, suppress.promotional,
+        suppress.reason
     FROM unnest(numbers) AS n ORDER BY recipient
-    ON CONFLICT (recipient) DO NOTHING;
+    ON CONFLICT ON CONSTRAINT suppression_pkey DO NOTHING;
     GET DIAGNOSTICS added = ROW_COUNT;
     PERFORM dispatcher.append_audit(actor, 'suppress',
-        dispatcher.numbers_in_words(cardinality(numbers)), reason,
+        concat_ws(': ', nullif(dispatcher.suppression_scope(app, promotional), ''),
+            dispatcher.numbers_in_words(cardinality(numbers))), reason,
         dispatcher.numbers_in_words(added) || ' new');
     RETURN added;
 END $$;
 
--- Send to *numbers* again; return how many were suppressed.
-CREATE FUNCTION dispatcher.unsuppress(numbers text[], actor text DEFAULT session_user)
-RETURNS integer
+-- Send to *numbers* again; return how many were suppressed. With *app* or *promotional* only what was
+-- suppressed so.
+CREATE FUNCTION dispatcher.unsuppress(
+    numbers text[], actor text DEFAULT session_user,
+    app text DEFAULT '', promotional boolean DEFAULT false
+) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     freed integer;
 BEGIN
-    DELETE FROM dispatcher.suppression
-    WHERE recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
-    GET DIAGNOSTICS freed = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM dispatcher.suppression s
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
+          AND (unsuppress.app = '' AND NOT unsuppress.promotional
+            OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
+        RETURNING s.recipient
+    )
+    SELECT count(DISTINCT recipient) INTO freed FROM gone;
     PERFORM dispatcher.append_audit(actor, 'unsuppress',
-        dispatcher.numbers_in_words(cardinality(numbers)), '',
+        concat_ws(': ', nullif(dispatcher.suppression_scope(app, promotional), ''),
+            dispatcher.numbers_in_words(cardinality(numbers))), '',
         dispatcher.numbers_in_words(freed) || ' freed');
     RETURN freed;
 END $$;
 
 -- Define what variables a template takes, or define it anew; its text serves to count segments.
+-- *promotional*: whether its messages are; null: as the app says.
 CREATE FUNCTION dispatcher.define_template(
     template_id text, kinds text[], note text DEFAULT '', text text DEFAULT NULL,
-    actor text DEFAULT session_user
+    actor text DEFAULT session_user, promotional boolean DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO dispatcher.template (template_id, kinds, note, text)
-    VALUES (template_id, kinds, note, text)
+    INSERT INTO dispatcher.template (template_id, kinds, note, text, promotional)
+    VALUES (template_id, kinds, note, text, promotional)
     ON CONFLICT (template_id) DO UPDATE
-    SET kinds = excluded.kinds, note = excluded.note, text = excluded.text;
+    SET kinds = excluded.kinds, note = excluded.note, text = excluded.text,
+        promotional = excluded.promotional;
     SELECT dispatcher.append_audit(actor, 'template', template_id,
-        coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables'), 'defined')
+        coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables')
+            || CASE WHEN promotional THEN '; promotional' WHEN NOT promotional
+                THEN '; not promotional' ELSE '' END, 'defined')
 $$;
 
 -- Check the variables of a template no more; return whether there was one.
@@ -914,12 +966,14 @@ $$;
 
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
-    dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress, dispatcher.resume,
+    dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
+    dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
     dispatcher.numbers_in_words, dispatcher.append_message_audit,
-    dispatcher.append_audit, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
+    dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event,
+    dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;

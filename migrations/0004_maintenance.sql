@@ -250,6 +250,7 @@ BEGIN
         FROM dispatcher.message_id s
         JOIN dispatcher.partitions() p ON p.past - 1 <= s.last_value
         CROSS JOIN (VALUES
+            ('message', 'campaign', '(campaign, id) WHERE campaign IS NOT NULL'),
             ('message', 'recipient', '(recipient)'),
             ('message', 'reference', '(reference) WHERE reference IS NOT NULL'),
             ('outcome', 'provider_id', '(provider_id) WHERE provider_id IS NOT NULL')
@@ -394,6 +395,11 @@ BEGIN
 
     DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
         SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    pruned := pruned + gone;
+
+    DELETE FROM dispatcher.reply WHERE id = ANY (ARRAY(
+        SELECT id FROM dispatcher.reply WHERE received_at < before ORDER BY received_at LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
@@ -576,7 +582,7 @@ BEGIN
 END $$;
 
 -- Erase a person: number, variables and reference of every message to these spellings of a number,
--- the number in its reports and in what limits count. What waits is cancelled; what is on its way, or
+-- the number in its reports and in what limits count, and its replies. What waits is cancelled; what is on its way, or
 -- unsure, is left: call it again later. A suppressed number stays suppressed, without the reason.
 -- Returns the messages erased, those left, and whether the number is suppressed. The audit lists the
 -- messages, and no number.
@@ -611,6 +617,8 @@ BEGIN
     ), 'UTF8') IN body) > 0;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    DELETE FROM dispatcher.reply r
+    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     UPDATE dispatcher.suppression s SET reason = ''
     WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     suppressed := FOUND;

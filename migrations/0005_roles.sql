@@ -29,7 +29,7 @@ FROM (VALUES
     ('app', 'SELECT (id)', '', ARRAY['message']),
     ('app', 'SELECT', '', ARRAY['message_status']),
     ('app', 'USAGE', 'SEQUENCE ', ARRAY['message_id']),
-    ('app', 'EXECUTE', 'FUNCTION ', ARRAY['enqueue', 'message_id_for_key', 'cancel', 'events']),
+    ('app', 'EXECUTE', 'FUNCTION ', ARRAY['enqueue', 'message_id_for_key', 'cancel', 'events', 'replies']),
 
     ('worker', 'SELECT', '', ARRAY['schema_migrations', 'message', 'message_status', 'idempotency',
         'installation', 'event_position', 'message_id', 'role_grant', 'maintenance_progress', 'pending_wipe']),
@@ -40,6 +40,7 @@ FROM (VALUES
     ('worker', 'SELECT, INSERT, UPDATE', '', ARRAY['batch', 'outcome', 'report', 'report_summary',
         'carrier_status', 'app', 'country_pause', 'worker', 'event_count', 'event',
         'unreadable_push']),
+    ('worker', 'SELECT, INSERT', '', ARRAY['reply']),
     ('worker', 'SELECT, INSERT, UPDATE, DELETE', '', ARRAY['queue', 'bulk', 'report_inbox',
         'unmatched_report', 'template', 'suppression', 'app_limit', 'recipient_usage',
         'file_import', 'file_import_rejection', 'price', 'campaign', 'message_action']),
@@ -50,7 +51,7 @@ FROM (VALUES
         'expire', 'next_grant_at', 'pause', 'resume',
         'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'start_message_action', 'message_action_step',
-        'events', 'append_event', 'count_event',
+        'events', 'replies', 'append_event', 'count_event',
         'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
         'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
         'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
@@ -63,6 +64,8 @@ FROM (VALUES
         'file_import_rejection', 'price', 'campaign']),
     ('reader', 'SELECT (received_at, last_at, times, reason, read_at)', '',
         ARRAY['unreadable_push']),
+    ('reader', 'SELECT (id, app, channel, unsubscribed, received_at, replied_at)', '',
+        ARRAY['reply']),
     ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
 ) AS g (role, privilege, kind, names);
 

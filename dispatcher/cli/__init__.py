@@ -1,14 +1,16 @@
 """The command line: one file for each command. Exit codes: 0 done, 1 failed, 2 used wrongly.
 
 A command is a function that typer calls with the arguments. It returns an exit code or None, and
-raises :class:`~dispatcher.cli.errors.CommandError` for expected failures.
+raises :class:`~dispatcher.cli.errors.CommandError` for expected failures; of a list, the packages
+below raise :class:`~dispatcher.core.errors.ListError`.
 """
 
 import os
 import sys
 from typing import NoReturn
 
-from dispatcher.cli.errors import FAILED, CommandError
+from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
+from dispatcher.core.errors import ListError
 
 
 def main() -> NoReturn:
@@ -24,6 +26,8 @@ def main() -> NoReturn:
             sys.stdout.flush()  # here, where a closed pipe can still be handled
     except CommandError as failure:
         code = _print_error(failure.lines, failure.code)
+    except ListError as failure:
+        code = _print_error(failure.lines, USED_WRONGLY if failure.misused else FAILED)
     except typer.TyperException as error:
         what = error.format_message().partition("\n")[0].replace(*_PLAIN_MESSAGE).rstrip(".")
         context = getattr(error, "ctx", None)  # of errors of use

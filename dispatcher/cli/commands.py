@@ -18,6 +18,7 @@ from dispatcher.cli.find import find
 from dispatcher.cli.forget import forget
 from dispatcher.cli.migrate import migrate
 from dispatcher.cli.operate import cancel, pause, requeue, resume, settle
+from dispatcher.cli.replies import replies
 from dispatcher.cli.reports import reports
 from dispatcher.cli.rules import limit, suppress, template
 from dispatcher.cli.run import run
@@ -62,6 +63,7 @@ for command in (
     find,
     explain,
     reports,
+    replies,
     enqueue,
     export,
     cancel,

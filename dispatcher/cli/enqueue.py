@@ -9,12 +9,13 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.errors import ListError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dispatcher.cli.file_load import ImportOptions, Loaded
     from dispatcher.core.cost import Bill
+    from dispatcher.lists.file_load import ImportOptions, Loaded
 
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
@@ -128,13 +129,13 @@ def enqueue(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from dispatcher.cli.connection import read_settings, with_database
-    from dispatcher.cli.file_load import ImportOptions, load_file
     from dispatcher.cli.output import screen
-    from dispatcher.cli.sheet.header import HeaderError, given_columns
-    from dispatcher.cli.sheet.messages import Whole
-    from dispatcher.cli.sheet.reading import Form
     from dispatcher.core.format import number, plural
     from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
+    from dispatcher.lists.file_load import ImportOptions, load_file
+    from dispatcher.lists.header import HeaderError, given_columns
+    from dispatcher.lists.messages import Whole
+    from dispatcher.lists.reading import Form
 
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
@@ -189,9 +190,9 @@ def enqueue(
             loaded = with_database(
                 lambda connection: load_file(connection, file, where, show_progress, options)
             )
-        except (CommandError, KeyboardInterrupt) as failure:
+        except (CommandError, ListError, KeyboardInterrupt) as failure:
             lines = getattr(failure, "lines", ("interrupted.",))
-            if dry_run or (not so_far and isinstance(failure, CommandError)):
+            if dry_run or (not so_far and not isinstance(failure, KeyboardInterrupt)):
                 raise
             raise CommandError(
                 *lines,

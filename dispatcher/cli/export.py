@@ -222,7 +222,7 @@ def _sheet(file: Path) -> Iterator[Write]:
 def _time(text: str | None) -> datetime | None:
     if text is None:
         return None
-    from dispatcher.cli.sheet.times import read_time
+    from dispatcher.lists.times import read_time
 
     try:
         return read_time("--since", text, None)

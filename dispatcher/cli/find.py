@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import CommandError
+from dispatcher.cli.replies import masked, table_of_replies
 
 if TYPE_CHECKING:
-    from dispatcher.core.status import MessageSummary
+    from dispatcher.core.status import MessageSummary, StoredReply
     from dispatcher.db.database import OwnConnection as Connection
+
+
+SHOWN_REPLIES = 20
 
 
 def find(
@@ -23,18 +27,18 @@ def find(
 ) -> None:
     """Find messages by number, reference, id or token.
 
-    A number is found in any spelling. Shows the newest, numbers masked;
-    `dispatcher show ID` explains one.
+    A number is found in any spelling, and its replies are shown too. Shows the
+    newest, numbers masked; `dispatcher show ID` explains one.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.core.format import mask
 
-    found = with_database(lambda connection: _found(connection, text.strip()))
+    found, answers = with_database(lambda connection: _found(connection, text.strip()))
     if json:
         print_json([_masked(one) for one in found])
         return
-    if not found:
+    if not found and not answers:
         raise CommandError("no message is found by that.")
     table = table_of("Id", "App", "Number", "Reference", "State", "Code", "Inserted")
     for one in found:
@@ -42,25 +46,31 @@ def find(
             str(one.id), one.app, mask(one.recipient), one.reference or "", one.state,
             one.code or "", moment(one.queued_at),
         )  # fmt: skip
-    screen().print(table)
+    screen().print(table if found else "No message is found by that; there are replies:")
+    if answers:
+        screen().print(table_of_replies(masked(answers)))
 
 
-async def _found(connection: "Connection", text: str) -> "list[MessageSummary]":
-    """Return what the first kind of search finds that finds anything."""
+async def _found(
+    connection: "Connection", text: str
+) -> "tuple[list[MessageSummary], list[StoredReply]]":
+    """Return what the first kind of search finds that finds anything, and replies of a number."""
     from dispatcher.core.number import ReadNumber, read_number
-    from dispatcher.db import status
+    from dispatcher.db import replies, status
 
     number = read_number(text, other_mainland=True)
     searches: list[tuple[status.Search, str]] = []
+    answers: list[StoredReply] = []
     if isinstance(number, ReadNumber):
         searches.append(("recipient", number.e164))
+        answers = await replies.of_number(connection, number.e164, limit=SHOWN_REPLIES)
     if text.isascii() and text.isdecimal() and len(text) < len(str(2**63)):
         searches.append(("id", text))
     searches += [("reference", text), ("provider_id", text), ("token", text)]
     for by, wanted in searches:
         if found := await status.find_in(connection, by, wanted):
-            return found
-    return []
+            return found, answers
+    return [], answers
 
 
 def _masked(one: "MessageSummary") -> "MessageSummary":

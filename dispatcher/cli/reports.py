@@ -52,12 +52,14 @@ def reports(
 
 
 def _replay() -> None:
-    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.db import reports as db
 
-    pushes, stored = with_database(db.replay_unreadable)
-    typer.echo(f"{plural(pushes, 'push', 'pushes')} read, {plural(stored, 'report')} stored.")
+    words = read_settings().unsubscribe_words
+    pushes, stored = with_database(lambda connection: db.replay_unreadable(connection, words=words))
+    read = plural(pushes, "push", "pushes")
+    typer.echo(f"{read} read, {plural(stored, 'report or reply', 'reports and replies')} stored.")
 
 
 def _list_unreadable(limit: int, *, json: bool) -> None:

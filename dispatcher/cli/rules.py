@@ -38,6 +38,14 @@ def add_template(
         str | None, typer.Option(metavar="KINDS", help="Or their kinds alone: NUM_6,TXT_20,DATE.")
     ] = None,
     note: Annotated[str, typer.Option(metavar="WORDS", help="What it is for.")] = "",
+    promotional: Annotated[
+        bool | None,
+        typer.Option(
+            "--promotional/--not-promotional",
+            help="Whether its messages are promotional.",
+            show_default="as the app says",
+        ),
+    ] = None,
     as_: As = None,
 ) -> None:
     """Define or redefine the variables of a template.
@@ -59,7 +67,7 @@ def add_template(
         listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
-    made = Template(template_id, listed)
+    made = Template(template_id, listed, promotional)
     who = operator_name(as_)
     with_database(lambda connection: operator.define_template(connection, who, made, note, text))
     typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
@@ -91,14 +99,21 @@ def list_templates(
         found = with_database(rules.templates)
         print_json(
             [
-                {"template_id": one.template_id, "kinds": one.kinds, "note": note}
+                {
+                    "template_id": one.template_id,
+                    "kinds": one.kinds,
+                    "note": note,
+                    "promotional": one.promotional,
+                }
                 for one, note in found
             ]
         )
         return
-    table = table_of("Template", "Variables", "Note")
+    table = table_of("Template", "Variables", "Promotional", "Note")
+    said = {None: "as the app says", True: "yes", False: "no"}
     for one, note in with_database(rules.templates):
-        table.add_row(one.template_id, ", ".join(one.kinds) or "none", note)
+        kinds = ", ".join(one.kinds) or "none"
+        table.add_row(one.template_id, kinds, said[one.promotional], note)
     screen().print(table if table.rows else "No template is defined.")
 
 
@@ -118,11 +133,21 @@ def suppress(
         ),
     ] = None,
     reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
+    app: Annotated[
+        str | None, typer.Option(metavar="APP", help="Only messages of this app.")
+    ] = None,
+    promotional: Annotated[
+        bool, typer.Option("--promotional", help="Only promotional messages.")
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Send to them again.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     as_: As = None,
 ) -> None:
     """Suppress numbers: never send to them; or list them.
+
+    --app and --promotional narrow it, so that a person who wants no promotion
+    still gets codes. --remove ends every suppression of the numbers, and with
+    these options only what was suppressed with them.
 
     Without numbers it lists the suppressed ones. A file is CSV, text or Excel;
     its numbers are in the column that the header names (phone, 手机号), or in
@@ -131,7 +156,7 @@ def suppress(
     """
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
-    from dispatcher.db import operator
+    from dispatcher.db import operator, status
 
     other = read_settings().mainland_without_plus == "all"
     wanted = _numbers(numbers or [], other_mainland=other)
@@ -145,12 +170,19 @@ def suppress(
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "ActionResult":
+        of = app or ""
         if remove:
-            return await operator.unsuppress(connection, who, wanted)
-        return await operator.suppress(connection, who, wanted, reason)
+            return await operator.unsuppress(
+                connection, who, wanted, app=of, promotional=promotional
+            )
+        if of:  # a misspelt app would stop nothing
+            _must_be_known(of, await status.app_names(connection))
+        return await operator.suppress(
+            connection, who, wanted, reason, app=of, promotional=promotional
+        )
 
     changed = (with_database(work).count or 0) if wanted else 0
-    done = "sent to again" if remove else "suppressed, from a few seconds on"
+    done = "sent to again" if remove else "suppressed, from the next second on"
     typer.echo(f"{plural(changed, 'number')} {done}.")
     if doubts:
         left = len(doubts) - MAX_DOUBTS_SHOWN
@@ -257,9 +289,9 @@ def _list_suppressed(*, json: bool) -> None:
     if json:
         print_json([replace(one, recipient=mask(one.recipient)) for one in found])
         return
-    table = table_of("Number", "Since", "By", "Reason")
+    table = table_of("Number", "Stops", "Since", "By", "Reason")
     for one in found:
-        table.add_row(mask(one.recipient), moment(one.added_at), one.source, one.reason)
+        table.add_row(mask(one.recipient), one.scope, moment(one.added_at), one.source, one.reason)
     screen().print(table if table.rows else "No number is suppressed.")
 
 
@@ -278,8 +310,8 @@ def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
 
 def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
     """Return the numbers of *file*, and its lines without one, each with the reason."""
-    from dispatcher.cli.sheet.numbers import read_numbers
     from dispatcher.core.number import ReadNumber
+    from dispatcher.lists.numbers import read_numbers
 
     numbers: list[str] = []
     doubts: list[str] = []

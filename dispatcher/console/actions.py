@@ -1,158 +1,191 @@
 """What operators can do: confirmations and results of actions, the rules and the audit log."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec.structs import asdict
 
 from dispatcher.console.auth import HOME_PATH, Auth, Session
-from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import Fields, Invalid, message_ids, read_form, read_template
-from dispatcher.core.rules import describe_limits
-from dispatcher.core.templates import Template
+from dispatcher.console.backend import CampaignChange, ConsoleBackend
+from dispatcher.console.campaign_pages import campaign_address
+from dispatcher.console.confirmation import Confirmation, Do, Known, OperatorAction, reason_of
+from dispatcher.console.forms import Fields, Invalid, message_ids, read_form
+from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
+from dispatcher.core.format import plural
+from dispatcher.core.language import _
+from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.core.rules import Limits, Suppressed, describe_limits
 
 ACTIONS_PATH = "/console/actions"
-RULES_PATH = "/console/rules"
-MAX_REASON_LENGTH = 200  # characters
-ACTION_FIELDS = ("app", "ids", "token", "how", "reason", "template_id", "text", "note")
+ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *RULE_FIELDS)
 
 
-class Confirmation(Struct, frozen=True):
-    """What an action will do, for the operator to confirm."""
-
-    title: str
-    effect: str
-    button: str
-    back: str  # path of the page to return to
-    grave: bool = False  # it may send something twice, or prevent it from being sent
-    asks_reason: bool = False
-
-
-def check_action(action: str, fields: Fields) -> Confirmation | Invalid:
+def check_action(action: str, fields: Fields, known: Known) -> Confirmation | Invalid:
     """Return what *action* will do with *fields*, or why it cannot be done."""
-    check = _CHECKS.get(action)
-    return check(fields) if check else Invalid("There is no such action.")
+    found = _ACTIONS.get(action)
+    return found.check(fields, known) if found else Invalid(_("There is no such action."))
 
 
-def _pause(fields: Fields) -> Confirmation | Invalid:
+def _pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
-        return Invalid("Name the app.")
+        return Invalid(_("Name the app."))
     return Confirmation(
-        f"Pause {app}",
-        "Requests on their way are finished. Everything else waits until an operator resumes it.",
-        f"Pause {app}",
+        _("Pause {app}").format(app=app),
+        _(
+            "Requests on their way are finished. Everything else waits until an operator resumes"
+            " it."
+        ),
+        _("Pause {app}").format(app=app),
         HOME_PATH,
         asks_reason=True,
     )
 
 
-def _resume(fields: Fields) -> Confirmation | Invalid:
+def _resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
-        return Invalid("Name the app.")
+        return Invalid(_("Name the app."))
     return Confirmation(
-        f"Resume {app}",
-        "Its messages go out again at once. If the cause is not fixed, the next answer of the"
-        " provider pauses it again; nothing is lost by that.",
-        f"Resume {app}",
+        _("Resume {app}").format(app=app),
+        _(
+            "Its messages go out again at once. If the cause is not fixed, the next answer of the"
+            " provider pauses it again; nothing is lost by that."
+        ),
+        _("Resume {app}").format(app=app),
         HOME_PATH,
     )
 
 
-def _cancel(fields: Fields) -> Confirmation | Invalid:
-    return _of_messages(
+def _campaign_pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
+    return _of_campaign(
         fields,
-        "Cancel",
-        "What still waits is never sent. What is on its way or finished stays as it is.",
+        _("Pause the campaign {name}"),
+        _("Requests on their way are finished. The rest of it waits until an operator resumes it."),
+        asks_reason=True,
+    )
+
+
+def _campaign_resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
+    return _of_campaign(
+        fields, _("Resume the campaign {name}"), _("What waits of it goes out again at once.")
+    )
+
+
+def _campaign_cancel(fields: Fields, _known: Known) -> Confirmation | Invalid:
+    return _of_campaign(
+        fields,
+        _("Cancel the campaign {name} for good"),
+        _(
+            "Nothing more of it is sent, from now on; its messages become cancelled within minutes."
+            " It cannot be resumed."
+        ),
+        asks_reason=True,
         grave=True,
     )
 
 
-def _requeue(fields: Fields) -> Confirmation | Invalid:
+def _of_campaign(
+    fields: Fields, title: str, effect: str, *, asks_reason: bool = False, grave: bool = False
+) -> Confirmation | Invalid:
+    name = fields.get("campaign")
+    if not name:
+        return Invalid(_("Name the campaign."))
+    title = title.format(name=name)
+    return Confirmation(
+        title, effect, title, campaign_address(name), asks_reason=asks_reason, grave=grave
+    )
+
+
+def _cancel(fields: Fields, _known: Known) -> Confirmation | Invalid:
     return _of_messages(
         fields,
-        "Requeue",
-        "What was rejected or has expired is sent again, as it was inserted. Do it when the cause"
-        " is fixed.",
+        _("Cancel {messages}"),
+        _("What still waits is never sent. What is on its way or finished stays as it is."),
+        grave=True,
+    )
+
+
+def _requeue(fields: Fields, _known: Known) -> Confirmation | Invalid:
+    return _of_messages(
+        fields,
+        _("Requeue {messages}"),
+        _(
+            "What was rejected or has expired is sent again, as it was inserted. Do it when the"
+            " cause is fixed."
+        ),
     )
 
 
 def _of_messages(
-    fields: Fields, verb: str, effect: str, *, grave: bool = False
+    fields: Fields, title: str, effect: str, *, grave: bool = False
 ) -> Confirmation | Invalid:
     ids = message_ids(fields.get("ids", ""))
     if ids is None:
-        return Invalid("Give ids of messages, 1,000 at most, separated by blanks or commas.")
-    title, back = f"{verb} {len(ids):,} messages", ACTIONS_PATH
+        return Invalid(_("Give ids of messages, 1,000 at most, separated by blanks or commas."))
+    messages, back = plural(len(ids), "message"), ACTIONS_PATH
     if len(ids) == 1:
-        title, back = f"{verb} message {ids[0]}", f"/console/message/{ids[0]}"
+        messages, back = _("message {id}").format(id=ids[0]), f"/console/message/{ids[0]}"
+    title = title.format(messages=messages)
     return Confirmation(title, effect, title, back, grave=grave)
 
 
-def _settle(fields: Fields) -> Confirmation | Invalid:
+def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
     token = fields.get("token")
     if not token:
-        return Invalid("Name the request.")
+        return Invalid(_("Name the request."))
     back = f"/console/batch/{token}"
     match fields.get("how"):
         case "sent":
             return Confirmation(
-                "Settle the request as sent",
-                "Its messages count as accepted, and are not sent again. Reports still say whether"
-                " they were delivered.",
-                "They were sent",
+                _("Settle the request as sent"),
+                _(
+                    "Its messages count as accepted, and are not sent again. Reports still say"
+                    " whether they were delivered."
+                ),
+                _("They were sent"),
                 back,
             )
         case "resend":
             return Confirmation(
-                "Send the request's messages again",
-                "They go back into the queue. Recipients who have the message already get it"
-                " twice: do this only if the provider says that it never had the request.",
-                "Send them again",
+                _("Send the request's messages again"),
+                _(
+                    "They go back into the queue. Recipients who have the message already get it"
+                    " twice: do this only if the provider says that it never had the request."
+                ),
+                _("Send them again"),
                 back,
                 grave=True,
             )
         case _:
-            return Invalid("Say how: as sent, or to be sent again.")
+            return Invalid(_("Say how: as sent, or to be sent again."))
 
 
-def _define_template(fields: Fields) -> Confirmation | Invalid:
-    match read_template(fields):
-        case Invalid() as invalid:
-            return invalid
-        case Template(template_id, kinds):
-            variables = ", ".join(kinds) if kinds else "no variables"
-            return Confirmation(
-                f"Define the template {template_id}",
-                f"It takes {variables}. From a few seconds on, a message whose variables do not"
-                " fit is rejected with a reason before it costs a request.",
-                "Define it",
-                RULES_PATH,
-            )
+def _ids(fields: Fields) -> list[int]:
+    return message_ids(fields.get("ids", "")) or []
 
 
-def _drop_template(fields: Fields) -> Confirmation | Invalid:
-    template_id = fields.get("template_id")
-    if not template_id:
-        return Invalid("Name the template.")
-    return Confirmation(
-        f"Remove the template {template_id}",
-        "Its variables are not checked here any more; the provider still checks them.",
-        "Remove it",
-        RULES_PATH,
-    )
+def _campaign(change: CampaignChange) -> Do:
+    def do(backend: ConsoleBackend, actor: str, fields: Fields) -> Awaitable[str]:
+        return backend.change_campaign(actor, fields["campaign"], change, reason_of(fields))
+
+    return do
 
 
-_CHECKS: dict[str, Callable[[Fields], Confirmation | Invalid]] = {
-    "pause": _pause,
-    "resume": _resume,
-    "cancel": _cancel,
-    "requeue": _requeue,
-    "settle": _settle,
-    "template": _define_template,
-    "template-remove": _drop_template,
+_ACTIONS: dict[str, OperatorAction] = {
+    "pause": OperatorAction(_pause, lambda b, a, f: b.pause(a, f["app"], reason_of(f))),
+    "resume": OperatorAction(_resume, lambda b, a, f: b.resume(a, f["app"])),
+    "cancel": OperatorAction(_cancel, lambda b, a, f: b.cancel(a, _ids(f))),
+    "requeue": OperatorAction(_requeue, lambda b, a, f: b.requeue(a, _ids(f))),
+    "settle": OperatorAction(_settle, lambda b, a, f: b.settle(a, f["token"], f["how"])),
+    "campaign-pause": OperatorAction(_campaign_pause, _campaign("pause")),
+    "campaign-resume": OperatorAction(_campaign_resume, _campaign("resume")),
+    "campaign-cancel": OperatorAction(_campaign_cancel, _campaign("cancel")),
+    **RULE_ACTIONS,
 }
+
+
+_YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
 class ActionPages:
@@ -162,37 +195,91 @@ class ActionPages:
         self._auth = auth
         self._backend = backend
 
-    async def overview(self, _: web.Request, session: Session) -> web.StreamResponse:
+    async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
         """Show the possible actions and the audit log."""
         snapshot = await self._backend.snapshot()
         audit = await self._backend.audit()
         values = {"session": session, "apps": snapshot.apps, "audit": audit}
         return self._auth.page("actions.html", values)
 
-    async def rules(self, _: web.Request, session: Session) -> web.StreamResponse:
-        """Show the rules for templates, limits, suppressed numbers and prices."""
-        return await self._rules(session, {}, None)
+    async def rules(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show the rules; an address may name the app or the template whose form is filled."""
+        rules = await self._backend.rules()
+        draft: Fields = {}
+        if (app := request.query.get("app")) is not None:
+            limits = rules.limits.get(app, Limits())
+            draft |= {"app": app} | {
+                name: value.strftime("%H:%M") if name.startswith("quiet") else str(value)
+                for name, value in asdict(limits).items()
+                if value is not None
+            }
+        if (template_id := request.query.get("template")) is not None:
+            for template, note in rules.templates:
+                if template.template_id == template_id:
+                    text = rules.texts.get(template_id, "")
+                    kinds = "" if text else ",".join(template.kinds)
+                    draft |= {"template_id": template_id, "text": text, "kinds": kinds}
+                    draft |= {"note": note, "promotional": _YES_OR_NO[template.promotional]}
+        return await self._rules(session, draft)
+
+    async def search_suppressed(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show whether a number is suppressed, and why."""
+        form = await read_form(request) or {}
+        read = read_number(form.get("number", ""), other_mainland=True)
+        if not isinstance(read, ReadNumber):
+            reason = _("This is not a number: {reason}.").format(reason=_(read.reason))
+            return await self._rules(session, {}, "search", reason)
+        found = await self._backend.suppressions_of(read.e164)
+        return await self._rules(session, {"numbers": read.e164}, found=found)
 
     async def _rules(
-        self, session: Session, draft: Fields, error: str | None
+        self,
+        session: Session,
+        draft: Fields,
+        form: str | None = None,
+        error: str | None = None,
+        found: list[Suppressed] | None = None,
     ) -> web.StreamResponse:
-        """Show the rules; with *error*, why the template that *draft* has cannot be defined."""
+        """Show the rules; with *error*, why what was written in *form* cannot be done."""
         rules = await self._backend.rules()
-        limits = {app: describe_limits(limits) for app, limits in rules.limits.items()}
+        snapshot = await self._backend.snapshot()
         values = {
             "session": session,
             "rules": rules,
-            "limits": limits,
+            "apps": snapshot.apps,
+            "limits": {app: describe_limits(limits) for app, limits in rules.limits.items()},
             "draft": draft,
+            "form": form,
             "error": error,
+            "found": found,
         }
         return self._auth.page("rules.html", values, status=400 if error else 200)
 
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show what an action will do, with a button that does it."""
-        action = request.match_info["action"]
         fields = {name: request.query[name] for name in ACTION_FIELDS if name in request.query}
-        match check_action(action, fields):
+        return await self._ask(session, request.match_info["action"], fields)
+
+    async def act(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Do an action, and show its result.
+
+        A form with *ask* is confirmed first: what must not be in an address comes that way.
+        """
+        action = request.match_info["action"]
+        form = await read_form(request) or {}
+        fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
+        if "ask" in form:
+            return await self._ask(session, action, fields)
+        match check_action(action, fields, await self._known()):
+            case Invalid(reason):
+                return await self._refused(session, action, fields, reason)
+            case Confirmation() as confirmation:
+                result = await _ACTIONS[action].do(self._backend, session.actor, fields)
+                values = {"session": session, "confirmation": confirmation, "result": result}
+                return self._auth.page("done.html", values)
+
+    async def _ask(self, session: Session, action: str, fields: Fields) -> web.StreamResponse:
+        match check_action(action, fields, await self._known()):
             case Invalid(reason):
                 return await self._refused(session, action, fields, reason)
             case Confirmation() as confirmation:
@@ -204,52 +291,15 @@ class ActionPages:
                 }
                 return self._auth.page("confirm.html", values)
 
-    async def act(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Do an action, and show its result."""
-        action = request.match_info["action"]
-        form = await read_form(request) or {}
-        fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
-        match check_action(action, fields):
-            case Invalid(reason):
-                return await self._refused(session, action, fields, reason)
-            case Confirmation() as confirmation:
-                result = await self._act(action, fields, session.actor)
-                values = {"session": session, "confirmation": confirmation, "result": result}
-                return self._auth.page("done.html", values)
-
-    async def _act(self, action: str, fields: Fields, actor: str) -> str:
-        ids = message_ids(fields.get("ids", "")) or []
-        match action:
-            case "pause":
-                reason = fields.get("reason", "")[:MAX_REASON_LENGTH]
-                return await self._backend.pause(actor, fields["app"], reason)
-            case "resume":
-                return await self._backend.resume(actor, fields["app"])
-            case "cancel":
-                return await self._backend.cancel(actor, ids)
-            case "requeue":
-                return await self._backend.requeue(actor, ids)
-            case "template" | "template-remove":
-                return await self._change_template(action, fields, actor)
-            case _:
-                return await self._backend.settle(actor, fields["token"], fields["how"])
-
-    async def _change_template(self, action: str, fields: Fields, actor: str) -> str:
-        if action == "template-remove":
-            return await self._backend.drop_template(actor, fields["template_id"])
-        match read_template(fields):
-            case Invalid(reason):
-                return reason
-            case template:
-                note = fields.get("note", "")[:MAX_REASON_LENGTH]
-                return await self._backend.define_template(actor, template, note, fields["text"])
+    async def _known(self) -> Known:
+        apps = (await self._backend.snapshot()).apps
+        return Known([app.name for app in apps if app.known], self._backend.other_mainland)
 
     async def _refused(
         self, session: Session, action: str, fields: Fields, reason: str
     ) -> web.StreamResponse:
-        if action == "template":  # its form keeps what was written
-            return await self._rules(session, fields, reason)
-        return self._invalid(session, reason)
-
-    def _invalid(self, session: Session, reason: str) -> web.Response:
-        return self._auth.page("missing.html", {"session": session, "what": reason}, status=400)
+        found = _ACTIONS.get(action)
+        if found and found.form:  # it keeps what was written
+            return await self._rules(session, fields, found.form, reason)
+        values = {"session": session, "what": reason}
+        return self._auth.page("missing.html", values, status=400)

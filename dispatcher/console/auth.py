@@ -137,7 +137,7 @@ class Auth:
             if session is None:
                 return _login_required(request)
             if request.method != hdrs.METH_GET and not await self._is_own_form(request, session):
-                values = {"session": session, "back": _referring_path(request)}
+                values = {"session": session, "back": referring_page(request)}
                 return self.page("refused.html", values, status=403)
             try:
                 return await handler(request, session)
@@ -205,7 +205,9 @@ def _login_required(request: web.Request) -> web.Response:
     return protected(web.Response(status=401, text="log in first\n"))
 
 
-def _referring_path(request: web.Request) -> str:
-    """Return the console's page that a form was on, or the first page."""
-    path = urlsplit(request.headers.get(hdrs.REFERER, "")).path
-    return path if path == HOME_PATH or path.startswith(HOME_PATH + "/") else HOME_PATH
+def referring_page(request: web.Request) -> str:
+    """Return path and query of the console's page that led here, or the first page."""
+    page = urlsplit(request.headers.get(hdrs.REFERER, ""))
+    if page.path != HOME_PATH and not page.path.startswith(HOME_PATH + "/"):
+        return HOME_PATH
+    return f"{page.path}?{page.query}" if page.query else page.path

@@ -5,15 +5,18 @@ costs one query in a while.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
 from time import monotonic
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
+from dispatcher.core.country import country
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.rules import RuleList
+from dispatcher.core.rules import Limits, RuleList, Suppressed
 from dispatcher.core.status import (
     AuditEntry,
     BatchStory,
@@ -26,7 +29,8 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import message_lists, operator, reports, status
+from dispatcher.db import campaigns, message_lists, operator, reports, status
+from dispatcher.db.campaigns import CountedCampaign
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
 from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
@@ -40,7 +44,12 @@ MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the 
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
 QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
 ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
+COUNT_TIMEOUT_SECONDS = 600.0  # of a campaign; ten million messages take a minute or two
+EXPORT_TIMEOUT_SECONDS = 3600.0
 CACHED_QUERY_TIMEOUT_SECONDS = 4.0  # below the time-outs of scrapers, so that they get the reason
+
+
+CampaignChange = Literal["pause", "resume", "cancel"]
 
 
 class ConsoleBackend:
@@ -50,13 +59,20 @@ class ConsoleBackend:
     audit log and return one line: the result.
     """
 
-    def __init__(self, database: Database, *, reports_expected: bool) -> None:
-        """Use *database*; with *reports_expected*, count messages without a report."""
+    def __init__(
+        self, database: Database, *, reports_expected: bool, other_mainland: bool = False
+    ) -> None:
+        """Use *database*; with *reports_expected*, count messages without a report.
+
+        *other_mainland*: see core.number.
+        """
         self._database = database
+        self.other_mainland = other_mainland
         self._snapshot = self._cached(status.now)
         self._totals = self._cached(status.totals)
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
         self._backlog = self._cached(_backlog)
+        self._exporting = asyncio.Lock()  # one at a time: each keeps a connection for minutes
 
     async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
         """Return the state of everything; apps and workers at most *max_age* seconds old."""
@@ -148,11 +164,59 @@ class ConsoleBackend:
 
     async def totals(self) -> list[EventTotal]:
         """Return what happened in the last hour and day, at most `TOTALS_MAX_AGE_SECONDS` old."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)  # names an unavailable database sooner
         return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
     async def record_reveal(self, actor: str, message_id: int) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
         return await self._act(operator.record_reveal, actor, message_id)
+
+    async def campaigns(self, before: tuple[datetime, str] | None) -> list[CountedCampaign]:
+        """Return a page of campaigns, the newest first, and one more if there are more."""
+        return await self._query(campaigns.counted_page, before)
+
+    async def campaign(self, name: str) -> CountedCampaign | None:
+        """Return a campaign, or None if there is none of this name."""
+        return await self._query(campaigns.counted, name)
+
+    async def count_campaign(self, name: str) -> None:
+        """Count the messages of a campaign, and keep the result; may take minutes."""
+        async with self._database.acquire(seconds=COUNT_TIMEOUT_SECONDS) as connection:
+            await campaigns.count(connection, name, country=country)
+
+    async def export_campaign(self, name: str) -> AsyncIterator[tuple[Any, ...]]:
+        """Yield the messages of a campaign, oldest first."""
+        async with (
+            self._exporting,
+            self._database.acquire(seconds=EXPORT_TIMEOUT_SECONDS) as connection,
+        ):
+            async for row in campaigns.export(connection, campaign=name):
+                yield row
+
+    async def record_export(self, actor: str, what: str) -> None:
+        """Write into the audit log that *actor* exports whole numbers."""
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            await operator.record_export(connection, actor, what)
+
+    async def change_campaign(
+        self, actor: str, name: str, change: CampaignChange, reason: str
+    ) -> str:
+        """Pause, resume or cancel a campaign; what waits of a cancelled one, workers cancel."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            try:
+                match change:
+                    case "pause":
+                        await campaigns.pause(connection, actor, name, reason)
+                        return "paused"
+                    case "resume":
+                        await campaigns.resume(connection, actor, name)
+                        return "resumed"
+                    case "cancel":
+                        await campaigns.cancel(connection, actor, name, reason)
+                        return "cancelled: nothing more of it is claimed"
+            except campaigns.CampaignError as error:
+                return f"not done: {error}"
 
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
@@ -174,9 +238,35 @@ class ConsoleBackend:
         """Settle an unsure request as ``sent`` or ``resend``."""
         return await self._act(operator.settle, actor, token, how)
 
-    async def define_template(self, actor: str, template: Template, note: str, text: str) -> str:
+    async def define_template(
+        self, actor: str, template: Template, note: str, text: str | None
+    ) -> str:
         """Define the variables of a template, or replace its definition."""
         return await self._act(operator.define_template, actor, template, note, text)
+
+    async def set_limits(self, actor: str, app: str, limits: Limits) -> str:
+        """Set the limits of an app, all at once."""
+        return await self._act(operator.set_limits, actor, app, limits)
+
+    async def set_price(self, actor: str, country: str, price: Decimal, currency: str) -> str:
+        """Set what a segment to a country costs."""
+        return await self._act(operator.set_price, actor, country, price, currency)
+
+    async def suppress(
+        self, actor: str, numbers: list[str], reason: str, *, app: str, promotional: bool
+    ) -> str:
+        """Send nothing to *numbers* any more, or not what *app* and *promotional* name."""
+        return await self._act(
+            operator.suppress, actor, numbers, reason, app=app, promotional=promotional
+        )
+
+    async def unsuppress(self, actor: str, numbers: list[str]) -> str:
+        """Send to *numbers* again."""
+        return await self._act(operator.unsuppress, actor, numbers)
+
+    async def suppressions_of(self, number: str) -> list[Suppressed]:
+        """Return why a number, in canonical form, is suppressed; nothing if it is not."""
+        return await self._query(status.suppressions_of, number)
 
     async def drop_template(self, actor: str, template_id: str) -> str:
         """Remove the definition of a template."""

@@ -10,6 +10,7 @@ from dispatcher.console.auth import Auth, Session
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import NUMBER, OURS, REQUEST
+from dispatcher.core.language import N_, _
 from dispatcher.core.report_status import STATUSES
 from dispatcher.core.status import EventTotal
 from dispatcher.db.message_lists import MessageFilter
@@ -17,10 +18,10 @@ from dispatcher.db.message_lists import MessageFilter
 CODES_PATH = "/console/codes"
 MAX_SEARCH_LENGTH = 100  # characters
 _LEVEL_NAMES = {
-    "request": "of a request",
-    "number": "of a number",
-    "ours": "of this service",
-    "report": "of a carrier",
+    "request": N_("of a request"),
+    "number": N_("of a number"),
+    "ours": N_("of this service"),
+    "report": N_("of a carrier"),
 }
 
 
@@ -79,8 +80,8 @@ def find_codes(text: str, totals: Iterable[EventTotal]) -> list[CodeEntry]:
 def _entries() -> Iterable[CodeEntry]:
     for table in (REQUEST, NUMBER, OURS):
         for code in table.values():
-            level = _LEVEL_NAMES[str(code.level)]
-            yield CodeEntry(code.code, level, str(code.kind), code.meaning, code.advice)
+            level = _(_LEVEL_NAMES[str(code.level)])
+            yield CodeEntry(code.code, level, _(code.kind), _(code.meaning), _(code.advice))
     for status in STATUSES.values():
-        level = _LEVEL_NAMES["report"]
-        yield CodeEntry(status.status, level, str(status.reason), status.meaning, status.advice)
+        level, reason = _(_LEVEL_NAMES["report"]), _(status.reason)
+        yield CodeEntry(status.status, level, reason, _(status.meaning), _(status.advice))

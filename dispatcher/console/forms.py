@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from aiohttp import web
 from msgspec import Struct
 
-from dispatcher.core.templates import Template, TemplateError, variable_kinds
+from dispatcher.core.language import _
+from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
 
 Fields = dict[str, str]
 
@@ -56,7 +57,7 @@ def read_time(text: str) -> datetime | Invalid:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return Invalid("Write times as 2026-11-29T10:30; they are UTC.")
+        return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -64,11 +65,15 @@ def read_template(fields: Fields) -> Template | Invalid:
     """Return the template that a form describes by its text."""
     template_id = fields.get("template_id", "").strip()
     if not 1 <= len(template_id) <= MAX_TEMPLATE_ID_LENGTH or not template_id.isprintable():
-        return Invalid(f"A template's id has 1 to {MAX_TEMPLATE_ID_LENGTH} characters.")
-    text = fields.get("text", "")
-    if not text.strip():
-        return Invalid("Give the template's text, with variables such as ${NUM_6}.")
+        return Invalid(
+            _("A template's id has 1 to {count} characters.").format(count=MAX_TEMPLATE_ID_LENGTH)
+        )
+    text, kinds = fields.get("text", "").strip(), fields.get("kinds", "").strip()
+    if not text and not kinds:
+        return Invalid(_("Give the template's text, with variables such as ${NUM_6}."))
+    promotional = {"yes": True, "no": False}.get(fields.get("promotional", ""))
     try:
-        return Template(template_id, variable_kinds(text))
+        listed = variable_kinds(text) if text else check_kinds(re.split(r"[\s,]+", kinds))
+        return Template(template_id, listed, promotional)
     except TemplateError as error:
         return Invalid(f"{error}.")

@@ -19,6 +19,7 @@ from dispatcher.console.auth import (
     redirect,
 )
 from dispatcher.console.forms import read_form
+from dispatcher.core.language import _
 
 MAX_NAME_LENGTH = 40  # characters
 MAX_WRONG_TOKENS_PER_MINUTE = 20  # after that even the right token has to wait
@@ -49,17 +50,19 @@ class LoginPages:
         """Begin a session, for the console's token and a name."""
         form = await read_form(request)
         if form is None or not is_same_origin(request):
-            return self._page("This login was not sent by this page. Try again.", status=403)
+            return self._page(_("This login was not sent by this page. Try again."), status=403)
         if self._is_limited():
-            return self._page("Too many wrong tokens. Wait a minute, then try again.", status=429)
+            return self._page(
+                _("Too many wrong tokens. Wait a minute, then try again."), status=429
+            )
         if not self._auth.sessions.is_console_token(form.get("token", "")):
             self._wrong_tokens.append(time.monotonic())
             return self._page(
-                "This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN.", status=403
+                _("This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN."), status=403
             )
         actor = " ".join(form.get("actor", "").split())
         if not actor or len(actor) > MAX_NAME_LENGTH or not actor.isprintable():
-            return self._page("Give your name: the audit log records it.", status=400)
+            return self._page(_("Give your name: the audit log records it."), status=400)
         response = redirect(HOME_PATH)
         response.set_cookie(
             SESSION_COOKIE,
@@ -72,7 +75,7 @@ class LoginPages:
         )
         return response
 
-    async def log_out(self, _: web.Request, __: Session) -> web.StreamResponse:
+    async def log_out(self, _request: web.Request, _session: Session) -> web.StreamResponse:
         """End the browser's session."""
         response = redirect(LOGIN_PATH)
         response.del_cookie(SESSION_COOKIE, path=HOME_PATH)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import groupby
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import hdrs, web
 from msgspec import Struct
@@ -26,6 +26,7 @@ from dispatcher.console.forms import (
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import number as in_digits
 from dispatcher.core.format import plural
+from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.db.message_lists import (
     DEEP_PAGE_SECONDS,
@@ -48,47 +49,62 @@ RETRY_SECONDS = 2.0  # between tries of a step while the database is unavailable
 class ActionWords(Struct, frozen=True):
     """What an action on many messages is called."""
 
-    button: str  # begins the button's text: Requeue 12 messages
+    title: str  # with the messages, also of the button that does it
+    all: str  # the button beside a list
     effect: str
-    done: str  # of messages, or of numbers
+    done: str  # what it did, with the messages
     states: tuple[str, ...]  # of a list that offers it; a list of any state offers it too
     grave: bool = False  # it may send something twice, or prevent it from being sent
 
 
 ACTIONS: dict[ActionName, ActionWords] = {
     "requeue": ActionWords(
-        "Requeue",
-        "What was rejected, has expired, or was refused by the platform is sent again, as it was"
-        " inserted. Do it when the cause is fixed.",
-        "wait again",
+        N_("Requeue {messages}"),
+        N_("Requeue them …"),
+        N_(
+            "What was rejected, has expired, or was refused by the platform is sent again, as it"
+            " was inserted. Do it when the cause is fixed."
+        ),
+        N_("{changed} of {messages} wait again"),
         ("rejected", "expired", "undelivered"),
     ),
     "cancel": ActionWords(
-        "Cancel",
-        "What still waits is never sent. What is on its way or finished stays as it is.",
-        "cancelled",
+        N_("Cancel {messages}"),
+        N_("Cancel them …"),
+        N_("What still waits is never sent. What is on its way or finished stays as it is."),
+        N_("{changed} of {messages} cancelled"),
         ("queued",),
         grave=True,
     ),
     "settle-sent": ActionWords(
-        "Settle as sent:",
-        "They count as accepted, and are not sent again. Reports still say whether they were"
-        " delivered. Requests are settled as a whole.",
-        "taken as sent",
+        N_("Settle as sent: {messages}"),
+        N_("Settle as sent: …"),
+        N_(
+            "They count as accepted, and are not sent again. Reports still say whether they were"
+            " delivered. Requests are settled as a whole."
+        ),
+        N_("{changed} of {messages} taken as sent"),
         ("unsure",),
     ),
     "settle-resend": ActionWords(
-        "Send again:",
-        "They go back into the queue. Recipients who have the message already get it twice: do"
-        " this only if the provider says that it never had the requests.",
-        "wait again",
+        N_("Send again: {messages}"),
+        N_("Send again: …"),
+        N_(
+            "They go back into the queue. Recipients who have the message already get it twice: do"
+            " this only if the provider says that it never had the requests."
+        ),
+        N_("{changed} of {messages} wait again"),
         ("unsure",),
         grave=True,
     ),
     "suppress": ActionWords(
-        "Suppress the numbers of",
-        "Nothing is sent to their numbers any more, by any app, until they are taken off the list.",
-        "new on the list",
+        N_("Suppress the numbers of {messages}"),
+        N_("Suppress the numbers of these …"),
+        N_(
+            "Nothing is sent to their numbers any more, by any app, until they are taken off the"
+            " list."
+        ),
+        N_("{changed} new on the list"),
         STATES,
         grave=True,
     ),
@@ -104,19 +120,21 @@ def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
     }
     values: dict[str, object] = dict(given)
     if given.get("state") not in (None, *STATES):
-        return Invalid("There is no such state.")
+        return Invalid(_("There is no such state."))
     if (same := given.get("same_number_as")) is not None:
         values["same_number_as"] = message_id(same)
         if values["same_number_as"] is None:
-            return Invalid("A number in an address is the id of a message to it.")
+            return Invalid(_("A number in an address is the id of a message to it."))
     if (prefix := given.get("prefix")) is not None:
         values["prefix"] = prefix = plain_number(prefix)
         if not prefix.removeprefix("+").isdigit() or len(prefix) > MAX_PREFIX_LENGTH:
-            return Invalid("A number begins with at most 7 digits here; search for the whole one.")
+            return Invalid(
+                _("A number begins with at most 7 digits here; search for the whole one.")
+            )
     if (last := given.get("last_digits")) is not None and (
         not (last.isascii() and last.isdigit()) or len(last) > MAX_LAST_DIGITS
     ):
-        return Invalid("A number ends in at most 4 digits here; search for the whole one.")
+        return Invalid(_("A number ends in at most 4 digits here; search for the whole one."))
     for name in ("since", "until"):
         if name in given:
             moment = read_time(given[name])
@@ -137,15 +155,30 @@ def filter_address(wanted: MessageFilter, **more: str) -> str:
 
 def filter_words(wanted: MessageFilter) -> str:
     """Return *wanted* in words, for confirmations and the audit; it has no number."""
-    names = {"same_number_as": "to the number of message", "last_digits": "number ends in"}
-    names |= {"prefix": "number begins with", "since": "inserted since", "until": "inserted before"}
     parts = []
     for name, value in asdict(wanted).items():
+        if value is None:
+            continue
+        words = _(value) if name == "state" else str(value)
         if isinstance(value, datetime):
-            value = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"  # noqa: PLW2901 - the same, in words
-        if value is not None:
-            parts.append(f"{names.get(name, name)} {value}")
-    return ", ".join(parts) or "all messages"
+            words = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        parts.append(_(_FILTER_WORDS[name]).format(value=words))
+    return _(", ").join(parts) or _("all messages")
+
+
+_FILTER_WORDS = {
+    "state": N_("state {value}"),
+    "code": N_("code {value}"),
+    "app": N_("app {value}"),
+    "campaign": N_("campaign {value}"),
+    "template": N_("template {value}"),
+    "reference": N_("reference {value}"),
+    "same_number_as": N_("to the number of message {value}"),
+    "prefix": N_("number begins with {value}"),
+    "last_digits": N_("number ends in {value}"),
+    "since": N_("inserted since {value}"),
+    "until": N_("inserted before {value}"),
+}
 
 
 class MessagePages:
@@ -165,7 +198,7 @@ class MessagePages:
         position = request.query.get("position")
         deep = "deep" in request.query
         if position is not None and not _is_position(position):
-            return self._invalid(session, Invalid("This page of the list does not exist."))
+            return self._invalid(session, Invalid(_("This page of the list does not exist.")))
         seconds = DEEP_PAGE_SECONDS if deep else PAGE_SECONDS
         page = await self._backend.message_page(wanted, position, seconds)
         counted = await self._backend.message_count(wanted)
@@ -198,10 +231,12 @@ class MessagePages:
         form = await read_form(request) or {}
         number = read_number(form.get("number", ""), other_mainland=True)
         if not isinstance(number, ReadNumber):
-            return self._invalid(session, Invalid(f"This is not a number: {number.reason}."))
+            return self._invalid(
+                session, Invalid(_("This is not a number: {why}.").format(why=number.reason))
+            )
         latest = await self._backend.latest_message_to(number.e164)
         if latest is None:
-            return self._invalid(session, Invalid("There is no message to this number."))
+            return self._invalid(session, Invalid(_("There is no message to this number.")))
         wanted = read_filter({**form, "same_number_as": str(latest)})
         if isinstance(wanted, Invalid):
             return self._invalid(session, wanted)
@@ -213,9 +248,12 @@ class MessagePages:
         wanted = read_filter(form)
         action = next((name for name in ACTIONS if name == form.get("action")), None)
         if isinstance(wanted, Invalid) or action is None:
-            reason = wanted if isinstance(wanted, Invalid) else Invalid("There is no such action.")
+            reason = (
+                wanted if isinstance(wanted, Invalid) else Invalid(_("There is no such action."))
+            )
             return self._invalid(session, reason)
-        words = (filter_words(wanted), filter_address(wanted))
+        with in_english():  # the audit log is for all
+            words = (filter_words(wanted), filter_address(wanted))
         action_id = await self._backend.preview(session.actor, action, wanted, words)
         return redirect(f"{MESSAGE_ACTION_PATH}/{action_id}")
 
@@ -224,7 +262,7 @@ class MessagePages:
         wanted = message_id(request.match_info["id"])
         action = await self._backend.message_action(wanted) if wanted is not None else None
         if action is None:
-            return self._invalid(session, Invalid("There is no such action."), status=404)
+            return self._invalid(session, Invalid(_("There is no such action.")), status=404)
         if request.method == hdrs.METH_POST:
             await self._backend.start_message_action(session.actor, action.id)
             self._run(action.id)
@@ -236,7 +274,8 @@ class MessagePages:
             "session": session,
             "action": action,
             "words": words,
-            "title": f"{words.button} {plural(action.messages, 'message')}",
+            "title": _(words.title).format(messages=plural(action.messages, "message")),
+            "in_words": _in_words(action),
             "result": _result(action, words),
             "counts": [each for each in action.counts if each.left_alone is None],
             "left": _left_alone(action.counts),
@@ -272,8 +311,16 @@ def _is_position(text: str) -> bool:
 def _result(action: MessageAction, words: ActionWords) -> str:
     """Return what an action did so far, in words."""
     if action.action == "suppress":
-        return f"{plural(action.changed, 'number')} {words.done}"
-    return f"{in_digits(action.changed)} of {in_digits(action.messages)} {words.done}"
+        return _(words.done).format(changed=plural(action.changed, "number"))
+    return _(words.done).format(
+        changed=in_digits(action.changed), messages=in_digits(action.messages)
+    )
+
+
+def _in_words(action: MessageAction) -> str:
+    """Return the filter of an action in the reader's words; the stored ones are English."""
+    wanted = read_filter(dict(parse_qsl(action.address)))
+    return action.filter if isinstance(wanted, Invalid) else filter_words(wanted)
 
 
 def _left_alone(counts: list[ActionCount]) -> list[tuple[str, list[ActionCount]]]:

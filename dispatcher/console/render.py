@@ -12,9 +12,11 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from dispatcher import __version__
+from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
+from dispatcher.core.stored_texts import stored_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
@@ -30,8 +32,15 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            extensions=["jinja2.ext.i18n"],
         )
-        self._templates.globals.update(version=__version__)
+        self._templates.policies["ext.i18n.trimmed"] = True
+        self._templates.install_gettext_callables(  # type: ignore[attr-defined]
+            language._, _plural, newstyle=True
+        )
+        self._templates.globals.update(
+            version=__version__, language=language.language, languages=language.LANGUAGES
+        )
         self._templates.filters.update(
             number=number,
             waiting_count=waiting_count,
@@ -42,6 +51,9 @@ class Templates:
             money=money,
             mask=mask,
             coded=coded,
+            translated=language._,
+            stored=stored_text,
+            sentence=sentence,
             code_row=number_code,
             request_row=request_code,
         )
@@ -55,6 +67,11 @@ class Templates:
         return web.Response(
             text=self.text(name, values), content_type="text/html", charset="utf-8", status=status
         )
+
+
+def _plural(one: str, many: str, count: int) -> str:
+    """Return the form of a text for *count*; a language without plurals has one for both."""
+    return language._(one if count == 1 else many)
 
 
 def coded(text: str) -> Markup:
@@ -76,6 +93,11 @@ def _with_times(text: str) -> Markup:
     return Markup().join([*parts, escape(text[end:])])
 
 
+def sentence(text: str) -> str:
+    """Return *text* with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def money(amount: Decimal) -> str:
     """Return an amount without an exponent or trailing zeros."""
     return f"{amount:f}"
@@ -83,7 +105,9 @@ def money(amount: Decimal) -> str:
 
 def waiting_count(waiting: int) -> str:
     """Return a number of waiting messages, which the database counts only up to a bound."""
-    return f"over {number(WAITING_COUNTED)}" if waiting > WAITING_COUNTED else number(waiting)
+    if waiting > WAITING_COUNTED:
+        return language._("over {count}").format(count=number(WAITING_COUNTED))
+    return number(waiting)
 
 
 def moment(time: datetime | None) -> str:

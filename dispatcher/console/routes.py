@@ -4,16 +4,23 @@ import asyncio
 
 from aiohttp import web
 
-from dispatcher.console.actions import ACTIONS_PATH, RULES_PATH, ActionPages
+from dispatcher.console.actions import ACTIONS_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.campaign_pages import CAMPAIGN_PATH, CAMPAIGNS_PATH, CampaignPages
 from dispatcher.console.code_search import CODES_PATH, CodesPage
 from dispatcher.console.dashboard import Dashboard
+from dispatcher.console.language_choice import (
+    LANGUAGE_PATH,
+    choose_language,
+    in_readers_language,
+)
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
 from dispatcher.console.render import Templates
+from dispatcher.console.rule_actions import RULES_PATH
 from dispatcher.console.search import SEARCH_PATH, SearchPages
 
 _CLOSED = (
@@ -34,13 +41,15 @@ def console_routes(
     search = SearchPages(auth, backend)
     messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
+    campaigns = CampaignPages(auth, backend, stopping)
     codes = CodesPage(auth, backend)
     audit = AuditPages(auth, backend)
-    return [
+    routes = [
         web.get(LOGIN_PATH, login.show),
         web.post(LOGIN_PATH, login.log_in),
         web.post("/console/logout", auth.required(login.log_out)),
         web.get("/console/static/{name}", static_file),
+        web.get(LANGUAGE_PATH + "/{language}", choose_language),
         web.get(HOME_PATH, auth.required(dashboard.show)),
         web.get("/console/live", auth.required(dashboard.stream)),
         web.get("/console/fresh", auth.required(dashboard.fresh)),
@@ -56,15 +65,21 @@ def console_routes(
         web.get("/console/message/{id}", auth.required(search.message)),
         web.post("/console/message/{id}", auth.required(search.message)),
         web.get("/console/batch/{token}", auth.required(search.batch)),
+        web.get(CAMPAIGNS_PATH, auth.required(campaigns.overview)),
+        web.get(CAMPAIGN_PATH, auth.required(campaigns.one)),
+        web.get(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
+        web.post(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
         web.get(CODES_PATH, auth.required(codes.show)),
         web.get(AUDIT_PATH, auth.required(audit.show)),
         web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),
         web.get(RULES_PATH, auth.required(actions.rules)),
+        web.post(RULES_PATH, auth.required(actions.search_suppressed)),
         web.get(ACTIONS_PATH, auth.required(actions.overview)),
         web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
         web.get("/console/{rest:.*}", auth.required(search.missing)),
     ]
+    return [in_readers_language(route) for route in routes]
 
 
 def closed_console_routes() -> list[web.AbstractRouteDef]:

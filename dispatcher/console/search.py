@@ -19,6 +19,7 @@ from dispatcher.core.codes import request_code
 from dispatcher.core.cost import fill_signature, fill_template, segments
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
+from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.message_lists import ERASED_NUMBER
@@ -76,7 +77,7 @@ class SearchPages:
         wanted = message_id(request.match_info["id"])
         history = await self._backend.message(wanted) if wanted is not None else None
         if wanted is None or history is None:
-            return self._missing(session, "There is no message with this id.")
+            return self._missing(session, _("There is no message with this id."))
         revealed = request.method == hdrs.METH_POST
         if revealed:
             await self._backend.record_reveal(session.actor, wanted)
@@ -113,7 +114,7 @@ class SearchPages:
         token = request.match_info["token"]
         found = await self._backend.batch(token) if TOKEN_PATTERN.fullmatch(token) else None
         if found is None:
-            return self._missing(session, "There is no request with this token.")
+            return self._missing(session, _("There is no request with this token."))
         code = found.batch["code"]
         whole = "all" in request.query
         values = {
@@ -125,9 +126,9 @@ class SearchPages:
         }
         return self._auth.page("batch.html", values)
 
-    async def missing(self, _: web.Request, session: Session) -> web.StreamResponse:
+    async def missing(self, _request: web.Request, session: Session) -> web.StreamResponse:
         """Show that an address leads nowhere."""
-        return self._missing(session, "There is no such page.")
+        return self._missing(session, _("There is no such page."))
 
     def _missing(self, session: Session, what: str) -> web.Response:
         return self._auth.page("missing.html", {"session": session, "what": what}, status=404)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core.code_table import published_rows
+from dispatcher.core.language import ENGLISH, N_, _, language
 
 Level = Literal["number", "request", "ours"]
 
@@ -341,6 +342,12 @@ _OURS = (
         "Nothing; or take the number off the list (`dispatcher suppress --remove`), then requeue.",
     ),
     (
+        "unsubscribed",
+        Kind.PERMANENT,
+        "Its number takes no promotional messages: unsubscribed, or on a block list.",
+        "Nothing: codes and notices to the number are still sent.",
+    ),
+    (
         "template-mismatch",
         Kind.PERMANENT,
         "Its variables do not fit the template, as it is defined here.",
@@ -375,43 +382,43 @@ def _table(level: Level, rows: Iterable[tuple[str, Kind, str, str]]) -> Mapping[
 NUMBER = _table("number", _NUMBER)
 REQUEST = _table("request", _REQUEST)
 OURS = _table("ours", _OURS)
-_SHOW = "Ask the provider what the code means; then requeue, or let it be."
+_SHOW = N_("Ask the provider what the code means; then requeue, or let it be.")
 
 
 def number_code(code: str) -> Code:
-    """Return the row of a code of one number.
+    """Return the row of a code of one number, in the reader's language.
 
     A code of requests keeps its meaning there, but has no effect: its kind is UNKNOWN. Only a spent
     quota, of the account or of one country, has the same effect for a number.
     """
     row = NUMBER.get(code) or OURS.get(code)
     if row is not None:
-        return row
+        return _translated(row)
     if code in REQUEST:
-        row = REQUEST[code]
+        row = _translated(REQUEST[code])
         kind = row.kind if row.kind in {Kind.QUOTA, Kind.COUNTRY} else Kind.UNKNOWN
         return replace(row, level="number", kind=kind)
     return _published(code, "number")
 
 
 def request_code(code: str) -> Code:
-    """Return the row of a code of a whole request.
+    """Return the row of a code of a whole request, in the reader's language.
 
     An HTTP status without a row is treated as its class: 3xx and 4xx were not sent, 5xx may have
     been.
     """
     row = REQUEST.get(code) or NUMBER.get(code) or OURS.get(code)
     if row is not None:
-        return row
+        return _translated(row)
     if code.startswith(("APIG", "MSGSMS.")):
-        meaning = f"A gateway in front of the API refused the request: {code}."
-        return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)
+        meaning = _("A gateway in front of the API refused the request: {code}.")
+        return _shown(code, Kind.CONFIGURATION, meaning, _ENDPOINT)
     if code.startswith(("HTTP 3", "HTTP 4")):
-        meaning = f"Something in front of the API refused the request: {code}."
-        return Code(code, "request", Kind.CONFIGURATION, meaning, _ENDPOINT)
+        meaning = _("Something in front of the API refused the request: {code}.")
+        return _shown(code, Kind.CONFIGURATION, meaning, _ENDPOINT)
     if code.startswith("HTTP "):
-        meaning = f"Something in front of the API failed over the request: {code}."
-        return Code(code, "request", Kind.UNKNOWN_RESULT, meaning, _UNSURE)
+        meaning = _("Something in front of the API failed over the request: {code}.")
+        return _shown(code, Kind.UNKNOWN_RESULT, meaning, _UNSURE)
     return _published(code, "request")
 
 
@@ -419,5 +426,16 @@ def _published(code: str, level: Level) -> Code:
     """Return a row without effect, with the words of the provider's published table."""
     for row in (*published_rows("number", code), *published_rows("report", code)):
         if code in row.codes:
-            return Code(code, level, Kind.UNKNOWN, row.meaning, row.advice)
-    return Code(code, level, Kind.UNKNOWN, f"An unknown code: {code}.", _SHOW)
+            return Code(code, level, Kind.UNKNOWN, _(row.meaning), _(row.advice))
+    meaning = _("An unknown code: {code}.").format(code=code)
+    return Code(code, level, Kind.UNKNOWN, meaning, _(_SHOW))
+
+
+def _shown(code: str, kind: Kind, meaning: str, advice: str) -> Code:
+    return Code(code, "request", kind, meaning.format(code=code), _(advice))
+
+
+def _translated(row: Code) -> Code:
+    if language() == ENGLISH:
+        return row
+    return replace(row, meaning=_(row.meaning), advice=_(row.advice))

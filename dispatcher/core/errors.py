@@ -16,6 +16,18 @@ class StatementRefused(DatabaseUnavailable):
     """
 
 
+class ListError(Exception):
+    """A list cannot be read or loaded. Each line says what, where and what to do.
+
+    *misused*: the user gave a wrong file or wrong options, and nothing was tried.
+    """
+
+    def __init__(self, *lines: str, misused: bool = False) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        self.misused = misused
+
+
 def first_error(error: BaseException) -> BaseException:
     """Return *error*, or the first error in it if it is a group."""
     while isinstance(error, BaseExceptionGroup):

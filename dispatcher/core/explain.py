@@ -10,21 +10,23 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from dispatcher.core.codes import MISSING_RESULT, Kind, number_code, request_code
-from dispatcher.core.format import number, plural
+from dispatcher.core.format import number, plural, sentences
+from dispatcher.core.language import N_, _
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import report_status
 from dispatcher.core.status import MessageHistory
+from dispatcher.core.stored_texts import stored_text
 
-_PAUSED_BY = {"operator": "an operator", "report": "reports of the platform"}
+_PAUSED_BY = {"operator": N_("an operator"), "report": N_("reports of the platform")}
 MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
 _SETTLED_BY = {
-    "settled-by-report": "settled by a report",
-    "settled-by-operator": "settled by hand or by policy",
+    "settled-by-report": N_("settled by a report"),
+    "settled-by-operator": N_("settled by hand or by policy"),
 }
 _STATES = {
-    "sending": "Its request is on its way, or waits for its turn in a worker: no answer yet.",
-    "cancelled": "It was cancelled while it waited.",
-    "lost": "Internal error: it has no queue entry, batch or outcome. Please report it.",
+    "sending": N_("Its request is on its way, or waits for its turn in a worker: no answer yet."),
+    "cancelled": N_("It was cancelled while it waited."),
+    "lost": N_("Internal error: it has no queue entry, batch or outcome. Please report it."),
 }
 
 
@@ -63,15 +65,22 @@ def explain_state(message: Mapping[str, Any]) -> str:
         case "queued":
             return _queued(message, meaning)
         case "unsure":
-            return f"Its request may have been sent; that is not known yet. {meaning}".rstrip()
+            return sentences(_("Its request may have been sent; that is not known yet."), meaning)
         case "accepted":
             return _accepted(message)
         case _ if message["suppressed_because"]:
-            return f"{meaning} Why it is there: {message['suppressed_because']}."
+            return sentences(
+                meaning,
+                _("Why it is there: {reason}.").format(reason=message["suppressed_because"]),
+            )
         case plain if plain in _STATES:
-            return _STATES[plain]
+            return _(_STATES[plain])
         case _:
-            return meaning or message["reason"] or f"It was {message['state']}."
+            return (
+                meaning
+                or stored_text(message["reason"] or "")
+                or _("It was {state}.").format(state=_(message["state"]))
+            )
 
 
 def advice(message: Mapping[str, Any]) -> str | None:
@@ -80,9 +89,9 @@ def advice(message: Mapping[str, Any]) -> str | None:
         if message["app_paused"]:
             return _pause_advice(message)
         if not message["app_served"]:
-            return (
-                "Start `dispatcher run` with this app configured; or cancel the message and insert"
-                " it with the right app."
+            return _(
+                "Start `dispatcher run` with this app configured; or cancel the message and"
+                " insert it with the right app."
             )
     known = explain_code(message)
     return known.advice if known else None
@@ -91,39 +100,55 @@ def advice(message: Mapping[str, Any]) -> str | None:
 def _pause_advice(message: Mapping[str, Any]) -> str:
     resume = f"`dispatcher resume {message['app']}`"
     if message["app_paused_by"] == "operator":
-        return f"Ask who paused it; {resume} sends its messages."
+        return _("Ask who paused it; {resume} sends its messages.").format(resume=resume)
     code = message["app_pause_code"] or ""
     if message["app_paused_by"] == "report":
-        return f"{report_status(code).advice} Then {resume}."
+        return sentences(report_status(code).advice, _("Then {resume}.").format(resume=resume))
     known = request_code(code)
-    return f"{known.advice} It is tried again by itself; {resume} tries at once."
+    return sentences(
+        known.advice,
+        _("It is tried again by itself; {resume} tries at once.").format(resume=resume),
+    )
 
 
 def _queued(message: Mapping[str, Any], meaning: str) -> str:
-    back = f"It was returned to the queue: {meaning} " if meaning else ""
+    back = _("It was returned to the queue: {meaning}").format(meaning=meaning) if meaning else ""
+    return sentences(back, _wait(message))
+
+
+def _wait(message: Mapping[str, Any]) -> str:
+    """Return what a message in the queue waits for."""
     if message["app_paused"]:
-        by = _PAUSED_BY.get(message["app_paused_by"], "a worker")
+        by = _(_PAUSED_BY.get(message["app_paused_by"], N_("a worker")))
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
-        return f"{back}Its app is paused by {by} since {since}: {message['app_paused']}"
+        return _("Its app is paused by {by} since {since}: {reason}").format(
+            by=by, since=since, reason=stored_text(message["app_paused"])
+        )
     if not message["app_served"]:
-        return f"{back}No running worker serves its app, {message['app']}."
+        return _("No running worker serves its app, {app}.").format(app=message["app"])
     if message["early"]:
-        return f"{back}It is not to be sent before {message['due_at']:%Y-%m-%d %H:%M:%S} UTC."
-    return f"{back}It is due and waits for its turn."
+        return _("It is not to be sent before {due_at} UTC.").format(
+            due_at=f"{message['due_at']:%Y-%m-%d %H:%M:%S}"
+        )
+    return _("It is due and waits for its turn.")
 
 
 def _accepted(message: Mapping[str, Any]) -> str:
     begun = (
-        "A report settled it. "
+        _("A report settled it.")
         if message["code"] == "settled-by-report"
-        else "The provider took it. "
+        else _("The provider took it.")
     )
     total, reported = message["segments"] or 1, message["segments_reported"]
     if reported:
-        return f"{begun}{reported} of {total} segments are reported so far."
+        more = _("{reported} of {total} segments are reported so far.").format(
+            reported=reported, total=total
+        )
+        return sentences(begun, more)
     if message["report_status"]:
-        return f"{begun}The carrier has it: {report_status(message['report_status']).meaning}"
-    return f"{begun}No report of a carrier has come yet."
+        meaning = report_status(message["report_status"]).meaning
+        return sentences(begun, _("The carrier has it: {meaning}").format(meaning=meaning))
+    return sentences(begun, _("No report of a carrier has come yet."))
 
 
 class Step(Struct, frozen=True):
@@ -189,66 +214,90 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
     message = history.message
     queued_at, send_at = message["queued_at"], message["send_at"]
     scheduled = send_at > queued_at + timedelta(seconds=1)
-    not_before = f", not to be sent before {send_at:%Y-%m-%d %H:%M:%S} UTC" if scheduled else ""
-    yield TimelineEntry(queued_at, "Queued", f"for the app {message['app']}{not_before}")
+    not_before = scheduled and _("not to be sent before {send_at} UTC").format(
+        send_at=f"{send_at:%Y-%m-%d %H:%M:%S}"
+    )
+    detail = _joined(_("for the app {app}").format(app=message["app"]), not_before)
+    yield TimelineEntry(queued_at, _("Queued"), detail)
     for batch in history.batches:
         yield from _request_entries(batch)
         last = batch is history.batches[-1]
         if batch["closed_at"] and (not last or message["state"] == "queued"):
             code = message["code"] if last else None
-            reason = f"{code}: {number_code(code).meaning}" if code else "to be sent again"
-            yield TimelineEntry(batch["closed_at"], "Returned to the queue", reason)
+            reason = f"{code}: {number_code(code).meaning}" if code else _("to be sent again")
+            yield TimelineEntry(batch["closed_at"], _("Returned to the queue"), reason)
     code = message["outcome_code"]
     if message["accepted_at"]:
         provider_id = message["provider_id"]
-        accepted_as = f"as {provider_id}" if provider_id else "its id is not known"
-        detail = _joined(accepted_as, _SETTLED_BY.get(code))
-        yield TimelineEntry(message["accepted_at"], "Accepted by the provider", detail, "good")
+        accepted_as = (
+            _("as {provider_id}").format(provider_id=provider_id)
+            if provider_id
+            else _("its id is not known")
+        )
+        detail = _joined(accepted_as, _(_SETTLED_BY.get(code, "")))
+        yield TimelineEntry(message["accepted_at"], _("Accepted by the provider"), detail, "good")
     elif message["finished_at"]:
-        detail = f"{code}: {message['reason'] or number_code(code).meaning}" if code else ""
-        title = message["state"].capitalize()
+        reason = stored_text(message["reason"] or "") or (number_code(code).meaning if code else "")
+        detail = f"{code}: {reason}" if code else ""
+        title = _(message["state"].capitalize())
         yield TimelineEntry(message["finished_at"], title, detail, "bad")
     for report in history.reports:
         yield from _report_entries(report)
 
 
 def _request_entries(batch: Mapping[str, Any]) -> Iterator[TimelineEntry]:
-    size = f"{plural(batch['messages'], 'message')} in {number(batch['bytes'])} bytes"
-    detail = f"attempt {batch['attempt']}, {size}"
+    detail = _("attempt {attempt}, {messages} in {bytes} bytes").format(
+        attempt=batch["attempt"],
+        messages=plural(batch["messages"], "message"),
+        bytes=number(batch["bytes"]),
+    )
     token = batch["token"]
-    yield TimelineEntry(batch["opened_at"], "Claimed into request", detail, token=token)
+    yield TimelineEntry(batch["opened_at"], _("Claimed into request"), detail, token=token)
     answer = _joined(
         batch["http_status"] and f"HTTP {batch['http_status']}",
         batch["code"],
-        (batch["description"] or "").rstrip("."),
-        batch["tries"] and f"after {plural(batch['tries'], 'try', 'tries')}",
+        stored_text(batch["description"] or "").rstrip(".。"),
+        batch["tries"] and _("after {tries}").format(tries=plural(batch["tries"], "try", "tries")),
     )
     if batch["unsure_at"]:
-        detail = _joined("it may have been sent", answer)
-        yield TimelineEntry(batch["unsure_at"], "Unsure", detail, "unsure")
+        detail = _joined(_("it may have been sent"), answer)
+        yield TimelineEntry(batch["unsure_at"], _("Unsure"), detail, "unsure")
     if batch["closed_at"] and batch["settled_by"]:
-        yield TimelineEntry(batch["closed_at"], "Settled", f"by {batch['settled_by']}")
+        yield TimelineEntry(
+            batch["closed_at"],
+            _("Settled"),
+            _("by {who}").format(who=stored_text(batch["settled_by"])),
+        )
     elif batch["closed_at"]:
-        mixed = batch["code"] in MIXED_RESULT_CODES and "each number has a result of its own"
-        yield TimelineEntry(batch["closed_at"], "Request answered", _joined(answer, mixed))
+        mixed = batch["code"] in MIXED_RESULT_CODES and _("each number has a result of its own")
+        yield TimelineEntry(batch["closed_at"], _("Request answered"), _joined(answer, mixed))
 
 
 def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
-    segment = f"segment {report['segment']} of {report['total']}"
+    segment = _("segment {segment} of {total}").format(
+        segment=report["segment"], total=report["total"]
+    )
     if report["earlier_at"]:
-        title = f"Report {report['earlier_status']}"
-        yield TimelineEntry(report["earlier_at"], title, f"interim, {segment}")
+        title = _("Report {earlier_status}").format(earlier_status=report["earlier_status"])
+        yield TimelineEntry(
+            report["earlier_at"], title, _("interim, {segment}").format(segment=segment)
+        )
     status, state = report["status"], report["state"]
-    detail = f"{state}, {segment}: {report['description'] or report_status(status).meaning}"
+    detail = (
+        f"{_(state)}{_(', ')}{segment}: {report['description'] or report_status(status).meaning}"
+    )
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:
-        detail += f" It counts for nothing: {UNMATCHED_REASONS[report['unmatched']]}"
+        nothing = _("It counts for nothing: {why}")
+        detail = sentences(detail, nothing.format(why=_(UNMATCHED_REASONS[report["unmatched"]])))
     elif state == "delivered":
         kind = "good"
     elif state == "undelivered":
         kind = "bad"
-    yield TimelineEntry(report["received_at"], f"Report {status}", detail, kind)
+    yield TimelineEntry(
+        report["received_at"], _("Report {status}").format(status=status), detail, kind
+    )
 
 
 def _joined(*parts: object) -> str:
-    return ", ".join(str(part) for part in parts if part)
+    return _(", ").join(str(part) for part in parts if part)

@@ -1,6 +1,13 @@
 """Numbers, durations and masked recipients as people read them, in the console and commands."""
 
-_DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+from dispatcher.core.language import ENGLISH, N_, _, language
+
+_DURATION_UNITS = (
+    (86_400, N_("{count} d")),
+    (3_600, N_("{count} h")),
+    (60, N_("{count} min")),
+    (1, N_("{count} s")),
+)
 _SHORT_RECIPIENT_LENGTH = 8  # characters; a shorter one cannot show both of its ends
 
 
@@ -11,15 +18,26 @@ def number(value: float) -> str:
 
 def plural(value: int, one: str, many: str | None = None) -> str:
     """Return *value* with its noun: 1 message, 2 messages."""
+    if language() != ENGLISH:  # the others have no plural
+        return f"{number(value)} {_(one)}"
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def sentences(*parts: str) -> str:
+    """Return *parts* one after the other, without empty ones; Chinese has no blank."""
+    text = ""
+    for part in filter(None, parts):
+        blank = "" if not text or text.endswith(("\u3002", "\uff1a")) else " "
+        text += blank + part
+    return text
 
 
 def duration(seconds: float) -> str:
     """Return a duration in its largest unit: 45 s, 12 min, 3 h, 2 d."""
     for size, unit in _DURATION_UNITS:
         if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return "0 s"
+            return _(unit).format(count=f"{seconds // size:.0f}")
+    return _("{count} s").format(count=0)
 
 
 def mask(recipient: str) -> str:

@@ -8,13 +8,15 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+from dispatcher.core.format import plural
 from dispatcher.core.health_checks import Finding, Level, check_app
+from dispatcher.core.language import N_, _
 from dispatcher.core.status import AppState, StatusSnapshot
 
 __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
 RECENT = timedelta(minutes=2)  # counters are by the minute
-NOTHING_SENT = "Messages are not going out."
+NOTHING_SENT = N_("Messages are not going out.")
 
 
 class AppHealth(Struct, frozen=True):
@@ -39,12 +41,14 @@ def database_unavailable(why: str) -> Diagnosis:
     finding = Finding(
         Level.STOPPED,
         None,
-        "The database is unavailable",
+        _("The database is unavailable"),
         why,
-        "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and workers"
-        " go on by themselves.",
+        _(
+            "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and"
+            " workers go on by themselves."
+        ),
     )
-    return Diagnosis(Level.STOPPED, NOTHING_SENT, [finding])
+    return Diagnosis(Level.STOPPED, _(NOTHING_SENT), [finding])
 
 
 def diagnose(now: StatusSnapshot) -> Diagnosis:
@@ -62,35 +66,39 @@ def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> s
     stopped = [each.app for each in said if each.level is Level.STOPPED]
     if level is Level.STOPPED:
         if len(stopped) == len(said):
-            return NOTHING_SENT
-        return f"Messages are going out, but not those of {' and '.join(stopped)}."
+            return _(NOTHING_SENT)
+        return _("Messages are going out, but not those of {names}.").format(
+            names=_(" and ").join(stopped)
+        )
     if not now.apps:
-        return "No app has been seen yet."
+        return _("No app has been seen yet.")
     busy = any(app.oldest_due_at or app.sending for app in now.apps)
-    return _HEADLINES[level, busy]
+    return _(_HEADLINES[level, busy])
 
 
 _HEADLINES = {
-    (Level.FINE, True): "Messages are going out.",
-    (Level.FINE, False): "All is sent; nothing is due.",
-    (Level.NOTE, True): "Messages are going out.",
-    (Level.NOTE, False): "Nothing is due.",
-    (Level.WARNING, True): "Messages are going out, with problems.",
-    (Level.WARNING, False): "Nothing is due, but there are problems.",
+    (Level.FINE, True): N_("Messages are going out."),
+    (Level.FINE, False): N_("All is sent; nothing is due."),
+    (Level.NOTE, True): N_("Messages are going out."),
+    (Level.NOTE, False): N_("Nothing is due."),
+    (Level.WARNING, True): N_("Messages are going out, with problems."),
+    (Level.WARNING, False): N_("Nothing is due, but there are problems."),
 }
 
 
 def _app_health(app: AppState, now: StatusSnapshot, findings: Sequence[Finding]) -> AppHealth:
     worst = max(findings, key=lambda finding: finding.level, default=None)
     if worst is not None and worst.level >= Level.WARNING:
-        flow = "Nothing goes out" if worst.level is Level.STOPPED else "Problem"
+        flow = _("Nothing goes out") if worst.level is Level.STOPPED else _("Problem")
         what = worst.title
-        for start in (": ", " is paused: ", " is "):
+        for start in (_(": "), _(" is paused: "), _(" is ")):
             what = what.removeprefix(app.name + start)
-        return AppHealth(app.name, worst.level, f"{flow}: {what[:1].lower()}{what[1:]}.")
+        return AppHealth(
+            app.name, worst.level, f"{flow}{_(': ')}{what[:1].lower()}{what[1:]}{_('.')}"
+        )
     if app.sending or app.oldest_due_at or _sent_lately(app, now):
-        return AppHealth(app.name, Level.FINE, "Messages go out.")
-    return AppHealth(app.name, Level.FINE, "Nothing is due.")
+        return AppHealth(app.name, Level.FINE, _("Messages go out."))
+    return AppHealth(app.name, Level.FINE, _("Nothing is due."))
 
 
 def _sent_lately(app: AppState, now: StatusSnapshot) -> bool:
@@ -110,10 +118,12 @@ def _unreadable(now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE,
             None,
-            f"{count:,} {'push' if count == 1 else 'pushes'} of reports cannot be read",
-            "They are kept as they came, and each may hold the only report of a message.",
-            "`dispatcher reports --unreadable` lists them with the reason; after an upgrade"
-            " `dispatcher reports --replay` reads them again.",
+            _("{pushes} of reports cannot be read").format(pushes=plural(count, "push", "pushes")),
+            _("They are kept as they came, and each may hold the only report of a message."),
+            _(
+                "`dispatcher reports --unreadable` lists them with the reason; after an upgrade"
+                " `dispatcher reports --replay` reads them again."
+            ),
         )
 
 
@@ -122,26 +132,35 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.STOPPED,
             None,
-            "No worker is running",
-            "No worker has renewed its lease, so nobody sends.",
-            "Start one: `dispatcher run`. If it ends at once, its last line says why.",
+            _("No worker is running"),
+            _("No worker has renewed its lease, so nobody sends."),
+            _("Start one: `dispatcher run`. If it ends at once, its last line says why."),
         )
     elif silent := [worker for worker in now.workers if not worker.alive]:
-        names = ", ".join(sorted({f"{worker.host} (process {worker.pid})" for worker in silent}))
+        names = _(", ").join(
+            sorted(
+                {
+                    _("{host} (process {pid})").format(host=worker.host, pid=worker.pid)
+                    for worker in silent
+                }
+            )
+        )
         yield Finding(
             Level.NOTE,
             None,
-            "A worker is silent",
-            f"{names} stopped without a shutdown, or cannot reach the database.",
-            "Other workers have taken over; its open requests are unsure. See its log.",
+            _("A worker is silent"),
+            _("{names} stopped without a shutdown, or cannot reach the database.").format(
+                names=names
+            ),
+            _("Other workers have taken over; its open requests are unsure. See its log."),
         )
     failing = sorted({line for w in now.workers if w.alive for line in w.failing_parts})
     for line in failing:
-        part, _, why = line.partition(": ")
+        part, _sep, why = line.partition(": ")
         yield Finding(
             Level.WARNING,
             None,
-            f"A part of a worker fails: {part}",
+            _("A part of a worker fails: {part}").format(part=part),
             why,
-            "Correct what it names; the part is tried again by itself.",
+            _("Correct what it names; the part is tried again by itself."),
         )

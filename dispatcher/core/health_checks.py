@@ -8,9 +8,11 @@ from enum import IntEnum
 from msgspec import Struct
 
 from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS, Kind, number_code, request_code
-from dispatcher.core.format import duration, number, plural
+from dispatcher.core.format import duration, number, plural, sentences
+from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.report_status import report_status
 from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.core.stored_texts import stored_text
 
 
 class Level(IntEnum):
@@ -38,6 +40,9 @@ MAX_STALL = timedelta(seconds=120)  # of a due message while nothing is sent, de
 REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
 MAX_REPORT_SILENCE = timedelta(minutes=5)  # without a single report
 MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones may be off
+MAX_GRANT_SECONDS = (
+    15.0  # and as much more as 15 numbers take: as next_grant_at() in migrations/0002
+)
 OVERDUE_SHARE = 0.2  # of the accepted messages; some phones are off for days, but not so many
 MIN_SAMPLE_MESSAGES = 20  # messages; below, one bad row is a large share
 
@@ -48,10 +53,12 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name}: no worker has ever had this app",
-            "Messages wait for it, and it is not configured.",
-            f"Set DISPATCHER_APPS__{app.name.upper()}__ENDPOINT, __APP_KEY and __APP_SECRET and"
-            " start the worker again; or cancel them, and insert them with the right app.",
+            _("{name}: no worker has ever had this app").format(name=app.name),
+            _("Messages wait for it, and it is not configured."),
+            _(
+                "Set DISPATCHER_APPS__{name}__ENDPOINT, __APP_KEY and __APP_SECRET and start the"
+                " worker again; or cancel them, and insert them with the right app."
+            ).format(name=app.name.upper()),
         )
         return
     if app.paused_at is not None:
@@ -60,21 +67,27 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield from _orphaned(app, now)
         yield from _unreachable(app, now)
         yield from _stalled(app, now)
+        yield from _clock(app, now)
         yield from _rate_limit(app, now)
     for country in app.paused_countries:
         row = request_code("E000630")
         yield Finding(
-            Level.WARNING, app.name, f"{app.name}: nothing goes to {country}", row.meaning,
+            Level.WARNING,
+            app.name,
+            _("{name}: nothing goes to {country}").format(name=app.name, country=country),
+            row.meaning,
             row.advice,
-        )  # fmt: skip
+        )
     if app.unsure_batches:
         yield Finding(
             Level.WARNING,
             app.name,
             f"{app.name}: {plural(app.unsure_batches, 'unsure request')}",
-            "They may have been sent: the answer was lost, and no report has come yet.",
-            "A report or a late answer settles them. If none comes, ask the provider, and settle"
-            " each by hand: `dispatcher settle`, or Problems in the console.",
+            _("They may have been sent: the answer was lost, and no report has come yet."),
+            _(
+                "A report or a late answer settles them. If none comes, ask the provider, and"
+                " settle each by hand: `dispatcher settle`, or Problems in the console."
+            ),
         )
     yield from _answers(app, now)
     yield from _reports(app, now)
@@ -86,10 +99,15 @@ def _orphaned(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name}: no running worker has this app",
-            "Messages wait for it; it was configured once, and is not in any worker that runs now.",
-            f"Start a worker with DISPATCHER_APPS__{app.name.upper()}__... set; or cancel them, and"
-            " insert them with another app.",
+            _("{name}: no running worker has this app").format(name=app.name),
+            _(
+                "Messages wait for it; it was configured once, and is not in any worker that"
+                " runs now."
+            ),
+            _(
+                "Start a worker with DISPATCHER_APPS__{name}__... set; or cancel them, and"
+                " insert them with another app."
+            ).format(name=app.name.upper()),
         )
 
 
@@ -103,12 +121,23 @@ def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING if others else Level.STOPPED,
             app.name,
-            f"{app.name}: {'host' if len(hosts) == 1 else 'hosts'} {', '.join(hosts)} cannot send",
-            "The provider cannot be reached from there, or the clock there is wrong. The host"
-            " claims nothing, and probes until it can send again."
-            + (" Other workers send meanwhile." if others else ""),
-            "Run `dispatcher check` there: it says which of network, DNS, certificate or clock it"
-            " is. The worker goes on by itself.",
+            (
+                _("{name}: host {hosts} cannot send")
+                if len(hosts) == 1
+                else _("{name}: hosts {hosts} cannot send")
+            ).format(name=app.name, hosts=_(", ").join(hosts)),
+            sentences(
+                _(
+                    "The provider cannot be reached from there, its answers are lost on the way"
+                    " there, or the clock there is wrong. The host claims nothing, and probes"
+                    " until it can send again."
+                ),
+                _("Other workers send meanwhile.") if others else "",
+            ),
+            _(
+                "Run `dispatcher check` there: it says which of network, DNS, certificate or"
+                " clock it is. The worker goes on by itself."
+            ),
         )
 
 
@@ -117,9 +146,11 @@ def _paused(app: AppState, since: datetime) -> Finding:
         return Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name} is paused by an operator",
-            app.pause_reason or "No reason was given.",
-            f"Resume it when the reason is gone. It waits since {since:%Y-%m-%d %H:%M} UTC.",
+            _("{name} is paused by an operator").format(name=app.name),
+            app.pause_reason or _("No reason was given."),
+            _("Resume it when the reason is gone. It waits since {since} UTC.").format(
+                since=f"{since:%Y-%m-%d %H:%M}"
+            ),
             act="resume",
         )
     if app.paused_by == "report":
@@ -127,44 +158,57 @@ def _paused(app: AppState, since: datetime) -> Finding:
         return Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name} is paused: the platform refuses all it has accepted",
-            f"{app.pause_code}: {status.meaning} Its reports say so.",
-            f"{status.advice} Then resume it"
-            + (f", and `dispatcher requeue --code {status.status}`." if status.resendable else "."),
+            _("{name} is paused: the platform refuses all it has accepted").format(name=app.name),
+            sentences(f"{app.pause_code}: {status.meaning}", _("Its reports say so.")),
+            sentences(
+                status.advice,
+                _("Then resume it, and `dispatcher requeue --code {status}`.").format(
+                    status=status.status
+                )
+                if status.resendable
+                else _("Then resume it."),
+            ),
             act="resume",
         )
     row = request_code(app.pause_code or "")
-    reason = app.pause_reason or row.meaning
-    code = f"{app.pause_code}: " if app.pause_code else ""
-    cause = code + reason.removesuffix(row.advice).strip()
+    with in_english():  # as it is stored
+        stored = request_code(app.pause_code or "")
+    reason = (app.pause_reason or stored.meaning).removesuffix(stored.advice).strip()
+    cause = (f"{app.pause_code}: " if app.pause_code else "") + stored_text(reason)
     return Finding(
         Level.STOPPED,
         app.name,
-        f"{app.name} is paused: {_CODES.get(row.code) or _kind(row.kind)}",
+        _("{name} is paused: {why}").format(
+            name=app.name, why=_(_CODES.get(row.code) or _kind(row.kind))
+        ),
         cause,
-        f"{row.advice.replace('<NAME>', app.name.upper())} Nothing is lost meanwhile."
-        f" It waits since {since:%Y-%m-%d %H:%M} UTC.",
+        sentences(
+            row.advice.replace("<NAME>", app.name.upper()),
+            _("Nothing is lost meanwhile. It waits since {since} UTC.").format(
+                since=f"{since:%Y-%m-%d %H:%M}"
+            ),
+        ),
         act="resume",
     )
 
 
 _CODES = {
-    "daily-limit": "its daily limit is reached",
-    UNKNOWN_RESULTS: "the results of its requests are unknown",
-    ALL_REFUSED: "the provider refuses every message",
+    "daily-limit": N_("its daily limit is reached"),
+    UNKNOWN_RESULTS: N_("the results of its requests are unknown"),
+    ALL_REFUSED: N_("the provider refuses every message"),
 }
 _KINDS = {
-    Kind.CONFIGURATION: "the provider refuses our settings",
-    Kind.CLOCK: "our clock is wrong",
-    Kind.ACCOUNT: "the provider refuses the account or its key",
-    Kind.ADDRESS: "our address is not on the white list",
-    Kind.QUOTA: "the quota is spent",
-    Kind.NOT_SENT: "the provider cannot be reached",
+    Kind.CONFIGURATION: N_("the provider refuses our settings"),
+    Kind.CLOCK: N_("our clock is wrong"),
+    Kind.ACCOUNT: N_("the provider refuses the account or its key"),
+    Kind.ADDRESS: N_("our address is not on the white list"),
+    Kind.QUOTA: N_("the quota is spent"),
+    Kind.NOT_SENT: N_("the provider cannot be reached"),
 }
 
 
 def _kind(kind: Kind) -> str:
-    return _KINDS.get(kind, "the provider refuses everything")
+    return _KINDS.get(kind, N_("the provider refuses everything"))
 
 
 def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
@@ -175,7 +219,9 @@ def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             app.name,
-            f"{app.name} is slowed down: {rate or 0:.0f} of {setting:.0f} numbers a second",
+            _("{name} is slowed down: {rate} of {setting} numbers a second").format(
+                name=app.name, rate=f"{rate or 0:.0f}", setting=f"{setting:.0f}"
+            ),
             f"E200015: {row.meaning}",
             row.advice,
         )
@@ -184,11 +230,18 @@ def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE,
             app.name,
-            f"{app.name}: the oldest due message has waited {duration(late.total_seconds())}",
-            "More messages are due than are sent"
-            + (f" at {rate:.0f} numbers a second." if rate is not None else "."),
-            "Wait for it, or raise __NUMBERS_PER_SECOND if the provider allows more, or start"
-            " another worker if this one is busy.",
+            _("{name}: the oldest due message has waited {time}").format(
+                name=app.name, time=duration(late.total_seconds())
+            ),
+            _("More messages are due than are sent.")
+            if rate is None
+            else _("More messages are due than are sent at {rate} numbers a second.").format(
+                rate=f"{rate:.0f}"
+            ),
+            _(
+                "Wait for it, or raise __NUMBERS_PER_SECOND if the provider allows more, or"
+                " start another worker if this one is busy."
+            ),
         )
 
 
@@ -202,10 +255,29 @@ def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.STOPPED,
             app.name,
-            f"{app.name}: nothing goes out, and a message is due since"
-            f" {duration(late.total_seconds())}",
-            "A worker runs and claims nothing.",
-            "See its log. The database may refuse it connections: `dispatcher check` counts them.",
+            _("{name}: nothing goes out, and a message is due since {time}").format(
+                name=app.name, time=duration(late.total_seconds())
+            ),
+            _("A worker runs and claims nothing."),
+            _(
+                "See its log. The database may refuse it connections: `dispatcher check` counts"
+                " them."
+            ),
+        )
+
+
+def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
+    """Find a send time that only a clock ahead of this one can have written."""
+    ahead = (app.next_at - now.at).total_seconds() if app.next_at else 0.0
+    if ahead > MAX_GRANT_SECONDS + MAX_GRANT_SECONDS / max(app.rate or 1.0, 0.001):
+        yield Finding(
+            Level.WARNING,
+            app.name,
+            f"{app.name}: its next send time lies {duration(ahead)} ahead",
+            "The clock of the database was ahead, or is behind now. The time counts for nothing:"
+            " the next message goes out at once.",
+            "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and leases"
+            " follow them.",
         )
 
 
@@ -243,7 +315,9 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             yield Finding(
                 Level.NOTE,
                 app.name,
-                f"{app.name}: {plural(total.hour, 'message')} {total.event} in the last hour",
+                _("{name}: {messages} {event} in the last hour").format(
+                    name=app.name, messages=plural(total.hour, "message"), event=_(total.event)
+                ),
                 f"{total.code}: {row.meaning}",
                 row.advice.replace("<NAME>", app.name.upper()),
             )
@@ -261,11 +335,15 @@ def _failing(app: AppState, event: str, code: str, *, count: int, good: int) -> 
     else:
         level = Level.STOPPED
     if good:
-        title = f"{count / (count + good):.0%} of the last ten minutes' messages were {event}"
+        title = _("{name}: {share} of the last ten minutes' messages were {event}").format(
+            name=app.name, share=f"{count / (count + good):.0%}", event=_(event)
+        )
     else:
-        title = f"{plural(count, 'message')} {event} in ten minutes, none accepted"
+        title = _("{name}: {messages} {event} in ten minutes, none accepted").format(
+            name=app.name, messages=plural(count, "message"), event=_(event)
+        )
     advice = row.advice.replace("<NAME>", app.name.upper())
-    return Finding(level, app.name, f"{app.name}: {title}", f"{code}: {row.meaning}", advice)
+    return Finding(level, app.name, title, f"{code}: {row.meaning}", advice)
 
 
 def _hourly(app: AppState, now: StatusSnapshot) -> int:
@@ -275,10 +353,10 @@ def _hourly(app: AppState, now: StatusSnapshot) -> int:
 
 def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find missing status reports: the only sign of a wrong callback address."""
-    step = (
-        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher"
-        " check` posts a test report to it. A report that is not received is lost: the provider"
-        " never repeats it."
+    step = _(
+        "See that DISPATCHER_CALLBACK_URL reaches this service from outside: `dispatcher check`"
+        " posts a test report to it. A report that is not received is lost: the provider never"
+        " repeats it."
     )
     for each in now.awaiting:
         if each.app != app.name:
@@ -290,18 +368,27 @@ def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             yield Finding(
                 Level.WARNING,
                 app.name,
-                f"{app.name}: not a single status report comes in",
-                f"{plural(each.accepted, 'message')} accepted, the first"
-                f" {duration(each.oldest_seconds or 0.0)} ago, and nothing"
-                " was reported of any.",
+                _("{name}: not a single status report comes in").format(name=app.name),
+                _(
+                    "{messages} accepted, the first {time} ago, and nothing was reported of any."
+                ).format(
+                    messages=plural(each.accepted, "message"),
+                    time=duration(each.oldest_seconds or 0.0),
+                ),
                 step,
             )
         elif each.accepted >= MIN_SAMPLE_MESSAGES and each.overdue >= each.accepted * OVERDUE_SHARE:
             yield Finding(
                 Level.WARNING,
                 app.name,
-                f"{app.name}: {number(each.overdue)} status reports are overdue",
-                f"Of {number(each.accepted)} accepted messages, {each.overdue / each.accepted:.0%}"
-                " have no report after more than an hour.",
+                _("{name}: {overdue} status reports are overdue").format(
+                    name=app.name, overdue=number(each.overdue)
+                ),
+                _(
+                    "Of {accepted} accepted messages, {share} have no report after more than an"
+                    " hour."
+                ).format(
+                    accepted=number(each.accepted), share=f"{each.overdue / each.accepted:.0%}"
+                ),
                 step,
             )

@@ -15,7 +15,6 @@ The database refuses the spellings that `to_e164` would misread (see the constra
 import re
 import unicodedata
 
-import phonenumbers
 from msgspec import Struct
 
 MIN_DIGITS = 7  # the shortest international numbers, country code included
@@ -32,6 +31,7 @@ _PREFIX = re.compile(r"(?:tel|phone|mobile|sms)\s*[:.]\s*", re.IGNORECASE)
 _FORMULA = re.compile(r'=\s*"(.*)"\s*')  # as a spreadsheet keeps a number that is text
 _PLAIN = re.compile(r"\+?[0-9]+")
 _CANONICAL = re.compile(r"\+[1-9][0-9]+")
+_USUAL = re.compile(r"(\+86)?(1[3-9][0-9]{9})")  # what nearly every line of a list holds
 _ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 _DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0+")
 _TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
@@ -90,6 +90,8 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
     *other_mainland*: fixed lines and numbers of things may be written without +86 too; their 0 in
     front is dropped then. Without it only a mobile number may.
     """
+    if usual := _USUAL.fullmatch(text):
+        return ReadNumber("+86" + usual[2], assumed_mainland=usual[1] is None)
     if len(text) > MAX_TEXT_CHARACTERS:
         return DoubtfulNumber(f"it has more than {MAX_TEXT_CHARACTERS} characters")
     spaced = _spaced(text)
@@ -188,6 +190,8 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
         return DoubtfulNumber(f"it is too long: {len(digits)} digits after +")
     if digits.startswith("86"):
         return _mainland(digits[2:])
+    import phonenumbers  # noqa: PLC0415 - a tenth of the start of every command
+
     try:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:
@@ -247,6 +251,8 @@ def _calling_code(number: str) -> str | None:
     """
     if re.match("1[3-9]", number) and len(number) in (10, 12):
         return None
+    import phonenumbers  # noqa: PLC0415 - as above
+
     try:
         parsed = phonenumbers.parse("+" + number, None)
     except phonenumbers.NumberParseException:

@@ -81,23 +81,28 @@ class SlotShare(Struct, frozen=True):
 def share_slots(packed: list[RequestDraft], slots: int, *, numbers: int, full: bool) -> SlotShare:
     """Return which of *packed* are sent on *slots*.
 
-    Messages to one number, or with a sender each, take a request each. Where the claim is *full*
-    of them, there may be others behind, which would wait for all of these. So one slot is for
-    these, the others are for requests that carry many of *numbers*; and the rest of these is
-    postponed. A long text also leaves room for few numbers, and is not meant.
+    Messages to one number, or with a sender each, take a request each. One slot is for these where
+    there are requests that carry many of *numbers*, which have the others. Where the claim is
+    *full* of narrow ones, there may be others behind, which would wait for all of these: the rest
+    of the narrow ones is postponed. A long text also leaves room for few numbers, and is not meant.
     """
+    if len(packed) <= slots:
+        return SlotShare(packed, [], [])
     narrow: list[RequestDraft] = []
     wide: list[RequestDraft] = []
     for each in packed:
         few = len(each.messages) * NARROW_RATIO < numbers and each.size * 2 < MAX_BODY_BYTES
         (narrow if few else wide).append(each)
-    if not full or len(narrow) <= slots:  # the last request of a sender is seldom full
+    if not narrow or not (wide or full):
         return SlotShare(packed[:slots], packed[slots:], [])
-    taken = max(1, slots // 2)
+    first = slots  # narrow ones that are sent
     if wide:
-        taken = 1 if slots > 1 or narrow[0] is packed[0] else 0
-    room = slots - taken
-    return SlotShare(narrow[:taken] + wide[:room], wide[room:], narrow[taken:])
+        first = 1 if slots > 1 or narrow[0] is packed[0] else 0
+        first = max(first, slots - len(wide))
+    room = slots - first
+    if full and len(narrow) > slots:
+        return SlotShare(narrow[:first] + wide[:room], wide[room:], narrow[first:])
+    return SlotShare(narrow[:first] + wide[:room], narrow[first:] + wide[room:], [])
 
 
 def _rejected(message: Message, code: str) -> Rejected:

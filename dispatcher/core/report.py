@@ -66,24 +66,29 @@ class Push(Struct, frozen=True):
 
 def read_push(body: bytes) -> Push:
     """Return the reports that *body* holds, a form or JSON, whatever it is called."""
-    text = body.decode("utf-16", "replace").encode() if body.startswith(_UTF_16) else body
-    text = text.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
+    text = trimmed(body)
     if not text:
         return Push([], Unreadable("The push is empty.", "empty"))
     if text[:1] in (b"{", b"["):
         return _read_json(text)
-    fields = _form_fields(text)
+    fields = form_fields(text)
     if isinstance(fields, Unreadable):
         return Push([], fields)
     report = _report(fields)
     return Push([], report) if isinstance(report, Unreadable) else Push([report])
 
 
+def trimmed(body: bytes) -> bytes:
+    """Return *body* in UTF-8 where it is in UTF-16, without byte order mark and blanks around."""
+    text = body.decode("utf-16", "replace").encode() if body.startswith(_UTF_16) else body
+    return text.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
+
+
 _decode = json.Decoder().decode
 _encode = json.Encoder().encode
 
 
-def _form_fields(body: bytes) -> dict[str, str] | Unreadable:
+def form_fields(body: bytes) -> dict[str, str] | Unreadable:
     """Return the fields of a form; of a field that stands twice the first value."""
     try:  # nearly always
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
@@ -120,7 +125,7 @@ def _read_json(body: bytes) -> Push:
     reports: list[Report] = []
     bad: list[Unreadable] = []
     for one in listed:
-        report = _report(_json_fields(one)) if isinstance(one, dict) else _NO_OBJECT
+        report = _report(json_fields(one)) if isinstance(one, dict) else _NO_OBJECT
         if isinstance(report, Unreadable):
             bad.append(report)
         else:
@@ -173,7 +178,7 @@ def _salvaged(text: str) -> Iterator[dict[str, Any]]:
         at = end
 
 
-def _json_fields(one: Mapping[str, Any]) -> dict[str, str]:
+def json_fields(one: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields of a report in JSON, whose numbers may be numbers."""
     fields: dict[str, str] = {}
     for name, value in one.items():
@@ -186,10 +191,7 @@ def _json_fields(one: Mapping[str, Any]) -> dict[str, str]:
 
 def _report(fields: dict[str, str]) -> Report | Unreadable:
     """Return the report that *fields* are."""
-    if any("\0" in text or not text.isascii() for pair in fields.items() for text in pair):
-        fields = {_storable(name): _storable(value) for name, value in fields.items()}
-    if len(fields) > MAX_FIELDS or any(_too_long(fields.items())):
-        fields = _cut(fields)
+    fields = _stored(fields)
     provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
     if not provider_id or not status:
         return Unreadable("A report has no smsMsgId, or no status.", "missing")
@@ -206,12 +208,27 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
         state=report_status(status).state,
         token=_short(fields, "extend"),
         recipient=_short(fields, "to"),
-        updated_at=_time(fields.get("updateTime", "")),
+        updated_at=utc_time(fields.get("updateTime", "")),
         source=int(source) if source in ("1", "2", "3") else None,
         description=fields.get("statusDesc") or None,
         org_code=_short(fields, "orgCode"),
         raw=_encode(fields).decode(),
     )
+
+
+def kept_fields(fields: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return the fields as they are stored, and the same as a JSON object."""
+    stored = _stored(dict(fields))
+    return stored, _encode(stored).decode()
+
+
+def _stored(fields: dict[str, str]) -> dict[str, str]:
+    """Return *fields* as a database can store them: no odd characters, none too long."""
+    if any("\0" in text or not text.isascii() for pair in fields.items() for text in pair):
+        fields = {_storable(name): _storable(value) for name, value in fields.items()}
+    if len(fields) > MAX_FIELDS or any(_too_long(fields.items())):
+        fields = _cut(fields)
+    return fields
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -230,7 +247,10 @@ def _too_long(pairs: Iterable[tuple[str, str]]) -> Iterator[bool]:
         yield len(name) > _LONGEST_NAME or len(value) > _LONGEST_OTHER
 
 
-_KNOWN = ("smsMsgId", "status", "extend", "to", "total", "sequence", "source", "updateTime")
+_KNOWN = (
+    *("smsMsgId", "status", "extend", "to", "total", "sequence", "source", "updateTime"),
+    *("from", "body", "createTime"),
+)
 
 
 def _cut(fields: Mapping[str, str]) -> dict[str, str]:
@@ -266,7 +286,7 @@ def _count(text: str) -> int:
     return int(text) if int(text) <= MAX_SEGMENTS else 0
 
 
-def _time(text: str) -> datetime | None:
+def utc_time(text: str) -> datetime | None:
     """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
     try:
         time = datetime.fromisoformat(text.strip())

@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.code_table import CODE_ROWS, published_rows
+from dispatcher.core.language import ENGLISH, _, in_english, language
 
 State = Literal["interim", "delivered", "undelivered"]
 
@@ -27,7 +29,7 @@ class Reason(StrEnum):
     REFUSED = "refused"  # the platform refused it after it had taken it
     LIMIT = "limit"  # too many messages to one number
     CONTENT = "content"  # blocked words, or the same text too often
-    BLOCKED = "blocked"  # the number is on a block list: do not send to it again
+    BLOCKED = "blocked"  # the number is on a block list: no promotional messages to it any more
 
 
 class Status(Struct, frozen=True):
@@ -50,7 +52,8 @@ _REASONS = {
     Reason.LIMIT: "MILIMIT LIMIT BEYONDN SC:0010",
     Reason.CONTENT: "CTLIMIT KEYWORD DJ:0255 SUPERWD"
     " SC:0001 SC:0006 SC:0007 SC:0008 SC:0009 SC:0015",
-    Reason.BLOCKED: "BLACK MBBLACK TDBLACK TSBLACK SC:0004 SC:0005",
+    Reason.BLOCKED: "BLACK MBBLACK TDBLACK TSBLACK BLKLIST 702 DB:9006 2:70 2:86"
+    " SC:0003 SC:0004 SC:0005 SC:0016",
 }
 _REASON_OF = MappingProxyType(
     {status: reason for reason, listed in _REASONS.items() for status in listed.split()}
@@ -66,9 +69,16 @@ MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
 
 
 def report_status(status: str) -> Status:
-    """Return what follows from a report's status; an unknown one is final and failed."""
+    """Return what follows from a report's status; an unknown one is final and failed.
+
+    Its words are in the reader's language.
+    """
     known = STATUSES.get(status.upper())
-    return known or _status(status)
+    if known is None:
+        return _status(status)
+    if language() == ENGLISH:
+        return known
+    return replace(known, meaning=_(known.meaning), advice=_(known.advice))
 
 
 def _status(status: str) -> Status:
@@ -82,11 +92,16 @@ def _status(status: str) -> Status:
         status,
         _state(reason),
         reason,
-        row.meaning if code in row.codes else f"{row.meaning.removesuffix('.')}: {status}.",
-        row.advice,
+        _(row.meaning) if code in row.codes else _of_beginning(row.meaning, status),
+        _(row.advice),
         resendable=code in RESENDABLE_STATUSES,
         stops_app=code in APP_STATUSES,
     )
+
+
+def _of_beginning(meaning: str, status: str) -> str:
+    """Return the meaning of a status that begins like others, with its name."""
+    return _("{meaning}: {status}.").format(meaning=_(meaning).rstrip(".。"), status=status)
 
 
 def _state(reason: Reason) -> State:
@@ -99,12 +114,17 @@ def _state(reason: Reason) -> State:
             return "undelivered"
 
 
-STATUSES: Mapping[str, Status] = MappingProxyType(
-    {
-        code: _status(code)
-        for row in CODE_ROWS
-        if row.level == "report"
-        for code in row.codes
-        if not code.endswith("*")
-    }
-)
+def _statuses() -> Mapping[str, Status]:
+    with in_english():  # a command imports this module after its language was chosen
+        return MappingProxyType(
+            {
+                code: _status(code)
+                for row in CODE_ROWS
+                if row.level == "report"
+                for code in row.codes
+                if not code.endswith("*")
+            }
+        )
+
+
+STATUSES = _statuses()

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.country import quiet_for
+from dispatcher.core.language import N_, _
 from dispatcher.core.message import Message, to_e164
 from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
@@ -46,6 +47,14 @@ class Rules(Struct, frozen=True):
     templates: Mapping[str, Template] = {}
     limits: Mapping[str, Limits] = {}  # by app
     suppressing: bool = False  # whether any number is on the list
+    promotional: frozenset[str] = frozenset()  # apps
+
+    def is_promotional(self, app: str, template_id: str) -> bool:
+        """Return whether messages of *app* with this template are promotional."""
+        template = self.templates.get(template_id)
+        if template is None or template.promotional is None:
+            return app in self.promotional
+        return template.promotional
 
     def concern(self, app: str) -> bool:
         """Return whether messages of *app* must be checked."""
@@ -59,6 +68,13 @@ class Suppressed(Struct, frozen=True):
     reason: str
     source: str
     added_at: datetime
+    app: str = ""  # only messages of this app; empty: of every app
+    promotional: bool = False  # only promotional messages
+
+    @property
+    def scope(self) -> str:
+        """What is not sent to the number, in words."""
+        return describe_scope(self.app, promotional=self.promotional) or _("everything")
 
 
 class RuleList(Struct, frozen=True):
@@ -69,6 +85,7 @@ class RuleList(Struct, frozen=True):
     today: dict[str, int]  # messages of each app with a daily limit, sent since 00:00 UTC+8
     suppressed: list[Suppressed]  # the newest
     prices: dict[str, tuple[Decimal, str]]  # of a segment, with its currency, by country
+    texts: dict[str, str]  # of templates, by id, where it is known
 
 
 class RecipientUsage(Struct):
@@ -84,6 +101,7 @@ class ClaimFacts(Struct, frozen=True):
     """The history of the messages of one claim, from the database."""
 
     suppressed: Collection[str] = frozenset()  # numbers in canonical form
+    unsubscribed: Collection[str] = frozenset()  # the same, for promotional messages only
     used: Mapping[str, RecipientUsage] = {}  # by number in canonical form
     left: int | None = None  # messages until the daily limit; None: there is none
 
@@ -94,10 +112,11 @@ def evaluate_rules(
     limits: Limits,
     facts: ClaimFacts,
     *,
+    app: str,
     now: datetime,
     country: Callable[[str], str],
 ) -> dict[int, Outcome]:
-    """Return the outcomes of the messages that must not be sent now, by id.
+    """Return the outcomes of the messages of *app* that must not be sent now, by id.
 
     Later messages of a claim are checked as if the earlier ones were sent already. *now* is in
     UTC; *country* returns the country of a number, and is called only if there are quiet hours.
@@ -106,7 +125,7 @@ def evaluate_rules(
     left = facts.left
     decided: dict[int, Outcome] = {}
     for message in messages:
-        outcome = _rejected(message, rules, facts) or _quiet(message, limits, now, country)
+        outcome = _rejected(message, app, rules, facts) or _quiet(message, limits, now, country)
         if outcome is None and limits.by_number:
             outcome = _over_limit(
                 message, limits, used.setdefault(to_e164(message.recipient), RecipientUsage())
@@ -120,22 +139,36 @@ def evaluate_rules(
     return decided
 
 
+def describe_scope(app: str, *, promotional: bool) -> str:
+    """Return what a suppression stops, in words; the empty text if it stops everything."""
+    if not app and not promotional:
+        return ""
+    of = app or _("every app")
+    if promotional:
+        return _("promotion of {app}").format(app=of)
+    return _("everything of {app}").format(app=of)
+
+
 def describe_limits(limits: Limits) -> str:
     """Return *limits* as one line of text."""
     parts = [
-        f"{value:,} {words}"
+        _(words).format(count=f"{value:,}")
         for value, words in (
-            (limits.per_minute, "a minute to a number"),
-            (limits.per_day, "a day to a number"),
-            (limits.same_per_minute, "a minute of the same text to a number"),
-            (limits.same_per_hour, "an hour of the same text to a number"),
-            (limits.daily_limit, "a day in all"),
+            (limits.per_minute, N_("{count} a minute to a number")),
+            (limits.per_day, N_("{count} a day to a number")),
+            (limits.same_per_minute, N_("{count} a minute of the same text to a number")),
+            (limits.same_per_hour, N_("{count} an hour of the same text to a number")),
+            (limits.daily_limit, N_("{count} a day in all")),
         )
         if value is not None
     ]
     if limits.quiet_from is not None and limits.quiet_until is not None:
-        parts.append(f"quiet from {limits.quiet_from:%H:%M} to {limits.quiet_until:%H:%M}")
-    return ", ".join(parts) or "no limits"
+        parts.append(
+            _("quiet from {begin} to {end}").format(
+                begin=f"{limits.quiet_from:%H:%M}", end=f"{limits.quiet_until:%H:%M}"
+            )
+        )
+    return _(", ").join(parts) or _("no limits")
 
 
 def text_digest(message: Message) -> int:
@@ -144,10 +177,16 @@ def text_digest(message: Message) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def _rejected(message: Message, rules: Rules, facts: ClaimFacts) -> Outcome | None:
-    if facts.suppressed and to_e164(message.recipient) in facts.suppressed:
-        row = number_code("suppressed")
-        return Rejected(message, row.code, row.meaning)
+def _rejected(message: Message, app: str, rules: Rules, facts: ClaimFacts) -> Outcome | None:
+    if facts.suppressed or facts.unsubscribed:
+        number = to_e164(message.recipient)
+        code = None
+        if number in facts.suppressed:
+            code = "suppressed"
+        elif number in facts.unsubscribed and rules.is_promotional(app, message.template_id):
+            code = "unsubscribed"
+        if code is not None:
+            return Rejected(message, code, number_code(code).meaning)
     template = rules.templates.get(message.template_id)
     if template is not None and (why := template_mismatch(template, message.params)) is not None:
         return Rejected(message, "template-mismatch", why)

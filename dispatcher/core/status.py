@@ -25,6 +25,7 @@ class AppState(Struct, frozen=True):
     sending: int
     unsure_batches: int
     paused_countries: list[str]
+    next_at: datetime | None = None  # when the next numbers may be sent
 
 
 class WorkerState(Struct, frozen=True):
@@ -94,6 +95,19 @@ class UnmatchedReport(Struct, frozen=True):
     recipient: str | None
 
 
+class StoredReply(Struct, frozen=True):
+    """A reply of a person."""
+
+    id: int
+    app: str  # empty: unknown
+    number: str
+    channel: str | None
+    text: str
+    unsubscribed: bool
+    received_at: datetime
+    replied_at: datetime | None
+
+
 class UnreadablePush(Struct, frozen=True):
     """A push to the secret address that is no report, or not only."""
 
@@ -104,6 +118,7 @@ class UnreadablePush(Struct, frozen=True):
     reason: str
     content_type: str
     body: bytes
+    path: str = "reports"  # where it came, without the token
 
 
 class UnreadableCount(Struct, frozen=True):

@@ -27,11 +27,25 @@ _FIXED_KINDS = {
 }
 
 
+_SAMPLES = {
+    "NUM": "12345678901234567890",
+    "TXT": "xxxxxxxxxxxxxxxxxxxx",
+    "DATE": "2026-12-31",
+    "TIME": "23:59",
+    "DATETIME": "2026-12-31 23:59",
+    "PHONE": "010-12345678",
+    "CHARDIGIT": "ABCDE1234567890abcde",
+    "MONEY": "123456.78",
+    "TEXT": "xxxxxxxxxxxxxxxxxxxx",
+}
+
+
 class Template(Struct, frozen=True):
     """An operator's definition of one template."""
 
     template_id: str
     kinds: list[str]  # of its variables, in their order
+    promotional: bool | None = None  # None: as the app says
 
 
 class TemplateError(ValueError):
@@ -59,6 +73,16 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
     if len(kinds) > MAX_VARIABLES:
         raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")
     return list(kinds)
+
+
+def sample_text(text: str) -> str:
+    """Return a template's text with a value of the longest length for each variable."""
+
+    def value(found: re.Match[str]) -> str:
+        name, _, most = found[1].partition("_")
+        return _SAMPLES[name][: int(most)] if most else _SAMPLES[name]
+
+    return _VARIABLE.sub(value, text)
 
 
 def template_mismatch(template: Template, params: Sequence[str]) -> str | None:

@@ -1,20 +1,28 @@
 """Campaigns: what operators do with them, their progress, and the export of messages."""
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
-from dispatcher.db.database import Connection
+from dispatcher.db import cost
+from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 STEP_MESSAGES: Final = 10_000  # requeued in one transaction
 RATE_SECONDS: Final = 600  # over which the rate of a campaign is taken
 MAX_NAME_CHARACTERS: Final = 100  # as the database has it
 MAX_LISTED: Final = 1_000  # campaigns
 PREFETCHED_ROWS: Final = 2_000  # of an export, in memory
+PAGE_CAMPAIGNS: Final = 30  # of the console's list
 
 
 class CampaignError(Exception):
@@ -45,6 +53,103 @@ class CampaignState(Struct, frozen=True):
     messages: int
     segments: int
     recent: int  # accepted in the last RATE_SECONDS
+
+
+class CodeCount(Struct, frozen=True, array_like=True):
+    """How many messages of a campaign are in one state, with one code."""
+
+    state: str
+    code: str | None
+    messages: int
+
+
+class CampaignCount(Struct, frozen=True):
+    """What was counted of a campaign: every message once."""
+
+    codes: list[CodeCount]  # the most frequent first
+    segments: int
+    recent: int  # messages accepted in the last RATE_SECONDS
+    last_due_at: datetime | None  # of those that wait
+    cost: dict[str, Decimal]  # of segments with a price, by currency
+    seconds: float  # that counting took
+
+    def states(self) -> dict[str, int]:
+        """Return the number of messages by state."""
+        sums: defaultdict[str, int] = defaultdict(int)
+        for each in self.codes:
+            sums[each.state] += each.messages
+        return dict(sums)
+
+
+class CountedCampaign(Struct, frozen=True):
+    """A campaign, and what was counted of it last."""
+
+    name: str
+    state: str  # running, paused or cancelled
+    reason: str | None
+    file: str | None
+    stop_at: float | None
+    created_by: str
+    created_at: datetime
+    changed_by: str | None
+    changed_at: datetime | None
+    count: CampaignCount | None
+    counted_at: datetime | None
+    waits: bool  # whether any message waits
+    partly_removed: bool  # whether retention has dropped some of its messages
+
+
+async def counted_page(
+    database: Database, before: tuple[datetime, str] | None
+) -> list[CountedCampaign]:
+    """Return some campaigns, the newest first, begun before that time and name.
+
+    One more than `PAGE_CAMPAIGNS` shows that there are more.
+    """
+    arguments = (*(before or (None, None)), PAGE_CAMPAIGNS + 1)
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return [_counted(row) for row in await connection.fetch(sql("campaign_page"), *arguments)]
+
+
+async def counted(database: Database, name: str) -> CountedCampaign | None:
+    """Return one campaign with its last count; None if there is none of this name."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("campaign_progress"), name)
+        return _counted(row) if row else None
+
+
+def _counted(row: "Record") -> CountedCampaign:
+    values = dict(row)
+    known = values.pop("counted")
+    count = msgspec.json.decode(known, type=CampaignCount) if known else None
+    return CountedCampaign(**values, count=count)
+
+
+async def count(
+    connection: Connection, name: str, *, country: Callable[[str], str]
+) -> CampaignCount:
+    """Count the messages of a campaign, and keep the result; reads every message of it."""
+    began = await connection.fetchval(sql("database_time"))
+    rows = await connection.fetch(sql("count_campaign"), name, RATE_SECONDS, timeout=None)
+    ended = await connection.fetchval(sql("database_time"))
+    prices = await cost.prices(connection)
+    codes: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        codes[row["state"], row["code"]] += row["messages"]
+        if row["segments"] and (price := prices.get(country(row["recipient"]))):
+            amounts[price[1]] += price[0] * row["segments"]
+    result = CampaignCount(
+        [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],
+        sum(row["segments"] for row in rows),
+        sum(row["recent"] for row in rows),
+        max((row["last_due_at"] for row in rows if row["last_due_at"]), default=None),
+        dict(amounts),
+        (ended - began).total_seconds(),
+    )
+    text = msgspec.json.encode(result).decode()
+    await connection.execute(sql("keep_campaign_count"), name, text, began)
+    return result
 
 
 async def pause(connection: Connection, actor: str, name: str, reason: str) -> None:

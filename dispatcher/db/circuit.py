@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
 import asyncpg
@@ -11,12 +12,14 @@ from msgspec.structs import replace
 from dispatcher.core.circuit import (
     HELD_SECONDS,
     Answered,
+    Change,
     CircuitLimits,
     CircuitState,
     SlowStart,
     change,
     signal,
 )
+from dispatcher.core.codes import UNKNOWN_RESULTS
 from dispatcher.core.delays import Pause
 from dispatcher.core.outcome import Deferred, Outcome, Resolved
 from dispatcher.core.rate_limit import FlowControl, FlowWindow, add_to_window, end_window
@@ -35,56 +38,126 @@ class Circuits(Struct, frozen=True):
 DEFAULT_CIRCUITS = Circuits()
 
 
+class Opened(Struct, frozen=True):
+    """A circuit that opens."""
+
+    pause: Pause
+    at: datetime  # when the last request was opened that says so
+
+
+class Applied(Struct):
+    """What results mean for the circuits of their apps."""
+
+    results: list[BatchResult]  # some of them changed
+    opened: dict[str, Opened]  # by app; to be written
+    lost_answers: dict[str, str]  # apps whose answers only this host loses, and why
+
+
 async def apply_to_circuits(
     connection: Connection,
+    worker: int,
     results: Sequence[BatchResult],
-    closed: Collection[int],
+    closed: Mapping[int, datetime],
     circuits: Circuits,
-) -> tuple[Sequence[BatchResult], dict[str, Pause]]:
-    """Write what *results* say about their apps; return them, and the pauses of apps to write.
+) -> Applied:
+    """Write what *results* say about their apps; return what else follows.
 
-    A result of which the message must wait is returned changed. Nothing is written while all is
-    as usual: then it costs one statement that reads.
+    *closed* has the batches whose results count, and when each was opened. What was opened before
+    the last pause of its app ended says nothing about the app now. A result of which the message
+    must wait, or need not wait any more, is returned changed. Nothing is written while all is as
+    usual: then it costs one statement that reads.
     """
+    applied = Applied(list(results), {}, {})
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, result in enumerate(results):
         if result.batch.id in closed:
             places[result.batch.app].append(place)
     if not places:
-        return results, {}
+        return applied
     states = await connection.fetch(sql("circuits"), list(places))
-    signals = {app: [signal(results[place]) for place in at] for app, at in places.items()}
     unusual = [
         row["name"]
         for row in states
         if not (
             _state(row).is_usual
             and row["window_seconds"] is None
-            and all(isinstance(each, Answered) for each in signals[row["name"]])
-            and not any(_throttled(results[place]) for place in places[row["name"]])
+            and all(_is_usual(results[place]) for place in places[row["name"]])
         )
     ]
-    if not unusual:
-        return results, {}
-    changed = list(results)
-    pauses: dict[str, Pause] = {}
-    for row in await connection.fetch(sql("lock_circuits"), unusual):
-        app, state = row["name"], _state(row)
-        new = change(
-            state,
-            signals[app],
-            circuits.limits.get(app, CircuitLimits()),
-            unknown_share_is_high=app in circuits.mostly_unknown,
-        )
-        if new.pause is not None:
-            pauses[app] = new.pause
-        elif new.state != state:
-            await connection.execute(sql("set_circuit"), app, *_columns(new.state))
-        for held in new.held:
-            place = places[app][held]
-            changed[place] = _held(results[place])
-        await _apply_flow_control(connection, row, [results[place] for place in places[app]])
-    return changed, pauses
+    if unusual:
+        for row in await connection.fetch(sql("lock_circuits"), unusual):
+            await _apply(
+                connection,
+                row,
+                places[row["name"]],
+                applied,
+                worker=worker,
+                closed=closed,
+                circuits=circuits,
+            )
+    return applied
+
+
+def _is_usual(result: BatchResult) -> bool:
+    verdict = result.verdict
+    return (
+        isinstance(verdict, Resolved)
+        and not verdict.throttled
+        and not verdict.countries
+        and isinstance(signal(result), Answered)
+    )
+
+
+async def _apply(
+    connection: Connection,
+    row: asyncpg.Record,
+    places: Sequence[int],
+    applied: Applied,
+    *,
+    worker: int,
+    closed: Mapping[int, datetime],
+    circuits: Circuits,
+) -> None:
+    """Write what the results at *places* say about the app of *row*, which is locked."""
+    app, state, results = row["name"], _state(row), applied.results
+    fresh: list[int] = []
+    for place in places:
+        if closed[results[place].batch.id] >= row["pause_ended_at"]:
+            fresh.append(place)
+        else:
+            results[place] = _without_country_pauses(results[place])
+    new = change(
+        state,
+        [signal(results[place]) for place in fresh],
+        circuits.limits.get(app, CircuitLimits()),
+        unknown_share_is_high=app in circuits.mostly_unknown,
+    )
+    if await _concerns_this_host(connection, worker, app, state, new.pause):
+        applied.lost_answers[app] = new.pause.reason if new.pause else ""
+        new = Change(replace(new.state, unknown=0))
+    if new.pause is not None:
+        opened_at = max(closed[results[place].batch.id] for place in fresh)
+        applied.opened[app] = Opened(new.pause, opened_at)
+    elif new.state != state:
+        await connection.execute(sql("set_circuit"), app, *_columns(new.state))
+    for held in new.held:
+        results[fresh[held]] = _held(results[fresh[held]])
+    await _apply_flow_control(connection, row, [results[place] for place in places])
+
+
+async def _concerns_this_host(
+    connection: Connection, worker: int, app: str, before: CircuitState, pause: Pause | None
+) -> bool:
+    """Return whether only this host loses answers: others send, so the app's circuit stays closed.
+
+    In a slow start few requests are sent, and nothing can be said of the others.
+    """
+    if pause is None or pause.code != UNKNOWN_RESULTS or before.slow_start is not None:
+        return False
+    if not await connection.fetchval(sql("others_send"), app, worker):
+        return False
+    await connection.execute(sql("cut_off"), app, worker)
+    return True
 
 
 async def _apply_flow_control(
@@ -165,7 +238,20 @@ def _held(result: BatchResult) -> BatchResult:
     return replace(result, verdict=Resolved(outcomes, refused=True))
 
 
+def _without_country_pauses(result: BatchResult) -> BatchResult:
+    """Return *result* so that its countries are not paused, and its messages to them are due."""
+    verdict = result.verdict
+    if not isinstance(verdict, Resolved) or not verdict.countries:
+        return result
+    codes = {pause.code for pause in verdict.countries}
+    outcomes: list[Outcome] = [
+        replace(one, wait=0.0) if isinstance(one, Deferred) and one.code in codes else one
+        for one in verdict.outcomes
+    ]
+    return replace(result, verdict=replace(verdict, outcomes=outcomes, countries=[]))
+
+
 async def end_probe(database: Database, app: str) -> None:
     """End the pause of *app*: the API has answered a request without messages."""
     async with database.transaction() as connection:
-        await connection.execute(sql("resume_app"), app, False)
+        await connection.execute(sql("end_probe"), app)

@@ -25,8 +25,12 @@ SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round h
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
 PROBE_SECONDS = 10.0  # for which a probe without messages may take
-POSTPONE_RATIO = 10.0  # of the time for which the sent ones of their kind occupy their slots
-MIN_POSTPONE_SECONDS = 0.5
+LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
+POSTPONE_RATIO = 10.0  # of the time for which a request occupies its slot
+MIN_SLOT_SECONDS = 0.05
+MAX_POSTPONE_SECONDS = 5.0
+FORGIVEN_LATENESS_RATIO = 0.1  # of the time until the next grant
+MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -41,6 +45,7 @@ class ClaimRequest(Struct, frozen=True):
     probe_wait: float = 30.0  # seconds between probes of a paused app, at the least
     all_slots: int = 8  # request slots of the app, free or not
     slot_seconds: float = 0.0  # time that a request occupies its slot
+    look_ahead: bool = True  # look at more messages if the first ones take a request each
 
 
 class Claimed(Struct, frozen=True):
@@ -90,24 +95,35 @@ async def claim(
         )
         if state is None:
             return Claimed([])
+        countries = await _lock_country_pauses(connection, state)
         allowed = await _allow(connection, wanted, state)
         if isinstance(allowed, Claimed):
             return allowed
         slots, most, limit = allowed.slots, allowed.most, allowed.limit
         paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
         looking = monotonic()
-        taken = await take_due(
+        taken = await _take(
             connection, wanted, limit, since, paused=paused, bulk_due=state["bulk_due"]
         )
-        rows = taken.rows
         looked = monotonic() - looking
-        if not rows:
+        if not taken.rows:
             cursor.finish_scan(asked_at, taken.last, seconds=looked)
             return Claimed([], more=taken.full)
-        messages = [Message(*row[1:]) for row in rows]
-        decided = NO_OUTCOMES if screen is None else await screen(connection, messages, asked_at)
-        arranged = arrange(messages, state["countries"], most, decided)
+        decisions = _Decisions(connection, arrange, screen, asked_at, countries)
+        arranged = await decisions.add(taken.messages, most)
         share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
+        if share.postponed and wanted.look_ahead:
+            more = await _take(
+                connection,
+                wanted,
+                LOOK_AHEAD_MESSAGES,
+                since,
+                paused=paused,
+                bulk_due=state["bulk_due"],
+            )
+            taken = taken.with_more(more)
+            arranged = await decisions.add(more.messages, most)
+            share = share_slots(arranged.packed, slots, numbers=most, full=True)
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
@@ -120,13 +136,14 @@ async def claim(
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
         await _postpone(connection, wanted, share)
         due: dict[int, float] = {}
-        if surplus:
-            due = {row["id"]: row[0] for row in rows}
-            await _put_back(connection, wanted.app, surplus, due)
+        back = [*taken.unread, *(m for packed in surplus for m in packed.messages)]
+        if back:
+            due = {row["id"]: row[0] for row in taken.rows}
+            await _put_back(connection, wanted.app, back, due)
         cursor.finish_scan(
             asked_at,
             taken.last,
-            returned=[(m.priority, due[m.id]) for packed in surplus for m in packed.messages],
+            returned=[(m.priority, due[m.id]) for m in back],
             seconds=looked,
         )
         wait = None
@@ -134,18 +151,18 @@ async def claim(
             batches, wait = await _charge(connection, rate, batches)
         return Claimed(
             batches,
-            messages=len(rows),
+            messages=len(taken.rows),
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
             postponed=sum(len(packed.messages) for packed in share.postponed),
-            more=taken.full or bool(surplus),
+            more=taken.full or bool(back) or bool(share.postponed),
             wait=wait,
             finished=arranged.outcomes,
         )
 
 
-class Taken(Struct, frozen=True):
-    """Due messages in order."""
+class DueRows(Struct, frozen=True):
+    """Due messages in order, taken from the queue and bulk rows."""
 
     rows: list[asyncpg.Record]
     full: bool  # there is probably more
@@ -160,7 +177,7 @@ async def take_due(
     *,
     paused: bool,
     bulk_due: bool,
-) -> Taken:
+) -> DueRows:
     """Take at most *limit* due messages, in the order of priorities and due times.
 
     The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
@@ -189,7 +206,7 @@ async def take_due(
         if len(rows) >= limit:
             break
         if due_at is None:
-            return Taken(rows, False, None)
+            return DueRows(rows, False, None)
         taken = await connection.fetch(
             sql("claim_bulk"), app, limit - len(rows), last, due_at, wanted.sender, paused
         )
@@ -197,9 +214,9 @@ async def take_due(
         if len(rows) >= limit:
             break
         if not taken:  # a pause has come, or these messages are finished
-            return Taken(rows, True, (last, due_at))
+            return DueRows(rows, True, (last, due_at))
         since[last] = max(since[last], due_at)
-    return Taken(rows, True, (rows[-1]["priority"], rows[-1][0]))
+    return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
 
 
 class _Allowance(Struct, frozen=True):
@@ -238,6 +255,105 @@ async def _allow(
     elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
         limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
     return _Allowance(slots, most, limit, rate)
+
+
+class _Decisions:
+    """Decides and packs the messages of one claim; those of a second look with the first ones."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        arrange: Arrange,
+        screen: Screen | None,
+        asked_at: float,
+        countries: list[str],
+    ) -> None:
+        self._connection = connection
+        self._arrange = arrange
+        self._screen = screen
+        self._asked_at = asked_at
+        self._countries = countries
+        self._messages: list[Message] = []
+        self._decided: Decided = NO_OUTCOMES
+
+    async def add(self, messages: list[Message], most: int) -> PreparedClaim:
+        """Return the requests, of at most *most* numbers, and outcomes of all that was added."""
+        if self._screen is not None and messages:
+            decided = await self._screen(self._connection, messages, self._asked_at)
+            self._decided = {**self._decided, **decided} if self._messages else decided
+        self._messages = self._messages + messages if self._messages else messages
+        return self._arrange(self._messages, self._countries, most, self._decided)
+
+
+class _Taken(Struct, frozen=True):
+    """What a claim has taken."""
+
+    rows: list[asyncpg.Record]
+    messages: list[Message]
+    unread: list[Message]  # without their variables: they return to the queue
+    full: bool
+    last: QueuePosition | None
+
+    def with_more(self, more: "_Taken") -> "_Taken":
+        """Return both together."""
+        return _Taken(
+            self.rows + more.rows,
+            self.messages + more.messages,
+            self.unread + more.unread,
+            more.full,
+            more.last,
+        )
+
+
+async def _take(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
+) -> _Taken:
+    """Take up to *limit* due messages.
+
+    Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together.
+    """
+    due = await take_due(connection, wanted, limit, since, paused=paused, bulk_due=bulk_due)
+    rows = due.rows
+    messages = [Message(*row[2:]) for row in rows]
+    large = [row for row in rows if row[1] is not None]
+    if not large:
+        return _Taken(rows, messages, [], due.full, due.last)
+    room = MAX_LARGE_BYTES
+    read: list[int] = []
+    unread: set[int] = set()
+    for row in large:
+        room -= row[1]
+        if room >= 0 or not read:
+            read.append(row["id"])
+        else:
+            unread.add(row["id"])
+    params = dict(await connection.fetch(sql("read_large"), read))
+    return _Taken(
+        rows,
+        [
+            replace(m, params=params[m.id]) if m.id in params else m
+            for m in messages
+            if m.id not in unread
+        ],
+        [m for m in messages if m.id in unread],
+        due.full,
+        due.last,
+    )
+
+
+async def _lock_country_pauses(connection: Connection, state: asyncpg.Record) -> list[str]:
+    """Return the paused countries of an app; resume() waits for the end of this transaction."""
+    if not state["has_paused_countries"]:
+        return []
+    await connection.execute(sql("lock_app"), state["name"])
+    rows = await connection.fetch(sql("paused_countries"), state["name"])
+    return [row["country"] for row in rows]
 
 
 async def set_aside(
@@ -298,12 +414,27 @@ async def _rehearse(
         raise ValueError("it has an outcome")
 
 
-async def reschedule(database: Database, batch: Batch) -> float:
-    """Charge the rate limit once more for *batch*; return when it may be sent (monotonic clock)."""
+async def charge_again(database: Database, batch: Batch) -> None:
+    """Charge the rate limit once more for *batch*, which was sent twice."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(sql("lock_pace"), batch.app)
+        if row is not None and row["rate"] is not None:
+            await _charge(connection, row["rate"], [batch])
+
+
+async def reschedule(database: Database, batch: Batch, late: float) -> float | None:
+    """Charge the rate limit once more for *batch*, which is *late* (seconds).
+
+    Returns when it may be sent, on the monotonic clock. Where that is far away, it is now if it is
+    late by little, and otherwise None, without a charge: the batch then returns to the queue, so
+    that a pause, a cancel and urgent messages reach it.
+    """
     async with database.transaction() as connection:
         row = await connection.fetchrow(sql("lock_pace"), batch.app)
         if row is None or row["rate"] is None:
             return monotonic()
+        if row["wait"] > rate_limit.MAX_AHEAD_SECONDS:
+            return monotonic() if late <= row["wait"] * FORGIVEN_LATENESS_RATIO else None
         [timed], _ = await _charge(connection, row["rate"], [batch])
         return timed.send_at or monotonic()
 
@@ -389,10 +520,9 @@ async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tupl
 
 
 async def _put_back(
-    connection: Connection, app: str, surplus: Sequence[RequestDraft], due: Mapping[int, float]
+    connection: Connection, app: str, messages: Sequence[Message], due: Mapping[int, float]
 ) -> None:
     """Return what found no free slot to its place in the queue."""
-    messages = [message for packed in surplus for message in packed.messages]
     await connection.execute(
         sql("return_claimed"),
         app,
@@ -407,21 +537,26 @@ async def _put_back(
 
 
 async def _postpone(connection: Connection, wanted: ClaimRequest, share: SlotShare) -> None:
-    """Return what is postponed to a later place, so that such messages use a tenth of the slots."""
+    """Return what is postponed to later places, one after the other.
+
+    A tenth of the slots suffices for messages that are due at that distance; all of them, where
+    no others were seen. Where there are many they are due sooner, and are postponed again: if
+    nothing else is due by then, they have all slots.
+    """
     messages = [message for packed in share.postponed for message in packed.messages]
     if not messages:
         return
-    wait = max(
-        MIN_POSTPONE_SECONDS,
-        POSTPONE_RATIO * len(share.now) * wanted.slot_seconds / wanted.all_slots,
-    )
+    slot = max(wanted.slot_seconds, MIN_SLOT_SECONDS) / wanted.all_slots
+    if any(len(packed.messages) > 1 for packed in share.now):
+        slot *= POSTPONE_RATIO
+    distance = min(slot, MAX_POSTPONE_SECONDS / len(messages))
     await connection.execute(
         sql("return_claimed"),
         wanted.app,
         [m.id for m in messages],
         [m.priority for m in messages],
         [None] * len(messages),
-        [wait] * len(messages),
+        [distance * place for place in range(1, len(messages) + 1)],
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
         [None] * len(messages),

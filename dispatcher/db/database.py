@@ -324,6 +324,40 @@ def _is_gone(connection: Connection) -> bool:
         return True
 
 
+# Errors for a value that can never be stored.
+_UNSTORABLE: tuple[type[Exception], ...] = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    ValueError,
+)
+
+
+class UnstorableError(Exception):
+    """The database refuses a value of what is to be stored, and would again."""
+
+
+@asynccontextmanager
+async def storing(database: Database, *, seconds: float) -> AsyncIterator[Connection]:
+    """Give a connection to store what was pushed.
+
+    Raises DatabaseUnavailable, or UnstorableError where the database refuses a value for ever.
+    """
+    try:
+        async with database.acquire(seconds=seconds) as connection:
+            yield connection
+    except _UNSTORABLE as error:
+        raise _unstorable(error) from error
+    except DatabaseUnavailable as error:
+        refused = error.__cause__
+        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
+            raise _unstorable(refused) from refused
+        raise
+
+
+def _unstorable(error: BaseException) -> UnstorableError:
+    return UnstorableError(f"The database refuses it: {type(error).__name__}.")
+
+
 class AdaptiveTimeout:
     """The time-out of the next transaction: doubled after each that was cut, up to a minute.
 

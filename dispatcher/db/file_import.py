@@ -1,6 +1,6 @@
 """Imports message files by COPY and finds the rows that the database refuses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -11,13 +11,12 @@ from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.queries import sql
 
 Row: TypeAlias = tuple[Any, ...]  # values in the order of the columns
-Refused: TypeAlias = tuple[int, str]  # index of the row, and why
 
-DRY_RUN = ("pg_temp", "dry_run")
-MESSAGES = ("dispatcher", "message")
 SURVEY: Final = (
-    "line", "app", "sender", "recipient", "template_id", "signature", "reference", "params",
+    "line", "lines", "app", "sender", "recipient", "template_id", "signature", "idempotency_key",
+    "reference", "params", "priority", "send_at", "expires_at",
 )  # fmt: skip
+REFUSED: Final = ("line", "lines", "reason")
 RECENT_DAYS: Final = 7  # loads of the same rows are then likely a mistake
 SHOWN_REPEATS: Final = 5  # lines
 
@@ -99,18 +98,22 @@ async def record_import(
         raise TakenOverError("another process is loading the same file: wait for that to end.")
 
 
-async def record_rejections(
-    connection: Connection, digest: str, refused: Sequence[Refused]
-) -> None:
-    """Note lines that were refused, in the transaction of :func:`record_import`."""
-    if refused:
-        lines, reasons = zip(*refused, strict=True)
-        await connection.execute(sql("record_rejections"), digest, lines, reasons)
+async def record_rejections(connection: Connection, digest: str, first: int, last: int) -> None:
+    """Note the refused lines of a batch, in the transaction of :func:`record_import`."""
+    await connection.execute(sql("record_rejections"), digest, first, last)
 
 
-async def rejections(connection: Connection, digest: str, first: int, last: int) -> dict[int, str]:
-    """Return the refused lines among those from *first* to *last*, each with its reason."""
-    rows = await connection.fetch(sql("import_rejections"), digest, first, last)
+async def rejections(
+    connection: Connection, digest: str | None, first: int, last: int
+) -> dict[int, str]:
+    """Return the refused lines among those from *first* to *last*, each with its reason.
+
+    They are those of all loads of the file with *digest*; without one, of this dry run.
+    """
+    if digest is None:
+        rows = await connection.fetch(sql("refused_lines"), first, last)
+    else:
+        rows = await connection.fetch(sql("import_rejections"), digest, first, last)
     return {row["line"]: row["reason"] for row in rows}
 
 
@@ -125,21 +128,28 @@ async def forget_import(connection: Connection, digest: str) -> None:
 
 
 async def make_survey(connection: Connection) -> None:
-    """Make the table for the lines of a file; it is dropped with the connection."""
-    await connection.execute(sql("survey_table"))
-    await connection.execute(sql("left_out_table"))
+    """Make the tables for the lines of a file; they are dropped with the connection."""
+    for table in ("survey_table", "refused_table", "left_out_table"):
+        await connection.execute(sql(table))
 
 
-async def add_to_survey(connection: Connection, rows: Sequence[Row]) -> None:
-    """Add lines, with the columns SURVEY."""
+async def add_to_survey(
+    connection: Connection, good: Sequence[Row], refused: Sequence[Row]
+) -> None:
+    """Add good lines, with the columns SURVEY, and bad ones, with the columns REFUSED."""
     await connection.copy_records_to_table(
-        "survey", schema_name="pg_temp", columns=SURVEY, records=rows
+        "survey", schema_name="pg_temp", columns=SURVEY, records=good
     )
+    if refused:
+        await connection.copy_records_to_table(
+            "refused", schema_name="pg_temp", columns=REFUSED, records=refused
+        )
 
 
 async def read_survey(connection: Connection) -> Survey:
     """Return what the lines are as a whole."""
-    await connection.execute(sql("analyze_survey"))
+    for step in ("index_survey", "index_refused", "analyze_survey"):
+        await connection.execute(sql(step))
     repeats = await connection.fetchval(sql("survey_repeats"))
     shown = await connection.fetch(sql("survey_repeats_shown"), SHOWN_REPEATS) if repeats else []
     return Survey(
@@ -173,50 +183,62 @@ async def index_left_out(connection: Connection) -> None:
     await connection.execute(sql("index_left_out"))
 
 
-async def left_out(connection: Connection, first: int, last: int) -> set[int]:
-    """Return the lines to leave out among those from *first* to *last*."""
-    rows = await connection.fetch(sql("lines_left_out"), first, last)
-    return {row["line"] for row in rows}
-
-
 async def make_dry_run(connection: Connection) -> None:
     """Make the table for a dry run; it is gone with the connection."""
     await connection.execute(sql("dry_run_table"))
     await connection.execute(sql("dry_run_without_ids"))
 
 
-async def copy_messages(
+async def insert_lines(  # noqa: PLR0917
     connection: Connection,
-    columns: Sequence[str],
-    rows: Sequence[Row],
+    first: int,
+    last: int,
+    campaign: str,
+    wait: float,
+    before: int,
     *,
-    into: tuple[str, str] = MESSAGES,
-) -> list[Refused]:
-    """Insert *rows* into ``dispatcher.message``; return those that the database refused.
+    dry_run: bool = False,
+) -> tuple[int, dict[int, str]]:
+    """Insert the messages of the good lines from *first* to *last*, in the caller's transaction.
 
-    All others are in. One refused row fails its whole COPY, so what failed is halved until the
-    row stands alone: ten more COPYs for one bad row in a thousand, none where all are good.
+    Returns how many are in, and the lines that the database refused, with the reason. Each message
+    is due *wait* seconds after the one before; *before* messages of the file are in already. One
+    bad row fails the whole statement, so what failed is halved until the line stands alone: ten
+    more statements for one bad row in a thousand, none where all are good.
     """
-    schema, table = into
-    refused: list[Refused] = []
-    waiting = [range(len(rows))]
+    statement = sql("check_lines" if dry_run else "import_lines")
+    refused: dict[int, str] = {}
+    inserted = 0
+    waiting = [(first, last)]
     while waiting:
-        part = waiting.pop()
+        begin, end = waiting.pop()
         try:
             async with connection.transaction():  # so that a caller's own goes on after a refusal
-                await connection.copy_records_to_table(
-                    table,
-                    schema_name=schema,
-                    columns=columns,
-                    records=rows[part.start : part.stop],
+                done = await connection.execute(
+                    statement, begin, end, campaign, wait, before + inserted
                 )
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-            if len(part) == 1:
-                refused.append((part.start, _reason(error)))
+            if begin == end:
+                refused[begin] = _reason(error)
             else:
-                middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]  # the first half next: order is kept
-    return refused
+                middle = (begin + end) // 2
+                waiting += [(middle + 1, end), (begin, middle)]  # the first half next
+        else:
+            inserted += int(done.rpartition(" ")[2])
+    return inserted, refused
+
+
+async def refuse_lines(connection: Connection, refused: Mapping[int, str]) -> None:
+    """Note good lines that the database has refused."""
+    if refused:
+        await connection.execute(sql("refuse_lines"), [*refused], [*refused.values()])
+
+
+async def count_lines(connection: Connection, first: int, last: int) -> tuple[int, int, int]:
+    """Return how many lines from *first* to *last* are refused, are left out, and are in."""
+    row = await connection.fetchrow(sql("count_lines"), first, last)
+    assert row is not None  # noqa: S101 - a sum has always a row
+    return row["refused"], row["left_out"], row["taken"]
 
 
 # What the reader of a list lets pass and the database refuses.

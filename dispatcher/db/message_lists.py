@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from dispatcher.core.language import N_
 from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
@@ -61,20 +62,20 @@ _ACTION_STATES: Final[dict[ActionName, tuple[str, ...]]] = {
     "settle-resend": ("unsure",),
 }
 _LEFT_ALONE: Final = {
-    "queued": "it waits already",
-    "sending": "it is on its way",
-    "unsure": "it may have been sent: settle it",
-    "accepted": "the provider has it",
-    "delivered": "it was delivered",
-    "undelivered": "the provider had it; insert it anew",
-    "rejected": "it was rejected",
-    "expired": "it has expired",
-    "cancelled": "it was cancelled",
+    "queued": N_("it waits already"),
+    "sending": N_("it is on its way"),
+    "unsure": N_("it may have been sent: settle it"),
+    "accepted": N_("the provider has it"),
+    "delivered": N_("it was delivered"),
+    "undelivered": N_("the provider had it; insert it anew"),
+    "rejected": N_("it was rejected"),
+    "expired": N_("it has expired"),
+    "cancelled": N_("it was cancelled"),
 }
-WIPED: Final = "its variables were wiped, so it cannot be sent again"
-PARTLY_CHOSEN: Final = "its request has other messages, which the filter does not choose"
+WIPED: Final = N_("its variables were wiped, so it cannot be sent again")
+PARTLY_CHOSEN: Final = N_("its request has other messages, which the filter does not choose")
 ERASED_NUMBER: Final = "0"
-ERASED: Final = "its number was erased"
+ERASED: Final = N_("its number was erased")
 
 
 class MessageFilter(Struct, frozen=True):
@@ -84,6 +85,7 @@ class MessageFilter(Struct, frozen=True):
     code: str | None = None
     app: str | None = None
     template: str | None = None
+    campaign: str | None = None
     same_number_as: int | None = None  # id of a message: an address must not have the number
     reference: str | None = None
     prefix: str | None = None  # of the number
@@ -214,8 +216,8 @@ async def count(database: Database, wanted: MessageFilter) -> int | None:
     What waits is counted up to 10,001. What is finished is counted by the counters, so the result
     is how often it happened; a message that was sent again has happened twice.
     """
-    other = (wanted.template, wanted.same_number_as, wanted.reference, wanted.prefix)
-    if any(other) or wanted.last_digits or wanted.since or wanted.until or wanted.state is None:
+    counted = MessageFilter(state=wanted.state, code=wanted.code, app=wanted.app)
+    if wanted.state is None or wanted != counted:
         return None
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         if wanted.state not in FINISHED_STATES:
@@ -225,10 +227,10 @@ async def count(database: Database, wanted: MessageFilter) -> int | None:
             return int(row[wanted.state]) if row else None
         if wanted.state == "accepted":  # it counts those that were delivered since
             return None
-        counted: int = await connection.fetchval(
+        happened: int = await connection.fetchval(
             sql("counted_events"), [wanted.state], wanted.app, wanted.code, None
         )
-        return counted
+        return happened
 
 
 async def preview(
@@ -305,8 +307,8 @@ def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
     again = action == "requeue" and message.refused
     if message.state not in _ACTION_STATES[action] and not again:
         if action != "requeue" and message.state == "queued":
-            return "it waits"
-        return _LEFT_ALONE.get(message.state, "its state is not known")
+            return N_("it waits")
+        return _LEFT_ALONE.get(message.state, N_("its state is not known"))
     if action == "requeue" and message.wiped:
         return WIPED
     if action == "suppress" and message.erased:
@@ -353,6 +355,7 @@ async def _test(
         wanted.last_digits,
         wanted.since,
         wanted.until,
+        wanted.campaign,
     )
 
 
@@ -369,26 +372,66 @@ async def _pieces(
 ) -> AsyncIterator[_Piece]:
     """Read the best source backwards from *position*; yield the messages that may fit."""
     place, skip = map(int, position.split(".")) if position else (NEWEST, 0)
+    campaign = None
+    if wanted.campaign is not None:
+        campaign = await connection.fetchrow(sql("campaign_start"), wanted.campaign)
+        if campaign is None:
+            yield _Piece([], None)
+            return
+    elif position is None and _by_insertion(wanted) and wanted.until:
+        place = await _id_at(connection, wanted.until + LONG_TRANSACTION)
     next_place: int | None = place
     rows = FIRST_PIECE_ROWS
     while next_place is not None:
-        if wanted.same_number_as is not None or wanted.reference:
-            piece = await _look_up(connection, wanted, next_place)
-        elif wanted.state in ("sending", "unsure"):
-            piece = await _request_piece(connection, wanted, next_place)
-        elif wanted.state == "queued":
-            arguments = (next_place, rows, wanted.app, wanted.code)
-            piece = _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
-        elif wanted.state or wanted.code:
-            piece = await _event_piece(connection, wanted, next_place, skip)
-            skip = 0
+        if not _by_insertion(wanted):
+            piece = await _chosen_piece(connection, wanted, next_place, skip, rows, campaign)
+        elif campaign is not None:
+            piece = await _campaign_piece(connection, wanted, next_place, rows, campaign)
         else:
-            if position is None and next_place == NEWEST and wanted.until:
-                next_place = await _id_at(connection, wanted.until + LONG_TRANSACTION)
             piece = await _message_piece(connection, wanted, next_place, rows)
+        skip = 0
         rows = min(4 * rows, MAX_PIECE_ROWS)
         yield piece
         next_place = piece.next_place
+
+
+def _by_insertion(wanted: MessageFilter) -> bool:
+    """Return whether only `message` itself says which messages may fit."""
+    looked_up = wanted.same_number_as is not None or wanted.reference
+    return not (looked_up or wanted.state or wanted.code)
+
+
+async def _chosen_piece(  # noqa: PLR0917
+    connection: Connection,
+    wanted: MessageFilter,
+    place: int,
+    skip: int,
+    rows: int,
+    campaign: "Record | None",
+) -> _Piece:
+    """Return the next piece where a number, a state or a code says what may fit."""
+    if wanted.same_number_as is not None or wanted.reference:
+        return await _look_up(connection, wanted, place)
+    if wanted.state in ("sending", "unsure"):
+        return await _request_piece(connection, wanted, place)
+    if wanted.state == "queued":
+        arguments = (place, rows, wanted.app, wanted.code, wanted.campaign)
+        return _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
+    # What happened before a campaign began is not about its messages.
+    since = max(filter(None, (wanted.since, campaign and campaign["created_at"])), default=None)
+    return await _event_piece(connection, wanted, place, skip, since)
+
+
+async def _campaign_piece(
+    connection: Connection, wanted: MessageFilter, place: int, rows: int, campaign: "Record"
+) -> _Piece:
+    """Return the next piece of a campaign: by its index where there is one."""
+    if place <= (campaign["indexed_below"] or NEWEST):
+        arguments = (place, ENOUGH_MESSAGES, wanted.campaign)
+        return _of_rows(await connection.fetch(sql("campaign_piece"), *arguments))
+    piece = await _message_piece(connection, wanted, place, rows)
+    ended = piece.next_place is not None and piece.next_place <= campaign["first_id"]
+    return _Piece(piece.candidates, None if ended else piece.next_place)
 
 
 def _by_id(row: "Record | None", since: datetime | None) -> _Piece:
@@ -412,6 +455,7 @@ async def _message_piece(
         wanted.last_digits,
         wanted.since,
         wanted.until,
+        wanted.campaign,
     )
     return _by_id(row, wanted.since)
 
@@ -440,7 +484,11 @@ def _of_rows(rows: "list[Record]") -> _Piece:
 
 
 async def _event_piece(
-    connection: Connection, wanted: MessageFilter, place: int, skip: int
+    connection: Connection,
+    wanted: MessageFilter,
+    place: int,
+    skip: int,
+    since: datetime | None,
 ) -> _Piece:
     rows = await connection.fetch(
         sql("event_piece"),
@@ -456,7 +504,7 @@ async def _event_piece(
     for row in rows:
         if row["ids"] is None:
             # What happened before a message was inserted is not about it.
-            ended = wanted.since and row["newest"] and row["newest"] < wanted.since
+            ended = since and row["newest"] and row["newest"] < since
             next_place = None if ended else row["id"]
             continue
         at = row["id"] + 1

@@ -128,16 +128,32 @@ async def record_export(connection: Connection, actor: str, what: str) -> None:
 
 
 async def suppress(
-    connection: Connection, actor: str, numbers: Sequence[str], reason: str
+    connection: Connection,
+    actor: str,
+    numbers: Sequence[str],
+    reason: str,
+    *,
+    app: str = "",
+    promotional: bool = False,
 ) -> ActionResult:
-    """Never send to *numbers* any more. The audit has how many, and no number."""
-    count = await connection.fetchval(sql("suppress"), numbers, reason, actor)
+    """Never send to *numbers* any more. The audit has how many, and no number.
+
+    *app* and *promotional* narrow it to messages of one app, and to promotional ones.
+    """
+    count = await connection.fetchval(sql("suppress"), numbers, reason, actor, app, promotional)
     return ActionResult(count, f"{_numbers(count)} new")
 
 
-async def unsuppress(connection: Connection, actor: str, numbers: Sequence[str]) -> ActionResult:
-    """Send to *numbers* again."""
-    count = await connection.fetchval(sql("unsuppress"), numbers, actor)
+async def unsuppress(
+    connection: Connection,
+    actor: str,
+    numbers: Sequence[str],
+    *,
+    app: str = "",
+    promotional: bool = False,
+) -> ActionResult:
+    """Send to *numbers* again; with *app* or *promotional* end only what was suppressed so."""
+    count = await connection.fetchval(sql("unsuppress"), numbers, actor, app, promotional)
     return ActionResult(count, f"{_numbers(count)} freed")
 
 
@@ -146,7 +162,13 @@ async def define_template(
 ) -> ActionResult:
     """Define what variables a template takes, or define it anew; *text* counts segments."""
     await connection.execute(
-        sql("define_template"), template.template_id, template.kinds, note, text, actor
+        sql("define_template"),
+        template.template_id,
+        template.kinds,
+        note,
+        text,
+        actor,
+        template.promotional,
     )
     return ActionResult(1, "defined")
 
@@ -199,7 +221,8 @@ async def export(connection: Connection, number: str) -> list[str]:
     """Return everything stored of the person with *number*, a JSON text each."""
     messages = await connection.fetch(sql("export_messages"), spellings(to_e164(number)))
     listed = await connection.fetch(sql("export_suppression"), to_e164(number))
-    return [row[0] for row in (*messages, *listed)]
+    replies = await connection.fetch(sql("export_replies"), to_e164(number))
+    return [row[0] for row in (*messages, *replies, *listed)]
 
 
 async def audit_entries(connection: Connection, limit: int) -> list[AuditEntry]:

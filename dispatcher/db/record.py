@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import cast
 
 import asyncpg
@@ -31,8 +32,10 @@ from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
 
-async def apply_to_app(connection: Connection, worker: int, result: BatchResult) -> dict[str, str]:
-    """Write what the answer means for the app as a whole.
+async def apply_to_app(
+    connection: Connection, worker: int, result: BatchResult, opened_at: datetime
+) -> dict[str, str]:
+    """Write what the answer means for the app as a whole; its request was opened at *opened_at*.
 
     An error that may concern this host alone (no connection to the provider, a wrong clock) does
     not pause the app while other hosts send. It is returned if there are others: app, and why.
@@ -45,7 +48,7 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
                 row = await connection.fetchrow(sql("who_reaches"), app, worker)
                 there, reaching = (row["there"], row["reaching"]) if row else (False, False)
             if not reaching:
-                await _pause(connection, app, pause)
+                await _pause(connection, app, pause, opened_at)
             return {app: pause.reason} if there else {}
         case Resolved(countries=countries, refused=refused, pause=paused):
             for country in countries:
@@ -53,15 +56,15 @@ async def apply_to_app(connection: Connection, worker: int, result: BatchResult)
                     sql("pause_country"), app, country.country, country.until_in, country.code
                 )
             if paused is not None:
-                await _pause(connection, app, paused)
+                await _pause(connection, app, paused, opened_at)
             elif result.batch.probe and result.tries > 0:
-                await connection.execute(sql("resume_app"), app, refused)
+                await connection.execute(sql("resume_app"), app, refused, opened_at)
         case UnknownResult():
             pass
     return {}
 
 
-async def _pause(connection: Connection, app: str, pause: Pause) -> None:
+async def _pause(connection: Connection, app: str, pause: Pause, opened_at: datetime) -> None:
     await connection.execute(
         sql("pause_app"),
         app,
@@ -70,6 +73,7 @@ async def _pause(connection: Connection, app: str, pause: Pause) -> None:
         pause.probe_in,
         pause.probe_max,
         pause.until_midnight,
+        opened_at,
     )
 
 
@@ -94,6 +98,7 @@ class Recorded(Struct, frozen=True):
     # Apps for which this host cannot send, and why, though there are other workers.
     cut_off: dict[str, str]
     opened: dict[str, str] = {}  # apps whose circuit has opened, and why
+    lost_answers: dict[str, str] = {}  # apps whose answers only this host loses, and why
 
 
 class Rows(Struct):
@@ -139,6 +144,7 @@ async def record(
         first.written | second.written,
         first.cut_off | second.cut_off,
         first.opened | second.opened,
+        first.lost_answers | second.lost_answers,
     )
 
 
@@ -195,7 +201,8 @@ async def _record(
         closed = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.
         settled = await _settled(connection, results) if some_settled else frozenset()
-        results, pauses = await apply_to_circuits(connection, results, closed, circuits)
+        circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
+        results = circuit.results
         rows = Rows([], [], [], Counter(), defaultdict(list), [])
         for result in results:
             if result.batch.id in closed:
@@ -215,18 +222,25 @@ async def _record(
         cut_off: dict[str, str] = {}
         for result in results:
             if result.batch.id in closed:
-                cut_off |= await apply_to_app(connection, worker, result)
-        for app, pause in pauses.items():
-            await _pause(connection, app, pause)
+                opened_at = closed[result.batch.id]
+                cut_off |= await apply_to_app(connection, worker, result, opened_at)
+        for app, opened in circuit.opened.items():
+            await _pause(connection, app, opened.pause, opened.at)
         rows.events.update({event: len(ids) for event, ids in rows.ids_by_event.items()})
         for event, _, size in rows.whole:
             rows.events[event] += size
         await count(connection, worker, rows.events)
         await events.append(connection, rows.ids_by_event, rows.whole)
-        return Recorded(closed, cut_off, {app: pause.reason for app, pause in pauses.items()})
+        return Recorded(
+            frozenset(closed),
+            cut_off,
+            {app: opened.pause.reason for app, opened in circuit.opened.items()},
+            circuit.lost_answers,
+        )
 
 
-async def _close(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:
+async def _close(connection: Connection, results: Sequence[BatchResult]) -> dict[int, datetime]:
+    """Close the batches of *results*; return those that were, and when each was opened."""
     rows = await connection.fetch(
         sql("close_batches"),
         [c.batch.id for c in results],
@@ -238,7 +252,7 @@ async def _close(connection: Connection, results: Sequence[BatchResult]) -> froz
         [not isinstance(c.verdict, UnknownResult) for c in results],
         [c.batch.token for c in results],
     )
-    return frozenset(row[0] for row in rows)
+    return {row[0]: row[1] for row in rows}
 
 
 async def _settled(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:

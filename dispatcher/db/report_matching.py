@@ -297,14 +297,15 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
 
 
 async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
-    """Suppress numbers that are on a block list, by the status of their carrier."""
-    rows: dict[str, list[str]] = {}
-    for seen, place in known:
-        status = report_status(seen.status)
-        if status.reason is Reason.BLOCKED and place.number is not None:
-            rows.setdefault(f"{status.status}: {status.meaning}", []).append(place.number)
-    for reason, numbers in sorted(rows.items()):
-        await suppress_reported(connection, numbers, reason)
+    """Stop promotional messages to numbers that are on a block list, by the status of a report."""
+    blocked = [
+        (place.app, place.number, f"{status.status}: {status.meaning}")
+        for seen, place in known
+        if place.number is not None
+        and (status := report_status(seen.status)).reason is Reason.BLOCKED
+    ]
+    if blocked:
+        await suppress_reported(connection, blocked)
 
 
 async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:

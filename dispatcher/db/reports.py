@@ -2,36 +2,26 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import asyncpg
-
-from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.report import Report, read_push
+from dispatcher.core.reply import read_posted
+from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import MADE_UP_STATUSES, STATUSES
 from dispatcher.core.status import MissingReports, UnmatchedReport, UnreadableCount, UnreadablePush
-from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database, storing
 from dispatcher.db.events import count
 from dispatcher.db.queries import sql
+from dispatcher.db.replies import ReceivedReply, address_app
+from dispatcher.db.replies import write as write_replies
 
 NO_APP: Final = "-"  # stands for the app where none is known
+REPORTS_PATH: Final = "reports"  # where reports come, without the token
 REPORT_PERIOD_SECONDS: Final = 80 * 3600.0  # the provider reports within 72 h or never
 REPLAYED_PUSHES: Final = 100  # in one transaction
 OVERDUE_SECONDS: Final = 3600.0  # most carriers report within a minute
-
-# Errors for a report that can never be stored.
-_UNSTORABLE: tuple[type[Exception], ...] = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    ValueError,
-)
-
-
-class UnstorableError(Exception):
-    """The database refuses one of the reports, and would again."""
 
 
 async def store(
@@ -54,16 +44,8 @@ async def store(
 async def _store(
     database: Database, reports: Sequence[tuple[Report, float]], *, seconds: float
 ) -> int:
-    try:
-        async with database.acquire(seconds=seconds) as connection:
-            return await _write(connection, reports)
-    except _UNSTORABLE as error:
-        raise _unstorable(error) from error
-    except DatabaseUnavailable as error:
-        refused = error.__cause__
-        if isinstance(refused, _UNSTORABLE) and not isinstance(refused, OSError):
-            raise _unstorable(refused) from refused
-        raise
+    async with storing(database, seconds=seconds) as connection:
+        return await _write(connection, reports)
 
 
 async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]) -> int:
@@ -88,10 +70,6 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
     columns = map(list, zip(*rows, strict=True))
     news = await connection.fetchval(sql("store_reports"), *columns, list(MADE_UP_STATUSES))
     return int(news or 0)
-
-
-def _unstorable(error: BaseException) -> UnstorableError:
-    return UnstorableError(f"The database refuses it: {type(error).__name__}.")
 
 
 def _rounds(reports: Sequence[tuple[Report, float]]) -> Iterator[list[tuple[Report, float]]]:
@@ -176,12 +154,18 @@ async def backlog(connection: Connection) -> Backlog:
 
 
 async def keep_unreadable(
-    database: Database, body: bytes, content_type: str, reason: str, *, age: float
+    database: Database, body: bytes, content_type: str, reason: str, *, age: float, path: str
 ) -> None:
-    """Keep a push that cannot be read, *age* seconds after it came; safe to repeat."""
-    digest = hashlib.sha256(body).digest()
+    """Keep a push that cannot be read, *age* seconds after it came; safe to repeat.
+
+    *path* is where it came, without the token.
+    """
+    named = b"" if path == REPORTS_PATH else path.encode() + b"\0"
+    digest = hashlib.sha256(named + body).digest()
     async with database.acquire(seconds=TRANSACTION_TIMEOUT_SECONDS) as connection:
-        await connection.execute(sql("keep_unreadable"), digest, reason, content_type, body, age)
+        await connection.execute(
+            sql("keep_unreadable"), digest, reason, content_type, body, age, path
+        )
 
 
 async def unreadable(connection: Connection, *, limit: int = 100) -> list[UnreadablePush]:
@@ -196,10 +180,11 @@ async def unreadable_count(connection: Connection) -> UnreadableCount:
     return UnreadableCount(*row) if row else UnreadableCount()
 
 
-async def replay_unreadable(connection: Connection) -> tuple[int, int]:
-    """Read again what could not be read; return how many pushes were read, and their reports.
+async def replay_unreadable(connection: Connection, *, words: Collection[str]) -> tuple[int, int]:
+    """Read again what could not be read; return how many pushes were read, and what they held.
 
-    A push of which a part is still unreadable stays on the list; its reports are stored once.
+    *words* are those that unsubscribe. A push of which a part is still unreadable stays on the
+    list; its reports and replies are stored once.
     """
     pushes = stored = 0
     at, digest = datetime(1, 1, 1, tzinfo=UTC), b""
@@ -208,10 +193,17 @@ async def replay_unreadable(connection: Connection) -> tuple[int, int]:
             rows = await connection.fetch(sql("unreadable_take"), at, digest, REPLAYED_PUSHES)
             for row in rows:
                 at, digest = row["received_at"], row["digest"]
-                push = read_push(row["body"])
-                age = max(0.0, (datetime.now(UTC) - at).total_seconds())
+                push = read_posted(row["body"], is_reply=row["path"] != REPORTS_PATH, words=words)
+                now = datetime.now(UTC).timestamp()
+                age = max(0.0, now - at.timestamp())
                 for each in _rounds([(report, age) for report in push.reports]):
                     stored += await _write(connection, each)
+                replies = [
+                    ReceivedReply(reply, address_app(row["path"]), at.timestamp())
+                    for reply in push.replies
+                ]
+                if replies:
+                    stored += await write_replies(connection, replies, now=now)
                 if push.unreadable is None:
                     await connection.execute(sql("unreadable_read"), digest)
                     pushes += 1

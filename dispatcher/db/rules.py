@@ -1,8 +1,8 @@
 """Applies operators' rules in a claim, and reads them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.delays import seconds_until_midnight
@@ -35,11 +35,17 @@ async def read_rules(database: Database, *, seconds: float = TRANSACTION_TIMEOUT
         templates = await connection.fetch(sql("templates"))
         limits = await connection.fetch(sql("limits"))
         suppressing = await connection.fetchval(sql("any_suppressed"))
+        promotional = await connection.fetch(sql("promotional_apps"))
     return Rules(
-        {row["template_id"]: Template(row["template_id"], row["kinds"]) for row in templates},
+        {row["template_id"]: _template(row) for row in templates},
         {row["app"]: Limits(*tuple(row)[1:]) for row in limits},
         suppressing,
+        frozenset(row["name"] for row in promotional),
     )
+
+
+def _template(row: Mapping[str, Any]) -> Template:
+    return Template(row["template_id"], row["kinds"], row["promotional"])
 
 
 async def apply_rules(
@@ -58,7 +64,7 @@ async def apply_rules(
     """
     limits = rules.limits.get(app, Limits())
     facts = await _facts(connection, app, messages, rules, limits, now=now)
-    decided = evaluate_rules(messages, rules, limits, facts, now=now, country=country)
+    decided = evaluate_rules(messages, rules, limits, facts, app=app, now=now, country=country)
     if limits.by_number:
         sent = [message for message in messages if message.id not in decided]
         await connection.execute(
@@ -87,12 +93,12 @@ async def _facts(
     now: datetime,
 ) -> ClaimFacts:
     numbers = list({to_e164(message.recipient) for message in messages})
-    suppressed: frozenset[str] = frozenset()
+    suppressed: dict[str, bool] = {}  # number -> whether nothing at all is sent to it
     used: dict[str, RecipientUsage] = {}
     left = None
     if rules.suppressing:
-        rows = await connection.fetch(sql("suppressed"), numbers)
-        suppressed = frozenset(row["recipient"] for row in rows)
+        rows = await connection.fetch(sql("suppressed"), numbers, app)
+        suppressed = {row["recipient"]: row["entirely"] for row in rows}
     if limits.by_number or limits.daily_limit is not None:
         await connection.execute(sql("lock_limits"), app)
     if limits.by_number:
@@ -105,7 +111,12 @@ async def _facts(
             one.same_hour[row["text"]] = row["hour"]
     if limits.daily_limit is not None:
         left = max(0, limits.daily_limit - await sent_today(connection, app, now))
-    return ClaimFacts(suppressed, used, left)
+    return ClaimFacts(
+        frozenset(number for number, entirely in suppressed.items() if entirely),
+        frozenset(number for number, entirely in suppressed.items() if not entirely),
+        used,
+        left,
+    )
 
 
 async def forget_used(database: Database) -> int:
@@ -118,18 +129,37 @@ async def forget_used(database: Database) -> int:
 async def templates(connection: Connection) -> list[tuple[Template, str]]:
     """Return the templates that are defined, each with its note."""
     rows = await connection.fetch(sql("templates"))
-    return [(Template(row["template_id"], row["kinds"]), row["note"]) for row in rows]
+    return [(_template(row), row["note"]) for row in rows]
 
 
-async def suppress_reported(connection: Connection, numbers: Sequence[str], reason: str) -> None:
-    """Never send again to *numbers*, which a carrier reports as blocked."""
-    wanted = list(map(to_e164, numbers))
-    await connection.execute(sql("suppress_reported"), wanted, reason)
+async def suppress_reported(
+    connection: Connection, blocked: Sequence[tuple[str, str, str]]
+) -> None:
+    """Stop promotional messages to numbers that are reported as on a block list.
+
+    *blocked* are apps, numbers and reasons. Codes and notices are still sent: how far a block list
+    reaches is not said, and its own platform refuses what it stops (provider.md, Rules).
+    """
+    apps, numbers, reasons = map(list, zip(*blocked, strict=True))
+    await connection.execute(
+        sql("suppress_reported"), apps, [to_e164(number) for number in numbers], reasons
+    )
 
 
 async def suppression(connection: Connection, *, limit: int) -> list[Suppressed]:
     """Return the suppressed numbers, the newest first."""
     return [Suppressed(*row) for row in await connection.fetch(sql("suppression_list"), limit)]
+
+
+async def suppressions_of(connection: Connection, number: str) -> list[Suppressed]:
+    """Return why a number, in canonical form, is suppressed; nothing if it is not."""
+    return [Suppressed(*row) for row in await connection.fetch(sql("suppressions_of"), number)]
+
+
+async def texts(connection: Connection) -> dict[str, str]:
+    """Return the texts of templates, by id, where they are known."""
+    rows = await connection.fetch(sql("templates"))
+    return {row["template_id"]: row["text"] for row in rows if row["text"] is not None}
 
 
 async def limits(connection: Connection) -> dict[str, Limits]:

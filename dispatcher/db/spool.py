@@ -3,6 +3,11 @@
 A file belongs to one process, which holds a lock on it; a file of a dead process is read by the
 next process that searches. A record is its length, its CRC and its bytes: a record that a crash cut
 off is detected, and all records before it are good.
+
+SQLite was tried instead (WAL, synchronous=FULL, one file of all processes) and not taken. On a full
+disk its records can be read but not deleted, because a deletion is written too: the replay never
+ends. And in 40 of 40 trials one damaged page of 4 KB cost records, up to all 200 of all processes.
+Here a stored file is unlinked, and damage harms only what follows it in one file.
 """
 
 import fcntl

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.number import fits_mask, is_masked, possible_forms
-from dispatcher.core.rules import RuleList
+from dispatcher.core.rules import RuleList, Suppressed
 from dispatcher.core.status import (
     AppState,
     BatchStory,
@@ -68,7 +68,14 @@ async def rules(database: Database) -> RuleList:
             today,
             await rules_of.suppression(connection, limit=MOST),
             await cost.prices(connection),
+            await rules_of.texts(connection),
         )
+
+
+async def suppressions_of(database: Database, number: str) -> list[Suppressed]:
+    """Return why a number, in canonical form, is suppressed; nothing if it is not."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return await rules_of.suppressions_of(connection, number)
 
 
 async def series(

@@ -42,6 +42,8 @@ async def register_app(
     on_unsure: str,
     resend_after: float,
     max_attempts: int | None = None,
+    sender: str | None = None,
+    promotional: bool = False,
 ) -> None:
     """Make or refresh the run-time row of a configured app; times in seconds."""
     async with database.transaction() as connection:
@@ -52,6 +54,8 @@ async def register_app(
             on_unsure,
             resend_after,
             max_attempts,
+            sender,
+            promotional,
         )
 
 

@@ -1,4 +1,4 @@
-"""Stores reports before they are answered: in the database, or on disk if it is unavailable.
+"""Stores reports and replies before they are answered: in the database, or on disk if it is away.
 
 Reports that arrive together share one commit: while a commit runs, the next reports gather. If the
 database is unavailable they go to the spool, synced to disk, and from there into the database
@@ -8,6 +8,7 @@ later; no post waits longer than one commit may take.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,12 @@ import structlog
 from msgspec import Struct
 
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.reply import UplinkReply
 from dispatcher.core.report import Report
-from dispatcher.db import reports
-from dispatcher.db.database import Database
-from dispatcher.db.reports import UnstorableError
+from dispatcher.db import replies, reports
+from dispatcher.db.database import Database, UnstorableError
+from dispatcher.db.replies import ReceivedReply
+from dispatcher.db.reports import REPORTS_PATH
 from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
@@ -41,6 +44,14 @@ class ReceivedReport(Struct, frozen=True, gc=False):
     report: Report
     at: float  # seconds since 1970
 
+    @property
+    def raw(self) -> str:
+        """All fields as a JSON object."""
+        return self.report.raw
+
+
+Received = ReceivedReport | ReceivedReply
+
 
 class ReceivedPush(Struct, frozen=True):
     """A push that cannot be read, as it came, and when."""
@@ -49,6 +60,7 @@ class ReceivedPush(Struct, frozen=True):
     content_type: str
     reason: str
     at: float  # seconds since 1970
+    path: str = REPORTS_PATH  # where it came, without the token
 
 
 class Stored(Struct, frozen=True):
@@ -63,12 +75,12 @@ class NotStored(Struct, frozen=True):
 
 
 class _Post(Struct):
-    arrived: list[ReceivedReport]
+    arrived: list[Received]
     result: asyncio.Future[Stored | NotStored]
 
 
 class Intake:
-    """Stores sound reports: `run` writes them, `keep` adds those of one post."""
+    """Stores reports and replies: `run` writes them, `keep` adds those of one post."""
 
     def __init__(
         self, database: Database, folder: Path, metrics: ReportMetrics | None = None
@@ -87,8 +99,16 @@ class Intake:
     async def keep(self, received: Sequence[Report]) -> Stored | NotStored:
         """Return when *received* are stored, or cannot be."""
         now = time.time()
+        return await self._keep([ReceivedReport(report, now) for report in received])
+
+    async def keep_replies(self, received: Sequence[UplinkReply], app: str) -> Stored | NotStored:
+        """Return when *received* are stored, or cannot be; *app* is the one of their address."""
+        now = time.time()
+        return await self._keep([ReceivedReply(reply, app, now) for reply in received])
+
+    async def _keep(self, arrived: list[Received]) -> Stored | NotStored:
         result: asyncio.Future[Stored | NotStored] = asyncio.get_running_loop().create_future()
-        post = _Post([ReceivedReport(report, now) for report in received], result)
+        post = _Post(arrived, result)
         if self._waiting.full():
             try:
                 async with asyncio.timeout(QUEUE_TIMEOUT_SECONDS):
@@ -101,10 +121,10 @@ class Intake:
         return await result
 
     async def keep_unreadable(
-        self, body: bytes, content_type: str, reason: str
+        self, body: bytes, content_type: str, reason: str, path: str = REPORTS_PATH
     ) -> Stored | NotStored:
         """Return when a push that cannot be read is stored as it came, or cannot be."""
-        push = ReceivedPush(body, content_type, reason, time.time())
+        push = ReceivedPush(body, content_type, reason, time.time(), path)
         async with self._unreadable_lock:  # a flood of them must not take the reports' connections
             try:
                 await self._write_push(push)
@@ -118,7 +138,7 @@ class Intake:
             raise DatabaseUnavailable("the database was away a moment ago")
         age = max(0.0, time.time() - push.at)
         await reports.keep_unreadable(
-            self._database, push.body, push.content_type, push.reason, age=age
+            self._database, push.body, push.content_type, push.reason, age=age, path=push.path
         )
 
     async def run(self) -> None:
@@ -162,13 +182,11 @@ class Intake:
         else:
             self._answer_stored(posts, "database")
 
-    async def _keep_refused(
-        self, arrived: Sequence[ReceivedReport], why: str
-    ) -> Stored | NotStored:
+    async def _keep_refused(self, arrived: Sequence[Received], why: str) -> Stored | NotStored:
         """Store the reports of a post that the database refuses, each by itself, else as text."""
         if len(arrived) == 1:
-            raw = arrived[0].report.raw.encode(errors="replace")
-            return await self.keep_unreadable(raw, "application/json", why)
+            raw = arrived[0].raw.encode(errors="replace")
+            return await self.keep_unreadable(raw, "application/json", why, _path(arrived[0]))
         for one in arrived:
             try:
                 await self._write([one])
@@ -184,31 +202,37 @@ class Intake:
     def _answer_stored(self, posts: Sequence[_Post], place: str) -> None:
         _answer(posts, Stored())
         now = time.time()
-        count = sum(len(post.arrived) for post in posts)
-        self._metrics.taken(place, count, (now - post.arrived[0].at for post in posts))
+        arrived = [one for post in posts for one in post.arrived]
+        answers = sum(isinstance(one, ReceivedReply) for one in arrived)
+        waits = (now - post.arrived[0].at for post in posts)
+        self._metrics.taken(place, len(arrived) - answers, answers, waits)
         self._metrics.carried(
             one.at - one.report.updated_at.timestamp()
-            for post in posts
-            for one in post.arrived
-            if one.report.updated_at is not None
+            for one in arrived
+            if isinstance(one, ReceivedReport) and one.report.updated_at is not None
         )
 
-    async def _write(self, arrived: Sequence[ReceivedReport]) -> None:
+    async def _write(self, arrived: Sequence[Received]) -> None:
         if time.monotonic() < self._retry_at:
             raise DatabaseUnavailable("the database was away a moment ago")
         try:
             now = time.time()
-            aged = [(one.report, max(0.0, now - one.at)) for one in arrived]
+            aged = [
+                (one.report, max(0.0, now - one.at))
+                for one in arrived
+                if isinstance(one, ReceivedReport)
+            ]
             news = await reports.store(self._database, aged)
+            if len(aged) < len(arrived):
+                answered = [one for one in arrived if isinstance(one, ReceivedReply)]
+                news += await replies.store(self._database, answered, now=now)
         except DatabaseUnavailable as error:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             log.warning("reports go to disk: the database is away", why=str(error))
             raise
         self._metrics.repeated(len(arrived) - news)
 
-    async def _write_spool(
-        self, arrived: Sequence[ReceivedReport | ReceivedPush]
-    ) -> Stored | NotStored:
+    async def _write_spool(self, arrived: Sequence[Received | ReceivedPush]) -> Stored | NotStored:
         records = [msgspec.json.encode(one) for one in arrived]
         try:
             async with self._spool_lock:
@@ -252,7 +276,7 @@ class Intake:
     async def _replay_file(self, file: SpoolFile) -> None:
         decoded = [one for one in map(_decode, file.records) if one is not None]
         file.damaged = file.damaged or len(decoded) < len(file.records)
-        arrived = [one for one in decoded if isinstance(one, ReceivedReport)]
+        arrived = [one for one in decoded if not isinstance(one, ReceivedPush)]
         if file.damaged:
             log.error("a file of spooled reports is damaged, and set aside", path=str(file.path))
         for push in decoded:
@@ -263,30 +287,37 @@ class Intake:
         if arrived:
             log.info("spooled reports stored", reports=len(arrived))
 
-    async def _replay_reports(self, arrived: Sequence[ReceivedReport]) -> None:
+    async def _replay_reports(self, arrived: Sequence[Received]) -> None:
         try:
             await self._write(arrived)
         except UnstorableError as error:
             if len(arrived) == 1:
-                raw = arrived[0].report.raw.encode(errors="replace")
+                (one,) = arrived
+                raw = one.raw.encode(errors="replace")
                 await self._write_push(
-                    ReceivedPush(raw, "application/json", str(error), arrived[0].at)
+                    ReceivedPush(raw, "application/json", str(error), one.at, _path(one))
                 )
                 return
             for one in arrived:
                 await self._replay_reports([one])
 
 
-def _decode(record: bytes) -> ReceivedReport | ReceivedPush | None:
+def _path(one: Received) -> str:
+    """Return where it came, without the token."""
+    if isinstance(one, ReceivedReport):
+        return REPORTS_PATH
+    return f"{replies.REPLIES_PATH}/{one.app}" if one.app else replies.REPLIES_PATH
+
+
+def _decode(record: bytes) -> Received | ReceivedPush | None:
     """Decode a record; None if it is not one of this release."""
-    try:
+    with suppress(msgspec.DecodeError):
         return msgspec.json.decode(record, type=ReceivedReport)
-    except msgspec.DecodeError:
-        pass
-    try:
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(record, type=ReceivedReply)
+    with suppress(msgspec.DecodeError):
         return msgspec.json.decode(record, type=ReceivedPush)
-    except msgspec.DecodeError:
-        return None
+    return None
 
 
 def _answer(posts: Sequence[_Post], result: Stored | NotStored) -> None:

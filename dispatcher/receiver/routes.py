@@ -1,4 +1,4 @@
-"""POST /reports/<token>: accepts status reports from a sender that has to prove who it is.
+"""POST /reports/<token> and /replies/<token>: takes what a sender pushes that proves who it is.
 
 Each request passes, in this order: its path, its network, its size and time, its signature, its
 form. A refused request is answered with a status and a reason, and counted. A request that is
@@ -7,8 +7,9 @@ answered 200 is stored.
 
 import asyncio
 import hmac
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -16,9 +17,11 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report, read_push
+from dispatcher.core.reply import UNSUBSCRIBE_WORDS, UplinkReply, read_posted
+from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report
 from dispatcher.db.database import Database
-from dispatcher.db.reports import announce_check
+from dispatcher.db.replies import REPLIES_PATH, address_app
+from dispatcher.db.reports import REPORTS_PATH, announce_check
 from dispatcher.receiver.intake import Intake, NotStored
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
@@ -26,6 +29,7 @@ from dispatcher.telemetry import ReportMetrics
 SENDER_TIMEOUT_SECONDS: Final = 15.0  # for a whole request; then the connection is closed
 
 CHECKED: Final = "Test report received"
+_APP_NAME: Final = re.compile("[a-z0-9][a-z0-9_-]{0,62}")
 _SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 
 
@@ -53,9 +57,11 @@ class ReportRoutes:
         networks: Sequence[Network] = (),
         trusted_proxies: Sequence[Network] = (),
         sender_timeout: float = SENDER_TIMEOUT_SECONDS,
+        unsubscribe_words: Collection[str] = UNSUBSCRIBE_WORDS,
         metrics: ReportMetrics | None = None,
     ) -> None:
-        """Take reports from *networks* (none: from any), each body within *sender_timeout*."""
+        """Take pushes from *networks* (none: from any), each body within *sender_timeout*."""
+        self._unsubscribe_words = unsubscribe_words
         self._path_token = path_token.encode()
         self._database = database
         self._intake = intake
@@ -69,11 +75,23 @@ class ReportRoutes:
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes to serve."""
         # One segment, whatever is in it: `_take` compares it.
-        return [web.post("/reports/{token}", self._receive)]
+        return [
+            web.post(f"/{REPORTS_PATH}/{{token}}", self._receive_reports),
+            web.post(f"/{REPLIES_PATH}/{{token}}", self._receive_replies),
+            web.post(f"/{REPLIES_PATH}/{{token}}/{{app}}", self._receive_replies),
+        ]
 
-    async def _receive(self, request: web.Request) -> web.Response:
+    async def _receive_reports(self, request: web.Request) -> web.Response:
+        return await self._receive(request, REPORTS_PATH)
+
+    async def _receive_replies(self, request: web.Request) -> web.Response:
+        app = request.match_info.get("app", "").lower()
+        named = _APP_NAME.fullmatch(app)  # any other name is left out, for the reply is kept
+        return await self._receive(request, f"{REPLIES_PATH}/{app}" if named else REPLIES_PATH)
+
+    async def _receive(self, request: web.Request, path: str) -> web.Response:
         try:
-            taken = await self._take(request)
+            taken = await self._take(request, path)
         except RefusedError as refused:
             self.refused[refused.kind] += 1
             self._metrics.refused(refused.kind, refused.detail)
@@ -82,10 +100,10 @@ class ReportRoutes:
             return web.Response(body=_SUCCESS, content_type="application/json")
         return _answer(200, 0, CHECKED)
 
-    async def _take(self, request: web.Request) -> int:
-        """Return how many reports were stored, 0 for a test report.
+    async def _take(self, request: web.Request, path: str) -> int:
+        """Return how many reports and replies were stored, 0 for a test report.
 
-        Raises RefusedError.
+        *path* is where it came, without the token. Raises RefusedError.
         """
         given = request.match_info["token"].encode(errors="surrogateescape")
         if not hmac.compare_digest(given, self._path_token):
@@ -98,22 +116,23 @@ class ReportRoutes:
             raise RefusedError("signature", 401, unsigned)
         if len(body) > MAX_BYTES:
             raise RefusedError("too long", 413, f"The push is longer than {MAX_BYTES} bytes.")
-        push = read_push(body)
+        push = read_posted(body, is_reply=path != REPORTS_PATH, words=self._unsubscribe_words)
         match push.reports:
             case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
                 await self._announce(word)
                 return 0
             case reports:
                 await self._keep(reports)
+        await self._keep_replies(push.replies, address_app(path))
         if push.unreadable is not None:
             # The provider never repeats a push, and a later release may read it.
             kept = await self._intake.keep_unreadable(
-                body, request.content_type, push.unreadable.reason
+                body, request.content_type, push.unreadable.reason, path
             )
             if isinstance(kept, NotStored):
                 raise RefusedError("not kept", kept.status, kept.why)
             self.refused["unreadable"] += 1
-        return max(1, len(push.reports))
+        return max(1, len(push.reports) + len(push.replies))
 
     async def _announce(self, word: str) -> None:
         try:
@@ -127,6 +146,13 @@ class ReportRoutes:
         if not reports:
             return
         kept = await self._intake.keep(reports)
+        if isinstance(kept, NotStored):
+            raise RefusedError("not kept", kept.status, kept.why)
+
+    async def _keep_replies(self, replies: Sequence[UplinkReply], app: str) -> None:
+        if not replies:
+            return
+        kept = await self._intake.keep_replies(replies, app)
         if isinstance(kept, NotStored):
             raise RefusedError("not kept", kept.status, kept.why)
 

@@ -27,7 +27,7 @@ class Signatures(Struct, frozen=True):
             return None
         verdict = self._verify(request, body, request.rel_url.raw_path)
         if isinstance(verdict, UnverifiedPush) and self.callback is not None:
-            public = urlsplit(self.callback).path
+            public = _public_path(urlsplit(self.callback).path, request.rel_url.raw_path)
             if public != request.rel_url.raw_path:
                 verdict = self._verify(request, body, public)
         return verdict.reason if isinstance(verdict, UnverifiedPush) else None
@@ -45,6 +45,16 @@ class Signatures(Struct, frozen=True):
             now=self.clock(),
             assume=self.assume,
         )
+
+
+def _public_path(callback: str, path: str) -> str:
+    """Return the path that a client of the public address used, if *path* is what came here.
+
+    *callback* is the public path of reports; replies come beside it.
+    """
+    if not path.startswith("/replies/"):
+        return callback
+    return callback.rpartition("/reports/")[0] + path
 
 
 Network = IPv4Network | IPv6Network

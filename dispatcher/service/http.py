@@ -27,7 +27,9 @@ from dispatcher.worker.recorder import SPOOL_KIND as ANSWERS
 
 log = structlog.get_logger(__name__)
 
-CONSOLE_CONNECTIONS: Final = 3  # for the console and /metrics; workers have their own
+# For the console and /metrics; workers have their own. A count of a campaign and an export may keep
+# one each.
+CONSOLE_CONNECTIONS: Final = 5
 METRICS_MAX_AGE_SECONDS: Final = 5.0
 
 
@@ -58,7 +60,11 @@ async def listening(
         reports_expected = (
             settings.callback_url is not None or settings.report_path_token is not None
         )
-        backend = ConsoleBackend(database, reports_expected=reports_expected)
+        backend = ConsoleBackend(
+            database,
+            reports_expected=reports_expected,
+            other_mainland=settings.mainland_without_plus == "all",
+        )
         for kind in (ANSWERS, REPORTS):
             state.watch_spool(kind, partial(spool.size, settings.data_dir / SPOOL, kind))
 

@@ -288,6 +288,8 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
                 on_unsure=app.on_unsure,
                 resend_after=app.resend_after,
                 max_attempts=app.max_attempts,
+                sender=app.sender,
+                promotional=app.promotional,
             )
         return await workers.register_worker(
             vital,

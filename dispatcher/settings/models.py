@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from dispatcher.core.reply import UNSUBSCRIBE_WORDS
 from dispatcher.settings.types import (
     Callback,
     CertificateFile,
@@ -20,6 +21,7 @@ from dispatcher.settings.types import (
     Token,
     Unlimited,
     Word,
+    Words,
 )
 
 
@@ -56,6 +58,7 @@ class AppSettings(_Model):
     proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # ISO 3166; None: all
+    promotional: bool = False  # its messages are promotional, unless their template says otherwise
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None
@@ -81,7 +84,8 @@ class Settings(_Model):
     push_connection: HeaderWord | None = None  # the signed Connection, likewise
     # Which numbers of mainland China may be written without +86 by operators and in files.
     mainland_without_plus: Annotated[Literal["mobile", "all"], Word] = "mobile"
-    suppress_blocked: bool = False  # suppress numbers that a carrier reports as blocked
+    suppress_blocked: bool = True  # no promotional messages to a number on a block list
+    unsubscribe_words: Words = UNSUBSCRIBE_WORDS  # replies that stop promotional messages
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
     poll_interval: Seconds = 0.5

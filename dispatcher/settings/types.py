@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.core.reply import plain_word
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -182,6 +183,18 @@ def _countries(value: object) -> object:
     return words
 
 
+def _words(value: object) -> object:
+    """Return what a reply may consist of to unsubscribe; `none`: nothing unsubscribes."""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "none":
+        return ()
+    words = [word.strip() for word in re.split(r"[,\uff0c\u3001;\uff1b]", value) if word.strip()]
+    if not words or not all(map(plain_word, words)):
+        raise ValueError("must be words such as R,T,TD,退订, with commas between them, or none")
+    return words
+
+
 def _certificate(value: Path) -> Path:
     try:
         with value.open("rb"):
@@ -206,4 +219,5 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 Networks = Annotated[list[IPv4Network | IPv6Network], BeforeValidator(_networks)]
 OnlyTo = Annotated[tuple[str, ...], BeforeValidator(_only_to)]
 Countries = Annotated[frozenset[str], BeforeValidator(_countries)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 CertificateFile = Annotated[Path, AfterValidator(_certificate)]

@@ -148,6 +148,7 @@ class Api:
             token=sms_request.token,
             id_prefix=id_prefix,
             segments=totals,
+            sender=sms_request.body.sender,
         )
         if accepted is not None:
             record.accepted = sum(accepted.counts)

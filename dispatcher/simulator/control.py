@@ -92,6 +92,7 @@ class Control:
                 "sent": reports.sent,
                 "lost": reports.lost,
                 "answers": reports.answers,
+                "replies": reports.replies,
             }
         )
 

@@ -88,6 +88,7 @@ class AcceptedRequest(Struct, frozen=True, gc=False):
     fingerprints: "array[int]"
     segments: "array[int]"
     templates: tuple[str, ...]
+    sender: str | None = None  # the channel number
 
     def rows(self) -> Iterator[Row]:
         """Yield one row for each number."""
@@ -151,6 +152,7 @@ class Ledger:
         token: str | None,
         id_prefix: str,
         segments: "array[int]",
+        sender: str | None = None,
     ) -> AcceptedRequest | None:
         """Record the accepted numbers of a request; return them, or None if there are none.
 
@@ -183,6 +185,7 @@ class Ledger:
             ),
             segments,
             tuple([template_id for template_id, _ in templates]),
+            sender,
         )
         self._requests.append(accepted)
         self._numbers += sum(counts)

@@ -89,6 +89,18 @@ class ReportOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     mainland_to: Literal["submitted", "canonical"] = "submitted"
     """The form of `to` for a number submitted without +86; the provider's form is not known."""
 
+    reply_url: str | None = None
+    """The app's address for replies (uplink): /replies/TOKEN of the receiver."""
+
+    replies: Share = 0.0
+    """Share of the mainland numbers whose persons reply, when the reports are due."""
+
+    reply_texts: dict[str, Annotated[float, Meta(gt=0.0)]] = field(default_factory=lambda: {"R": 1})
+    """Text of a reply to weight."""
+
+    reply_extension: str = ""
+    """What the carrier appends to the channel number that was answered."""
+
     connections: Annotated[int, Meta(ge=1, le=1000)] = 32
     """Maximum number of concurrent posts."""
 

@@ -14,7 +14,15 @@ from msgspec import Struct
 from dispatcher.simulator.ledger import AcceptedRequest
 from dispatcher.simulator.listener import ChangeSignal
 from dispatcher.simulator.options import ReportOptions
-from dispatcher.simulator.reports import ReportPost, make_posts, plan_reports
+from dispatcher.simulator.reports import (
+    ReplyPost,
+    ReportPost,
+    make_posts,
+    make_replies,
+    plan_reports,
+)
+
+Post = ReportPost | ReplyPost
 
 
 class AcknowledgedReport(Struct, frozen=True, gc=False, rename="camel"):
@@ -33,13 +41,14 @@ class ReportSender:
         self.answers: Counter[str] = Counter()  # reports by HTTP status or error
         self.sent = 0  # reports sent, with any result
         self.lost = 0  # reports dropped because of the option `lost`
+        self.replies: Counter[str] = Counter()  # by HTTP status or error
         self._acknowledged: list[tuple[str, str, str]] = []
         self._changes = changes
         self._wall = wall
         # A heap by due time: (due, serial, request, callback).
         self._scheduled: list[tuple[float, int, AcceptedRequest, str | None]] = []
         self._scheduled_changed = asyncio.Event()
-        self._queue: asyncio.Queue[ReportPost] = asyncio.Queue(maxsize=1)
+        self._queue: asyncio.Queue[Post] = asyncio.Queue(maxsize=1)
         self._in_flight = 0  # posts not yet answered
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +71,7 @@ class ReportSender:
     async def schedule(self, accepted: AcceptedRequest, callback: str | None) -> None:
         """Schedule the reports of a request, or send them now if the options say before_answer."""
         options = self.options
-        if options is None or (callback or options.batch_url) is None:
+        if options is None or (callback or options.batch_url or options.reply_url) is None:
             return
         self._start(options)
         random = self._random(accepted, options, "when")
@@ -127,7 +136,7 @@ class ReportSender:
             post = await self._queue.get()
             await self._send(post, self.options or ReportOptions())
 
-    async def _send(self, post: ReportPost, options: ReportOptions) -> None:
+    async def _send(self, post: Post, options: ReportOptions) -> None:
         """Send *post* once and record the answer; it is never sent again."""
         if self._session is None:
             return
@@ -151,23 +160,30 @@ class ReportSender:
             answer = "refused"
         except aiohttp.ClientError:
             answer = "cut"
+        if isinstance(post, ReplyPost):
+            self.replies[answer] += 1
+        else:
+            self._count(post, answer)
+        self._in_flight -= 1
+        self._changes.notify()
+
+    def _count(self, post: ReportPost, answer: str) -> None:
         self.sent += len(post.reports)
         self.answers[answer] += len(post.reports)
         if answer == "200":
             self._acknowledged += [
                 (report.sms_msg_id, report.sequence, report.status) for report in post.reports
             ]
-        self._in_flight -= 1
-        self._changes.notify()
 
     def _make_posts(
         self, accepted: AcceptedRequest, callback: str | None, options: ReportOptions
-    ) -> list[ReportPost]:
+    ) -> list[Post]:
         updated = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         random = self._random(accepted, options, "what")
         plan = plan_reports(accepted, options, random, updated=updated)
         self.lost += plan.lost
-        return make_posts(callback, plan.reports, options)
+        replies = make_replies(accepted, options, self._random(accepted, options, "reply"))
+        return [*make_posts(callback, plan.reports, options), *replies]
 
     def _random(self, accepted: AcceptedRequest, options: ReportOptions, purpose: str) -> Random:
         return Random(f"{options.seed}:{accepted.serial}:{purpose}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from random import Random
 from typing import Final
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlencode
 
 import msgspec
 from msgspec import Struct
@@ -122,36 +122,86 @@ class ReportPost(Struct, frozen=True):
 
     def headers(self, body: bytes, options: ReportOptions, *, now: float) -> dict[str, str]:
         """Return the headers of *body*, signed if there is a push key."""
-        host, path = _target(self.url)
-        headers = {
-            "Connection": "keep-alive" if options.keep_alive else "close",
-            "Content-Type": JSON_TYPE if self.batch else FORM_TYPE,
-            "Host": host,
-        }
-        if options.push_key is None or options.push_secret is None:
-            return headers
-        date = sdk_date(now)
-        values = {
-            "connection": headers["Connection"],
-            "content-length": str(len(body)),
-            "content-type": headers["Content-Type"],
-            "host": headers["Host"],
-            "x-sdk-date": date,
-        }
-        signature = sign(
-            options.push_secret,
-            method="POST",
-            path=path,
-            headers=[(name, values[name]) for name in _SIGNED_HEADERS],
-            date=date,
-            body=body,
-        )
-        headers["X-Sdk-Date"] = date
-        headers["Authorization"] = (  # no spaces after the commas, unlike in requests
-            f"{ALGORITHM} Access={options.push_key},SignedHeaders={';'.join(_SIGNED_HEADERS)},"
-            f"Signature={signature}"
-        )
+        return _headers(self.url, JSON_TYPE if self.batch else FORM_TYPE, body, options, now=now)
+
+
+class PostedReply(
+    Struct, frozen=True, gc=False, rename={"sms_msg_id": "smsMsgId", "sender": "from"}
+):
+    """A reply of a person (uplink)."""
+
+    sender: str  # the person's number, with +86
+    to: str  # the channel number, with the extension of the carrier
+    body: str
+    sms_msg_id: str  # of the reply itself
+
+
+class ReplyPost(Struct, frozen=True):
+    """A reply that is sent to one address."""
+
+    url: str
+    reply: PostedReply
+
+    def body(self) -> bytes:
+        """Return the body."""
+        return urlencode(msgspec.to_builtins(self.reply)).encode()
+
+    def headers(self, body: bytes, options: ReportOptions, *, now: float) -> dict[str, str]:
+        """Return the headers of *body*, signed if there is a push key."""
+        return _headers(self.url, FORM_TYPE, body, options, now=now)
+
+
+def make_replies(
+    accepted: AcceptedRequest, options: ReportOptions, random: Random
+) -> list[ReplyPost]:
+    """Return the replies to *accepted*: only persons in mainland China can reply."""
+    if options.reply_url is None or not options.replies:
+        return []
+    texts, weights = list(options.reply_texts), list(options.reply_texts.values())
+    channel = (accepted.sender or "10690000") + options.reply_extension
+    posts = []
+    for row in accepted.rows():
+        number = row.number if row.number.startswith("+") else "+86" + row.number
+        if number.startswith("+86") and random.random() < options.replies:
+            (text,) = random.choices(texts, weights)
+            reply = PostedReply(number, channel, text, f"{row.sms_msg_id}-reply")
+            posts.append(ReplyPost(options.reply_url, reply))
+    return posts
+
+
+def _headers(
+    url: str, content_type: str, body: bytes, options: ReportOptions, *, now: float
+) -> dict[str, str]:
+    host, path = _target(url)
+    headers = {
+        "Connection": "keep-alive" if options.keep_alive else "close",
+        "Content-Type": content_type,
+        "Host": host,
+    }
+    if options.push_key is None or options.push_secret is None:
         return headers
+    date = sdk_date(now)
+    values = {
+        "connection": headers["Connection"],
+        "content-length": str(len(body)),
+        "content-type": headers["Content-Type"],
+        "host": headers["Host"],
+        "x-sdk-date": date,
+    }
+    signature = sign(
+        options.push_secret,
+        method="POST",
+        path=path,
+        headers=[(name, values[name]) for name in _SIGNED_HEADERS],
+        date=date,
+        body=body,
+    )
+    headers["X-Sdk-Date"] = date
+    headers["Authorization"] = (  # no spaces after the commas, unlike in requests
+        f"{ALGORITHM} Access={options.push_key},SignedHeaders={';'.join(_SIGNED_HEADERS)},"
+        f"Signature={signature}"
+    )
+    return headers
 
 
 def _form(report: StatusReport) -> str:

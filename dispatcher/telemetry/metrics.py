@@ -183,9 +183,16 @@ class ReportMetrics:
             ["place"],
             registry=registry,
         )
+        self._replies = Counter(
+            "dispatcher_replies_taken",
+            "Replies of persons that were answered 200, by where they were stored first.",
+            ["place"],
+            registry=registry,
+        )
         # Shown as 0 from the start, otherwise a rate misses the first event.
         for place in ("database", "disk"):
             self._taken.labels(place)
+            self._replies.labels(place)
         self._repeated = Counter(
             "dispatcher_reports_repeated",
             "Reports without news: the same state of their segment was known.",
@@ -238,9 +245,11 @@ class ReportMetrics:
             registry=registry,
         )
 
-    def taken(self, place: str, reports: int, waits: Iterable[float]) -> None:
-        """Count reports that are stored in *place*, and the seconds that each post waited."""
+    def taken(self, place: str, reports: int, replies: int, waits: Iterable[float]) -> None:
+        """Count what is stored in *place*, and the seconds that each post waited."""
         self._taken.labels(place).inc(reports)
+        if replies:
+            self._replies.labels(place).inc(replies)
         for seconds in waits:
             self._kept_seconds.observe(seconds)
 

@@ -36,7 +36,7 @@ from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
-RULES_MAX_AGE_SECONDS: Final = 5.0  # until a rule that was set is applied by every worker
+RULES_MAX_AGE_SECONDS: Final = 0.5  # until a rule that was set is applied by every worker
 
 Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
 
@@ -81,13 +81,32 @@ class Claimer:
 
         *slot_seconds* is the time that a request occupies its slot.
         """
-        if self._breakers[wanted.app].is_open:
+        breaker = self._breakers[wanted.app]
+        if not breaker.may_claim():
             return Claimed([], wait=RECHECK_SECONDS)
+        claimed = None
+        try:
+            if breaker.is_on_trial:
+                slots = per_request = 1
+            claimed = await self._claim(wanted, slots, per_request, slot_seconds)
+        finally:
+            breaker.claimed(len(claimed.batches) if claimed else 0)
+        return claimed
+
+    async def _claim(
+        self, wanted: ClaimRequest, slots: int, per_request: int, slot_seconds: float
+    ) -> Claimed | None:
         loop = (wanted.app, wanted.last_priority)
         narrowed = self._narrowed.get(loop)
         if narrowed is not None:  # one of the next messages cannot be claimed
             slots, per_request = 1, min(per_request, narrowed)
-        wanted = replace(wanted, slots=slots, per_request=per_request, slot_seconds=slot_seconds)
+        wanted = replace(
+            wanted,
+            slots=slots,
+            per_request=per_request,
+            slot_seconds=slot_seconds,
+            look_ahead=narrowed is None,
+        )
         began = monotonic()
         try:
             with self._tokens() as token:
@@ -158,13 +177,22 @@ class Claimer:
         log.error("a message is rejected: its row is unusable", message=message, why=kind)
         return Claimed([], more=True)
 
-    async def reschedule(self, batch: Batch) -> float:
+    async def charge_again(self, batch: Batch) -> None:
+        """Charge the rate limit for another try of *batch*, if the database is available."""
+        try:
+            await claims.charge_again(self._database, batch)
+        except DatabaseUnavailable as error:
+            self._metrics.database_away("claim")
+            log.warning("not charged: the database is away", app=batch.app, why=str(error))
+
+    async def reschedule(self, batch: Batch, late: float) -> float | None:
         """Return a later time for a batch that missed its own, on the monotonic clock.
 
-        It is now if the database is unavailable.
+        None: it is too far away, and the batch returns to the queue. It is now if the database is
+        unavailable. *late* is in seconds.
         """
         try:
-            return await claims.reschedule(self._database, batch)
+            return await claims.reschedule(self._database, batch, late)
         except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("no other time: the database is away", app=batch.app, why=str(error))

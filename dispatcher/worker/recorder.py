@@ -213,6 +213,8 @@ class Recorder:
         )
         for result in results:
             self._in_flight.finish(result.batch.token)
+            if result.batch.id in written:
+                self._breakers[result.batch.app].record(result)
             log.info(
                 "batch sent",
                 app=result.batch.app,
@@ -248,6 +250,10 @@ class Recorder:
             else:
                 for app, why in recorded.cut_off.items():
                     self._breakers[app].open(why)
+                for app, why in recorded.lost_answers.items():
+                    self._shares.pop(app, None)
+                    if app in self._breakers:
+                        self._breakers[app].open(why, loses_answers=True)
                 for app, why in recorded.opened.items():
                     self._shares.pop(app, None)
                     if app in self._breakers:  # else of an answer that another start had kept

@@ -103,28 +103,35 @@ class Sender:
 
         A cancelled request may have been sent: its batch is submitted as unsure.
         """
-        if batch.send_at is not None:
-            await self._wait_until(batch, batch.send_at)
+        if batch.send_at is not None and not await self._wait_until(batch, batch.send_at):
+            self._submit(_unsent(batch, NEVER_SENT))
+            return
         match await self._request(batch):
             case RefusedRequest() as refused:
                 await self._split(refused)
             case BatchResult() as result:
                 self._submit(result)
 
-    async def _wait_until(self, batch: Batch, send_at: float) -> None:
+    async def _wait_until(self, batch: Batch, send_at: float) -> bool:
         """Wait for the time of *batch*, and for a later one if this process came too late for it.
 
         A batch that a busy machine delayed must not be sent together with one that is on time.
+        Returns whether it may be sent: if a later time is too far away, it returns to the queue.
         """
         try:
             for _ in range(MAX_RESCHEDULES):
                 await asyncio.sleep(send_at - monotonic())
-                if monotonic() - send_at <= rate_limit.MAX_LATENESS_SECONDS:
-                    return
-                send_at = await self._claimer.reschedule(batch)
+                late = monotonic() - send_at
+                if late <= rate_limit.MAX_LATENESS_SECONDS:
+                    return True
+                later = await self._claimer.reschedule(batch, late)
+                if later is None:
+                    return False
+                send_at = later
         except asyncio.CancelledError:
             self._submit(_unsent(batch, NEVER_SENT))
             raise
+        return True
 
     async def _split(self, refused: RefusedRequest) -> None:
         """Send the parts of a refused batch one after the other; split again what is refused."""
@@ -211,7 +218,7 @@ class Sender:
             return _withheld(batch)
         if batch.send_at is not None and isinstance(sent.answer, Reply):
             for _ in range(1, sent.tries):  # each try has arrived, and counts in the rate
-                await self._claimer.reschedule(batch)
+                await self._claimer.charge_again(batch)
         return self._evaluate(batch, sent)
 
     def _evaluate(self, batch: Batch, sent: RequestResult) -> BatchResult | RefusedRequest:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.cli.errors import CommandError
-from dispatcher.cli.sheet.reading import Form, open_list
+from dispatcher.core.errors import ListError
+from dispatcher.lists.reading import Form, open_list
 
 GOOD = "+8613112345678"
 
@@ -140,9 +140,9 @@ async def test_a_byte_order_mark_and_windows_lines_are_no_trouble(operate, db, t
 )
 def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words, tmp_path):
     file = write(tmp_path / "x.csv", header, *([f"{GOOD},t1,x"] if header else []))
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(ListError) as caught:
         open_list(file, Form())
-    assert caught.value.code == 2
+    assert caught.value.misused
     assert words in str(caught.value)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from support.service import until
 
-from dispatcher.cli.sheet.messages import COLUMNS
 from dispatcher.db import file_import
 from dispatcher.db.file_import import Progress
 
@@ -142,11 +141,13 @@ async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
     assert await file_import.begin_import(db, "digest", "x.csv") == before
     async with database.pool.acquire() as other:
         await file_import.record_import(other, "digest", before, Progress(5, 5, 5))
-    row = ("default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None, None)
+    await file_import.make_survey(db)
+    line = (1, 1, "default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
+    await file_import.add_to_survey(db, [line], [])
 
     async def go_on() -> None:
         async with db.transaction():
-            assert await file_import.copy_messages(db, COLUMNS, [row]) == []
+            assert await file_import.insert_lines(db, 1, 5, "x.csv", 0, 0) == (1, {})
             await file_import.record_import(db, "digest", before, Progress(5, 5, 5))
 
     with pytest.raises(file_import.TakenOverError):

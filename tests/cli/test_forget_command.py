@@ -1,10 +1,8 @@
 """`dispatcher forget`: exports and erases the data of one person, and of no other."""
 
 import json
-import os
 import stat
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 from support.messages import insert
@@ -13,26 +11,16 @@ NUMBER = "+8613800000001"
 
 
 @pytest.fixture
-def forget(dsn):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-        return subprocess.run(
-            [sys.executable, "-m", "dispatcher", "forget", *arguments],
-            env=environ | {"DISPATCHER_DATABASE_URL": dsn},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+def forget(operate):
+    return partial(operate, "forget")
 
 
 async def test_without_yes_nothing_is_erased_but_exported(db, forget, tmp_path):
     await insert(db, 3)
     file = tmp_path / "person.json"
-    ended = forget(NUMBER, "--export", str(file))
-    assert ended.returncode == 0, ended.stderr
-    assert "nothing was erased, because --yes was not given" in ended.stdout
+    ended = await forget(NUMBER, "--export", str(file))
+    assert ended.code == 0, ended.err
+    assert "nothing was erased, because --yes was not given" in ended.out
     (kept,) = json.loads(file.read_text())
     assert kept["message"]["params"] == ["062569"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -41,8 +29,8 @@ async def test_without_yes_nothing_is_erased_but_exported(db, forget, tmp_path):
 
 async def test_with_yes_a_person_is_erased_and_messages_cancelled(db, forget):
     await insert(db, 3)
-    ended = forget(NUMBER, "--yes")
-    assert (ended.returncode, ended.stdout) == (0, "1 message erased.\n"), ended.stderr
+    ended = await forget(NUMBER, "--yes")
+    assert (ended.code, ended.out) == (0, "1 message erased.\n"), ended.err
     rows = await db.fetch("SELECT recipient, state FROM dispatcher.message_status ORDER BY id")
     assert [tuple(row) for row in rows] == [
         ("+8613800000000", "queued"),
@@ -63,9 +51,9 @@ async def test_limit_counts_are_erased_and_suppression_stays(db, forget, tmp_pat
         NUMBER,
     )
     file = tmp_path / "person.json"
-    ended = forget(NUMBER, "--export", str(file), "--yes")
-    assert ended.returncode == 0, ended.stderr
-    assert "The number stays suppressed" in ended.stdout
+    ended = await forget(NUMBER, "--export", str(file), "--yes")
+    assert ended.code == 0, ended.err
+    assert "The number stays suppressed" in ended.out
     assert json.loads(file.read_text())[1]["suppression"]["reason"] == "Anna Bauer called"
     rows = await db.fetch("SELECT recipient, reason FROM dispatcher.suppression")
     assert [tuple(row) for row in rows] == [(NUMBER, "")]
@@ -81,21 +69,21 @@ async def test_messages_in_open_requests_are_left_and_reported(db, forget):
         " VALUES ('t', 'default', 1, ARRAY[$1::bigint], '{1}', 1)",
         message,
     )
-    ended = forget(NUMBER, "--yes")
-    assert ended.returncode == 1
-    assert "1 message left, because they may be on their way" in ended.stderr
+    ended = await forget(NUMBER, "--yes")
+    assert ended.code == 1
+    assert "1 message left, because they may be on their way" in ended.err
 
 
 async def test_an_existing_file_is_kept_and_nothing_is_erased(db, forget, tmp_path):
     await insert(db, 2)
     file = tmp_path / "person.json"
     file.write_text("mine")
-    ended = forget(NUMBER, "--export", str(file), "--yes")
-    assert ended.returncode == 1
-    assert "Nothing was erased" in ended.stderr
+    ended = await forget(NUMBER, "--export", str(file), "--yes")
+    assert ended.code == 1
+    assert "Nothing was erased" in ended.err
     assert file.read_text() == "mine"
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message WHERE recipient = '0'") == 0
 
 
-def test_what_is_no_number_is_refused(forget):
-    assert forget("Anna").returncode == 2
+async def test_what_is_no_number_is_refused(forget):
+    assert (await forget("Anna")).code == 2

@@ -70,4 +70,4 @@ async def test_completion_lists_matching_commands(monkeypatch, command):
     monkeypatch.setenv("_DISPATCHER_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "dispatcher re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert (await command()).out.split() == ["reports", "requeue", "resume"]
+    assert (await command()).out.split() == ["reports", "replies", "requeue", "resume"]

@@ -32,9 +32,11 @@ async def test_their_content_is_there_for_programs(operate, db):
 async def test_replay_stores_what_can_be_read_by_now(operate, db):
     await keep(db, READABLE)
     await keep(db, b"never")
-    assert (await operate("reports", "--replay")).out == "1 push read, 1 report stored.\n"
+    assert (await operate("reports", "--replay")).out == "1 push read, 1 report or reply stored.\n"
     assert await db.fetchval("SELECT status FROM dispatcher.report") == "DELIVRD"
-    assert (await operate("reports", "--replay")).out == "0 pushes read, 0 reports stored.\n"
+    assert (
+        await operate("reports", "--replay")
+    ).out == "0 pushes read, 0 reports and replies stored.\n"
 
 
 async def test_forget_removes_what_names_the_person(db):

@@ -34,7 +34,7 @@ async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_p
     file = tmp_path / "list.csv"
     file.write_text("number,why\n+8613112345678,asked\n13800000000,asked\n\n+8613112345678,x\n")
     added = await operate("suppress", "+49 151 12345678", "--file", file, "--reason", "asked")
-    assert (added.code, added.out) == (0, "3 numbers suppressed, from a few seconds on.\n")
+    assert (added.code, added.out) == (0, "3 numbers suppressed, from the next second on.\n")
     listed = (await operate("suppress")).out
     assert "+86131****5678" in listed
     assert "13112345678" not in listed
@@ -45,6 +45,26 @@ async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_p
     assert [tuple(row) for row in rows] == [
         ("suppress", "4 numbers", "asked", "3 numbers new"),
         ("unsuppress", "1 number", "", "1 number freed"),
+    ]
+
+
+async def test_a_number_is_suppressed_for_promotion_of_an_app(operate, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    scope = ("--app", "shop", "--promotional")
+    assert (await operate("suppress", "13112345678", *scope)).code == 0
+    assert (await operate("suppress", "13112345678")).code == 0
+    listed = (await operate("suppress")).out
+    assert ("promotion of shop" in listed, "everything" in listed) == (True, True)
+    wrong = await operate("suppress", "13112345678", "--app", "shpo")
+    assert (wrong.code, "there is no app shpo" in wrong.err) == (2, True)
+    assert (await operate("suppress", "--remove", "13112345678", *scope)).out[0] == "1"
+    left = await db.fetch("SELECT app, promotional FROM dispatcher.suppression")
+    assert [tuple(row) for row in left] == [("", False)]
+    audit = await db.fetch("SELECT target FROM dispatcher.audit ORDER BY id")
+    assert [row["target"] for row in audit] == [
+        "promotion of shop: 1 number",
+        "1 number",
+        "promotion of shop: 1 number",
     ]
 
 
@@ -78,7 +98,7 @@ async def test_lists_of_rules_are_there_for_programs(operate, db):
     await operate("template", "add", "tpl", "--kinds", "NUM_6", "--note", "codes")
     await operate("suppress", "+8613112345678")
     assert json.loads((await operate("template", "list", "--json")).out) == [
-        {"template_id": "tpl", "kinds": ["NUM_6"], "note": "codes"}
+        {"template_id": "tpl", "kinds": ["NUM_6"], "note": "codes", "promotional": None}
     ]
     (listed,) = json.loads((await operate("suppress", "--json")).out)
     assert listed["recipient"] == "+86131****5678"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dispatcher.cli.errors import CommandError
-from dispatcher.cli.sheet.messages import COLUMNS, MessageList, Whole
-from dispatcher.cli.sheet.reading import Form, open_list
+from dispatcher.core.errors import ListError
+from dispatcher.lists.messages import COLUMNS, MessageList, Whole
+from dispatcher.lists.reading import Form, open_list
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 RECIPIENT, PARAMS = COLUMNS.index("recipient"), COLUMNS.index("params")
@@ -16,7 +16,7 @@ SPELLINGS = (
     "\u202a+86{0}\u202c", "(+86){0}",
 )  # fmt: skip
 
-texts = some.text("东门公园便利店，。北京ab 12", min_size=1, max_size=8).filter(str.strip)  # noqa: RUF001
+texts = some.text("东门公园便利店，。北京ab 12", min_size=1, max_size=8).filter(str.strip)
 rows = some.lists(
     some.tuples(some.integers(0, 99_999_999), some.sampled_from(SPELLINGS), texts), max_size=25
 )
@@ -29,7 +29,7 @@ def quoted(cell: str, delimiter: str) -> str:
     return cell
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     rows=rows,
     quotes=quotes,
@@ -82,7 +82,7 @@ def test_any_bytes_at_all_are_read_or_refused(tmp_path_factory, content):
     file.write_bytes(b"recipient,template_id\n" + content)
     try:
         opened = open_list(file, Form())
-    except CommandError:
+    except ListError:
         return
     lines = list(MessageList(opened, Whole(), now=NOW, templates={}))
     assert all(line.values or line.reason or line.is_blank for line in lines)

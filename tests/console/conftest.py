@@ -12,9 +12,14 @@ from dispatcher.service.http import serving
 
 
 @pytest.fixture
-async def console(database) -> AsyncIterator[str]:
+def backend(database) -> ConsoleBackend:
+    """What the console reads and does in the database."""
+    return ConsoleBackend(database, reports_expected=True)
+
+
+@pytest.fixture
+async def console(backend) -> AsyncIterator[str]:
     """The address of a console."""
-    backend = ConsoleBackend(database, reports_expected=True)
     stop = asyncio.Event()
     async with serving("127.0.0.1", 0, console_routes(backend, TOKEN, stop)) as (host, port):
         yield f"http://{host}:{port}"

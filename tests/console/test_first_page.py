@@ -19,6 +19,7 @@ from client import TOKEN, Client
 from screenshots import save_dashboard
 from support.cuttable_proxy import Wire
 from support.service import Service, app_settings, running, until
+from support.slow import slow_after
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -155,7 +156,7 @@ def headline_and_finding(page: str) -> tuple[str, str]:
     return html.unescape(headline).strip(), " ".join(html.unescape(text).split())
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("name", slow_after(4, FAILURES))
 async def test_dashboard_and_status_name_cause_and_next_step(name, db, dsn):
     failure = FAILURES[name]
     async with Simulator({"key": "secret"}) as simulator:

@@ -1,9 +1,14 @@
 """The page Rules, and the actions that define and remove templates."""
 
+from datetime import time
+from decimal import Decimal
+
+import pytest
+
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
+from dispatcher.db import cost, rules
 from dispatcher.db import operator as actions
-from dispatcher.db import rules
 
 TEXT = "Your code is ${NUM_6}, ${TXT_20}."
 
@@ -37,9 +42,10 @@ async def test_the_rules_are_shown_and_numbers_masked(operator, db):
 
 async def test_a_template_is_confirmed_defined_and_removed(operator, db, database):
     form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
-    query = "?template_id=tpl&text=Your+code+is+%24%7BNUM_6%7D"
-    asked = (await operator.get(f"/console/actions/template{query}")).text
-    assert "It takes NUM_6. From a few seconds on" in asked
+    asked = (await operator.act("template", {**form, "ask": "yes"})).text
+    assert "It takes NUM_6, TXT_20. From a few seconds on" in asked
+    assert "For example: Your code is 123456, xxxxxxxxxxxxxxxxxxxx." in asked
+    assert "That is 1 segment" in asked
     assert not (await rules.read_rules(database)).templates
     assert "Defined." in (await operator.act("template", form)).text
     assert (await rules.read_rules(database)).templates == {
@@ -59,9 +65,147 @@ async def test_an_invalid_template_is_refused_with_a_reason(operator, db):
         ({"template_id": "", "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "x" * 33, "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "tpl", "text": " "}, "Give the template&#39;s text"),
+        ({"template_id": "tpl", "kinds": "NUM_6, ODD"}, "is no kind of variable"),
         ({"template_id": "tpl", "text": "${WORD_6}"}, "is no kind of variable"),
         ({"template_id": "tpl", "text": "${NUM_1}" * 21}, "at most 20 variables"),
     ):
         answer = await operator.act("template", form)
         assert (answer.status, reason in answer.text) == (400, True), form
     assert await audit(db) == []
+
+
+@pytest.fixture
+async def apps(db) -> None:
+    """Two apps that workers have named."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('bank'), ('shop')")
+
+
+@pytest.mark.usefixtures("apps")
+async def test_limits_are_confirmed_set_changed_and_removed(operator, db):
+    form = {"app": "shop", "per_day": "5", "quiet_from": "21:00", "quiet_until": "08:00"}
+    asked = await operator.act("limits", {**form, "ask": "yes"})
+    assert "5 a day to a number, quiet from 21:00 to 08:00" in asked.text
+    assert await rules.limits(db) == {}
+    await operator.act("limits", form)
+    assert await rules.limits(db) == {
+        "shop": Limits(per_day=5, quiet_from=time(21), quiet_until=time(8))
+    }
+    filled = (await operator.get("/console/rules?app=shop")).text
+    for value in ('name="per_day" value="5"', 'name="quiet_from" value="21:00"'):
+        assert value in filled
+    await operator.act("limits", {"app": "shop"})
+    assert await rules.limits(db) == {}
+    assert [row[1:] for row in await audit(db)] == [
+        ("limit", "shop", "5 a day to a number, quiet from 21:00 to 08:00", "set"),
+        ("limit", "shop", "no limits", "set"),
+    ]
+
+
+@pytest.mark.usefixtures("apps")
+async def test_rules_that_cannot_be_are_refused_and_keep_their_form(operator, db):
+    for action, form, reason in (
+        ("limits", {"app": "ship", "per_day": "5"}, "There is no app ship; there are: bank, shop."),
+        ("limits", {"app": "shop", "per_day": "0"}, "A limit is a whole number"),
+        ("limits", {"app": "shop", "per_day": "5.5"}, "A limit is a whole number"),
+        ("limits", {"app": "shop", "per_day": "99999999999"}, "A limit is a whole number"),
+        ("limits", {"app": "shop", "quiet_from": "21:00"}, "Quiet hours have a beginning"),
+        (
+            "limits",
+            {"app": "shop", "quiet_from": "21:00", "quiet_until": "21:00"},
+            "at another time",
+        ),
+        ("price", {"country": "China", "price": "1"}, "two letters"),
+        ("price", {"country": "CN", "price": "x"}, "A price is a number"),
+        ("price", {"country": "CN", "price": "NaN"}, "A price is a number"),
+        ("price", {"country": "CN", "price": "-1"}, "A price is a number"),
+        ("price", {"country": "CN", "price": "1", "currency": "C1"}, "letters only"),
+        ("suppress", {"numbers": ""}, "Give a number"),
+        ("suppress", {"numbers": "12"}, "This is not a number"),
+        ("suppress", {"numbers": "13112345678", "app": "ship"}, "There is no app ship"),
+    ):
+        for ask in ({}, {"ask": "yes"}):
+            answer = await operator.act(action, {**form, **ask})
+            assert (answer.status, reason in answer.text) == (400, True), form
+            written = next(value for name, value in form.items() if name != "app")
+            assert not written or f'"{written}"' in answer.text or f">{written}<" in answer.text
+    assert await audit(db) == []
+
+
+async def test_a_price_is_set_and_replaced(operator, db):
+    form = {"country": "cn", "price": "0.045", "currency": "cny"}
+    assert "costs 0.045 CNY" in (await operator.act("price", {**form, "ask": "yes"})).text
+    await operator.act("price", form)
+    await operator.act("price", {**form, "price": "0.05"})
+    assert await cost.prices(db) == {"CN": (Decimal("0.05"), "CNY")}
+
+
+@pytest.mark.usefixtures("apps")
+async def test_numbers_are_suppressed_found_and_freed(operator, db):
+    numbers = "131 1234 5678\n+44 7400 000000, 12\n\n8613112345679"
+    form = {"numbers": numbers, "app": "shop", "promotional": "yes", "reason": "asked"}
+    asked = await operator.act("suppress", {**form, "ask": "yes"})
+    assert "Suppress 3 numbers?" in asked.text
+    assert "not sent promotion of shop" in asked.text
+    assert "Line 2 is left out" in asked.text
+    assert "+86131****5678, +4474****0000, +86131****5679" in asked.text
+    assert f'name="reason" value="{form["reason"]}"' in asked.text
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+    assert "3 numbers new." in (await operator.act("suppress", form)).text
+    rows = await db.fetch("SELECT app, promotional, reason FROM dispatcher.suppression")
+    assert {tuple(row) for row in rows} == {("shop", True, "asked")}
+    form_token = (await operator.get("/console/rules")).form_token
+    found = await operator.post(
+        "/console/rules", {"form_token": form_token, "number": "13112345678"}
+    )
+    assert "+86131****5678 is suppressed:" in found.text
+    assert "promotion of shop" in found.text
+    assert "+4474****0000" not in found.text
+    other = await operator.post(
+        "/console/rules", {"form_token": form_token, "number": "13112345670"}
+    )
+    assert "+86131****5670 is not suppressed." in other.text
+    freed = {"numbers": "+8613112345678"}
+    assert (
+        "Send to 1 number again?"
+        in (await operator.act("unsuppress", {**freed, "ask": "yes"})).text
+    )
+    assert "1 number freed." in (await operator.act("unsuppress", freed)).text
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
+    for row in await audit(db):
+        assert "131" not in "".join(row)
+
+
+async def test_the_settings_decide_how_numbers_are_read(operator, backend):
+    fixed_line = {"numbers": "010 6552 1234"}
+    assert (await operator.act("suppress", fixed_line)).status == 400
+    backend.other_mainland = True
+    assert "1 number new." in (await operator.act("suppress", fixed_line)).text
+
+
+async def test_a_list_too_long_for_a_form_is_refused(operator):
+    numbers = "\n".join(f"+86131{n:08d}" for n in range(10_001))
+    answer = await operator.act("suppress", {"numbers": numbers})
+    assert (answer.status, "A form takes 10,000 numbers" in answer.text) == (400, True)
+
+
+async def test_a_template_is_changed_in_its_filled_form(operator, db):
+    await operator.act(
+        "template", {"template_id": "tpl", "text": TEXT, "promotional": "yes", "note": "sale"}
+    )
+    page = (await operator.get("/console/rules?template=tpl")).text
+    assert f">{TEXT}</textarea>" in page
+    assert '<option value="yes" selected>' in page
+    await operator.act("template", {"template_id": "tpl", "kinds": "NUM_6 TXT_20"})
+    row = await db.fetchrow("SELECT kinds, text, promotional FROM dispatcher.template")
+    assert tuple(row) == (["NUM_6", "TXT_20"], None, None)
+
+
+async def test_pauses_and_circuits_are_shown(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.app (name, paused_at, paused_by, pause_code, pause_reason)"
+        " VALUES ('bank', now(), 'worker', 'unknown-results', 'three in a row'),"
+        " ('shop', NULL, NULL, NULL, NULL)"
+    )
+    page = (await operator.get("/console/rules")).text
+    for words in ("circuit open", "three in a row", "resume bank", "pause shop"):
+        assert words in page

@@ -43,6 +43,11 @@ def happened(**counts: int) -> list[EventCount]:
     ]  # fmt: skip
 
 
+def test_a_send_time_as_far_ahead_as_grants_reach_is_fine():
+    soon = replace(APP, next_at=NOW + timedelta(seconds=10), oldest_due_at=NOW, sending=1)
+    assert diagnose(now(soon)).findings == []
+
+
 def test_health_is_fine_when_idle_and_when_sending():
     assert diagnose(now()).headline == "All is sent; nothing is due."
     busy = diagnose(now(replace(APP, oldest_due_at=NOW, sending=50)))
@@ -104,6 +109,12 @@ DRILLS = [
         now(awaiting=[MissingReports("shop", 3, 3, 3, 4000.0)]),
         "3 messages accepted, the first 1 h ago, and nothing was reported",
         "dispatcher check",
+    ),
+    (
+        "the database's clock was set back",
+        now(replace(APP, next_at=NOW + timedelta(minutes=10))),
+        "clock of the database was ahead",
+        "clocks of the database's hosts",
     ),
     ("no worker", now(workers=[]), "nobody sends", "dispatcher run"),
     ("app unknown", now(replace(APP, known=False)), "not configured", "SHOP__ENDPOINT"),

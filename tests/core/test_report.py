@@ -282,7 +282,7 @@ bodies = st.one_of(
 )
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(body=bodies)
 def test_whatever_is_pushed_raises_nothing_and_can_be_stored(body):
     read = read_push(body)

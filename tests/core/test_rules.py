@@ -31,6 +31,7 @@ def decided(messages, rules=None, limits=None, facts=None, now=NIGHT):
         rules or Rules(),
         limits or Limits(),
         facts or ClaimFacts(),
+        app="default",
         now=now,
         country=country,
     )
@@ -53,6 +54,27 @@ def test_a_suppressed_number_is_rejected_however_it_is_written():
         1: (Rejected, "suppressed"),
         2: (Rejected, "suppressed"),
     }
+
+
+@pytest.mark.parametrize(
+    ("of_app", "of_template", "stopped"),
+    [
+        (False, None, False),
+        (True, None, True),
+        (True, False, False),  # a code of an app for promotion
+        (False, True, True),
+    ],
+)
+def test_who_unsubscribed_gets_no_promotion_and_all_else(of_app, of_template, stopped):
+    rules = Rules(
+        {"tpl": Template("tpl", [], of_template)},
+        suppressing=True,
+        promotional=frozenset({"default"} if of_app else ()),
+    )
+    facts = ClaimFacts(unsubscribed=frozenset({CHINA}))
+    got = decided([message(1), message(2, "13112345678"), message(3, GERMANY)], rules, facts=facts)
+    codes = {number: outcome.code for number, outcome in got.items()}
+    assert codes == ({1: "unsubscribed", 2: "unsubscribed"} if stopped else {})
 
 
 def test_variables_that_do_not_fit_are_rejected():

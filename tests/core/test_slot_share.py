@@ -27,17 +27,30 @@ def test_one_slot_is_for_messages_that_take_a_request_each():
     assert (share.returned, share.postponed) == ([wide[2]], narrow[1:])
 
 
-def test_where_nothing_else_is_seen_half_of_the_slots_are_used():
+def test_where_nothing_else_is_seen_all_slots_are_used():
     narrow = singles(30)
     share = share_slots(narrow, 4, numbers=12, full=True)
-    assert (share.now, share.returned, share.postponed) == (narrow[:2], [], narrow[2:])
+    assert (share.now, share.returned, share.postponed) == (narrow[:4], [], narrow[4:])
+
+
+def test_a_few_of_them_keep_their_place_and_one_slot():
+    narrow, wide = singles(3), [full_request(100 * n) for n in range(1, 5)]
+    share = share_slots([*narrow, *wide], 4, numbers=12, full=True)
+    assert share.now == [narrow[0], *wide[:3]]
+    assert (share.returned, share.postponed) == ([*narrow[1:], wide[3]], [])
+
+
+def test_slots_that_no_full_request_needs_are_for_the_others():
+    narrow, wide = singles(9), full_request(100)
+    share = share_slots([*narrow, wide], 4, numbers=12, full=True)
+    assert (share.now, share.postponed) == ([*narrow[:3], wide], narrow[3:])
 
 
 @pytest.mark.parametrize(
     ("packed", "full"),
     [
         (singles(30), False),  # the claim saw all that is due: nobody waits behind
-        ([full_request(0), *singles(2, first=100)], True),  # the last request of each sender
+        ([full_request(0), *singles(1, first=100)], True),  # the last request of a sender
         (singles(30, size=60_000), True),  # long texts
     ],
 )

@@ -486,7 +486,7 @@ async def test_a_list_of_what_waits_is_whole_and_in_order(db, insert, rows):
     expected = [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")]
     found, below = [], 2**62
     while below is not None:
-        piece = await db.fetchrow(sql("queue_piece"), below, rows, None, None)
+        piece = await db.fetchrow(sql("queue_piece"), below, rows, None, None, None)
         below = piece["last_id"]
         found += piece["ids"]
     assert found == sorted(expected, reverse=True)
@@ -496,9 +496,9 @@ async def test_a_list_of_what_waits_keeps_to_its_app_and_code(db, insert):
     await insert(MANY, app="other")
     ids = await insert(MANY)
     await db.execute("UPDATE dispatcher.queue SET code = 'E200015'")
-    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, "default", None)
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, "default", None, None)
     assert sorted(piece["ids"]) == ids
-    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, None, "E200015")
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, None, "E200015", None)
     assert piece["ids"] == []
 
 

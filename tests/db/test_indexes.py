@@ -10,9 +10,9 @@ from dispatcher.db.database import Database, connect, open_database
 FULL = "SELECT setval('dispatcher.message_id', 5000001)"
 MADE = (
     "SELECT indexname FROM pg_indexes WHERE schemaname = 'dispatcher'"
-    " AND indexname ~ '(recipient|reference|provider_id)$'"
+    " AND indexname ~ '_to_.*(campaign|recipient|reference|provider_id)$'"
 )
-OF_MESSAGES = {"message_1_to_5000001_recipient", "message_1_to_5000001_reference"}
+OF_MESSAGES = {f"message_1_to_5000001_{name}" for name in ("campaign", "recipient", "reference")}
 OF_OUTCOMES = {"outcome_1_to_5000001_provider_id"}
 
 
@@ -40,7 +40,7 @@ async def test_a_worker_that_owns_nothing_indexes_full_partitions_and_only_those
     await rows.outcome(message, "accepted", provider_id="p1")
     assert await all_steps(worker) == 0
     await db.execute(FULL)
-    assert await all_steps(worker) == 3
+    assert await all_steps(worker) == 4
     assert await made(db) == OF_MESSAGES | OF_OUTCOMES
     owner = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'dispatcher'"
     assert [row[0] for row in await db.fetch(owner)] == ["dispatcher_owner"]
@@ -53,7 +53,7 @@ async def test_outcomes_that_are_still_written_are_indexed_later(db, worker, row
     if how == "on its way":
         await rows.batch([message])
     await db.execute(FULL)
-    assert await all_steps(worker) == 2
+    assert await all_steps(worker) == 3
     assert await made(db) == OF_MESSAGES
     await rows.outcome(message, "accepted", provider_id="p1")
     await db.execute("UPDATE dispatcher.batch SET state = 'closed'")
@@ -64,7 +64,7 @@ async def test_a_message_for_next_month_holds_no_index_up(db, worker, rows):
     await rows.messages(1)
     await db.execute("UPDATE dispatcher.queue SET due_at = now() + interval '1 month'")
     await db.execute(FULL)
-    assert await all_steps(worker) == 3
+    assert await all_steps(worker) == 4
 
 
 async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
@@ -79,7 +79,7 @@ async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
         assert done, "it waits on"
         assert waited.result() == 0
     await application.close()
-    assert await all_steps(worker) == 3
+    assert await all_steps(worker) == 4
 
 
 async def test_outcomes_of_others_are_written_and_all_are_read_meanwhile(db, dsn, rows):

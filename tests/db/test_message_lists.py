@@ -104,6 +104,28 @@ async def test_filters_narrow_a_list_in_every_source(database):
     assert await listed(database, state="unsure", since=now) == []
 
 
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_a_campaign_is_listed_from_its_first_message(database, db, indexed):
+    if indexed:
+        await db.execute(
+            "CREATE INDEX message_1_to_5000001_campaign"
+            " ON dispatcher.message_1_to_5000001 (campaign, id) WHERE campaign IS NOT NULL"
+        )
+    await db.execute(
+        "INSERT INTO dispatcher.campaign (name, first_id, created_at)"
+        " VALUES ('may', 5, now() - interval '1 day')"
+    )
+    await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id % 5 = 0")
+    await db.execute("UPDATE dispatcher.queue SET campaign = 'may' WHERE id % 5 = 0")
+    assert await listed(database, campaign="may") == [*range(60, 0, -5)]
+    assert sorted(await listed(database, campaign="may", state="rejected")) == [5, 10]
+    assert await listed(database, campaign="may", state="queued") == [60, 55]
+    assert await listed(database, campaign="may", state="unsure") == [50]
+    assert await listed(database, campaign="may", last_digits="0020") == [20]
+    assert await listed(database, campaign="june") == []
+
+
 async def test_pages_of_many_have_each_message_once(database, db):
     await db.execute(
         "WITH made AS (INSERT INTO dispatcher.message (recipient, template_id)"
@@ -265,12 +287,12 @@ INSERT INTO dispatcher.message (app, recipient, template_id)
 SELECT 'default', '+86138' || lpad(n::text, 8, '0'), 't' FROM generate_series(1, 30000) AS n
 """
 PLANS = [  # statement, arguments, the most pages that it may look at
-    ("message_piece", "9223372036854775807, 500, NULL, NULL, NULL, NULL, NULL, NULL", 60),
-    ("queue_piece", "9223372036854775807, 500, NULL, NULL", 600),
+    ("message_piece", "9223372036854775807, 500" + ", NULL" * 7, 60),
+    ("queue_piece", "9223372036854775807, 500, NULL, NULL, NULL", 600),
     ("request_piece", "9223372036854775807, 50, NULL, NULL, 'unsure'", 200),
     ("event_piece", "9223372036854775807, 500, '{rejected}', NULL, NULL, 1000", 600),
-    ("fitting_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
-    ("chosen_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 10, 1500),
+    ("fitting_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 11, 1500),
+    ("chosen_messages", f"'{ {*range(100, 150)} }'" + ", NULL" * 11, 1500),
     ("message_at", "15000", 60),
     ("message_bounds", "", 120),
     ("live_counts", "NULL", 1200),
@@ -289,14 +311,14 @@ async def test_statements_read_little_of_a_long_history(db):
         " FROM generate_series(1, 30000) AS n"
     )
     types = {
-        "message_piece": "bigint, int, text, text, text, text, timestamptz, timestamptz",
-        "queue_piece": "bigint, int, text, text",
+        "message_piece": "bigint, int, text, text, text, text, timestamptz, timestamptz, text",
+        "queue_piece": "bigint, int, text, text, text",
         "request_piece": "bigint, int, text, text, text",
         "event_piece": "bigint, int, text[], text, text, int",
         "fitting_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
-        " timestamptz, timestamptz",
+        " timestamptz, timestamptz, text",
         "chosen_messages": "bigint[], text[], text, text, text, text[], text, text, text,"
-        " timestamptz, timestamptz",
+        " timestamptz, timestamptz, text",
         "message_at": "bigint",
         "live_counts": "text",
     }

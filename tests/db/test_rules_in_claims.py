@@ -9,6 +9,7 @@ from dispatcher.core.message import Message
 from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
 from dispatcher.db import operator, rules
+from dispatcher.db.workers import register_app
 
 NOW = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)
 NUMBER = "+8613112345678"
@@ -18,10 +19,10 @@ def message(number: int, recipient: str = NUMBER) -> Message:
     return Message(number, recipient, "tpl", ["1"], sender="1")
 
 
-async def applied(db, database, messages: list[Message]) -> dict[int, str]:
+async def applied(db, database, messages: list[Message], app: str = "default") -> dict[int, str]:
     known = await rules.read_rules(database)
     async with db.transaction():
-        got = await rules.apply_rules(db, "default", messages, known, now=NOW, country=country)
+        got = await rules.apply_rules(db, app, messages, known, now=NOW, country=country)
     return {key: each.code for key, each in got.items()}
 
 
@@ -48,6 +49,50 @@ async def test_only_suppressed_numbers_are_held(db, database):
     await operator.suppress(db, "Ana", [NUMBER], "asked")
     messages = [message(1), message(2, "13112345678"), message(3, "+8613800000000")]
     assert await applied(db, database, messages) == {1: "suppressed", 2: "suppressed"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "stopped"),
+    [
+        ({}, {"shop ad", "shop code", "bank ad", "bank code"}),
+        ({"app": "shop"}, {"shop ad", "shop code"}),
+        ({"promotional": True}, {"shop ad", "bank ad"}),
+        ({"app": "shop", "promotional": True}, {"shop ad"}),
+    ],
+)
+async def test_a_suppression_stops_what_it_is_for(db, database, scope, stopped):
+    for app in ("shop", "bank"):
+        await register_app(
+            database, app, numbers_per_second=None, on_unsure="hold", resend_after=1.0
+        )
+    await operator.define_template(db, "Ana", Template("ad", [], promotional=True), "")
+    assert (await operator.suppress(db, "Ana", [NUMBER, "13112345678"], "", **scope)).count == 1
+    sent = [Message(1, "13112345678", "ad", []), Message(2, NUMBER, "code", [])]
+    got = {
+        f"{app} {'ad' if number == 1 else 'code'}"
+        for app in ("shop", "bank")
+        for number in await applied(db, database, sent, app)
+    }
+    assert got == stopped
+    other = {"app": "bank", "promotional": True}
+    assert (await operator.unsuppress(db, "Ana", [NUMBER], **other)).count == 0
+    assert (await operator.unsuppress(db, "Ana", ["13112345678"], **scope)).count == 1
+    assert await applied(db, database, sent, "shop") == {}
+
+
+async def test_an_app_is_promotional_as_it_is_configured(db, database):
+    await operator.suppress(db, "Ana", [NUMBER], "", promotional=True)
+    for promotional in (False, True, False):
+        await register_app(
+            database,
+            "default",
+            numbers_per_second=None,
+            on_unsure="hold",
+            resend_after=1.0,
+            promotional=promotional,
+        )
+        got = await applied(db, database, [message(1)])
+        assert got == ({1: "unsubscribed"} if promotional else {})
 
 
 async def test_a_number_is_counted_over_claims_and_each_message_once(db, database):

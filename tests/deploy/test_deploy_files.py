@@ -133,6 +133,7 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "docs/capacity.md": (checks.page, [("dispatcher bench", "dispatcher bensh")]),
     "docs/lists.md": (checks.page, [("(settings.md)", "(setings.md)")]),
     "docs/exactness.md": (checks.page, [("(replication.md)", "(replica.md)")]),
+    "docs/everystep.md": (checks.page, [("(exactness.md)", "(exact.md)")]),
     "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
     "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
     "docs/database.md": (

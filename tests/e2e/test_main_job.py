@@ -11,6 +11,7 @@ import pytest
 from support.exactness import read_books
 from support.messages import SENDER, TEMPLATE, finished, insert, is_idle
 from support.provider import KEY, SECRET, app_at, provider_process, seen
+from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.simulator import Options
@@ -69,7 +70,7 @@ async def insert_10_000(db) -> None:
 
 @pytest.mark.parametrize(
     "account",
-    [{"auth": "aksk"}, {"auth": "wsse", "wsse_digest": "raw"}],
+    slow_after(1, [{"auth": "aksk"}, {"auth": "wsse", "wsse_digest": "raw"}]),
     ids=["AK/SK", "X-WSSE"],
 )
 async def test_ten_thousand_rows_are_sent_once_each(db, workers, record_property, account):

@@ -2,7 +2,8 @@
 
 ::
 
-    ./dev everystep                        all steps, all faults: 90 minutes on two cores
+    ./dev everystep                        all steps, all faults: an hour on two processors
+    ./dev everystep --continue FILE        the same, with its results in FILE: what it lacks is done
     ./dev everystep --slice 7              eight minutes of them, drawn by a seed
     ./dev everystep --step LABEL --fault kill      one of them again, with its logs
 
@@ -10,5 +11,6 @@ A step is one message of PostgreSQL's protocol between a process of the service 
 or one cut through a request to the provider, its answer, a posted report, or its answer. Proxies
 count them (`postgres_proxy`, `http_proxy`) and name them (`steps`). `scene` plays the scene, `run`
 strikes one step of it and asks for the verdict (`verdict`), `lane` does many runs in one process,
-`page` writes deploy/docs/exactness.md. Processes are forked from a warm one (`fork_server`).
+`results` keeps what was done, `page` writes deploy/docs/exactness.md and everystep.md. Processes
+are forked from a warm one (`fork_server`).
 """

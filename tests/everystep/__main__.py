@@ -2,18 +2,22 @@
 
 import argparse
 import asyncio
+import os
 import sys
+import tempfile
 from pathlib import Path
 from random import Random
 
 from rich.console import Console
 
 from everystep.crew import Crew, Outcome
-from everystep.page import PAGE, write
+from everystep.page import PAGES, write
+from everystep.results import OtherCommitError, ResultFile, current_commit
 from everystep.run import Job
 from everystep.steps import FAULTS, Step
 
 DRY_RUNS = 4  # a step that all of them have is one; others come by the chance of an idle poll
+WHOLE_MINUTES, SLICE_MINUTES = 90.0, 8.0
 
 
 def main() -> int:
@@ -24,21 +28,37 @@ def main() -> int:
     parser.add_argument("--step", metavar="LABEL", help="only this step; its logs are kept")
     parser.add_argument("--fault", choices=FAULTS, help="only this fault")
     parser.add_argument("--list", action="store_true", help="print the steps and end")
-    parser.add_argument("--lanes", type=int, default=2, help="processes that do runs (2)")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="of the usual number of runs at a time (1.0)"
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 2,
+        help="processes that do 18 runs at a time each (one for each processor)",
     )
-    parser.add_argument("--resume", type=Path, help="a file of results to go on with")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the 18 runs at a time of each process (1.0)"
+    )
+    parser.add_argument(
+        "--continue",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="keep the results in FILE, and do only what it lacks",
+    )
     given = parser.parse_args()
-    return asyncio.run(_main(given))
+    try:
+        return asyncio.run(_main(given))
+    except OtherCommitError as error:
+        parser.error(str(error))
 
 
 async def _main(given: argparse.Namespace) -> int:
     console = Console()
-    minutes = given.minutes or (90.0 if given.slice is None else 8.0)
-    async with Crew(
-        given.lanes, minutes * 60.0, console, share=given.share, resume=given.resume
-    ) as crew:
+    whole = given.slice is None and given.fault is None and given.step is None and not given.list
+    file = _file(given.file, whole=whole, console=console)
+    minutes = given.minutes
+    if minutes is None:
+        minutes = WHOLE_MINUTES if given.slice is None else SLICE_MINUTES
+    async with Crew(given.jobs, minutes * 60.0, console, share=given.share, file=file) as crew:
         if given.step:
             jobs = [Job(given.step, fault) for fault in FAULTS if given.fault in (None, fault)]
             outcome = await crew.work(jobs, keep=True)
@@ -53,10 +73,20 @@ async def _main(given: argparse.Namespace) -> int:
         Random(given.slice or 1).shuffle(jobs)
         outcome = await crew.work(jobs)
     code = _tell(outcome, console)
-    if given.slice is None and given.fault is None:
+    if whole:
         write(steps, outcome)
-        console.print(f"written: {PAGE}")
+        console.print(f"written: {', '.join(map(str, PAGES))}")
     return code
+
+
+def _file(path: Path | None, *, whole: bool, console: Console) -> ResultFile | None:
+    """Return the file of results; the whole has one even if none is named."""
+    if path is None and whole:
+        path = Path(tempfile.mkdtemp(prefix="everystep-results-")) / "everystep.jsonl"
+    if path is None:
+        return None
+    console.print(f"if it is interrupted, go on with: ./dev everystep --continue {path}")
+    return ResultFile(path, current_commit())
 
 
 def _jobs(steps: list[Step], fault: str | None) -> list[Job]:
@@ -73,9 +103,14 @@ def _tell(outcome: Outcome, console: Console) -> int:
         for problem in result.problems:
             console.print(f"  {problem}", markup=False)
         console.print(f"  the logs are in {result.folder}", markup=False)
+    for result in outcome.broken:
+        console.print(
+            f"not done: {result.job.label} {result.job.fault}: {result.broken}", markup=False
+        )
     console.print(
         f"{len(outcome.results)} of {outcome.planned} runs in {outcome.seconds / 60:.1f} minutes:"
-        f" {len(outcome.failed)} violated, {len(outcome.missed)} did not come to their step"
+        f" {len(outcome.failed)} violated, {len(outcome.missed)} did not come to their step,"
+        f" {len(outcome.broken)} ended by an error of the machine"
     )
     return 1 if outcome.failed else 0
 

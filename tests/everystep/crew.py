@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -11,20 +10,23 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import localtime, monotonic, strftime, time
 from typing import Self
 
 from rich.console import Console
 from support.worker import ROOT
 
+from everystep.results import ResultFile
 from everystep.run import Job, Result
 from everystep.servers import Server
 from everystep.steps import FREEZE, POSTGRES, Step
 
 # Runs at a time in one lane. A frozen worker only waits; a server that is killed waits too.
-AT_ONCE = {FREEZE: 7, POSTGRES: 2, None: 4}
-TRIES = 3  # of a run that does not come to its step
-TOLD_EVERY = 60.0  # seconds
+AT_ONCE = {FREEZE: 9, POSTGRES: 3, None: 6}
+TRIES = 3  # of a run that does not come to its step, or that an error of the machine ended
+ANSWER_SECONDS = 900.0  # for one run; each of its parts has a time-out of its own
+STOP_SECONDS = 15.0  # for a lane to end
+REPORT_SECONDS = 60.0  # between two lines of progress
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30  # bytes
 
@@ -45,7 +47,16 @@ class Outcome:
     @property
     def missed(self) -> list[Result]:
         """Return what did not come to its step."""
-        return [r for r in self.results if r.job.label and not r.reached and not r.problems]
+        return [
+            result
+            for result in self.results
+            if result.job.label and not (result.reached or result.problems or result.broken)
+        ]
+
+    @property
+    def broken(self) -> list[Result]:
+        """Return what an error of the machine ended, so that it shows nothing."""
+        return [result for result in self.results if result.broken and not result.problems]
 
 
 class Crew:
@@ -58,14 +69,17 @@ class Crew:
         console: Console,
         *,
         share: float = 1.0,
-        resume: Path | None = None,
+        file: ResultFile | None = None,
     ) -> None:
-        """*share*: of the usual number of runs at a time, for a machine that has other work."""
+        """*share*: of the usual number of runs at a time, for a machine that has other work.
+
+        *file* gets each result at once, and has those of earlier calls.
+        """
         self._share = share
         self._size = lanes
         self._end = monotonic() + seconds
         self._console = console
-        self._resume = resume
+        self._file = file
         in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
         self._folder = Path(
             tempfile.mkdtemp(prefix="everystep-", dir=MEMORY if in_memory else None)
@@ -92,35 +106,39 @@ class Crew:
 
     async def find_steps(self, runs: int) -> list[Step]:
         """Return the steps that each of some runs without a fault has, sorted."""
+        if self._file is not None and self._file.steps:
+            return self._file.steps
         found = await self._all([Job()] * runs, keep=False, to_the_end=True)
         for result in found:
-            if result.problems:
-                raise RuntimeError(f"without a fault: {result.problems}, see {result.folder}")
+            if result.problems or result.broken:
+                why = result.broken or result.problems
+                raise RuntimeError(f"without a fault: {why}, see {result.folder}")
         counts = Counter(label for result in found for label in result.steps)
         turns: Counter[str] = Counter()
         for result in found:
             turns.update(label for label, turn in result.steps.items() if turn)
-        return [
+        steps = [
             Step(label, turn=turns[label] * 2 > runs)
             for label, count in sorted(counts.items())
             if count == runs
         ]
+        if self._file is not None:
+            self._file.keep_steps(steps)
+        return steps
 
     async def work(self, jobs: list[Job], *, keep: bool = False) -> Outcome:
-        """Do *jobs* until the time is over."""
+        """Do *jobs* until the time is over; those that the file of results has are not repeated."""
         began = monotonic()
-        done = self._done_before()
+        done = self._file.done if self._file is not None else {}
         outcome = Outcome(len(jobs))
         outcome.results = [done[job] for job in jobs if job in done]
+        if outcome.results:
+            self._console.print(f"{len(outcome.results)} of {len(jobs)} runs are done already")
         outcome.results += await self._all([job for job in jobs if job not in done], keep=keep)
         outcome.seconds = monotonic() - began
+        if self._file is not None:
+            outcome.seconds += self._file.seconds
         return outcome
-
-    def _done_before(self) -> dict[Job, Result]:
-        if self._resume is None or not self._resume.exists():
-            return {}
-        results = map(_result, self._resume.read_text().splitlines())
-        return {result.job: result for result in results if not result.problems and result.reached}
 
     async def _all(self, jobs: list[Job], *, keep: bool, to_the_end: bool = False) -> list[Result]:
         results: list[Result] = []
@@ -128,13 +146,7 @@ class Crew:
         for job in reversed(jobs):
             kind = job.fault if job.fault in AT_ONCE else None
             waiting.setdefault(kind, []).append(job)
-
-        async def tell() -> None:
-            while True:
-                await asyncio.sleep(TOLD_EVERY)
-                self._console.print(f"{len(results)} of {len(jobs)} runs", highlight=False)
-
-        telling = asyncio.create_task(tell())
+        progress = asyncio.create_task(self._report(results, waiting))
         async with asyncio.TaskGroup() as hands:
             for lane in self._lanes:
                 for kind, mine in waiting.items():
@@ -142,8 +154,28 @@ class Crew:
                         hands.create_task(
                             self._hand(lane, mine, results, keep=keep, to_the_end=to_the_end)
                         )
-        telling.cancel()
+        progress.cancel()
         return results
+
+    async def _report(self, results: list[Result], waiting: dict[str | None, list[Job]]) -> None:
+        """Print now and then how far it is, and when it ends."""
+        planned = {kind: len(jobs) for kind, jobs in waiting.items()}
+        began = monotonic()
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            # The kinds have hands of their own: the slowest one ends last.
+            left = [
+                (monotonic() - began) * len(waiting[kind]) / max(1, count - len(waiting[kind]))
+                for kind, count in planned.items()
+            ]
+            ends = min(time() + max(left, default=0.0), time() + self._end - monotonic())
+            outcome = Outcome(0, results)
+            self._console.print(
+                f"{strftime('%H:%M')}: {len(results)} of {sum(planned.values())} runs,"
+                f" {len(outcome.failed)} violated, {len(outcome.broken)} to be repeated;"
+                f" ends about {strftime('%H:%M', localtime(ends))}",
+                highlight=False,
+            )
 
     async def _hand(
         self,
@@ -157,69 +189,86 @@ class Crew:
         """Have one of *mine* done after the other."""
         while mine and (to_the_end or monotonic() < self._end):
             job = mine.pop()
-            result = await lane.do(job, keep=keep)
-            for _ in range(TRIES - 1):
-                if result.reached or result.problems or job.label is None:
-                    break
+            for _ in range(TRIES):
                 result = await lane.do(job, keep=keep)
+                if result.problems or (not result.broken and (result.reached or not job.label)):
+                    break
             results.append(result)
-            if self._resume is not None and job.label:
-                with self._resume.open("a") as file:
-                    file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-            if result.problems:
+            if self._file is not None and job.label:
+                self._file.append(result)
+            if result.problems or result.broken:
+                word = "VIOLATED" if result.problems else "BROKEN"
                 self._console.print(
-                    f"VIOLATED {job.label} {job.fault}: {result.problems[:3]}",
+                    f"{word} {job.label} {job.fault}: {result.broken or result.problems[:3]}",
                     markup=False,
                     highlight=False,
                 )
 
 
 class _LaneProcess:
-    """A process that does runs (see `everystep.lane`)."""
+    """A process that does runs (see `everystep.lane`); another one is started if it ends."""
 
     def __init__(self, folder: Path, base: Path, kept: Path) -> None:
-        self._arguments = (str(folder), str(base), str(kept))
+        self._folder, self._base, self._kept = folder, base, kept
+        self._starts = 0
+        self._starting = asyncio.Lock()
         self._asked: dict[Job, list[asyncio.Future[Result]]] = {}
 
     async def start(self) -> None:
+        self._starts += 1
+        folder = self._folder.with_name(f"{self._folder.name}-{self._starts}")
+        self._asked = {}
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "everystep.lane", *self._arguments),
+            *(sys.executable, "-m", "everystep.lane", str(folder), str(self._base)),
+            str(self._kept),
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 24,
         )
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = asyncio.create_task(self._listen(self._process, self._asked))
 
     async def do(self, job: Job, *, keep: bool) -> Result:
-        """Have *job* done."""
-        told: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._asked.setdefault(job, []).append(told)
+        """Have *job* done. An error of the lane is a result too: it shows nothing."""
+        async with self._starting:
+            if self._listening.done():
+                await self.start()
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(job, []).append(answer)
         order = {"label": job.label, "fault": job.fault, "keep": keep}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await told
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            return await asyncio.wait_for(answer, ANSWER_SECONDS)
+        except (OSError, TimeoutError, _LaneEndedError) as error:
+            return Result(job, broken=f"{type(error).__name__}: {error}")
 
-    async def _listen(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            result = _result(line.decode())
-            self._asked[result.job].pop().set_result(result)
-        for each in self._asked.values():
-            for told in each:
-                if not told.done():
-                    told.set_exception(RuntimeError("a lane has ended, see what it says above"))
+    async def _listen(
+        self, process: asyncio.subprocess.Process, asked: dict[Job, list[asyncio.Future[Result]]]
+    ) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            result = Result.read(json.loads(line))
+            answer = asked[result.job].pop()
+            if not answer.done():  # else it came too late
+                answer.set_result(result)
+        for each in asked.values():
+            for answer in each:
+                if not answer.done():
+                    answer.set_exception(_LaneEndedError("a process of runs has ended"))
 
     async def stop(self) -> None:
         """Let it end."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        await self._process.wait()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
         await self._listening
 
 
-def _result(line: str) -> Result:
-    told = json.loads(line)
-    told["job"] = Job(**told["job"])
-    return Result(**told)
+class _LaneEndedError(Exception):
+    """A lane has ended; what it said is above."""

@@ -74,16 +74,17 @@ class ForkServer:
 
 def main() -> None:
     """Serve until the socket is closed."""
+    import typer.main  # noqa: PLC0415
+
+    from dispatcher.cli import commands  # noqa: PLC0415
     from dispatcher.db.queries import statements  # noqa: PLC0415
 
-    for name in (
-        "uvloop",
-        "dispatcher.cli.commands",
-        "dispatcher.cli.run",
-        "dispatcher.service.run",
-    ):
+    for name in ("uvloop", "dispatcher.cli.run", "dispatcher.service.run"):
         importlib.import_module(name)
     statements()
+    # Typer makes its commands from the functions' annotations at each call: a fifth of a start.
+    command = typer.main.get_command(commands.app)
+    typer.main.get_command = lambda _: command
     orders = socket.socket(fileno=int(sys.argv[1]))
     awake, waker = os.pipe()
     os.set_blocking(waker, False)

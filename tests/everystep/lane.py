@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import uvloop
+
 from everystep.fork_server import ForkServer
 from everystep.run import Job, Result, run
 from everystep.servers import Server
@@ -54,23 +56,25 @@ class Lane:
         job = Job(order["label"], order["fault"])
         number = next(self._numbers)
         server = self._shared
-        assert server is not None
-        if job.fault == POSTGRES:
-            server = (
-                await self._server(f"mortal-{number}")
-                if self._mortal.empty()
-                else self._mortal.get_nowait()
-            )
         try:
+            if job.fault == POSTGRES:
+                server = (
+                    await self._server(f"mortal-{number}")
+                    if self._mortal.empty()
+                    else self._mortal.get_nowait()
+                )
+            assert server is not None
             folder = self._folder / f"run-{number}"
+            if not server.up.is_set():  # its last restart has failed
+                await server.start()
             result = await run(job, server, forks, folder, keep=bool(order.get("keep")))
-        except Exception as error:  # noqa: BLE001 - told as the result
-            result = Result(job, problems=[f"{type(error).__name__}: {error}"])
+        except Exception as error:  # noqa: BLE001 - what plays the scene is broken, not the service
+            result = Result(job, broken=f"{type(error).__name__}: {error}")
         if result.folder:
             kept = self._kept / f"{self._folder.name}-run-{number}"
             shutil.move(result.folder, kept)
             result.folder = str(kept)
-        if job.fault == POSTGRES:
+        if job.fault == POSTGRES and server not in (None, self._shared):
             self._mortal.put_nowait(server)
         sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
         sys.stdout.flush()
@@ -80,4 +84,4 @@ if __name__ == "__main__":
     # Connections break all the time here, which these tell.
     for name in ("asyncio", "aiohttp.server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    asyncio.run(Lane(*map(Path, sys.argv[1:4])).serve())
+    uvloop.run(Lane(*map(Path, sys.argv[1:4])).serve())

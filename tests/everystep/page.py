@@ -1,6 +1,6 @@
-"""Writes deploy/docs/exactness.md: what is promised, how it was tested, and the table."""
+"""Writes deploy/docs/exactness.md (promises, tests, result) and everystep.md (each step)."""
 
-import subprocess
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,11 +8,12 @@ from pathlib import Path
 from support.worker import ROOT
 
 from everystep.crew import Outcome
+from everystep.results import current_commit
 from everystep.run import FROZEN, LEASE, Result
 from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, FREEZE, KILL, OFTEN, OFTEN_COMMIT, Step
 from everystep.steps import POSTGRES as KILLED_POSTGRES
 
-PAGE = ROOT / "deploy/docs/exactness.md"
+PAGES = (ROOT / "deploy/docs/exactness.md", ROOT / "deploy/docs/everystep.md")
 COLUMNS = {
     CUT_BEFORE: "cut before",
     CUT_AFTER: "cut after",
@@ -20,51 +21,66 @@ COLUMNS = {
     FREEZE: "freeze",
     KILLED_POSTGRES: "PostgreSQL killed",
 }
-HEAD = Path(__file__).with_name("exactness.md")
+HEADS = (Path(__file__).with_name("exactness.md"), Path(__file__).with_name("everystep.md"))
 
 
 def write(steps: Sequence[Step], outcome: Outcome) -> None:
-    """Write the page."""
-    PAGE.write_text(page(steps, outcome), encoding="utf-8")
+    """Write both pages."""
+    for path, text in zip(PAGES, pages(steps, outcome), strict=True):
+        path.write_text(text, encoding="utf-8")
 
 
-def page(steps: Sequence[Step], outcome: Outcome) -> str:
-    """Return the page as Markdown."""
-    head = HEAD.read_text(encoding="utf-8").format(
-        frozen=f"{FROZEN['worker']:g}", lease=f"{LEASE:g}", often=OFTEN, often_commit=OFTEN_COMMIT
-    )
-    return "\n".join((head, *_summary(steps, outcome), *_table(steps, outcome), ""))
+def pages(steps: Sequence[Step], outcome: Outcome) -> tuple[str, str]:
+    """Return the page of promises and the page of steps, as Markdown."""
+    facts = {
+        "frozen": f"{FROZEN['worker']:g}",
+        "frozen_receiver": f"{FROZEN['receiver']:g}",
+        "lease": f"{LEASE:g}",
+        "often": OFTEN,
+        "often_commit": OFTEN_COMMIT,
+        "result": "\n".join(_summary(steps, outcome)),
+        "parts": "\n".join(_parts(outcome)),
+        "table": "\n".join(_table(steps, outcome)),
+    }
+    promises, every = (head.read_text(encoding="utf-8").format(**facts) for head in HEADS)
+    return promises, every
 
 
 def _summary(steps: Sequence[Step], outcome: Outcome) -> Iterable[str]:
     results = outcome.results
     ended = [result for result in results if result.reached and not result.problems]
     unsure = [result for result in ended if result.unsure > 1]
-    yield "## Result\n"
+    open_ = outcome.planned - len(results) + len(outcome.broken)
+    how = "all of them done" if not open_ else f"**{outcome.planned - open_} of them done**"
     yield (
-        f"Commit `{_commit()}`: {len(steps)} steps, {outcome.planned} runs,"
-        f" {len(results)} of them done in {outcome.seconds / 60:.0f} minutes.\n"
+        f"Commit `{current_commit()}`: {len(steps)} steps, {outcome.planned} runs, {how}, in"
+        f" {outcome.seconds / 60:.0f} minutes on {os.cpu_count()} processors."
     )
-    yield "| | runs |\n|---|---:|"
+    yield ""
+    yield "| | runs |"
+    yield "|---|---:|"
     yield f"| ended as they must | {len(ended)} |"
-    yield f"| violated | {len(outcome.failed)} |"
+    yield f"| violated a promise | {len(outcome.failed)} |"
     yield f"| did not come to their step in three tries | {len(outcome.missed)} |"
-    yield f"| not done: the time was over | {outcome.planned - len(results)} |"
+    yield f"| not done | {open_} |"
     yield f"| made a request unsure, besides the one whose answer the scene loses | {len(unsure)} |"
     yield (
         "| needed an operator: an unsure message that the provider never had, or a lost report |"
-        f" {sum(result.by_hand > 0 for result in ended)} |\n"
+        f" {sum(result.by_hand > 0 for result in ended)} |"
     )
     for result in outcome.failed:
-        yield f"- violated: `{result.job.label}`, {result.job.fault}: {result.problems[0]}"
+        yield f"\n- violated: `{result.job.label}`, {result.job.fault}: {result.problems[0]}"
+
+
+def _parts(outcome: Outcome) -> Iterable[str]:
     by_part: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for result in ended:
-        by_part[_part(result.job.label or "")][result.job.fault or ""] += 1
+    for result in outcome.results:
+        if result.reached and not result.problems:
+            by_part[_part(result.job.label or "")][result.job.fault or ""] += 1
     yield "| runs that ended as they must | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---|" + "---:|" * len(FAULTS)
     for part, counts in sorted(by_part.items()):
         yield f"| {part} | " + " | ".join(str(counts[fault] or "") for fault in FAULTS) + " |"
-    yield ""
 
 
 def _table(steps: Sequence[Step], outcome: Outcome) -> Iterable[str]:
@@ -72,11 +88,6 @@ def _table(steps: Sequence[Step], outcome: Outcome) -> Iterable[str]:
     for result in outcome.results:
         name = (result.job.label or "").rpartition(" #")[0]
         cells[name, result.job.fault or ""].append(result)
-    yield "## All steps\n"
-    yield (
-        "`>` goes to the server, `<` comes from it. A cell has the number of runs that ended as"
-        " they must; `!` those that did not; `?` those that did not come to their step.\n"
-    )
     yield "| step | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---|" + "---:|" * len(FAULTS)
     for name in dict.fromkeys(step.name for step in steps):
@@ -86,8 +97,8 @@ def _table(steps: Sequence[Step], outcome: Outcome) -> Iterable[str]:
 
 def _cell(results: list[Result]) -> str:
     bad = sum(bool(result.problems) for result in results)
-    missed = sum(not result.problems and not result.reached for result in results)
-    good = len(results) - bad - missed
+    good = sum(result.reached and not result.problems for result in results)
+    missed = len(results) - bad - good
     told = (str(good or ""), f"{bad}!" if bad else "", f"{missed}?" if missed else "")
     return " ".join(filter(None, told))
 
@@ -108,11 +119,3 @@ def _part(label: str) -> str:
         "match_lock": "reports matched",
     }
     return f"{process}: {known.get(kind, 'start, idle work, the rest')}"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"

@@ -13,6 +13,8 @@ from everystep.steps import Script
 
 KILLED = -signal.SIGKILL
 COULD_NOT_START = 1
+MOST_FAILED_STARTS = 5  # in a row while PostgreSQL runs; a step of a start is struck once
+SETTLE_SECONDS = 0.5  # until the next start after one that failed
 
 
 class Place:
@@ -26,10 +28,12 @@ class Place:
         folder: Path,
         crash: Callable[[], None],
         *,
+        database_up: asyncio.Event,
         frozen_for: float,
         on_freeze: Callable[["Place"], None],
         arguments: tuple[str, ...],
     ) -> None:
+        """*database_up*: set while PostgreSQL runs; a start meanwhile must not fail for long."""
         self.name = name
         self.role = name.rstrip("0123456789")
         self.struck_at: float | None = None  # seconds since 1970
@@ -38,6 +42,9 @@ class Place:
         self.problems: list[str] = []
         self.environ: Mapping[str, str] = {}
         self.crash_postgres = crash
+        self.no_start = ""  # why it cannot start at all
+        self._database_up = database_up
+        self._failed_starts = 0
         self._script = script
         self._forks = forks
         self._folder = folder
@@ -103,9 +110,19 @@ class Place:
             if code is None:
                 continue
             pid = self.pids[-1]
+            if self._killed or self._started(-1):
+                self._failed_starts = 0
+            elif self._database_up.is_set():
+                self._failed_starts += 1
             if not self._killed and (code != COULD_NOT_START or self._started(-1)):
                 self.problems.append(f"{self.name} ended by itself with {code}")
+            if self._failed_starts >= MOST_FAILED_STARTS:
+                last = self._text(len(self.pids)).splitlines()[-1:]
+                self.no_start = f"{self.name} does not start: {' '.join(last)[:500]}"
+                return
             await died(pid)  # type: ignore[misc]
+            if self._failed_starts:
+                await asyncio.sleep(SETTLE_SECONDS)
             await self.start()
 
     def end(self) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 import asyncpg
@@ -60,7 +61,13 @@ class Result:
     by_hand: int = 0  # batches that a person had to settle
     seconds: float = 0.0
     folder: str = ""
+    broken: str = ""  # an error of the machine: the run shows nothing, and is repeated
     steps: dict[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Self:
+        """Return the result that `dataclasses.asdict` made into *fields*."""
+        return cls(**fields | {"job": Job(**fields["job"])})
 
 
 async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep: bool) -> Result:
@@ -70,12 +77,12 @@ async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep
     result = Result(job, folder=str(folder))
     name = f"run_{folder.name.replace('-', '_')}"
     admin = await connect(server.dsn("postgres"))
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     await admin.close()
     try:
         async with _stage(job, server, forks, folder, name) as stage:
             try:
-                await stage.play(result)
+                await stage.play_or_fail(result)
             except Exception as error:  # noqa: BLE001 - a run that fails is a finding too
                 result.problems.append(f"{type(error).__name__}: {error} ({stage.doing})")
             result.problems += stage.troubles()
@@ -113,6 +120,10 @@ async def _stage(
             await stage.clear()
 
 
+class NoStartError(Exception):
+    """A process of the service ends at each start, although nothing is struck any more."""
+
+
 class _Stage:
     """All that takes part in one run."""
 
@@ -139,6 +150,7 @@ class _Stage:
         self._look = Application(dsn, simulator)
         self._looking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._restarting: asyncio.Task[None] | None = None
         self._http: list[HttpProxy] = []
         self._databases: list[PostgresProxy] = []
         self._places = {
@@ -148,6 +160,7 @@ class _Stage:
                 forks,
                 folder,
                 self._crash,
+                database_up=server.up,
                 frozen_for=FROZEN[name.rstrip("12")],
                 on_freeze=self._give_up,
                 arguments=("--only", "reports" if name == "receiver" else "worker"),
@@ -196,7 +209,11 @@ class _Stage:
                     )
                     for app, policy in APPS.items()
                 }
-            place.environ = environment(f"postgresql://postgres@{address}", apps, settings)
+            # The provider is reached over HTTP: the certificates of this machine need not be read.
+            place.environ = environment(f"postgresql://postgres@{address}", apps, settings) | {
+                "SSL_CERT_FILE": "/dev/null",
+                "SSL_CERT_DIR": "/dev/null",
+            }
         for place in self._places.values():
             await place.start()
             self._task(place.keep_up(self._died))
@@ -213,10 +230,23 @@ class _Stage:
         self._watch.close()
         self._look.close()
         self._watch_frozen.close()
-        await self._server.up.wait()
+        if self._restarting is not None:
+            await self._restarting
 
-    async def play(self, result: Result) -> None:
-        """Play the scene to its end, and judge."""
+    async def play_or_fail(self, result: Result) -> None:
+        """Play the scene to its end, and judge; stop as soon as a process cannot start."""
+        playing = asyncio.ensure_future(self._play(result))
+        try:
+            while not playing.done():
+                await asyncio.wait([playing], timeout=1.0)
+                if failed := [place.no_start for place in self._places.values() if place.no_start]:
+                    raise NoStartError(failed[0])
+        finally:
+            playing.cancel()
+            await asyncio.wait([playing])
+        playing.result()
+
+    async def _play(self, result: Result) -> None:
         places = self._places
         await self._wait(
             lambda: (
@@ -306,7 +336,7 @@ class _Stage:
 
     def _crash(self) -> None:
         self._server.crash()
-        self._task(self._restart())
+        self._restarting = asyncio.create_task(self._restart())
 
     async def _restart(self) -> None:
         await asyncio.sleep(0.2)

@@ -33,12 +33,17 @@ IDLE = frozenset(
 )
 
 
+# Messages of PostgreSQL after which it waits for the client: nothing follows them in an answer.
+LAST_ANSWERS = frozenset({"ReadyForQuery", "CopyInResponse", "RowDescription", "NoData"})
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: what passed, for the n-th time, and whether it was the end of a write.
 
     A process writes several messages at once: only a network can cut between them. Whatever
-    happens to a process or to PostgreSQL happens at the end of a write.
+    happens to a process or to PostgreSQL happens at the end of a write. A cut after a message is a
+    cut before the next one of its write, so it is another one only after the last.
     """
 
     label: str
@@ -47,7 +52,14 @@ class Step:
     @property
     def faults(self) -> tuple[str, ...]:
         """What can be done at this step."""
-        return FAULTS if self.turn else (CUT_BEFORE, CUT_AFTER)
+        cuts = (CUT_BEFORE, CUT_AFTER) if self._is_last else (CUT_BEFORE,)
+        return (*cuts, KILL, FREEZE, POSTGRES) if self.turn else cuts
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether nothing follows it in its write."""
+        direction, message = self.name.split(" ")[-2:]
+        return message in LAST_ANSWERS if direction == "<" else self.turn
 
     @property
     def name(self) -> str:

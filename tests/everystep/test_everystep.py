@@ -26,7 +26,7 @@ def everystep(tree, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(900)
 def test_no_step_of_a_slice_loses_anything_or_sends_it_twice():
-    done = everystep(ROOT, "--slice", "20261129", "--minutes", str(MINUTES), "--lanes", "1")
+    done = everystep(ROOT, "--slice", "20261129", "--minutes", str(MINUTES), "--jobs", "1")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     last = done.stdout.strip().splitlines()[-1]
     assert " 0 violated" in last
@@ -60,6 +60,6 @@ def test_without_a_guard_a_step_is_violated(name, tmp_path):
         assert edit.old in whole
         path.write_text(edit.apply(whole), encoding="utf-8")
     step, fault = SHOWS[name]
-    done = everystep(tree, "--step", step, "--fault", fault, "--lanes", "1")
+    done = everystep(tree, "--step", step, "--fault", fault, "--jobs", "1")
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-2000:]
     assert "VIOLATED" in done.stdout

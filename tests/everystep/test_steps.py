@@ -1,5 +1,6 @@
 """Steps are counted, named and judged as `./dev everystep` says."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from dispatcher.db.queries import sql
 from everystep import verdict
 from everystep.crew import Outcome
-from everystep.page import page
+from everystep.page import pages
+from everystep.place import MOST_FAILED_STARTS, Place
 from everystep.postgres_proxy import _first_text, _name_of
+from everystep.results import OtherCommitError, ResultFile
 from everystep.run import Job, Result
 from everystep.scene import LOST_ANSWER, TEXTS
 from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, Script, Step
@@ -28,9 +31,20 @@ def test_what_is_repeated_is_a_step_only_so_often():
     assert list(script.steps) == ["worker poll > Bind #1", "worker poll > Bind #2"]
 
 
-def test_within_a_write_there_are_only_cuts():
-    assert Step("a #1", turn=True).faults == FAULTS
-    assert Step("a #1", turn=False).faults == (CUT_BEFORE, CUT_AFTER)
+@pytest.mark.parametrize(
+    ("label", "turn", "faults"),
+    [
+        ("worker claim > Sync #1", True, FAULTS),
+        ("worker claim > Bind #1", False, (CUT_BEFORE,)),
+        ("worker claim < BindComplete #1", True, (CUT_BEFORE, *FAULTS[2:])),
+        ("worker claim < DataRow #1", False, (CUT_BEFORE,)),
+        ("worker claim < ReadyForQuery #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("worker prepare/claim < RowDescription #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("request probe answer half #1", True, FAULTS),
+    ],
+)
+def test_a_step_has_the_faults_that_differ_from_its_neighbours(label, turn, faults):
+    assert Step(label, turn=turn).faults == faults
 
 
 @pytest.mark.parametrize("name", ["begin", "claim", "open_batches", "heartbeat"])
@@ -74,16 +88,78 @@ def test_what_a_worker_opened_after_its_kill_may_not():
     assert verdict.of_unsure([row], workers={1}, struck_at=11.0, token=None)
 
 
-def test_the_page_shows_what_was_violated_and_what_was_missed():
+def test_the_pages_show_what_was_violated_missed_and_not_done():
     step = Step("worker claim > Sync #1", turn=True)
     results = [
         Result(Job(step.label, "kill"), reached=True),
         Result(Job(step.label, "freeze"), reached=True, problems=["lost"]),
         Result(Job(step.label, CUT_AFTER)),
+        Result(Job(step.label, CUT_BEFORE), broken="no server"),
     ]
-    text = page([step], Outcome(5, results))
-    assert "| `worker claim > Sync` |  | 1? | 1 | 1! |  |" in text
-    assert "violated: `worker claim > Sync #1`, freeze: lost" in text
+    promises, every = pages([step], Outcome(5, results))
+    assert "| `worker claim > Sync` | 1? | 1? | 1 | 1! |  |" in every
+    assert "violated: `worker claim > Sync #1`, freeze: lost" in promises
+    assert "1 steps, 5 runs, **3 of them done**" in promises
+    assert "| did not come to their step in three tries | 1 |" in promises
+    whole = pages([step], Outcome(1, results[:1]))[0]
+    assert "1 steps, 1 runs, all of them done" in whole
+
+
+def test_a_file_of_results_has_what_need_not_be_repeated(tmp_path):
+    path = tmp_path / "everystep.jsonl"
+    first = ResultFile(path, "abc")
+    first.keep_steps([Step("a #1", turn=True)])
+    done = Result(Job("a #1", "kill"), reached=True)
+    violated = Result(Job("a #1", "freeze"), reached=True, problems=["lost"])
+    for result in (done, violated, Result(Job("a #1", CUT_AFTER), broken="no server")):
+        first.append(result)
+    first.append(Result(Job("a #1", CUT_BEFORE)))  # it did not come to its step
+    with path.open("a") as file:
+        file.write('{"elapsed": 3')  # the call was killed
+    again = ResultFile(path, "abc")
+    assert again.steps == [Step("a #1", turn=True)]
+    assert again.done == {done.job: done, violated.job: violated}
+    with pytest.raises(OtherCommitError):
+        ResultFile(path, "def")
+
+
+async def test_a_process_that_never_starts_is_given_up(tmp_path):
+    up = asyncio.Event()
+    up.set()
+    forks = FailingStarts(tmp_path)
+    place = Place(
+        "worker1",
+        Script(),
+        forks,  # type: ignore[arg-type]
+        tmp_path,
+        lambda: None,
+        database_up=up,
+        frozen_for=1.0,
+        on_freeze=lambda _: None,
+        arguments=(),
+    )
+    await place.start()
+    async with asyncio.timeout(20):
+        await place.keep_up(forks.died)
+    assert place.no_start == "worker1 does not start: DISPATCHER_LISTEN: no such address"
+    assert len(forks.ended) == MOST_FAILED_STARTS
+
+
+class FailingStarts:
+    """Processes that end at once, with a line that says why."""
+
+    def __init__(self, folder):
+        self.ended = {}
+        self._folder = folder
+
+    async def start(self, _environ, log, *_arguments):
+        log.write_text("DISPATCHER_LISTEN: no such address\n")
+        pid = len(self.ended) + 1
+        self.ended[pid] = 1
+        return pid
+
+    async def died(self, _pid):
+        pass
 
 
 def test_an_end_that_the_scene_does_not_know_is_told():

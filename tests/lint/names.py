@@ -19,6 +19,7 @@ ONE_SUBJECT = {
     "maintenance": "partitions and retention",
     "migrate": "the schema's migrations",
     "report_matching": "which report belongs to which message",
+    "replies": "replies of persons (uplink)",
     "reports": "status reports",
     "routes": "the addresses a package serves",
     "rules": "operators' rules",

@@ -50,7 +50,14 @@ class Receiver:
 
 
 def signature(
-    body: bytes, *, key="push-key", secret=None, ago=timedelta(0), host="127.0.0.1", **tweak
+    body: bytes,
+    *,
+    key="push-key",
+    secret=None,
+    ago=timedelta(0),
+    host="127.0.0.1",
+    path=f"/reports/{TOKEN}",
+    **tweak,
 ) -> dict[str, str]:
     """Return the headers of a push as the provider signs it; *tweak* replaces some afterwards."""
     date = sdk_date((datetime.now(UTC) - ago).timestamp())
@@ -64,7 +71,7 @@ def signature(
     signed = sign(
         secret or KEYS[key],
         method="POST",
-        path=f"/reports/{TOKEN}",
+        path=path,
         headers=list(values.items()),
         date=date,
         body=body,

@@ -123,6 +123,71 @@ async def kept(dsn: str, answered: dict[tuple[str, int], str]) -> bool:
     return not waiting and answered.items() <= stored.items()
 
 
+def replied(number: int) -> tuple[Report, bytes]:
+    """Return the reply of person *number*, every fourth of which unsubscribes."""
+    text = "R" if number % 4 == 0 else f"text {number}"
+    fields = {
+        "from": f"+86138{number:08d}", "to": "106900010001", "body": text,
+        "smsMsgId": f"reply{number}",
+    }  # fmt: skip
+    return (fields["smsMsgId"], 1, text), urlencode(fields).encode()
+
+
+async def replies_kept(dsn: str, answered: dict[tuple[str, int], str]) -> bool:
+    """Tell whether every answered reply is in the database, with its text."""
+    try:
+        db = await connect(dsn)
+        rows = await db.fetch("SELECT provider_id, text FROM dispatcher.reply")
+        await db.close()
+    except UNAVAILABLE_ERRORS:
+        return False
+    return answered.items() <= {(provider_id, 1): text for provider_id, text in rows}.items()
+
+
+@pytest.mark.timeout(3600)
+async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_seconds):
+    port = free_port()
+    settings = {
+        "listen": f"127.0.0.1:{port}",
+        "data_dir": str(tmp_path / "data"),
+        "report_path_token": TOKEN,
+    }
+    count = int(drill_seconds * RATE)
+    async with running_server(tmp_path / "server") as server:
+        drill = Drill(server, workers, settings)
+        await drill.start()
+        sender = SteadySender(port, f"/replies/{TOKEN}/shop")
+        sending = asyncio.create_task(sender.send(count, RATE, replied))
+        for blow in itertools.cycle(BLOWS):
+            await asyncio.sleep(APART)
+            if sending.done():
+                break
+            await drill.strike(blow)
+        rate = await sending
+        answered = sender.witness
+        await until(
+            lambda: replies_kept(server.dsn, answered),
+            deadline=120,
+            every=0.5,
+            what="every answered reply is in the database",
+        )
+        db = await connect(server.dsn)
+        stored = await db.fetchval("SELECT count(*) FROM dispatcher.reply")
+        told = await db.fetchval("SELECT sum(message_count)::int FROM dispatcher.event")
+        left = await db.fetchval(
+            "SELECT count(*) FROM dispatcher.reply r WHERE r.text = 'R' AND NOT EXISTS ("
+            " SELECT FROM dispatcher.suppression s"
+            " WHERE s.recipient = r.number AND s.promotional)"
+        )
+        await db.close()
+        print(f"\n{rate:.0f} replies/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, {told} told of, 0 lost")  # noqa: T201 - the figures
+        assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
+        assert (told, left) == (stored, 0)
+        assert set(sender.answers) <= {"200", "refused", "cut"}
+    assert drill.blows
+
+
 @pytest.mark.timeout(3600)
 async def test_no_answered_report_is_lost_in_kills(tmp_path, workers, drill_seconds):
     port = free_port()

@@ -314,10 +314,14 @@ async def test_a_number_on_a_block_list_is_suppressed_if_enabled(world, told, wa
     stranger = replace(told("p3", "+8613199999999", status="BLACK"), token="0" * 32)
     await world.store(stranger)
     await report_matching.match(world.database, suppress_blocked=wanted)
-    rows = await world.db.fetch("SELECT recipient, reason, source FROM dispatcher.suppression")
+    rows = await world.db.fetch(
+        "SELECT recipient, app, promotional, reason, source FROM dispatcher.suppression"
+    )
     expected = [
         (
             to_e164(ONE),
+            "default",
+            True,
             "MBBLACK: Number on a block list: has unsubscribed or complained to the ministry.",
             "report",
         )

@@ -3,6 +3,7 @@
 import pytest
 from support.messages import finished, insert, states
 from support.provider import app_at
+from support.slow import slow_after
 from support.waiting import until
 
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
@@ -28,7 +29,7 @@ async def away(db, workers, sim, *, stopped: bool, since: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("stopped", "since"), [(False, "2 h"), (True, "2 d")])
+@pytest.mark.parametrize(("stopped", "since"), slow_after(1, [(False, "2 h"), (True, "2 d")]))
 async def test_a_start_after_a_restore_is_paused_and_says_so(db, workers, sim, stopped, since):
     await away(db, workers, sim, stopped=stopped, since=since)
     worker = await workers.start({"default": app_at(sim.url)})
@@ -44,7 +45,7 @@ async def test_a_start_after_a_restore_is_paused_and_says_so(db, workers, sim, s
     assert await states(db) == {"accepted": 2}
 
 
-@pytest.mark.parametrize(("stopped", "since"), [(False, "30 min"), (True, "2 h")])
+@pytest.mark.parametrize(("stopped", "since"), slow_after(1, [(False, "30 min"), (True, "2 h")]))
 async def test_a_start_after_a_shorter_time_sends(db, workers, sim, stopped, since):
     await away(db, workers, sim, stopped=stopped, since=since)
     await workers.start({"default": app_at(sim.url)})

@@ -5,6 +5,7 @@ from support.exactness import read_books
 from support.fast_forward import let_pass
 from support.messages import TEMPLATE, finished, idle, insert, states
 from support.provider import app_at, seen
+from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.simulator.faults import (
@@ -51,7 +52,7 @@ async def all_out(db) -> bool:
     return await finished(db)
 
 
-@pytest.mark.parametrize("fault", BROWN_OUT)
+@pytest.mark.parametrize("fault", slow_after(2, BROWN_OUT))
 async def test_a_brown_out_makes_few_messages_unsure(db, workers, sim, fault):
     await sim.faults.arm([BROWN_OUT[fault]])
     await insert_different(db, WAITING)
@@ -123,11 +124,7 @@ async def test_half_of_all_requests_lost_opens_the_circuit(db, workers, sim):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        RequestCode(code="E000027"),
-        RequestCode(code="E000503"),
-        RequestCode(code="E000000"),
-    ],
+    slow_after(1, [RequestCode(code=code) for code in ("E000027", "E000503", "E000000")]),
     ids=["E000027", "E000503", "E000000"],
 )
 async def test_a_refusal_of_everything_rejects_few_messages(db, workers, sim, fault):
@@ -174,6 +171,7 @@ async def test_one_unknown_code_does_not_stop_the_other_messages(db, workers, si
     await seen(sim, lambda: sim.ledger.numbers == 99)
 
 
+@pytest.mark.slow
 async def test_two_workers_share_the_circuit(db, workers, sim):
     await sim.faults.arm([Http(status=502)])
     app = {"default": app_at(sim.url, numbers_per_second=500)}

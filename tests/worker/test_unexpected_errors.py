@@ -11,6 +11,7 @@ from aiohttp import web
 from support.exactness import read_books
 from support.messages import finished, insert, states
 from support.provider import app_at, seen
+from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable, first_error
@@ -68,7 +69,7 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("code", EVENTS)
+@pytest.mark.parametrize("code", slow_after(1, EVENTS))
 async def test_what_an_operator_changes_is_waited_out(  # noqa: PLR0917 - fixtures
     db, dsn, elsewhere, role_dsn, workers, sim, code
 ):
@@ -129,13 +130,16 @@ async def test_a_refused_claim_lets_requests_end_first(db, workers, sim):
 
 @pytest.mark.parametrize(
     ("change", "part"),
-    [
-        (
-            "ALTER FUNCTION dispatcher.prune RENAME TO old_prune",
-            "maintenance (old rows deleted)",
-        ),
-        ("ALTER TABLE dispatcher.event_position RENAME TO old_position", "events"),
-    ],
+    slow_after(
+        1,
+        [
+            (
+                "ALTER FUNCTION dispatcher.prune RENAME TO old_prune",
+                "maintenance (old rows deleted)",
+            ),
+            ("ALTER TABLE dispatcher.event_position RENAME TO old_position", "events"),
+        ],
+    ),
 )
 async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change, part):
     worker = await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")

@@ -40,6 +40,7 @@ def clock_of(tmp_path, monkeypatch):
     return set_off
 
 
+@pytest.mark.slow
 async def test_wrong_clocks_change_no_times_and_no_lease(db, workers, sim, clock_of):
     ways = {"ahead": OFF, "behind": -OFF}
     for app in ways:

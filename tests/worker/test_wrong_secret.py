@@ -6,13 +6,14 @@ import pytest
 from support.exactness import read_books
 from support.messages import finished, idle, insert
 from support.provider import app_at
+from support.slow import slow_after
 from support.waiting import until
 
 CODES = {"aksk": "E000045", "wsse": "E000105"}
 MOST_MEMORY = 400  # MB of a worker, however much waits
 
 
-@pytest.mark.parametrize("auth", CODES)
+@pytest.mark.parametrize("auth", slow_after(1, CODES))
 async def test_messages_wait_and_are_sent_with_the_right_secret(db, workers, sim, auth, waiting):
     await insert(db, waiting)
     right = app_at(sim.url, auth=auth)

@@ -19,10 +19,10 @@ from dispatcher.cli.connection import connected
 from dispatcher.cli.demo.processes import check_running, child, temporary_directory
 from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
-from dispatcher.cli.file_load import load_file
 from dispatcher.db import status
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate
+from dispatcher.lists.file_load import load_file
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server
 

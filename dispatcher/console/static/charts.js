@@ -1,17 +1,18 @@
 // Draws the counts of the last hour and day, as a chart and as a table.
 "use strict";
 
+const words = document.querySelector(".charts").dataset;
 const SERIES = [
-  ["accepted", "Accepted", [], 5],  // wide, so that it shows beside Delivered, which runs over it
-  ["delivered", "Delivered", [], 2],
-  ["deferred", "Deferred", [2, 3], 2],
-  ["failed", "Rejected or undelivered", [10, 3, 2, 3], 2],
+  ["accepted", words.accepted, [], 5],  // wide, so that it shows beside Delivered, which runs over it
+  ["delivered", words.delivered, [], 2],
+  ["deferred", words.deferred, [2, 3], 2],
+  ["failed", words.failed, [10, 3, 2, 3], 2],
 ];
 const UPDATE_INTERVAL_MS = { hour: 10_000, day: 60_000 };
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const shortTime = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const shortTime = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const count = new Intl.NumberFormat();
 
 class Chart {
@@ -47,7 +48,7 @@ class Chart {
         { ...axis, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? count.format(tick) : "")), size: 64 },
       ],
       series: [
-        { label: "Time", value: (_, at) => (at == null ? "–" : shortTime.format(at * 1000)) },
+        { label: words.time, value: (_, at) => (at == null ? "–" : shortTime.format(at * 1000)) },
         ...SERIES.map(([name, label, dash, width]) => ({
           label, dash, stroke: style(`--${name}`), width, points: { show: false },
           value: (_, value) => (value == null ? "–" : count.format(value)),
@@ -62,7 +63,7 @@ class Chart {
       `${label} ${count.format(this.data[place + 1].reduce((sum, each) => sum + each, 0))}`);
     const canvas = this.plot.querySelector("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${this.caption}. ${totals.join(", ")}. The numbers are in the table below.`);
+    canvas.setAttribute("aria-label", `${this.caption}. ${totals.join(", ")}. ${words.below}`);
   }
 
   async refresh(app) {
@@ -83,7 +84,7 @@ class Chart {
   tabulate() {
     const table = document.createElement("table");
     const head = table.createTHead().insertRow();
-    for (const label of ["Time", ...SERIES.map(([, each]) => each)]) {
+    for (const label of [words.time, ...SERIES.map(([, each]) => each)]) {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.textContent = label;

@@ -4,7 +4,10 @@
 
 document.documentElement.classList.add("js");
 
-const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+// The page's language, with the habits of the reader's country if the browser names one for it.
+const tag = document.documentElement.lang;
+const locale = navigator.languages.find((each) => each.split("-")[0] === tag.split("-")[0]) ?? tag;
+const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
 
 function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
@@ -55,15 +58,37 @@ function live(place) {
     liveStatus.classList.remove("lost");
     // Screen readers read a change of the headline, and not the numbers of every second.
     const now = headline();
-    liveStatus.textContent = now === announced ? "Updated every second." : now;
+    liveStatus.textContent = now === announced ? liveStatus.dataset.live : now;
     announced = now;
   };
   source.onerror = () => {
     liveStatus.classList.add("lost");
     liveStatus.textContent = source.readyState === EventSource.CLOSED
-      ? "Not live any more: load the page again."
-      : "The service does not answer. These numbers are old; trying again …";
+      ? liveStatus.dataset.closed
+      : liveStatus.dataset.lost;
   };
+}
+
+// Loads the page again and again, and changes the part that is counted anew.
+function renew(part) {
+  const again = async () => {
+    if (part.dataset.renew === undefined) return;
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+        if (answer.ok) {
+          const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+          localise(fresh);
+          const found = fresh.getElementById(part.id);
+          if (found) morph(part, document.importNode(found, true));
+        }
+      } catch {
+        // watch() says that the service does not answer
+      }
+    }
+    setTimeout(again, (part.dataset.renew ?? 5) * 1000);
+  };
+  setTimeout(again, part.dataset.renew * 1000);
 }
 
 // A page that nothing renews stays as it was; it must not look like the present when the service or
@@ -72,7 +97,7 @@ const FRESH_SECONDS = 5;
 const ASK_SECONDS = 1.5;
 
 function watch(banner) {
-  const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  const time = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
   const page = time.format(new Date(document.getElementById("as-of").dateTime));
   let freshAt = Date.now();
   let loggedOut = false;
@@ -81,8 +106,8 @@ function watch(banner) {
     if (banner.hidden !== stale) return;
     banner.hidden = !stale;
     banner.textContent = !stale ? ""
-      : loggedOut ? `Your login has ended. This page is as of ${page}: load it again.`
-      : `No fresh data since ${time.format(freshAt)}: the service or its database does not answer. This page is as of ${page}.`;
+      : (loggedOut ? banner.dataset.ended : banner.dataset.old)
+        .replace("{time}", page).replace("{since}", time.format(freshAt));
   };
   const ask = async () => {
     if (document.hidden) { freshAt = Date.now(); return; }
@@ -104,3 +129,4 @@ const banner = document.getElementById("stale");
 if (banner) watch(banner);
 const place = document.querySelector("[data-live]");
 if (place) live(place);
+for (const part of document.querySelectorAll("[data-renew]")) renew(part);

@@ -15,14 +15,15 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
 -- priority from 0 on (see core.claim_cursor)
 SELECT
+    name,
     paused_at IS NOT NULL AS paused,
     coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
     rate,
     date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
-    ARRAY(
-        SELECT country FROM dispatcher.country_pause c
+    EXISTS (
+        SELECT FROM dispatcher.country_pause c
         WHERE c.app = a.name AND c.until > clock_timestamp()
-    ) AS countries,
+    ) AS has_paused_countries,
     date_part('epoch', clock_timestamp()) AS asked_at,
     coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
     slow_start IS NOT NULL AS slow_start,
@@ -51,16 +52,18 @@ WHERE name = $1
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
 -- may have been removed with this start, so a worker's pause is probed at once.
 -- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds),
--- $5 most attempts
+-- $5 most attempts, $6 default sender, $7 whether its messages are promotional
 INSERT INTO dispatcher.app AS a
-    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts)
-VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5)
+    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts, sender, promotional)
+VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5, $6, $7)
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
     numbers_per_second = $2,
     on_unsure = $3,
     resend_after = make_interval(secs => $4),
     max_attempts = $5,
+    sender = $6,
+    promotional = $7,
     next_at = dispatcher.next_grant_at(a.next_at, a.rate),
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
@@ -70,8 +73,10 @@ ON CONFLICT (name) DO UPDATE SET
 -- beginning and its growing wait between probes, also from one that ended just before.
 -- Where the quota is spent, the first probe is a minute after 00:00 UTC+8; in the hour after that
 -- it is soon, because the provider may reset its quotas late.
+-- The answer to a request that was opened before the last pause ended changes nothing: what it says
+-- may be mended since.
 -- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes,
--- $6 whether the quota is spent
+-- $6 whether the quota is spent, $7 when the request was opened
 UPDATE dispatcher.app a
 SET paused_at = coalesce(paused_at, clock_timestamp()),
     pause_code = $2,
@@ -92,6 +97,7 @@ FROM (
     FROM dispatcher.app WHERE name = $1
 ) AS w
 WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worker'
+  AND $7 >= coalesce(a.pause_ended_at, '2000-01-01')
 RETURNING a.name
 
 -- name: pause_country
@@ -101,16 +107,37 @@ INSERT INTO dispatcher.country_pause AS c (app, country, until, code)
 VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
 ON CONFLICT (app, country) DO UPDATE SET until = excluded.until, code = excluded.code
 
+-- name: lock_app
+-- Lock an app until the end of this transaction: its pauses stay, and resume() waits.
+-- $1 app
+SELECT name FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
+
+-- name: paused_countries
+-- Return the countries of an app that are paused.
+-- $1 app
+SELECT country FROM dispatcher.country_pause WHERE app = $1 AND until > clock_timestamp()
+
 -- name: resume_app
 -- End a pause that workers made: a request was answered. The app starts slowly. A pause because all
--- messages are refused does not end with a refused one.
--- $1 app, $2 whether the request was refused for its content
+-- messages are refused does not end with a refused one, and none with a request that was opened before
+-- it began.
+-- $1 app, $2 whether the request was refused for its content, $3 when it was opened
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
-    probe_at = NULL, probe_max = NULL,
+    probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
+  AND paused_at <= $3
 RETURNING name
+
+-- name: end_probe
+-- End a pause that workers made: the API has answered a request without messages. The app starts slowly.
+-- $1 app
+UPDATE dispatcher.app
+SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
+    probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
+    slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
+WHERE name = $1 AND paused_by = 'worker' AND pause_code = 'unknown-results'
 
 -- name: circuits
 -- Return what is known of the last requests of apps.
@@ -125,12 +152,35 @@ FROM dispatcher.app WHERE name = ANY ($1::text[])
 -- name: lock_circuits
 -- The same, locked until the end of this transaction.
 -- $1 apps
-SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+SELECT name, coalesce(pause_ended_at, '2000-01-01') AS pause_ended_at, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
     pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
     date_part('epoch', window_at - slowed_at) AS window_after_cut,
     window_numbers, window_refused, base_share, cut_share, cut_factor,
     coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
+
+-- name: others_send
+-- Return whether another worker sends for an app: it has not cut itself off, and of its requests of the
+-- last 10 s most were answered.
+-- $1 app, $2 this worker
+SELECT EXISTS (
+    SELECT FROM dispatcher.worker w
+    WHERE w.id <> $2 AND w.stopped_at IS NULL AND w.heartbeat_at > clock_timestamp() - w.lease
+      AND $1 = ANY (w.apps) AND NOT $1 = ANY (w.unreachable_apps)
+      AND (
+        SELECT count(*) FILTER (WHERE b.unsure_at IS NULL)
+            > count(*) FILTER (WHERE b.unsure_at IS NOT NULL)
+        FROM dispatcher.batch b
+        WHERE b.opened_at > clock_timestamp() - interval '10 seconds'
+          AND b.worker = w.id AND b.app = $1 AND b.state <> 'open' AND b.tries > 0
+      )
+)
+
+-- name: cut_off
+-- Note that a worker claims nothing for an app; its heartbeats keep it.
+-- $1 app, $2 worker
+UPDATE dispatcher.worker SET unreachable_apps = array_append(unreachable_apps, $1)
+WHERE id = $2 AND NOT $1 = ANY (unreachable_apps)
 
 -- name: set_circuit
 -- Write what is known of the last requests of an app.
@@ -142,11 +192,13 @@ WHERE name = $1
 
 -- name: lock_slow_start
 -- Lock the app's slow start until the end of this transaction: numbers in a request, and how many
--- requests may be claimed. If none was answered for some time, their worker is lost: one more.
+-- requests may be claimed. If none was claimed for some time, those without an answer are lost with
+-- their workers, and as many may be claimed again: a round ends only when all of it is answered.
 -- $1 app, $2 that time (seconds)
 SELECT slow_start, CASE
     WHEN slow_start_left > 0 THEN slow_start_left
-    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2) THEN 1
+    WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2)
+        THEN greatest(1, slow_start - slow_start_answered)
     ELSE 0 END AS "left"
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 

@@ -13,7 +13,8 @@ ORDER BY u.place
 RETURNING id
 
 -- name: close_batches
--- Close batches, or mark them unsure; return those that this call may write for.
+-- Close batches, or mark them unsure; return those that this call may write for, and when each was
+-- opened.
 -- The guard makes a repeat harmless and keeps a late worker from overwriting anything: an open batch
 -- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
 -- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
@@ -37,7 +38,7 @@ FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6
 WHERE b.id = u.id AND b.token = u.token
   AND b.id = ANY ($1::bigint[])
   AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence)
-RETURNING b.id
+RETURNING b.id, b.opened_at
 
 -- name: close_for_split
 -- Close a batch that was refused as a whole, to send it again in parts; only while it is open.

@@ -94,3 +94,108 @@ SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
 -- name: plan_for_all_rows
 -- Let the planner of this transaction's cursors expect that all of their rows are read.
 SET LOCAL cursor_tuple_fraction = 1
+
+-- name: campaign_page
+-- Some campaigns, the newest first, with what was counted of them last, and whether any message waits.
+-- $1 begun before (null: any), $2 name below among those begun then, $3 how many at most
+SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
+    c.changed_at, c.counted::text AS counted, c.counted_at,
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+        OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name) AS waits,
+    c.first_id < (
+        SELECT min(split_part(p.relname, '_', 2)::bigint)
+        FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass
+          AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
+    ) AS partly_removed
+FROM dispatcher.campaign c
+WHERE $1::timestamptz IS NULL OR (c.created_at, c.name) < ($1, $2::text)
+ORDER BY c.created_at DESC, c.name DESC LIMIT $3
+
+-- name: campaign_progress
+-- One campaign, as in campaign_page.
+-- $1 name
+SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
+    c.changed_at, c.counted::text AS counted, c.counted_at,
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+        OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name) AS waits,
+    c.first_id < (
+        SELECT min(split_part(p.relname, '_', 2)::bigint)
+        FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+        WHERE i.inhparent = 'dispatcher.message'::regclass
+          AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
+    ) AS partly_removed
+FROM dispatcher.campaign c WHERE c.name = $1
+
+-- name: count_campaign
+-- How many messages of a campaign are in each state, as message_status has it, by code and the
+-- beginning of the number, of which the country follows. It joins whole tables, which for a million
+-- messages is some ten times faster than a look-up of each in message_status.
+-- $1 name, $2 seconds that are recent
+WITH mine AS (
+    SELECT m.id, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
+    WHERE m.id >= (SELECT c.first_id FROM dispatcher.campaign c WHERE c.name = $1)
+      AND m.campaign = $1
+), waiting AS (
+    SELECT id, due_at, code FROM dispatcher.queue WHERE campaign = $1
+    UNION ALL
+    SELECT u.id, b.due_at, NULL
+    FROM dispatcher.bulk b
+    CROSS JOIN LATERAL unnest(b.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+    WHERE b.campaign = $1
+), live AS (
+    SELECT u.id, b.state, b.code
+    FROM dispatcher.batch b
+    CROSS JOIN LATERAL unnest(coalesce(b.unsure_ids, b.message_ids)) AS u (id)
+    WHERE b.state = 'open' OR b.state = 'unsure'
+), reported AS (
+    SELECT o.message_id,
+        CASE
+            WHEN bool_or(p.state = 'undelivered') THEN 'undelivered'
+            WHEN count(*) FILTER (WHERE p.state = 'delivered') >= max(p.total) THEN 'delivered'
+        END AS state,
+        coalesce(
+            min(p.status) FILTER (WHERE p.state = 'undelivered'),
+            min(p.status) FILTER (WHERE p.state = 'delivered'),
+            min(p.status)
+        ) AS status,
+        max(p.total) AS total
+    FROM mine m
+    JOIN dispatcher.outcome o ON o.message_id = m.id
+    JOIN dispatcher.report p ON p.provider_id = o.provider_id
+    GROUP BY o.message_id
+)
+SELECT state, code, min(recipient) AS recipient, count(*) AS messages,
+    coalesce(sum(segments), 0)::bigint AS segments,
+    count(*) FILTER (WHERE accepted_at > now() - make_interval(secs => $2)) AS recent,
+    max(due_at) AS last_due_at
+FROM (
+    SELECT
+        CASE
+            WHEN o.state = 'accepted' THEN coalesce(r.state, 'accepted')
+            WHEN o.state IS NOT NULL THEN o.state
+            WHEN q.id IS NOT NULL THEN 'queued'
+            WHEN l.state = 'open' THEN 'sending'
+            WHEN l.state = 'unsure' THEN 'unsure'
+            ELSE 'lost'
+        END AS state,
+        CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, l.code) END
+            AS code,
+        coalesce(o.segments, r.total) AS segments,
+        CASE WHEN o.state = 'accepted' THEN o.created_at END AS accepted_at,
+        q.due_at,
+        m.recipient
+    FROM mine m
+    LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
+    LEFT JOIN waiting q ON q.id = m.id
+    LEFT JOIN live l ON l.id = m.id AND o.message_id IS NULL AND q.id IS NULL
+    LEFT JOIN reported r ON r.message_id = m.id
+) AS s
+GROUP BY state, code, CASE WHEN recipient LIKE '+86%' THEN '+86' ELSE left(recipient, 8) END
+
+-- name: keep_campaign_count
+-- Keep what was counted of a campaign.
+-- $1 name, $2 counts as JSON, $3 when the counting began
+UPDATE dispatcher.campaign SET counted = $2::text::jsonb, counted_at = $3
+WHERE name = $1 AND coalesce(counted_at, '-infinity') < $3

@@ -25,10 +25,10 @@ WHERE digest = $1 AND lines = $2 AND finished_at IS NULL
 RETURNING digest
 
 -- name: record_rejections
--- Note the lines that were rejected, in the same transaction.
--- $1 digest, $2 lines, $3 reasons
+-- Note the lines of a batch that were rejected, in the same transaction.
+-- $1 digest, $2 first line, $3 last line
 INSERT INTO dispatcher.file_import_rejection (digest, line, reason)
-SELECT $1, u.line, u.reason FROM unnest($2::bigint[], $3::text[]) AS u (line, reason)
+SELECT $1, line, reason FROM pg_temp.refused WHERE line BETWEEN $2 AND $3
 
 -- name: import_rejections
 -- The rejected lines among some that are done.
@@ -55,11 +55,26 @@ CREATE TEMPORARY TABLE dry_run (LIKE dispatcher.message INCLUDING CONSTRAINTS)
 ALTER TABLE pg_temp.dry_run ALTER id DROP NOT NULL, ALTER queued_at DROP NOT NULL
 
 -- name: survey_table
--- The good lines of a file, looked at as a whole before any of them is loaded.
+-- The good lines of a file, looked at as a whole before any of them is loaded; they are loaded from
+-- here, so that the file is parsed once.
 CREATE TEMPORARY TABLE survey (
-    line bigint NOT NULL, app text NOT NULL, sender text, recipient text NOT NULL,
-    template_id text NOT NULL, signature text, reference text, params text[] NOT NULL
+    line bigint NOT NULL, lines integer NOT NULL, app text NOT NULL, sender text,
+    recipient text NOT NULL, template_id text NOT NULL, signature text, idempotency_key text,
+    reference text, params text[] NOT NULL, priority smallint NOT NULL, send_at timestamptz NOT NULL,
+    expires_at timestamptz
 )
+
+-- name: refused_table
+-- The bad lines of a file, with the reason.
+CREATE TEMPORARY TABLE refused (line bigint NOT NULL, lines integer NOT NULL, reason text NOT NULL)
+
+-- name: index_survey
+-- Make the good lines quick to find.
+CREATE INDEX ON pg_temp.survey (line)
+
+-- name: index_refused
+-- Make the bad lines quick to find.
+CREATE INDEX ON pg_temp.refused (line)
 
 -- name: left_out_table
 -- The lines that are left out on purpose.
@@ -128,10 +143,55 @@ JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
 WHERE s.line > $1
   AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
 
--- name: lines_left_out
--- The lines to leave out among some.
+-- name: import_lines
+-- Insert the messages of some lines, in their order; each is due some time after the one before.
+-- $1 first line, $2 last line, $3 campaign, $4 that time (seconds), $5 messages before these
+INSERT INTO dispatcher.message (app, sender, recipient, template_id, signature, idempotency_key,
+    reference, params, priority, send_at, expires_at, campaign)
+SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
+    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at, $3
+FROM pg_temp.survey s
+WHERE line BETWEEN $1 AND $2
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+ORDER BY line
+
+-- name: check_lines
+-- The same for a dry run: constraints are checked, and nothing follows.
+-- $1 first line, $2 last line, $3 campaign, $4 that time (seconds), $5 messages before these
+INSERT INTO pg_temp.dry_run (app, sender, recipient, template_id, signature, idempotency_key,
+    reference, params, priority, send_at, expires_at, campaign)
+SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
+    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at, $3
+FROM pg_temp.survey s
+WHERE line BETWEEN $1 AND $2
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+ORDER BY line
+
+-- name: refuse_lines
+-- Note good lines that the database has refused.
+-- $1 lines, $2 reasons
+INSERT INTO pg_temp.refused (line, lines, reason)
+SELECT s.line, s.lines, u.reason
+FROM unnest($1::bigint[], $2::text[]) AS u (line, reason) JOIN pg_temp.survey s ON s.line = u.line
+
+-- name: count_lines
+-- How many physical lines of a batch are refused, left out, and in.
 -- $1 first line, $2 last line
-SELECT DISTINCT line FROM pg_temp.left_out WHERE line BETWEEN $1 AND $2
+SELECT
+    (SELECT coalesce(sum(r.lines), 0) FROM pg_temp.refused r WHERE r.line BETWEEN $1 AND $2) AS refused,
+    coalesce(sum(s.lines) FILTER (WHERE l.left_out), 0) AS left_out,
+    coalesce(sum(s.lines) FILTER (WHERE NOT l.left_out AND NOT l.refused), 0) AS taken
+FROM pg_temp.survey s
+CROSS JOIN LATERAL (
+    SELECT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line) AS left_out,
+        EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line) AS refused
+) AS l
+WHERE s.line BETWEEN $1 AND $2
+
+-- name: refused_lines
+-- The lines refused by this load, among some.
+-- $1 first line, $2 last line
+SELECT line, reason FROM pg_temp.refused WHERE line BETWEEN $1 AND $2
 
 -- name: index_left_out
 -- Make the lines to leave out quick to find.
@@ -139,7 +199,13 @@ CREATE INDEX ON pg_temp.left_out (line)
 
 -- name: survey_suppressed
 -- How many lines name a number that is suppressed: the worker rejects their messages.
-SELECT count(*) FROM pg_temp.survey JOIN dispatcher.suppression USING (recipient)
+SELECT count(*) FROM pg_temp.survey v
+LEFT JOIN dispatcher.template t ON t.template_id = v.template_id
+LEFT JOIN dispatcher.app a ON a.name = v.app
+WHERE EXISTS (
+    SELECT FROM dispatcher.suppression s
+    WHERE s.recipient = v.recipient AND s.app IN ('', v.app)
+      AND (NOT s.promotional OR coalesce(t.promotional, a.promotional, false)))
 
 -- name: survey_apps
 -- How many lines each app has.

@@ -4,9 +4,9 @@
 -- Read the next rows of message, the newest first; return the last id read, the newest time of
 -- insertion among them, and the ids that fit. Bounded by $2, whatever fits.
 -- $1 ids below, $2 rows at most, $3 app, $4 template, $5 prefix of the number as e164() returns it,
--- $6 its last digits, $7 since, $8 until (each null: any)
+-- $6 its last digits, $7 since, $8 until, $9 campaign (each null: any)
 WITH piece AS MATERIALIZED (
-    SELECT id, app, recipient, template_id, queued_at FROM dispatcher.message
+    SELECT id, app, recipient, template_id, queued_at, campaign FROM dispatcher.message
     WHERE id < $1 ORDER BY id DESC LIMIT $2
 )
 SELECT min(id) AS last_id, max(queued_at) AS newest,
@@ -17,17 +17,18 @@ SELECT min(id) AS last_id, max(queued_at) AS newest,
           AND ($6::text IS NULL OR right(recipient, length($6)) = $6)
           AND ($7::timestamptz IS NULL OR queued_at >= $7)
           AND ($8::timestamptz IS NULL OR queued_at < $8)
+          AND ($9::text IS NULL OR campaign = $9)
     ), '{}') AS ids
 FROM piece
 
 -- name: queue_piece
 -- The same of what waits, in the queue and in bulk rows; those are read in whole blocks of 500 ids.
 -- What only one of them was read down to is left for the next piece.
--- $1 ids below, $2 rows at most, $3 app, $4 code (each null: any)
+-- $1 ids below, $2 rows at most, $3 app, $4 code, $5 campaign (each null: any)
 WITH alone AS MATERIALIZED (
-    SELECT id, app, code FROM dispatcher.queue WHERE id < $1 ORDER BY id DESC LIMIT $2
+    SELECT id, app, code, campaign FROM dispatcher.queue WHERE id < $1 ORDER BY id DESC LIMIT $2
 ), together AS MATERIALIZED (
-    SELECT id, b.app
+    SELECT id, b.app, b.campaign
     FROM dispatcher.bulk b
     CROSS JOIN LATERAL unnest(b.ids) AS range
     CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS id
@@ -38,7 +39,7 @@ WITH alone AS MATERIALIZED (
             ORDER BY first_id DESC LIMIT ($2 + 499) / 500
         ) AS next)
 ), piece AS (
-    SELECT id, app, code FROM alone UNION ALL SELECT id, app, NULL FROM together
+    TABLE alone UNION ALL SELECT id, app, NULL, campaign FROM together
 ), bound AS (
     SELECT greatest((SELECT min(id) FROM alone), (SELECT min(id) FROM together)) AS last_id
 )
@@ -47,6 +48,7 @@ SELECT b.last_id, NULL::timestamptz AS newest,
         SELECT p.id FROM piece p
         WHERE p.id >= b.last_id
           AND ($3::text IS NULL OR p.app = $3) AND ($4::text IS NULL OR p.code = $4)
+          AND ($5::text IS NULL OR p.campaign = $5)
         ORDER BY p.id DESC
     ) AS ids
 FROM bound b
@@ -112,10 +114,30 @@ WHERE recipient = ANY ($3::text[]) AND id < $1 ORDER BY id DESC LIMIT $2
 SELECT id FROM dispatcher.message
 WHERE reference = $3 AND id < $1 ORDER BY id DESC LIMIT $2
 
+-- name: campaign_piece
+-- The same of a campaign, in partitions that have its index.
+-- $1 ids below, $2 rows at most, $3 campaign
+SELECT id FROM dispatcher.message
+WHERE campaign = $3 AND id < $1 ORDER BY id DESC LIMIT $2
+
+-- name: campaign_start
+-- Return when a campaign began, the lowest id that its messages may have, and the id below which all
+-- partitions have the index of campaigns.
+-- $1 campaign
+SELECT c.created_at, c.first_id, (
+    SELECT min(split_part(p.relname, '_', 2)::bigint)
+    FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+    WHERE i.inhparent = 'dispatcher.message'::regclass
+      AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
+      AND to_regclass('dispatcher.' || p.relname || '_campaign') IS NULL
+) AS indexed_below
+FROM dispatcher.campaign c WHERE c.name = $1
+
 -- name: fitting_messages
 -- Return those of some messages that fit a filter now, by their ids.
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
--- of the number as e164() returns it, $9 its last digits, $10 since, $11 until (each null: any)
+-- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
+-- null: any)
 SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
 FROM dispatcher.message_status s
 WHERE s.id = ANY ($1::bigint[])
@@ -129,12 +151,14 @@ WHERE s.id = ANY ($1::bigint[])
   AND ($9::text IS NULL OR right(s.recipient, length($9)) = $9)
   AND ($10::timestamptz IS NULL OR s.queued_at >= $10)
   AND ($11::timestamptz IS NULL OR s.queued_at < $11)
+  AND ($12::text IS NULL OR s.campaign = $12)
 
 -- name: chosen_messages
 -- The same for an action on many: only what decides whether it is for them, so that PostgreSQL leaves
 -- out the joins that serve other columns.
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
--- of the number as e164() returns it, $9 its last digits, $10 since, $11 until (each null: any)
+-- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
+-- null: any)
 SELECT s.id, s.app, s.state, m.wiped_at IS NOT NULL AS wiped, s.recipient = '0' AS erased,
     s.state = 'undelivered' AND dispatcher.is_refused_by_platform(s.provider_id) AS refused
 FROM dispatcher.message_status s
@@ -151,6 +175,7 @@ WHERE s.id = ANY ($1::bigint[])
   AND ($9::text IS NULL OR right(s.recipient, length($9)) = $9)
   AND ($10::timestamptz IS NULL OR s.queued_at >= $10)
   AND ($11::timestamptz IS NULL OR s.queued_at < $11)
+  AND ($12::text IS NULL OR s.campaign = $12)
 
 -- name: message_at
 -- Return the first message from an id on, with its time of insertion.

@@ -51,17 +51,18 @@ SELECT dispatcher.resume($1, $2)
 -- name: suppress
 -- Never send to numbers any more; return how many are new.
 -- $1 numbers, $2 reason, $3 actor
-SELECT dispatcher.suppress($1, $2, $3)
+SELECT dispatcher.suppress($1, $2, $3, $4, $5)
 
 -- name: unsuppress
 -- Send to numbers again; return how many were suppressed.
 -- $1 numbers, $2 actor
-SELECT dispatcher.unsuppress($1, $2)
+SELECT dispatcher.unsuppress($1, $2, $3, $4)
 
 -- name: define_template
 -- Define a template, or define it anew.
--- $1 template id, $2 kinds, $3 note, $4 its text, if it is known, $5 actor
-SELECT dispatcher.define_template($1, $2, $3, $4, $5)
+-- $1 template id, $2 kinds, $3 note, $4 its text, if it is known, $5 actor, $6 whether it is
+-- promotional; null: as the app says
+SELECT dispatcher.define_template($1, $2, $3, $4, $5, $6)
 
 -- name: drop_template
 -- Remove a template; return whether there was one.
@@ -105,6 +106,12 @@ JOIN dispatcher.message_status s ON s.id = m.id
 WHERE m.recipient = ANY ($1::text[])
   AND s.id = ANY (ARRAY(SELECT id FROM dispatcher.message WHERE recipient = ANY ($1::text[])))
 ORDER BY m.id
+
+-- name: export_replies
+-- Return the replies of a number, oldest first: the rows themselves, as JSON.
+-- $1 the number, as e164() returns it
+SELECT jsonb_build_object('reply', to_jsonb(r) - 'digest')::text
+FROM dispatcher.reply r WHERE r.number = $1 ORDER BY r.id
 
 -- name: export_suppression
 -- Return what the suppression list has of a number, as JSON.

@@ -2,8 +2,9 @@
 
 -- name: claim
 -- Delete the due messages of one app from the queue and return them, first priority first: when
--- each was due (seconds since 1970: exact, and cheap to read), then the fields of
--- core.message.Message in order. The caller writes their batches in the same transaction.
+-- each was due (seconds since 1970: exact, and cheap to read), the bytes of large variables, which
+-- are left out (read_large reads them), then the fields of core.message.Message in order. The caller
+-- writes their batches in the same transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
@@ -42,10 +43,11 @@ WITH due AS MATERIALIZED (
 )
 SELECT
     date_part('epoch', t.due_at),
+    CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
     m.id,
     m.recipient,
     m.template_id,
-    m.params,
+    CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
     t.priority,
@@ -64,6 +66,11 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
         AND o.message_id <= (SELECT max(id) FROM taken)
   )
 ORDER BY t.priority, t.due_at, t.id
+
+-- name: read_large
+-- Return the variables that a claim left out.
+-- $1 message ids
+SELECT id, params FROM dispatcher.message WHERE id = ANY ($1::bigint[])
 
 -- name: lock_bulk
 -- Lock the first bulk row of one app that is due and that no other claim holds; return its priority,
@@ -149,10 +156,11 @@ WITH held AS MATERIALIZED (
 )
 SELECT
     date_part('epoch', s.due_at),
+    CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
     m.id,
     m.recipient,
     m.template_id,
-    m.params,
+    CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
     $3::smallint AS priority,

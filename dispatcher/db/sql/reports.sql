@@ -132,9 +132,10 @@ SELECT pg_notify('dispatcher_check', $1)
 
 -- name: keep_unreadable
 -- Keep a push that cannot be read, as it came; one that came before is counted.
--- $1 digest, $2 reason, $3 content type, $4 body, $5 seconds since it came
-INSERT INTO dispatcher.unreadable_push AS p (digest, reason, content_type, body, received_at, last_at)
-SELECT $1, $2, $3, $4, t.at, t.at
+-- $1 digest, $2 reason, $3 content type, $4 body, $5 seconds since it came, $6 path
+INSERT INTO dispatcher.unreadable_push AS p
+    (digest, reason, content_type, body, received_at, last_at, path)
+SELECT $1, $2, $3, $4, t.at, t.at, $6
 FROM (SELECT clock_timestamp() - make_interval(secs => $5::float8)) AS t (at)
 ON CONFLICT (digest) DO UPDATE SET times = p.times + 1, last_at = greatest(p.last_at, excluded.last_at),
     reason = excluded.reason, read_at = NULL
@@ -142,7 +143,7 @@ ON CONFLICT (digest) DO UPDATE SET times = p.times + 1, last_at = greatest(p.las
 -- name: unreadable_pushes
 -- Pushes that cannot be read, newest first.
 -- $1 limit
-SELECT encode(digest, 'hex') AS digest, received_at, last_at, times, reason, content_type, body
+SELECT encode(digest, 'hex') AS digest, received_at, last_at, times, reason, content_type, body, path
 FROM dispatcher.unreadable_push
 WHERE read_at IS NULL
 ORDER BY received_at DESC
@@ -156,7 +157,7 @@ FROM (SELECT last_at FROM dispatcher.unreadable_push WHERE read_at IS NULL LIMIT
 -- name: unreadable_take
 -- Lock pushes that cannot be read, for reading them again, in the order in which they came.
 -- $1 when the one before came, $2 its digest, $3 limit
-SELECT digest, content_type, body, received_at
+SELECT digest, content_type, body, received_at, path
 FROM dispatcher.unreadable_push
 WHERE read_at IS NULL AND (received_at, digest) > ($1, $2)
 ORDER BY received_at, digest

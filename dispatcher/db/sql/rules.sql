@@ -2,7 +2,7 @@
 
 -- name: templates
 -- Return the templates that operators have defined; text is null where it is not known.
-SELECT template_id, kinds, note, text FROM dispatcher.template ORDER BY template_id
+SELECT template_id, kinds, note, text, promotional FROM dispatcher.template ORDER BY template_id
 
 -- name: limits
 -- Return the limits of apps, in the order of core.rules.Limits.
@@ -13,25 +13,39 @@ FROM dispatcher.app_limit
 -- Return whether any number is suppressed.
 SELECT EXISTS (SELECT FROM dispatcher.suppression)
 
+-- name: promotional_apps
+-- Return the apps whose messages are promotional, unless their template says otherwise.
+SELECT name FROM dispatcher.app WHERE promotional
+
 -- name: suppressed
--- Return which of these numbers are suppressed.
--- $1 numbers, as e164() returns them
-SELECT recipient FROM dispatcher.suppression WHERE recipient = ANY ($1::text[])
+-- Return which of these numbers are suppressed for messages of an app, and whether that is for all of
+-- them or only for promotional ones.
+-- $1 numbers, as e164() returns them, $2 app
+SELECT recipient, bool_or(NOT promotional) AS entirely FROM dispatcher.suppression
+WHERE recipient = ANY ($1::text[]) AND app IN ('', $2)
+GROUP BY recipient
 
 -- name: suppress_reported
--- Suppress numbers that a carrier reports as blocked. One that is too short or too long for a phone
--- is left out.
--- $1 numbers, as e164() returns them, $2 reason
-INSERT INTO dispatcher.suppression (recipient, reason, source)
-SELECT DISTINCT u, $2, 'report' FROM unnest($1::text[]) AS u
-WHERE u ~ '^[+][0-9]{5,20}$' ORDER BY u
-ON CONFLICT (recipient) DO NOTHING
+-- Suppress numbers that are reported as on a block list, for promotional messages of an app. One that
+-- is too short or too long for a phone is left out.
+-- $1 apps, $2 numbers, as e164() returns them, $3 reasons
+INSERT INTO dispatcher.suppression (recipient, app, promotional, reason, source)
+SELECT DISTINCT ON (u.number, u.app) u.number, u.app, true, u.reason, 'report'
+FROM unnest($1::text[], $2::text[], $3::text[]) AS u (app, number, reason)
+WHERE u.number ~ '^[+][0-9]{5,20}$' ORDER BY u.number, u.app
+ON CONFLICT (recipient, app, promotional) DO NOTHING
 
 -- name: suppression_list
 -- Return the numbers that are suppressed, the newest first.
 -- $1 how many at most
-SELECT recipient, reason, source, added_at FROM dispatcher.suppression
+SELECT recipient, reason, source, added_at, app, promotional FROM dispatcher.suppression
 ORDER BY added_at DESC, recipient LIMIT $1
+
+-- name: suppressions_of
+-- Return the entries of a number in the suppression list.
+-- $1 number, as e164() returns it
+SELECT recipient, reason, source, added_at, app, promotional FROM dispatcher.suppression
+WHERE recipient = $1 ORDER BY added_at DESC
 
 -- name: lock_limits
 -- Let one claim of an app with limits run at a time, until the end of the transaction: what two of

@@ -56,7 +56,8 @@ SELECT
     ARRAY(
         SELECT c.country FROM dispatcher.country_pause c
         WHERE c.app = n.name AND c.until > clock_timestamp() ORDER BY c.country
-    ) AS paused_countries
+    ) AS paused_countries,
+    a.next_at
 FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name
@@ -140,7 +141,12 @@ SELECT
     ) AS app_served,
     coalesce(s.due_at > clock_timestamp(), false) AS early,
     o.code AS outcome_code,
-    u.reason AS suppressed_because,
+    (
+        SELECT u.reason FROM dispatcher.suppression u
+        WHERE s.code IN ('suppressed', 'unsubscribed')
+          AND u.recipient = dispatcher.e164(s.recipient) AND u.app IN ('', s.app)
+        ORDER BY u.promotional = (s.code = 'unsubscribed') DESC, u.added_at LIMIT 1
+    ) AS suppressed_because,
     (
         SELECT count(*) FROM dispatcher.report r
         WHERE r.provider_id = s.provider_id AND r.state <> 'interim'
@@ -149,8 +155,6 @@ FROM dispatcher.message_status s
 JOIN dispatcher.message m ON m.id = s.id
 LEFT JOIN dispatcher.app a ON a.name = s.app
 LEFT JOIN dispatcher.outcome o ON o.message_id = s.id AND o.message_id = $1
-LEFT JOIN dispatcher.suppression u ON s.code = 'suppressed'
-    AND u.recipient = dispatcher.e164(s.recipient)
 WHERE s.id = $1
 
 -- name: show_batches

@@ -2,19 +2,21 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-from dispatcher.cli.sheet.cells import Record
-from dispatcher.cli.sheet.encoding import UTF_8
+from dispatcher.lists.cells import Record
+from dispatcher.lists.encoding import UTF_8
 
 MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not closed
 MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list
 SPOOL_BYTES = 4_000_000  # lines within an open quote that are kept in memory
 UNREADABLE = "\ufffd"  # stands for bytes that are no text
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # the same in UTF-8: a surrogate for each byte
 
 
 class TextSheet:
@@ -51,7 +53,7 @@ class TextSheet:
         delimiter = self.delimiter
         for number, line in lines:
             if '"' not in line:
-                yield self._checked(Record(number, line.split(delimiter)))
+                yield Record(number, line.split(delimiter), trouble=self._trouble(line))
                 continue
             block = [line]
             cells, is_open = parse(block, delimiter)
@@ -66,25 +68,20 @@ class TextSheet:
                 yield from self._within_quote(number, block, lines)
             else:
                 raw = tuple(block) if len(block) > 1 else ()
-                yield self._checked(Record(number, cells, len(block), raw=raw))
-
-    def _checked(self, record: Record) -> Record:
-        """Return *record* with its trouble, if it holds what is no text."""
-        together = "".join(record.cells)
-        if together.isascii() and "\0" not in together and len(together) < MAX_LINE_CHARACTERS:
-            return record
-        return Record(
-            record.line, record.cells, record.lines, self._trouble(together), raw=record.raw
-        )
+                trouble = self._trouble("".join(cells))
+                yield Record(number, cells, len(block), trouble=trouble, raw=raw)
 
     def _trouble(self, text: str) -> str | None:
+        """Return why a record that holds *text* is no text; None: it is."""
         if len(text) >= MAX_LINE_CHARACTERS:
             return f"it has more than {MAX_LINE_CHARACTERS:,} characters"
         if "\0" in text:
             return "it holds NUL bytes: the file was damaged there"
+        if text.isascii():
+            return None
         if self._encoding != UTF_8:
             return f"it is not {self._encoding} text" if UNREADABLE in text else None
-        return "it is not UTF-8 text" if any("\udc80" <= one <= "\udcff" for one in text) else None
+        return "it is not UTF-8 text" if _NO_TEXT.search(text) else None
 
     def _within_quote(
         self, first: int, block: list[str], lines: Iterator[tuple[int, str]]

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from msgspec import Struct
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.errors import ListError
 
 UTF_8 = "utf-8-sig"  # with a byte order mark or without
 SAMPLE_CHARACTERS = 24  # of the text, shown with a guess
@@ -28,7 +28,7 @@ class FoundEncoding(Struct, frozen=True):
 def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
     """Return how the text of *path* is encoded: as *wanted*, or as all of it shows.
 
-    Raises :class:`CommandError` if *wanted* is no encoding, or if no guess makes sense.
+    Raises :class:`ListError` if *wanted* is no encoding, or if no guess makes sense.
     """
     if wanted is not None:
         return FoundEncoding(_known(wanted))
@@ -62,7 +62,7 @@ def _known(name: str) -> str:
     try:
         "".encode(name)
     except LookupError:
-        raise CommandError(f"there is no encoding {name!r}.", code=USED_WRONGLY) from None
+        raise ListError(f"there is no encoding {name!r}.", misused=True) from None
     plain = name.lower().replace("_", "-")
     return UTF_8 if plain in ("utf-8", "utf8", UTF_8) else name
 
@@ -96,10 +96,10 @@ def _refused(path: Path, lines: list[bytes]) -> NoReturn:
         if all(_decodes(line, name) for line in lines)
     ]
     guesses = f" As a guess, {'; '.join(candidates)}." if candidates else ""
-    raise CommandError(
+    raise ListError(
         f"the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or give"
         f" its encoding with --encoding.{guesses}",
-        code=USED_WRONGLY,
+        misused=True,
     )
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.sheet import header as headers
-from dispatcher.cli.sheet.cells import Record, Sheet
-from dispatcher.cli.sheet.encoding import FoundEncoding, find_encoding
-from dispatcher.cli.sheet.header import MAX_LINES_BEFORE, Header, HeaderError
-from dispatcher.cli.sheet.text import TextSheet
+from dispatcher.core.errors import ListError
 from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.lists import header as headers
+from dispatcher.lists.cells import Record, Sheet
+from dispatcher.lists.encoding import FoundEncoding, find_encoding
+from dispatcher.lists.header import MAX_LINES_BEFORE, Header, HeaderError
+from dispatcher.lists.text import TextSheet
 
-_DELIMITERS = (",", ";", "\t", "，", "|")  # noqa: RUF001 - full-width too
+_DELIMITERS = (",", ";", "\t", "，", "|")
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
@@ -39,24 +39,24 @@ class OpenedList(Struct, frozen=True):
 
 
 def open_list(path: Path, form: Form) -> OpenedList:
-    """Return the list in *path*. Raises :class:`CommandError` if the file is none."""
+    """Return the list in *path*. Raises :class:`ListError` if the file is none."""
     with path.open("rb") as stream:
         head = stream.read(8)
     if not head.strip(b"\xef\xbb\xbf\r\n \t"):
         _must_hold_something(path)
     if head.startswith(_OLE):
-        raise CommandError(
+        raise ListError(
             f"{path} is an old or a protected Excel file: save it as .xlsx without a password, or"
             " as CSV UTF-8.",
-            code=USED_WRONGLY,
+            misused=True,
         )
     if head.startswith(_ZIP):
-        from dispatcher.cli.sheet.workbook import WorkbookSheet
+        from dispatcher.lists.workbook import WorkbookSheet
 
         book = WorkbookSheet(path, form.sheet)
         return _with_header(path, [book], form, [], "xlsx")
     if form.sheet is not None:
-        raise CommandError("--sheet is for Excel workbooks.", code=USED_WRONGLY)
+        raise ListError("--sheet is for Excel workbooks.", misused=True)
     found = find_encoding(path, form.encoding)
     notes = []
     if found.sample:
@@ -78,7 +78,7 @@ def _must_hold_something(path: Path) -> None:
             piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")
         ):
             return
-    raise CommandError(f"{path} is empty.", code=USED_WRONGLY)
+    raise ListError(f"{path} is empty.", misused=True)
 
 
 def _text_sheets(path: Path, found: FoundEncoding, form: Form) -> list[TextSheet]:
@@ -115,11 +115,11 @@ def _with_header(
             _header_cells(record), form.columns, ignore_others=form.ignore_others
         )
     except HeaderError as error:
-        raise CommandError(
+        raise ListError(
             f"the header of {path} {error}. It names recipient (phone, 手机号) and template_id, and"
             " may name param_1, param_2, ... (变量1) or params, and app, sender, signature,"
             " priority, send_at, expires_at, idempotency_key, reference.",
-            code=USED_WRONGLY,
+            misused=True,
         ) from None
     if header.ignored:
         notes.append(f"Not used: {', '.join(header.ignored)}.")
@@ -144,13 +144,13 @@ def _best(path: Path, sheets: Sequence[Sheet], form: Form) -> tuple[Sheet, list[
 
 
 def _must_be_titles(path: Path, titles: Sequence[Record], header: Record) -> None:
-    """Raise CommandError if a line before the header is one of the list."""
+    """Raise ListError if a line before the header is one of the list."""
     for title in titles:
         if any(isinstance(read_number(cell), ReadNumber) for cell in title.cells):
-            raise CommandError(
+            raise ListError(
                 f"line {title.line} of {path} holds a number, and stands before the header in line"
                 f" {header.line}: move it below, or remove it.",
-                code=USED_WRONGLY,
+                misused=True,
             )
 
 
@@ -161,18 +161,18 @@ def _header_cells(record: Record) -> list[str]:
     return [cell.replace('"', "") for cell in record.cells]
 
 
-def _without_header(path: Path, sheet: Sheet) -> CommandError:
+def _without_header(path: Path, sheet: Sheet) -> ListError:
     first = next((record for record in sheet if not record.is_blank), None)
     if first is None:
-        return CommandError(f"{path} is empty: it has no lines but blank ones.", code=USED_WRONGLY)
+        return ListError(f"{path} is empty: it has no lines but blank ones.", misused=True)
     if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
-        return CommandError(
+        return ListError(
             f"{path} has no header: line {first.line} holds a number already. Write a header with"
             " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only.",
-            code=USED_WRONGLY,
+            misused=True,
         )
-    return CommandError(
+    return ListError(
         f"the header of {path} has no column recipient (phone, 手机号): say which one it is, such"
         " as --column recipient=客户电话.",
-        code=USED_WRONGLY,
+        misused=True,
     )

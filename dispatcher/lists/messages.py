@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from dispatcher.cli.sheet.cells import Record
-from dispatcher.cli.sheet.header import OWN
-from dispatcher.cli.sheet.reading import OpenedList
-from dispatcher.cli.sheet.times import read_time
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
+from dispatcher.lists.cells import Record
+from dispatcher.lists.header import OWN
+from dispatcher.lists.reading import OpenedList
+from dispatcher.lists.times import read_time
 
 TEXTS: Final = (
     "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",
 )  # fmt: skip
 COLUMNS: Final = (  # as Line.values has them
-    *TEXTS, "params", "priority", "send_at", "expires_at", "campaign",
+    *TEXTS, "params", "priority", "send_at", "expires_at",
 )  # fmt: skip
 
 _APP = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -32,6 +32,7 @@ _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,
 
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
+_PLAIN_CELLS = frozenset({*TEXTS, "priority", *_TIMES}) - {"recipient"}
 
 
 class _SwallowedError(Exception):
@@ -76,7 +77,6 @@ class MessageList:
         *,
         now: datetime,
         templates: Mapping[str, Template],
-        campaign: str | None = None,
         other_mainland: bool = False,
     ) -> None:
         """*now* is the default of send_at; *templates* are those that operators have defined.
@@ -84,19 +84,30 @@ class MessageList:
         Raises ValueError for what *whole* says wrongly.
         """
         self.header = opened.header
+        self.delimiter = opened.sheet.delimiter
         self._opened = opened
         self._whole = whole
         self._now = now
         self._templates = templates
-        self._campaign = campaign
         self._other_mainland = other_mainland
         self._places = opened.header.places
         self._used = {place: name for name, place in self._places.items() if name not in OWN}
         self._width = len(opened.header.names)
         self._ragged = opened.encoding == "xlsx"  # a workbook leaves out cells that are empty
+        self._of_rejects = opened.header.is_of_rejects
+        self._plain = [
+            (name, place) for name, place in self._places.items() if name in _PLAIN_CELLS
+        ]
         self._params = [
             self._places[f"param_{number}"] for number in range(1, opened.header.variables + 1)
         ]
+        self._given = {
+            "sender": whole.sender,
+            "template_id": whole.template,
+            "signature": whole.signature,
+            "reference": whole.reference,
+        }
+        _must_be_short(self._given)
         self._priority = _priority(whole.priority or "5")
         self._send_at = _time("send_at", whole.send_at, whole.zone) or now
         self._expires_at = _time("expires_at", whole.expires_at, whole.zone)
@@ -111,15 +122,22 @@ class MessageList:
 
     def __iter__(self) -> Iterator[Line]:
         """Yield every record after the header, blank ones too."""
-        for record in self._opened.sheet:
-            if record.line < self._opened.data_from:
-                continue
-            try:
-                yield self._line(record)
-            except _SwallowedError as error:
-                for place, text in enumerate(record.raw):
-                    cells = text.split(self._opened.sheet.delimiter)
-                    yield Line(record.line + place, 1, cells, (), str(error))
+        for record in self.records():
+            yield from self.lines(record)
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record after the header as it stands in the file."""
+        data_from = self._opened.data_from
+        return (record for record in self._opened.sheet if record.line >= data_from)
+
+    def lines(self, record: Record) -> Iterator[Line]:
+        """Yield the lines of a record: one, unless a wrong quote made one record of several."""
+        try:
+            yield self._line(record)
+        except _SwallowedError as error:
+            for place, text in enumerate(record.raw):
+                cells = text.split(self.delimiter)
+                yield Line(record.line + place, 1, cells, (), str(error))
 
     def _line(self, record: Record) -> Line:
         if record.is_blank:
@@ -134,23 +152,24 @@ class MessageList:
         except ValueError as error:
             return Line(record.line, record.lines, cells, (), str(error))
         written = cells[self._places["recipient"]]
+        usual = written == number.e164 or written == number.e164[3:]
         return Line(
             record.line,
             record.lines,
             cells,
             values,
             assumed_mainland=number.assumed_mainland,
-            respelled=written.removeprefix("+86") not in (number.e164[3:], number.e164),
+            respelled=not usual,
         )
 
     def _restored(self, cells: list[str]) -> list[str]:
         """Return the cells without what keeps a spreadsheet from changing them."""
-        if any(cell[:1] == "=" for cell in cells):
+        if "=" in "".join(cells):
             cells = [
                 found[1].replace('""', '"') if (found := _FORMULA_TEXT.fullmatch(cell)) else cell
                 for cell in cells
             ]
-        if self.header.is_of_rejects:
+        if self._of_rejects:
             cells = [cell[1:] if cell[:1] == "'" else cell for cell in cells]
         return cells
 
@@ -162,7 +181,7 @@ class MessageList:
             if not self._ragged:
                 raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
             cells += [""] * (self._width - len(cells))
-        if any(cell.strip() for cell in cells[self._width :]):
+        if len(cells) > self._width and any(cell.strip() for cell in cells[self._width :]):
             raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
         for place, doubt in record.doubts.items():
             name = self._used.get(place)
@@ -197,32 +216,27 @@ class MessageList:
 
     def _values(self, cells: list[str], recipient: str) -> tuple[Any, ...]:
         """Return the values of one line; raises ValueError with the reason if it has none."""
-        whole = self._whole
-        app = (self._cell(cells, "app") or whole.app or "default").lower()
+        own = {name: text for name, place in self._plain if (text := cells[place].strip())}
+        _must_be_short(own)
+        app = (own.get("app") or self._whole.app or "default").lower()
         if not _APP.fullmatch(app):
             raise ValueError("app is the name of no app: letters, digits, - and _")
-        template_id = self._cell(cells, "template_id") or whole.template
+        texts = self._given | own
+        template_id = texts["template_id"]
         if template_id is None:
             raise ValueError("template_id is missing")
         params = self._variables(cells)
-        texts = {
-            "sender": self._cell(cells, "sender") or whole.sender,
-            "template_id": template_id,
-            "signature": self._cell(cells, "signature") or whole.signature,
-            "idempotency_key": self._cell(cells, "idempotency_key"),
-            "reference": self._cell(cells, "reference") or whole.reference,
-        }
-        for name, text in texts.items():
-            if text is not None and len(text) > _MAX_CHARACTERS[name]:
-                raise ValueError(f"{name} has more than {_MAX_CHARACTERS[name]} characters")
         template = self._templates.get(template_id)
         if template is not None and (mismatch := template_mismatch(template, params)):
             raise ValueError(mismatch[0].lower() + mismatch[1:].rstrip("."))
-        priority = self._cell(cells, "priority")
-        send_at = _time("send_at", self._cell(cells, "send_at"), whole.zone) or self._send_at
-        expires_at = (
-            _time("expires_at", self._cell(cells, "expires_at"), whole.zone) or self._expires_at
-        )
+        priority, send_at, expires_at = self._priority, self._send_at, self._expires_at
+        zone = self._whole.zone
+        if "priority" in own:
+            priority = _priority(own["priority"])
+        if "send_at" in own:
+            send_at = read_time("send_at", own["send_at"], zone)
+        if "expires_at" in own:
+            expires_at = read_time("expires_at", own["expires_at"], zone)
         if expires_at is not None:
             if expires_at <= send_at:
                 raise ValueError("expires_at is not after send_at")
@@ -234,18 +248,13 @@ class MessageList:
             recipient,
             template_id,
             texts["signature"],
-            texts["idempotency_key"],
+            texts.get("idempotency_key"),
             texts["reference"],
             params,
-            self._priority if priority is None else _priority(priority),
+            priority,
             send_at,
             expires_at,
-            self._campaign,
         )
-
-    def _cell(self, cells: list[str], name: str) -> str | None:
-        place = self._places.get(name)
-        return (cells[place].strip() or None) if place is not None else None
 
     def _variables(self, cells: list[str]) -> list[str]:
         if "params" in self._places:
@@ -294,6 +303,14 @@ def _items(text: str, wrong: ValueError) -> Iterator[str]:
         if not end:
             return
         at = found.end()
+
+
+def _must_be_short(texts: Mapping[str, str | None]) -> None:
+    """Raise ValueError if one of *texts* is longer than its column."""
+    for name, text in texts.items():
+        most = _MAX_CHARACTERS.get(name)
+        if most is not None and text is not None and len(text) > most:
+            raise ValueError(f"{name} has more than {most} characters")
 
 
 def _priority(text: str) -> int:

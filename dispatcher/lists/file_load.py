@@ -1,33 +1,35 @@
-"""Loads a list of messages: it is read as a whole first, then loaded in batches."""
+"""Loads a list of messages: it is read as a whole first, then loaded in batches.
+
+Its good lines are copied into a temporary table, where repeats and earlier loads are found, and
+from where they are inserted. The file is read once more only for the cells of its refused lines.
+"""
 
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.sheet.messages import COLUMNS, Line, MessageList, Whole
-from dispatcher.cli.sheet.reading import Form, open_list
-from dispatcher.cli.sheet.rejects import RejectsFile
 from dispatcher.core.cost import Bill, BilledMessage, fill_template
 from dispatcher.core.country import country
+from dispatcher.core.errors import ListError
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.file_import import Earlier, Progress, Survey
+from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.lists.reading import Form, open_list
+from dispatcher.lists.rejects import RejectsFile
 
-BATCH_LINES: Final = (
-    5_000  # lines in one COPY: a fraction of a second, and a few megabytes of memory
-)
+BATCH_LINES: Final = 5_000  # lines in one transaction: a fraction of a second
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
+READING_SHARE: Final = 0.4  # of the time that a load takes
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
-_SURVEYED = [_PLACE[name] for name in file_import.SURVEY[1:]]
+_SURVEYED = [_PLACE[name] for name in file_import.SURVEY[2:]]
 
 Progressed = Callable[
     [int, float], None
@@ -106,7 +108,7 @@ async def load_file(
     """Load *file*, and write what is refused to *rejects*.
 
     What an earlier load of the same content has done is not done again, and is counted in.
-    *on_progress* is called after every batch. Raises CommandError for what is no file of messages.
+    *on_progress* is called after every batch. Raises ListError for what is no file of messages.
     """
     options = options or ImportOptions()
     opened = open_list(file, options.form)
@@ -122,15 +124,14 @@ async def load_file(
             options.whole,
             now=now,
             templates=defined,
-            campaign=campaign,
             other_mainland=options.other_mainland,
         )
     except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise ListError(f"{error}.", misused=True) from None
     bill = await cost.empty_bill(connection) if options.dry_run else None
     seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
     if seen.last < opened.data_from:
-        raise CommandError(f"{file} is empty: it has a header and no lines.", code=USED_WRONGLY)
+        raise ListError(f"{file} is empty: it has a header and no lines.", misused=True)
     survey = await file_import.read_survey(connection)
     earlier = await file_import.find_earlier(connection, digest, done.lines)
     await _leave_out(connection, file, options, seen, earlier, done)
@@ -142,19 +143,17 @@ async def load_file(
             await campaigns.stop_at(connection, campaign, options.stop_at)
         done = await file_import.begin_import(connection, digest, file.name, campaign)
     resumed_after = done.lines
-    wait = _wait_seconds(options, seen)
-    with RejectsFile(rejects, messages.header, delimiter=opened.sheet.delimiter) as out:
-        for batch in _batches(messages):
-            fresh = [line for line in batch if line.number > resumed_after]
-            if len(fresh) < len(batch):
-                await _write_again(connection, digest, batch[: len(batch) - len(fresh)], out)
-            if not fresh:
-                continue
-            if options.dry_run:
-                done = await _check_batch(connection, fresh, out, done, wait)
-            else:
-                done = await _import_batch(connection, fresh, out, done, digest, wait)
-            on_progress(done.imported, 0.3 + 0.7 * messages.progress())
+    load = _Load(connection, campaign, _wait_seconds(options, seen))
+    for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
+        last = min(first + BATCH_LINES - 1, seen.last)
+        if options.dry_run:
+            done = await load.check(done, first, last)
+        else:
+            done = await load.insert(done, first, last, digest)
+        share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
+        on_progress(done.imported, READING_SHARE + (1 - READING_SHARE) * share)
+    if done.rejected:
+        await _write_rejects(connection, None if options.dry_run else digest, messages, rejects)
     if not options.dry_run:
         await file_import.finish_import(connection, digest)
     return Loaded(
@@ -179,15 +178,84 @@ def _batches(messages: MessageList) -> Iterator[list[Line]]:
         yield batch
 
 
+class _Load(Struct, frozen=True):
+    """Inserts batches of lines from the survey."""
+
+    connection: Connection
+    campaign: str
+    wait: float  # seconds between two messages
+
+    async def insert(self, done: Progress, first: int, last: int, digest: str) -> Progress:
+        """Insert the lines of one batch and note it, both or neither."""
+        connection = self.connection
+        try:
+            async with connection.transaction():
+                inserted, refused = await file_import.insert_lines(
+                    connection, first, last, self.campaign, self.wait, done.imported
+                )
+                after = await self._after(done, last, first, inserted, refused)
+                await file_import.record_import(connection, digest, done, after)
+                await file_import.record_rejections(connection, digest, first, last)
+        except file_import.TakenOverError as error:
+            raise ListError(str(error)) from error
+        return after
+
+    async def check(self, done: Progress, first: int, last: int) -> Progress:
+        """Find the lines of one batch that the database refuses, and leave nothing behind."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            inserted, refused = await file_import.insert_lines(
+                self.connection, first, last, self.campaign, self.wait, done.imported, dry_run=True
+            )
+        finally:
+            await transaction.rollback()
+        return await self._after(done, last, first, inserted, refused)
+
+    async def _after(
+        self, done: Progress, last: int, first: int, inserted: int, refused: Mapping[int, str]
+    ) -> Progress:
+        """Note what the database refused of a batch; return the progress after it."""
+        await file_import.refuse_lines(self.connection, refused)
+        rejected, left_out, taken = await file_import.count_lines(self.connection, first, last)
+        return replace(
+            done,
+            lines=last,
+            imported=done.imported + inserted,
+            imported_lines=done.imported_lines + taken,
+            rejected=done.rejected + rejected,
+            left_out=done.left_out + left_out,
+        )
+
+
+async def _write_rejects(
+    connection: Connection, digest: str | None, messages: MessageList, path: Path
+) -> None:
+    """Write the refused lines as they stand in the file, those of earlier runs too."""
+    with RejectsFile(path, messages.header, delimiter=messages.delimiter) as out:
+        records = messages.records()
+        while batch := list(islice(records, BATCH_LINES)):
+            last = batch[-1].line + batch[-1].lines - 1
+            reasons = await file_import.rejections(connection, digest, batch[0].line, last)
+            if reasons:
+                out.add(
+                    (line, reasons[line.number])
+                    for record in batch
+                    if any(record.line + place in reasons for place in range(record.lines))
+                    for line in messages.lines(record)
+                    if line.number in reasons
+                )
+
+
 async def _known(
     connection: Connection, file: Path, digest: str, *, again: bool
 ) -> Progress | None:
-    """Return how far a load of this file has come. Raises CommandError if it is in, whole."""
+    """Return how far a load of this file has come. Raises ListError if it is in, whole."""
     if again:
         await file_import.forget_import(connection, digest)
     known = await file_import.known_import(connection, digest)
     if known is not None and known.finished_at is not None:
-        raise CommandError(
+        raise ListError(
             f"{file} is in already, since {known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
             " --again all its messages are enqueued a second time."
         )
@@ -208,7 +276,11 @@ async def _survey(
         good = [line for line in batch if line.values]
         await file_import.add_to_survey(
             connection,
-            [(line.number, *(line.values[place] for place in _SURVEYED)) for line in good],
+            [
+                (line.number, line.lines, *[line.values[place] for place in _SURVEYED])
+                for line in good
+            ],
+            [(line.number, line.lines, line.reason) for line in batch if line.reason],
         )
         for line in batch:
             seen.assumed_mainland += line.assumed_mainland
@@ -220,7 +292,7 @@ async def _survey(
         if bill is not None:
             bill.add(map(_billed, good))
             _preview(seen, good, bill)
-        on_progress(0, 0.3 * messages.progress())
+        on_progress(0, READING_SHARE * messages.progress())
     return seen
 
 
@@ -260,7 +332,7 @@ async def _leave_out(  # noqa: PLR0917
     earlier: Earlier | None,
     done: Progress,
 ) -> None:
-    """Note the lines that the user wants left out; raises CommandError if most are in already."""
+    """Note the lines that the user wants left out; raises ListError if most are in already."""
     if options.unique:
         await file_import.leave_out_repeats(connection)
     if options.rest:
@@ -268,7 +340,7 @@ async def _leave_out(  # noqa: PLR0917
     elif earlier is not None and not options.again and not options.dry_run:
         left = seen.good - done.imported - done.left_out
         if earlier.lines * 2 > left:
-            raise CommandError(
+            raise ListError(
                 f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
                 f" {earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
                 " was enqueued.",
@@ -277,92 +349,14 @@ async def _leave_out(  # noqa: PLR0917
     await file_import.index_left_out(connection)
 
 
-async def _write_again(
-    connection: Connection, digest: str, batch: Sequence[Line], out: RejectsFile
-) -> None:
-    """Write the refused lines of a batch that an earlier run has done."""
-    reasons = await file_import.rejections(connection, digest, batch[0].number, batch[-1].number)
-    out.add((line, reasons[line.number]) for line in batch if line.number in reasons)
-
-
-async def _import_batch(  # noqa: PLR0917
-    connection: Connection,
-    batch: Sequence[Line],
-    out: RejectsFile,
-    done: Progress,
-    digest: str,
-    wait: float,
-) -> Progress:
-    """Load one batch and note it, both or neither; then write its refused lines."""
-    try:
-        async with connection.transaction():
-            after, refused = await _copy(connection, batch, done, wait, into=file_import.MESSAGES)
-            await file_import.record_import(connection, digest, done, after)
-            await file_import.record_rejections(
-                connection, digest, [(line.number, reason) for line, reason in refused]
-            )
-    except file_import.TakenOverError as error:
-        raise CommandError(str(error)) from error
-    out.add(refused)
-    return after
-
-
-async def _check_batch(
-    connection: Connection, batch: Sequence[Line], out: RejectsFile, done: Progress, wait: float
-) -> Progress:
-    """Find the bad lines of one batch, and leave nothing of it behind."""
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        after, refused = await _copy(connection, batch, done, wait, into=file_import.DRY_RUN)
-    finally:
-        await transaction.rollback()
-    out.add(refused)
-    return after
-
-
-async def _copy(
-    connection: Connection,
-    batch: Sequence[Line],
-    done: Progress,
-    wait: float,
-    *,
-    into: tuple[str, str],
-) -> tuple[Progress, list[tuple[Line, str]]]:
-    """Copy the good lines of a batch; return the progress after it, and what was refused."""
-    out = await file_import.left_out(connection, batch[0].number, batch[-1].number)
-    good = [line for line in batch if line.values and line.number not in out]
-    rows = [
-        _due_later(line.values, wait * (done.imported + place)) if wait else line.values
-        for place, line in enumerate(good)
-    ]
-    bad = dict(await file_import.copy_messages(connection, COLUMNS, rows, into=into))
-    reasons = {good[place].number: reason for place, reason in bad.items()}
-    refused = [
-        (line, line.reason or reasons[line.number])
-        for line in batch
-        if line.reason or line.number in reasons
-    ]
-    taken = [line for line in good if line.number not in reasons]
-    return replace(
-        done,
-        lines=batch[-1].number,
-        imported=done.imported + len(taken),
-        imported_lines=done.imported_lines + sum(line.lines for line in taken),
-        rejected=done.rejected + sum(line.lines for line, _ in refused),
-        left_out=done.left_out
-        + sum(line.lines for line in batch if line.values and line.number in out),
-    ), refused
-
-
 async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:
     """Return the campaign of a new load: as the user names it, or by the name of the file."""
     if options.campaign is not None:
         found = await campaigns.find(connection, options.campaign)
         if found is not None and found.state == "cancelled":
-            raise CommandError(
+            raise ListError(
                 f"campaign {found.name} is cancelled for good: name another one.",
-                code=USED_WRONGLY,
+                misused=True,
             )
         return options.campaign
     name = file.name[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
@@ -370,7 +364,7 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
     for candidate in (name, *(f"{name} ({place})" for place in places)):
         if await campaigns.find(connection, candidate) is None:
             return candidate
-    raise CommandError(f"name a campaign with --campaign: {name} was used often.")
+    raise ListError(f"name a campaign with --campaign: {name} was used often.")
 
 
 def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
@@ -378,11 +372,6 @@ def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
     if options.per_hour is not None:
         return 3600 / options.per_hour
     return (options.spread_seconds or 0.0) / max(1, seen.good)
-
-
-def _due_later(values: tuple[Any, ...], seconds: float) -> tuple[Any, ...]:
-    at = _PLACE["send_at"]
-    return (*values[:at], values[at] + timedelta(seconds=seconds), *values[at + 1 :])
 
 
 def _digest(file: Path, encoding: str, options: ImportOptions) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from dispatcher.cli.errors import CommandError
-from dispatcher.cli.sheet.header import OWN, Header
-from dispatcher.cli.sheet.messages import Line
+from dispatcher.core.errors import ListError
+from dispatcher.lists.header import OWN, Header
+from dispatcher.lists.messages import Line
 
 # A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2 into a date: such
 # cells are written as a formula that is a text. Short whole numbers stay as they are.
@@ -63,7 +63,7 @@ class RejectsFile:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise CommandError(
+            raise ListError(
                 f"refused lines cannot be written to {self.path}: {error.strerror}. Name another"
                 " place with --rejects. Lines before the first refused one may be in already."
             ) from None

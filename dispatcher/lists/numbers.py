@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from dispatcher.cli.errors import CommandError
-from dispatcher.cli.sheet.cells import Record, Sheet
-from dispatcher.cli.sheet.reading import Form, open_list, text_sheets
+from dispatcher.core.errors import ListError
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
+from dispatcher.lists.cells import Record, Sheet
+from dispatcher.lists.reading import Form, open_list, text_sheets
 
 MAX_LINES_JUDGED = 20  # to find the delimiter of a file without a header
 
@@ -17,11 +17,11 @@ def read_numbers(
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
     """Yield each number of *path*, with its line; without a header the first column has them.
 
-    Raises CommandError if the file is none of numbers.
+    Raises ListError if the file is none of numbers.
     """
     try:
         opened = open_list(path, Form(ignore_others=True))
-    except CommandError:
+    except ListError:
         yield from _without_header(path, other_mainland=other_mainland)
         return
     place = opened.header.places["recipient"]

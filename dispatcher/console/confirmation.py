@@ -1,0 +1,46 @@
+"""What an action will do, for the operator to confirm, and how it is done."""
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import Fields, Invalid
+
+MAX_REASON_LENGTH = 200  # characters
+
+
+class Confirmation(Struct, frozen=True):
+    """What an action will do, for the operator to confirm."""
+
+    title: str
+    effect: str
+    button: str
+    back: str  # path of the page to return to
+    grave: bool = False  # it may send something twice, or prevent it from being sent
+    asks_reason: bool = False
+    details: list[str] = []  # more lines, such as a preview
+
+
+class Known(Struct, frozen=True):
+    """What the checks of an action need to know beside its fields."""
+
+    apps: list[str]  # that a worker or an operator has named
+    other_mainland: bool  # how numbers without + are read, see core.number
+
+
+Check = Callable[[Fields, Known], Confirmation | Invalid]
+Do = Callable[[ConsoleBackend, str, Fields], Awaitable[str]]  # with the actor; returns the result
+
+
+class OperatorAction(Struct, frozen=True):
+    """An action: what it will do or why it cannot, and how it is done."""
+
+    check: Check
+    do: Do
+    form: str | None = None  # of the page Rules, which shows again what was written there
+
+
+def reason_of(fields: Fields) -> str:
+    """Return the reason that an operator gave."""
+    return fields.get("reason", "")[:MAX_REASON_LENGTH]

@@ -1,0 +1,104 @@
+"""Texts that the database keeps in English, and their form in another language.
+
+A reason of an outcome or a pause and the result of an action are stored as sentences, some with
+values in them. `stored_text` recognises them by their English form where they are shown; the words
+of a provider or an operator stay as they are.
+"""
+
+import re
+from functools import cache
+
+from dispatcher.core.format import sentences
+from dispatcher.core.language import ENGLISH, N_, _, language
+
+# Texts with values, as core, db and the SQL functions write them.
+STORED_TEXTS = (
+    N_("An unknown code: {code}."),
+    N_("A gateway in front of the API refused the request: {code}."),
+    N_("Something in front of the API refused the request: {code}."),
+    N_("Something in front of the API failed over the request: {code}."),
+    N_("That was attempt {attempt}."),
+    N_("It expires before the next try."),
+    N_("it expired before it could be sent"),
+    N_('It said: "{words}".'),
+    N_("There is no result for any number."),
+    N_("The answer has a result for none of the numbers."),
+    N_("It has {variables}, and the template takes {count}."),
+    N_("Variable {place} is no {kind}: {rule}."),
+    N_("digits only, at most {most}"),
+    N_("at most {most} characters, no braces"),
+    N_("a date"),
+    N_("a time"),
+    N_("a date or a time"),
+    N_("at most 15 digits, + and -"),
+    N_("at most 20 letters and digits"),
+    N_("at most 20 digits and ."),
+    N_("at most 20 characters, none of . 。 ' < > {{ }}"),
+    N_("{count} variables"),
+    N_("{count} variable"),
+    N_("{changed} of {messages} cancelled"),
+    N_("{changed} of {messages} wait again"),
+    N_("{changed} of {messages} taken as sent"),
+    N_("{messages} cancelled"),
+    N_("{messages} wait again"),
+    N_("{messages} taken as sent"),
+    N_("paused"),
+    N_("resumed"),
+    N_("defined"),
+    N_("removed"),
+    N_("set"),
+    N_("{count} numbers new"),
+    N_("{count} number new"),
+    N_("{count} numbers freed"),
+    N_("{count} number freed"),
+    N_("there is no such template"),
+    N_("not settled: the batch is not unsure, or not any more"),
+    N_("started as action {id}"),
+    N_("policy: resend"),
+    N_("operator: resend"),
+    N_("operator: sent"),
+    N_("report"),
+    N_("late answer"),
+    N_("operator"),
+)
+_SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def stored_text(text: str) -> str:
+    """Return a stored text in the language of the present context, sentence by sentence."""
+    if language() == ENGLISH or not text:
+        return text
+    if (whole := _translated(text)) is not None:
+        return whole
+    ends = [found.start() for found in _SENTENCE_END.finditer(text)]
+    for end in reversed(ends):  # the longest beginning that is known: a text may be two sentences
+        if (begin := _translated(text[:end])) is not None:
+            return sentences(begin, stored_text(text[end + 1 :]))
+    if ends:
+        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :]))
+    return text
+
+
+def _translated(text: str) -> str | None:
+    """Return the translation of a whole text; None if it is not one of ours."""
+    if (translation := _(text)) != text:
+        return translation
+    for pattern, form in _patterns():
+        if (found := pattern.fullmatch(text)) is not None:
+            values = {name: stored_text(value) for name, value in found.groupdict().items()}
+            return _(form).format(**values)
+    return None
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return a pattern for each stored text with values."""
+    found = []
+    for form in STORED_TEXTS:
+        if _FIELD.search(form):
+            parts = _FIELD.split(form)  # text, name, text, name, ..., text
+            parts[::2] = [re.escape(part.format()) for part in parts[::2]]
+            parts[1::2] = [f"(?P<{name}>.+)" for name in parts[1::2]]
+            found.append((re.compile("".join(parts), re.DOTALL), form))
+    return tuple(found)

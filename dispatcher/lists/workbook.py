@@ -1,0 +1,377 @@
+"""Records of an Excel workbook, row by row; openpyxl reads what the rows refer to.
+
+Rows and texts are read by expat itself: elements of a tree, made for each cell, take three times as
+long.
+"""
+
+import zlib
+from array import array
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from xml.etree.ElementTree import ParseError
+from xml.parsers import expat
+from zipfile import BadZipFile
+
+from msgspec import Struct, field
+from openpyxl.reader.excel import ExcelReader
+from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
+from openpyxl.utils.cell import column_index_from_string
+from openpyxl.utils.datetime import from_excel
+from openpyxl.utils.exceptions import InvalidFileException
+
+from dispatcher.core.errors import ListError
+from dispatcher.lists.cells import Record
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+_NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
+_ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC = (
+    _NAMESPACE + name for name in ("row", "c", "v", "f", "t", "si", "rPh")
+)
+MAX_CELL_CHARACTERS, MAX_ROWS = 32_767, 1_048_576  # as Excel has them
+_PIECE_BYTES = 65_536  # of XML, parsed at once
+_AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
+MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
+_BROKEN = (
+    BadZipFile,
+    zlib.error,
+    expat.ExpatError,
+    InvalidFileException,
+    KeyError,
+    ParseError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OSError,
+)
+
+
+class _SharedStrings:
+    """The texts that cells refer to, in a few bytes each: a million are usual."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q", [0])
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __getitem__(self, place: int) -> str:
+        begin, end = self._ends[place], self._ends[place + 1]
+        return self._bytes[begin:end].decode("utf-8", "surrogatepass")
+
+
+class _Reader(ExcelReader):  # type: ignore[misc] # openpyxl has no types
+    """Reads everything of a workbook but its rows; its strings are kept small."""
+
+    def read_strings(self) -> None:
+        self.shared_strings = strings = _SharedStrings()
+        part = self.package.find(
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+        )
+        if part is None:
+            return
+        with self.archive.open(part.PartName[1:]) as source:
+            for text in _Strings(source):
+                strings.append(text.replace("x005F_", ""))
+
+
+class _Cell(Struct):
+    """A cell as the file has it."""
+
+    reference: str | None  # such as B7
+    kind: str
+    style: str | None
+    value: str = ""
+    text: str = ""  # that stands in the cell itself
+    has_formula: bool = False
+
+
+class _Row(Struct):
+    """A row as the file has it."""
+
+    number: str | None
+    is_hidden: bool
+    cells: list[_Cell] = field(default_factory=list)
+
+
+class _Parser:
+    """Parses the XML of a part in pieces; a subclass collects what it finds in *found*."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._texts: list[str] | None = None  # of the element that is read now
+        self._length = 0
+        self._is_phonetic = False  # how a text is spoken is no part of it
+        self._parser = parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self._characters
+        parser.StartDoctypeDeclHandler = _refuse_doctype
+        self.found: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        piece = b"begin"
+        while piece:
+            piece = self._source.read(_PIECE_BYTES)
+            self._parser.Parse(piece, not piece)
+            yield from self.found
+            self.found.clear()
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Look at the beginning of an element."""
+        raise NotImplementedError
+
+    def end(self, name: str) -> None:
+        """Look at the end of an element."""
+        raise NotImplementedError
+
+    def begin_text(self) -> None:
+        """Collect what is written from here on."""
+        self._texts = None if self._is_phonetic else []
+        self._length = 0
+
+    def end_text(self) -> str:
+        """Return what was written since :meth:`begin_text`."""
+        texts, self._texts = self._texts, None
+        return "".join(texts) if texts else ""
+
+    def _characters(self, text: str) -> None:
+        if self._texts is not None:
+            self._texts.append(text)
+            self._length += len(text)
+            if self._length > MAX_CELL_CHARACTERS:
+                raise ValueError("no cell of Excel holds so much text")
+
+
+class _Strings(_Parser):
+    """The texts of a workbook that cells refer to."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        del attributes
+        if name == _TEXT:
+            self.begin_text()
+        elif name == _STRING:
+            self._whole = ""
+        elif name == _PHONETIC:
+            self._is_phonetic = True
+
+    def end(self, name: str) -> None:
+        if name == _TEXT:
+            self._whole += self.end_text()
+        elif name == _STRING:
+            self.found.append(self._whole)
+        elif name == _PHONETIC:
+            self._is_phonetic = False
+
+
+class _Rows(_Parser):
+    """The rows of a sheet."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == _CELL:
+            get = attributes.get
+            self._cell = _Cell(get("r"), get("t", "n"), get("s"))
+        elif name in (_VALUE, _TEXT):
+            self.begin_text()
+        elif name == _ROW:
+            hidden = attributes.get("hidden") in ("1", "true")
+            self._row = _Row(attributes.get("r"), hidden)
+        elif name == _FORMULA:
+            self._cell.has_formula = True
+        elif name == _PHONETIC:
+            self._is_phonetic = True
+
+    def end(self, name: str) -> None:
+        if name == _VALUE:
+            self._cell.value = self.end_text()
+        elif name == _TEXT:
+            self._cell.text += self.end_text()
+        elif name == _CELL:
+            self._row.cells.append(self._cell)
+        elif name == _ROW:
+            self.found.append(self._row)
+        elif name == _PHONETIC:
+            self._is_phonetic = False
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise ValueError("a workbook has no DOCTYPE: its entities could grow without an end")
+
+
+class WorkbookSheet:
+    """One sheet of an Excel workbook; iterate it, as often as needed, for its rows."""
+
+    delimiter = ","
+
+    def __init__(self, path: Path, wanted: str | None = None) -> None:
+        """Open the sheet *wanted*, or the only one that is visible and holds anything.
+
+        Raises :class:`ListError` if that is not one sheet, or no workbook.
+        """
+        try:
+            # A stream, because of a path openpyxl looks at the name too.
+            reader = _Reader(path.open("rb"), read_only=True, data_only=True, keep_links=False)
+            reader.read()
+        except _BROKEN:
+            raise ListError(
+                f"{path} is a zip file, and not an Excel workbook that can be read: save it in"
+                " Excel as .xlsx or as CSV UTF-8.",
+                misused=True,
+            ) from None
+        self._path = path
+        self._book = reader.wb
+        self._strings = reader.shared_strings
+        self._sheet = _chosen(path, self._book.worksheets, wanted)
+        self.title: str = self._sheet.title
+        self._rows = max(1, self._sheet.max_row or 1)
+        self._row = 0
+        self._columns: dict[str, int] = {}
+
+    def progress(self) -> float:
+        """Return which share of the rows is read."""
+        return min(1.0, self._row / self._rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the rows that hold cells, each with the number that Excel shows."""
+        number = 0
+        try:
+            with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
+                for row in _Rows(source):
+                    number = self._row = _next_number(number, row)
+                    yield self._record(number, row)
+        except _BROKEN:
+            raise _damaged(self._path, number) from None
+
+    def _record(self, number: int, row: _Row) -> Record:
+        cells: list[str] = []
+        doubts: dict[int, str] = {}
+        for cell in row.cells:
+            place = self._place(cell.reference) if cell.reference else len(cells)
+            text, doubt = self._text(cell)
+            if place == len(cells):
+                cells.append(text)
+            else:
+                cells += [""] * (place + 1 - len(cells))
+                cells[place] = text
+            if doubt:
+                doubts[place] = doubt
+        if row.is_hidden and any(cells):
+            return Record(number, cells, trouble="the row is hidden in the sheet: by a filter?")
+        return Record(number, cells, doubts=doubts)
+
+    def _place(self, reference: str) -> int:
+        """Return the place of a column, of a reference such as B7."""
+        column = reference.rstrip("0123456789")
+        place = self._columns.get(column)
+        if place is None:
+            place = self._columns[column] = column_index_from_string(column) - 1
+        return place
+
+    def _text(self, cell: _Cell) -> tuple[str, str | None]:  # noqa: PLR0911 - a table
+        """Return the text of a cell, and why it cannot be taken as it is."""
+        value = cell.value
+        match cell.kind:
+            case "inlineStr":
+                return cell.text, None
+            case _ if not value:
+                if cell.has_formula:
+                    return "", "it holds a formula without a result: save the file in Excel"
+                return "", None
+            case "s":
+                return self._strings[int(value)], None
+            case "b":
+                return ("TRUE" if value == "1" else "FALSE"), None
+            case "e":
+                return value, f"it holds the error {value}"
+            case "n":
+                return self._number(value, self._format(int(cell.style or 0)))
+            case "d":
+                return value.replace("T", " "), None
+            case _:
+                return value, None
+
+    def _format(self, style: int) -> str:
+        styles = self._book._cell_styles  # noqa: SLF001 - formats of a cell have no other way
+        if style >= len(styles):
+            return "General"
+        number = styles[style].numFmtId
+        if number in BUILTIN_FORMATS:
+            return str(BUILTIN_FORMATS[number])
+        formats = self._book._number_formats  # noqa: SLF001
+        return str(formats[number - 164]) if 0 <= number - 164 < len(formats) else "General"
+
+    def _number(self, value: str, form: str) -> tuple[str, str | None]:
+        """Return a number as the sheet means it: 062569 where its format is 000000."""
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            return value, "it is no number that can be read"
+        if is_date_format(form):
+            return self._date(number), "it is a date: format the column as text"
+        whole = number == number.to_integral_value()
+        if form in _AS_IT_IS and (whole or form in ("General", "@")):
+            return (f"{int(number)}" if whole else f"{number:f}"), None
+        digits, _, decimals = form.partition(".")
+        if set(digits) == {"0"} and set(decimals) <= {"0"} and len(form) <= MAX_PADDED_FORMAT:
+            return f"{number:0{len(form)}.{len(decimals)}f}", None
+        return f"{number:f}", f"it is a number in the format {form}: format the column as text"
+
+    def _date(self, number: Decimal) -> str:
+        try:
+            date: Any = from_excel(float(number), self._book.epoch)
+        except (OverflowError, ValueError):
+            return f"{number:f}"
+        return f"{date:%Y-%m-%d %H:%M:%S}" if isinstance(date, datetime) else str(date)
+
+
+def _damaged(path: Path, row: int) -> ListError:
+    return ListError(
+        f"{path} is damaged after row {row:,}: open it in Excel and save it.", misused=True
+    )
+
+
+def _chosen(
+    path: Path, sheets: "list[ReadOnlyWorksheet]", wanted: str | None
+) -> "ReadOnlyWorksheet":
+    names = ", ".join(sheet.title for sheet in sheets)
+    if wanted is not None:
+        for sheet in sheets:
+            if sheet.title == wanted:
+                return sheet
+        raise ListError(f"{path} has no sheet {wanted!r}: it has {names}.", misused=True)
+    try:
+        filled = [one for one in sheets if one.sheet_state == "visible" and _holds_rows(one)]
+    except _BROKEN:
+        raise _damaged(path, 0) from None
+    if len(filled) > 1:
+        raise ListError(
+            f"{path} has several sheets ({names}): name one with --sheet.", misused=True
+        )
+    if not filled:
+        raise ListError(f"{path} is empty: no visible sheet has rows.", misused=True)
+    return filled[0]
+
+
+def _next_number(last: int, row: _Row) -> int:
+    """Return the number of *row*, which comes after that with the number *last*."""
+    number = int(row.number or last + 1)
+    if not last < number <= MAX_ROWS:
+        raise ValueError("the rows are not in their order")
+    return number
+
+
+def _holds_rows(sheet: "ReadOnlyWorksheet") -> bool:
+    with sheet._get_source() as source:  # noqa: SLF001
+        return any(
+            cell.value or cell.text or cell.has_formula
+            for row in _Rows(source)
+            for cell in row.cells
+        )

@@ -1,0 +1,205 @@
+"""Campaigns in the console: progress, why messages failed, actions, results as a file."""
+
+import asyncio
+import csv
+import io
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from support.messages import states
+
+from dispatcher.console.campaign_pages import needs_count, progress
+from dispatcher.core.country import country
+from dispatcher.db import campaigns
+from dispatcher.db.campaigns import CampaignCount, CodeCount, CountedCampaign
+
+NAME = "may & june/100%.csv"
+MESSAGES = """
+INSERT INTO dispatcher.message (app, recipient, template_id, campaign)
+SELECT 'shop', CASE WHEN n % 4 = 0 THEN '+44740' ELSE '+861310' END || lpad(n::text, 7, '0'),
+    't', $1
+FROM generate_series(1, 40) AS n
+"""
+RESULTS = """
+DELETE FROM dispatcher.queue WHERE id <= 36;
+INSERT INTO dispatcher.outcome (message_id, state, attempts, code, provider_id, segments)
+SELECT n,
+    CASE WHEN n <= 4 THEN 'rejected' WHEN n <= 6 THEN 'expired' WHEN n <= 8 THEN 'cancelled'
+        ELSE 'accepted' END,
+    1, CASE WHEN n <= 4 THEN 'E200031' END, CASE WHEN n > 8 THEN 'p' || n END,
+    CASE WHEN n > 8 THEN 2 END
+FROM generate_series(1, 28) AS n;
+INSERT INTO dispatcher.report (provider_id, status, state, total)
+SELECT 'p' || n, CASE WHEN n <= 20 THEN 'DELIVRD' ELSE 'MBBLACK' END,
+    CASE WHEN n <= 20 THEN 'delivered' ELSE 'undelivered' END, 1
+FROM generate_series(13, 24) AS n;
+INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
+VALUES ('open', 'shop', 1, '{29,30,31,32}', '{1,1,1,1}', 'open', 100);
+INSERT INTO dispatcher.batch
+    (token, app, worker, message_ids, attempts, state, bytes, unsure_at, code)
+VALUES ('unsure', 'shop', 1, '{33,34,35,36}', '{1,1,1,1}', 'unsure', 100, now(), 'timeout');
+INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)
+SELECT 'shop', state, coalesce(code, ''), array_agg(message_id), count(*)
+FROM dispatcher.outcome GROUP BY state, code;
+INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)
+SELECT 'shop', r.state, r.status, array_agg(o.message_id), count(*)
+FROM dispatcher.report r JOIN dispatcher.outcome o USING (provider_id) GROUP BY r.state, r.status;
+INSERT INTO dispatcher.price VALUES ('CN', 0.05, 'CNY'), ('GB', 0.04, 'USD');
+"""
+BY_STATE = {
+    "accepted": 8, "cancelled": 2, "delivered": 8, "expired": 2, "queued": 4, "rejected": 4,
+    "sending": 4, "undelivered": 4, "unsure": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+async def campaign(db) -> str:
+    """A campaign with messages in every state."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    await db.execute(MESSAGES, NAME)
+    await db.execute(RESULTS)
+    return "name=may+%26+june%2F100%25.csv"
+
+
+async def counted(operator, path: str) -> str:
+    """Return a page once the campaign on it is counted."""
+    async with asyncio.timeout(10):
+        while "being counted" in (page := (await operator.get(path)).text):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return page
+
+
+@pytest.mark.usefixtures("campaign")
+async def test_a_count_agrees_with_the_view(db):
+    assert await states(db) == BY_STATE
+    count = await campaigns.count(db, NAME, country=country)
+    assert dict(sorted(count.states().items())) == BY_STATE
+    rows = await db.fetch(
+        "SELECT state, code, count(*) FROM dispatcher.message_status GROUP BY state, code"
+    )
+    assert {(one.state, one.code, one.messages) for one in count.codes} == {
+        tuple(row) for row in rows
+    }
+    assert (count.segments, count.recent) == (40, 20)
+    assert count.cost == {"CNY": Decimal("1.50"), "USD": Decimal("0.40")}
+    kept = await db.fetchval("SELECT counted FROM dispatcher.campaign")
+    assert '"recent": 20' in kept
+
+
+async def test_a_campaign_shows_progress_reasons_and_cost(operator, campaign):
+    overview = await counted(operator, "/console/campaigns")
+    assert f'href="/console/campaign?{campaign.replace("+", "%20")}"' in overview.replace(
+        "may%20%26%20june/", "may%20%26%20june%2F"
+    )
+    page = await counted(operator, f"/console/campaign?{campaign}")
+    assert "40 messages" in page
+    assert re.search(r'<progress max="40" value="28"', page)
+    assert "1.5 CNY, 0.4 USD" in page
+    for code in ("E200031", "MBBLACK"):
+        assert code in page
+    links = re.findall(r'href="(/console/messages\?[^"]+)">([\d,]+)', page)
+    assert len(links) >= len(BY_STATE) + 3
+    for link, number in links:
+        listed = await operator.get(link.replace("&amp;", "&"))
+        assert listed.text.count('data-label="Recipient"') == int(number), link
+
+
+async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db):
+    del campaign
+    state = "SELECT state || coalesce(' ' || reason, '') FROM dispatcher.campaign"
+    for change, shown, then in (
+        ("pause", "Paused.", "paused why"),
+        ("resume", "Resumed.", "running"),
+        ("cancel", "Cancelled: nothing more of it is claimed.", "cancelled why"),
+        ("resume", "Not done: campaign", "cancelled why"),
+    ):
+        fields = {"campaign": NAME, "reason": "why"}
+        answer = await operator.act(f"campaign-{change}", fields)
+        assert shown in answer.text, answer.text
+        assert await db.fetchval(state) == then
+    rows = await db.fetch("SELECT actor, action FROM dispatcher.audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [("Ana", "pause"), ("Ana", "resume"), ("Ana", "cancel")]
+
+
+async def test_what_failed_of_a_campaign_is_requeued_by_one_button(operator, campaign, db):
+    page = await counted(operator, f"/console/campaign?{campaign}")
+    token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
+    form = {"form_token": token, "campaign": NAME, "action": "requeue"}
+    answer = await operator.post("/console/message-action", form)
+    path = answer.headers["Location"]
+    assert "Requeue 6 messages?" in (await operator.get(path)).text
+    await operator.post(path, {"form_token": token})
+    async with asyncio.timeout(10):
+        while "6 of 6 wait again" not in (await operator.get(path)).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 10
+
+
+async def test_results_are_exported_and_whole_numbers_audited(operator, campaign, db):
+    path = f"/console/campaign.csv?{campaign}"
+    masked = await operator.get(path)
+    rows = list(csv.DictReader(io.StringIO(masked.text.lstrip("\ufeff"))))
+    assert len(rows) == 40
+    assert rows[0]["recipient"] == "+86131****0001"
+    assert rows[0]["campaign"] == NAME
+    assert rows[0]["code"] == "E200031"
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 0
+    form_token = (await operator.get("/console/search")).form_token
+    whole = await operator.post(path, {"form_token": form_token})
+    assert "+8613100000001" in whole.text
+    audit = await db.fetchrow("SELECT actor, action, target FROM dispatcher.audit")
+    assert tuple(audit) == ("Ana", "export", f"campaign={NAME}")
+
+
+async def test_an_unknown_campaign_is_said_to_be_missing(operator):
+    for path in ("campaign?name=x", "campaign", "campaign.csv?name=x"):
+        assert (await operator.get(f"/console/{path}")).status == 404, path
+    assert (await operator.get("/console/campaigns?before=odd")).status == 400
+    assert "There is no campaign yet" in (await operator.get("/console/campaigns")).text
+
+
+async def test_older_campaigns_are_a_page_away(operator, db, monkeypatch):
+    monkeypatch.setattr(campaigns, "PAGE_CAMPAIGNS", 2)
+    monkeypatch.setattr("dispatcher.console.campaign_pages.PAGE_CAMPAIGNS", 2)
+    await db.execute(
+        "INSERT INTO dispatcher.campaign (name, first_id, created_at)"
+        " SELECT 'c' || n, 1, '2026-11-01 10:00:00.123456+00' FROM generate_series(1, 5) AS n"
+    )
+    shown, path = [], "/console/campaigns"
+    while path:
+        page = (await operator.get(path)).text
+        shown += re.findall(r'name=(c\d)"', page.partition("</tbody>")[0])
+        found = re.search(r'rel="next" href="([^"]+)"', page)
+        path = found and found[1].replace("&amp;", "&")
+    assert list(dict.fromkeys(shown)) == ["c5", "c4", "c3", "c2", "c1"]
+
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def of(*, age: float = 0, begun: float = 3600, waits: bool = False, **states: int):
+    """Return a campaign that was counted *age* seconds ago."""
+    at = NOW - timedelta(seconds=age)
+    codes = [CodeCount(state, None, number) for state, number in states.items()]
+    count = CampaignCount(codes, 0, 600, None, {}, 0.5)
+    return CountedCampaign(
+        "c", "running", None, None, None, "Ana", at - timedelta(seconds=begun), None, None, count,
+        at, waits, partly_removed=False,
+    )  # fmt: skip
+
+
+def test_counting_is_as_frequent_as_it_is_useful():
+    assert not needs_count(of(age=4, waits=True, queued=1), NOW)  # ten times what it took
+    assert needs_count(of(age=6, waits=True, queued=1), NOW)
+    assert not needs_count(of(age=6, accepted=1), NOW)
+    assert needs_count(of(age=61, accepted=1), NOW)
+    assert not needs_count(of(age=61, delivered=1), NOW)
+    assert needs_count(of(age=601, delivered=1), NOW)
+
+
+def test_the_end_follows_from_the_rate_since_the_beginning():
+    assert progress(of(queued=60, accepted=600)).ends_in == 60.0
+    assert progress(of(begun=60, queued=60, accepted=600)).ends_in == 6.0
+    assert progress(of(accepted=600)).ends_in is None

@@ -1,0 +1,146 @@
+"""Texts are English where nothing was chosen, and in the catalogue where something was."""
+
+import contextvars
+import subprocess
+import sys
+
+import pytest
+from lint.languages import CATALOGUES, complaints
+
+from dispatcher.core.codes import number_code, request_code
+from dispatcher.core.format import duration, plural
+from dispatcher.core.language import (
+    LANGUAGES,
+    _,
+    accepted_language,
+    language,
+    locale_language,
+    use_language,
+)
+from dispatcher.core.report_status import report_status
+from dispatcher.core.stored_texts import stored_text
+from dispatcher.core.templates import Template, template_mismatch
+
+
+@pytest.mark.parametrize("catalogue", CATALOGUES)
+def test_every_text_has_a_translation_with_the_same_fields(catalogue):
+    assert complaints(catalogue) == []
+
+
+def test_every_language_but_english_has_a_catalogue():
+    assert {*CATALOGUES} == {tag.replace("-", "_") for tag in LANGUAGES} - {"en"}
+
+
+def test_a_choice_of_language_holds_in_its_context_only():
+    def chinese() -> tuple[str, str, str]:
+        use_language("zh-CN")
+        return _("Log in"), plural(2, "message"), duration(125)
+
+    assert contextvars.copy_context().run(chinese) == ("登录", "2 条短信", "2 分钟")
+    assert (language(), _("Log in")) == ("en", "Log in")
+    assert (plural(2, "message"), duration(125)) == ("2 messages", "2 min")
+
+
+def test_a_text_without_translation_stays_english():
+    def chinese() -> str:
+        use_language("zh-CN")
+        return _("no such text is in the catalogue")
+
+    assert contextvars.copy_context().run(chinese) == "no such text is in the catalogue"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
+        ("en-GB,en;q=0.9,zh;q=0.8", "en"),
+        ("zh;q=0.5, en;q=0.7", "en"),
+        ("zh-Hant-TW", "zh-CN"),
+        ("de, fr;q=0.9, zh;q=0.2", "zh-CN"),
+        ("zh;q=0, de", "en"),
+        ("zh;q=x", "en"),
+        ("*", "en"),
+        (";;,,=", "en"),
+    ],
+)
+def test_a_browser_gets_the_language_it_prefers(header, expected):
+    assert accepted_language(header) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh-CN"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "C.UTF-8", "LC_MESSAGES": "zh_CN"}, "zh-CN"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh_CN"}, "zh-CN"),
+    ],
+)
+def test_a_command_speaks_the_language_of_its_locale(environ, expected):
+    assert locale_language(environ) == expected
+
+
+def in_chinese(function, *arguments):
+    def chinese():
+        use_language("zh-CN")
+        return function(*arguments)
+
+    return contextvars.copy_context().run(chinese)
+
+
+def test_the_words_of_codes_are_in_the_readers_language():
+    assert number_code("E200028").meaning == "The variables do not fit the template."
+    assert in_chinese(number_code, "E200028").meaning == "变量与模板不符。"
+    assert in_chinese(request_code, "HTTP 418").meaning.endswith("拒绝了请求：HTTP 418。")
+    assert in_chinese(report_status, "DELIVRD").meaning == "已送达手机终端。"
+    assert in_chinese(report_status, "MK:9998").meaning.endswith("：MK:9998。")
+    assert in_chinese(number_code, "E200028").kind is number_code("E200028").kind
+
+
+def test_tables_stay_english_when_first_used_in_chinese():
+    program = (
+        "from dispatcher.core.language import use_language; use_language('zh-CN');"
+        "from dispatcher.core.report_status import STATUSES;"
+        "from dispatcher.core.codes import NUMBER;"
+        "print(STATUSES['DELIVRD'].meaning, NUMBER['E200028'].meaning)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"Arrived on the handset. The variables do not fit the template.\n"
+
+
+ROW = number_code("too-long")
+
+
+@pytest.mark.parametrize(
+    ("stored", "chinese"),
+    [
+        (f"{ROW.meaning} {ROW.advice}", "单条短信的请求就超过 64 KB。缩短 params，重新写入。"),
+        (
+            "Too many messages wait at the provider; it did not take this one. That was attempt 9.",
+            "服务商积压的短信过多，未受理此短信。这是第 9 次尝试。",
+        ),
+        ("Variable 2 is no NUM_6: digits only, at most 6.",
+         "第 2 个变量不是 NUM_6：只能是数字，最多 6 位。"),
+        ("It has 1 variable, and the template takes 2.", "有 1 个变量，而模板需要 2 个。"),
+        ("3 of 5 cancelled", "5 条中有 3 条已取消"),
+        ("An unknown code: X1.", "未知错误码：X1。"),
+        ('The signature is wrong. It said: "no. 7".', "鉴权签名不正确。响应内容：“no. 7”。"),
+        ("Waiting for Ana. See the ticket.", "Waiting for Ana. See the ticket."),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_stored_texts_are_shown_in_the_readers_language(stored, chinese):
+    assert in_chinese(stored_text, stored) == chinese
+    assert stored_text(stored) == stored
+
+
+def test_stored_texts_are_those_that_core_writes():
+    template = Template("t", ["NUM_6", "TXT_5", "TEXT", "PHONE", "CHARDIGIT", "MONEY"])
+    fitting = ["1", "a", "a", "1", "a", "1"]
+    for place, wrong in enumerate(["x", "{", "<", "x", "-", "x"]):
+        params = [*fitting[:place], wrong, *fitting[place + 1 :]]
+        assert "变量不是" in in_chinese(stored_text, template_mismatch(template, params))
+    assert "而模板需要" in in_chinese(stored_text, template_mismatch(template, ["1", "2"]))

@@ -1,0 +1,130 @@
+"""Collects the texts that people read, and brings the catalogues up to date with them.
+
+`./dev languages` writes new texts into the catalogues, without a translation, and removes those
+that are no longer used. It prints what is still to be done.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jinja2
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract
+from babel.messages.pofile import read_po, write_po
+from jinja2.nodes import Const, Filter
+
+from dispatcher.core.code_table import CODE_ROWS
+from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
+from dispatcher.core.report_matching import UNMATCHED_REASONS
+from dispatcher.core.report_status import Reason
+from dispatcher.db.message_lists import STATES
+
+PACKAGE = Path(__file__).parents[2] / "dispatcher"
+CATALOGUES = {"zh_CN": PACKAGE / "core/zh_CN.po"}
+_PYTHON_KEYWORDS = {"_": None, "N_": None, "plural": (2,)}
+# What `event_count` counts, as the console and `dispatcher status` show it.
+EVENTS = (
+    *("accepted", "delivered", "undelivered", "rejected", "expired", "cancelled", "deferred"),
+    *("returned", "requeued", "resent", "settled", "reported", "unsure"),
+)
+_TEMPLATE_OPTIONS = {"trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
+_HEADER = """\
+# Chinese of the console and the commands. `./dev languages` adds what is new and removes what is
+# not used any more; CONTRIBUTING.md, Languages, has the terms.
+#"""
+# What a translation must keep as it is: fields, code, names of settings, options.
+_KEPT = re.compile(r"\{\w*\}|%\(\w+\)[sd]|`[^`]*`|DISPATCHER_[A-Z_<>]+|--[a-z][a-z-]+|<[^>]*>")
+
+
+def texts() -> dict[str, str]:
+    """Return every text that is to be translated, with one place where it is used."""
+    found: dict[str, str] = {}
+    for place, text in (*_of_code(), *_of_templates(), *_of_tables()):
+        found.setdefault(text, place)
+    return found
+
+
+def _of_code() -> Iterator[tuple[str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield from _extracted("python", path, _PYTHON_KEYWORDS, {})
+
+
+def _of_templates() -> Iterator[tuple[str, str]]:
+    environment = jinja2.Environment(
+        extensions=["jinja2.ext.i18n"], trim_blocks=True, lstrip_blocks=True
+    )
+    for path in sorted((PACKAGE / "console/templates").iterdir()):
+        keywords = {"_": None, "gettext": None, "ngettext": (1, 2)}
+        yield from _extracted("jinja2.ext:babel_extract", path, keywords, _TEMPLATE_OPTIONS)
+        for node in environment.parse(path.read_text("utf-8")).find_all(Filter):
+            if node.name == "plural" and isinstance(node.args[0], Const):
+                yield path.name, node.args[0].value
+
+
+def _extracted(
+    method: str, path: Path, keywords: dict[str, object], options: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    with path.open("rb") as file:
+        for line, message, *_rest in extract(method, file, keywords, (), options):
+            for text in (message,) if isinstance(message, str) else message:
+                yield f"{path.relative_to(PACKAGE)}:{line}", text
+
+
+def _of_tables() -> Iterator[tuple[str, str]]:
+    """Yield the texts of tables, which are translated where a table is read."""
+    for table in (NUMBER, REQUEST, OURS):
+        for code in table.values():
+            yield from (("core/codes.py", text) for text in (code.meaning, code.advice))
+    for row in CODE_ROWS:
+        words = (row.source, row.meaning, row.result, row.again, row.advice, row.concerns)
+        charged = (row.charged_by_delivery, row.charged_by_sending)
+        yield from (("core/codes.tsv", text) for text in (*words, *charged) if text)
+    words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason]
+    yield from (("tables", str(text)) for text in words)
+    yield from (("core/explain.py", state.capitalize()) for state in STATES)
+
+
+def complaints(language: str) -> list[str]:
+    """Return what the catalogue of *language* lacks, and translations that changed code."""
+    catalogue = _read(language)
+    found = []
+    wanted = texts()
+    for text, place in wanted.items():
+        translation = catalogue.get(text, "")
+        if not translation:
+            found.append(f"{language}: no translation of {text!r} ({place})")
+        elif sorted(_KEPT.findall(text)) != sorted(_KEPT.findall(translation)):
+            found.append(f"{language}: fields and code differ: {text!r} and {translation!r}")
+    unused = catalogue.keys() - wanted.keys()
+    return found + [f"{language}: not used any more: {text!r}" for text in sorted(unused)]
+
+
+def _read(language: str) -> dict[str, str]:
+    with CATALOGUES[language].open("rb") as file:
+        return {str(each.id): str(each.string) for each in read_po(file) if each.id}
+
+
+def update(language: str) -> None:
+    """Write the catalogue of *language* with every text, sorted, and its translation if any."""
+    known = _read(language) if CATALOGUES[language].exists() else {}
+    CATALOGUES[language].write_bytes(catalogue_of(language, texts(), known))
+
+
+def catalogue_of(language: str, wanted: Iterable[str], known: dict[str, str]) -> bytes:
+    """Return a catalogue as a file; without dates and places, so that branches merge."""
+    catalogue = Catalog(language, header_comment=_HEADER, fuzzy=False)
+    for text in wanted:
+        catalogue.add(text, known.get(text, ""))
+    file = io.BytesIO()
+    write_po(file, catalogue, width=96, no_location=True, sort_output=True, omit_header=True)
+    head = f'{_HEADER}\nmsgid ""\nmsgstr ""\n"Language: {language}\\n"\n'
+    return (head + '"Content-Type: text/plain; charset=utf-8\\n"\n\n').encode() + file.getvalue()
+
+
+if __name__ == "__main__":
+    for each in CATALOGUES:
+        update(each)
+    sys.exit("\n".join(line for each in CATALOGUES for line in complaints(each)) or None)

@@ -1,0 +1,68 @@
+"""Workbooks as Excel and others write them, and as an attacker would."""
+
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from openpyxl import Workbook
+from openpyxl.xml.constants import SHEET_MAIN_NS
+
+from dispatcher.core.errors import ListError
+from dispatcher.lists.workbook import WorkbookSheet
+
+SHEET, TYPES = "xl/worksheets/sheet1.xml", "[Content_Types].xml"
+DATA, END = "<sheetData>", "</sheetData>"
+STRINGS_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+
+
+def workbook(path: Path, rows: str, *, before: str = "", strings: str = "") -> Path:
+    """Write a workbook with the XML of its rows, and of its shared strings."""
+    book = Workbook()
+    book.active.append(["a"])
+    book.save(path)
+    with ZipFile(path) as made:
+        parts = {name: made.read(name).decode() for name in made.namelist()}
+    begin, end = parts[SHEET].index(DATA), parts[SHEET].index(END)
+    parts[SHEET] = before + parts[SHEET][: begin + len(DATA)] + rows + parts[SHEET][end:]
+    if strings:
+        part = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{STRINGS_TYPE}"/></Types>'
+        parts[TYPES] = parts[TYPES].replace("</Types>", part)
+        space = SHEET_MAIN_NS
+        parts["xl/sharedStrings.xml"] = f'<sst xmlns="{space}">{strings}</sst>'
+    with ZipFile(path, "w") as changed:
+        for name, text in parts.items():
+            changed.writestr(name, text)
+    return path
+
+
+def cells(path: Path) -> list[list[str]]:
+    return [record.cells for record in WorkbookSheet(path)]
+
+
+def test_texts_are_read_whole_and_without_how_they_are_spoken(tmp_path):
+    rich = "<r><t>东</t></r><r><t>门</t></r><rPh><t>dong</t></rPh>"
+    row = (
+        f'<row r="2"><c r="A2" t="s"><v>1</v></c><c r="C2" t="inlineStr"><is>{rich}</is></c></row>'
+        '<row><c t="str"><f>A1</f><v>x</v></c></row>'
+    )
+    strings = f"<si><t>a</t></si><si>{rich}</si>"
+    file = workbook(tmp_path / "x.xlsx", row, strings=strings)
+    read = [(record.line, record.cells) for record in WorkbookSheet(file)]
+    assert read == [(2, ["东门", "", "东门"]), (3, ["x"])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "before"),
+    [
+        ('<row r="9"><c><v>1</v></c></row><row r="3"/>', ""),
+        ('<row r="99999999999"><c><v>1</v></c></row>', ""),
+        (f'<row r="1"><c t="inlineStr"><is><t>{"x" * 40_000}</t></is></c></row>', ""),
+        ("<row><c><v>&e;</v></c></row>", '<!DOCTYPE a [<!ENTITY e "1">]>'),
+        ("<row><c><v>1</v></c></row></row>", ""),
+    ],
+)
+def test_what_excel_never_writes_is_refused(tmp_path, rows, before):
+    file = workbook(tmp_path / "x.xlsx", '<row r="1"><c><v>1</v></c></row>', before="")
+    assert [record.cells for record in WorkbookSheet(file)] == [["1"]]
+    with pytest.raises(ListError, match=r"is damaged|that can be read"):
+        list(WorkbookSheet(workbook(tmp_path / "x.xlsx", rows, before=before)))

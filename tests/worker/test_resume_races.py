@@ -1,0 +1,139 @@
+"""`resume` during claims and requests: what they decided before it does not outlast it."""
+
+import asyncio
+
+import pytest
+from support.waiting import until
+
+from dispatcher.core.codes import request_code
+from dispatcher.core.country import country
+from dispatcher.core.delays import country_pause, pause_for
+from dispatcher.core.outcome import Deferred, Resolved, ReturnAll, UnknownResult
+from dispatcher.core.prepare import prepare
+from dispatcher.db.circuit import end_probe
+from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.database import connect
+
+OVER = "SELECT count(*) FROM dispatcher.queue WHERE due_at > clock_timestamp()"
+RESUME = "SELECT dispatcher.resume('default', 'a test')"
+LOCKED = (
+    "SELECT count(*) > 0 FROM pg_stat_activity"
+    " WHERE query LIKE '%dispatcher.resume(%' AND wait_event_type = 'Lock'"
+)
+
+
+@pytest.fixture
+async def operator(dsn):
+    """A second connection, of an operator."""
+    connection = await connect(dsn)
+    yield connection
+    await connection.close()
+
+
+async def pause_china(db) -> None:
+    await db.execute(
+        "INSERT INTO dispatcher.country_pause"
+        " VALUES ('default', 'CN', clock_timestamp() + interval '50 minutes', 'E000630')"
+    )
+
+
+def arrange(messages, countries, most, decided):
+    return prepare(
+        messages,
+        callback=None,
+        token_length=32,
+        paused_countries=countries,
+        country=country,
+        most=most,
+        decided=decided,
+    )
+
+
+async def test_a_claim_under_way_postpones_nothing_past_resume(db, database, hands, operator):
+    await hands.begin()
+    await hands.insert(20)
+    await pause_china(db)
+    resumed: list[asyncio.Task] = []
+
+    async def screen(*_):  # the claim has read the pauses
+        resumed.append(asyncio.create_task(operator.execute(RESUME)))
+        await until(lambda: db.fetchval(LOCKED), what="resume waits for the claim")
+        return {}
+
+    claimed = await claim(
+        database,
+        hands.id,
+        ClaimRequest("default", sender="s"),
+        arrange=arrange,
+        token=hands.flight.new_token,
+        screen=screen,
+    )
+    assert not claimed.batches
+    await resumed[0]
+    assert await db.fetchval(OVER) == 0
+    assert sum(len(batch.messages) for batch in await hands.claim()) == 20
+
+
+async def refused_for_its_country(hands, batch) -> None:
+    row = request_code("E000630")
+    pause = country_pause("CN", row, now=await hands.db.fetchval("SELECT now()"))
+    outcomes = [Deferred(m, row.code, pause.until_in, counted=False) for m in batch.messages]
+    assert await hands.record(batch, Resolved(outcomes, countries=[pause]))
+
+
+async def test_an_older_refusal_does_not_pause_a_resumed_country(db, hands, operator):
+    await hands.begin()
+    await hands.insert(20)
+    [batch] = await hands.claim()
+    await pause_china(db)
+    await operator.execute(RESUME)
+    await refused_for_its_country(hands, batch)
+    assert await db.fetchval(OVER) == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.country_pause") == 0
+    [later] = await hands.claim()
+    await refused_for_its_country(hands, later)
+    assert await db.fetchval(OVER) == 20
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.country_pause") == 1
+
+
+async def paused(db) -> bool:
+    return await db.fetchval("SELECT paused_at IS NOT NULL FROM dispatcher.app")
+
+
+async def two_batches(hands):
+    await hands.begin()
+    await hands.insert(1)
+    [first] = await hands.claim()
+    await hands.insert(1, first=10)
+    [second] = await hands.claim()
+    return first, second
+
+
+WRONG_SECRET = ReturnAll(pause_for(request_code("E000045")))
+UNKNOWN = UnknownResult("HTTP 502", "a proxy lost it")
+
+
+async def test_an_older_refusal_does_not_pause_a_resumed_app(db, hands, operator):
+    first, second = await two_batches(hands)
+    await hands.record(first, WRONG_SECRET)
+    assert await paused(db)
+    await operator.execute(RESUME)
+    await hands.record(second, WRONG_SECRET)
+    assert not await paused(db)
+    [again] = await hands.claim()
+    await hands.record(again, WRONG_SECRET)
+    assert await paused(db)
+
+
+async def test_an_older_lost_answer_does_not_open_the_circuit_again(db, database, hands):
+    first, second = await two_batches(hands)
+    await db.execute("UPDATE dispatcher.app SET unknown_streak = 2")
+    await hands.record(first, UNKNOWN)
+    assert await paused(db)
+    await end_probe(database, "default")
+    await hands.record(second, UNKNOWN)
+    assert not await paused(db)
+    await hands.insert(1, first=20)
+    [later] = await hands.claim()
+    await hands.record(later, UNKNOWN)
+    assert await paused(db)

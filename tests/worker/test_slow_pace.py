@@ -1,0 +1,78 @@
+"""Far below a message a second: what waits for its time stays within reach."""
+
+from time import monotonic
+
+import pytest
+from support.messages import insert, states
+from support.provider import app_at, seen
+from support.waiting import until
+
+from dispatcher.db import claim as claims
+
+SLOW = 0.2  # numbers a second: one every five seconds
+
+
+@pytest.fixture
+async def waiting(db, workers, sim):
+    """A worker that has sent the first of ten messages; the next one is due seconds later."""
+    ids = await insert(db, 10)
+    worker = await workers.start({"default": app_at(sim.url, numbers_per_second=SLOW)})
+    await seen(sim, lambda: sim.ledger.numbers == 1)
+    await until(lambda: nothing_is_claimed(db), deadline=2, what="the first one is recorded")
+    return worker, ids
+
+
+async def nothing_is_claimed(db) -> bool:
+    return not await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE state = 'open'")
+
+
+async def test_a_cancel_reaches_all_but_the_one_being_sent(db, waiting):
+    _, ids = waiting
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids) == 9
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_a_pause_stops_the_next_one(db, sim):
+    await db.execute("SELECT dispatcher.pause('default', 'a test')")
+    before = monotonic()
+    await until(lambda: monotonic() - before > 1 / SLOW, deadline=10)
+    assert (await states(db)) == {"accepted": 1, "queued": 9}
+    assert sim.ledger.numbers == 1
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_an_urgent_message_is_the_next_one(db, sim):
+    [urgent] = await insert(db, 1, first=100, priority=0)
+    await seen(sim, lambda: sim.ledger.numbers == 2)
+    await until(
+        lambda: db.fetchval("SELECT true FROM dispatcher.outcome WHERE message_id = $1", urgent),
+        deadline=2,
+    )
+
+
+async def test_a_stop_does_not_wait_for_the_next_one(db, waiting):
+    worker, _ = waiting
+    began = monotonic()
+    worker.terminate()
+    assert await worker.ended() == 0
+    assert monotonic() - began < 3
+    assert await states(db) == {"accepted": 1, "queued": 9}
+
+
+@pytest.mark.parametrize(("late", "sent"), [(0.1, True), (3.0, False)])
+async def test_a_late_batch_goes_now_or_returns(db, database, hands, late, sent):
+    """Its next time is five seconds away: it does not wait for that out of reach."""
+    await hands.begin()
+    await db.execute(
+        "UPDATE dispatcher.app SET numbers_per_second = 0.2, rate = 0.2,"
+        " next_at = clock_timestamp() + interval '5 s'"
+    )
+    await hands.insert(1)
+    await db.execute("UPDATE dispatcher.app SET next_at = clock_timestamp()")
+    [batch] = await hands.claim()
+    at = await claims.reschedule(database, batch, late)
+    assert (at is not None and at <= monotonic()) if sent else at is None
+    wait = await db.fetchval(
+        "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"
+    )
+    assert wait < 1 / SLOW + 0.2  # it was charged once
