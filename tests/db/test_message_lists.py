@@ -117,7 +117,11 @@ async def test_a_campaign_is_listed_from_its_first_message(database, db, indexed
         " VALUES ('may', 5, now() - interval '1 day')"
     )
     await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id % 5 = 0")
-    await db.execute("UPDATE dispatcher.queue SET campaign = 'may' WHERE id % 5 = 0")
+    await take_out(db, [*range(51, 61)])
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)"
+        " SELECT id, app, priority, now(), campaign FROM dispatcher.message WHERE id > 50"
+    )
     assert await listed(database, campaign="may") == [*range(60, 0, -5)]
     assert sorted(await listed(database, campaign="may", state="rejected")) == [5, 10]
     assert await listed(database, campaign="may", state="queued") == [60, 55]
