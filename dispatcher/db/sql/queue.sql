@@ -148,11 +148,11 @@ WITH held AS MATERIALIZED (
     SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
     FROM part WHERE room < 0
 ), span AS MATERIALIZED (
-    SELECT p.due_at, p.range, EXISTS (
-        SELECT FROM dispatcher.outcome o
-        WHERE o.message_id >= lower(p.range) AND o.message_id < upper(p.range)
-    ) AS some_finished
-    FROM (SELECT due_at, unnest(claimed) AS range FROM part) AS p
+    SELECT due_at, unnest(claimed) AS range FROM part
+), finished AS MATERIALIZED (
+    SELECT o.message_id
+    FROM span s
+    JOIN dispatcher.outcome o ON o.message_id >= lower(s.range) AND o.message_id < upper(s.range)
 )
 SELECT
     date_part('epoch', s.due_at),
@@ -169,8 +169,7 @@ SELECT
     false
 FROM span s
 JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
-WHERE NOT (s.some_finished AND EXISTS (
-    SELECT FROM dispatcher.outcome o WHERE o.message_id >= m.id AND o.message_id <= m.id))
+WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))
 ORDER BY s.due_at, m.id
 
 -- name: lock_head
