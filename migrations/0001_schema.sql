@@ -188,11 +188,17 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    move_to timestamptz,
+    move_wait double precision NOT NULL DEFAULT 0,
+    move_priority smallint,
+    moved_id bigint,
+    moved bigint NOT NULL DEFAULT 0,
     counted jsonb,
     counted_at timestamptz,
     CONSTRAINT name_has_1_to_100_characters CHECK (length(name) BETWEEN 1 AND 100),
     CONSTRAINT stop_at_is_a_share CHECK (stop_at > 0 AND stop_at <= 1),
-    CONSTRAINT campaign_state_is_known CHECK (state IN ('running', 'paused', 'cancelled'))
+    CONSTRAINT campaign_state_is_known
+        CHECK (state IN ('running', 'paused', 'moving', 'cancelled'))
 );
 
 -- The claim reads those that are stopped, each time.
@@ -202,7 +208,8 @@ COMMENT ON TABLE dispatcher.campaign IS
     'Messages that belong together: an imported list, or what applications insert under one name.';
 COMMENT ON COLUMN dispatcher.campaign.name IS 'As in its messages.';
 COMMENT ON COLUMN dispatcher.campaign.state IS
-    'running; paused: nothing is claimed; cancelled: nothing is claimed ever, what waits is cancelled.';
+    'running; paused: nothing is claimed; moving: nothing is claimed until what waits has its new time;'
+    ' cancelled: nothing is claimed ever, what waits is cancelled.';
 COMMENT ON COLUMN dispatcher.campaign.reason IS 'Why it was paused or cancelled.';
 COMMENT ON COLUMN dispatcher.campaign.file IS 'Name of the imported file.';
 COMMENT ON COLUMN dispatcher.campaign.stop_at IS
@@ -212,6 +219,13 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.move_to IS
+    'When the first of what waits is due after a move; null: as before.';
+COMMENT ON COLUMN dispatcher.campaign.move_wait IS 'Seconds from one message to the next, then.';
+COMMENT ON COLUMN dispatcher.campaign.move_priority IS 'The priority after a move; null: as before.';
+COMMENT ON COLUMN dispatcher.campaign.moved_id IS
+    'Messages up to this id have moved; null: no move is under way.';
+COMMENT ON COLUMN dispatcher.campaign.moved IS 'How many have moved.';
 COMMENT ON COLUMN dispatcher.campaign.counted IS
     'How many of its messages were in each state, as the console counted them last.';
 COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
@@ -1022,6 +1036,34 @@ CREATE TABLE dispatcher.pending_wipe (message_id bigint NOT NULL PRIMARY KEY);
 COMMENT ON TABLE dispatcher.pending_wipe IS
     'Messages whose variables could not be wiped in their turn: they were not finished yet.';
 COMMENT ON COLUMN dispatcher.pending_wipe.message_id IS 'The message.';
+
+CREATE TABLE dispatcher.console_token (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    role text NOT NULL,
+    digest bytea NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    used_at timestamptz,
+    revoked_at timestamptz,
+    revoked_by text,
+    CONSTRAINT console_role_is_known CHECK (role IN ('see', 'act', 'rules'))
+);
+
+CREATE UNIQUE INDEX console_token_name ON dispatcher.console_token (name) WHERE revoked_at IS NULL;
+
+COMMENT ON TABLE dispatcher.console_token IS
+    'Tokens of operators for the console, beside DISPATCHER_CONSOLE_TOKEN.';
+COMMENT ON COLUMN dispatcher.console_token.id IS 'Sessions name it.';
+COMMENT ON COLUMN dispatcher.console_token.name IS 'The operator, as the audit has it.';
+COMMENT ON COLUMN dispatcher.console_token.role IS
+    'see; act (also on messages, campaigns and apps); rules (all).';
+COMMENT ON COLUMN dispatcher.console_token.digest IS 'SHA-256 of the token, which is not stored.';
+COMMENT ON COLUMN dispatcher.console_token.created_at IS 'When it was made.';
+COMMENT ON COLUMN dispatcher.console_token.created_by IS 'Who made it.';
+COMMENT ON COLUMN dispatcher.console_token.used_at IS 'The last login with it.';
+COMMENT ON COLUMN dispatcher.console_token.revoked_at IS 'When it was revoked.';
+COMMENT ON COLUMN dispatcher.console_token.revoked_by IS 'Who revoked it.';
 
 -- migrate:down
 

@@ -595,6 +595,9 @@ BEGIN
     ELSIF before = 'cancelled' AND set_campaign_state.state <> 'cancelled' THEN
         RAISE EXCEPTION 'campaign % is cancelled for good', name
             USING ERRCODE = 'object_not_in_prerequisite_state';
+    ELSIF before = 'moving' AND set_campaign_state.state = 'running' THEN
+        RAISE EXCEPTION 'campaign % is being moved: it goes on when that is done', name
+            USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     UPDATE dispatcher.campaign c
     SET state = set_campaign_state.state, reason = nullif(set_campaign_state.reason, ''),
@@ -653,6 +656,66 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         LIMIT step
     ))
 $$;
+
+-- Move what waits of a campaign to another time, each message *wait* seconds after the one before, or
+-- to another priority. From now on nothing of it is claimed, until move_campaign_step(), which
+-- maintenance calls too, has moved all.
+CREATE FUNCTION dispatcher.move_campaign(
+    name text, send_at timestamptz DEFAULT NULL, wait double precision DEFAULT 0,
+    priority integer DEFAULT NULL, actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text;
+BEGIN
+    IF send_at IS NULL AND priority IS NULL OR wait < 0 OR priority NOT BETWEEN 0 AND 9 THEN
+        RAISE EXCEPTION 'a move needs a time, or a priority of 0 to 9'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT c.state INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
+    PERFORM dispatcher.set_campaign_state(name,
+        CASE before WHEN 'paused' THEN 'paused' ELSE 'moving' END, '', 'move', actor);
+    UPDATE dispatcher.campaign c
+    SET move_to = greatest(send_at, CASE WHEN send_at IS NOT NULL THEN clock_timestamp() END),
+        move_wait = wait, move_priority = priority, moved_id = c.first_id - 1, moved = 0
+    WHERE c.name = move_campaign.name;
+END $$;
+
+-- Move up to *step* messages of one campaign that is to be moved; return how many. Its messages are
+-- read in the order of their ids, by the primary key, so that each step begins where the last ended.
+CREATE FUNCTION dispatcher.move_campaign_step(step integer DEFAULT 10000) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+DECLARE
+    c dispatcher.campaign;
+    ids bigint[];
+    found integer;
+BEGIN
+    SELECT * INTO c FROM dispatcher.campaign m
+    WHERE m.moved_id IS NOT NULL AND m.state <> 'cancelled'
+    ORDER BY m.name LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF c.name IS NULL THEN
+        RETURN 0;
+    END IF;
+    ids := ARRAY(
+        SELECT q.id FROM dispatcher.queue q
+        WHERE q.id > c.moved_id AND q.campaign = c.name
+        ORDER BY q.id LIMIT step FOR UPDATE
+    );
+    found := cardinality(ids);
+    UPDATE dispatcher.queue q
+    SET due_at = coalesce(c.move_to + make_interval(secs => c.move_wait * (c.moved + u.place - 1)),
+            q.due_at),
+        priority = coalesce(c.move_priority, q.priority)
+    FROM unnest(ids) WITH ORDINALITY AS u (id, place)
+    WHERE q.id = u.id AND q.id = ANY (ids);
+    UPDATE dispatcher.campaign m
+    SET moved = c.moved + found,
+        moved_id = CASE WHEN found = step THEN ids[found] END,
+        state = CASE WHEN found < step AND m.state = 'moving' THEN 'running' ELSE m.state END
+    WHERE m.name = c.name;
+    RETURN found;
+END $$;
 
 -- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
 -- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
@@ -962,10 +1025,40 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT dispatcher.append_audit(actor, 'price', country, trim(price || ' ' || currency), 'set')
 $$;
 
+-- Add a token of the console, of which only the digest is known here.
+CREATE FUNCTION dispatcher.add_console_token(
+    name text, role text, digest bytea, actor text DEFAULT session_user
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO dispatcher.console_token (name, role, digest, created_by)
+    VALUES (name, role, digest, actor);
+    SELECT dispatcher.append_audit(actor, 'token', name, role, 'added')
+$$;
+
+-- Revoke a token of the console; return whether there was one of this name.
+CREATE FUNCTION dispatcher.revoke_console_token(name text, actor text DEFAULT session_user)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    revoked boolean;
+BEGIN
+    UPDATE dispatcher.console_token t SET revoked_at = clock_timestamp(), revoked_by = actor
+    WHERE t.name = revoke_console_token.name AND t.revoked_at IS NULL;
+    revoked := FOUND;
+    PERFORM dispatcher.append_audit(actor, 'token', name, '',
+        CASE WHEN revoked THEN 'revoked' ELSE 'there is no such token' END);
+    RETURN revoked;
+END $$;
+
 -- migrate:down
 
 DROP TRIGGER fill_queue ON dispatcher.message;
-DROP FUNCTION dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
+DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
+    dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
+    dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.cancel_campaign_step,
+    dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
+    dispatcher.set_campaign_state,
+    dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
     dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,

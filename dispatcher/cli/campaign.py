@@ -1,20 +1,23 @@
 """``dispatcher campaign``: what becomes of a list, and how to stop it."""
 
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from dispatcher.cli.errors import CommandError
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dispatcher.db.campaigns import Campaign, CampaignState
+    from dispatcher.db.campaigns import Campaign, CampaignCount
     from dispatcher.db.database import OwnConnection as Connection
 
 Result = TypeVar("Result")
+REQUEST_SECONDS = 60.0  # in which a request is answered, or given up
 
 campaign = typer.Typer(
     help="See, stop and export campaigns, such as lists.",
@@ -75,41 +78,58 @@ def list_campaigns(*, json: Json = False) -> None:
 
 @campaign.command("show")
 def show_campaign(name: Name, *, json: Json = False) -> None:
-    """Show how far a campaign has come: by state and code, its rate and its end.
+    """Show how far a campaign has come: by state and code, its cost, its rate and its end.
 
-    It reads every message of the campaign: a million takes a minute.
+    It reads every message of the campaign: a million takes seconds.
     """
+    from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import moment, print_json, screen, table_of
-    from dispatcher.core.format import duration, number
+    from dispatcher.core.country import country
+    from dispatcher.core.explain import explain_code
+    from dispatcher.core.format import duration, number, plural
     from dispatcher.db import campaigns
 
-    async def work(connection: "Connection") -> "tuple[Campaign | None, list[CampaignState]]":
+    async def work(connection: "Connection") -> "tuple[Campaign, CampaignCount]":
         found = await campaigns.find(connection, name)
-        return found, await campaigns.states(connection, name) if found else []
+        if found is None:
+            raise CommandError(f"there is no campaign {name}: see `dispatcher campaign list`.")
+        return found, await campaigns.count(connection, name, country=country)
 
-    found, states = _with_campaigns(work)
-    if found is None:
-        raise CommandError(f"there is no campaign {name}: see `dispatcher campaign list`.")
+    found, count = with_database(work)
+    rows = [(one, explain_code({"state": one.state, "code": one.code})) for one in count.codes]
     if json:
-        print_json({"campaign": found, "states": states})
+        states = [
+            {"state": one.state, "code": one.code, "meaning": why and why.meaning,
+             "messages": one.messages}
+            for one, why in rows
+        ]  # fmt: skip
+        print_json(
+            {"campaign": found, "states": states, "segments": count.segments, "cost": count.cost,
+             "recent": count.recent, "last_due_at": count.last_due_at}
+        )  # fmt: skip
         return
     typer.echo(f"{found.name}: {_state(found)}")
     typer.echo(f"Begun {moment(found.created_at)} by {found.created_by}")
     if found.changed_at is not None:
         typer.echo(f"Changed {moment(found.changed_at)} by {found.changed_by}")
-    table = table_of("State", "Code", "Reason")
-    for heading in ("Messages", "Segments"):
-        table.add_column(heading, justify="right")
-    for one in states:
-        table.add_row(
-            one.state, one.code or "", one.reason or "", number(one.messages), number(one.segments)
-        )
+    table = table_of("State", "Code", "Meaning")
+    table.add_column("Messages", justify="right")
+    for one, why in rows:
+        table.add_row(one.state, one.code or "", why.meaning if why else "", number(one.messages))
     screen().print(table if table.rows else "It has no messages.")
-    recent = sum(one.recent for one in states)
-    if recent:
-        left = sum(one.messages for one in states if one.state in ("queued", "sending"))
-        seconds = left * campaigns.RATE_SECONDS / recent
-        rate = recent * 60 / campaigns.RATE_SECONDS
+    if count.segments:
+        costs = [f"{amount:,.2f} {currency}".strip() for currency, amount in count.cost.items()]
+        typer.echo(
+            f"{plural(count.segments, 'segment')} so far: {', '.join(costs)}."
+            if costs
+            else f"{plural(count.segments, 'segment')} so far; `dispatcher cost --price` sets what"
+            " one costs."
+        )
+    if count.recent:
+        by_state = count.states()
+        left = by_state.get("queued", 0) + by_state.get("sending", 0)
+        seconds = left * campaigns.RATE_SECONDS / count.recent
+        rate = count.recent * 60 / campaigns.RATE_SECONDS
         end = f"; at this rate the rest takes {duration(seconds)}" if left else ""
         typer.echo(f"{number(rate)} accepted a minute, over the last ten{end}.")
 
@@ -118,13 +138,19 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
 def pause_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
     """Claim nothing more of a campaign, until it is resumed.
 
-    What workers have claimed at this moment is still sent: seconds of work.
+    What workers have claimed at this moment is still sent: seconds of work,
+    for which the command waits.
     """
     from dispatcher.db import campaigns
 
     who = operator_name(as_)
-    _with_campaigns(lambda connection: campaigns.pause(connection, who, name, reason))
-    typer.echo(f"{name} is paused.")
+
+    async def work(connection: "Connection") -> None:
+        await campaigns.pause(connection, who, name, reason)
+        typer.echo(f"{name} is paused: nothing more of it is claimed.")
+        await _wait_for_requests(connection, name)
+
+    _with_campaigns(work)
 
 
 @campaign.command("resume")
@@ -141,8 +167,9 @@ def resume_campaign(name: Name, *, as_: As = None) -> None:
 def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
     """Cancel a campaign for good: nothing more of it is claimed, from now on.
 
-    Its messages get their outcomes in steps; a worker does what is left when
-    this command is interrupted.
+    Its messages get their outcomes in steps, and the command waits for the
+    requests that are on their way. A worker does what is left when it is
+    interrupted.
     """
     from dispatcher.core.format import plural
     from dispatcher.db import campaigns
@@ -151,14 +178,79 @@ def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
 
     async def work(connection: "Connection") -> int:
         await campaigns.cancel(connection, who, name, reason)
-        typer.echo(f"{name} is cancelled: nothing more of it is claimed.")
+        typer.echo(f"{name} is cancelled: nothing more of it is claimed. Its outcomes follow.")
+        sys.stdout.flush()
         done = 0
         while step := await campaigns.cancel_step(connection):
+            done += step
+        await _wait_for_requests(connection, name)
+        while step := await campaigns.cancel_step(connection):  # what came back meanwhile
             done += step
         return done
 
     done = _with_campaigns(work)
     typer.echo(f"{plural(done, 'message')} cancelled.")
+
+
+@campaign.command("move")
+def move_campaign(
+    name: Name,
+    *,
+    send_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Such as 2026-01-31T09:00:00+08:00, or now.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a time that names none: Asia/Shanghai.")
+    ] = None,
+    spread: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Then evenly over this time: 4h, 90min.")
+    ] = None,
+    per_hour: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Then so many in an hour.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=9, help="0 first to 9 last.", show_default=False)
+    ] = None,
+    as_: As = None,
+) -> None:
+    """Move what waits of a campaign to another time, or to another priority.
+
+    Nothing of it is claimed until all has moved: seconds for a million. A worker
+    does what is left when the command is interrupted. Messages that expire
+    earlier than they are due then are not sent.
+    """
+    from dispatcher.cli.spans import seconds_of, zone_of
+    from dispatcher.core.format import plural
+    from dispatcher.db import campaigns
+    from dispatcher.lists.times import read_time
+
+    if send_at is None and (priority is None or spread is not None or per_hour is not None):
+        raise CommandError("say when, with --send-at, or give a --priority.", code=USED_WRONGLY)
+    if spread is not None and per_hour is not None:
+        raise CommandError("give --spread or --per-hour, not both.", code=USED_WRONGLY)
+    try:
+        when = (
+            read_time("--send-at", send_at, zone_of(zone)) if send_at not in (None, "now")
+            else datetime.now(UTC) if send_at else None
+        )  # fmt: skip
+    except ValueError as error:
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+    spread_seconds = seconds_of(spread)
+    who = operator_name(as_)
+
+    async def work(connection: "Connection") -> int:
+        found = await campaigns.find(connection, name)
+        waiting = found.waiting if found else 0
+        wait = 3600 / per_hour if per_hour else (spread_seconds or 0.0) / max(1, waiting)
+        await campaigns.move(connection, who, name, when, wait, priority)
+        typer.echo(f"{name} is being moved: nothing of it is claimed until all has moved.")
+        sys.stdout.flush()
+        done = 0
+        while step := await campaigns.move_step(connection):
+            done += step
+        return done
+
+    typer.echo(f"{plural(_with_campaigns(work), 'message')} moved.")
 
 
 @campaign.command("requeue")
@@ -188,6 +280,16 @@ def export_campaign(
     from dispatcher.cli.export import export
 
     export(file, campaign=name, full=full, as_=as_)
+
+
+async def _wait_for_requests(connection: "Connection", name: str) -> None:
+    """Wait until requests with messages of *name* are answered, and say how many are not."""
+    from dispatcher.core.format import plural
+    from dispatcher.db import campaigns
+
+    sys.stdout.flush()
+    if left := await campaigns.settled(connection, name, seconds=REQUEST_SECONDS):
+        typer.echo(f"{plural(left, 'message')} of it claimed before, and without an answer yet.")
 
 
 def _with_campaigns(work: "Callable[[Connection], Awaitable[Result]]") -> Result:

@@ -25,6 +25,7 @@ from dispatcher.cli.run import run
 from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
+from dispatcher.cli.token import token
 
 app = typer.Typer(
     help="Send SMS from PostgreSQL rows through the provider's batch API.",
@@ -85,3 +86,4 @@ for command in (
 
 app.add_typer(template, name="template")
 app.add_typer(campaign, name="campaign")
+app.add_typer(token, name="token")

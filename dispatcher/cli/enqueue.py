@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dispatcher.core.cost import Bill
     from dispatcher.lists.file_load import ImportOptions, Loaded
 
-_UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
 
@@ -158,7 +157,7 @@ def enqueue(
         Form(encoding, columns, ignore_others, recipients_only, sheet),
         Whole(
             template, tuple(param or ()), app, sender, signature, reference, priority, send_at,
-            expires_at, _zone(zone),
+            expires_at, zone_of(zone),
         ),
         again=again,
         rest=rest,
@@ -167,7 +166,7 @@ def enqueue(
         apps=tuple(read_settings().apps),
         campaign=campaign,
         actor=operator_name(as_),
-        spread_seconds=_seconds(spread),
+        spread_seconds=seconds_of(spread),
         per_hour=per_hour,
         stop_at=_share(stop_at),
         other_mainland=read_settings().mainland_without_plus == "all",
@@ -309,16 +308,6 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
         )
 
 
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a time such as 4h, 90min or 30s."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
-    if found is None:
-        raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
-
-
 def _share(text: str | None) -> float | None:
     """Return the share that a text such as 5% means."""
     if text is None:
@@ -328,14 +317,3 @@ def _share(text: str | None) -> float | None:
     if not 0 < share <= 1:
         raise CommandError("--stop-at takes a share such as 5%.", code=USED_WRONGLY)
     return share
-
-
-def _zone(name: str | None) -> ZoneInfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise CommandError(
-            f"there is no time zone {name!r}; one is Asia/Shanghai.", code=USED_WRONGLY
-        ) from None

@@ -5,6 +5,7 @@ checked and written to the audit log. Everything but the charts works without sc
 """
 
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.routes import closed_console_routes, console_routes
 
-__all__ = ["ConsoleBackend", "closed_console_routes", "console_routes"]
+__all__ = ["ConsoleBackend", "ProxySignIn", "closed_console_routes", "console_routes"]

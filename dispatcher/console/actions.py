@@ -270,6 +270,8 @@ class ActionPages:
         fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
         if "ask" in form:
             return await self._ask(session, action, fields)
+        if not self._permitted(session, action):
+            return self._auth.forbidden(session)
         match check_action(action, fields, await self._known()):
             case Invalid(reason):
                 return await self._refused(session, action, fields, reason)
@@ -278,7 +280,13 @@ class ActionPages:
                 values = {"session": session, "confirmation": confirmation, "result": result}
                 return self._auth.page("done.html", values)
 
+    def _permitted(self, session: Session, action: str) -> bool:
+        found = _ACTIONS.get(action)
+        return found is None or session.may(found.role)
+
     async def _ask(self, session: Session, action: str, fields: Fields) -> web.StreamResponse:
+        if not self._permitted(session, action):
+            return self._auth.forbidden(session)
         match check_action(action, fields, await self._known()):
             case Invalid(reason):
                 return await self._refused(session, action, fields, reason)

@@ -10,16 +10,21 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from itsdangerous import BadData, URLSafeTimedSerializer
 from msgspec import Struct
+from msgspec.structs import replace
 
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import database_unavailable
+from dispatcher.core.language import _
+from dispatcher.core.roles import Role, permits
 
 HOME_PATH = "/console"
 LOGIN_PATH = "/console/login"
@@ -51,6 +56,12 @@ class Session(Struct, frozen=True):
     actor: str  # the operator's name, for the audit log
     nonce: str  # differs between logins
     expires_at: int  # Unix time
+    role: Role = "rules"  # of the console's own token
+    token_id: int | None = None  # of a token with a name
+
+    def may(self, role: Role) -> bool:
+        """Return whether this operator may do what takes *role*."""
+        return permits(self.role, role)
 
 
 class Sessions:
@@ -67,17 +78,19 @@ class Sessions:
         digest, expected = hashlib.sha256(given.encode()), hashlib.sha256(self._token.encode())
         return hmac.compare_digest(digest.digest(), expected.digest())
 
-    def new_cookie(self, actor: str) -> str:
+    def new_cookie(self, actor: str, token_id: int | None = None) -> str:
         """Return the cookie of a new session, which begins now."""
-        return self._cookies.dumps([actor, secrets.token_urlsafe(16)])
+        return self._cookies.dumps([actor, secrets.token_urlsafe(16), token_id])
 
     def read_cookie(self, cookie: str | None, *, now: float) -> Session | None:
         """Return the session of a cookie; None if it has expired or was not signed here."""
         signed = _load(self._cookies, cookie or "")
         if signed is None:
             return None
-        (actor, nonce), signed_at = signed
-        session = Session(actor, nonce, signed_at + SESSION_LIFETIME_SECONDS)
+        (actor, nonce, token_id), signed_at = signed
+        role: Role = "rules" if token_id is None else "see"  # Auth knows the role of a named token
+        expires_at = signed_at + SESSION_LIFETIME_SECONDS
+        session = Session(actor, nonce, expires_at, role, token_id)
         return session if now < session.expires_at else None
 
     def form_token(self, session: Session) -> str:
@@ -102,7 +115,7 @@ def _serializer(token: str, *, salt: str) -> URLSafeTimedSerializer:
     )
 
 
-def _load(serializer: URLSafeTimedSerializer, text: str) -> tuple[list[str], int] | None:
+def _load(serializer: URLSafeTimedSerializer, text: str) -> tuple[list[Any], int] | None:
     """Return what was signed, and the Unix time of that; None if the signature is not valid."""
     if not text.isascii() or len(text) > MAX_SIGNED_LENGTH:
         return None
@@ -121,21 +134,47 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Auth:
     """Lets requests through that have a session, and forms that the console's pages sent."""
 
-    def __init__(self, sessions: Sessions, templates: Templates) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        templates: Templates,
+        backend: ConsoleBackend,
+        proxies: ProxySignIn | None = None,
+    ) -> None:
+        """Check sessions; *proxies* may sign operators in by a header."""
         self.sessions = sessions
         self._templates = templates
+        self._backend = backend
+        self._proxies = proxies
 
-    def session(self, request: web.Request) -> Session | None:
+    async def session(self, request: web.Request) -> Session | None:
         """Return the session of *request*, or None without a valid one."""
-        return self.sessions.read_cookie(request.cookies.get(SESSION_COOKIE), now=time.time())
+        if self._proxies is not None and (found := self._proxies.operator(request)) is not None:
+            expires_at = int(time.time()) + SESSION_LIFETIME_SECONDS
+            return Session(found.name, "", expires_at, found.role)
+        cookie = request.cookies.get(SESSION_COOKIE)
+        session = self.sessions.read_cookie(cookie, now=time.time())
+        if session is None or session.token_id is None:
+            return session
+        try:
+            tokens = await self._backend.tokens()
+        except DatabaseUnavailable:
+            return session  # with the role see: nothing can be read but that
+        role = next((each.role for each in tokens if each.id == session.token_id), None)
+        return replace(session, role=role) if role is not None else None
 
-    def required(self, handler: SessionHandler) -> Handler:
-        """Return *handler* for requests with a session; a form must come from the console."""
+    def required(self, handler: SessionHandler, role: Role = "see") -> Handler:
+        """Return *handler* for requests with a session that has *role*.
+
+        A form must come from the console.
+        """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            session = self.session(request)
+            session = await self.session(request)
             if session is None:
                 return _login_required(request)
+            if not session.may(role):
+                return self.forbidden(session)
             if request.method != hdrs.METH_GET and not await self._is_own_form(request, session):
                 values = {"session": session, "back": referring_page(request)}
                 return self.page("refused.html", values, status=403)
@@ -153,6 +192,11 @@ class Auth:
         token = self.sessions.form_token(session) if isinstance(session, Session) else ""
         values = {FORM_TOKEN_FIELD: token, "as_of": datetime.now(UTC), **values}
         return protected(self._templates.page(name, values, status=status))
+
+    def forbidden(self, session: Session) -> web.Response:
+        """Return the answer to an operator whose role does not permit what was asked for."""
+        what = _("Your role ({role}) does not permit this.").format(role=session.role)
+        return self.page("missing.html", {"session": session, "what": what}, status=403)
 
     def fragment(self, name: str, values: Mapping[str, object], session: Session) -> str:
         """Return a part of a page; it has no forms."""

@@ -5,6 +5,7 @@ costs one query in a while.
 """
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
@@ -29,8 +30,9 @@ from dispatcher.core.status import (
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import campaigns, message_lists, operator, reports, status
+from dispatcher.db import campaigns, console_tokens, message_lists, operator, reports, status
 from dispatcher.db.campaigns import CountedCampaign
+from dispatcher.db.console_tokens import ValidToken
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
 from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
@@ -41,6 +43,7 @@ Answer = TypeVar("Answer")
 
 SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
 MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
+TOKENS_MAX_AGE_SECONDS = 2.0  # a revoked token ends its logins after this
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
 QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
 ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
@@ -72,6 +75,7 @@ class ConsoleBackend:
         self._totals = self._cached(status.totals)
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
         self._backlog = self._cached(_backlog)
+        self._tokens = self._cached(console_tokens.valid)
         self._exporting = asyncio.Lock()  # one at a time: each keeps a connection for minutes
 
     async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
@@ -217,6 +221,19 @@ class ConsoleBackend:
                         return "cancelled: nothing more of it is claimed"
             except campaigns.CampaignError as error:
                 return f"not done: {error}"
+
+    async def tokens(self, max_age: float = TOKENS_MAX_AGE_SECONDS) -> list[ValidToken]:
+        """Return the tokens that are not revoked, at most *max_age* seconds old."""
+        return await self._tokens.get(max_age)
+
+    async def log_in(self, token: str) -> ValidToken | None:
+        """Return which token with a name *token* is, and note its use; None: it is none."""
+        wanted = console_tokens.digest(token)
+        for each in await self.tokens(max_age=0.0):
+            if hmac.compare_digest(each.digest, wanted):
+                await self._query(console_tokens.note_use, each.id)
+                return each
+        return None
 
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import Fields, Invalid
+from dispatcher.core.roles import Role
 
 MAX_REASON_LENGTH = 200  # characters
 
@@ -38,6 +39,7 @@ class OperatorAction(Struct, frozen=True):
 
     check: Check
     do: Do
+    role: Role = "act"  # that it takes
     form: str | None = None  # of the page Rules, which shows again what was written there
 
 

@@ -66,8 +66,8 @@ class Dashboard:
         await response.prepare(request)
         self._streams += 1
         try:
-            # A write detects a closed browser; the session's expiry ends the stream of others.
-            while not self._stopping.is_set() and time.time() < session.expires_at:
+            # A write detects a closed browser; the end of the session ends the stream of others.
+            while not self._stopping.is_set() and await self._auth.session(request) is not None:
                 values = await self._values()
                 text = self._auth.fragment("_dashboard.html", values, session)
                 await response.write(_event(text))

@@ -18,7 +18,9 @@ from dispatcher.console.auth import (
     protected,
     redirect,
 )
+from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import read_form
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.language import _
 
 MAX_NAME_LENGTH = 40  # characters
@@ -36,13 +38,14 @@ _STATIC_CACHE_CONTROL = "private, max-age=86400"
 class LoginPages:
     """Login and logout; limits wrong tokens per minute."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, backend: ConsoleBackend) -> None:
         self._auth = auth
+        self._backend = backend
         self._wrong_tokens: deque[float] = deque(maxlen=MAX_WRONG_TOKENS_PER_MINUTE)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Show the login."""
-        if self._auth.session(request) is not None:
+        if await self._auth.session(request) is not None:
             return redirect(HOME_PATH)
         return self._page()
 
@@ -55,18 +58,25 @@ class LoginPages:
             return self._page(
                 _("Too many wrong tokens. Wait a minute, then try again."), status=429
             )
-        if not self._auth.sessions.is_console_token(form.get("token", "")):
+        token, named = form.get("token", ""), None
+        if not self._auth.sessions.is_console_token(token):
+            try:
+                named = await self._backend.log_in(token)
+            except DatabaseUnavailable as error:
+                return self._page(str(error), status=503)
+        if named is None and not self._auth.sessions.is_console_token(token):
             self._wrong_tokens.append(time.monotonic())
             return self._page(
                 _("This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN."), status=403
             )
-        actor = " ".join(form.get("actor", "").split())
-        if not actor or len(actor) > MAX_NAME_LENGTH or not actor.isprintable():
+        # The shared token says nothing of who has it; one with a name does.
+        actor = named.name if named else " ".join(form.get("actor", "").split())
+        if named is None and not _is_name(actor):
             return self._page(_("Give your name: the audit log records it."), status=400)
         response = redirect(HOME_PATH)
         response.set_cookie(
             SESSION_COOKIE,
-            self._auth.sessions.new_cookie(actor),
+            self._auth.sessions.new_cookie(actor, named.id if named else None),
             max_age=SESSION_LIFETIME_SECONDS,
             path=HOME_PATH,
             httponly=True,
@@ -87,6 +97,10 @@ class LoginPages:
     def _is_limited(self) -> bool:
         full = len(self._wrong_tokens) == MAX_WRONG_TOKENS_PER_MINUTE
         return full and time.monotonic() - self._wrong_tokens[0] < 60  # noqa: PLR2004 - a minute
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and len(text) <= MAX_NAME_LENGTH and text.isprintable()
 
 
 async def static_file(request: web.Request) -> web.Response:

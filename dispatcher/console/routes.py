@@ -19,6 +19,7 @@ from dispatcher.console.language_choice import (
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
+from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.console.rule_actions import RULES_PATH
 from dispatcher.console.search import SEARCH_PATH, SearchPages
@@ -31,11 +32,17 @@ _CLOSED = (
 
 
 def console_routes(
-    backend: ConsoleBackend, token: str, stopping: asyncio.Event
+    backend: ConsoleBackend,
+    token: str,
+    stopping: asyncio.Event,
+    proxies: ProxySignIn | None = None,
 ) -> list[web.AbstractRouteDef]:
-    """Return the console's routes; live pages end when *stopping* is set."""
-    auth = Auth(Sessions(token), Templates())
-    login = LoginPages(auth)
+    """Return the console's routes; live pages end when *stopping* is set.
+
+    *token* signs sessions; *proxies* may sign operators in by a header.
+    """
+    auth = Auth(Sessions(token), Templates(), backend, proxies)
+    login = LoginPages(auth, backend)
     dashboard = Dashboard(auth, backend, stopping)
     problems = ProblemsPage(auth, backend)
     search = SearchPages(auth, backend)
@@ -59,16 +66,16 @@ def console_routes(
         web.post(SEARCH_PATH, auth.required(search.search)),
         web.get(MESSAGES_PATH, auth.required(messages.show)),
         web.post(MESSAGES_PATH, auth.required(messages.find_number)),
-        web.post(MESSAGE_ACTION_PATH, auth.required(messages.preview)),
+        web.post(MESSAGE_ACTION_PATH, auth.required(messages.preview, "act")),
         web.get(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
-        web.post(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
+        web.post(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action, "act")),
         web.get("/console/message/{id}", auth.required(search.message)),
-        web.post("/console/message/{id}", auth.required(search.message)),
+        web.post("/console/message/{id}", auth.required(search.message, "act")),
         web.get("/console/batch/{token}", auth.required(search.batch)),
         web.get(CAMPAIGNS_PATH, auth.required(campaigns.overview)),
         web.get(CAMPAIGN_PATH, auth.required(campaigns.one)),
         web.get(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
-        web.post(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
+        web.post(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export, "act")),
         web.get(CODES_PATH, auth.required(codes.show)),
         web.get(AUDIT_PATH, auth.required(audit.show)),
         web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),

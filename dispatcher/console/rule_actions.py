@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.confirmation import (
     MAX_REASON_LENGTH,
+    Check,
     Confirmation,
+    Do,
     Known,
     OperatorAction,
     reason_of,
@@ -282,13 +284,15 @@ async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) ->
             return await backend.unsuppress(actor, given.numbers)
 
 
+def _rule(check: Check, do: Do, form: str | None = None) -> OperatorAction:
+    return OperatorAction(check, do, "rules", form)
+
+
 RULE_ACTIONS: dict[str, OperatorAction] = {
-    "template": OperatorAction(_define_template, _do_define_template, form="template"),
-    "template-remove": OperatorAction(
-        _drop_template, lambda b, a, f: b.drop_template(a, f["template_id"])
-    ),
-    "limits": OperatorAction(_set_limits, _do_set_limits, form="limits"),
-    "price": OperatorAction(_set_price, _do_set_price, form="price"),
-    "suppress": OperatorAction(_suppress, _do_suppress, form="suppress"),
-    "unsuppress": OperatorAction(_unsuppress, _do_unsuppress, form="suppress"),
+    "template": _rule(_define_template, _do_define_template, "template"),
+    "template-remove": _rule(_drop_template, lambda b, a, f: b.drop_template(a, f["template_id"])),
+    "limits": _rule(_set_limits, _do_set_limits, "limits"),
+    "price": _rule(_set_price, _do_set_price, "price"),
+    "suppress": _rule(_suppress, _do_suppress, "suppress"),
+    "unsuppress": _rule(_unsuppress, _do_unsuppress, "suppress"),
 }

@@ -1,9 +1,11 @@
 """Campaigns: what operators do with them, their progress, and the export of messages."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from decimal import Decimal
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -23,6 +25,8 @@ MAX_NAME_CHARACTERS: Final = 100  # as the database has it
 MAX_LISTED: Final = 1_000  # campaigns
 PREFETCHED_ROWS: Final = 2_000  # of an export, in memory
 PAGE_CAMPAIGNS: Final = 30  # of the console's list
+MAX_CLAIM_SECONDS: Final = 10.0  # a transaction that changes the queue for longer is no claim
+WAIT_SECONDS: Final = 0.05  # between two looks at what is in flight
 
 
 class CampaignError(Exception):
@@ -172,6 +176,45 @@ async def cancel_step(connection: Connection) -> int:
     return int(await connection.fetchval(sql("cancel_campaign_step")))
 
 
+async def move(  # noqa: PLR0917
+    connection: Connection,
+    actor: str,
+    name: str,
+    send_at: datetime | None,
+    wait: float = 0.0,
+    priority: int | None = None,
+) -> None:
+    """Move what waits of a campaign to another time or priority. Raises CampaignError.
+
+    Each message is then due *wait* seconds after the one before. Nothing of the campaign is claimed
+    until :func:`move_step` has moved all.
+    """
+    await _change(connection, "move_campaign", name, send_at, wait, priority, actor)
+
+
+async def move_step(connection: Connection) -> int:
+    """Move some messages of a campaign that is to be moved; return how many."""
+    return int(await connection.fetchval(sql("move_campaign_step")))
+
+
+async def settled(connection: Connection, name: str, *, seconds: float) -> int:
+    """Wait until what was claimed of a stopped campaign has its results, at most *seconds*.
+
+    Returns how many messages have none then. A claim that began before the campaign was stopped may
+    still be taking messages of it, so its transaction is waited for first.
+    """
+    deadline = monotonic() + seconds
+    claims = {row[0] for row in await connection.fetch(sql("changing_queue"))}
+    while claims and monotonic() < min(deadline, deadline - seconds + MAX_CLAIM_SECONDS):
+        await asyncio.sleep(WAIT_SECONDS)
+        claims &= {row[0] for row in await connection.fetch(sql("changing_queue"))}
+    while left := int(await connection.fetchval(sql("campaign_in_flight"), name)):
+        if monotonic() >= deadline:
+            return left
+        await asyncio.sleep(WAIT_SECONDS)
+    return 0
+
+
 async def requeue(connection: Connection, actor: str, name: str) -> int:
     """Return the rejected and expired messages of a campaign to the queue; return how many."""
     if await find(connection, name) is None:
@@ -233,7 +276,7 @@ async def export(
             yield tuple(row)
 
 
-async def _change(connection: Connection, statement: str, *arguments: str) -> None:
+async def _change(connection: Connection, statement: str, *arguments: object) -> None:
     try:
         async with connection.transaction():
             await connection.execute(sql(statement), *arguments)

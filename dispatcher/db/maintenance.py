@@ -90,6 +90,12 @@ async def cancel_campaigns(database: Database) -> int:
         return int(await connection.fetchval(sql("cancel_campaign_step")))
 
 
+async def move_campaigns(database: Database) -> int:
+    """Move some messages of campaigns that are to be moved; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("move_campaign_step")))
+
+
 async def stop_campaigns(database: Database) -> int:
     """Pause campaigns of which too many messages failed; return how many."""
     async with database.transaction(seconds=STEP_TIME) as connection:

@@ -15,7 +15,12 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from dispatcher.console import ConsoleBackend, closed_console_routes, console_routes
+from dispatcher.console import (
+    ConsoleBackend,
+    ProxySignIn,
+    closed_console_routes,
+    console_routes,
+)
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
@@ -102,7 +107,15 @@ def _console(
 ) -> list[web.AbstractRouteDef]:
     if settings.console_token is None:
         return closed_console_routes()
-    return console_routes(backend, settings.console_token.get_secret_value(), until)
+    proxies = None
+    if settings.console_user_header is not None:
+        proxies = ProxySignIn(
+            settings.console_proxies,
+            settings.console_user_header,
+            settings.console_groups_header,
+            settings.console_roles,
+        )
+    return console_routes(backend, settings.console_token.get_secret_value(), until, proxies)
 
 
 MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB

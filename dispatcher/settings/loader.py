@@ -143,6 +143,15 @@ class _Reading:
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
+    sign_in = {
+        "CONSOLE_PROXIES": settings.console_proxies,
+        "CONSOLE_USER_HEADER": settings.console_user_header,
+        "CONSOLE_ROLES": settings.console_roles,
+        "CONSOLE_TOKEN": settings.console_token,  # it signs the forms
+    }
+    missing = [PREFIX + name for name, value in sign_in.items() if not value]
+    if missing and (settings.console_user_header or settings.console_groups_header):
+        yield f"sign-in by a proxy's header needs {', '.join(missing)} too"
     for app, values in settings.apps.items():
         if values.on_unsure == "resend" and not (
             settings.callback_url and settings.report_path_token

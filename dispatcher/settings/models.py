@@ -9,6 +9,7 @@ from dispatcher.core.reply import UNSUBSCRIBE_WORDS
 from dispatcher.settings.types import (
     Callback,
     CertificateFile,
+    ConsoleRoles,
     Countries,
     Database,
     Endpoint,
@@ -88,6 +89,11 @@ class Settings(_Model):
     unsubscribe_words: Words = UNSUBSCRIBE_WORDS  # replies that stop promotional messages
     notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
+    # A reverse proxy signs operators in, and names them in a header.
+    console_proxies: Networks = Field(default_factory=list)  # whose header is trusted
+    console_user_header: HeaderWord | None = None
+    console_groups_header: HeaderWord | None = None
+    console_roles: ConsoleRoles = Field(default_factory=dict)  # by group; *: of every operator
     poll_interval: Seconds = 0.5
     lease: Seconds = 60.0  # a worker with an older heartbeat counts as dead
     shutdown_timeout: Seconds = 45.0

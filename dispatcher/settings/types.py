@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.reply import plain_word
+from dispatcher.core.roles import ROLES, Role
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -155,6 +156,20 @@ def _networks(value: object) -> object:
         ) from None
 
 
+def _console_roles(value: object) -> object:
+    """Return roles by group, from ``sms-admins=rules,*=see``."""
+    if not isinstance(value, str):
+        return value
+    pairs = [word.partition("=") for word in re.split(r"[,;]+", value) if word.strip()]
+    roles = {group.strip(): role.strip().lower() for group, _, role in pairs}
+    if not roles or not all(group and role in ROLES for group, role in roles.items()):
+        raise ValueError(
+            "must be groups with a role each (see, act or rules), such as"
+            " sms-admins=rules,sms-operators=act,*=see"
+        )
+    return roles
+
+
 def _only_to(value: object) -> object:
     """Return numbers and prefixes in their canonical form, a prefix with its star."""
     if not isinstance(value, str):
@@ -217,6 +232,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Database = Annotated[SecretStr, AfterValidator(_database)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Networks = Annotated[list[IPv4Network | IPv6Network], BeforeValidator(_networks)]
+ConsoleRoles = Annotated[dict[str, Role], BeforeValidator(_console_roles)]
 OnlyTo = Annotated[tuple[str, ...], BeforeValidator(_only_to)]
 Countries = Annotated[frozenset[str], BeforeValidator(_countries)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]

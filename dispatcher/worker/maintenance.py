@@ -51,6 +51,7 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
         "messages of cancelled campaigns cancelled": partial(
             maintenance.cancel_campaigns, database
         ),
+        "messages of campaigns moved": partial(maintenance.move_campaigns, database),
     }
     if (after := settings.wipe_params_after) is not None:
         steps["variables looked at, to be wiped"] = partial(

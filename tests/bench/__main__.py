@@ -58,7 +58,8 @@ def parse_arguments() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=60.0,
-        help="of one run (rate, reports) or of the held snapshot (scaling) (60)",
+        help="of one run (rate, reports), or of the snapshot held while 10 million go out (scaling)"
+        " (60)",
     )
     parser.add_argument("--server", help="address of the PostgreSQL (default: an embedded one)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")

@@ -1,5 +1,6 @@
 """`scaling`: speed of `send` and of the claim beside finished, scheduled and other due messages."""
 
+import asyncio
 import statistics
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from bench.queries import research_query
 from bench.sql_baseline import take_ids
 from dispatcher.bench.environment import Environment, make_indexes
 from dispatcher.bench.results import Results, percentile, rotated
+from dispatcher.bench.retention import table_sizes
 from dispatcher.bench.send import (
     APP,
     LOAD_TIMEOUT_SECONDS,
@@ -31,6 +33,7 @@ VARIANT = Variant(2)
 WARM_UP_MESSAGES = 20_000
 MESSAGES_PER_SEED_STATEMENT = 500_000
 SECONDS_PER_DAY = 86_400.0
+LARGE_TABLE_BYTES = 8 * 2**20  # smaller ones are not listed
 
 
 class Scenario(Struct, frozen=True):
@@ -40,7 +43,7 @@ class Scenario(Struct, frozen=True):
     finished: int = 0  # messages with an outcome
     scheduled: int = 0  # messages due tomorrow
     due: int = 0  # other due messages of a lower priority, which stay
-    snapshot_seconds: float = 0.0  # that a snapshot is held under load before the measurement
+    snapshot_seconds: float = 0.0  # that a snapshot is held while 10 million messages go out
 
 
 def scenarios(million: int, snapshot_seconds: float) -> tuple[Scenario, ...]:
@@ -83,7 +86,9 @@ async def measure(
             await _seed(address, scenario)
             if scenario.snapshot_seconds:
                 await stack.enter_async_context(_held_snapshot(address))
-                await _send_for(environment, address, scenario.snapshot_seconds, messages)
+                await _send_evenly(
+                    environment, address, scenario.snapshot_seconds, messages, 10 * million
+                )
         for number in range(rounds):
             for name in rotated(addresses, number):
                 scenario, address = addresses[name]
@@ -97,10 +102,25 @@ async def measure(
                     name, f"claim of {CLAIM_SIZE}, 99 %", percentile(took, 0.99) * 1e3, "ms"
                 )
                 progress(f"round {number + 1} of {rounds}: {name}: {rate:,.0f} messages/s")
+        for name, (_, address) in addresses.items():
+            await _add_sizes(results, name, address)
     for name in addresses:
         if name != "fresh":
             results.compare(RATE_FIGURE, name, "fresh")
     return results
+
+
+async def _add_sizes(results: Results, name: str, address: str) -> None:
+    """Add the size of each table, for each of its messages if they stay, or in all."""
+    connection = await connect(address)
+    try:
+        sent = await connection.fetchval("SELECT count(*) FROM dispatcher.message")
+        for table, size in (await table_sizes(connection)).items():
+            if size.total > LARGE_TABLE_BYTES:
+                results.add(name, table, size.total / 2**20, "MiB")
+                results.add(name, f"{table}, per message", size.total / sent, "bytes")
+    finally:
+        await connection.close()
 
 
 async def _seed(address: str, scenario: Scenario) -> None:
@@ -141,10 +161,15 @@ async def _held_snapshot(address: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def _send_for(environment: Environment, address: str, seconds: float, messages: int) -> None:
-    end = monotonic() + seconds
-    while monotonic() < end:
+async def _send_evenly(
+    environment: Environment, address: str, seconds: float, messages: int, total: int
+) -> None:
+    """Send *total* messages, *messages* at a time, spread over *seconds*."""
+    runs = max(1, total // messages)
+    began = monotonic()
+    for run in range(runs):
         await _send(environment, address, messages)
+        await asyncio.sleep(began + seconds * (run + 1) / runs - monotonic())
 
 
 async def _send(

@@ -1,5 +1,7 @@
 """Campaigns: a list that is watched, stopped, cancelled, requeued and exported."""
 
+import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -8,6 +10,8 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from dispatcher.db import campaigns
+from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 
 HEADER = "recipient,template_id,param_1"
@@ -17,6 +21,15 @@ def write(path: Path, count: int, *, first: int = 0) -> Path:
     lines = [f"+86131{at:08d},t1,{at}" for at in range(first, first + count)]
     path.write_text("\n".join((HEADER, *lines, "")), encoding="utf-8")
     return path
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn):
+    connection = await connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def claimed(db, limit: int = 100) -> list[int]:
@@ -59,7 +72,7 @@ async def test_every_load_is_a_campaign(two, operate, db):
 async def test_nothing_of_a_paused_campaign_is_claimed(two, operate, db):
     del two
     ended = await operate("campaign", "pause", "may.csv", "--reason", "wrong text")
-    assert ended.out == "may.csv is paused.\n"
+    assert ended.out == "may.csv is paused: nothing more of it is claimed.\n"
     ids = await claimed(db)
     names = await db.fetch("SELECT campaign FROM dispatcher.message WHERE id = ANY ($1)", ids)
     assert [row[0] for row in names] == ["June"] * 3
@@ -76,8 +89,9 @@ async def test_nothing_of_a_paused_campaign_is_claimed(two, operate, db):
 async def test_a_cancelled_campaign_is_cancelled_for_good(two, operate, db, tmp_path):
     del two
     ended = await operate("campaign", "cancel", "may.csv")
-    assert (
-        ended.out == "may.csv is cancelled: nothing more of it is claimed.\n3 messages cancelled.\n"
+    assert ended.out == (
+        "may.csv is cancelled: nothing more of it is claimed. Its outcomes follow.\n"
+        "3 messages cancelled.\n"
     )
     states = await db.fetch(
         "SELECT campaign, state FROM dispatcher.message_status WHERE state <> 'queued'"
@@ -102,6 +116,75 @@ async def test_what_comes_back_of_a_stopped_campaign_stays(two, operate, db):
     )  # fmt: skip
     assert len(await claimed(db)) == 3  # those of June
     assert await db.fetchval("SELECT dispatcher.cancel_campaign_step()") == 2
+
+
+async def test_a_cancel_waits_for_what_was_claimed_before(two, db, dsn):
+    del two
+    async with contextlib.AsyncExitStack() as stack:
+        worker, operator = [await stack.enter_async_context(connected(dsn)) for _ in range(2)]
+        claim = worker.transaction()
+        await claim.start()  # claims, and commits only after the cancel
+        rows = await worker.fetch(sql("claim"), "default", 100, 0, 9, None, [0.0] * 10, True)
+        ids = sorted(row["id"] for row in rows)
+        await campaigns.cancel(operator, "ana", "may.csv", "")
+        waiting = asyncio.create_task(campaigns.settled(operator, "may.csv", seconds=20))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await worker.execute(
+            "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+            " VALUES ('t', 'default', 1, $1, $2, 1)",
+            ids,
+            [1] * len(ids),
+        )
+        await claim.commit()
+        await asyncio.sleep(0.3)
+        assert not waiting.done()  # its request is open
+        await db.execute("UPDATE dispatcher.batch SET state = 'closed', closed_at = now()")
+        assert await waiting == 0
+        await db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
+        assert await campaigns.settled(operator, "may.csv", seconds=0) == 3
+
+
+async def test_a_campaign_is_moved_as_a_whole(two, operate, db):
+    del two
+    ended = await operate(
+        *("campaign", "move", "may.csv", "--send-at", "2036-05-01 09:00", "--zone", "UTC"),
+        *("--spread", "3h", "--priority", "1"),
+    )
+    assert ended.out == (
+        "may.csv is being moved: nothing of it is claimed until all has moved.\n3 messages moved.\n"
+    )
+    rows = await db.fetch(
+        "SELECT due_at AT TIME ZONE 'UTC' AS due, priority FROM dispatcher.queue"
+        " WHERE campaign = 'may.csv' ORDER BY id"
+    )
+    assert [(f"{row['due']:%Y-%m-%d %H:%M}", row["priority"]) for row in rows] == [
+        (f"2036-05-01 {hour}:00", 1) for hour in ("09", "10", "11")
+    ]
+    assert len(await claimed(db)) == 3  # those of June
+    assert (await operate("campaign", "move", "may.csv", "--send-at", "now")).code == 0
+    assert len(await claimed(db)) == 3
+    audit = "SELECT action, target FROM dispatcher.audit ORDER BY id DESC LIMIT 1"
+    assert tuple(await db.fetchrow(audit)) == ("move", "campaign may.csv")
+    for wrong in ([], ["--spread", "1h", "--priority", "3"], ["--send-at", "2036-05-01 09:00"]):
+        assert (await operate("campaign", "move", "may.csv", *wrong)).code == 2
+    assert (await operate("campaign", "move", "July", "--send-at", "now")).code == 1
+
+
+async def test_nothing_of_a_campaign_is_claimed_while_it_is_moved(two, operate, db):
+    del two
+    await db.execute("SELECT dispatcher.move_campaign('may.csv', priority => 0)")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 2
+    assert len(await claimed(db)) == 3  # those of June
+    assert (await operate("campaign", "resume", "may.csv")).code == 1
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 1
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 0
+    assert len(await claimed(db)) == 3
+    await operate("campaign", "pause", "June")
+    await db.execute("SELECT dispatcher.move_campaign('June', priority => 0)")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 0
+    shown = "SELECT state FROM dispatcher.campaign WHERE name = 'June'"
+    assert await db.fetchval(shown) == "paused"
 
 
 async def test_a_campaign_is_requeued(two, operate, db):

@@ -120,6 +120,8 @@ def test_kubernetes_service_variables_are_no_settings():
         ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
         ("LISTEN", "8080", "must be HOST:PORT"),
         ("LISTEN", "127.0.0.1:99999", "must be HOST:PORT"),
+        ("CONSOLE_ROLES", "admins=owner", "must be groups with a role each"),
+        ("CONSOLE_ROLES", "see", "must be groups with a role each"),
         ("CONSOLE_TOKEN", "hunter2", "must be at least 16 letters"),
         ("REPORT_PATH_TOKEN", "hunter2/../../../../x", "must be at least 16 letters"),
         ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
@@ -294,3 +296,19 @@ def test_a_bundle_without_a_certificate_is_a_mistake(tmp_path):
     assert mistakes_of(app) == [
         "DISPATCHER_APPS__A__CA_BUNDLE names a file without a certificate (PEM)"
     ]
+
+
+def test_sign_in_by_a_header_needs_the_proxies_that_send_it():
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DISPATCHER_CONSOLE_USER_HEADER": "X-User"})
+    needed = "DISPATCHER_CONSOLE_PROXIES, DISPATCHER_CONSOLE_ROLES, DISPATCHER_CONSOLE_TOKEN too"
+    assert needed in str(caught.value)
+    settings = load_settings(
+        {
+            "DISPATCHER_CONSOLE_USER_HEADER": "X-User",
+            "DISPATCHER_CONSOLE_PROXIES": "10.0.0.0/8",
+            "DISPATCHER_CONSOLE_ROLES": "sms admins=Rules; *=see",
+            "DISPATCHER_CONSOLE_TOKEN": "a-token-of-the-console",
+        }
+    )
+    assert settings.console_roles == {"sms admins": "rules", "*": "see"}

@@ -19,6 +19,32 @@ SELECT dispatcher.cancel_campaign($1, $2, $3)
 -- Write the outcomes of some messages of cancelled campaigns; return how many.
 SELECT dispatcher.cancel_campaign_step()
 
+-- name: move_campaign
+-- Move what waits of a campaign to another time or priority; see move_campaign_step.
+-- $1 name, $2 time, $3 seconds from one message to the next, $4 priority, $5 actor
+SELECT dispatcher.move_campaign($1, $2, $3, $4, $5)
+
+-- name: move_campaign_step
+-- Move some messages of a campaign; return how many.
+SELECT dispatcher.move_campaign_step()
+
+-- name: changing_queue
+-- The transactions that change the queue at this moment. One that has begun to claim before a campaign
+-- was stopped is among them: a statement locks its tables before it sees which campaigns are stopped.
+SELECT virtualtransaction FROM pg_locks
+WHERE relation = 'dispatcher.queue'::regclass AND mode = 'RowExclusiveLock'
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND pid <> pg_backend_pid()
+
+-- name: campaign_in_flight
+-- How many messages of a campaign are in requests that have no result yet.
+-- $1 name
+SELECT count(*)
+FROM dispatcher.batch b
+CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
+JOIN dispatcher.message m ON m.id = u.id
+WHERE b.state = 'open' AND m.campaign = $1
+
 -- name: stop_campaigns
 -- Pause campaigns of which too many messages failed; return how many.
 SELECT dispatcher.stop_campaigns()

@@ -1,0 +1,30 @@
+"""Spans and zones of time in options of commands."""
+
+import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
+
+_UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Return the seconds of a time such as 4h, 90min or 30s."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
+    if found is None:
+        raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def zone_of(name: str | None) -> ZoneInfo | None:
+    """Return the time zone of that name."""
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise CommandError(
+            f"there is no time zone {name!r}; one is Asia/Shanghai.", code=USED_WRONGLY
+        ) from None

@@ -1,0 +1,93 @@
+"""``dispatcher token``: who may do what in the console."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.operate import MAX_NAME_LENGTH, As, operator_name
+from dispatcher.core.roles import ROLES
+
+if TYPE_CHECKING:
+    from dispatcher.db.database import OwnConnection as Connection
+
+token = typer.Typer(
+    help="Give operators tokens of their own for the console.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Of the operator, as the audit log has it.")
+]
+
+
+@token.command("add")
+def add_token(
+    name: Name,
+    *,
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="see, act (also on messages), or rules (all).")
+    ] = "see",
+    as_: As = None,
+) -> None:
+    """Make a token and print it. It is not stored, and not shown again.
+
+    see: looks at everything, with masked numbers. act: also acts on
+    messages, campaigns and apps, and sees whole numbers, which the audit
+    log records. rules: also sets templates, limits, suppression and prices.
+    """
+    from dispatcher.cli.connection import with_database
+    from dispatcher.db import console_tokens
+
+    name = " ".join(name.split())
+    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise CommandError(
+            f"NAME takes a name of 1 to {MAX_NAME_LENGTH} characters.", code=USED_WRONGLY
+        )
+    if role not in ROLES:
+        raise CommandError(f"--role takes one of {', '.join(ROLES)}.", code=USED_WRONGLY)
+    who = operator_name(as_)
+    try:
+        made = with_database(lambda connection: console_tokens.add(connection, who, name, role))
+    except console_tokens.TokenError as error:
+        raise CommandError(f"{error}.") from None
+    typer.echo(made)
+
+
+@token.command("list")
+def list_tokens(
+    *, json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False
+) -> None:
+    """Show the tokens, with their roles and last logins."""
+    from dispatcher.cli.connection import with_database
+    from dispatcher.cli.output import moment, print_json, screen, table_of
+    from dispatcher.db import console_tokens
+
+    known = with_database(console_tokens.tokens)
+    if json:
+        print_json(known)
+        return
+    table = table_of("Name", "Role", "Made", "By", "Last login", "Revoked")
+    for one in known:
+        revoked = f"{moment(one.revoked_at)} by {one.revoked_by}" if one.revoked_at else ""
+        used = moment(one.used_at) if one.used_at else "never"
+        table.add_row(one.name, one.role, moment(one.created_at), one.created_by, used, revoked)
+    screen().print(table if table.rows else "There is no token but DISPATCHER_CONSOLE_TOKEN.")
+
+
+@token.command("revoke")
+def revoke_token(name: Name, *, as_: As = None) -> None:
+    """End a token and all logins with it, within seconds."""
+    from dispatcher.cli.connection import with_database
+    from dispatcher.db import console_tokens
+
+    who = operator_name(as_)
+
+    async def work(connection: "Connection") -> bool:
+        return await console_tokens.revoke(connection, who, " ".join(name.split()))
+
+    if not with_database(work):
+        raise CommandError(f"there is no token {name}: see `dispatcher token list`.")
+    typer.echo(f"{name} is revoked.")

@@ -1,0 +1,11 @@
+"""Roles of operators in the console."""
+
+from typing import Literal, get_args
+
+Role = Literal["see", "act", "rules"]
+ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
+
+
+def permits(role: Role, wanted: Role) -> bool:
+    """Return whether an operator with *role* may do what takes the role *wanted*."""
+    return ROLES.index(role) >= ROLES.index(wanted)
