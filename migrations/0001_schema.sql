@@ -250,7 +250,7 @@ CREATE TABLE dispatcher.bulk (
 
 -- With the id: all that one statement inserts is due at one time.
 CREATE INDEX bulk_due ON dispatcher.bulk (app, priority, due_at, first_id);
-CREATE INDEX bulk_campaign ON dispatcher.bulk (campaign) WHERE campaign IS NOT NULL;
+CREATE INDEX bulk_campaign ON dispatcher.bulk (campaign, first_id) WHERE campaign IS NOT NULL;
 
 COMMENT ON TABLE dispatcher.bulk IS
     'Messages that one statement inserted together, and that wait together beside the queue: those of'

@@ -681,15 +681,57 @@ BEGIN
     WHERE c.name = move_campaign.name;
 END $$;
 
+-- Move bulk rows of a campaign to its time and priority, as a whole; return how many messages.
+CREATE FUNCTION dispatcher.move_bulk(c dispatcher.campaign, step integer) RETURNS integer
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH gone AS (
+        DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(
+            SELECT b.first_id FROM dispatcher.bulk b
+            WHERE b.campaign = c.name AND (b.due_at <> c.move_to OR b.priority <> c.move_priority)
+            ORDER BY b.first_id LIMIT step FOR UPDATE
+        ))
+        RETURNING *
+    ), moved AS (
+        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+        SELECT first_id, ids, size, app, coalesce(c.move_priority, priority),
+            coalesce(c.move_to, due_at), campaign
+        FROM gone
+        RETURNING size
+    )
+    SELECT coalesce(sum(size), 0)::integer FROM moved
+$$;
+
+-- Let the messages of the first bulk rows of a campaign, some *step*, wait alone.
+CREATE FUNCTION dispatcher.open_bulk(campaign text, step integer) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH opened AS (
+        DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(
+            SELECT b.first_id FROM dispatcher.bulk b WHERE b.campaign = open_bulk.campaign
+            ORDER BY b.first_id LIMIT (step + 499) / 500 FOR UPDATE
+        ))
+        RETURNING *
+    )
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+    SELECT u.id, o.app, o.priority, o.due_at, o.campaign
+    FROM opened o
+    CROSS JOIN LATERAL unnest(o.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+$$;
+
 -- Move up to *step* messages of one campaign that is to be moved; return how many. Its messages are
 -- read in the order of their ids, by the primary key, so that each step begins where the last ended.
+-- Bulk rows move as a whole, up to *step* of them, if their messages are all due at one time. If each
+-- is due at a time of its own, they wait alone first, as far as a step comes.
 CREATE FUNCTION dispatcher.move_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
 DECLARE
     c dispatcher.campaign;
+    together integer := 0;
+    before bigint;  -- the first message that still waits in a bulk row
     ids bigint[];
     found integer;
+    more boolean;
 BEGIN
     SELECT * INTO c FROM dispatcher.campaign m
     WHERE m.moved_id IS NOT NULL AND m.state <> 'cancelled'
@@ -697,12 +739,22 @@ BEGIN
     IF c.name IS NULL THEN
         RETURN 0;
     END IF;
+    IF c.move_wait = 0 THEN
+        together := dispatcher.move_bulk(c, step);
+    ELSE
+        PERFORM dispatcher.open_bulk(c.name, step);
+        before := (SELECT min(b.first_id) FROM dispatcher.bulk b WHERE b.campaign = c.name);
+    END IF;
     ids := ARRAY(
         SELECT q.id FROM dispatcher.queue q
-        WHERE q.id > c.moved_id AND q.campaign = c.name
+        WHERE q.id > c.moved_id AND q.campaign = c.name AND q.id < coalesce(before, q.id + 1)
         ORDER BY q.id LIMIT step FOR UPDATE
     );
     found := cardinality(ids);
+    -- A claim that was waited for may have left a bulk row.
+    more := found = step OR EXISTS (
+        SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name AND (
+            c.move_wait > 0 OR b.due_at <> c.move_to OR b.priority <> c.move_priority));
     UPDATE dispatcher.queue q
     SET due_at = coalesce(c.move_to + make_interval(secs => c.move_wait * (c.moved + u.place - 1)),
             q.due_at),
@@ -710,11 +762,11 @@ BEGIN
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
     UPDATE dispatcher.campaign m
-    SET moved = c.moved + found,
-        moved_id = CASE WHEN found = step THEN ids[found] END,
-        state = CASE WHEN found < step AND m.state = 'moving' THEN 'running' ELSE m.state END
+    SET moved = c.moved + found + together,
+        moved_id = CASE WHEN more THEN coalesce(ids[found], c.moved_id) END,
+        state = CASE WHEN NOT more AND m.state = 'moving' THEN 'running' ELSE m.state END
     WHERE m.name = c.name;
-    RETURN found;
+    RETURN found + together;
 END $$;
 
 -- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
@@ -1066,6 +1118,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
+    dispatcher.open_bulk, dispatcher.move_bulk,
     dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event,
     dispatcher.count_event,

@@ -464,6 +464,67 @@ async def test_a_campaign_that_waits_in_bulk_rows_stops_itself(db):
     assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "paused"
 
 
+@pytest.mark.parametrize("step", [7, 600, 10_000])
+async def test_a_moved_campaign_keeps_its_bulk_rows(db, step):
+    await campaign_of(db, count=3 * BLOCK)
+    await campaign_of(db, count=3)
+    await campaign_of(db, "May", MANY)
+    await db.execute(
+        "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', priority => 1)"
+    )
+    assert await moved(db, step) == 3 * BLOCK + 3
+    assert await bulk(db) == [(at * BLOCK + 1, BLOCK) for at in range(3)] + [(3 * BLOCK + 4, MANY)]
+    rows = await db.fetch(
+        "SELECT campaign, due_at = '2036-01-01Z', priority FROM dispatcher.queue UNION"
+        " SELECT campaign, due_at = '2036-01-01Z', priority FROM dispatcher.bulk ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [("June", True, 1), ("May", False, 5)]
+    assert (
+        await db.fetchval("SELECT state FROM dispatcher.campaign WHERE name = 'June'") == "running"
+    )
+
+
+@pytest.mark.parametrize("step", [7, 600, 10_000])
+async def test_a_campaign_spread_over_time_keeps_the_order_of_ids(db, step):
+    await campaign_of(db, count=2)
+    await db.execute(  # rows that lie within each other
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, priority)"
+        " SELECT '13112345678', 't', 'June', 3 + n % 3 FROM generate_series(1, 700) AS n"
+    )
+    await campaign_of(db, count=2)
+    await db.execute("SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => 2)")
+    assert await moved(db, step) == 704
+    assert await bulk(db) == []
+    due = await db.fetch(
+        "SELECT date_part('epoch', due_at - '2036-01-01Z') FROM dispatcher.queue ORDER BY id"
+    )
+    assert [row[0] for row in due] == [2 * n for n in range(704)]
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "running"
+
+
+async def moved(db, step: int) -> int:
+    """Move the campaign, step by step; return how many messages have moved."""
+    while await db.fetchval("SELECT dispatcher.move_campaign_step($1)", step):
+        pass
+    return await db.fetchval("SELECT moved FROM dispatcher.campaign WHERE name = 'June'")
+
+
+async def test_a_move_takes_what_a_claim_has_left(db, dsn, until_it_waits):
+    await campaign_of(db, count=BLOCK)
+    mover, watcher = await connect(dsn), await connect(dsn)
+    async with db.transaction():
+        head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
+        await mover.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+        move = asyncio.create_task(mover.fetchval("SELECT dispatcher.move_campaign_step()"))
+        await until_it_waits(watcher, mover.get_server_pid())
+    await move
+    assert await moved(db, 10_000) == BLOCK - 30
+    assert await db.fetchval("SELECT priority FROM dispatcher.bulk") == 1
+    for each in (mover, watcher):
+        await each.close()
+
+
 async def test_lists_and_campaigns_count_bulk_rows(db, insert):
     await campaign_of(db)
     await insert(3, app="other")

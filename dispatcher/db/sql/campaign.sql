@@ -32,7 +32,7 @@ SELECT dispatcher.move_campaign_step()
 -- The transactions that change the queue at this moment. One that has begun to claim before a campaign
 -- was stopped is among them: a statement locks its tables before it sees which campaigns are stopped.
 SELECT virtualtransaction FROM pg_locks
-WHERE relation = 'dispatcher.queue'::regclass AND mode = 'RowExclusiveLock'
+WHERE relation IN ('dispatcher.queue'::regclass, 'dispatcher.bulk'::regclass) AND mode = 'RowExclusiveLock'
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND pid <> pg_backend_pid()
 
