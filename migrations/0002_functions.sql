@@ -320,6 +320,8 @@ BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
         EXIT WHEN bulk_rows IS NULL;
+        -- One after the other: rows that come anew while others are waited for follow no order.
+        PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'));
         WITH taken AS MATERIALIZED (
             SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
         ), written AS (
