@@ -431,7 +431,10 @@ CREATE TABLE dispatcher.app (
     report_refused_at timestamptz,
     sender text,
     promotional boolean NOT NULL DEFAULT false,
-    CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend'))
+    billing text,
+    braked_at timestamptz,
+    CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
+    CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
 
 COMMENT ON TABLE dispatcher.app IS 'Run-time state of a configured app, shared by all workers.';
@@ -481,6 +484,11 @@ COMMENT ON COLUMN dispatcher.app.report_refused_at IS 'When the last of them was
 COMMENT ON COLUMN dispatcher.app.sender IS 'Channel number as configured: replies to it are its own.';
 COMMENT ON COLUMN dispatcher.app.promotional IS
     'Whether its messages are promotional, as configured; a template may say otherwise.';
+COMMENT ON COLUMN dispatcher.app.billing IS
+    'What its account pays for: segments that are delivered, or all that are sent; null: the first in'
+    ' mainland China, the second elsewhere.';
+COMMENT ON COLUMN dispatcher.app.braked_at IS
+    'When an hour far over the usual paused it; then not again for a day.';
 
 CREATE TABLE dispatcher.country_pause (
     app text NOT NULL,
@@ -573,7 +581,8 @@ CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
     state text NOT NULL,
     meaning text NOT NULL,
-    resendable boolean NOT NULL DEFAULT false
+    resendable boolean NOT NULL DEFAULT false,
+    charged boolean NOT NULL DEFAULT true
 );
 
 COMMENT ON TABLE dispatcher.carrier_status IS
@@ -583,6 +592,9 @@ COMMENT ON COLUMN dispatcher.carrier_status.state IS 'interim, delivered or unde
 COMMENT ON COLUMN dispatcher.carrier_status.meaning IS 'The same in words.';
 COMMENT ON COLUMN dispatcher.carrier_status.resendable IS
     'Whether the platform refused it before anything was sent, so that requeue() may send it again.';
+
+COMMENT ON COLUMN dispatcher.carrier_status.charged IS
+    'Whether it is charged where the account pays for what is sent: codes of the platform are not.';
 
 -- One row for each commit of a receiver, however many reports it has: so taking reports in writes
 -- one row. Arrays of equal length, one place a report.
@@ -803,6 +815,23 @@ COMMENT ON COLUMN dispatcher.event_count.event IS
 COMMENT ON COLUMN dispatcher.event_count.code IS 'Why.';
 COMMENT ON COLUMN dispatcher.event_count.worker IS 'The worker that counted; 0: none.';
 COMMENT ON COLUMN dispatcher.event_count.count IS 'How many messages.';
+
+CREATE TABLE dispatcher.hour_count (
+    hour timestamptz NOT NULL,
+    app text NOT NULL,
+    event text NOT NULL,
+    code text NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (hour, app, event, code)
+);
+
+COMMENT ON TABLE dispatcher.hour_count IS
+    'Counters of what happened, by hour: those of event_count that are some days old. For 13 months.';
+COMMENT ON COLUMN dispatcher.hour_count.hour IS 'Beginning of the hour.';
+COMMENT ON COLUMN dispatcher.hour_count.app IS 'The app.';
+COMMENT ON COLUMN dispatcher.hour_count.event IS 'What happened.';
+COMMENT ON COLUMN dispatcher.hour_count.code IS 'Why.';
+COMMENT ON COLUMN dispatcher.hour_count.count IS 'How many messages.';
 
 -- What operators set --------------------------------------------------------------------------------
 
@@ -1036,6 +1065,53 @@ CREATE TABLE dispatcher.pending_wipe (message_id bigint NOT NULL PRIMARY KEY);
 COMMENT ON TABLE dispatcher.pending_wipe IS
     'Messages whose variables could not be wiped in their turn: they were not finished yet.';
 COMMENT ON COLUMN dispatcher.pending_wipe.message_id IS 'The message.';
+
+CREATE TABLE dispatcher.list_upload (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL,
+    name text NOT NULL,
+    options jsonb NOT NULL,
+    bytes bigint NOT NULL DEFAULT 0,
+    state text NOT NULL DEFAULT 'uploading',
+    progress double precision NOT NULL DEFAULT 0,
+    worked_at timestamptz,
+    result jsonb,
+    error text,
+    rejects bytea,
+    CONSTRAINT list_state_is_known CHECK (
+        state IN ('uploading', 'checking', 'checked', 'loading', 'loaded', 'failed'))
+);
+
+COMMENT ON TABLE dispatcher.list_upload IS
+    'Lists that operators uploaded in the console, kept for a day.';
+COMMENT ON COLUMN dispatcher.list_upload.id IS 'Its page names it.';
+COMMENT ON COLUMN dispatcher.list_upload.created_at IS 'When it was uploaded.';
+COMMENT ON COLUMN dispatcher.list_upload.created_by IS 'Who uploaded it.';
+COMMENT ON COLUMN dispatcher.list_upload.name IS 'Name of the file.';
+COMMENT ON COLUMN dispatcher.list_upload.options IS 'How it is read and loaded.';
+COMMENT ON COLUMN dispatcher.list_upload.bytes IS 'Its length.';
+COMMENT ON COLUMN dispatcher.list_upload.state IS
+    'uploading, checking, checked, loading, loaded, or failed.';
+COMMENT ON COLUMN dispatcher.list_upload.progress IS 'Of checking or loading, 0 to 1.';
+COMMENT ON COLUMN dispatcher.list_upload.worked_at IS
+    'When a process last showed progress; null: none works on it.';
+COMMENT ON COLUMN dispatcher.list_upload.result IS 'What the last check or load gave.';
+COMMENT ON COLUMN dispatcher.list_upload.error IS 'Why it failed.';
+COMMENT ON COLUMN dispatcher.list_upload.rejects IS 'The lines that were refused, as CSV.';
+
+CREATE TABLE dispatcher.list_upload_part (
+    upload bigint NOT NULL REFERENCES dispatcher.list_upload (id) ON DELETE CASCADE,
+    part integer NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (upload, part)
+);
+
+COMMENT ON TABLE dispatcher.list_upload_part IS
+    'The content of an uploaded list in parts of a megabyte, until it is loaded.';
+COMMENT ON COLUMN dispatcher.list_upload_part.upload IS 'The list.';
+COMMENT ON COLUMN dispatcher.list_upload_part.part IS 'The place of the part, from 0.';
+COMMENT ON COLUMN dispatcher.list_upload_part.content IS 'The bytes.';
 
 CREATE TABLE dispatcher.console_token (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

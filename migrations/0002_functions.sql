@@ -18,6 +18,61 @@ RETURN CASE
     ELSE '+86' || number
 END;
 
+-- Cost ----------------------------------------------------------------------------------------------
+
+-- Return what an account pays for: segments that are 'delivered', or all that are 'sent'.
+CREATE FUNCTION dispatcher.billing_mode(billing text, recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(billing, CASE WHEN recipient LIKE '+%' AND recipient NOT LIKE '+86%'
+    THEN 'sent' ELSE 'delivered' END);
+
+-- Return for how many segments of its message a report stands: one that names no segments, for all.
+CREATE FUNCTION dispatcher.segments_of_report(segments integer, total integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN coalesce(total, 1) <= 1 THEN coalesce(segments, 1) ELSE 1 END;
+
+-- Return how many segments of an accepted message are charged by now. *segments* are those of the
+-- answer; *total*, *delivered* and *uncharged* come from report_parts.
+CREATE FUNCTION dispatcher.charged_segments(
+    mode text, segments integer, total integer, delivered integer, uncharged integer
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE mode
+    WHEN 'sent' THEN greatest(0, coalesce(segments, total, 1)
+        - coalesce(uncharged, 0) * dispatcher.segments_of_report(segments, total))
+    ELSE coalesce(delivered, 0) * dispatcher.segments_of_report(segments, total)
+END;
+
+-- Return how many of its segments may still be charged: those without a final report.
+CREATE FUNCTION dispatcher.open_segments(
+    mode text, segments integer, total integer, final integer
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE mode WHEN 'sent' THEN 0 ELSE greatest(0, coalesce(segments, total, 1)
+    - coalesce(final, 0) * dispatcher.segments_of_report(segments, total)) END;
+
+-- Return whether a segment with this status is charged where what is sent is charged: a platform code
+-- is not. *known* is carrier_status.charged, null for a status that is not in that table.
+CREATE FUNCTION dispatcher.is_charged(status text, known boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(known, upper(status) !~ '^(E2000|E0006|SC:)');
+
+-- Return of the reports of a message how many segments it has, and how many of the reports are
+-- delivered, not charged, and final.
+CREATE FUNCTION dispatcher.report_parts(provider_id text)
+RETURNS TABLE (total integer, delivered integer, uncharged integer, final integer)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT max(p.total)::integer,
+        (count(*) FILTER (WHERE p.state = 'delivered'))::integer,
+        (count(*) FILTER (WHERE p.state <> 'interim'
+            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer,
+        (count(*) FILTER (WHERE p.state <> 'interim'))::integer
+    FROM dispatcher.report p
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
+    WHERE p.provider_id = report_parts.provider_id
+$$;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
@@ -435,6 +490,41 @@ BEGIN
     RETURN requeued;
 END $$;
 
+-- Settle messages that a fail-over has lost; return how many. 'sent': they were sent; 'resend': they were
+-- not, and return to the queue.
+CREATE FUNCTION dispatcher.settle_lost(ids bigint[], how text, actor text DEFAULT session_user)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lost bigint[];
+    apps text[];
+BEGIN
+    IF how IS NULL OR how NOT IN ('sent', 'resend') THEN
+        RAISE EXCEPTION 'settle_lost takes ''sent'' or ''resend'', not %', quote_nullable(how)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Looked at under a lock: two calls at once would count it twice.
+    PERFORM FROM dispatcher.message WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    lost := dispatcher.lost_messages(ids);
+    IF how = 'resend' THEN
+        RETURN dispatcher.requeue(lost, actor);
+    END IF;
+    WITH written AS (
+        INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
+        SELECT id, 'accepted', 1, 'settled-by-operator', 'settled by an operator as sent'
+        FROM unnest(lost) AS u (id)
+        RETURNING message_id
+    )
+    SELECT array_agg(m.app), array_agg(m.id) INTO apps, lost
+    FROM written w JOIN dispatcher.message m ON m.id = w.message_id;
+    PERFORM dispatcher.count_event('settled', how, apps);
+    PERFORM dispatcher.append_event('accepted', 'settled-by-operator', apps, lost);
+    PERFORM dispatcher.append_message_audit(actor, 'settle', ids,
+        format('%s of %s settled as sent', coalesce(cardinality(lost), 0),
+            coalesce(cardinality(ids), 0)));
+    RETURN coalesce(cardinality(lost), 0);
+END $$;
+
 -- Settle an unsure batch; return how many messages it settled, and null if no unsure batch has the
 -- token. No audit: for settle() and message_action_step().
 CREATE FUNCTION dispatcher.settle_unsure(token text, how text) RETURNS integer
@@ -771,6 +861,50 @@ BEGIN
     RETURN found + together;
 END $$;
 
+-- Pause each of *apps* that has had more messages accepted within an hour than *factors* times the
+-- busiest hour of its last 30 days, and more than *enough*; return how many. Not an app whose history
+-- is shorter than a day, and none again within a day: who resumes it has looked.
+CREATE FUNCTION dispatcher.brake_spikes(
+    apps text[], factors double precision[], enough integer DEFAULT 1000
+) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    spike record;
+    braked integer := 0;
+BEGIN
+    FOR spike IN
+        SELECT a.name, recent.accepted, usual.accepted AS most
+        FROM unnest(apps, factors) AS u (name, factor)
+        JOIN dispatcher.app a ON a.name = u.name
+        CROSS JOIN LATERAL (
+            SELECT sum(c.count) AS accepted FROM dispatcher.event_count c
+            WHERE c.app = u.name AND c.event = 'accepted' AND c.minute > now() - interval '1 hour'
+        ) AS recent
+        CROSS JOIN LATERAL (
+            SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
+                SELECT date_trunc('hour', c.minute) AS hour, sum(c.count) AS accepted
+                FROM dispatcher.event_count c
+                WHERE c.app = u.name AND c.event = 'accepted'
+                  AND c.minute BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
+                GROUP BY 1
+            ) AS h
+        ) AS usual
+        WHERE recent.accepted > greatest(enough, usual.accepted * u.factor)
+          AND usual.since < now() - interval '1 day'
+          AND a.paused_at IS NULL
+          AND coalesce(a.braked_at < now() - interval '1 day', true)
+        FOR UPDATE OF a
+    LOOP
+        PERFORM dispatcher.pause(spike.name, format(
+            '%s messages accepted in an hour, and at most %s in any hour of the last 30 days',
+            spike.accepted, spike.most), 'spike brake');
+        UPDATE dispatcher.app a SET braked_at = clock_timestamp(), pause_code = 'spike'
+        WHERE a.name = spike.name;
+        braked := braked + 1;
+    END LOOP;
+    RETURN braked;
+END $$;
+
 -- Pause each running campaign of which so many messages failed as its stop_at says; return how many.
 -- Of fewer than *enough* finished messages no share is taken. Reads the messages of campaigns that have
 -- a stop_at and that still wait.
@@ -999,7 +1133,7 @@ BEGIN
 END $$;
 
 -- Define what variables a template takes, or define it anew; its text serves to count segments.
--- *promotional*: whether its messages are; null: as the app says.
+-- *promotional*: whether its messages are; null: as it was, at first as the app says.
 CREATE FUNCTION dispatcher.define_template(
     template_id text, kinds text[], note text DEFAULT '', text text DEFAULT NULL,
     actor text DEFAULT session_user, promotional boolean DEFAULT NULL
@@ -1009,7 +1143,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     VALUES (template_id, kinds, note, text, promotional)
     ON CONFLICT (template_id) DO UPDATE
     SET kinds = excluded.kinds, note = excluded.note, text = excluded.text,
-        promotional = excluded.promotional;
+        promotional = coalesce(excluded.promotional, template.promotional);
     SELECT dispatcher.append_audit(actor, 'template', template_id,
         coalesce(nullif(array_to_string(kinds, ', '), ''), 'no variables')
             || CASE WHEN promotional THEN '; promotional' WHEN NOT promotional
@@ -1109,6 +1243,7 @@ END $$;
 DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
+    dispatcher.brake_spikes,
     dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.cancel_campaign_step,
     dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
     dispatcher.set_campaign_state,
@@ -1117,11 +1252,13 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.suppression_scope, dispatcher.resume,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
+    dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
-    dispatcher.open_bulk, dispatcher.move_bulk,
-    dispatcher.numbers_in_words, dispatcher.append_message_audit,
-    dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event,
-    dispatcher.count_event,
-    dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue, dispatcher.e164;
+    dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
+    dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
+    dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
+    dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
+    dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
+    dispatcher.e164;

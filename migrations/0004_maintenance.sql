@@ -354,6 +354,46 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Add counters by minute that are older than *age* to those by hour, at most *most* rows; return how
+-- many. Those by hour are kept for 13 months: they say nothing of a person.
+CREATE FUNCTION dispatcher.roll_up_counts(age interval, most integer DEFAULT 5000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved bigint;
+BEGIN
+    PERFORM dispatcher.require_min_age(age, '1 hour');
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN 0;
+    END IF;
+    WITH old AS (
+        DELETE FROM dispatcher.event_count WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM dispatcher.event_count WHERE minute < now() - age
+            ORDER BY minute LIMIT most))
+        RETURNING date_trunc('hour', minute, 'UTC') AS hour, app, event, code, count
+    ), added AS (
+        INSERT INTO dispatcher.hour_count AS h (hour, app, event, code, count)
+        SELECT hour, app, event, code, sum(count) FROM old
+        GROUP BY hour, app, event, code ORDER BY hour, app, event, code
+        ON CONFLICT (hour, app, event, code) DO UPDATE SET count = h.count + excluded.count
+    )
+    SELECT count(*) INTO moved FROM old;
+    DELETE FROM dispatcher.hour_count WHERE hour < now() - interval '13 months';
+    RETURN moved;
+END $$;
+
+-- Delete uploaded lists of over a day ago, and previews of actions that nobody confirmed for a day;
+-- return how many.
+CREATE FUNCTION dispatcher.drop_uploads() RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH lists AS (
+        DELETE FROM dispatcher.list_upload WHERE created_at < now() - interval '1 day' RETURNING 1
+    ), previews AS (
+        DELETE FROM dispatcher.message_action
+        WHERE started_at IS NULL AND created_at < now() - interval '1 day' RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM lists) + (SELECT count(*) FROM previews)
+$$;
+
 -- Delete what is older than *retention* and lies in no partition, at most *most* rows of each
 -- table; returns how many. Nothing that is open is deleted.
 CREATE FUNCTION dispatcher.prune(retention interval, most integer DEFAULT 5000) RETURNS bigint
@@ -388,8 +428,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    DELETE FROM dispatcher.event_count WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM dispatcher.event_count WHERE minute < before ORDER BY minute LIMIT most));
+    pruned := pruned + dispatcher.roll_up_counts(retention, most);
+
+    DELETE FROM dispatcher.message_action WHERE id = ANY (ARRAY(
+        SELECT id FROM dispatcher.message_action WHERE created_at < before
+          AND (started_at IS NULL OR finished_at < before) ORDER BY id LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
@@ -634,7 +677,7 @@ SELECT dispatcher.make_partitions();
 
 -- migrate:down
 
-DROP FUNCTION dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
+DROP FUNCTION dispatcher.drop_uploads, dispatcher.roll_up_counts, dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
     dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
     dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
     dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.repair_sequences,

@@ -93,6 +93,12 @@ def pytest_addoption(parser) -> None:
     )
 
     parser.addoption(
+        "--drill-messages",
+        type=int,
+        default=1_000,
+        help="how many messages are billed, and refused by reports and sent again",
+    )
+    parser.addoption(
         "--odd-rows",
         type=int,
         default=200,
@@ -127,6 +133,12 @@ def kills(request) -> int:
 def drill_seconds(request) -> float:
     """How long reports come in while everything is killed."""
     return request.config.getoption("--drill-seconds")
+
+
+@pytest.fixture(scope="session")
+def drill_messages(request) -> int:
+    """How many messages are billed, and refused by reports and sent again."""
+    return request.config.getoption("--drill-messages")
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def test_the_pages_list_every_command():
 
 
 async def test_the_sql_of_the_pages_runs(db):
-    assert len(blocks("sql")) == 5
+    assert len(blocks("sql")) == 6
     for statement in blocks("sql"):
         await db.execute(statement)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 3
@@ -175,3 +175,24 @@ def test_the_links_of_the_first_pages_lead_somewhere():
         text = (ROOT / page).read_text(encoding="utf-8")
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+def parts_of_page(text: str) -> dict[str, list]:
+    """Return what two languages of one page have in common."""
+    fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+    return {
+        "headings": [len(found) for found in re.findall(r"^(#+) ", text, re.MULTILINE)],
+        "blocks": fence.findall(text),
+        "code": sorted(re.findall(r"`[^`\n]+`", fence.sub("", text))),
+        "links": re.findall(r"\]\((?!README)([^)]+)\)", text),
+        "rows": [line.count("|") for line in text.splitlines() if line.startswith("|")],
+        "steps": re.findall(r"^\*\*\d\.", text, re.MULTILINE),
+    }
+
+
+def test_the_chinese_readme_keeps_step_with_the_english_one():
+    english, chinese = (
+        parts_of_page((ROOT / name).read_text(encoding="utf-8"))
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    assert chinese == english

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -86,14 +86,17 @@ async def run_child(
     log: Path,
     settings: Mapping[str, str] | None = None,
     module: str = "dispatcher",
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Child]:
     """Run ``python -m module arguments`` with *settings* as its only settings; stop it at the end.
 
-    Its stderr goes to *log*. It dies with this process, however this process ends.
+    *under* is a program, with its arguments, that runs Python, as valgrind does. Its stderr goes to
+    *log*. It dies with this process, however this process ends.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS_PREFIX)}
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
+            *under,
             sys.executable,
             "-m",
             module,

@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -150,19 +150,32 @@ Listener = tuple[int, Child]  # port and process
 
 
 @asynccontextmanager
-async def run_receiver(environment: Environment, dsn: str) -> AsyncIterator[Listener]:
-    """Run a receiver on a free port."""
+async def run_receiver(
+    environment: Environment,
+    dsn: str,
+    *,
+    module: str = "dispatcher",
+    under: Sequence[str] = (),
+    **settings: str,
+) -> AsyncIterator[Listener]:
+    """Run a receiver on a free port; see `run_child`."""
     port = free_port()
-    settings = {
+    all_settings = {
         "DISPATCHER_DATABASE_URL": dsn,
         "DISPATCHER_DATA_DIR": str(environment.folder / "receiver"),
         "DISPATCHER_LISTEN": f"127.0.0.1:{port}",
         "DISPATCHER_REPORT_PATH_TOKEN": RECEIVER_TOKEN,
         "DISPATCHER_LOG_FORMAT": "json",
+        **settings,
     }
-    log = environment.log("receiver")
-    arguments = ["run", "--only", "reports"]
-    async with run_child("receiver", arguments, log=log, settings=settings) as process:
+    async with run_child(
+        "receiver",
+        ["run", "--only", "reports"],
+        log=environment.log("receiver"),
+        settings=all_settings,
+        module=module,
+        under=under,
+    ) as process:
         await _wait_until_listening(process, port)
         yield port, process
 

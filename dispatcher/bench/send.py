@@ -1,7 +1,7 @@
 """`send`: messages per second from queue rows to outcomes, through the simulated provider."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -142,9 +142,16 @@ async def run_simulator(
 
 @asynccontextmanager
 async def run_worker(
-    environment: Environment, number: int, address: str, url: str, **settings: str
+    environment: Environment,
+    number: int,
+    address: str,
+    url: str,
+    *,
+    module: str = "dispatcher",
+    under: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[Child]:
-    """Run a worker on the database at *address* that sends to *url*."""
+    """Run a worker on the database at *address* that sends to *url*; see `run_child`."""
     all_settings = {
         "DISPATCHER_DATABASE_URL": address,
         "DISPATCHER_DATA_DIR": str(environment.folder / f"worker-{number}"),
@@ -161,6 +168,8 @@ async def run_worker(
         ["run", "--only", "worker"],
         log=environment.log(f"worker-{number}"),
         settings=all_settings,
+        module=module,
+        under=under,
     ) as process:
         yield process
 
@@ -212,18 +221,18 @@ async def send(
         await wait_for_workers(connection, workers)
         if warm_up:
             await load(connection, warm_up, own_texts=variant.own_texts)
-            await _send_all(connection, workers, warm_up)
+            await send_all(connection, workers, warm_up)
             await load(connection, messages, own_texts=variant.own_texts)
         sampler = Sampler(environment, connection, workers, sim)
         await sampler.start()
-        await _send_all(connection, workers, messages)
+        await send_all(connection, workers, messages)
         sample = await sampler.finish()
         if not others_due:
             await check_accepted(url, messages, warm_up)
     return sample
 
 
-async def _send_all(connection: OwnConnection, workers: list[Child], messages: int) -> None:
+async def send_all(connection: OwnConnection, workers: list[Child], messages: int) -> None:
     """Resume the app; wait until *messages* more have an outcome."""
     wanted = messages + await connection.fetchval(query("count_outcomes"))
     await resume(connection, "benchmark", APP)

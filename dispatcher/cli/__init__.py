@@ -11,18 +11,22 @@ from typing import NoReturn
 
 from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _, locale_language, use_language
 
 
 def main() -> NoReturn:
     """Run the command that the arguments name, and exit."""
     import typer
 
-    from dispatcher.cli.commands import app
+    from dispatcher.cli.commands import command_tree
     from dispatcher.cli.stdout import OutputClosed, OutputError, guarded_stdout
 
+    use_language(locale_language(os.environ))
     try:
         with guarded_stdout():
-            code = app(sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False)
+            code = command_tree()(
+                sys.argv[1:] or ["--help"], prog_name="dispatcher", standalone_mode=False
+            )
             sys.stdout.flush()  # here, where a closed pipe can still be handled
     except CommandError as failure:
         code = _print_error(failure.lines, failure.code)
@@ -32,16 +36,20 @@ def main() -> NoReturn:
         what = error.format_message().partition("\n")[0].replace(*_PLAIN_MESSAGE).rstrip(".")
         context = getattr(error, "ctx", None)  # of errors of use
         of = context.command_path if context else "dispatcher"
-        then = " See" if what.endswith("?") else ": see"
-        code = _print_error((f"{what}{then} `{of} --help`.",), error.exit_code)
+        then = (
+            _(" See `{command} --help`.") if what.endswith("?") else _(": see `{command} --help`.")
+        )
+        code = _print_error((what + then.format(command=of),), error.exit_code)
     except OutputClosed:
         _discard_output()
         code = FAILED
     except OutputError as error:
         _discard_output()
-        code = _print_error((f"the output cannot be written: {error}.",), FAILED)
+        code = _print_error(
+            (_("the output cannot be written: {error}.").format(error=error),), FAILED
+        )
     if code == _INTERRUPTED_EXIT_CODE:
-        code = _print_error(("interrupted.",), FAILED)
+        code = _print_error((_("interrupted."),), FAILED)
     sys.exit(code or 0)
 
 

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from dispatcher.core.language import _
+
 
 def audit(
     *,
@@ -25,9 +27,9 @@ def audit(
 
         typer.echo(msgspec.json.format(msgspec.json.encode(entries)))
         return
-    table = table_of("When", "Who", "What", "With", "Detail", "Result")
+    table = table_of(_("When"), _("Who"), _("What"), _("With"), _("Detail"), _("Result"))
     for one in entries:
         table.add_row(
             moment(one.created_at), one.actor, one.action, one.target, one.detail, one.result
         )
-    screen().print(table if table.rows else "No action is recorded yet.")
+    screen().print(table if table.rows else _("No action is recorded yet."))

@@ -9,6 +9,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,8 +65,8 @@ def list_campaigns(*, json: Json = False) -> None:
     if json:
         print_json(known)
         return
-    table = table_of("Campaign", "State", "Begun", "By")
-    for name in ("From files", "Waiting"):
+    table = table_of(_("Campaign"), _("State"), _("Begun"), _("By"))
+    for name in (_("From files"), _("Waiting")):
         table.add_column(name, justify="right")
     for one in known:
         imported = "-" if one.imported is None else number(one.imported)
@@ -73,7 +74,7 @@ def list_campaigns(*, json: Json = False) -> None:
             one.name, _state(one), moment(one.created_at), one.created_by, imported,
             number(one.waiting),
         )  # fmt: skip
-    screen().print(table if table.rows else "There is no campaign.")
+    screen().print(table if table.rows else _("There is no campaign."))
 
 
 @campaign.command("show")
@@ -92,7 +93,9 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
     async def work(connection: "Connection") -> "tuple[Campaign, CampaignCount]":
         found = await campaigns.find(connection, name)
         if found is None:
-            raise CommandError(f"there is no campaign {name}: see `dispatcher campaign list`.")
+            raise CommandError(
+                _("there is no campaign {name}: see `dispatcher campaign list`.").format(name=name)
+            )
         return found, await campaigns.count(connection, name, country=country)
 
     found, count = with_database(work)
@@ -109,29 +112,48 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
         )  # fmt: skip
         return
     typer.echo(f"{found.name}: {_state(found)}")
-    typer.echo(f"Begun {moment(found.created_at)} by {found.created_by}")
+    typer.echo(
+        _("Begun {created_at} by {created_by}").format(
+            created_at=moment(found.created_at), created_by=found.created_by
+        )
+    )
     if found.changed_at is not None:
-        typer.echo(f"Changed {moment(found.changed_at)} by {found.changed_by}")
-    table = table_of("State", "Code", "Meaning")
-    table.add_column("Messages", justify="right")
+        typer.echo(
+            _("Changed {changed_at} by {changed_by}").format(
+                changed_at=moment(found.changed_at), changed_by=found.changed_by
+            )
+        )
+    table = table_of(_("State"), _("Code"), _("Meaning"))
+    table.add_column(_("Messages"), justify="right")
     for one, why in rows:
         table.add_row(one.state, one.code or "", why.meaning if why else "", number(one.messages))
-    screen().print(table if table.rows else "It has no messages.")
+    screen().print(table if table.rows else _("It has no messages."))
     if count.segments:
         costs = [f"{amount:,.2f} {currency}".strip() for currency, amount in count.cost.items()]
         typer.echo(
-            f"{plural(count.segments, 'segment')} so far: {', '.join(costs)}."
+            _("{segments} so far: {names}.").format(
+                segments=plural(count.segments, "segment"), names=", ".join(costs)
+            )
             if costs
-            else f"{plural(count.segments, 'segment')} so far; `dispatcher cost --price` sets what"
-            " one costs."
+            else _("{segments} so far; `dispatcher cost --price` sets what one costs.").format(
+                segments=plural(count.segments, "segment")
+            )
         )
     if count.recent:
         by_state = count.states()
         left = by_state.get("queued", 0) + by_state.get("sending", 0)
         seconds = left * campaigns.RATE_SECONDS / count.recent
         rate = count.recent * 60 / campaigns.RATE_SECONDS
-        end = f"; at this rate the rest takes {duration(seconds)}" if left else ""
-        typer.echo(f"{number(rate)} accepted a minute, over the last ten{end}.")
+        end = (
+            _("; at this rate the rest takes {seconds}").format(seconds=duration(seconds))
+            if left
+            else ""
+        )
+        typer.echo(
+            _("{rate} accepted a minute, over the last ten{end}.").format(
+                rate=number(rate), end=end
+            )
+        )
 
 
 @campaign.command("pause")
@@ -147,7 +169,7 @@ def pause_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
 
     async def work(connection: "Connection") -> None:
         await campaigns.pause(connection, who, name, reason)
-        typer.echo(f"{name} is paused: nothing more of it is claimed.")
+        typer.echo(_("{name} is paused: nothing more of it is claimed.").format(name=name))
         await _wait_for_requests(connection, name)
 
     _with_campaigns(work)
@@ -160,7 +182,7 @@ def resume_campaign(name: Name, *, as_: As = None) -> None:
 
     who = operator_name(as_)
     _with_campaigns(lambda connection: campaigns.resume(connection, who, name))
-    typer.echo(f"{name} goes on.")
+    typer.echo(_("{name} goes on.").format(name=name))
 
 
 @campaign.command("cancel")
@@ -178,7 +200,11 @@ def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
 
     async def work(connection: "Connection") -> int:
         await campaigns.cancel(connection, who, name, reason)
-        typer.echo(f"{name} is cancelled: nothing more of it is claimed. Its outcomes follow.")
+        typer.echo(
+            _("{name} is cancelled: nothing more of it is claimed. Its outcomes follow.").format(
+                name=name
+            )
+        )
         sys.stdout.flush()
         done = 0
         while step := await campaigns.cancel_step(connection):
@@ -189,7 +215,7 @@ def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
         return done
 
     done = _with_campaigns(work)
-    typer.echo(f"{plural(done, 'message')} cancelled.")
+    typer.echo(_("{done} cancelled.").format(done=plural(done, "message")))
 
 
 @campaign.command("move")
@@ -225,9 +251,9 @@ def move_campaign(
     from dispatcher.lists.times import read_time
 
     if send_at is None and (priority is None or spread is not None or per_hour is not None):
-        raise CommandError("say when, with --send-at, or give a --priority.", code=USED_WRONGLY)
+        raise CommandError(_("say when, with --send-at, or give a --priority."), code=USED_WRONGLY)
     if spread is not None and per_hour is not None:
-        raise CommandError("give --spread or --per-hour, not both.", code=USED_WRONGLY)
+        raise CommandError(_("give --spread or --per-hour, not both."), code=USED_WRONGLY)
     try:
         when = (
             read_time("--send-at", send_at, zone_of(zone)) if send_at not in (None, "now")
@@ -243,14 +269,18 @@ def move_campaign(
         waiting = found.waiting if found else 0
         wait = 3600 / per_hour if per_hour else (spread_seconds or 0.0) / max(1, waiting)
         await campaigns.move(connection, who, name, when, wait, priority)
-        typer.echo(f"{name} is being moved: nothing of it is claimed until all has moved.")
+        typer.echo(
+            _("{name} is being moved: nothing of it is claimed until all has moved.").format(
+                name=name
+            )
+        )
         sys.stdout.flush()
         done = 0
         while step := await campaigns.move_step(connection):
             done += step
         return done
 
-    typer.echo(f"{plural(_with_campaigns(work), 'message')} moved.")
+    typer.echo(_("{value} moved.").format(value=plural(_with_campaigns(work), "message")))
 
 
 @campaign.command("requeue")
@@ -261,7 +291,7 @@ def requeue_campaign(name: Name, *, as_: As = None) -> None:
 
     who = operator_name(as_)
     done = _with_campaigns(lambda connection: campaigns.requeue(connection, who, name))
-    typer.echo(f"{plural(done, 'message')} waiting again.")
+    typer.echo(_("{done} waiting again.").format(done=plural(done, "message")))
 
 
 @campaign.command("export")
@@ -289,7 +319,11 @@ async def _wait_for_requests(connection: "Connection", name: str) -> None:
 
     sys.stdout.flush()
     if left := await campaigns.settled(connection, name, seconds=REQUEST_SECONDS):
-        typer.echo(f"{plural(left, 'message')} of it claimed before, and without an answer yet.")
+        typer.echo(
+            _("{left} of it claimed before, and without an answer yet.").format(
+                left=plural(left, "message")
+            )
+        )
 
 
 def _with_campaigns(work: "Callable[[Connection], Awaitable[Result]]") -> Result:

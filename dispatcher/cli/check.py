@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from dispatcher.cli.errors import FAILED, CommandError
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.core.message import Answer
@@ -38,8 +39,8 @@ def check() -> int:
     from dispatcher.cli.connection import read_settings
 
     settings = read_settings()
-    apps = ", ".join(settings.apps) or "no app"
-    results = [(bool(settings.apps), "settings", f"{apps} configured")]
+    apps = ", ".join(settings.apps) or _("no app")
+    results = [(bool(settings.apps), "settings", _("{apps} configured").format(apps=apps))]
     try:
         results += _database(settings)
         results += _pooler(settings)
@@ -61,8 +62,12 @@ def _database(settings: "Settings") -> Iterator[CheckResult]:
 
     with database_address(settings) as dsn, explained(dsn):
         skew = asyncio.run(connected(dsn, _skew))
-        yield True, "database", f"PostgreSQL answers at {read_address(dsn)}"
-        yield _check_clock("the database's", skew)
+        yield (
+            True,
+            "database",
+            _("PostgreSQL answers at {read_address}").format(read_address=read_address(dsn)),
+        )
+        yield _check_clock(_("the database's"), skew)
         yield from asyncio.run(connected(dsn, partial(_server, settings)))
         try:
             standings = asyncio.run(migrate.status(dsn))
@@ -74,18 +79,22 @@ def _database(settings: "Settings") -> Iterator[CheckResult]:
             yield (
                 False,
                 "sequences",
-                f"behind their rows: {', '.join(behind)}; `dispatcher migrate` sets them",
+                _("behind their rows: {names}; `dispatcher migrate` sets them").format(
+                    names=", ".join(behind)
+                ),
             )
         missing = [f"{s.version}_{s.name}" for s in standings if not s.applied]
         other = [s.version for s in standings if s.unknown or s.edited]
         yield (
             not missing and not other,
             "tables",
-            f"missing: {', '.join(missing)}; run `dispatcher migrate`"
+            _("missing: {names}; run `dispatcher migrate`").format(names=", ".join(missing))
             if missing
-            else f"not those of this release: {', '.join(other)}; see `dispatcher migrate --status`"
+            else _("not those of this release: {names}; see `dispatcher migrate --status`").format(
+                names=", ".join(other)
+            )
             if other
-            else "those of this release",
+            else _("those of this release"),
         )
 
 
@@ -97,11 +106,17 @@ async def _server(settings: "Settings", connection: "OwnConnection") -> list[Che
     results: list[CheckResult] = []
     encoding = await connection.fetchval(sql("server_encoding"))
     if encoding != "UTF8":
-        text = f"has the encoding {encoding}, and must have UTF8: CREATE DATABASE ... ENCODING"
-        results.append((False, "database", f"{text} 'UTF8' TEMPLATE template0"))
+        text = _(
+            "has the encoding {encoding}, and must have UTF8: CREATE DATABASE ... ENCODING 'UTF8'"
+            " TEMPLATE template0"
+        ).format(encoding=encoding)
+        results.append((False, "database", text))
     if await connection.fetchval(sql("read_only_setting")):
-        text = "default_transaction_read_only is on for this database or user, so nothing can be"
-        results.append((False, "database", f"{text} written: ALTER DATABASE or ROLE ... RESET it"))
+        text = _(
+            "default_transaction_read_only is on for this database or user, so nothing can be"
+            " written: ALTER DATABASE or ROLE ... RESET it"
+        )
+        results.append((False, "database", text))
     limit = await connection.fetchval(sql("connection_limit"))
     if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
         results.append((False, "connections", short))
@@ -178,18 +193,23 @@ async def _apps(settings: "Settings") -> list[CheckResult]:
     return results
 
 
+def _few(numbers: Sequence[str]) -> str:
+    shown = [*numbers[:3], "..."] if len(numbers) > 3 else numbers  # noqa: PLR2004
+    return ", ".join(shown)
+
+
 def _allowed(app: "AppSettings") -> str:
     """Return in words which numbers *app* may send to."""
     numbers = (
-        "sends to any number"
+        _("sends to any number")
         if app.only_to is None
-        else (
-            f"sends only to {', '.join(app.only_to[:3])}{', ...' if len(app.only_to) > 3 else ''}"  # noqa: PLR2004
-        )
+        else (_("sends only to {numbers}").format(numbers=_few(app.only_to)))
     )
     if app.countries is None:
-        return f"{numbers}, of all countries"
-    return f"{numbers}, of {', '.join(sorted(app.countries))} alone"
+        return _("{numbers}, of all countries").format(numbers=numbers)
+    return _("{numbers}, of {names} alone").format(
+        numbers=numbers, names=", ".join(sorted(app.countries))
+    )
 
 
 async def _probe(app: "AppSettings") -> "Answer":
@@ -208,23 +228,39 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
     from dispatcher.core.message import NoReply
 
     if isinstance(answer, NoReply):
-        yield False, name, f"{app.endpoint}: {answer.reason}; check __ENDPOINT and the network"
+        yield (
+            False,
+            name,
+            _("{endpoint}: {reason}; check __ENDPOINT and the network").format(
+                endpoint=app.endpoint, reason=answer.reason
+            ),
+        )
         return
     row = request_code(answer.code)
     # The provider reports the missing content after it has checked address, key and signature.
     known = row.kind in (Kind.CONTENT, Kind.RESULT, Kind.AMBIGUOUS, Kind.ACCEPTED)
     if known:
-        yield True, name, f"{app.endpoint} knows the key {app.app_key}"
+        yield (
+            True,
+            name,
+            _("{endpoint} knows the key {app_key}").format(
+                endpoint=app.endpoint, app_key=app.app_key
+            ),
+        )
     else:
         yield False, name, f"{app.endpoint}: {answer.code}: {row.meaning} {row.advice}"
     if answer.clock_skew is not None:
-        yield _check_clock("the provider's", answer.clock_skew)
+        yield _check_clock(_("the provider's"), answer.clock_skew)
 
 
 def _check_clock(whose: str, skew: float) -> CheckResult:
     good = abs(skew) <= MAX_CLOCK_SKEW_SECONDS
-    advice = "" if good else ": set the clock of this machine right (NTP)"
-    return good, "clock", f"{skew:+.1f} s from {whose}{advice}"
+    advice = "" if good else _(": set the clock of this machine right (NTP)")
+    return (
+        good,
+        "clock",
+        _("{skew} s from {whose}{advice}").format(skew=f"{skew:+.1f}", whose=whose, advice=advice),
+    )
 
 
 NOTIFY_CHANNEL = "dispatcher_check"
@@ -264,7 +300,9 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
             now=datetime.now(UTC),
         )
     except PostError as error:
-        return False, f"{where}: {error}; the provider's reports would be lost"
+        return False, _("{where}: {error}; the provider's reports would be lost").format(
+            where=where, error=error
+        )
     refusal = _explain_answer(posted)
     if refusal is not None:
         good, what = refusal
@@ -273,10 +311,14 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         async with asyncio.timeout(NOTIFY_TIMEOUT_SECONDS):
             await arrived.wait()
     except TimeoutError:
-        return False, f"{where}: the receiver there works on another database than this one"
+        return False, _(
+            "{where}: the receiver there works on another database than this one"
+        ).format(where=where)
     signed = "signed " if keys else ""
     took = (monotonic() - began) * 1000
-    return True, f"a {signed}test report to {where} arrived in the database, {took:.0f} ms"
+    return True, _("a {signed}test report to {where} arrived in the database, {took} ms").format(
+        signed=signed, where=where, took=f"{took:.0f}"
+    )
 
 
 def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
@@ -288,15 +330,21 @@ def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
         case 200 if said == CHECKED:
             return None
         case 403 if said:
-            return True, "a receiver is there, and takes no reports from this machine's network"
+            return True, _("a receiver is there, and takes no reports from this machine's network")
         case 404:
             return False, (
-                "404: its last part is not the receiver's DISPATCHER_REPORT_PATH_TOKEN, or no"
-                " proxy leads to the receiver"
+                _(
+                    "404: its last part is not the receiver's DISPATCHER_REPORT_PATH_TOKEN, or"
+                    " no proxy leads to the receiver"
+                )
             )
         case 401 if said:
-            return False, f"401: {said} Compare push key, __PUSH_HOST and __PUSH_CONNECTION"
+            return False, _(
+                "401: {said} Compare push key, __PUSH_HOST and __PUSH_CONNECTION"
+            ).format(said=said)
         case status if said:
             return False, f"{status}: {said}"
         case status:
-            return False, f"{status}, and not by a report receiver: see the proxies on the way"
+            return False, _(
+                "{status}, and not by a report receiver: see the proxies on the way"
+            ).format(status=status)

@@ -1,6 +1,7 @@
 """All commands by name. Each imports the other packages only when it runs."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +27,7 @@ from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
 from dispatcher.cli.token import token
+from dispatcher.core.language import ENGLISH, _, language
 
 app = typer.Typer(
     help="Send SMS from PostgreSQL rows through the provider's batch API.",
@@ -56,7 +58,7 @@ def _options(
     del version  # its callback has answered
 
 
-for command in (
+for function in (
     run,
     demo,
     status,
@@ -82,8 +84,38 @@ for command in (
     simulate,
     bench,
 ):
-    app.command(command.__name__)(command)
+    app.command(function.__name__)(function)
 
 app.add_typer(template, name="template")
 app.add_typer(campaign, name="campaign")
 app.add_typer(token, name="token")
+
+
+def command_tree() -> Any:  # noqa: ANN401 - typer does not export its types of commands
+    """Return all commands; their help is in the language of the present context."""
+    tree = typer.main.get_command(app)
+    if language() != ENGLISH:
+        for owner, name, text in help_texts(tree):
+            paragraphs = [_(paragraph) for paragraph in help_paragraphs(text)]
+            setattr(owner, name, "\n\n".join(paragraphs))
+            if name == "help" and hasattr(owner, "short_help"):
+                owner.short_help = paragraphs[0]
+    return tree
+
+
+def help_texts(command: Any) -> Iterator[tuple[Any, str, str]]:  # noqa: ANN401 - as above
+    """Yield each text of the help of a command and its subcommands: its owner, name and words."""
+    for name in ("help", "epilog"):
+        if text := getattr(command, name):
+            yield command, name, text
+    for parameter in command.params:
+        for name in ("help", "show_default"):
+            if isinstance(text := getattr(parameter, name), str) and " " in text:
+                yield parameter, name, text
+    for each in getattr(command, "commands", {}).values():
+        yield from help_texts(each)
+
+
+def help_paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a help text, each as one line."""
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]

@@ -10,6 +10,7 @@ import asyncpg
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.language import _
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain
@@ -45,8 +46,10 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
         return
     if not make and not settings.data_dir.exists():
         raise CommandError(
-            f"there is no database yet: set DISPATCHER_DATABASE_URL, or begin with `dispatcher"
-            f" migrate`, which makes one in {settings.data_dir}."
+            _(
+                "there is no database yet: set DISPATCHER_DATABASE_URL, or begin with"
+                " `dispatcher migrate`, which makes one in {data_dir}."
+            ).format(data_dir=settings.data_dir)
         )
     try:
         if running := running_server(settings.data_dir):

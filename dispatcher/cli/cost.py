@@ -9,6 +9,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,9 @@ def cost(
     """Show segments and cost of a day, by app and country.
 
     Estimated segments are counted from the texts of templates defined with
-    --text; segments reported by the provider are shown beside them.
+    --text; segments reported by the provider are shown beside them. Charged
+    are, as BILLING of the app says, those delivered or all sent; in mainland
+    China by default those delivered. Open are those without a report so far.
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.cli.output import print_json, screen
@@ -81,24 +84,46 @@ def _print_bill(bill: "Bill", console: "Console") -> None:
     from dispatcher.cli.output import table_of
     from dispatcher.core.format import number
 
-    table = table_of("App", "Country")
-    for name in ("Messages", "Segments reported", "Segments estimated", "Price", "Cost"):
+    table = table_of(_("App"), _("Country"))
+    for name in (
+        _("Messages"),
+        _("Estimated"),
+        _("Reported"),
+        _("Charged"),
+        _("Open"),
+        _("Price"),
+        _("Cost"),
+    ):
         table.add_column(name, justify="right")
     for line in _ordered(bill):
         table.add_row(
             line.app,
             line.country,
             number(line.messages),
-            number(line.reported) if line.unreported < line.messages else "-",
             number(line.estimated) if line.unknown < line.messages else "-",
+            number(line.reported) if line.unreported < line.messages else "-",
+            number(line.charged),
+            number(line.open),
             "-" if line.price is None else f"{line.price} {line.currency}".strip(),
             "-" if line.cost is None else f"{line.cost:,.2f} {line.currency}".strip(),
         )
-    console.print(table if table.rows else "Nothing was accepted on that day.")
+    console.print(table if table.rows else _("Nothing was accepted on that day."))
+    if table.rows:
+        typer.echo(_("Estimated, reported, charged and open are segments."))
+    at_most = bill.sums(most=True)
     for currency, cost in sorted(bill.sums().items()):
-        typer.echo(f"Together {cost:,.2f} {currency}".strip())
+        more = at_most[currency] - cost
+        later = (
+            _(", and up to {more} more with the reports to come").format(more=f"{more:,.2f}")
+            if more
+            else ""
+        )
+        typer.echo(
+            _("Together {cost} {currency}").format(cost=f"{cost:,.2f}", currency=currency).strip()
+            + later
+        )
     if any(line.price is None for line in bill.lines.values()):
-        typer.echo("Set a price for the others: `dispatcher cost --price DE=0.07EUR`.")
+        typer.echo(_("Set a price for the others: `dispatcher cost --price DE=0.07EUR`."))
 
 
 def _day(text: str | None) -> datetime:
@@ -108,11 +133,11 @@ def _day(text: str | None) -> datetime:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER_ZONE)
     except ValueError:
-        raise CommandError("--day takes a day such as 2026-11-01.", code=USED_WRONGLY) from None
+        raise CommandError(_("--day takes a day such as 2026-11-01."), code=USED_WRONGLY) from None
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
-    country, _, rest = text.partition("=")
+    country, _sep, rest = text.partition("=")
     amount = rest.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     try:
         price = Decimal(amount)
@@ -120,5 +145,7 @@ def _price(text: str) -> tuple[str, Decimal, str]:
         price = Decimal(-1)
     known = re.fullmatch("[A-Z]{2}", country)  # ISO 3166
     if not known or not price.is_finite() or price < 0:
-        raise CommandError("--price takes COUNTRY=PRICE, such as CN=0.045CNY.", code=USED_WRONGLY)
+        raise CommandError(
+            _("--price takes COUNTRY=PRICE, such as CN=0.045CNY."), code=USED_WRONGLY
+        )
     return country, price, rest[len(amount) :]

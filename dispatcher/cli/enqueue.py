@@ -10,6 +10,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,15 +140,19 @@ def enqueue(
     where = rejects or file.with_suffix(".rejects.csv")
     if where.exists() and where.samefile(file):
         raise CommandError(
-            f"{where} is the file to load; name another one for its rejects.", code=USED_WRONGLY
+            _("{where} is the file to load; name another one for its rejects.").format(where=where),
+            code=USED_WRONGLY,
         )
     if rest and again:
-        raise CommandError("give --rest or --again, not both.", code=USED_WRONGLY)
+        raise CommandError(_("give --rest or --again, not both."), code=USED_WRONGLY)
     if spread is not None and per_hour is not None:
-        raise CommandError("give --spread or --per-hour, not both.", code=USED_WRONGLY)
+        raise CommandError(_("give --spread or --per-hour, not both."), code=USED_WRONGLY)
     if campaign is not None and not 1 <= len(campaign) <= MAX_NAME_CHARACTERS:
         raise CommandError(
-            f"--campaign takes 1 to {MAX_NAME_CHARACTERS} characters.", code=USED_WRONGLY
+            _("--campaign takes 1 to {max_name_characters} characters.").format(
+                max_name_characters=MAX_NAME_CHARACTERS
+            ),
+            code=USED_WRONGLY,
         )
     try:
         columns = given_columns(column or ())
@@ -182,7 +187,7 @@ def enqueue(
         def show_progress(taken: int, share: float) -> None:
             nonlocal so_far
             so_far = taken
-            done = f"{number(taken)} enqueued" if taken else "reading"
+            done = _("{taken} enqueued").format(taken=number(taken)) if taken else "reading"
             progress.update(task, completed=share, description=done)
 
         try:
@@ -195,15 +200,19 @@ def enqueue(
                 raise
             raise CommandError(
                 *lines,
-                f"at least {plural(so_far, 'message')} of {file} were enqueued before: run the same"
-                " command again, and it goes on where it was.",
+                _(
+                    "at least {so_far} of {file} were enqueued before: run the same command"
+                    " again, and it goes on where it was."
+                ).format(so_far=plural(so_far, "message"), file=file),
                 code=getattr(failure, "code", 1),
             ) from failure
     _print_summary(file, loaded, options)
     if loaded.progress.rejected:
         raise CommandError(
-            f"{plural(loaded.progress.rejected, 'line')} of {file} refused, each with its reason in"
-            f" {where}: mend them there, and enqueue that file."
+            _(
+                "{rejected} of {file} refused, each with its reason in {where}: mend them there,"
+                " and enqueue that file."
+            ).format(rejected=plural(loaded.progress.rejected, "line"), file=file, where=where)
         )
 
 
@@ -211,24 +220,32 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     from dispatcher.core.format import number, plural
 
     done = loaded.progress
-    would = "would be enqueued" if options.dry_run else "enqueued"
+    would = _("would be enqueued") if options.dry_run else "enqueued"
     typer.echo(f"{plural(done.imported, 'message')} {would}.")
     parts = [
         f"{number(count)} {words}"
         for count, words in (
             (done.imported_lines, would),
             (done.rejected, "refused"),
-            (done.left_out, "left out"),
+            (done.left_out, _("left out")),
             (loaded.blank, "blank"),
         )
         if count
     ]
     if len(parts) > 1 or done.imported_lines != done.imported:
-        typer.echo(f"{plural(loaded.lines, 'line')} of data: {', '.join(parts)}.")
+        typer.echo(
+            _("{lines} of data: {names}.").format(
+                lines=plural(loaded.lines, "line"), names=", ".join(parts)
+            )
+        )
     if not options.dry_run and loaded.campaign not in (options.campaign, file.name):
-        typer.echo(f"Campaign: {loaded.campaign}")
+        typer.echo(_("Campaign: {campaign}").format(campaign=loaded.campaign))
     if loaded.resumed_after:
-        typer.echo(f"An interrupted load went on after line {number(loaded.resumed_after)}.")
+        typer.echo(
+            _("An interrupted load went on after line {resumed_after}.").format(
+                resumed_after=number(loaded.resumed_after)
+            )
+        )
     for note in (*loaded.notes, *_number_notes(loaded, options), *_rule_notes(loaded, options)):
         typer.echo(note)
     if loaded.bill is not None:
@@ -243,29 +260,41 @@ def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]"
     survey = loaded.survey
     if loaded.assumed_mainland:
         yield (
-            f"{plural(loaded.assumed_mainland, 'number')} without + taken as mainland China (+86)."
+            _("{assumed_mainland} without + taken as mainland China (+86).").format(
+                assumed_mainland=plural(loaded.assumed_mainland, "number")
+            )
         )
     if loaded.respelled:
-        yield f"{plural(loaded.respelled, 'number')} read from another spelling."
+        yield _("{respelled} read from another spelling.").format(
+            respelled=plural(loaded.respelled, "number")
+        )
     if survey.repeats:
-        lines = ", ".join(f"line {at} as line {first}" for at, first in survey.repeats_shown)
+        lines = ", ".join(
+            _("line {at} as line {first}").format(at=at, first=first)
+            for at, first in survey.repeats_shown
+        )
         more = ", ..." if survey.repeats > len(survey.repeats_shown) else ""
-        kept = "left out" if options.unique else "enqueued too; --unique keeps the first"
+        kept = _("left out") if options.unique else _("enqueued too; --unique keeps the first")
         yield (
-            f"{plural(survey.repeats, 'line')} with the number of an earlier line ({lines}{more}):"
-            f" {kept}."
+            _("{repeats} with the number of an earlier line ({lines}{more}): {kept}.").format(
+                repeats=plural(survey.repeats, "line"), lines=lines, more=more, kept=kept
+            )
         )
     if loaded.earlier is not None:
         what = (
-            "left out"
+            _("left out")
             if options.rest
-            else "enqueued a second time"
+            else _("enqueued a second time")
             if options.again
-            else "in already"
+            else _("in already")
         )
         yield (
-            f"{plural(loaded.earlier.lines, 'message')} {what}: in since"
-            f" {moment(loaded.earlier.started_at)} from {loaded.earlier.name}."
+            _("{lines} {what}: in since {started_at} from {name}.").format(
+                lines=plural(loaded.earlier.lines, "message"),
+                what=what,
+                started_at=moment(loaded.earlier.started_at),
+                name=loaded.earlier.name,
+            )
         )
 
 
@@ -276,35 +305,51 @@ def _rule_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
 
     survey = loaded.survey
     if survey.suppressed:
-        yield f"{plural(survey.suppressed, 'number')} suppressed: they will be rejected."
+        yield _("{suppressed} suppressed: they will be rejected.").format(
+            suppressed=plural(survey.suppressed, "number")
+        )
     if survey.unknown_templates:
         yield (
-            "Templates that are not defined here, so their variables were not checked:"
-            f" {', '.join(survey.unknown_templates)}."
+            _(
+                "Templates that are not defined here, so their variables were not checked: {names}."
+            ).format(names=", ".join(survey.unknown_templates))
         )
     for app in survey.apps:
         limits = loaded.limits.get(app, Limits())
         if limits != Limits():
-            yield f"Limits of {app}: {describe_limits(limits)}. What is over one waits."
+            yield _("Limits of {app}: {describe_limits}. What is over one waits.").format(
+                app=app, describe_limits=describe_limits(limits)
+            )
     if options.apps and (unknown := [app for app in survey.apps if app not in options.apps]):
-        yield f"No such app is configured here: {', '.join(unknown)}."
+        yield _("No such app is configured here: {names}.").format(names=", ".join(unknown))
 
 
 def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
     from dispatcher.core.format import mask, plural
 
     for shown in loaded.previews:
-        typer.echo(f"Line {shown.line}, {mask(shown.recipient)}: {shown.text}")
+        typer.echo(
+            _("Line {line}, {recipient}: {text}").format(
+                line=shown.line, recipient=mask(shown.recipient), text=shown.text
+            )
+        )
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
         typer.echo(f"{plural(segments, 'segment')}.")
-    for currency, amount in sorted(bill.sums().items()):
-        typer.echo(f"About {amount:,.2f} {currency}".strip() + ".")
+    for currency, amount in sorted(bill.sums(most=True).items()):
+        typer.echo(
+            _("About {amount} {currency}")
+            .format(amount=f"{amount:,.2f}", currency=currency)
+            .strip()
+            + "."
+        )
     if unknown:
         typer.echo(
-            f"{plural(unknown, 'message')} without preview and segments: define their templates"
-            " with `dispatcher template add ID --text`."
+            _(
+                "{unknown} without preview and segments: define their templates with `dispatcher"
+                " template add ID --text`."
+            ).format(unknown=plural(unknown, "message"))
         )
 
 
@@ -315,5 +360,5 @@ def _share(text: str | None) -> float | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
     share = float(found[1]) / 100 if found else 0.0
     if not 0 < share <= 1:
-        raise CommandError("--stop-at takes a share such as 5%.", code=USED_WRONGLY)
+        raise CommandError(_("--stop-at takes a share such as 5%."), code=USED_WRONGLY)
     return share

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.errors import CommandError
+from dispatcher.core.language import _
 
 
 def explain(
@@ -19,7 +20,9 @@ def explain(
     from dispatcher.core.code_table import published_rows
     from dispatcher.core.codes import NUMBER, OURS, REQUEST
 
-    table = table_of("Where", "Code", "Meaning", "What to do", "Send the same again", "Charged")
+    table = table_of(
+        _("Where"), _("Code"), _("Meaning"), _("What to do"), _("Send the same again"), _("Charged")
+    )
     for place, ours in (("request", REQUEST), ("number", NUMBER), ("dispatcher", OURS)):
         if (row := ours.get(code) or ours.get(code.upper())) is not None:
             table.add_row(place, row.code, row.meaning, row.advice, "", "")
@@ -33,8 +36,11 @@ def explain(
                 known.meaning,
                 known.advice,
                 known.again,
-                f"by delivery: {known.charged_by_delivery}; on sending: {known.charged_by_sending}",
+                _("by delivery: {charged_by_delivery}; on sending: {charged_by_sending}").format(
+                    charged_by_delivery=known.charged_by_delivery,
+                    charged_by_sending=known.charged_by_sending,
+                ),
             )
     if not table.rows:
-        raise CommandError(f"no code {code} is known.")
+        raise CommandError(_("no code {code} is known.").format(code=code))
     screen().print(table)

@@ -6,6 +6,7 @@ import typer
 
 from dispatcher.cli.errors import CommandError
 from dispatcher.cli.replies import masked, table_of_replies
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.core.status import MessageSummary, StoredReply
@@ -39,14 +40,16 @@ def find(
         print_json([_masked(one) for one in found])
         return
     if not found and not answers:
-        raise CommandError("no message is found by that.")
-    table = table_of("Id", "App", "Number", "Reference", "State", "Code", "Inserted")
+        raise CommandError(_("no message is found by that."))
+    table = table_of(
+        _("Id"), _("App"), _("Number"), _("Reference"), _("State"), _("Code"), _("Inserted")
+    )
     for one in found:
         table.add_row(
             str(one.id), one.app, mask(one.recipient), one.reference or "", one.state,
             one.code or "", moment(one.queued_at),
         )  # fmt: skip
-    screen().print(table if found else "No message is found by that; there are replies:")
+    screen().print(table if found else _("No message is found by that; there are replies:"))
     if answers:
         screen().print(table_of_replies(masked(answers)))
 

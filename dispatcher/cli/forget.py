@@ -8,6 +8,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -46,30 +47,40 @@ def forget(
     other_mainland = read_settings().mainland_without_plus == "all"
     read = read_number(number, other_mainland=other_mainland)
     if isinstance(read, DoubtfulNumber):
-        raise CommandError(f"the number is doubtful: {read.reason}.", code=USED_WRONGLY)
+        raise CommandError(
+            _("the number is doubtful: {reason}.").format(reason=read.reason), code=USED_WRONGLY
+        )
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
         kept = await operator.export(connection, read.e164)
         if export is not None:
             _write(export, kept)
-            typer.echo(f"{plural(len(kept), 'record')} written to {export}.")
+            typer.echo(
+                _("{value} written to {export}.").format(
+                    value=plural(len(kept), "record"), export=export
+                )
+            )
         if not yes:
-            what = f"{plural(len(kept), 'record')} found"
-            typer.echo(f"{what}; nothing was erased, because --yes was not given.")
+            what = _("{value} found").format(value=plural(len(kept), "record"))
+            typer.echo(
+                _("{what}; nothing was erased, because --yes was not given.").format(what=what)
+            )
             return None
         return await operator.forget(connection, who, read.e164)
 
     done = with_database(work)
     if done is None:
         return
-    typer.echo(f"{plural(len(done.erased), 'message')} erased.")
+    typer.echo(_("{value} erased.").format(value=plural(len(done.erased), "message")))
     if done.suppressed:
-        typer.echo("The number stays suppressed: nothing is ever sent to it.")
+        typer.echo(_("The number stays suppressed: nothing is ever sent to it."))
     if done.left:
         raise CommandError(
-            f"{plural(len(done.left), 'message')} left, because they may be on their way: settle"
-            " what is unsure, and ask again."
+            _(
+                "{value} left, because they may be on their way: settle what is unsure, and ask"
+                " again."
+            ).format(value=plural(len(done.left), "message"))
         )
 
 
@@ -83,5 +94,7 @@ def _write(path: Path, kept: list[str]) -> None:
             os.fsync(out.fileno())
     except OSError as error:
         raise CommandError(
-            f"{path} cannot be written: {error.strerror}. Nothing was erased."
+            _("{path} cannot be written: {strerror}. Nothing was erased.").format(
+                path=path, strerror=error.strerror
+            )
         ) from error

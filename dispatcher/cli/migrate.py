@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dispatcher.db.migrate import MigrationStatus
 
 from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
+from dispatcher.core.language import _
 
 
 def migrate(
@@ -30,17 +31,22 @@ def migrate(
     from dispatcher.db.migrate import MigrationError
 
     if status and down:
-        raise CommandError("--status and --down do not go together.", code=USED_WRONGLY)
+        raise CommandError(_("--status and --down do not go together."), code=USED_WRONGLY)
     try:
         with database_address(read_settings(), make=not status) as dsn, explained(dsn):
             if status:
                 return _print_status(asyncio.run(migrations.status(dsn)))
             if down:
                 name = asyncio.run(migrations.down(dsn))
-                typer.echo(f"{name} undone." if name else "No migration is applied.")
+                typer.echo(
+                    _("{name} undone.").format(name=name) if name else _("No migration is applied.")
+                )
             else:
                 names = asyncio.run(migrations.migrate(dsn, warn=_warn, on_wait=_wait))
-                typer.echo("\n".join(f"{name} applied." for name in names) or "Nothing to do.")
+                typer.echo(
+                    "\n".join(_("{name} applied.").format(name=name) for name in names)
+                    or _("Nothing to do.")
+                )
     except MigrationError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -51,7 +57,7 @@ def _warn(line: str) -> None:
 
 
 def _wait() -> None:
-    typer.echo("dispatcher: waiting for another process that migrates the database.", err=True)
+    typer.echo(_("dispatcher: waiting for another process that migrates the database."), err=True)
 
 
 def _print_status(statuses: "list[MigrationStatus]") -> int:
@@ -59,11 +65,11 @@ def _print_status(statuses: "list[MigrationStatus]") -> int:
 
     for one in statuses:
         if one.unknown:
-            state = "applied by a newer release"
+            state = _("applied by a newer release")
         elif one.edited:
-            state = "edited after it was applied"
+            state = _("edited after it was applied")
         elif one.applied:
-            state = f"applied {moment(one.applied_at)}"
+            state = _("applied {applied_at}").format(applied_at=moment(one.applied_at))
         else:
             state = "missing"
         typer.echo(f"{one.version}  {one.name:30}  {state}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -38,7 +39,10 @@ def operator_name(given: str | None) -> str:
     who = " ".join(given.split())
     if not who or len(who) > MAX_NAME_LENGTH or not who.isprintable():
         raise CommandError(
-            f"--as takes a name of 1 to {MAX_NAME_LENGTH} characters.", code=USED_WRONGLY
+            _("--as takes a name of 1 to {max_name_length} characters.").format(
+                max_name_length=MAX_NAME_LENGTH
+            ),
+            code=USED_WRONGLY,
         )
     return who
 
@@ -55,12 +59,14 @@ Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")
 
 def complete_app(incomplete: str) -> list[str]:
     """Return the names of apps, for the completion of a shell."""
-    from dispatcher.cli.connection import read_settings
+    from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.db.status import app_names
 
     try:
-        return [name for name in read_settings().apps if name.startswith(incomplete)]
+        names = {*read_settings().apps, *with_database(app_names)}
     except CommandError:
         return []
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 App = Annotated[
@@ -71,6 +77,9 @@ App = Annotated[
         autocompletion=complete_app,
     ),
 ]
+
+
+MAX_ID_DIGITS = 19  # of a bigint
 
 
 class Settlement(StrEnum):
@@ -101,7 +110,7 @@ def cancel(ids: Ids, *, as_: As = None) -> None:
         }
 
     done, left = with_database(work)
-    _print_result(done, ids, "cancelled", left)
+    _print_result(done, ids, _("cancelled"), left)
 
 
 def requeue(
@@ -127,7 +136,7 @@ def requeue(
     from dispatcher.db.status import states_of
 
     if (code is None) == (not ids):
-        raise CommandError("give either ids or --code.", code=USED_WRONGLY)
+        raise CommandError(_("give either ids or --code."), code=USED_WRONGLY)
     who = operator_name(as_)
     begin = _since(since)
 
@@ -148,10 +157,11 @@ def requeue(
     done, wanted, left = with_database(work)
     if code is not None and not wanted:
         raise CommandError(
-            f"no message that may be sent again has the code {code} since"
-            f" {begin:%Y-%m-%d %H:%M} UTC. {report_status(code).advice}"
+            _(
+                "no message that may be sent again has the code {code} since {begin} UTC. {advice}"
+            ).format(code=code, begin=f"{begin:%Y-%m-%d %H:%M}", advice=report_status(code).advice)
         )
-    _print_result(done, wanted, "waiting again", left)
+    _print_result(done, wanted, _("waiting again"), left)
 
 
 def _since(text: str) -> datetime:
@@ -165,7 +175,7 @@ def _since(text: str) -> datetime:
         time = None
     if time is None or time.tzinfo is None:
         raise CommandError(
-            "--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00.",
+            _("--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00."),
             code=USED_WRONGLY,
         )
     return time.astimezone(UTC)
@@ -182,9 +192,9 @@ def settle(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[TOKEN] HOW",
-            help="The batch, as `dispatcher status` lists it, unless options choose several;"
-            " and sent: it went out, or resend: it did not.",
+            metavar="[TOKEN|ID] HOW",
+            help="The batch, as `dispatcher status` lists it, or a message that a fail-over has"
+            " lost, unless options choose several; and sent: it went out, or resend: it did not.",
             show_default=False,
         ),
     ],
@@ -212,11 +222,13 @@ def settle(
     match words:
         case [how] if several != UnsureBatches():
             _settle_several(who, several, _settlement(how), yes=yes)
+        case [number, how] if several == UnsureBatches() and _is_id(number):
+            _settle_lost(who, int(number), _settlement(how))
         case [token, how] if several == UnsureBatches():
             _settle_one(who, token, _settlement(how))
         case _:
             raise CommandError(
-                "give TOKEN and HOW; or HOW and some of --app, --code, --since, --until.",
+                _("give TOKEN and HOW; or HOW and some of --app, --code, --since, --until."),
                 code=USED_WRONGLY,
             )
 
@@ -225,7 +237,9 @@ def _settlement(word: str) -> Settlement:
     try:
         return Settlement(word)
     except ValueError:
-        raise CommandError(f"HOW is sent or resend, not {word}.", code=USED_WRONGLY) from None
+        raise CommandError(
+            _("HOW is sent or resend, not {word}.").format(word=word), code=USED_WRONGLY
+        ) from None
 
 
 def _time(word: str | None, option: str) -> "datetime | None":
@@ -237,9 +251,32 @@ def _time(word: str | None, option: str) -> "datetime | None":
         read = datetime.fromisoformat(word)
     except ValueError:
         raise CommandError(
-            f"{option} takes a time as 2026-11-29T08:00, not {word}.", code=USED_WRONGLY
+            _("{option} takes a time as 2026-11-29T08:00, not {word}.").format(
+                option=option, word=word
+            ),
+            code=USED_WRONGLY,
         ) from None
     return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def _is_id(word: str) -> bool:
+    """Tell whether *word* is the id of a message: a token has 32 characters."""
+    return word.isascii() and word.isdigit() and len(word) <= MAX_ID_DIGITS
+
+
+def _settle_lost(who: str, message: int, how: Settlement) -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.db import operator
+
+    settled = with_database(
+        lambda connection: operator.settle_lost(connection, who, [message], how.value)
+    ).count
+    if not settled:
+        raise CommandError(
+            f"message {message} is not lost: see `dispatcher show {message}`. An unsure batch is"
+            " settled by its token."
+        )
+    typer.echo(f"Message {message} {_done(how)}.")
 
 
 def _settle_one(who: str, token: str, how: Settlement) -> None:
@@ -252,10 +289,16 @@ def _settle_one(who: str, token: str, how: Settlement) -> None:
     ).count
     if settled is None:
         raise CommandError(
-            f"no unsure batch has the token {token}: it may be settled already, see `dispatcher"
-            " show` of one of its messages."
+            _(
+                "no unsure batch has the token {token}: it may be settled already, see"
+                " `dispatcher show` of one of its messages."
+            ).format(token=token)
         )
-    typer.echo(f"{plural(settled, 'message')} of the batch {_done(how)}.")
+    typer.echo(
+        _("{settled} of the batch {done}.").format(
+            settled=plural(settled, "message"), done=_done(how)
+        )
+    )
 
 
 def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: bool) -> None:
@@ -265,10 +308,17 @@ def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: 
 
     batches, messages = with_database(lambda connection: operator.count_unsure(connection, chosen))
     if not batches:
-        raise CommandError("no unsure batch matches: see `dispatcher status`.")
-    found = f"{plural(messages, 'message')} in {plural(batches, 'unsure batch', 'unsure batches')}"
+        raise CommandError(_("no unsure batch matches: see `dispatcher status`."))
+    found = _("{messages} in {batches}").format(
+        messages=plural(messages, "message"),
+        batches=plural(batches, "unsure batch", "unsure batches"),
+    )
     if not yes:
-        raise CommandError(f"{found} match. Nothing is settled yet: add --yes for {how.value}.")
+        raise CommandError(
+            _("{found} match. Nothing is settled yet: add --yes for {value}.").format(
+                found=found, value=how.value
+            )
+        )
     settled = with_database(
         lambda connection: operator.settle_batches(connection, who, chosen, how.value)
     ).count
@@ -276,7 +326,7 @@ def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: 
 
 
 def _done(how: Settlement) -> str:
-    return "accepted" if how is Settlement.SENT else "waiting again"
+    return _("accepted") if how is Settlement.SENT else _("waiting again")
 
 
 def pause(
@@ -299,7 +349,7 @@ def pause(
         await operator.pause(connection, who, app, reason)
 
     with_database(work)
-    typer.echo(f"{app} is paused; `dispatcher resume {app}` goes on.")
+    typer.echo(_("{app} is paused; `dispatcher resume {app}` goes on.").format(app=app))
 
 
 def resume(app: App, *, as_: As = None) -> None:
@@ -317,7 +367,7 @@ def resume(app: App, *, as_: As = None) -> None:
         await operator.resume(connection, who, app)
 
     with_database(work)
-    typer.echo(f"{app} is sending again.")
+    typer.echo(_("{app} is sending again.").format(app=app))
 
 
 async def _check_app_exists(connection: "Connection", app: str) -> None:
@@ -326,8 +376,12 @@ async def _check_app_exists(connection: "Connection", app: str) -> None:
 
     names = await status.app_names(connection)
     if app not in names:
-        known = f"known are {', '.join(names)}" if names else "no worker has run here yet"
-        raise CommandError(f"no app is called {app}: {known}.")
+        known = (
+            _("known are {names}").format(names=", ".join(names))
+            if names
+            else _("no worker has run here yet")
+        )
+        raise CommandError(_("no app is called {app}: {known}.").format(app=app, known=known))
 
 
 def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) -> None:
@@ -338,7 +392,13 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     told = [f"{one}: {left[one]}" for one in sorted(left)]
     if count := len(set(ids)) - done:
         shown = "; ".join(told[:MAX_SHOWN])
-        more = f"; and {len(told) - MAX_SHOWN} more" if len(told) > MAX_SHOWN else ""
+        more = (
+            _("; and {value} more").format(value=len(told) - MAX_SHOWN)
+            if len(told) > MAX_SHOWN
+            else ""
+        )
         raise CommandError(
-            f"{plural(count, 'message')} left alone ({shown}{more}). See `dispatcher show`."
+            _("{count} left alone ({shown}{more}). See `dispatcher show`.").format(
+                count=plural(count, "message"), shown=shown, more=more
+            )
         )

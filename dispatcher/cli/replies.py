@@ -6,6 +6,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,9 @@ def replies(
 
     read = None if number is None else read_number(number, other_mainland=True)
     if isinstance(read, DoubtfulNumber):
-        raise CommandError(f"the number is doubtful: {read.reason}.", code=USED_WRONGLY)
+        raise CommandError(
+            _("the number is doubtful: {reason}.").format(reason=read.reason), code=USED_WRONGLY
+        )
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "list[StoredReply]":
@@ -59,7 +62,7 @@ def replies(
     if json:
         print_json(shown)
     else:
-        screen().print(table_of_replies(shown) if shown else "No reply has come.")
+        screen().print(table_of_replies(shown) if shown else _("No reply has come."))
 
 
 def masked(found: "Sequence[StoredReply]") -> "list[StoredReply]":
@@ -75,7 +78,7 @@ def table_of_replies(found: "Sequence[StoredReply]") -> "Table":
     """Return a table of replies; control characters of their texts are left out."""
     from dispatcher.cli.output import moment, table_of
 
-    table = table_of("Reply", "Received", "App", "Number", "Text", "Unsubscribed")
+    table = table_of(_("Reply"), _("Received"), _("App"), _("Number"), _("Text"), _("Unsubscribed"))
     for one in found:
         text = "".join(each if each.isprintable() else " " for each in one.text)
         table.add_row(

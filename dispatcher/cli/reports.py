@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.core.language import _
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -59,7 +61,11 @@ def _replay() -> None:
     words = read_settings().unsubscribe_words
     pushes, stored = with_database(lambda connection: db.replay_unreadable(connection, words=words))
     read = plural(pushes, "push", "pushes")
-    typer.echo(f"{read} read, {plural(stored, 'report or reply', 'reports and replies')} stored.")
+    typer.echo(
+        _("{read} read, {stored} stored.").format(
+            read=read, stored=plural(stored, "report or reply", "reports and replies")
+        )
+    )
 
 
 def _list_unreadable(limit: int, *, json: bool) -> None:
@@ -74,7 +80,9 @@ def _list_unreadable(limit: int, *, json: bool) -> None:
 
         typer.echo(msgspec.json.format(msgspec.json.encode(pushes)))
         return
-    table = table_of("Since", "Times", "Bytes", "Content-Type", "Why it cannot be read")
+    table = table_of(
+        _("Since"), _("Times"), _("Bytes"), _("Content-Type"), _("Why it cannot be read")
+    )
     for push in pushes:
         table.add_row(
             moment(push.received_at),
@@ -83,7 +91,7 @@ def _list_unreadable(limit: int, *, json: bool) -> None:
             push.content_type,
             push.reason,
         )
-    screen().print(table if table.rows else "Every push could be read.")
+    screen().print(table if table.rows else _("Every push could be read."))
 
 
 async def _read(connection: "Connection", limit: int) -> "ReportState":
@@ -98,23 +106,26 @@ async def _read(connection: "Connection", limit: int) -> "ReportState":
 
 def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
-    from rich.table import Table
 
-    from dispatcher.cli.output import moment
+    from dispatcher.cli.output import moment, table_of
     from dispatcher.core.format import duration, mask, number, shown_id
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
-    table = Table("App", box=None)
-    for name in ("Accepted in 80 h", "Without a report", "For over an hour", "Oldest"):
+    table = table_of(_("App"))
+    for name in (_("Accepted in 80 h"), _("Without a report"), _("For over an hour"), _("Oldest")):
         table.add_column(name, justify="right")
     for app in apps:
         oldest = "-" if app.oldest_seconds is None else duration(app.oldest_seconds)
         table.add_row(
             app.app, number(app.accepted), number(app.waiting), number(app.overdue), oldest
         )
-    lost = Table(
-        "Since", "Status", "Number", "Provider id", "Why it belongs to no message", box=None
+    lost = table_of(
+        _("Since"),
+        _("Status"),
+        _("Number"),
+        _("Provider id"),
+        _("Why it belongs to no message"),
     )
     for report in unmatched:
         lost.add_row(
@@ -124,5 +135,7 @@ def _render(state: "ReportState") -> "RenderableType":
             f"{shown_id(report.provider_id)} ({report.segment})",
             UNMATCHED_REASONS[report.reason],
         )
-    waiting = f"{number(backlog.reports)} reports wait to be matched."
-    return Group(table, "", waiting, "", lost if unmatched else "No report is without its message.")
+    waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))
+    return Group(
+        table, "", waiting, "", lost if unmatched else _("No report is without its message.")
+    )

@@ -8,6 +8,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.core.rules import Limits
@@ -60,9 +61,9 @@ def add_template(
     from dispatcher.db import operator
 
     if (text is None) == (kinds is None):
-        raise CommandError("give either --text or --kinds.", code=USED_WRONGLY)
+        raise CommandError(_("give either --text or --kinds."), code=USED_WRONGLY)
     if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
-        raise CommandError("a template's id has 1 to 32 characters.", code=USED_WRONGLY)
+        raise CommandError(_("a template's id has 1 to 32 characters."), code=USED_WRONGLY)
     try:
         listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
@@ -70,7 +71,11 @@ def add_template(
     made = Template(template_id, listed, promotional)
     who = operator_name(as_)
     with_database(lambda connection: operator.define_template(connection, who, made, note, text))
-    typer.echo(f"{template_id} takes {plural(len(listed), 'variable')}.")
+    typer.echo(
+        _("{template_id} takes {value}.").format(
+            template_id=template_id, value=plural(len(listed), "variable")
+        )
+    )
 
 
 @template.command("remove")
@@ -82,8 +87,12 @@ def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
     who = operator_name(as_)
     done = with_database(lambda connection: operator.drop_template(connection, who, template_id))
     if done.count is None:
-        raise CommandError(f"no template {template_id} is defined: see `dispatcher template list`.")
-    typer.echo(f"{template_id} is not checked any more.")
+        raise CommandError(
+            _("no template {template_id} is defined: see `dispatcher template list`.").format(
+                template_id=template_id
+            )
+        )
+    typer.echo(_("{template_id} is not checked any more.").format(template_id=template_id))
 
 
 @template.command("list")
@@ -109,12 +118,12 @@ def list_templates(
             ]
         )
         return
-    table = table_of("Template", "Variables", "Promotional", "Note")
-    said = {None: "as the app says", True: "yes", False: "no"}
+    table = table_of(_("Template"), _("Variables"), _("Promotional"), _("Note"))
+    said = {None: _("as the app says"), True: "yes", False: "no"}
     for one, note in with_database(rules.templates):
         kinds = ", ".join(one.kinds) or "none"
         table.add_row(one.template_id, kinds, said[one.promotional], note)
-    screen().print(table if table.rows else "No template is defined.")
+    screen().print(table if table.rows else _("No template is defined."))
 
 
 def suppress(
@@ -182,14 +191,14 @@ def suppress(
         )
 
     changed = (with_database(work).count or 0) if wanted else 0
-    done = "sent to again" if remove else "suppressed, from the next second on"
+    done = _("sent to again") if remove else _("suppressed, from the next second on")
     typer.echo(f"{plural(changed, 'number')} {done}.")
     if doubts:
         left = len(doubts) - MAX_DOUBTS_SHOWN
         raise CommandError(
-            f"{plural(len(doubts), 'line')} of {file} refused:",
+            _("{value} of {file} refused:").format(value=plural(len(doubts), "line"), file=file),
             *doubts[:MAX_DOUBTS_SHOWN],
-            *([f"and {left:,} more."] if left > 0 else []),
+            *([_("and {left} more.").format(left=f"{left:,}")] if left > 0 else []),
         )
 
 
@@ -245,7 +254,7 @@ def limit(
             typer.echo(f"{app}: {describe_limits(shown)}")
         return
     if none and wanted != Limits():
-        raise CommandError("--none takes no limits beside it.", code=USED_WRONGLY)
+        raise CommandError(_("--none takes no limits beside it."), code=USED_WRONGLY)
 
     who = operator_name(as_)
 
@@ -271,7 +280,8 @@ def _must_be_known(app: str, seen: list[str]) -> None:
     known = sorted({*seen, *read_settings().apps})
     if known and app not in known:
         raise CommandError(
-            f"there is no app {app}: there are {', '.join(known)}.", code=USED_WRONGLY
+            _("there is no app {app}: there are {names}.").format(app=app, names=", ".join(known)),
+            code=USED_WRONGLY,
         )
 
 
@@ -289,10 +299,10 @@ def _list_suppressed(*, json: bool) -> None:
     if json:
         print_json([replace(one, recipient=mask(one.recipient)) for one in found])
         return
-    table = table_of("Number", "Stops", "Since", "By", "Reason")
+    table = table_of(_("Number"), _("Stops"), _("Since"), _("By"), _("Reason"))
     for one in found:
         table.add_row(mask(one.recipient), one.scope, moment(one.added_at), one.source, one.reason)
-    screen().print(table if table.rows else "No number is suppressed.")
+    screen().print(table if table.rows else _("No number is suppressed."))
 
 
 def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
@@ -303,7 +313,9 @@ def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
     for text in given:
         read = read_number(text, other_mainland=other_mainland)
         if isinstance(read, DoubtfulNumber):
-            raise CommandError(f"a number is doubtful: {read.reason}.", code=USED_WRONGLY)
+            raise CommandError(
+                _("a number is doubtful: {reason}.").format(reason=read.reason), code=USED_WRONGLY
+            )
         numbers.append(read.e164)
     return numbers
 
@@ -319,7 +331,7 @@ def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[st
         if isinstance(read, ReadNumber):
             numbers.append(read.e164)
         else:
-            doubts.append(f"line {line}: {read.reason}")
+            doubts.append(_("line {line}: {reason}").format(line=line, reason=read.reason))
     return numbers, doubts
 
 
@@ -327,7 +339,11 @@ def _hours(text: str) -> tuple[time, time]:
     try:
         begin, end = map(time.fromisoformat, text.split("-"))
     except ValueError:
-        raise CommandError("--quiet takes hours such as 21:00-08:00.", code=USED_WRONGLY) from None
+        raise CommandError(
+            _("--quiet takes hours such as 21:00-08:00."), code=USED_WRONGLY
+        ) from None
     if begin.tzinfo or end.tzinfo or begin == end:
-        raise CommandError("--quiet takes two different times without a zone.", code=USED_WRONGLY)
+        raise CommandError(
+            _("--quiet takes two different times without a zone."), code=USED_WRONGLY
+        )
     return begin, end

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.language import ENGLISH, _, use_language
 
 
 class ServicePart(StrEnum):
@@ -26,6 +27,11 @@ def run(
             help="worker: sends, without console and reports. reports: only receives those.",
         ),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Receivers on one port; with --only reports."),
+    ] = 1,
+    shared_port: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Apply migrations, then send until SIGTERM or Ctrl-C.
 
@@ -41,6 +47,7 @@ def run(
     from dispatcher.db.migrate import MigrationError
     from dispatcher.postgres.programs import EmbeddedError
     from dispatcher.service.http import ListenError
+    from dispatcher.service.receivers import ReceiverError, run_receivers
     from dispatcher.service.run import collect_rarely
     from dispatcher.telemetry.logs import configure_logs
     from dispatcher.worker.worker import UnknownWorkerError
@@ -48,25 +55,51 @@ def run(
     settings = read_settings()
     if not settings.apps and only is not ServicePart.REPORTS:
         raise CommandError(
-            "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
-            " __APP_SECRET; `dispatcher demo` shows how it works without an account.",
+            _(
+                "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
+                " __APP_SECRET; `dispatcher demo` shows how it works without an account."
+            ),
             code=USED_WRONGLY,
         )
     if settings.report_path_token is None and only is ServicePart.REPORTS:
         raise CommandError(
-            "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part of its"
-            ' address. python3 -c "import secrets; print(secrets.token_urlsafe())" makes one.',
+            _(
+                "the report receiver is closed: set DISPATCHER_REPORT_PATH_TOKEN, the last part"
+                ' of its address. python3 -c "import secrets; print(secrets.token_urlsafe())"'
+                " makes one."
+            ),
             code=USED_WRONGLY,
         )
+    if processes > 1 and only is not ServicePart.REPORTS:
+        raise CommandError(
+            _(
+                "--processes is for --only reports: start a worker several times instead, each"
+                " listens on an address of its own."
+            ),
+            code=USED_WRONGLY,
+        )
+    use_language(ENGLISH)  # logs and what is stored are for all
     collect_rarely()
     configure_logs(settings.log_level, settings.log_format)
     try:
         with service.database(settings) as dsn, explained(dsn):
             try:
-                uvloop.run(service.run(settings, dsn, only=only.value if only else None))
+                if processes > 1:
+                    run_receivers(settings, dsn, processes)
+                else:
+                    running = service.run(
+                        settings, dsn, only=only.value if only else None, shared_port=shared_port
+                    )
+                    uvloop.run(running)
             except BaseExceptionGroup as group:
                 raise first_error(group) from group
-    except (EmbeddedError, ListenError, MigrationError, UnknownWorkerError) as error:
+    except (
+        EmbeddedError,
+        ListenError,
+        MigrationError,
+        ReceiverError,
+        UnknownWorkerError,
+    ) as error:
         raise CommandError(str(error)) from error
     except (CommandError, KeyboardInterrupt):
         raise

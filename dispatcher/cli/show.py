@@ -8,6 +8,7 @@ import typer
 
 from dispatcher.cli.errors import CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.language import ENGLISH, N_, _, use_language
 
 if TYPE_CHECKING:
     from dispatcher.core.explain import TimelineEntry
@@ -49,8 +50,9 @@ def show(
 
     found = with_database(look)
     if found is None:
-        raise CommandError(f"there is no message {message_id}.")
+        raise CommandError(_("there is no message {message_id}.").format(message_id=message_id))
     if json:
+        use_language(ENGLISH)  # programs read it
         print_json(
             {"message": dict(_values(found.message, full=full)), "timeline": timeline(found)}
         )
@@ -62,8 +64,10 @@ def show(
     for entry in timeline(found):
         events.add_row(f"  {moment(entry.at)}", _line(entry))
     zone = datetime.now().astimezone().tzname()
-    heading = f"What happened (times in {zone})"
-    screen().print(f"Message {message_id}", facts, heading, events, sep="\n")
+    heading = _("What happened (times in {zone})").format(zone=zone)
+    screen().print(
+        _("Message {message_id}").format(message_id=message_id), facts, heading, events, sep="\n"
+    )
 
 
 def _values(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, Any]]:
@@ -87,25 +91,47 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     from dispatcher.cli.output import moment
     from dispatcher.core.explain import advice, explain_code, explain_state
     from dispatcher.core.format import mask, plural
+    from dispatcher.core.stored_texts import stored_text
 
-    yield "state", message["state"]
-    yield "why", explain_state(message)
+    yield _("state"), _(message["state"])
+    yield _("why"), explain_state(message)
     if row := explain_code(message):
-        yield "code", f"{row.code}: {row.meaning}"
+        yield _("code"), f"{row.code}: {row.meaning}"
         # Of one that waits, what the view has is the answer to its whole last request.
-        if message["reason"] not in (None, "", row.meaning) and message["state"] != "queued":
-            yield "reason", message["reason"]
+        if (
+            stored_text(message["reason"] or "") not in ("", row.meaning)
+            and message["state"] != "queued"
+        ):
+            yield _("reason"), stored_text(message["reason"])
     if to_do := advice(message):
-        yield "what to do", to_do
-    yield "recipient", message["recipient"] if full else mask(message["recipient"])
+        yield _("what to do"), to_do
+    yield _("recipient"), message["recipient"] if full else mask(message["recipient"])
     params = message["params"]
-    yield "params", " | ".join(params) if full else plural(len(params), "variable")
-    for name in (
-        "app", "sender", "template_id", "signature", "reference", "priority", "attempts",
-        "provider_id", "segments", "report_status", "idempotency_key", "batch_token",
-    ):  # fmt: skip
+    yield _("params"), " | ".join(params) if full else plural(len(params), "variable")
+    for name, title in _NAMES.items():
         if message[name] is not None:
-            yield name.replace("_", " "), str(message[name])
-    for name in ("send_at", "expires_at", "due_at"):
+            yield _(title), str(message[name])
+    for name, title in _TIMES.items():
         if message[name] is not None:
-            yield name.replace("_", " "), moment(message[name])
+            yield _(title), moment(message[name])
+
+
+_NAMES = {
+    "app": N_("app"),
+    "sender": N_("sender"),
+    "template_id": N_("template id"),
+    "signature": N_("signature"),
+    "reference": N_("reference"),
+    "priority": N_("priority"),
+    "attempts": N_("attempts"),
+    "provider_id": N_("provider id"),
+    "segments": N_("segments"),
+    "report_status": N_("report status"),
+    "idempotency_key": N_("idempotency key"),
+    "batch_token": N_("batch token"),
+}
+_TIMES = {
+    "send_at": N_("send at"),
+    "expires_at": N_("expires at"),
+    "due_at": N_("due at"),
+}

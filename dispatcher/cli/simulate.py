@@ -48,8 +48,8 @@ def simulate(
     """Simulate the provider on this machine until SIGTERM or Ctrl-C.
 
     Prints its address in the first line; with --control, that of the control paths in the second.
-    GET /_accepted, /_ledger, /_requests and /_reports show what it accepted; PUT, GET and DELETE
-    /_faults set, count and clear faults.
+    GET /_accepted, /_ledger, /_bill, /_requests and /_reports show what it accepted; PUT, GET and
+    DELETE /_faults set, count and clear faults.
     """
     import gc
 

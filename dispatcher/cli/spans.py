@@ -4,6 +4,7 @@ import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.language import _
 
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 
@@ -14,7 +15,7 @@ def seconds_of(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
     if found is None:
-        raise CommandError("--spread takes a time such as 4h, 90min or 2d.", code=USED_WRONGLY)
+        raise CommandError(_("--spread takes a time such as 4h, 90min or 2d."), code=USED_WRONGLY)
     return float(found[1]) * _UNIT_SECONDS[found[2]]
 
 
@@ -26,5 +27,6 @@ def zone_of(name: str | None) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):
         raise CommandError(
-            f"there is no time zone {name!r}; one is Asia/Shanghai.", code=USED_WRONGLY
+            _("there is no time zone {name}; one is Asia/Shanghai.").format(name=f"{name!r}"),
+            code=USED_WRONGLY,
         ) from None

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.core.language import ENGLISH, use_language
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -29,6 +31,8 @@ def status(
     """
     from dispatcher.cli.connection import database_address, explained, read_settings
 
+    if json:
+        use_language(ENGLISH)  # programs read it
     settings = read_settings()
     reports = settings.callback_url is not None
     with database_address(settings) as dsn, explained(dsn):

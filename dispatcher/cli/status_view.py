@@ -10,7 +10,9 @@ from rich.text import Text
 from dispatcher.cli.output import table_of
 from dispatcher.core.format import duration, number
 from dispatcher.core.health import Diagnosis, Finding, Level
+from dispatcher.core.language import _
 from dispatcher.core.status import WAITING_COUNTED, AppState, StatusSnapshot
+from dispatcher.core.stored_texts import stored_text
 
 _STYLES = {
     Level.FINE: "bold green",
@@ -38,47 +40,63 @@ def render(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
 
 def _finding(finding: Finding) -> Iterator[RenderableType]:
     yield Text(finding.title, _STYLES[finding.level])
-    step = Text.assemble(("What to do: ", "bold"), finding.step)
+    step = Text.assemble((_("What to do: "), "bold"), finding.step)
     for text in (Text(finding.cause), step):
         yield Padding(text, (0, 0, 0, 2), expand=False)
 
 
 def _apps(now: StatusSnapshot) -> RenderableType:
     if not now.apps:
-        return "No app has been seen yet: start `dispatcher run`."
-    table = table_of("App", "State")
-    for name in ("Waiting", "Oldest due", "Sending", "Unsure batches", "Numbers/s", "Allowed"):
+        return _("No app has been seen yet: start `dispatcher run`.")
+    table = table_of(_("App"), _("State"))
+    for name in (
+        _("Waiting"),
+        _("Due now"),
+        _("Oldest due"),
+        _("Sending"),
+        _("Unsure batches"),
+        _("Numbers/s"),
+        _("Allowed"),
+    ):
         table.add_column(name, justify="right")
     for app in now.apps:
-        many = app.waiting > WAITING_COUNTED
         table.add_row(
             app.name,
             _state(app),
-            f"over {number(WAITING_COUNTED)}" if many else number(app.waiting),
+            _counted(app.waiting),
+            _counted(app.due),
             _since(app.oldest_due_at, now.at),
             number(app.sending),
             number(app.unsure_batches),
-            "no limit" if app.rate is None else f"{app.rate:g}",
-            "no limit" if app.numbers_per_second is None else f"{app.numbers_per_second:g}",
+            _("no limit") if app.rate is None else f"{app.rate:g}",
+            _("no limit") if app.numbers_per_second is None else f"{app.numbers_per_second:g}",
         )
     return table
 
 
+def _counted(messages: int) -> str:
+    if messages > WAITING_COUNTED:
+        return _("over {count}").format(count=number(WAITING_COUNTED))
+    return number(messages)
+
+
 def _state(app: AppState) -> str:
     if not app.known:
-        return "unknown"
+        return _("unknown")
     if app.paused_at:
-        return "paused"
-    return "sending" if app.sending or app.oldest_due_at else "idle"
+        return _("paused")
+    return _("sending") if app.sending or app.oldest_due_at else _("idle")
 
 
 def _unsure(now: StatusSnapshot) -> RenderableType:
     table = table_of()
-    table.add_column("Unsure batch", min_width=32)  # a token must be shown completely, to be copied
-    for name in ("App", "Messages", "For", "Why"):
+    table.add_column(
+        _("Unsure batch"), min_width=32
+    )  # a token must be shown completely, to be copied
+    for name in (_("App"), _("Messages"), _("For"), _("Why")):
         table.add_column(name)
     for batch in now.unsure:
-        why = ": ".join(filter(None, (batch.code, batch.description)))
+        why = ": ".join(filter(None, (batch.code, stored_text(batch.description or ""))))
         since = _since(batch.unsure_at, now.at)
         table.add_row(batch.token, batch.app, number(batch.messages), since, why)
     return table
@@ -86,10 +104,16 @@ def _unsure(now: StatusSnapshot) -> RenderableType:
 
 def _workers(now: StatusSnapshot) -> RenderableType:
     table = table_of(
-        "Worker", "Host", "Process", "Version", "Apps", "Running for", "Last heartbeat"
-    )  # fmt: skip
+        _("Worker"),
+        _("Host"),
+        _("Process"),
+        _("Version"),
+        _("Apps"),
+        _("Running for"),
+        _("Last heartbeat"),
+    )
     for worker in now.workers:
-        heard = f"{duration(worker.silent_seconds)} ago"
+        heard = _("{time} ago").format(time=duration(worker.silent_seconds))
         table.add_row(
             str(worker.id),
             worker.host,
@@ -97,17 +121,17 @@ def _workers(now: StatusSnapshot) -> RenderableType:
             worker.version,
             " ".join(worker.apps),
             _since(worker.started_at, now.at),
-            heard + ("" if worker.alive else ": dead"),
+            heard + ("" if worker.alive else _(": dead")),
         )
     return table
 
 
 def _totals(now: StatusSnapshot) -> RenderableType:
-    table = table_of("App", "What happened", "Code")
-    table.add_column("Last hour", justify="right")
-    table.add_column("Last day", justify="right")
+    table = table_of(_("App"), _("What happened"), _("Code"))
+    table.add_column(_("Last hour"), justify="right")
+    table.add_column(_("Last day"), justify="right")
     for total in now.totals:
-        table.add_row(total.app, total.event, total.code, number(total.hour), number(total.day))
+        table.add_row(total.app, _(total.event), total.code, number(total.hour), number(total.day))
     return table
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO, TypeVar, cast
 
+from dispatcher.core.language import _
+
 Result = TypeVar("Result")
 
 
@@ -52,4 +54,4 @@ def _named(write: Callable[..., Result], *arguments: str) -> Result:
     except BrokenPipeError:
         raise OutputClosed from None
     except OSError as error:
-        raise OutputError(error.strerror or "it is closed") from None
+        raise OutputError(error.strerror or _("it is closed")) from None

@@ -6,6 +6,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import MAX_NAME_LENGTH, As, operator_name
+from dispatcher.core.language import _
 from dispatcher.core.roles import ROLES
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def add_token(
     name = " ".join(name.split())
     if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise CommandError(
-            f"NAME takes a name of 1 to {MAX_NAME_LENGTH} characters.", code=USED_WRONGLY
+            _("NAME takes a name of 1 to {max_name_length} characters.").format(
+                max_name_length=MAX_NAME_LENGTH
+            ),
+            code=USED_WRONGLY,
         )
     if role not in ROLES:
-        raise CommandError(f"--role takes one of {', '.join(ROLES)}.", code=USED_WRONGLY)
+        raise CommandError(
+            _("--role takes one of {names}.").format(names=", ".join(ROLES)), code=USED_WRONGLY
+        )
     who = operator_name(as_)
     try:
         made = with_database(lambda connection: console_tokens.add(connection, who, name, role))
@@ -69,12 +75,18 @@ def list_tokens(
     if json:
         print_json(known)
         return
-    table = table_of("Name", "Role", "Made", "By", "Last login", "Revoked")
+    table = table_of(_("Name"), _("Role"), _("Made"), _("By"), _("Last login"), _("Revoked"))
     for one in known:
-        revoked = f"{moment(one.revoked_at)} by {one.revoked_by}" if one.revoked_at else ""
+        revoked = (
+            _("{revoked_at} by {revoked_by}").format(
+                revoked_at=moment(one.revoked_at), revoked_by=one.revoked_by
+            )
+            if one.revoked_at
+            else ""
+        )
         used = moment(one.used_at) if one.used_at else "never"
         table.add_row(one.name, one.role, moment(one.created_at), one.created_by, used, revoked)
-    screen().print(table if table.rows else "There is no token but DISPATCHER_CONSOLE_TOKEN.")
+    screen().print(table if table.rows else _("There is no token but DISPATCHER_CONSOLE_TOKEN."))
 
 
 @token.command("revoke")
@@ -89,5 +101,7 @@ def revoke_token(name: Name, *, as_: As = None) -> None:
         return await console_tokens.revoke(connection, who, " ".join(name.split()))
 
     if not with_database(work):
-        raise CommandError(f"there is no token {name}: see `dispatcher token list`.")
-    typer.echo(f"{name} is revoked.")
+        raise CommandError(
+            _("there is no token {name}: see `dispatcher token list`.").format(name=name)
+        )
+    typer.echo(_("{name} is revoked.").format(name=name))

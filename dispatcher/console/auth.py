@@ -163,10 +163,12 @@ class Auth:
         role = next((each.role for each in tokens if each.id == session.token_id), None)
         return replace(session, role=role) if role is not None else None
 
-    def required(self, handler: SessionHandler, role: Role = "see") -> Handler:
+    def required(
+        self, handler: SessionHandler, role: Role = "see", *, form_is_checked: bool = True
+    ) -> Handler:
         """Return *handler* for requests with a session that has *role*.
 
-        A form must come from the console.
+        A form must come from the console; a handler that reads a long form itself calls `is_own`.
         """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -175,9 +177,9 @@ class Auth:
                 return _login_required(request)
             if not session.may(role):
                 return self.forbidden(session)
-            if request.method != hdrs.METH_GET and not await self._is_own_form(request, session):
-                values = {"session": session, "back": referring_page(request)}
-                return self.page("refused.html", values, status=403)
+            checked = form_is_checked and request.method != hdrs.METH_GET
+            if checked and not await self._is_own_form(request, session):
+                return self.refused(request, session)
             try:
                 return await handler(request, session)
             except DatabaseUnavailable as error:
@@ -206,9 +208,17 @@ class Auth:
         if not is_same_origin(request):
             return False
         given = (await request.post()).get(FORM_TOKEN_FIELD)
-        return isinstance(given, str) and self.sessions.is_form_token(
-            session, given, now=time.time()
-        )
+        return isinstance(given, str) and self.is_own(request, session, given)
+
+    def is_own(self, request: web.Request, session: Session, form_token: str) -> bool:
+        """Return whether a page of this session sent a form with *form_token*."""
+        own = self.sessions.is_form_token(session, form_token, now=time.time())
+        return own and is_same_origin(request)
+
+    def refused(self, request: web.Request, session: Session) -> web.Response:
+        """Return the answer to a form that no page of this session sent."""
+        values = {"session": session, "back": referring_page(request)}
+        return self.page("refused.html", values, status=403)
 
 
 def is_same_origin(request: web.Request) -> bool:

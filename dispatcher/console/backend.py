@@ -6,15 +6,16 @@ costs one query in a while.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
 from dispatcher.core.country import country
+from dispatcher.core.delivery import DeliveryGroup, delivery_groups
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.rules import Limits, RuleList, Suppressed
@@ -24,17 +25,30 @@ from dispatcher.core.status import (
     EventTotal,
     MessageHistory,
     MessageSummary,
+    MinuteCount,
     StatusSnapshot,
+    StoredReply,
     UnmatchedReport,
+    UnreadablePush,
     UnsureBatch,
 )
 from dispatcher.core.templates import Template
 from dispatcher.db import audit as audit_log
-from dispatcher.db import campaigns, console_tokens, message_lists, operator, reports, status
+from dispatcher.db import (
+    campaigns,
+    console_tokens,
+    list_uploads,
+    message_lists,
+    operator,
+    replies,
+    reports,
+    status,
+)
 from dispatcher.db.campaigns import CountedCampaign
 from dispatcher.db.console_tokens import ValidToken
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
+from dispatcher.db.list_uploads import ListUpload
 from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
@@ -44,6 +58,9 @@ Answer = TypeVar("Answer")
 SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
 MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
 TOKENS_MAX_AGE_SECONDS = 2.0  # a revoked token ends its logins after this
+MAX_REPLIES = 20  # of a number, on the page of a message
+LAST_HOUR_MAX_AGE_SECONDS = 10.0
+DELIVERY_MAX_AGE_SECONDS = 60.0
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
 QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
 ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
@@ -76,6 +93,8 @@ class ConsoleBackend:
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
         self._backlog = self._cached(_backlog)
         self._tokens = self._cached(console_tokens.valid)
+        self._last_hour = self._cached(status.last_hour)
+        self._delivery = self._cached(_delivery)
         self._exporting = asyncio.Lock()  # one at a time: each keeps a connection for minutes
 
     async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
@@ -93,6 +112,14 @@ class ConsoleBackend:
     async def series(self, app: str | None, span: float, step: float) -> list[status.SeriesPoint]:
         """Return the counts of events in the last *span* seconds, in steps of *step* seconds."""
         return await self._query(status.series, app, span, step)
+
+    async def last_hour(self) -> list[MinuteCount]:
+        """Return what happened in each minute of the last hour, by app."""
+        return await self._last_hour.get(LAST_HOUR_MAX_AGE_SECONDS)
+
+    async def delivery(self) -> list[DeliveryGroup]:
+        """Return success and time of delivery of the last hour, beside those of the last day."""
+        return await self._delivery.get(DELIVERY_MAX_AGE_SECONDS)
 
     async def unmatched(self) -> list[UnmatchedReport]:
         """Return the newest reports that belong to no message."""
@@ -171,9 +198,21 @@ class ConsoleBackend:
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)  # names an unavailable database sooner
         return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
-    async def record_reveal(self, actor: str, message_id: int) -> str:
+    async def record_reveal(self, actor: str, message_id: int, what: str) -> str:
         """Write into the audit log that *actor* sees a message's number and variables."""
-        return await self._act(operator.record_reveal, actor, message_id)
+        return await self._act(operator.record_reveal, actor, message_id, what)
+
+    async def message_as_stored(self, message_id: int, tokens: list[str]) -> str:
+        """Return all rows about a message and its requests, as JSON: reports and answers too."""
+        return await self._on_connection(operator.message_as_stored, message_id, tokens)
+
+    async def replies_of(self, number: str) -> list[StoredReply]:
+        """Return the newest replies of a number in canonical form."""
+        return await self._on_connection(replies.of_number, number, limit=MAX_REPLIES)
+
+    async def unreadable(self) -> list[UnreadablePush]:
+        """Return the pushes that could not be read, the newest first."""
+        return await self._on_connection(reports.unreadable)
 
     async def campaigns(self, before: tuple[datetime, str] | None) -> list[CountedCampaign]:
         """Return a page of campaigns, the newest first, and one more if there are more."""
@@ -188,14 +227,15 @@ class ConsoleBackend:
         async with self._database.acquire(seconds=COUNT_TIMEOUT_SECONDS) as connection:
             await campaigns.count(connection, name, country=country)
 
-    async def export_campaign(self, name: str) -> AsyncIterator[tuple[Any, ...]]:
-        """Yield the messages of a campaign, oldest first."""
+    async def export_campaign(
+        self, name: str, on_rows: Callable[[list[list[str]]], Awaitable[None]]
+    ) -> None:
+        """Give *on_rows* the messages of a campaign, oldest first, as `db.campaigns.export`."""
         async with (
             self._exporting,
             self._database.acquire(seconds=EXPORT_TIMEOUT_SECONDS) as connection,
         ):
-            async for row in campaigns.export(connection, campaign=name):
-                yield row
+            await campaigns.export(connection, on_rows, campaign=name)
 
     async def record_export(self, actor: str, what: str) -> None:
         """Write into the audit log that *actor* exports whole numbers."""
@@ -234,6 +274,43 @@ class ConsoleBackend:
                 await self._query(console_tokens.note_use, each.id)
                 return each
         return None
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database, for a process that works in it."""
+        return self._database.dsn
+
+    async def list_uploads(self) -> list[ListUpload]:
+        """Return the uploaded lists that are kept."""
+        return await self._on_connection(list_uploads.recent)
+
+    async def list_upload(self, upload_id: int) -> ListUpload | None:
+        """Return an uploaded list, or None if there is none with this id."""
+        return await self._on_connection(list_uploads.find, upload_id)
+
+    async def add_list_upload(self, actor: str, name: str, options: str) -> int:
+        """Begin an upload; return its id."""
+        return await self._on_connection(list_uploads.add, actor, name, options)
+
+    async def add_list_part(self, upload_id: int, part: int, content: bytes) -> None:
+        """Keep the next part of an upload."""
+        await self._on_connection(list_uploads.add_part, upload_id, part, content)
+
+    async def complete_list_upload(self, upload_id: int) -> None:
+        """Note that an upload is whole."""
+        await self._on_connection(list_uploads.complete, upload_id)
+
+    async def drop_list_upload(self, upload_id: int) -> None:
+        """Delete an upload."""
+        await self._on_connection(list_uploads.drop, upload_id)
+
+    async def load_list(self, upload_id: int, options: str) -> bool:
+        """Have a checked list loaded; return False if it is not checked."""
+        return await self._on_connection(list_uploads.ask_to_load, upload_id, options)
+
+    async def list_rejects(self, upload_id: int) -> bytes | None:
+        """Return the refused lines of a list."""
+        return await self._on_connection(list_uploads.rejects, upload_id)
 
     async def pause(self, actor: str, app: str, reason: str) -> str:
         """Stop claiming for *app*."""
@@ -299,6 +376,15 @@ class ConsoleBackend:
 
         return CachedQuery(limited)
 
+    async def _on_connection(
+        self,
+        query: Callable[Concatenate[Connection, Arguments], Awaitable[Answer]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        async with self._database.acquire(seconds=QUERY_TIMEOUT_SECONDS) as connection:
+            return await query(connection, *args, **kwargs)
+
     async def _query(
         self,
         query: Callable[Concatenate[Database, Arguments], Awaitable[Answer]],
@@ -330,6 +416,12 @@ class ConsoleBackend:
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
             return (await action(connection, *args, **kwargs)).said
+
+
+async def _delivery(database: Database) -> list[DeliveryGroup]:
+    now = await status.delivery_sample(database, timedelta(hours=1), timedelta())
+    before = await status.delivery_sample(database, timedelta(hours=25), timedelta(hours=1))
+    return delivery_groups(now, before, country=country)
 
 
 async def _backlog(database: Database) -> Backlog:

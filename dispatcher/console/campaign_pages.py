@@ -40,7 +40,7 @@ EXPORTED_COLUMNS = (
     "id", "app", "campaign", "recipient", "template_id", "reference", "state", "code", "reason",
     "segments", "queued_at", "accepted_at", "finished_at", "provider_id",
 )  # fmt: skip
-EXPORT_PIECE_ROWS = 1_000  # written to the browser at once
+_TIME_COLUMNS = ("queued_at", "accepted_at", "finished_at")
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell
 
 
@@ -201,16 +201,11 @@ class CampaignPages:
         await response.prepare(request)
         # Excel takes a CSV file for UTF-8 only by its mark.
         await response.write("\ufeff".encode() + _csv([EXPORTED_COLUMNS]))
-        rows = []
-        async for row in self._backend.export_campaign(name):
-            cells = dict(zip(EXPORTED_COLUMNS, row, strict=True))
-            if not full:
-                cells["recipient"] = mask(cells["recipient"])
-            rows.append([_cell(each) for each in cells.values()])
-            if len(rows) == EXPORT_PIECE_ROWS:
-                await response.write(_csv(rows))
-                rows.clear()
-        await response.write(_csv(rows))
+
+        async def write_rows(rows: list[list[str]]) -> None:
+            await response.write(_csv([_cells(row, full=full) for row in rows]))
+
+        await self._backend.export_campaign(name, write_rows)
         await response.write_eof()
         return response
 
@@ -252,12 +247,19 @@ def _position(before: str, name: str) -> tuple[datetime, str] | Invalid | None:
             return moment, name[:MAX_NAME_LENGTH]
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    if isinstance(value, str) and value.startswith(_FORMULA_BEGINS) and not _is_number(value):
-        return f"'{value}"
-    return value
+def _cells(row: list[str], *, full: bool) -> list[str]:
+    """Return *row* as a spreadsheet may have it."""
+    cells = dict(zip(EXPORTED_COLUMNS, row, strict=False))  # it ends with what is charged
+    if not full:
+        cells["recipient"] = mask(cells["recipient"])
+    for name in _TIME_COLUMNS:
+        if cells[name]:
+            cells[name] = datetime.fromtimestamp(int(cells[name]), UTC).isoformat()
+    return [_cell(each) for each in cells.values()]
+
+
+def _cell(value: str) -> str:
+    return f"'{value}" if value.startswith(_FORMULA_BEGINS) and not _is_number(value) else value
 
 
 def _is_number(text: str) -> bool:

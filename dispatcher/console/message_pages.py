@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dispatcher.console.auth import Auth, Session, redirect
+from dispatcher.console.auth import Auth, Session, is_secure, redirect, referring_page
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import (
     Invalid,
@@ -40,6 +40,13 @@ from dispatcher.db.message_lists import (
 
 MESSAGES_PATH = "/console/messages"
 MESSAGE_ACTION_PATH = "/console/message-action"
+COLUMNS = (
+    "state", "recipient", "app", "template_id", "campaign", "reference", "code", "reason",
+    "segments", "provider_id", "queued_at", "accepted_at", "finished_at",
+)  # fmt: skip
+USUAL_COLUMNS = ("state", "recipient", "app", "reference", "code", "queued_at")
+COLUMNS_COOKIE = "dispatcher_columns"
+COLUMNS_COOKIE_SECONDS = 365 * 24 * 3600
 MAX_FIELD_LENGTH = 200  # characters; references are the longest
 MAX_PREFIX_LENGTH = 8  # of a number: a masked one shows about as much
 MAX_LAST_DIGITS = 4  # as many as a masked number shows
@@ -181,6 +188,12 @@ _FILTER_WORDS = {
 }
 
 
+def chosen_columns(cookie: str) -> list[str]:
+    """Return the columns that a cookie names, in their order; the usual ones if it names none."""
+    wanted = set(cookie.split("."))
+    return [name for name in COLUMNS if name in wanted] or [*USUAL_COLUMNS]
+
+
 class MessagePages:
     """The list of messages, and actions on many of them."""
 
@@ -219,12 +232,29 @@ class MessagePages:
             "states": STATES,
             "apps": [app.name for app in snapshot.apps],
             "page": page,
+            "columns": chosen_columns(request.cookies.get(COLUMNS_COOKIE, "")),
             "following": following,
             "first": position is None,
             "counted": counted,
             "actions": offered,
         }
         return self._auth.page("messages.html", values)
+
+    async def choose_columns(self, request: web.Request, _session: Session) -> web.StreamResponse:
+        """Keep the columns of the list in a cookie, and lead back to the list."""
+        form = await read_form(request) or {}
+        chosen = [name for name in COLUMNS if name in form]
+        response = redirect(referring_page(request))
+        response.set_cookie(
+            COLUMNS_COOKIE,
+            ".".join(chosen),
+            max_age=COLUMNS_COOKIE_SECONDS,
+            path=MESSAGES_PATH,
+            httponly=True,
+            samesite="Strict",
+            secure=is_secure(request),
+        )
+        return response
 
     async def find_number(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Lead from a number in a form to the address of the list of its messages."""

@@ -1,5 +1,6 @@
-"""The page Problems: unsure requests, codes of the last day, unmatched reports, workers."""
+"""The page Problems: only what is one, grouped by what to do."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -28,6 +29,13 @@ class CodeCount(Struct, frozen=True):
     address: str  # query of the list of these messages
 
 
+class AdviceGroup(Struct, frozen=True):
+    """Failures about which the same is to be done."""
+
+    advice: str
+    codes: list[CodeCount]
+
+
 class ProblemsPage:
     """The page Problems."""
 
@@ -43,12 +51,19 @@ class ProblemsPage:
         values = {
             "session": session,
             "rows": rows,
-            "codes": _code_counts(snapshot.totals),
+            "groups": _groups(_code_counts(snapshot.totals)),
             "unsure": await self._backend.unsure(),
             "unmatched": [(report, UNMATCHED_REASONS[report.reason]) for report in unmatched],
-            "workers": snapshot.workers,
+            "unreadable": snapshot.unreadable,
+            "silent": [worker for worker in snapshot.workers if not worker.alive],
+            "alive": [worker for worker in snapshot.workers if worker.alive],
         }
         return self._auth.page("problems.html", values)
+
+    async def unreadable(self, _request: web.Request, session: Session) -> web.StreamResponse:
+        """Show the pushes that could not be read, without their content: it names people."""
+        pushes = await self._backend.unreadable()
+        return self._auth.page("unreadable.html", {"session": session, "pushes": pushes})
 
 
 def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
@@ -56,6 +71,15 @@ def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
     failures = [total for total in totals if total.event not in HEALTHY_EVENTS]
     failures.sort(key=lambda total: -total.day)
     return [CodeCount(total, number_code(total.code), _address(total)) for total in failures]
+
+
+def _groups(counts: list[CodeCount]) -> list[AdviceGroup]:
+    """Return the failures by what to do about them, the group with the most of a day first."""
+    by_advice: defaultdict[str, list[CodeCount]] = defaultdict(list)
+    for each in counts:
+        by_advice[each.code.advice.replace("<NAME>", each.total.app.upper())].append(each)
+    groups = [AdviceGroup(*item) for item in by_advice.items()]
+    return sorted(groups, key=lambda group: -sum(each.total.day for each in group.codes))
 
 
 def _address(total: EventTotal) -> str:

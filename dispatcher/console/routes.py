@@ -16,6 +16,7 @@ from dispatcher.console.language_choice import (
     choose_language,
     in_readers_language,
 )
+from dispatcher.console.list_pages import LISTS_PATH, ListPages
 from dispatcher.console.login import LoginPages, static_file
 from dispatcher.console.message_pages import MESSAGE_ACTION_PATH, MESSAGES_PATH, MessagePages
 from dispatcher.console.problems import ProblemsPage
@@ -49,6 +50,7 @@ def console_routes(
     messages = MessagePages(auth, backend, stopping)
     actions = ActionPages(auth, backend)
     campaigns = CampaignPages(auth, backend, stopping)
+    lists = ListPages(auth, backend)
     codes = CodesPage(auth, backend)
     audit = AuditPages(auth, backend)
     routes = [
@@ -61,11 +63,14 @@ def console_routes(
         web.get("/console/live", auth.required(dashboard.stream)),
         web.get("/console/fresh", auth.required(dashboard.fresh)),
         web.get("/console/chart", auth.required(dashboard.chart)),
+        web.get("/console/delivery", auth.required(dashboard.delivery)),
         web.get("/console/problems", auth.required(problems.show)),
+        web.get("/console/problems/unreadable", auth.required(problems.unreadable)),
         web.get(SEARCH_PATH, auth.required(search.search)),
         web.post(SEARCH_PATH, auth.required(search.search)),
         web.get(MESSAGES_PATH, auth.required(messages.show)),
         web.post(MESSAGES_PATH, auth.required(messages.find_number)),
+        web.post(MESSAGES_PATH + "/columns", auth.required(messages.choose_columns)),
         web.post(MESSAGE_ACTION_PATH, auth.required(messages.preview, "act")),
         web.get(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action)),
         web.post(MESSAGE_ACTION_PATH + "/{id}", auth.required(messages.action, "act")),
@@ -76,6 +81,11 @@ def console_routes(
         web.get(CAMPAIGN_PATH, auth.required(campaigns.one)),
         web.get(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export)),
         web.post(CAMPAIGN_PATH + ".csv", auth.required(campaigns.export, "act")),
+        web.get(LISTS_PATH, auth.required(lists.overview)),
+        web.post(LISTS_PATH, auth.required(lists.upload, "act", form_is_checked=False)),
+        web.get(LISTS_PATH + "/{id}", auth.required(lists.one)),
+        web.post(LISTS_PATH + "/{id}", auth.required(lists.one, "act")),
+        web.post(LISTS_PATH + "/{id}/rejects.csv", auth.required(lists.rejects, "act")),
         web.get(CODES_PATH, auth.required(codes.show)),
         web.get(AUDIT_PATH, auth.required(audit.show)),
         web.get(AUDIT_PATH + ".csv", auth.required(audit.export)),

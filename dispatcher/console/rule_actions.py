@@ -119,7 +119,7 @@ def _define_template(fields: Fields, _known: Known) -> Confirmation | Invalid:
                 details = [
                     _("For example: {text}").format(text=sample),
                     _("That is {segments}, without a signature.").format(
-                        segments=plural(segments(sample), "segment")
+                        segments=plural(segments(sample, mainland=True), "segment")
                     ),
                 ]
             return Confirmation(

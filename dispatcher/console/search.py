@@ -16,10 +16,11 @@ from dispatcher.console.auth import Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import message_id, read_form
 from dispatcher.core.codes import request_code
-from dispatcher.core.cost import fill_signature, fill_template, segments
+from dispatcher.core.cost import fill_signature, fill_template, is_mainland, segments
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
 from dispatcher.core.language import _
+from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.message_lists import ERASED_NUMBER
@@ -79,9 +80,17 @@ class SearchPages:
         if wanted is None or history is None:
             return self._missing(session, _("There is no message with this id."))
         revealed = request.method == hdrs.METH_POST
+        raw = None
         if revealed:
-            await self._backend.record_reveal(session.actor, wanted)
+            as_stored = "raw" in (await read_form(request) or {})
+            await self._backend.record_reveal(
+                session.actor, wanted, "as stored" if as_stored else ""
+            )
+            tokens = [batch["token"] for batch in history.batches]
+            raw = await self._backend.message_as_stored(wanted, tokens) if as_stored else None
         message = history.message
+        number = to_e164(message["recipient"])
+        known = message["recipient"] != ERASED_NUMBER
         values = {
             "session": session,
             "message": message,
@@ -92,6 +101,9 @@ class SearchPages:
             "diagram": state_diagram(history),
             "text": await self._text(message, revealed=revealed),
             "revealed": revealed,
+            "raw": raw,
+            "suppressions": await self._backend.suppressions_of(number) if known else [],
+            "replies": await self._backend.replies_of(number) if known and revealed else None,
         }
         return self._auth.page("message.html", values)
 
@@ -102,10 +114,14 @@ class SearchPages:
         if known.text is None:
             estimated, shown = None, None
         else:
-            filled = fill_template(known.text, message["params"], message["signature"])
-            estimated = segments(filled)
-            shown = filled if revealed else fill_signature(known.text, message["signature"])
-        counted = message["segments"] or estimated
+            signature, mainland = message["signature"], is_mainland(to)
+            filled = fill_template(known.text, message["params"], signature, mainland=mainland)
+            estimated = segments(filled, mainland=mainland)
+            unfilled = fill_signature(known.text, signature, mainland=mainland)
+            shown = filled if revealed else unfilled
+        counted = estimated
+        if message["charged"] is not None:
+            counted = message["charged"] + message["may_be_charged"]
         cost = None if known.price is None or counted is None else known.price * counted
         return MessageText(shown, estimated, cost, known.currency, to)
 

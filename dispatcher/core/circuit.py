@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.codes import ALL_REFUSED, OURS, UNKNOWN_RESULTS
 from dispatcher.core.delays import Pause
-from dispatcher.core.message import Answer, Batch, Reply
+from dispatcher.core.message import Answer, Batch, Reply, RequestDraft
 from dispatcher.core.outcome import FIRST_FAILURE_STATUS, Resolved, UnknownResult
 from dispatcher.core.result import BatchResult
 
@@ -30,8 +30,11 @@ MAX_PROBE_SECONDS = 10.0
 FIRST_REOPENED_SECONDS = 10.0
 MAX_REOPENED_SECONDS = 60.0
 FIRST_REFUSED_SECONDS = 5.0  # a probe with one message, which waits on if it is refused
-MAX_REFUSED_SECONDS = 60.0
-HELD_SECONDS = 60.0  # until a message that was refused under an open circuit is due again
+MAX_REFUSED_SECONDS = 10.0
+HELD_SECONDS = 10.0  # until a message that was refused under an open circuit is due again
+ENOUGH_REFUSED = 32  # numbers of a text, each refused alone
+MAX_REFUSED_TEXTS = 1000  # that are remembered
+REFUSED_TEXT_SECONDS = 7200.0  # for which one is; its numbers wait for an hour at most
 MAX_SLOW_START = 64  # requests of the last round; then the start is over
 
 
@@ -228,3 +231,39 @@ class UnknownShare:
         """Return whether at least *limit* results, and a high share, are unknown."""
         unknown = sum(each for _, each in self._results)
         return unknown >= limit and unknown >= HIGH_SHARE * len(self._results)
+
+
+class RefusedTexts:
+    """Texts of one app that are refused whatever the number, as one worker sees them.
+
+    Halving a request finds its bad numbers in few requests, unless all of them are refused: then it
+    takes two for each number. So the search ends when ENOUGH_REFUSED numbers of a text were refused
+    alone, and none was accepted.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[bytes, tuple[float, set[int]]] = {}  # when last refused, messages
+
+    def add_refused(self, now: float, packed: RequestDraft) -> None:
+        """Note that *packed*, a single message, was refused for its content; *now* in seconds."""
+        [message] = packed.messages
+        text = packed.entries[0].content
+        _, messages = self._texts.pop(text, (now, set()))
+        if len(messages) < ENOUGH_REFUSED:
+            messages.add(message.id)
+        self._texts[text] = now, messages
+        if len(self._texts) > MAX_REFUSED_TEXTS:
+            del self._texts[next(iter(self._texts))]
+
+    def add_accepted(self, packed: RequestDraft) -> None:
+        """Note that numbers of *packed* were accepted."""
+        if self._texts:
+            for entry in packed.entries:
+                self._texts.pop(entry.content, None)
+
+    def covers(self, now: float, packed: RequestDraft) -> bool:
+        """Return whether all of *packed* is of one such text."""
+        if not self._texts or len(packed.entries) != 1:
+            return False
+        at, messages = self._texts.get(packed.entries[0].content, (0.0, ()))
+        return len(messages) >= ENOUGH_REFUSED and now - at <= REFUSED_TEXT_SECONDS

@@ -1,4 +1,9 @@
-"""Estimates segments and cost from texts and prices, beside those the provider reported."""
+"""Estimates segments and cost from texts and prices, beside those the provider reported.
+
+The provider counts a text by where it goes (provider.md, Templates and length): in mainland China
+every character is one of 70, or of 67 in each of several segments, and the signature is part of the
+text. What is charged, the database says (charged_segments in 0002_functions.sql).
+"""
 
 import re
 from collections import defaultdict
@@ -17,6 +22,7 @@ _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS = (
     153,
 )  # of one message; of one of several parts
 _UCS_SINGLE_UNITS, _UCS_PART_UNITS = 70, 67  # UTF-16 units
+_MAINLAND = frozenset({"CN", "+86"})  # as core.country names it, also for unused numbers
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 
 
@@ -29,6 +35,8 @@ class BilledMessage(Struct, frozen=True, gc=False):
     params: list[str]
     signature: str | None
     segments: int | None  # as the provider reported
+    charged: int = 0  # segments, by now
+    open: int = 0  # segments that may still be charged
 
 
 class BillLine(Struct):
@@ -41,14 +49,20 @@ class BillLine(Struct):
     unreported: int = 0  # messages without segments from the provider
     estimated: int = 0  # segments
     unknown: int = 0  # messages whose template's text is not defined here
-    billed: int = 0  # segments: those reported, and of the other messages those estimated
+    charged: int = 0  # segments, by now
+    open: int = 0  # segments that may still be charged: their reports have not come
     price: Decimal | None = None  # of a segment
     currency: str = ""
 
     @property
     def cost(self) -> Decimal | None:
-        """What the billed segments cost; None without a price."""
-        return None if self.price is None else self.price * self.billed
+        """What the charged segments cost; None without a price."""
+        return None if self.price is None else self.price * self.charged
+
+    @property
+    def most(self) -> Decimal | None:
+        """What it costs if all of the open segments are charged too; None without a price."""
+        return None if self.price is None else self.price * (self.charged + self.open)
 
 
 class Bill(Struct):
@@ -74,37 +88,48 @@ class Bill(Struct):
                 line.unknown += 1
                 estimate = 0
             else:
-                estimate = segments(fill_template(text, one.params, one.signature))
+                mainland = is_mainland(one.country)
+                filled = fill_template(text, one.params, one.signature, mainland=mainland)
+                estimate = segments(filled, mainland=mainland)
             line.estimated += estimate
-            line.billed += estimate if one.segments is None else one.segments
+            # Nobody has counted it: neither the answer nor a report.
+            factor = estimate if one.segments is None and estimate else 1
+            line.charged += one.charged * factor
+            line.open += one.open * factor
 
-    def sums(self) -> dict[str, Decimal]:
-        """Return the cost of all that has a price, by currency."""
+    def sums(self, *, most: bool = False) -> dict[str, Decimal]:
+        """Return the cost of all that has a price, by currency; *most*: with what is open."""
         sums: defaultdict[str, Decimal] = defaultdict(Decimal)
         for line in self.lines.values():
-            if line.cost is not None:
-                sums[line.currency] += line.cost
+            cost = line.most if most else line.cost
+            if cost is not None:
+                sums[line.currency] += cost
         return dict(sums)
 
 
-def fill_template(text: str, params: Sequence[str], signature: str | None) -> str:
-    """Return a template's text with *params* filled in.
+def is_mainland(country: str) -> bool:
+    """Tell whether *country*, as core.country names it, is mainland China."""
+    return country in _MAINLAND
 
-    In mainland China the signature is part of the text and counts.
-    """
+
+def fill_template(
+    text: str, params: Sequence[str], signature: str | None, *, mainland: bool
+) -> str:
+    """Return a template's text with *params* filled in, and signed if it goes to the *mainland*."""
     values = iter(params)
-    return fill_signature(_VARIABLE.sub(lambda _: next(values, ""), text), signature)
+    filled = _VARIABLE.sub(lambda _: next(values, ""), text)
+    return fill_signature(filled, signature, mainland=mainland)
 
 
-def fill_signature(text: str, signature: str | None) -> str:
-    """Return a text with its signature in front."""
-    return f"【{signature}】{text}" if signature else text
+def fill_signature(text: str, signature: str | None, *, mainland: bool) -> str:
+    """Return a text with its signature in front, which other countries do not have."""
+    return f"【{signature}】{text}" if signature and mainland else text
 
 
-def segments(text: str) -> int:
+def segments(text: str, *, mainland: bool) -> int:
     """Return the number of SMS segments of *text*, at least 1."""
     characters = set(text)
-    if characters <= _GSM | _GSM_EXTENDED:
+    if not mainland and characters <= _GSM | _GSM_EXTENDED:
         septets = len(text) + sum(text.count(each) for each in characters & _GSM_EXTENDED)
         return _parts(septets, _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS)
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2

@@ -35,6 +35,8 @@ class Finding(Struct, frozen=True):
     act: str = ""  # the action that the console offers: pause or resume
 
 
+SUPPRESSED = "suppressed"  # the code of messages that are not sent on purpose
+SPIKE = "spike"  # the pause_code of an app with far more messages than usual
 MAX_QUEUE_WAIT = timedelta(seconds=60)  # of a due message; a longer wait is reported
 MAX_STALL = timedelta(seconds=120)  # of a due message while nothing is sent, decided or deferred
 REJECTED_SHARE = 0.05  # of the messages of ten minutes; a larger share is reported
@@ -82,7 +84,9 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             app.name,
-            f"{app.name}: {plural(app.unsure_batches, 'unsure request')}",
+            _("{name}: {requests}").format(
+                name=app.name, requests=plural(app.unsure_batches, "unsure request")
+            ),
             _("They may have been sent: the answer was lost, and no report has come yet."),
             _(
                 "A report or a late answer settles them. If none comes, ask the provider, and"
@@ -142,6 +146,18 @@ def _unreachable(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
 
 
 def _paused(app: AppState, since: datetime) -> Finding:
+    if app.pause_code == SPIKE:
+        return Finding(
+            Level.STOPPED,
+            app.name,
+            _("{app} is paused: far more messages than usual").format(app=app.name),
+            stored_text(app.pause_reason or ""),
+            _(
+                "See who sends them: `dispatcher campaign list`. If they are meant, `dispatcher"
+                " resume {app}` goes on, and the app is not paused so again for a day."
+            ).format(app=app.name),
+            act="resume",
+        )
     if app.paused_by == "operator":
         return Finding(
             Level.STOPPED,
@@ -288,7 +304,7 @@ def _slowed(app: AppState) -> bool:
 
 def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find codes that stop a large share of the messages, lately or within this hour."""
-    passed_over = {("deferred", "never-sent")}
+    passed_over = {("deferred", "never-sent"), ("rejected", SUPPRESSED)}
     if _slowed(app):
         passed_over.add(("deferred", "E200015"))  # reported with the rate limit
     failed: Counter[tuple[str, str]] = Counter()
@@ -310,6 +326,7 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield _failing(app, event, code, count=count, good=good)
     for total in now.totals:
         late = total.event in ("rejected", "expired") and total.app == app.name and total.hour
+        late = late and total.code != SUPPRESSED
         if late and total.code not in reported and total.hour >= _hourly(app, now) * REJECTED_SHARE:
             row = number_code(total.code)
             yield Finding(

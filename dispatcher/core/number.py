@@ -17,6 +17,8 @@ import unicodedata
 
 from msgspec import Struct
 
+from dispatcher.core.language import _
+
 MIN_DIGITS = 7  # the shortest international numbers, country code included
 MAX_DIGITS = 20  # 21 characters with the plus (provider.md, Numbers)
 MAX_TEXT_CHARACTERS = 64  # a longer text is no number
@@ -37,6 +39,11 @@ _DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0+")
 _TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
 _SEVERAL = re.compile(r"[/;,、，；|\n\r]|(?<=\d{7})\s+(?=\+?\d{7})")
 _PUNCTUATION = re.compile(r"[\s()\[\].'`´‘’\"“”_\u00b7・-]")
+# 1 (305) 555-0123: a number of the US or Canada. Its digits may be those of a mobile number of
+# mainland China, which people write 3-4-4.
+_NORTH_AMERICAN = re.compile(
+    r"1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]+\d{4}|1[ .-]+\d{3}[ .-]+\d{3}[ .-]+\d{4}"
+)
 _STARS = re.compile(r"[*•xX]{2,}")
 _NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
 
@@ -93,16 +100,13 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
     if usual := _USUAL.fullmatch(text):
         return ReadNumber("+86" + usual[2], assumed_mainland=usual[1] is None)
     if len(text) > MAX_TEXT_CHARACTERS:
-        return DoubtfulNumber(f"it has more than {MAX_TEXT_CHARACTERS} characters")
-    spaced = _spaced(text)
-    if not spaced:
-        return DoubtfulNumber("it is empty")
-    if _ROUNDED.fullmatch(spaced.replace(" ", "")):
         return DoubtfulNumber(
-            "a spreadsheet has rounded it: format the column as text and export again"
+            _("it has more than {max_text_characters} characters").format(
+                max_text_characters=MAX_TEXT_CHARACTERS
+            )
         )
-    if _SEVERAL.search(spaced):
-        return DoubtfulNumber("there are two numbers: give each its own line")
+    if doubt := _doubt_of_form(_spaced(text)):
+        return DoubtfulNumber(doubt)
     number = _cleaned(text)
     if not _PLAIN.fullmatch(number):
         return DoubtfulNumber(_no_number(number))
@@ -113,6 +117,19 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
     if number.startswith("86") and _MOBILE.fullmatch(number[2:]):
         return ReadNumber("+" + number)
     return _without_plus(number, other_mainland=other_mainland)
+
+
+def _doubt_of_form(spaced: str) -> str | None:
+    """Return why a text is doubtful for how it is written, whatever its digits; else None."""
+    if not spaced:
+        return _("it is empty")
+    if _ROUNDED.fullmatch(spaced.replace(" ", "")):
+        return _("a spreadsheet has rounded it: format the column as text and export again")
+    if _SEVERAL.search(spaced):
+        return _("there are two numbers: give each its own line")
+    if _NORTH_AMERICAN.fullmatch(spaced):
+        return _("it is written like a number of the US or Canada: write it with +1, or with +86")
+    return None
 
 
 def _spaced(text: str) -> str:
@@ -169,25 +186,31 @@ def _with_plus(number: str) -> str:
 
 def _no_number(text: str) -> str:
     if is_masked(text):
-        return "a part of it is masked"
+        return _("a part of it is masked")
     if any(character.isalpha() for character in text):
-        return "it holds letters"
+        return _("it holds letters")
     if text.count("+") > 1:
-        return "there are two plus signs in it"
-    return "it holds something else than digits" if text not in ("", "+") else "it has no digits"
+        return _("there are two plus signs in it")
+    return (
+        _("it holds something else than digits") if text not in ("", "+") else _("it has no digits")
+    )
 
 
 def _international(number: str) -> ReadNumber | DoubtfulNumber:
     """Return the number, whose country is written."""
     digits = number[1:]
     if digits.startswith("00"):
-        return DoubtfulNumber("it has both + and 00 in front: write one of them")
+        return DoubtfulNumber(_("it has both + and 00 in front: write one of them"))
     if digits.startswith("0") or not digits:
-        return DoubtfulNumber("after + comes the code of a country, and none begins with 0")
+        return DoubtfulNumber(_("after + comes the code of a country, and none begins with 0"))
     if len(digits) < MIN_DIGITS:
-        return DoubtfulNumber(f"it is too short: {len(digits)} digits after +")
+        return DoubtfulNumber(
+            _("it is too short: {digits} digits after +").format(digits=len(digits))
+        )
     if len(digits) > MAX_DIGITS:
-        return DoubtfulNumber(f"it is too long: {len(digits)} digits after +")
+        return DoubtfulNumber(
+            _("it is too long: {digits} digits after +").format(digits=len(digits))
+        )
     if digits.startswith("86"):
         return _mainland(digits[2:])
     import phonenumbers  # noqa: PLC0415 - a tenth of the start of every command
@@ -195,12 +218,20 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
     try:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:
-        return DoubtfulNumber("no country has the code that it begins with")
+        return DoubtfulNumber(_("no country has the code that it begins with"))
     match phonenumbers.is_possible_number_with_reason(parsed):
         case phonenumbers.ValidationResult.TOO_LONG:
-            return DoubtfulNumber(f"it is too long for a number of +{parsed.country_code}")
+            return DoubtfulNumber(
+                _("it is too long for a number of +{country_code}").format(
+                    country_code=parsed.country_code
+                )
+            )
         case phonenumbers.ValidationResult.TOO_SHORT:
-            return DoubtfulNumber(f"it is too short for a number of +{parsed.country_code}")
+            return DoubtfulNumber(
+                _("it is too short for a number of +{country_code}").format(
+                    country_code=parsed.country_code
+                )
+            )
         case _:
             return ReadNumber(number)
 
@@ -210,11 +241,13 @@ def _mainland(national: str) -> ReadNumber | DoubtfulNumber:
     if _MOBILE.fullmatch(national) or _OF_THINGS.fullmatch(national) or _FIXED.fullmatch(national):
         return ReadNumber("+86" + national)
     if national.startswith("0"):
-        return DoubtfulNumber("it has a 0 after +86: leave that out")
+        return DoubtfulNumber(_("it has a 0 after +86: leave that out"))
     if national.startswith("86"):
-        return DoubtfulNumber("it has 86 twice")
+        return DoubtfulNumber(_("it has 86 twice"))
     return DoubtfulNumber(
-        f"no number of mainland China has {len(national)} digits and begins like this after +86"
+        _(
+            "no number of mainland China has {national} digits and begins like this after +86"
+        ).format(national=len(national))
     )
 
 
@@ -227,20 +260,26 @@ def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | Doubtful
         if other_mainland:
             return ReadNumber("+86" + national, assumed_mainland=True)
         if number.startswith("0"):
-            return DoubtfulNumber("it looks like a fixed line: write it with +86 and without the 0")
+            return DoubtfulNumber(
+                _("it looks like a fixed line: write it with +86 and without the 0")
+            )
     if len(number) < MIN_DIGITS:
-        return DoubtfulNumber(f"it is too short: {len(number)} digits")
+        return DoubtfulNumber(_("it is too short: {number} digits").format(number=len(number)))
     if number.startswith("0"):
-        return DoubtfulNumber("it begins with 0: write it with + and the code of its country")
+        return DoubtfulNumber(_("it begins with 0: write it with + and the code of its country"))
     if number.startswith("86"):
         return DoubtfulNumber(
-            f"after 86 come {len(number) - 2} digits, and a mobile number of mainland China has 11"
+            _("after 86 come {value} digits, and a mobile number of mainland China has 11").format(
+                value=len(number) - 2
+            )
         )
     if code := _calling_code(number):
-        return DoubtfulNumber(f"it looks like +{code}…: the + is missing")
+        return DoubtfulNumber(_("it looks like +{code}…: the + is missing").format(code=code))
     return DoubtfulNumber(
-        f"it has {len(number)} digits, and a mobile number of mainland China has 11: is a digit"
-        " wrong, or + and the code of its country missing?"
+        _(
+            "it has {number} digits, and a mobile number of mainland China has 11: is a digit"
+            " wrong, or + and the code of its country missing?"
+        ).format(number=len(number))
     )
 
 

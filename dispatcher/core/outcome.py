@@ -4,7 +4,7 @@ The kind of the code decides (see core.codes), never the HTTP status alone: resu
 count whatever surrounds them, and a message that may have been sent is never returned to the queue.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from msgspec import Struct
@@ -39,6 +39,9 @@ MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
+MAX_REFUSED_TEXT_ATTEMPTS = 5  # of a number whose text is refused for all numbers
+# Codes that concern template, variables and sender: the same for all numbers of one text.
+TEXT_CODES = frozenset({"E200028", "E200029", "E200033"})
 
 
 class Accepted(Struct, frozen=True, gc=False, tag=True):
@@ -84,7 +87,7 @@ class Resolved(Struct, frozen=True, tag=True):
     unsure: list[Message] = []  # missing from the answer: may have been sent
     throttled: int = 0  # numbers that flow control refused
     countries: list[CountryPause] = []  # to pause
-    refused: bool = False  # the request, one message by now, was refused for its content
+    refused: bool = False  # the request, one message or text by now, was refused for its content
     pause: Pause | None = None
 
 
@@ -213,7 +216,7 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
     By number in any spelling. A result that names no number, or a masked one, is of the message
     in its place, if there is one result for each message and no other number contradicts.
     """
-    named = results_by_number(results)
+    named = results_by_number(results, {to_e164(message.recipient) for message in messages})
     answers: dict[int, NumberResult] = {}
     for message in messages:
         one = named.get(to_e164(message.recipient))
@@ -351,13 +354,15 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
 def _isolate(
     packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext
 ) -> Resolved | Split | ReturnAll:
-    """Split a request that was refused for its content; reject a single message.
+    """Split a request that was refused for its content; reject a single message, or a single text.
 
     An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
     says nothing about it: the message is deferred, and an unknown code pauses the app.
     """
     if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
         return ReturnAll(_pause(row, reply))  # no message is to blame
+    if row.code in TEXT_CODES and len(packed.entries) == 1:
+        return _reject(packed, row)
     halves = halve(packed)
     if halves is not None:
         return Split(list(halves), row.code, row.meaning, halves=True)
@@ -370,6 +375,24 @@ def _isolate(
 
 def _reject(packed: RequestDraft, row: Code) -> Resolved:
     outcomes: list[Outcome] = [Rejected(m, row.code, row.meaning) for m in packed.messages]
+    return Resolved(outcomes, refused=True)
+
+
+def defer_text(packed: RequestDraft, code: str, context: EvaluationContext) -> Resolved:
+    """Return the verdict on numbers of a text that was refused for all numbers so far.
+
+    They wait, because nothing proves that the text is at fault, and are rejected in the end.
+    """
+    row = request_code(code)
+    most = min(MAX_REFUSED_TEXT_ATTEMPTS, context.max_attempts)
+    outcomes: list[Outcome] = []
+    for message in packed.messages:
+        if message.attempt >= most:
+            reason = f"{row.meaning} This text was refused for all numbers."
+            outcomes.append(Rejected(message, row.code, reason))
+        else:
+            wait = outage_deferral_seconds(message.attempt, jitter=context.jitter())
+            outcomes.append(_due_again(message, row, wait, context, counted=True))
     return Resolved(outcomes, refused=True)
 
 
@@ -386,8 +409,12 @@ def _by_country(packed: RequestDraft, row: Code, context: EvaluationContext) -> 
     return Resolved(outcomes, countries=[pause])
 
 
-def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult]:
-    """Return one result for each number, by its canonical form.
+def results_by_number(
+    results: Iterable[NumberResult], sent: Collection[str]
+) -> dict[str, NumberResult]:
+    """Return one result for each number, by its canonical form; *sent* are those of the request.
+
+    A spelling that may be read in two ways is the number that was sent.
 
     If a number has several, accepted wins, because it was sent; a temporary code loses, because
     a number is sent again only if no other result forbids it.
@@ -397,7 +424,7 @@ def results_by_number(results: Iterable[NumberResult]) -> dict[str, NumberResult
         forms = possible_forms(each.recipient)
         if not forms or is_masked(forms[0]):
             continue
-        number = forms[0]
+        number = next((form for form in forms if form in sent), forms[0])
         one = replace(each, code=each.code.strip()) if each.code[-1:].isspace() else each
         known = answers.setdefault(number, one)
         if known is not one and _weight(one) > _weight(known):

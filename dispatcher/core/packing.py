@@ -122,8 +122,9 @@ def halve(packed: RequestDraft) -> tuple[RequestDraft, RequestDraft] | None:
     if not packed.entries or len(packed.entries[0].messages) == 1:
         return None
     entry = packed.entries[0]
-    middle = len(entry.messages) // 2
-    first, second = entry.messages[:middle], entry.messages[middle:]
+    # Every other number: bad ones often stand together, in a list that was sorted, and the numbers
+    # that are tried alone should be of all parts of it.
+    first, second = entry.messages[1::2], entry.messages[::2]
     return (
         _part(packed, [Entry(entry.content, first)]),
         _part(packed, [Entry(entry.content, second)]),

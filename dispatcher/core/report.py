@@ -8,10 +8,10 @@ status is `Unreadable`: it is kept as it came, for people and for a later releas
 
 import json as lenient_json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, json
 
@@ -88,10 +88,29 @@ _decode = json.Decoder().decode
 _encode = json.Encoder().encode
 
 
+def form_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the fields of an ASCII form, as `parse_qsl` does that keeps blank values.
+
+    It takes less than half the time, because most fields have nothing to decode.
+    Raises UnicodeDecodeError.
+    """
+    pairs = []
+    for field in text.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            pairs.append((_unquoted(name), _unquoted(value)))
+    return pairs
+
+
+def _unquoted(text: str) -> str:
+    text = text.replace("+", " ")
+    return unquote_to_bytes(text).decode() if "%" in text else text
+
+
 def form_fields(body: bytes) -> dict[str, str] | Unreadable:
     """Return the fields of a form; of a field that stands twice the first value."""
     try:  # nearly always
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
+        pairs = form_pairs(body.decode("ascii"))
     except UnicodeDecodeError:
         damaged = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
         pairs = [
@@ -224,9 +243,10 @@ def kept_fields(fields: Mapping[str, str]) -> tuple[dict[str, str], str]:
 
 def _stored(fields: dict[str, str]) -> dict[str, str]:
     """Return *fields* as a database can store them: no odd characters, none too long."""
-    if any("\0" in text or not text.isascii() for pair in fields.items() for text in pair):
+    every = "".join((*fields, *fields.values()))
+    if not every.isascii() or "\0" in every:
         fields = {_storable(name): _storable(value) for name, value in fields.items()}
-    if len(fields) > MAX_FIELDS or any(_too_long(fields.items())):
+    if len(fields) > MAX_FIELDS or _too_long(fields):
         fields = _cut(fields)
     return fields
 
@@ -242,9 +262,11 @@ def _storable(text: str) -> str:
     return text
 
 
-def _too_long(pairs: Iterable[tuple[str, str]]) -> Iterator[bool]:
-    for name, value in pairs:
-        yield len(name) > _LONGEST_NAME or len(value) > _LONGEST_OTHER
+def _too_long(fields: Mapping[str, str]) -> bool:
+    longest_name = max(map(len, fields), default=0)
+    return (
+        longest_name > _LONGEST_NAME or max(map(len, fields.values()), default=0) > _LONGEST_OTHER
+    )
 
 
 _KNOWN = (
@@ -271,6 +293,8 @@ def _segment(fields: Mapping[str, str]) -> tuple[int, int]:
     `sequence` counts only where `total` is more than 1 (Status Report Receiving API). Of a
     message in several segments, a sender that counts from 0 has its 0 taken for the last.
     """
+    if fields.get("total") == "1":  # nearly always
+        return 1, 1
     total = _count(fields.get("total", ""))
     if total <= 1:
         return 1, 1

@@ -1,7 +1,8 @@
 """Decides to which message a report belongs, and its effect.
 
-The token identifies the request, and the number the message in it. A report can settle messages of
-unsure batches only; it never creates anything.
+The token identifies the request, and the number the message in it. A report whose token leads to no
+request is matched by its provider id. A report can settle messages of unsure batches only; it never
+creates anything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,8 @@ RESENT_BY = frozenset({"policy: resend", "operator: resend"})
 
 UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
     {
-        "no-token": "It has no `extend`, so its request is unknown.",
-        "unknown-token": "No request of this database had its token.",
+        "no-token": "It has no `extend`, and no accepted message has its provider id.",
+        "unknown-token": "No request had its token, and no accepted message has its provider id.",
         "other-number": "The request with its token was not to this number.",
         "no-number": "It names no number, and several messages of its request may be meant.",
         "not-looked-up": "Its request has not been looked up yet; it is looked at again.",
@@ -32,6 +33,11 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "being-resent": "Its message is being sent a second time; it is looked at again.",
     }
 )
+
+
+# Searches by provider id for a report without a known token. The answer that brings the id may come
+# after the report. No index has all provider ids, so a search is dear, and made once a minute.
+MAX_ID_SEARCHES = 2
 
 
 class Backlog(Struct, frozen=True):
@@ -128,9 +134,18 @@ MatchResult = (
 )
 
 
-def unmatched_reason(report: PendingReport) -> Unmatched:
-    """Return why *report* belongs to no message if the database has no row for its token."""
-    return Unmatched("no-token" if report.token is None else "unknown-token")
+def unmatched_reason(report: PendingReport) -> RetryLater | Unmatched:
+    """Return why *report* belongs to no message if the database has no row for its token.
+
+    At first it waits to be looked up by its provider id (see `wants_id_search`).
+    """
+    why = "no-token" if report.token is None else "unknown-token"
+    return RetryLater(why) if report.attempts < MAX_ID_SEARCHES else Unmatched(why)
+
+
+def wants_id_search(report: PendingReport) -> bool:
+    """Tell whether *report*, whose token leads to no request, is now looked up by its id."""
+    return report.attempts > 0
 
 
 def needs_members(report: PendingReport, place: MessageLookup) -> bool:

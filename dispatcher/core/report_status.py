@@ -42,6 +42,7 @@ class Status(Struct, frozen=True):
     advice: str  # one line: what to do
     resendable: bool = False  # refused before anything was sent, for a cause that can be removed
     stops_app: bool = False  # every further message of the app would be refused too
+    charged: bool = True  # where the account pays for what is sent; platform codes never are
 
 
 # The reasons of the statuses for which source and result do not tell it.
@@ -96,6 +97,7 @@ def _status(status: str) -> Status:
         _(row.advice),
         resendable=code in RESENDABLE_STATUSES,
         stops_app=code in APP_STATUSES,
+        charged=not row.charged_by_sending.startswith("no"),
     )
 
 

@@ -1,12 +1,13 @@
 """Campaigns: what operators do with them, their progress, and the export of messages."""
 
 import asyncio
+import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import msgspec
@@ -23,7 +24,6 @@ STEP_MESSAGES: Final = 10_000  # requeued in one transaction
 RATE_SECONDS: Final = 600  # over which the rate of a campaign is taken
 MAX_NAME_CHARACTERS: Final = 100  # as the database has it
 MAX_LISTED: Final = 1_000  # campaigns
-PREFETCHED_ROWS: Final = 2_000  # of an export, in memory
 PAGE_CAMPAIGNS: Final = 30  # of the console's list
 MAX_CLAIM_SECONDS: Final = 10.0  # a transaction that changes the queue for longer is no claim
 WAIT_SECONDS: Final = 0.05  # between two looks at what is in flight
@@ -74,7 +74,7 @@ class CampaignCount(Struct, frozen=True):
     segments: int
     recent: int  # messages accepted in the last RATE_SECONDS
     last_due_at: datetime | None  # of those that wait
-    cost: dict[str, Decimal]  # of segments with a price, by currency
+    cost: dict[str, Decimal]  # of segments charged by now, by currency
     seconds: float  # that counting took
 
     def states(self) -> dict[str, int]:
@@ -141,8 +141,8 @@ async def count(
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         codes[row["state"], row["code"]] += row["messages"]
-        if row["segments"] and (price := prices.get(country(row["recipient"]))):
-            amounts[price[1]] += price[0] * row["segments"]
+        if row["charged"] and (price := prices.get(country(row["recipient"]))):
+            amounts[price[1]] += price[0] * row["charged"]
     result = CampaignCount(
         [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],
         sum(row["segments"] for row in rows),
@@ -258,22 +258,46 @@ async def states(connection: Connection, name: str) -> list[CampaignState]:
 
 async def export(
     connection: Connection,
+    on_rows: Callable[[list[list[str]]], Awaitable[None]],
     *,
     campaign: str | None = None,
     app: str | None = None,
     state: str | None = None,
     since: datetime | None = None,
-) -> AsyncIterator[tuple[Any, ...]]:
-    """Yield the messages that all of the conditions fit, oldest first, with few in memory."""
+) -> None:
+    """Give *on_rows* the messages that all of the conditions fit, oldest first, some at a time.
+
+    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty.
+    COPY sends rows while those before are written, and no value is decoded by itself.
+    """
     first = await connection.fetchval(sql("export_from"), campaign)
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(sql("plan_for_all_rows"))
-        cursor = connection.cursor(
-            sql("export_rows"), campaign, app, state, since, first, prefetch=PREFETCHED_ROWS,
-            timeout=None,
-        )  # fmt: skip
-        async for row in cursor:
-            yield tuple(row)
+    rest = b""
+
+    async def read(piece: bytes) -> None:
+        nonlocal rest
+        whole, end, rest = (rest + piece).rpartition(b"\n")
+        if end:
+            await on_rows(_copied_rows(whole.decode()))
+
+    await connection.copy_from_query(
+        sql("export_rows"), campaign, app, state, since, first, output=read, null="", timeout=None
+    )
+
+
+def _copied_rows(text: str) -> list[list[str]]:
+    """Return the rows of a piece of COPY's text format."""
+    rows = [line.split("\t") for line in text.split("\n")]
+    if "\\" not in text:
+        return rows
+    return [[_ESCAPED.sub(_unescape, cell) for cell in row] for row in rows]
+
+
+_ESCAPED = re.compile(r"\\(.)")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return _ESCAPES.get(found[1], found[1])
 
 
 async def _change(connection: Connection, statement: str, *arguments: object) -> None:

@@ -4,6 +4,7 @@ Each call is one bounded step in a transaction of its own, safe to repeat, and d
 at a time: the functions of the database see to that.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -16,6 +17,7 @@ STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
 INDEX_TIME: Final = 600.0  # seconds; an index of five million rows takes ten
 SHORTEST_PAGE: Final = 3600.0  # seconds
+MINUTES_KEPT_SECONDS: Final = 4 * 86_400.0  # of counters by minute: missing reports need 80 h
 
 
 async def make_partitions(database: Database) -> int:
@@ -73,6 +75,18 @@ async def prune(database: Database, retention: float) -> int:
         return int(await connection.fetchval(sql("prune"), retention))
 
 
+async def roll_up_counts(database: Database) -> int:
+    """Add some counters by minute of some days ago to those by hour; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("roll_up_counts"), MINUTES_KEPT_SECONDS))
+
+
+async def drop_uploads(database: Database) -> int:
+    """Delete lists and unconfirmed actions of over a day ago; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("drop_uploads")))
+
+
 async def wipe_params(database: Database, after: float) -> int:
     """Wipe the variables of some messages that are over; return how many were looked at."""
     try:
@@ -88,6 +102,16 @@ async def cancel_campaigns(database: Database) -> int:
     """Write the outcomes of some messages of cancelled campaigns; return how many."""
     async with database.transaction(seconds=STEP_TIME) as connection:
         return int(await connection.fetchval(sql("cancel_campaign_step")))
+
+
+async def brake_spikes(database: Database, factors: Mapping[str, float]) -> int:
+    """Pause apps with an hour that is *factors* times over their usual; return how many.
+
+    Returns 0 once there are none: an app is paused only once in a day.
+    """
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        braked = await connection.fetchval(sql("brake_spikes"), [*factors], [*factors.values()])
+        return int(braked)
 
 
 async def move_campaigns(database: Database) -> int:

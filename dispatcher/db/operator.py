@@ -68,6 +68,12 @@ async def find_by_code(connection: Connection, code: str, since: datetime) -> li
     return [row["message_id"] for row in rows]
 
 
+async def settle_lost(connection: Connection, actor: str, ids: list[int], how: str) -> ActionResult:
+    """Settle those of *ids* that a fail-over has lost as ``sent`` or ``resend``."""
+    count = await connection.fetchval(sql("settle_lost"), ids, how, actor)
+    return ActionResult(count, f"{count} of {len(ids)} settled")
+
+
 async def settle(connection: Connection, actor: str, token: str, how: str) -> ActionResult:
     """Settle an unsure batch as ``sent`` or ``resend``.
 
@@ -116,10 +122,19 @@ async def settle_batches(
         messages += row["messages"]
 
 
-async def record_reveal(connection: Connection, actor: str, message_id: int) -> ActionResult:
+async def record_reveal(
+    connection: Connection, actor: str, message_id: int, what: str = ""
+) -> ActionResult:
     """Write to the audit that *actor* was shown the number and the variables of a message."""
-    await connection.execute(sql("append_audit"), actor, "reveal", f"message {message_id}", "", "")
+    target = f"message {message_id}"
+    await connection.execute(sql("append_audit"), actor, "reveal", target, what, "")
     return ActionResult(1, "")
+
+
+async def message_as_stored(connection: Connection, message_id: int, tokens: Sequence[str]) -> str:
+    """Return the rows of a message, its requests with *tokens*, and its reports, as JSON."""
+    text: str = await connection.fetchval(sql("message_as_stored"), message_id, tokens)
+    return text
 
 
 async def record_export(connection: Connection, actor: str, what: str) -> None:

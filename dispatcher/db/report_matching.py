@@ -29,6 +29,7 @@ from dispatcher.core.report_matching import (
     needs_members,
     unknown_member,
     unmatched_reason,
+    wants_id_search,
 )
 from dispatcher.core.report_status import APP_STATUSES, MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
@@ -143,6 +144,7 @@ async def _match_reports(
     connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
 ) -> MatchingStep:
     places = await _places(connection, reports)
+    places |= await _places_by_id(connection, reports, places)
     found = _sort(reports, places, await _members(connection, reports, places))
     await _erase(connection, found.erased)
     await _name(connection, found.names)
@@ -199,6 +201,22 @@ async def _places(
     return places
 
 
+async def _places_by_id(
+    connection: Connection, reports: Sequence[PendingReport], places: dict[int, MessageLookup]
+) -> dict[int, MessageLookup]:
+    """Return the message with the provider id of each report whose token leads to no request."""
+    asked = {
+        index: seen.provider_id
+        for index, seen in enumerate(reports)
+        if index not in places and wants_id_search(seen)
+    }
+    if not asked:
+        return {}
+    rows = await connection.fetch(sql("find_accepted"), list(set(asked.values())))
+    known = {row[0]: MessageLookup(*row[1:]) for row in rows}
+    return {index: known[word] for index, word in asked.items() if word in known}
+
+
 async def _members(
     connection: Connection, reports: Sequence[PendingReport], places: dict[int, MessageLookup]
 ) -> dict[str, list[MessageLookup]]:
@@ -225,6 +243,7 @@ def _sort(
     members: dict[str, list[MessageLookup]],
 ) -> SortedReports:
     found = SortedReports([], [], [], [], [], _erased(reports, members))
+    found.erased += [reports[index] for index, place in places.items() if place.erased]
     for index, seen in enumerate(reports):
         place = places.get(index)
         if place is None:

@@ -107,6 +107,7 @@ async def register_statuses(database: Database) -> None:
             [row.state for row in rows],
             [row.meaning for row in rows],
             [row.resendable for row in rows],
+            [row.charged for row in rows],
         )
 
 

@@ -44,6 +44,7 @@ async def register_app(
     max_attempts: int | None = None,
     sender: str | None = None,
     promotional: bool = False,
+    billing: str | None = None,
 ) -> None:
     """Make or refresh the run-time row of a configured app; times in seconds."""
     async with database.transaction() as connection:
@@ -56,6 +57,7 @@ async def register_app(
             max_attempts,
             sender,
             promotional,
+            billing,
         )
 
 

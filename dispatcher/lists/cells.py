@@ -5,6 +5,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from dispatcher.core.language import N_
+
+DATE_DOUBT = N_("it is a date: format the column as text")  # of a cell that may yet be a time
+
 
 class Record(Struct, frozen=True):
     """One record of a file, or one line that cannot be read as a record."""

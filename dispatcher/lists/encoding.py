@@ -6,6 +6,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 
 UTF_8 = "utf-8-sig"  # with a byte order mark or without
 SAMPLE_CHARACTERS = 24  # of the text, shown with a guess
@@ -62,7 +63,9 @@ def _known(name: str) -> str:
     try:
         "".encode(name)
     except LookupError:
-        raise ListError(f"there is no encoding {name!r}.", misused=True) from None
+        raise ListError(
+            _("there is no encoding {name}.").format(name=f"{name!r}"), misused=True
+        ) from None
     plain = name.lower().replace("_", "-")
     return UTF_8 if plain in ("utf-8", "utf8", UTF_8) else name
 
@@ -91,14 +94,16 @@ def _chinese(lines: list[bytes]) -> FoundEncoding | None:
 
 def _refused(path: Path, lines: list[bytes]) -> NoReturn:
     candidates = [
-        f"{name} would read “{_sample(lines[0], name)}”"
+        _("{name} would read “{sample}”").format(name=name, sample=_sample(lines[0], name))
         for name in ("gb18030", *_OTHERS)
         if all(_decodes(line, name) for line in lines)
     ]
-    guesses = f" As a guess, {'; '.join(candidates)}." if candidates else ""
+    guesses = _(" As a guess, {names}.").format(names="; ".join(candidates)) if candidates else ""
     raise ListError(
-        f"the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or give"
-        f" its encoding with --encoding.{guesses}",
+        _(
+            "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8,"
+            " or give its encoding with --encoding.{guesses}"
+        ).format(path=path, guesses=guesses),
         misused=True,
     )
 

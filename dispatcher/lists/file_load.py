@@ -14,9 +14,10 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from dispatcher.core.cost import Bill, BilledMessage, fill_template
+from dispatcher.core.cost import Bill, BilledMessage, fill_template, is_mainland
 from dispatcher.core.country import country
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
@@ -131,8 +132,15 @@ async def load_file(
     bill = await cost.empty_bill(connection) if options.dry_run else None
     seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
     if seen.last < opened.data_from:
-        raise ListError(f"{file} is empty: it has a header and no lines.", misused=True)
+        raise ListError(
+            _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
+        )
     survey = await file_import.read_survey(connection)
+    if cancelled := await file_import.cancelled_campaign(connection):
+        raise ListError(
+            _("campaign {name} is cancelled for good: name another one.").format(name=cancelled),
+            misused=True,
+        )
     earlier = await file_import.find_earlier(connection, digest, done.lines)
     await _leave_out(connection, file, options, seen, earlier, done)
     if options.dry_run:
@@ -256,8 +264,10 @@ async def _known(
     known = await file_import.known_import(connection, digest)
     if known is not None and known.finished_at is not None:
         raise ListError(
-            f"{file} is in already, since {known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}: with"
-            " --again all its messages are enqueued a second time."
+            _(
+                "{file} is in already, since {finished_at}: with --again all its messages are"
+                " enqueued a second time."
+            ).format(file=file, finished_at=f"{known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}")
         )
     return known
 
@@ -305,6 +315,7 @@ def _billed(line: Line) -> BilledMessage:
         values[_PLACE["params"]],
         values[_PLACE["signature"]],
         None,
+        open=1,
     )
 
 
@@ -320,6 +331,7 @@ def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
                 bill.texts[template],
                 line.values[_PLACE["params"]],
                 line.values[_PLACE["signature"]],
+                mainland=is_mainland(country(line.values[_PLACE["recipient"]])),
             )
             seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
 
@@ -341,10 +353,17 @@ async def _leave_out(  # noqa: PLR0917
         left = seen.good - done.imported - done.left_out
         if earlier.lines * 2 > left:
             raise ListError(
-                f"{earlier.lines:,} of {left:,} messages of {file} are in already, since"
-                f" {earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S} from {earlier.name}: nothing"
-                " was enqueued.",
-                "--rest enqueues only the others, --again enqueues all of them a second time.",
+                _(
+                    "{lines} of {left} messages of {file} are in already, since {started_at}"
+                    " from {name}: nothing was enqueued."
+                ).format(
+                    lines=f"{earlier.lines:,}",
+                    left=f"{left:,}",
+                    file=file,
+                    started_at=f"{earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+                    name=earlier.name,
+                ),
+                _("--rest enqueues only the others, --again enqueues all of them a second time."),
             )
     await file_import.index_left_out(connection)
 
@@ -355,7 +374,9 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
         found = await campaigns.find(connection, options.campaign)
         if found is not None and found.state == "cancelled":
             raise ListError(
-                f"campaign {found.name} is cancelled for good: name another one.",
+                _("campaign {name} is cancelled for good: name another one.").format(
+                    name=found.name
+                ),
                 misused=True,
             )
         return options.campaign
@@ -364,7 +385,7 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
     for candidate in (name, *(f"{name} ({place})" for place in places)):
         if await campaigns.find(connection, candidate) is None:
             return candidate
-    raise ListError(f"name a campaign with --campaign: {name} was used often.")
+    raise ListError(_("name a campaign with --campaign: {name} was used often.").format(name=name))
 
 
 def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:

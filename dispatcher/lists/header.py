@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from dispatcher.core.language import _
+
 MAX_LINES_BEFORE = 20  # titles and blank lines that may stand before the header
 OWN = ("line", "reason")  # columns of a file of rejects
 PARAM = re.compile(r"param_([1-9]\d?)")
@@ -25,6 +27,7 @@ _WORDS = {
     "signature": ("signature", "签名", "短信签名", "签名名称"),
     "idempotency_key": ("idempotencykey",),
     "reference": ("reference", "参考号"),
+    "campaign": ("campaign", "活动", "活动名称"),
     "priority": ("priority", "优先级"),
     "send_at": ("sendat", "sendtime", "发送时间", "定时发送时间"),
     "expires_at": ("expiresat", "expires", "过期时间", "失效时间"),
@@ -78,7 +81,9 @@ def given_columns(pairs: Iterable[str]) -> dict[str, str]:
         column, equals, name = pair.partition("=")
         if not equals or not name or not (column in _WORDS or PARAM.fullmatch(column)):
             raise HeaderError(
-                f"--column takes pairs such as recipient=手机号 or param_1=name, and not {pair!r}"
+                _(
+                    "--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"
+                ).format(pair=f"{pair!r}")
             )
         given[_plain(name)] = column
     return given
@@ -102,26 +107,42 @@ def read_header(
     for place, name in enumerate(names):
         column = column_of(name, given)
         if column is None:
-            others.append(name or f"(column {place + 1}, without a name)")
+            others.append(name or _("(column {value}, without a name)").format(value=place + 1))
         elif column in places:
-            raise HeaderError(f"has two columns for {column}: {names[places[column]]} and {name}")
+            raise HeaderError(
+                _("has two columns for {column}: {other} and {name}").format(
+                    column=column, other=names[places[column]], name=name
+                )
+            )
         else:
             places[column] = place
     if "recipient" not in places:
-        raise HeaderError("has no column recipient")
+        raise HeaderError(_("has no column recipient"))
     if missing := set(given.values()) - places.keys():
-        raise HeaderError(f"has not the column that --column names for {min(missing)}")
+        raise HeaderError(
+            _("has not the column that --column names for {name}").format(name=min(missing))
+        )
     variables = sorted(int(found[1]) for name in places if (found := PARAM.fullmatch(name)))
     if variables != list(range(1, len(variables) + 1)):
         missed = min(set(range(1, variables[-1])) - {*variables})
-        raise HeaderError(f"has param_{variables[-1]}, and no param_{missed}")
+        raise HeaderError(
+            _("has param_{last}, and no param_{missed}").format(last=variables[-1], missed=missed)
+        )
     if variables and "params" in places:
-        raise HeaderError("has both params and param_1: use one of them")
+        raise HeaderError(_("has both params and param_1: use one of them"))
     if others and not ignore_others:
         raise HeaderError(
-            f"has {'an unknown column' if len(others) == 1 else 'unknown columns'}"
-            f" {', '.join(map(repr, others))}: leave them out with --ignore-others, or say what"
-            " they are with --column"
+            (
+                _(
+                    "has an unknown column {names}: leave them out with --ignore-others, or say"
+                    " what they are with --column"
+                )
+                if len(others) == 1
+                else _(
+                    "has unknown columns {names}: leave them out with --ignore-others, or say"
+                    " what they are with --column"
+                )
+            ).format(names=", ".join(map(repr, others)))
         )
     return Header(names, places, others)
 

@@ -8,15 +8,18 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
+from dispatcher.core.stored_texts import stored_text
 from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
-from dispatcher.lists.cells import Record
+from dispatcher.lists.cells import DATE_DOUBT, Record
 from dispatcher.lists.header import OWN
 from dispatcher.lists.reading import OpenedList
 from dispatcher.lists.times import read_time
 
 TEXTS: Final = (
     "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",
+    "campaign",
 )  # fmt: skip
 COLUMNS: Final = (  # as Line.values has them
     *TEXTS, "params", "priority", "send_at", "expires_at",
@@ -25,6 +28,7 @@ COLUMNS: Final = (  # as Line.values has them
 _APP = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_CHARACTERS = {
     "sender": 21, "template_id": 32, "signature": 32, "idempotency_key": 200, "reference": 200,
+    "campaign": 100,
 }  # fmt: skip
 _FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
 _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,|$)')
@@ -112,9 +116,9 @@ class MessageList:
         self._send_at = _time("send_at", whole.send_at, whole.zone) or now
         self._expires_at = _time("expires_at", whole.expires_at, whole.zone)
         if self._params and whole.params:
-            raise ValueError("--param is for lists without columns for variables")
+            raise ValueError(_("--param is for lists without columns for variables"))
         if self._expires_at is not None and self._expires_at <= self._send_at:
-            raise ValueError("expires_at is not after send_at")
+            raise ValueError(_("expires_at is not after send_at"))
 
     def progress(self) -> float:
         """Return which share of the file is read."""
@@ -179,13 +183,21 @@ class MessageList:
             self._must_not_swallow(record, cells)
         if len(cells) < self._width:
             if not self._ragged:
-                raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
+                raise ValueError(
+                    _("it has {cells} cells, and the header has {width}").format(
+                        cells=len(cells), width=self._width
+                    )
+                )
             cells += [""] * (self._width - len(cells))
         if len(cells) > self._width and any(cell.strip() for cell in cells[self._width :]):
-            raise ValueError(f"it has {len(cells)} cells, and the header has {self._width}")
+            raise ValueError(
+                _("it has {cells} cells, and the header has {width}").format(
+                    cells=len(cells), width=self._width
+                )
+            )
         for place, doubt in record.doubts.items():
             name = self._used.get(place)
-            if name and not (name in _TIMES and doubt.startswith("it is a date")):
+            if name and not (name in _TIMES and doubt == _(DATE_DOUBT)):
                 raise ValueError(f"{name}: {doubt}")
 
     def _must_not_swallow(self, record: Record, cells: list[str]) -> None:
@@ -201,17 +213,19 @@ class MessageList:
         if wrong:
             last = record.line + record.lines - 1
             raise _SwallowedError(
-                f"a quote opened in line {record.line:,} is closed only in line {last:,}:"
-                f" {record.lines} lines were read as one cell"
+                _(
+                    "a quote opened in line {line} is closed only in line {last}: {lines} lines"
+                    " were read as one cell"
+                ).format(line=f"{record.line:,}", last=f"{last:,}", lines=record.lines)
             )
 
     def _number(self, cells: list[str]) -> ReadNumber:
         text = cells[self._places["recipient"]]
         if not text.strip():
-            raise ValueError("recipient is missing")
+            raise ValueError(_("recipient is missing"))
         read = read_number(text, other_mainland=self._other_mainland)
         if isinstance(read, DoubtfulNumber):
-            raise ValueError(f"recipient: {read.reason}")  # noqa: TRY004 - a value's, not a type's
+            raise ValueError(_("recipient: {reason}").format(reason=read.reason))  # noqa: TRY004 - a value's, not a type's
         return read
 
     def _values(self, cells: list[str], recipient: str) -> tuple[Any, ...]:
@@ -220,15 +234,17 @@ class MessageList:
         _must_be_short(own)
         app = (own.get("app") or self._whole.app or "default").lower()
         if not _APP.fullmatch(app):
-            raise ValueError("app is the name of no app: letters, digits, - and _")
+            raise ValueError(_("app is the name of no app: letters, digits, - and _"))
         texts = self._given | own
         template_id = texts["template_id"]
         if template_id is None:
-            raise ValueError("template_id is missing")
+            raise ValueError(_("template_id is missing"))
         params = self._variables(cells)
         template = self._templates.get(template_id)
-        if template is not None and (mismatch := template_mismatch(template, params)):
-            raise ValueError(mismatch[0].lower() + mismatch[1:].rstrip("."))
+        if template is not None and (
+            mismatch := stored_text(template_mismatch(template, params) or "")
+        ):
+            raise ValueError(mismatch[0].lower() + mismatch[1:].rstrip(".。"))
         priority, send_at, expires_at = self._priority, self._send_at, self._expires_at
         zone = self._whole.zone
         if "priority" in own:
@@ -239,9 +255,9 @@ class MessageList:
             expires_at = read_time("expires_at", own["expires_at"], zone)
         if expires_at is not None:
             if expires_at <= send_at:
-                raise ValueError("expires_at is not after send_at")
+                raise ValueError(_("expires_at is not after send_at"))
             if expires_at <= self._now:
-                raise ValueError("expires_at is past")
+                raise ValueError(_("expires_at is past"))
         return (
             app,
             texts["sender"],
@@ -250,6 +266,7 @@ class MessageList:
             texts["signature"],
             texts.get("idempotency_key"),
             texts["reference"],
+            texts.get("campaign"),
             params,
             priority,
             send_at,
@@ -265,13 +282,17 @@ class MessageList:
         while values and not values[-1]:
             values.pop()  # a template with fewer variables than others in this file
         if "" in values:
-            raise ValueError(f"param_{values.index('') + 1} is empty, and one after it is not")
+            raise ValueError(
+                _("param_{value} is empty, and one after it is not").format(
+                    value=values.index("") + 1
+                )
+            )
         return values
 
 
 def read_array(text: str) -> list[str]:
     """Return the items of an array as PostgreSQL or JSON writes it; raises ValueError."""
-    wrong = ValueError('params is no list, such as {4,East,062569} or ["4","East","062569"]')
+    wrong = ValueError(_('params is no list, such as {4,East,062569} or ["4","East","062569"]'))
     if not text:
         return []
     if text[0] == "[":
@@ -280,13 +301,15 @@ def read_array(text: str) -> list[str]:
         except json.JSONDecodeError:
             raise wrong from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise ValueError("params: each item stands in quotes, so that 062569 keeps its zero")
+            raise ValueError(_("params: each item stands in quotes, so that 062569 keeps its zero"))
     elif text[0] == "{" and text[-1] == "}":
         items = list(_items(text[1:-1], wrong)) if text[1:-1].strip() else []
     else:
         raise wrong
     if len(items) > MAX_VARIABLES:
-        raise ValueError(f"params has more than {MAX_VARIABLES} variables")
+        raise ValueError(
+            _("params has more than {max_variables} variables").format(max_variables=MAX_VARIABLES)
+        )
     return items
 
 
@@ -310,12 +333,14 @@ def _must_be_short(texts: Mapping[str, str | None]) -> None:
     for name, text in texts.items():
         most = _MAX_CHARACTERS.get(name)
         if most is not None and text is not None and len(text) > most:
-            raise ValueError(f"{name} has more than {most} characters")
+            raise ValueError(
+                _("{name} has more than {most} characters").format(name=name, most=most)
+            )
 
 
 def _priority(text: str) -> int:
     if len(text) != 1 or text not in "0123456789":
-        raise ValueError("priority is 0 first to 9 last")
+        raise ValueError(_("priority is 0 first to 9 last"))
     return int(text)
 
 

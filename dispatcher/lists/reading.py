@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.lists import header as headers
 from dispatcher.lists.cells import Record, Sheet
@@ -46,8 +47,10 @@ def open_list(path: Path, form: Form) -> OpenedList:
         _must_hold_something(path)
     if head.startswith(_OLE):
         raise ListError(
-            f"{path} is an old or a protected Excel file: save it as .xlsx without a password, or"
-            " as CSV UTF-8.",
+            _(
+                "{path} is an old or a protected Excel file: save it as .xlsx without a"
+                " password, or as CSV UTF-8."
+            ).format(path=path),
             misused=True,
         )
     if head.startswith(_ZIP):
@@ -56,13 +59,14 @@ def open_list(path: Path, form: Form) -> OpenedList:
         book = WorkbookSheet(path, form.sheet)
         return _with_header(path, [book], form, [], "xlsx")
     if form.sheet is not None:
-        raise ListError("--sheet is for Excel workbooks.", misused=True)
+        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
     found = find_encoding(path, form.encoding)
     notes = []
     if found.sample:
         notes.append(
-            f"The text is read as {found.name}, such as “{found.sample}”;"
-            " --encoding names another encoding."
+            _(
+                "The text is read as {name}, such as “{sample}”; --encoding names another encoding."
+            ).format(name=found.name, sample=found.sample)
         )
     return _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
 
@@ -78,7 +82,7 @@ def _must_hold_something(path: Path) -> None:
             piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")
         ):
             return
-    raise ListError(f"{path} is empty.", misused=True)
+    raise ListError(_("{path} is empty.").format(path=path), misused=True)
 
 
 def _text_sheets(path: Path, found: FoundEncoding, form: Form) -> list[TextSheet]:
@@ -109,20 +113,22 @@ def _with_header(
     _must_be_titles(path, titles, record)
     if titles:
         lines = ", ".join(str(title.line) for title in titles)
-        notes.append(f"Skipped before the header: line {lines}.")
+        notes.append(_("Skipped before the header: line {lines}.").format(lines=lines))
     try:
         header = headers.read_header(
             _header_cells(record), form.columns, ignore_others=form.ignore_others
         )
     except HeaderError as error:
         raise ListError(
-            f"the header of {path} {error}. It names recipient (phone, 手机号) and template_id, and"
-            " may name param_1, param_2, ... (变量1) or params, and app, sender, signature,"
-            " priority, send_at, expires_at, idempotency_key, reference.",
+            _(
+                "the header of {path} {error}. It names recipient (phone, 手机号) and template_id,"
+                " and may name param_1, param_2, ... (变量1) or params, and app, sender,"
+                " signature, priority, send_at, expires_at, idempotency_key, reference."
+            ).format(path=path, error=error),
             misused=True,
         ) from None
     if header.ignored:
-        notes.append(f"Not used: {', '.join(header.ignored)}.")
+        notes.append(_("Not used: {names}.").format(names=", ".join(header.ignored)))
     return OpenedList(sheet, header, record.line + record.lines, notes, encoding)
 
 
@@ -148,8 +154,10 @@ def _must_be_titles(path: Path, titles: Sequence[Record], header: Record) -> Non
     for title in titles:
         if any(isinstance(read_number(cell), ReadNumber) for cell in title.cells):
             raise ListError(
-                f"line {title.line} of {path} holds a number, and stands before the header in line"
-                f" {header.line}: move it below, or remove it.",
+                _(
+                    "line {line} of {path} holds a number, and stands before the header in line"
+                    " {line2}: move it below, or remove it."
+                ).format(line=title.line, path=path, line2=header.line),
                 misused=True,
             )
 
@@ -164,15 +172,22 @@ def _header_cells(record: Record) -> list[str]:
 def _without_header(path: Path, sheet: Sheet) -> ListError:
     first = next((record for record in sheet if not record.is_blank), None)
     if first is None:
-        return ListError(f"{path} is empty: it has no lines but blank ones.", misused=True)
+        return ListError(
+            _("{path} is empty: it has no lines but blank ones.").format(path=path), misused=True
+        )
     if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
         return ListError(
-            f"{path} has no header: line {first.line} holds a number already. Write a header with"
-            " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only.",
+            _(
+                "{path} has no header: line {line} holds a number already. Write a header with"
+                " recipient, template_id, param_1 ..., or load numbers alone with"
+                " --recipients-only."
+            ).format(path=path, line=first.line),
             misused=True,
         )
     return ListError(
-        f"the header of {path} has no column recipient (phone, 手机号): say which one it is, such"
-        " as --column recipient=客户电话.",
+        _(
+            "the header of {path} has no column recipient (phone, 手机号): say which one it is,"
+            " such as --column recipient=客户电话."
+        ).format(path=path),
         misused=True,
     )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 from dispatcher.lists.header import OWN, Header
 from dispatcher.lists.messages import Line
 
@@ -64,8 +65,10 @@ class RejectsFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise ListError(
-                f"refused lines cannot be written to {self.path}: {error.strerror}. Name another"
-                " place with --rejects. Lines before the first refused one may be in already."
+                _(
+                    "refused lines cannot be written to {path}: {strerror}. Name another place"
+                    " with --rejects. Lines before the first refused one may be in already."
+                ).format(path=self.path, strerror=error.strerror)
             ) from None
 
     def _cells(self, line: Line) -> list[str]:

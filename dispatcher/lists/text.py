@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+from dispatcher.core.language import _
 from dispatcher.lists.cells import Record
 from dispatcher.lists.encoding import UTF_8
 
@@ -74,14 +75,20 @@ class TextSheet:
     def _trouble(self, text: str) -> str | None:
         """Return why a record that holds *text* is no text; None: it is."""
         if len(text) >= MAX_LINE_CHARACTERS:
-            return f"it has more than {MAX_LINE_CHARACTERS:,} characters"
+            return _("it has more than {max_line_characters} characters").format(
+                max_line_characters=f"{MAX_LINE_CHARACTERS:,}"
+            )
         if "\0" in text:
-            return "it holds NUL bytes: the file was damaged there"
+            return _("it holds NUL bytes: the file was damaged there")
         if text.isascii():
             return None
         if self._encoding != UTF_8:
-            return f"it is not {self._encoding} text" if UNREADABLE in text else None
-        return "it is not UTF-8 text" if _NO_TEXT.search(text) else None
+            return (
+                _("it is not {encoding} text").format(encoding=self._encoding)
+                if UNREADABLE in text
+                else None
+            )
+        return _("it is not UTF-8 text") if _NO_TEXT.search(text) else None
 
     def _within_quote(
         self, first: int, block: list[str], lines: Iterator[tuple[int, str]]
@@ -97,10 +104,19 @@ class TextSheet:
                 if count > len(block) and '"' in line.replace('""', ""):
                     closed = True
                     break
-            ends = f"is closed only in line {first + count - 1:,}" if closed else "is never closed"
+            ends = (
+                _("is closed only in line {value}").format(value=f"{first + count - 1:,}")
+                if closed
+                else _("is never closed")
+            )
             why = (
-                f"a quote opened in line {first:,} {ends}: {count:,} "
-                f"{'line was' if count == 1 else 'lines were'} read as one cell"
+                _("a quote opened in line {first} {ends}: {count} line was read as one cell")
+                if count == 1
+                else _("a quote opened in line {first} {ends}: {count} lines were read as one cell")
+            ).format(
+                first=f"{first:,}",
+                ends=ends,
+                count=f"{count:,}",
             )
             kept.seek(0)
             for place in range(count):

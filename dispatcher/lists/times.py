@@ -3,6 +3,8 @@
 import re
 from datetime import datetime, timedelta, tzinfo
 
+from dispatcher.core.language import _
+
 _YEAR_FIRST = re.compile(
     r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})日?[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\.0+)?"
 )
@@ -25,20 +27,34 @@ def read_time(name: str, text: str, zone: tzinfo | None) -> datetime:
             try:
                 time = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001
             except ValueError:
-                raise ValueError(f"{name}: there is no such day or time") from None
+                raise ValueError(
+                    _("{name}: there is no such day or time").format(name=name)
+                ) from None
         elif _SERIAL.fullmatch(text):
             time = _SERIAL_EPOCH + timedelta(seconds=round(float(text) * 86_400))
         elif _DATE_ONLY.fullmatch(text):
-            raise ValueError(f"{name} has no time of day: write it too, such as 2026-01-31 09:00")
+            raise ValueError(
+                _("{name} has no time of day: write it too, such as 2026-01-31 09:00").format(
+                    name=name
+                )
+            )
         elif _YEAR_LAST.fullmatch(text):
-            raise ValueError(f"{name} may be one of two days: write the year first, then the month")
+            raise ValueError(
+                _("{name} may be one of two days: write the year first, then the month").format(
+                    name=name
+                )
+            )
         else:
-            raise ValueError(f"{name} is no time, such as {EXAMPLE}")
+            raise ValueError(
+                _("{name} is no time, such as {example}").format(name=name, example=EXAMPLE)
+            )
     if time.tzinfo is not None:
         return time
     if zone is None:
         raise ValueError(
-            f"{name} has no zone: write it, as in {EXAMPLE}, or give --zone Asia/Shanghai"
+            _("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai").format(
+                name=name, example=EXAMPLE
+            )
         )
     return time.replace(tzinfo=zone)
 

@@ -23,7 +23,8 @@ from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
 
 from dispatcher.core.errors import ListError
-from dispatcher.lists.cells import Record
+from dispatcher.core.language import _
+from dispatcher.lists.cells import DATE_DOUBT, Record
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -148,7 +149,7 @@ class _Parser:
             self._texts.append(text)
             self._length += len(text)
             if self._length > MAX_CELL_CHARACTERS:
-                raise ValueError("no cell of Excel holds so much text")
+                raise ValueError(_("no cell of Excel holds so much text"))
 
 
 class _Strings(_Parser):
@@ -202,8 +203,8 @@ class _Rows(_Parser):
             self._is_phonetic = False
 
 
-def _refuse_doctype(*_: object) -> None:
-    raise ValueError("a workbook has no DOCTYPE: its entities could grow without an end")
+def _refuse_doctype(*_declaration: object) -> None:
+    raise ValueError(_("a workbook has no DOCTYPE: its entities could grow without an end"))
 
 
 class WorkbookSheet:
@@ -222,8 +223,10 @@ class WorkbookSheet:
             reader.read()
         except _BROKEN:
             raise ListError(
-                f"{path} is a zip file, and not an Excel workbook that can be read: save it in"
-                " Excel as .xlsx or as CSV UTF-8.",
+                _(
+                    "{path} is a zip file, and not an Excel workbook that can be read: save it"
+                    " in Excel as .xlsx or as CSV UTF-8."
+                ).format(path=path),
                 misused=True,
             ) from None
         self._path = path
@@ -264,7 +267,7 @@ class WorkbookSheet:
             if doubt:
                 doubts[place] = doubt
         if row.is_hidden and any(cells):
-            return Record(number, cells, trouble="the row is hidden in the sheet: by a filter?")
+            return Record(number, cells, trouble=_("the row is hidden in the sheet: by a filter?"))
         return Record(number, cells, doubts=doubts)
 
     def _place(self, reference: str) -> int:
@@ -283,14 +286,14 @@ class WorkbookSheet:
                 return cell.text, None
             case _ if not value:
                 if cell.has_formula:
-                    return "", "it holds a formula without a result: save the file in Excel"
+                    return "", _("it holds a formula without a result: save the file in Excel")
                 return "", None
             case "s":
                 return self._strings[int(value)], None
             case "b":
                 return ("TRUE" if value == "1" else "FALSE"), None
             case "e":
-                return value, f"it holds the error {value}"
+                return value, _("it holds the error {value}").format(value=value)
             case "n":
                 return self._number(value, self._format(int(cell.style or 0)))
             case "d":
@@ -313,16 +316,18 @@ class WorkbookSheet:
         try:
             number = Decimal(value)
         except InvalidOperation:
-            return value, "it is no number that can be read"
+            return value, _("it is no number that can be read")
         if is_date_format(form):
-            return self._date(number), "it is a date: format the column as text"
+            return self._date(number), _(DATE_DOUBT)
         whole = number == number.to_integral_value()
         if form in _AS_IT_IS and (whole or form in ("General", "@")):
             return (f"{int(number)}" if whole else f"{number:f}"), None
-        digits, _, decimals = form.partition(".")
+        digits, _point, decimals = form.partition(".")
         if set(digits) == {"0"} and set(decimals) <= {"0"} and len(form) <= MAX_PADDED_FORMAT:
             return f"{number:0{len(form)}.{len(decimals)}f}", None
-        return f"{number:f}", f"it is a number in the format {form}: format the column as text"
+        return f"{number:f}", _(
+            "it is a number in the format {form}: format the column as text"
+        ).format(form=form)
 
     def _date(self, number: Decimal) -> str:
         try:
@@ -334,7 +339,10 @@ class WorkbookSheet:
 
 def _damaged(path: Path, row: int) -> ListError:
     return ListError(
-        f"{path} is damaged after row {row:,}: open it in Excel and save it.", misused=True
+        _("{path} is damaged after row {row}: open it in Excel and save it.").format(
+            path=path, row=f"{row:,}"
+        ),
+        misused=True,
     )
 
 
@@ -346,17 +354,27 @@ def _chosen(
         for sheet in sheets:
             if sheet.title == wanted:
                 return sheet
-        raise ListError(f"{path} has no sheet {wanted!r}: it has {names}.", misused=True)
+        raise ListError(
+            _("{path} has no sheet {wanted}: it has {names}.").format(
+                path=path, wanted=f"{wanted!r}", names=names
+            ),
+            misused=True,
+        )
     try:
         filled = [one for one in sheets if one.sheet_state == "visible" and _holds_rows(one)]
     except _BROKEN:
         raise _damaged(path, 0) from None
     if len(filled) > 1:
         raise ListError(
-            f"{path} has several sheets ({names}): name one with --sheet.", misused=True
+            _("{path} has several sheets ({names}): name one with --sheet.").format(
+                path=path, names=names
+            ),
+            misused=True,
         )
     if not filled:
-        raise ListError(f"{path} is empty: no visible sheet has rows.", misused=True)
+        raise ListError(
+            _("{path} is empty: no visible sheet has rows.").format(path=path), misused=True
+        )
     return filled[0]
 
 
@@ -364,7 +382,7 @@ def _next_number(last: int, row: _Row) -> int:
     """Return the number of *row*, which comes after that with the number *last*."""
     number = int(row.number or last + 1)
     if not last < number <= MAX_ROWS:
-        raise ValueError("the rows are not in their order")
+        raise ValueError(_("the rows are not in their order"))
     return number
 
 

@@ -23,14 +23,14 @@ from dispatcher.db.database import Database
 from dispatcher.db.replies import REPLIES_PATH, address_app
 from dispatcher.db.reports import REPORTS_PATH, announce_check
 from dispatcher.receiver.intake import Intake, NotStored
+from dispatcher.receiver.plain_posts import Answer, DirectRoute, Post
 from dispatcher.receiver.verification import Network, Signatures, client_address, within
 from dispatcher.telemetry import ReportMetrics
 
 SENDER_TIMEOUT_SECONDS: Final = 15.0  # for a whole request; then the connection is closed
 
-CHECKED: Final = "Test report received"
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"  # of a post that names none
 _APP_NAME: Final = re.compile("[a-z0-9][a-z0-9_-]{0,62}")
-_SUCCESS: Final = b'{"returnCode":0,"returnCodeDesc":"Success"}'
 
 
 class RefusedError(Exception):
@@ -74,12 +74,24 @@ class ReportRoutes:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes to serve."""
-        # One segment, whatever is in it: `_take` compares it.
+        # One segment, whatever is in it: `_receive` compares it.
         return [
-            web.post(f"/{REPORTS_PATH}/{{token}}", self._receive_reports),
+            DirectRoute(
+                f"/{REPORTS_PATH}/{self._path_token.decode()}",
+                self.answer,
+                otherwise=web.post(f"/{REPORTS_PATH}/{{token}}", self._receive_reports),
+            ),
             web.post(f"/{REPLIES_PATH}/{{token}}", self._receive_replies),
             web.post(f"/{REPLIES_PATH}/{{token}}/{{app}}", self._receive_replies),
         ]
+
+    async def answer(self, post: Post) -> Answer:
+        """Answer a whole post of reports to the right path."""
+        try:
+            self._check_network(post.peer, post.forwarded)
+            return await self._take(post, REPORTS_PATH)
+        except RefusedError as refused:
+            return self._refuse(refused)
 
     async def _receive_reports(self, request: web.Request) -> web.Response:
         return await self._receive(request, REPORTS_PATH)
@@ -90,28 +102,53 @@ class ReportRoutes:
         return await self._receive(request, f"{REPLIES_PATH}/{app}" if named else REPLIES_PATH)
 
     async def _receive(self, request: web.Request, path: str) -> web.Response:
+        """Answer a request of any kind, whose body may still be on its way."""
+        forwarded = request.headers.getall("X-Forwarded-For", [])
         try:
-            taken = await self._take(request, path)
+            self._check_token(request.match_info["token"])
+            self._check_network(request.remote, forwarded)
+            post = Post(
+                request.remote,
+                request.rel_url.raw_path,
+                request.rel_url.raw_query_string,
+                {name.lower(): value for name, value in request.headers.items()},
+                forwarded,
+                await _body(request, self._sender_timeout),
+            )
+            answer = await self._take(post, path)
         except RefusedError as refused:
-            self.refused[refused.kind] += 1
-            self._metrics.refused(refused.kind, refused.detail)
-            return _refuse(refused)
-        if taken:
-            return web.Response(body=_SUCCESS, content_type="application/json")
-        return _answer(200, 0, CHECKED)
+            answer = self._refuse(refused)
+        response = web.Response(
+            status=answer.status, body=answer.body, content_type="application/json"
+        )
+        if answer.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+            response.force_close()  # do not wait for the rest of the body
+        return response
 
-    async def _take(self, request: web.Request, path: str) -> int:
-        """Return how many reports and replies were stored, 0 for a test report.
+    def _refuse(self, refused: RefusedError) -> Answer:
+        self.refused[refused.kind] += 1
+        self._metrics.refused(refused.kind, refused.detail)
+        return _answer(refused.status, refused.status, refused.reason)
+
+    def _check_token(self, given: str) -> None:
+        token = given.encode(errors="surrogateescape")
+        if not hmac.compare_digest(token, self._path_token):
+            raise RefusedError("path", 404, "There is nothing here.")
+
+    def _check_network(self, peer: str | None, forwarded: Sequence[str]) -> None:
+        if not self._networks:
+            return
+        address = client_address(peer, forwarded, self._trusted_proxies)
+        if address is None or not within(address, self._networks):
+            raise RefusedError("network", 403, "Reports are not taken from this address.")
+
+    async def _take(self, post: Post, path: str) -> Answer:
+        """Store the reports and replies of *post*, and answer it.
 
         *path* is where it came, without the token. Raises RefusedError.
         """
-        given = request.match_info["token"].encode(errors="surrogateescape")
-        if not hmac.compare_digest(given, self._path_token):
-            raise RefusedError("path", 404, "There is nothing here.")
-        if self._networks and not self._from_known_network(request):
-            raise RefusedError("network", 403, "Reports are not taken from this address.")
-        body = await _body(request, self._sender_timeout)
-        unsigned = self._signatures.refuse(request, body)
+        body = post.body
+        unsigned = self._signatures.refuse(post)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)
         if len(body) > MAX_BYTES:
@@ -120,19 +157,20 @@ class ReportRoutes:
         match push.reports:
             case [Report(status=status, provider_id=word)] if status == CHECK_STATUS:
                 await self._announce(word)
-                return 0
+                return _CHECKED
             case reports:
                 await self._keep(reports)
         await self._keep_replies(push.replies, address_app(path))
         if push.unreadable is not None:
             # The provider never repeats a push, and a later release may read it.
+            content_type = post.headers.get("content-type", DEFAULT_CONTENT_TYPE)
             kept = await self._intake.keep_unreadable(
-                body, request.content_type, push.unreadable.reason, path
+                body, content_type.partition(";")[0].strip(), push.unreadable.reason, path
             )
             if isinstance(kept, NotStored):
                 raise RefusedError("not kept", kept.status, kept.why)
             self.refused["unreadable"] += 1
-        return max(1, len(push.reports) + len(push.replies))
+        return _STORED
 
     async def _announce(self, word: str) -> None:
         try:
@@ -156,12 +194,6 @@ class ReportRoutes:
         if isinstance(kept, NotStored):
             raise RefusedError("not kept", kept.status, kept.why)
 
-    def _from_known_network(self, request: web.Request) -> bool:
-        address = client_address(
-            request.remote, request.headers.getall("X-Forwarded-For", []), self._trusted_proxies
-        )
-        return address is not None and within(address, self._networks)
-
 
 async def _body(request: web.Request, seconds: float) -> bytes:
     try:
@@ -179,13 +211,10 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise RefusedError("cut", 400, "The push broke off, or its encoding is wrong.") from None
 
 
-def _refuse(refused: RefusedError) -> web.Response:
-    response = _answer(refused.status, refused.status, refused.reason)
-    if refused.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-        response.force_close()  # do not wait for the rest of the body
-    return response
+def _answer(status: int, code: int, text: str) -> Answer:
+    return Answer(status, msgspec.json.encode({"returnCode": code, "returnCodeDesc": text}))
 
 
-def _answer(status: int, code: int, text: str) -> web.Response:
-    body = msgspec.json.encode({"returnCode": code, "returnCodeDesc": text})
-    return web.Response(status=status, body=body, content_type="application/json")
+CHECKED: Final = "Test report received"
+_CHECKED: Final = _answer(200, 0, CHECKED)
+_STORED: Final = _answer(200, 0, "Success")

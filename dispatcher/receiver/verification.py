@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 from urllib.parse import urlsplit
 
-from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.core.signing import AppKey, UnverifiedPush, Verified, verify_push
+from dispatcher.receiver.plain_posts import Post
 
 
 class Signatures(Struct, frozen=True):
@@ -21,27 +21,25 @@ class Signatures(Struct, frozen=True):
     assume: Mapping[str, str]  # host, connection: as they were before a proxy changed them
     callback: str | None = None  # the public address, whose path a proxy may have changed
 
-    def refuse(self, request: web.BaseRequest, body: bytes) -> str | None:
-        """Return why *request* is not the provider's, or None if it is, or there are no keys."""
+    def refuse(self, post: Post) -> str | None:
+        """Return why *post* is not the provider's, or None if it is, or there are no keys."""
         if not self.keys:
             return None
-        verdict = self._verify(request, body, request.rel_url.raw_path)
+        verdict = self._verify(post, post.path)
         if isinstance(verdict, UnverifiedPush) and self.callback is not None:
-            public = _public_path(urlsplit(self.callback).path, request.rel_url.raw_path)
-            if public != request.rel_url.raw_path:
-                verdict = self._verify(request, body, public)
+            public = _public_path(urlsplit(self.callback).path, post.path)
+            if public != post.path:
+                verdict = self._verify(post, public)
         return verdict.reason if isinstance(verdict, UnverifiedPush) else None
 
-    def _verify(
-        self, request: web.BaseRequest, body: bytes, path: str
-    ) -> Verified | UnverifiedPush:
+    def _verify(self, post: Post, path: str) -> Verified | UnverifiedPush:
         return verify_push(
             self.keys,
-            method=request.method,
+            method="POST",
             path=path,
-            query=request.rel_url.raw_query_string,
-            headers={name.lower(): value for name, value in request.headers.items()},
-            body=body,
+            query=post.query,
+            headers=post.headers,
+            body=post.body,
             now=self.clock(),
             assume=self.assume,
         )

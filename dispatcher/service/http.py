@@ -25,6 +25,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
+from dispatcher.receiver.plain_posts import DirectRoute, DirectServer
 from dispatcher.receiver.receiver import SPOOL
 from dispatcher.settings import Settings
 from dispatcher.telemetry import Metrics, State
@@ -47,11 +48,13 @@ async def listening(
     ready: Callable[[], Awaitable[str | None]],
     routes: Iterable[web.AbstractRouteDef] = (),
     until: asyncio.Event | None = None,
+    shared_port: bool = False,
 ) -> AsyncIterator[State]:
     """Serve as long as the context lasts; give the collector that shows pools and spools.
 
     *routes* are those of other parts, which outlive the server. With *until* there is the
-    console; its live pages end when that event is set.
+    console; its live pages end when that event is set. With *shared_port* other processes may
+    listen on the same port.
     """
     state = State(metrics.registry, now=lambda: datetime.now(UTC))
     async with open_database(
@@ -97,7 +100,8 @@ async def listening(
         if until is not None:
             routes += _console(settings, backend, until)
         host, port = settings.listen.rsplit(":", 1)
-        async with serving(host.strip("[]"), int(port), routes) as (bound, at):
+        served = serving(host.strip("[]"), int(port), routes, shared_port=shared_port)
+        async with served as (bound, at):
             log.info("listening", host=bound, port=at)
             yield state
 
@@ -126,12 +130,13 @@ DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when 
 
 @asynccontextmanager
 async def serving(
-    host: str, port: int, routes: Iterable[web.AbstractRouteDef]
+    host: str, port: int, routes: Iterable[web.AbstractRouteDef], *, shared_port: bool = False
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve *routes* on *host*:*port* (0: any free port); give the address that was bound.
 
     Raises ListenError if the address cannot be bound.
     """
+    routes = list(routes)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
     answered: set[RequestHandler] = set()
@@ -142,18 +147,36 @@ async def serving(
     app.on_response_prepare.append(note)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS)
     await runner.setup()
-    sweeping = asyncio.create_task(_sweep(runner, answered))
+    http = runner.server
+    assert http is not None  # noqa: S101 - it was set up
+    direct = DirectServer([route for route in routes if isinstance(route, DirectRoute)], http)
+    sweeping = asyncio.create_task(_sweep(direct, http, answered))
     try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ListenError(host, port, error) from error
-        bound: tuple[str, int] = runner.addresses[0][:2]
-        yield bound
+        protocol = direct if direct.routes else http
+        async with _listening(protocol, host, port, shared_port=shared_port) as bound:
+            yield bound
     finally:
+        await direct.drain(DRAIN_TIMEOUT_SECONDS)
         sweeping.cancel()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _listening(
+    protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, shared_port: bool
+) -> AsyncIterator[tuple[str, int]]:
+    """Accept connections on *host*:*port*; raises ListenError."""
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            protocol, host, port, reuse_port=shared_port or None
+        )
+    except OSError as error:
+        raise ListenError(host, port, error) from error
+    try:
+        bound: tuple[str, int] = server.sockets[0].getsockname()[:2]
+        yield bound
+    finally:
+        server.close()
 
 
 class ListenError(Exception):
@@ -169,21 +192,22 @@ class ListenError(Exception):
         )
 
 
-async def _sweep(runner: web.AppRunner, answered: set[RequestHandler]) -> None:
+async def _sweep(direct: DirectServer, http: web.Server, answered: set[RequestHandler]) -> None:
     """Close connections that were never answered: aiohttp waits for a first request for ever.
 
     Each holds a file descriptor, and a process without free ones accepts no connection. After a
     first answer aiohttp's own time-out applies.
     """
     since: dict[RequestHandler, float] = {}
-    while runner.server is not None:
+    while True:
         now = monotonic()
-        open_ = set(runner.server.connections)
+        open_ = set(http.connections)
         answered &= open_
         since = {each: since.get(each, now) for each in open_ - answered}
         for connection, begun in since.items():
             if now - begun > SILENT_TIMEOUT_SECONDS:
                 connection.force_close()
+        direct.close_silent(asyncio.get_running_loop().time(), SILENT_TIMEOUT_SECONDS)
         await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 

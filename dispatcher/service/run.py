@@ -70,11 +70,14 @@ def database(settings: Settings) -> Iterator[str]:
             yield dsn
 
 
-async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None:
+async def run(
+    settings: Settings, dsn: str, *, only: Only | None = None, shared_port: bool = False
+) -> None:
     """Migrate, then work until SIGTERM or SIGINT; return when everything is written.
 
     *only* leaves out the other parts: `reports` receives status reports and sends nothing,
-    `worker` sends and listens for nothing but health checks.
+    `worker` sends and listens for nothing but health checks. With *shared_port* other processes
+    listen on the same port (see `service.receivers`).
 
     An error of any part stops it in the same order as a signal, and is raised at the end: what is
     on its way is finished, and its results are recorded or kept on disk.
@@ -97,7 +100,7 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
                 retry_refusals=True,
             )
         )
-        metrics = Metrics()
+        metrics = Metrics(together=shared_port)
         routes = await stack.enter_async_context(
             receiving(
                 settings,
@@ -117,6 +120,7 @@ async def run(settings: Settings, dsn: str, *, only: Only | None = None) -> None
                 ready=ready,
                 routes=routes,
                 until=stop if only is None else None,
+                shared_port=shared_port,
             )
         )
         state.watch("vital", vital.pool)
@@ -290,6 +294,7 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
                 max_attempts=app.max_attempts,
                 sender=app.sender,
                 promotional=app.promotional,
+                billing=app.billing,
             )
         return await workers.register_worker(
             vital,

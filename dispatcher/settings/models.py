@@ -59,7 +59,13 @@ class AppSettings(_Model):
     proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # ISO 3166; None: all
+    # Times the busiest hour of its last 30 days; None: an hour is never too much.
+    spike_factor: Annotated[
+        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None, Unlimited
+    ] = 10.0
     promotional: bool = False  # its messages are promotional, unless their template says otherwise
+    # None: delivered in mainland China, sent elsewhere, as accounts are charged by default.
+    billing: Annotated[Literal["delivered", "sent"], Word] | None = None
     push_key: str | None = None
     push_secret: SecretStr | None = None
     push_key_2: str | None = None

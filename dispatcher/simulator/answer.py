@@ -12,6 +12,7 @@ from itertools import repeat
 import msgspec
 
 from dispatcher.simulator.countries import PREFIX_LENGTH, country_of_prefix
+from dispatcher.simulator.number_results import Totals
 from dispatcher.simulator.request import ACCEPTED, RequestRefusedError, SmsRequest, top_code
 
 
@@ -40,7 +41,7 @@ def refusal_answer(refusal: RequestRefusedError) -> Answer:
 def encode_results(
     sms_request: SmsRequest,
     statuses: Sequence[str] | None,
-    totals: Sequence[int],
+    totals: Totals,
     *,
     id_prefix: str,
     at: float,
@@ -53,9 +54,14 @@ def encode_results(
     sender = msgspec.json.encode(sms_request.body.sender or "").decode()
     head = f'","createTime":"{created}","from":{sender},"smsMsgId":"{id_prefix}_'
     entries, numbers = sms_request.body.sms_content, sms_request.numbers
-    if len(entries) < len(numbers):
-        totals = [t for entry, t in zip(entries, totals, strict=True) for _ in entry.to]
-    each = zip(numbers, totals, repeat(ACCEPTED) if statuses is None else statuses)  # noqa: B905 - repeat has no end
+    segments: Sequence[int] = totals.mainland
+    if totals.mainland is not totals.abroad:
+        segments = [
+            totals.of_entry(at, number) for at, entry in enumerate(entries) for number in entry.to
+        ]
+    elif len(entries) < len(numbers):
+        segments = [t for entry, t in zip(entries, segments, strict=True) for _ in entry.to]
+    each = zip(numbers, segments, repeat(ACCEPTED) if statuses is None else statuses)  # noqa: B905 - repeat has no end
     return [
         f'{{"originTo":"{number}{head}{position}{_row_end(number[:PREFIX_LENGTH], total, status)}'
         for position, (number, total, status) in enumerate(each, 1)

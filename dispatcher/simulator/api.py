@@ -147,7 +147,7 @@ class Api:
             at=at,
             token=sms_request.token,
             id_prefix=id_prefix,
-            segments=totals,
+            totals=totals,
             sender=sms_request.body.sender,
         )
         if accepted is not None:

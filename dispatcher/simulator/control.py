@@ -29,6 +29,7 @@ class Control:
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/_accepted"): self.accepted,
             ("GET", "/_ledger"): self.ledger_rows,
+            ("GET", "/_bill"): self.bill,
             ("GET", "/_requests"): self.requests,
             ("GET", "/_faults"): self.faults,
             ("PUT", "/_faults"): self.set_faults,
@@ -58,6 +59,10 @@ class Control:
         after = _after(request)
         newer = (accepted for accepted in self._ledger if accepted.serial > after)
         return await stream_lines(request, (row for accepted in newer for row in accepted.rows()))
+
+    async def bill(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Answer what would be charged so far, in segments, by each way of billing."""
+        return answer_json(self._reports.bill.sums(self._ledger))
 
     async def requests(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one line of JSON for each request; ?after=SERIAL omits older ones."""

@@ -6,7 +6,7 @@ numbers, of the answer and of the clock add up.
 """
 
 from random import Random
-from typing import Annotated
+from typing import Annotated, Literal
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -293,6 +293,49 @@ class HalfAnswer(DeliveryFault, frozen=True, kw_only=True, tag="half-answer"):
         return broken
 
 
+class OddAnswer(DeliveryFault, frozen=True, kw_only=True, tag="odd-answer"):
+    """Writes the answer in a form that no document of the provider names.
+
+    ``bom`` and ``gbk`` can be read, ``stranger`` adds the result of a number that nobody sent;
+    the others (words without JSON, an empty body, a list, deep nesting) cannot be read.
+    """
+
+    form: Literal["bom", "gbk", "stranger", "words", "empty", "list", "deep"]
+
+    async def deliver(self, delivery: Delivery) -> web.StreamResponse:
+        """Send the answer in its odd form, with the status of the real one."""
+        given = delivery.response.body
+        body = given if isinstance(given, bytes) else b""
+        match self.form:
+            case "bom":
+                body = b"\xef\xbb\xbf" + body
+            case "gbk":
+                said = b'"description":"'
+                body = body.replace(said, said + "\u6210\u529f".encode("gbk"), 1)
+            case "stranger":
+                body = body.replace(b'"result":[', b'"result":[' + _STRANGER + b",", 1)
+            case "words":
+                body = b"OK"
+            case "empty":
+                body = b""
+            case "list":
+                body = b"[]"
+            case "deep":
+                body = b"[" * 20_000
+        return web.Response(
+            status=delivery.response.status,
+            body=body,
+            content_type="application/json",
+            headers={"Date": delivery.response.headers["Date"]},
+        )
+
+
+_STRANGER = (
+    b'{"total":1,"originTo":"+8613999999999","createTime":"2026-01-01T00:00:00Z","from":"x",'
+    b'"smsMsgId":"stranger","countryId":"CN","status":"000000"}'
+)
+
+
 class Delay(DeliveryFault, frozen=True, kw_only=True, tag="delay"):
     """Sends the answer late, or as soon as the faults are cleared."""
 
@@ -355,6 +398,7 @@ Fault = (
     | Clock
     | Cut
     | HalfAnswer
+    | OddAnswer
     | Delay
     | StallAfterReading
     | Http

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from dispatcher.simulator.number_results import Totals
 from dispatcher.simulator.request import ACCEPTED, ContentEntry
 
 _SEPARATOR = b"\x1f"
@@ -86,7 +87,7 @@ class AcceptedRequest(Struct, frozen=True, gc=False):
     positions: "array[int] | None"  # of the accepted ones; None: all
     counts: "array[int]"  # accepted numbers of each entry
     fingerprints: "array[int]"
-    segments: "array[int]"
+    totals: Totals
     templates: tuple[str, ...]
     sender: str | None = None  # the channel number
 
@@ -95,8 +96,8 @@ class AcceptedRequest(Struct, frozen=True, gc=False):
         numbers = self.numbers.split(",")
         positions: Sequence[int] = self.positions or range(1, len(numbers) + 1)
         at = 0
-        for count, fingerprint_, total, template in zip(
-            self.counts, self.fingerprints, self.segments, self.templates, strict=True
+        for entry, (count, fingerprint_, template) in enumerate(
+            zip(self.counts, self.fingerprints, self.templates, strict=True)
         ):
             for index in range(at, at + count):
                 yield Row(
@@ -107,7 +108,7 @@ class AcceptedRequest(Struct, frozen=True, gc=False):
                     request=self.serial,
                     template_id=template,
                     fingerprint=fingerprint_,
-                    total=total,
+                    total=self.totals.of_entry(entry, numbers[index]),
                 )
             at += count
 
@@ -151,7 +152,7 @@ class Ledger:
         at: float,
         token: str | None,
         id_prefix: str,
-        segments: "array[int]",
+        totals: Totals,
         sender: str | None = None,
     ) -> AcceptedRequest | None:
         """Record the accepted numbers of a request; return them, or None if there are none.
@@ -183,7 +184,7 @@ class Ledger:
                     for entry, (_, template_crc) in zip(entries, templates, strict=True)
                 ],
             ),
-            segments,
+            totals,
             tuple([template_id for template_id, _ in templates]),
             sender,
         )

@@ -1,15 +1,18 @@
 """The result of each number of a well-formed request, its segments, and the text it is sent.
 
-An SMS in UCS-2 has 70 characters, or 67 in each of several segments; in GSM-7 160, or 153, where
-nine characters count two. A template variable is `${TYPE_n}`, with at most n characters, or
-`${TYPE}`; templates for mainland China have the type alone. NUM takes digits only (provider.md,
-Templates and length).
+In mainland China an SMS has 70 characters of any kind, or 67 in each of several segments, and its
+signature is part of the text. Elsewhere that holds for texts in UCS-2; in GSM-7 there are 160, or
+153, where nine characters count two, and there is no signature. A template variable is
+`${TYPE_n}`, with at most n characters, or `${TYPE}`; templates for mainland China have the type
+alone. NUM takes digits only (provider.md, Templates and length).
 """
 
 import re
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+from msgspec import Struct
 
 from dispatcher.simulator.options import Options
 from dispatcher.simulator.request import (
@@ -34,15 +37,29 @@ MAX_CHARACTERS_OF_ONE_SEGMENT: Final = 35
 _VARIABLE = re.compile(r"\$\{([A-Za-z]*)_?([0-9]*)\}")
 
 
-def evaluate_numbers(
-    sms_request: SmsRequest, options: Options
-) -> tuple[list[str] | None, "array[int]"]:
+class Totals(Struct, frozen=True):
+    """The segments of each entry, by where its numbers are; nearly always the same array."""
+
+    mainland: "array[int]"
+    abroad: "array[int]"
+
+    def of_entry(self, at: int, number: str) -> int:
+        """Return the segments of entry *at* for one of its numbers."""
+        return self.mainland[at] if is_mainland(number) else self.abroad[at]
+
+
+def is_mainland(number: str) -> bool:
+    """Tell whether *number* is in mainland China: one without + is."""
+    return not number.startswith("+") or number.startswith("+86")
+
+
+def evaluate_numbers(sms_request: SmsRequest, options: Options) -> tuple[list[str] | None, Totals]:
     """Return a code for each number (None: all are accepted) and the segments of each entry."""
     entries = sms_request.body.sms_content
     totals = _segments_of_entries(entries, options)
     codes: dict[int, str] = {}  # position in the request -> code of a refused number
-    if len(entries) < len(sms_request.numbers) or not all(totals):
-        codes = _refused_by_entry(entries, totals)
+    if len(entries) < len(sms_request.numbers) or not all(totals.mainland):
+        codes = _refused_by_entry(entries, totals.mainland)
     sender = sms_request.body.sender
     if options.senders is not None and sender is not None and sender not in options.senders:
         return [UNKNOWN_SENDER] * len(sms_request.numbers), totals
@@ -65,30 +82,45 @@ def _refused_by_entry(entries: Sequence[ContentEntry], totals: Sequence[int]) ->
     return codes
 
 
-def _segments_of_entries(entries: Sequence[ContentEntry], options: Options) -> "array[int]":
+def _segments_of_entries(entries: Sequence[ContentEntry], options: Options) -> Totals:
     if options.templates is not None or options.segments is not None:
-        return array("H", [_segments_of_entry(entry, options) for entry in entries])
-    return array(
-        "H",
-        [  # one short parameter is the usual case
-            1
+        both = [_segments_of_entry(entry, options) for entry in entries]
+    else:
+        both = [  # one short parameter is the usual case
+            _ONE_SEGMENT
             if len(params := entry.template_paras) == 1
             and len(params[0]) <= MAX_CHARACTERS_OF_ONE_SEGMENT
-            else count_segments("".join(params))
+            else _segments_of_text("".join(params), "")
             for entry in entries
-        ],
-    )
+        ]
+    mainland = array("H", [pair[0] for pair in both])
+    if all(pair[0] == pair[1] for pair in both):
+        return Totals(mainland, mainland)
+    return Totals(mainland, array("H", [pair[1] for pair in both]))
 
 
-def _segments_of_entry(entry: ContentEntry, options: Options) -> int:
-    """Return the segments of the text; 0 if the template does not take the parameters."""
+_ONE_SEGMENT: Final = (1, 1)
+
+
+def _segments_of_entry(entry: ContentEntry, options: Options) -> tuple[int, int]:
+    """Return the segments of the text in mainland China and elsewhere.
+
+    0 if the template does not take the parameters.
+    """
+    if options.segments is not None and options.templates is None:
+        return options.segments, options.segments
     if options.templates is None:
-        return options.segments or count_segments("".join(entry.template_paras))
+        return _segments_of_text("".join(entry.template_paras), "")
     text = render_template(options.templates, entry.template_id, entry.template_paras)
     if text is None:
-        return 0
-    signature = f"【{entry.signature}】" if entry.signature else ""
-    return options.segments or count_segments(signature + text)
+        return 0, 0
+    if options.segments is not None:
+        return options.segments, options.segments
+    return _segments_of_text(text, f"【{entry.signature}】" if entry.signature else "")
+
+
+def _segments_of_text(text: str, signature: str) -> tuple[int, int]:
+    return count_segments(signature + text, mainland=True), count_segments(text, mainland=False)
 
 
 def _repeated_positions(numbers: list[str], at: int) -> list[int]:
@@ -116,12 +148,12 @@ def _refused_by_prefix(numbers: list[str], prefixes: Mapping[str, str]) -> dict[
     }
 
 
-def count_segments(text: str) -> int:
+def count_segments(text: str, *, mainland: bool) -> int:
     """Return the number of segments of *text*, at least 1."""
     if len(text) <= MAX_CHARACTERS_OF_ONE_SEGMENT:
         return 1
     characters = set(text)
-    if characters <= _GSM_CHARACTERS | _GSM_DOUBLE_CHARACTERS:
+    if not mainland and characters <= _GSM_CHARACTERS | _GSM_DOUBLE_CHARACTERS:
         septets = len(text) + sum(
             text.count(double) for double in characters & _GSM_DOUBLE_CHARACTERS
         )

@@ -11,6 +11,7 @@ from random import Random
 import aiohttp
 from msgspec import Struct
 
+from dispatcher.simulator.billing import Bill
 from dispatcher.simulator.ledger import AcceptedRequest
 from dispatcher.simulator.listener import ChangeSignal
 from dispatcher.simulator.options import ReportOptions
@@ -42,6 +43,7 @@ class ReportSender:
         self.sent = 0  # reports sent, with any result
         self.lost = 0  # reports dropped because of the option `lost`
         self.replies: Counter[str] = Counter()  # by HTTP status or error
+        self.bill = Bill()
         self._acknowledged: list[tuple[str, str, str]] = []
         self._changes = changes
         self._wall = wall
@@ -182,6 +184,8 @@ class ReportSender:
         random = self._random(accepted, options, "what")
         plan = plan_reports(accepted, options, random, updated=updated)
         self.lost += plan.lost
+        for row, status in plan.final:
+            self.bill.note(row, status)
         replies = make_replies(accepted, options, self._random(accepted, options, "reply"))
         return [*make_posts(callback, plan.reports, options), *replies]
 

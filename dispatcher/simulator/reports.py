@@ -47,6 +47,7 @@ class ReportPlan(Struct, frozen=True):
 
     reports: list[StatusReport]
     lost: int
+    final: list[tuple[Row, str]]  # the final status of each segment, also of those that are lost
 
 
 def plan_reports(
@@ -54,8 +55,11 @@ def plan_reports(
 ) -> ReportPlan:
     """Return the reports of *accepted*, copies included, in the order of sending."""
     reports: list[StatusReport] = []
+    final: list[tuple[Row, str]] = []
     lost = 0
-    for report in _all_reports(accepted, options, random, updated):
+    for row, report in _all_reports(accepted, options, random, updated):
+        if report.status != INTERIM_STATUS:
+            final.append((row, report.status))
         if options.lost and random.random() < options.lost:
             lost += 1
             continue
@@ -64,12 +68,12 @@ def plan_reports(
             reports.append(report)
     if options.reorder:
         random.shuffle(reports)
-    return ReportPlan(reports, lost)
+    return ReportPlan(reports, lost, final)
 
 
 def _all_reports(
     accepted: AcceptedRequest, options: ReportOptions, random: Random, updated: str
-) -> Iterator[StatusReport]:
+) -> Iterator[tuple[Row, StatusReport]]:
     statuses = list(options.mix)
     weights = list(options.mix.values())
     for row in accepted.rows():
@@ -78,8 +82,8 @@ def _all_reports(
             if options.mix_by == "segment":
                 status = random.choices(statuses, weights)[0]
             if options.interim and random.random() < options.interim:
-                yield _report(row, sequence, INTERIM_STATUS, options, updated)
-            yield _report(row, sequence, status, options, updated)
+                yield row, _report(row, sequence, INTERIM_STATUS, options, updated)
+            yield row, _report(row, sequence, status, options, updated)
 
 
 def _report(

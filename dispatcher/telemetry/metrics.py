@@ -12,6 +12,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from dispatcher import __version__
 from dispatcher.core.codes import NUMBER, OURS, REQUEST
@@ -38,8 +39,13 @@ _BATCH_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)
 class Metrics:
     """The instruments of one process, and the registry they are in."""
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=True)
+    def __init__(self, *, together: bool = False) -> None:
+        """With *together*, show the sums over all processes of PROMETHEUS_MULTIPROC_DIR."""
+        registry = CollectorRegistry(auto_describe=True)
+        self.registry = registry  # what is shown
+        if together:
+            self.registry = CollectorRegistry()
+            MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call] # of the library
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)

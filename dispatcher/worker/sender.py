@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from dispatcher.core import rate_limit
-from dispatcher.core.circuit import is_answer_of_api
+from dispatcher.core.circuit import RefusedTexts, is_answer_of_api
 from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
@@ -25,6 +25,7 @@ from dispatcher.core.outcome import (
     ReturnAll,
     Split,
     UnknownResult,
+    defer_text,
     evaluate,
 )
 from dispatcher.core.packing import halve
@@ -75,6 +76,7 @@ class Sender:
         self._callback = callback
         self._max_attempts = max_attempts
         self._trace = trace
+        self._refused_texts = RefusedTexts()
 
     def may_send(self, batch: Batch) -> bool:
         """Tell whether *batch* may be sent: the lease covers it, and nothing is to stop."""
@@ -138,7 +140,11 @@ class Sender:
         pending = [refused]
         try:
             while pending:
-                pending += await self._send_parts(pending.pop())
+                part = pending.pop()
+                if self._refused_texts.covers(monotonic(), part.batch.packed):
+                    self._submit(self._defer_text(part.batch, part.split, part.sent))
+                else:
+                    pending += await self._send_parts(part)
         except asyncio.CancelledError:
             for part in pending:
                 self._submit(_unsent(part.batch, NEVER_SENT))
@@ -222,26 +228,42 @@ class Sender:
         return self._evaluate(batch, sent)
 
     def _evaluate(self, batch: Batch, sent: RequestResult) -> BatchResult | RefusedRequest:
-        verdict = evaluate(
-            batch.packed,
-            sent.answer,
-            EvaluationContext(
-                elapsed=monotonic() - batch.claimed_at,
-                max_attempts=self._max_attempts,
-                now=datetime.now(UTC),
-                jitter=random.random,
-                country=country,
-            ),
-        )
+        verdict = evaluate(batch.packed, sent.answer, self._context(batch))
         match verdict:
+            case Split(halves=True) if self._refused_texts.covers(monotonic(), batch.packed):
+                return self._defer_text(batch, verdict, sent)
             case Split():
                 return RefusedRequest(batch, verdict, sent)
             case UnknownResult(code, reason):
                 return _batch_result(batch, verdict, sent, code, reason)
             case Resolved() | ReturnAll():
+                if isinstance(verdict, Resolved):
+                    self._remember_texts(batch, verdict)
                 answer = sent.answer
                 said = answer.description if isinstance(answer, Reply) else answer.reason
                 return _batch_result(batch, verdict, sent, answer.code, said)
+
+    def _context(self, batch: Batch) -> EvaluationContext:
+        return EvaluationContext(
+            elapsed=monotonic() - batch.claimed_at,
+            max_attempts=self._max_attempts,
+            now=datetime.now(UTC),
+            jitter=random.random,
+            country=country,
+        )
+
+    def _remember_texts(self, batch: Batch, verdict: Resolved) -> None:
+        """Note whether the texts of *batch* were refused or accepted."""
+        if not verdict.refused:
+            if any(isinstance(outcome, Accepted) for outcome in verdict.outcomes):
+                self._refused_texts.add_accepted(batch.packed)
+        elif len(batch.messages) == 1:
+            self._refused_texts.add_refused(monotonic(), batch.packed)
+
+    def _defer_text(self, batch: Batch, split: Split, sent: RequestResult) -> BatchResult:
+        """Return the result of a refused batch whose text is refused for all numbers."""
+        verdict = defer_text(batch.packed, split.code, self._context(batch))
+        return _batch_result(batch, verdict, sent, split.code, split.reason)
 
 
 def _infer(refused: RefusedRequest, half: Batch) -> RefusedRequest | None:

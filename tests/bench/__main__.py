@@ -5,6 +5,7 @@ scaling     send and claim beside finished, scheduled and due messages, and a he
 rate        whether the rate limit holds, with workers that are killed
 enqueue     inserts per second, with the queue's trigger and without
 peers       PgQueuer and Procrastinate beside send
+blackbox    what minutes of a sick provider cost: unsure, rejected, accepted twice, time to drain
 reports     the report receiver beside an HTTP handler that only parses and answers
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import baselines, enqueue, http_baseline, peers, rate, scaling
+from bench import baselines, blackbox, enqueue, http_baseline, peers, rate, scaling
 from bench.plot import plot
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.runner import Benchmark, print_progress, run_benchmarks, temporary_environment
@@ -47,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("baselines", "scaling", "rate", "enqueue", "peers", "reports")
+    names = ("baselines", "scaling", "rate", "enqueue", "peers", "reports", "blackbox")
     parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (5)")
     parser.add_argument("--messages", type=int, default=200_000, help="of one run (200000)")
@@ -60,6 +61,12 @@ def parse_arguments() -> argparse.Namespace:
         default=60.0,
         help="of one run (rate, reports), or of the snapshot held while 10 million go out (scaling)"
         " (60)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="for which the providers are sick (blackbox) (10)",
     )
     parser.add_argument("--server", help="address of the PostgreSQL (default: an embedded one)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -92,6 +99,9 @@ def all_benchmarks(given: argparse.Namespace) -> dict[str, Benchmark]:
         ),
         "peers": lambda environment: peers.measure(
             environment, jobs=messages // 10, messages=messages, **rounds
+        ),
+        "blackbox": lambda environment: blackbox.measure(
+            environment, minutes=given.minutes, progress=print_progress
         ),
         "reports": lambda environment: http_baseline.measure(
             environment, seconds=seconds, connections=REPORT_CONNECTIONS, **rounds

@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from chaos.matrix import add, show
 from chaos.storm import Aftermath, Plan, run
 
 
@@ -21,6 +23,12 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=400.0, help="messages a second (400)")
     parser.add_argument(
         "--reports", action="store_true", help="with status reports: nothing may stay unsure"
+    )
+    parser.add_argument(
+        "--matrix",
+        type=Path,
+        metavar="FILE",
+        help="add up in FILE which rare branch was reached under which fault, and print it",
     )
     given = parser.parse_args()
     console = Console()
@@ -38,11 +46,16 @@ def main() -> int:
         tell(aftermath, console)
         violated += bool(aftermath.problems)
         struck.update(_struck(aftermath))
+        cells = aftermath.branches
+        if given.matrix:
+            cells = add(given.matrix, cells, seed)
     if given.seeds > 1:
         table = Table(title=f"{given.seeds} storms, {violated} violated", box=None)
         for name, count in struck.items():
             table.add_row(name, str(count))
         console.print(table)
+    if given.matrix:
+        show(cells)
     return 1 if violated else 0
 
 
@@ -57,6 +70,8 @@ def tell(aftermath: Aftermath, console: Console) -> None:
     table.add_section()
     table.add_row("calls of the application", str(memory.calls))
     table.add_row("  without an answer", str(memory.unanswered))
+    table.add_row("odd rows taken", str(memory.odd))
+    table.add_row("odd rows refused by a constraint", str(memory.refused))
     table.add_row("cancels answered", str(len(memory.cancels)))
     table.add_section()
     table.add_row("messages", str(books.states.total()))
@@ -67,6 +82,7 @@ def tell(aftermath: Aftermath, console: Console) -> None:
     table.add_row("accepted by the ledger", str(len(books.ledger)))
     table.add_row("accepted twice", str(books.accepted_twice))
     table.add_row("pages of metrics and health read", str(aftermath.pages))
+    table.add_row("rare branches reached", str(len({branch for branch, _ in aftermath.branches})))
     table.add_row("seconds to settle", f"{aftermath.settled_in:.1f}")
     console.print(table)
     for problem in aftermath.problems:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 
 import asyncpg
@@ -17,6 +18,33 @@ KNOWN = 10_000  # numbers of each kind; they come again and again
 COLUMNS = (
     "app, recipient, template_id, params, priority, send_at, expires_at, sender, signature,"
     " idempotency_key"
+)
+
+
+# One column of a row, and an odd value for it.
+ODD: tuple[tuple[str, object], ...] = (
+    ("params", ["\U0001f600 \u202e\ufeff"]),
+    ("params", ["line\r\nbreak", "tab\t", '"quoted" \\ back']),
+    ("params", ["", " ", ""]),
+    ("params", ["x"] * 20),
+    ("params", ["y" * 60_000]),
+    ("params", ["y" * 70_000]),
+    ("params", ["NULL", "{}", "{nested,{list}}"]),
+    ("recipient", "+1234"),
+    ("recipient", "+12345678"),
+    ("recipient", "+99912345678901234567"),
+    ("recipient", "not a number"),
+    ("recipient", "+8613800138000 "),
+    ("template_id", "unknown-template"),
+    ("template_id", ""),
+    ("signature", "\u3010shop\u3011"),
+    ("signature", "a\nb"),
+    ("sender", "nobody"),
+    ("priority", 10),
+    ("send_at", datetime(1970, 1, 1, tzinfo=UTC)),
+    ("expires_at", datetime(2001, 1, 1, tzinfo=UTC)),
+    ("reference", "r" * 200),
+    ("campaign", "\u00e9t\u00e9"),
 )
 
 
@@ -37,6 +65,8 @@ class Memory:
     requeued: set[int] = field(default_factory=set)  # perhaps; these expire no more
     calls: int = 0
     unanswered: int = 0  # calls that may have been done, or not
+    odd: int = 0  # rows that nobody expects, and no constraint refused
+    refused: int = 0
 
 
 class Application:
@@ -59,6 +89,8 @@ class Application:
                 await self._cancel()
             if self._dice.random() < 0.05:
                 await self._requeue()
+            if self._dice.random() < 0.2:
+                await self._insert_odd()
             await asyncio.sleep(self._dice.expovariate(8.0))
 
     async def _insert(self, count: int) -> None:
@@ -113,6 +145,38 @@ class Application:
             dice.choice(("", "", "", "some shop")),
             f"key-{self._written}" if dice.random() < 0.05 else None,
         )
+
+    async def _insert_odd(self) -> None:
+        """Insert a row that nobody expects: a constraint refuses it, or it must come to an end."""
+        self._written += 1
+        column, value = self._dice.choice(ODD)
+        row: dict[str, object] = {
+            "app": self._dice.choice(self._apps),
+            "recipient": NUMBERS[0].format(self._dice.randrange(KNOWN)),
+            "template_id": TEMPLATE,
+            "params": [TEXT.format(self._written)],
+        }
+        if column == "params":
+            assert isinstance(value, list)
+            row["params"] = [TEXT.format(self._written), *value]
+        else:
+            row[column] = value
+        columns = ", ".join(row)
+        places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+
+        async def insert(connection: asyncpg.Connection) -> int:
+            try:
+                return await connection.fetchval(  # type: ignore[no-any-return]
+                    f"INSERT INTO dispatcher.message ({columns}) VALUES ({places}) RETURNING id",
+                    *row.values(),
+                )
+            except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
+                self.memory.refused += 1
+                return 0
+
+        if made := await self._call(insert):
+            self.memory.odd += 1
+            self.memory.inserted.add(made)
 
     async def _cancel(self) -> None:
         if not self._recent:

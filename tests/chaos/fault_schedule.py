@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from random import Random
+from time import monotonic
 
 from chaos.application import BAD
+from chaos.matrix import ANSWERS, CLOCKS, CODES, CONNECTION, GATEWAY, Period
 from dispatcher.simulator import Simulator
 from dispatcher.simulator import faults as f
 
@@ -26,7 +28,19 @@ def http(dice: Random) -> f.Fault:
     """Something in front of the API answers; a failure of it may have let the request pass."""
     status = dice.choice(STATUSES)
     taken = status >= 500 and dice.random() < 0.5
-    return f.Http(status=status, html=dice.random() < 0.5, accept=taken, **some(dice))
+    return f.Http(
+        status=status,
+        html=dice.random() < 0.5,
+        retry_after=dice.choice((None, 0, 1, 3)),
+        accept=taken,
+        **some(dice),
+    )
+
+
+def odd_answer(dice: Random) -> f.Fault:
+    """Answer in another form than any document has."""
+    forms = ("bom", "gbk", "stranger", "words", "empty", "list", "deep")
+    return f.OddAnswer(form=dice.choice(forms), accept=dice.random() < 0.8, **some(dice))
 
 
 # All of the simulator's table.
@@ -59,6 +73,7 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
     "clock, in Date alone": lambda d: f.Clock(offset=d.choice((-5000.0, 5000.0))),
     "cut": lambda d: f.Cut(reset=d.random() < 0.5, **some(d)),
     "half-answer": lambda d: f.HalfAnswer(**some(d)),
+    "odd-answer": odd_answer,
     "delay": lambda d: f.Delay(seconds=d.uniform(0.01, 1.0)),
     "delay, past the time-out": lambda d: f.Delay(seconds=d.uniform(3.5, 6.0), times=2),
     "stall-after-reading": lambda d: f.StallAfterReading(
@@ -86,6 +101,22 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
 }
 
 
+# What a storm's matrix calls them; all others are codes of the provider.
+FAMILIES = {
+    **dict.fromkeys(
+        (
+            "refuse", "reset", "stall-before-reading", "cut", "half-answer", "delay",
+            "delay, past the time-out", "stall-after-reading", "brown-out, cut",
+            "brown-out, stalled",
+        ),
+        CONNECTION,
+    ),
+    **dict.fromkeys(("http", "brown-out"), GATEWAY),
+    **dict.fromkeys(("lack", "repeat", "reorder", "mixed-answer", "odd-answer"), ANSWERS),
+    **dict.fromkeys(("clock", "clock, in Date alone"), CLOCKS),
+}  # fmt: skip
+
+
 class Weather:
     """Sets faults until it is stopped, and counts those that struck by their names here."""
 
@@ -93,6 +124,8 @@ class Weather:
         self._simulator = simulator
         self._dice = dice
         self._armed: list[str] = []
+        self._armed_at = 0.0
+        self.periods: list[Period] = []
         self.struck = dict.fromkeys(MAKERS, 0)
 
     async def blow(self) -> None:
@@ -111,6 +144,9 @@ class Weather:
         assert isinstance(told, list)
         for name, rule in zip(self._armed, told, strict=True):
             self.struck[name] += rule["injected"]
+            if rule["injected"]:
+                family = FAMILIES.get(name, CODES)
+                self.periods.append(Period(family, self._armed_at, monotonic()))
         self._armed = []  # it may be cut off in the middle
         await self._simulator.faults.arm([MAKERS[name](self._dice) for name in names])
-        self._armed = names
+        self._armed, self._armed_at = names, monotonic()

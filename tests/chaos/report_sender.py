@@ -8,15 +8,19 @@ policy `resend`, for its silence is then real.
 
 import asyncio
 import secrets
+from collections import Counter
 from pathlib import Path
+from random import Random
 from time import monotonic
 
+import aiohttp
 import asyncpg
 from support.waiting import until
 from support.worker import START, WorkerProcess, environment
 
 from chaos.database import Database
 from chaos.server import free_port
+from chaos.workers import MODULES
 from dispatcher.simulator import ReportOptions, Simulator
 
 SILENCE = 3600.0  # seconds before the policy sends again; in the storm nothing is so old
@@ -47,7 +51,11 @@ class Receiver:
             "data_dir": folder / "receiver",
         }
         self._process = WorkerProcess(
-            environment(dsn, {}, settings), folder / "receiver.log", "--only", "reports"
+            environment(dsn, {}, settings) | MODULES,
+            folder / "receiver.log",
+            "--only",
+            "reports",
+            module="chaos.branches",
         )
 
     async def started(self) -> None:
@@ -68,6 +76,47 @@ class Receiver:
     def kill(self) -> None:
         """Leave nothing behind."""
         self._process.kill()
+
+
+# Posts that are no reports, or odd ones: content type and body. The numbers are no one's.
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+_REPORT = "smsMsgId={id}&total={total}&sequence={sequence}&status={status}&source=2&extend={token}"
+ODD_POSTS = (
+    (FORM, "\udcff\udcfe garbage"),
+    (FORM, ""),
+    (FORM, "a" * 2_000_000),
+    (FORM, _REPORT.format(id="{id}", token="{token}", total=1, sequence=1, status="DELIVRD")),
+    (FORM, _REPORT.format(id="{id}", token="", total=0, sequence=0, status="UNDELIV")),
+    (FORM, _REPORT.format(id="{id}", token="{token}", total=1, sequence=9, status="DELIVRD")),
+    (FORM, _REPORT.format(id="{id}", token="{token}", total="x", sequence="-1", status="%B3%C9")),
+    (FORM, _REPORT.format(id="{id}", token="{token}", total=10**12, sequence=1, status="A" * 999)),
+    (FORM, "smsMsgId={id}&smsMsgId={id}&status=DELIVRD&status=UNDELIV"),
+    (JSON, "{{"),
+    (JSON, "[]"),
+    (JSON, '{{"statusReportList":null}}'),
+    (JSON, '{{"statusReportList":[{{"smsMsgId":5}},{{"smsMsgId":"{id}","status":null}}]}}'),
+    (JSON, "[" * 50_000),
+)
+
+
+async def post_odd_reports(callback: str, dice: Random, answers: Counter[str]) -> None:
+    """Post what is no report, or one of an unknown request; count the answers by status."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
+        while True:
+            await asyncio.sleep(dice.expovariate(2.0))
+            kind, body = dice.choice(ODD_POSTS)
+            if "{" in body:
+                body = body.format(
+                    id=f"{dice.getrandbits(64):x}", token=f"{dice.getrandbits(128):x}"
+                )
+            raw = body.encode("utf-8", "surrogateescape")
+            try:
+                async with session.post(
+                    callback, data=raw, headers={"Content-Type": kind}
+                ) as answer:
+                    answers[f"odd reports: {answer.status}"] += 1
+            except (aiohttp.ClientError, TimeoutError):
+                answers["odd reports: no answer"] += 1
 
 
 async def all_in(simulator: Simulator, base: Database) -> bool:

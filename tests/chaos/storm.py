@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -22,14 +22,44 @@ from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
 from chaos.fault_schedule import Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
+from chaos.matrix import (
+    CLOCKS,
+    CONNECTIONS_ENDED,
+    DATABASE_DOWN,
+    DATABASE_FROZEN,
+    SPOOLS,
+    WORKER_FROZEN,
+    WORKER_KILLED,
+    WORKER_STOPPED,
+    Period,
+    count,
+)
 from chaos.verdict import Still, Verdict, judge
-from chaos.workers import LEASE, TIMEOUT, Fleet
+from chaos.workers import CLOCK_WRONG, LEASE, TIMEOUT, Fleet
 from dispatcher.db.database import connect
+from dispatcher.db.queries import sql
 from dispatcher.simulator import Simulator
 
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
 WATCH = 0.05  # seconds between two looks at the clock
 QUIET = 120.0  # seconds until everything must have settled
+
+
+# What the matrix calls what is done to the database and to workers.
+BY_ACT = {
+    "terminate": CONNECTIONS_ENDED,
+    "restart": DATABASE_DOWN,
+    "crash": DATABASE_DOWN,
+    "freeze": DATABASE_FROZEN,
+}
+BY_BLOW = {
+    "killed": WORKER_KILLED,
+    "frozen": WORKER_FROZEN,
+    "frozen past its lease": WORKER_FROZEN,
+    "stopped": WORKER_STOPPED,
+    CLOCK_WRONG: CLOCKS,
+    "started on a foreign spool": SPOOLS,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +85,8 @@ class Aftermath:
     blows: Counter[str]  # to workers and to the database, by kind
     settled_in: float  # seconds of quiet until the last message had its end
     pages: int  # read of the workers' metrics and health
+    periods: list[Period]  # when which fault struck
+    branches: Counter[tuple[str, str]] = field(default_factory=Counter)  # by branch and fault
 
 
 async def run(plan: Plan) -> Aftermath:
@@ -76,10 +108,12 @@ async def run(plan: Plan) -> Aftermath:
         callback = receiver and receiver.callback
         fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
         stack.callback(fleet.kill_all)
+        fleet.database_id = await _database_id(server.dsn)
         fleet.launch(plan.workers)
         ears = PageCollector()
         aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver, ears))
         secrets = [*password(server.dsn), *(receiver.secrets if receiver else ())]
+    aftermath.branches.update(count(folder, aftermath.periods))
     said = [*aftermath.problems, *ears.lines]
     aftermath.problems.extend(leaks(folder, said, secrets))
     if aftermath.problems:
@@ -105,16 +139,22 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     application = Application(server.dsn, ["default", "default", "paced"], Random(dice.random()))
     weather = Weather(simulator, Random(dice.random()))
     blows: Counter[str] = Counter()
+    periods: list[Period] = []
     stills: list[Still] = []
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
             tasks.create_task(application.work(plan.rate))
             tasks.create_task(weather.blow())
             tasks.create_task(fleet.suffer())
-            tasks.create_task(_shake(server, blows, Random(dice.random())))
+            tasks.create_task(_shake(server, blows, periods, Random(dice.random())))
             tasks.create_task(_hasten(Database(server.dsn)))
             tasks.create_task(_listen(scene))
             tasks.create_task(_watch(stills))
+            if scene.receiver is not None:
+                odd = report_sender.post_odd_reports(
+                    scene.receiver.callback, Random(dice.random()), blows
+                )
+                tasks.create_task(odd)
     except TimeoutError:
         pass
     began = monotonic()
@@ -137,7 +177,19 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
         fleet.done + blows + _reports(simulator),
         settled_in,
         scene.ears.pages,
+        [
+            *periods,
+            *weather.periods,
+            *(Period(BY_BLOW[what], *times) for what, *times in fleet.periods),
+        ],
     )
+
+
+async def _database_id(dsn: str) -> str:
+    db = await connect(dsn)
+    found = await db.fetchval(sql("database_id"))
+    await db.close()
+    return str(found)
 
 
 def _reports(simulator: Simulator) -> Counter[str]:
@@ -146,12 +198,13 @@ def _reports(simulator: Simulator) -> Counter[str]:
     )
 
 
-async def _shake(server: Server, blows: Counter[str], dice: Random) -> None:
+async def _shake(server: Server, blows: Counter[str], periods: list[Period], dice: Random) -> None:
     """Restart, kill and freeze the database, and take its connections away."""
     base = Database(server.dsn)
     while True:
         await asyncio.sleep(dice.uniform(2.0, 10.0))
         act = dice.choices(("terminate", "restart", "crash", "freeze"), (4, 2, 2, 2))[0]
+        began = monotonic()
         if act == "terminate":
             blows["database: connections ended"] += await base.ask(_terminate) or 0
         elif act == "freeze":
@@ -160,6 +213,7 @@ async def _shake(server: Server, blows: Counter[str], dice: Random) -> None:
         else:
             blows[f"database: {'restarted' if act == 'restart' else 'killed'}"] += 1
             await server.order(act)
+        periods.append(Period(BY_ACT[act], began, monotonic()))
 
 
 async def _terminate(db: asyncpg.Connection) -> int:

@@ -12,7 +12,10 @@ from dispatcher.simulator import Simulator
 from dispatcher.simulator.ledger import RequestRecord
 
 # Faults after which a request that was read may be unsure.
-LOSSY = {"cut", "half-answer", "stall-after-reading", "delay", "http", "lack", "code"}
+LOSSY = {
+    *("cut", "half-answer", "stall-after-reading", "delay", "http", "lack", "code"),
+    "odd-answer",
+}
 LOST = {"no-answer", "timeout"}
 BEFORE = 60.0  # seconds that a batch may have been open when its worker was struck
 IN_FLIGHT = 16  # requests of all apps that are on their way when connections are refused

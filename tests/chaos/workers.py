@@ -10,13 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from support.worker import Settings, WorkerProcess, environment
+from support.worker import ROOT, Settings, WorkerProcess, environment
+
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.result import BatchResult, serialize
+from dispatcher.db.spool import Spool
+from dispatcher.worker.recorder import SPOOL_KIND
 
 TIMEOUT = 3.0  # seconds for a request
 LEASE = TIMEOUT + 10.0  # the shortest that goes with it
 PAST_LEASE = LEASE * 1.2
 KILLED, COULD_NOT_START = -9, 1
 STOPPED = frozenset({0, 1, -15})  # 1: the database was away at the end, -15: only just started
+
+
+FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian: libfaketime
+HAS_FAKE_TIME = FAKE_TIME.exists()
+CLOCK_WRONG = "clock wrong"  # it is no reason for an unsure request
+MODULES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,10 @@ class Fleet:
         callback: str | None = None,
     ) -> None:
         self.done: Counter[str] = Counter()  # what was done to workers, by name
+        self.periods: list[tuple[str, float, float]] = []  # of it, on the monotonic clock
         self.blows: list[Blow] = []
         self.troubles: list[str] = []  # what a worker must not do
+        self.database_id = ""  # of the database of this storm
         self._dsn = dsn
         self._apps = apps
         self._callback = (
@@ -74,7 +88,15 @@ class Fleet:
                 place = self._dice.randrange(len(self._places))
                 if place not in self._busy:
                     act = self._dice.choices(
-                        (self._kill, self._freeze, self._freeze_long, self._stop), (5, 4, 1, 3)
+                        (
+                            self._kill,
+                            self._freeze,
+                            self._freeze_long,
+                            self._stop,
+                            self._jump,
+                            self._leave_spool,
+                        ),
+                        (5, 4, 1, 3, 2 if HAS_FAKE_TIME else 0, 1),
                     )[0]
                     tasks.create_task(act(place))
 
@@ -111,8 +133,25 @@ class Fleet:
             "data_dir": self._folder / f"place-{place}",
             **self._callback,
         }
-        environ = environment(self._dsn, self._apps, settings)
-        return WorkerProcess(environ, self._folder / f"worker-{next(self._numbers):04d}.log")
+        environ = environment(self._dsn, self._apps, settings) | MODULES
+        if HAS_FAKE_TIME:
+            self._set_clock(place, 0.0)
+            environ |= {
+                "LD_PRELOAD": str(FAKE_TIME),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock(place)),
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "DONT_FAKE_MONOTONIC": "1",  # the same of older versions
+                "FAKETIME_CACHE_DURATION": "1",
+            }
+        log = self._folder / f"worker-{next(self._numbers):04d}.log"
+        return WorkerProcess(environ, log, module="chaos.branches")
+
+    def _clock(self, place: int) -> Path:
+        return self._folder / f"clock-{place}"
+
+    def _set_clock(self, place: int, ahead: float) -> None:
+        """Set the wall clock of the workers of a place, which signs their requests."""
+        self._clock(place).write_text(f"{ahead:+.0f}")
 
     async def _keep_up(self) -> None:
         """Start again what has ended by itself, because the database was away at its start."""
@@ -134,12 +173,13 @@ class Fleet:
         worker = self._places[place]
         self.done[what] += 1
         self._busy.add(place)
-        begin = time.time()
+        begin, began = time.time(), time.monotonic()
         try:
             yield worker
         finally:
             self._busy.discard(place)
-            for event in worker.events():
+            self.periods.append((what, began, time.monotonic()))
+            for event in worker.events() if what != CLOCK_WRONG else ():
                 if event.get("event") == "worker started":
                     self.blows.append(Blow(event["worker"], begin, time.time()))
 
@@ -161,6 +201,24 @@ class Fleet:
             await asyncio.sleep(PAST_LEASE)
             worker.thaw()
 
+    async def _jump(self, place: int) -> None:
+        with self._doing(place, CLOCK_WRONG):
+            self._set_clock(place, self._dice.choice((-86_400.0, -1200.0, 1200.0, 10_000_000.0)))
+            await asyncio.sleep(self._dice.uniform(1.0, 4.0))
+            self._set_clock(place, 0.0)
+
+    async def _leave_spool(self, place: int) -> None:
+        """Stop a worker, and start it on answers of another database, or of one restored since."""
+        with self._doing(place, "started on a foreign spool") as worker:
+            self._may_end[worker] = STOPPED
+            worker.terminate()
+            await worker.ended(60.0)
+            folder = self._folder / f"place-{place}" / "spool"
+            database = self._dice.choice((self.database_id, str(self._dice.randrange(10**9))))
+            spool = Spool(folder, f"{database}.{SPOOL_KIND}")
+            spool.append([serialize(_foreign_result(self._dice))])
+            spool.close()
+
     async def _stop(self, place: int) -> None:
         with self._doing(place, "stopped") as worker:
             self._may_end[worker] = STOPPED
@@ -178,3 +236,17 @@ class Fleet:
             self.troubles.append(f"{worker.log.name}: {worker.stumbled}")
         elif worker.code not in (expected or ()):
             self.troubles.append(f"{worker.log.name} ended with {worker.code}: {text[-500:]}")
+
+
+def _foreign_result(dice: Random) -> BatchResult:
+    """Return an answer to a request that this database does not have, though it has its ids."""
+    message = Message(dice.randrange(1, 1000), "", "t", [])
+    batch = Batch(
+        dice.randrange(1, 50),
+        "default",
+        f"{dice.getrandbits(128):032x}",
+        RequestDraft(None, [Entry(b"", [message])], 0),
+        0.0,
+    )
+    outcome = Accepted(message, "of-another-database", 1)
+    return BatchResult(batch, Resolved([outcome]), 200, "000000", "", 1, 0.1)

@@ -51,21 +51,23 @@ def environment() -> Callable[..., dict[str, str]]:
 
 def _environment(**settings: object) -> dict[str, str]:
     rest = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
-    return rest | {f"DISPATCHER_{name}": str(value) for name, value in settings.items()}
+    named = {f"DISPATCHER_{name}": str(value) for name, value in settings.items()}
+    return rest | {"LC_ALL": "C.UTF-8"} | named  # English on every machine
 
 
 @pytest.fixture
 def command(tmp_path) -> Command:
     """Runs ``dispatcher ARGUMENTS`` to its end; settings are keyword arguments."""
 
-    async def run(*arguments: object, **settings: object) -> Ended:
+    async def run(*arguments: object, locale: str = "C.UTF-8", **settings: object) -> Ended:
         with TemporaryDirectory(dir=tmp_path) as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             process = FORK.Process(
                 target=_dispatcher,
                 args=(
                     [str(each) for each in arguments],
-                    _environment(**{"DATA_DIR": tmp_path / "data", **settings}),
+                    _environment(**{"DATA_DIR": tmp_path / "data", **settings})
+                    | {"LC_ALL": locale},
                     out,
                     err,
                     Path.cwd(),

@@ -215,29 +215,57 @@ async def test_an_export_has_results_and_masked_numbers(two, operate, db, tmp_pa
         " VALUES ($1, 'accepted', 1, 'p1', 2)",
         last,
     )
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state)"
+        " VALUES ('p1', 'DELIVRD', 'delivered')"
+    )
     await operate("cost", "--price", "CN=0.05CNY")
     out = (await operate("campaign", "export", "June")).out
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 4
     assert (rows[-1]["recipient"], rows[-1]["reference"]) == ("+86131****5678", "'=1+1")
     assert (rows[-1]["state"], rows[-1]["cost"], rows[-1]["currency"]) == (
-        "accepted",
+        "delivered",
         "0.10",
         "CNY",
     )
     assert await db.fetchval("SELECT count(*) FROM dispatcher.audit WHERE action = 'export'") == 0
-    ended = await operate("export", tmp_path / "x.xlsx", "--state", "accepted", "--full")
+    ended = await operate("export", tmp_path / "x.xlsx", "--state", "delivered", "--full")
     assert ended.out == f"1 message in {tmp_path / 'x.xlsx'}.\n"
     sheet = openpyxl.load_workbook(tmp_path / "x.xlsx").active
     assert [row[3].value for row in sheet.rows] == ["recipient", "+8613112345678"]
     assert await db.fetchval("SELECT target FROM dispatcher.audit WHERE action = 'export'") == (
-        "state=accepted"
+        "state=delivered"
     )
     lines = (await operate("export", "--app", "default", "--json")).out.splitlines()
     assert [json.loads(line)["campaign"] for line in lines] == ["may.csv"] * 3 + ["June"] * 4
     assert (await operate("export")).code == 2
     assert (await operate("export", "--campaign", "July")).code == 1
     assert (await operate("export", tmp_path / "x.pdf", "--campaign", "June")).code == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "xlsx"])
+async def test_an_export_keeps_every_text_as_it_is(operate, db, tmp_path, form):
+    texts = ["a\tb\\c", 'd"<e>&,;', "f\ng\r\nh\\n", " i ", "\x01j", "\\N", "短信", "12"]
+    await db.executemany(
+        "INSERT INTO dispatcher.message (recipient, template_id, reference)"
+        " VALUES ('+8613112345678', 't1', $1)",
+        [(text,) for text in texts],
+    )
+    file = tmp_path / f"x.{form}"
+    assert (await operate("export", file, "--app", "default")).code == 0
+    if form == "xlsx":
+        texts[4] = "j"  # no sheet holds such a character
+        read = [row[5].value for row in openpyxl.load_workbook(file).active.rows][1:]
+    elif form == "json":
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        read = [row["reference"] for row in rows]
+        assert rows[0]["queued_at"][:2] == "20"
+        assert (rows[0]["code"], rows[0]["id"] > 0) == (None, True)
+    else:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            read = [row["reference"] for row in csv.DictReader(stream)]
+    assert [text.replace("\r", "") for text in read] == [text.replace("\r", "") for text in texts]
 
 
 async def test_messages_are_found_by_what_is_known(two, operate, db):
@@ -252,6 +280,21 @@ async def test_messages_are_found_by_what_is_known(two, operate, db):
         assert [(one["id"], one["recipient"]) for one in found] == [(wanted, "+86131****5678")]
     assert "+86131****5678" in (await operate("find", "order-1")).out
     assert (await operate("find", "order-2")).code == 1
+
+
+async def test_a_line_may_name_its_campaign(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "手机号,模板,活动\n13100000001,t1,June\n13100000002,t1,\n13100000003,t1,May\n",
+        encoding="utf-8",
+    )
+    assert (await operate("enqueue", file)).code == 0
+    rows = await db.fetch("SELECT campaign FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in rows] == ["June", "x.csv", "May"]
+    assert (await operate("campaign", "cancel", "May")).code == 0
+    ended = await operate("enqueue", file, "--again")
+    assert (ended.code, "campaign May is cancelled for good" in ended.line) == (2, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
 
 
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])

@@ -23,9 +23,12 @@ async def test_a_day_is_billed_by_country_and_nothing_twice(operate, db):
     await operate("template", "add", "t", "--text", "Code ${NUM_6}")
     ended = await operate("cost", "--price", "CN=0.05CNY", "--price", "DE=0.1EUR")
     lines = [line.split() for line in ended.out.splitlines()]
-    assert ["default", "CN", "2", "4", "2", "0.05", "CNY", "0.20", "CNY"] in lines
-    assert ["default", "DE", "3", "6", "3", "0.1", "EUR", "0.60", "EUR"] in lines
-    assert lines[-2:] == [["Together", "0.20", "CNY"], ["Together", "0.60", "EUR"]]
+    assert ["default", "CN", "2", "2", "4", "0", "4", "0.05", "CNY", "0.00", "CNY"] in lines
+    assert ["default", "DE", "3", "3", "6", "6", "0", "0.1", "EUR", "0.60", "EUR"] in lines
+    assert ended.out.splitlines()[-2:] == [
+        "Together 0.00 CNY, and up to 0.20 more with the reports to come",
+        "Together 0.60 EUR",
+    ]
     assert (await operate("cost", "--day", "2020-01-01")).out.startswith("Nothing was accepted")
 
 

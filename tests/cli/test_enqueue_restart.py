@@ -142,7 +142,8 @@ async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
     async with database.pool.acquire() as other:
         await file_import.record_import(other, "digest", before, Progress(5, 5, 5))
     await file_import.make_survey(db)
-    line = (1, 1, "default", None, GOOD, "t1", None, None, None, [], 5, datetime.now(UTC), None)
+    texts = ("default", None, GOOD, "t1", None, None, None, None)
+    line = (1, 1, *texts, [], 5, datetime.now(UTC), None)
     await file_import.add_to_survey(db, [line], [])
 
     async def go_on() -> None:

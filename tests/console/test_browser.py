@@ -1,5 +1,6 @@
 """The console in a real browser, on a real service that sends to a simulated provider."""
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,6 +231,56 @@ async def test_every_page_is_accessible(scene, db, provider):
                 errors += [f"{place}: {each}" for each in await _check(page, place, width)]
             await context.close()
     assert errors == []
+
+
+# Words that stay as they are in Chinese: names, and what operators, files and programs wrote.
+SAME_IN_CHINESE = {
+    *("dispatcher", "English", "rules", "params", "Key", "postgres", "pause", "default"),
+    *("Ana", "Ben", "marketing", "ghost", "bank", "order", "tpl", "texts", "look", "odd", "asked"),
+    *("to", "be", "left", "alone", "the", "number", "is", "on", "block", "list", "codes", "for"),
+    *("logging", "in", "The", "fails", "For", "details", "see", "Status", os.uname().nodename),
+}
+
+
+@pytest.mark.slow
+async def test_every_page_is_whole_in_chinese(scene, db, provider):
+    await _fill(db, provider)
+    await scene.log_in()
+    errors = []
+    for size, (width, height) in {**SIZES, "desktop": (1440, 900)}.items():
+        context = await scene.browser.new_context(
+            viewport={"width": width, "height": height}, locale="zh-CN"
+        )
+        page = await context.new_page()
+        for name, path in (await _pages(db)).items():
+            if name != "login":
+                await context.add_cookies(await scene.context.cookies())
+            await page.goto(f"{scene.service.url}/console{path}")
+            place = f"{name}-{size}-chinese"
+            if FOLDER:
+                await save(page, place, full=True)
+            wide = await page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                errors.append(f"{place}: {wide} pixels wide on a screen of {width}")
+            english = set(await page.evaluate(WORDS)) - SAME_IN_CHINESE
+            errors += [f"{place}: English {word}" for word in sorted(english)]
+        await context.close()
+    assert errors == []
+
+
+# The words of a page that stand in no code, time or field; names of settings are no words.
+WORDS = """() => {
+    const shown = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text; (text = texts.nextNode()); )
+        if (!text.parentElement.closest("code, .code, time, script, .u-legend, datalist"))
+            shown.push(text.nodeValue);
+    for (const name of ["aria-label", "title", "data-label"])
+        for (const each of document.querySelectorAll(`[${name}]`))
+            if (!each.matches("time")) shown.push(each.getAttribute(name));
+    return shown.flatMap((text) => text.match(/[\\w.@-]+/g) ?? [])
+        .filter((word) => /^[A-Z]?[a-z]{2,}$/.test(word));
+}"""
 
 
 async def _check(page: Page, place: str, width: int) -> list[str]:

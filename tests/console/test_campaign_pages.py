@@ -83,7 +83,7 @@ async def test_a_count_agrees_with_the_view(db):
         tuple(row) for row in rows
     }
     assert (count.segments, count.recent) == (40, 20)
-    assert count.cost == {"CNY": Decimal("1.50"), "USD": Decimal("0.40")}
+    assert count.cost == {"CNY": Decimal("0.60"), "USD": Decimal("0.40")}
     kept = await db.fetchval("SELECT counted FROM dispatcher.campaign")
     assert '"recent": 20' in kept
 
@@ -96,7 +96,7 @@ async def test_a_campaign_shows_progress_reasons_and_cost(operator, campaign):
     page = await counted(operator, f"/console/campaign?{campaign}")
     assert "40 messages" in page
     assert re.search(r'<progress max="40" value="28"', page)
-    assert "1.5 CNY, 0.4 USD" in page
+    assert "0.6 CNY, 0.4 USD" in page
     for code in ("E200031", "MBBLACK"):
         assert code in page
     links = re.findall(r'href="(/console/messages\?[^"]+)">([\d,]+)', page)

@@ -136,3 +136,18 @@ async def test_actions_on_a_filter_refuse_what_is_wrong(operator):
         assert answer.status == 400
     assert (await operator.get("/console/message-action/999")).status == 404
     assert (await operator.post("/console/message-action", {"action": "cancel"})).status == 403
+
+
+@pytest.mark.usefixtures("messages")
+async def test_a_browser_keeps_the_columns_it_chose(operator):
+    form_token = (await operator.get("/console/messages")).form_token
+    form = {"form_token": form_token, "template_id": "yes", "segments": "yes", "odd": "yes"}
+    back = f"{operator.url}/console/messages?state=queued"
+    answer = await operator.post("/console/messages/columns", form, Referer=back)
+    assert answer.headers["Location"] == "/console/messages?state=queued"
+    page = await operator.get("/console/messages")
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', page.text)
+    assert heads == ["Message", "Template", "Segments"]
+    assert re.findall(r'data-label="Template" class="code">(\w+)<', page.text)[0] == "tpl"
+    await operator.post("/console/messages/columns", {"form_token": form_token}, Referer=back)
+    assert 'data-label="State"' in (await operator.get("/console/messages")).text

@@ -1,5 +1,6 @@
 """The pages of messages and problems, and the actions of forms."""
 
+import asyncio
 import json
 import re
 
@@ -308,3 +309,149 @@ def test_only_text_between_back_ticks_becomes_markup():
     assert coded("`<i>`") == "<code>&lt;i&gt;</code>"
     assert coded("one ` alone") == "one <code> alone</code>"
     assert coded("") == ""
+
+
+async def test_what_is_stored_of_a_message_is_shown_on_demand(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " VALUES ('+8613112345678', 'tpl', '{837465}')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.batch"
+        " (token, app, worker, message_ids, attempts, state, bytes, http_status, description)"
+        " VALUES ('t1', 'default', 1, '{1}', '{1}', 'closed', 10, 200, 'Success')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id, batch_id)"
+        " VALUES (1, 'accepted', 1, 'p1', 1)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state, token, raw)"
+        """ VALUES ('p1', 'DELIVRD', 'delivered', 't1', '{"orgCode": "000"}')"""
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.reply (digest, app, number, text, unsubscribed)"
+        " VALUES ('d', 'default', '+8613112345678', 'stop it', true)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason, source)"
+        " VALUES ('+8613112345678', 'TD', 'reply')"
+    )
+    page = await operator.get("/console/message/1")
+    assert "837465" not in page.text
+    assert "stop it" not in page.text
+    assert "(reply): everything." in page.text
+    form = {"form_token": page.form_token, "raw": "yes"}
+    shown = await operator.post("/console/message/1", form)
+    for words in ("orgCode", "&#34;description&#34;: &#34;Success&#34;", "837465", "stop it"):
+        assert words in shown.text, words
+    audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
+    assert [tuple(row) for row in audit] == [("Ana", "reveal", "message 1", "as stored")]
+
+
+async def test_problems_are_grouped_by_what_to_do(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+        " (now(), 'shop', 'rejected', 'E200031', 5), (now(), 'bank', 'rejected', 'E200031', 3),"
+        " (now(), 'shop', 'undelivered', 'MBBLACK', 2), (now(), 'shop', 'reported', 'DELIVRD', 9)"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('a', 1, '1', '{shop}', '1 min', now()),"
+        " ('b', 2, '1', '{shop}', '1 min', now() - interval '10 min')"
+    )
+    page = (await operator.get("/console/problems")).text
+    groups = page.split('class="group"')[1:]
+    assert len(groups) == 2
+    assert groups[0].count("E200031</a>") == 2
+    assert "MBBLACK" in groups[1]
+    assert "DELIVRD" not in page
+    assert "These sent no heartbeat for too long" in page
+    assert "<summary>1 worker alive</summary>" in page
+
+
+async def test_pushes_that_cannot_be_read_have_a_page(operator, db):
+    assert "Every push could be read" in (await operator.get("/console/problems/unreadable")).text
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body, times)"
+        " VALUES ('d', 'The push is empty.', 'text/xml', '<a>13112345678</a>', 7)"
+    )
+    assert '/console/problems/unreadable">1 push<' in (await operator.get("/console/problems")).text
+    page = (await operator.get("/console/problems/unreadable")).text
+    assert ("text/xml" in page, ">7<" in page, "13112345678" in page) == (True, True, False)
+
+
+async def test_the_dashboard_draws_the_last_hour_of_each_app(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('bank'), ('shop')")
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " SELECT date_trunc('minute', now()) - make_interval(mins => n), 'shop',"
+        " CASE WHEN n = 7 THEN 'rejected' ELSE 'accepted' END, 10 * n"
+        " FROM generate_series(1, 59) AS n"
+    )
+    page = (await operator.get("/console")).text
+    shop = page.partition('aria-label="App shop"')[2].partition("</section>")[0]
+    assert "The last hour: 17,630 accepted, 70 failed" in shop
+    points = re.search(r'points="([^"]+)"', shop)[1].split()
+    assert (len(points), points[0], points[1]) == (60, "0,20.0", "1,0.0")
+    assert shop.count("<rect") == 1
+    bank = page.partition('aria-label="App bank"')[2].partition("</section>")[0]
+    assert ("0 accepted, 0 failed" in bank, "<rect" in bank) == (True, False)
+
+
+async def test_every_page_can_ask_for_the_number_of_problems(operator, db):
+    assert json.loads((await operator.get("/console/fresh")).text)["trouble"] == 1  # no worker
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('a', 1, '1', '{shop}', '1 min', now())"
+    )
+    await asyncio.sleep(1.1)
+    assert json.loads((await operator.get("/console/fresh")).text)["trouble"] == 0
+
+
+async def test_charts_reach_back_a_month(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
+        " (now() - interval '5 days', 'shop', 'accepted', 7),"
+        " (now() - interval '20 days', 'shop', 'rejected', 5)"
+    )
+    assert await db.fetchval("SELECT dispatcher.roll_up_counts('4 days')") == 2
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " VALUES (now() - interval '2 days', 'shop', 'accepted', 1)"
+    )
+    week = json.loads((await operator.get("/console/chart?span=week")).text)
+    assert (len(week["time"]), sum(week["accepted"]), sum(week["failed"])) == (168, 8, 0)
+    month = json.loads((await operator.get("/console/chart?span=month")).text)
+    assert (len(month["time"]), sum(month["accepted"]), sum(month["failed"])) == (120, 8, 5)
+
+
+async def test_delivery_is_shown_by_app_template_and_country(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (app, recipient, template_id)"
+        " SELECT 'shop', '+86131' || lpad(n::text, 8, '0'), 'tpl' FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, created_at)"
+        " SELECT n, 'accepted', 1, now() - CASE WHEN n <= 30 THEN interval '10 s'"
+        " ELSE interval '5 h 2 s' END FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count, created_at)"
+        " SELECT 'shop', 'delivered', array_agg(n), 30, now() - interval '5 h'"
+        " FROM generate_series(31, 60) AS n UNION ALL"
+        " SELECT 'shop', CASE WHEN n <= 9 THEN 'undelivered' ELSE 'delivered' END, array_agg(n), 9,"
+        " now() FROM generate_series(1, 30) AS n GROUP BY n <= 9"
+    )
+    page = (await operator.get("/console/delivery")).text
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)[1:]
+    assert len(rows) == 3
+    for row in rows:
+        found = re.findall(r"<t[hd].*?</t[hd]>", row)
+        cells = [re.sub("<[^>]+>", "", cell).strip() for cell in found]
+        assert cells[2:8] == ["30", "70.0 %", "100.0 %", "10.0 s", "10.0 s", "2.0 s"]
+        assert cells[8] == "fewer delivered slower"
+
+
+async def test_without_reports_delivery_says_so(operator):
+    assert "No report came" in (await operator.get("/console/delivery")).text

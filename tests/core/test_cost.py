@@ -27,41 +27,53 @@ from dispatcher.core.cost import Bill, BilledMessage, fill_template, segments
     ],
 )
 def test_parts_are_those_of_the_facts(text, parts):
-    assert segments(text) == parts
+    assert segments(text, mainland=False) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("", 1), ("a" * 70, 1), ("a" * 71, 2), ("[" * 70, 1), ("a" * 134, 2), ("a" * 135, 3),
+     ("您" * 70, 1), ("您" * 71, 2), ("😀" * 35, 1), ("😀" * 36, 2)],
+)  # fmt: skip
+def test_in_mainland_china_every_character_counts_one_of_70(text, parts):
+    assert segments(text, mainland=True) == parts
 
 
 def test_a_text_is_filled_in_and_signed():
-    assert fill_template("${NUM_6} in ${NUM_2} min", ["123456", "5"], None) == "123456 in 5 min"
-    assert fill_template("${NUM_6}", ["1"], "Shop") == "【Shop】1"
-    assert fill_template("${A}${B}", ["1"], None) == "1"
+    text = "${NUM_6} in ${NUM_2} min"
+    assert fill_template(text, ["123456", "5"], None, mainland=True) == "123456 in 5 min"
+    assert fill_template("${NUM_6}", ["1"], "Shop", mainland=True) == "【Shop】1"
+    assert fill_template("${NUM_6}", ["1"], "Shop", mainland=False) == "1"
+    assert fill_template("${A}${B}", ["1"], None, mainland=True) == "1"
 
 
 def test_a_bill_counts_what_was_reported_and_what_was_estimated():
-    bill = Bill({"t": "${TXT_20}" + "a" * 150}, {"CN": (Decimal("0.05"), "CNY")})
+    bill = Bill({"t": "${TXT_20}" + "a" * 60}, {"CN": (Decimal("0.05"), "CNY")})
     bill.add(
         [
-            BilledMessage("shop", "CN", "t", ["b" * 20], None, 2),
-            BilledMessage("shop", "CN", "t", ["b"], None, 1),
-            BilledMessage("shop", "CN", "other", [], None, None),
-            BilledMessage("shop", "DE", "t", ["b"], None, 1),
+            BilledMessage("shop", "CN", "t", ["b" * 20], None, 2, charged=2),
+            BilledMessage("shop", "CN", "t", ["b"], "s" * 7, 2, charged=1, open=1),
+            BilledMessage("shop", "CN", "other", [], None, None, open=1),
+            BilledMessage("shop", "DE", "t", ["b"], None, 1, charged=1),
         ]
     )
     line = bill.lines["shop", "CN"]
-    assert (line.messages, line.reported, line.unreported) == (3, 3, 1)
+    assert (line.messages, line.reported, line.unreported) == (3, 4, 1)
     assert (line.estimated, line.unknown) == (3, 1)
-    assert line.cost == Decimal("0.15")
+    assert (line.charged, line.open) == (3, 2)
     assert bill.lines["shop", "DE"].cost is None
     assert bill.sums() == {"CNY": Decimal("0.15")}
+    assert bill.sums(most=True) == {"CNY": Decimal("0.25")}
 
 
-def test_what_was_not_reported_is_billed_as_estimated():
+def test_what_was_not_counted_is_billed_as_estimated():
     bill = Bill({"t": "a" * 161}, {"CN": (Decimal("0.05"), "CNY")})
     bill.add(
         [
-            BilledMessage("shop", "CN", "t", [], None, 1),
-            BilledMessage("shop", "CN", "t", [], None, None),
+            BilledMessage("shop", "CN", "t", [], None, 1, charged=1),
+            BilledMessage("shop", "CN", "t", [], None, None, open=1),
+            BilledMessage("shop", "CN", "t", [], None, None, charged=1),
         ]
     )
     line = bill.lines["shop", "CN"]
-    assert (line.reported, line.estimated, line.billed) == (1, 4, 3)
-    assert line.cost == Decimal("0.15")
+    assert (line.reported, line.estimated, line.charged, line.open) == (1, 9, 4, 3)

@@ -48,6 +48,21 @@ def test_a_send_time_as_far_ahead_as_grants_reach_is_fine():
     assert diagnose(now(soon)).findings == []
 
 
+def test_messages_to_suppressed_numbers_are_no_trouble():
+    totals = [EventTotal("shop", "rejected", "suppressed", 900, 900)]
+    seen = now(recent=happened(accepted=50, rejected_suppressed=900), totals=totals)
+    assert diagnose(seen).findings == []
+
+
+def test_a_spike_is_told_with_its_figures():
+    braked = replace(
+        APP, paused_at=NOW, paused_by="operator", pause_code="spike", pause_reason="9 of 1"
+    )
+    (finding,) = diagnose(now(braked)).findings
+    assert finding.title == "shop is paused: far more messages than usual"
+    assert (finding.cause, "dispatcher resume shop" in finding.step) == ("9 of 1", True)
+
+
 def test_health_is_fine_when_idle_and_when_sending():
     assert diagnose(now()).headline == "All is sent; nothing is due."
     busy = diagnose(now(replace(APP, oldest_due_at=NOW, sending=50)))

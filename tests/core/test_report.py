@@ -2,13 +2,13 @@
 
 import json
 from datetime import UTC, datetime
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.core.report import MAX_FIELDS, Report, read_push
+from dispatcher.core.report import MAX_FIELDS, Report, form_pairs, read_push
 from dispatcher.core.report_status import STATUSES, Reason, report_status
 
 # provider.md, Status reports
@@ -366,3 +366,23 @@ def test_an_unknown_status_is_final_and_shown_as_it_is():
 
 def test_a_status_is_known_in_small_letters_too():
     assert report_status("delivrd").state == "delivered"
+
+
+def _library_pairs(text: str) -> list[tuple[str, str]] | None:
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _own_pairs(text: str) -> list[tuple[str, str]] | None:
+    try:
+        return form_pairs(text)
+    except UnicodeDecodeError:
+        return None
+
+
+@given(st.text(st.sampled_from("ab=&+%;2C3bBe4E5 \t"), max_size=40))
+@settings(max_examples=500)
+def test_a_form_is_read_as_the_library_reads_it(text):
+    assert _own_pairs(text) == _library_pairs(text)

@@ -14,7 +14,7 @@ SEVERAL = {"begin", "migrations_table"}  # hold several statements, and have the
 
 async def test_every_statement_can_be_prepared(db):
     wrong = []
-    for name in ("survey_table", "left_out_table"):  # temporary ones, of an import
+    for name in ("survey_table", "left_out_table", "dry_run_table", "refused_table"):
         await db.execute(sql(name))
     await db.execute(sql("find_earlier"), "digest", 7)
     for name in sorted(statements().keys() - SEVERAL):

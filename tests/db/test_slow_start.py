@@ -9,7 +9,7 @@ LOST_SECONDS = 33.0
 
 async def set_round(db, *, left: int, answered: int, claimed_before: float) -> None:
     """Let the app `default` be in a round of 32 requests, the last claimed some seconds ago."""
-    await db.execute(sql("register_app"), "default", None, "hold", 0.0, 20)
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
     await db.execute(
         "UPDATE dispatcher.app SET slow_start = 32, slow_start_left = $1, slow_start_answered = $2,"
         " slow_start_at = clock_timestamp() - make_interval(secs => $3)",

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jinja2
+import typer.main
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 from jinja2.nodes import Const, Filter
 
+from dispatcher.cli.commands import app, help_paragraphs, help_texts
 from dispatcher.core.code_table import CODE_ROWS
 from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
 from dispatcher.core.report_matching import UNMATCHED_REASONS
@@ -85,6 +87,8 @@ def _of_tables() -> Iterator[tuple[str, str]]:
     words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason]
     yield from (("tables", str(text)) for text in words)
     yield from (("core/explain.py", state.capitalize()) for state in STATES)
+    for _owner, _name, text in help_texts(typer.main.get_command(app)):
+        yield from (("--help", paragraph) for paragraph in help_paragraphs(text))
 
 
 def complaints(language: str) -> list[str]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dispatcher.core.message import to_e164
-from dispatcher.db import report_matching
+from dispatcher.db import operator, report_matching
+from dispatcher.db.queries import sql
 from dispatcher.db.workers import resend_unsure
 
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
@@ -130,12 +131,63 @@ async def test_reports_that_match_nothing_are_kept_counted_and_listed(world, tol
         told("d", ONE),
     )
     step = await world.match()
-    assert step.unmatched == 4
+    assert step.unmatched == 2
     why = {"a": "no-token", "b": "unknown-token", "c": "other-number", "d": "other-id"}
-    assert await world.why() == {name: (reason, False) for name, reason in why.items()}
+    for again in (True, True, False):  # it is looked up by its id twice
+        found = {name: (reason, name in "ab" and again) for name, reason in why.items()}
+        assert await world.why() == found
+        await world.hurry()
+        await world.match()
     assert {row.provider_id: row.reason for row in await unmatched(world.db)} == why
     assert (await world.tally())["-", "unmatched report", "other-number"] == 1
     assert await world.states() == {message: ("accepted", "p1")}
+
+
+@pytest.mark.parametrize("token", [None, "0" * 32])
+async def test_a_report_without_its_token_is_matched_by_its_id(world, told, token):
+    """View, feed, show and the list of reports agree, whatever became of the token."""
+    from dispatcher.db.reports import unmatched  # noqa: PLC0415
+
+    first, second = await world.batch([ONE, TWO], state="closed")
+    await world.accept([first, second], ["p1", "p2"])
+    await world.store(told("p1", None, token=token))
+    assert (await world.match()).unmatched == 0
+    shown = await world.db.fetch(sql("show_reports"), "p1", [])  # as the view, which has it by now
+    assert [row["unmatched"] for row in shown] == [None]
+    await world.hurry()
+    assert (await world.match()).reports == 1
+    assert await world.states() == {first: ("delivered", "p1"), second: ("accepted", "p2")}
+    assert await world.events() == [(first, "delivered", "DELIVRD")]
+    assert await unmatched(world.db) == []
+    await world.hurry()
+    await world.match()
+    assert len(await world.events()) == 1
+
+
+async def test_a_report_found_by_its_id_of_an_erased_message_names_nobody(world, told):
+    (message,) = await world.batch([ONE], state="closed")
+    await world.accept([message], ["p1"])
+    await operator.forget(world.db, "Ana", ONE)
+    await world.store(told("p1", ONE, token=None))
+    await world.match()
+    await world.hurry()
+    await world.match()
+    row = await world.db.fetchrow("SELECT recipient, raw, state FROM dispatcher.report")
+    assert tuple(row) == (None, None, "delivered")
+
+
+async def test_a_report_before_the_answer_finds_it_by_its_id_too(world, told):
+    (message,) = await world.batch([ONE], state="open")
+    await world.store(told("p1", None, token=None))
+    await world.match()
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {"p1": ("no-token", True)}
+    await world.accept([message], ["p1"])
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+    assert [event for _, event, _ in await world.events()] == ["delivered"]
 
 
 async def test_a_report_never_makes_a_rejected_message_accepted(world, told):

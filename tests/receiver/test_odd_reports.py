@@ -29,7 +29,7 @@ async def test_a_report_of_a_deleted_message_is_kept_and_listed(world, told):
     await world.db.execute("DELETE FROM dispatcher.batch")
     await world.store(told("p2", TWO))
     await world.match()
-    assert (await world.why())["p2"] == ("unknown-token", False)
+    assert (await world.why())["p2"] == ("unknown-token", True)
 
 
 async def test_a_report_of_the_first_request_leaves_a_requeue(world, told):

@@ -175,6 +175,32 @@ async def test_half_answer_sends_half_of_the_body(client):
         await client.send(ONE)
 
 
+@pytest.mark.parametrize(
+    ("form", "begins", "has"),
+    [
+        ("bom", b'\xef\xbb\xbf{"result"', b"+8613800000000"),
+        ("gbk", b'{"result"', "\u6210\u529f".encode("gbk")),
+        ("stranger", b'{"result":[{"total":1,"originTo":"+8613999999999"', b"+8613800000000"),
+        ("words", b"OK", b""),
+        ("empty", b"", b""),
+        ("list", b"[]", b""),
+        ("deep", b"[[[", b""),
+    ],
+)
+async def test_an_odd_answer_has_its_form_and_its_numbers_are_accepted(client, form, begins, has):
+    await arm(client, {"fault": "odd-answer", "form": form})
+    raw = Raw(client)
+    await raw.send()
+    head = await raw.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    body = await raw.reader.readexactly(
+        int(head.lower().partition(b"content-length: ")[2].split()[0])
+    )
+    assert body.startswith(begins)
+    assert has in body
+    assert client.sim.ledger.numbers == 1
+
+
 async def test_clearing_a_delay_sends_the_whole_answer(client):
     await arm(client, {"fault": "delay", "seconds": 3600})
     late = asyncio.create_task(client.send(ONE))

@@ -122,7 +122,7 @@ async def test_the_ledger_counts_a_million_numbers(client):
             at=0.0,
             token=f"token-{at}",
             id_prefix="49e05e90-107a-45af-acbe-c3c1f1af25d2",
-            segments=totals,
+            totals=totals,
         )
     shown = await client.get("/_accepted")
     assert shown["numbers"] == len(shown["accepted"]) == 1_000_000

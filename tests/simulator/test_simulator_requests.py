@@ -299,7 +299,22 @@ def test_segments_follow_the_carriers_rules():
         ("😀" * 36, 2),
     ]
     for text, parts in cases:
-        assert count_segments(text) == parts, text
+        assert count_segments(text, mainland=False) == parts, text
+    for text, parts in [("a" * 70, 1), ("a" * 71, 2), ("[" * 134, 2), ("a" * 135, 3), *cases[6:]]:
+        assert count_segments(text, mainland=True) == parts, text
+
+
+async def test_a_text_is_counted_where_it_goes(start):
+    client = await start(options=Options(templates={"t": "a" * 68}))
+    body = {
+        "from": "csms1",
+        "smsContent": [
+            {"to": ["+8613800000000", "+4915112345678"], "templateId": "t", "signature": "xyz"}
+        ],
+    }
+    answer = await client.send(body)
+    assert [one["total"] for one in answer.json["result"]] == [2, 1]
+    assert [row.total for row in client.sim.ledger.rows()] == [2, 1]
 
 
 async def test_other_paths_and_methods_are_refused(client):

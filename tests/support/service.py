@@ -100,3 +100,16 @@ async def until(check: Callable[[], Awaitable[object]], *, what: str = "it") -> 
     except TimeoutError:
         raise AssertionError(f"{what} did not happen; last seen: {seen!r}") from None
     return seen
+
+
+async def command(*arguments: object, dsn: str) -> str:
+    """Run ``dispatcher ARGUMENTS`` on a database; return all that it printed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dispatcher", *map(str, arguments)),
+        env=environment | {"DISPATCHER_DATABASE_URL": dsn},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    return out.decode()

@@ -36,11 +36,14 @@ def environment(dsn: str, apps: Mapping[str, Settings], settings: Settings) -> d
 class WorkerProcess:
     """One `dispatcher run`. What it says goes to *log*, one JSON a line."""
 
-    def __init__(self, environ: Mapping[str, str], log: Path, *arguments: str) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], log: Path, *arguments: str, module: str = "dispatcher"
+    ) -> None:
+        """*module* is what Python runs as `dispatcher`."""
         self.log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dispatcher", "run", *arguments],
+                [sys.executable, "-m", module, "run", *arguments],
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -1,15 +1,26 @@
 """Every bad message of a refused request is found, whatever codes the parts bring."""
 
 import asyncio
+import random
+from collections import Counter
 from math import log2
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dispatcher.core.circuit import ENOUGH_REFUSED
 from dispatcher.core.codes import OURS, REQUEST
 from dispatcher.core.country import country
 from dispatcher.core.message import Batch, Message, NumberResult, Reply, RequestDraft
-from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved
+from dispatcher.core.outcome import (
+    MAX_REFUSED_TEXT_ATTEMPTS,
+    TEXT_CODES,
+    Accepted,
+    Deferred,
+    Rejected,
+    Resolved,
+)
 from dispatcher.core.packing import pack
 from dispatcher.core.result import BatchResult
 from dispatcher.provider.client import RequestResult
@@ -28,6 +39,16 @@ class Played:
         self._sending: dict[str, RequestDraft] = {}
         self.requests = 0
         self.results: list[BatchResult] = []
+        self._sender = Sender(
+            client=self,
+            claimer=self,
+            results=self,
+            breaker=CircuitBreaker("default"),
+            lease=Lease(1e9, lambda: 0.0),
+            stop=asyncio.Event(),
+            callback=None,
+            max_attempts=20,
+        )
 
     def batch(self, packed: RequestDraft) -> Batch:
         number = len(self._sending)
@@ -49,17 +70,7 @@ class Played:
 
     def deliver(self, packed: RequestDraft) -> dict[int, object]:
         """Send *packed*; return the outcome of each message of which there is one."""
-        sender = Sender(
-            client=self,
-            claimer=self,
-            results=self,
-            breaker=CircuitBreaker("default"),
-            lease=Lease(1e9, lambda: 0.0),
-            stop=asyncio.Event(),
-            callback=None,
-            max_attempts=20,
-        )
-        asyncio.run(sender.deliver(self.batch(packed)))
+        asyncio.run(self._sender.deliver(self.batch(packed)))
         outcomes = {}
         for result in self.results:
             for message in result.batch.messages:
@@ -71,10 +82,17 @@ class Played:
         return outcomes
 
 
-def one_text(count: int, *, texts: int = 1) -> RequestDraft:
+def one_text(count: int, *, texts: int = 1, first: int = 0, attempt: int = 1) -> RequestDraft:
     messages = [
-        Message(i, f"{('+86138', '+336')[i % 2]}{i:08d}", "t", [str(i % texts)], sender="s")
-        for i in range(count)
+        Message(
+            i,
+            f"{('+86138', '+336')[i % 2]}{i:08d}",
+            "t",
+            [str(i % texts)],
+            sender="s",
+            attempt=attempt,
+        )
+        for i in range(first, first + count)
     ]
     [packed], _ = pack(messages, callback=None, token_length=10)
     return packed
@@ -119,6 +137,79 @@ def test_no_combination_of_codes_loses_a_message(data, count, texts, http_status
     packed = one_text(count, texts=texts)
     outcomes = Played(answer).deliver(packed)
     assert outcomes.keys() == {message.id for message in packed.messages}
+
+
+def test_a_text_refused_for_all_numbers_costs_few_requests():
+    """Most of its numbers wait, each time a little longer, and are rejected in the end."""
+    played = Played(lambda _: Reply(400, "E000027", ""))
+    outcomes = played.deliver(one_text(500))
+    kinds = Counter(type(one) for one in outcomes.values())
+    assert kinds.keys() == {Rejected, Deferred}
+    assert ENOUGH_REFUSED <= kinds[Rejected] <= ENOUGH_REFUSED + 1  # its sibling is on its way
+    assert played.requests < 100
+    last = one_text(400, first=1000, attempt=MAX_REFUSED_TEXT_ATTEMPTS)
+    for attempt, packed in enumerate([one_text(400, first=1000), last]):
+        played.results.clear()
+        before = played.requests
+        outcomes = played.deliver(packed)
+        assert played.requests == before + 1
+        assert {type(one) for one in outcomes.values()} == {Rejected if attempt else Deferred}
+
+
+def test_one_accepted_number_ends_what_is_known_of_a_text():
+    played = Played(
+        lambda messages: accepted(messages) if messages[0].id == 1000 else Reply(400, "E000027", "")
+    )
+    for packed, fewest, most in (
+        (one_text(500), 40, 100),  # it is refused for all numbers
+        (one_text(100, first=500), 1, 1),
+        (one_text(1, first=1000), 1, 1),  # accepted
+        (one_text(100, first=600), 40, 100),
+    ):
+        before = played.requests
+        played.results.clear()
+        played.deliver(packed)
+        assert fewest <= played.requests - before <= most
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize("sorted_list", [False, True])
+def test_many_bad_numbers_among_good_ones_are_all_found(share, sorted_list):
+    dice = random.Random(7)
+    for count in (12, 100, 500):
+        bad = set(dice.sample(range(count), int(share * count)))
+        if sorted_list:
+            bad = set(range(count - len(bad), count))
+
+        def answer(messages, bad=bad):
+            if any(message.id in bad for message in messages):
+                return Reply(400, "E000503", "")
+            return accepted(messages)
+
+        outcomes = Played(answer).deliver(one_text(count))
+        assert {i for i, one in outcomes.items() if isinstance(one, Rejected)} == bad
+        assert sum(isinstance(one, Accepted) for one in outcomes.values()) == count - len(bad)
+
+
+@pytest.mark.parametrize("code", sorted(TEXT_CODES))
+def test_one_request_rejects_a_text_that_the_code_condemns(code):
+    played = Played(lambda _: Reply(400, code, ""))
+    outcomes = played.deliver(one_text(500))
+    assert {type(one) for one in outcomes.values()} == {Rejected}
+    assert played.requests == 1
+
+
+def test_a_condemned_text_does_not_reject_another_one():
+    def answer(messages):
+        if any(message.id % 5 == 3 for message in messages):
+            return Reply(400, "E200028", "")
+        return accepted(messages)
+
+    played = Played(answer)
+    outcomes = played.deliver(one_text(100, texts=5))
+    assert {i for i, one in outcomes.items() if isinstance(one, Rejected)} == set(range(3, 100, 5))
+    assert sum(isinstance(one, Accepted) for one in outcomes.values()) == 80
+    assert played.requests <= 6
 
 
 def test_a_country_is_split_off_after_a_refusal_for_content():

@@ -5,10 +5,11 @@ from math import ceil, log2
 import pytest
 from support.exactness import read_books
 from support.fast_forward import let_pass
-from support.messages import TEMPLATE, finished, insert, of_each, states
+from support.messages import TEMPLATE, finished, insert, is_idle, of_each, states
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.core.circuit import ENOUGH_REFUSED
 from dispatcher.simulator.faults import BadEntry, CountryClosed
 
 ENTRIES = 500
@@ -63,7 +64,16 @@ async def test_a_bad_text_rejects_its_own_messages_only(db, workers, sim):
     await insert(db, 50, params=["bad"])
     await insert(db, 250, params=["good"], first=1000)
     await workers.start(sim.url)
-    await until(lambda: finished(db))
+    await until(lambda: is_idle(db))
+    first = await states(db)
+    assert first["accepted"] == 250
+    assert first["rejected"] >= ENOUGH_REFUSED  # the others wait, in case it is not the text
+
+    async def finished_with_time() -> bool:
+        await let_pass(db, 3600.0)
+        return await finished(db)
+
+    await until(finished_with_time)
     assert await states(db) == {"accepted": 250, "rejected": 50}
 
 

@@ -1,5 +1,6 @@
 """Connections that break and answers that get lost: sent again only what provably was not sent."""
 
+import pytest
 from support.fast_forward import let_pass
 from support.messages import finished, insert, states
 from support.provider import app_at, seen
@@ -13,6 +14,7 @@ from dispatcher.simulator.faults import (
     Http,
     Lack,
     NumberCode,
+    OddAnswer,
     Refuse,
     Reorder,
     Repeat,
@@ -42,6 +44,10 @@ UNSURE = {  # fault -> how often the provider took each number
     "http-599": (Http(status=599, accept=True), 1),
     "http-200-html": (Http(status=200, html=True, accept=True), 1),
     "http-200-empty": (Http(status=200, accept=True), 1),
+    "words": (OddAnswer(form="words"), 1),
+    "empty": (OddAnswer(form="empty"), 1),
+    "a-list": (OddAnswer(form="list"), 1),
+    "deep": (OddAnswer(form="deep"), 1),
 }
 NOT_SENT = {  # fault -> most requests that are made of it at once
     "refused": (Refuse(), 0),
@@ -74,6 +80,16 @@ async def test_what_may_have_been_sent_is_unsure_and_never_sent_again(play, db):
     for scene in scenes.values():
         before = sum(scene.accepted)
         await seen(scene.sim, lambda s=scene, b=before: s.sim.ledger.numbers == b + 5)
+
+
+@pytest.mark.parametrize("form", ["bom", "gbk", "stranger"])
+async def test_an_answer_in_an_odd_form_is_read(play, form):
+    [scene] = (await play({form: [OddAnswer(form=form)]})).values()
+    assert await scene.states() == ("accepted",) * 3
+    assert scene.accepted == (1,) * 3
+    assert {row["provider_id"] for row in await scene.rows()} == {
+        row.sms_msg_id for row in scene.sim.ledger.rows()
+    }
 
 
 async def test_what_was_not_taken_goes_out_once_it_can(play, db):

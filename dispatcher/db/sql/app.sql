@@ -52,10 +52,11 @@ WHERE name = $1
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
 -- may have been removed with this start, so a worker's pause is probed at once.
 -- $1 app, $2 numbers per second (null: no limit), $3 on_unsure, $4 resend after (seconds),
--- $5 most attempts, $6 default sender, $7 whether its messages are promotional
+-- $5 most attempts, $6 default sender, $7 whether its messages are promotional, $8 billing
 INSERT INTO dispatcher.app AS a
-    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts, sender, promotional)
-VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5, $6, $7)
+    (name, numbers_per_second, rate, on_unsure, resend_after, max_attempts, sender, promotional,
+    billing)
+VALUES ($1, $2, $2, $3, make_interval(secs => $4), $5, $6, $7, $8)
 ON CONFLICT (name) DO UPDATE SET
     rate = CASE WHEN a.numbers_per_second IS DISTINCT FROM $2 THEN $2 ELSE a.rate END,
     numbers_per_second = $2,
@@ -64,6 +65,7 @@ ON CONFLICT (name) DO UPDATE SET
     max_attempts = $5,
     sender = $6,
     promotional = $7,
+    billing = $8,
     next_at = dispatcher.next_grant_at(a.next_at, a.rate),
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
@@ -99,6 +101,11 @@ FROM (
 WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worker'
   AND $7 >= coalesce(a.pause_ended_at, '2000-01-01')
 RETURNING a.name
+
+-- name: brake_spikes
+-- Pause apps with far more messages within an hour than is usual for them; return how many.
+-- $1 apps, $2 times the busiest hour of their last days
+SELECT dispatcher.brake_spikes($1, $2)
 
 -- name: pause_country
 -- Let the messages of one app to one country wait.

@@ -100,26 +100,28 @@ GROUP BY s.state, s.code
 ORDER BY count(*) DESC
 
 -- name: export_rows
--- Everything an export shows, oldest first.
+-- Everything an export shows, oldest first; times in seconds since 1970.
 -- $1 campaign, $2 app, $3 state, $4 since, $5 first id
-SELECT id, app, campaign, recipient, template_id, reference, state, code, reason, segments,
-    queued_at, accepted_at, finished_at, provider_id
-FROM dispatcher.message_status
-WHERE id >= $5
-  AND ($1::text IS NULL OR campaign = $1)
-  AND ($2::text IS NULL OR app = $2)
-  AND ($3::text IS NULL OR state = $3)
-  AND ($4::timestamptz IS NULL OR queued_at >= $4)
-ORDER BY id
+SELECT s.id, s.app, s.campaign, s.recipient, s.template_id, s.reference, s.state, s.code, s.reason,
+    s.segments, date_part('epoch', s.queued_at)::bigint, date_part('epoch', s.accepted_at)::bigint,
+    date_part('epoch', s.finished_at)::bigint, s.provider_id,
+    CASE WHEN s.accepted_at IS NOT NULL THEN dispatcher.charged_segments(
+        dispatcher.billing_mode(a.billing, s.recipient), s.segments, r.total, r.delivered, r.uncharged)
+    END AS charged
+FROM dispatcher.message_status s
+LEFT JOIN dispatcher.app a ON a.name = s.app
+LEFT JOIN LATERAL dispatcher.report_parts(s.provider_id) AS r ON s.provider_id IS NOT NULL
+WHERE s.id >= $5
+  AND ($1::text IS NULL OR s.campaign = $1)
+  AND ($2::text IS NULL OR s.app = $2)
+  AND ($3::text IS NULL OR s.state = $3)
+  AND ($4::timestamptz IS NULL OR s.queued_at >= $4)
+ORDER BY s.id
 
 -- name: export_from
 -- The first id that an export must read.
 -- $1 campaign
 SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
-
--- name: plan_for_all_rows
--- Let the planner of this transaction's cursors expect that all of their rows are read.
-SET LOCAL cursor_tuple_fraction = 1
 
 -- name: campaign_page
 -- Some campaigns, the newest first, with what was counted of them last, and whether any message waits.
@@ -159,7 +161,7 @@ FROM dispatcher.campaign c WHERE c.name = $1
 -- messages is some ten times faster than a look-up of each in message_status.
 -- $1 name, $2 seconds that are recent
 WITH mine AS (
-    SELECT m.id, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
+    SELECT m.id, m.app, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
     WHERE m.id >= (SELECT c.first_id FROM dispatcher.campaign c WHERE c.name = $1)
       AND m.campaign = $1
 ), waiting AS (
@@ -186,14 +188,19 @@ WITH mine AS (
             min(p.status) FILTER (WHERE p.state = 'delivered'),
             min(p.status)
         ) AS status,
-        max(p.total) AS total
+        max(p.total) AS total,
+        (count(*) FILTER (WHERE p.state = 'delivered'))::integer AS delivered,
+        (count(*) FILTER (WHERE p.state <> 'interim'
+            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer AS uncharged
     FROM mine m
     JOIN dispatcher.outcome o ON o.message_id = m.id
     JOIN dispatcher.report p ON p.provider_id = o.provider_id
+    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
     GROUP BY o.message_id
 )
 SELECT state, code, min(recipient) AS recipient, count(*) AS messages,
     coalesce(sum(segments), 0)::bigint AS segments,
+    coalesce(sum(charged), 0)::bigint AS charged,
     count(*) FILTER (WHERE accepted_at > now() - make_interval(secs => $2)) AS recent,
     max(due_at) AS last_due_at
 FROM (
@@ -209,6 +216,9 @@ FROM (
         CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, l.code) END
             AS code,
         coalesce(o.segments, r.total) AS segments,
+        CASE WHEN o.state = 'accepted' THEN dispatcher.charged_segments(
+            dispatcher.billing_mode(a.billing, m.recipient), o.segments, r.total, r.delivered,
+            r.uncharged) END AS charged,
         CASE WHEN o.state = 'accepted' THEN o.created_at END AS accepted_at,
         q.due_at,
         m.recipient
@@ -217,6 +227,7 @@ FROM (
     LEFT JOIN waiting q ON q.id = m.id
     LEFT JOIN live l ON l.id = m.id AND o.message_id IS NULL AND q.id IS NULL
     LEFT JOIN reported r ON r.message_id = m.id
+    LEFT JOIN dispatcher.app a ON a.name = m.app
 ) AS s
 GROUP BY state, code, CASE WHEN recipient LIKE '+86%' THEN '+86' ELSE left(recipient, 8) END
 

@@ -116,6 +116,21 @@ LEFT JOIN dispatcher.message m ON m.id = e.id AND m.id = ANY (ARRAY(SELECT id FR
 LEFT JOIN dispatcher.outcome o
     ON o.message_id = e.id AND o.message_id = ANY (ARRAY(SELECT id FROM member))
 
+-- name: find_accepted
+-- Look up accepted messages by provider ids: those, and the columns of find_places. Full partitions of
+-- outcome have an index on them; the one that is being filled is read whole, so this is asked seldom.
+-- $1 provider ids
+WITH found AS MATERIALIZED (
+    SELECT message_id, provider_id, batch_id, state, created_at FROM dispatcher.outcome
+    WHERE provider_id = ANY ($1::text[]) AND provider_id IS NOT NULL AND state = 'accepted'
+)
+SELECT f.provider_id, coalesce(f.batch_id, 0), m.app, 'closed', NULL, m.id, NULL::smallint, false,
+    f.state, f.provider_id, f.batch_id, f.created_at,
+    CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END, m.recipient = '0', false
+FROM found f
+JOIN dispatcher.message m
+    ON m.id = f.message_id AND m.id = ANY (ARRAY(SELECT message_id FROM found))
+
 -- name: erase_reports
 -- Erase the number from reports of a person whose messages are erased.
 -- $1 provider ids, $2 segments
@@ -124,13 +139,18 @@ FROM unnest($1::text[], $2::smallint[]) AS u (provider_id, segment)
 WHERE r.provider_id = u.provider_id AND r.segment = u.segment
 
 -- name: keep_unmatched
--- Store reports that belong to no message, yet or ever; one that is matched again waits longer.
+-- Store reports that belong to no message, yet or ever; one that is matched again waits longer. Those
+-- that are looked up by provider id wait for the next minute, so that one search serves all of them.
 -- $1 provider ids, $2 segments, $3 reasons, $4 fresh, $5 attempts, $6 whether to match again
 INSERT INTO dispatcher.unmatched_report AS m (provider_id, segment, reason, fresh, attempts, due_at)
 SELECT u.provider_id, u.segment, u.reason, u.fresh, u.attempts,
-    CASE WHEN u.again
-        THEN clock_timestamp()
-            + least(interval '1 second' * u.attempts * u.attempts, '10 minutes') END
+    CASE
+        WHEN u.again AND u.reason IN ('no-token', 'unknown-token')
+            THEN date_trunc('minute', clock_timestamp()) + interval '1 minute'
+        WHEN u.again
+            THEN clock_timestamp()
+                + least(interval '1 second' * u.attempts * u.attempts, '10 minutes')
+    END
 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[], $6::boolean[])
     AS u (provider_id, segment, reason, fresh, attempts, again)
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at

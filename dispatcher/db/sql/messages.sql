@@ -138,7 +138,8 @@ FROM dispatcher.campaign c WHERE c.name = $1
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
 -- null: any)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
+SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at, s.template_id,
+    s.campaign, s.reason, s.segments, s.provider_id, s.accepted_at, s.finished_at
 FROM dispatcher.message_status s
 WHERE s.id = ANY ($1::bigint[])
   AND ($2::text[] IS NULL OR s.state = ANY ($2))
@@ -195,11 +196,16 @@ SELECT recipient FROM dispatcher.message WHERE id = $1
 -- name: counted_events
 -- Return how often an event occurred since a time, from the counters.
 -- $1 events, $2 app, $3 code (each null: any), $4 since (null: as far as counters are kept)
-SELECT coalesce(sum(count), 0)::bigint FROM dispatcher.event_count
+SELECT coalesce(sum(count), 0)::bigint
+FROM (
+    SELECT minute AS at, app, event, code, count FROM dispatcher.event_count
+    UNION ALL
+    SELECT hour, app, event, code, count FROM dispatcher.hour_count
+) AS c
 WHERE event = ANY ($1::text[])
   AND ($2::text IS NULL OR app = $2)
   AND ($3::text IS NULL OR code = $3)
-  AND ($4::timestamptz IS NULL OR minute >= date_trunc('minute', $4))
+  AND ($4::timestamptz IS NULL OR at >= date_trunc('minute', $4))
 
 -- name: live_counts
 -- Return how many messages wait (up to 10,001), are being sent, and are unsure.

@@ -28,6 +28,11 @@ ORDER BY message_id
 -- $1 token, $2 how, $3 actor
 SELECT dispatcher.settle($1, $2, $3)
 
+-- name: settle_lost
+-- Settle messages that a fail-over has lost as 'sent' or 'resend'; return how many.
+-- $1 ids, $2 how, $3 actor
+SELECT dispatcher.settle_lost($1, $2, $3)
+
 -- name: count_unsure
 -- Return how many unsure batches and messages these conditions choose.
 -- $1 app, $2 code, $3 since, $4 until; null: any
@@ -90,6 +95,21 @@ INSERT INTO dispatcher.audit (actor, action, target, detail, result) VALUES ($1,
 -- $1 how many at most
 SELECT created_at, actor, action, target, detail, result
 FROM dispatcher.audit ORDER BY id DESC LIMIT $1
+
+-- name: message_as_stored
+-- Return all rows about one message as JSON: itself, its outcome, its requests without the other
+-- messages in them, and its reports as they came.
+-- $1 message id, $2 tokens of its requests
+SELECT jsonb_pretty(jsonb_build_object(
+    'message', (SELECT to_jsonb(m) FROM dispatcher.message m WHERE m.id = $1),
+    'outcome', (SELECT to_jsonb(o) FROM dispatcher.outcome o WHERE o.message_id = $1),
+    'requests', (SELECT coalesce(jsonb_agg(
+            to_jsonb(b) - 'message_ids' - 'attempts' - 'unsure_ids' ORDER BY b.id), '[]')
+        FROM dispatcher.batch b WHERE b.token = ANY ($2::text[])),
+    'reports', (SELECT coalesce(jsonb_agg(to_jsonb(r) ORDER BY r.segment), '[]')
+        FROM dispatcher.report r
+        WHERE r.provider_id = (SELECT o.provider_id FROM dispatcher.outcome o WHERE o.message_id = $1))
+))
 
 -- name: export_messages
 -- Return everything stored of the messages to a number, oldest first: the rows themselves, as JSON.

@@ -76,13 +76,14 @@ RETURNING provider_id, state, status, xmax = 0 AS fresh
 
 -- name: register_statuses
 -- Write what the statuses of reports mean, for message_status.
--- $1 statuses, $2 states, $3 meanings, $4 whether such a message may be sent again
-INSERT INTO dispatcher.carrier_status AS c (status, state, meaning, resendable)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[])
+-- $1 statuses, $2 states, $3 meanings, $4 whether such a message may be sent again, $5 whether it is
+-- charged where what is sent is charged
+INSERT INTO dispatcher.carrier_status AS c (status, state, meaning, resendable, charged)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::boolean[])
 ON CONFLICT (status) DO UPDATE SET state = excluded.state, meaning = excluded.meaning,
-    resendable = excluded.resendable
-WHERE (c.state, c.meaning, c.resendable)
-    <> (excluded.state, excluded.meaning, excluded.resendable)
+    resendable = excluded.resendable, charged = excluded.charged
+WHERE (c.state, c.meaning, c.resendable, c.charged)
+    <> (excluded.state, excluded.meaning, excluded.resendable, excluded.charged)
 
 -- name: report_backlog
 -- Return how many reports wait to be matched, and for how long the oldest has; the inbox is small.

@@ -62,6 +62,32 @@ FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name
 
+-- name: due_counts
+-- Return how many messages of apps are due, counted up to 10,001 each: the others wait for their time.
+-- $1 apps
+SELECT a.name, least(10001, (
+    SELECT count(*) FROM (
+        SELECT FROM generate_series(0, 9) AS p
+        CROSS JOIN LATERAL (
+            SELECT FROM dispatcher.queue q
+            WHERE q.app = a.name AND q.priority = p AND q.due_at <= (SELECT clock_timestamp())
+            LIMIT 10001
+        ) AS of_priority
+        LIMIT 10001
+    ) AS alone
+) + (
+    SELECT coalesce(sum(size), 0) FROM (
+        SELECT of_priority.size FROM generate_series(0, 9) AS p
+        CROSS JOIN LATERAL (
+            SELECT b.size FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p AND b.due_at <= (SELECT clock_timestamp())
+            LIMIT 10001
+        ) AS of_priority
+        LIMIT 10001
+    ) AS together
+)) AS due
+FROM unnest($1::text[]) AS a (name)
+
 -- name: status_workers
 -- Return workers that run, or died within the last day without stopping in good order.
 SELECT
@@ -104,15 +130,50 @@ ORDER BY minute, app, event, code
 -- Return what happened since a time, in steps, by event; from the counters.
 -- $1 app (null: all), $2 whole span (seconds), $3 step (seconds)
 SELECT
-    date_bin(make_interval(secs => $3), minute, 'epoch') AS step,
+    date_bin(make_interval(secs => $3), at, 'epoch') AS step,
     event,
     sum(count)::bigint
-FROM dispatcher.event_count
-WHERE minute >= date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), 'epoch')
+FROM (
+    SELECT minute AS at, app, event, count FROM dispatcher.event_count
+    UNION ALL
+    SELECT hour, app, event, count FROM dispatcher.hour_count
+) AS c
+WHERE at >= date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), 'epoch')
   AND ($1::text IS NULL OR app = $1)
   AND event IN ('accepted', 'rejected', 'deferred', 'delivered', 'undelivered')
 GROUP BY step, event
 ORDER BY step, event
+
+-- name: last_hour
+-- Return what happened in each minute of the last hour, by app: accepted, and failed.
+SELECT app, minute,
+    coalesce(sum(count) FILTER (WHERE event = 'accepted'), 0)::bigint AS accepted,
+    coalesce(sum(count) FILTER (WHERE event IN ('rejected', 'undelivered')), 0)::bigint AS failed
+FROM dispatcher.event_count
+WHERE minute > date_trunc('minute', now()) - interval '1 hour'
+  AND event IN ('accepted', 'rejected', 'undelivered')
+GROUP BY app, minute ORDER BY app, minute
+
+-- name: delivery_sample
+-- Return the newest messages that were reported as delivered or not in a time: how long it took
+-- from the answer to the report. From the log of events, of which the newest are read.
+-- $1 since, $2 until, $3 how many events are read, $4 how many messages at most
+WITH newest AS MATERIALIZED (
+    SELECT id, created_at, event, message_ids, batch_id FROM dispatcher.event ORDER BY id DESC LIMIT $3
+), chosen AS MATERIALIZED (
+    SELECT u.id, n.created_at, n.event
+    FROM newest n
+    CROSS JOIN LATERAL unnest(coalesce(n.message_ids,
+        (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = n.batch_id))) AS u (id)
+    WHERE n.event IN ('delivered', 'undelivered') AND n.created_at >= $1 AND n.created_at < $2
+    ORDER BY n.id DESC LIMIT $4
+)
+SELECT m.app, m.template_id, dispatcher.e164(m.recipient) AS recipient,
+    c.event = 'delivered' AS delivered,
+    greatest(0, extract(epoch FROM c.created_at - o.created_at))::float8 AS seconds
+FROM chosen c
+JOIN dispatcher.message m ON m.id = c.id
+JOIN dispatcher.outcome o ON o.message_id = c.id
 
 -- name: unsure_batches
 -- Return the requests that may have been sent, oldest first.
@@ -147,14 +208,19 @@ SELECT
           AND u.recipient = dispatcher.e164(s.recipient) AND u.app IN ('', s.app)
         ORDER BY u.promotional = (s.code = 'unsubscribed') DESC, u.added_at LIMIT 1
     ) AS suppressed_because,
-    (
-        SELECT count(*) FROM dispatcher.report r
-        WHERE r.provider_id = s.provider_id AND r.state <> 'interim'
-    ) AS segments_reported
+    r.final AS segments_reported,
+    CASE WHEN s.accepted_at IS NOT NULL
+        THEN dispatcher.charged_segments(b.mode, s.segments, r.total, r.delivered, r.uncharged)
+    END AS charged,
+    CASE WHEN s.accepted_at IS NOT NULL
+        THEN dispatcher.open_segments(b.mode, s.segments, r.total, r.final)
+    END AS may_be_charged
 FROM dispatcher.message_status s
 JOIN dispatcher.message m ON m.id = s.id
 LEFT JOIN dispatcher.app a ON a.name = s.app
 LEFT JOIN dispatcher.outcome o ON o.message_id = s.id AND o.message_id = $1
+CROSS JOIN LATERAL (SELECT dispatcher.billing_mode(a.billing, s.recipient) AS mode) AS b
+CROSS JOIN LATERAL dispatcher.report_parts(s.provider_id) AS r
 WHERE s.id = $1
 
 -- name: show_batches
@@ -181,7 +247,11 @@ ORDER BY b.opened_at
 -- $1 provider id, $2 tokens
 SELECT r.provider_id, r.segment, r.total, r.status, r.state, r.description, r.received_at,
     r.updated_at, r.source, r.earlier ->> 'status' AS earlier_status,
-    (r.earlier ->> 'received_at')::timestamptz AS earlier_at, u.reason AS unmatched, r.recipient
+    (r.earlier ->> 'received_at')::timestamptz AS earlier_at,
+    -- What waits to be looked up by its provider id will be found: this message has that id.
+    CASE WHEN r.provider_id = $1 AND u.reason IN ('no-token', 'unknown-token') THEN NULL
+        ELSE u.reason END AS unmatched,
+    r.recipient
 FROM dispatcher.report r
 LEFT JOIN dispatcher.unmatched_report u ON u.provider_id = r.provider_id AND u.segment = r.segment
 WHERE r.provider_id = $1

@@ -1,0 +1,221 @@
+"""Uploads of lists: a check shows what would happen, and then the list is loaded.
+
+Checks and loads run in a process of their own (`lists.upload_work`). One that died is taken up
+again when its page is opened.
+"""
+
+import asyncio
+import re
+import sys
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from msgspec.structs import replace
+
+from dispatcher.console.auth import FORM_TOKEN_FIELD, Auth, Session, protected, redirect
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import Fields, Invalid, message_id, read_form
+from dispatcher.core.format import number
+from dispatcher.core.language import _
+from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
+from dispatcher.db.list_uploads import PART_BYTES, ListUpload
+from dispatcher.lists.upload_work import UploadOptions, UploadResult, WorkOrder
+
+LISTS_PATH = "/console/lists"
+MAX_UPLOAD_BYTES = 200 * 1024 * 1024
+MAX_FIELD_BYTES = 4096
+TEXT_FIELDS = (
+    "encoding", "sheet", "template", "app", "sender", "signature", "priority", "send_at",
+    "expires_at", "campaign",
+)  # fmt: skip
+FLAGS = ("ignore_others", "recipients_only", "unique")
+_UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
+
+
+def read_options(fields: Fields) -> UploadOptions | Invalid:
+    """Return what a form says of a list."""
+    given = {name: text for name, value in fields.items() if (text := value.strip())}
+    values: dict[str, object] = {name: given[name] for name in TEXT_FIELDS if name in given}
+    values |= {name: True for name in FLAGS if name in given}
+    if len(given.get("campaign", "")) > MAX_NAME_CHARACTERS:
+        return Invalid(_("A campaign's name has at most 100 characters."))
+    values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
+    values["params"] = tuple(given.get("params", "").splitlines())
+    if zone := given.get("zone"):
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
+        values["zone"] = zone
+    if spread := given.get("spread"):
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", spread)
+        if found is None:
+            return Invalid(_("Spread takes a time such as 4h, 90min or 2d."))
+        values["spread_seconds"] = float(found[1]) * _UNIT_SECONDS[found[2]]
+    if per_hour := given.get("per_hour"):
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", per_hour) or spread:
+            return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
+        values["per_hour"] = int(per_hour)
+    if stop_at := given.get("stop_at"):
+        share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", stop_at)
+        if share is None or not 0 < float(share[1]) <= 100:  # noqa: PLR2004 - percent
+            return Invalid(_("The share at which it pauses is a percentage, such as 5."))
+        values["stop_at"] = float(share[1]) / 100
+    return UploadOptions(**values)  # type: ignore[arg-type]
+
+
+class ListPages:
+    """The upload of a list, its preview, and its load."""
+
+    def __init__(self, auth: Auth, backend: ConsoleBackend) -> None:
+        self._auth = auth
+        self._backend = backend
+        self._working: dict[int, asyncio.Task[None]] = {}
+
+    async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
+        """Show the form, and the uploads that are kept."""
+        return await self._overview(session, {}, None)
+
+    async def _overview(
+        self, session: Session, draft: Fields, error: str | None
+    ) -> web.StreamResponse:
+        snapshot = await self._backend.snapshot()
+        values = {
+            "session": session,
+            "uploads": await self._backend.list_uploads(),
+            "apps": [app.name for app in snapshot.apps if app.known],
+            "draft": draft,
+            "error": error,
+        }
+        return self._auth.page("lists.html", values, status=400 if error else 200)
+
+    async def upload(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Keep an uploaded list, and have it checked."""
+        fields: Fields = {}
+        try:
+            upload_id = await self._take(request, session, fields)
+        except (ValueError, LookupError):
+            upload_id = Invalid(_("The upload could not be read."))
+        if upload_id is None:
+            return self._auth.refused(request, session)
+        if isinstance(upload_id, Invalid):
+            return await self._overview(session, fields, upload_id.reason)
+        self._work(upload_id)
+        return redirect(f"{LISTS_PATH}/{upload_id}")
+
+    async def _take(
+        self, request: web.Request, session: Session, fields: Fields
+    ) -> int | Invalid | None:
+        """Fill *fields*, and keep the file, which comes after them; None: the form is not ours."""
+        if request.content_type.startswith("multipart/"):
+            async for part in MultipartReader(request.headers, request.content):
+                if not isinstance(part, BodyPartReader):
+                    continue
+                if part.name == "file":
+                    if not self._auth.is_own(request, session, fields.get(FORM_TOKEN_FIELD, "")):
+                        return None
+                    options = read_options(fields)
+                    if isinstance(options, Invalid):
+                        return options
+                    return await self._keep(session, part, options)
+                fields[part.name or ""] = await _text(part)
+        return Invalid(_("Choose a file."))
+
+    async def _keep(
+        self, session: Session, part: BodyPartReader, options: UploadOptions
+    ) -> int | Invalid:
+        """Keep the content of a list part by part, with one part in memory."""
+        name = (part.filename or "")[-200:]
+        text = msgspec.json.encode(options).decode()
+        upload_id = await self._backend.add_list_upload(session.actor, name, text)
+        kept, buffer, place = 0, bytearray(), 0
+        while chunk := await part.read_chunk(65_536):
+            buffer += chunk
+            kept += len(chunk)
+            if kept > MAX_UPLOAD_BYTES:
+                await self._backend.drop_list_upload(upload_id)
+                megabytes = number(MAX_UPLOAD_BYTES / 1024 / 1024)
+                return Invalid(
+                    _("A list has at most {count} MB here; `dispatcher enqueue` takes any.").format(
+                        count=megabytes
+                    )
+                )
+            if len(buffer) >= PART_BYTES:
+                await self._backend.add_list_part(upload_id, place, bytes(buffer))
+                buffer.clear()
+                place += 1
+        if not kept:
+            await self._backend.drop_list_upload(upload_id)
+            return Invalid(_("Choose a file that is not empty."))
+        if buffer:
+            await self._backend.add_list_part(upload_id, place, bytes(buffer))
+        await self._backend.complete_list_upload(upload_id)
+        return upload_id
+
+    async def one(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show what a check or a load gave, or how far it is; a form loads or drops the list."""
+        wanted = message_id(request.match_info["id"])
+        upload = await self._backend.list_upload(wanted) if wanted is not None else None
+        if upload is None:
+            values = {"session": session, "what": _("There is no such list; each is kept a day.")}
+            return self._auth.page("missing.html", values, status=404)
+        if request.method == hdrs.METH_POST:
+            return await self._act(request, upload)
+        if upload.silent:
+            self._work(upload.id)  # the process that did it is dead
+        result = upload.result and msgspec.json.decode(upload.result, type=UploadResult)
+        values = {
+            "session": session,
+            "upload": upload,
+            "result": result or None,
+            "options": msgspec.json.decode(upload.options, type=UploadOptions),
+        }
+        return self._auth.page("list.html", values)
+
+    async def _act(self, request: web.Request, upload: ListUpload) -> web.StreamResponse:
+        form = await read_form(request) or {}
+        if form.get("action") == "drop":
+            await self._backend.drop_list_upload(upload.id)
+            return redirect(LISTS_PATH)
+        options = msgspec.json.decode(upload.options, type=UploadOptions)
+        how = form.get("action")
+        options = replace(options, rest=how == "rest", again=how == "again")
+        text = msgspec.json.encode(options).decode()
+        if how in ("load", "rest", "again") and await self._backend.load_list(upload.id, text):
+            self._work(upload.id)
+        return redirect(f"{LISTS_PATH}/{upload.id}")
+
+    async def rejects(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Send the refused lines of a list as CSV; the audit log records it."""
+        wanted = message_id(request.match_info["id"])
+        content = await self._backend.list_rejects(wanted) if wanted is not None else None
+        if content is None:
+            values = {"session": session, "what": _("No line of this list was refused.")}
+            return self._auth.page("missing.html", values, status=404)
+        await self._backend.record_export(session.actor, f"refused lines of list {wanted}")
+        headers = {hdrs.CONTENT_DISPOSITION: f'attachment; filename="list-{wanted}.rejects.csv"'}
+        return protected(web.Response(body=content, content_type="text/csv", headers=headers))
+
+    def _work(self, upload_id: int) -> None:
+        if upload_id not in self._working:
+            task = asyncio.create_task(self._run(upload_id))
+            self._working[upload_id] = task
+            task.add_done_callback(lambda _task: self._working.pop(upload_id, None))
+
+    async def _run(self, upload_id: int) -> None:
+        order = WorkOrder(self._backend.dsn, upload_id, self._backend.other_mainland)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dispatcher.lists.upload_work", stdin=asyncio.subprocess.PIPE
+        )
+        # A process that dies leaves its work for the next look at its page.
+        await process.communicate(msgspec.json.encode(order))
+
+
+async def _text(part: BodyPartReader) -> str:
+    content = bytearray()
+    while chunk := await part.read_chunk(MAX_FIELD_BYTES):
+        content += chunk
+        if len(content) > MAX_FIELD_BYTES:
+            raise ValueError("a field is too long")
+    return content.decode("utf-8")

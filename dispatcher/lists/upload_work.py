@@ -1,0 +1,250 @@
+"""Checks or loads an uploaded list in its own process: `python -m dispatcher.lists.upload_work`.
+
+Reading a list is work for the processor: in the console's process it would delay messages that
+go out. The process reads a `WorkOrder` as JSON from stdin, and leaves its result in the database.
+A load that was cut is taken up again: no line is in twice.
+"""
+
+import asyncio
+import csv
+import sys
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Struct
+
+from dispatcher.core.errors import ListError
+from dispatcher.core.format import mask
+from dispatcher.db import list_uploads
+from dispatcher.db.database import OwnConnection as Connection
+from dispatcher.db.database import connect
+from dispatcher.db.list_uploads import ListUpload
+from dispatcher.lists.file_load import ImportOptions, Loaded, Progressed, load_file
+from dispatcher.lists.header import HeaderError, given_columns
+from dispatcher.lists.messages import Whole
+from dispatcher.lists.reading import Form
+
+PROGRESS_SECONDS = 1.0
+SHOWN_REFUSALS = 20  # lines that the page shows; the file has all
+
+
+class UploadOptions(Struct, frozen=True):
+    """What the operator says of a list; the texts are as in the form."""
+
+    encoding: str | None = None
+    sheet: str | None = None
+    columns: tuple[str, ...] = ()  # pairs such as recipient=客户电话
+    ignore_others: bool = False
+    recipients_only: bool = False
+    template: str | None = None
+    params: tuple[str, ...] = ()
+    app: str | None = None
+    sender: str | None = None
+    signature: str | None = None
+    priority: str | None = None
+    send_at: str | None = None
+    expires_at: str | None = None
+    zone: str | None = None
+    campaign: str | None = None
+    spread_seconds: float | None = None
+    per_hour: int | None = None
+    stop_at: float | None = None
+    unique: bool = False
+    rest: bool = False
+    again: bool = False
+
+
+class UploadResult(Struct, frozen=True):
+    """What a check or a load of a list gave."""
+
+    messages: int
+    lines: int
+    imported_lines: int
+    rejected: int
+    left_out: int
+    blank: int
+    campaign: str
+    notes: list[str]
+    assumed_mainland: int
+    respelled: int
+    repeats: int
+    suppressed: int
+    apps: dict[str, int]
+    unknown_templates: list[str]
+    earlier_lines: int
+    earlier_name: str | None
+    earlier_at: datetime | None
+    previews: list[tuple[int, str, str]]  # line, masked number, text
+    segments: int
+    unknown_messages: int  # of which segments are not known
+    cost: dict[str, Decimal]  # by currency
+    refusals: list[tuple[int, str]]  # the first lines, with their reasons
+
+
+class WorkOrder(Struct, frozen=True):
+    """What a process is to do."""
+
+    dsn: str
+    upload_id: int
+    other_mainland: bool
+
+
+def import_options(
+    given: UploadOptions, order: WorkOrder, *, actor: str, dry_run: bool
+) -> ImportOptions:
+    """Return the options of a load. Raises ListError for what cannot be."""
+    try:
+        columns = given_columns(given.columns)
+    except HeaderError as error:
+        raise ListError(f"{error}.", misused=True) from None
+    return ImportOptions(
+        Form(given.encoding, columns, given.ignore_others, given.recipients_only, given.sheet),
+        Whole(
+            given.template,
+            given.params,
+            given.app,
+            given.sender,
+            given.signature,
+            None,
+            given.priority,
+            given.send_at,
+            given.expires_at,
+            ZoneInfo(given.zone) if given.zone else None,
+        ),
+        again=given.again,
+        rest=given.rest,
+        unique=given.unique,
+        dry_run=dry_run,
+        campaign=given.campaign,
+        actor=actor,
+        spread_seconds=given.spread_seconds,
+        per_hour=given.per_hour,
+        stop_at=given.stop_at,
+        other_mainland=order.other_mainland,
+    )
+
+
+def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
+    """Return what is kept of a check or a load; it holds no whole number."""
+    done, survey, earlier, bill = loaded.progress, loaded.survey, loaded.earlier, loaded.bill
+    lines = bill.lines.values() if bill is not None else ()
+    return UploadResult(
+        done.imported,
+        loaded.lines,
+        done.imported_lines,
+        done.rejected,
+        done.left_out,
+        loaded.blank,
+        loaded.campaign,
+        loaded.notes,
+        loaded.assumed_mainland,
+        loaded.respelled,
+        survey.repeats,
+        survey.suppressed,
+        survey.apps,
+        [*survey.unknown_templates],
+        earlier.lines if earlier else 0,
+        earlier.name if earlier else None,
+        earlier.started_at if earlier else None,
+        [(shown.line, mask(shown.recipient), shown.text) for shown in loaded.previews],
+        sum(line.estimated for line in lines),
+        sum(line.unknown for line in lines),
+        bill.sums() if bill is not None else {},
+        _refusals(rejects),
+    )
+
+
+def _refusals(rejects: bytes | None) -> list[tuple[int, str]]:
+    if rejects is None:
+        return []
+    text = rejects.decode("utf-8-sig", "replace")
+    delimiter = text.partition("\n")[0].removeprefix("line")[:1] or ","
+    rows = csv.reader(text.splitlines()[1 : 4 * SHOWN_REFUSALS], delimiter=delimiter)
+    return [(int(row[0]), row[1]) for row in rows if row and row[0].isdigit()][:SHOWN_REFUSALS]
+
+
+async def work(order: WorkOrder) -> None:
+    """Check or load a list, unless another process does it."""
+    connection = await connect(order.dsn, application_name="dispatcher list")
+    watch = await connect(order.dsn, application_name="dispatcher list: progress")
+    try:
+        if not await list_uploads.begin_work(watch, order.upload_id):
+            return
+        upload = await list_uploads.find(watch, order.upload_id)
+        if upload is None:
+            return
+        share = 0.0
+
+        def on_progress(_taken: int, done: float) -> None:
+            nonlocal share
+            share = done
+
+        async def show_progress() -> None:
+            while True:
+                await asyncio.sleep(PROGRESS_SECONDS)
+                await list_uploads.note_progress(watch, order.upload_id, share)
+
+        showing = asyncio.create_task(show_progress())
+        rejects: list[bytes] = []
+        result, error = None, None
+        try:
+            result = await _load(connection, order, upload, on_progress, rejects)
+        except ListError as failure:
+            error = "\n".join(failure.lines)
+        finally:
+            showing.cancel()
+            with suppress(asyncio.CancelledError):
+                await showing
+        done: list_uploads.State = "checked" if upload.state == "checking" else "loaded"
+        await list_uploads.end_work(
+            watch,
+            order.upload_id,
+            "failed" if result is None else done,
+            msgspec.json.encode(result).decode() if result is not None else None,
+            error,
+            rejects[0] if rejects else None,
+        )
+    finally:
+        await connection.close()
+        await watch.close()
+
+
+async def _load(
+    connection: Connection,
+    order: WorkOrder,
+    upload: ListUpload,
+    on_progress: Progressed,
+    rejects: list[bytes],
+) -> UploadResult:
+    """Check or load a list; put the file of refused lines into *rejects*. Raises ListError."""
+    given = msgspec.json.decode(upload.options, type=UploadOptions)
+    dry_run = upload.state == "checking"
+    options = import_options(given, order, actor=upload.created_by, dry_run=dry_run)
+    with TemporaryDirectory(prefix="dispatcher-list-") as folder:
+        file, refused = Path(folder) / _file_name(upload.name), Path(folder) / ".rejects"
+        with file.open("wb") as out:
+            out.writelines(await list_uploads.content(connection, order.upload_id))
+        try:
+            loaded = await load_file(connection, file, refused, on_progress, options)
+        except ListError as error:
+            lines = [line.replace(f"{folder}/", "") for line in error.lines]
+            raise ListError(*lines, misused=error.misused) from None
+        finally:
+            if refused.exists():
+                rejects.append(refused.read_bytes())
+    return upload_result(loaded, rejects[0] if rejects else None)
+
+
+def _file_name(name: str) -> str:
+    """Return the name of an uploaded file as a plain name in a folder."""
+    plain = name.replace("\\", "/").rpartition("/")[2].replace("\0", "").strip(".")
+    return plain.encode("utf-8", "ignore")[-200:].decode("utf-8", "ignore") or "list"
+
+
+if __name__ == "__main__":
+    asyncio.run(work(msgspec.json.decode(sys.stdin.buffer.read(), type=WorkOrder)))

@@ -1,0 +1,39 @@
+"""Commands speak the language of the locale; what programs read stays English."""
+
+import json
+
+CHINESE = "zh_CN.UTF-8"
+
+
+async def test_help_is_in_the_language_of_the_locale(operate):
+    chinese = await operate("settle", "--help", locale=CHINESE)
+    assert "人工处置一个或多个结果未知的批次。" in chinese.out
+    assert "该应用的批次。" in chinese.out
+    assert "结果未知" not in (await operate("settle", "--help")).out
+
+
+async def test_status_is_in_the_language_of_the_locale(operate):
+    chinese = await operate("status", locale=CHINESE)
+    assert "没有工作进程在运行" in chinese.out
+    assert "处理方法：" in chinese.out
+
+
+async def test_json_is_english_in_every_locale(operate):
+    chinese = await operate("status", "--json", locale=CHINESE)
+    assert json.loads(chinese.out)["findings"][0]["title"] == "No worker is running"
+
+
+async def test_an_error_is_in_the_language_of_the_locale(operate):
+    failed = await operate("show", "7", locale=CHINESE)
+    assert (failed.code, failed.line) == (1, "dispatcher: 没有短信 7。")
+
+
+async def test_refused_lines_get_chinese_reasons(operate, tmp_path):
+    rows = "recipient,template_id\n+8613112345678,t\n12,t\n+8613112345679,\n"
+    (tmp_path / "list.csv").write_text(rows)
+    done = await operate("enqueue", tmp_path / "list.csv", locale=CHINESE)
+    assert done.code == 1
+    (file,) = tmp_path.glob("*.rejects.csv")
+    rejects = file.read_text(encoding="utf-8-sig")
+    assert "recipient：过短：2 位数字" in rejects
+    assert "缺少 template_id" in rejects
