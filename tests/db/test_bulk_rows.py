@@ -373,6 +373,16 @@ async def test_status_counts_bulk_rows(database, insert):
     assert apps["unknown"].oldest_due_at is None
 
 
+async def test_what_is_due_is_counted_in_both_tables(db, insert):
+    await insert(MANY)
+    await insert(2)
+    await insert(MANY, due="1 hour")
+    await insert(10_000, app="other")
+    await insert(FEW, app="other")
+    rows = await db.fetch(sql("due_counts"), ["default", "other"])
+    assert {row["name"]: row["due"] for row in rows} == {"default": MANY + 2, "other": 10_001}
+
+
 async def test_status_counts_at_most_10001(database, insert):
     await insert(10_000)
     await insert(FEW)
