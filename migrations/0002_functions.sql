@@ -66,10 +66,11 @@ AS $$
     SELECT max(p.total)::integer,
         (count(*) FILTER (WHERE p.state = 'delivered'))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'
-            AND NOT dispatcher.is_charged(p.status, c.charged)))::integer,
+            AND NOT dispatcher.is_charged(p.status, (
+                SELECT c.charged FROM dispatcher.carrier_status c WHERE c.status = upper(p.status)
+            ))))::integer,
         (count(*) FILTER (WHERE p.state <> 'interim'))::integer
     FROM dispatcher.report p
-    LEFT JOIN dispatcher.carrier_status c ON c.status = upper(p.status)
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
@@ -758,15 +759,15 @@ CREATE FUNCTION dispatcher.move_campaign(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    before text;
+    before dispatcher.campaign;
 BEGIN
     IF send_at IS NULL AND priority IS NULL OR wait < 0 OR priority NOT BETWEEN 0 AND 9 THEN
         RAISE EXCEPTION 'a move needs a time, or a priority of 0 to 9'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT c.state INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
+    SELECT * INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
     PERFORM dispatcher.set_campaign_state(name,
-        CASE before WHEN 'paused' THEN 'paused' ELSE 'moving' END, '', 'move', actor);
+        CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
     UPDATE dispatcher.campaign c
     SET move_to = greatest(send_at, CASE WHEN send_at IS NOT NULL THEN clock_timestamp() END),
         move_wait = wait, move_priority = priority, moved_id = c.first_id - 1, moved = 0
@@ -882,10 +883,14 @@ BEGIN
         ) AS recent
         CROSS JOIN LATERAL (
             SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
-                SELECT date_trunc('hour', c.minute) AS hour, sum(c.count) AS accepted
-                FROM dispatcher.event_count c
+                SELECT date_trunc('hour', c.at) AS hour, sum(c.count) AS accepted
+                FROM (
+                    SELECT e.app, e.event, e.minute AS at, e.count FROM dispatcher.event_count e
+                    UNION ALL
+                    SELECT o.app, o.event, o.hour, o.count FROM dispatcher.hour_count o
+                ) AS c
                 WHERE c.app = u.name AND c.event = 'accepted'
-                  AND c.minute BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
+                  AND c.at BETWEEN now() - interval '30 days' AND now() - interval '1 hour'
                 GROUP BY 1
             ) AS h
         ) AS usual

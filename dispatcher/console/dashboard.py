@@ -16,6 +16,7 @@ from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import AppHealth, Diagnosis, Level, database_unavailable, diagnose
 from dispatcher.core.status import AppState, MinuteCount, StatusSnapshot
+from dispatcher.db.errors import shown_line
 from dispatcher.db.reports import OVERDUE_SECONDS
 from dispatcher.db.status import SeriesPoint
 
@@ -127,7 +128,7 @@ class Dashboard:
         try:
             snapshot = await self._backend.snapshot()
         except DatabaseUnavailable as error:
-            return _template_values(database_unavailable(str(error)), [])
+            return _template_values(database_unavailable(shown_line(str(error))), [])
         rates = self._meter.rates(snapshot)
         minutes = await self._backend.last_hour()
         diagnosis = diagnose(snapshot)

@@ -73,37 +73,40 @@ _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-def stored_text(text: str) -> str:
-    """Return a stored text in the language of the present context, sentence by sentence."""
+def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
+    """Return a stored text in the language of the present context, sentence by sentence.
+
+    *forms* are the texts with values that it may be.
+    """
     if language() == ENGLISH or not text:
         return text
-    if (whole := _translated(text)) is not None:
+    if (whole := _translated(text, forms)) is not None:
         return whole
     ends = [found.start() for found in _SENTENCE_END.finditer(text)]
     for end in reversed(ends):  # the longest beginning that is known: a text may be two sentences
-        if (begin := _translated(text[:end])) is not None:
-            return sentences(begin, stored_text(text[end + 1 :]))
+        if (begin := _translated(text[:end], forms)) is not None:
+            return sentences(begin, stored_text(text[end + 1 :], forms))
     if ends:
-        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :]))
+        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :], forms))
     return text
 
 
-def _translated(text: str) -> str | None:
+def _translated(text: str, forms: tuple[str, ...]) -> str | None:
     """Return the translation of a whole text; None if it is not one of ours."""
     if (translation := _(text)) != text:
         return translation
-    for pattern, form in _patterns():
+    for pattern, form in _patterns(forms):
         if (found := pattern.fullmatch(text)) is not None:
-            values = {name: stored_text(value) for name, value in found.groupdict().items()}
+            values = {name: stored_text(value, forms) for name, value in found.groupdict().items()}
             return _(form).format(**values)
     return None
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _patterns(forms: tuple[str, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
     """Return a pattern for each stored text with values."""
     found = []
-    for form in STORED_TEXTS:
+    for form in forms:
         if _FIELD.search(form):
             parts = _FIELD.split(form)  # text, name, text, name, ..., text
             parts[::2] = [re.escape(part.format()) for part in parts[::2]]

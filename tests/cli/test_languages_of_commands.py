@@ -37,3 +37,11 @@ async def test_refused_lines_get_chinese_reasons(operate, tmp_path):
     rejects = file.read_text(encoding="utf-8-sig")
     assert "recipient：过短：2 位数字" in rejects
     assert "缺少 template_id" in rejects
+
+
+async def test_an_unreachable_database_is_explained_in_chinese(command):
+    failed = await command("status", locale=CHINESE, DATABASE_URL="postgresql://u@127.0.0.1:1/x")
+    assert failed.line == (
+        "dispatcher: 127.0.0.1:1/x 没有 PostgreSQL 响应（连接被拒绝）：请启动它，"
+        "或更正 DISPATCHER_DATABASE_URL。"
+    )
