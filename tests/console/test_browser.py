@@ -388,6 +388,7 @@ async def _fill(db, provider: Simulator) -> None:
     query = (
         "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'unsure')"
         " AND NOT EXISTS (SELECT FROM dispatcher.queue)"
+        " AND NOT EXISTS (SELECT FROM dispatcher.bulk)"
         " AND NOT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
     await until(lambda: db.fetchval(query), what="all answered but one request")
