@@ -649,15 +649,15 @@ CREATE FUNCTION dispatcher.move_campaign(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    before text;
+    before dispatcher.campaign;
 BEGIN
     IF send_at IS NULL AND priority IS NULL OR wait < 0 OR priority NOT BETWEEN 0 AND 9 THEN
         RAISE EXCEPTION 'a move needs a time, or a priority of 0 to 9'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT c.state INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
+    SELECT * INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
     PERFORM dispatcher.set_campaign_state(name,
-        CASE before WHEN 'paused' THEN 'paused' ELSE 'moving' END, '', 'move', actor);
+        CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
     UPDATE dispatcher.campaign c
     SET move_to = greatest(send_at, CASE WHEN send_at IS NOT NULL THEN clock_timestamp() END),
         move_wait = wait, move_priority = priority, moved_id = c.first_id - 1, moved = 0

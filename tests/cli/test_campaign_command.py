@@ -180,11 +180,11 @@ async def test_nothing_of_a_campaign_is_claimed_while_it_is_moved(two, operate, 
     assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 1
     assert await db.fetchval("SELECT dispatcher.move_campaign_step(2)") == 0
     assert len(await claimed(db)) == 3
-    await operate("campaign", "pause", "June")
+    await operate("campaign", "pause", "June", "--reason", "wrong text")
     await db.execute("SELECT dispatcher.move_campaign('June', priority => 0)")
     assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 0
-    shown = "SELECT state FROM dispatcher.campaign WHERE name = 'June'"
-    assert await db.fetchval(shown) == "paused"
+    shown = "SELECT state, reason FROM dispatcher.campaign WHERE name = 'June'"
+    assert tuple(await db.fetchrow(shown)) == ("paused", "wrong text")
 
 
 async def test_a_campaign_is_requeued(two, operate, db):

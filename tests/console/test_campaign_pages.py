@@ -104,6 +104,8 @@ async def test_a_campaign_shows_progress_reasons_and_cost(operator, campaign):
     for link, number in links:
         listed = await operator.get(link.replace("&amp;", "&"))
         assert listed.text.count('data-label="Recipient"') == int(number), link
+        assert f"{number} message" in listed.text
+        assert "as counted" in listed.text
 
 
 async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db):

@@ -295,6 +295,10 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("message_at", "15000", 60),
     ("message_bounds", "", 120),
     ("live_counts", "NULL", 1200),
+    ("campaign_page", "NULL, NULL, 31", 800),
+    ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
+    ("last_hour", "", 100),
+    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 1500),
 ]
 
 
@@ -309,6 +313,28 @@ async def test_statements_read_little_of_a_long_history(db):
         " SELECT n::text, 'default', 1, ARRAY[n], '{1}', 'closed', 1"
         " FROM generate_series(1, 30000) AS n"
     )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT n, 'accepted', 1 FROM generate_series(1, 30000) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.campaign (name, first_id)"
+        " SELECT 'c' || n, 1 FROM generate_series(1, 300) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " SELECT date_trunc('minute', now()) - make_interval(mins => n), 'default', 'accepted', 1"
+        " FROM generate_series(1, 5000) AS n"
+    )
+    await db.execute(
+        "CREATE INDEX message_1_to_5000001_campaign"
+        " ON dispatcher.message_1_to_5000001 (campaign, id) WHERE campaign IS NOT NULL"
+    )
+    await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id < 600")
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
+        " SELECT 'default', 'delivered', ARRAY[n], 1 FROM generate_series(29000, 30000) AS n"
+    )
     types = {
         "message_piece": "bigint, int, text, text, text, text, timestamptz, timestamptz, text",
         "queue_piece": "bigint, int, text, text, text",
@@ -320,6 +346,9 @@ async def test_statements_read_little_of_a_long_history(db):
         " timestamptz, timestamptz, text",
         "message_at": "bigint",
         "live_counts": "text",
+        "campaign_page": "timestamptz, text, int",
+        "campaign_piece": "bigint, int, text",
+        "delivery_sample": "timestamptz, timestamptz, int, int",
     }
     for analyzed in (False, True):  # with the statistics of empty tables, and with true ones
         if analyzed:
@@ -334,6 +363,7 @@ async def test_statements_read_little_of_a_long_history(db):
                 await db.execute("DEALLOCATE planned")
                 plan = "\n".join(row[0] for row in rows).partition("Planning:")[0]
                 counts = re.findall(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
+                assert counts, f"{name}: {plan}"
                 pages = max(sum(int(each or 0) for each in found) for found in counts)
                 assert pages <= most, f"{name}, {mode}, analyzed {analyzed}: {pages}\n{plan}"
 

@@ -257,6 +257,13 @@ SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_inte
 WHERE name = $1 AND paused_at IS NOT NULL AND probe_at <= clock_timestamp()
 RETURNING name
 
+-- name: probe_answered
+-- The next probe of an app that stays paused need not wait for the time-out of the last one, which was
+-- answered.
+-- $1 app
+UPDATE dispatcher.app SET probe_at = least(probe_at, clock_timestamp() + probe_wait)
+WHERE name = $1 AND paused_at IS NOT NULL AND paused_by = 'worker'
+
 -- name: who_reaches
 -- Return whether an app has other workers, and whether one of them reaches its provider: has had a
 -- message accepted in this minute, or in that of half a minute ago.

@@ -153,6 +153,8 @@ SELECT m.app, m.template_id, dispatcher.e164(m.recipient) AS recipient,
 FROM chosen c
 JOIN dispatcher.message m ON m.id = c.id
 JOIN dispatcher.outcome o ON o.message_id = c.id
+-- By key, and not by a join that may read whole tables.
+WHERE m.id = ANY (ARRAY(SELECT id FROM chosen)) AND o.message_id = ANY (ARRAY(SELECT id FROM chosen))
 
 -- name: unsure_batches
 -- Return the requests that may have been sent, oldest first.
