@@ -74,18 +74,52 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
+-- Return which rule a recipient breaks, if it would reach another person, or hide that two spellings
+-- are one number (see core.number); null for a sound one. Named like constraints, which say what is
+-- wrong. The recipient of an erased message is 0.
+CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN octet_length(recipient) = 14  -- a mobile number of mainland China: nearly always
+        AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN NULL
+    WHEN recipient LIKE '+86%' AND NOT CASE octet_length(recipient)
+        WHEN 14 THEN recipient >= '+8630' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 13 THEN recipient LIKE '+8610%'
+            OR recipient >= '+8620' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 16 THEN recipient LIKE '+8610%' OR recipient LIKE '+8614%'
+        ELSE false END
+        THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
+    WHEN recipient LIKE '0_%' OR recipient LIKE '+0%'
+        THEN 'recipient_begins_with_0_write_plus_and_the_country_code'
+    WHEN recipient LIKE '86___________' THEN 'recipient_is_86_and_11_digits_the_plus_is_missing'
+    WHEN octet_length(recipient) <
+        CASE WHEN recipient LIKE '+%' THEN 8 WHEN recipient = '0' THEN 1 ELSE 7 END
+        THEN 'recipient_needs_at_least_7_digits'
+END;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
 -- Only urgent messages notify; a NOTIFY on every insert halves the rate of single inserts.
 CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    misread text;
+    campaigns boolean;
 BEGIN
+    SELECT max(dispatcher.misread_recipient(recipient)), bool_or(campaign IS NOT NULL)
+    INTO misread, campaigns FROM added;
+    IF misread IS NOT NULL THEN
+        RAISE check_violation USING
+            MESSAGE = format('new row for relation "message" violates check constraint "%s"', misread),
+            SCHEMA = 'dispatcher', TABLE = 'message', COLUMN = 'recipient', CONSTRAINT = misread;
+    END IF;
+
     INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
     SELECT id, app, priority, greatest(send_at, clock_timestamp()), campaign FROM added;
 
     -- A campaign that is known is not locked: an import must not keep a pause waiting.
-    IF EXISTS (SELECT FROM added WHERE campaign IS NOT NULL) THEN
+    IF campaigns THEN
         INSERT INTO dispatcher.campaign (name, first_id)
         SELECT campaign, min(id) FROM added WHERE campaign IS NOT NULL GROUP BY campaign
         ON CONFLICT (name) DO NOTHING;
@@ -1100,6 +1134,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
+    dispatcher.misread_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;
