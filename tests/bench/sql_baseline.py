@@ -14,7 +14,7 @@ from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.record import OUTCOME_COLUMNS
-from dispatcher.worker.worker import CLAIM_SLOTS
+from dispatcher.worker.claim_loop import MAX_CLAIM_SLOTS
 
 APP = "default"
 MESSAGES_PER_REQUEST = 500
@@ -39,7 +39,7 @@ async def _claim_and_record(
     connection: OwnConnection, worker: int, floor: ClaimCursor
 ) -> list[int]:
     """Claim as many messages as one claim of a worker takes, and record their outcomes."""
-    limit = CLAIM_SLOTS * MESSAGES_PER_REQUEST
+    limit = MAX_CLAIM_SLOTS * MESSAGES_PER_REQUEST
     async with connection.transaction():
         state = await connection.fetchrow(sql("app_state"), APP)
         began = monotonic()
