@@ -141,6 +141,9 @@ CREATE FUNCTION dispatcher.has_open_messages(first bigint, past bigint) RETURNS 
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM dispatcher.queue WHERE id >= first AND id < past)
         OR EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past))
+        OR EXISTS (
             SELECT FROM dispatcher.batch b
             WHERE (b.state = 'open' OR b.state = 'unsure')
               AND EXISTS (SELECT FROM unnest(b.message_ids) AS u WHERE u >= first AND u < past))
@@ -179,6 +182,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         AND NOT EXISTS (
             SELECT FROM dispatcher.queue
             WHERE id >= first AND id < past AND due_at < clock_timestamp() + interval '5 min')
+        AND NOT EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past)
+              AND due_at < clock_timestamp() + interval '5 min')
 $$;
 
 -- Raise an exception for an age that is too short: a mistake in a setting must not empty the tables.
@@ -347,6 +354,46 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Add counters by minute that are older than *age* to those by hour, at most *most* rows; return how
+-- many. Those by hour are kept for 13 months: they say nothing of a person.
+CREATE FUNCTION dispatcher.roll_up_counts(age interval, most integer DEFAULT 5000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved bigint;
+BEGIN
+    PERFORM dispatcher.require_min_age(age, '1 hour');
+    IF NOT dispatcher.try_maintenance_lock() THEN
+        RETURN 0;
+    END IF;
+    WITH old AS (
+        DELETE FROM dispatcher.event_count WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM dispatcher.event_count WHERE minute < now() - age
+            ORDER BY minute LIMIT most))
+        RETURNING date_trunc('hour', minute, 'UTC') AS hour, app, event, code, count
+    ), added AS (
+        INSERT INTO dispatcher.hour_count AS h (hour, app, event, code, count)
+        SELECT hour, app, event, code, sum(count) FROM old
+        GROUP BY hour, app, event, code ORDER BY hour, app, event, code
+        ON CONFLICT (hour, app, event, code) DO UPDATE SET count = h.count + excluded.count
+    )
+    SELECT count(*) INTO moved FROM old;
+    DELETE FROM dispatcher.hour_count WHERE hour < now() - interval '13 months';
+    RETURN moved;
+END $$;
+
+-- Delete uploaded lists of over a day ago, and previews of actions that nobody confirmed for a day;
+-- return how many.
+CREATE FUNCTION dispatcher.drop_uploads() RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH lists AS (
+        DELETE FROM dispatcher.list_upload WHERE created_at < now() - interval '1 day' RETURNING 1
+    ), previews AS (
+        DELETE FROM dispatcher.message_action
+        WHERE started_at IS NULL AND created_at < now() - interval '1 day' RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM lists) + (SELECT count(*) FROM previews)
+$$;
+
 -- Delete what is older than *retention* and lies in no partition, at most *most* rows of each
 -- table; returns how many. Nothing that is open is deleted.
 CREATE FUNCTION dispatcher.prune(retention interval, most integer DEFAULT 5000) RETURNS bigint
@@ -381,8 +428,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    DELETE FROM dispatcher.event_count WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM dispatcher.event_count WHERE minute < before ORDER BY minute LIMIT most));
+    pruned := pruned + dispatcher.roll_up_counts(retention, most);
+
+    DELETE FROM dispatcher.message_action WHERE id = ANY (ARRAY(
+        SELECT id FROM dispatcher.message_action WHERE created_at < before
+          AND (started_at IS NULL OR finished_at < before) ORDER BY id LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
@@ -449,6 +499,7 @@ DECLARE
     since timestamptz;
     due bigint[];
     last timestamptz;
+    bulk_rows bigint[];
     apps text[];
     ids bigint[];
 BEGIN
@@ -469,21 +520,29 @@ BEGIN
     -- As long as all of them lie within the two minutes, there is no end behind which to go on.
     more := more AND last - interval '2 minutes' > coalesce(since, '-infinity');
     IF due IS NOT NULL THEN
+        SELECT array_agg(b.first_id) INTO bulk_rows FROM (
+            SELECT first_id FROM dispatcher.bulk
+            WHERE first_id = ANY (dispatcher.bulk_rows_with(due)) FOR UPDATE SKIP LOCKED
+        ) AS b;
         WITH waiting AS MATERIALIZED (
             SELECT id FROM dispatcher.queue WHERE id = ANY (due) AND NOT requeued
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             DELETE FROM dispatcher.queue WHERE id = ANY (ARRAY(SELECT id FROM waiting))
             RETURNING id, app, attempt, last_batch
+        ), ended AS MATERIALIZED (
+            TABLE taken
+            UNION ALL
+            SELECT id, app, 0, NULL FROM dispatcher.take_from_bulk(bulk_rows, due)
         ), written AS (
             INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
             SELECT id, 'expired', attempt, last_batch, 'expired',
                 'it expired before it could be sent'
-            FROM taken ON CONFLICT (message_id) DO NOTHING
+            FROM ended ON CONFLICT (message_id) DO NOTHING
             RETURNING message_id
         )
         SELECT array_agg(t.app), array_agg(t.id) INTO apps, ids
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        FROM ended t JOIN written w ON w.message_id = t.id;
         expired := coalesce(cardinality(ids), 0);
         PERFORM dispatcher.count_event('expired', 'expired', apps);
         PERFORM dispatcher.append_event('expired', 'expired', apps, ids);
@@ -618,7 +677,7 @@ SELECT dispatcher.make_partitions();
 
 -- migrate:down
 
-DROP FUNCTION dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
+DROP FUNCTION dispatcher.drop_uploads, dispatcher.roll_up_counts, dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
     dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
     dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
     dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.repair_sequences,

@@ -13,12 +13,13 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.language import _
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
-from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain
+from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, shown_line
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
+CLOSE_SECONDS = 5.0  # for the goodbye of a connection
 
 _DATABASE_ERRORS: tuple[type[Exception], ...] = (
     *UNAVAILABLE_ERRORS,
@@ -67,9 +68,9 @@ def explained(dsn: str) -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(shown_line(str(error))) from error
     except _DATABASE_ERRORS as error:
-        raise CommandError(explain(error, dsn)) from error
+        raise CommandError(shown_line(explain(error, dsn))) from error
 
 
 async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -78,11 +79,14 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
         try:
             connection = await connect(dsn)
         except ValueError as error:  # an invalid address
-            raise CommandError(explain(error, dsn)) from None
+            raise CommandError(shown_line(explain(error, dsn))) from None
         try:
             return await work(connection)
         finally:
-            await connection.close(timeout=5)
+            try:
+                await connection.close(timeout=CLOSE_SECONDS)
+            except TimeoutError:  # the work is done, or has failed with an error of its own
+                connection.terminate()
 
 
 def read_settings() -> Settings:

@@ -59,12 +59,14 @@ Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")
 
 def complete_app(incomplete: str) -> list[str]:
     """Return the names of apps, for the completion of a shell."""
-    from dispatcher.cli.connection import read_settings
+    from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.db.status import app_names
 
     try:
-        return [name for name in read_settings().apps if name.startswith(incomplete)]
+        names = {*read_settings().apps, *with_database(app_names)}
     except CommandError:
         return []
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 App = Annotated[
@@ -75,6 +77,9 @@ App = Annotated[
         autocompletion=complete_app,
     ),
 ]
+
+
+MAX_ID_DIGITS = 19  # of a bigint
 
 
 class Settlement(StrEnum):
@@ -187,9 +192,9 @@ def settle(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[TOKEN] HOW",
-            help="The batch, as `dispatcher status` lists it, unless options choose several;"
-            " and sent: it went out, or resend: it did not.",
+            metavar="[TOKEN|ID] HOW",
+            help="The batch, as `dispatcher status` lists it, or a message that a fail-over has"
+            " lost, unless options choose several; and sent: it went out, or resend: it did not.",
             show_default=False,
         ),
     ],
@@ -217,6 +222,8 @@ def settle(
     match words:
         case [how] if several != UnsureBatches():
             _settle_several(who, several, _settlement(how), yes=yes)
+        case [number, how] if several == UnsureBatches() and _is_id(number):
+            _settle_lost(who, int(number), _settlement(how))
         case [token, how] if several == UnsureBatches():
             _settle_one(who, token, _settlement(how))
         case _:
@@ -250,6 +257,26 @@ def _time(word: str | None, option: str) -> "datetime | None":
             code=USED_WRONGLY,
         ) from None
     return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def _is_id(word: str) -> bool:
+    """Tell whether *word* is the id of a message: a token has 32 characters."""
+    return word.isascii() and word.isdigit() and len(word) <= MAX_ID_DIGITS
+
+
+def _settle_lost(who: str, message: int, how: Settlement) -> None:
+    from dispatcher.cli.connection import with_database
+    from dispatcher.db import operator
+
+    settled = with_database(
+        lambda connection: operator.settle_lost(connection, who, [message], how.value)
+    ).count
+    if not settled:
+        raise CommandError(
+            f"message {message} is not lost: see `dispatcher show {message}`. An unsure batch is"
+            " settled by its token."
+        )
+    typer.echo(f"Message {message} {_done(how)}.")
 
 
 def _settle_one(who: str, token: str, how: Settlement) -> None:

@@ -3,21 +3,43 @@
 from datetime import datetime
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 
 def moment(time: datetime | None) -> str:
-    """Return *time* in this machine's time zone, or a dash."""
+    """Return *time* in this machine's time zone, which it names, or a dash."""
     if time is None:
         return "-"
     try:
-        return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return time.astimezone().isoformat(sep=" ", timespec="seconds")
     except (OverflowError, ValueError, OSError):  # at the ends of the calendar
         return f"{time.replace(tzinfo=None):%Y-%m-%d %H:%M:%S} UTC"
 
 
 _PIPE_COLUMNS = 140  # the width of output to a pipe or a file
+_TABLE_COLUMNS = 100  # the narrowest screen for a table of more than _FEW columns
+_FEW = 3
+
+
+class Listing(Table):
+    """A table; on a narrow screen a block of lines for each row, which cuts no word."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table or its blocks, as wide as *options* allow."""
+        if options.max_width >= _TABLE_COLUMNS or len(self.columns) <= _FEW:
+            yield from super().__rich_console__(console, options)
+            return
+        headings = [str(column.header) for column in self.columns]
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            for place, (heading, cell) in enumerate(zip(headings, row, strict=True)):
+                if place == 0:
+                    yield cell
+                elif cell:
+                    line = Text.assemble(f"{heading}: ", str(cell))
+                    yield Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def screen(*, stderr: bool = False) -> Console:
@@ -28,9 +50,9 @@ def screen(*, stderr: bool = False) -> Console:
     return console
 
 
-def table_of(*columns: str) -> Table:
+def table_of(*columns: str) -> Listing:
     """Return an empty table with a line under its header only."""
-    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    return Listing(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def print_json(value: object) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +90,7 @@ def _list_unreadable(limit: int, *, json: bool) -> None:
             number(push.times),
             number(len(push.body)),
             push.content_type,
-            push.reason,
+            stored_text(push.reason),
         )
     screen().print(table if table.rows else _("Every push could be read."))
 
@@ -106,14 +107,13 @@ async def _read(connection: "Connection", limit: int) -> "ReportState":
 
 def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
-    from rich.table import Table
 
-    from dispatcher.cli.output import moment
+    from dispatcher.cli.output import moment, table_of
     from dispatcher.core.format import duration, mask, number, shown_id
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
-    table = Table("App", box=None)
+    table = table_of(_("App"))
     for name in (_("Accepted in 80 h"), _("Without a report"), _("For over an hour"), _("Oldest")):
         table.add_column(name, justify="right")
     for app in apps:
@@ -121,13 +121,12 @@ def _render(state: "ReportState") -> "RenderableType":
         table.add_row(
             app.app, number(app.accepted), number(app.waiting), number(app.overdue), oldest
         )
-    lost = Table(
+    lost = table_of(
         _("Since"),
         _("Status"),
         _("Number"),
         _("Provider id"),
         _("Why it belongs to no message"),
-        box=None,
     )
     for report in unmatched:
         lost.add_row(
@@ -135,7 +134,7 @@ def _render(state: "ReportState") -> "RenderableType":
             report.status,
             mask(report.recipient) if report.recipient else "-",
             f"{shown_id(report.provider_id)} ({report.segment})",
-            UNMATCHED_REASONS[report.reason],
+            _(UNMATCHED_REASONS[report.reason]),
         )
     waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))
     return Group(

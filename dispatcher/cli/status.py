@@ -121,7 +121,7 @@ async def _watch(dsn: str, show: "Show", every: float, *, reports: bool) -> None
     """Show the state at the interval; reconnect while the database is unavailable."""
     from dispatcher.core.health import database_unavailable, diagnose
     from dispatcher.db.database import connect
-    from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
+    from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable, shown_line
     from dispatcher.db.status import overview
 
     while True:
@@ -136,5 +136,5 @@ async def _watch(dsn: str, show: "Show", every: float, *, reports: bool) -> None
             finally:
                 connection.terminate()
         except UNAVAILABLE_ERRORS as error:
-            show(database_unavailable(str(as_unavailable(error, dsn))), None)
+            show(database_unavailable(shown_line(str(as_unavailable(error, dsn)))), None)
             await asyncio.sleep(every)

@@ -51,6 +51,7 @@ def _apps(now: StatusSnapshot) -> RenderableType:
     table = table_of(_("App"), _("State"))
     for name in (
         _("Waiting"),
+        _("Due now"),
         _("Oldest due"),
         _("Sending"),
         _("Unsure batches"),
@@ -59,13 +60,11 @@ def _apps(now: StatusSnapshot) -> RenderableType:
     ):
         table.add_column(name, justify="right")
     for app in now.apps:
-        many = app.waiting > WAITING_COUNTED
         table.add_row(
             app.name,
             _state(app),
-            _("over {count}").format(count=number(WAITING_COUNTED))
-            if many
-            else number(app.waiting),
+            _counted(app.waiting),
+            _counted(app.due),
             _since(app.oldest_due_at, now.at),
             number(app.sending),
             number(app.unsure_batches),
@@ -73,6 +72,12 @@ def _apps(now: StatusSnapshot) -> RenderableType:
             _("no limit") if app.numbers_per_second is None else f"{app.numbers_per_second:g}",
         )
     return table
+
+
+def _counted(messages: int) -> str:
+    if messages > WAITING_COUNTED:
+        return _("over {count}").format(count=number(WAITING_COUNTED))
+    return number(messages)
 
 
 def _state(app: AppState) -> str:

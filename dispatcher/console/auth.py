@@ -25,6 +25,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import database_unavailable
 from dispatcher.core.language import _
 from dispatcher.core.roles import Role, permits
+from dispatcher.db.errors import shown_line
 
 HOME_PATH = "/console"
 LOGIN_PATH = "/console/login"
@@ -183,7 +184,10 @@ class Auth:
             try:
                 return await handler(request, session)
             except DatabaseUnavailable as error:
-                values = {"session": session, "diagnosis": database_unavailable(str(error))}
+                values = {
+                    "session": session,
+                    "diagnosis": database_unavailable(shown_line(str(error))),
+                }
                 return self.page("unavailable.html", values, status=503)
 
         return guarded

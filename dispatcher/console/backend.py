@@ -7,7 +7,7 @@ costs one query in a while.
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
 from typing import Concatenate, Generic, Literal, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ from typing import Concatenate, Generic, Literal, ParamSpec, TypeVar
 from msgspec.structs import replace
 
 from dispatcher.core.country import country
+from dispatcher.core.delivery import DeliveryGroup, delivery_groups
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.rules import Limits, RuleList, Suppressed
@@ -24,6 +25,7 @@ from dispatcher.core.status import (
     EventTotal,
     MessageHistory,
     MessageSummary,
+    MinuteCount,
     StatusSnapshot,
     StoredReply,
     UnmatchedReport,
@@ -57,6 +59,8 @@ SNAPSHOT_MAX_AGE_SECONDS = 0.9  # the dashboard is sent every second
 MISSING_REPORTS_MAX_AGE_SECONDS = 30.0  # of three days of counters, and by the minute anyway
 TOKENS_MAX_AGE_SECONDS = 2.0  # a revoked token ends its logins after this
 MAX_REPLIES = 20  # of a number, on the page of a message
+LAST_HOUR_MAX_AGE_SECONDS = 10.0
+DELIVERY_MAX_AGE_SECONDS = 60.0
 TOTALS_MAX_AGE_SECONDS = 10.0  # they cost a few milliseconds
 QUERY_TIMEOUT_SECONDS = 5.0  # a page says within 6 that the database does not answer
 ACTION_TIMEOUT_SECONDS = 5.0  # to start an action; its steps may take longer
@@ -89,6 +93,8 @@ class ConsoleBackend:
         self._missing_reports = self._cached(status.awaiting) if reports_expected else None
         self._backlog = self._cached(_backlog)
         self._tokens = self._cached(console_tokens.valid)
+        self._last_hour = self._cached(status.last_hour)
+        self._delivery = self._cached(_delivery)
         self._exporting = asyncio.Lock()  # one at a time: each keeps a connection for minutes
 
     async def snapshot(self, max_age: float = SNAPSHOT_MAX_AGE_SECONDS) -> StatusSnapshot:
@@ -106,6 +112,14 @@ class ConsoleBackend:
     async def series(self, app: str | None, span: float, step: float) -> list[status.SeriesPoint]:
         """Return the counts of events in the last *span* seconds, in steps of *step* seconds."""
         return await self._query(status.series, app, span, step)
+
+    async def last_hour(self) -> list[MinuteCount]:
+        """Return what happened in each minute of the last hour, by app."""
+        return await self._last_hour.get(LAST_HOUR_MAX_AGE_SECONDS)
+
+    async def delivery(self) -> list[DeliveryGroup]:
+        """Return success and time of delivery of the last hour, beside those of the last day."""
+        return await self._delivery.get(DELIVERY_MAX_AGE_SECONDS)
 
     async def unmatched(self) -> list[UnmatchedReport]:
         """Return the newest reports that belong to no message."""
@@ -402,6 +416,12 @@ class ConsoleBackend:
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
             return (await action(connection, *args, **kwargs)).said
+
+
+async def _delivery(database: Database) -> list[DeliveryGroup]:
+    now = await status.delivery_sample(database, timedelta(hours=1), timedelta())
+    before = await status.delivery_sample(database, timedelta(hours=25), timedelta(hours=1))
+    return delivery_groups(now, before, country=country)
 
 
 async def _backlog(database: Database) -> Backlog:

@@ -59,8 +59,9 @@ def find_codes(text: str, totals: Iterable[EventTotal]) -> list[CodeEntry]:
         day[total.code] += total.day
     words = text.lower().split()
     found = []
-    for entry in _entries():
-        whole = f"{entry.code} {entry.level} {entry.kind} {entry.meaning} {entry.advice}".lower()
+    for entry, english in _entries():
+        shown = (entry.code, entry.level, entry.kind, entry.meaning, entry.advice)
+        whole = " ".join((*shown, english)).lower()  # its English words find a code too
         if all(word in whole for word in words):
             address = filter_address(MessageFilter(code=entry.code))
             found.append(
@@ -77,11 +78,14 @@ def find_codes(text: str, totals: Iterable[EventTotal]) -> list[CodeEntry]:
     return sorted(found, key=lambda entry: -entry.day)
 
 
-def _entries() -> Iterable[CodeEntry]:
+def _entries() -> Iterable[tuple[CodeEntry, str]]:
+    """Yield all codes in the reader's language, and what they mean in English."""
     for table in (REQUEST, NUMBER, OURS):
         for code in table.values():
             level = _(_LEVEL_NAMES[str(code.level)])
-            yield CodeEntry(code.code, level, _(code.kind), _(code.meaning), _(code.advice))
+            entry = CodeEntry(code.code, level, _(code.kind), _(code.meaning), _(code.advice))
+            yield entry, f"{code.meaning} {code.advice}"
     for status in STATUSES.values():
         level, reason = _(_LEVEL_NAMES["report"]), _(status.reason)
-        yield CodeEntry(status.status, level, reason, _(status.meaning), _(status.advice))
+        entry = CodeEntry(status.status, level, reason, _(status.meaning), _(status.advice))
+        yield entry, f"{status.meaning} {status.advice}"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -13,8 +14,9 @@ from msgspec import Struct
 from dispatcher.console.auth import Auth, Session, protected
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.health import AppHealth, Diagnosis, database_unavailable, diagnose
-from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.core.health import AppHealth, Diagnosis, Level, database_unavailable, diagnose
+from dispatcher.core.status import AppState, MinuteCount, StatusSnapshot
+from dispatcher.db.errors import shown_line
 from dispatcher.db.reports import OVERDUE_SECONDS
 from dispatcher.db.status import SeriesPoint
 
@@ -23,7 +25,15 @@ FRESH_MAX_AGE_SECONDS = 1.0  # one query a second, however many pages are open
 MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
 CHART_SERIES = ("accepted", "delivered", "deferred", "failed")
 FAILED_EVENTS = {"rejected", "undelivered"}
-CHART_SPANS_SECONDS = {"hour": (3600.0, 60.0), "day": (86_400.0, 900.0)}  # span, step
+CHART_SPANS_SECONDS = {  # span, step
+    "hour": (3600.0, 60.0),
+    "day": (86_400.0, 900.0),
+    "week": (7 * 86_400.0, 3600.0),
+    "month": (30 * 86_400.0, 6 * 3600.0),
+}
+SPARK_MINUTES = 60
+SPARK_HEIGHT = 20
+FAILED_HEIGHT = 10  # of the strip below it, in the same scale of messages
 MIN_RATE_WINDOW_SECONDS = 3.0  # a recorder writes in bursts
 MAX_RATE_WINDOW_SECONDS = 15.0
 
@@ -38,6 +48,16 @@ class AppCard(Struct, frozen=True):
     oldest: float | None  # seconds since the oldest waiting message was due
     recent: Counter[str]  # events of the last ten minutes
     overdue: int  # accepted messages whose report is overdue
+    spark: "Spark"
+
+
+class Spark(Struct, frozen=True):
+    """The last hour of one app as a small picture, a minute a unit."""
+
+    accepted: int
+    failed: int
+    line: str  # points of the accepted
+    bars: list[tuple[int, float]]  # minute and height of what failed
 
 
 class Dashboard:
@@ -80,10 +100,17 @@ class Dashboard:
             self._streams -= 1
         return response
 
+    async def delivery(self, _request: web.Request, session: Session) -> web.StreamResponse:
+        """Show success and time of delivery by app, template and country."""
+        groups = await self._backend.delivery()
+        return self._auth.page("delivery.html", {"session": session, "groups": groups})
+
     async def fresh(self, _: web.Request, __: Session) -> web.StreamResponse:
         """Return the time of the newest data; pages warn when they have not had any for 5 s."""
         snapshot = await self._backend.snapshot(FRESH_MAX_AGE_SECONDS)
-        body = msgspec.json.encode({"at": snapshot.at})
+        diagnosis = diagnose(snapshot)
+        trouble = sum(each.level >= Level.WARNING for each in diagnosis.findings)
+        body = msgspec.json.encode({"at": snapshot.at, "trouble": trouble})
         return protected(web.Response(body=body, content_type="application/json"))
 
     async def chart(self, request: web.Request, _: Session) -> web.StreamResponse:
@@ -102,11 +129,18 @@ class Dashboard:
         try:
             snapshot = await self._backend.snapshot()
         except DatabaseUnavailable as error:
-            return _template_values(database_unavailable(str(error)), [])
+            return _template_values(database_unavailable(shown_line(str(error))), [])
         rates = self._meter.rates(snapshot)
+        minutes = await self._backend.last_hour()
         diagnosis = diagnose(snapshot)
         cards = [
-            _card(app, snapshot, health, rates.get(app.name, 0.0))
+            _card(
+                app,
+                snapshot,
+                health,
+                rates.get(app.name, 0.0),
+                spark(app.name, minutes, now=snapshot.at),
+            )
             for app, health in zip(snapshot.apps, diagnosis.apps, strict=True)
         ]
         return _template_values(diagnosis, cards)
@@ -122,7 +156,30 @@ def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, ob
     }
 
 
-def _card(app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: float) -> AppCard:
+def spark(app: str, minutes: Iterable[MinuteCount], *, now: datetime) -> Spark:
+    """Return the picture of an app's last hour; the present minute is not complete."""
+    first = now.replace(second=0, microsecond=0) - timedelta(minutes=SPARK_MINUTES)
+    accepted, failed = [0] * SPARK_MINUTES, [0] * SPARK_MINUTES
+    for each in minutes:
+        place = int((each.minute - first).total_seconds() // 60)
+        if each.app == app and 0 <= place < SPARK_MINUTES:
+            accepted[place], failed[place] = each.accepted, each.failed
+    most = max(1, *accepted, *failed)
+    points = (
+        f"{place},{SPARK_HEIGHT - SPARK_HEIGHT * value / most:.1f}"
+        for place, value in enumerate(accepted)
+    )
+    bars = [
+        (place, max(1.0, FAILED_HEIGHT * value / most))  # a single one is seen
+        for place, value in enumerate(failed)
+        if value
+    ]
+    return Spark(sum(accepted), sum(failed), " ".join(points), bars)
+
+
+def _card(
+    app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: float, picture: Spark
+) -> AppCard:
     recent: Counter[str] = Counter()
     for each in snapshot.recent:
         if each.app == app.name:
@@ -136,6 +193,7 @@ def _card(app: AppState, snapshot: StatusSnapshot, health: AppHealth, rate: floa
         max(0.0, (snapshot.at - due_at).total_seconds()) if due_at else None,
         recent,
         sum(each.overdue for each in snapshot.awaiting if each.app == app.name),
+        picture,
     )
 
 

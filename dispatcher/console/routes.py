@@ -63,6 +63,7 @@ def console_routes(
         web.get("/console/live", auth.required(dashboard.stream)),
         web.get("/console/fresh", auth.required(dashboard.fresh)),
         web.get("/console/chart", auth.required(dashboard.chart)),
+        web.get("/console/delivery", auth.required(dashboard.delivery)),
         web.get("/console/problems", auth.required(problems.show)),
         web.get("/console/problems/unreadable", auth.required(problems.unreadable)),
         web.get(SEARCH_PATH, auth.required(search.search)),

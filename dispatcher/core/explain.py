@@ -284,7 +284,7 @@ def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
         )
     status, state = report["status"], report["state"]
     detail = (
-        f"{_(state)}{_(', ')}{segment}: {report['description'] or report_status(status).meaning}"
+        _joined(_(state), segment) + f": {report['description'] or report_status(status).meaning}"
     )
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:

@@ -94,7 +94,9 @@ def _app_health(app: AppState, now: StatusSnapshot, findings: Sequence[Finding])
         for start in (_(": "), _(" is paused: "), _(" is ")):
             what = what.removeprefix(app.name + start)
         return AppHealth(
-            app.name, worst.level, f"{flow}{_(': ')}{what[:1].lower()}{what[1:]}{_('.')}"
+            app.name,
+            worst.level,
+            _("{flow}: {what}.").format(flow=flow, what=what[:1].lower() + what[1:]),
         )
     if app.sending or app.oldest_due_at or _sent_lately(app, now):
         return AppHealth(app.name, Level.FINE, _("Messages go out."))

@@ -84,7 +84,9 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             app.name,
-            f"{app.name}: {plural(app.unsure_batches, 'unsure request')}",
+            _("{name}: {requests}").format(
+                name=app.name, requests=plural(app.unsure_batches, "unsure request")
+            ),
             _("They may have been sent: the answer was lost, and no report has come yet."),
             _(
                 "A report or a late answer settles them. If none comes, ask the provider, and"

@@ -26,6 +26,7 @@ class AppState(Struct, frozen=True):
     unsure_batches: int
     paused_countries: list[str]
     next_at: datetime | None = None  # when the next numbers may be sent
+    due: int = 0  # of those that wait; WAITING_COUNTED + 1 means more than that
 
 
 class WorkerState(Struct, frozen=True):
@@ -51,6 +52,25 @@ class EventTotal(Struct, frozen=True):
     code: str
     hour: int
     day: int
+
+
+class MinuteCount(Struct, frozen=True):
+    """What happened in one minute to messages of one app."""
+
+    app: str
+    minute: datetime
+    accepted: int
+    failed: int  # rejected or undelivered
+
+
+class DeliveredMessage(Struct, frozen=True, gc=False):
+    """A message whose report came: whether it was delivered, and how long that took."""
+
+    app: str
+    template_id: str
+    recipient: str  # in its canonical form
+    delivered: bool
+    seconds: float  # from the provider's answer to the report
 
 
 class MessageHistory(Struct, frozen=True):

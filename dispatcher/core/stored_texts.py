@@ -6,7 +6,7 @@ of a provider or an operator stay as they are.
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from dispatcher.core.format import sentences
 from dispatcher.core.language import ENGLISH, N_, _, language
@@ -54,6 +54,25 @@ STORED_TEXTS = (
     N_("there is no such template"),
     N_("not settled: the batch is not unsure, or not any more"),
     N_("started as action {id}"),
+    N_("The push is empty."),
+    N_("The push is damaged JSON; some reports were read."),
+    N_("The push is damaged JSON."),
+    N_("The push has no reply."),
+    N_("A report of the batch is no object."),
+    N_("A report has no smsMsgId, or no status."),
+    N_("The smsMsgId of a report is no id."),
+    N_("A reply of the push is no object."),
+    N_("A reply has no number of its sender."),
+    N_("It is a status report, and no reply."),
+    N_("there is no campaign {name}"),
+    N_("the connection broke: {error}"),
+    N_("it might not leave any more"),
+    N_("no connection within the connect time-out"),
+    N_("no connection: {why}"),
+    N_("the proxy refuses the connection: HTTP {status}"),
+    N_("the endpoint is not an address"),
+    N_("no answer within {seconds} s"),
+    N_("no connection within {seconds} s"),
     N_("policy: resend"),
     N_("operator: resend"),
     N_("operator: sent"),
@@ -65,37 +84,45 @@ _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-def stored_text(text: str) -> str:
-    """Return a stored text in the language of the present context, sentence by sentence."""
+def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
+    """Return a stored text in the language of the present context, sentence by sentence.
+
+    *forms* are the texts with values that it may be.
+    """
     if language() == ENGLISH or not text:
         return text
-    if (whole := _translated(text)) is not None:
+    return _in_language(language(), text, forms)
+
+
+@lru_cache(maxsize=4096)  # an export has a million reasons, and few different ones
+def _in_language(_chosen: str, text: str, forms: tuple[str, ...]) -> str:
+    if (whole := _translated(text, forms)) is not None:
         return whole
     ends = [found.start() for found in _SENTENCE_END.finditer(text)]
     for end in reversed(ends):  # the longest beginning that is known: a text may be two sentences
-        if (begin := _translated(text[:end])) is not None:
-            return sentences(begin, stored_text(text[end + 1 :]))
+        if (begin := _translated(text[:end], forms)) is not None:
+            return sentences(begin, stored_text(text[end + 1 :], forms))
     if ends:
-        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :]))
+        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :], forms))
     return text
 
 
-def _translated(text: str) -> str | None:
+def _translated(text: str, forms: tuple[str, ...]) -> str | None:
     """Return the translation of a whole text; None if it is not one of ours."""
     if (translation := _(text)) != text:
         return translation
-    for pattern, form in _patterns():
+    for pattern, form in _patterns(forms):
         if (found := pattern.fullmatch(text)) is not None:
-            values = {name: stored_text(value) for name, value in found.groupdict().items()}
+            values = {name: stored_text(value, forms) for name, value in found.groupdict().items()}
             return _(form).format(**values)
     return None
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _patterns(forms: tuple[str, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
     """Return a pattern for each stored text with values."""
     found = []
-    for form in STORED_TEXTS:
+    for form in forms:
         if _FIELD.search(form):
             parts = _FIELD.split(form)  # text, name, text, name, ..., text
             parts[::2] = [re.escape(part.format()) for part in parts[::2]]

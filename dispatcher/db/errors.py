@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.language import N_
+from dispatcher.core.stored_texts import stored_text
 from dispatcher.db.dsn import Address, read_address
 
 # Errors of an unavailable database; the next call, on a new connection, may succeed. Not only
@@ -63,25 +65,28 @@ _LOST = ("connection is closed", "connection was closed", "connection has been r
 _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (
         asyncpg.InvalidPasswordError,
-        "PostgreSQL at {at} refuses the password of {user}: correct DISPATCHER_DATABASE_URL.",
+        N_("PostgreSQL at {at} refuses the password of {user}: correct DISPATCHER_DATABASE_URL."),
     ),
     (
         asyncpg.InvalidAuthorizationSpecificationError,
-        (
+        N_(
             "PostgreSQL at {at} does not let {user} in ({said}): correct DISPATCHER_DATABASE_URL, "
             "or allow it there (CREATE ROLE, pg_hba.conf)."
         ),
     ),
     (
         asyncpg.InvalidCatalogNameError,
-        (
-            "PostgreSQL answers, but has no database {database!r} ({at}): create it, "
+        N_(
+            "PostgreSQL answers, but has no database {database} ({at}): create it, "
             "or correct DISPATCHER_DATABASE_URL."
         ),
     ),
     (
         asyncpg.InsufficientPrivilegeError,
-        "PostgreSQL at {at} denies {user} a right ({said}): grant it, or use the owner's address.",
+        N_(
+            "PostgreSQL at {at} denies {user} a right ({said}): grant it, or use the owner's"
+            " address."
+        ),
     ),
     (
         (
@@ -90,22 +95,22 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
             asyncpg.UndefinedFunctionError,
             asyncpg.InvalidSchemaNameError,
         ),
-        (
+        N_(
             "The tables in {at} are not those of this release ({said}): run `dispatcher migrate`, "
             "or correct what of yours is named here."
         ),
     ),
     (
         asyncpg.DiskFullError,
-        "The disk of PostgreSQL at {at} is full: make room there; what it has is kept.",
+        N_("The disk of PostgreSQL at {at} is full: make room there; what it has is kept."),
     ),
     (
         asyncpg.TooManyConnectionsError,
-        "PostgreSQL at {at} has no connection left: raise {limit}, or run fewer workers.",
+        N_("PostgreSQL at {at} has no connection left: raise {limit}, or run fewer workers."),
     ),
     (
         (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched),
-        (
+        N_(
             "No host of {at} takes writes now: each is a standby (wait for the fail-over, or name "
             "the primary in DISPATCHER_DATABASE_URL), or default_transaction_read_only is on for "
             "the database or the user (ALTER DATABASE or ROLE ... RESET it)."
@@ -113,35 +118,35 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
-        (
+        N_(
             "A pooler at {at} mixes up prepared statements, as PgBouncer before 1.21 does in "
             "transaction mode: set DISPATCHER_STATEMENT_CACHE=0."
         ),
     ),
     (
         (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
-        "PostgreSQL at {at} is starting or stopping: it can be used when it is up again.",
+        N_("PostgreSQL at {at} is starting or stopping: it can be used when it is up again."),
     ),
     (
         asyncpg.IdleInTransactionSessionTimeoutError,
-        (
+        N_(
             "PostgreSQL at {at} ended a transaction in which this process fell silent: it was "
             "frozen, or had no processor for seconds."
         ),
     ),
     (
         asyncpg.LockNotAvailableError,
-        (
+        N_(
             "Another session holds a lock in PostgreSQL at {at} for seconds: look in "
             "pg_stat_activity for sessions that are idle in a transaction, or whose commit waits "
             "for a synchronous standby (wait_event SyncRep)."
         ),
     ),
-    (ssl.SSLError, "TLS with PostgreSQL at {at} fails ({why})."),
+    (ssl.SSLError, N_("TLS with PostgreSQL at {at} fails ({why}).")),
     (
         (asyncpg.ClientConfigurationError, ValueError),
         # Not the error's own text, which may hold a piece of the password.
-        (
+        N_(
             "DISPATCHER_DATABASE_URL cannot be read: it looks like "
             "postgresql://user:password@host:5432/database, and special characters in the password "
             "are written as %-codes."
@@ -149,10 +154,59 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (
         (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
-        "No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL.",
+        N_("No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL."),
     ),
-    (asyncpg.PostgresError, "PostgreSQL at {at} refuses: {said}."),
+    (asyncpg.PostgresError, N_("PostgreSQL at {at} refuses: {said}.")),
 )
+
+
+_OTHER_HOST = N_(
+    "The certificate of PostgreSQL at {at} is for another host name: write the host in"
+    " DISPATCHER_DATABASE_URL as it stands in the certificate."
+)
+_NOT_TRUSTED = N_(
+    "The certificate of PostgreSQL at {at} is not trusted ({why}): sslrootcert in"
+    " DISPATCHER_DATABASE_URL must name a file with the CA that signed it."
+)
+_NO_AUTHORITY = N_(
+    "sslmode in DISPATCHER_DATABASE_URL asks for a certificate that is trusted, and nothing says"
+    " whom to trust: add &sslrootcert=FILE, with the CA of PostgreSQL's."
+)
+_NO_CERTIFICATE = N_(
+    "sslrootcert in DISPATCHER_DATABASE_URL names {file}, which is no file with a certificate"
+    " (PEM): name that of the CA of PostgreSQL's certificate."
+)
+_NO_TLS = N_(
+    "PostgreSQL at {at} does not speak TLS, and sslmode asks for it: set ssl = on there, or"
+    " correct DISPATCHER_DATABASE_URL."
+)
+_PARAMETER = N_(
+    "PostgreSQL at {at} refuses a parameter of DISPATCHER_DATABASE_URL ({said}): take it out of"
+    " the address."
+)
+_OTHER = N_("The database at {at} cannot be used: {kind}.")
+
+# Every line and its parts, so that they can be translated where they are shown.
+_FORMS: Final = (
+    *(line for _kinds, line in _LINES),
+    *(_OTHER_HOST, _NOT_TRUSTED, _NO_AUTHORITY, _NO_CERTIFICATE, _NO_TLS, _PARAMETER, _OTHER),
+    N_("user {name}"),
+    N_("the user"),
+    N_("timed out"),
+    N_("connection refused"),
+    N_("no such socket"),
+    N_("unknown host name"),
+    N_("no reason given"),
+    N_("the connection broke"),
+    N_("the CONNECTION LIMIT of its user (ALTER ROLE)"),
+    N_("the CONNECTION LIMIT of the database (ALTER DATABASE)"),
+    N_("its max_connections"),
+)
+
+
+def shown_line(line: str) -> str:
+    """Return a line of `explain` in the reader's language."""
+    return stored_text(line, _FORMS)
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -198,21 +252,18 @@ def explain(error: BaseException, dsn: str) -> str:
     if line := explain_tls(error, dsn, at):
         return line
     if isinstance(error, asyncpg.UndefinedObjectError) and error.severity_en == "FATAL":
-        return (
-            f"PostgreSQL at {at} refuses a parameter of DISPATCHER_DATABASE_URL ({_said(error)}):"
-            " take it out of the address."
-        )
+        return _PARAMETER.format(at=at, said=_said(error))
     for kinds, line in _LINES:
         if isinstance(error, kinds):
             return line.format(
                 at=at,
-                database=at.database,
+                database=repr(at.database),
                 user=f"user {at.user!r}" if at.user else "the user",
                 said=_said(error) if isinstance(error, asyncpg.PostgresError) else "",
                 why=_why_unreachable(error),
                 limit=_connection_limit(error),
             )
-    return f"The database at {at} cannot be used: {type(error).__name__}."
+    return _OTHER.format(at=at, kind=type(error).__name__)
 
 
 # Where in PostgreSQL's source the limit was found to be reached; its words may be translated.
@@ -258,32 +309,17 @@ def explain_tls(error: BaseException, dsn: str, at: Address) -> str | None:
     """Return the line if *error* is an error of TLS, else None."""
     match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
-            return (
-                f"The certificate of PostgreSQL at {at} is for another host name: write the host in"
-                " DISPATCHER_DATABASE_URL as it stands in the certificate."
-            )
+            return _OTHER_HOST.format(at=at)
         case ssl.SSLCertVerificationError(verify_message=why):
-            return (
-                f"The certificate of PostgreSQL at {at} is not trusted ({why}): sslrootcert in"
-                " DISPATCHER_DATABASE_URL must name a file with the CA that signed it."
-            )
+            return _NOT_TRUSTED.format(at=at, why=why)
         case asyncpg.ClientConfigurationError() if "root certificate file" in str(error):
-            return (
-                "sslmode in DISPATCHER_DATABASE_URL asks for a certificate that is trusted, and"
-                " nothing says whom to trust: add &sslrootcert=FILE, with the CA of PostgreSQL's."
-            )
+            return _NO_AUTHORITY
         case ssl.SSLError(reason="NO_CERTIFICATE_OR_CRL_FOUND") | FileNotFoundError() if (
             file := _authority(dsn)
         ) and (isinstance(error, ssl.SSLError) or not Path(file).exists()):
-            return (
-                f"sslrootcert in DISPATCHER_DATABASE_URL names {file}, which is no file with a"
-                " certificate (PEM): name that of the CA of PostgreSQL's certificate."
-            )
+            return _NO_CERTIFICATE.format(file=file)
         case ConnectionError() if "rejected SSL upgrade" in str(error):
-            return (
-                f"PostgreSQL at {at} does not speak TLS, and sslmode asks for it: set ssl = on"
-                " there, or correct DISPATCHER_DATABASE_URL."
-            )
+            return _NO_TLS.format(at=at)
         case _:
             return None
 

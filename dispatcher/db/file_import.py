@@ -14,7 +14,7 @@ Row: TypeAlias = tuple[Any, ...]  # values in the order of the columns
 
 SURVEY: Final = (
     "line", "lines", "app", "sender", "recipient", "template_id", "signature", "idempotency_key",
-    "reference", "params", "priority", "send_at", "expires_at",
+    "reference", "campaign", "params", "priority", "send_at", "expires_at",
 )  # fmt: skip
 REFUSED: Final = ("line", "lines", "reason")
 RECENT_DAYS: Final = 7  # loads of the same rows are then likely a mistake
@@ -166,6 +166,12 @@ async def find_earlier(connection: Connection, digest: str, done: int) -> Earlie
     await connection.execute(sql("find_earlier"), digest, RECENT_DAYS)
     row = await connection.fetchrow(sql("already_imported"), done)
     return Earlier(*row) if row else None
+
+
+async def cancelled_campaign(connection: Connection) -> str | None:
+    """Return a cancelled campaign that lines name; None if there is none."""
+    name: str | None = await connection.fetchval(sql("survey_cancelled"))
+    return name
 
 
 async def leave_out_repeats(connection: Connection) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +47,8 @@ async def attempt(
     """Return what *step* returns; log *unavailable* and return None if the database cannot be used.
 
     What cannot be done now waits for the next attempt, so each step must be safe to repeat. A
-    statement that the database refuses ends this step only: *failing* has the line for *part*
-    until a step succeeds.
+    statement that the database refuses, and a value that cannot be processed, end this step only:
+    *failing* has the line for *part* until a step succeeds.
     """
     failing = {} if failing is None else failing
     try:
@@ -59,6 +60,14 @@ async def attempt(
         return None
     except DatabaseUnavailable as error:
         log.warning(unavailable, why=str(error))
+        return None
+    except DATA_ERRORS as error:
+        if not is_data_error(error):
+            raise
+        kind = data_error_kind(error)
+        failing[part] = f"a value cannot be processed ({kind})"
+        refused = unavailable.partition(":")[0] + ": a value cannot be processed"
+        log.error(refused, why=kind)  # noqa: TRY400 - one line says it
         return None
     failing.pop(part, None)
     return result

@@ -17,6 +17,7 @@ STEP_TIME: Final = 60.0  # seconds; looking through a partition takes a few
 PAGES_PER_RETENTION: Final = 8  # partitions in the time that is kept: how exact retention is
 INDEX_TIME: Final = 600.0  # seconds; an index of five million rows takes ten
 SHORTEST_PAGE: Final = 3600.0  # seconds
+MINUTES_KEPT_SECONDS: Final = 4 * 86_400.0  # of counters by minute: missing reports need 80 h
 
 
 async def make_partitions(database: Database) -> int:
@@ -72,6 +73,18 @@ async def prune(database: Database, retention: float) -> int:
     """Delete some of what is old and lies in no partition; return how many rows."""
     async with database.transaction(seconds=STEP_TIME) as connection:
         return int(await connection.fetchval(sql("prune"), retention))
+
+
+async def roll_up_counts(database: Database) -> int:
+    """Add some counters by minute of some days ago to those by hour; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("roll_up_counts"), MINUTES_KEPT_SECONDS))
+
+
+async def drop_uploads(database: Database) -> int:
+    """Delete lists and unconfirmed actions of over a day ago; return how many."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("drop_uploads")))
 
 
 async def wipe_params(database: Database, after: float) -> int:

@@ -68,6 +68,12 @@ async def find_by_code(connection: Connection, code: str, since: datetime) -> li
     return [row["message_id"] for row in rows]
 
 
+async def settle_lost(connection: Connection, actor: str, ids: list[int], how: str) -> ActionResult:
+    """Settle those of *ids* that a fail-over has lost as ``sent`` or ``resend``."""
+    count = await connection.fetchval(sql("settle_lost"), ids, how, actor)
+    return ActionResult(count, f"{count} of {len(ids)} settled")
+
+
 async def settle(connection: Connection, actor: str, token: str, how: str) -> ActionResult:
     """Settle an unsure batch as ``sent`` or ``resend``.
 

@@ -4,7 +4,7 @@ Nothing here but the two functions for a demo counts rows of a big table: totals
 counters, and look-ups are bounded.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import asyncpg
@@ -16,10 +16,12 @@ from dispatcher.core.rules import RuleList, Suppressed
 from dispatcher.core.status import (
     AppState,
     BatchStory,
+    DeliveredMessage,
     EventCount,
     EventTotal,
     MessageHistory,
     MessageSummary,
+    MinuteCount,
     MissingReports,
     OutcomeSummary,
     StatusSnapshot,
@@ -35,6 +37,8 @@ from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
 LISTED_BATCHES = 10  # unsure batches in an overview
+SAMPLED_EVENTS = 50_000  # read for times of delivery
+SAMPLED_MESSAGES = 5_000
 LOOK_TIME = 20.0  # seconds for a search: the partition being filled may be read whole
 
 SeriesPoint = tuple[datetime, str, int]  # beginning of the step, event, how often
@@ -85,6 +89,23 @@ async def series(
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(sql("count_series"), app, span, step)
         return [tuple(row) for row in rows]
+
+
+async def last_hour(database: Database) -> list[MinuteCount]:
+    """Return what happened in each minute of the last hour, by app."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        return [MinuteCount(*row) for row in await connection.fetch(sql("last_hour"))]
+
+
+async def delivery_sample(
+    database: Database, since: timedelta, until: timedelta
+) -> list[DeliveredMessage]:
+    """Return some of the messages that were reported between these times ago, the newest first."""
+    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+        now = await connection.fetchval(sql("database_time"))
+        arguments = (now - since, now - until, SAMPLED_EVENTS, SAMPLED_MESSAGES)
+        rows = await connection.fetch(sql("delivery_sample"), *arguments)
+        return [DeliveredMessage(*row) for row in rows]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
@@ -146,11 +167,17 @@ async def snapshot(connection: Connection) -> StatusSnapshot:
     async with _snapshot(connection):
         return StatusSnapshot(
             await connection.fetchval(sql("database_time")),
-            [AppState(*row) for row in await connection.fetch(sql("status_apps"))],
+            await _apps(connection),
             [WorkerState(*row) for row in await connection.fetch(sql("status_workers"))],
             [EventCount(*row) for row in await connection.fetch(sql("recent_counts"))],
             unreadable=await reports_of.unreadable_count(connection),
         )
+
+
+async def _apps(connection: Connection) -> list[AppState]:
+    apps = [AppState(*row) for row in await connection.fetch(sql("status_apps"))]
+    due = dict(await connection.fetch(sql("due_counts"), [app.name for app in apps]))
+    return [replace(app, due=due[app.name]) for app in apps]
 
 
 async def event_totals(connection: Connection) -> list[EventTotal]:

@@ -136,6 +136,11 @@ async def load_file(
             _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
         )
     survey = await file_import.read_survey(connection)
+    if cancelled := await file_import.cancelled_campaign(connection):
+        raise ListError(
+            _("campaign {name} is cancelled for good: name another one.").format(name=cancelled),
+            misused=True,
+        )
     earlier = await file_import.find_earlier(connection, digest, done.lines)
     await _leave_out(connection, file, options, seen, earlier, done)
     if options.dry_run:

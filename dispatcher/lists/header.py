@@ -27,6 +27,7 @@ _WORDS = {
     "signature": ("signature", "签名", "短信签名", "签名名称"),
     "idempotency_key": ("idempotencykey",),
     "reference": ("reference", "参考号"),
+    "campaign": ("campaign", "活动", "活动名称"),
     "priority": ("priority", "优先级"),
     "send_at": ("sendat", "sendtime", "发送时间", "定时发送时间"),
     "expires_at": ("expiresat", "expires", "过期时间", "失效时间"),

@@ -19,6 +19,7 @@ from dispatcher.lists.times import read_time
 
 TEXTS: Final = (
     "app", "sender", "recipient", "template_id", "signature", "idempotency_key", "reference",
+    "campaign",
 )  # fmt: skip
 COLUMNS: Final = (  # as Line.values has them
     *TEXTS, "params", "priority", "send_at", "expires_at",
@@ -27,6 +28,7 @@ COLUMNS: Final = (  # as Line.values has them
 _APP = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_CHARACTERS = {
     "sender": 21, "template_id": 32, "signature": 32, "idempotency_key": 200, "reference": 200,
+    "campaign": 100,
 }  # fmt: skip
 _FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
 _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,|$)')
@@ -264,6 +266,7 @@ class MessageList:
             texts["signature"],
             texts.get("idempotency_key"),
             texts["reference"],
+            texts.get("campaign"),
             params,
             priority,
             send_at,

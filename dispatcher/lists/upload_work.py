@@ -154,7 +154,7 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         [(shown.line, mask(shown.recipient), shown.text) for shown in loaded.previews],
         sum(line.estimated for line in lines),
         sum(line.unknown for line in lines),
-        bill.sums() if bill is not None else {},
+        bill.sums(most=True) if bill is not None else {},
         _refusals(rejects),
     )
 

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
+# The recovery that follows a failed call finds its batches. One that it finds after so many other
+# failed calls becomes unsure instead of returning to the queue.
+MAX_UNCONFIRMED: Final = 10_000
+
 
 class InFlight:
     """The tokens of batches that are being claimed, sent or recorded.
@@ -16,7 +20,8 @@ class InFlight:
     def __init__(self, new_token: Callable[[], str]) -> None:
         self._new_token = new_token
         self.tokens: set[str] = set()
-        self.unconfirmed: set[str] = set()  # written, if at all, by a call that failed
+        # Written, if at all, by a call that failed; in their order.
+        self.unconfirmed: dict[str, None] = {}
 
     def new_token(self) -> str:
         """Return a token for a batch that is about to be written."""
@@ -31,7 +36,9 @@ class InFlight:
     def mark_unconfirmed(self, token: str) -> None:
         """Note that a batch may have been written, and is never sent."""
         self.tokens.discard(token)
-        self.unconfirmed.add(token)
+        self.unconfirmed[token] = None
+        if len(self.unconfirmed) > MAX_UNCONFIRMED:
+            del self.unconfirmed[next(iter(self.unconfirmed))]
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -51,6 +51,8 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
         "messages of cancelled campaigns cancelled": partial(
             maintenance.cancel_campaigns, database
         ),
+        "counters added to those by hour": partial(maintenance.roll_up_counts, database),
+        "uploads of yesterday deleted": partial(maintenance.drop_uploads, database),
         "apps paused, far over their usual": partial(
             maintenance.brake_spikes,
             database,

@@ -221,3 +221,14 @@ async def test_show_lists_the_reports(operate, db, message):
 async def test_show_of_no_message_exits_with_1(operate):
     ended = await operate("show", 987654321)
     assert (ended.code, ended.line) == (1, "dispatcher: there is no message 987654321.")
+
+
+async def test_settle_settles_a_message_that_a_fail_over_lost(operate, db, message):
+    await db.execute("DELETE FROM dispatcher.queue")
+    ended = await operate("settle", str(message), "sent")
+    assert (ended.code, ended.out) == (0, f"Message {message} accepted.\n")
+    state = "SELECT state FROM dispatcher.message_status WHERE id = $1"
+    assert await db.fetchval(state, message) == "accepted"
+    again = await operate("settle", str(message), "sent")
+    assert again.code == 1
+    assert f"message {message} is not lost" in again.err

@@ -34,3 +34,21 @@ async def test_an_unknown_language_changes_nothing(client):
     assert "Set-Cookie" not in choice.headers
     page = await client.get("/console/login", Cookie="dispatcher_language=../../etc")
     assert '<html lang="en">' in page.text
+
+
+async def test_a_code_is_found_by_words_of_both_languages(operator):
+    for words in ("变量与模板不符", "variables%20do%20not%20fit"):
+        found = await operator.get(f"/console/codes?q={words}", **CHINESE)
+        assert "E200028" in found.text, words
+
+
+async def test_what_an_action_stores_is_english(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    form = {"form_token": (await operator.get("/console/search")).form_token}
+    await operator.post("/console/message-action", {**form, "action": "cancel"}, **CHINESE)
+    assert await db.fetchval("SELECT filter FROM dispatcher.message_action") == "all messages"
+    page = await operator.get(
+        f"/console/message-action/{await db.fetchval('SELECT id FROM dispatcher.message_action')}",
+        **CHINESE,
+    )
+    assert "全部短信。" in page.text

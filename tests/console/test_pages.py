@@ -1,5 +1,6 @@
 """The pages of messages and problems, and the actions of forms."""
 
+import asyncio
 import json
 import re
 
@@ -378,3 +379,79 @@ async def test_pushes_that_cannot_be_read_have_a_page(operator, db):
     assert '/console/problems/unreadable">1 push<' in (await operator.get("/console/problems")).text
     page = (await operator.get("/console/problems/unreadable")).text
     assert ("text/xml" in page, ">7<" in page, "13112345678" in page) == (True, True, False)
+
+
+async def test_the_dashboard_draws_the_last_hour_of_each_app(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('bank'), ('shop')")
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " SELECT date_trunc('minute', now()) - make_interval(mins => n), 'shop',"
+        " CASE WHEN n = 7 THEN 'rejected' ELSE 'accepted' END, 10 * n"
+        " FROM generate_series(1, 60) AS n"
+    )
+    page = (await operator.get("/console")).text
+    shop = page.partition('aria-label="App shop"')[2].partition("</section>")[0]
+    assert "The last hour: 18,230 accepted, 70 failed" in shop
+    points = re.search(r'points="([^"]+)"', shop)[1].split()
+    assert (len(points), points[0], points[1]) == (60, "0,0.0", "1,0.3")
+    assert shop.count("<rect") == 1
+    bank = page.partition('aria-label="App bank"')[2].partition("</section>")[0]
+    assert ("0 accepted, 0 failed" in bank, "<rect" in bank) == (True, False)
+
+
+async def test_every_page_can_ask_for_the_number_of_problems(operator, db):
+    assert json.loads((await operator.get("/console/fresh")).text)["trouble"] == 1  # no worker
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('a', 1, '1', '{shop}', '1 min', now())"
+    )
+    await asyncio.sleep(1.1)
+    assert json.loads((await operator.get("/console/fresh")).text)["trouble"] == 0
+
+
+async def test_charts_reach_back_a_month(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count) VALUES"
+        " (now() - interval '5 days', 'shop', 'accepted', 7),"
+        " (now() - interval '20 days', 'shop', 'rejected', 5)"
+    )
+    assert await db.fetchval("SELECT dispatcher.roll_up_counts('4 days')") == 2
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " VALUES (now() - interval '2 days', 'shop', 'accepted', 1)"
+    )
+    week = json.loads((await operator.get("/console/chart?span=week")).text)
+    assert (len(week["time"]), sum(week["accepted"]), sum(week["failed"])) == (168, 8, 0)
+    month = json.loads((await operator.get("/console/chart?span=month")).text)
+    assert (len(month["time"]), sum(month["accepted"]), sum(month["failed"])) == (120, 8, 5)
+
+
+async def test_delivery_is_shown_by_app_template_and_country(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (app, recipient, template_id)"
+        " SELECT 'shop', '+86131' || lpad(n::text, 8, '0'), 'tpl' FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, created_at)"
+        " SELECT n, 'accepted', 1, now() - CASE WHEN n <= 30 THEN interval '10 s'"
+        " ELSE interval '5 h 2 s' END FROM generate_series(1, 60) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count, created_at)"
+        " SELECT 'shop', 'delivered', array_agg(n), 30, now() - interval '5 h'"
+        " FROM generate_series(31, 60) AS n UNION ALL"
+        " SELECT 'shop', CASE WHEN n <= 9 THEN 'undelivered' ELSE 'delivered' END, array_agg(n), 9,"
+        " now() FROM generate_series(1, 30) AS n GROUP BY n <= 9"
+    )
+    page = (await operator.get("/console/delivery")).text
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)[1:]
+    assert len(rows) == 3
+    for row in rows:
+        found = re.findall(r"<t[hd].*?</t[hd]>", row)
+        cells = [re.sub("<[^>]+>", "", cell).strip() for cell in found]
+        assert cells[2:8] == ["30", "70.0 %", "100.0 %", "10.0 s", "10.0 s", "2.0 s"]
+        assert cells[8] == "fewer delivered slower"
+
+
+async def test_without_reports_delivery_says_so(operator):
+    assert "No report came" in (await operator.get("/console/delivery")).text

@@ -1,11 +1,12 @@
 """What is old and over leaves, whole partitions at a time; what is open stays, however old."""
 
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 import pytest
 
-from dispatcher.core.errors import StatementRefused
+from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
 from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
@@ -389,6 +390,58 @@ async def test_a_view_onto_a_partition_keeps_it(db, database):
     assert await count(db, "message") == 3
 
 
+async def wait_for_lock(db, what: str) -> None:
+    async with asyncio.timeout(10):
+        while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database() AND query LIKE $1",
+            f"%{what}%",
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def rejected_page(db, old_page) -> None:
+    """Let a step have removed all reports and keys of the old page, so that the drop is next."""
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected', code = 'E200028'")
+    await db.execute(
+        "INSERT INTO dispatcher.maintenance_progress (task, partition, position)"
+        f" VALUES ('drop', 1, {SIZE + 1}) ON CONFLICT DO NOTHING"
+    )
+    assert old_page
+
+
+async def test_a_requeue_under_way_keeps_its_partition(db, dsn, old_page, database):
+    await rejected_page(db, old_page)
+    operator = await connect(dsn)
+    transaction = operator.transaction()
+    await transaction.start()
+    assert await operator.fetchval("SELECT dispatcher.requeue($1)", old_page[:1]) == 1
+    dropping = asyncio.create_task(drop_all(database, 30 * DAY))
+    await wait_for_lock(db, "drop_step")
+    await transaction.commit()
+    with suppress(DatabaseUnavailable):  # its lock time-out
+        await dropping
+    await drop_all(database, 30 * DAY)
+    assert await count(db, "message") == 3
+    assert await db.fetchval("SELECT id FROM dispatcher.queue") == old_page[0]
+    await operator.close()
+
+
+async def test_a_requeue_during_the_drop_finds_nothing(db, dsn, old_page, database):
+    await rejected_page(db, old_page)
+    operator = await connect(dsn)
+    async with database.transaction() as connection:
+        dropped = await connection.fetchval("SELECT dispatcher.drop_step('30 days')")
+        assert dropped.startswith("dropped ")
+        requeue = asyncio.create_task(
+            operator.fetchval("SELECT dispatcher.requeue($1)", old_page[:1])
+        )
+        await wait_for_lock(db, "dispatcher.requeue")
+    assert await requeue == 0
+    assert (await count(db, "message"), await count(db, "queue")) == (0, 0)
+    await operator.close()
+
+
 async def test_a_requeue_under_another_default_isolation_is_seen(db, dsn, old_page, database):
     name = read_address(dsn).database
     await db.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
@@ -401,3 +454,44 @@ async def test_a_requeue_under_another_default_isolation_is_seen(db, dsn, old_pa
             old_page[0],
         )
         assert await connection.fetchval("SELECT count(*) FROM dispatcher.queue") == 1
+
+
+async def test_counters_of_some_days_ago_are_kept_by_the_hour(db, database):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, worker, count)"
+        " SELECT date_trunc('hour', now()) - make_interval(days => d, mins => m), 'shop',"
+        " 'accepted', '', m % 2, 1 FROM generate_series(3, 5) AS d, generate_series(1, 90) AS m"
+    )
+    steps = 0
+    while await maintenance.roll_up_counts(database):
+        steps += 1
+    assert steps == 1
+    assert await count(db, "event_count") == 90
+    hours = await db.fetch("SELECT count FROM dispatcher.hour_count ORDER BY hour")
+    assert sum(row["count"] for row in hours) == 180
+    assert len(hours) == 4
+    await db.execute("UPDATE dispatcher.hour_count SET hour = hour - interval '14 months'")
+    await maintenance.roll_up_counts(database)
+    assert await count(db, "hour_count") == 0
+
+
+async def test_uploads_and_old_actions_are_deleted(db, database):
+    await db.execute(
+        "INSERT INTO dispatcher.list_upload (created_by, name, options, created_at)"
+        " VALUES ('a', 'old', '{}', now() - interval '25 h'), ('a', 'new', '{}', now())"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.message_action (created_by, action, filter, address, counts,"
+        " messages, targets, created_at, started_at, finished_at)"
+        " SELECT 'a', 'cancel', '', '', '[]', 1, '{1}', now() - age, started, finished FROM (VALUES"
+        " (interval '2 d', NULL::timestamptz, NULL::timestamptz),"
+        " (interval '2 d', now() - interval '2 d', now() - interval '2 d'),"
+        " (interval '40 d', now() - interval '40 d', now() - interval '40 d'),"
+        " (interval '40 d', now() - interval '40 d', NULL)) AS v (age, started, finished)"
+    )
+    assert await maintenance.drop_uploads(database) == 2
+    assert await db.fetchval("SELECT name FROM dispatcher.list_upload") == "new"
+    assert await count(db, "message_action") == 3
+    while await maintenance.prune(database, 30 * DAY):
+        pass
+    assert await count(db, "message_action") == 2  # one is not finished

@@ -44,3 +44,13 @@ async def test_an_app_without_history_or_with_few_messages_goes_on(db, history):
     await db.execute("UPDATE dispatcher.event_count SET count = 5 WHERE app = 'old'")
     await db.execute(COUNT, "old", 30, 1_000)
     assert await db.fetchval(BRAKE) == 0
+
+
+async def test_the_usual_is_known_from_counters_by_hour_too(db, history):
+    del history
+    await db.execute("UPDATE dispatcher.event_count SET minute = minute - interval '5 days'")
+    assert await db.fetchval("SELECT dispatcher.roll_up_counts('4 days')") == 3
+    await db.execute(COUNT, "old", 30, 5_000)
+    assert await db.fetchval(BRAKE) == 0
+    await db.execute(COUNT, "old", 20, 1)
+    assert await db.fetchval(BRAKE) == 1

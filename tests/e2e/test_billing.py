@@ -55,6 +55,7 @@ async def billed(db, mode: str | None) -> dict[str, int]:
     return dict(charged)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_the_bill_is_the_providers_to_the_segment(db, dsn, drill_messages):
     for name, text in TEXTS.items():

@@ -23,6 +23,7 @@ REPORTED = "SELECT count(*) FROM dispatcher.report"
 PAUSED = "SELECT paused_by = 'report' AND pause_code = 'E000629' FROM dispatcher.app"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_what_the_platform_refused_is_sent_again_once(db, dsn, drill_messages):
     url = f"/reports/{TOKEN}"

@@ -14,6 +14,7 @@ from everystep.steps import Script
 KILLED = -signal.SIGKILL
 COULD_NOT_START = 1
 MOST_FAILED_STARTS = 5  # in a row while PostgreSQL runs; a step of a start is struck once
+QUICK_SECONDS = 5.0  # a start that fails later ran out of time on a busy machine: it is no sign
 SETTLE_SECONDS = 0.5  # until the next start after one that failed
 
 
@@ -45,6 +46,7 @@ class Place:
         self.no_start = ""  # why it cannot start at all
         self._database_up = database_up
         self._failed_starts = 0
+        self._started_at = 0.0
         self._script = script
         self._forks = forks
         self._folder = folder
@@ -66,6 +68,7 @@ class Place:
         """Start the next process."""
         log = self._folder / f"{self.name}-{len(self.pids) + 1}.log"
         self._killed = False
+        self._started_at = time.time()
         self.pids.append(await self._forks.start(self.environ, log, *self._arguments))
 
     @property
@@ -112,7 +115,7 @@ class Place:
             pid = self.pids[-1]
             if self._killed or self._started(-1):
                 self._failed_starts = 0
-            elif self._database_up.is_set():
+            elif self._database_up.is_set() and time.time() - self._started_at < QUICK_SECONDS:
                 self._failed_starts += 1
             if not self._killed and (code != COULD_NOT_START or self._started(-1)):
                 self.problems.append(f"{self.name} ended by itself with {code}")

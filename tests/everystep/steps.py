@@ -15,7 +15,7 @@ CUTS = frozenset({CUT_BEFORE, CUT_AFTER})
 OFTEN = 3  # occurrences of a step that are struck, each in another state of the scene
 OFTEN_COMMIT = 6  # of a COMMIT, before and after which the world is another
 ONCE = 1
-# What idle processes repeat, whatever the messages do: once is enough.
+# What each start and idle processes repeat, whatever the messages do: once is enough.
 IDLE = frozenset(
     {
         "poll",
@@ -29,6 +29,31 @@ IDLE = frozenset(
         "begin",
         "match_lock",
         "alone",
+        # Maintenance, of which this scene has nothing to do
+        "apps_of_old_queue",
+        "brake_spikes",
+        "cancel_campaign_step",
+        "drop_uploads",
+        "expire",
+        "forget_old_usage",
+        "index_step",
+        "move_campaign_step",
+        "roll_up_counts",
+        "stop_campaigns",
+        # Each start, and rules that are read again and again
+        "any_suppressed",
+        "can_repair_sequences",
+        "database_id",
+        "limits",
+        "migration_timeouts",
+        "migrations_applied",
+        "migrations_exist",
+        "promotional_apps",
+        "register_app",
+        "register_statuses",
+        "register_worker",
+        "server_encoding",
+        "templates",
     }
 )
 

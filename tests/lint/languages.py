@@ -23,6 +23,7 @@ from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason
 from dispatcher.db.message_lists import STATES
+from dispatcher.settings import AppSettings
 
 PACKAGE = Path(__file__).parents[2] / "dispatcher"
 CATALOGUES = {"zh_CN": PACKAGE / "core/zh_CN.po"}
@@ -84,6 +85,9 @@ def _of_tables() -> Iterator[tuple[str, str]]:
         words = (row.source, row.meaning, row.result, row.again, row.advice, row.concerns)
         charged = (row.charged_by_delivery, row.charged_by_sending)
         yield from (("core/codes.tsv", text) for text in (*words, *charged) if text)
+    for field in AppSettings.model_fields.values():
+        if field.description:
+            yield "settings/models.py", field.description
     words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason]
     yield from (("tables", str(text)) for text in words)
     yield from (("core/explain.py", state.capitalize()) for state in STATES)

@@ -2,7 +2,7 @@
 
 ::
 
-    ./dev model                      search every state: 1 to 2 million, some minutes
+    ./dev model                      search every state: over a million, some minutes
     ./dev model --guards             take out one guard after the other: each shows what it is for
 
 `promises` states what each SQL statement promises, in memory; test_promises compares it with

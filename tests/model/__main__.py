@@ -8,12 +8,18 @@ import sys
 
 from rich.console import Console
 
-from model.guards import GUARDS
+from model.guards import CIRCUIT, EXPIRY, GUARDS, SPLIT
 from model.search import Found, search
 from model.world import Budget, Model
 
 # As large as can be searched in some minutes: more than a million states.
 WHOLE = Model(messages=3, numbers="AL", budget=Budget(claims=2, troubles=1, people=1))
+# What that world leaves out, each in a world of its own.
+FEATURES = {
+    "split": Model(messages=2, numbers="A", budget=Budget(1, 1, 1), features=SPLIT),
+    "expiry": Model(messages=2, numbers="A", budget=Budget(1, 1, 1), features=EXPIRY),
+    "circuit": Model(messages=1, numbers="A", budget=Budget(3, 1, 0), features=CIRCUIT),
+}
 LONGEST_STORY = 20  # steps
 
 
@@ -34,10 +40,16 @@ def main() -> int:
     model = Model(
         messages=given.messages, numbers=given.numbers, policy=given.policy, budget=budget
     )
-    found = search(model, progress=lambda found: _tell(found, console))
-    _tell(found, console)
-    console.print(*found.story, found.problem, sep="\n")
-    return 1 if found.problem else 0
+    models = {"messages, workers, reports and operators": model}
+    models |= {name: each._replace(policy=given.policy) for name, each in FEATURES.items()}
+    broken = False
+    for name, each in models.items():
+        console.print(f"[bold]{name}[/]")
+        found = search(each, progress=lambda found: _tell(found, console))
+        _tell(found, console)
+        console.print(*found.story, found.problem, sep="\n")
+        broken = broken or bool(found.problem)
+    return 1 if broken else 0
 
 
 def _tell(found: Found, console: Console) -> None:

@@ -9,6 +9,7 @@ from model.world import Budget, Model
 
 ONE = Model(messages=1, numbers="A", most=1, budget=Budget(claims=2, troubles=1, people=0))
 TWO = Model(messages=2, numbers="AL", budget=Budget(claims=2, troubles=1, people=0))
+SPLIT, EXPIRY, CIRCUIT = frozenset({"split"}), frozenset({"expiry"}), frozenset({"circuit"})
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,22 @@ GUARDS = (
         reason="without it nothing is wrong: a message stays unsure until its report comes",
     ),
     Guard("only what was closed here is written", ONE),
-    Guard("only an open batch is divided", reason="the model divides no request"),
+    Guard("only an open batch is divided", TWO._replace(numbers="A", features=SPLIT)),
     Guard("a claim and its batches are one transaction", ONE),
     Guard("closing a batch and its returns are one transaction", ONE._replace(numbers="AL")),
     Guard("a cancel takes only what it finds waiting", ONE._replace(budget=Budget(1, 0, 1))),
+    *(
+        Guard(name, reason="a message of the model waits in one place; bulk rows are in the SQL")
+        for name in (
+            "a claim takes the bulk rows that it deletes",
+            "what a claim leaves of a bulk row waits on",
+            "a bulk row's message that has an outcome is not claimed",
+            "what is taken out of a bulk row leaves the others waiting",
+            "a cancel finds what a claim has left of a bulk row",
+            "a partition with a bulk row is not dropped",
+            "a bulk row is due by the database's clock",
+        )
+    ),
     Guard(
         "what was begun may have been sent, whatever broke",
         reason="the model's client says truly whether anything was sent",
@@ -87,7 +100,13 @@ GUARDS = (
         "the policy resend ends with the attempts",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
-    # What the table does not take out: these lie in the SQL of the reports.
+    # What the table does not take out: these lie in SQL.
+    Guard("only what waits expires", ONE._replace(features=EXPIRY)),
+    Guard("a request past the time of a message is withheld", ONE._replace(features=EXPIRY)),
+    Guard(
+        "what a slow start lost is claimed again",
+        ONE._replace(budget=Budget(claims=4, troubles=1, people=0), features=CIRCUIT),
+    ),
     Guard(
         "what returns has no outcome",
         reason="a provider would have to report a message whose last answer turned it away",

@@ -194,6 +194,41 @@ def abandon(tables: Tables, batch: int) -> Tables:
     return tables
 
 
+def split(
+    tables: Tables,
+    worker: int,
+    batch: int,
+    parts: Iterable[tuple[int, ...]],
+    without: frozenset[str] = NOTHING,
+) -> tuple[Tables, tuple[int, ...]]:
+    """`db.record.split`: an open batch is closed, and its parts are opened; return their numbers.
+
+    None are if another worker has taken it over.
+    """
+    request = tables.batch[batch]
+    if request.state != "open" and "only an open batch is divided" not in without:
+        return tables, ()
+    attempts = dict(zip(request.ids, request.attempts, strict=True))
+    first = len(tables.batch)
+    tables = _mark(tables, batch, state="closed", settled_by="split")
+    children = tuple(
+        Request(worker, ids, tuple(attempts[message] for message in ids)) for ids in parts
+    )
+    tables = tables._replace(batch=(*tables.batch, *children))
+    return tables, tuple(range(first, len(tables.batch)))
+
+
+def expire(tables: Tables, message: int, without: frozenset[str] = NOTHING) -> Tables:
+    """`dispatcher.expire`: only what waits."""
+    waiting = tables.queue[message]
+    if waiting is None:
+        if "only what waits expires" not in without or tables.outcome[message] is not None:
+            return tables
+        waiting = Waiting()
+    over = Result("expired", waiting.last_batch, waiting.attempt)
+    return _end(_wait(tables, message, None), message, over)
+
+
 def record(
     tables: Tables, batch: int, verdict: Verdict, without: frozenset[str] = NOTHING
 ) -> tuple[Tables, bool]:
@@ -248,8 +283,9 @@ def _write(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]
                 attempt = message.attempt - (0 if counted else 1)
                 waiting = Waiting(attempt, batch)
                 tables = _return(tables, message.id, waiting, without)
-            case Expired():
-                raise AssertionError("nothing expires here")
+            case Expired(message):
+                result = Result("expired", batch, message.attempt)
+                tables = _append(tables, message.id, result, without)
     return tables._replace(paused=False) if request.probe and tables.paused else tables
 
 

@@ -32,6 +32,8 @@ def _of_state(world: World) -> str:  # noqa: PLR0911 - one for each rule
     tables = world.tables
     if world.resent:
         return "rule 2: a request was sent again although the app does not say so"
+    if world.late:
+        return "rule 5: message 0 was sent after its time"
     for message, batches in enumerate(world.accepted):
         if len(batches) > 1:
             return f"rule 2: message {message} was accepted twice"

@@ -7,7 +7,7 @@ from dispatcher.core.codes import REQUEST
 from dispatcher.core.message import Entry, Message, Reply, RequestDraft
 from dispatcher.core.outcome import UnknownResult, evaluate, is_retryable
 from model import promises
-from model.__main__ import LONGEST_STORY, WHOLE
+from model.__main__ import FEATURES, LONGEST_STORY, WHOLE
 from model.guards import GUARDS, Guard
 from model.search import search
 from model.world import CONTEXT, Budget, Model
@@ -41,6 +41,22 @@ def test_without_a_guard_a_rule_breaks_in_a_few_steps(guard: Guard):
     assert found.problem
     assert len(found.story) <= LONGEST_STORY
     assert not search(guard.model, most=found.states).problem
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(FEATURES["split"], marks=pytest.mark.slow),
+        pytest.param(FEATURES["expiry"]._replace(messages=1)),
+        pytest.param(FEATURES["circuit"]._replace(budget=Budget(2, 1, 0))),
+    ],
+    ids=FEATURES,
+)
+def test_no_state_with_a_feature_breaks_a_rule(model):
+    found = search(model)
+    assert (found.problem, found.story) == ("", [])
+    assert found.exhausted
+    assert found.states > 500
 
 
 @pytest.mark.slow

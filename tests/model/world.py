@@ -2,8 +2,11 @@
 
 The decisions are those of the real code: `evaluate` and `is_retryable` of core.outcome,
 `match_report` through `model.promises`, and the worker's `Lease`. Time is not counted: whatever
-may come later may come now, so each order of events is tried. An open circuit and a slow start only
-make claims fewer and smaller, so the world leaves them out; test_promises has them.
+may come later may come now, so each order of events is tried.
+
+Some things are in a model only if its `features` name them, so that each search can be exhausted:
+`split` (a request is refused for its content, and divided), `expiry` (the time of message 0 runs
+out) and `circuit` (unknown results open it, a probe ends the pause, and a slow start follows).
 """
 
 from collections.abc import Iterator
@@ -14,6 +17,16 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from dispatcher.core.circuit import (
+    Answered,
+    CircuitLimits,
+    CircuitState,
+    Signal,
+    SlowStart,
+    Unknown,
+    change,
+)
+from dispatcher.core.codes import NEVER_SENT, UNKNOWN_RESULTS
 from dispatcher.core.message import (
     Answer,
     Entry,
@@ -24,7 +37,11 @@ from dispatcher.core.message import (
     RequestDraft,
 )
 from dispatcher.core.outcome import (
+    Deferred,
     EvaluationContext,
+    Expired,
+    Outcome,
+    Resolved,
     Split,
     UnknownResult,
     evaluate,
@@ -43,6 +60,7 @@ TAKEN = frozenset({ACCEPTS, HIDES})
 # How a whole request ends: with results of numbers, or with none. A proxy or a gateway may have
 # passed on what it answers with 5xx, and the provider taken it.
 UNREACHED, LOST, UNTAKEN, LOST_TAKEN = "unreached", "lost", "502", "502, taken"
+REFUSED = "refused for its content"  # only what is divided
 AWAY_TAKEN, GATEWAY_TAKEN = "503, taken", "502 APIGW.0201, taken"
 ALL_TAKEN = frozenset({LOST_TAKEN, AWAY_TAKEN, GATEWAY_TAKEN})
 # Answers as the core would see them without a guard.
@@ -86,6 +104,9 @@ class World(NamedTuple):
     stale: frozenset[int] = frozenset()  # workers whose lease is over, as the database sees it
     accepted: tuple[tuple[int, ...], ...] = ()  # for each message: the batches that it was taken in
     resent: bool = False  # by policy, against rule 2 unless the app says so
+    over: bool = False  # the time of message 0
+    late: bool = False  # it was sent after its time
+    circuit: CircuitState = CircuitState()
 
 
 Step = tuple[tuple[object, ...], World]  # what happened, and what is then
@@ -101,6 +122,7 @@ class Model(NamedTuple):
     numbers: str = "ALRHD"  # what the provider may do to a number
     most: int = 2  # messages in one claim
     without: frozenset[str] = NOTHING
+    features: frozenset[str] = NOTHING  # of `split`, `expiry`, `circuit`
 
     def start(self) -> World:
         """Return the world before anything happened."""
@@ -120,6 +142,7 @@ class Model(NamedTuple):
             yield from self._hands(world, place)
             yield from self._fates(world, place)
         yield from self._recovery(world)
+        yield from self._time(world)
         yield from self._operators(world)
         yield from self._reports(world)
 
@@ -129,9 +152,18 @@ class Model(NamedTuple):
         worker, tables, budget = world.workers[place], world.tables, world.budget
         if worker.silent or budget.claims == 0:
             return
+        round_ = world.circuit.slow_start
+        if world.circuit.pause_code or (round_ and not round_.left):
+            return
         waiting = [number for number, row in enumerate(tables.queue) if row]
+        if world.over and 0 in waiting:
+            waiting.remove(0)  # it expires
         most = 1 if tables.paused else self.most
         spent = world._replace(budget=budget._replace(claims=budget.claims - 1))
+        if round_:
+            most = min(most, round_.requests)
+            used = replace(round_, left=round_.left - 1)
+            spent = spent._replace(circuit=replace(world.circuit, slow_start=used))
         for size in range(1, most + 1):
             for ids in combinations(waiting, size):
                 batch = len(tables.batch)
@@ -156,11 +188,11 @@ class Model(NamedTuple):
         worker = world.workers[place]
         for index, hand in enumerate(worker.hands):
             if not hand.answer:
-                if self._may_send(worker, hand):
+                if self._may_send(world, worker, hand):
                     yield from self._sends(world, place, index)
                 else:
                     # Withheld: nothing was sent, and that is recorded.
-                    yield from self._records(world, place, index, NoReply("withheld", sent=False))
+                    yield from self._writes(world, place, index, _withheld(world, hand.batch))
                 continue
             answer = self._answer(world.tables.batch[hand.batch].ids, hand)
             if hand.answer not in (LOST, UNREACHED) and not hand.ended:
@@ -170,12 +202,15 @@ class Model(NamedTuple):
                 not hand.ended
                 and hand.tries < MAX_TRIES
                 and _retryable(answer, self.without)
-                and self._may_send(worker, hand)
+                and self._may_send(world, worker, hand)
             ):
                 yield from self._sends(world, place, index)
             yield from self._records(world, place, index, answer)
 
-    def _may_send(self, worker: Worker, hand: Hand) -> bool:
+    def _may_send(self, world: World, worker: Worker, hand: Hand) -> bool:
+        timely = not world.over or 0 not in world.tables.batch[hand.batch].ids
+        if not timely and "a request past the time of a message is withheld" not in self.without:
+            return False
         if "what is not ours any more is withheld in the moment it would leave" in self.without:
             return True
         covered = hand.covered
@@ -188,7 +223,9 @@ class Model(NamedTuple):
         worker = world.workers[place]
         hand = worker.hands[index]
         ids = world.tables.batch[hand.batch].ids
-        for end, read in _ends(self.numbers, len(ids), self.without):
+        for end, read in _ends(
+            self.numbers, len(ids), self.without, splits="split" in self.features
+        ):
             taken = [
                 message
                 for place_, message in enumerate(ids)
@@ -199,9 +236,11 @@ class Model(NamedTuple):
                 for message, batches in enumerate(world.accepted)
             )
             sent = hand._replace(answer=read, tries=hand.tries + 1)
+            late = world.late or (world.over and 0 in ids)
+            after = world._replace(accepted=accepted, late=late)
             yield (
                 ("send", worker.id, hand.batch, ids, end),
-                _with(world._replace(accepted=accepted), place, _put(worker, index, sent)),
+                _with(after, place, _put(worker, index, sent)),
             )
 
     def _answer(self, ids: tuple[int, ...], hand: Hand) -> Answer:
@@ -217,8 +256,42 @@ class Model(NamedTuple):
         hand = worker.hands[index]
         request = tables.batch[hand.batch]
         verdict = _verdict(request.ids, request.attempts, hand.batch, answer, self.without)
-        written, _ = promises.record(tables, hand.batch, verdict, self.without)
+        if isinstance(verdict, Split):
+            yield from self._splits(world, place, index, verdict)
+        else:
+            yield from self._writes(world, place, index, verdict)
+
+    def _splits(self, world: World, place: int, index: int, refused: Split) -> Iterator[Step]:
+        """Divide a request that was refused; if that fails, its messages return to the queue."""
+        worker, tables = world.workers[place], world.tables
+        hand = worker.hands[index]
+        parts = [tuple(message.id for message in part.messages) for part in refused.parts]
+        after, children = promises.split(tables, worker.id, hand.batch, parts, self.without)
+        if not children or world.budget.troubles:
+            yield from self._writes(world, place, index, _unsent(world, hand.batch))
+        if not children:
+            return
+        others = (*worker.hands[:index], *worker.hands[index + 1 :])
+        new = tuple(Hand(number, covered=hand.covered) for number in children)
+        divided = world._replace(tables=after)
+        what = (worker.id, hand.batch, parts)
+        yield ("split", *what), _with(divided, place, worker._replace(hands=(*others, *new)))
+        if world.budget.troubles:
+            less = world.budget._replace(troubles=world.budget.troubles - 1)
+            # It records that nothing of the whole was sent, which is closed already.
+            doubted = worker._replace(hands=others, doubted=worker.doubted | frozenset(children))
+            yield ("lost split", *what), _with(divided._replace(budget=less), place, doubted)
+
+    def _writes(
+        self, world: World, place: int, index: int, verdict: promises.Verdict
+    ) -> Iterator[Step]:
+        """Record a verdict, whether its COMMIT is answered or not."""
+        worker, tables = world.workers[place], world.tables
+        hand = worker.hands[index]
+        written, new = promises.record(tables, hand.batch, verdict, self.without)
         after = world._replace(tables=written)
+        if new and "circuit" in self.features:
+            after, worker = _apply_to_circuit(after, worker, verdict, sent=bool(hand.answer))
         gone = worker._replace(hands=(*worker.hands[:index], *worker.hands[index + 1 :]))
         what = ("record", worker.id, hand.batch, type(verdict).__name__)
         yield what, _with(after, place, gone)
@@ -277,6 +350,22 @@ class Model(NamedTuple):
         for number, request in enumerate(tables.batch):
             if request.state == "unsure":
                 yield from self._policy(world, number)
+
+    def _time(self, world: World) -> Iterator[Step]:
+        """What comes with time alone: an expiry, and what follows an open circuit."""
+        if "expiry" in self.features and not world.over:
+            yield ("time over", 0), world._replace(over=True)
+        if world.over:
+            after = promises.expire(world.tables, 0, self.without)
+            if after is not world.tables:
+                yield ("expires", 0), world._replace(tables=after)
+        if world.circuit.pause_code:
+            yield ("probe",), world._replace(circuit=CircuitState(slow_start=SlowStart()))
+        round_ = world.circuit.slow_start
+        lost = "what a slow start lost is claimed again" not in self.without
+        if round_ and not round_.left and lost and not any(w.hands for w in world.workers):
+            again = replace(round_, left=round_.requests - round_.answered)
+            yield ("round lost",), world._replace(circuit=replace(world.circuit, slow_start=again))
 
     def _policy(self, world: World, number: int) -> Iterator[Step]:
         """The policy `resend`: what was taken has reported before its time is over."""
@@ -343,6 +432,46 @@ def _put(worker: Worker, index: int, hand: Hand) -> Worker:
     return worker._replace(hands=(*worker.hands[:index], hand, *worker.hands[index + 1 :]))
 
 
+def _withheld(world: World, batch: int) -> Resolved:
+    """Return what a worker records of a request that it may not send any more."""
+    request = world.tables.batch[batch]
+    outcomes: list[Outcome] = []
+    for message in _draft(request.ids, request.attempts).messages:
+        expired = world.over and message.id == 0
+        back = Deferred(message, NEVER_SENT, 0.0, counted=False)
+        outcomes.append(Expired(message) if expired else back)
+    return Resolved(outcomes)
+
+
+def _unsent(world: World, batch: int) -> Resolved:
+    """Return what a worker records of a request of which nothing was sent."""
+    request = world.tables.batch[batch]
+    messages = _draft(request.ids, request.attempts).messages
+    return Resolved([Deferred(message, NEVER_SENT, 0.0, counted=False) for message in messages])
+
+
+def _apply_to_circuit(
+    world: World, worker: Worker, verdict: promises.Verdict, *, sent: bool
+) -> tuple[World, Worker]:
+    """Ask the real circuit; when it opens, this worker withholds what it has not sent yet."""
+    said: Signal | None = None
+    if isinstance(verdict, UnknownResult):
+        said = Unknown(verdict.code, verdict.reason)
+    elif isinstance(verdict, Resolved) and sent:
+        said = Answered()
+    changed = change(world.circuit, [said], CIRCUIT_LIMITS)
+    if changed.pause is None:
+        return world._replace(circuit=changed.state), worker
+    hands = tuple(hand if hand.answer else hand._replace(covered=False) for hand in worker.hands)
+    return (
+        world._replace(circuit=CircuitState(pause_code=UNKNOWN_RESULTS)),
+        worker._replace(hands=hands),
+    )
+
+
+CIRCUIT_LIMITS = CircuitLimits(unknown=2)
+
+
 @lru_cache
 def _lease_covers(*, silent: bool, covered: bool) -> bool:
     """Ask a real `Lease`: of a batch claimed before or after a silence, heard of or not."""
@@ -373,7 +502,7 @@ def _read_as(end: str, without: frozenset[str]) -> str:
     """
     if end[0] in NUMBERS:
         return end.replace(HIDES, DROPS)
-    if end in (UNREACHED, LOST):
+    if end in (UNREACHED, LOST, REFUSED):
         return end
     answer = _answer((0,), 0, end)
     unknown = isinstance(_verdict((0,), (1,), 0, answer, without), UnknownResult)
@@ -423,6 +552,9 @@ def canonical(world: World) -> World:
             tuple(new[number] for number in batches) for batches in world.accepted
         ),
         world.resent,
+        world.over,
+        world.late,
+        world.circuit,
     )  # fmt: skip
 
 
@@ -467,13 +599,17 @@ def _renumbered(worker: Worker, new: list[int], tables: Tables) -> Worker:
 
 
 @lru_cache
-def _ends(numbers: str, count: int, without: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _ends(
+    numbers: str, count: int, without: frozenset[str], *, splits: bool
+) -> tuple[tuple[str, str], ...]:
     """Return how a request of so many numbers may end, and as what its worker reads it.
 
     Of ends that are the same to provider and worker, one.
     """
     told = ["".join(each) for each in product(numbers, repeat=count)]
     ends = [*told, UNREACHED, LOST, UNTAKEN, LOST_TAKEN, AWAY_TAKEN, GATEWAY_TAKEN]
+    if splits and count > 1:
+        ends.append(REFUSED)
     different = {
         (end if end in told else end in ALL_TAKEN, read): (end, read)
         for end, read in ((end, _read_as(end, without)) for end in reversed(ends))
@@ -489,13 +625,15 @@ def _number(message: int) -> str:
 
 
 @cache
-def _answer(ids: tuple[int, ...], batch: int, end: str) -> Answer:
+def _answer(ids: tuple[int, ...], batch: int, end: str) -> Answer:  # noqa: PLR0911 - one for each end
     """Return what a worker reads."""
     match end:
         case "unreached":
             return NoReply("no connection", sent=False)
         case "lost":
             return NoReply("no answer", sent=True, code="timeout")
+        case "refused for its content":
+            return Reply(400, "E000503", "")
         case "502" | "502, taken":
             return Reply(502, "HTTP 502", "")
         case "503, taken":
@@ -524,7 +662,7 @@ def _draft(ids: tuple[int, ...], attempts: tuple[int, ...]) -> RequestDraft:
     return RequestDraft("s", [Entry(b"", [message]) for message in messages], 0)
 
 
-_VERDICTS: dict[object, promises.Verdict] = {}
+_VERDICTS: dict[object, promises.Verdict | Split] = {}
 CONTEXT = EvaluationContext(
     elapsed=1.0,
     max_attempts=MAX_ATTEMPTS,
@@ -540,14 +678,12 @@ def _verdict(
     batch: int,
     answer: Answer,
     without: frozenset[str],
-) -> promises.Verdict:
+) -> promises.Verdict | Split:
     """Ask the real `evaluate`; it is pure, so once for each question."""
     believed = "a server error without results is an unknown result" in without
     if believed and isinstance(answer, Reply) and answer.results is None:
         answer = replace(answer, http_status=BELIEVED_STATUS)
     key = (ids, attempts, batch, repr(answer))
     if key not in _VERDICTS:
-        verdict = evaluate(_draft(ids, attempts), answer, CONTEXT)
-        assert not isinstance(verdict, Split), "no answer of the model is refused for its content"
-        _VERDICTS[key] = verdict
+        _VERDICTS[key] = evaluate(_draft(ids, attempts), answer, CONTEXT)
     return _VERDICTS[key]

@@ -201,6 +201,7 @@ async def test_replies_leave_with_their_person_and_with_time(dsn, db, tmp_path):
     assert left.unsubscribed
 
 
+@pytest.mark.slow
 async def test_an_unsubscribe_is_obeyed_within_a_second(dsn, db):
     """Promotion ends at once, codes of the same app still go out."""
     await operator.define_template(db, "Ana", Template("ad", [], promotional=True), "")

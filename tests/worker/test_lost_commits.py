@@ -3,10 +3,13 @@
 Only what this worker knows to be never sent goes back; what may have been sent becomes unsure.
 """
 
+import itertools
+
 from support.messages import states
 
 from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.db.workers import release_unsent
+from dispatcher.worker.in_flight import MAX_UNCONFIRMED, InFlight
 
 
 async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):
@@ -61,3 +64,12 @@ async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
         await hands.insert(1, first=100)
         assert await hands.claim()
         assert await hands.db.fetchval("SELECT setting FROM seen") == wanted
+
+
+def test_failed_claims_of_days_take_little_memory():
+    numbers = itertools.count()
+    flight = InFlight(lambda: str(next(numbers)))
+    for _ in range(MAX_UNCONFIRMED + 5):
+        flight.mark_unconfirmed(flight.new_token())
+    assert not flight.tokens
+    assert list(flight.unconfirmed) == [str(n) for n in range(5, MAX_UNCONFIRMED + 5)]

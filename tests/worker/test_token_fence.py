@@ -1,5 +1,7 @@
 """A write-back is fenced by id and token: in another database the id is another request."""
 
+import asyncio
+
 from msgspec.structs import replace
 from support.messages import of_each, states
 from support.waiting import until
@@ -10,6 +12,7 @@ from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, Unk
 from dispatcher.core.result import BatchResult
 from dispatcher.db import record as records
 from dispatcher.db import workers as run_time
+from dispatcher.db.database import connect
 from dispatcher.db.report_matching import match
 from dispatcher.db.spool import size
 from dispatcher.telemetry import Metrics
@@ -201,6 +204,41 @@ async def test_an_operator_requeues_what_a_fail_over_lost(hands):
     assert await hands.db.fetchval(requeue, ids) == 3
     assert await hands.db.fetchval(requeue, ids) == 0
     assert await states(hands.db) == {"queued": 3}
+
+
+async def test_an_operator_settles_as_sent_what_a_fail_over_lost(hands):
+    _, ids = await lose(hands)
+    settle = "SELECT dispatcher.settle_lost($1::bigint[], 'sent', 'Ana')"
+    others = await hands.insert(1, first=10)
+    assert await hands.db.fetchval(settle, [*ids, *others]) == 3
+    assert await hands.db.fetchval(settle, ids) == 0
+    assert await states(hands.db) == {"accepted": 3, "queued": 1}
+    rows = await of_each(hands.db, ids)
+    assert {row["code"] for row in rows.values()} == {"settled-by-operator"}
+    [event] = await hands.db.fetch("SELECT event, code, message_count FROM dispatcher.event")
+    assert tuple(event) == ("accepted", "settled-by-operator", 3)
+    audit = await hands.db.fetchrow("SELECT actor, action, result FROM dispatcher.audit")
+    assert tuple(audit) == ("Ana", "settle", "3 of 4 settled as sent")
+
+
+async def test_settled_to_be_sent_again_what_is_lost_waits(hands):
+    _, ids = await lose(hands)
+    assert await hands.db.fetchval("SELECT dispatcher.settle_lost($1, 'resend')", ids[:2]) == 2
+    assert await states(hands.db) == {"queued": 2, "lost": 1}
+
+
+async def test_two_at_once_settle_what_is_lost_once(hands, dsn):
+    _, ids = await lose(hands)
+    operators = [await connect(dsn) for _ in range(8)]
+    done = await asyncio.gather(
+        *(
+            each.fetchval(f"SELECT dispatcher.settle_lost($1, '{('sent', 'resend')[n % 2]}')", ids)
+            for n, each in enumerate(operators)
+        )
+    )
+    assert sorted(done) == [0] * 7 + [3]
+    for each in operators:
+        await each.close()
 
 
 async def test_a_report_settles_what_a_fail_over_lost(hands):

@@ -95,12 +95,30 @@ function renew(part) {
 // its database does not answer.
 const FRESH_SECONDS = 5;
 const ASK_SECONDS = 1.5;
+const HIDDEN_ASKS = 10;
+
+const pageTitle = document.title;
+
+// Shows in the tab's title and icon, and in the navigation, how many problems there are.
+function trouble(problems) {
+  const badge = document.getElementById("trouble");
+  const icon = document.getElementById("icon");
+  const text = problems > 0 ? String(problems) : "";
+  if (badge.textContent !== text) {
+    badge.textContent = text;
+    badge.title = problems > 0 ? `${problems} ${badge.dataset.title}` : "";
+    document.title = problems > 0 ? `(${problems}) ${pageTitle}` : pageTitle;
+    icon.dataset.usual ??= icon.href;
+    icon.href = problems > 0 ? icon.dataset.trouble : icon.dataset.usual;
+  }
+}
 
 function watch(banner) {
   const time = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
   const page = time.format(new Date(document.getElementById("as-of").dateTime));
   let freshAt = Date.now();
   let loggedOut = false;
+  let asked = 0;
   const show = () => {
     const stale = loggedOut || Date.now() - freshAt > FRESH_SECONDS * 1000;
     if (banner.hidden !== stale) return;
@@ -110,11 +128,13 @@ function watch(banner) {
         .replace("{time}", page).replace("{since}", time.format(freshAt));
   };
   const ask = async () => {
-    if (document.hidden) { freshAt = Date.now(); return; }
+    asked += 1;
+    // A page in the background asks now and then, for its title and icon.
+    if (document.hidden) { freshAt = Date.now(); if (asked % HIDDEN_ASKS !== 0) return; }
     try {
       const answer = await fetch(banner.dataset.fresh, { signal: AbortSignal.timeout(ASK_SECONDS * 1000) });
       loggedOut = answer.status === 401;
-      if (answer.ok) freshAt = Date.now();
+      if (answer.ok) { freshAt = Date.now(); trouble((await answer.json()).trouble); }
     } catch {
       // neither this answer: show() counts the seconds
     }

@@ -60,8 +60,8 @@ ALTER TABLE pg_temp.dry_run ALTER id DROP NOT NULL, ALTER queued_at DROP NOT NUL
 CREATE TEMPORARY TABLE survey (
     line bigint NOT NULL, lines integer NOT NULL, app text NOT NULL, sender text,
     recipient text NOT NULL, template_id text NOT NULL, signature text, idempotency_key text,
-    reference text, params text[] NOT NULL, priority smallint NOT NULL, send_at timestamptz NOT NULL,
-    expires_at timestamptz
+    reference text, campaign text, params text[] NOT NULL, priority smallint NOT NULL,
+    send_at timestamptz NOT NULL, expires_at timestamptz
 )
 
 -- name: refused_table
@@ -145,11 +145,12 @@ WHERE s.line > $1
 
 -- name: import_lines
 -- Insert the messages of some lines, in their order; each is due some time after the one before.
--- $1 first line, $2 last line, $3 campaign, $4 that time (seconds), $5 messages before these
+-- $1 first line, $2 last line, $3 campaign of those that name none, $4 that time (seconds), $5 messages before these
 INSERT INTO dispatcher.message (app, sender, recipient, template_id, signature, idempotency_key,
     reference, params, priority, send_at, expires_at, campaign)
 SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
-    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at, $3
+    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at,
+    coalesce(s.campaign, $3)
 FROM pg_temp.survey s
 WHERE line BETWEEN $1 AND $2
   AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
@@ -157,11 +158,12 @@ ORDER BY line
 
 -- name: check_lines
 -- The same for a dry run: constraints are checked, and nothing follows.
--- $1 first line, $2 last line, $3 campaign, $4 that time (seconds), $5 messages before these
+-- $1 first line, $2 last line, $3 campaign of those that name none, $4 that time (seconds), $5 messages before these
 INSERT INTO pg_temp.dry_run (app, sender, recipient, template_id, signature, idempotency_key,
     reference, params, priority, send_at, expires_at, campaign)
 SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
-    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at, $3
+    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at,
+    coalesce(s.campaign, $3)
 FROM pg_temp.survey s
 WHERE line BETWEEN $1 AND $2
   AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
@@ -206,6 +208,11 @@ WHERE EXISTS (
     SELECT FROM dispatcher.suppression s
     WHERE s.recipient = v.recipient AND s.app IN ('', v.app)
       AND (NOT s.promotional OR coalesce(t.promotional, a.promotional, false)))
+
+-- name: survey_cancelled
+-- A cancelled campaign that lines name.
+SELECT name FROM dispatcher.campaign
+WHERE state = 'cancelled' AND name IN (SELECT campaign FROM pg_temp.survey) LIMIT 1
 
 -- name: survey_apps
 -- How many lines each app has.

@@ -20,6 +20,15 @@ SELECT dispatcher.index_step()
 -- $1 retention (seconds)
 SELECT dispatcher.drop_step(make_interval(secs => $1), 10000)
 
+-- name: roll_up_counts
+-- Add some counters by minute that are old to those by hour; return how many.
+-- $1 age (seconds)
+SELECT dispatcher.roll_up_counts(make_interval(secs => $1))
+
+-- name: drop_uploads
+-- Delete uploaded lists and unconfirmed actions of over a day ago; return how many.
+SELECT dispatcher.drop_uploads()
+
 -- name: prune
 -- Delete what is old and lies in no partition, a bounded number of rows; return how many.
 -- $1 retention (seconds)

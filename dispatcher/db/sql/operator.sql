@@ -28,6 +28,11 @@ ORDER BY message_id
 -- $1 token, $2 how, $3 actor
 SELECT dispatcher.settle($1, $2, $3)
 
+-- name: settle_lost
+-- Settle messages that a fail-over has lost as 'sent' or 'resend'; return how many.
+-- $1 ids, $2 how, $3 actor
+SELECT dispatcher.settle_lost($1, $2, $3)
+
 -- name: count_unsure
 -- Return how many unsure batches and messages these conditions choose.
 -- $1 app, $2 code, $3 since, $4 until; null: any

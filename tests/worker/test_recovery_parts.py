@@ -1,0 +1,94 @@
+"""A step of recovery that fails ends itself only, for this round, and is named."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from support.fast_forward import forget_heartbeat
+from support.waiting import until
+
+from dispatcher.db.database import Database, create_pool
+from dispatcher.db.loop import FailingParts, attempt
+from dispatcher.worker.in_flight import InFlight
+from dispatcher.worker.recovery import run_recovery
+
+BROKEN = {
+    "expire": (
+        """CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)
+        LANGUAGE plpgsql AS 'BEGIN expired := 1 / 0; END'""",
+        "messages that expire",
+    ),
+    "resend": ("ALTER TABLE dispatcher.report RENAME TO old_report", "unsure requests to be sent"),
+}
+
+
+@pytest.fixture
+async def vital(dsn):
+    """The connections of recovery: a refused statement waits for its correction."""
+    pool = await create_pool(dsn, min_size=0, max_size=2)
+    yield Database(dsn, pool, retry_refusals=True)
+    pool.terminate()
+
+
+@asynccontextmanager
+async def recovering(vital, worker: int, flight: InFlight, failing: FailingParts):
+    stop = asyncio.Event()
+    task = asyncio.create_task(
+        run_recovery(vital, worker, flight, interval=0.05, stop=stop, failing=failing)
+    )
+    yield task
+    stop.set()
+    await task
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, name):
+    change, part = BROKEN[name]
+    await hands.begin(on_unsure="resend")
+    await hands.insert(1)
+    [lost] = await hands.claim()
+    dead = hands.id
+    await forget_heartbeat(db, dead)
+    await hands.begin(on_unsure="resend")
+    await hands.insert(1, first=10)
+    [unsent] = await hands.claim()
+    hands.flight.mark_unconfirmed(unsent.token)
+    hands.flight.finish(unsent.token)
+    await db.execute(change)
+    failing: FailingParts = {}
+    async with recovering(vital, hands.id, hands.flight, failing) as task:
+        await until(lambda: db.fetchval(STATE, lost.token, "unsure"), what="the dead one's")
+        await until(lambda: db.fetchval(STATE, unsent.token, "closed"), what="the unsent one")
+        await until(lambda: failing)
+        assert not task.done()
+        [(where, why)] = failing.items()
+        assert where.startswith(f"recovery ({part}")
+        assert why.count("\n") == 0
+        if name == "resend":
+            await db.execute("ALTER TABLE dispatcher.old_report RENAME TO report")
+            await until(lambda: not failing, what="the step works again")
+
+
+STATE = "SELECT state = $2 FROM dispatcher.batch WHERE token = $1"
+ERRORS = [ValueError("year 20000"), OverflowError("too large"), asyncpg.DataError("22P02")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_value_ends_one_step_and_is_not_shown(error):
+    failing: FailingParts = {}
+
+    async def step() -> bool:
+        raise error
+
+    assert await attempt(step, unavailable="no step: away", part="p", failing=failing) is None
+    assert failing["p"].startswith(f"a value cannot be processed ({type(error).__name__}")
+    assert str(error) not in failing["p"]
+
+
+async def test_other_errors_still_end_the_process():
+    async def step() -> bool:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        await attempt(step, unavailable="no step: away")
