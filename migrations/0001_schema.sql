@@ -1,10 +1,11 @@
 -- Tables: what an application asks for, what workers move, what the provider reports, what
 -- operators set.
 --
--- A message is always in exactly one place: in `queue`, in a `batch` that is not closed, or, once
--- it is finished, in `outcome`. dispatcher.message_status (0003) derives its state from that.
+-- A message is always in exactly one place: in `queue` or a row of `bulk`, in a `batch` that is not
+-- closed, or, once it is finished, in `outcome`. dispatcher.message_status (0003) derives its state
+-- from that.
 --
---   INSERT INTO message
+--   INSERT INTO message --- many at once ---> bulk  (queued): leaves as the queue does
 --      |
 --      v                         claim
 --   queue  (queued) --------------------------> batch open  (sending)
@@ -236,6 +237,40 @@ COMMENT ON COLUMN dispatcher.campaign.moved IS 'How many have moved.';
 COMMENT ON COLUMN dispatcher.campaign.counted IS
     'How many of its messages were in each state, as the console counted them last.';
 COMMENT ON COLUMN dispatcher.campaign.counted_at IS 'When it did.';
+
+-- A row of the queue with its indexes costs nearly as much as the message; a bulk row costs a
+-- five-hundredth of that. Its messages were never claimed, and have no outcome. A row is inserted and
+-- deleted, never updated: a lock on one also fixes what it holds. See fill_queue() and
+-- take_from_bulk().
+CREATE TABLE dispatcher.bulk (
+    first_id bigint NOT NULL PRIMARY KEY,
+    ids int8multirange NOT NULL,
+    size smallint NOT NULL,
+    app text NOT NULL,
+    priority smallint NOT NULL,
+    due_at timestamptz NOT NULL,
+    campaign text
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- With the id: all that one statement inserts is due at one time.
+CREATE INDEX bulk_due ON dispatcher.bulk (app, priority, due_at, first_id);
+CREATE INDEX bulk_campaign ON dispatcher.bulk (campaign, first_id) WHERE campaign IS NOT NULL;
+
+COMMENT ON TABLE dispatcher.bulk IS
+    'Messages that one statement inserted together, and that wait together beside the queue: those of'
+    ' one app, priority, due time and campaign in a block of 500 ids.';
+COMMENT ON COLUMN dispatcher.bulk.first_id IS 'The lowest of its ids.';
+COMMENT ON COLUMN dispatcher.bulk.ids IS 'The messages.';
+COMMENT ON COLUMN dispatcher.bulk.size IS 'How many messages.';
+COMMENT ON COLUMN dispatcher.bulk.app IS 'As in the messages.';
+COMMENT ON COLUMN dispatcher.bulk.priority IS 'As in the messages.';
+COMMENT ON COLUMN dispatcher.bulk.due_at IS 'From when on they may be claimed.';
+COMMENT ON COLUMN dispatcher.bulk.campaign IS
+    'As in the messages. While the campaign is paused or cancelled, no claim takes them.';
 
 CREATE TABLE dispatcher.idempotency (
     app text NOT NULL,

@@ -105,6 +105,12 @@ def pytest_addoption(parser) -> None:
         help="how many rows of anything that the constraints allow are inserted for one worker",
     )
     parser.addoption(
+        "--strangers",
+        type=int,
+        default=3_000,
+        help="how many rows name numbers that ONLY_TO does not allow",
+    )
+    parser.addoption(
         "--cut",
         type=float,
         help="seconds that hosts are cut off in the test of it, with a worker's usual settings"
@@ -115,6 +121,12 @@ def pytest_addoption(parser) -> None:
         type=Path,
         help="folder of Patroni's programs, for the drill of fail-over with it",
     )
+
+
+@pytest.fixture(scope="session")
+def strangers(request) -> int:
+    """How many rows name numbers that ONLY_TO does not allow."""
+    return request.config.getoption("--strangers")
 
 
 @pytest.fixture(scope="session")

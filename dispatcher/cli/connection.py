@@ -19,6 +19,7 @@ from dispatcher.postgres.server import embedded_server, running_server
 from dispatcher.settings import Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
+CLOSE_SECONDS = 5.0  # for the goodbye of a connection
 
 _DATABASE_ERRORS: tuple[type[Exception], ...] = (
     *UNAVAILABLE_ERRORS,
@@ -82,7 +83,10 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
         try:
             return await work(connection)
         finally:
-            await connection.close(timeout=5)
+            try:
+                await connection.close(timeout=CLOSE_SECONDS)
+            except TimeoutError:  # the work is done, or has failed with an error of its own
+                connection.terminate()
 
 
 def read_settings() -> Settings:

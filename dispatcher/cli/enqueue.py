@@ -1,6 +1,7 @@
 """``dispatcher enqueue``: the messages of a list into the queue."""
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,7 @@ def enqueue(
     line is in twice. A file that is in is refused, and so is one of which most
     lines are in: --rest loads the others.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.cli.output import screen
@@ -176,19 +177,21 @@ def enqueue(
         stop_at=_share(stop_at),
         other_mainland=read_settings().mainland_without_plus == "all",
     )  # fmt: skip
-    bar = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    bar = (BarColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[end]}"))
     console = screen(stderr=True)
     so_far = 0
     with Progress(
         *bar, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task("", total=1.0)
+        task = progress.add_task("", total=1.0, end="")
 
         def show_progress(taken: int, share: float) -> None:
             nonlocal so_far
             so_far = taken
             done = _("{taken} enqueued").format(taken=number(taken)) if taken else "reading"
-            progress.update(task, completed=share, description=done)
+            left = progress.tasks[0].time_remaining
+            end = _("ends about {time}").format(time=_clock(left)) if left else ""
+            progress.update(task, completed=share, description=done, end=end)
 
         try:
             loaded = with_database(
@@ -351,6 +354,11 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
                 " template add ID --text`."
             ).format(unknown=plural(unknown, "message"))
         )
+
+
+def _clock(seconds: float) -> str:
+    """Return the time of day in so many seconds, on this machine's clock."""
+    return f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}"
 
 
 def _share(text: str | None) -> float | None:

@@ -194,6 +194,13 @@ def chosen_columns(cookie: str) -> list[str]:
     return [name for name in COLUMNS if name in wanted] or [*USUAL_COLUMNS]
 
 
+class CampaignTotal(Struct, frozen=True):
+    """How many messages of a campaign fit a filter."""
+
+    messages: int
+    counted_at: datetime
+
+
 class MessagePages:
     """The list of messages, and actions on many of them."""
 
@@ -236,9 +243,25 @@ class MessagePages:
             "following": following,
             "first": position is None,
             "counted": counted,
+            "in_campaign": await self._in_campaign(wanted),
             "actions": offered,
         }
         return self._auth.page("messages.html", values)
+
+    async def _in_campaign(self, wanted: MessageFilter) -> CampaignTotal | None:
+        """Return how many messages fit, if the last count of a campaign says it."""
+        known = MessageFilter(campaign=wanted.campaign, state=wanted.state, code=wanted.code)
+        if wanted.campaign is None or wanted != known:
+            return None
+        campaign = await self._backend.campaign(wanted.campaign)
+        if campaign is None or campaign.count is None or campaign.counted_at is None:
+            return None
+        fitting = (
+            each.messages
+            for each in campaign.count.codes
+            if wanted.state in (None, each.state) and wanted.code in (None, each.code)
+        )
+        return CampaignTotal(sum(fitting), campaign.counted_at)
 
     async def choose_columns(self, request: web.Request, _session: Session) -> web.StreamResponse:
         """Keep the columns of the list in a cookie, and lead back to the list."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from dispatcher.core.language import _
+
 MAX_VARIABLES = 20
 MAX_VARIABLE_LENGTH = 20  # characters of one variable of any kind
 KIND_PATTERN = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
@@ -66,12 +68,18 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
         found = KIND_PATTERN.fullmatch(kind)
         if found is None or (found[2] and int(found[2]) > MAX_VARIABLE_LENGTH):
             raise TemplateError(
-                f"{kind!r} is no kind of variable: there are NUM_1 to NUM_{MAX_VARIABLE_LENGTH},"
-                f" TXT_1 to TXT_{MAX_VARIABLE_LENGTH}, DATE, TIME, PHONE, CHARDIGIT, DATETIME,"
-                " MONEY and TEXT"
+                _(
+                    "{kind} is no kind of variable: there are NUM_1 to"
+                    " NUM_{max_variable_length}, TXT_1 to TXT_{max_variable_length}, DATE, TIME,"
+                    " PHONE, CHARDIGIT, DATETIME, MONEY and TEXT"
+                ).format(kind=f"{kind!r}", max_variable_length=MAX_VARIABLE_LENGTH)
             )
     if len(kinds) > MAX_VARIABLES:
-        raise TemplateError(f"a template has at most {MAX_VARIABLES} variables")
+        raise TemplateError(
+            _("a template has at most {max_variables} variables").format(
+                max_variables=MAX_VARIABLES
+            )
+        )
     return list(kinds)
 
 

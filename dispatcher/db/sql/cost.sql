@@ -28,10 +28,15 @@ SELECT p.id AS batch, p.app, m.recipient, m.template_id, m.params, m.signature,
     dispatcher.open_segments(b.mode, o.segments, r.total, r.final) AS open
 FROM piece p
 CROSS JOIN LATERAL unnest(p.message_ids) AS u (id)
-JOIN dispatcher.outcome o ON o.message_id = u.id AND o.batch_id = p.id AND o.state = 'accepted'
-JOIN dispatcher.message m ON m.id = u.id
+-- OFFSET 0: each is looked up by its key, whatever statistics say.
+CROSS JOIN LATERAL (
+    SELECT segments, provider_id FROM dispatcher.outcome o
+    WHERE o.message_id = u.id AND o.batch_id = p.id AND o.state = 'accepted' OFFSET 0
+) AS o
+CROSS JOIN LATERAL (
+    SELECT recipient, template_id, params, signature FROM dispatcher.message m
+    WHERE m.id = u.id OFFSET 0
+) AS m
 LEFT JOIN dispatcher.app a ON a.name = p.app
 CROSS JOIN LATERAL (SELECT dispatcher.billing_mode(a.billing, m.recipient) AS mode) AS b
 CROSS JOIN LATERAL dispatcher.report_parts(o.provider_id) AS r
-WHERE o.message_id = ANY (ARRAY(SELECT unnest(message_ids) FROM piece))
-  AND m.id = ANY (ARRAY(SELECT unnest(message_ids) FROM piece))
