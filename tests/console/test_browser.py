@@ -306,6 +306,7 @@ SAME_IN_CHINESE = {
     *("Ana", "Ben", "marketing", "ghost", "bank", "order", "tpl", "texts", "look", "odd", "asked"),
     *("to", "be", "left", "alone", "the", "number", "is", "on", "block", "list", "codes", "for"),
     *("logging", "in", "The", "fails", "For", "details", "see", "Status", os.uname().nodename),
+    *("lost", "may", "from", "Excel", "Your", "code"),
 }
 
 
