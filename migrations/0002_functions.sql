@@ -74,18 +74,86 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
+-- Return which rule a recipient breaks, if it would reach another person, or hide that two spellings
+-- are one number (see core.number); null for a sound one. Named like constraints, which say what is
+-- wrong. The recipient of an erased message is 0.
+CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN octet_length(recipient) = 14  -- a mobile number of mainland China: nearly always
+        AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN NULL
+    WHEN recipient LIKE '+86%' AND NOT CASE octet_length(recipient)
+        WHEN 14 THEN recipient >= '+8630' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 13 THEN recipient LIKE '+8610%'
+            OR recipient >= '+8620' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 16 THEN recipient LIKE '+8610%' OR recipient LIKE '+8614%'
+        ELSE false END
+        THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
+    WHEN recipient LIKE '0_%' OR recipient LIKE '+0%'
+        THEN 'recipient_begins_with_0_write_plus_and_the_country_code'
+    WHEN recipient LIKE '86___________' THEN 'recipient_is_86_and_11_digits_the_plus_is_missing'
+    WHEN octet_length(recipient) <
+        CASE WHEN recipient LIKE '+%' THEN 8 WHEN recipient = '0' THEN 1 ELSE 7 END
+        THEN 'recipient_needs_at_least_7_digits'
+END;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
 -- Only urgent messages notify; a NOTIFY on every insert halves the rate of single inserts.
+-- 20 messages or more that agree in all that a claim asks for wait in one bulk row, the others each
+-- in a row of the queue. A block of 500 ids is a request, and lies in one partition.
 CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    inserted_at timestamptz := clock_timestamp();
+    has record;  -- which of the steps below are needed
 BEGIN
-    INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
-    SELECT id, app, priority, greatest(send_at, clock_timestamp()), campaign FROM added;
+    SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
+        count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
+        max(dispatcher.misread_recipient(recipient)) AS misread
+    INTO has
+    FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
+
+    IF NOT has.many THEN
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+        SELECT id, app, priority, greatest(send_at, inserted_at), campaign FROM added;
+    ELSE
+        WITH together AS MATERIALIZED (
+            SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
+                count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
+                campaign, count(idempotency_key) > 0 AS keys,
+                max(dispatcher.misread_recipient(recipient)) AS misread
+            FROM added
+            GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
+        ), few AS (
+            INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+            SELECT unnest(ids), app, priority, due_at, campaign FROM together WHERE size < 20
+        ), many AS (
+            INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+            SELECT first_id,
+                CASE WHEN last_id - first_id + 1 = size
+                    THEN int8multirange(int8range(first_id, last_id + 1))
+                    ELSE (SELECT range_agg(int8range(id, id + 1)) FROM unnest(ids) AS id) END,
+                size, app, priority, due_at, campaign
+            FROM together WHERE size >= 20
+        )
+        SELECT count(campaign) > 0 AS campaigns, bool_or(keys) AS keys,
+            min(priority) <= 1 AS urgent, max(misread) AS misread
+        INTO has
+        FROM together;
+    END IF;
+    -- Here and not by a constraint: see the table.
+    IF has.misread IS NOT NULL THEN
+        RAISE check_violation USING
+            MESSAGE = format('new row for relation "message" violates check constraint "%s"',
+                has.misread),
+            SCHEMA = 'dispatcher', TABLE = 'message', COLUMN = 'recipient',
+            CONSTRAINT = has.misread;
+    END IF;
 
     -- A campaign that is known is not locked: an import must not keep a pause waiting.
-    IF EXISTS (SELECT FROM added WHERE campaign IS NOT NULL) THEN
+    IF has.campaigns THEN
         INSERT INTO dispatcher.campaign (name, first_id)
         SELECT campaign, min(id) FROM added WHERE campaign IS NOT NULL GROUP BY campaign
         ON CONFLICT (name) DO NOTHING;
@@ -94,13 +162,15 @@ BEGIN
         WHERE c.name = lower.campaign AND lower.first_id < c.first_id;
     END IF;
 
-    INSERT INTO dispatcher.idempotency (app, key, message_id)
-    SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
-    ORDER BY app, idempotency_key;  -- or two inserts wait for each other crosswise
+    IF has.keys THEN
+        INSERT INTO dispatcher.idempotency (app, key, message_id)
+        SELECT app, idempotency_key, id FROM added WHERE idempotency_key IS NOT NULL
+        ORDER BY app, idempotency_key;  -- or two inserts wait for each other crosswise
+    END IF;
 
     -- A transaction that has notified cannot be prepared (two-phase commit, XA). Where a session has
     -- set this, polling finds its urgent messages.
-    IF current_setting('dispatcher.notify', true) = 'off' THEN
+    IF NOT has.urgent OR current_setting('dispatcher.notify', true) = 'off' THEN
         RETURN NULL;
     END IF;
     PERFORM pg_notify('dispatcher_urgent', urgent.app)
@@ -285,22 +355,82 @@ $$;
 
 -- Messages ------------------------------------------------------------------------------------------
 
+-- Return which bulk rows hold any of *ids*, by their first ids.
+CREATE FUNCTION dispatcher.bulk_rows_with(ids bigint[]) RETURNS bigint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SELECT array_agg(b.first_id ORDER BY b.first_id)
+    FROM (
+        SELECT (id - 1) / 500 * 500 AS before, max(id) AS last_id, array_agg(id) AS ids
+        FROM unnest(bulk_rows_with.ids) AS id WHERE id > 0 GROUP BY 1
+    ) AS block
+    JOIN dispatcher.bulk b ON b.first_id > block.before AND b.first_id <= block.last_id
+    WHERE EXISTS (SELECT FROM unnest(block.ids) AS id WHERE b.ids @> id)
+$$;
+
+-- Take those of *ids* out of bulk rows that are in these rows, and return them; the others of a row
+-- wait on in a new row. A claim that has locked a row is waited for: it may leave a new row.
+CREATE FUNCTION dispatcher.take_from_bulk(bulk_rows bigint[], ids bigint[])
+RETURNS TABLE (id bigint, app text)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH gone AS (
+        DELETE FROM dispatcher.bulk b WHERE b.first_id = ANY (bulk_rows) RETURNING *
+    ), message AS MATERIALIZED (
+        SELECT g.first_id, g.app, u.id, w.id IS NOT NULL AS wanted
+        FROM gone g
+        CROSS JOIN LATERAL unnest(g.ids) AS range
+        CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+        LEFT JOIN (SELECT DISTINCT unnest(take_from_bulk.ids) AS id) AS w ON w.id = u.id
+    ), rest AS (
+        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+        SELECT left_over.first_id, left_over.ids, left_over.size, g.app, g.priority, g.due_at,
+            g.campaign
+        FROM (
+            SELECT m.first_id AS old, min(m.id) AS first_id, count(*) AS size,
+                range_agg(int8range(m.id, m.id + 1)) AS ids
+            FROM message m WHERE NOT m.wanted GROUP BY m.first_id
+        ) AS left_over
+        JOIN gone g ON g.first_id = left_over.old
+    )
+    SELECT m.id, m.app FROM message m WHERE m.wanted
+$$;
+
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
--- waited for, and is then too late: whatever this counts is never sent. If that claim returned it to
--- the queue, the next turn finds it. No audit: for cancel() and forget().
+-- waited for, and is then too late: whatever this counts is never sent. If that claim left it in a
+-- new bulk row, or returned it to the queue, the next turn finds it. No audit: for cancel() and
+-- forget().
 CREATE FUNCTION dispatcher.cancel_queued(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     apps text[] := '{}';
     cancelled bigint[] := '{}';
+    bulk_rows bigint[];
     turn record;
 BEGIN
+    LOOP
+        bulk_rows := dispatcher.bulk_rows_with(ids);
+        EXIT WHEN bulk_rows IS NULL;
+        -- One after the other: rows that come anew while others are waited for follow no order.
+        PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'));
+        WITH taken AS MATERIALIZED (
+            SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
+        ), written AS (
+            INSERT INTO dispatcher.outcome (message_id, state, attempts)
+            SELECT id, 'cancelled', 0 FROM taken
+            ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
+            RETURNING message_id
+        )
+        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
+        FROM taken t JOIN written w ON w.message_id = t.id;
+        apps := apps || turn.apps;
+        cancelled := cancelled || turn.ids;
+    END LOOP;
     LOOP
         WITH taken AS (
             DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
         ), written AS (
             INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)
             SELECT id, 'cancelled', attempt, last_batch FROM taken
+            ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
             RETURNING message_id
         )
         SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
@@ -575,7 +705,7 @@ END $$;
 
 -- Campaigns -----------------------------------------------------------------------------------------
 
--- Set the state of a campaign. Its rows in the queue are not touched: each claim reads which
+-- Set the state of a campaign. What waits is not touched: each claim reads which
 -- campaigns are stopped, so it has effect at once for any number of them.
 CREATE FUNCTION dispatcher.set_campaign_state(
     name text, state text, reason text, action text, actor text
@@ -627,16 +757,29 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
--- that another session works on are left for the next call.
+-- that another session works on are left for the next call. Whole bulk rows first.
 CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT dispatcher.cancel_queued(ARRAY(
+    WITH stopped AS (
+        SELECT array_agg(c.name) AS names FROM dispatcher.campaign c WHERE c.state = 'cancelled'
+    ), together AS (
+        SELECT b.ids FROM dispatcher.bulk b
+        WHERE b.campaign = ANY ((SELECT names FROM stopped)::text[])
+        LIMIT (step + 499) / 500
+        FOR UPDATE SKIP LOCKED
+    ), alone AS (
         SELECT q.id FROM dispatcher.queue q
-        WHERE q.campaign = ANY (ARRAY(
-            SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled'
-        ))
+        WHERE q.campaign = ANY ((SELECT names FROM stopped)::text[])
         LIMIT step
         FOR UPDATE SKIP LOCKED
+    )
+    SELECT dispatcher.cancel_queued(ARRAY(
+        SELECT u.id FROM together t
+        CROSS JOIN LATERAL unnest(t.ids) AS range
+        CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+        UNION ALL
+        SELECT a.id FROM alone a
+        LIMIT step
     ))
 $$;
 
@@ -664,15 +807,57 @@ BEGIN
     WHERE c.name = move_campaign.name;
 END $$;
 
+-- Move bulk rows of a campaign to its time and priority, as a whole; return how many messages.
+CREATE FUNCTION dispatcher.move_bulk(c dispatcher.campaign, step integer) RETURNS integer
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH gone AS (
+        DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(
+            SELECT b.first_id FROM dispatcher.bulk b
+            WHERE b.campaign = c.name AND (b.due_at <> c.move_to OR b.priority <> c.move_priority)
+            ORDER BY b.first_id LIMIT step FOR UPDATE
+        ))
+        RETURNING *
+    ), moved AS (
+        INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+        SELECT first_id, ids, size, app, coalesce(c.move_priority, priority),
+            coalesce(c.move_to, due_at), campaign
+        FROM gone
+        RETURNING size
+    )
+    SELECT coalesce(sum(size), 0)::integer FROM moved
+$$;
+
+-- Let the messages of the first bulk rows of a campaign, some *step*, wait alone.
+CREATE FUNCTION dispatcher.open_bulk(campaign text, step integer) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH opened AS (
+        DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(
+            SELECT b.first_id FROM dispatcher.bulk b WHERE b.campaign = open_bulk.campaign
+            ORDER BY b.first_id LIMIT (step + 499) / 500 FOR UPDATE
+        ))
+        RETURNING *
+    )
+    INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+    SELECT u.id, o.app, o.priority, o.due_at, o.campaign
+    FROM opened o
+    CROSS JOIN LATERAL unnest(o.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+$$;
+
 -- Move up to *step* messages of one campaign that is to be moved; return how many. Its messages are
 -- read in the order of their ids, by the primary key, so that each step begins where the last ended.
+-- Bulk rows move as a whole, up to *step* of them, if their messages are all due at one time. If each
+-- is due at a time of its own, they wait alone first, as far as a step comes.
 CREATE FUNCTION dispatcher.move_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
 DECLARE
     c dispatcher.campaign;
+    together integer := 0;
+    before bigint;  -- the first message that still waits in a bulk row
     ids bigint[];
     found integer;
+    more boolean;
 BEGIN
     SELECT * INTO c FROM dispatcher.campaign m
     WHERE m.moved_id IS NOT NULL AND m.state <> 'cancelled'
@@ -680,12 +865,22 @@ BEGIN
     IF c.name IS NULL THEN
         RETURN 0;
     END IF;
+    IF c.move_wait = 0 THEN
+        together := dispatcher.move_bulk(c, step);
+    ELSE
+        PERFORM dispatcher.open_bulk(c.name, step);
+        before := (SELECT min(b.first_id) FROM dispatcher.bulk b WHERE b.campaign = c.name);
+    END IF;
     ids := ARRAY(
         SELECT q.id FROM dispatcher.queue q
-        WHERE q.id > c.moved_id AND q.campaign = c.name
+        WHERE q.id > c.moved_id AND q.campaign = c.name AND q.id < coalesce(before, q.id + 1)
         ORDER BY q.id LIMIT step FOR UPDATE
     );
     found := cardinality(ids);
+    -- A claim that was waited for may have left a bulk row.
+    more := found = step OR EXISTS (
+        SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name AND (
+            c.move_wait > 0 OR b.due_at <> c.move_to OR b.priority <> c.move_priority));
     UPDATE dispatcher.queue q
     SET due_at = coalesce(c.move_to + make_interval(secs => c.move_wait * (c.moved + u.place - 1)),
             q.due_at),
@@ -693,11 +888,11 @@ BEGIN
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
     UPDATE dispatcher.campaign m
-    SET moved = c.moved + found,
-        moved_id = CASE WHEN found = step THEN ids[found] END,
-        state = CASE WHEN found < step AND m.state = 'moving' THEN 'running' ELSE m.state END
+    SET moved = c.moved + found + together,
+        moved_id = CASE WHEN more THEN coalesce(ids[found], c.moved_id) END,
+        state = CASE WHEN NOT more AND m.state = 'moving' THEN 'running' ELSE m.state END
     WHERE m.name = c.name;
-    RETURN found;
+    RETURN found + together;
 END $$;
 
 -- Pause each of *apps* that has had more messages accepted within an hour than *factors* times the
@@ -761,7 +956,8 @@ BEGIN
     FOR watched IN
         SELECT c.name, c.stop_at, c.first_id FROM dispatcher.campaign c
         WHERE c.state = 'running' AND c.stop_at IS NOT NULL
-          AND EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+          AND (EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+            OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name))
     LOOP
         SELECT count(*) FILTER (WHERE s.state IN ('rejected', 'undelivered')) AS failed,
             count(*) AS finished
@@ -1097,9 +1293,11 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.cancel,
-    dispatcher.cancel_queued, dispatcher.numbers_in_words, dispatcher.append_message_audit,
+    dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
+    dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
+    dispatcher.misread_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

@@ -15,12 +15,12 @@ SELECT
     CASE
         WHEN o.state = 'accepted' THEN coalesce(r.state, 'accepted')
         WHEN o.state IS NOT NULL THEN o.state
-        WHEN q.id IS NOT NULL THEN 'queued'
+        WHEN coalesce(q.due_at, k.due_at) IS NOT NULL THEN 'queued'
         WHEN live.state = 'open' THEN 'sending'
         WHEN live.state = 'unsure' THEN 'unsure'
         ELSE 'lost'
     END AS state,
-    coalesce(o.attempts, q.attempt, live.attempt)::integer AS attempts,
+    coalesce(o.attempts, q.attempt, k.attempt, live.attempt)::integer AS attempts,
     o.provider_id,
     -- Of a message that is delivered or undelivered: the carrier's status, and its meaning.
     CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, live.code) END
@@ -32,7 +32,7 @@ SELECT
     END AS reason,
     coalesce(o.segments, r.total)::integer AS segments,
     m.queued_at,
-    q.due_at,
+    coalesce(q.due_at, k.due_at) AS due_at,
     CASE WHEN o.state = 'accepted' THEN o.created_at END AS accepted_at,
     CASE WHEN o.state <> 'accepted' THEN o.created_at WHEN r.state IS NOT NULL THEN r.finished_at END
         AS finished_at,
@@ -43,10 +43,18 @@ FROM dispatcher.message m
 LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
 LEFT JOIN dispatcher.queue q ON q.id = m.id
 LEFT JOIN LATERAL (
+    SELECT b.due_at, 0 AS attempt
+    FROM dispatcher.bulk b
+    WHERE o.message_id IS NULL AND q.id IS NULL
+      -- A row holds ids of one block of 500.
+      AND b.first_id > m.id - 500 AND b.first_id <= m.id AND b.ids @> m.id
+    LIMIT 1
+) AS k ON true
+LEFT JOIN LATERAL (
     SELECT b.token, b.state, b.code, b.description,
         b.attempts[array_position(b.message_ids, m.id)] AS attempt
     FROM dispatcher.batch b
-    WHERE o.message_id IS NULL AND q.id IS NULL
+    WHERE o.message_id IS NULL AND q.id IS NULL AND k.due_at IS NULL
       -- Two conditions and not one IN: so both partial indexes serve, and the closed are not read.
       AND (b.state = 'open' OR b.state = 'unsure')
       AND coalesce(b.unsure_ids, b.message_ids) @> ARRAY[m.id]

@@ -141,6 +141,9 @@ CREATE FUNCTION dispatcher.has_open_messages(first bigint, past bigint) RETURNS 
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM dispatcher.queue WHERE id >= first AND id < past)
         OR EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past))
+        OR EXISTS (
             SELECT FROM dispatcher.batch b
             WHERE (b.state = 'open' OR b.state = 'unsure')
               AND EXISTS (SELECT FROM unnest(b.message_ids) AS u WHERE u >= first AND u < past))
@@ -179,6 +182,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         AND NOT EXISTS (
             SELECT FROM dispatcher.queue
             WHERE id >= first AND id < past AND due_at < clock_timestamp() + interval '5 min')
+        AND NOT EXISTS (
+            SELECT FROM dispatcher.bulk
+            WHERE first_id > first - 500 AND first_id < past AND ids && int8range(first, past)
+              AND due_at < clock_timestamp() + interval '5 min')
 $$;
 
 -- Raise an exception for an age that is too short: a mistake in a setting must not empty the tables.
@@ -492,6 +499,7 @@ DECLARE
     since timestamptz;
     due bigint[];
     last timestamptz;
+    bulk_rows bigint[];
     apps text[];
     ids bigint[];
 BEGIN
@@ -512,21 +520,29 @@ BEGIN
     -- As long as all of them lie within the two minutes, there is no end behind which to go on.
     more := more AND last - interval '2 minutes' > coalesce(since, '-infinity');
     IF due IS NOT NULL THEN
+        SELECT array_agg(b.first_id) INTO bulk_rows FROM (
+            SELECT first_id FROM dispatcher.bulk
+            WHERE first_id = ANY (dispatcher.bulk_rows_with(due)) FOR UPDATE SKIP LOCKED
+        ) AS b;
         WITH waiting AS MATERIALIZED (
             SELECT id FROM dispatcher.queue WHERE id = ANY (due) AND NOT requeued
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             DELETE FROM dispatcher.queue WHERE id = ANY (ARRAY(SELECT id FROM waiting))
             RETURNING id, app, attempt, last_batch
+        ), ended AS MATERIALIZED (
+            TABLE taken
+            UNION ALL
+            SELECT id, app, 0, NULL FROM dispatcher.take_from_bulk(bulk_rows, due)
         ), written AS (
             INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id, code, reason)
             SELECT id, 'expired', attempt, last_batch, 'expired',
                 'it expired before it could be sent'
-            FROM taken ON CONFLICT (message_id) DO NOTHING
+            FROM ended ON CONFLICT (message_id) DO NOTHING
             RETURNING message_id
         )
         SELECT array_agg(t.app), array_agg(t.id) INTO apps, ids
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        FROM ended t JOIN written w ON w.message_id = t.id;
         expired := coalesce(cardinality(ids), 0);
         PERFORM dispatcher.count_event('expired', 'expired', apps);
         PERFORM dispatcher.append_event('expired', 'expired', apps, ids);

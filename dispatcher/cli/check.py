@@ -14,6 +14,7 @@ import typer
 
 from dispatcher.cli.errors import FAILED, CommandError
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
     from dispatcher.core.message import Answer
@@ -238,7 +239,7 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
             False,
             name,
             _("{endpoint}: {reason}; check __ENDPOINT and the network").format(
-                endpoint=app.endpoint, reason=answer.reason
+                endpoint=app.endpoint, reason=stored_text(answer.reason)
             ),
         )
         return

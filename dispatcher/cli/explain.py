@@ -27,20 +27,20 @@ def explain(
     )
     for place, ours in (("request", REQUEST), ("number", NUMBER), ("dispatcher", OURS)):
         if (row := ours.get(code) or ours.get(code.upper())) is not None:
-            table.add_row(place, row.code, row.meaning, row.advice, "", "")
+            table.add_row(_(place), row.code, _(row.meaning), _(row.advice), "", "")
     for level in ("request", "number", "report"):
         for known in published_rows(level, code):
             if code.upper() not in known.codes and (level != "report" or not known.codes):
                 continue
             table.add_row(
-                f"{level}, {known.source}",
+                f"{_(level)}{_(', ')}{_(known.source)}",
                 known.shown,
-                known.meaning,
-                known.advice,
-                known.again,
+                _(known.meaning),
+                _(known.advice),
+                _(known.again),
                 _("by delivery: {charged_by_delivery}; on sending: {charged_by_sending}").format(
-                    charged_by_delivery=known.charged_by_delivery,
-                    charged_by_sending=known.charged_by_sending,
+                    charged_by_delivery=_(known.charged_by_delivery),
+                    charged_by_sending=_(known.charged_by_sending),
                 ),
             )
     if not table.rows:

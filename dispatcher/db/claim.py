@@ -1,4 +1,4 @@
-"""Takes due messages out of the queue and writes their batches, in one transaction."""
+"""Takes due messages out of the queue and bulk rows, and writes their batches: one transaction."""
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import ClaimCursor
+from dispatcher.core.claim_cursor import ClaimCursor, QueuePosition
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
@@ -49,10 +49,10 @@ class ClaimRequest(Struct, frozen=True):
 
 
 class Claimed(Struct, frozen=True):
-    """What a claim took from the queue."""
+    """What a claim took."""
 
     batches: list[Batch]
-    messages: int = 0  # taken from the queue, sent or not
+    messages: int = 0  # taken, sent or not
     requests: int = 0  # requests they would fill; more than the batches when slots were short
     senders: int = 0  # among those requests
     postponed: int = 0  # messages that would have taken all slots for requests of their own
@@ -82,14 +82,17 @@ async def claim(
 ) -> Claimed:
     """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
 
-    Everything happens in one transaction: a message leaves the queue only together with the
+    Everything happens in one transaction: a message stops waiting only together with the
     batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
     may have committed, and its batches are then left to the rescue.
     """
     began = monotonic()
     cursor = cursor or ClaimCursor(monotonic)
+    since = cursor.start_scan()
     async with database.transaction(seconds=seconds) as connection:
-        state = await connection.fetchrow(sql("app_state"), wanted.app)
+        state = await connection.fetchrow(
+            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, since
+        )
         if state is None:
             return Claimed([])
         countries = await _lock_country_pauses(connection, state)
@@ -98,24 +101,29 @@ async def claim(
             return allowed
         slots, most, limit = allowed.slots, allowed.most, allowed.limit
         paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
-        since = cursor.start_scan()
         looking = monotonic()
-        taken = await _take(connection, wanted, limit, since, paused=paused)
+        taken = await _take(
+            connection, wanted, limit, since, paused=paused, bulk_due=state["bulk_due"]
+        )
         looked = monotonic() - looking
         if not taken.rows:
-            cursor.finish_scan(asked_at, None, seconds=looked)
-            return Claimed([])
+            cursor.finish_scan(asked_at, taken.last, seconds=looked)
+            return Claimed([], more=taken.full)
         decisions = _Decisions(connection, arrange, screen, asked_at, countries)
         arranged = await decisions.add(taken.messages, most)
-        full = len(taken.rows) >= limit
-        share = share_slots(arranged.packed, slots, numbers=most, full=full)
+        share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
         if share.postponed and wanted.look_ahead:
-            limit += LOOK_AHEAD_MESSAGES
-            more = await _take(connection, wanted, LOOK_AHEAD_MESSAGES, since, paused=paused)
+            more = await _take(
+                connection,
+                wanted,
+                LOOK_AHEAD_MESSAGES,
+                since,
+                paused=paused,
+                bulk_due=state["bulk_due"],
+            )
             taken = taken.with_more(more)
             arranged = await decisions.add(more.messages, most)
             share = share_slots(arranged.packed, slots, numbers=most, full=True)
-        last = (taken.rows[-1]["priority"], taken.rows[-1][0]) if len(taken.rows) >= limit else None
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
@@ -133,7 +141,10 @@ async def claim(
             due = {row["id"]: row[0] for row in taken.rows}
             await _put_back(connection, wanted.app, back, due)
         cursor.finish_scan(
-            asked_at, last, returned=[(m.priority, due[m.id]) for m in back], seconds=looked
+            asked_at,
+            taken.last,
+            returned=[(m.priority, due[m.id]) for m in back],
+            seconds=looked,
         )
         wait = None
         if rate is not None and batches:
@@ -144,10 +155,68 @@ async def claim(
             requests=len(arranged.packed),
             senders=len({packed.sender for packed in arranged.packed}),
             postponed=sum(len(packed.messages) for packed in share.postponed),
-            more=len(taken.rows) >= limit or bool(back) or bool(share.postponed),
+            more=taken.full or bool(back) or bool(share.postponed),
             wait=wait,
             finished=arranged.outcomes,
         )
+
+
+class DueRows(Struct, frozen=True):
+    """Due messages in order, taken from the queue and bulk rows."""
+
+    rows: list[asyncpg.Record]
+    full: bool  # there is probably more
+    last: QueuePosition | None  # how far the scan came; None: it saw all that is due
+
+
+async def take_due(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
+) -> DueRows:
+    """Take at most *limit* due messages, in the order of priorities and due times.
+
+    The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
+    the next row of the queue. *since* is when to look from, by priority.
+    """
+    app, first = wanted.app, wanted.first_priority
+    rows: list[asyncpg.Record] = []
+    while True:
+        last, due_at, queue_first = wanted.last_priority, None, True
+        if bulk_due:
+            head = await connection.fetchrow(sql("lock_bulk"), app, first, last, since)
+            if head is not None:
+                last, due_at, queue_first = head
+        if queue_first:
+            rows += await connection.fetch(
+                sql("claim"),
+                app,
+                limit - len(rows),
+                first,
+                last,
+                wanted.sender,
+                since,
+                paused,
+                due_at,
+            )
+        if len(rows) >= limit:
+            break
+        if due_at is None:
+            return DueRows(rows, False, None)
+        taken = await connection.fetch(
+            sql("claim_bulk"), app, limit - len(rows), last, due_at, wanted.sender, paused
+        )
+        rows += taken
+        if len(rows) >= limit:
+            break
+        if not taken:  # a pause has come, or these messages are finished
+            return DueRows(rows, True, (last, due_at))
+        since[last] = max(since[last], due_at)
+    return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
 
 
 class _Allowance(Struct, frozen=True):
@@ -217,40 +286,44 @@ class _Decisions:
 
 
 class _Taken(Struct, frozen=True):
-    """What a claim has taken out of the queue."""
+    """What a claim has taken."""
 
     rows: list[asyncpg.Record]
     messages: list[Message]
     unread: list[Message]  # without their variables: they return to the queue
+    full: bool
+    last: QueuePosition | None
 
     def with_more(self, more: "_Taken") -> "_Taken":
         """Return both together."""
         return _Taken(
-            self.rows + more.rows, self.messages + more.messages, self.unread + more.unread
+            self.rows + more.rows,
+            self.messages + more.messages,
+            self.unread + more.unread,
+            more.full,
+            more.last,
         )
 
 
 async def _take(
-    connection: Connection, wanted: ClaimRequest, limit: int, since: list[float], *, paused: bool
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
 ) -> _Taken:
-    """Take up to *limit* due messages out of the queue.
+    """Take up to *limit* due messages.
 
     Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together.
     """
-    rows = await connection.fetch(
-        sql("claim"),
-        wanted.app,
-        limit,
-        wanted.first_priority,
-        wanted.last_priority,
-        wanted.sender,
-        since,
-        paused,
-    )
+    due = await take_due(connection, wanted, limit, since, paused=paused, bulk_due=bulk_due)
+    rows = due.rows
     messages = [Message(*row[2:]) for row in rows]
     large = [row for row in rows if row[1] is not None]
     if not large:
-        return _Taken(rows, messages, [])
+        return _Taken(rows, messages, [], due.full, due.last)
     room = MAX_LARGE_BYTES
     read: list[int] = []
     unread: set[int] = set()
@@ -269,6 +342,8 @@ async def _take(
             if m.id not in unread
         ],
         [m for m in messages if m.id in unread],
+        due.full,
+        due.last,
     )
 
 

@@ -120,6 +120,7 @@ async def _is_out(db: asyncpg.Connection, app: str) -> bool:
     out: bool = await db.fetchval(
         "SELECT NOT EXISTS (SELECT FROM dispatcher.queue WHERE app = $1"
         "   AND (code IS NULL OR code NOT IN ('E000000', 'E000027', 'E999999')))"
+        " AND NOT EXISTS (SELECT FROM dispatcher.bulk WHERE app = $1)"
         " AND NOT EXISTS (SELECT FROM dispatcher.batch WHERE app = $1 AND state = 'open')",
         app,
     )

@@ -9,6 +9,7 @@ from time import monotonic
 from msgspec import Struct
 
 from bench.queries import research_query
+from bench.sql_baseline import take_ids
 from dispatcher.bench.environment import Environment, make_indexes
 from dispatcher.bench.results import Results, percentile, rotated
 from dispatcher.bench.retention import table_sizes
@@ -24,7 +25,6 @@ from dispatcher.bench.statements import query
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.operator import resume
-from dispatcher.db.queries import sql
 
 CLAIM_SIZE = 500  # rows of one timed claim
 TIMED_CLAIMS = 100
@@ -155,7 +155,7 @@ async def _held_snapshot(address: str) -> AsyncIterator[None]:
     connection = await connect(address)
     try:
         await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        await connection.execute("SELECT FROM dispatcher.queue LIMIT 1")
+        await connection.execute("SELECT FROM dispatcher.message LIMIT 1")
         yield
     finally:
         await connection.close()
@@ -194,24 +194,17 @@ async def _send(
 async def _time_claims(address: str) -> list[float]:
     """Load a few messages; return the seconds that each claim of them took. None is sent."""
     connection = await connect(address)
-    floor = ClaimCursor(monotonic)
+    cursor = ClaimCursor(monotonic)
     try:
         await load_messages(connection, CLAIM_SIZE * TIMED_CLAIMS)
         await resume(connection, "benchmark", APP)
-        return [await _time_claim(connection, floor) for _ in range(TIMED_CLAIMS)]
+        return [await _time_claim(connection, cursor) for _ in range(TIMED_CLAIMS)]
     finally:
         await connection.close()
 
 
-async def _time_claim(connection: OwnConnection, floor: ClaimCursor) -> float:
+async def _time_claim(connection: OwnConnection, cursor: ClaimCursor) -> float:
     async with connection.transaction():
-        state = await connection.fetchrow(sql("app_state"), APP)
-        assert state is not None  # the benchmark has made the app
         began = monotonic()
-        rows = await connection.fetch(
-            sql("claim"), APP, CLAIM_SIZE, 0, 8, None, floor.begin(), False
-        )
-        took = monotonic() - began
-        last = (rows[-1]["priority"], rows[-1][0]) if len(rows) == CLAIM_SIZE else None
-        floor.end(state["asked_at"], last, seconds=took)
-        return took
+        await take_ids(connection, cursor, CLAIM_SIZE)
+        return monotonic() - began

@@ -10,11 +10,12 @@ from time import monotonic
 
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db import events
+from dispatcher.db.claim import ClaimRequest, take_due
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.record import OUTCOME_COLUMNS
-from dispatcher.worker.worker import CLAIM_SLOTS
+from dispatcher.worker.claim_loop import MAX_CLAIM_SLOTS
 
 APP = "default"
 MESSAGES_PER_REQUEST = 500
@@ -26,8 +27,8 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 
     async def drain() -> int:
         claimed = 0
-        floor = ClaimCursor(monotonic)
-        while ids := await _claim_and_record(connection, worker, floor):
+        cursor = ClaimCursor(monotonic)
+        while ids := await _claim_and_record(connection, worker, cursor):
             claimed += len(ids)
         await connection.close()
         return claimed
@@ -35,21 +36,33 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
     return drain
 
 
+async def take_ids(connection: OwnConnection, cursor: ClaimCursor, limit: int) -> list[int]:
+    """Take messages as a claim does, with its statements and cursor; return their ids."""
+    since = cursor.start_scan()
+    state = await connection.fetchrow(sql("app_state"), APP, 0, 9, since)
+    assert state is not None  # the benchmark has made the app
+    began = monotonic()
+    taken = await take_due(
+        connection,
+        ClaimRequest(APP),
+        limit,
+        since,
+        paused=False,
+        bulk_due=state["bulk_due"],
+    )
+    cursor.finish_scan(state["asked_at"], taken.last, seconds=monotonic() - began)
+    return [row["id"] for row in taken.rows]
+
+
 async def _claim_and_record(
-    connection: OwnConnection, worker: int, floor: ClaimCursor
+    connection: OwnConnection, worker: int, cursor: ClaimCursor
 ) -> list[int]:
     """Claim as many messages as one claim of a worker takes, and record their outcomes."""
-    limit = CLAIM_SLOTS * MESSAGES_PER_REQUEST
+    limit = MAX_CLAIM_SLOTS * MESSAGES_PER_REQUEST
     async with connection.transaction():
-        state = await connection.fetchrow(sql("app_state"), APP)
-        began = monotonic()
-        rows = await connection.fetch(sql("claim"), APP, limit, 0, 9, None, floor.begin(), False)
-        ids = [row["id"] for row in rows]
+        ids = await take_ids(connection, cursor, limit)
         if not ids:
             return ids
-        last = (rows[-1]["priority"], rows[-1][0]) if len(ids) == limit else None
-        assert state is not None  # the benchmark has made the app
-        floor.end(state["asked_at"], last, seconds=monotonic() - began)
         parts = [
             ids[at : at + MESSAGES_PER_REQUEST] for at in range(0, len(ids), MESSAGES_PER_REQUEST)
         ]

@@ -10,7 +10,10 @@ from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
 from dispatcher.db.queries import sql
 
 DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
+BULK_DUE, BULK_TOMORROW = 3_000_000, 1_000_000
 CLAIM = 500
+NO_BULK = [BEGINNING] * PRIORITY_COUNT
+STATE = ("default", 0, 9, NO_BULK)
 
 
 @pytest.fixture
@@ -23,7 +26,35 @@ async def backlog(db):
     await db.execute("ALTER TABLE dispatcher.message ENABLE TRIGGER fill_queue")
     await db.execute(query("load_messages"), TOMORROW, True, 5, 86_400.0)
     await db.execute(query("load_messages"), DUE, True, 5, 0.0)
+    await open_all(db)
     return db
+
+
+@pytest.fixture
+async def bulk_backlog(backlog):
+    """The same, and four million messages in bulk rows, of which those due first exist."""
+    await backlog.execute("DELETE FROM dispatcher.queue WHERE due_at < now()")
+    await backlog.execute(query("load_messages"), DUE, True, 5, 0.0)
+    await backlog.execute(
+        "INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at)"
+        " SELECT id, int8multirange(int8range(id, id + 500)), 500, 'default', 5,"
+        " clock_timestamp() + CASE WHEN id >= $1 THEN interval '1 day' ELSE '0' END"
+        " FROM generate_series(1000001::bigint, $1::bigint + $2::bigint - 1, 500) AS id",
+        1_000_001 + BULK_DUE,
+        BULK_TOMORROW,
+    )
+    return backlog
+
+
+async def open_all(connection):
+    """Let every message wait in a row of the queue."""
+    await connection.execute("DELETE FROM dispatcher.bulk")
+    await connection.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at)"
+        " SELECT id, app, priority, greatest(send_at, clock_timestamp())"
+        " FROM dispatcher.message WHERE id > $1",
+        FINISHED,
+    )
 
 
 def since(floor=None):
@@ -46,13 +77,14 @@ def nodes(plan):
 
 async def claimed(connection, floor=None):
     """Return the plan of a claim, as the worker runs it: pinned, and made once."""
-    await connection.fetchrow(sql("app_state"), "default")
+    await connection.fetchrow(sql("app_state"), *STATE)
     await connection.execute(
-        "PREPARE claim(text, int, int, int, text, float8[], bool) AS " + sql("claim")
+        "PREPARE claim(text, int, int, int, text, float8[], bool, float8) AS " + sql("claim")
     )
     try:
         return await explained(
-            connection, f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false)"
+            connection,
+            f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false, NULL)",
         )
     finally:
         await connection.execute("DEALLOCATE claim")
@@ -88,9 +120,17 @@ async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, data
         await reader.fetchval("SELECT count(*) FROM dispatcher.queue")
         for _ in range(DUE // CLAIM - 1):
             async with backlog.transaction():
-                state = await backlog.fetchrow(sql("app_state"), "default")
+                state = await backlog.fetchrow(sql("app_state"), *STATE)
                 rows = await backlog.fetch(
-                    sql("claim"), "default", CLAIM, 0, 9, None, floor.start_scan(), False
+                    sql("claim"),
+                    "default",
+                    CLAIM,
+                    0,
+                    9,
+                    None,
+                    floor.start_scan(),
+                    False,
+                    None,
                 )
                 floor.finish_scan(
                     state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0
@@ -128,6 +168,83 @@ async def test_closing_batches_and_a_status_read_by_index(backlog):
     plan, _ = await explained(backlog, "SELECT * FROM dispatcher.message_status WHERE id = 30000")
     assert not [node for node in closing if node["Node Type"] == "Seq Scan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
+
+
+async def run_bulk_claim(connection, since=BEGINNING):
+    """Return the plans of the statements of one claim, pinned and made once."""
+    positions = f"'{{{','.join([str(since)] * PRIORITY_COUNT)}}}'"
+    await connection.execute("PREPARE state(text, int, int, float8[]) AS " + sql("app_state"))
+    await connection.execute("PREPARE hold(text, int, int, float8[]) AS " + sql("lock_bulk"))
+    await connection.execute(
+        "PREPARE take(text, int, int, float8, text, bool) AS " + sql("claim_bulk")
+    )
+    try:
+        state = await explained(connection, f"EXECUTE state('default', 0, 9, {positions})")
+        hold = await explained(connection, f"EXECUTE hold('default', 0, 9, {positions})")
+        head = await connection.fetchrow(
+            sql("lock_bulk"), "default", 0, 9, [since] * PRIORITY_COUNT
+        )
+        take = await explained(
+            connection,
+            f"EXECUTE take('default', {CLAIM}, 5, {head['due_at']}, NULL, false)",
+        )
+        return state, hold, take
+    finally:
+        await connection.execute("DEALLOCATE state; DEALLOCATE hold; DEALLOCATE take")
+
+
+def blocks(plan):
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["statistics of nothing", "of all"])
+async def test_a_claim_reads_only_the_bulk_rows_it_claims(bulk_backlog, analyzed):
+    if analyzed:
+        await bulk_backlog.execute("ANALYZE")
+    async with bulk_backlog.transaction():
+        state, hold, take = await run_bulk_claim(bulk_backlog)
+    assert take[0]["Actual Rows"] == CLAIM
+    for plan, found in (state, hold, take):
+        scans = [node for node in found if node.get("Relation Name") in ("bulk", "queue")]
+        assert "Seq Scan" not in {node["Node Type"] for node in scans}
+        for node in scans:
+            assert node["Actual Rows"] * node["Actual Loops"] <= 3
+        assert blocks(plan) < 600
+    assert not [n for n in take[1] if n["Node Type"] == "Seq Scan" and "Relation Name" in n]
+    assert sum(node.get("Rows Removed by Join Filter", 0) for node in take[1]) <= 2
+
+
+async def test_a_claim_skips_claimed_bulk_rows_of_a_held_snapshot(bulk_backlog, database):
+    async with database.pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
+        await reader.fetchval("SELECT count(*) FROM dispatcher.bulk")
+        await bulk_backlog.execute(
+            "DELETE FROM dispatcher.bulk WHERE first_id > 1000000 AND due_at < now();"
+            " UPDATE dispatcher.bulk SET due_at = now() WHERE first_id < 1000000"
+        )
+        now = await bulk_backlog.fetchval(
+            "SELECT date_part('epoch', min(due_at)) FROM dispatcher.bulk"
+        )
+        reads = []
+        for since in (now, BEGINNING):
+            transaction = bulk_backlog.transaction()
+            await transaction.start()
+            state, hold, _ = await run_bulk_claim(bulk_backlog, since)
+            await transaction.rollback()
+            reads.append([blocks(state[0]), blocks(hold[0])])
+    assert reads[0][0] * 3 < reads[1][0]
+    assert reads[0][1] * 3 < reads[1][1]
+
+
+async def test_a_cancel_and_a_status_find_bulk_rows_by_index(bulk_backlog):
+    await bulk_backlog.execute("SET plan_cache_mode = force_generic_plan")
+    first = await bulk_backlog.fetchval("SELECT min(first_id) FROM dispatcher.bulk")
+    for statement, most in (
+        (f"SELECT * FROM dispatcher.message_status WHERE id = {first + 7}", 100),
+        ("SELECT dispatcher.has_open_messages(900000, 1000000)", 100),
+        (f"SELECT dispatcher.cancel('{{{first + 7}}}')", 12_000),
+    ):
+        plan, _ = await explained(bulk_backlog, statement)
+        assert blocks(plan) < most, statement
 
 
 def test_a_full_scan_continues_where_it_ended():

@@ -169,5 +169,5 @@ async def nothing_unsure(db: asyncpg.Connection) -> bool:
     """Tell whether every message has an outcome."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.batch WHERE state <> 'closed')"
-        " OR EXISTS (SELECT FROM dispatcher.queue)"
+        " OR EXISTS (SELECT FROM dispatcher.queue) OR EXISTS (SELECT FROM dispatcher.bulk)"
     )

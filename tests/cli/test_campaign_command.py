@@ -11,6 +11,7 @@ import openpyxl
 import pytest
 
 from dispatcher.db import campaigns
+from dispatcher.db.claim import ClaimRequest, take_due
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 
@@ -35,8 +36,10 @@ async def connected(dsn):
 async def claimed(db, limit: int = 100) -> list[int]:
     """Claim as a worker does; return the ids."""
     async with db.transaction():
-        rows = await db.fetch(sql("claim"), "default", limit, 0, 9, None, [0.0] * 10, True)
-    return [row["id"] for row in rows]
+        taken = await take_due(
+            db, ClaimRequest("default"), limit, [0.0] * 10, paused=True, bulk_due=True
+        )
+    return [row["id"] for row in taken.rows]
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ async def test_a_cancel_waits_for_what_was_claimed_before(two, db, dsn):
         worker, operator = [await stack.enter_async_context(connected(dsn)) for _ in range(2)]
         claim = worker.transaction()
         await claim.start()  # claims, and commits only after the cancel
-        rows = await worker.fetch(sql("claim"), "default", 100, 0, 9, None, [0.0] * 10, True)
+        rows = await worker.fetch(sql("claim"), "default", 100, 0, 9, None, [0.0] * 10, True, None)
         ids = sorted(row["id"] for row in rows)
         await campaigns.cancel(operator, "ana", "may.csv", "")
         waiting = asyncio.create_task(campaigns.settled(operator, "may.csv", seconds=20))

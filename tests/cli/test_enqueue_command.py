@@ -170,7 +170,7 @@ async def test_a_load_that_is_cut_short_says_how_much_of_it_is_in(operate, db, t
         """
         CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF EXISTS (SELECT FROM dispatcher.queue) THEN
+            IF EXISTS (SELECT FROM dispatcher.bulk) THEN
                 RAISE EXCEPTION 'cut' USING ERRCODE = 'admin_shutdown';
             END IF;
             RETURN NULL;
@@ -185,4 +185,4 @@ async def test_a_load_that_is_cut_short_says_how_much_of_it_is_in(operate, db, t
     trouble, so_far = ended.err.splitlines()
     assert "starting or stopping" in trouble
     assert so_far.startswith("dispatcher: at least 5,000 messages of")
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 5_000
+    assert await db.fetchval("SELECT sum(size) FROM dispatcher.bulk") == 5_000

@@ -185,7 +185,8 @@ async def enqueue(operate, db, tmp_path):
         assert ended.code == expected, ended
         for words in given.words:
             assert words in ended.out + ended.err
-        assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == given.messages
+        waiting = "SELECT count(*) FROM dispatcher.message_status WHERE state = 'queued'"
+        assert await db.fetchval(waiting) == given.messages
         told = refused(rejects) if rejects.exists() else {}
         assert told.keys() == given.refused.keys()
         for line, words in given.refused.items():

@@ -39,7 +39,9 @@ async def is_whole(db, lines: int) -> bool:
     """Whether every good line is there once."""
     good = [n for n in range(2, lines + 2) if not bad(n)]
     there = await db.fetch("SELECT params[1]::int FROM dispatcher.message ORDER BY 1")
-    queued = await db.fetchval("SELECT count(*) FROM dispatcher.queue")
+    queued = await db.fetchval(
+        "SELECT count(*) FROM dispatcher.message_status WHERE state = 'queued'"
+    )
     return [row[0] for row in there] == good and queued == len(good)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from support.messages import states, take_out
 
 NUMBER = "+8613112345678"
 
@@ -18,7 +19,7 @@ async def messages(db) -> list[int]:
         NUMBER,
     )
     ids = [row["id"] for row in rows]
-    await db.execute("DELETE FROM dispatcher.queue WHERE id <= 60")
+    await take_out(db, ids[:60])
     await db.execute(
         "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
         " SELECT n, 'rejected', 1, 'E200031' FROM generate_series(1, 60) AS n"
@@ -110,12 +111,12 @@ async def test_an_action_on_a_filter_is_previewed_and_done(operator, db):
     page = await operator.get(path)
     assert "Requeue 50 messages?" in page.text
     assert "its variables were wiped" in page.text
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2  # nothing is done yet
+    assert (await states(db))["queued"] == 2  # nothing is done yet
     for _ in range(2):  # a form that is sent twice does it once
         answer = await operator.post(path, {"form_token": page.form_token})
         assert answer.headers["Location"] == path
     await shows(operator, path, "50 of 50 wait again")
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 52
+    assert (await states(db))["queued"] == 52
     audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
     assert [tuple(row) for row in audit] == [("Ana", "requeue", "50 messages", "code E200031")]
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from support.messages import take_out
 
 
 class Rows:
@@ -26,7 +27,7 @@ class Rows:
     async def batch(self, ids: list[int], *, state: str = "open", token: str = "token1") -> int:
         """Take messages from the queue into a batch, as a claim does; return the batch's id."""
         async with self._db.transaction():
-            await self._db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
+            await take_out(self._db, ids)
             return await self._db.fetchval(
                 "INSERT INTO dispatcher.batch "
                 "(token, app, worker, message_ids, attempts, state, bytes, unsure_at, code) "
@@ -43,7 +44,7 @@ class Rows:
         """Append the outcome of a message, and delete it from the queue."""
         row = {"message_id": message, "state": state, "attempts": 1} | columns
         async with self._db.transaction():
-            await self._db.execute("DELETE FROM dispatcher.queue WHERE id = $1", message)
+            await take_out(self._db, [message])
             await self._db.execute(
                 f"INSERT INTO dispatcher.outcome ({', '.join(row)}) "
                 f"VALUES ({', '.join(f'${i}' for i in range(1, len(row) + 1))})",

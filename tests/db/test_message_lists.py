@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from asyncpg import PostgresError
+from support.messages import states, take_out
 
 from dispatcher.db import message_lists as messages
 from dispatcher.db.message_lists import MessageFilter, message_page
@@ -34,7 +35,6 @@ SELECT app, CASE WHEN id <= 10 THEN 'rejected' WHEN id <= 20 THEN 'expired' ELSE
 FROM made WHERE id <= 40 GROUP BY 1, 2, 3
 """
 AFTER = """
-DELETE FROM dispatcher.queue WHERE id <= 50;
 INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
 VALUES ('open', 'bank', 1, '{41,42,43,44,45}', '{1,1,1,1,1}', 'open', 100);
 INSERT INTO dispatcher.batch
@@ -50,6 +50,7 @@ SELECT 'bank', 'undelivered', 'MBBLACK', array_agg(n), 10 FROM generate_series(2
 @pytest.fixture
 async def seeded(db):
     await db.execute(SEED)
+    await take_out(db, [*range(1, 51)])
     await db.execute(AFTER)
     return db
 
@@ -116,7 +117,11 @@ async def test_a_campaign_is_listed_from_its_first_message(database, db, indexed
         " VALUES ('may', 5, now() - interval '1 day')"
     )
     await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id % 5 = 0")
-    await db.execute("UPDATE dispatcher.queue SET campaign = 'may' WHERE id % 5 = 0")
+    await take_out(db, [*range(51, 61)])
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)"
+        " SELECT id, app, priority, now(), campaign FROM dispatcher.message WHERE id > 50"
+    )
     assert await listed(database, campaign="may") == [*range(60, 0, -5)]
     assert sorted(await listed(database, campaign="may", state="rejected")) == [5, 10]
     assert await listed(database, campaign="may", state="queued") == [60, 55]
@@ -134,9 +139,9 @@ async def test_pages_of_many_have_each_message_once(database, db):
     )
     await db.execute(
         "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
-        " SELECT id, 'cancelled', 1 FROM dispatcher.queue WHERE id % 3 = 0"
+        " SELECT id, 'cancelled', 1 FROM dispatcher.message WHERE id % 3 = 0"
     )
-    await db.execute("DELETE FROM dispatcher.queue WHERE id % 3 = 0")
+    await take_out(db, [*range(3, 331, 3)])
     assert await listed(database) == [*range(330, 0, -1)]
     cancelled = await listed(database, state="cancelled")
     assert sorted(cancelled) == [*range(3, 331, 3)]  # each once, over three pages of two events
@@ -232,7 +237,7 @@ async def test_what_came_after_the_preview_is_not_touched(database, db, rows):
     assert not await messages.step(db, wanted)
     action = await messages.message_action(database, wanted)
     assert (action.messages, action.changed) == (3, 2)
-    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 2
+    assert (await states(db))["queued"] == 2
 
 
 async def test_a_request_is_settled_only_as_a_whole(database, seeded):

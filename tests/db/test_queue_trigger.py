@@ -12,7 +12,8 @@ ONE = "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13112345
 
 
 async def waiting(db) -> list[int]:
-    return [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")]
+    rows = await db.fetch("SELECT id FROM dispatcher.message_status WHERE state = 'queued'")
+    return sorted(row["id"] for row in rows)
 
 
 async def test_a_single_insert_waits(db):

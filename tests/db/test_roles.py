@@ -15,6 +15,7 @@ ROLES = ("dispatcher_app", "dispatcher_worker", "dispatcher_reader")
 TABLES = (
     "message",
     "queue",
+    "bulk",
     "batch",
     "outcome",
     "idempotency",
@@ -104,6 +105,7 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
         "SELECT dispatcher.count_event('accepted', '', '{a}')",
         "SELECT dispatcher.requeue('{1}')",
         "SELECT dispatcher.cancel_queued('{1}')",
+        "SELECT dispatcher.take_from_bulk('{1}', '{1}')",
         "SELECT dispatcher.pause('default', '')",
         "SELECT dispatcher.suppress('{+8613112345678}')",
         "SELECT dispatcher.append_audit('a', 'b', '', '', '')",

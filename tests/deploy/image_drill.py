@@ -168,7 +168,9 @@ async def drill(image: Path, config: dict, folder: Path) -> None:
             began = monotonic()
             first.terminate()
             assert await asyncio.to_thread(first.wait, GRACE) == 0, first.stdout.read()
-            left = await db.fetchval("SELECT count(*) FROM dispatcher.queue")
+            left = await db.fetchval(
+                "SELECT count(*) FROM dispatcher.message_status WHERE state = 'queued'"
+            )
             assert left, "it was done before it was stopped: more MESSAGES"
             assert not await db.fetchval(on_their_way)
             say(

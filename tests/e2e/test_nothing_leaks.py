@@ -44,7 +44,8 @@ async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
             quiet = (
                 "SELECT NOT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open') AND"
                 " (SELECT count(*) FROM dispatcher.outcome) >= 100 AND"
-                " NOT EXISTS (SELECT FROM dispatcher.queue WHERE due_at <= now())"
+                " NOT EXISTS (SELECT FROM dispatcher.queue WHERE due_at <= now()) AND"
+                " NOT EXISTS (SELECT FROM dispatcher.bulk WHERE due_at <= now())"
             )
             await until(lambda: db.fetchval(quiet), what="an end of it")
             await push_reports(service.url, str(NUMBERS[5]))

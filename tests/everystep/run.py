@@ -381,6 +381,8 @@ class _Stage:
             return bool(
                 await db.fetchval(
                     "SELECT EXISTS (SELECT FROM dispatcher.queue"
+                    " WHERE app = $1 AND due_at <= clock_timestamp())"
+                    " OR EXISTS (SELECT FROM dispatcher.bulk"
                     " WHERE app = $1 AND due_at <= clock_timestamp())",
                     app,
                 )
@@ -474,7 +476,7 @@ async def _only_held(db: asyncpg.Connection) -> bool:
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.batch b WHERE b.state = 'unsure' AND b.app = 'one'"
         " AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token))"
-        " OR EXISTS (SELECT FROM dispatcher.queue)"
+        " OR EXISTS (SELECT FROM dispatcher.queue) OR EXISTS (SELECT FROM dispatcher.bulk)"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
 

@@ -162,7 +162,7 @@ class Application:
     async def nothing_waits(db: asyncpg.Connection) -> bool:
         """Tell whether nothing waits or is on its way."""
         return not await db.fetchval(
-            "SELECT EXISTS (SELECT FROM dispatcher.queue)"
+            "SELECT EXISTS (SELECT FROM dispatcher.queue) OR EXISTS (SELECT FROM dispatcher.bulk)"
             " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
         )
 

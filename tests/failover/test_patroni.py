@@ -172,6 +172,7 @@ async def settled(new: Node) -> dict[str, str]:
         await until(
             lambda: connection.fetchval(
                 "SELECT NOT EXISTS (SELECT FROM dispatcher.queue)"
+                " AND NOT EXISTS (SELECT FROM dispatcher.bulk)"
                 " AND NOT EXISTS (SELECT FROM dispatcher.batch WHERE state <> 'closed')"
             ),
             deadline=90,

@@ -13,6 +13,7 @@ SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
 FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
+BULK = "tests/db/test_bulk_rows.py"
 OUTCOME = "tests/core/test_outcome.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
 
@@ -391,6 +392,78 @@ GUARDS = (
         ),
     ),
     Guard(
+        4,
+        "a claim takes the bulk rows that it deletes",
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "    DELETE FROM dispatcher.bulk WHERE",
+                "    SELECT FROM dispatcher.bulk WHERE",
+            ),
+        ),
+        (f"{BULK}::test_bulk_rows_are_claimed_in_order",),
+    ),
+    Guard(
+        4,
+        "what a claim leaves of a bulk row waits on",
+        (Edit(f"{SQL}/queue.sql#claim_bulk", "FROM part WHERE room < 0", "FROM part WHERE false"),),
+        (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
+    ),
+    Guard(
+        2,
+        "a bulk row's message that has an outcome is not claimed",
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))",
+                "",
+            ),
+        ),
+        (f"{BULK}::test_messages_loaded_again_after_they_were_sent_stay_finished",),
+    ),
+    Guard(
+        4,
+        "what is taken out of a bulk row leaves the others waiting",
+        (Edit(FUNCTIONS, "FROM message m WHERE NOT m.wanted", "FROM message m WHERE false"),),
+        (
+            f"{BULK}::test_a_cancel_leaves_the_others_of_a_row_together",
+            f"{BULK}::test_messages_of_a_bulk_row_expire_without_the_others",
+        ),
+    ),
+    Guard(
+        4,
+        "a cancel finds what a claim has left of a bulk row",
+        (Edit(FUNCTIONS, "    END LOOP;\n    LOOP\n", "        EXIT;\n    END LOOP;\n    LOOP\n"),),
+        (f"{BULK}::test_a_cancel_waits_for_a_claim_and_takes_what_it_left",),
+    ),
+    Guard(
+        4,
+        "a partition with a bulk row is not dropped",
+        (
+            Edit(
+                "migrations/0004_maintenance.sql",
+                "            WHERE first_id > first - 500 AND first_id < past"
+                " AND ids && int8range(first, past))\n        OR EXISTS (\n",
+                "            WHERE false)\n        OR EXISTS (\n",
+            ),
+        ),
+        (f"{BULK}::test_a_partition_with_a_bulk_row_is_open",),
+    ),
+    Guard(
+        5,
+        "a bulk row is due by the database's clock",
+        (
+            Edit(f"{SQL}/queue.sql#lock_bulk", "b.due_at <= (SELECT clock_timestamp())", "true"),
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "due_at <= (SELECT least(clock_timestamp(),",
+                "due_at <= (SELECT least('infinity',",
+            ),
+            Edit(f"{SQL}/app.sql#app_state", "b.due_at <= (SELECT clock_timestamp())", "true"),
+        ),
+        (f"{BULK}::test_what_is_not_due_yet_is_not_claimed",),
+    ),
+    Guard(
         2,
         "a server error without results is an unknown result",
         (
@@ -436,12 +509,13 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "date_part('epoch', m.expires_at - clock_timestamp())",
-                "date_part('epoch', m.expires_at) - $8",
+                "date_part('epoch', m.expires_at) - $9",
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "        paused,\n    )\n",
-                '        paused,\n        __import__("time").time(),\n    )\n',
+                "                due_at,\n            )\n",
+                "                due_at,\n"
+                '                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),
@@ -452,13 +526,14 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/queue.sql#claim",
-                "q.due_at <= (SELECT clock_timestamp())",
-                "q.due_at <= to_timestamp($8)",
+                "q.due_at <= least((SELECT clock_timestamp()),",
+                "q.due_at <= least(to_timestamp($9),",
             ),
             Edit(
                 "dispatcher/db/claim.py",
-                "        paused,\n    )\n",
-                '        paused,\n        __import__("time").time(),\n    )\n',
+                "                due_at,\n            )\n",
+                "                due_at,\n"
+                '                __import__("time").time(),\n            )\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

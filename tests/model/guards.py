@@ -61,6 +61,18 @@ GUARDS = (
     Guard("a claim and its batches are one transaction", ONE),
     Guard("closing a batch and its returns are one transaction", ONE._replace(numbers="AL")),
     Guard("a cancel takes only what it finds waiting", ONE._replace(budget=Budget(1, 0, 1))),
+    *(
+        Guard(name, reason="a message of the model waits in one place; bulk rows are in the SQL")
+        for name in (
+            "a claim takes the bulk rows that it deletes",
+            "what a claim leaves of a bulk row waits on",
+            "a bulk row's message that has an outcome is not claimed",
+            "what is taken out of a bulk row leaves the others waiting",
+            "a cancel finds what a claim has left of a bulk row",
+            "a partition with a bulk row is not dropped",
+            "a bulk row is due by the database's clock",
+        )
+    ),
     Guard(
         "what was begun may have been sent, whatever broke",
         reason="the model's client says truly whether anything was sent",

@@ -1,6 +1,7 @@
 """Messages, requests and reports, as a worker and the provider would have left them."""
 
 import pytest
+from support.messages import take_out
 
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
@@ -27,7 +28,7 @@ class World:
                 app,
             )
             ids = [row["id"] for row in rows]
-            await self.db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
+            await take_out(self.db, ids)
             await self.db.execute(
                 "INSERT INTO dispatcher.batch "
                 "(token, app, worker, message_ids, attempts, state, bytes, unsure_at, code) "

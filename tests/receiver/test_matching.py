@@ -288,9 +288,9 @@ async def _final(world) -> tuple:
 
 async def _clear(world) -> None:
     await world.db.execute(
-        "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.batch, dispatcher.outcome, "
-        "dispatcher.report, dispatcher.report_inbox, dispatcher.unmatched_report, "
-        "dispatcher.report_summary, dispatcher.event"
+        "TRUNCATE dispatcher.message, dispatcher.queue, dispatcher.bulk, dispatcher.batch, "
+        "dispatcher.outcome, dispatcher.report, dispatcher.report_inbox, "
+        "dispatcher.unmatched_report, dispatcher.report_summary, dispatcher.event"
     )
 
 

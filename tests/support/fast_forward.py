@@ -9,11 +9,12 @@ async def let_pass(db: asyncpg.Connection, seconds: float) -> None:
     Not the heartbeats: whether a worker lives is not a question of patience.
     """
     async with db.transaction():
-        await db.execute(
-            "UPDATE dispatcher.queue SET due_at = due_at - make_interval(secs => $1)"
-            " WHERE due_at > clock_timestamp()",
-            seconds,
-        )
+        for table in ("queue", "bulk"):
+            await db.execute(
+                f"UPDATE dispatcher.{table} SET due_at = due_at - make_interval(secs => $1)"
+                " WHERE due_at > clock_timestamp()",
+                seconds,
+            )
         await db.execute(
             "UPDATE dispatcher.app SET probe_at = probe_at - make_interval(secs => $1)"
             " WHERE probe_at > clock_timestamp()",

@@ -42,6 +42,12 @@ async def insert(
     return [row["id"] for row in rows]
 
 
+async def take_out(db: asyncpg.Connection, ids: Sequence[int]) -> None:
+    """Take messages from where they wait, as a claim does."""
+    await db.execute("SELECT dispatcher.take_from_bulk(dispatcher.bulk_rows_with($1), $1)", ids)
+    await db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", ids)
+
+
 async def states(db: asyncpg.Connection, app: str | None = None) -> dict[str, int]:
     """Return how many messages are in which state."""
     rows = await db.fetch(
@@ -62,6 +68,7 @@ async def is_idle(db: asyncpg.Connection) -> bool:
     """Tell whether nothing is due or on its way: what is left waits for a later time."""
     return not await db.fetchval(
         "SELECT EXISTS (SELECT FROM dispatcher.queue WHERE due_at <= clock_timestamp())"
+        " OR EXISTS (SELECT FROM dispatcher.bulk WHERE due_at <= clock_timestamp())"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
 
@@ -69,7 +76,7 @@ async def is_idle(db: asyncpg.Connection) -> bool:
 async def finished(db: asyncpg.Connection) -> bool:
     """Tell whether every message has its end, or is unsure."""
     return not await db.fetchval(
-        "SELECT EXISTS (SELECT FROM dispatcher.queue)"
+        "SELECT EXISTS (SELECT FROM dispatcher.queue) OR EXISTS (SELECT FROM dispatcher.bulk)"
         " OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
     )
 

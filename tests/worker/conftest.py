@@ -81,7 +81,11 @@ class Hands:
 
     async def queue(self) -> list[int]:
         """Return what waits."""
-        rows = await self.db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")
+        rows = await self.db.fetch(
+            "SELECT id FROM dispatcher.queue UNION ALL"
+            " SELECT generate_series(lower(r), upper(r) - 1)"
+            " FROM (SELECT unnest(ids) AS r FROM dispatcher.bulk) AS b ORDER BY id"
+        )
         return [row["id"] for row in rows]
 
     async def batches(self) -> Sequence[tuple[str, str]]:

@@ -60,7 +60,8 @@ async def quiet(db: asyncpg.Connection) -> bool:
     return await db.fetchval(
         "SELECT NOT EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')"
         " AND NOT EXISTS ("
-        "  SELECT FROM dispatcher.queue q JOIN dispatcher.app a ON a.name = q.app"
+        "  SELECT FROM (SELECT app, due_at FROM dispatcher.queue UNION ALL"
+        "    SELECT app, due_at FROM dispatcher.bulk) AS q JOIN dispatcher.app a ON a.name = q.app"
         "  WHERE q.due_at <= clock_timestamp() AND a.paused_at IS NULL)"
         " AND NOT EXISTS ("
         "  SELECT FROM dispatcher.app a"

@@ -88,6 +88,8 @@ async def insert_odd(db: asyncpg.Connection, rows: list[tuple[object, ...]]) -> 
 DUE = """
 SELECT EXISTS (SELECT FROM dispatcher.queue
         WHERE due_at <= clock_timestamp() AND app IN ('default', 'other'))
+    OR EXISTS (SELECT FROM dispatcher.bulk
+        WHERE due_at <= clock_timestamp() AND app IN ('default', 'other'))
     OR EXISTS (SELECT FROM dispatcher.batch WHERE state = 'open')
 """
 WITHOUT_REASON = """

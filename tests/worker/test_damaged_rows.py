@@ -37,10 +37,10 @@ async def damage(db: asyncpg.Connection, ids: list[int]) -> None:
         await db.execute(kind, toast["oid"], b"t")
 
 
-@pytest.mark.parametrize("priority", [0, 5])
-async def test_damaged_rows_are_rejected_and_the_others_sent(db, workers, sim, priority):
+@pytest.mark.parametrize(("priority", "count"), [(0, 3), (5, 3), (5, 25)])
+async def test_damaged_rows_are_rejected_and_the_others_sent(db, workers, sim, priority, count):
     before = await insert(db, 700, priority=priority)
-    damaged = await insert(db, 3, first=1000, params=[LONG], priority=priority)
+    damaged = await insert(db, count, first=1000, params=[LONG], priority=priority)
     after = await insert(db, 700, first=2000, priority=priority)
     elsewhere = await insert(db, 50, first=3000, app="other")
     await damage(db, damaged)
@@ -50,14 +50,14 @@ async def test_damaged_rows_are_rejected_and_the_others_sent(db, workers, sim, p
     seen = await of_each(db, damaged)
     assert {(row["state"], row["code"]) for row in seen.values()} == {("rejected", "set-aside")}
     assert "DataCorruptedError XX001" in seen[damaged[0]]["reason"]
-    assert await states(db) == {"accepted": len(before + after + elsewhere), "rejected": 3}
+    assert await states(db) == {"accepted": len(before + after + elsewhere), "rejected": count}
     assert sim.ledger.numbers == 1450
     assert worker.code is None
     counted = await db.fetchval(
         "SELECT sum(count) FROM dispatcher.event_count"
         " WHERE event = 'rejected' AND code = 'set-aside'"
     )
-    assert counted == 3
+    assert counted == count
 
 
 async def test_a_message_that_has_its_outcome_is_not_set_aside_twice(db, workers, sim):

@@ -46,9 +46,10 @@ async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, faul
     # First the four slots of a claim, then 5, 10, 20, 40, 60, 60 ... s: at most 64 in the hour.
     assert 3 <= probes <= 8 + 64
     assert len(sim.journal) - before <= 4 * probes
-    attempts = await db.fetchval("SELECT sum(attempt) FROM dispatcher.queue")
-    waiting = await db.fetchval("SELECT count(*) FROM dispatcher.queue")
-    assert (waiting, attempts) == (WAITING, 0)
+    waiting = await db.fetchrow(
+        "SELECT count(*), sum(attempts) FROM dispatcher.message_status WHERE state = 'queued'"
+    )
+    assert tuple(waiting) == (WAITING, 0)
     assert memory(worker.pid) - small < 20 * 2**20
 
     await sim.faults.clear()

@@ -34,8 +34,10 @@ async def test_messages_wait_and_are_sent_with_the_right_secret(db, workers, sim
     assert app["pause_code"] == CODES[auth]
     assert "APP_SECRET" in app["pause_reason"]
     assert "not-the-secret" not in app["pause_reason"] + worker.text()
-    queue = await db.fetchrow("SELECT count(*), sum(attempt) AS attempts FROM dispatcher.queue")
-    assert (queue["count"], queue["attempts"]) == (waiting, 0)
+    queued = await db.fetchrow(
+        "SELECT count(*), sum(attempts) FROM dispatcher.message_status WHERE state = 'queued'"
+    )
+    assert tuple(queued) == (waiting, 0)
     assert sim.ledger.numbers == 0
     paused_peak = worker.peak
     assert paused_peak < MOST_MEMORY

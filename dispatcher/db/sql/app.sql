@@ -11,7 +11,9 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- the whole backlog for 500 rows, a nested loop would compare all claimed rows with all.
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
--- $1 app
+-- bulk_due: a bulk row is due; another claim may hold it.
+-- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
+-- priority from 0 on (see core.claim_cursor)
 SELECT
     name,
     paused_at IS NOT NULL AS paused,
@@ -25,6 +27,17 @@ SELECT
     date_part('epoch', clock_timestamp()) AS asked_at,
     coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
     slow_start IS NOT NULL AS slow_start,
+    EXISTS (
+        SELECT FROM unnest($4::float8[]) WITH ORDINALITY AS p (since, place)
+        CROSS JOIN LATERAL (
+            -- ORDER BY: this plan is made before the pins below count, and must not read the table.
+            SELECT FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p.place - 1
+              AND b.due_at >= to_timestamp(p.since) AND b.due_at <= (SELECT clock_timestamp())
+            ORDER BY b.due_at LIMIT 1
+        ) AS head
+        WHERE p.place - 1 BETWEEN $2 AND $3
+    ) AS bulk_due,
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_nestloop', 'off', true),

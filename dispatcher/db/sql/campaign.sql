@@ -32,7 +32,7 @@ SELECT dispatcher.move_campaign_step()
 -- The transactions that change the queue at this moment. One that has begun to claim before a campaign
 -- was stopped is among them: a statement locks its tables before it sees which campaigns are stopped.
 SELECT virtualtransaction FROM pg_locks
-WHERE relation = 'dispatcher.queue'::regclass AND mode = 'RowExclusiveLock'
+WHERE relation IN ('dispatcher.queue'::regclass, 'dispatcher.bulk'::regclass) AND mode = 'RowExclusiveLock'
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND pid <> pg_backend_pid()
 
@@ -71,7 +71,9 @@ RETURNING name
 -- The campaigns, the newest first, each with how many of its messages wait.
 -- $1 how many at most
 SELECT c.name, c.state, c.reason, c.file, c.created_by, c.created_at, c.changed_by, c.changed_at,
-    (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name) AS waiting,
+    (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name)
+        + (SELECT coalesce(sum(b.size), 0) FROM dispatcher.bulk b WHERE b.campaign = c.name)
+        AS waiting,
     (SELECT sum(i.imported)::bigint FROM dispatcher.file_import i WHERE i.campaign = c.name) AS imported
 FROM dispatcher.campaign c ORDER BY c.created_at DESC LIMIT $1
 
@@ -79,7 +81,9 @@ FROM dispatcher.campaign c ORDER BY c.created_at DESC LIMIT $1
 -- One campaign, as in campaigns.
 -- $1 name
 SELECT c.name, c.state, c.reason, c.file, c.created_by, c.created_at, c.changed_by, c.changed_at,
-    (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name) AS waiting,
+    (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name)
+        + (SELECT coalesce(sum(b.size), 0) FROM dispatcher.bulk b WHERE b.campaign = c.name)
+        AS waiting,
     (SELECT sum(i.imported)::bigint FROM dispatcher.file_import i WHERE i.campaign = c.name) AS imported
 FROM dispatcher.campaign c WHERE c.name = $1
 
@@ -124,7 +128,8 @@ SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
 -- $1 begun before (null: any), $2 name below among those begun then, $3 how many at most
 SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
     c.changed_at, c.counted::text AS counted, c.counted_at,
-    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits,
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+        OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name) AS waits,
     c.first_id < (
         SELECT min(split_part(p.relname, '_', 2)::bigint)
         FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
@@ -140,7 +145,8 @@ ORDER BY c.created_at DESC, c.name DESC LIMIT $3
 -- $1 name
 SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
     c.changed_at, c.counted::text AS counted, c.counted_at,
-    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name) AS waits,
+    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+        OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name) AS waits,
     c.first_id < (
         SELECT min(split_part(p.relname, '_', 2)::bigint)
         FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
@@ -158,6 +164,14 @@ WITH mine AS (
     SELECT m.id, m.app, dispatcher.e164(m.recipient) AS recipient FROM dispatcher.message m
     WHERE m.id >= (SELECT c.first_id FROM dispatcher.campaign c WHERE c.name = $1)
       AND m.campaign = $1
+), waiting AS (
+    SELECT id, due_at, code FROM dispatcher.queue WHERE campaign = $1
+    UNION ALL
+    SELECT u.id, b.due_at, NULL
+    FROM dispatcher.bulk b
+    CROSS JOIN LATERAL unnest(b.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+    WHERE b.campaign = $1
 ), live AS (
     SELECT u.id, b.state, b.code
     FROM dispatcher.batch b
@@ -210,7 +224,7 @@ FROM (
         m.recipient
     FROM mine m
     LEFT JOIN dispatcher.outcome o ON o.message_id = m.id
-    LEFT JOIN dispatcher.queue q ON q.id = m.id
+    LEFT JOIN waiting q ON q.id = m.id
     LEFT JOIN live l ON l.id = m.id AND o.message_id IS NULL AND q.id IS NULL
     LEFT JOIN reported r ON r.message_id = m.id
     LEFT JOIN dispatcher.app a ON a.name = m.app

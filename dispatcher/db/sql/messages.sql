@@ -22,17 +22,36 @@ SELECT min(id) AS last_id, max(queued_at) AS newest,
 FROM piece
 
 -- name: queue_piece
--- The same of the queue.
+-- The same of what waits, in the queue and in bulk rows; those are read in whole blocks of 500 ids.
+-- What only one of them was read down to is left for the next piece.
 -- $1 ids below, $2 rows at most, $3 app, $4 code, $5 campaign (each null: any)
-WITH piece AS MATERIALIZED (
+WITH alone AS MATERIALIZED (
     SELECT id, app, code, campaign FROM dispatcher.queue WHERE id < $1 ORDER BY id DESC LIMIT $2
+), together AS MATERIALIZED (
+    SELECT id, b.app, b.campaign
+    FROM dispatcher.bulk b
+    CROSS JOIN LATERAL unnest(b.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS id
+    WHERE b.first_id < $1 AND id < $1 AND b.first_id > (
+        SELECT (min(first_id) - 1) / 500 * 500
+        FROM (
+            SELECT first_id FROM dispatcher.bulk WHERE first_id < $1
+            ORDER BY first_id DESC LIMIT ($2 + 499) / 500
+        ) AS next)
+), piece AS (
+    TABLE alone UNION ALL SELECT id, app, NULL, campaign FROM together
+), bound AS (
+    SELECT greatest((SELECT min(id) FROM alone), (SELECT min(id) FROM together)) AS last_id
 )
-SELECT min(id) AS last_id, NULL::timestamptz AS newest,
-    coalesce(array_agg(id ORDER BY id DESC) FILTER (
-        WHERE ($3::text IS NULL OR app = $3) AND ($4::text IS NULL OR code = $4)
-          AND ($5::text IS NULL OR campaign = $5)
-    ), '{}') AS ids
-FROM piece
+SELECT b.last_id, NULL::timestamptz AS newest,
+    ARRAY(
+        SELECT p.id FROM piece p
+        WHERE p.id >= b.last_id
+          AND ($3::text IS NULL OR p.app = $3) AND ($4::text IS NULL OR p.code = $4)
+          AND ($5::text IS NULL OR p.campaign = $5)
+        ORDER BY p.id DESC
+    ) AS ids
+FROM bound b
 
 -- name: request_piece
 -- Return the next messages of open ('sending') or unsure requests, the newest first, at most $2.
@@ -192,9 +211,13 @@ WHERE event = ANY ($1::text[])
 -- Return how many messages wait (up to 10,001), are being sent, and are unsure.
 -- $1 app (null: all)
 SELECT
-    (SELECT count(*) FROM (
-        SELECT FROM dispatcher.queue q WHERE $1::text IS NULL OR q.app = $1 LIMIT 10001) AS w)
-        AS queued,
+    least(10001,
+        (SELECT count(*) FROM (
+            SELECT FROM dispatcher.queue q WHERE $1::text IS NULL OR q.app = $1 LIMIT 10001) AS w)
+        + (SELECT coalesce(sum(size), 0) FROM (
+            SELECT b.size FROM dispatcher.bulk b WHERE $1::text IS NULL OR b.app = $1
+            LIMIT 10001) AS w)
+    ) AS queued,
     (SELECT coalesce(sum(cardinality(message_ids)), 0) FROM dispatcher.batch b
         WHERE b.state = 'open' AND ($1::text IS NULL OR b.app = $1)) AS sending,
     (SELECT coalesce(sum(cardinality(coalesce(unsure_ids, message_ids))), 0) FROM dispatcher.batch b

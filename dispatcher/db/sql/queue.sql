@@ -1,4 +1,4 @@
--- Messages that wait: claimed, returned, deferred.
+-- Messages that wait, in the queue and in bulk rows: claimed, returned, deferred.
 
 -- name: claim
 -- Delete the due messages of one app from the queue and return them, first priority first: when
@@ -15,7 +15,8 @@
 -- the parent table queue every message that there ever was.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
--- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed
+-- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
+-- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none)
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -24,7 +25,8 @@ WITH due AS MATERIALIZED (
         FROM dispatcher.queue q
         WHERE q.app = $1 AND q.priority = p.priority
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
-          AND q.due_at <= (SELECT clock_timestamp())
+          AND q.due_at <= least((SELECT clock_timestamp()),
+              CASE WHEN p.priority = $4 THEN to_timestamp($8) END)
           AND (q.campaign = ANY (ARRAY(
               SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
           ))) IS NOT TRUE
@@ -66,26 +68,146 @@ WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
 ORDER BY t.priority, t.due_at, t.id
 
 -- name: read_large
--- Return the variables that `claim` left out.
+-- Return the variables that a claim left out.
 -- $1 message ids
 SELECT id, params FROM dispatcher.message WHERE id = ANY ($1::bigint[])
 
--- name: lock_head
--- Lock the first due message of one app in the order of claims, and return it: the queue alone is
--- read, whatever is wrong with the message.
--- $1 app, $2 first priority, $3 last priority
-SELECT q.id, q.attempt FROM dispatcher.queue q
-WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
-ORDER BY q.priority, q.due_at
+-- name: lock_bulk
+-- Lock the first bulk row of one app that is due and that no other claim holds; return its priority,
+-- when it was due (seconds since 1970), and whether a message of the queue comes before it. Because
+-- it is locked, this claim can take it once it has taken those.
+-- $1 app, $2 first priority, $3 last priority, $4 from when on to look, for each priority from 0 on
+SELECT head.priority, date_part('epoch', head.due_at) AS due_at,
+    EXISTS (
+        SELECT FROM generate_series($2::int, head.priority::int) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT FROM dispatcher.queue q
+            WHERE q.app = $1 AND q.priority = p.priority
+              AND q.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
+              AND q.due_at <= least((SELECT clock_timestamp()),
+                  CASE WHEN p.priority = head.priority THEN head.due_at END)
+            ORDER BY q.due_at LIMIT 1
+        ) AS before
+    ) AS queue_first
+FROM generate_series($2::int, $3::int) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT b.priority, b.due_at
+    FROM dispatcher.bulk b
+    WHERE b.app = $1 AND b.priority = p.priority
+      AND b.due_at >= to_timestamp(($4::float8[])[p.priority + 1])
+      AND b.due_at <= (SELECT clock_timestamp())
+      AND (b.campaign = ANY (ARRAY(
+          SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+      ))) IS NOT TRUE
+    ORDER BY b.due_at, b.first_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+) AS head
 LIMIT 1
-FOR UPDATE SKIP LOCKED
+
+-- name: claim_bulk
+-- Delete due bulk rows of one app and priority, up to the next message of the queue, and return their
+-- messages as `claim` does. Rows are locked one by one, until they hold as many messages as wanted;
+-- those of fewer than 20 messages count as 20, so that there may be more. The last row may hold more
+-- than is wanted: the others wait on in a new row.
+-- A row that was loaded again after its messages were sent is known by their outcomes, which are
+-- looked for once for each range of ids.
+-- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
+-- sender, $6 whether a paused app is probed
+WITH held AS MATERIALIZED (
+    SELECT b.*, generate_series(20, size + 19, 20) AS counted
+    FROM (
+        SELECT first_id, ids, size, due_at, campaign
+        FROM dispatcher.bulk
+        WHERE app = $1 AND priority = $3 AND due_at >= to_timestamp($4)
+          AND due_at <= (SELECT least(clock_timestamp(), (
+              SELECT q.due_at FROM dispatcher.queue q
+              WHERE q.app = $1 AND q.priority = $3 AND q.due_at > to_timestamp($4)
+              ORDER BY q.due_at LIMIT 1)))
+          AND (campaign = ANY (ARRAY(
+              SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
+          ))) IS NOT TRUE
+          AND ($6 OR (SELECT a.paused_at IS NULL FROM dispatcher.app a WHERE a.name = $1))
+        ORDER BY due_at, first_id
+        FOR UPDATE SKIP LOCKED
+    ) AS b
+    LIMIT ($2 + 19) / 20
+), chosen AS MATERIALIZED (
+    SELECT first_id, ids, due_at, campaign, size,
+        $2 - sum(size) OVER (ORDER BY due_at, first_id) AS room
+    FROM held WHERE counted = 20
+), part AS MATERIALIZED (
+    SELECT *, CASE WHEN room >= 0 THEN ids ELSE ids * int8multirange(int8range(NULL, (
+        SELECT id FROM unnest(ids) AS range, generate_series(lower(range), upper(range) - 1) AS id
+        ORDER BY id OFFSET size + room LIMIT 1))) END AS claimed
+    FROM chosen
+), gone AS (
+    DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
+), rest AS (
+    INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+    SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
+    FROM part WHERE room < 0
+), span AS MATERIALIZED (
+    SELECT due_at, unnest(claimed) AS range FROM part
+), finished AS MATERIALIZED (
+    SELECT o.message_id
+    FROM span s
+    JOIN dispatcher.outcome o ON o.message_id >= lower(s.range) AND o.message_id < upper(s.range)
+)
+SELECT
+    date_part('epoch', s.due_at),
+    CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
+    m.id,
+    m.recipient,
+    m.template_id,
+    CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
+    coalesce(m.sender, $5),
+    m.signature,
+    $3::smallint AS priority,
+    1::smallint,
+    date_part('epoch', m.expires_at - clock_timestamp()),
+    false
+FROM span s
+JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
+WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))
+ORDER BY s.due_at, m.id
+
+-- name: lock_head
+-- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
+-- it: messages are not read, whatever is wrong with one.
+-- $1 app, $2 first priority, $3 last priority
+WITH stopped AS MATERIALIZED (
+    SELECT name FROM dispatcher.campaign WHERE state <> 'running'
+), alone AS MATERIALIZED (
+    SELECT q.priority, q.due_at, q.id, q.attempt FROM dispatcher.queue q
+    WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+      AND (q.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
+    ORDER BY q.priority, q.due_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), together AS MATERIALIZED (
+    SELECT b.priority, b.due_at, b.first_id, 0::smallint FROM dispatcher.bulk b
+    WHERE b.app = $1 AND b.priority BETWEEN $2 AND $3 AND b.due_at <= clock_timestamp()
+      AND (b.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
+    ORDER BY b.priority, b.due_at, b.first_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+SELECT id, attempt
+FROM (TABLE alone UNION ALL TABLE together) AS head
+ORDER BY priority, due_at
+LIMIT 1
 
 -- name: reject_queued
 -- Reject a message that waits, and that cannot be claimed; a row if it had no outcome yet.
 -- $1 message id, $2 attempts, $3 code, $4 reason
-WITH gone AS (DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id)
+WITH gone AS (
+    DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id
+), left_bulk AS (
+    SELECT id FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
+)
 INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)
-SELECT id, 'rejected', $2, $3, $4 FROM gone
+SELECT id, 'rejected', $2, $3, $4 FROM (TABLE gone UNION ALL TABLE left_bulk) AS message
 ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id
 

@@ -5,9 +5,13 @@
 -- open and unsure batches lie in indexes of their own. Apps that have messages waiting but no worker
 -- are found by hopping over the index, one look-up an app.
 WITH RECURSIVE hop AS (
-    (SELECT app FROM dispatcher.queue ORDER BY app LIMIT 1)
+    SELECT least(
+        (SELECT app FROM dispatcher.queue ORDER BY app LIMIT 1),
+        (SELECT app FROM dispatcher.bulk ORDER BY app LIMIT 1)) AS app
     UNION ALL
-    SELECT (SELECT q.app FROM dispatcher.queue q WHERE q.app > hop.app ORDER BY q.app LIMIT 1)
+    SELECT least(
+        (SELECT q.app FROM dispatcher.queue q WHERE q.app > hop.app ORDER BY q.app LIMIT 1),
+        (SELECT b.app FROM dispatcher.bulk b WHERE b.app > hop.app ORDER BY b.app LIMIT 1))
     FROM hop WHERE hop.app IS NOT NULL
 ), named AS (
     SELECT app AS name FROM hop WHERE app IS NOT NULL
@@ -24,15 +28,22 @@ SELECT
     a.probe_at,
     a.numbers_per_second,
     a.rate,
-    (SELECT count(*) FROM (SELECT FROM dispatcher.queue q WHERE q.app = n.name LIMIT 10001) AS w)
-        AS waiting,
+    least(10001,
+        (SELECT count(*) FROM (SELECT FROM dispatcher.queue q WHERE q.app = n.name LIMIT 10001) AS w)
+        + (SELECT coalesce(sum(size), 0)
+            FROM (SELECT b.size FROM dispatcher.bulk b WHERE b.app = n.name LIMIT 10001) AS w)
+    ) AS waiting,
     (
         SELECT min(first.due_at)
         FROM generate_series(0, 9) AS p
         CROSS JOIN LATERAL (
-            SELECT q.due_at FROM dispatcher.queue q
+            (SELECT q.due_at FROM dispatcher.queue q
             WHERE q.app = n.name AND q.priority = p AND q.due_at <= clock_timestamp()
-            ORDER BY q.due_at LIMIT 1
+            ORDER BY q.due_at LIMIT 1)
+            UNION ALL
+            (SELECT b.due_at FROM dispatcher.bulk b
+            WHERE b.app = n.name AND b.priority = p AND b.due_at <= clock_timestamp()
+            ORDER BY b.due_at LIMIT 1)
         ) AS first
     ) AS oldest_due_at,
     (
@@ -54,7 +65,7 @@ ORDER BY n.name
 -- name: due_counts
 -- Return how many messages of apps are due, counted up to 10,001 each: the others wait for their time.
 -- $1 apps
-SELECT a.name, (
+SELECT a.name, least(10001, (
     SELECT count(*) FROM (
         SELECT FROM generate_series(0, 9) AS p
         CROSS JOIN LATERAL (
@@ -63,8 +74,18 @@ SELECT a.name, (
             LIMIT 10001
         ) AS of_priority
         LIMIT 10001
-    ) AS due
-) AS due
+    ) AS alone
+) + (
+    SELECT coalesce(sum(size), 0) FROM (
+        SELECT of_priority.size FROM generate_series(0, 9) AS p
+        CROSS JOIN LATERAL (
+            SELECT b.size FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p AND b.due_at <= (SELECT clock_timestamp())
+            LIMIT 10001
+        ) AS of_priority
+        LIMIT 10001
+    ) AS together
+)) AS due
 FROM unnest($1::text[]) AS a (name)
 
 -- name: status_workers
@@ -129,7 +150,7 @@ SELECT app, minute,
     coalesce(sum(count) FILTER (WHERE event = 'accepted'), 0)::bigint AS accepted,
     coalesce(sum(count) FILTER (WHERE event IN ('rejected', 'undelivered')), 0)::bigint AS failed
 FROM dispatcher.event_count
-WHERE minute > date_trunc('minute', now()) - interval '1 hour'
+WHERE minute >= date_trunc('minute', now()) - interval '1 hour'
   AND event IN ('accepted', 'rejected', 'undelivered')
 GROUP BY app, minute ORDER BY app, minute
 

@@ -43,9 +43,17 @@ SELECT n.at, ARRAY(
     SELECT a.name FROM dispatcher.app a
     WHERE a.paused_by IS DISTINCT FROM 'operator' AND (
         SELECT m.queued_at <= n.at
-        FROM dispatcher.queue q JOIN dispatcher.message m ON m.id = q.id
-        WHERE q.app = a.name AND q.due_at <= clock_timestamp()
-        ORDER BY q.id LIMIT 1)
+        FROM (
+            (SELECT q.id FROM dispatcher.queue q
+            WHERE q.app = a.name AND q.due_at <= clock_timestamp()
+            ORDER BY q.id LIMIT 1)
+            UNION ALL
+            (SELECT b.first_id FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.due_at <= clock_timestamp()
+            ORDER BY b.first_id LIMIT 1)
+        ) AS w
+        JOIN dispatcher.message m ON m.id = w.id
+        ORDER BY w.id LIMIT 1)
     ORDER BY a.name
 ) AS apps
 FROM newest n

@@ -1,0 +1,667 @@
+"""Messages that were inserted together wait together, and are claimed in their place."""
+
+import asyncio
+from time import monotonic
+
+import asyncpg
+import pytest
+from support.waiting import until
+
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
+from dispatcher.db.claim import ClaimRequest, claim, set_aside
+from dispatcher.db.database import connect
+from dispatcher.db.queries import sql
+from dispatcher.db.status import now
+
+FEW, MANY, BLOCK = 19, 20, 500
+INSERT = (
+    "INSERT INTO dispatcher.message (recipient, template_id, app, priority, send_at)"
+    " SELECT '+86131' || lpad(n::text, 8, '0'), 't', $2, $3, now() + $4::text::interval"
+    " FROM generate_series(1, $1::int) AS n RETURNING id"
+)
+
+
+@pytest.fixture(autouse=True)
+async def app(db):
+    """An app that a worker has named."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+
+
+@pytest.fixture
+def insert(db):
+    """Insert so many messages in one statement; return their ids."""
+
+    async def insert(count, *, app="default", priority=5, due="0") -> list[int]:
+        return [row["id"] for row in await db.fetch(INSERT, count, app, priority, due)]
+
+    return insert
+
+
+@pytest.fixture
+def take(database):
+    """Claim at most so many messages; return their ids, in order."""
+    number = 0
+    cursor = ClaimCursor(monotonic)
+
+    async def take(limit=10_000, **wanted) -> list[int]:
+        nonlocal number
+        seen = []
+
+        def arrange(messages, *_):
+            seen.extend(messages)
+            return Arranged(messages)
+
+        def token() -> str:
+            nonlocal number
+            number += 1
+            return f"token-{number}"
+
+        claimed = await claim(
+            database,
+            1,
+            ClaimRequest(
+                "default", slots=max(1, limit // 500), per_request=min(limit, 500), **wanted
+            ),
+            arrange=arrange,
+            token=token,
+            cursor=cursor,
+        )
+        assert claimed.messages == len(seen)
+        return [message.id for message in seen]
+
+    return take
+
+
+class Arranged:
+    """All messages in one request, whatever their number."""
+
+    outcomes = ()
+
+    def __init__(self, messages) -> None:
+        self.packed = [Packed(messages)] if messages else []
+
+
+class Packed:
+    """One request."""
+
+    sender, size = "s", 50_000
+
+    def __init__(self, messages) -> None:
+        self.messages = messages
+
+
+async def bulk(db) -> list[tuple[int, int]]:
+    """Return the first id and the size of each bulk row."""
+    rows = await db.fetch("SELECT first_id, size FROM dispatcher.bulk ORDER BY first_id")
+    return [(row["first_id"], row["size"]) for row in rows]
+
+
+async def queue(db) -> list[int]:
+    """Return the messages that wait alone."""
+    return [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")]
+
+
+async def states(db) -> list[str]:
+    """Return the states that messages are in."""
+    rows = await db.fetch("SELECT DISTINCT state FROM dispatcher.message_status ORDER BY 1")
+    return [row["state"] for row in rows]
+
+
+async def test_many_messages_of_one_insert_wait_in_one_row(db, insert):
+    await insert(MANY)
+    assert (await bulk(db), await queue(db)) == ([(1, MANY)], [])
+
+
+async def test_few_messages_of_one_insert_wait_alone(db, insert):
+    ids = await insert(FEW)
+    assert (await bulk(db), await queue(db)) == ([], ids)
+
+
+async def test_a_row_holds_ids_of_one_block_of_500(db, insert):
+    await insert(2 * BLOCK + FEW)
+    assert await bulk(db) == [(1, BLOCK), (BLOCK + 1, BLOCK)]
+    assert await queue(db) == list(range(2 * BLOCK + 1, 2 * BLOCK + FEW + 1))
+
+
+async def test_messages_that_differ_wait_apart(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message"
+        " (recipient, template_id, app, priority, send_at, campaign)"
+        " SELECT '13112345678', 't', 'a' || n % 2, n / 2 % 2, timestamptz '2999-01-01'"
+        " + n / 4 % 2 * interval '1 s', nullif(n / 8 % 2, 0)"
+        " FROM generate_series(0, 16 * 20 - 1) AS n"
+    )
+    found = await db.fetch("SELECT app, priority, due_at, campaign, size FROM dispatcher.bulk")
+    assert len({tuple(row) for row in found}) == 16
+    assert {row["size"] for row in found} == {20}
+
+
+async def test_a_row_names_exactly_the_messages_that_agree(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, app)"
+        " SELECT '13112345678', 't', CASE WHEN n % 7 = 0 THEN 'rare' ELSE 'a' || n % 3 END"
+        " FROM generate_series(1, 700) AS n"
+    )
+    assert not await db.fetch(
+        "SELECT id, app FROM dispatcher.message EXCEPT ("
+        " SELECT id, app FROM dispatcher.queue UNION ALL"
+        " SELECT generate_series(lower(r), upper(r) - 1), app"
+        " FROM (SELECT app, unnest(ids) AS r FROM dispatcher.bulk) AS b)"
+    )
+    assert (
+        await db.fetchval(
+            "SELECT (SELECT count(*) FROM dispatcher.queue)"
+            " + (SELECT sum(size) FROM dispatcher.bulk)"
+        )
+        == 700
+    )
+
+
+async def test_a_message_of_a_bulk_row_is_queued(db, insert):
+    await insert(MANY, due="1 hour")
+    rows = await db.fetch(
+        "SELECT state, attempts, due_at, batch_token FROM dispatcher.message_status"
+    )
+    assert {(row["state"], row["attempts"], row["batch_token"]) for row in rows} == {
+        ("queued", 0, None)
+    }
+    assert {row["due_at"] for row in rows} == {
+        await db.fetchval("SELECT due_at FROM dispatcher.bulk")
+    }
+
+
+async def test_bulk_rows_are_claimed_in_order(db, insert, take):
+    ids = await insert(3 * BLOCK)
+    assert await take(2 * BLOCK) == ids[: 2 * BLOCK]
+    assert await take() == ids[2 * BLOCK :]
+    assert await take() == []
+    assert await states(db) == ["sending"]
+
+
+async def test_a_claim_for_fewer_leaves_the_rest_in_a_row(db, insert, take):
+    ids = await insert(BLOCK)
+    assert await take(30) == ids[:30]
+    assert (await bulk(db), await queue(db)) == ([(31, BLOCK - 30)], [])
+    assert await take(1) == ids[30:31]
+    assert await take() == ids[31:]
+
+
+async def test_a_claim_for_fewer_takes_a_row_with_gaps_apart(db, take):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, app) SELECT '13112345678', 't',"
+        " CASE n % 3 WHEN 0 THEN 'default' ELSE 'other' END FROM generate_series(1, 90) AS n"
+    )
+    ids = list(range(3, 91, 3))
+    assert [part for _ in range(4) for part in await take(8)] == ids
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk WHERE app = 'default'") == 0
+
+
+async def test_a_claim_fills_itself_from_rows_of_few_messages(db, insert, take):
+    ids = await insert(4 * BLOCK)
+    left = [each for each in ids if each % 40 == 7]
+    gone = [each for each in ids if each % 40 != 7]
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", gone[: 3 * BLOCK]) == 3 * BLOCK
+    expected = sorted(left + gone[3 * BLOCK :])
+    taken = []
+    for limit in (3, 40, 100, 7, BLOCK):
+        part = await take(limit)
+        assert len(part) == min(limit, len(expected) - len(taken))
+        taken += part
+    assert taken == expected
+
+
+async def test_a_better_priority_goes_first_wherever_it_waits(insert, take):
+    last = await insert(MANY, priority=7)
+    alone = await insert(1, priority=5)
+    first = await insert(MANY, priority=3)
+    urgent = await insert(1, priority=0)
+    assert await take() == urgent + first + alone + last
+
+
+async def test_what_is_due_first_goes_first_wherever_it_waits(insert, take):
+    expected = []
+    for count in (MANY, 1, 1, MANY, BLOCK, 2, MANY, 1):
+        expected += await insert(count)
+    taken = []
+    for limit in (7, 13, 1, 1, 25, 400, 10_000):
+        taken += await take(limit)
+    assert taken == expected
+
+
+async def test_what_is_not_due_yet_is_not_claimed(insert, take):
+    await insert(MANY, due="1 hour")
+    now = await insert(MANY)
+    await insert(1, due="1 hour")
+    assert await take() == now
+
+
+async def test_a_claim_takes_only_its_priorities(insert, take):
+    await insert(MANY, priority=5)
+    urgent = await insert(MANY, priority=1)
+    assert await take(last_priority=1) == urgent
+    assert await take(last_priority=1) == []
+
+
+async def test_a_paused_app_keeps_its_bulk_rows(db, insert, take):
+    await insert(MANY)
+    await db.execute("SELECT dispatcher.pause('default', 'a test')")
+    assert await take() == []
+    assert await bulk(db) == [(1, MANY)]
+
+
+async def test_a_pause_within_a_claim_stops_bulk_rows_too(db, insert):
+    await insert(MANY)
+    await db.execute("SELECT dispatcher.pause('default', 'a test')")
+    since = [BEGINNING] * PRIORITY_COUNT
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    arguments = ("default", 500, 5, head["due_at"], None)
+    assert await db.fetch(sql("claim_bulk"), *arguments, False) == []
+    assert len(await db.fetch(sql("claim_bulk"), *arguments, True)) == MANY
+
+
+async def test_a_probe_takes_one_message_of_a_bulk_row(db, insert, take):
+    ids = await insert(MANY)
+    await db.execute(
+        "UPDATE dispatcher.app SET paused_at = now(), paused_by = 'worker', probe_at = now()"
+    )
+    assert await take() == ids[:1]
+    assert await bulk(db) == [(2, MANY - 1)]
+    assert await take() == []  # not before the next probe is due
+
+
+async def test_a_claim_rolled_back_leaves_the_rows_as_they_were(db, insert):
+    await insert(BLOCK)
+    transaction = db.transaction()
+    await transaction.start()
+    since = [BEGINNING] * PRIORITY_COUNT
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    taken = await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
+    assert (len(taken), await bulk(db)) == (30, [(31, BLOCK - 30)])
+    await transaction.rollback()
+    assert await bulk(db) == [(1, BLOCK)]
+
+
+async def test_a_row_that_another_claim_holds_is_passed(dsn, insert, take):
+    ids = await insert(2 * BLOCK)
+    single = await insert(1)
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        assert await take() == ids[BLOCK:] + single
+    await other.close()
+    assert await take() == ids[:BLOCK]
+
+
+async def test_a_cancel_leaves_the_others_of_a_row_together(db, insert, take):
+    ids = await insert(3 * BLOCK)
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", [ids[0], ids[BLOCK - 1]]) == 2
+    assert await bulk(db) == [(2, BLOCK - 2), (BLOCK + 1, BLOCK), (2 * BLOCK + 1, BLOCK)]
+    assert await queue(db) == []
+    assert await take() == ids[1 : BLOCK - 1] + ids[BLOCK:]
+
+
+async def test_a_cancel_of_all_takes_all(db, insert):
+    ids = await insert(2 * BLOCK + FEW)
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids) == len(ids)
+    assert (await bulk(db), await queue(db), await states(db)) == ([], [], ["cancelled"])
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids) == 0
+
+
+@pytest.mark.parametrize("odd", [[0], [-1], [None, 0], [2**63 - 1], [-(2**63)], [], None])
+async def test_a_cancel_of_odd_ids_touches_no_row(db, insert, odd):
+    await insert(MANY)
+    assert await db.fetchval("SELECT dispatcher.cancel($1::bigint[])", odd) == 0
+    assert await bulk(db) == [(1, MANY)]
+
+
+@pytest.mark.parametrize("wanted", [30, BLOCK])
+async def test_a_cancel_waits_for_a_claim_and_takes_what_it_left(
+    db, dsn, insert, until_it_waits, wanted
+):
+    ids = await insert(BLOCK)
+    canceller = await connect(dsn)
+    async with db.transaction():
+        head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        await db.fetch(sql("claim_bulk"), "default", wanted, 5, head["due_at"], None, False)
+        cancel = asyncio.create_task(canceller.fetchval("SELECT dispatcher.cancel($1)", ids))
+        watcher = await connect(dsn)
+        await until_it_waits(watcher, canceller.get_server_pid())
+    assert await cancel == BLOCK - wanted
+    assert (await bulk(db), await queue(db)) == ([], [])
+    for each in (canceller, watcher):
+        await each.close()
+
+
+async def test_forget_cancels_what_waits_in_a_bulk_row(db, insert):
+    ids = await insert(MANY)
+    row = await db.fetchrow("SELECT * FROM dispatcher.forget('{+8613100000002}')")
+    assert (row["erased"], row["left_alone"]) == ([ids[1]], [])
+    assert await bulk(db) == [(1, MANY - 1)]
+    assert (
+        await db.fetchval("SELECT recipient FROM dispatcher.message WHERE id = $1", ids[1]) == "0"
+    )
+
+
+async def test_a_partition_with_a_bulk_row_is_open(db, insert):
+    await db.execute("SELECT setval('dispatcher.message_id', 1009)")
+    await insert(MANY, due="1 hour")
+    for first, past, is_open in (
+        (1, 1010, False),
+        (1, 1011, True),
+        (1029, 1100, True),
+        (1030, 1500, False),
+    ):
+        assert (
+            await db.fetchval("SELECT dispatcher.has_open_messages($1, $2)", first, past) is is_open
+        )
+        assert await db.fetchval("SELECT dispatcher.is_idle($1, $2)", first, past)
+    await db.execute("UPDATE dispatcher.bulk SET due_at = now()")
+    assert not await db.fetchval("SELECT dispatcher.is_idle(1, 1011)")
+    assert await db.fetchval("SELECT dispatcher.is_idle(1, 1010)")
+
+
+async def test_status_counts_bulk_rows(database, insert):
+    await insert(MANY)
+    await insert(2, due="-1 hour")
+    await insert(2 * BLOCK, app="unknown", due="1 hour")
+    apps = {app.name: app for app in (await now(database)).apps}
+    assert {name: app.waiting for name, app in apps.items()} == {
+        "default": MANY + 2,
+        "unknown": 2 * BLOCK,
+    }
+    assert apps["default"].oldest_due_at is not None
+    assert apps["unknown"].oldest_due_at is None
+
+
+async def test_what_is_due_is_counted_in_both_tables(db, insert):
+    await insert(MANY)
+    await insert(2)
+    await insert(MANY, due="1 hour")
+    await insert(10_000, app="other")
+    await insert(FEW, app="other")
+    rows = await db.fetch(sql("due_counts"), ["default", "other"])
+    assert {row["name"]: row["due"] for row in rows} == {"default": MANY + 2, "other": 10_001}
+
+
+async def test_status_counts_at_most_10001(database, insert):
+    await insert(10_000)
+    await insert(FEW)
+    [app] = (await now(database)).apps
+    assert app.waiting == 10_001
+
+
+async def test_an_insert_with_a_used_key_leaves_no_bulk_row(db, insert):
+    insert = (
+        "INSERT INTO dispatcher.message (recipient, template_id, idempotency_key)"
+        " SELECT '13112345678', 't', $1 || n FROM generate_series(1, 100) AS n"
+    )
+    await db.execute(insert, "k")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await db.execute(insert, "k")
+    assert await db.fetchval("SELECT sum(size) FROM dispatcher.bulk") == 100
+
+
+async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
+    await insert(MANY)
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('h', 1, '0', '{default}', interval '1 min', now() - interval '1 hour')"
+    )
+    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0))["apps"] == []
+    await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
+    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0)
+    assert row["apps"] == ["default"]
+
+
+async def campaign_of(db, name="June", count=BLOCK + MANY, lifetime=None) -> list[int]:
+    """Insert messages of a campaign in one statement; return their ids."""
+    rows = await db.fetch(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, send_at, expires_at)"
+        " SELECT '+86131' || lpad(n::text, 8, '0'), 't', $1, now() - interval '1 hour',"
+        " now() + $3::text::interval"
+        " FROM generate_series(1, $2::int) AS n RETURNING id",
+        name,
+        count,
+        lifetime,
+    )
+    return [row["id"] for row in rows]
+
+
+async def test_bulk_rows_of_a_paused_campaign_are_passed(db, insert, take):
+    june = await campaign_of(db)
+    others = await insert(MANY)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    rows = await bulk(db)
+    assert await take() == others
+    assert await bulk(db) == rows[:2]
+    await db.execute("SELECT dispatcher.resume_campaign('June')")
+    again = []  # a scan from the beginning comes every second
+    await until(lambda: take_into(again, take))
+    assert again == june
+
+
+async def take_into(found, take) -> list[int]:
+    found += await take()
+    return found
+
+
+async def test_a_pause_of_a_campaign_within_a_claim_stops_its_rows(db):
+    await campaign_of(db)
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    claimed = await db.fetch(sql("claim_bulk"), "default", 500, 5, head["due_at"], None, False)
+    assert claimed == []
+
+
+async def test_a_cancelled_campaign_leaves_the_bulk_rows_in_steps(db):
+    june = await campaign_of(db, count=3 * BLOCK)
+    await campaign_of(db, "May", MANY)
+    await db.execute("SELECT dispatcher.cancel_campaign('June')")
+    steps = [await db.fetchval("SELECT dispatcher.cancel_campaign_step(750)") for _ in range(4)]
+    assert (sum(steps), steps[-1]) == (len(june), 0)
+    assert max(steps) <= 750
+    assert await bulk(db) == [(3 * BLOCK + 1, MANY)]
+    assert await queue(db) == []
+    assert await states(db) == ["cancelled", "queued"]
+
+
+async def test_a_campaign_that_waits_in_bulk_rows_stops_itself(db):
+    ids = await campaign_of(db, count=2 * BLOCK)
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[:BLOCK]) == BLOCK
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected'")
+    await db.execute("UPDATE dispatcher.campaign SET stop_at = 0.5")
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "paused"
+
+
+@pytest.mark.parametrize("step", [7, 600, 10_000])
+async def test_a_moved_campaign_keeps_its_bulk_rows(db, step):
+    await campaign_of(db, count=3 * BLOCK)
+    await campaign_of(db, count=3)
+    await campaign_of(db, "May", MANY)
+    await db.execute(
+        "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', priority => 1)"
+    )
+    assert await moved(db, step) == 3 * BLOCK + 3
+    assert await bulk(db) == [(at * BLOCK + 1, BLOCK) for at in range(3)] + [(3 * BLOCK + 4, MANY)]
+    rows = await db.fetch(
+        "SELECT campaign, due_at = '2036-01-01Z', priority FROM dispatcher.queue UNION"
+        " SELECT campaign, due_at = '2036-01-01Z', priority FROM dispatcher.bulk ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [("June", True, 1), ("May", False, 5)]
+    assert (
+        await db.fetchval("SELECT state FROM dispatcher.campaign WHERE name = 'June'") == "running"
+    )
+
+
+@pytest.mark.parametrize("step", [7, 600, 10_000])
+async def test_a_campaign_spread_over_time_keeps_the_order_of_ids(db, step):
+    await campaign_of(db, count=2)
+    await db.execute(  # rows that lie within each other
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, priority)"
+        " SELECT '13112345678', 't', 'June', 3 + n % 3 FROM generate_series(1, 700) AS n"
+    )
+    await campaign_of(db, count=2)
+    await db.execute("SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => 2)")
+    assert await moved(db, step) == 704
+    assert await bulk(db) == []
+    due = await db.fetch(
+        "SELECT date_part('epoch', due_at - '2036-01-01Z') FROM dispatcher.queue ORDER BY id"
+    )
+    assert [row[0] for row in due] == [2 * n for n in range(704)]
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "running"
+
+
+async def moved(db, step: int) -> int:
+    """Move the campaign, step by step; return how many messages have moved."""
+    while await db.fetchval("SELECT dispatcher.move_campaign_step($1)", step):
+        pass
+    return await db.fetchval("SELECT moved FROM dispatcher.campaign WHERE name = 'June'")
+
+
+async def test_a_move_takes_what_a_claim_has_left(db, dsn, until_it_waits):
+    await campaign_of(db, count=BLOCK)
+    mover, watcher = await connect(dsn), await connect(dsn)
+    async with db.transaction():
+        head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
+        await mover.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+        move = asyncio.create_task(mover.fetchval("SELECT dispatcher.move_campaign_step()"))
+        await until_it_waits(watcher, mover.get_server_pid())
+    await move
+    assert await moved(db, 10_000) == BLOCK - 30
+    assert await db.fetchval("SELECT priority FROM dispatcher.bulk") == 1
+    for each in (mover, watcher):
+        await each.close()
+
+
+async def test_lists_and_campaigns_count_bulk_rows(db, insert):
+    await campaign_of(db)
+    await insert(3, app="other")
+    campaign = await db.fetchrow(sql("campaign"), "June")
+    assert campaign["waiting"] == BLOCK + MANY
+    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10)] == [BLOCK + MANY]
+    assert await db.fetchval(sql("live_counts"), None) == BLOCK + MANY + 3
+    assert await db.fetchval(sql("live_counts"), "default") == BLOCK + MANY
+    assert await db.fetchval(sql("live_counts"), "other") == 3
+
+
+@pytest.mark.parametrize("rows", [1, 7, 500, 8000])
+async def test_a_list_of_what_waits_is_whole_and_in_order(db, insert, rows):
+    for count in (3, BLOCK + MANY, 1, FEW, MANY, 2):
+        await insert(count)
+    await db.execute(  # rows that lie within each other
+        "INSERT INTO dispatcher.message (recipient, template_id, app) SELECT '13112345678', 't',"
+        " 'a' || n % 3 FROM generate_series(1, 700) AS n"
+    )
+    expected = [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")]
+    found, below = [], 2**62
+    while below is not None:
+        piece = await db.fetchrow(sql("queue_piece"), below, rows, None, None, None)
+        below = piece["last_id"]
+        found += piece["ids"]
+    assert found == sorted(expected, reverse=True)
+
+
+async def test_a_list_of_what_waits_keeps_to_its_app_and_code(db, insert):
+    await insert(MANY, app="other")
+    ids = await insert(MANY)
+    await db.execute("UPDATE dispatcher.queue SET code = 'E200015'")
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, "default", None, None)
+    assert sorted(piece["ids"]) == ids
+    piece = await db.fetchrow(sql("queue_piece"), 2**62, 500, None, "E200015", None)
+    assert piece["ids"] == []
+
+
+async def test_messages_of_a_bulk_row_expire_without_the_others(db):
+    ids = await campaign_of(db, lifetime="1 hour")
+    early = ids[10:12] + ids[-1:]
+    await db.execute(
+        "UPDATE dispatcher.message SET expires_at = now() - interval '1 s' WHERE id = ANY ($1)",
+        early,
+    )
+    row = await db.fetchrow("SELECT * FROM dispatcher.expire()")
+    assert (row["expired"], row["more"]) == (3, False)
+    ended = await db.fetch(
+        "SELECT id FROM dispatcher.message_status WHERE state = 'expired' ORDER BY id"
+    )
+    assert [row["id"] for row in ended] == early
+    assert await bulk(db) == [(1, BLOCK - 2), (BLOCK + 1, MANY - 1)]
+
+
+async def test_a_bulk_row_that_a_claim_holds_does_not_delay_expiry(db, dsn):
+    await campaign_of(db, lifetime="-1 s")
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
+        assert await db.fetchval("SELECT expired FROM dispatcher.expire()") == MANY
+    await other.close()
+    assert await bulk(db) == [(1, BLOCK)]
+
+
+async def test_a_damaged_bulk_message_is_rejected_alone(database, db, insert, take):
+    def arrange(*_):
+        raise ValueError
+
+    ids = await insert(MANY)
+    assert await set_aside(database, 1, ClaimRequest("default"), arrange=arrange) == ids[0]
+    assert await bulk(db) == [(2, MANY - 1)]
+    assert await states(db) == ["queued", "rejected"]
+    assert await take() == ids[1:]
+
+
+async def test_the_message_to_set_aside_is_the_first_of_both(db, insert):
+    bulk_first = await insert(MANY)
+    single = await insert(1)
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == bulk_first[0]
+    await db.execute("UPDATE dispatcher.queue SET due_at = now() - interval '1 minute'")
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    better = await insert(MANY, priority=3)
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == better[0]
+
+
+async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
+    await campaign_of(db, count=1)
+    await campaign_of(db, count=MANY)
+    single = await insert(1)
+    await db.execute("SELECT dispatcher.pause_campaign('June')")
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+
+
+async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, insert, take):
+    ids = await insert(2 * BLOCK)
+    sent = ids[:BLOCK] + ids[BLOCK + 3 : BLOCK + 6]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        sent,
+    )
+    taken = []
+    for limit in (BLOCK, 7, BLOCK):
+        taken += await take(limit)
+    assert taken == [each for each in ids if each not in sent]
+    assert await bulk(db) == []
+
+
+async def test_a_claim_of_finished_messages_alone_asks_for_more(database, db, insert):
+    ids = await insert(BLOCK)
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        ids,
+    )
+    claimed = await claim(
+        database, 1, ClaimRequest("default"), arrange=Arranged, token=lambda: "token"
+    )
+    assert (claimed.more, claimed.messages) == (True, 0)
+
+
+async def test_many_urgent_messages_of_one_insert_notify_once(dsn, insert):
+    heard = asyncio.Queue()
+    listener = await connect(dsn)
+    await listener.add_listener("dispatcher_urgent", lambda *event: heard.put_nowait(event[-1]))
+    await insert(MANY, priority=5)
+    await insert(MANY, priority=1)
+    assert await asyncio.wait_for(heard.get(), 5) == "default"
+    assert heard.empty()
+    await listener.close()
