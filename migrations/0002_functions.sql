@@ -74,6 +74,29 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
+-- Return which rule a recipient breaks, if it would reach another person, or hide that two spellings
+-- are one number (see core.number); null for a sound one. Named like constraints, which say what is
+-- wrong. The recipient of an erased message is 0.
+CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN octet_length(recipient) = 14  -- a mobile number of mainland China: nearly always
+        AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN NULL
+    WHEN recipient LIKE '+86%' AND NOT CASE octet_length(recipient)
+        WHEN 14 THEN recipient >= '+8630' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 13 THEN recipient LIKE '+8610%'
+            OR recipient >= '+8620' COLLATE "C" AND recipient NOT LIKE '+8686%'
+        WHEN 16 THEN recipient LIKE '+8610%' OR recipient LIKE '+8614%'
+        ELSE false END
+        THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
+    WHEN recipient LIKE '0_%' OR recipient LIKE '+0%'
+        THEN 'recipient_begins_with_0_write_plus_and_the_country_code'
+    WHEN recipient LIKE '86___________' THEN 'recipient_is_86_and_11_digits_the_plus_is_missing'
+    WHEN octet_length(recipient) <
+        CASE WHEN recipient LIKE '+%' THEN 8 WHEN recipient = '0' THEN 1 ELSE 7 END
+        THEN 'recipient_needs_at_least_7_digits'
+END;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
@@ -87,9 +110,10 @@ DECLARE
     has record;  -- which of the steps below are needed
 BEGIN
     SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
-        count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent
+        count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
+        max(dispatcher.misread_recipient(recipient)) AS misread
     INTO has
-    FROM (SELECT campaign, idempotency_key, priority FROM added LIMIT 20) AS first;
+    FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
 
     IF NOT has.many THEN
         INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
@@ -98,7 +122,8 @@ BEGIN
         WITH together AS MATERIALIZED (
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
                 count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
-                campaign, count(idempotency_key) > 0 AS keys
+                campaign, count(idempotency_key) > 0 AS keys,
+                max(dispatcher.misread_recipient(recipient)) AS misread
             FROM added
             GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
         ), few AS (
@@ -114,9 +139,17 @@ BEGIN
             FROM together WHERE size >= 20
         )
         SELECT count(campaign) > 0 AS campaigns, bool_or(keys) AS keys,
-            min(priority) <= 1 AS urgent
+            min(priority) <= 1 AS urgent, max(misread) AS misread
         INTO has
         FROM together;
+    END IF;
+    -- Here and not by a constraint: see the table.
+    IF has.misread IS NOT NULL THEN
+        RAISE check_violation USING
+            MESSAGE = format('new row for relation "message" violates check constraint "%s"',
+                has.misread),
+            SCHEMA = 'dispatcher', TABLE = 'message', COLUMN = 'recipient',
+            CONSTRAINT = has.misread;
     END IF;
 
     -- A campaign that is known is not locked: an import must not keep a pause waiting.
@@ -1264,6 +1297,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
+    dispatcher.misread_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

@@ -10,6 +10,7 @@ import typer
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,7 +127,9 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
     table = table_of(_("State"), _("Code"), _("Meaning"))
     table.add_column(_("Messages"), justify="right")
     for one, why in rows:
-        table.add_row(one.state, one.code or "", why.meaning if why else "", number(one.messages))
+        table.add_row(
+            _(one.state), one.code or "", why.meaning if why else "", number(one.messages)
+        )
     screen().print(table if table.rows else _("It has no messages."))
     if count.segments:
         costs = [f"{amount:,.2f} {currency}".strip() for currency, amount in count.cost.items()]
@@ -334,8 +337,8 @@ def _with_campaigns(work: "Callable[[Connection], Awaitable[Result]]") -> Result
     try:
         return with_database(work)
     except CampaignError as error:
-        raise CommandError(f"{error}.") from None
+        raise CommandError(stored_text(str(error)) + _(".")) from None
 
 
 def _state(one: "Campaign") -> str:
-    return f"{one.state} ({one.reason})" if one.reason else one.state
+    return f"{_(one.state)} ({one.reason})" if one.reason else _(one.state)

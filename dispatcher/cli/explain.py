@@ -10,13 +10,15 @@ from dispatcher.core.language import _
 
 def explain(
     code: Annotated[str, typer.Argument(metavar="CODE", help="Such as E200028 or MK:0012.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Explain a code of an answer or of a status report.
 
     The same code may stand for a request, for a number or in a report, and
     means something else in each.
     """
-    from dispatcher.cli.output import screen, table_of
+    from dispatcher.cli.output import print_json, screen, table_of
     from dispatcher.core.code_table import published_rows
     from dispatcher.core.codes import NUMBER, OURS, REQUEST
 
@@ -25,22 +27,27 @@ def explain(
     )
     for place, ours in (("request", REQUEST), ("number", NUMBER), ("dispatcher", OURS)):
         if (row := ours.get(code) or ours.get(code.upper())) is not None:
-            table.add_row(place, row.code, row.meaning, row.advice, "", "")
+            table.add_row(_(place), row.code, _(row.meaning), _(row.advice), "", "")
     for level in ("request", "number", "report"):
         for known in published_rows(level, code):
             if code.upper() not in known.codes and (level != "report" or not known.codes):
                 continue
             table.add_row(
-                f"{level}, {known.source}",
+                f"{_(level)}{_(', ')}{_(known.source)}",
                 known.shown,
-                known.meaning,
-                known.advice,
-                known.again,
+                _(known.meaning),
+                _(known.advice),
+                _(known.again),
                 _("by delivery: {charged_by_delivery}; on sending: {charged_by_sending}").format(
-                    charged_by_delivery=known.charged_by_delivery,
-                    charged_by_sending=known.charged_by_sending,
+                    charged_by_delivery=_(known.charged_by_delivery),
+                    charged_by_sending=_(known.charged_by_sending),
                 ),
             )
     if not table.rows:
         raise CommandError(_("no code {code} is known.").format(code=code))
+    if json:
+        names = ("where", "code", "meaning", "advice", "again", "charged")
+        rows = zip(*(column.cells for column in table.columns), strict=True)
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+        return
     screen().print(table)

@@ -19,7 +19,7 @@ import typer
 from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
-from dispatcher.core.language import _
+from dispatcher.core.language import ENGLISH, _, use_language
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -30,7 +30,9 @@ COLUMNS: Final = (
 )  # fmt: skip
 MAX_TIMES: Final = 100_000  # kept
 MAX_SHEET_ROWS: Final = 1_048_576  # of Excel, the header included
-_ID, _RECIPIENT, _SEGMENTS, _COST = map(COLUMNS.index, ("id", "recipient", "segments", "cost"))
+_ID, _RECIPIENT, _REASON, _SEGMENTS, _COST = map(
+    COLUMNS.index, ("id", "recipient", "reason", "segments", "cost")
+)
 _TIMES = [COLUMNS.index(name) for name in ("queued_at", "accepted_at", "finished_at")]
 _WORDS = [  # of others: they may look like a formula
     COLUMNS.index(name)
@@ -124,6 +126,8 @@ def export(
             )  # fmt: skip
             await operator.record_export(connection, who, what)
         rows = _Rows(await prices(connection), full=full)
+        if suffix == ".json":
+            use_language(ENGLISH)  # programs read it
         with _writer(file, suffix) as write:
 
             async def write_rows(some: list[Row]) -> None:
@@ -157,6 +161,7 @@ class _Rows:
     def finished(self, rows: list[Row]) -> list[Row]:
         """Return *rows* with all of COLUMNS."""
         from dispatcher.core.format import mask
+        from dispatcher.core.stored_texts import stored_text
 
         self.count += len(rows)
         if len(self._times) > MAX_TIMES:
@@ -167,6 +172,7 @@ class _Rows:
             for place in _TIMES:
                 seconds = row[place]
                 row[place] = self._times.get(seconds) or self._time(seconds)
+            row[_REASON] = stored_text(row[_REASON])
             if not self._full:
                 row[_RECIPIENT] = mask(recipient)
         return rows

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +90,7 @@ def _list_unreadable(limit: int, *, json: bool) -> None:
             number(push.times),
             number(len(push.body)),
             push.content_type,
-            push.reason,
+            stored_text(push.reason),
         )
     screen().print(table if table.rows else _("Every push could be read."))
 
@@ -133,7 +134,7 @@ def _render(state: "ReportState") -> "RenderableType":
             report.status,
             mask(report.recipient) if report.recipient else "-",
             f"{shown_id(report.provider_id)} ({report.segment})",
-            UNMATCHED_REASONS[report.reason],
+            _(UNMATCHED_REASONS[report.reason]),
         )
     waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))
     return Group(

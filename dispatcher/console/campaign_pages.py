@@ -23,6 +23,7 @@ from dispatcher.core.codes import Code, number_code
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import mask
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 from dispatcher.db.campaigns import PAGE_CAMPAIGNS, RATE_SECONDS, CountedCampaign
 from dispatcher.db.message_lists import MessageFilter
 
@@ -252,6 +253,7 @@ def _cells(row: list[str], *, full: bool) -> list[str]:
     cells = dict(zip(EXPORTED_COLUMNS, row, strict=False))  # it ends with what is charged
     if not full:
         cells["recipient"] = mask(cells["recipient"])
+    cells["reason"] = stored_text(cells["reason"])
     for name in _TIME_COLUMNS:
         if cells[name]:
             cells[name] = datetime.fromtimestamp(int(cells[name]), UTC).isoformat()

@@ -33,6 +33,7 @@ CHART_SPANS_SECONDS = {  # span, step
 }
 SPARK_MINUTES = 60
 SPARK_HEIGHT = 20
+FAILED_HEIGHT = 10  # of the strip below it, in the same scale of messages
 MIN_RATE_WINDOW_SECONDS = 3.0  # a recorder writes in bursts
 MAX_RATE_WINDOW_SECONDS = 15.0
 
@@ -163,13 +164,13 @@ def spark(app: str, minutes: Iterable[MinuteCount], *, now: datetime) -> Spark:
         place = int((each.minute - first).total_seconds() // 60)
         if each.app == app and 0 <= place < SPARK_MINUTES:
             accepted[place], failed[place] = each.accepted, each.failed
-    most, most_failed = max(1, *accepted), max(1, *failed)
+    most = max(1, *accepted, *failed)
     points = (
         f"{place},{SPARK_HEIGHT - SPARK_HEIGHT * value / most:.1f}"
         for place, value in enumerate(accepted)
     )
     bars = [
-        (place, max(1.0, SPARK_HEIGHT / 3 * value / most_failed))
+        (place, max(1.0, FAILED_HEIGHT * value / most))  # a single one is seen
         for place, value in enumerate(failed)
         if value
     ]

@@ -17,6 +17,7 @@ from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, number, plural
 from dispatcher.core.status import WAITING_COUNTED
 from dispatcher.core.stored_texts import stored_text
+from dispatcher.lists.shown_texts import list_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
@@ -53,6 +54,7 @@ class Templates:
             coded=coded,
             translated=language._,
             stored=stored_text,
+            of_list=list_text,
             sentence=sentence,
             code_row=number_code,
             request_row=request_code,

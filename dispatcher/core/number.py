@@ -8,8 +8,8 @@ every spelling, and a report may use another spelling than the message. So there
 - `core.message.to_e164` for a recipient that the database has accepted, on the hot path;
 - `possible_forms` for what the provider writes: it only makes spellings comparable.
 
-The database refuses the spellings that `to_e164` would misread (see the constraints of
-`dispatcher.message`), so all three agree. Facts: provider.md, Numbers.
+The database refuses the spellings that `to_e164` would misread (see misread_recipient in
+0002_functions.sql), so all three agree. Facts: provider.md, Numbers.
 """
 
 import re

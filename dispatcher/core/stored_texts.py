@@ -6,7 +6,7 @@ of a provider or an operator stay as they are.
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from dispatcher.core.format import sentences
 from dispatcher.core.language import ENGLISH, N_, _, language
@@ -54,6 +54,17 @@ STORED_TEXTS = (
     N_("there is no such template"),
     N_("not settled: the batch is not unsure, or not any more"),
     N_("started as action {id}"),
+    N_("The push is empty."),
+    N_("The push is damaged JSON; some reports were read."),
+    N_("The push is damaged JSON."),
+    N_("The push has no reply."),
+    N_("A report of the batch is no object."),
+    N_("A report has no smsMsgId, or no status."),
+    N_("The smsMsgId of a report is no id."),
+    N_("A reply of the push is no object."),
+    N_("A reply has no number of its sender."),
+    N_("It is a status report, and no reply."),
+    N_("there is no campaign {name}"),
     N_("the connection broke: {error}"),
     N_("it might not leave any more"),
     N_("no connection within the connect time-out"),
@@ -80,6 +91,11 @@ def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
     """
     if language() == ENGLISH or not text:
         return text
+    return _in_language(language(), text, forms)
+
+
+@lru_cache(maxsize=4096)  # an export has a million reasons, and few different ones
+def _in_language(_chosen: str, text: str, forms: tuple[str, ...]) -> str:
     if (whole := _translated(text, forms)) is not None:
         return whole
     ends = [found.start() for found in _SENTENCE_END.finditer(text)]

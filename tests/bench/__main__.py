@@ -4,7 +4,7 @@ baselines   send beside the same SQL alone, and beside one table with UPDATEs
 scaling     send and claim beside finished, scheduled and due messages, and a held snapshot
 rate        whether the rate limit holds, with workers that are killed
 enqueue     inserts per second, with the queue's trigger and without
-peers       PgQueuer and Procrastinate beside send
+peers       other job queues (PgQueuer, Procrastinate, Graphile Worker, pg-boss) beside send
 blackbox    what minutes of a sick provider cost: unsure, rejected, accepted twice, time to drain
 reports     the report receiver beside an HTTP handler that only parses and answers
 """

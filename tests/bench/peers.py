@@ -1,17 +1,22 @@
-"""`peers`: PgQueuer and Procrastinate drain jobs that do nothing, on the same server.
+"""`peers`: other job queues drain jobs that do nothing, on the same server.
 
 The comparison is not of equals: they run a callback for each job, the dispatcher sends batches
-over HTTP. In the same rounds `send` runs with one worker, because they run one process too.
+over HTTP. In the same rounds `send` runs with one worker, because they run one process too. Each
+has the batch settings that its documents recommend. The processor time is that of the process and
+of PostgreSQL together.
 """
 
-from collections.abc import Awaitable, Callable
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from dispatcher.bench.children import Child, run_child
-from dispatcher.bench.environment import Environment
+from dispatcher.bench import proc
+from dispatcher.bench.children import Child, ChildError, run_child
+from dispatcher.bench.environment import Environment, postmaster
 from dispatcher.bench.results import Results, rotated
 from dispatcher.bench.send import LOAD_TIMEOUT_SECONDS, Variant
 from dispatcher.db.database import connect
@@ -20,6 +25,25 @@ JOB_NAME = "nothing"
 PGQUEUER_BATCH_SIZES = (10, 100, 500)  # its default, and those of its documents and benchmarks
 PROCRASTINATE_CONCURRENCY = 100  # jobs at once, many more than its default
 JOBS_PER_ENQUEUE_CALL = 5000
+NODE_MODULES = Path(__file__).with_name("node") / "node_modules"
+NODE_PEERS = {"Graphile Worker": "graphile-worker", "pg-boss": "pg-boss"}
+CPU = "processor time a job"
+
+
+def installed(progress: Callable[[str], None]) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and arguments of each peer that is here; say what leaves out the others."""
+    if find_spec("pgqueuer"):
+        for size in PGQUEUER_BATCH_SIZES:
+            yield f"PgQueuer, batches of {size}", ["pgqueuer", str(size)]
+    if find_spec("procrastinate"):
+        yield "Procrastinate", ["procrastinate", str(PROCRASTINATE_CONCURRENCY)]
+    for name, package in NODE_PEERS.items():
+        if shutil.which("node") is None:
+            progress(f"{name} is left out: node is missing")
+        elif not (NODE_MODULES / package).is_dir():
+            progress(f"{name} is left out: npm install --prefix tests/bench/node")
+        else:
+            yield name, ["node", package]
 
 
 async def measure(
@@ -30,51 +54,62 @@ async def measure(
     messages: int,
     progress: Callable[[str], None],
 ) -> Results:
-    """Measure the installed ones (extra `bench`), *rounds* times."""
+    """Measure the installed ones (extra `bench`, and tests/bench/node), *rounds* times."""
     results = Results("peers", {"rounds": rounds, "jobs": jobs, "messages": messages})
-    variants: dict[str, list[str]] = {"dispatcher": []}
-    if find_spec("pgqueuer"):
-        variants |= {
-            f"PgQueuer, batches of {size}": ["pgqueuer", str(size)] for size in PGQUEUER_BATCH_SIZES
-        }
-    if find_spec("procrastinate"):
-        variants["Procrastinate"] = ["procrastinate", str(PROCRASTINATE_CONCURRENCY)]
+    variants: dict[str, list[str]] = {"dispatcher": [], **dict(installed(progress))}
     results.notes.append(
-        "PgQueuer and Procrastinate run a callback for each job, and these callbacks do nothing;"
-        " the dispatcher sends each message to the simulator over HTTP and records the answer."
+        "The others run a callback for each job, and these callbacks do nothing; the dispatcher"
+        " sends each message to the simulator over HTTP and records the answer."
     )
     async with environment.template():
         for number in range(rounds):
             for name in rotated(variants, number):
                 if name == "dispatcher":
-                    rate = messages / (await Variant(1).run(environment, messages)).seconds
+                    sample = await Variant(1).run(environment, messages)
+                    rate = messages / sample.seconds
+                    cpu = (sample.worker_cpu + (sample.server_cpu or 0.0)) / messages
                 else:
-                    rate = await _drain(environment, variants[name], jobs)
+                    try:
+                        rate, cpu = await _drain(environment, variants[name], jobs)
+                    except ChildError as error:  # as with a Node that is too old for it
+                        progress(f"{name} is left out: {error}")
+                        del variants[name]
+                        continue
+                results.add(name, CPU, cpu * 1e6, "µs")  # the figure that `plot` draws
                 results.add(name, "per second", rate)
                 progress(f"round {number + 1} of {rounds}: {name}: {rate:,.0f}/s")
     for name in variants:
         if name != "dispatcher":
             results.compare("per second", "dispatcher", name)
+            results.compare(CPU, name, "dispatcher")
     return results
 
 
-async def _drain(environment: Environment, arguments: list[str], jobs: int) -> float:
-    async with (
-        environment.database() as address,
-        run_child(
-            arguments[0],
-            [arguments[0], address, *arguments[1:], str(jobs)],
+async def _drain(environment: Environment, arguments: list[str], jobs: int) -> tuple[float, float]:
+    """Return jobs a second, and the processor seconds of a job."""
+    name, *settings = arguments
+    first, rest = (settings, []) if name == "node" else ([], settings)  # before the address
+    async with environment.database() as address:
+        connection = await connect(address)
+        try:
+            server = await postmaster(connection) if environment.local else None
+        finally:
+            await connection.close()
+        async with run_child(
+            name,
+            [name, *first, address, *rest, str(jobs)],
             module="bench.process",
-            log=environment.log(arguments[0]),
-        ) as process,
-    ):
-        return jobs / await _time_drain(process)
+            log=environment.log(name),
+        ) as process:
+            await process.read_line(LOAD_TIMEOUT_SECONDS)
+            before = _cpu_seconds(process, server)
+            process.write_line("go")
+            seconds = float(await process.read_line(LOAD_TIMEOUT_SECONDS)) / 1e6
+            return jobs / seconds, (_cpu_seconds(process, server) - before) / jobs
 
 
-async def _time_drain(process: Child) -> float:
-    await process.read_line(LOAD_TIMEOUT_SECONDS)
-    process.write_line("go")
-    return float(await process.read_line(LOAD_TIMEOUT_SECONDS)) / 1e6  # it prints microseconds
+def _cpu_seconds(process: Child, server: int | None) -> float:
+    return proc.seconds(process.pid) + (0.0 if server is None else proc.server_seconds(server))
 
 
 async def prepare_pgqueuer(address: str, size: int, jobs: int) -> Callable[[], Awaitable[int]]:

@@ -4,8 +4,10 @@ It prints a line when it is ready, starts when it reads one, and prints the resu
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import uvloop
 
@@ -34,6 +36,8 @@ def main(arguments: list[str]) -> None:
         case ["procrastinate", address, concurrency, jobs]:
             prepare = peers.prepare_procrastinate
             asyncio.run(_run(lambda: prepare(address, int(concurrency), int(jobs))))
+        case ["node", *rest]:
+            os.execvp("node", ["node", str(Path(__file__).parent / "node/peer.js"), *rest])
         case ["http-baseline", port]:
             uvloop.run(http_baseline.serve(int(port)))
         case _:

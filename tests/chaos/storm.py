@@ -110,6 +110,7 @@ async def run(plan: Plan) -> Aftermath:
         stack.callback(fleet.kill_all)
         fleet.database_id = await _database_id(server.dsn)
         fleet.launch(plan.workers)
+        await fleet.settle()  # a storm on workers that are still starting tests only that
         ears = PageCollector()
         aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver, ears))
         secrets = [*password(server.dsn), *(receiver.secrets if receiver else ())]

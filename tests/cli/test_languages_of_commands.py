@@ -45,3 +45,22 @@ async def test_an_unreachable_database_is_explained_in_chinese(command):
         "dispatcher: 127.0.0.1:1/x 没有 PostgreSQL 响应（连接被拒绝）：请启动它，"
         "或更正 DISPATCHER_DATABASE_URL。"
     )
+
+
+async def test_a_code_is_explained_in_chinese(command):
+    explained = await command("explain", "E200028", locale=CHINESE)
+    assert "变量与模板不符" in explained.out
+    assert "可以，修正变量之后" in explained.out
+
+
+async def test_exported_reasons_are_chinese_in_csv_alone(operate, db):
+    await db.execute(
+        "WITH made AS (INSERT INTO dispatcher.message (recipient, template_id)"
+        " VALUES ('+8613112345678', 't') RETURNING id)"
+        " INSERT INTO dispatcher.outcome (message_id, state, attempts, code, reason)"
+        " SELECT id, 'rejected', 1, 'suppressed', $1 FROM made",
+        "Its number is on the list of numbers never to send to.",
+    )
+    assert "号码在屏蔽名单中。" in (await operate("export", "--app", "default", locale=CHINESE)).out
+    programs = await operate("export", "--app", "default", "--json", locale=CHINESE)
+    assert "Its number is on the list" in programs.out

@@ -125,18 +125,21 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db
     assert [tuple(row) for row in rows] == [("Ana", "pause"), ("Ana", "resume"), ("Ana", "cancel")]
 
 
-async def test_what_failed_of_a_campaign_is_requeued_by_one_button(operator, campaign, db):
+async def test_what_was_rejected_of_a_campaign_is_requeued(operator, campaign, db):
     page = await counted(operator, f"/console/campaign?{campaign}")
+    for state in ("rejected", "expired", "undelivered"):
+        assert f"Requeue those {state} …" in page
     token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
-    form = {"form_token": token, "campaign": NAME, "action": "requeue"}
+    form = {"form_token": token, "campaign": NAME, "state": "rejected", "action": "requeue"}
     answer = await operator.post("/console/message-action", form)
     path = answer.headers["Location"]
-    assert "Requeue 6 messages?" in (await operator.get(path)).text
+    assert "Requeue 4 messages?" in (await operator.get(path)).text
     await operator.post(path, {"form_token": token})
     async with asyncio.timeout(10):
-        while "6 of 6 wait again" not in (await operator.get(path)).text:  # noqa: ASYNC110
+        while "4 of 4 wait again" not in (await operator.get(path)).text:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert (await states(db))["queued"] == 10
+    left = await db.fetch("SELECT state FROM dispatcher.message_status WHERE id <= 6 ORDER BY id")
+    assert [row[0] for row in left] == ["queued"] * 4 + ["expired"] * 2
 
 
 async def test_results_are_exported_and_whole_numbers_audited(operator, campaign, db):

@@ -387,13 +387,13 @@ async def test_the_dashboard_draws_the_last_hour_of_each_app(operator, db):
         "INSERT INTO dispatcher.event_count (minute, app, event, count)"
         " SELECT date_trunc('minute', now()) - make_interval(mins => n), 'shop',"
         " CASE WHEN n = 7 THEN 'rejected' ELSE 'accepted' END, 10 * n"
-        " FROM generate_series(1, 59) AS n"
+        " FROM generate_series(1, 60) AS n"
     )
     page = (await operator.get("/console")).text
     shop = page.partition('aria-label="App shop"')[2].partition("</section>")[0]
-    assert "The last hour: 17,630 accepted, 70 failed" in shop
+    assert "The last hour: 18,230 accepted, 70 failed" in shop
     points = re.search(r'points="([^"]+)"', shop)[1].split()
-    assert (len(points), points[0], points[1]) == (60, "0,20.0", "1,0.0")
+    assert (len(points), points[0], points[1]) == (60, "0,0.0", "1,0.3")
     assert shop.count("<rect") == 1
     bank = page.partition('aria-label="App bank"')[2].partition("</section>")[0]
     assert ("0 accepted, 0 failed" in bank, "<rect" in bank) == (True, False)

@@ -23,7 +23,7 @@ IMAGE = os.environ.get("README_IMAGE")
 pytestmark = pytest.mark.skipif(
     IMAGE is None or CHROMIUM is None, reason="only with README_IMAGE=FILE, and chromium"
 )
-SIZE = {"width": 1180, "height": 1096}
+SIZE = {"width": 1180, "height": 1290}
 APPS = {"shop": 40, "alerts": 6, "marketing": 0}  # messages a second
 DAY_OF_EVENTS = """
     INSERT INTO dispatcher.event_count (minute, app, event, code, count)

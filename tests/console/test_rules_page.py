@@ -197,7 +197,7 @@ async def test_a_template_is_changed_in_its_filled_form(operator, db):
     assert '<option value="yes" selected>' in page
     await operator.act("template", {"template_id": "tpl", "kinds": "NUM_6 TXT_20"})
     row = await db.fetchrow("SELECT kinds, text, promotional FROM dispatcher.template")
-    assert tuple(row) == (["NUM_6", "TXT_20"], None, None)
+    assert tuple(row) == (["NUM_6", "TXT_20"], None, True)  # as it was
 
 
 async def test_pauses_and_circuits_are_shown(operator, db):

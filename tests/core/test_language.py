@@ -1,11 +1,12 @@
 """Texts are English where nothing was chosen, and in the catalogue where something was."""
 
 import contextvars
+import re
 import subprocess
 import sys
 
 import pytest
-from lint.languages import CATALOGUES, complaints
+from lint.languages import CATALOGUES, complaints, of_code
 
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, plural
@@ -20,6 +21,7 @@ from dispatcher.core.language import (
 from dispatcher.core.report_status import report_status
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.core.templates import Template, template_mismatch
+from dispatcher.lists.shown_texts import LIST_TEXTS, list_text
 
 
 @pytest.mark.parametrize("catalogue", CATALOGUES)
@@ -144,3 +146,16 @@ def test_stored_texts_are_those_that_core_writes():
         params = [*fitting[:place], wrong, *fitting[place + 1 :]]
         assert "变量不是" in in_chinese(stored_text, template_mismatch(template, params))
     assert "而模板需要" in in_chinese(stored_text, template_mismatch(template, ["1", "2"]))
+
+
+def test_stored_texts_of_lists_are_those_of_their_reader():
+    files = ["core/number.py", "lists/"]
+    written = {
+        text
+        for place, text in of_code()
+        if place.startswith(tuple(files)) and re.search(r"\{\w+\}", text) and "{4," not in text
+    }
+    assert {*LIST_TEXTS} == written
+    assert in_chinese(list_text, "recipient: it is too short: 2 digits") == (
+        "recipient：过短：2 位数字"
+    )

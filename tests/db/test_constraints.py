@@ -149,6 +149,7 @@ async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
     # The first constraint by name speaks, where a row breaks several.
     assert refused.value.constraint_name == name
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk") == 0
 
 
 async def test_what_just_keeps_every_limit_passes(db):
@@ -165,13 +166,33 @@ async def test_no_limit_is_without_a_row_that_breaks_it(db):
             "WHERE conrelid = 'dispatcher.message'::regclass AND contype = 'c'"
         )
     }
-    assert named == {name for name, _ in REFUSED}
+    tables, functions = (one.up.statements for one in read_migrations()[:2])
+    by_trigger = set(re.findall(r"THEN '(recipient_\w+)'", functions))
+    assert len(by_trigger) == 4
+    assert named | by_trigger == {name for name, _ in REFUSED}
     assert named == set(
-        re.findall(
-            r"CONSTRAINT (\w+)\s+CHECK",
-            read_migrations()[0].up.statements.partition("PARTITION BY")[0],
-        )
+        re.findall(r"CONSTRAINT (\w+)\s+CHECK", tables.partition("PARTITION BY")[0])
     )
+
+
+@pytest.mark.parametrize("rows", [3, 25, 700])
+async def test_one_misread_number_refuses_the_whole_statement(db, rows):
+    numbers = [f"+861311234{n:04d}" for n in range(rows)]
+    numbers[-1] = "8613112345679"
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await db.execute(
+            "INSERT INTO dispatcher.message (recipient, template_id)"
+            " SELECT n, 't' FROM unnest($1::text[]) AS n",
+            numbers,
+        )
+    error = refused.value
+    assert (error.table_name, error.column_name) == ("message", "recipient")
+    assert error.constraint_name == "recipient_is_86_and_11_digits_the_plus_is_missing"
+    assert error.constraint_name in str(error)
+    assert "8613112345679" not in str(error) + str(error.detail)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk") == 0
 
 
 @pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])

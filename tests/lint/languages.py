@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import jinja2
 import typer.main
@@ -22,6 +23,7 @@ from dispatcher.core.code_table import CODE_ROWS
 from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason
+from dispatcher.db.list_uploads import State
 from dispatcher.db.message_lists import STATES
 from dispatcher.settings import AppSettings
 
@@ -45,12 +47,12 @@ _KEPT = re.compile(r"\{\w*\}|%\(\w+\)[sd]|`[^`]*`|DISPATCHER_[A-Z_<>]+|--[a-z][a
 def texts() -> dict[str, str]:
     """Return every text that is to be translated, with one place where it is used."""
     found: dict[str, str] = {}
-    for place, text in (*_of_code(), *_of_templates(), *_of_tables()):
+    for place, text in (*of_code(), *_of_templates(), *_of_tables()):
         found.setdefault(text, place)
     return found
 
 
-def _of_code() -> Iterator[tuple[str, str]]:
+def of_code() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         yield from _extracted("python", path, _PYTHON_KEYWORDS, {})
 
@@ -88,7 +90,7 @@ def _of_tables() -> Iterator[tuple[str, str]]:
     for field in AppSettings.model_fields.values():
         if field.description:
             yield "settings/models.py", field.description
-    words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason]
+    words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason, *get_args(State)]
     yield from (("tables", str(text)) for text in words)
     yield from (("core/explain.py", state.capitalize()) for state in STATES)
     for _owner, _name, text in help_texts(typer.main.get_command(app)):

@@ -150,7 +150,7 @@ SELECT app, minute,
     coalesce(sum(count) FILTER (WHERE event = 'accepted'), 0)::bigint AS accepted,
     coalesce(sum(count) FILTER (WHERE event IN ('rejected', 'undelivered')), 0)::bigint AS failed
 FROM dispatcher.event_count
-WHERE minute > date_trunc('minute', now()) - interval '1 hour'
+WHERE minute >= date_trunc('minute', now()) - interval '1 hour'
   AND event IN ('accepted', 'rejected', 'undelivered')
 GROUP BY app, minute ORDER BY app, minute
 

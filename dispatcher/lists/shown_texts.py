@@ -1,0 +1,119 @@
+"""Texts of lists that are stored in English, and their form in the reader's language.
+
+The console checks and loads a list in the background, for readers of any language.
+"""
+
+from dispatcher.core.language import N_
+from dispatcher.core.stored_texts import stored_text
+
+# Reasons and notes with values, as core.number and this package write them.
+LIST_TEXTS = (
+    N_(" As a guess, {names}."),
+    N_("(column {value}, without a name)"),
+    N_("--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"),
+    N_("Not used: {names}."),
+    N_("Skipped before the header: line {lines}."),
+    N_("The text is read as {name}, such as “{sample}”; --encoding names another encoding."),
+    N_("a quote opened in line {first} {ends}: {count} line was read as one cell"),
+    N_("a quote opened in line {first} {ends}: {count} lines were read as one cell"),
+    N_(
+        "a quote opened in line {line} is closed only in line {last}: {lines} lines were read as"
+        " one cell"
+    ),
+    N_("after 86 come {value} digits, and a mobile number of mainland China has 11"),
+    N_("campaign {name} is cancelled for good: name another one."),
+    N_(
+        "has an unknown column {names}: leave them out with --ignore-others, or say what they"
+        " are with --column"
+    ),
+    N_("has not the column that --column names for {name}"),
+    N_("has param_{last}, and no param_{missed}"),
+    N_("has two columns for {column}: {other} and {name}"),
+    N_(
+        "has unknown columns {names}: leave them out with --ignore-others, or say what they are"
+        " with --column"
+    ),
+    N_("is closed only in line {value}"),
+    N_("it has more than {max_line_characters} characters"),
+    N_("it has more than {max_text_characters} characters"),
+    N_("it has {cells} cells, and the header has {width}"),
+    N_(
+        "it has {number} digits, and a mobile number of mainland China has 11: is a digit wrong,"
+        " or + and the code of its country missing?"
+    ),
+    N_("it holds the error {value}"),
+    N_("it is a number in the format {form}: format the column as text"),
+    N_("it is not {encoding} text"),
+    N_("it is too long for a number of +{country_code}"),
+    N_("it is too long: {digits} digits after +"),
+    N_("it is too short for a number of +{country_code}"),
+    N_("it is too short: {digits} digits after +"),
+    N_("it is too short: {number} digits"),
+    N_("it looks like +{code}…: the + is missing"),
+    N_(
+        "line {line} of {path} holds a number, and stands before the header in line {line2}:"
+        " move it below, or remove it."
+    ),
+    N_("name a campaign with --campaign: {name} was used often."),
+    N_("no number of mainland China has {national} digits and begins like this after +86"),
+    N_("param_{value} is empty, and one after it is not"),
+    N_("params has more than {max_variables} variables"),
+    N_("recipient: {reason}"),
+    N_(
+        "refused lines cannot be written to {path}: {strerror}. Name another place with"
+        " --rejects. Lines before the first refused one may be in already."
+    ),
+    N_(
+        "the header of {path} has no column recipient (phone, 手机号): say which one it is, such as"
+        " --column recipient=客户电话."
+    ),
+    N_(
+        "the header of {path} {error}. It names recipient (phone, 手机号) and template_id, and may"
+        " name param_1, param_2, ... (变量1) or params, and app, sender, signature, priority,"
+        " send_at, expires_at, idempotency_key, reference."
+    ),
+    N_(
+        "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or"
+        " give its encoding with --encoding.{guesses}"
+    ),
+    N_("there is no encoding {name}."),
+    N_("{file} is empty: it has a header and no lines."),
+    N_(
+        "{file} is in already, since {finished_at}: with --again all its messages are enqueued a"
+        " second time."
+    ),
+    N_(
+        "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
+        " nothing was enqueued."
+    ),
+    N_("{name} has more than {most} characters"),
+    N_("{name} has no time of day: write it too, such as 2026-01-31 09:00"),
+    N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),
+    N_("{name} is no time, such as {example}"),
+    N_("{name} may be one of two days: write the year first, then the month"),
+    N_("{name} would read “{sample}”"),
+    N_("{name}: there is no such day or time"),
+    N_(
+        "{path} has no header: line {line} holds a number already. Write a header with"
+        " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only."
+    ),
+    N_("{path} has no sheet {wanted}: it has {names}."),
+    N_("{path} has several sheets ({names}): name one with --sheet."),
+    N_(
+        "{path} is a zip file, and not an Excel workbook that can be read: save it in Excel as"
+        " .xlsx or as CSV UTF-8."
+    ),
+    N_(
+        "{path} is an old or a protected Excel file: save it as .xlsx without a password, or as"
+        " CSV UTF-8."
+    ),
+    N_("{path} is damaged after row {row}: open it in Excel and save it."),
+    N_("{path} is empty."),
+    N_("{path} is empty: it has no lines but blank ones."),
+    N_("{path} is empty: no visible sheet has rows."),
+)
+
+
+def list_text(text: str) -> str:
+    """Return a reason or a note of a list in the language of the present context."""
+    return stored_text(text, LIST_TEXTS)
