@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -30,7 +30,9 @@ CLOSE_SECONDS = 5.0  # to close a connection, or to get one of a pooler
 CheckResult = tuple[bool, str, str]  # whether it passed, subject, text
 
 
-def check() -> int:
+def check(
+    *, json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False
+) -> int:
     """Check settings, database, tables, clock and keys.
 
     The key of each app is checked with a signed request without messages, so nothing is sent. The
@@ -50,7 +52,11 @@ def check() -> int:
         results.append((False, "database", str(failure)))
     results += _spool(settings)
     results += asyncio.run(_apps(settings))
-    for good, name, text in results:
+    if json:
+        from dispatcher.cli.output import print_json
+
+        print_json([{"good": good, "subject": name, "text": text} for good, name, text in results])
+    for good, name, text in results if not json else ():
         typer.echo(f"{'ok  ' if good else 'FAIL'}  {name:12}  {text}")
     return 0 if all(good for good, _, _ in results) else FAILED
 

@@ -10,13 +10,15 @@ from dispatcher.core.language import _
 
 def explain(
     code: Annotated[str, typer.Argument(metavar="CODE", help="Such as E200028 or MK:0012.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Explain a code of an answer or of a status report.
 
     The same code may stand for a request, for a number or in a report, and
     means something else in each.
     """
-    from dispatcher.cli.output import screen, table_of
+    from dispatcher.cli.output import print_json, screen, table_of
     from dispatcher.core.code_table import published_rows
     from dispatcher.core.codes import NUMBER, OURS, REQUEST
 
@@ -43,4 +45,9 @@ def explain(
             )
     if not table.rows:
         raise CommandError(_("no code {code} is known.").format(code=code))
+    if json:
+        names = ("where", "code", "meaning", "advice", "again", "charged")
+        rows = zip(*(column.cells for column in table.columns), strict=True)
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+        return
     screen().print(table)

@@ -20,6 +20,7 @@ def migrate(
     down: Annotated[
         bool, typer.Option("--down", help="Undo the last migration; its data are lost.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> int:
     """Apply the migrations of this release to the database.
 
@@ -35,7 +36,7 @@ def migrate(
     try:
         with database_address(read_settings(), make=not status) as dsn, explained(dsn):
             if status:
-                return _print_status(asyncio.run(migrations.status(dsn)))
+                return _print_status(asyncio.run(migrations.status(dsn)), json=json)
             if down:
                 name = asyncio.run(migrations.down(dsn))
                 typer.echo(
@@ -60,10 +61,12 @@ def _wait() -> None:
     typer.echo(_("dispatcher: waiting for another process that migrates the database."), err=True)
 
 
-def _print_status(statuses: "list[MigrationStatus]") -> int:
-    from dispatcher.cli.output import moment
+def _print_status(statuses: "list[MigrationStatus]", *, json: bool) -> int:
+    from dispatcher.cli.output import moment, print_json
 
-    for one in statuses:
+    if json:
+        print_json(statuses)
+    for one in statuses if not json else ():
         if one.unknown:
             state = _("applied by a newer release")
         elif one.edited:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from xml.etree.ElementTree import ParseError
 from xml.parsers import expat
 from zipfile import BadZipFile
@@ -21,13 +21,11 @@ from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
 from openpyxl.utils.cell import column_index_from_string
 from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.lists.cells import DATE_DOUBT, Record
-
-if TYPE_CHECKING:
-    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 _NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
 _ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC = (
@@ -68,8 +66,22 @@ class _SharedStrings:
         return self._bytes[begin:end].decode("utf-8", "surrogatepass")
 
 
-class _Reader(ExcelReader):  # type: ignore[misc] # openpyxl has no types
+class _Sheet(ReadOnlyWorksheet):  # type: ignore[misc] # openpyxl has no types
+    """A sheet that is not looked at before its rows are read."""
+
+    def _get_size(self) -> None:
+        """Do nothing: openpyxl reads all of a sheet that does not say how many rows it has."""
+
+
+class _Reader(ExcelReader):  # type: ignore[misc] # as above
     """Reads everything of a workbook but its rows; its strings are kept small."""
+
+    def read_worksheets(self) -> None:
+        for sheet, place in self.parser.find_sheets():
+            if place.target in self.valid_files and "chartsheet" not in place.Type:
+                made = _Sheet(self.wb, sheet.name, place.target, self.shared_strings)
+                made.sheet_state = sheet.state
+                self.wb._sheets.append(made)  # noqa: SLF001 - as openpyxl does
 
     def read_strings(self) -> None:
         self.shared_strings = strings = _SharedStrings()
@@ -234,22 +246,25 @@ class WorkbookSheet:
         self._strings = reader.shared_strings
         self._sheet = _chosen(path, self._book.worksheets, wanted)
         self.title: str = self._sheet.title
-        self._rows = max(1, self._sheet.max_row or 1)
-        self._row = 0
+        info = self._book._archive.getinfo(self._sheet._worksheet_path)  # noqa: SLF001
+        self._size = max(1, info.file_size)
+        self._source: IO[bytes] | None = None
         self._columns: dict[str, int] = {}
 
     def progress(self) -> float:
-        """Return which share of the rows is read."""
-        return min(1.0, self._row / self._rows)
+        """Return which share of the sheet is read."""
+        return self._source.tell() / self._size if self._source else 0.0
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the rows that hold cells, each with the number that Excel shows."""
         number = 0
         try:
             with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
+                self._source = source
                 for row in _Rows(source):
-                    number = self._row = _next_number(number, row)
+                    number = _next_number(number, row)
                     yield self._record(number, row)
+                self._source = None
         except _BROKEN:
             raise _damaged(self._path, number) from None
 
@@ -346,9 +361,7 @@ def _damaged(path: Path, row: int) -> ListError:
     )
 
 
-def _chosen(
-    path: Path, sheets: "list[ReadOnlyWorksheet]", wanted: str | None
-) -> "ReadOnlyWorksheet":
+def _chosen(path: Path, sheets: list[ReadOnlyWorksheet], wanted: str | None) -> ReadOnlyWorksheet:
     names = ", ".join(sheet.title for sheet in sheets)
     if wanted is not None:
         for sheet in sheets:
@@ -386,7 +399,7 @@ def _next_number(last: int, row: _Row) -> int:
     return number
 
 
-def _holds_rows(sheet: "ReadOnlyWorksheet") -> bool:
+def _holds_rows(sheet: ReadOnlyWorksheet) -> bool:
     with sheet._get_source() as source:  # noqa: SLF001
         return any(
             cell.value or cell.text or cell.has_formula

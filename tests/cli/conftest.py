@@ -7,21 +7,18 @@ time that a new interpreter needs.
 import asyncio
 import multiprocessing
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-
-from dispatcher.cli import main
+from support.command import run_dispatcher
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     ["dispatcher.cli.commands", "dispatcher.cli.connection", "rich.table", "typer._adapters"]
 )
-WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 DEADLINE = 60  # seconds for a command; the machine may be busy
 
 
@@ -63,7 +60,7 @@ def command(tmp_path) -> Command:
         with TemporaryDirectory(dir=tmp_path) as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             process = FORK.Process(
-                target=_dispatcher,
+                target=run_dispatcher,
                 args=(
                     [str(each) for each in arguments],
                     _environment(**{"DATA_DIR": tmp_path / "data", **settings})
@@ -87,21 +84,6 @@ def command(tmp_path) -> Command:
 
 def _text(file: Path) -> str:
     return file.read_text("utf-8")
-
-
-def _dispatcher(
-    arguments: list[str], environment: dict[str, str], out: Path, err: Path, folder: Path
-) -> None:
-    """Become the command, in a forked process."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    files = (os.open(os.devnull, os.O_RDONLY), *(os.open(f, WRITE, 0o600) for f in (out, err)))
-    for descriptor, file in enumerate(files):
-        os.dup2(file, descriptor)
-    sys.stdin = open(0)  # noqa: SIM115 - the process ends with it
-    sys.argv = ["dispatcher", *arguments]
-    main()
 
 
 @pytest.fixture

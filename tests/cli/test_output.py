@@ -1,6 +1,7 @@
 """Tables on wide and on narrow screens, and times."""
 
 import io
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -42,3 +43,25 @@ def test_a_time_names_its_zone():
     time = datetime(2026, 1, 31, 1, 0, tzinfo=UTC)
     assert datetime.fromisoformat(moment(time)) == time
     assert moment(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("migrate", "--status"), 0),
+        (("check",), 1),  # no app is configured
+        (("explain", "E200028"), 0),
+        (("audit",), 0),
+        (("campaign", "list"), 0),
+        (("template", "list"), 0),
+        (("suppress",), 0),
+        (("limit", "default"), 0),
+        (("cost",), 0),
+        (("reports",), 0),
+        (("status",), 0),
+    ],
+)
+async def test_every_list_is_there_for_programs(operate, arguments, code):
+    ended = await operate(*arguments, "--json")
+    assert (ended.code, ended.err) == (code, "")
+    assert isinstance(json.loads(ended.out), list | dict)

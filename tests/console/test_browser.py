@@ -37,7 +37,7 @@ LIST_RESULT = """{"messages": 1200, "lines": 1203, "imported_lines": 1200, "reje
     "unknown_templates": ["tpl"], "earlier_lines": 7, "earlier_name": "april.csv",
     "earlier_at": "2026-11-28T10:00:00Z", "previews": [[2, "+86131****5678", "Your code is 1."]],
     "segments": 1200, "unknown_messages": 5, "cost": {"CNY": "54.00"},
-    "refusals": [[4, "it has too few digits"], [9, "it is empty"]]}"""
+    "refusals": [[4, "it is too short: 2 digits"], [9, "it is empty"]]}"""
 
 
 @dataclass

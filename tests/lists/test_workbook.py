@@ -1,5 +1,6 @@
 """Workbooks as Excel and others write them, and as an attacker would."""
 
+import re
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -66,3 +67,19 @@ def test_what_excel_never_writes_is_refused(tmp_path, rows, before):
     assert [record.cells for record in WorkbookSheet(file)] == [["1"]]
     with pytest.raises(ListError, match=r"is damaged|that can be read"):
         list(WorkbookSheet(workbook(tmp_path / "x.xlsx", rows, before=before)))
+
+
+def test_a_sheet_that_does_not_say_its_size_is_not_read_to_find_it(tmp_path):
+    row = "<row><c><v>1</v></c></row>"
+    file = workbook(tmp_path / "x.xlsx", row * 20_000)
+    with ZipFile(file) as made:
+        parts = {name: made.read(name).decode() for name in made.namelist()}
+    parts[SHEET] = re.sub("<dimension[^>]*>", "", parts[SHEET])
+    with ZipFile(file, "w") as changed:
+        for name, text in parts.items():
+            changed.writestr(name, text)
+    sheet = WorkbookSheet(file)
+    assert sheet._sheet.max_row is None
+    shares = [sheet.progress() for record in sheet if record.line % 5_000 == 0]
+    assert shares == sorted(shares)
+    assert 0.1 < shares[0] < 0.5 < shares[-1] <= 1
