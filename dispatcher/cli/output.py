@@ -19,7 +19,7 @@ def moment(time: datetime | None) -> str:
         return f"{time.replace(tzinfo=None):%Y-%m-%d %H:%M:%S} UTC"
 
 
-_PIPE_COLUMNS = 140  # the width of output to a pipe or a file
+_PIPE_COLUMNS = 160  # the width of output to a pipe or a file
 _TABLE_COLUMNS = 100  # the narrowest screen for a table of more than _FEW columns
 _FEW = 3
 

@@ -102,7 +102,11 @@ def share_slots(packed: list[RequestDraft], slots: int, *, numbers: int, full: b
     room = slots - first
     if full and len(narrow) > slots:
         return SlotShare(narrow[:first] + wide[:room], wide[room:], narrow[first:])
-    return SlotShare(narrow[:first] + wide[:room], narrow[first:] + wide[room:], [])
+    # In their order: what packing left of the last messages has no slot before full requests.
+    others = {id(each) for each in narrow[first:]}
+    now = [each for each in packed if id(each) not in others][:slots]
+    taken = {id(each) for each in now}
+    return SlotShare(now, [each for each in packed if id(each) not in taken], [])
 
 
 def _rejected(message: Message, code: str) -> Rejected:

@@ -543,20 +543,26 @@ async def _postpone(connection: Connection, wanted: ClaimRequest, share: SlotSha
     no others were seen. Where there are many they are due sooner, and are postponed again: if
     nothing else is due by then, they have all slots.
     """
-    messages = [message for packed in share.postponed for message in packed.messages]
-    if not messages:
+    if not share.postponed:
         return
     slot = max(wanted.slot_seconds, MIN_SLOT_SECONDS) / wanted.all_slots
     if any(len(packed.messages) > 1 for packed in share.now):
         slot *= POSTPONE_RATIO
-    distance = min(slot, MAX_POSTPONE_SECONDS / len(messages))
+    distance = min(slot, MAX_POSTPONE_SECONDS / len(share.postponed))
+    # What is one request now is due at one time, and can be one again.
+    placed = [
+        (message, distance * place)
+        for place, packed in enumerate(share.postponed, 1)
+        for message in packed.messages
+    ]
+    messages = [message for message, _ in placed]
     await connection.execute(
         sql("return_claimed"),
         wanted.app,
         [m.id for m in messages],
         [m.priority for m in messages],
         [None] * len(messages),
-        [distance * place for place in range(1, len(messages) + 1)],
+        [seconds for _, seconds in placed],
         [m.attempt - 1 for m in messages],
         [m.requeued for m in messages],
         [None] * len(messages),

@@ -73,7 +73,7 @@ async def test_show_lists_every_request_and_report(world, told, dsn):
         "Report DELIVRD: delivered, segment 2 of 2: Arrived on the handset.",
     ]
     for event in expected:
-        assert sum(event in line for line in timeline) == 1, (event, timeline)
+        assert sum(event in line for line in timeline) == 1, (event, "\n".join(timeline))
 
 
 async def test_show_lists_an_unmatched_report_with_its_reason(world, told, dsn):

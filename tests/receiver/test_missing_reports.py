@@ -86,5 +86,5 @@ async def test_the_command_shows_it_and_lists_unmatched_reports(world, told, dsn
     assert process.returncode == 0
     assert "default" in out
     assert "p9 (1)" in out
-    assert "No request of this database had its token." in out
+    assert "No request had its token, and no accepted message has its provider id." in out
     assert "+8613112345678" not in out

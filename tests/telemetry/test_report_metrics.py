@@ -53,7 +53,17 @@ async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
                 text = await answer.text()
             return text if samples(text).get(("dispatcher_reports_matched_total", ())) == 2 else ""
 
-        text = await until(matched, deadline=30, what="both reports are matched")
+        await until(matched, deadline=30, what="both reports are looked at")
+
+        async def unmatched() -> str:
+            # They are looked up by their provider ids, a minute apart.
+            await db.execute("UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()")
+            async with session.get(f"{receiver}/metrics") as answer:
+                text = await answer.text()
+            found = samples(text).get(("dispatcher_reports_unmatched_total", ()))
+            return text if found == 2 else ""
+
+        text = await until(unmatched, deadline=30, what="they belong to no message")
     seen = samples(text)
 
     def refused(kind: str, detail: str = "") -> float:

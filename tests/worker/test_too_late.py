@@ -31,7 +31,7 @@ async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
     left = []
 
     class FakeClaimer:
-        async def reschedule(self, _: Batch) -> float:
+        async def reschedule(self, _: Batch, late: float) -> float:  # noqa: ARG002 - as the claimer
             times.append(monotonic() - again)
             return times[-1]
 
