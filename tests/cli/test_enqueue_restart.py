@@ -45,6 +45,7 @@ async def is_whole(db, lines: int) -> bool:
     return [row[0] for row in there] == good and queued == len(good)
 
 
+@pytest.mark.slow
 async def test_a_killed_import_continues_without_duplicates(
     operate, environment, db, dsn, tmp_path
 ):

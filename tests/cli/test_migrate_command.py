@@ -26,6 +26,7 @@ async def test_migrate_applies_lists_and_undoes_migrations(command, empty_dsn):
     assert (await command("migrate", "--status", DATABASE_URL=empty_dsn)).code == 1
 
 
+@pytest.mark.slow
 async def test_without_an_address_a_database_is_created(command, tmp_path):
     made = await command("migrate", DATA_DIR=tmp_path / "data")
     assert made.code == 0, made.err

@@ -40,6 +40,7 @@ async def test_a_closed_pipe_ends_a_command_quietly(environment, dsn, arguments)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk", "cp1252"])
+@pytest.mark.slow
 async def test_no_locale_breaks_a_command(environment, dsn, db, encoding, tmp_path):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, campaign)"

@@ -30,6 +30,7 @@ async def open_messages(db) -> int:
     )
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_at_most_what_was_on_its_way(db, workers, sim, kills):
     dice = random.Random(kills)
     await sim.faults.arm([Delay(seconds=0.05)])
@@ -116,6 +117,7 @@ async def unsure_of(db, count: int) -> bool:
     return (await states(db)).get("unsure") == count
 
 
+@pytest.mark.slow
 async def test_late_answers_of_a_dead_worker_settle_its_batches(db, workers, sim):
     apps = {"default": app_at(sim.url, timeout="40s")}
     frozen = await workers.start(apps)
@@ -138,6 +140,7 @@ async def test_late_answers_of_a_dead_worker_settle_its_batches(db, workers, sim
     assert other.code is None
 
 
+@pytest.mark.slow
 async def test_a_stop_past_its_timeout_leaves_requests_unsure(db, workers, sim):
     await sim.faults.arm([StallAfterReading(accept=True)])
     await insert(db, 1000)

@@ -79,6 +79,7 @@ async def test_what_is_wrong_is_said(sim, receiver, dsn, other, reporting):
     assert "another database" in await check(other, app, reporting)
 
 
+@pytest.mark.slow
 async def test_a_receiver_that_refuses_this_network_is_not_broken(sim, receiver, dsn, reporting):
     app = app_at(sim.url)
     await receiver(app, report_networks="provider")

@@ -106,6 +106,7 @@ class Mutator:
 
 
 @pytest.mark.timeout(60 + CASES // 50)
+@pytest.mark.slow
 async def test_no_body_takes_the_receiver_down(dsn, db, tmp_path):
     seen: Counter[int | str] = Counter()
     keys: set[tuple[str, int]] = set()

@@ -93,6 +93,7 @@ async def test_more_reports_than_fifty_are_kept(dsn, db, tmp_path):
     assert (status, len(await stored(db))) == (200, 51)
 
 
+@pytest.mark.slow
 async def test_only_size_is_a_limit(dsn, db, tmp_path):
     async with receiver(dsn, tmp_path) as receives:
         for size in (300_000, 10_000_000):

@@ -36,6 +36,7 @@ async def post(url: str, name: str) -> int:
         return answer.status
 
 
+@pytest.mark.slow
 async def test_reports_are_accepted_while_another_process_migrates(empty_dsn, start):
     db = await connect(empty_dsn)
     await db.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")

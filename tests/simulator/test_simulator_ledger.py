@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 
+import pytest
 from provider_client import aksk, body_of, numbers
 
 from dispatcher.simulator import Options, fingerprint, read_faults
@@ -107,6 +108,7 @@ async def test_each_request_has_a_record(start):
     assert await client.get("/_requests?after=1") == [second]
 
 
+@pytest.mark.slow
 async def test_the_ledger_counts_a_million_numbers(client):
     """Record them as the API does: a million numbers over HTTP would be a benchmark."""
     ledger = client.sim.ledger

@@ -48,6 +48,7 @@ async def test_what_expires_between_two_tries_is_not_sent_any_more(db, workers, 
     assert sim.ledger.numbers == 10
 
 
+@pytest.mark.slow
 async def test_nothing_is_accepted_after_its_expiry_during_outages(db, workers, sim):
     await sim.faults.arm(
         [

@@ -21,6 +21,7 @@ async def sent(db, count: int) -> bool:
 
 
 @pytest.mark.parametrize("fault", [Http(status=502), Cut(accept=False)], ids=["502", "cut"])
+@pytest.mark.slow
 async def test_a_host_that_loses_answers_is_cut_off_alone(db, workers, provide, fault):
     """Each host has a provider of its own, and so a way of its own to it."""
     good, bad = await provide(), await provide(faults=[fault])

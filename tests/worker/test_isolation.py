@@ -111,6 +111,7 @@ async def states_are(db, expected: dict[str, int]) -> bool:
     return await states(db) == expected
 
 
+@pytest.mark.slow
 async def test_a_country_that_stays_closed_is_tried_once_an_hour(db, workers, sim):
     await sim.faults.arm([CountryClosed(prefix="+336")])
     await insert(db, 100, country="+336", first=10_000_000)

@@ -92,6 +92,7 @@ async def test_an_answer_in_an_odd_form_is_read(play, form):
     }
 
 
+@pytest.mark.slow
 async def test_what_was_not_taken_goes_out_once_it_can(play, db):
     scenes = await play({name: [fault] for name, (fault, _) in NOT_SENT.items()})
     for name, scene in scenes.items():
@@ -111,6 +112,7 @@ async def test_what_was_not_taken_goes_out_once_it_can(play, db):
         assert await scene.pause() is None, name
 
 
+@pytest.mark.slow
 async def test_a_short_refusal_is_retried_within_the_same_attempt(play):
     scenes = await play({"refused": [Refuse(seconds=0.5)], "busy": [Http(status=429, first=3)]})
     for name, scene in scenes.items():

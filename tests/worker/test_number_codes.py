@@ -158,6 +158,7 @@ async def test_waits_for_flow_control_grow_up_to_ten_minutes(db, workers, sim):
     assert (end["state"], end["code"]) == ("queued", "E200015")  # more attempts than allowed
 
 
+@pytest.mark.slow
 async def test_flow_control_slows_the_app_until_it_recovers(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", share=0.5)])
     await insert(db, 200)

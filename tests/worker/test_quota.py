@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from msgspec.structs import replace
 from support.fast_forward import let_pass
 from support.messages import finished, idle, insert, states
@@ -29,6 +30,7 @@ async def paused(db) -> bool:
     return await db.fetchval("SELECT pause_code = 'E000623' FROM dispatcher.app")
 
 
+@pytest.mark.slow
 async def test_a_spent_quota_is_probed_after_midnight_and_hourly(db, workers, sim):
     await sim.faults.arm([Quota()])
     await insert(db, 3)
@@ -51,6 +53,7 @@ async def test_a_spent_quota_is_probed_after_midnight_and_hourly(db, workers, si
     assert await states(db) == {"accepted": 3}
 
 
+@pytest.mark.slow
 async def test_a_spent_quota_at_one_number_pauses_too(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E000623", numbers=["+8613800000001"])])
     await insert(db, 3)

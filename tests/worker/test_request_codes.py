@@ -43,6 +43,7 @@ async def test_a_content_code_rejects_only_the_bad_message(play):
         assert await scene.pause() is None
 
 
+@pytest.mark.slow
 async def test_a_system_error_is_isolated_then_deferred(play, db):
     """It is mostly one bad message, but may be the provider's own trouble."""
     (scene,) = (await play({"odd": [RequestCode(code="E000000", param="bad")]})).values()

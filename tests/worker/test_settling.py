@@ -40,6 +40,7 @@ async def test_an_operator_settles_an_unsure_batch(db, workers, sim, fault, how)
         await db.fetchval("SELECT dispatcher.settle($1, $2)", token, how)
 
 
+@pytest.mark.slow
 async def test_only_the_policy_resend_sends_unsure_messages_again(db, workers, provide):
     policies = {
         "hold": {"resend_after": "1s"},

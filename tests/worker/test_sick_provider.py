@@ -52,7 +52,7 @@ async def all_out(db) -> bool:
     return await finished(db)
 
 
-@pytest.mark.parametrize("fault", slow_after(2, BROWN_OUT))
+@pytest.mark.parametrize("fault", slow_after(1, BROWN_OUT))
 async def test_a_brown_out_makes_few_messages_unsure(db, workers, sim, fault):
     await sim.faults.arm([BROWN_OUT[fault]])
     await insert_different(db, WAITING)
@@ -166,6 +166,7 @@ async def test_a_refused_probe_is_followed_soon_by_the_next(db, workers, sim):
     assert await db.fetchval(soon)
 
 
+@pytest.mark.slow
 async def test_an_unknown_code_for_everything_rejects_nothing(db, workers, sim):
     await sim.faults.arm([RequestCode(code="E999999", http_status=400)])
     await insert_different(db, WAITING)

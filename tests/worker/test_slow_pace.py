@@ -41,6 +41,7 @@ async def test_a_pause_stops_the_next_one(db, sim):
 
 
 @pytest.mark.usefixtures("waiting")
+@pytest.mark.slow
 async def test_an_urgent_message_is_the_next_one(db, sim):
     [urgent] = await insert(db, 1, first=100, priority=0)
     await seen(sim, lambda: sim.ledger.numbers == 2)
