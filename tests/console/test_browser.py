@@ -30,7 +30,7 @@ INSERT = """
 
 
 # Of 100,000 messages; on two cores that do nothing else set it to 3.
-PREVIEW_SECONDS = float(os.environ.get("PREVIEW_SECONDS", "20"))
+PREVIEW_SECONDS = float(os.environ.get("PREVIEW_SECONDS", "6"))
 LIST_RESULT = """{"messages": 1200, "lines": 1203, "imported_lines": 1200, "rejected": 3,
     "left_out": 0, "blank": 0, "campaign": "may", "notes": ["Skipped before the header: line 1."],
     "assumed_mainland": 12, "respelled": 3, "repeats": 2, "suppressed": 1, "apps": {},

@@ -160,12 +160,13 @@ WHERE s.id = ANY ($1::bigint[])
 -- $1 ids, $2 states, $3 code, $4 app, $5 template, $6 spellings of the number, $7 reference, $8 prefix
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
 -- null: any)
-SELECT s.id, s.app, s.state, m.wiped_at IS NOT NULL AS wiped, s.recipient = '0' AS erased,
+SELECT s.id, s.app, s.state, m.wiped, s.recipient = '0' AS erased,
     s.state = 'undelivered' AND dispatcher.is_refused_by_platform(s.provider_id) AS refused
 FROM dispatcher.message_status s
-JOIN dispatcher.message m ON m.id = s.id
+CROSS JOIN LATERAL (
+    SELECT wiped_at IS NOT NULL AS wiped FROM dispatcher.message WHERE id = s.id LIMIT 1
+) AS m
 WHERE s.id = ANY ($1::bigint[])
-  AND m.id = ANY ($1::bigint[])
   AND ($2::text[] IS NULL OR s.state = ANY ($2))
   AND ($3::text IS NULL OR s.code = $3)
   AND ($4::text IS NULL OR s.app = $4)
