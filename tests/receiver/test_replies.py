@@ -99,9 +99,9 @@ APPS = """
     "case",
     [
         (PATH, "10690001", "bank"),
-        (PATH, "1069000199", "bank"),  # with an extension of the carrier
-        (PATH, "1069000123", "shop"),  # the longest beginning
-        (PATH, "77", ""),  # of two apps
+        (PATH, "106900012", "shop"),
+        (PATH, "1069000199", ""),  # an extension of the carrier, or a message's own sender
+        (PATH, "7", ""),  # of two apps
         (PATH, "8", ""),
         (f"{PATH}/other", "10690001", "other"),
         (f"{PATH}/Other", "8", "other"),
