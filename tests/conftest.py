@@ -42,9 +42,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Here, because only the uppermost conftest may.
 pytest_plugins = ["support.command", "support.fixtures"]
-    "support.command",
-    "support.fixtures",
-]  # here, because only the uppermost conftest may
 
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.
