@@ -101,9 +101,10 @@ APPS = """
     "case",
     [
         (PATH, "10690001", "bank"),
-        (PATH, "1069000199", "bank"),  # with an extension of the carrier
+        (PATH, "106900012", "shop"),
+        (PATH, "1069000199", "bank"),  # an extension of the carrier, or a message's own sender
         (PATH, "1069000123", "shop"),  # the longest beginning
-        (PATH, "77", ""),  # of two apps
+        (PATH, "7", ""),  # of two apps
         (PATH, "8", ""),
         (f"{PATH}/other", "10690001", "other"),
         (f"{PATH}/Other", "8", "other"),
@@ -121,12 +122,14 @@ async def test_a_reply_is_for_the_app_that_was_answered(dsn, db, tmp_path, case)
 
 
 @pytest.mark.parametrize("signed", [False, True])
-async def test_a_verified_reply_to_no_app_counts_for_every_app(dsn, db, tmp_path, signed):
+@pytest.mark.parametrize("channel", ["8", "1069000199"])
+async def test_a_verified_reply_to_no_app_counts_for_all(dsn, db, tmp_path, signed, channel):
     await db.execute(APPS)
+    body = reply(channel=channel)
     environ = stripped(SIGNED) if signed else {"REPORT_NETWORKS": "127.0.0.0/8"}
-    headers = signature(reply(channel="8"), path=PATH) if signed else {}
+    headers = signature(body, path=PATH) if signed else {}
     async with receiver(dsn, tmp_path, **environ) as receives:
-        await receives.post(reply(channel="8"), FORM, path=PATH, **headers)
+        await receives.post(body, FORM, path=PATH, **headers)
     assert await stored(db) == [(NUMBER, "", "R", True)]
     assert await suppressed(db) == [(NUMBER, "", True, "reply")]
 

@@ -98,6 +98,7 @@ async def test_an_address_in_use_is_one_line(workers, dsn, shared):
     assert f"dispatcher: cannot listen on {at} (address already in use)" in made.text()
 
 
+@pytest.mark.slow
 async def test_workers_do_not_share_a_port(workers, dsn):
     made = workers.launch({}, dsn=dsn, arguments=("--processes", "2"), report_path_token=TOKEN)
     assert await made.ended() == 2
