@@ -20,6 +20,7 @@ from dispatcher.db import console_tokens, list_uploads
 from dispatcher.lists import upload_work
 from dispatcher.lists.upload_work import WorkOrder
 
+BEN = "Ben (shared token)"
 LIST = """手机号,模板,变量1
 13112345678,tpl,062569
 +8613112345679,tpl,1
@@ -87,7 +88,7 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
     assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload_part") == 0
     campaign = await db.fetchrow("SELECT name, created_by FROM dispatcher.campaign")
-    assert tuple(campaign) == ("五月 <b>.csv", "Ben")
+    assert tuple(campaign) == ("五月 <b>.csv", BEN)
     refused = await operator.post(f"{path}/rejects.csv", {"form_token": form_token})
     assert [line[:2] for line in refused.text.splitlines()[1:]] == ["4,"]
     audit = await db.fetch(
@@ -96,8 +97,8 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     )
     list_id = path.rpartition("/")[2]
     assert [tuple(row) for row in audit] == [
-        ("Ben", "load", f"list {list_id}", "五月 <b>.csv", "all lines"),
-        ("Ben", "export", f"refused lines of list {list_id}", "", "whole numbers"),
+        (BEN, "load", f"list {list_id}", "五月 <b>.csv", "all lines"),
+        (BEN, "export", f"refused lines of list {list_id}", "", "whole numbers"),
     ]
 
 
