@@ -37,6 +37,7 @@ _PIECE_BYTES = 65_536  # of XML, parsed at once
 MAX_BYTES = 1024 * 1024 * 1024
 # Of a part that is read at once: styles are the largest, 13 MB with all 65,490 that Excel takes.
 MAX_WHOLE_PART_BYTES = 16 * 1024 * 1024
+MAX_WHOLE_PART_TAGS = 500_000  # of those 65,490 formats; openpyxl makes over a kilobyte of each
 MAX_DIGITS = 40  # before and after the point; Excel keeps 15, and 1E+3000000 takes minutes
 _AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
@@ -90,7 +91,10 @@ class _Archive(ZipFile):
         if size > MAX_WHOLE_PART_BYTES:
             raise _TooBigError
         with self.open(name, pwd=pwd) as part:
-            return part.read(size)
+            content = part.read(size)
+        if content.count(b"<") > MAX_WHOLE_PART_TAGS:
+            raise _TooBigError
+        return content
 
 
 class _TooBigError(Exception):

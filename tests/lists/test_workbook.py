@@ -112,11 +112,12 @@ TOO_BIG = "is too big when it is unpacked"
 STYLES = "xl/styles.xml"
 
 
-def test_a_part_that_grows_too_much_is_refused(tmp_path):
+@pytest.mark.parametrize("padding", [" " * MAX_WHOLE_PART_BYTES, "<xf/>" * 500_000])
+def test_a_part_that_grows_too_much_is_refused(tmp_path, padding):
     file = workbook(tmp_path / "x.xlsx", "")
     parts = unpack(file)
-    end = parts[STYLES].rindex("</")
-    parts[STYLES] = parts[STYLES][:end] + " " * MAX_WHOLE_PART_BYTES + parts[STYLES][end:]
+    end = parts[STYLES].index("</cellXfs>")
+    parts[STYLES] = parts[STYLES][:end] + padding + parts[STYLES][end:]
     with pytest.raises(ListError, match=TOO_BIG):
         WorkbookSheet(pack(file, parts))
 
