@@ -722,7 +722,8 @@ COMMENT ON COLUMN dispatcher.reply.number IS 'The person''s number, as e164() re
 COMMENT ON COLUMN dispatcher.reply.channel IS 'The number that was answered, as it came.';
 COMMENT ON COLUMN dispatcher.reply.text IS 'What was written.';
 COMMENT ON COLUMN dispatcher.reply.unsubscribed IS
-    'Whether it stopped promotional messages of its app (of every app, where that is unknown).';
+    'Whether it stopped promotional messages of its app; where that is unknown, of every app if the reply'
+    ' was verified, and else of none.';
 COMMENT ON COLUMN dispatcher.reply.received_at IS 'When it reached the receiver.';
 COMMENT ON COLUMN dispatcher.reply.replied_at IS 'When it was written, as the provider says.';
 COMMENT ON COLUMN dispatcher.reply.raw IS 'Its fields as they came.';

@@ -1133,11 +1133,30 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT dispatcher.append_audit(pause.actor, 'pause', pause.app, pause.reason, 'paused')
 $$;
 
--- Claim for an app again, and for all its countries.
-CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
+-- Make due now what waits for a country's quota, at most *most* messages; return how many. A country
+-- waits for an hour at most. Nothing, if a country is paused.
+CREATE FUNCTION dispatcher.end_country_waits(app text, most integer DEFAULT 20000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    at timestamptz;
+    at timestamptz := clock_timestamp();
+    ended bigint;
+BEGIN
+    UPDATE dispatcher.queue SET due_at = at
+    WHERE ctid = ANY (ARRAY(
+        SELECT q.ctid FROM dispatcher.queue q
+        WHERE q.app = end_country_waits.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+          AND q.due_at > at AND q.due_at < at + interval '61 minutes' AND q.code = 'E000630'
+          AND NOT EXISTS (
+            SELECT FROM dispatcher.country_pause c WHERE c.app = end_country_waits.app)
+        LIMIT most FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS ended = ROW_COUNT;
+    RETURN ended;
+END $$;
+
+-- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
+-- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
+CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- It waits for claims that have read pauses of countries, and for results that bring one: the
     -- statements below see what those postponed.
@@ -1152,11 +1171,7 @@ BEGIN
     WHERE name = resume.app;
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     IF FOUND THEN
-        -- What waits for a country's quota is due now. A country waits for an hour at most.
-        at := clock_timestamp();
-        UPDATE dispatcher.queue q SET due_at = at
-        WHERE q.app = resume.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-          AND q.due_at > at AND q.due_at < at + interval '61 minutes' AND q.code = 'E000630';
+        PERFORM dispatcher.end_country_waits(resume.app);
     END IF;
     PERFORM dispatcher.append_audit(resume.actor, 'resume', resume.app, '', 'resumed');
 END $$;
@@ -1345,7 +1360,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.set_campaign_state,
     dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
-    dispatcher.suppression_scope, dispatcher.resume,
+    dispatcher.suppression_scope, dispatcher.resume, dispatcher.end_country_waits,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
     dispatcher.settle_lost,

@@ -428,7 +428,8 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    pruned := pruned + dispatcher.roll_up_counts(retention, most);
+    -- Minutes are kept as long as daily limits and charts read them.
+    pruned := pruned + dispatcher.roll_up_counts(greatest(retention, '4 days'), most);
 
     DELETE FROM dispatcher.message_action WHERE id = ANY (ARRAY(
         SELECT id FROM dispatcher.message_action WHERE created_at < before

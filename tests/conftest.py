@@ -40,7 +40,8 @@ DRILLS = (
 # inherit that; a handler of ours is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["support.fixtures"]  # here, because only the uppermost conftest may
+# Here, because only the uppermost conftest may.
+pytest_plugins = ["support.command", "support.fixtures"]
 
 TEMPLATE = "migrated"
 # Durability is what tests of ours never need: the server and its data go together.

@@ -27,7 +27,10 @@ MAX_CLOCK_SKEW_SECONDS = 30.0  # the provider accepts 15 minutes; this shows a c
 
 CLOSE_SECONDS = 5.0  # to close a connection, or to get one of a pooler
 
-CheckResult = tuple[bool, str, str]  # whether it passed, subject, text
+CheckResult = tuple[bool | None, str, str]  # whether it passed (None: a warning), subject, text
+
+
+_MARKS = {True: "ok  ", False: "FAIL", None: "warn"}
 
 
 def check(
@@ -43,22 +46,30 @@ def check(
 
     settings = read_settings()
     apps = ", ".join(settings.apps) or _("no app")
-    results = [(bool(settings.apps), "settings", _("{apps} configured").format(apps=apps))]
+    results: list[CheckResult] = [
+        (bool(settings.apps), "settings", _("{apps} configured").format(apps=apps))
+    ]
     try:
         results += _database(settings)
         results += _pooler(settings)
         results += _callback(settings)
     except CommandError as failure:
         results.append((False, "database", str(failure)))
+    results += _verification(settings)
     results += _spool(settings)
     results += asyncio.run(_apps(settings))
     if json:
         from dispatcher.cli.output import print_json
 
-        print_json([{"good": good, "subject": name, "text": text} for good, name, text in results])
+        print_json(
+            [
+                {"good": good is not False, "warning": good is None, "subject": name, "text": text}
+                for good, name, text in results
+            ]
+        )
     for good, name, text in results if not json else ():
-        typer.echo(f"{'ok  ' if good else 'FAIL'}  {name:12}  {text}")
-    return 0 if all(good for good, _, _ in results) else FAILED
+        typer.echo(f"{_MARKS[good]}  {name:12}  {text}")
+    return FAILED if any(good is False for good, _, _ in results) else 0
 
 
 def _database(settings: "Settings") -> Iterator[CheckResult]:
@@ -168,6 +179,20 @@ def _spool(settings: "Settings") -> Iterator[CheckResult]:
 
     if why := why_unwritable(settings.data_dir / SPOOL):
         yield False, "spool", why
+
+
+def _verification(settings: "Settings") -> Iterator[CheckResult]:
+    from dispatcher.receiver.receiver import are_verified
+
+    if settings.report_path_token is None and settings.callback_url is None:
+        return
+    if not are_verified(settings):
+        text = _(
+            "not verified: who knows the callback address can post false reports, and replies that"
+            " stop promotional messages to any number: set __PUSH_KEY and __PUSH_SECRET, or"
+            " DISPATCHER_REPORT_NETWORKS"
+        )
+        yield None, "reports", text
 
 
 def _callback(settings: "Settings") -> Iterator[CheckResult]:

@@ -58,9 +58,13 @@ def _replay() -> None:
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
     from dispatcher.db import reports as db
+    from dispatcher.receiver.receiver import are_verified
 
-    words = read_settings().unsubscribe_words
-    pushes, stored = with_database(lambda connection: db.replay_unreadable(connection, words=words))
+    settings = read_settings()
+    words, verified = settings.unsubscribe_words, are_verified(settings)
+    pushes, stored = with_database(
+        lambda connection: db.replay_unreadable(connection, words=words, verified=verified)
+    )
     read = plural(pushes, "push", "pushes")
     typer.echo(
         _("{read} read, {stored} stored.").format(

@@ -7,7 +7,7 @@ import typer
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import MAX_NAME_LENGTH, As, operator_name
 from dispatcher.core.language import _
-from dispatcher.core.roles import ROLES
+from dispatcher.core.roles import ROLES, SHARED_TOKEN_SUFFIX
 
 if TYPE_CHECKING:
     from dispatcher.db.database import OwnConnection as Connection
@@ -47,6 +47,14 @@ def add_token(
         raise CommandError(
             _("NAME takes a name of 1 to {max_name_length} characters.").format(
                 max_name_length=MAX_NAME_LENGTH
+            ),
+            code=USED_WRONGLY,
+        )
+    if SHARED_TOKEN_SUFFIX.strip(" ()") in name.casefold():
+        raise CommandError(
+            _(
+                'NAME must not say "shared token": the audit log marks logins with'
+                " DISPATCHER_CONSOLE_TOKEN so."
             ),
             code=USED_WRONGLY,
         )

@@ -24,7 +24,8 @@ from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.health import database_unavailable
 from dispatcher.core.language import _
-from dispatcher.core.roles import Role, permits
+from dispatcher.core.roles import SHARED_TOKEN_SUFFIX, Role, permits
+from dispatcher.db.console_tokens import digest
 from dispatcher.db.errors import shown_line
 
 HOME_PATH = "/console"
@@ -76,8 +77,7 @@ class Sessions:
     def is_console_token(self, given: str) -> bool:
         """Return whether *given* is the console's token, in a time independent of its content."""
         # Digests, so that the comparison takes the same time for tokens of any length.
-        digest, expected = hashlib.sha256(given.encode()), hashlib.sha256(self._token.encode())
-        return hmac.compare_digest(digest.digest(), expected.digest())
+        return hmac.compare_digest(digest(given), digest(self._token))
 
     def new_cookie(self, actor: str, token_id: int | None = None) -> str:
         """Return the cookie of a new session, which begins now."""
@@ -85,10 +85,13 @@ class Sessions:
 
     def read_cookie(self, cookie: str | None, *, now: float) -> Session | None:
         """Return the session of a cookie; None if it has expired or was not signed here."""
-        signed = _load(self._cookies, cookie or "")
-        if signed is None:
-            return None
-        (actor, nonce, token_id), signed_at = signed
+        match _load(self._cookies, cookie or ""):
+            case ([str(actor), str(nonce), int() | None as token_id], signed_at):
+                pass
+            case _:  # none, or one of another release
+                return None
+        if token_id is None:
+            actor += SHARED_TOKEN_SUFFIX
         role: Role = "rules" if token_id is None else "see"  # Auth knows the role of a named token
         expires_at = signed_at + SESSION_LIFETIME_SECONDS
         session = Session(actor, nonce, expires_at, role, token_id)
@@ -149,7 +152,10 @@ class Auth:
         self._proxies = proxies
 
     async def session(self, request: web.Request) -> Session | None:
-        """Return the session of *request*, or None without a valid one."""
+        """Return the session of *request*, or None without a valid one.
+
+        Raises DatabaseUnavailable if it cannot be known whether its token was revoked.
+        """
         if self._proxies is not None and (found := self._proxies.operator(request)) is not None:
             expires_at = int(time.time()) + SESSION_LIFETIME_SECONDS
             return Session(found.name, "", expires_at, found.role)
@@ -157,10 +163,7 @@ class Auth:
         session = self.sessions.read_cookie(cookie, now=time.time())
         if session is None or session.token_id is None:
             return session
-        try:
-            tokens = await self._backend.tokens()
-        except DatabaseUnavailable:
-            return session  # with the role see: nothing can be read but that
+        tokens = await self._backend.tokens()
         role = next((each.role for each in tokens if each.id == session.token_id), None)
         return replace(session, role=role) if role is not None else None
 
@@ -173,15 +176,16 @@ class Auth:
         """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            session = await self.session(request)
-            if session is None:
-                return _login_required(request)
-            if not session.may(role):
-                return self.forbidden(session)
-            checked = form_is_checked and request.method != hdrs.METH_GET
-            if checked and not await self._is_own_form(request, session):
-                return self.refused(request, session)
+            session = None
             try:
+                session = await self.session(request)
+                if session is None:
+                    return _login_required(request)
+                if not session.may(role):
+                    return self.forbidden(session)
+                checked = form_is_checked and request.method != hdrs.METH_GET
+                if checked and not await self._is_own_form(request, session):
+                    return self.refused(request, session)
                 return await handler(request, session)
             except DatabaseUnavailable as error:
                 values = {

@@ -87,8 +87,13 @@ class Dashboard:
         self._streams += 1
         try:
             # A write detects a closed browser; the end of the session ends the stream of others.
-            while not self._stopping.is_set() and await self._auth.session(request) is not None:
-                values = await self._values()
+            while not self._stopping.is_set():
+                try:
+                    if await self._auth.session(request) is None:
+                        break
+                    values = await self._values()
+                except DatabaseUnavailable as error:  # whether a token was revoked is not known
+                    values = _unavailable_values(error)
                 text = self._auth.fragment("_dashboard.html", values, session)
                 await response.write(_event(text))
                 with contextlib.suppress(TimeoutError):
@@ -129,7 +134,7 @@ class Dashboard:
         try:
             snapshot = await self._backend.snapshot()
         except DatabaseUnavailable as error:
-            return _template_values(database_unavailable(shown_line(str(error))), [])
+            return _unavailable_values(error)
         rates = self._meter.rates(snapshot)
         minutes = await self._backend.last_hour()
         diagnosis = diagnose(snapshot)
@@ -144,6 +149,10 @@ class Dashboard:
             for app, health in zip(snapshot.apps, diagnosis.apps, strict=True)
         ]
         return _template_values(diagnosis, cards)
+
+
+def _unavailable_values(error: DatabaseUnavailable) -> dict[str, object]:
+    return _template_values(database_unavailable(shown_line(str(error))), [])
 
 
 def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import hdrs, web
@@ -21,10 +22,14 @@ from dispatcher.console.auth import (
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import read_form
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.language import _
+from dispatcher.core.language import N_, _
 
 MAX_NAME_LENGTH = 40  # characters
 MAX_WRONG_TOKENS_PER_MINUTE = 20  # after that even the right token has to wait
+_UNCHECKED = N_(
+    "The database does not answer, so only the value of DISPATCHER_CONSOLE_TOKEN can be checked."
+    " Try again soon."
+)
 _CONTENT_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _STATIC_FILES = {
     path.name: (path.read_bytes(), _CONTENT_TYPES[path.suffix])
@@ -45,9 +50,11 @@ class LoginPages:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """Show the login."""
-        if await self._auth.session(request) is not None:
-            return redirect(HOME_PATH)
-        return self._page()
+        try:
+            session = await self._auth.session(request)
+        except DatabaseUnavailable:
+            return self._page(_(_UNCHECKED), status=503)
+        return self._page() if session is None else redirect(HOME_PATH)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """Begin a session, for the console's token and a name."""
@@ -60,15 +67,19 @@ class LoginPages:
             )
         token, named = form.get("token", ""), None
         if not self._auth.sessions.is_console_token(token):
+            guessed_at = time.monotonic()
+            self._wrong_tokens.append(guessed_at)  # before the query: guesses may come together
             try:
                 named = await self._backend.log_in(token)
-            except DatabaseUnavailable as error:
-                return self._page(str(error), status=503)
-        if named is None and not self._auth.sessions.is_console_token(token):
-            self._wrong_tokens.append(time.monotonic())
-            return self._page(
-                _("This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN."), status=403
-            )
+            except DatabaseUnavailable:
+                return self._page(_(_UNCHECKED), status=503)
+            if named is None:
+                return self._page(
+                    _("This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN."),
+                    status=403,
+                )
+            with suppress(ValueError):  # after a minute it may have left
+                self._wrong_tokens.remove(guessed_at)
         # The shared token says nothing of who has it; one with a name does.
         actor = named.name if named else " ".join(form.get("actor", "").split())
         if named is None and not _is_name(actor):

@@ -39,9 +39,10 @@ class ProxySignIn(Struct, frozen=True):
         name = " ".join(named[0].split()) if len(named) == 1 else ""
         if not name or len(name) > MAX_OPERATOR_LENGTH or not name.isprintable():
             return None
-        groups = {ANY_GROUP}
-        for line in request.headers.getall(self.groups_header, []) if self.groups_header else ():
-            groups |= {group.strip() for group in line.split(",")}
+        listed = request.headers.getall(self.groups_header, []) if self.groups_header else []
+        if len(listed) > 1:  # the browser's too; a proxy leaves out the line of who has no group
+            return None
+        groups = {ANY_GROUP, *(group.strip() for line in listed for group in line.split(","))}
         granted = {self.roles[group] for group in groups if group in self.roles}
         return SignedIn(name, max(granted, key=ROLES.index)) if granted else None
 

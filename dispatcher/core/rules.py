@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, time
 from decimal import Decimal
 from hashlib import blake2b
+from typing import Final
 
 from msgspec import Struct, field
 
@@ -20,6 +21,7 @@ from dispatcher.core.outcome import Deferred, Outcome, Rejected
 from dispatcher.core.templates import Template, template_mismatch
 
 MAX_URGENT_PRIORITY = 1  # messages up to this priority ignore quiet hours
+DAILY_LIMIT: Final = "daily-limit"  # the code of what waits for the next day
 _MINUTE_SECONDS, _HOUR_SECONDS = 60.0, 3600.0
 
 
@@ -132,7 +134,7 @@ def evaluate_rules(
             )
         if outcome is None and left is not None:
             if left <= 0:
-                outcome = Deferred(message, "daily-limit", 0.0, counted=False)
+                outcome = Deferred(message, DAILY_LIMIT, 0.0, counted=False)
             left -= 1
         if outcome is not None:
             decided[message.id] = outcome

@@ -1,7 +1,7 @@
 """Takes due messages out of the queue and bulk rows, and writes their batches: one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 import asyncpg
@@ -20,6 +20,7 @@ from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Data
 from dispatcher.db.errors import DATA_ERRORS, data_error_kind
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
+from dispatcher.db.rules import Screen
 
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
@@ -65,8 +66,6 @@ class Claimed(Struct, frozen=True):
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
 # Messages, paused countries, numbers in a request at most, what is decided already.
 Arrange = Callable[[list[Message], list[str], int, Decided], PreparedClaim]
-# The same, asked at a time: seconds since 1970, by the database.
-Screen = Callable[[Connection, Sequence[Message], float], Awaitable[Decided]]
 
 
 async def claim(
@@ -112,7 +111,9 @@ async def claim(
         decisions = _Decisions(connection, arrange, screen, asked_at, countries)
         arranged = await decisions.add(taken.messages, most)
         share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
-        if share.postponed and wanted.look_ahead:
+        # Under a daily limit, what is left of it is for the first ones.
+        limited = screen is not None and screen.has_daily_limit
+        if share.postponed and wanted.look_ahead and not limited:
             more = await _take(
                 connection,
                 wanted,
@@ -131,6 +132,9 @@ async def claim(
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
+        if screen is not None:
+            sent = [message for packed in now for message in packed.messages]
+            await screen.record_sent(connection, sent, asked_at)
         if state["slow_start"] and not paused and batches:
             await connection.execute(sql("use_slow_start"), wanted.app, len(batches))
         await _write_decided(connection, wanted.app, worker, arranged.outcomes)
@@ -278,10 +282,11 @@ class _Decisions:
 
     async def add(self, messages: list[Message], most: int) -> PreparedClaim:
         """Return the requests, of at most *most* numbers, and outcomes of all that was added."""
-        if self._screen is not None and messages:
-            decided = await self._screen(self._connection, messages, self._asked_at)
-            self._decided = {**self._decided, **decided} if self._messages else decided
         self._messages = self._messages + messages if self._messages else messages
+        if self._screen is not None and messages:
+            self._decided = await self._screen.decide(
+                self._connection, self._messages, self._asked_at
+            )
         return self._arrange(self._messages, self._countries, most, self._decided)
 
 
@@ -407,7 +412,7 @@ async def _rehearse(
     decided = NO_OUTCOMES
     if screen is not None:
         asked_at = await connection.fetchval(sql("database_epoch"))
-        decided = await screen(connection, messages, asked_at)
+        decided = await screen.decide(connection, messages, asked_at)
     arrange(messages, [], MAX_NUMBERS, decided)
     # One that has its outcome, and waits all the same, was loaded so.
     if await connection.fetchval(sql("have_outcome"), [message_id]):

@@ -43,6 +43,8 @@ async def pause(connection: Connection, actor: str, app: str, reason: str) -> Ac
 async def resume(connection: Connection, actor: str, app: str) -> ActionResult:
     """Claim for *app* again."""
     await connection.execute(sql("resume"), app, actor)
+    while await connection.fetchval(sql("end_country_waits"), app):
+        pass  # in steps, each its own transaction: claims go on
     return ActionResult(1, "resumed")
 
 

@@ -17,6 +17,7 @@ class ReceivedReply(Struct, frozen=True, gc=False):
     reply: UplinkReply
     app: str  # empty: the address names none
     at: float  # seconds since 1970
+    verified: bool = False  # it was signed, or came from an allowed network
 
     @property
     def raw(self) -> str:
@@ -63,6 +64,7 @@ async def write(connection: Connection, replies: Sequence[ReceivedReply], *, now
             max(0.0, now - one.at),
             one.reply.replied_at,
             one.reply.raw,
+            one.verified,
         )
         for digest, one in sorted(by_digest.items())
     ]

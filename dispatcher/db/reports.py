@@ -181,11 +181,13 @@ async def unreadable_count(connection: Connection) -> UnreadableCount:
     return UnreadableCount(*row) if row else UnreadableCount()
 
 
-async def replay_unreadable(connection: Connection, *, words: Collection[str]) -> tuple[int, int]:
+async def replay_unreadable(
+    connection: Connection, *, words: Collection[str], verified: bool = False
+) -> tuple[int, int]:
     """Read again what could not be read; return how many pushes were read, and what they held.
 
-    *words* are those that unsubscribe. A push of which a part is still unreadable stays on the
-    list; its reports and replies are stored once.
+    *words* are those that unsubscribe; *verified*: the receiver takes verified pushes only. A push
+    of which a part is still unreadable stays on the list; its reports and replies are stored once.
     """
     pushes = stored = 0
     at, digest = datetime(1, 1, 1, tzinfo=UTC), b""
@@ -200,7 +202,7 @@ async def replay_unreadable(connection: Connection, *, words: Collection[str]) -
                 for each in _rounds([(report, age) for report in push.reports]):
                     stored += await _write(connection, each)
                 replies = [
-                    ReceivedReply(reply, address_app(row["path"]), at.timestamp())
+                    ReceivedReply(reply, address_app(row["path"]), at.timestamp(), verified)
                     for reply in push.replies
                 ]
                 if replies:

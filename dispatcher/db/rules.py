@@ -1,14 +1,15 @@
 """Applies operators' rules in a claim, and reads them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from dispatcher.core.codes import number_code
 from dispatcher.core.delays import seconds_until_midnight
 from dispatcher.core.message import Message, to_e164
-from dispatcher.core.outcome import Outcome
+from dispatcher.core.outcome import Deferred, Outcome
 from dispatcher.core.rules import (
+    DAILY_LIMIT,
     ClaimFacts,
     Limits,
     RecipientUsage,
@@ -48,39 +49,60 @@ def _template(row: Mapping[str, Any]) -> Template:
     return Template(row["template_id"], row["kinds"], row["promotional"])
 
 
-async def apply_rules(
-    connection: Connection,
-    app: str,
-    messages: Sequence[Message],
-    rules: Rules,
-    *,
-    now: datetime,
-    country: Callable[[str], str],
-) -> dict[int, Outcome]:
-    """Return the outcomes of those of *messages* that must not be sent now, by id.
+class Screen:
+    """The rules as one claim of an app applies them, in its transaction."""
 
-    In the transaction of their claim: what is sent is recorded there, and an app that reaches its
-    daily limit is paused there. *now* is in UTC.
-    """
-    limits = rules.limits.get(app, Limits())
-    facts = await _facts(connection, app, messages, rules, limits, now=now)
-    decided = evaluate_rules(messages, rules, limits, facts, app=app, now=now, country=country)
-    if limits.by_number:
-        sent = [message for message in messages if message.id not in decided]
-        await connection.execute(
-            sql("record_usage"),
-            app,
-            [message.id for message in sent],
-            [to_e164(message.recipient) for message in sent],
-            [text_digest(message) for message in sent],
+    def __init__(self, app: str, rules: Rules, *, country: Callable[[str], str]) -> None:
+        """*country* returns the country of a number."""
+        self._app = app
+        self._rules = rules
+        self._limits = rules.limits.get(app, Limits())
+        self._country = country
+        self._left: int | None = None  # messages until the daily limit; None: there is none
+        self._exceeds = False  # there are more than that
+
+    @property
+    def has_daily_limit(self) -> bool:
+        """Whether the app may send only so many messages a day."""
+        return self._limits.daily_limit is not None
+
+    async def decide(
+        self, connection: Connection, messages: Sequence[Message], asked_at: float
+    ) -> dict[int, Outcome]:
+        """Return the outcomes of those of *messages* that must not be sent now, by id.
+
+        *messages* are all that the claim took so far. *asked_at*: seconds since 1970.
+        """
+        now = datetime.fromtimestamp(asked_at, UTC)
+        app, rules, limits = self._app, self._rules, self._limits
+        facts = await _facts(connection, app, messages, rules, limits, now=now)
+        decided = evaluate_rules(
+            messages, rules, limits, facts, app=app, now=now, country=self._country
         )
-    if facts.left is not None and facts.left < len(messages):
-        row = number_code("daily-limit")
-        reason = f"{row.meaning} {row.advice}"
-        await connection.execute(
-            sql("pause_at_daily_limit"), app, row.code, reason, seconds_until_midnight(now)
+        self._left = facts.left
+        self._exceeds = any(
+            isinstance(outcome, Deferred) and outcome.code == DAILY_LIMIT
+            for outcome in decided.values()
         )
-    return decided
+        return decided
+
+    async def record_sent(
+        self, connection: Connection, messages: Sequence[Message], asked_at: float
+    ) -> None:
+        """Record that *messages* are sent, and pause an app that reaches its daily limit so."""
+        if self._limits.by_number and messages:
+            await connection.execute(
+                sql("record_usage"),
+                self._app,
+                [message.id for message in messages],
+                [to_e164(message.recipient) for message in messages],
+                [text_digest(message) for message in messages],
+            )
+        if self._exceeds and self._left is not None and len(messages) >= self._left:
+            row = number_code(DAILY_LIMIT)
+            reason = f"{row.meaning} {row.advice}"
+            wait = seconds_until_midnight(datetime.fromtimestamp(asked_at, UTC))
+            await connection.execute(sql("pause_at_daily_limit"), self._app, row.code, reason, wait)
 
 
 async def _facts(

@@ -83,11 +83,18 @@ class Intake:
     """Stores reports and replies: `run` writes them, `keep` adds those of one post."""
 
     def __init__(
-        self, database: Database, folder: Path, metrics: ReportMetrics | None = None
+        self,
+        database: Database,
+        folder: Path,
+        metrics: ReportMetrics | None = None,
+        *,
+        verified: bool = False,
     ) -> None:
+        """Store in *database*, or in *folder*; *verified*: the receiver takes nothing else."""
         self._database = database
         self._metrics = metrics or ReportMetrics()
         self._folder = folder
+        self._verified = verified
         self._spool = Spool(folder, SPOOL_KIND)
         self._spool_lock = asyncio.Lock()  # a file is not closed while it is being written
         self._waiting: asyncio.Queue[_Post] = asyncio.Queue(MAX_WAITING_POSTS)
@@ -104,7 +111,9 @@ class Intake:
     async def keep_replies(self, received: Sequence[UplinkReply], app: str) -> Stored | NotStored:
         """Return when *received* are stored, or cannot be; *app* is the one of their address."""
         now = time.time()
-        return await self._keep([ReceivedReply(reply, app, now) for reply in received])
+        return await self._keep(
+            [ReceivedReply(reply, app, now, self._verified) for reply in received]
+        )
 
     async def _keep(self, arrived: list[Received]) -> Stored | NotStored:
         result: asyncio.Future[Stored | NotStored] = asyncio.get_running_loop().create_future()

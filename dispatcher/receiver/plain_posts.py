@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
@@ -26,7 +27,9 @@ MAX_HEAD_BYTES: Final = 8000  # below the limits of aiohttp
 MAX_PLAIN_BODY_BYTES: Final = 256 * 1024  # a longer one is aiohttp's to refuse
 BODY_WAIT_SECONDS: Final = 1.0  # for a body that comes after its head; then aiohttp waits for it
 MAX_UNREAD_BYTES: Final = 256 * 1024  # of requests behind the one that is being answered
+UNREAD_ANSWERS_SECONDS: Final = 30.0  # until a client that reads no answers is cut off
 KEEP_ALIVE_SECONDS: Final = 3630.0  # without a request; as aiohttp
+DRAIN_POLL_SECONDS: Final = 0.02  # between two looks whether requests are still answered
 
 # Names are tokens (RFC 9110, 5.6.2); values are printable ASCII.
 _HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*\r\n)+")
@@ -103,12 +106,13 @@ class DirectServer:
                 connection.close()
 
     async def drain(self, seconds: float) -> None:
-        """Close all connections, each after its current answer, within *seconds*."""
+        """Close all connections, each after its current request, within *seconds*."""
         for connection in tuple(self.connections):
             connection.close()
-        busy = [one.answering for one in self.connections if one.answering is not None]
-        if busy:
-            await asyncio.wait(busy, timeout=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(one.is_busy for one in self.connections):  # noqa: ASYNC110 - once, at a stop
+                    await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
 class DirectConnection(asyncio.Protocol):
@@ -122,6 +126,7 @@ class DirectConnection(asyncio.Protocol):
         "_server",
         "_timer",
         "_transport",
+        "_write_paused",
         "answered",
         "answering",
         "quiet_since",
@@ -131,7 +136,9 @@ class DirectConnection(asyncio.Protocol):
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._received = b""
+        # Of a body that is on its way, or of answers that are not read: never of both.
         self._timer: asyncio.TimerHandle | None = None
+        self._write_paused = False
         self._closing = False
         self.answered = False  # at least once
         self.answering: asyncio.Task[Answer] | None = None
@@ -139,8 +146,8 @@ class DirectConnection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self.answering is not None
+        """Whether a request is being answered, or its body is on its way."""
+        return self.answering is not None or bool(self._received and not self._write_paused)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the other end."""
@@ -157,25 +164,32 @@ class DirectConnection(asyncio.Protocol):
         self._server.connections.discard(self)
 
     def pause_writing(self) -> None:
-        """Read no more from a client that does not read its answers."""
+        """Read and answer no more for a client that does not read its answers; then cut it off."""
+        self._write_paused = True
         self._transport.pause_reading()
+        self._timer = self._loop.call_later(UNREAD_ANSWERS_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
-        """Continue to read."""
-        self._transport.resume_reading()
+        """Continue to answer and to read."""
+        self._write_paused = False
+        self._stop_timer()
+        if not self._closing:
+            self._continue()
 
     def data_received(self, data: bytes) -> None:
         """Answer the request that these bytes complete, unless one is being answered."""
         self._received = self._received + data if self._received else data
-        if self.answering is None:
+        if self.answering is None and not self._write_paused:
             self._serve_next()
         elif len(self._received) > MAX_UNREAD_BYTES:
             self._transport.pause_reading()
 
     def close(self) -> None:
-        """Close the connection, after the current answer."""
+        """Close the connection, after the current request."""
         self._closing = True
-        if self.answering is None:
+        if self.is_busy:
+            self._stop_timer()  # aiohttp reads no more of a body once it stops
+        else:
             self._transport.close()
 
     def _serve_next(self) -> None:
@@ -196,7 +210,7 @@ class DirectConnection(asyncio.Protocol):
         begin = head_end + 4
         end = begin + int(headers["content-length"])
         if len(data) < end:
-            if self._timer is None:
+            if self._timer is None and not self._closing:
                 self._timer = self._loop.call_later(BODY_WAIT_SECONDS, self._hand_over)
             return
         self._stop_timer()
@@ -239,8 +253,13 @@ class DirectConnection(asyncio.Protocol):
         )
         if self._closing:
             self._transport.close()
-        elif self._received:
-            self._transport.resume_reading()
+        elif self._received and not self._write_paused:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Serve the request that has come meanwhile, and read on."""
+        self._transport.resume_reading()
+        if self._received:
             self._serve_next()
 
     def _hand_over(self) -> None:

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 SPOOL: Final = "spool"  # folder in the data directory
 # The commits of the intake, one step of matching, one that orders events.
+NOT_VERIFIED: Final = "neither __PUSH_KEY nor DISPATCHER_REPORT_NETWORKS is set"
 MAX_CONNECTIONS: Final = MAX_COMMITS + 2
 COUNT_INTERVAL_SECONDS: Final = 10.0  # between two writes of what was refused
 MATCH_INTERVAL_SECONDS: Final = 0.5  # also how late an event is in the event log
@@ -60,7 +61,10 @@ async def receiving(
         routes: list[web.AbstractRouteDef] = []
         token = settings.report_path_token
         if listen and token is not None:
-            intake = Intake(database, settings.data_dir / SPOOL, metrics)
+            verified = are_verified(settings)
+            if not verified and len(settings.apps) > 1:
+                log.warning("a reply whose app is not known stops no promotion", why=NOT_VERIFIED)
+            intake = Intake(database, settings.data_dir / SPOOL, metrics, verified=verified)
             served = _report_routes(settings, token.get_secret_value(), database, intake, metrics)
             routes = served.routes()
             background.append(tasks.create_task(intake.run()))
@@ -97,6 +101,11 @@ def _report_routes(
         unsubscribe_words=settings.unsubscribe_words,
         metrics=metrics,
     )
+
+
+def are_verified(settings: Settings) -> bool:
+    """Return whether only pushes are taken that are signed, or from an allowed network."""
+    return bool(settings.report_networks or push_keys(settings))
 
 
 def push_keys(settings: Settings) -> list[AppKey]:

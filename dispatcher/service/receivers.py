@@ -76,7 +76,8 @@ def _start(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def _reserved_address(listen: str) -> Iterator[str]:
     """Bind *listen* without listening, so that it stays free for the receivers; give it back.
 
-    Port 0 becomes one port for all of them, and an address in use is found before they start.
+    Port 0 becomes one port for all of them, and an address in use is found before they start: also
+    one that another such group of this user holds, which the kernel would let these share.
     """
     host, port = listen.rsplit(":", 1)
     try:
@@ -86,10 +87,14 @@ def _reserved_address(listen: str) -> Iterator[str]:
         reserved = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ListenError(host.strip("[]"), int(port), error) from error
-    with reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    alone = socket.socket(family, kind, protocol)
+    with alone, reserved:
+        for each in (alone, reserved):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
+            alone.bind(address)
+            alone.close()
             reserved.bind(address)
         except OSError as error:
             raise ListenError(host.strip("[]"), int(port), error) from error

@@ -58,9 +58,14 @@ class CircuitBreaker:
         self._trial_is_sent = self.is_on_trial
         return True
 
-    def claimed(self, batches: int) -> None:
-        """Note how many requests the claim brought; after none, another one may be tried."""
-        self._trial_is_sent = self.is_on_trial and batches > 0
+    def claimed(self, batches: int, asked_at: float) -> None:
+        """Note how many requests the claim brought; after none, another one may be tried.
+
+        *asked_at*, on the monotonic clock, is when `may_claim` allowed it. What was allowed before
+        the trial is no part of it.
+        """
+        if self._trial_from is not None and asked_at >= self._trial_from:
+            self._trial_is_sent = batches > 0
 
     def open(self, why: str, *, loses_answers: bool = False) -> None:
         """Note that nothing can be sent from this host, while there are other workers."""

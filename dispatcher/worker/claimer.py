@@ -4,9 +4,8 @@ If the database is unavailable, the methods return a value that means "later".
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -27,9 +26,9 @@ from dispatcher.db import circuit
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed, ClaimRequest
-from dispatcher.db.database import AdaptiveTimeout, Connection, Database
+from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
-from dispatcher.db.rules import apply_rules, read_rules
+from dispatcher.db.rules import Screen, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
 from dispatcher.worker.in_flight import InFlight
@@ -37,8 +36,6 @@ from dispatcher.worker.in_flight import InFlight
 log = structlog.get_logger(__name__)
 
 RULES_MAX_AGE_SECONDS: Final = 0.5  # until a rule that was set is applied by every worker
-
-Screen = Callable[[Connection, Sequence[Message], float], Awaitable[dict[int, Outcome]]]
 
 
 class Claimer:
@@ -82,6 +79,7 @@ class Claimer:
         *slot_seconds* is the time that a request occupies its slot.
         """
         breaker = self._breakers[wanted.app]
+        asked_at = monotonic()
         if not breaker.may_claim():
             return Claimed([], wait=RECHECK_SECONDS)
         claimed = None
@@ -90,7 +88,7 @@ class Claimer:
                 slots = per_request = 1
             claimed = await self._claim(wanted, slots, per_request, slot_seconds)
         finally:
-            breaker.claimed(len(claimed.batches) if claimed else 0)
+            breaker.claimed(len(claimed.batches) if claimed else 0, asked_at)
         return claimed
 
     async def _claim(
@@ -291,11 +289,4 @@ class RuleCache:
         rules = self._rules
         if not rules.concern(app):
             return None
-        return partial(_apply, app, rules)
-
-
-async def _apply(
-    app: str, rules: Rules, connection: Connection, messages: Sequence[Message], asked_at: float
-) -> dict[int, Outcome]:
-    now = datetime.fromtimestamp(asked_at, UTC)
-    return await apply_rules(connection, app, messages, rules, now=now, country=country)
+        return Screen(app, rules, country=country)

@@ -213,8 +213,9 @@ class Recorder:
         )
         for result in results:
             self._in_flight.finish(result.batch.token)
-            if result.batch.id in written:
-                self._breakers[result.batch.app].record(result)
+            # Also of what was not written now: an answer whose commit was not confirmed, or a batch
+            # that another worker took over, ends the trial of this host all the same.
+            self._breakers[result.batch.app].record(result)
             log.info(
                 "batch sent",
                 app=result.batch.app,

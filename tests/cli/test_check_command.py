@@ -1,5 +1,6 @@
 """``dispatcher check`` finds mistakes before the first message."""
 
+import json
 import re
 from time import time
 
@@ -21,6 +22,19 @@ async def test_all_is_well_and_nothing_was_sent(operate):
         assert (ended.code, ended.err) == (0, ""), ended.out
         assert all(line.startswith("ok") for line in ended.out.splitlines())
         assert sim.ledger.numbers == 0
+
+
+async def test_a_receiver_that_verifies_nothing_is_a_warning(operate):
+    receiver = {"REPORT_PATH_TOKEN": "a-token-that-nobody-guesses"}
+    async with Simulator({"key": "secret"}) as sim:
+        open_ = await operate("check", **receiver, **app(sim.url))
+        told = json.loads((await operate("check", "--json", **receiver, **app(sim.url))).out)
+        closed = await operate("check", REPORT_NETWORKS="provider", **receiver, **app(sim.url))
+    (warned,) = [line for line in open_.out.splitlines() if not line.startswith("ok")]
+    assert warned.startswith("warn  reports       not verified")
+    assert open_.code == closed.code == 0
+    assert "warn" not in closed.out
+    assert [(one["good"], one["subject"]) for one in told if one["warning"]] == [(True, "reports")]
 
 
 async def test_a_wrong_secret_is_found_and_never_shown(operate):

@@ -124,6 +124,7 @@ async def test_a_dry_run_finds_the_bad_lines_and_leaves_nothing(operate, db, tmp
     assert (await operate("enqueue", file)).out.startswith("1,998 messages enqueued.\n")
 
 
+@pytest.mark.slow
 async def test_lost_rejects_are_written_anew_when_a_load_goes_on(operate, db, tmp_path):
     file = write(tmp_path / "x.csv", 6_000)
     assert (await operate("enqueue", file)).code == 1

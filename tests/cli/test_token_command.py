@@ -25,5 +25,11 @@ async def test_a_token_is_made_listed_and_revoked(operate, db):
 
 
 async def test_a_token_takes_a_known_role_and_a_name(operate):
-    for arguments in (("Ben", "--role", "admin"), ("  ",), ("x" * 81,)):
+    shared = ("Ben (shared token)", "ben (Shared  Token)")  # as the audit marks the shared one
+    for arguments in (
+        ("Ben", "--role", "admin"),
+        ("  ",),
+        ("x" * 81,),
+        *((each,) for each in shared),
+    ):
         assert (await operate("token", "add", *arguments)).code == 2

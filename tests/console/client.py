@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 TOKEN = "a-token-of-the-console"
+ACTOR = "Ana (shared token)"  # as the audit has the client's name
 HTML = {"Accept": "text/html"}
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from client import ACTOR
 from support.messages import states, take_out
 
 from dispatcher.console.campaign_pages import needs_count, progress
@@ -122,7 +123,7 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db
         assert shown in answer.text, answer.text
         assert await db.fetchval(state) == then
     rows = await db.fetch("SELECT actor, action FROM dispatcher.audit ORDER BY id")
-    assert [tuple(row) for row in rows] == [("Ana", "pause"), ("Ana", "resume"), ("Ana", "cancel")]
+    assert [tuple(row) for row in rows] == [(ACTOR, "pause"), (ACTOR, "resume"), (ACTOR, "cancel")]
 
 
 async def test_a_campaign_that_is_being_moved_is_shown_so(operator, campaign, db):
@@ -162,7 +163,7 @@ async def test_results_are_exported_and_whole_numbers_audited(operator, campaign
     whole = await operator.post(path, {"form_token": form_token})
     assert "+8613100000001" in whole.text
     audit = await db.fetchrow("SELECT actor, action, target FROM dispatcher.audit")
-    assert tuple(audit) == ("Ana", "export", f"campaign={NAME}")
+    assert tuple(audit) == (ACTOR, "export", f"campaign={NAME}")
 
 
 async def test_an_unknown_campaign_is_said_to_be_missing(operator):

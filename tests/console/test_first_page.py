@@ -156,7 +156,7 @@ def headline_and_finding(page: str) -> tuple[str, str]:
     return html.unescape(headline).strip(), " ".join(html.unescape(text).split())
 
 
-@pytest.mark.parametrize("name", slow_after(4, FAILURES))
+@pytest.mark.parametrize("name", slow_after(3, FAILURES))
 async def test_dashboard_and_status_name_cause_and_next_step(name, db, dsn):
     failure = FAILURES[name]
     async with Simulator({"key": "secret"}) as simulator:

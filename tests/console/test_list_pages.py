@@ -5,7 +5,7 @@ import io
 
 import aiohttp
 import pytest
-from client import Answer
+from client import ACTOR, Answer
 
 from dispatcher.console.forms import Invalid
 from dispatcher.console.list_pages import read_options
@@ -74,7 +74,7 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
     assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload_part") == 0
     campaign = await db.fetchrow("SELECT name, created_by FROM dispatcher.campaign")
-    assert tuple(campaign) == ("五月 <b>.csv", "Ana")
+    assert tuple(campaign) == ("五月 <b>.csv", ACTOR)
     refused = await operator.post(f"{path}/rejects.csv", {"form_token": form_token})
     assert [line[:2] for line in refused.text.splitlines()[1:]] == ["4,"]
     audit = await db.fetchval("SELECT target FROM dispatcher.audit WHERE action = 'export'")

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from client import TOKEN, Client
+from client import ACTOR, TOKEN, Client
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
@@ -110,6 +110,15 @@ async def test_a_wrong_token_does_not_log_in(client):
         assert TOKEN not in answer.text, token
 
 
+async def test_a_token_that_is_no_text_does_not_log_in(client):
+    form = {"Content-Type": "application/x-www-form-urlencoded; charset=raw_unicode_escape"}
+    async with client.session.post(
+        f"{client.url}/console/login", data=b"token=\\ud800&actor=Ana", headers=form
+    ) as answer:
+        assert answer.status == 403
+        assert "This is not the token" in await answer.text()
+
+
 async def test_wrong_tokens_are_limited_per_minute(client):
     for number in range(20):
         assert (await client.log_in(f"guess {number}")).status == 403
@@ -149,6 +158,10 @@ async def test_only_an_unchanged_cookie_is_a_session(client, monkeypatch):
         forge(good, at=later),
         good[:-2] + ("0" if good[-2] != "0" else "1") + good[-1],
         Sessions("another-console-token").new_cookie("Ana"),
+        *(
+            sessions._cookies.dumps(each)
+            for each in ([], ["Ana", "n"], ["Ana", "n", None, 1], "Ana")
+        ),
         sessions.form_token(session),  # signed with the same token, for another purpose
         sha1.dumps(["Ana", session.nonce]),
         ".",
@@ -173,7 +186,7 @@ def test_cookies_and_form_tokens_expire():
     cookie = sessions.new_cookie("Ana")
     session = sessions.read_cookie(cookie, now=signed_at)
     form_token = sessions.form_token(session)
-    assert session.actor == "Ana"
+    assert session.actor == ACTOR
     assert 0 <= session.expires_at - signed_at - SESSION_LIFETIME_SECONDS + 1 <= 2
     for now, valid in ((session.expires_at - 1, True), (session.expires_at + 2, False)):
         assert (sessions.read_cookie(cookie, now=now) is not None) == valid

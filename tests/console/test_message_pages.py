@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from client import ACTOR
 from support.messages import states, take_out
 
 NUMBER = "+8613112345678"
@@ -118,7 +119,7 @@ async def test_an_action_on_a_filter_is_previewed_and_done(operator, db):
     await shows(operator, path, "50 of 50 wait again")
     assert (await states(db))["queued"] == 52
     audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
-    assert [tuple(row) for row in audit] == [("Ana", "requeue", "50 messages", "code E200031")]
+    assert [tuple(row) for row in audit] == [(ACTOR, "requeue", "50 messages", "code E200031")]
 
 
 @pytest.mark.usefixtures("messages")

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from client import ACTOR
 
 from dispatcher.console.render import coded
 from dispatcher.core.templates import Template
@@ -52,7 +53,7 @@ async def test_a_number_is_masked_until_it_is_revealed(operator, db, message):
     revealed = await operator.post(f"/console/message/{message}", {"form_token": page.form_token})
     assert NUMBER in revealed.text
     assert "837465" in revealed.text
-    assert await audit(db) == [("Ana", "reveal", f"message {message}", "")]
+    assert await audit(db) == [(ACTOR, "reveal", f"message {message}", "")]
 
 
 async def test_a_message_page_explains_state_and_next_step(operator, db, message):
@@ -118,14 +119,14 @@ async def test_pause_records_operator_and_reason_until_resume(operator, db):
     done = await operator.act("pause", {"app": "default", "reason": "texts look odd"})
     assert "Paused." in done.text
     paused = await db.fetchrow("SELECT paused_by, pause_reason FROM dispatcher.app")
-    assert tuple(paused) == ("operator", "texts look odd (Ana)")
+    assert tuple(paused) == ("operator", f"texts look odd ({ACTOR})")
     now = await operator.get("/console/problems")
     assert now.status == 200
     await operator.act("resume", {"app": "default"})
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
     assert await audit(db) == [
-        ("Ana", "pause", "default", "paused"),
-        ("Ana", "resume", "default", "resumed"),
+        (ACTOR, "pause", "default", "paused"),
+        (ACTOR, "resume", "default", "resumed"),
     ]
 
 
@@ -346,7 +347,7 @@ async def test_what_is_stored_of_a_message_is_shown_on_demand(operator, db):
     for words in ("orgCode", "&#34;description&#34;: &#34;Success&#34;", "837465", "stop it"):
         assert words in shown.text, words
     audit = await db.fetch("SELECT actor, action, target, detail FROM dispatcher.audit")
-    assert [tuple(row) for row in audit] == [("Ana", "reveal", "message 1", "as stored")]
+    assert [tuple(row) for row in audit] == [(ACTOR, "reveal", "message 1", "as stored")]
 
 
 async def test_problems_are_grouped_by_what_to_do(operator, db):

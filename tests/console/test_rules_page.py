@@ -4,6 +4,7 @@ from datetime import time
 from decimal import Decimal
 
 import pytest
+from client import ACTOR
 
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
@@ -55,8 +56,8 @@ async def test_a_template_is_confirmed_defined_and_removed(operator, db, databas
     assert "Removed." in (await operator.act("template-remove", {"template_id": "tpl"})).text
     assert not (await rules.read_rules(database)).templates
     assert await audit(db) == [
-        ("Ana", "template", "tpl", "NUM_6, TXT_20", "defined"),
-        ("Ana", "template", "tpl", "", "removed"),
+        (ACTOR, "template", "tpl", "NUM_6, TXT_20", "defined"),
+        (ACTOR, "template", "tpl", "", "removed"),
     ]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from ipaddress import ip_network
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -117,19 +118,70 @@ async def test_no_token_is_stored_as_it_is(db):
         await console_tokens.add(db, "Ana", "Ben", "act")
 
 
-async def test_without_a_database_a_named_token_only_sees(client, db, backend, monkeypatch):
+async def unavailable() -> None:
+    raise DatabaseUnavailable("the database at its-address is starting up")
+
+
+async def test_a_token_that_cannot_be_checked_sees_nothing(client, db, backend, monkeypatch):
     await log_in(client, db, "rules")
     form_token = (await client.get("/console/search")).form_token
-
-    async def fail():
-        raise DatabaseUnavailable("starting up")
-
-    monkeypatch.setattr(backend, "_tokens", CachedQuery(fail))
+    monkeypatch.setattr(backend, "_tokens", CachedQuery(unavailable))
     form = {"form_token": form_token, "country": "CN", "price": "1"}
-    refused = await client.post("/console/actions/price", form)
-    assert (refused.status, "Your role (see)" in refused.text) == (403, True)
-    assert (await client.get("/console/codes")).status == 200
-    assert (await client.log_in("y" * 43)).status == 503
+    for answer in (
+        await client.post("/console/actions/price", form),
+        await client.get("/console"),
+        await client.get("/console/codes"),
+        await client.get("/console/fresh"),
+    ):
+        assert (answer.status, "Bring PostgreSQL back" in answer.text) == (503, True)
+        assert "Ben" not in answer.text
+    for login in (await client.get("/console/login"), await client.log_in("y" * 43)):
+        assert (login.status, "The database does not answer" in login.text) == (503, True)
+        assert "its-address" not in login.text
+    assert (await client.log_in()).status == 303  # the shared token needs no database
+
+
+async def test_a_live_page_waits_for_its_token(client, db, console, backend, monkeypatch):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    await log_in(client, db, "see")
+    async with asyncio.timeout(20), client.session.get(f"{console}/console/live") as stream:
+        assert "shop" in await event(stream)
+        known = backend._tokens
+        monkeypatch.setattr(backend, "_tokens", CachedQuery(unavailable))
+        while "shop" in (shown := await event(stream)):
+            pass
+        assert "Bring PostgreSQL back" in shown
+        monkeypatch.setattr(backend, "_tokens", known)
+        while "shop" not in await event(stream):
+            pass
+
+
+async def event(stream: aiohttp.ClientResponse) -> str:
+    """Return the next event of a live page."""
+    lines = []
+    while (line := await stream.content.readline()) not in (b"\n", b""):
+        lines.append(line.decode())
+    assert lines
+    return "".join(lines)
+
+
+async def test_guesses_that_come_together_are_limited_too(client, backend, monkeypatch):
+    begun = asyncio.Event()
+
+    async def check(_token: str) -> None:
+        await begun.wait()
+
+    monkeypatch.setattr(backend, "log_in", check)
+    asyncio.get_running_loop().call_later(0.5, begun.set)
+    guesses = await asyncio.gather(*(client.log_in(f"guess {number}") for number in range(40)))
+    statuses = [each.status for each in guesses]
+    assert (statuses.count(403), statuses.count(429)) == (20, 20)
+
+
+async def test_right_tokens_do_not_count_as_guesses(client, db):
+    token = await log_in(client, db, "see")
+    for _ in range(21):
+        assert (await client.log_in(token)).status == 303
 
 
 def proxied(*networks: str, groups: str | None = None, **roles: str) -> ProxySignIn:
@@ -181,6 +233,34 @@ async def test_groups_decide_the_role(behind):
         page = await behind(ours, X_User="ana", X_Groups=groups)
         found = re.search(r"ana \((\w+)\)", page.text)
         assert (found and found[1]) == role, groups
+
+
+async def test_a_second_line_of_groups_signs_nobody_in(database):
+    backend = ConsoleBackend(database, reports_expected=True)
+    ours = proxied("127.0.0.1/32", groups="X-Groups", admins="rules", ops="act", any="see")
+    routes = console_routes(backend, TOKEN, asyncio.Event(), ours)
+    async with serving("127.0.0.1", 0, routes) as (host, port), aiohttp.ClientSession() as session:
+        client = Client(f"http://{host}:{port}", session)
+        for groups, status in (([], 200), (["ops"], 200), (["ops", "admins"], 303)):
+            headers = [*client.headers.items(), ("X-User", "ana")]
+            headers += [("X-Groups", each) for each in groups]
+            url = f"{client.url}/console/search"
+            async with session.get(url, headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status, groups
+
+
+def test_the_documented_proxies_set_the_headers_that_count():
+    page = (Path(__file__).parents[2] / "deploy/docs/operations.md").read_text()
+    examples = page.split("**OpenID Connect**")[1].split("**The dashboard**")[0].split("```")[1::2]
+    setting = re.compile(r"^DISPATCHER_CONSOLE_(\w+)_HEADER=(.+)$", re.MULTILINE)
+    named = [dict(setting.findall(each)) for each in examples]
+    oauth2_proxy, nginx = (each for each in named if each)
+    assert oauth2_proxy == {"USER": "X-Forwarded-Email", "GROUPS": "X-Forwarded-Groups"}
+    (server,) = [each for each in examples if "auth_request " in each]
+    for header in nginx.values():
+        (variable,) = re.findall(rf"proxy_set_header {header} +(\$\w+);", server)
+        answered = "$upstream_http_" + header.lower().replace("-", "_")
+        assert f"auth_request_set {variable} {answered};" in " ".join(server.split())
 
 
 async def test_a_form_of_a_proxied_operator_is_protected_too(database):

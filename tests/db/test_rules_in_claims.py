@@ -1,14 +1,19 @@
 """Rules in the database: set by operators, applied in the transaction of a claim."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, time
+from secrets import token_hex
 
 import pytest
 
 from dispatcher.core.country import country
 from dispatcher.core.message import Message
+from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
 from dispatcher.db import operator, rules
+from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.workers import register_app
 
 NOW = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)
@@ -22,7 +27,10 @@ def message(number: int, recipient: str = NUMBER) -> Message:
 async def applied(db, database, messages: list[Message], app: str = "default") -> dict[int, str]:
     known = await rules.read_rules(database)
     async with db.transaction():
-        got = await rules.apply_rules(db, app, messages, known, now=NOW, country=country)
+        screen = rules.Screen(app, known, country=country)
+        got = await screen.decide(db, messages, NOW.timestamp())
+        sent = [message for message in messages if message.id not in got]
+        await screen.record_sent(db, sent, NOW.timestamp())
     return {key: each.code for key, each in got.items()}
 
 
@@ -175,6 +183,73 @@ async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):
     await operator.set_limits(db, "Ana", "default", Limits(daily_limit=1))
     await applied(db, database, [message(1), message(2)])
     assert await db.fetchval("SELECT pause_reason FROM dispatcher.app") == "lunch (Ana)"
+
+
+async def claimed(database, screen: rules.Screen) -> int:
+    """Claim on two slots of ten numbers each; return how many messages are sent."""
+
+    def arrange(messages, countries, most, decided):
+        return prepare(
+            messages,
+            callback=None,
+            token_length=32,
+            paused_countries=countries,
+            country=country,
+            most=most,
+            decided=decided,
+        )
+
+    taken = await claim(
+        database,
+        1,
+        ClaimRequest("default", slots=2, per_request=10, sender="s"),
+        arrange=arrange,
+        token=lambda: token_hex(16),
+        screen=screen,
+    )
+    return sum(len(batch.messages) for batch in taken.batches)
+
+
+async def limited(db, database, limits: Limits) -> Callable[[], Awaitable[int]]:
+    """Set *limits*, and insert 50 messages to one number, which take a request each."""
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    await operator.set_limits(db, "Ana", "default", limits)
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id)"
+        " SELECT $1, 't' FROM generate_series(1, 50)",
+        NUMBER,
+    )
+    known = await rules.read_rules(database)
+    return lambda: claimed(database, rules.Screen("default", known, country=country))
+
+
+async def test_a_daily_limit_is_reached_by_what_is_sent(db, database):
+    again = await limited(db, database, Limits(daily_limit=20))
+    paused = "SELECT pause_code FROM dispatcher.app"
+    sent = await again()
+    assert sent == 2
+    assert await db.fetchval(paused) is None
+    held = "SELECT count(*) FROM dispatcher.queue WHERE code = 'daily-limit'"
+    assert await db.fetchval(held) == 0
+    for _ in range(200):
+        if await db.fetchval(paused):
+            break
+        sent += await again()
+        await asyncio.sleep(0.02)  # what was postponed is due soon
+    assert (sent, await db.fetchval(paused)) == (20, "daily-limit")
+
+
+async def test_only_what_is_sent_counts_for_its_number(db, database):
+    again = await limited(db, database, Limits(per_day=40))
+    assert await again() == 2
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.recipient_usage") == 2
+
+
+async def test_all_that_one_claim_looks_at_is_one_limit(db, database):
+    again = await limited(db, database, Limits(per_day=3))
+    assert await again() == 2
+    held = "SELECT count(*) FROM dispatcher.queue WHERE code = 'recipient-limit'"
+    assert await db.fetchval(held) == 47
 
 
 async def test_what_was_sent_yesterday_is_forgotten(db, database):

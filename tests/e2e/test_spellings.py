@@ -110,9 +110,8 @@ async def test_limits_of_a_recipient_count_every_spelling(db, database):
     messages = [Message(n, form, "t", []) for n, form in enumerate(written, 1)]
     known = await rules.read_rules(database)
     async with db.transaction():
-        held = await rules.apply_rules(
-            db, "default", messages, known, now=datetime.now(UTC), country=country
-        )
+        screen = rules.Screen("default", known, country=country)
+        held = await screen.decide(db, messages, datetime.now(UTC).timestamp())
     assert sorted(held) == [message.id for message in messages[1::2]]
 
 

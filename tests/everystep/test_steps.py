@@ -123,6 +123,7 @@ def test_a_file_of_results_has_what_need_not_be_repeated(tmp_path):
         ResultFile(path, "def")
 
 
+@pytest.mark.slow
 async def test_a_process_that_never_starts_is_given_up(tmp_path):
     up = asyncio.Event()
     up.set()

@@ -556,7 +556,7 @@ GUARDS = (
         "quiet hours go by the database's clock",
         (
             Edit(
-                "dispatcher/worker/claimer.py",
+                "dispatcher/db/rules.py",
                 "now = datetime.fromtimestamp(asked_at, UTC)",
                 "now = datetime.now(UTC)",
             ),

@@ -1,9 +1,5 @@
 """`dispatcher show`: a message's timeline, and the explanation of its state."""
 
-import asyncio
-import os
-import sys
-
 import pytest
 
 ONE = "+8613100000001"
@@ -11,17 +7,15 @@ ONE = "+8613100000001"
 BLOCKED = "Number on a block list: has unsubscribed or complained to the ministry."
 
 
-async def show(dsn: str, message: int) -> list[str]:
-    """Return what the command prints, without the times."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", "show", str(message)),
-        env=environ | {"DISPATCHER_DATABASE_URL": dsn},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    return [" ".join(line.split()) for line in out.decode().splitlines()]
+@pytest.fixture
+def show(operate):
+    async def lines(message: int) -> list[str]:
+        """Return what the command prints, with single blanks."""
+        ended = await operate("show", message)
+        assert ended.code == 0, ended.err
+        return [" ".join(line.split()) for line in ended.out.splitlines()]
+
+    return lines
 
 
 async def deferred_then_lost(world) -> int:
@@ -40,9 +34,9 @@ async def deferred_then_lost(world) -> int:
     return message
 
 
-async def test_show_lists_every_request_and_report(world, told, dsn):
+async def test_show_lists_every_request_and_report(world, told, show):
     message = await deferred_then_lost(world)
-    lines = await show(dsn, message)
+    lines = await show(message)
     assert "state unsure" in lines
     assert any(line.startswith("why Its request may have been sent") for line in lines)
 
@@ -52,7 +46,7 @@ async def test_show_lists_every_request_and_report(world, told, dsn):
             told("p1", ONE, token="second", segment=2, total=2, status="DELIVRD"),
         )
         await world.match()
-    lines = await show(dsn, message)
+    lines = await show(message)
     assert "state undelivered" in lines
     assert f"why {BLOCKED}" in lines
     assert f"code MBBLACK: {BLOCKED}" in lines
@@ -76,12 +70,12 @@ async def test_show_lists_every_request_and_report(world, told, dsn):
         assert sum(event in line for line in timeline) == 1, (event, "\n".join(timeline))
 
 
-async def test_show_lists_an_unmatched_report_with_its_reason(world, told, dsn):
+async def test_show_lists_an_unmatched_report_with_its_reason(world, told, show):
     (message,) = await world.batch([ONE], state="closed")
     await world.accept([message], ["p1"])
     await world.store(told("p2", ONE))
     await world.match()
-    story = " ".join(await show(dsn, message))
+    story = " ".join(await show(message))
     assert (
         "Report DELIVRD: delivered, segment 1 of 1: Arrived on the handset. It counts for nothing"
         in story
@@ -128,13 +122,13 @@ WAITING = [
 
 
 @pytest.mark.parametrize(("acts", "why", "to_do"), WAITING)
-async def test_show_explains_what_a_message_waits_for(db, dsn, acts, why, to_do):
+async def test_show_explains_what_a_message_waits_for(db, show, acts, why, to_do):
     message = await db.fetchval(
         "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, 't') RETURNING id", ONE
     )
     for act in acts:
         await db.execute(act)
-    lines = await show(dsn, message)
+    lines = await show(message)
     assert any(line.startswith(f"why {why}") for line in lines), lines
     told = [line for line in lines if line.startswith("what to do ")]
     assert bool(told) == bool(to_do)
@@ -176,7 +170,7 @@ ENDED = [
 
 
 @pytest.mark.parametrize("case", ENDED, ids=lambda case: str(case[1]))
-async def test_show_explains_a_finished_message(world, dsn, case):
+async def test_show_explains_a_finished_message(world, show, case):
     state, code, reason, why, happened = case
     (message,) = await world.batch([ONE], state="closed")
     await world.db.execute("DELETE FROM dispatcher.batch")
@@ -191,20 +185,20 @@ async def test_show_explains_a_finished_message(world, dsn, case):
         code,
         reason,
     )
-    lines = await show(dsn, message)
+    lines = await show(message)
     assert f"why {why}" in lines
     story = lines[next(n for n, line in enumerate(lines) if line.startswith("What happened")) :]
     assert any(line.endswith(f" {happened}") for line in story), story
 
 
-async def test_a_request_code_is_not_a_message_code(world, dsn):
+async def test_a_request_code_is_not_a_message_code(world, show):
     first, second = await world.batch([ONE, "+8613100000002"], state="closed")
     await world.db.execute(
         "UPDATE dispatcher.batch SET http_status = 400, code = 'E000510', tries = 1,"
         " description = 'The SMS fails to be sent.', closed_at = clock_timestamp()"
     )
     await world.accept([first], ["p1"])
-    text = " ".join(await show(dsn, first))
+    text = " ".join(await show(first))
     assert "E000510, The SMS fails to be sent, after 1 try, each number has a result" in text
     assert "Accepted by the provider: as p1" in text
     await world.db.execute(
@@ -212,7 +206,7 @@ async def test_a_request_code_is_not_a_message_code(world, dsn):
         " SELECT $1, 'default', 5, now(), 1, id, 'E200015' FROM dispatcher.batch",
         second,
     )
-    lines = await show(dsn, second)
+    lines = await show(second)
     returned = "Returned to the queue: E200015: Too many messages wait"
     assert any(returned in line for line in lines), lines
     assert not any(line.startswith("reason ") for line in lines)

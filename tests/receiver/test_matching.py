@@ -578,6 +578,14 @@ async def test_reports_of_before_the_resume_pause_nothing(world, told):
     assert len(ids) == 9
 
 
+async def test_a_resume_that_lies_ahead_counts_for_nothing(world, told):
+    """It was written by a server whose clock was ahead, before a fail-over."""
+    await refused_by_report(world, told, 0)
+    await world.db.execute("UPDATE dispatcher.app SET resumed_at = now() + interval '1 hour'")
+    await refused_by_report(world, told, 10, token="t2")
+    assert await paused(world) == ("report", "E000629")
+
+
 async def test_refusals_of_one_number_each_pause_nothing(world, told):
     await refused_by_report(world, told, 30, status="SC:0016")
     assert await paused(world) == (None, None)

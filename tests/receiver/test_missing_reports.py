@@ -1,9 +1,5 @@
 """Accepted messages without a report: the sign of a wrong callback address."""
 
-import asyncio
-import os
-import sys
-
 from dispatcher.db.reports import MissingReports, awaiting
 
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
@@ -72,18 +68,13 @@ async def test_what_an_operator_settled_as_sent_is_waited_for(world, told):
     assert (app.accepted, app.waiting) == (2, 1)
 
 
-async def test_the_command_shows_it_and_lists_unmatched_reports(world, told, dsn):
+async def test_the_command_shows_it_and_lists_unmatched_reports(world, told, operate):
     await accept_long_ago(world, 2, [ONE])
     await world.store(told("p9", "+8613112345678", token="nobody's"))
     await world.match()
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", "reports"),
-        env=environ | {"DISPATCHER_DATABASE_URL": dsn},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out = (await process.communicate())[0].decode()
-    assert process.returncode == 0
+    ended = await operate("reports")
+    assert ended.code == 0, ended.err
+    out = ended.out
     assert "default" in out
     assert "p9 (1)" in out
     assert "No request had its token, and no accepted message has its provider id." in out

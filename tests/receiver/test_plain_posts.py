@@ -1,7 +1,7 @@
 """Plain posts are answered without aiohttp; everything else is aiohttp's."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -181,6 +181,72 @@ async def test_who_does_not_wait_for_answers_is_not_read():
         async with asyncio.timeout(60):
             for _ in range(many + 1):
                 assert (await answer(reader))[0] == b"200"
+        writer.close()
+
+
+BIG = b'{"%s"}' % (b"a" * 65_536)
+MANY = 400  # answers of 64 KiB: more than the buffers of both sockets
+
+
+async def big_answer(_request) -> Answer:
+    return Answer(200, BIG)
+
+
+async def test_answers_that_are_not_read_do_not_gather():
+    echo, made = Echo(), 0
+
+    async def count(request) -> Answer:
+        nonlocal made
+        made += 1
+        return await big_answer(request)
+
+    echo.answer = count
+    async with server(echo) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(post(b"") * MANY)
+        seen = -1
+        while seen != made:
+            seen = made
+            await asyncio.sleep(0.2)
+        assert 0 < made < MANY // 2
+        async with asyncio.timeout(60):
+            for _ in range(MANY):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+                await reader.readexactly(len(BIG))
+        assert made == MANY
+        writer.close()
+
+
+async def test_who_reads_no_answers_for_long_is_cut_off(monkeypatch):
+    monkeypatch.setattr(module, "UNREAD_ANSWERS_SECONDS", 0.1)
+    echo = Echo()
+    echo.answer = big_answer
+    async with server(echo) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(post(b"") * MANY)
+        await asyncio.sleep(1.0)
+        got = 0
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(20):
+                while data := await reader.read(1 << 20):
+                    got += len(data)
+        assert got < MANY * len(BIG)
+        writer.close()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 0.1])
+async def test_a_stop_waits_for_a_body_on_its_way(monkeypatch, seconds):
+    monkeypatch.setattr(module, "BODY_WAIT_SECONDS", seconds)
+    async with asyncio.timeout(20):
+        async with server(Echo()) as (host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(post(b"ab", length=4))
+            await asyncio.sleep(0.02)
+            asyncio.get_running_loop().call_later(0.2, writer.write, b"c")
+            asyncio.get_running_loop().call_later(0.4, writer.write, b"d")
+        assert await answer(reader) == (b"200", b'{"abcd"}')
+        assert await reader.read() == b""
         writer.close()
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 from urllib.parse import urlencode
 
 import pytest
-from receiving_end import FORM, SIGNED, TOKEN, receiver, signature, stripped
+from receiving_end import APP, FORM, SIGNED, TOKEN, receiver, signature, stripped
+from structlog.testing import capture_logs
 from support.service import app_settings, running
 from support.waiting import until
 from test_inbox import SwitchedDatabase
@@ -56,6 +57,7 @@ async def test_a_reply_is_in_the_database_when_it_is_answered(dsn, db, tmp_path)
 
 
 async def test_each_reply_is_in_the_feed_once(dsn, db, database, tmp_path):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     (message,) = [
         await db.fetchval(
             "INSERT INTO dispatcher.message (recipient, template_id, reference)"
@@ -99,9 +101,10 @@ APPS = """
     "case",
     [
         (PATH, "10690001", "bank"),
-        (PATH, "1069000199", "bank"),  # with an extension of the carrier
+        (PATH, "106900012", "shop"),
+        (PATH, "1069000199", "bank"),  # an extension of the carrier, or a message's own sender
         (PATH, "1069000123", "shop"),  # the longest beginning
-        (PATH, "77", ""),  # of two apps
+        (PATH, "7", ""),  # of two apps
         (PATH, "8", ""),
         (f"{PATH}/other", "10690001", "other"),
         (f"{PATH}/Other", "8", "other"),
@@ -114,8 +117,47 @@ async def test_a_reply_is_for_the_app_that_was_answered(dsn, db, tmp_path, case)
     await db.execute(APPS)
     async with receiver(dsn, tmp_path) as receives:
         assert (await receives.post(reply(channel=channel), path=path))[0] == 200
-    assert await stored(db) == [(NUMBER, app, "R", True)]
-    assert await suppressed(db) == [(NUMBER, app, True, "reply")]
+    assert await stored(db) == [(NUMBER, app, "R", app != "")]
+    assert await suppressed(db) == ([(NUMBER, app, True, "reply")] if app else [])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("channel", ["8", "1069000199"])
+async def test_a_verified_reply_to_no_app_counts_for_all(dsn, db, tmp_path, signed, channel):
+    await db.execute(APPS)
+    body = reply(channel=channel)
+    environ = stripped(SIGNED) if signed else {"REPORT_NETWORKS": "127.0.0.0/8"}
+    headers = signature(body, path=PATH) if signed else {}
+    async with receiver(dsn, tmp_path, **environ) as receives:
+        await receives.post(body, FORM, path=PATH, **headers)
+    assert await stored(db) == [(NUMBER, "", "R", True)]
+    assert await suppressed(db) == [(NUMBER, "", True, "reply")]
+
+
+@pytest.mark.parametrize("verified", [False, True])
+async def test_a_kept_push_counts_as_it_would_have(db, verified):
+    await db.execute(APPS)
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, body, content_type, path, reason)"
+        " VALUES ('d', $1, '', 'replies', '')",
+        reply(channel="8"),
+    )
+    assert await replay_unreadable(db, words=["R"], verified=verified) == (1, 1)
+    assert await suppressed(db) == ([(NUMBER, "", True, "reply")] if verified else [])
+
+
+@pytest.mark.parametrize("networks", ["", "127.0.0.0/8"])
+async def test_unverified_replies_to_several_apps_are_a_warning(dsn, tmp_path, networks):
+    apps = {
+        f"APPS__{app}__{name}": APP[name]
+        for app in ("SHOP", "BANK")
+        for name in ("ENDPOINT", "APP_KEY", "APP_SECRET")
+    }
+    with capture_logs() as logs:
+        async with receiver(dsn, tmp_path, REPORT_NETWORKS=networks, **apps):
+            pass
+    warned = [each for each in logs if each["event"].endswith("is not known stops no promotion")]
+    assert len(warned) == (0 if networks else 1)
 
 
 async def test_without_the_token_no_reply_is_taken(dsn, db, tmp_path):
@@ -155,10 +197,12 @@ async def test_replies_wait_on_disk_while_the_database_is_away(db, database, tmp
     await db.execute(APPS)
     switched = SwitchedDatabase(database.dsn, database.pool)
     switched.away = True
-    intake = Intake(switched, tmp_path / "spool")
+    intake = Intake(switched, tmp_path / "spool", verified=True)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(intake.run())
         assert await intake.keep_replies(read_replies(reply()).replies, "shop") == Stored()
+        unknown = read_replies(reply(channel="8", word="b")).replies
+        assert await intake.keep_replies(unknown, "") == Stored()
         assert await intake.keep_unreadable(b"body=R", FORM, "no number", "replies") == Stored()
         running.cancel()
     assert await stored(db) == []
@@ -166,7 +210,7 @@ async def test_replies_wait_on_disk_while_the_database_is_away(db, database, tmp
     switched.away = False
     for _ in range(2):
         await Intake(switched, tmp_path / "spool").replay_spool()
-        assert await stored(db) == [(NUMBER, "shop", "R", True)]
+        assert sorted(await stored(db)) == [(NUMBER, "", "R", True), (NUMBER, "shop", "R", True)]
     kept = "SELECT count(*) FROM dispatcher.unreadable_push WHERE path = 'replies'"
     assert await db.fetchval(kept) == 1
 
@@ -183,6 +227,7 @@ async def test_one_reply_that_the_database_refuses_costs_no_other(dsn, db, tmp_p
 
 
 async def test_replies_leave_with_their_person_and_with_time(dsn, db, tmp_path):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     async with receiver(dsn, tmp_path) as receives:
         await receives.post(reply(number="15512345678"), path=PATH)
         await receives.post(reply(number="+8613800000000", word="b"), path=PATH)

@@ -70,6 +70,7 @@ async def test_after_lost_answers_every_message_settles_by_itself(
     assert by_report == sum(row["messages"] for row in settled)
 
 
+@pytest.mark.slow
 async def test_reports_as_badly_as_they_may_come_end_well(db, workers, provide, reporting):
     sim = await provide(
         reports=ReportOptions(

@@ -83,8 +83,9 @@ async def test_all_stop_when_one_receiver_is_lost(receivers):
         os.kill(processes[1], 0)
 
 
-async def test_an_address_in_use_is_one_line(workers, dsn):
-    with socket.create_server(("127.0.0.1", 0)) as taken_already:
+@pytest.mark.parametrize("shared", [False, True])  # as by another group of receivers
+async def test_an_address_in_use_is_one_line(workers, dsn, shared):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=shared) as taken_already:
         at = f"127.0.0.1:{taken_already.getsockname()[1]}"
         made = workers.launch(
             {},
@@ -97,6 +98,7 @@ async def test_an_address_in_use_is_one_line(workers, dsn):
     assert f"dispatcher: cannot listen on {at} (address already in use)" in made.text()
 
 
+@pytest.mark.slow
 async def test_workers_do_not_share_a_port(workers, dsn):
     made = workers.launch({}, dsn=dsn, arguments=("--processes", "2"), report_path_token=TOKEN)
     assert await made.ended() == 2

@@ -77,6 +77,7 @@ def test_it_is_on_where_opentelemetry_has_an_address(name):
     assert not load_settings({f"OTEL_EXPORTER_OTLP_{name}": ""}).traces
 
 
+@pytest.mark.slow
 async def test_a_service_sends_all_spans_before_it_stops(db, dsn):
     bodies: list[bytes] = []
 

@@ -57,6 +57,7 @@ async def test_a_storm_leaves_nine_tenths_of_the_pace_to_others(db, workers, pro
     assert took["calm"] >= 0.9 * took["stormy"]
 
 
+@pytest.mark.slow
 async def test_a_storm_alone_has_all_slots(db, workers, provide):
     sim = await provide(faults=[Delay(seconds=0.1)])
     await storm(db, "default", "sender")

@@ -77,6 +77,7 @@ async def test_a_bad_text_rejects_its_own_messages_only(db, workers, sim):
     assert await states(db) == {"accepted": 250, "rejected": 50}
 
 
+@pytest.mark.slow
 async def test_a_closed_country_waits_and_the_others_go_out(db, workers, sim):
     await sim.faults.arm([CountryClosed(country="FR")])
     french = await insert(db, 40, country="+336", first=10_000_000)

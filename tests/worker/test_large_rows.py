@@ -1,5 +1,6 @@
 """Messages with large variables: a claim reads few of them at once, and all are sent."""
 
+import pytest
 from support.messages import finished, states
 from support.provider import app_at
 from support.waiting import until
@@ -32,6 +33,7 @@ async def test_a_claim_reads_a_bounded_number_of_bytes(db, hands):
     assert len(sent) == len(set(sent)) == 205
 
 
+@pytest.mark.slow
 async def test_large_rows_cost_a_worker_little_memory(db, workers, sim):
     await insert_large(db, 1500)
     worker = await workers.start({"default": app_at(sim.url)})

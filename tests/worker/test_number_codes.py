@@ -192,6 +192,7 @@ async def test_a_new_template_gets_three_attempts(db, workers, sim):
     assert len(sim.journal) == 3
 
 
+@pytest.mark.slow
 async def test_a_deferral_past_the_expiry_ends_it_at_once(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015", first=1, share=0.5)])
     await workers.start(sim.url)

@@ -104,6 +104,7 @@ async def test_a_paused_app_is_probed_by_one_message_at_a_time(play, db):
     assert [row["attempts"] for row in await scene.rows()] == [0, 0, 0]
 
 
+@pytest.mark.slow
 async def test_messages_that_expired_meanwhile_do_not_use_up_the_probe(play, db):
     (scene,) = (await play({"probed": [RequestCode(code="E000112")]})).values()
     await scene.sim.faults.clear()

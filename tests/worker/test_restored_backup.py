@@ -53,6 +53,7 @@ async def test_a_start_after_a_shorter_time_sends(db, workers, sim, stopped, sin
     assert await states(db) == {"accepted": 2}
 
 
+@pytest.mark.slow
 async def test_messages_that_came_since_are_sent_at_once(db, workers, sim):
     worker = await workers.start({"default": app_at(sim.url)})
     worker.kill()

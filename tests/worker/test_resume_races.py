@@ -8,11 +8,14 @@ from support.waiting import until
 from dispatcher.core.codes import request_code
 from dispatcher.core.country import country
 from dispatcher.core.delays import country_pause, pause_for
-from dispatcher.core.outcome import Deferred, Resolved, ReturnAll, UnknownResult
+from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.prepare import prepare
+from dispatcher.core.rules import Rules
 from dispatcher.db.circuit import end_probe
 from dispatcher.db.claim import ClaimRequest, claim
 from dispatcher.db.database import connect
+from dispatcher.db.operator import resume
+from dispatcher.db.rules import Screen
 
 OVER = "SELECT count(*) FROM dispatcher.queue WHERE due_at > clock_timestamp()"
 RESUME = "SELECT dispatcher.resume('default', 'a test')"
@@ -55,10 +58,11 @@ async def test_a_claim_under_way_postpones_nothing_past_resume(db, database, han
     await pause_china(db)
     resumed: list[asyncio.Task] = []
 
-    async def screen(*_):  # the claim has read the pauses
-        resumed.append(asyncio.create_task(operator.execute(RESUME)))
-        await until(lambda: db.fetchval(LOCKED), what="resume waits for the claim")
-        return {}
+    class Slow(Screen):
+        async def decide(self, *_):  # the claim has read the pauses
+            resumed.append(asyncio.create_task(operator.execute(RESUME)))
+            await until(lambda: db.fetchval(LOCKED), what="resume waits for the claim")
+            return {}
 
     claimed = await claim(
         database,
@@ -66,7 +70,7 @@ async def test_a_claim_under_way_postpones_nothing_past_resume(db, database, han
         ClaimRequest("default", sender="s"),
         arrange=arrange,
         token=hands.flight.new_token,
-        screen=screen,
+        screen=Slow("default", Rules(), country=country),
     )
     assert not claimed.batches
     await resumed[0]
@@ -137,3 +141,42 @@ async def test_an_older_lost_answer_does_not_open_the_circuit_again(db, database
     [later] = await hands.claim()
     await hands.record(later, UNKNOWN)
     assert await paused(db)
+
+
+async def test_a_pause_end_that_lies_ahead_counts_for_nothing(db, hands):
+    """A fail-over to a server whose clock is right, from one whose clock was ahead."""
+    first, second = await two_batches(hands)
+    await db.execute("UPDATE dispatcher.app SET pause_ended_at = now() + interval '1 hour'")
+    await refused_for_its_country(hands, first)
+    assert await db.fetchval(OVER) == 1
+    await hands.record(second, WRONG_SECRET)
+    assert await paused(db)
+    await hands.begin()
+    assert await db.fetchval("SELECT pause_ended_at <= clock_timestamp() FROM dispatcher.app")
+
+
+async def test_a_pause_that_began_ahead_ends_with_an_answer(db, hands):
+    first, _ = await two_batches(hands)
+    await hands.record(first, WRONG_SECRET)
+    await db.execute(
+        "UPDATE dispatcher.app SET paused_at = paused_at + interval '1 hour', probe_at = now()"
+    )
+    [probe] = await hands.claim()
+    await hands.record(probe, Resolved([Accepted(m, "p", 1) for m in probe.messages]))
+    assert not await paused(db)
+
+
+async def test_resume_makes_many_due_in_steps(db, hands, operator):
+    await hands.begin()
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, code)"
+        " SELECT -n, 'default', 5, now() + interval '50 minutes', 'E000630'"
+        " FROM generate_series(1, 20050) AS n"
+    )
+    await pause_china(db)
+    await operator.execute(RESUME)
+    assert await db.fetchval(OVER) == 50  # one transaction makes so many due
+    await pause_china(db)
+    assert await db.fetchval("SELECT dispatcher.end_country_waits('default')") == 0
+    await resume(operator, "a test", "default")
+    assert await db.fetchval(OVER) == 0

@@ -78,6 +78,7 @@ async def test_a_brown_out_makes_few_messages_unsure(db, workers, sim, fault):
     assert not (await read_books(db, sim.ledger.rows())).problems()
 
 
+@pytest.mark.slow
 async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim):
     await sim.faults.arm([Http(status=502)])
     await insert(db, 12_000)
@@ -93,6 +94,7 @@ async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim
     assert await db.fetchval("SELECT slow_start IS NULL FROM dispatcher.app")
 
 
+@pytest.mark.slow
 async def test_an_answered_probe_and_a_lost_request_open_again(db, workers, sim):
     await sim.faults.arm([Cut(accept=False, prefix="+86138")])  # only requests with messages
     await insert_different(db, WAITING)

@@ -32,6 +32,7 @@ async def test_a_cancel_reaches_all_but_the_one_being_sent(db, waiting):
 
 
 @pytest.mark.usefixtures("waiting")
+@pytest.mark.slow
 async def test_a_pause_stops_the_next_one(db, sim):
     await db.execute("SELECT dispatcher.pause('default', 'a test')")
     before = monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 
+import pytest
 from support.provider import app_at
 from support.waiting import until
 
@@ -59,6 +60,7 @@ async def test_a_start_behind_another_migration_stops_at_once(workers, sim, empt
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_commits_that_wait_for_a_standby_are_not_ready(db, database, dsn):
     await ping(database)
     await db.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")

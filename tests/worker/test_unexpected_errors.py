@@ -161,6 +161,7 @@ async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change
     assert sim.ledger.numbers == 3
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_row_is_gone_ends_with_a_line(db, workers, sim):
     worker = await workers.start({"default": app_at(sim.url)}, lease="41s")
     await db.execute("DELETE FROM dispatcher.worker")

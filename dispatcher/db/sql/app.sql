@@ -67,6 +67,8 @@ ON CONFLICT (name) DO UPDATE SET
     promotional = $7,
     billing = $8,
     next_at = dispatcher.next_grant_at(a.next_at, a.rate),
+    pause_ended_at = CASE WHEN a.pause_ended_at > clock_timestamp() THEN clock_timestamp()
+        ELSE a.pause_ended_at END,
     probe_at = CASE WHEN a.paused_by = 'worker' THEN clock_timestamp() ELSE a.probe_at END,
     seen_at = clock_timestamp()
 
@@ -76,7 +78,8 @@ ON CONFLICT (name) DO UPDATE SET
 -- Where the quota is spent, the first probe is a minute after 00:00 UTC+8; in the hour after that
 -- it is soon, because the provider may reset its quotas late.
 -- The answer to a request that was opened before the last pause ended changes nothing: what it says
--- may be mended since.
+-- may be mended since. An end that lies ahead was written by a clock that was ahead: it counts for
+-- nothing, here and below.
 -- $1 app, $2 code, $3 reason, $4 seconds to the first probe, $5 longest wait between probes,
 -- $6 whether the quota is spent, $7 when the request was opened
 UPDATE dispatcher.app a
@@ -99,7 +102,7 @@ FROM (
     FROM dispatcher.app WHERE name = $1
 ) AS w
 WHERE a.name = $1 AND w.name = a.name AND coalesce(paused_by, 'worker') = 'worker'
-  AND $7 >= coalesce(a.pause_ended_at, '2000-01-01')
+  AND $7 >= CASE WHEN a.pause_ended_at <= clock_timestamp() THEN a.pause_ended_at ELSE '2000-01-01' END
 RETURNING a.name
 
 -- name: brake_spikes
@@ -134,7 +137,7 @@ SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
-  AND paused_at <= $3
+  AND (paused_at <= $3 OR paused_at > clock_timestamp())
 RETURNING name
 
 -- name: end_probe
@@ -159,7 +162,10 @@ FROM dispatcher.app WHERE name = ANY ($1::text[])
 -- name: lock_circuits
 -- The same, locked until the end of this transaction.
 -- $1 apps
-SELECT name, coalesce(pause_ended_at, '2000-01-01') AS pause_ended_at, unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
+SELECT name,
+    CASE WHEN pause_ended_at <= clock_timestamp() THEN pause_ended_at ELSE '2000-01-01' END
+        AS pause_ended_at,
+    unknown_streak, refused_texts, slow_start, slow_start_left, slow_start_answered,
     pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
     date_part('epoch', window_at - slowed_at) AS window_after_cut,
     window_numbers, window_refused, base_share, cut_share, cut_factor,

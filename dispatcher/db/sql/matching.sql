@@ -177,7 +177,8 @@ WITH news AS (
             THEN a.report_refusals ELSE 0 END >= $3
             AND coalesce(a.paused_by, 'worker') = 'worker' AS pauses
     FROM dispatcher.app a
-    JOIN unnest($2::timestamptz[]) AS t (at) ON t.at > coalesce(a.resumed_at, '-infinity')
+    JOIN unnest($2::timestamptz[]) AS t (at) ON t.at
+        > CASE WHEN a.resumed_at <= clock_timestamp() THEN a.resumed_at ELSE '-infinity' END
     WHERE a.name = $1
     GROUP BY a.name
 )

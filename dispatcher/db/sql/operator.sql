@@ -53,6 +53,11 @@ SELECT dispatcher.pause($1, $2, $3)
 -- $1 app, $2 actor
 SELECT dispatcher.resume($1, $2)
 
+-- name: end_country_waits
+-- Make due now what waits for a country of an app, a bounded number at a time; return how many.
+-- $1 app
+SELECT dispatcher.end_country_waits($1)
+
 -- name: suppress
 -- Never send to numbers any more; return how many are new.
 -- $1 numbers, $2 reason, $3 actor

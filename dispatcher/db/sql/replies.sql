@@ -2,31 +2,37 @@
 
 -- name: store_replies
 -- Write replies, stop promotional messages to those that unsubscribe, and tell the event log; safe to
--- repeat. Returns how many were new. A reply belongs to the app of its address; else to the one app
--- whose channel number its own begins with, for a carrier appends an extension; else to the only app
--- there is. Where that is unknown, it counts for every app: too much is stopped, never too little.
+-- repeat. Returns how many were new. A reply belongs to the app of its address; else to the only app there
+-- is; else to the one whose channel number it was sent to. A longer number may be that one with an
+-- extension of the carrier, or one that another app's messages name: then it is unknown, and counts for
+-- every app, if it is verified: too much is stopped, never too little. A forged one could stop any number
+-- for all apps, so an unverified one counts for the app whose channel number its own begins with, else
+-- for none.
 -- The caller sorts the digests, so that two receivers cannot lock crosswise, and gives each once.
 -- $1 digests, $2 provider ids, $3 apps of the addresses (empty: none), $4 numbers, $5 channels,
--- $6 texts, $7 whether each unsubscribes, $8 seconds since it came, $9 times of the provider, $10 raw
+-- $6 texts, $7 whether each unsubscribes, $8 seconds since it came, $9 times of the provider, $10 raw,
+-- $11 whether each is verified
 WITH given AS (
     SELECT u.*,
-        u.unsubscribes AND u.number ~ '^[+][0-9]{5,20}$' AS unsubscribed,
         coalesce(
             (SELECT a.name FROM dispatcher.app a WHERE a.name = u.address),
+            (SELECT min(a.name) FROM dispatcher.app a HAVING count(*) = 1),
+            (SELECT min(a.name) FROM dispatcher.app a WHERE a.sender = u.channel HAVING count(*) = 1),
             (SELECT CASE WHEN count(*) = 1 THEN min(f.name) END
              FROM (
                 SELECT a.name, rank() OVER (ORDER BY length(a.sender) DESC) AS place
-                FROM dispatcher.app a WHERE starts_with(u.channel, a.sender)
+                FROM dispatcher.app a WHERE NOT u.verified AND starts_with(u.channel, a.sender)
              ) AS f WHERE f.place = 1),
-            (SELECT min(a.name) FROM dispatcher.app a HAVING count(*) = 1),
             '') AS app
     FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-        $7::boolean[], $8::float8[], $9::timestamptz[], $10::text[])
-        AS u (digest, provider_id, address, number, channel, text, unsubscribes, age, replied_at, raw)
+        $7::boolean[], $8::float8[], $9::timestamptz[], $10::text[], $11::boolean[])
+        AS u (digest, provider_id, address, number, channel, text, unsubscribes, age, replied_at, raw,
+            verified)
 ), written AS (
     INSERT INTO dispatcher.reply (digest, provider_id, app, number, channel, text, unsubscribed,
         received_at, replied_at, raw)
-    SELECT g.digest, g.provider_id, g.app, g.number, g.channel, g.text, g.unsubscribed,
+    SELECT g.digest, g.provider_id, g.app, g.number, g.channel, g.text,
+        g.unsubscribes AND g.number ~ '^[+][0-9]{5,20}$' AND (g.app <> '' OR g.verified),
         clock_timestamp() - make_interval(secs => g.age), g.replied_at, g.raw::jsonb
     FROM given g
     ON CONFLICT (digest) DO NOTHING
