@@ -233,7 +233,7 @@ async def move_all(
     last, since = -1, monotonic()
     while True:
         step = await move_step(connection)
-        moved, moves = await connection.fetchrow(sql("campaign_moved"), name)
+        moved, moves = await connection.fetchrow(sql("campaign_moved"), name) or (0, False)
         if not moves or monotonic() >= since + idle_seconds:
             return int(moved), bool(moves)
         if step or moved != last:
