@@ -1061,12 +1061,14 @@ CREATE TABLE dispatcher.list_upload (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
+    loaded_by text,
     name text NOT NULL,
     options jsonb NOT NULL,
     bytes bigint NOT NULL DEFAULT 0,
     state text NOT NULL DEFAULT 'uploading',
     progress double precision NOT NULL DEFAULT 0,
     worked_at timestamptz,
+    tries integer NOT NULL DEFAULT 0,
     result jsonb,
     error text,
     rejects bytea,
@@ -1079,6 +1081,7 @@ COMMENT ON TABLE dispatcher.list_upload IS
 COMMENT ON COLUMN dispatcher.list_upload.id IS 'Its page names it.';
 COMMENT ON COLUMN dispatcher.list_upload.created_at IS 'When it was uploaded.';
 COMMENT ON COLUMN dispatcher.list_upload.created_by IS 'Who uploaded it.';
+COMMENT ON COLUMN dispatcher.list_upload.loaded_by IS 'Who asked for its load; null: nobody.';
 COMMENT ON COLUMN dispatcher.list_upload.name IS 'Name of the file.';
 COMMENT ON COLUMN dispatcher.list_upload.options IS 'How it is read and loaded.';
 COMMENT ON COLUMN dispatcher.list_upload.bytes IS 'Its length.';
@@ -1087,6 +1090,8 @@ COMMENT ON COLUMN dispatcher.list_upload.state IS
 COMMENT ON COLUMN dispatcher.list_upload.progress IS 'Of checking or loading, 0 to 1.';
 COMMENT ON COLUMN dispatcher.list_upload.worked_at IS
     'When a process last showed progress; null: none works on it.';
+COMMENT ON COLUMN dispatcher.list_upload.tries IS
+    'Processes that began the check or the load: after 3 that died it fails.';
 COMMENT ON COLUMN dispatcher.list_upload.result IS 'What the last check or load gave.';
 COMMENT ON COLUMN dispatcher.list_upload.error IS 'Why it failed.';
 COMMENT ON COLUMN dispatcher.list_upload.rejects IS 'The lines that were refused, as CSV.';

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import aiohttp
 import pytest
 from client import ACTOR
 from support.messages import states, take_out
@@ -164,6 +165,27 @@ async def test_results_are_exported_and_whole_numbers_audited(operator, campaign
     assert "+8613100000001" in whole.text
     audit = await db.fetchrow("SELECT actor, action, target FROM dispatcher.audit")
     assert tuple(audit) == (ACTOR, "export", f"campaign={NAME}")
+
+
+@pytest.mark.usefixtures("campaign")
+async def test_a_reader_that_stalls_holds_up_no_other_export(operator, campaign, monkeypatch):
+    async def endless(_connection, on_rows, **_filter) -> None:
+        while True:
+            await on_rows([["x" * 1000] * 14] * 100)
+
+    path = f"/console/campaign.csv?{campaign}"
+    with monkeypatch.context() as patched:
+        patched.setattr(campaigns, "export", endless)
+        patched.setattr("dispatcher.console.campaign_pages.READER_SECONDS", 0.2)
+        patched.setattr("dispatcher.console.campaign_pages._TIME_COLUMNS", ())
+        async with operator.session.get(operator.url + path) as stalled:
+            assert stalled.status == 200
+            async with asyncio.timeout(10):
+                await asyncio.sleep(1)
+                with pytest.raises(aiohttp.ClientError):
+                    await stalled.read()
+    async with asyncio.timeout(10):
+        assert len((await operator.get(path)).text.splitlines()) == 41
 
 
 async def test_an_unknown_campaign_is_said_to_be_missing(operator):
