@@ -177,6 +177,7 @@ CREATE TABLE dispatcher.campaign (
     move_to timestamptz,
     move_wait double precision NOT NULL DEFAULT 0,
     move_priority smallint,
+    move_waits text[],
     moved_id bigint,
     moved bigint NOT NULL DEFAULT 0,
     counted jsonb,
@@ -209,6 +210,9 @@ COMMENT ON COLUMN dispatcher.campaign.move_to IS
     'When the first of what waits is due after a move; null: as before.';
 COMMENT ON COLUMN dispatcher.campaign.move_wait IS 'Seconds from one message to the next, then.';
 COMMENT ON COLUMN dispatcher.campaign.move_priority IS 'The priority after a move; null: as before.';
+COMMENT ON COLUMN dispatcher.campaign.move_waits IS
+    'Transactions that may still return messages of it, for which the move waits; null: not looked at'
+    ' yet.';
 COMMENT ON COLUMN dispatcher.campaign.moved_id IS
     'Messages up to this id have moved; null: no move is under way.';
 COMMENT ON COLUMN dispatcher.campaign.moved IS 'How many have moved.';

@@ -127,6 +127,13 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db
     assert [tuple(row) for row in rows] == [(ACTOR, "pause"), (ACTOR, "resume"), (ACTOR, "cancel")]
 
 
+async def test_a_campaign_that_is_being_moved_is_shown_so(operator, campaign, db):
+    await db.execute("SELECT dispatcher.move_campaign($1, priority => 1)", NAME)
+    for page in ("/console/campaigns", f"/console/campaign?{campaign}"):
+        shown = (await operator.get(page)).text
+        assert ">moving<" in shown
+
+
 async def test_what_was_rejected_of_a_campaign_is_requeued(operator, campaign, db):
     page = await counted(operator, f"/console/campaign?{campaign}")
     for state in ("rejected", "expired", "undelivered"):
