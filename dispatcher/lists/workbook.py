@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO, Any
+from weakref import finalize
 from xml.etree.ElementTree import ParseError
 from xml.parsers import expat
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -270,7 +271,9 @@ class WorkbookSheet:
         """
         try:
             # A stream, because of a path openpyxl looks at the name too.
-            reader = _Reader(path.open("rb"))
+            source = path.open("rb")
+            finalize(self, source.close)
+            reader = _Reader(source)
             reader.read()
         except _TooBigError:
             raise ListError(

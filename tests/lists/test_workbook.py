@@ -160,3 +160,10 @@ def test_a_workbook_of_a_million_rows_is_opened(tmp_path):
     parts[SHEET] = parts[SHEET].replace(END, row * (155_000_000 // len(row)) + END)
     sheet = WorkbookSheet(pack(tmp_path / "x.xlsx", parts))
     assert next(iter(sheet)).cells[0] == "+8613112345678"
+
+
+def test_a_workbook_that_was_read_is_closed(tmp_path):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    assert cells(file) == [["1"]]
+    opened = list(Path("/proc/self/fd").iterdir())
+    assert file not in [each.readlink() for each in opened if each.is_symlink()]
