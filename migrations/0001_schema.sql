@@ -177,6 +177,7 @@ CREATE TABLE dispatcher.campaign (
     move_to timestamptz,
     move_wait double precision NOT NULL DEFAULT 0,
     move_priority smallint,
+    move_waits text[],
     moved_id bigint,
     moved bigint NOT NULL DEFAULT 0,
     counted jsonb,
@@ -209,6 +210,9 @@ COMMENT ON COLUMN dispatcher.campaign.move_to IS
     'When the first of what waits is due after a move; null: as before.';
 COMMENT ON COLUMN dispatcher.campaign.move_wait IS 'Seconds from one message to the next, then.';
 COMMENT ON COLUMN dispatcher.campaign.move_priority IS 'The priority after a move; null: as before.';
+COMMENT ON COLUMN dispatcher.campaign.move_waits IS
+    'Transactions that may still return messages of it, for which the move waits; null: not looked at'
+    ' yet.';
 COMMENT ON COLUMN dispatcher.campaign.moved_id IS
     'Messages up to this id have moved; null: no move is under way.';
 COMMENT ON COLUMN dispatcher.campaign.moved IS 'How many have moved.';
@@ -1057,12 +1061,14 @@ CREATE TABLE dispatcher.list_upload (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
+    loaded_by text,
     name text NOT NULL,
     options jsonb NOT NULL,
     bytes bigint NOT NULL DEFAULT 0,
     state text NOT NULL DEFAULT 'uploading',
     progress double precision NOT NULL DEFAULT 0,
     worked_at timestamptz,
+    tries integer NOT NULL DEFAULT 0,
     result jsonb,
     error text,
     rejects bytea,
@@ -1075,6 +1081,7 @@ COMMENT ON TABLE dispatcher.list_upload IS
 COMMENT ON COLUMN dispatcher.list_upload.id IS 'Its page names it.';
 COMMENT ON COLUMN dispatcher.list_upload.created_at IS 'When it was uploaded.';
 COMMENT ON COLUMN dispatcher.list_upload.created_by IS 'Who uploaded it.';
+COMMENT ON COLUMN dispatcher.list_upload.loaded_by IS 'Who asked for its load; null: nobody.';
 COMMENT ON COLUMN dispatcher.list_upload.name IS 'Name of the file.';
 COMMENT ON COLUMN dispatcher.list_upload.options IS 'How it is read and loaded.';
 COMMENT ON COLUMN dispatcher.list_upload.bytes IS 'Its length.';
@@ -1083,6 +1090,8 @@ COMMENT ON COLUMN dispatcher.list_upload.state IS
 COMMENT ON COLUMN dispatcher.list_upload.progress IS 'Of checking or loading, 0 to 1.';
 COMMENT ON COLUMN dispatcher.list_upload.worked_at IS
     'When a process last showed progress; null: none works on it.';
+COMMENT ON COLUMN dispatcher.list_upload.tries IS
+    'Processes that began the check or the load: after 3 that died it fails.';
 COMMENT ON COLUMN dispatcher.list_upload.result IS 'What the last check or load gave.';
 COMMENT ON COLUMN dispatcher.list_upload.error IS 'Why it failed.';
 COMMENT ON COLUMN dispatcher.list_upload.rejects IS 'The lines that were refused, as CSV.';

@@ -156,10 +156,17 @@ BEGIN
     IF has.campaigns THEN
         INSERT INTO dispatcher.campaign (name, first_id)
         SELECT campaign, min(id) FROM added WHERE campaign IS NOT NULL GROUP BY campaign
+        ORDER BY campaign  -- or two inserts wait for each other crosswise
         ON CONFLICT (name) DO NOTHING;
         UPDATE dispatcher.campaign c SET first_id = lower.first_id
-        FROM (SELECT campaign, min(id) AS first_id FROM added GROUP BY campaign) AS lower
-        WHERE c.name = lower.campaign AND lower.first_id < c.first_id;
+        FROM (
+            SELECT known.name, a.first_id
+            FROM (SELECT campaign, min(id) AS first_id FROM added GROUP BY campaign) AS a
+            JOIN dispatcher.campaign known ON known.name = a.campaign
+            WHERE a.first_id < known.first_id
+            ORDER BY known.name FOR NO KEY UPDATE OF known
+        ) AS lower
+        WHERE c.name = lower.name AND lower.first_id < c.first_id;
     END IF;
 
     IF has.keys THEN
@@ -409,8 +416,13 @@ BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
         EXIT WHEN bulk_rows IS NULL;
-        -- One after the other: rows that come anew while others are waited for follow no order.
-        PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'));
+        -- In each app one after the other: rows that come anew while others are waited for follow
+        -- no order.
+        PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app)
+        FROM (
+            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
+            WHERE b.first_id = ANY (bulk_rows) ORDER BY 1
+        ) AS a;
         WITH taken AS MATERIALIZED (
             SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
         ), written AS (
@@ -706,15 +718,21 @@ END $$;
 -- Campaigns -----------------------------------------------------------------------------------------
 
 -- Set the state of a campaign. What waits is not touched: each claim reads which
--- campaigns are stopped, so it has effect at once for any number of them.
+-- campaigns are stopped, so it has effect at once for any number of them. One that was paused while it
+-- was moved is moved to the end before it runs.
 CREATE FUNCTION dispatcher.set_campaign_state(
     name text, state text, reason text, action text, actor text
 ) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text;
+    after text;
 BEGIN
-    SELECT c.state INTO before FROM dispatcher.campaign c
+    SELECT c.state,
+        CASE WHEN set_campaign_state.state = 'running' AND c.moved_id IS NOT NULL THEN 'moving'
+            ELSE set_campaign_state.state END
+    INTO before, after
+    FROM dispatcher.campaign c
     WHERE c.name = set_campaign_state.name FOR UPDATE;
     IF before IS NULL THEN
         RAISE EXCEPTION 'there is no campaign %', name USING ERRCODE = 'no_data_found';
@@ -726,10 +744,10 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     UPDATE dispatcher.campaign c
-    SET state = set_campaign_state.state, reason = nullif(set_campaign_state.reason, ''),
+    SET state = after, reason = nullif(set_campaign_state.reason, ''),
         changed_by = actor, changed_at = clock_timestamp()
     WHERE c.name = set_campaign_state.name;
-    PERFORM dispatcher.append_audit(actor, action, 'campaign ' || name, reason, state);
+    PERFORM dispatcher.append_audit(actor, action, 'campaign ' || name, reason, after);
 END $$;
 
 -- Stop claiming messages of a campaign until resume_campaign().
@@ -757,30 +775,51 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
--- that another session works on are left for the next call. Whole bulk rows first.
+-- that another session works on are left for the next call, and so are bulk rows of an app in which
+-- another one cancels: with rows locked, this must not wait for it. Whole bulk rows first.
 CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH stopped AS (
-        SELECT array_agg(c.name) AS names FROM dispatcher.campaign c WHERE c.state = 'cancelled'
-    ), together AS (
-        SELECT b.ids FROM dispatcher.bulk b
-        WHERE b.campaign = ANY ((SELECT names FROM stopped)::text[])
-        LIMIT (step + 499) / 500
-        FOR UPDATE SKIP LOCKED
-    ), alone AS (
-        SELECT q.id FROM dispatcher.queue q
-        WHERE q.campaign = ANY ((SELECT names FROM stopped)::text[])
-        LIMIT step
-        FOR UPDATE SKIP LOCKED
-    )
-    SELECT dispatcher.cancel_queued(ARRAY(
-        SELECT u.id FROM together t
-        CROSS JOIN LATERAL unnest(t.ids) AS range
-        CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
-        UNION ALL
-        SELECT a.id FROM alone a
-        LIMIT step
-    ))
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stopped text[] := ARRAY(SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled');
+    free integer[] := ARRAY(
+        SELECT a.app FROM (
+            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
+            WHERE b.campaign = ANY (stopped)
+        ) AS a
+        WHERE pg_try_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app));
+BEGIN
+    RETURN (
+        WITH together AS (
+            SELECT b.ids FROM dispatcher.bulk b
+            WHERE b.campaign = ANY (stopped) AND hashtext(b.app) = ANY (free)
+            LIMIT (step + 499) / 500
+            FOR UPDATE SKIP LOCKED
+        ), alone AS (
+            SELECT q.id FROM dispatcher.queue q
+            WHERE q.campaign = ANY (stopped)
+            LIMIT step
+            FOR UPDATE SKIP LOCKED
+        )
+        SELECT dispatcher.cancel_queued(ARRAY(
+            SELECT u.id FROM together t
+            CROSS JOIN LATERAL unnest(t.ids) AS range
+            CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+            UNION ALL
+            SELECT a.id FROM alone a
+            LIMIT step
+        )));
+END $$;
+
+-- Return the transactions that change the queue at this moment. One that has begun to claim before a
+-- campaign was stopped is among them: a statement locks its tables before it sees which campaigns are
+-- stopped.
+CREATE FUNCTION dispatcher.changing_queue() RETURNS text[]
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(DISTINCT l.virtualtransaction), '{}') FROM pg_locks l
+    WHERE l.relation IN ('dispatcher.queue'::regclass, 'dispatcher.bulk'::regclass)
+      AND l.mode = 'RowExclusiveLock'
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND l.pid <> pg_backend_pid()
 $$;
 
 -- Move what waits of a campaign to another time, each message *wait* seconds after the one before, or
@@ -803,7 +842,8 @@ BEGIN
         CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
     UPDATE dispatcher.campaign c
     SET move_to = greatest(send_at, CASE WHEN send_at IS NOT NULL THEN clock_timestamp() END),
-        move_wait = wait, move_priority = priority, moved_id = c.first_id - 1, moved = 0
+        move_wait = wait, move_priority = priority, move_waits = NULL, moved_id = c.first_id - 1,
+        moved = 0
     WHERE c.name = move_campaign.name;
 END $$;
 
@@ -844,15 +884,18 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
     CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
 $$;
 
--- Move up to *step* messages of one campaign that is to be moved; return how many. Its messages are
--- read in the order of their ids, by the primary key, so that each step begins where the last ended.
--- Bulk rows move as a whole, up to *step* of them, if their messages are all due at one time. If each
--- is due at a time of its own, they wait alone first, as far as a step comes.
+-- Move up to *step* messages of one campaign that is to be moved; return how many. A claim that began
+-- before may return some of what it took, and an insert may commit lower ids: nothing moves until such
+-- transactions are over, and 0 is returned. One of more than a minute is no claim, and is not waited for.
+-- Its messages are read in the order of their ids, by the primary key, so that each step begins where
+-- the last ended. Bulk rows move as a whole, up to *step* of them, if their messages are all due at one
+-- time. If each is due at a time of its own, they wait alone first, as far as a step comes.
 CREATE FUNCTION dispatcher.move_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
 DECLARE
     c dispatcher.campaign;
+    waits text[];  -- for these transactions
     together integer := 0;
     before bigint;  -- the first message that still waits in a bulk row
     ids bigint[];
@@ -861,9 +904,24 @@ DECLARE
 BEGIN
     SELECT * INTO c FROM dispatcher.campaign m
     WHERE m.moved_id IS NOT NULL AND m.state <> 'cancelled'
-    ORDER BY m.name LIMIT 1 FOR UPDATE SKIP LOCKED;
+    ORDER BY coalesce(m.move_waits <> '{}', false), m.name LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF c.name IS NULL THEN
         RETURN 0;
+    END IF;
+    IF c.move_waits IS DISTINCT FROM '{}' THEN
+        waits := dispatcher.changing_queue();
+        IF c.move_waits IS NOT NULL THEN
+            waits := ARRAY(SELECT unnest(c.move_waits) INTERSECT SELECT unnest(waits) ORDER BY 1);
+        END IF;
+        IF c.changed_at < clock_timestamp() - interval '1 minute' THEN
+            waits := '{}';
+        END IF;
+        IF waits IS DISTINCT FROM c.move_waits THEN
+            UPDATE dispatcher.campaign m SET move_waits = waits WHERE m.name = c.name;
+        END IF;
+        IF waits <> '{}' THEN
+            RETURN 0;
+        END IF;
     END IF;
     IF c.move_wait = 0 THEN
         together := dispatcher.move_bulk(c, step);

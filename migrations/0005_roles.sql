@@ -60,7 +60,7 @@ FROM (VALUES
         'start_message_action', 'message_action_step',
         'events', 'replies', 'append_event', 'count_event',
         'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
-        'move_campaign', 'move_campaign_step', 'brake_spikes',
+        'move_campaign', 'move_campaign_step', 'changing_queue', 'brake_spikes',
         'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
         'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
         'roll_up_counts', 'drop_uploads',

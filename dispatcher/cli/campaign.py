@@ -209,13 +209,9 @@ def cancel_campaign(name: Name, *, reason: Reason = "", as_: As = None) -> None:
             )
         )
         sys.stdout.flush()
-        done = 0
-        while step := await campaigns.cancel_step(connection):
-            done += step
+        done = await campaigns.cancel_all(connection, name)
         await _wait_for_requests(connection, name)
-        while step := await campaigns.cancel_step(connection):  # what came back meanwhile
-            done += step
-        return done
+        return done + await campaigns.cancel_all(connection, name)  # what came back meanwhile
 
     done = _with_campaigns(work)
     typer.echo(_("{done} cancelled.").format(done=plural(done, "message")))
@@ -267,7 +263,7 @@ def move_campaign(
     spread_seconds = seconds_of(spread)
     who = operator_name(as_)
 
-    async def work(connection: "Connection") -> int:
+    async def work(connection: "Connection") -> tuple[int, bool]:
         found = await campaigns.find(connection, name)
         waiting = found.waiting if found else 0
         wait = 3600 / per_hour if per_hour else (spread_seconds or 0.0) / max(1, waiting)
@@ -278,12 +274,14 @@ def move_campaign(
             )
         )
         sys.stdout.flush()
-        done = 0
-        while step := await campaigns.move_step(connection):
-            done += step
-        return done
+        return await campaigns.move_all(connection, name)
 
-    typer.echo(_("{value} moved.").format(value=plural(_with_campaigns(work), "message")))
+    done, more = _with_campaigns(work)
+    typer.echo(_("{value} moved.").format(value=plural(done, "message")))
+    if more:
+        typer.echo(
+            _("{name} has not moved as a whole yet: a worker moves the rest.").format(name=name)
+        )
 
 
 @campaign.command("requeue")
@@ -321,7 +319,14 @@ async def _wait_for_requests(connection: "Connection", name: str) -> None:
     from dispatcher.db import campaigns
 
     sys.stdout.flush()
-    if left := await campaigns.settled(connection, name, seconds=REQUEST_SECONDS):
+    left, claims = await campaigns.settled(connection, name, seconds=REQUEST_SECONDS)
+    if claims:
+        typer.echo(
+            _(
+                "Still open: {claims} that changed the queue before; a claim may be among them."
+            ).format(claims=plural(claims, "transaction"))
+        )
+    if left:
         typer.echo(
             _("{left} of it claimed before, and without an answer yet.").format(
                 left=plural(left, "message")

@@ -1,10 +1,11 @@
 """Spans and zones of time in options of commands."""
 
 import re
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.language import _
+from dispatcher.core.zone import find_zone
 
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 
@@ -23,10 +24,10 @@ def zone_of(name: str | None) -> ZoneInfo | None:
     """Return the time zone of that name."""
     if name is None:
         return None
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    zone = find_zone(name)
+    if zone is None:
         raise CommandError(
             _("there is no time zone {name}; one is Asia/Shanghai.").format(name=f"{name!r}"),
             code=USED_WRONGLY,
-        ) from None
+        )
+    return zone

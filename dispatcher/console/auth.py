@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
 from itsdangerous import BadData, URLSafeTimedSerializer
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.forms import read_form
 from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
@@ -33,6 +35,8 @@ LOGIN_PATH = "/console/login"
 SESSION_COOKIE = "dispatcher_session"
 FORM_TOKEN_FIELD = "form_token"  # noqa: S105 - the name of a form's field
 SESSION_LIFETIME_SECONDS = 12 * 3600  # a shift
+# Connections of a client that is known: they stay open while a long form arrives.
+ADMITTED = web.AppKey("ADMITTED", set[RequestHandler])
 MAX_SIGNED_LENGTH = 1024  # characters of a cookie or form token; the console's own are shorter
 
 _HEADERS = {
@@ -215,8 +219,8 @@ class Auth:
     async def _is_own_form(self, request: web.Request, session: Session) -> bool:
         if not is_same_origin(request):
             return False
-        given = (await request.post()).get(FORM_TOKEN_FIELD)
-        return isinstance(given, str) and self.is_own(request, session, given)
+        given = (await read_form(request) or {}).get(FORM_TOKEN_FIELD)
+        return given is not None and self.is_own(request, session, given)
 
     def is_own(self, request: web.Request, session: Session, form_token: str) -> bool:
         """Return whether a page of this session sent a form with *form_token*."""

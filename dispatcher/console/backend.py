@@ -300,13 +300,13 @@ class ConsoleBackend:
         """Note that an upload is whole."""
         await self._on_connection(list_uploads.complete, upload_id)
 
-    async def drop_list_upload(self, upload_id: int) -> None:
-        """Delete an upload."""
-        await self._on_connection(list_uploads.drop, upload_id)
+    async def drop_list_upload(self, actor: str, upload_id: int) -> None:
+        """Delete an upload that is not being loaded, and write the audit log."""
+        await self._on_connection(list_uploads.drop, upload_id, actor)
 
-    async def load_list(self, upload_id: int, options: str) -> bool:
-        """Have a checked list loaded; return False if it is not checked."""
-        return await self._on_connection(list_uploads.ask_to_load, upload_id, options)
+    async def load_list(self, actor: str, upload_id: int, options: str, lines: str) -> bool:
+        """Have *lines* of a checked list loaded; return False if it is not checked."""
+        return await self._on_connection(list_uploads.ask_to_load, upload_id, actor, options, lines)
 
     async def list_rejects(self, upload_id: int) -> bytes | None:
         """Return the refused lines of a list."""

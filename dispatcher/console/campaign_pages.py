@@ -35,6 +35,7 @@ COUNT_SHARE = 10  # counting takes at most this part of the time
 COUNT_REPORTS_AGAIN_SECONDS = 60.0  # of a campaign that only waits for reports
 COUNT_OLD_AGAIN_SECONDS = 600.0  # of one that seems to be finished
 WAIT_FOR_COUNT_SECONDS = 0.08  # of a page whose campaign was never counted: small ones are at once
+READER_SECONDS = 60.0  # without a read: one that stalled holds up the exports of others
 OPEN_STATES = ("queued", "sending", "unsure")
 FAILED_STATES = ("rejected", "undelivered", "expired")
 EXPORTED_COLUMNS = (
@@ -43,6 +44,10 @@ EXPORTED_COLUMNS = (
 )  # fmt: skip
 _TIME_COLUMNS = ("queued_at", "accepted_at", "finished_at")
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell
+
+
+class _ReaderGoneError(Exception):
+    """Who reads an export is gone, or stalled."""
 
 
 class Refusal(Struct, frozen=True):
@@ -204,9 +209,19 @@ class CampaignPages:
         await response.write("\ufeff".encode() + _csv([EXPORTED_COLUMNS]))
 
         async def write_rows(rows: list[list[str]]) -> None:
-            await response.write(_csv([_cells(row, full=full) for row in rows]))
+            text = _csv([_cells(row, full=full) for row in rows])
+            try:
+                async with asyncio.timeout(READER_SECONDS):
+                    await response.write(text)
+            except OSError as error:  # TimeoutError is one; as it is, the database would seem lost
+                raise _ReaderGoneError from error
 
-        await self._backend.export_campaign(name, write_rows)
+        try:
+            await self._backend.export_campaign(name, write_rows)
+        except _ReaderGoneError:
+            if request.transport is not None:
+                request.transport.abort()
+            return response
         await response.write_eof()
         return response
 

@@ -1,5 +1,6 @@
 """Reads what a browser sends: fields of forms and addresses, ids and templates in them."""
 
+import asyncio
 import re
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from dispatcher.core.templates import Template, TemplateError, check_kinds, vari
 
 Fields = dict[str, str]
 
+FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
@@ -23,10 +25,12 @@ class Invalid(Struct, frozen=True):
 
 
 async def read_form(request: web.Request) -> Fields | None:
-    """Return the text fields of a form; None if it cannot be read."""
+    """Return the text fields of a form; None if it cannot be read, or does not arrive."""
     try:
-        fields = await request.post()
-    except (ValueError, LookupError):  # not UTF-8, an unknown encoding, a broken multipart body
+        async with asyncio.timeout(FORM_SECONDS):
+            fields = await request.post()
+    # Not UTF-8, an unknown encoding, a broken multipart body, or too slow.
+    except (ValueError, LookupError, TimeoutError):
         return None
     return {name: value for name, value in fields.items() if isinstance(value, str)}
 

@@ -7,17 +7,24 @@ again when its page is opened.
 import asyncio
 import re
 import sys
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 from msgspec.structs import replace
 
-from dispatcher.console.auth import FORM_TOKEN_FIELD, Auth, Session, protected, redirect
+from dispatcher.console.auth import (
+    ADMITTED,
+    FORM_TOKEN_FIELD,
+    Auth,
+    Session,
+    protected,
+    redirect,
+)
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import Fields, Invalid, message_id, read_form
 from dispatcher.core.format import number
 from dispatcher.core.language import _
+from dispatcher.core.zone import find_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
 from dispatcher.lists.upload_work import UploadOptions, UploadResult, WorkOrder
@@ -25,11 +32,14 @@ from dispatcher.lists.upload_work import UploadOptions, UploadResult, WorkOrder
 LISTS_PATH = "/console/lists"
 MAX_UPLOAD_BYTES = 200 * 1024 * 1024
 MAX_FIELD_BYTES = 4096
+MAX_PARTS = 40  # of the form, which has half as many
+UPLOAD_SECONDS = 1800.0  # for the whole form: 200 MB at a megabit a second
 TEXT_FIELDS = (
     "encoding", "sheet", "template", "app", "sender", "signature", "priority", "send_at",
     "expires_at", "campaign",
 )  # fmt: skip
 FLAGS = ("ignore_others", "recipients_only", "unique")
+LINES = {"load": "all lines", "rest": "lines that are not in", "again": "all lines again"}
 _UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 
 
@@ -43,9 +53,7 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
     values["params"] = tuple(given.get("params", "").splitlines())
     if zone := given.get("zone"):
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError):
+        if find_zone(zone) is None:
             return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
         values["zone"] = zone
     if spread := given.get("spread"):
@@ -72,6 +80,7 @@ class ListPages:
         self._auth = auth
         self._backend = backend
         self._working: dict[int, asyncio.Task[None]] = {}
+        self._one_process = asyncio.Lock()  # the others wait: each may take 2 GB
 
     async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
         """Show the form, and the uploads that are kept."""
@@ -94,7 +103,10 @@ class ListPages:
         """Keep an uploaded list, and have it checked."""
         fields: Fields = {}
         try:
-            upload_id = await self._take(request, session, fields)
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                upload_id = await self._take(request, session, fields)
+        except TimeoutError:
+            upload_id = Invalid(_("The upload took more than half an hour."))
         except (ValueError, LookupError):
             upload_id = Invalid(_("The upload could not be read."))
         if upload_id is None:
@@ -109,12 +121,18 @@ class ListPages:
     ) -> int | Invalid | None:
         """Fill *fields*, and keep the file, which comes after them; None: the form is not ours."""
         if request.content_type.startswith("multipart/"):
+            own, parts = False, 0
             async for part in MultipartReader(request.headers, request.content):
-                if not isinstance(part, BodyPartReader):
+                parts += 1
+                if not isinstance(part, BodyPartReader) or parts > MAX_PARTS:
+                    raise ValueError("no form of ours has such parts")
+                if part.name == FORM_TOKEN_FIELD:
+                    own = self._auth.is_own(request, session, await _text(part))
                     continue
+                if not own:  # what comes after it is not read
+                    return None
+                request.app[ADMITTED].add(request.protocol)
                 if part.name == "file":
-                    if not self._auth.is_own(request, session, fields.get(FORM_TOKEN_FIELD, "")):
-                        return None
                     options = read_options(fields)
                     if isinstance(options, Invalid):
                         return options
@@ -129,12 +147,23 @@ class ListPages:
         name = (part.filename or "")[-200:]
         text = msgspec.json.encode(options).decode()
         upload_id = await self._backend.add_list_upload(session.actor, name, text)
+        try:
+            invalid = await self._keep_content(upload_id, part)
+        except BaseException:  # cut, too slow, or the database is gone
+            await self._backend.drop_list_upload(session.actor, upload_id)
+            raise
+        if invalid is not None:
+            await self._backend.drop_list_upload(session.actor, upload_id)
+            return invalid
+        await self._backend.complete_list_upload(upload_id)
+        return upload_id
+
+    async def _keep_content(self, upload_id: int, part: BodyPartReader) -> Invalid | None:
         kept, buffer, place = 0, bytearray(), 0
         while chunk := await part.read_chunk(65_536):
             buffer += chunk
             kept += len(chunk)
             if kept > MAX_UPLOAD_BYTES:
-                await self._backend.drop_list_upload(upload_id)
                 megabytes = number(MAX_UPLOAD_BYTES / 1024 / 1024)
                 return Invalid(
                     _("A list has at most {count} MB here; `dispatcher enqueue` takes any.").format(
@@ -146,12 +175,10 @@ class ListPages:
                 buffer.clear()
                 place += 1
         if not kept:
-            await self._backend.drop_list_upload(upload_id)
             return Invalid(_("Choose a file that is not empty."))
         if buffer:
             await self._backend.add_list_part(upload_id, place, bytes(buffer))
-        await self._backend.complete_list_upload(upload_id)
-        return upload_id
+        return None
 
     async def one(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show what a check or a load gave, or how far it is; a form loads or drops the list."""
@@ -161,7 +188,7 @@ class ListPages:
             values = {"session": session, "what": _("There is no such list; each is kept a day.")}
             return self._auth.page("missing.html", values, status=404)
         if request.method == hdrs.METH_POST:
-            return await self._act(request, upload)
+            return await self._act(request, session, upload)
         if upload.silent:
             self._work(upload.id)  # the process that did it is dead
         result = upload.result and msgspec.json.decode(upload.result, type=UploadResult)
@@ -173,16 +200,20 @@ class ListPages:
         }
         return self._auth.page("list.html", values)
 
-    async def _act(self, request: web.Request, upload: ListUpload) -> web.StreamResponse:
+    async def _act(
+        self, request: web.Request, session: Session, upload: ListUpload
+    ) -> web.StreamResponse:
         form = await read_form(request) or {}
-        if form.get("action") == "drop":
-            await self._backend.drop_list_upload(upload.id)
+        how = form.get("action", "")
+        if how == "drop":
+            await self._backend.drop_list_upload(session.actor, upload.id)
             return redirect(LISTS_PATH)
         options = msgspec.json.decode(upload.options, type=UploadOptions)
-        how = form.get("action")
         options = replace(options, rest=how == "rest", again=how == "again")
         text = msgspec.json.encode(options).decode()
-        if how in ("load", "rest", "again") and await self._backend.load_list(upload.id, text):
+        if (lines := LINES.get(how)) is not None and await self._backend.load_list(
+            session.actor, upload.id, text, lines
+        ):
             self._work(upload.id)
         return redirect(f"{LISTS_PATH}/{upload.id}")
 
@@ -205,11 +236,12 @@ class ListPages:
 
     async def _run(self, upload_id: int) -> None:
         order = WorkOrder(self._backend.dsn, upload_id, self._backend.other_mainland)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dispatcher.lists.upload_work", stdin=asyncio.subprocess.PIPE
-        )
-        # A process that dies leaves its work for the next look at its page.
-        await process.communicate(msgspec.json.encode(order))
+        async with self._one_process:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "dispatcher.lists.upload_work", stdin=asyncio.subprocess.PIPE
+            )
+            # A process that dies leaves its work for the next look at its page.
+            await process.communicate(msgspec.json.encode(order))
 
 
 async def _text(part: BodyPartReader) -> str:

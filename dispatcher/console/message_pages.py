@@ -27,6 +27,7 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import number as in_digits
 from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
+from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.db.message_lists import (
     DEEP_PAGE_SECONDS,
@@ -48,7 +49,7 @@ USUAL_COLUMNS = ("state", "recipient", "app", "reference", "code", "queued_at")
 COLUMNS_COOKIE = "dispatcher_columns"
 COLUMNS_COOKIE_SECONDS = 365 * 24 * 3600
 MAX_FIELD_LENGTH = 200  # characters; references are the longest
-MAX_PREFIX_LENGTH = 8  # of a number: a masked one shows about as much
+MAX_PREFIX_LENGTH = 6  # of a number in its canonical form: as much as a masked one shows
 MAX_LAST_DIGITS = 4  # as many as a masked number shows
 RETRY_SECONDS = 2.0  # between tries of a step while the database is unavailable
 
@@ -133,15 +134,9 @@ def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
         if values["same_number_as"] is None:
             return Invalid(_("A number in an address is the id of a message to it."))
     if (prefix := given.get("prefix")) is not None:
-        values["prefix"] = prefix = plain_number(prefix)
-        if not prefix.removeprefix("+").isdigit() or len(prefix) > MAX_PREFIX_LENGTH:
-            return Invalid(
-                _("A number begins with at most 7 digits here; search for the whole one.")
-            )
-    if (last := given.get("last_digits")) is not None and (
-        not (last.isascii() and last.isdigit()) or len(last) > MAX_LAST_DIGITS
-    ):
-        return Invalid(_("A number ends in at most 4 digits here; search for the whole one."))
+        values["prefix"] = plain_number(prefix)
+    if (invalid := _check_parts_of_number(given)) is not None:
+        return invalid
     for name in ("since", "until"):
         if name in given:
             moment = read_time(given[name])
@@ -149,6 +144,24 @@ def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
                 return moment
             values[name] = moment
     return MessageFilter(**values)  # type: ignore[arg-type]
+
+
+def _check_parts_of_number(given: Mapping[str, str]) -> Invalid | None:
+    """Return why a filter asks for more of a number than a masked one shows."""
+    if (prefix := given.get("prefix")) is not None:
+        prefix = plain_number(prefix)
+        digits = prefix.removeprefix("+")
+        if not (digits.isascii() and digits.isdigit()) or len(to_e164(prefix)) > MAX_PREFIX_LENGTH:
+            return Invalid(
+                _("A number begins as +86131 or 131 here, not longer; search for the whole one.")
+            )
+        if "same_number_as" in given:
+            return Invalid(_("Give a number's beginning, or a message to it, not both."))
+    if (last := given.get("last_digits")) is not None and (
+        not (last.isascii() and last.isdigit()) or len(last) > MAX_LAST_DIGITS
+    ):
+        return Invalid(_("A number ends in at most 4 digits here; search for the whole one."))
+    return None
 
 
 def filter_address(wanted: MessageFilter, **more: str) -> str:
@@ -290,7 +303,7 @@ class MessagePages:
         latest = await self._backend.latest_message_to(number.e164)
         if latest is None:
             return self._invalid(session, Invalid(_("There is no message to this number.")))
-        wanted = read_filter({**form, "same_number_as": str(latest)})
+        wanted = read_filter({**form, "prefix": "", "same_number_as": str(latest)})
         if isinstance(wanted, Invalid):
             return self._invalid(session, wanted)
         return redirect(f"{MESSAGES_PATH}?{filter_address(wanted)}")

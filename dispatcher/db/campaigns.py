@@ -14,7 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from dispatcher.db import cost
-from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.database import (
+    COMMAND_TIMEOUT_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    Connection,
+    Database,
+)
 from dispatcher.db.queries import sql
 
 if TYPE_CHECKING:
@@ -25,7 +30,9 @@ RATE_SECONDS: Final = 600  # over which the rate of a campaign is taken
 MAX_NAME_CHARACTERS: Final = 100  # as the database has it
 MAX_LISTED: Final = 1_000  # campaigns
 PAGE_CAMPAIGNS: Final = 30  # of the console's list
-MAX_CLAIM_SECONDS: Final = 10.0  # a transaction that changes the queue for longer is no claim
+MAX_CLAIM_SECONDS: Final = MAX_TIMEOUT_SECONDS  # one that changes the queue for longer is no claim
+MAX_HELD_SECONDS: Final = 5.0  # in which what another session holds is waited for
+MAX_IDLE_SECONDS: Final = MAX_CLAIM_SECONDS + 30  # in which a move that goes on moves something
 WAIT_SECONDS: Final = 0.05  # between two looks at what is in flight
 
 
@@ -37,7 +44,7 @@ class Campaign(Struct, frozen=True):
     """A campaign as it is now."""
 
     name: str
-    state: str  # running, paused or cancelled
+    state: str  # running, paused, moving or cancelled
     reason: str | None
     file: str | None
     created_by: str
@@ -89,7 +96,7 @@ class CountedCampaign(Struct, frozen=True):
     """A campaign, and what was counted of it last."""
 
     name: str
-    state: str  # running, paused or cancelled
+    state: str  # running, paused, moving or cancelled
     reason: str | None
     file: str | None
     stop_at: float | None
@@ -176,6 +183,25 @@ async def cancel_step(connection: Connection) -> int:
     return int(await connection.fetchval(sql("cancel_campaign_step")))
 
 
+async def cancel_all(
+    connection: Connection, name: str, *, held_seconds: float = MAX_HELD_SECONDS
+) -> int:
+    """Write the outcomes of cancelled campaigns until nothing of this one waits; return how many.
+
+    What another session holds is left out, and waited for *held_seconds*: workers do it later.
+    """
+    done, since = 0, monotonic()
+    while True:
+        if step := await cancel_step(connection):
+            done, since = done + step, monotonic()
+        elif monotonic() >= since + held_seconds:
+            return done
+        elif await connection.fetchval(sql("campaign_waits"), name):
+            await asyncio.sleep(WAIT_SECONDS)
+        else:
+            return done
+
+
 async def move(  # noqa: PLR0917
     connection: Connection,
     actor: str,
@@ -197,22 +223,43 @@ async def move_step(connection: Connection) -> int:
     return int(await connection.fetchval(sql("move_campaign_step")))
 
 
-async def settled(connection: Connection, name: str, *, seconds: float) -> int:
-    """Wait until what was claimed of a stopped campaign has its results, at most *seconds*.
+async def move_all(
+    connection: Connection, name: str, *, idle_seconds: float = MAX_IDLE_SECONDS
+) -> tuple[int, bool]:
+    """Move a campaign that is to be moved; return how many messages moved, and if more will.
 
-    Returns how many messages have none then. A claim that began before the campaign was stopped may
-    still be taking messages of it, so its transaction is waited for first.
+    Campaigns before it are moved too, and workers help. Ends when nothing moved for *idle_seconds*.
     """
-    deadline = monotonic() + seconds
-    claims = {row[0] for row in await connection.fetch(sql("changing_queue"))}
-    while claims and monotonic() < min(deadline, deadline - seconds + MAX_CLAIM_SECONDS):
+    last, since = -1, monotonic()
+    while True:
+        step = await move_step(connection)
+        moved, moves = await connection.fetchrow(sql("campaign_moved"), name) or (0, False)
+        if not moves or monotonic() >= since + idle_seconds:
+            return int(moved), bool(moves)
+        if step or moved != last:
+            last, since = moved, monotonic()
+        else:
+            await asyncio.sleep(WAIT_SECONDS)
+
+
+async def settled(connection: Connection, name: str, *, seconds: float) -> tuple[int, int]:
+    """Wait until what was claimed of a stopped campaign has its results.
+
+    A claim that began before the campaign was stopped may still be taking messages of it, so its
+    transaction is waited for first, at most `MAX_CLAIM_SECONDS`; then the requests are, at most
+    *seconds*. Returns how many messages have no result then, and how many transactions still run.
+    """
+    deadline = monotonic() + MAX_CLAIM_SECONDS
+    claims = set(await connection.fetchval(sql("changing_queue")))
+    while claims and monotonic() < deadline:
         await asyncio.sleep(WAIT_SECONDS)
-        claims &= {row[0] for row in await connection.fetch(sql("changing_queue"))}
+        claims &= set(await connection.fetchval(sql("changing_queue")))
+    deadline = monotonic() + seconds
     while left := int(await connection.fetchval(sql("campaign_in_flight"), name)):
         if monotonic() >= deadline:
-            return left
+            break
         await asyncio.sleep(WAIT_SECONDS)
-    return 0
+    return left, len(claims)
 
 
 async def requeue(connection: Connection, actor: str, name: str) -> int:

@@ -22,6 +22,7 @@ class ListUpload(Struct, frozen=True):
     id: int
     created_at: datetime
     created_by: str
+    loaded_by: str | None  # who asked for its load
     name: str  # of the file
     options: str  # JSON
     bytes: int
@@ -49,9 +50,9 @@ async def complete(connection: Connection, upload_id: int) -> None:
     await connection.execute(sql("complete_list_upload"), upload_id)
 
 
-async def drop(connection: Connection, upload_id: int) -> None:
-    """Delete an upload with its content."""
-    await connection.execute(sql("drop_list_upload"), upload_id)
+async def drop(connection: Connection, upload_id: int, actor: str) -> None:
+    """Delete an upload with its content, unless it is being loaded, and write the audit log."""
+    await connection.execute(sql("drop_list_upload"), upload_id, actor)
 
 
 async def find(connection: Connection, upload_id: int) -> ListUpload | None:
@@ -65,10 +66,10 @@ async def recent(connection: Connection) -> list[ListUpload]:
     return [ListUpload(*row) for row in await connection.fetch(sql("list_uploads"), SILENT_SECONDS)]
 
 
-async def begin_work(connection: Connection, upload_id: int) -> bool:
-    """Take an upload to be worked on; return False if another process does it."""
-    taken: bool = await connection.fetchval(sql("begin_list_work"), upload_id, SILENT_SECONDS)
-    return taken
+async def begin_work(connection: Connection, upload_id: int) -> int | None:
+    """Take an upload to be worked on; return which try it is, None if another process does it."""
+    tries: int | None = await connection.fetchval(sql("begin_list_work"), upload_id, SILENT_SECONDS)
+    return tries
 
 
 async def note_progress(connection: Connection, upload_id: int, progress: float) -> None:
@@ -76,9 +77,16 @@ async def note_progress(connection: Connection, upload_id: int, progress: float)
     await connection.execute(sql("note_list_progress"), upload_id, progress)
 
 
-async def ask_to_load(connection: Connection, upload_id: int, options: str) -> bool:
-    """Have a checked list loaded; return False if it is not, or not any more, checked."""
-    asked: bool = await connection.fetchval(sql("ask_to_load_list"), upload_id, options)
+async def ask_to_load(
+    connection: Connection, upload_id: int, actor: str, options: str, lines: str
+) -> bool:
+    """Have a checked list loaded; return False if it is not, or not any more, checked.
+
+    The audit log has who asked for it, and for which *lines* of it.
+    """
+    asked: bool = await connection.fetchval(
+        sql("ask_to_load_list"), upload_id, options, actor, lines
+    )
     return asked
 
 

@@ -148,11 +148,14 @@ def read_header(
 
 
 def _plain(name: str) -> str:
-    """Return *name* in lower case, without blanks, marks that are not seen, - and _."""
+    """Return *name* in lower case, without blanks, marks that are not seen, - and _.
+
+    Nor has it what a file of rejects adds to a name that a spreadsheet would run.
+    """
     return "".join(
         character
         for character in unicodedata.normalize("NFKC", name).lower()
-        if character not in "_-()" and unicodedata.category(character) not in _BLANK
+        if character not in "_-()'=\"" and unicodedata.category(character) not in _BLANK
     )
 
 

@@ -29,7 +29,7 @@ class RejectsFile:
         self._kept = [
             place for place in range(len(header.names)) if place not in _own_places(header)
         ]
-        self._names = [header.names[place].replace('"', "") for place in self._kept]
+        self._names = [safe_cell(header.names[place].replace('"', "")) for place in self._kept]
         self._delimiter = delimiter if delimiter in (",", ";", "\t") else ","
         self._width = len(header.names)
         self._file: IO[bytes] | None = None

@@ -108,6 +108,7 @@ LIST_TEXTS = (
         " CSV UTF-8."
     ),
     N_("{path} is damaged after row {row}: open it in Excel and save it."),
+    N_("{path} is too big when it is unpacked: save the sheet as CSV UTF-8, and load that."),
     N_("{path} is empty."),
     N_("{path} is empty: it has no lines but blank ones."),
     N_("{path} is empty: no visible sheet has rows."),

@@ -7,10 +7,13 @@ A load that was cut is taken up again: no line is in twice.
 
 import asyncio
 import csv
+import resource
 import sys
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
+from io import BytesIO, TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
@@ -20,6 +23,7 @@ from msgspec import Struct
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.format import mask
+from dispatcher.core.language import _
 from dispatcher.db import list_uploads
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
@@ -31,6 +35,10 @@ from dispatcher.lists.reading import Form
 
 PROGRESS_SECONDS = 1.0
 SHOWN_REFUSALS = 20  # lines that the page shows; the file has all
+# A list is input from outside: what it makes a process need stays below these.
+MAX_MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # lists of 200 MB and workbooks of 1 GB take less
+MAX_CPU_SECONDS = 1800  # 200 MB of short lines take a third of it
+MAX_TRIES = 3  # of a check or a load whose process died: the fourth would die too
 
 
 class UploadOptions(Struct, frozen=True):
@@ -162,9 +170,9 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
 def _refusals(rejects: bytes | None) -> list[tuple[int, str]]:
     if rejects is None:
         return []
-    text = rejects.decode("utf-8-sig", "replace")
-    delimiter = text.partition("\n")[0].removeprefix("line")[:1] or ","
-    rows = csv.reader(text.splitlines()[1 : 4 * SHOWN_REFUSALS], delimiter=delimiter)
+    text = TextIOWrapper(BytesIO(rejects), "utf-8-sig", "replace")
+    delimiter = text.readline().removeprefix("line")[:1] or ","
+    rows = csv.reader(islice(text, 4 * SHOWN_REFUSALS), delimiter=delimiter)
     return [(int(row[0]), row[1]) for row in rows if row and row[0].isdigit()][:SHOWN_REFUSALS]
 
 
@@ -173,10 +181,17 @@ async def work(order: WorkOrder) -> None:
     connection = await connect(order.dsn, application_name="dispatcher list")
     watch = await connect(order.dsn, application_name="dispatcher list: progress")
     try:
-        if not await list_uploads.begin_work(watch, order.upload_id):
-            return
+        tries = await list_uploads.begin_work(watch, order.upload_id)
         upload = await list_uploads.find(watch, order.upload_id)
-        if upload is None:
+        if tries is None or upload is None:
+            return
+        if tries > MAX_TRIES:
+            died = _(
+                "Its process died 3 times: does it take too much memory or time? Nothing more is"
+                " tried. Split the list, or load it with `dispatcher enqueue`, which goes on after"
+                " the lines that are in."
+            )
+            await list_uploads.end_work(watch, order.upload_id, "failed", None, died, None)
             return
         share = 0.0
 
@@ -196,6 +211,8 @@ async def work(order: WorkOrder) -> None:
             result = await _load(connection, order, upload, on_progress, rejects)
         except ListError as failure:
             error = "\n".join(failure.lines)
+        except MemoryError:
+            error = _("It takes too much memory: split the list, or save it as CSV UTF-8.")
         finally:
             showing.cancel()
             with suppress(asyncio.CancelledError):
@@ -224,7 +241,8 @@ async def _load(
     """Check or load a list; put the file of refused lines into *rejects*. Raises ListError."""
     given = msgspec.json.decode(upload.options, type=UploadOptions)
     dry_run = upload.state == "checking"
-    options = import_options(given, order, actor=upload.created_by, dry_run=dry_run)
+    actor = upload.loaded_by or upload.created_by
+    options = import_options(given, order, actor=actor, dry_run=dry_run)
     with TemporaryDirectory(prefix="dispatcher-list-") as folder:
         file, refused = Path(folder) / _file_name(upload.name), Path(folder) / ".rejects"
         with file.open("wb") as out:
@@ -246,5 +264,14 @@ def _file_name(name: str) -> str:
     return plain.encode("utf-8", "ignore")[-200:].decode("utf-8", "ignore") or "list"
 
 
+def _limit(kind: int, most: int) -> None:
+    """Limit what this process may use; a lower limit that it has already stays."""
+    hard = resource.getrlimit(kind)[1]
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (least, least))
+
+
 if __name__ == "__main__":
+    _limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
+    _limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
     asyncio.run(work(msgspec.json.decode(sys.stdin.buffer.read(), type=WorkOrder)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from xml.etree.ElementTree import ParseError
 from xml.parsers import expat
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from msgspec import Struct, field
 from openpyxl.reader.excel import ExcelReader
@@ -33,6 +33,12 @@ _ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC = (
 )
 MAX_CELL_CHARACTERS, MAX_ROWS = 32_767, 1_048_576  # as Excel has them
 _PIECE_BYTES = 65_536  # of XML, parsed at once
+# Unpacked. A million rows of a list are 155 MB; what zip makes a thousand times smaller is no list.
+MAX_BYTES = 1024 * 1024 * 1024
+# Of a part that is read at once: styles are the largest, 13 MB with all 65,490 that Excel takes.
+MAX_WHOLE_PART_BYTES = 16 * 1024 * 1024
+MAX_WHOLE_PART_TAGS = 500_000  # of those 65,490 formats; openpyxl makes over a kilobyte of each
+MAX_DIGITS = 40  # before and after the point; Excel keeps 15, and 1E+3000000 takes minutes
 _AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
@@ -40,8 +46,10 @@ _BROKEN = (
     zlib.error,
     expat.ExpatError,
     InvalidFileException,
-    KeyError,
+    LookupError,
+    OverflowError,
     ParseError,
+    RuntimeError,  # encrypted, or nested too deeply
     ValueError,
     TypeError,
     AttributeError,
@@ -66,6 +74,33 @@ class _SharedStrings:
         return self._bytes[begin:end].decode("utf-8", "surrogatepass")
 
 
+class _Archive(ZipFile):
+    """A workbook's zip file, of which nothing grows beyond what it may have."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        super().__init__(source)
+        parts = self.infolist()
+        if sum(part.file_size for part in parts) > MAX_BYTES:
+            raise _TooBigError
+        if any(part.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for part in parts):
+            raise BadZipFile  # others grow without a bound when a piece of them is read
+
+    def read(self, name: str | ZipInfo, pwd: bytes | None = None) -> bytes:
+        """Return a whole part; a part with more than it says is cut, and damaged by that."""
+        size = (self.getinfo(name) if isinstance(name, str) else name).file_size
+        if size > MAX_WHOLE_PART_BYTES:
+            raise _TooBigError
+        with self.open(name, pwd=pwd) as part:
+            content = part.read(size)
+        if content.count(b"<") > MAX_WHOLE_PART_TAGS:
+            raise _TooBigError
+        return content
+
+
+class _TooBigError(Exception):
+    """A workbook would take too much memory."""
+
+
 class _Sheet(ReadOnlyWorksheet):  # type: ignore[misc] # openpyxl has no types
     """A sheet that is not looked at before its rows are read."""
 
@@ -75,6 +110,10 @@ class _Sheet(ReadOnlyWorksheet):  # type: ignore[misc] # openpyxl has no types
 
 class _Reader(ExcelReader):  # type: ignore[misc] # as above
     """Reads everything of a workbook but its rows; its strings are kept small."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        super().__init__(source, read_only=True, data_only=True, keep_links=False)
+        self.archive = _Archive(source)
 
     def read_worksheets(self) -> None:
         for sheet, place in self.parser.find_sheets():
@@ -231,8 +270,16 @@ class WorkbookSheet:
         """
         try:
             # A stream, because of a path openpyxl looks at the name too.
-            reader = _Reader(path.open("rb"), read_only=True, data_only=True, keep_links=False)
+            reader = _Reader(path.open("rb"))
             reader.read()
+        except _TooBigError:
+            raise ListError(
+                _(
+                    "{path} is too big when it is unpacked: save the sheet as CSV UTF-8, and load"
+                    " that."
+                ).format(path=path),
+                misused=True,
+            ) from None
         except _BROKEN:
             raise ListError(
                 _(
@@ -331,6 +378,8 @@ class WorkbookSheet:
         try:
             number = Decimal(value)
         except InvalidOperation:
+            return value, _("it is no number that can be read")
+        if not number.is_finite() or abs(number.adjusted()) >= MAX_DIGITS:
             return value, _("it is no number that can be read")
         if is_date_format(form):
             return self._date(number), _(DATE_DOUBT)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from dispatcher.console import (
+    ADMITTED,
     ConsoleBackend,
     ProxySignIn,
     closed_console_routes,
@@ -139,7 +140,7 @@ async def serving(
     routes = list(routes)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
-    answered: set[RequestHandler] = set()
+    app[ADMITTED] = answered = set[RequestHandler]()
 
     async def note(request: web.Request, _: web.StreamResponse) -> None:
         answered.add(request.protocol)
@@ -196,7 +197,7 @@ async def _sweep(direct: DirectServer, http: web.Server, answered: set[RequestHa
     """Close connections that were never answered: aiohttp waits for a first request for ever.
 
     Each holds a file descriptor, and a process without free ones accepts no connection. After a
-    first answer aiohttp's own time-out applies.
+    first answer aiohttp's own time-out applies. A client that the console knows counts as answered.
     """
     since: dict[RequestHandler, float] = {}
     while True:

@@ -12,7 +12,7 @@ import pytest
 
 from dispatcher.db import campaigns
 from dispatcher.db.claim import ClaimRequest, take_due
-from dispatcher.db.database import connect
+from dispatcher.db.database import MAX_TIMEOUT_SECONDS, connect
 from dispatcher.db.queries import sql
 
 HEADER = "recipient,template_id,param_1"
@@ -143,9 +143,52 @@ async def test_a_cancel_waits_for_what_was_claimed_before(two, db, dsn):
         await asyncio.sleep(0.3)
         assert not waiting.done()  # its request is open
         await db.execute("UPDATE dispatcher.batch SET state = 'closed', closed_at = now()")
-        assert await waiting == 0
+        assert await waiting == (0, 0)
         await db.execute("UPDATE dispatcher.batch SET state = 'open', closed_at = NULL")
-        assert await campaigns.settled(operator, "may.csv", seconds=0) == 3
+        assert await campaigns.settled(operator, "may.csv", seconds=0) == (3, 0)
+
+
+async def test_a_cancel_waits_a_little_for_what_is_held(two, db, dsn):
+    del two
+    async with connected(dsn) as operator:
+        await campaigns.cancel(operator, "ana", "may.csv", "")
+        async with db.transaction():
+            await db.execute("SELECT FROM dispatcher.queue WHERE campaign = 'may.csv' FOR UPDATE")
+            assert await campaigns.cancel_all(operator, "may.csv", held_seconds=0.1) == 0
+            waiting = asyncio.create_task(campaigns.cancel_all(operator, "may.csv"))
+            await asyncio.sleep(0.2)
+        assert await waiting == 3
+
+
+async def test_a_claim_that_does_not_end_is_told(two, db, dsn, monkeypatch):
+    del two
+    assert campaigns.MAX_CLAIM_SECONDS >= MAX_TIMEOUT_SECONDS
+    monkeypatch.setattr(campaigns, "MAX_CLAIM_SECONDS", 0.1)
+    async with connected(dsn) as operator, db.transaction():
+        await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None)
+        await campaigns.cancel(operator, "ana", "may.csv", "")
+        assert await campaigns.settled(operator, "may.csv", seconds=0) == (0, 1)
+
+
+async def test_a_move_ends_when_its_own_campaign_has_moved(two, operate, db):
+    del two
+    await db.execute("INSERT INTO dispatcher.campaign (name, first_id) VALUES ('A', 1)")
+    for name in ("June", "A"):  # A has no message
+        await db.execute("SELECT dispatcher.move_campaign($1, priority => 0)", name)
+    ended = await operate("campaign", "move", "may.csv", "--priority", "1")
+    assert ended.out.splitlines()[1:] == ["3 messages moved."]
+    states = await db.fetch("SELECT DISTINCT state FROM dispatcher.campaign")
+    assert [row[0] for row in states] == ["running"]
+
+
+async def test_a_move_that_cannot_go_on_is_told(two, db, dsn):
+    del two
+    async with connected(dsn) as operator:
+        async with db.transaction():
+            await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None)
+            await campaigns.move(operator, "ana", "may.csv", None, priority=1)
+            assert await campaigns.move_all(operator, "may.csv", idle_seconds=0.1) == (0, True)
+        assert await campaigns.move_all(operator, "may.csv") == (2, False)
 
 
 async def test_a_campaign_is_moved_as_a_whole(two, operate, db):

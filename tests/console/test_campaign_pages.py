@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import aiohttp
 import pytest
 from client import ACTOR
 from support.messages import states, take_out
@@ -126,6 +127,13 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db
     assert [tuple(row) for row in rows] == [(ACTOR, "pause"), (ACTOR, "resume"), (ACTOR, "cancel")]
 
 
+async def test_a_campaign_that_is_being_moved_is_shown_so(operator, campaign, db):
+    await db.execute("SELECT dispatcher.move_campaign($1, priority => 1)", NAME)
+    for page in ("/console/campaigns", f"/console/campaign?{campaign}"):
+        shown = (await operator.get(page)).text
+        assert ">moving<" in shown
+
+
 async def test_what_was_rejected_of_a_campaign_is_requeued(operator, campaign, db):
     page = await counted(operator, f"/console/campaign?{campaign}")
     for state in ("rejected", "expired", "undelivered"):
@@ -157,6 +165,27 @@ async def test_results_are_exported_and_whole_numbers_audited(operator, campaign
     assert "+8613100000001" in whole.text
     audit = await db.fetchrow("SELECT actor, action, target FROM dispatcher.audit")
     assert tuple(audit) == (ACTOR, "export", f"campaign={NAME}")
+
+
+@pytest.mark.usefixtures("campaign")
+async def test_a_reader_that_stalls_holds_up_no_other_export(operator, campaign, monkeypatch):
+    async def endless(_connection, on_rows, **_filter) -> None:
+        while True:
+            await on_rows([["x" * 1000] * 14] * 100)
+
+    path = f"/console/campaign.csv?{campaign}"
+    with monkeypatch.context() as patched:
+        patched.setattr(campaigns, "export", endless)
+        patched.setattr("dispatcher.console.campaign_pages.READER_SECONDS", 0.2)
+        patched.setattr("dispatcher.console.campaign_pages._TIME_COLUMNS", ())
+        async with operator.session.get(operator.url + path) as stalled:
+            assert stalled.status == 200
+            async with asyncio.timeout(10):
+                await asyncio.sleep(1)
+                with pytest.raises(aiohttp.ClientError):
+                    await stalled.read()
+    async with asyncio.timeout(10):
+        assert len((await operator.get(path)).text.splitlines()) == 41
 
 
 async def test_an_unknown_campaign_is_said_to_be_missing(operator):

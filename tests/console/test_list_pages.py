@@ -2,16 +2,25 @@
 
 import asyncio
 import io
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from time import monotonic, sleep
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from client import ACTOR, Answer
+from client import Answer
 
 from dispatcher.console.forms import Invalid
-from dispatcher.console.list_pages import read_options
+from dispatcher.console.list_pages import ListPages, read_options
 from dispatcher.db import console_tokens, list_uploads
 from dispatcher.lists import upload_work
+from dispatcher.lists.upload_work import WorkOrder
 
+BEN = "Ben (shared token)"
 LIST = """手机号,模板,变量1
 13112345678,tpl,062569
 +8613112345679,tpl,1
@@ -66,6 +75,11 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
         assert words in page, words
     assert "13112345678" not in page
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+    await operator.log_in(await console_tokens.add(db, "Ana", "Eve", "see"))
+    page = (await operator.get(path)).text
+    assert "3 messages would be enqueued. 1 line refused." in page
+    assert "062569" not in page  # a code of a recipient
+    await operator.log_in(actor="Ben")  # another operator loads what Ana uploaded
     form_token = (await operator.get("/console/search")).form_token
     for _ in range(2):  # a form that is sent twice loads once
         await operator.post(path, {"form_token": form_token, "action": "load"})
@@ -74,11 +88,18 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
     assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload_part") == 0
     campaign = await db.fetchrow("SELECT name, created_by FROM dispatcher.campaign")
-    assert tuple(campaign) == ("五月 <b>.csv", ACTOR)
+    assert tuple(campaign) == ("五月 <b>.csv", BEN)
     refused = await operator.post(f"{path}/rejects.csv", {"form_token": form_token})
     assert [line[:2] for line in refused.text.splitlines()[1:]] == ["4,"]
-    audit = await db.fetchval("SELECT target FROM dispatcher.audit WHERE action = 'export'")
-    assert audit == f"refused lines of list {path.rpartition('/')[2]}"
+    audit = await db.fetch(
+        "SELECT actor, action, target, detail, result FROM dispatcher.audit"
+        " WHERE action IN ('load', 'export') ORDER BY id"
+    )
+    list_id = path.rpartition("/")[2]
+    assert [tuple(row) for row in audit] == [
+        (BEN, "load", f"list {list_id}", "五月 <b>.csv", "all lines"),
+        (BEN, "export", f"refused lines of list {list_id}", "", "whole numbers"),
+    ]
 
 
 @pytest.mark.slow
@@ -168,7 +189,7 @@ async def test_a_load_whose_process_died_is_taken_up(operator, db):
     await shown(operator, path, "checked")
     upload_id = int(path.rpartition("/")[2])
     options = await db.fetchval("SELECT options::text FROM dispatcher.list_upload")
-    assert await list_uploads.ask_to_load(db, upload_id, options)
+    assert await list_uploads.ask_to_load(db, upload_id, "Ana", options, "all lines")
     assert await list_uploads.begin_work(db, upload_id)  # by a process that dies now
     assert not await list_uploads.begin_work(db, upload_id)
     await db.execute("UPDATE dispatcher.list_upload SET worked_at = now() - interval '1 minute'")
@@ -188,6 +209,7 @@ def test_what_a_form_says_wrongly_is_refused():
     for fields in (
         {"spread": "4"}, {"per_hour": "0"}, {"per_hour": "9", "spread": "1h"}, {"stop_at": "0"},
         {"stop_at": "101"}, {"campaign": "x" * 101}, {"zone": "../etc"},
+        {"zone": "Asia"}, {"zone": "x" * 999},
     ):  # fmt: skip
         assert isinstance(read_options(fields), Invalid), fields
 
@@ -198,3 +220,147 @@ def test_what_a_form_says_wrongly_is_refused():
 )
 def test_the_name_of_a_file_leads_nowhere(name, plain):
     assert upload_work._file_name(name) == plain
+
+
+async def kept(db, content: bytes = LIST.encode()) -> int:
+    """Keep a list that waits to be checked; return its id."""
+    upload_id = await list_uploads.add(db, "Ana", "May.csv", "{}")
+    await list_uploads.add_part(db, upload_id, 0, content)
+    await list_uploads.complete(db, upload_id)
+    return upload_id
+
+
+async def test_a_list_that_is_being_loaded_is_not_dropped(db):
+    upload_id = await kept(db)
+    await db.execute("UPDATE dispatcher.list_upload SET state = 'checked'")
+    assert await list_uploads.ask_to_load(db, upload_id, "Ben", "{}", "all lines")
+    await list_uploads.drop(db, upload_id, "Cem")
+    assert await list_uploads.find(db, upload_id)
+    await list_uploads.end_work(db, upload_id, "failed", None, "x", None)
+    await list_uploads.drop(db, upload_id, "Cem")
+    assert await list_uploads.find(db, upload_id) is None
+    audit = await db.fetch("SELECT actor, action, target FROM dispatcher.audit ORDER BY id")
+    target = f"list {upload_id}"
+    assert [tuple(row) for row in audit] == [("Ben", "load", target), ("Cem", "drop", target)]
+
+
+async def test_a_list_whose_process_died_thrice_is_given_up(db, dsn):
+    upload_id = await kept(db)
+    for state in ("checking", "checking", "checking", "failed"):
+        assert (await list_uploads.find(db, upload_id)).state == "checking"
+        await db.execute("UPDATE dispatcher.list_upload SET worked_at = NULL")
+        if state == "checking":
+            assert await list_uploads.begin_work(db, upload_id)  # by a process that dies now
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    upload = await list_uploads.find(db, upload_id)
+    assert (upload.state, "Its process died 3 times" in upload.error) == ("failed", True)
+
+
+async def test_a_list_that_takes_too_much_memory_says_so(db, dsn, monkeypatch):
+    async def too_much(*_arguments) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(upload_work, "_load", too_much)
+    upload_id = await kept(db)
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    upload = await list_uploads.find(db, upload_id)
+    assert (upload.state, "takes too much memory" in upload.error) == ("failed", True)
+
+
+def test_a_process_of_a_list_has_limits():
+    command = [sys.executable, "-m", "dispatcher.lists.upload_work"]
+    with Popen(command, stdin=PIPE, stderr=DEVNULL) as process:
+        limits = Path(f"/proc/{process.pid}/limits")
+        end = monotonic() + 20
+        while "1800" not in (said := limits.read_text()) and monotonic() < end:
+            sleep(0.05)
+        process.kill()
+    assert re.search(r"Max cpu time +1800 ", said)
+    assert re.search(rf"Max address space +{2 << 30} ", said)
+
+
+async def test_lists_are_worked_on_one_after_the_other(monkeypatch):
+    running = most = done = 0
+
+    class Process:
+        async def communicate(self, _order: bytes) -> None:
+            nonlocal running, most, done
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            done += 1
+
+    async def start(*_arguments, **_more) -> Process:
+        return Process()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    pages = ListPages(None, SimpleNamespace(dsn="", other_mainland=False))
+    for upload_id in (1, 2, 3, 1):
+        pages._work(upload_id)
+    async with asyncio.timeout(10):
+        while pages._working:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (most, done) == (1, 3)
+
+
+def form(*fields: tuple[str, str]) -> aiohttp.FormData:
+    made = aiohttp.FormData(default_to_multipart=True)
+    for name, value in fields:
+        made.add_field(name, value, filename="x.csv" if name == "file" else None)
+    return made
+
+
+async def test_a_form_that_is_not_ours_is_not_read_on(operator, db):
+    token = ("form_token", (await operator.get("/console/search")).form_token)
+    file = ("file", LIST)
+    for fields, status in (
+        ([("zone", "UTC"), token, file], 403),
+        ([file, token], 403),
+        ([token, *[("app", "x")] * 40, file], 400),
+    ):
+        assert (await operator.post("/console/lists", form(*fields))).status == status
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload") == 0
+
+
+async def slow_upload(operator, seconds: float) -> Answer:
+    """Upload a list on a connection of its own, with a pause in the file."""
+    token = (await operator.get("/console/search")).form_token
+
+    async def content() -> AsyncIterator[bytes]:
+        part = '--b\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+        yield (part.format("form_token", "") + token + "\r\n").encode()
+        yield part.format("file", '; filename="x.csv"').encode() + b"x" * 100_000
+        await asyncio.sleep(seconds)
+        yield b"+8613112345670,tpl,4\r\n--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with (
+        aiohttp.ClientSession(cookie_jar=operator.session.cookie_jar) as session,
+        session.post(
+            f"{operator.url}/console/lists",
+            data=content(),
+            headers=headers,
+            allow_redirects=False,
+        ) as answer,
+    ):
+        return Answer(answer.status, dict(answer.headers), await answer.text())
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """A server that waits a moment only for a first request."""
+    monkeypatch.setattr("dispatcher.service.http.SILENT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("dispatcher.service.http.SWEEP_INTERVAL_SECONDS", 0.05)
+
+
+async def test_a_slow_upload_on_a_new_connection_arrives(impatient, operator, monkeypatch):  # noqa: ARG001 - in this order
+    monkeypatch.setattr(ListPages, "_work", lambda *_arguments: None)
+    assert (await slow_upload(operator, 1.0)).status == 303
+
+
+async def test_an_upload_that_does_not_end_keeps_nothing(operator, db, monkeypatch):
+    monkeypatch.setattr("dispatcher.console.list_pages.UPLOAD_SECONDS", 0.2)
+    answer = await slow_upload(operator, 1.0)
+    assert (answer.status, "more than half an hour" in answer.text) == (400, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload") == 0

@@ -1,8 +1,10 @@
 """Without the console's token, no request shows or changes anything."""
 
+import asyncio
 import hashlib
 import re
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from client import ACTOR, TOKEN, Client
@@ -281,3 +283,16 @@ async def test_without_a_token_the_console_stays_closed(client):
             answer = await closed.get("/console" + path)
             assert answer.status == 503
             assert "set DISPATCHER_CONSOLE_TOKEN" in answer.text
+
+
+async def test_a_form_that_does_not_arrive_is_not_waited_for(client, monkeypatch):
+    async def content() -> AsyncIterator[bytes]:
+        yield b"token="
+        await asyncio.sleep(2)
+
+    monkeypatch.setattr("dispatcher.console.forms.FORM_SECONDS", 0.1)
+    async with asyncio.timeout(1):
+        answer = await client.post(
+            "/console/login", content(), Content_Type="application/x-www-form-urlencoded"
+        )
+    assert answer.status == 403

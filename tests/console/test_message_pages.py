@@ -70,7 +70,7 @@ async def test_counts_of_cards_lead_to_lists(operator):
 @pytest.mark.usefixtures("messages")
 async def test_a_number_is_never_in_an_address(operator):
     form_token = (await operator.get("/console/messages")).form_token
-    form = {"form_token": form_token, "number": "131 1234-5678", "state": "queued"}
+    form = {"form_token": form_token, "number": "131 1234-5678", "state": "queued", "prefix": "131"}
     answer = await operator.post("/console/messages", form)
     assert answer.headers["Location"] == "/console/messages?state=queued&same_number_as=62"
     page = await operator.get(answer.headers["Location"])
@@ -78,8 +78,11 @@ async def test_a_number_is_never_in_an_address(operator):
     assert NUMBER[3:] not in page.text
     unknown = await operator.post("/console/messages", {**form, "number": "13199999999"})
     assert (unknown.status, "no message to this number" in unknown.text) == (400, True)
-    for query in ("prefix=%2B861311234", "last_digits=45678"):
-        assert (await operator.get(f"/console/messages?{query}")).status == 400
+    for query in (
+        "prefix=%2B861311", "prefix=1311", "prefix=%2B86131&same_number_as=62", "last_digits=45678",
+    ):  # fmt: skip
+        assert (await operator.get(f"/console/messages?{query}")).status == 400, query
+    assert (await operator.get("/console/messages?prefix=131&last_digits=5678")).status == 200
 
 
 @pytest.mark.usefixtures("messages")

@@ -519,20 +519,187 @@ async def moved(db, step: int) -> int:
     return await db.fetchval("SELECT moved FROM dispatcher.campaign WHERE name = 'June'")
 
 
-async def test_a_move_takes_what_a_claim_has_left(db, dsn, until_it_waits):
+@pytest.fixture
+async def other(dsn):
+    """A second session, which fails if it has to wait for a lock."""
+    connection = await connect(dsn)
+    await connection.execute("SET lock_timeout = '1s'")
+    yield connection
+    await connection.close()
+
+
+MOVE_STEP = "SELECT dispatcher.move_campaign_step()"
+
+
+async def test_a_move_takes_what_a_claim_has_left(db, other):
     await campaign_of(db, count=BLOCK)
-    mover, watcher = await connect(dsn), await connect(dsn)
     async with db.transaction():
         head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, [BEGINNING] * PRIORITY_COUNT)
         await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
-        await mover.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
-        move = asyncio.create_task(mover.fetchval("SELECT dispatcher.move_campaign_step()"))
-        await until_it_waits(watcher, mover.get_server_pid())
-    await move
+        await other.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+        assert await other.fetchval(MOVE_STEP) == 0
     assert await moved(db, 10_000) == BLOCK - 30
     assert await db.fetchval("SELECT priority FROM dispatcher.bulk") == 1
-    for each in (mover, watcher):
-        await each.close()
+
+
+@pytest.mark.parametrize("wait", [0, 2])
+async def test_a_move_takes_what_a_claim_returns(db, other, wait):
+    ids = await campaign_of(db, count=FEW)
+    async with db.transaction():
+        arguments = ("default", 10, 0, 9, None, [BEGINNING] * PRIORITY_COUNT, True, None)
+        claimed = [row["id"] for row in await db.fetch(sql("claim"), *arguments)]
+        await other.execute(
+            "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => $1)", wait
+        )
+        assert await other.fetchval(MOVE_STEP) == 0
+        count = len(claimed)
+        await db.execute(
+            sql("return_claimed"), "default", claimed, [5] * count, [None] * count, [0.0] * count,
+            [0] * count, [False] * count, [None] * count,
+        )  # fmt: skip
+    assert count == 10
+    assert await moved(db, 10_000) == FEW
+    assert await waits_in_order(db) == [wait * n for n in range(len(ids))]
+
+
+async def test_a_spread_waits_for_lower_ids_that_are_not_committed(db, other):
+    await campaign_of(db, count=1)
+    async with other.transaction():
+        await campaign_of(other, count=2)
+        await campaign_of(db, count=3)
+        await db.execute(
+            "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => 2)"
+        )
+        assert await db.fetchval(MOVE_STEP) == 0
+    assert await moved(db, 2) == 6
+    assert await waits_in_order(db) == [2 * n for n in range(6)]
+
+
+async def waits_in_order(db) -> list[float]:
+    """Return how long after the first of 2036 each message that waits alone is due."""
+    rows = await db.fetch(
+        "SELECT date_part('epoch', due_at - '2036-01-01Z') FROM dispatcher.queue ORDER BY id"
+    )
+    return [row[0] for row in rows]
+
+
+async def test_a_move_waits_a_minute_for_a_claim_at_most(db, other):
+    await campaign_of(db)
+    await db.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+    async with other.transaction():
+        await campaign_of(other, "May", 1)
+        assert await db.fetchval(MOVE_STEP) == 0
+        await db.execute("UPDATE dispatcher.campaign SET changed_at = now() - interval '61 s'")
+        assert await db.fetchval(MOVE_STEP) == BLOCK + MANY
+
+
+async def test_a_move_does_not_wait_for_later_transactions(db, other):
+    await campaign_of(db)
+    await db.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+    async with other.transaction():
+        await campaign_of(other, "May", 1)
+        assert await db.fetchval(MOVE_STEP) == 0
+    async with other.transaction():
+        await campaign_of(other, "May", 1)
+        assert await db.fetchval(MOVE_STEP) == BLOCK + MANY
+
+
+async def test_a_campaign_that_cannot_move_yet_delays_no_other(db, other):
+    await campaign_of(db)
+    await campaign_of(db, "May", 3)
+    await db.execute("SELECT dispatcher.move_campaign('May', priority => 1)")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step(1)") == 1
+    await db.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+    async with other.transaction():
+        await campaign_of(other, "July", 1)
+        assert [await db.fetchval(MOVE_STEP) for _ in range(3)] == [0, 2, 0]
+
+
+PAUSES = (
+    "SELECT dispatcher.pause_campaign('June')",
+    "SELECT dispatcher.stop_campaigns(1)",
+)
+MOVE = "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z')"
+
+
+@pytest.mark.parametrize("changes", [(PAUSES[0], MOVE), (MOVE, PAUSES[0]), (PAUSES[1], MOVE)])
+async def test_a_campaign_that_is_resumed_moves_before_it_runs(db, take, changes):
+    ids = await campaign_of(db)
+    assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[:1]) == 1
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected'")
+    await db.execute("UPDATE dispatcher.campaign SET stop_at = 0.5")
+    for change in changes:
+        await db.execute(change)
+    state = "SELECT state FROM dispatcher.campaign"
+    assert await db.fetchval(state) == "paused"
+    await db.execute("SELECT dispatcher.resume_campaign('June')")
+    assert (await take(), await db.fetchval(state)) == ([], "moving")
+    assert await moved(db, 10_000) == len(ids) - 1
+    assert (await take(), await db.fetchval(state)) == ([], "running")
+    assert not await db.fetch("SELECT FROM dispatcher.bulk WHERE due_at < '2036-01-01Z'")
+
+
+async def test_a_campaign_moved_while_it_is_paused_stays_paused(db, take):
+    await campaign_of(db)
+    await db.execute(PAUSES[0])
+    await db.execute("SELECT dispatcher.move_campaign('June', priority => 1)")
+    assert await moved(db, 10_000) == BLOCK + MANY
+    state = "SELECT state FROM dispatcher.campaign"
+    assert (await take(), await db.fetchval(state)) == ([], "paused")
+    await db.execute("SELECT dispatcher.resume_campaign('June')")
+    assert await db.fetchval(state) == "running"
+
+
+async def test_a_step_of_a_cancel_does_not_wait_for_a_cancel(db, other):
+    ids = await campaign_of(db, count=2 * BLOCK)
+    step = "SELECT dispatcher.cancel_campaign_step()"
+    await db.execute("SELECT dispatcher.cancel_campaign('June')")
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[:1]) == 1
+        assert await other.fetchval(step) == 0
+        assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[-1:]) == 1
+    assert await other.fetchval(step) == 2 * BLOCK - 2
+
+
+async def test_a_cancel_in_one_app_does_not_delay_another_app(db, other, insert):
+    ids = await insert(MANY)
+    others = await insert(MANY, app="other")
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel($1)", ids[:1]) == 1
+        assert await other.fetchval("SELECT dispatcher.cancel($1)", others[:1]) == 1
+
+
+CAMPAIGNS = [f"c{n:02}" for n in range(60)]
+INSERT_CAMPAIGNS = (
+    "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
+    " SELECT '13112345678', 't', 'c' || lpad((n * 7 % 60)::text, 2, '0')"
+    " FROM generate_series(1, 600) AS n"
+)
+
+
+async def test_campaigns_of_an_insert_are_made_in_order(db):
+    await db.execute(INSERT_CAMPAIGNS)
+    rows = await db.fetch("SELECT name FROM dispatcher.campaign ORDER BY ctid")
+    assert [row["name"] for row in rows] == CAMPAIGNS
+
+
+async def test_campaigns_of_an_insert_are_locked_in_order(db, dsn, other, until_it_waits):
+    await db.executemany(
+        "INSERT INTO dispatcher.campaign (name, first_id) VALUES ($1, 100000)",
+        [(name,) for name in reversed(CAMPAIGNS)],
+    )
+    inserter = await connect(dsn)
+    async with db.transaction():
+        await db.execute("SELECT FROM dispatcher.campaign WHERE name = 'c30' FOR UPDATE")
+        insert = asyncio.create_task(inserter.execute(INSERT_CAMPAIGNS))
+        await until_it_waits(other, inserter.get_server_pid())
+        free = await other.fetch(
+            "SELECT name FROM dispatcher.campaign ORDER BY name FOR UPDATE SKIP LOCKED"
+        )
+    await insert
+    assert [row["name"] for row in free] == CAMPAIGNS[31:]
+    assert await db.fetchval("SELECT max(first_id) FROM dispatcher.campaign") <= 60
+    await inserter.close()
 
 
 async def test_lists_and_campaigns_count_bulk_rows(db, insert):

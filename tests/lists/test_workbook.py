@@ -1,15 +1,17 @@
 """Workbooks as Excel and others write them, and as an attacker would."""
 
 import re
+import tracemalloc
+import zlib
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZipFile
 
 import pytest
 from openpyxl import Workbook
 from openpyxl.xml.constants import SHEET_MAIN_NS
 
 from dispatcher.core.errors import ListError
-from dispatcher.lists.workbook import WorkbookSheet
+from dispatcher.lists.workbook import MAX_WHOLE_PART_BYTES, WorkbookSheet
 
 SHEET, TYPES = "xl/worksheets/sheet1.xml", "[Content_Types].xml"
 DATA, END = "<sheetData>", "</sheetData>"
@@ -36,6 +38,18 @@ def workbook(path: Path, rows: str, *, before: str = "", strings: str = "") -> P
     return path
 
 
+def pack(path: Path, parts: dict[str, str], method: int = ZIP_DEFLATED) -> Path:
+    with ZipFile(path, "w", method) as packed:
+        for name, text in parts.items():
+            packed.writestr(name, text)
+    return path
+
+
+def unpack(path: Path) -> dict[str, str]:
+    with ZipFile(path) as packed:
+        return {name: packed.read(name).decode() for name in packed.namelist()}
+
+
 def cells(path: Path) -> list[list[str]]:
     return [record.cells for record in WorkbookSheet(path)]
 
@@ -60,6 +74,7 @@ def test_texts_are_read_whole_and_without_how_they_are_spoken(tmp_path):
         (f'<row r="1"><c t="inlineStr"><is><t>{"x" * 40_000}</t></is></c></row>', ""),
         ("<row><c><v>&e;</v></c></row>", '<!DOCTYPE a [<!ENTITY e "1">]>'),
         ("<row><c><v>1</v></c></row></row>", ""),
+        ('<row><c t="s"><v>7</v></c></row>', ""),
     ],
 )
 def test_what_excel_never_writes_is_refused(tmp_path, rows, before):
@@ -83,3 +98,65 @@ def test_a_sheet_that_does_not_say_its_size_is_not_read_to_find_it(tmp_path):
     shares = [sheet.progress() for record in sheet if record.line % 5_000 == 0]
     assert shares == sorted(shares)
     assert 0.1 < shares[0] < 0.5 < shares[-1] <= 1
+
+
+@pytest.mark.parametrize("value", ["1E+3000000", "-1E-3000000", "0E+3000000", "Infinity", "NaN"])
+def test_a_number_too_long_to_be_written_is_doubtful(tmp_path, value):
+    file = workbook(tmp_path / "x.xlsx", f"<row><c><v>{value}</v></c></row>")
+    (record,) = WorkbookSheet(file)
+    assert record.cells == [value]
+    assert record.doubts == {0: "it is no number that can be read"}
+
+
+TOO_BIG = "is too big when it is unpacked"
+STYLES = "xl/styles.xml"
+
+
+@pytest.mark.parametrize("padding", [" " * MAX_WHOLE_PART_BYTES, "<xf/>" * 500_000])
+def test_a_part_that_grows_too_much_is_refused(tmp_path, padding):
+    file = workbook(tmp_path / "x.xlsx", "")
+    parts = unpack(file)
+    end = parts[STYLES].index("</cellXfs>")
+    parts[STYLES] = parts[STYLES][:end] + padding + parts[STYLES][end:]
+    with pytest.raises(ListError, match=TOO_BIG):
+        WorkbookSheet(pack(file, parts))
+
+
+def test_a_workbook_that_grows_too_much_is_refused(tmp_path, monkeypatch):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    assert cells(file) == [["1"]]
+    monkeypatch.setattr("dispatcher.lists.workbook.MAX_BYTES", 5_000)
+    with pytest.raises(ListError, match=TOO_BIG):
+        WorkbookSheet(file)
+
+
+def test_a_part_that_says_too_little_does_not_grow(tmp_path):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    parts = unpack(file)
+    said = len(parts[STYLES])
+    parts[STYLES] += " " * 30_000_000
+    with ZipFile(file, "w", ZIP_DEFLATED) as packed:
+        for name, text in parts.items():
+            packed.writestr(name, text)
+        styles = packed.getinfo(STYLES)
+        styles.file_size, styles.CRC = said, zlib.crc32(parts[STYLES][:said].encode())
+    del parts
+    tracemalloc.start()
+    assert cells(file) == [["1"]]
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_a_workbook_that_is_packed_as_none_is_is_refused(tmp_path):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    with pytest.raises(ListError, match="that can be read"):
+        WorkbookSheet(pack(file, unpack(file), ZIP_BZIP2))
+
+
+@pytest.mark.slow
+def test_a_workbook_of_a_million_rows_is_opened(tmp_path):
+    row = f'<row><c t="inlineStr"><is><t>+8613112345678</t></is></c><c><v>{"1" * 70}</v></c></row>'
+    parts = unpack(workbook(tmp_path / "x.xlsx", row * 10))
+    parts[SHEET] = parts[SHEET].replace(END, row * (155_000_000 // len(row)) + END)
+    sheet = WorkbookSheet(pack(tmp_path / "x.xlsx", parts))
+    assert next(iter(sheet)).cells[0] == "+8613112345678"

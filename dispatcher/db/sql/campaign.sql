@@ -19,6 +19,12 @@ SELECT dispatcher.cancel_campaign($1, $2, $3)
 -- Write the outcomes of some messages of cancelled campaigns; return how many.
 SELECT dispatcher.cancel_campaign_step()
 
+-- name: campaign_waits
+-- Whether any message of a campaign waits.
+-- $1 name
+SELECT EXISTS (SELECT FROM dispatcher.queue WHERE campaign = $1)
+    OR EXISTS (SELECT FROM dispatcher.bulk WHERE campaign = $1)
+
 -- name: move_campaign
 -- Move what waits of a campaign to another time or priority; see move_campaign_step.
 -- $1 name, $2 time, $3 seconds from one message to the next, $4 priority, $5 actor
@@ -28,13 +34,15 @@ SELECT dispatcher.move_campaign($1, $2, $3, $4, $5)
 -- Move some messages of a campaign; return how many.
 SELECT dispatcher.move_campaign_step()
 
+-- name: campaign_moved
+-- How many messages of a campaign have moved, and whether it is to be moved still.
+-- $1 name
+SELECT moved, moved_id IS NOT NULL AND state <> 'cancelled' AS moves
+FROM dispatcher.campaign WHERE name = $1
+
 -- name: changing_queue
--- The transactions that change the queue at this moment. One that has begun to claim before a campaign
--- was stopped is among them: a statement locks its tables before it sees which campaigns are stopped.
-SELECT virtualtransaction FROM pg_locks
-WHERE relation IN ('dispatcher.queue'::regclass, 'dispatcher.bulk'::regclass) AND mode = 'RowExclusiveLock'
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND pid <> pg_backend_pid()
+-- The transactions that change the queue at this moment.
+SELECT dispatcher.changing_queue()
 
 -- name: campaign_in_flight
 -- How many messages of a campaign are in requests that have no result yet.

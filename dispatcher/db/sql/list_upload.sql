@@ -23,15 +23,19 @@ SET state = 'checking',
 WHERE u.id = $1 AND u.state = 'uploading'
 
 -- name: drop_list_upload
--- Delete an upload with its content.
--- $1 id
-DELETE FROM dispatcher.list_upload WHERE id = $1
+-- Delete an upload with its content, unless it is being loaded; what was whole is in the audit.
+-- $1 id, $2 actor
+WITH dropped AS (
+    DELETE FROM dispatcher.list_upload WHERE id = $1 AND state <> 'loading' RETURNING id, name, state
+)
+INSERT INTO dispatcher.audit (actor, action, target, detail, result)
+SELECT $2, 'drop', 'list ' || id, name, 'dropped' FROM dropped WHERE state <> 'uploading'
 
 -- name: list_upload
 -- Return an upload.
 -- $1 id, $2 seconds without progress after which a process counts as dead
-SELECT id, created_at, created_by, name, options::text, bytes, state, progress, result::text, error,
-    rejects IS NOT NULL AS has_rejects,
+SELECT id, created_at, created_by, loaded_by, name, options::text, bytes, state, progress,
+    result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true) AS silent
 FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
@@ -39,22 +43,19 @@ FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
 -- name: list_uploads
 -- Return all uploads that are kept, the newest first.
 -- $1 seconds, as above
-SELECT id, created_at, created_by, name, options::text, bytes, state, progress, result::text, error,
-    rejects IS NOT NULL AS has_rejects,
+SELECT id, created_at, created_by, loaded_by, name, options::text, bytes, state, progress,
+    result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $1), true) AS silent
 FROM dispatcher.list_upload WHERE state <> 'uploading' ORDER BY id DESC LIMIT 50
 
 -- name: begin_list_work
--- Take an upload to be worked on; return whether nobody else does.
+-- Take an upload to be worked on; return which try it is, and nothing if another process does it.
 -- $1 id, $2 seconds, as above
-WITH taken AS (
-    UPDATE dispatcher.list_upload SET worked_at = clock_timestamp(), progress = 0
-    WHERE id = $1 AND state IN ('checking', 'loading')
-      AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true)
-    RETURNING 1
-)
-SELECT EXISTS (SELECT FROM taken)
+UPDATE dispatcher.list_upload SET worked_at = clock_timestamp(), progress = 0, tries = tries + 1
+WHERE id = $1 AND state IN ('checking', 'loading')
+  AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true)
+RETURNING tries
 
 -- name: note_list_progress
 -- Show that the work goes on.
@@ -63,13 +64,17 @@ UPDATE dispatcher.list_upload SET worked_at = clock_timestamp(), progress = $2
 WHERE id = $1 AND state IN ('checking', 'loading')
 
 -- name: ask_to_load_list
--- Have a checked list loaded, with these options.
--- $1 id, $2 options as JSON
+-- Have a checked list loaded, with these options; the audit has it.
+-- $1 id, $2 options as JSON, $3 actor, $4 which lines, for the audit
 WITH asked AS (
     UPDATE dispatcher.list_upload
-    SET state = 'loading', options = $2::text::jsonb, worked_at = NULL, progress = 0
+    SET state = 'loading', options = $2::text::jsonb, worked_at = NULL, progress = 0, tries = 0,
+        loaded_by = $3
     WHERE id = $1 AND state = 'checked'
-    RETURNING 1
+    RETURNING id, name
+), noted AS (
+    INSERT INTO dispatcher.audit (actor, action, target, detail, result)
+    SELECT $3, 'load', 'list ' || id, name, $4 FROM asked
 )
 SELECT EXISTS (SELECT FROM asked)
 
