@@ -173,8 +173,11 @@ class DirectConnection(asyncio.Protocol):
         """Continue to answer and to read."""
         self._write_paused = False
         self._stop_timer()
-        if not self._closing:
-            self._continue()
+        if not self._transport.is_closing():
+            if self._received:
+                self._serve_next()
+            else:
+                self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Answer the request that these bytes complete, unless one is being answered."""
@@ -193,7 +196,10 @@ class DirectConnection(asyncio.Protocol):
             self._transport.close()
 
     def _serve_next(self) -> None:
-        """Begin to answer the next plain request, or hand the connection over."""
+        """Begin to answer the next plain request, or hand the connection over.
+
+        Read on only while little waits: each read brings more than one short request.
+        """
         data = self._received
         line = data[: data.find(b"\r\n")]
         for route in self._server.routes:
@@ -210,11 +216,14 @@ class DirectConnection(asyncio.Protocol):
         begin = head_end + 4
         end = begin + int(headers["content-length"])
         if len(data) < end:
+            self._transport.resume_reading()
             if self._timer is None and not self._closing:
                 self._timer = self._loop.call_later(BODY_WAIT_SECONDS, self._hand_over)
             return
         self._stop_timer()
         self._received = data[end:]
+        if len(self._received) <= MAX_UNREAD_BYTES:
+            self._transport.resume_reading()
         forwarded = headers.get("x-forwarded-for")
         post = Post(
             self._peer,
@@ -254,12 +263,6 @@ class DirectConnection(asyncio.Protocol):
         if self._closing:
             self._transport.close()
         elif self._received and not self._write_paused:
-            self._continue()
-
-    def _continue(self) -> None:
-        """Serve the request that has come meanwhile, and read on."""
-        self._transport.resume_reading()
-        if self._received:
             self._serve_next()
 
     def _hand_over(self) -> None:

@@ -184,6 +184,45 @@ async def test_who_does_not_wait_for_answers_is_not_read():
         writer.close()
 
 
+async def test_posts_are_not_read_faster_than_they_are_answered():
+    echo, made = Echo(), 0
+    answered = 150
+
+    async def some(_request) -> Answer:
+        nonlocal made
+        made += 1
+        if made == answered:
+            echo.begun.set()
+            await echo.released.wait()
+        return Answer(200, b"{}")
+
+    echo.answer = some
+    async with server(echo) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        one = post(b"a" * 1000)
+        many = 42_000_000 // len(one)
+        writer.write(one * many)
+        async with asyncio.timeout(20):
+            await echo.begun.wait()
+        await asyncio.sleep(0.2)
+        assert writer.transport.get_write_buffer_size() > 24_000_000  # sockets take up to 10 MB
+        echo.released.set()
+        async with asyncio.timeout(60):
+            for _ in range(1000):
+                assert (await answer(reader))[0] == b"200"
+        writer.transport.abort()
+
+
+async def test_the_largest_posts_that_come_together_are_answered():
+    async with server(Echo()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(post(b"a" * module.MAX_PLAIN_BODY_BYTES) * 20)
+        async with asyncio.timeout(20):
+            for _ in range(20):
+                assert (await answer(reader))[0] == b"200"
+        writer.close()
+
+
 BIG = b'{"%s"}' % (b"a" * 65_536)
 MANY = 400  # answers of 64 KiB: more than the buffers of both sockets
 
