@@ -86,7 +86,8 @@ class Fleet:
             while True:
                 await asyncio.sleep(self._dice.uniform(0.5, 4.0))
                 place = self._dice.randrange(len(self._places))
-                if place not in self._busy:
+                # One that was killed just before is not there to be stopped.
+                if place not in self._busy and self._places[place].code is None:
                     act = self._dice.choices(
                         (
                             self._kill,
