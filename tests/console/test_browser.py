@@ -131,7 +131,9 @@ async def test_resuming_a_paused_app_sends_its_messages(scene, db, provider):
     await db.execute(INSERT, 10)
     await scene.go()
     await expect(page.locator("h1")).to_have_text("Messages are not going out.")
-    await expect(page.locator(".finding").first).to_contain_text("texts look odd (Ana)")
+    await expect(page.locator(".finding").first).to_contain_text(
+        "texts look odd (Ana (shared token))"
+    )
     await expect(page.get_by_role("region", name="App default")).to_contain_text("Waiting10")
     assert provider.ledger.numbers == 0
     await page.locator(".finding").get_by_role("link", name="Resume default").click()
