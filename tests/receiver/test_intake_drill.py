@@ -154,6 +154,9 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
     }
     count = int(drill_seconds * RATE)
     async with running_server(tmp_path / "server") as server:
+        db = await connect(server.dsn)
+        await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+        await db.close()
         drill = Drill(server, workers, settings)
         await drill.start()
         sender = SteadySender(port, f"/replies/{TOKEN}/shop")
