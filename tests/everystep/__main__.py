@@ -110,7 +110,8 @@ def _tell(outcome: Outcome, console: Console) -> int:
     console.print(
         f"{len(outcome.results)} of {outcome.planned} runs in {outcome.seconds / 60:.1f} minutes:"
         f" {len(outcome.failed)} violated, {len(outcome.missed)} did not come to their step,"
-        f" {len(outcome.broken)} ended by an error of the machine"
+        f" {len(outcome.broken)} ended by an error of the machine",
+        soft_wrap=True,  # one line, which programs read
     )
     return 1 if outcome.failed else 0
 
