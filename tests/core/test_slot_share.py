@@ -40,6 +40,13 @@ def test_a_few_of_them_keep_their_place_and_one_slot():
     assert (share.returned, share.postponed) == ([*narrow[1:], wide[3]], [])
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_what_packing_left_has_no_slot_before_full_requests(full):
+    packed = [*(full_request(100 * n) for n in range(1, 5)), *singles(1, first=900)]
+    share = share_slots(packed, 3, numbers=12, full=full)
+    assert (share.now, share.returned, share.postponed) == (packed[:3], packed[3:], [])
+
+
 def test_slots_that_no_full_request_needs_are_for_the_others():
     narrow, wide = singles(9), full_request(100)
     share = share_slots([*narrow, wide], 4, numbers=12, full=True)
