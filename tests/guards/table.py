@@ -512,7 +512,7 @@ GUARDS = (
                 "date_part('epoch', m.expires_at) - $9",
             ),
             Edit(
-                "dispatcher/db/claim.py",
+                "dispatcher/db/due_messages.py",
                 "                due_at,\n            )\n",
                 "                due_at,\n"
                 '                __import__("time").time(),\n            )\n',
@@ -530,7 +530,7 @@ GUARDS = (
                 "q.due_at <= least(to_timestamp($9),",
             ),
             Edit(
-                "dispatcher/db/claim.py",
+                "dispatcher/db/due_messages.py",
                 "                due_at,\n            )\n",
                 "                due_at,\n"
                 '                __import__("time").time(),\n            )\n',
