@@ -38,7 +38,24 @@ EVENTS = (
 _TEMPLATE_OPTIONS = {"trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _HEADER = """\
 # Chinese of the console and the commands. `./dev languages` adds what is new and removes what is
-# not used any more; CONTRIBUTING.md, Languages, has the terms.
+# not used any more. One word for one thing; the terms are those of the provider's own console:
+#
+#   message 短信             app 应用                 signature 签名         template 模板
+#   variable 变量            sender 通道号            recipient 接收号码     kind: 验证码 通知 推广
+#   campaign 群发任务        list 名单                batch 批次             request 请求
+#   answer 响应              code 错误码              accepted 已受理        delivered 已送达
+#   status report 状态报告   reply 上行短信           unsubscribed 退订      segment 段，分段数
+#   enqueue 写入             queued 排队中            claim 领取             deferred 已推迟
+#   unsure 结果未知          settle 处置              requeue 重新排队       send again 重新发送
+#   pause, resume 暂停，恢复 probe 探测               circuit 熔断           retry 重试
+#   rate 速率                rate limit 限流          limit 限额             provider's limit 上限
+#   suppress 屏蔽            block list 黑名单        masked 脱敏            quiet hours 免打扰时段
+#   worker 工作进程          silent 失联              endpoint 接入地址      provider id 服务商消息 ID
+#   provider 服务商          carrier 运营商           operator 运维人员      country 国家/地区
+#   mainland 中国大陆        blocked word 敏感词      migration 迁移（执行） fail-over 故障切换
+#
+# A blank stands between Chinese and Latin letters or figures, and none between two Chinese words;
+# punctuation of a Chinese sentence is full-width. A nation's dialling code is 国家码.
 #"""
 # What a translation must keep as it is: fields, code, names of settings, options.
 _KEPT = re.compile(r"\{\w*\}|%\(\w+\)[sd]|`[^`]*`|DISPATCHER_[A-Z_<>]+|--[a-z][a-z-]+|<[^>]*>")
