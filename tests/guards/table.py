@@ -11,6 +11,7 @@ LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
+MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
@@ -309,6 +310,18 @@ GUARDS = (
             f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",
             f"{AGAIN}::test_an_answer_that_lacks_numbers_respects_a_requeue",
         ),
+    ),
+    Guard(
+        2,
+        "what is requeued is no part of an unsure request",
+        (
+            Edit(
+                FUNCTIONS,
+                "WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))",
+                "WHERE false",
+            ),
+        ),
+        (f"{MATCHING}::test_what_is_requeued_is_no_part_of_an_unsure_request",),
     ),
     Guard(
         3,
