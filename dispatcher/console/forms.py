@@ -13,6 +13,7 @@ from dispatcher.core.templates import Template, TemplateError, check_kinds, vari
 Fields = dict[str, str]
 
 FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
+FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
@@ -25,14 +26,18 @@ class Invalid(Struct, frozen=True):
 
 
 async def read_form(request: web.Request) -> Fields | None:
-    """Return the text fields of a form; None if it cannot be read, or does not arrive."""
+    """Return the text fields of a form; None if it cannot be read, or does not arrive.
+
+    Nor can one with a NUL be read, which no browser sends and PostgreSQL does not store.
+    """
     try:
         async with asyncio.timeout(FORM_SECONDS):
             fields = await request.post()
     # Not UTF-8, an unknown encoding, a broken multipart body, or too slow.
     except (ValueError, LookupError, TimeoutError):
         return None
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return None if any("\0" in value for value in texts.values()) else texts
 
 
 def message_ids(text: str) -> list[int] | None:
@@ -60,9 +65,12 @@ def read_time(text: str) -> datetime | Invalid:
     """Return the time that *text* describes, in UTC if it names no zone."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
+    return moment
 
 
 def read_template(fields: Fields) -> Template | Invalid:

@@ -144,7 +144,7 @@ class ListPages:
         self, session: Session, part: BodyPartReader, options: UploadOptions
     ) -> int | Invalid:
         """Keep the content of a list part by part, with one part in memory."""
-        name = (part.filename or "")[-200:]
+        name = (part.filename or "").replace("\0", "")[-200:]
         text = msgspec.json.encode(options).decode()
         upload_id = await self._backend.add_list_upload(session.actor, name, text)
         try:
@@ -250,4 +250,6 @@ async def _text(part: BodyPartReader) -> str:
         content += chunk
         if len(content) > MAX_FIELD_BYTES:
             raise ValueError("a field is too long")
+    if 0 in content:
+        raise ValueError("PostgreSQL takes no text with a NUL")
     return content.decode("utf-8")
