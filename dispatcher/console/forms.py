@@ -16,6 +16,7 @@ FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
 FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
+_UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 
@@ -71,6 +72,25 @@ def read_time(text: str) -> datetime | Invalid:
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
     return moment
+
+
+def read_spread(text: str) -> float | Invalid | None:
+    """Return the seconds over which messages are spread; None for a blank field."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", text, re.ASCII)
+    if found is None:
+        return Invalid(_("Spread takes a time such as 4h, 90min or 2d."))
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def read_per_hour(text: str) -> int | Invalid | None:
+    """Return how many messages an hour go out; None for a blank field."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
+    return int(text)
 
 
 def read_template(fields: Fields) -> Template | Invalid:
