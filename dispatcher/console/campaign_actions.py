@@ -14,6 +14,7 @@ from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
 from dispatcher.lists.times import EXAMPLE, read_time
 
+PRIORITIES = tuple("0123456789")
 MOVE_FIELDS = ("send_at", "zone", "spread", "per_hour", "priority")
 
 
@@ -29,32 +30,36 @@ class Move(Struct, frozen=True):
 def read_move(fields: Fields) -> Move | Invalid:
     """Return the move that a form describes."""
     given = {name: text for name in MOVE_FIELDS if (text := fields.get(name, "").strip())}
-    zone = find_zone(given["zone"]) if "zone" in given else None
-    if "zone" in given and zone is None:
-        return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
-    send_at = None
-    if "send_at" in given:
-        try:
-            send_at = read_time(_("The time"), given["send_at"], zone).astimezone(UTC)
-        except (ValueError, OverflowError) as error:
-            if zone is None:
-                return Invalid(
-                    _("Write the time as {example}, or name its time zone.").format(example=EXAMPLE)
-                )
-            return Invalid(f"{error}.")
+    send_at = _read_send_at(given.get("send_at"), given.get("zone"))
     spread = read_spread(given.get("spread", ""))
     per_hour = read_per_hour(given.get("per_hour", ""))
-    for each in (spread, per_hour):
+    for each in (send_at, spread, per_hour):
         if isinstance(each, Invalid):
             return each
     if spread is not None and per_hour is not None:
         return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
     priority = given.get("priority")
-    if priority is not None and priority not in "0123456789":
+    if priority is not None and priority not in PRIORITIES:
         return Invalid(_("A priority is a digit, 0 first to 9 last."))
     if send_at is None and (priority is None or spread is not None or per_hour is not None):
         return Invalid(_("Say to when it moves, or give a priority."))
     return Move(send_at, spread, per_hour, int(priority) if priority else None)  # type: ignore[arg-type]
+
+
+def _read_send_at(text: str | None, zone_name: str | None) -> datetime | Invalid | None:
+    zone = find_zone(zone_name) if zone_name else None
+    if zone_name and zone is None:
+        return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
+    if text is None:
+        return None
+    try:
+        return read_time(_("The time"), text, zone).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        if zone is None:
+            return Invalid(
+                _("Write the time as {example}, or name its time zone.").format(example=EXAMPLE)
+            )
+        return Invalid(f"{error}.")
 
 
 def _campaign_pause(fields: Fields, _known: Known) -> Confirmation | Invalid:

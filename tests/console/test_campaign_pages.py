@@ -302,4 +302,4 @@ async def test_the_result_of_an_action_is_in_chinese(operator):
     done = await operator.act("campaign-cancel", {"campaign": NAME, "reason": "x"}, **chinese)
     assert "已取消：不再领取其中的短信。" in done.text
     again = await operator.act("campaign-resume", {"campaign": NAME}, **chinese)
-    assert "未执行：批量任务" in again.text
+    assert "未执行：群发任务" in again.text
