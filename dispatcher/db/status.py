@@ -135,18 +135,17 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
 
 async def find_in(connection: Connection, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, as :func:`find`, over one connection."""
-    match by:
-        case "id":
-            return await _summaries(connection, [int(text)])
-        case "recipient":
-            numbers = spellings(to_e164(text))
-            rows = await connection.fetch(sql("recipient_piece"), NEWEST, MOST, numbers)
-        case "reference":
-            rows = await connection.fetch(sql("reference_piece"), NEWEST, MOST, text)
-        case "token":
-            rows = await connection.fetch(sql("batch_message_ids"), text, MOST)
-        case "provider_id":
-            rows = await connection.fetch(sql("id_of_provider_id"), text, MOST)
+    if by == "id":
+        return await _summaries(connection, [int(text)])
+    if by == "recipient":
+        numbers = spellings(to_e164(text))
+        rows = await connection.fetch(sql("recipient_piece"), NEWEST, MOST, numbers)
+    elif by == "reference":
+        rows = await connection.fetch(sql("reference_piece"), NEWEST, MOST, text)
+    elif by == "token":
+        rows = await connection.fetch(sql("batch_message_ids"), text, MOST)
+    else:
+        rows = await connection.fetch(sql("id_of_provider_id"), text, MOST)
     return await _summaries(connection, [row["id"] for row in rows])
 
 
