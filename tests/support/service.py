@@ -103,10 +103,10 @@ async def until(check: Callable[[], Awaitable[object]], *, what: str = "it") -> 
     return seen
 
 
-async def command(*arguments: object, dsn: str) -> str:
+async def command(*arguments: object, dsn: str, **settings: str) -> str:
     """Run ``dispatcher ARGUMENTS`` on a database; return all that it printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    environment["DISPATCHER_DATABASE_URL"] = dsn
+    environment |= {"DISPATCHER_DATABASE_URL": dsn, **settings}
     with TemporaryDirectory() as folder:
         out = Path(folder, "out")
         await ForkedProcess([*map(str, arguments)], environment, out=out, err=out).ended()
