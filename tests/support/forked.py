@@ -101,9 +101,9 @@ class ForkedProcess:
 
 
 def _start_server() -> None:
-    """Start the process that others are forked from; it must find this module."""
+    """Start the process that others are forked from; it must find this module, and this tree."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(TESTS)
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(TESTS), str(TESTS.parent), before or ""))
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
