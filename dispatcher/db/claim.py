@@ -9,7 +9,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core import rate_limit
-from dispatcher.core.claim_cursor import ClaimCursor, QueuePosition
+from dispatcher.core.claim_cursor import (
+    BEGINNING,
+    PRIORITY_COUNT,
+    ClaimCursor,
+    QueuePosition,
+)
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
@@ -25,7 +30,6 @@ from dispatcher.db.rules import Screen
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
-PROBE_SECONDS = 10.0  # for which a probe without messages may take
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 POSTPONE_RATIO = 10.0  # of the time for which a request occupies its slot
 MIN_SLOT_SECONDS = 0.05
@@ -101,7 +105,8 @@ async def claim(
         slots, most, limit = allowed.slots, allowed.most, allowed.limit
         paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
         looking = monotonic()
-        taken = await _take(
+        cursor = ClaimCursor(monotonic) if paused else cursor  # a probe says nothing of the rest
+        taken = await _take_first(
             connection, wanted, limit, since, paused=paused, bulk_due=state["bulk_due"]
         )
         looked = monotonic() - looking
@@ -119,7 +124,6 @@ async def claim(
                 wanted,
                 LOOK_AHEAD_MESSAGES,
                 since,
-                paused=paused,
                 bulk_due=state["bulk_due"],
             )
             taken = taken.with_more(more)
@@ -179,13 +183,15 @@ async def take_due(
     limit: int,
     since: list[float],
     *,
-    paused: bool,
+    paused: bool = False,
+    untried: bool = False,
     bulk_due: bool,
 ) -> DueRows:
     """Take at most *limit* due messages, in the order of priorities and due times.
 
     The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
-    the next row of the queue. *since* is when to look from, by priority.
+    the next row of the queue. *since* is when to look from, by priority. *paused*: also of an app
+    that is paused; *untried*: only what was not refused or deferred before.
     """
     app, first = wanted.app, wanted.first_priority
     rows: list[asyncpg.Record] = []
@@ -206,6 +212,7 @@ async def take_due(
                 since,
                 paused,
                 due_at,
+                untried,
             )
         if len(rows) >= limit:
             break
@@ -241,7 +248,7 @@ async def _allow(
         if not state["probe_due"]:
             return Claimed([])
         if state["probed_without_messages"]:
-            return Claimed([], probe=await _takes_probe(connection, wanted, PROBE_SECONDS))
+            return Claimed([], probe=await _takes_probe(connection, wanted, 0.0))
     elif state["slow_start"]:
         slots, most = await _lock_slow_start(connection, wanted)
         if slots == 0:
@@ -316,14 +323,17 @@ async def _take(
     limit: int,
     since: list[float],
     *,
-    paused: bool,
+    paused: bool = False,
+    untried: bool = False,
     bulk_due: bool,
 ) -> _Taken:
     """Take up to *limit* due messages.
 
     Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together.
     """
-    due = await take_due(connection, wanted, limit, since, paused=paused, bulk_due=bulk_due)
+    due = await take_due(
+        connection, wanted, limit, since, paused=paused, untried=untried, bulk_due=bulk_due
+    )
     rows = due.rows
     messages = [Message(*row[2:]) for row in rows]
     large = [row for row in rows if row[1] is not None]
@@ -352,6 +362,32 @@ async def _take(
     )
 
 
+async def _take_first(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
+) -> _Taken:
+    """Take what a claim begins with: of a paused app, the message that probes it, of any priority.
+
+    First one that was not refused before: those that were, however urgent, may be refused again,
+    and the app would stay paused for the others.
+    """
+    if not paused:
+        return await _take(connection, wanted, limit, since, bulk_due=bulk_due)
+    wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
+    start = [BEGINNING] * PRIORITY_COUNT
+    untried = await _take(
+        connection, wanted, 1, list(start), paused=True, untried=True, bulk_due=True
+    )
+    if untried.rows:
+        return untried
+    return await _take(connection, wanted, 1, start, paused=True, bulk_due=True)
+
+
 async def _lock_country_pauses(connection: Connection, state: asyncpg.Record) -> list[str]:
     """Return the paused countries of an app; resume() waits for the end of this transaction."""
     if not state["has_paused_countries"]:
@@ -371,11 +407,28 @@ async def set_aside(
 ) -> int | None:
     """Reject the message that the next claim begins with if it cannot be claimed; return its id.
 
-    Returns None, and changes nothing, if it can. Raises DatabaseUnavailable.
+    Returns None, and changes nothing, if it can. A claim that probes a paused app begins with the
+    first message that was not refused before. Raises DatabaseUnavailable.
     """
+    for untried in (False, True):
+        message = await _set_aside(database, worker, wanted, arrange, screen, untried=untried)
+        if message is not None:
+            return message
+    return None
+
+
+async def _set_aside(
+    database: Database,
+    worker: int,
+    wanted: ClaimRequest,
+    arrange: Arrange,
+    screen: Screen | None,
+    *,
+    untried: bool,
+) -> int | None:
     async with database.transaction() as connection:
         head = await connection.fetchrow(
-            sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority
+            sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority, untried
         )
         if head is None:
             return None
