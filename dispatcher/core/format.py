@@ -8,6 +8,7 @@ _DURATION_UNITS = (
     (60, N_("{count} min")),
     (1, N_("{count} s")),
 )
+_LONGEST_CODE = 6  # digits of a status such as "601"; a number has more
 _SHORT_RECIPIENT_LENGTH = 8  # characters; a shorter one cannot show both of its ends
 
 
@@ -19,8 +20,16 @@ def number(value: float) -> str:
 def plural(value: int, one: str, many: str | None = None) -> str:
     """Return *value* with its noun: 1 message, 2 messages."""
     if language() != ENGLISH:  # the others have no plural
-        return f"{number(value)} {_(one)}"
+        return _(counted(one)).format(count=number(value))
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def counted(noun: str) -> str:
+    """Return the text that a translation of a number with *noun* is kept under.
+
+    Chinese puts a measure word between the two, and none where the noun stands alone.
+    """
+    return f"{{count}} {noun}"
 
 
 def sentences(*parts: str) -> str:
@@ -48,6 +57,10 @@ def mask(recipient: str) -> str:
     return f"{recipient[:shown]}****{recipient[-4:]}"
 
 
-def shown_id(provider_id: str) -> str:
-    """Return *provider_id*, masked if it could be a number: a report is untrusted input."""
-    return mask(provider_id) if "+" in provider_id or provider_id.isdecimal() else provider_id
+def mask_if_number(text: str) -> str:
+    """Return *text*, an id or a code from outside, masked if it could be or hold a number.
+
+    A report is untrusted input: its id and its status may be anything.
+    """
+    could_be = "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE)
+    return mask(text) if could_be else text

@@ -44,6 +44,7 @@ _PUNCTUATION = re.compile(r"[\s()\[\].'`´‘’\"“”_\u00b7・-]")
 _NORTH_AMERICAN = re.compile(
     r"1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]+\d{4}|1[ .-]+\d{3}[ .-]+\d{3}[ .-]+\d{4}"
 )
+_NAMED = re.compile(r"\+?(?<![0-9A-Za-z_])[0-9]{7,20}(?![0-9A-Za-z_])")  # not a part of an id
 _STARS = re.compile(r"[*•xX]{2,}")
 _NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
 
@@ -77,6 +78,11 @@ def possible_forms(text: str) -> list[str]:
     form = _with_plus(cleaned)
     blank_is_plus = text[:1] == " " and "+" + cleaned != form
     return ["+" + cleaned, form] if blank_is_plus else [form]
+
+
+def without_numbers(text: str) -> str:
+    """Return words from outside with "…" for each number that they may name."""
+    return _NAMED.sub("…", text)
 
 
 def is_masked(form: str) -> bool:

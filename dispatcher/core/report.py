@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, json
 
+from dispatcher.core.number import without_numbers
 from dispatcher.core.report_status import State, report_status
 from dispatcher.core.wire import decode_text
 
@@ -229,7 +230,7 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
         recipient=_short(fields, "to"),
         updated_at=utc_time(fields.get("updateTime", "")),
         source=int(source) if source in ("1", "2", "3") else None,
-        description=fields.get("statusDesc") or None,
+        description=without_numbers(fields.get("statusDesc", "")) or None,
         org_code=_short(fields, "orgCode"),
         raw=_encode(fields).decode(),
     )

@@ -14,6 +14,7 @@ from dispatcher.core.number import (
     is_masked,
     possible_forms,
     read_number,
+    without_numbers,
 )
 
 MOBILE = "+8613112345678"
@@ -178,3 +179,16 @@ def test_a_masked_number_fits_the_numbers_it_may_be():
     assert not fits_mask("+8613112345679", form)
     assert not fits_mask("+86131123456789", form)
     assert fits_mask(MOBILE, "+86131*5678")
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("to +8613112345678 denied", "to … denied"),
+        ("号码13112345678不存在", "号码…不存在"),
+        ("13112345678, 13112345679", "…, …"),
+        ("request 7f0e13112345678a, 20240815T100000Z, port 443",) * 2,
+    ],
+)
+def test_words_from_outside_keep_no_number(words, kept):
+    assert without_numbers(words) == kept

@@ -8,8 +8,9 @@ import pytest
 from support.waiting import until
 
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
-from dispatcher.db.claim import ClaimRequest, claim, set_aside
+from dispatcher.db.claim import claim, set_aside
 from dispatcher.db.database import connect
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
 
