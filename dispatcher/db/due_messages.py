@@ -95,14 +95,15 @@ async def take_probe(connection: Connection, wanted: ClaimRequest) -> DueRows:
     and the app would stay paused for the others.
     """
     wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
-    for untried in (True, False):
-        start = [BEGINNING] * PRIORITY_COUNT
-        due = await take_due(
-            connection, wanted, 1, start, paused=True, bulk_due=True, untried=untried
-        )
-        if due.rows:
-            break
-    return due
+    start = [BEGINNING] * PRIORITY_COUNT
+    due = await take_due(
+        connection, wanted, 1, list(start), paused=True, bulk_due=True, untried=True
+    )
+    return (
+        due
+        if due.rows
+        else await take_due(connection, wanted, 1, start, paused=True, bulk_due=True)
+    )
 
 
 class Taken(Struct, frozen=True):
