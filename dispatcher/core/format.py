@@ -20,8 +20,16 @@ def number(value: float) -> str:
 def plural(value: int, one: str, many: str | None = None) -> str:
     """Return *value* with its noun: 1 message, 2 messages."""
     if language() != ENGLISH:  # the others have no plural
-        return f"{number(value)} {_(one)}"
+        return _(counted(one)).format(count=number(value))
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def counted(noun: str) -> str:
+    """Return the text that a translation of a number with *noun* is kept under.
+
+    Chinese puts a measure word between the two, and none where the noun stands alone.
+    """
+    return f"{{count}} {noun}"
 
 
 def sentences(*parts: str) -> str:

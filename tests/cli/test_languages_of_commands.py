@@ -50,7 +50,7 @@ async def test_an_unreachable_database_is_explained_in_chinese(command):
 async def test_a_code_is_explained_in_chinese(command):
     explained = await command("explain", "E200028", locale=CHINESE)
     assert "变量与模板不符" in explained.out
-    assert "可以，修正变量之后" in explained.out
+    assert "可以，更正变量之后" in explained.out
 
 
 async def test_exported_reasons_are_chinese_in_csv_alone(operate, db):
