@@ -105,7 +105,21 @@ async def delivery_sample(
         now = await connection.fetchval(sql("database_time"))
         arguments = (now - since, now - until, SAMPLED_EVENTS, SAMPLED_MESSAGES)
         rows = await connection.fetch(sql("delivery_sample"), *arguments)
-        return [DeliveredMessage(*row) for row in rows]
+        ids = [row["id"] for row in rows]
+        messages = {
+            message_id: fields
+            for message_id, *fields in await connection.fetch(sql("sampled_messages"), ids)
+        }
+        answered = dict(await connection.fetch(sql("sampled_outcomes"), ids))
+    return [
+        DeliveredMessage(
+            *messages[row["id"]],
+            row["delivered"],
+            max(0.0, (row["created_at"] - answered[row["id"]]).total_seconds()),
+        )
+        for row in rows
+        if row["id"] in messages and row["id"] in answered  # retention may have dropped it
+    ]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
@@ -205,7 +219,11 @@ async def message_history(connection: Connection, message_id: int) -> MessageHis
         if message is None:
             return None
         batches = await connection.fetch(
-            sql("show_batches"), message_id, message["app"], message["queued_at"]
+            sql("show_batches"),
+            message_id,
+            message["app"],
+            message["queued_at"],
+            message["outcome_at"],
         )
         reports = await connection.fetch(
             sql("show_reports"),
