@@ -107,19 +107,19 @@ async def delivery_sample(
         arguments = (now - since, now - until, SAMPLED_EVENTS, SAMPLED_MESSAGES)
         rows = await connection.fetch(sql("delivery_sample"), *arguments)
         ids = [row["id"] for row in rows]
-        messages = {
-            message_id: fields
-            for message_id, *fields in await connection.fetch(sql("sampled_messages"), ids)
-        }
+        messages = {row["id"]: row for row in await connection.fetch(sql("sampled_messages"), ids)}
         answered = dict(await connection.fetch(sql("sampled_outcomes"), ids))
     return [
         DeliveredMessage(
-            *messages[row["id"]],
+            message["app"],
+            message["template_id"],
+            message["recipient"],
             row["delivered"],
             max(0.0, (row["created_at"] - answered[row["id"]]).total_seconds()),
         )
         for row in rows
-        if row["id"] in messages and row["id"] in answered  # retention may have dropped it
+        # Retention may have dropped it.
+        if (message := messages.get(row["id"])) is not None and row["id"] in answered
     ]
 
 

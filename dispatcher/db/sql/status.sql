@@ -172,7 +172,7 @@ ORDER BY n.id DESC LIMIT $4
 -- Return what is known of some messages for the times of delivery. This and sampled_outcomes are no
 -- join, which either reads whole tables, or searches all ids for each message.
 -- $1 ids
-SELECT id, app, template_id, dispatcher.e164(recipient) FROM dispatcher.message
+SELECT id, app, template_id, dispatcher.e164(recipient) AS recipient FROM dispatcher.message
 WHERE id = ANY ($1::bigint[])
 
 -- name: sampled_outcomes
