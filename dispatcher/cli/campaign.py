@@ -234,7 +234,8 @@ def move_campaign(
         int | None, typer.Option(min=1, metavar="N", help="Then so many in an hour.")
     ] = None,
     priority: Annotated[
-        int | None, typer.Option(min=0, max=9, help="0 first to 9 last.", show_default=False)
+        int | None,
+        typer.Option(min=0, max=9, metavar="N", help="0 first to 9 last.", show_default=False),
     ] = None,
     as_: As = None,
 ) -> None:

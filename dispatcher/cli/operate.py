@@ -200,7 +200,9 @@ def settle(
     ],
     *,
     app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
-    code: Annotated[str | None, typer.Option(help="Batches with this code: 'HTTP 502'.")] = None,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Batches with this code: 'HTTP 502'.")
+    ] = None,
     since: Since = None,
     until: Until = None,
     yes: Annotated[

@@ -29,7 +29,9 @@ def run(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(min=1, max=64, help="Receivers on one port; with --only reports."),
+        typer.Option(
+            metavar="N", min=1, max=64, help="Receivers on one port; with --only reports."
+        ),
     ] = 1,
     shared_port: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
