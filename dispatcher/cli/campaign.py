@@ -112,7 +112,7 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
              "recent": count.recent, "last_due_at": count.last_due_at}
         )  # fmt: skip
         return
-    typer.echo(f"{found.name}: {_state(found)}")
+    typer.echo(found.name + _(": ") + _state(found))
     typer.echo(
         _("Begun {created_at} by {created_by}").format(
             created_at=moment(found.created_at), created_by=found.created_by

@@ -391,9 +391,9 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
-    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    told = [str(one) + _(": ") + left[one] for one in sorted(left)]
     if count := len(set(ids)) - done:
-        shown = "; ".join(told[:MAX_SHOWN])
+        shown = _("; ").join(told[:MAX_SHOWN])
         more = (
             _("; and {value} more").format(value=len(told) - MAX_SHOWN)
             if len(told) > MAX_SHOWN

@@ -5,12 +5,12 @@ takes two, and no blank stands where a line may end.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
+from dispatcher.core.format import columns, padded, wrapped
 from dispatcher.core.language import N_, _
 from dispatcher.core.stored_texts import stored_text
 
@@ -50,11 +50,6 @@ _WORDS = (  # looked up as typer passes them to the page
 )
 _TYPE_OF_ARGUMENT = re.compile(r"^(?!-)(.*) <.*>$")  # ID <list[int]>: for programmers
 _NOTE = re.compile(r"  \[([^\[\]]+)\]$")  # [default: 50; x>=1; required]
-# A line may end after each: a Chinese character or a word, with the punctuation around it; the
-# notes of typer stay together.
-_PIECE = re.compile(
-    r"\[[^\[\]]+\]$|[（“]*(?:[!-~]+|[^\s，。；：、）”！？…])[，。；：、）”！？…]*|\s+|."
-)
 
 
 def error_of_use(error: Any) -> str:  # noqa: ANN401 - typer exports no type of it
@@ -85,25 +80,6 @@ def use_pages(command: Any) -> None:  # noqa: ANN401 - as above
         use_pages(each)
 
 
-def wrapped(text: str, columns: int) -> Iterator[str]:
-    """Yield the lines of *text*, each at most *columns* wide if its words allow."""
-    line, room = "", columns
-    for piece in _PIECE.findall(text):
-        width = _width(piece)
-        if width > room and line.strip():
-            yield line.rstrip()
-            line, room = "", columns
-        if line or not piece.isspace():
-            line += piece
-            room -= width
-    if line.strip():
-        yield line.rstrip()
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
-
-
 class _Page(typer.Context.formatter_class):  # type: ignore[misc, name-defined] # see use_pages
     """The help of one command."""
 
@@ -130,14 +106,14 @@ class _Page(typer.Context.formatter_class):  # type: ignore[misc, name-defined] 
     ) -> None:
         named = [(_TYPE_OF_ARGUMENT.sub(r"\1", first), second) for first, second in rows]
         indent = " " * self.current_indent
-        widest = max(_width(first) for first, _second in named if _width(first) <= col_max)
+        widest = max(columns(first) for first, _second in named if columns(first) <= col_max)
         gap = widest + col_spacing
         for first, second in named:
             lines = list(wrapped(_described(second), max(self.width - gap - len(indent), 10)))
-            if _width(first) > col_max or not lines:
+            if columns(first) > col_max or not lines:
                 self.write(f"{indent}{first}\n")
             else:
-                self.write(f"{indent}{first}{' ' * (gap - _width(first))}{lines.pop(0)}\n")
+                self.write(f"{indent}{padded(first, gap)}{lines.pop(0)}\n")
             for line in lines:
                 self.write(f"{indent}{' ' * gap}{line}\n")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.cli.commands import app
-from dispatcher.cli.usage import wrapped
+from dispatcher.core.format import wrapped
 
 CHINESE = "zh_CN.UTF-8"
 GROUPS = [one.name for one in app.registered_groups]
