@@ -505,6 +505,12 @@ BEGIN
         PERFORM FROM dispatcher.message WHERE id = ANY (lost) FOR NO KEY UPDATE;
         lost := dispatcher.lost_messages(lost);
     END IF;
+    -- Requests before outcomes, as all that settle them; one of several messages may still be unsure.
+    PERFORM FROM dispatcher.batch b
+    WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(
+        SELECT o.batch_id FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (ids) AND o.state = 'accepted'))
+    ORDER BY b.id FOR NO KEY UPDATE;
     WITH taken AS (
         DELETE FROM dispatcher.outcome o
         WHERE o.message_id = ANY (ids) AND (o.state IN ('rejected', 'expired')
@@ -512,6 +518,13 @@ BEGIN
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
         RETURNING o.message_id, o.batch_id
+    ), no_question AS (
+        -- Whatever settles this request must not send them once more.
+        UPDATE dispatcher.batch b
+        SET unsure_ids = ARRAY(
+            SELECT id FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS id
+            WHERE id <> ALL (ARRAY(SELECT message_id FROM taken)))
+        WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))
     ), waiting AS (
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign

@@ -291,7 +291,9 @@ def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:
         nothing = _("It counts for nothing: {why}")
-        detail = sentences(detail, nothing.format(why=_(UNMATCHED_REASONS[report["unmatched"]])))
+        # A newer release may know more reasons.
+        why = UNMATCHED_REASONS.get(report["unmatched"], report["unmatched"])
+        detail = sentences(detail, nothing.format(why=_(why)))
     elif state == "delivered":
         kind = "good"
     elif state == "undelivered":

@@ -33,6 +33,7 @@ from dispatcher.db import cost
 from dispatcher.db import reports as reports_of
 from dispatcher.db import rules as rules_of
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.message_lists import NEWEST
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
@@ -134,12 +135,23 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
 
 async def find_in(connection: Connection, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, as :func:`find`, over one connection."""
-    wanted: object = text
     if by == "id":
-        wanted = int(text)
-    elif by == "recipient":
-        wanted = spellings(to_e164(text))
-    rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
+        return await _summaries(connection, [int(text)])
+    if by == "recipient":
+        numbers = spellings(to_e164(text))
+        rows = await connection.fetch(sql("recipient_piece"), NEWEST, MOST, numbers)
+    elif by == "reference":
+        rows = await connection.fetch(sql("reference_piece"), NEWEST, MOST, text)
+    elif by == "token":
+        rows = await connection.fetch(sql("batch_message_ids"), text, MOST)
+    else:
+        rows = await connection.fetch(sql("id_of_provider_id"), text, MOST)
+    return await _summaries(connection, [row["id"] for row in rows])
+
+
+async def _summaries(connection: Connection, ids: list[int]) -> list[MessageSummary]:
+    """Return the messages of *ids*, in this order."""
+    rows = await connection.fetch(sql("message_summaries"), ids)
     return [MessageSummary(*row) for row in rows]
 
 
@@ -158,8 +170,8 @@ async def batch(database: Database, token: str) -> BatchStory | None:
         row = await connection.fetchrow(sql("batch_story"), token)
         if row is None:
             return None
-        messages = await connection.fetch(sql("batch_messages"), row["id"])
-        return BatchStory(dict(row), [MessageSummary(*message) for message in messages])
+        fields = dict(row)
+        return BatchStory(fields, await _summaries(connection, fields.pop("message_ids")))
 
 
 async def snapshot(connection: Connection) -> StatusSnapshot:

@@ -8,7 +8,8 @@ from typing import Final
 
 from dispatcher.core.message import Batch
 from dispatcher.core.wire import MAX_NUMBERS
-from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.claim import Claimed
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.loop import StoppingTaskGroup, wait_for_event
 from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.recorder import ResultQueue

@@ -11,8 +11,8 @@ import openpyxl
 import pytest
 
 from dispatcher.db import campaigns
-from dispatcher.db.claim import ClaimRequest, take_due
 from dispatcher.db.database import MAX_TIMEOUT_SECONDS, connect
+from dispatcher.db.due_messages import ClaimRequest, take_due
 from dispatcher.db.queries import sql
 
 HEADER = "recipient,template_id,param_1"

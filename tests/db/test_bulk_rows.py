@@ -8,8 +8,9 @@ import pytest
 from support.waiting import until
 
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
-from dispatcher.db.claim import ClaimRequest, claim, set_aside
+from dispatcher.db.claim import claim, set_aside
 from dispatcher.db.database import connect
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
 
@@ -705,9 +706,9 @@ async def test_campaigns_of_an_insert_are_locked_in_order(db, dsn, other, until_
 async def test_lists_and_campaigns_count_bulk_rows(db, insert):
     await campaign_of(db)
     await insert(3, app="other")
-    campaign = await db.fetchrow(sql("campaign"), "June")
+    campaign = await db.fetchrow(sql("campaigns"), 1, "June")
     assert campaign["waiting"] == BLOCK + MANY
-    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10)] == [BLOCK + MANY]
+    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10, None)] == [BLOCK + MANY]
     assert await db.fetchval(sql("live_counts"), None) == BLOCK + MANY + 3
     assert await db.fetchval(sql("live_counts"), "default") == BLOCK + MANY
     assert await db.fetchval(sql("live_counts"), "other") == 3

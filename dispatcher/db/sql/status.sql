@@ -260,50 +260,14 @@ WHERE r.provider_id = $1
    OR r.token = ANY ($2::text[]) AND (u.reason IS NOT NULL OR $1 IS NULL)
 ORDER BY r.received_at, r.provider_id, r.segment
 
--- name: find_by_id
--- Find the message of an id.
--- $1 id, $2 how many at most (there is one)
-SELECT id, app, recipient, reference, state, code, queued_at
-FROM dispatcher.message_status WHERE id = $1 LIMIT $2
-
--- name: find_by_recipient
--- Find messages to a number, the newest first; two spellings of a mainland number are one.
--- Full partitions have an index on it, and the one being filled is read whole.
--- $1 spellings, $2 how many at most
-WITH hit AS MATERIALIZED (
-    SELECT id FROM dispatcher.message WHERE recipient = ANY ($1::text[]) ORDER BY id DESC LIMIT $2
-)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
-FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
-WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
-ORDER BY s.id DESC
-
--- name: find_by_reference
--- Find messages with an application's own reference, the newest first.
--- Full partitions have an index on it, and the one being filled is read whole.
--- $1 reference, $2 how many at most
-WITH hit AS MATERIALIZED (
-    SELECT id FROM dispatcher.message WHERE reference = $1 ORDER BY id DESC LIMIT $2
-)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
-FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
-WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
-ORDER BY s.id DESC
-
--- name: find_by_token
--- Find the messages of a batch, by its token.
+-- name: batch_message_ids
+-- Return the messages of a batch, by its token, the newest first.
 -- $1 token, $2 how many at most
-WITH hit AS MATERIALIZED (
-    SELECT u.id FROM dispatcher.batch b CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
-    WHERE b.token = $1 ORDER BY u.id DESC LIMIT $2
-)
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
-FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
-WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
-ORDER BY s.id DESC
+SELECT u.id FROM dispatcher.batch b CROSS JOIN LATERAL unnest(b.message_ids) AS u (id)
+WHERE b.token = $1 ORDER BY u.id DESC LIMIT $2
 
--- name: find_by_provider_id
--- Find the message of a provider id. A report of it leads there at once, by the token of its request
+-- name: id_of_provider_id
+-- Return the message of a provider id. A report of it leads there at once, by the token of its request
 -- and its number; without one, full partitions have an index, and the one being filled is read whole.
 -- $1 provider id, $2 how many at most
 WITH reported AS MATERIALIZED (
@@ -316,17 +280,20 @@ WITH reported AS MATERIALIZED (
       AND regexp_replace(m.recipient, '^[+]?(86)?', '')
         = regexp_replace(r.recipient, '^[+]?(86)?', '')
     LIMIT 1
-), hit AS MATERIALIZED (
-    SELECT id FROM reported
-    UNION ALL
-    SELECT message_id FROM dispatcher.outcome
-    WHERE provider_id = $1 AND NOT EXISTS (SELECT FROM reported)
-    LIMIT $2
 )
+SELECT id FROM reported
+UNION ALL
+SELECT message_id FROM dispatcher.outcome
+WHERE provider_id = $1 AND NOT EXISTS (SELECT FROM reported)
+LIMIT $2
+
+-- name: message_summaries
+-- Return some messages, in the order of their ids here.
+-- $1 ids
 SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
-FROM hit JOIN dispatcher.message_status s ON s.id = hit.id
-WHERE s.id = ANY (ARRAY(SELECT id FROM hit))
-ORDER BY s.id DESC
+FROM dispatcher.message_status s
+WHERE s.id = ANY ($1::bigint[])
+ORDER BY array_position($1::bigint[], s.id)
 
 -- name: batch_story
 -- Return one request: what was sent, and what was answered.
@@ -334,22 +301,11 @@ ORDER BY s.id DESC
 SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
     b.tries, b.http_status, b.code, b.description, b.settled_by,
-    cardinality(b.message_ids) AS messages,
+    cardinality(b.message_ids) AS messages, b.message_ids,
     p.token AS parent
 FROM dispatcher.batch b
 LEFT JOIN dispatcher.batch p ON p.id = b.parent
 WHERE b.token = $1
-
--- name: batch_messages
--- Return the messages of one request, in the order they were sent.
--- $1 batch id
-SELECT s.id, s.app, s.recipient, s.reference, s.state, s.code, s.queued_at
-FROM dispatcher.batch b
-CROSS JOIN LATERAL unnest(b.message_ids) WITH ORDINALITY AS u (id, place)
-JOIN dispatcher.message_status s ON s.id = u.id
-WHERE b.id = $1
-  AND s.id = ANY (ARRAY(SELECT unnest(message_ids) FROM dispatcher.batch WHERE id = $1))
-ORDER BY u.place
 
 -- name: states_of
 -- The states of messages.
