@@ -147,6 +147,7 @@ CREATE TABLE dispatcher.queue (
 
 CREATE INDEX queue_due ON dispatcher.queue (app, priority, due_at);
 CREATE INDEX queue_campaign ON dispatcher.queue (campaign) WHERE campaign IS NOT NULL;
+CREATE INDEX queue_code ON dispatcher.queue (app, code) WHERE code IS NOT NULL;  -- what returned
 
 COMMENT ON TABLE dispatcher.queue IS 'Messages that wait to be sent.';
 COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';

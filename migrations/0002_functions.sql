@@ -1166,6 +1166,26 @@ BEGIN
     RETURN ended;
 END $$;
 
+-- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back; return
+-- how many. A pause of the app has ended: the refusals may have been of the app, and not of the
+-- message. Not what waits for a time that was told: flow control, a template, a quota.
+CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz := clock_timestamp();
+    ended bigint;
+BEGIN
+    UPDATE dispatcher.queue SET due_at = at, attempt = greatest(attempt - 1, 0)
+    WHERE ctid = ANY (ARRAY(
+        SELECT q.ctid FROM dispatcher.queue q
+        WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
+          AND q.code ~ '^[[:upper:]]'
+          AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
+        LIMIT 5000 FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS ended = ROW_COUNT;
+    RETURN ended;
+END $$;
+
 -- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
 -- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
@@ -1182,6 +1202,7 @@ BEGIN
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
         slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
+    PERFORM dispatcher.end_refusal_waits(resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     IF FOUND THEN
         PERFORM dispatcher.end_country_waits(resume.app);
