@@ -80,7 +80,7 @@ def use_pages(command: Any) -> None:  # noqa: ANN401 - as above
         use_pages(each)
 
 
-class _Page(typer.Context.formatter_class):  # type: ignore[misc, name-defined] # see use_pages
+class _Page(typer.Context.formatter_class):  # type: ignore[misc, valid-type] # see use_pages
     """The help of one command."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
