@@ -40,6 +40,7 @@ TEXT_FIELDS = (
 )  # fmt: skip
 FLAGS = ("ignore_others", "recipients_only", "unique")
 LINES = {"load": "all lines", "rest": "lines that are not in", "again": "all lines again"}
+MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
 _UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 
 
@@ -48,8 +49,9 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     given = {name: text for name, value in fields.items() if (text := value.strip())}
     values: dict[str, object] = {name: given[name] for name in TEXT_FIELDS if name in given}
     values |= {name: True for name in FLAGS if name in given}
-    if len(given.get("campaign", "")) > MAX_NAME_CHARACTERS:
-        return Invalid(_("A campaign's name has at most 100 characters."))
+    campaign = given.get("campaign", "")
+    if len(campaign) > MAX_NAME_CHARACTERS or not campaign.isprintable():
+        return Invalid(_("A campaign's name is one line of at most 100 characters."))
     values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
     values["params"] = tuple(given.get("params", "").splitlines())
     if zone := given.get("zone"):
@@ -58,9 +60,10 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
         values["zone"] = zone
     if spread := given.get("spread"):
         found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", spread)
-        if found is None:
-            return Invalid(_("Spread takes a time such as 4h, 90min or 2d."))
-        values["spread_seconds"] = float(found[1]) * _UNIT_SECONDS[found[2]]
+        seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
+        if not 0 < seconds <= MAX_SPREAD_SECONDS:
+            return Invalid(_("Spread takes a time such as 4h, 90min or 2d, at most 366d."))
+        values["spread_seconds"] = seconds
     if per_hour := given.get("per_hour"):
         if not re.fullmatch(r"[1-9][0-9]{0,8}", per_hour) or spread:
             return Invalid(_("Give a number of messages an hour, or a time to spread them over."))

@@ -85,6 +85,11 @@ SELECT c.name, c.state, c.reason, c.file, c.created_by, c.created_at, c.changed_
     (SELECT sum(i.imported)::bigint FROM dispatcher.file_import i WHERE i.campaign = c.name) AS imported
 FROM dispatcher.campaign c ORDER BY c.created_at DESC LIMIT $1
 
+-- name: campaign_names
+-- The names of campaigns, the newest first.
+-- $1 how they begin, $2 how many at most
+SELECT name FROM dispatcher.campaign WHERE starts_with(name, $1) ORDER BY created_at DESC LIMIT $2
+
 -- name: campaign
 -- One campaign, as in campaigns.
 -- $1 name
