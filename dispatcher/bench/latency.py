@@ -17,7 +17,7 @@ from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.operator import pause, resume
 
 INSERT_INTERVAL_SECONDS = 0.03  # between urgent messages, on average
-FIRST_URGENT_NUMBER = 900_000_000  # numbers of the backlog are lower
+FIRST_URGENT_NUMBER = 9_000_000_000  # 190 0000 0000: those of the backlog begin with 139
 ARRIVAL_TIMEOUT_SECONDS = 30.0
 WARM_UP_SECONDS = 1.0  # the worker opens connections and plans statements
 

@@ -30,8 +30,8 @@ COLUMNS: Final = (
 )  # fmt: skip
 MAX_TIMES: Final = 100_000  # kept
 MAX_SHEET_ROWS: Final = 1_048_576  # of Excel, the header included
-_ID, _RECIPIENT, _REASON, _SEGMENTS, _COST = map(
-    COLUMNS.index, ("id", "recipient", "reason", "segments", "cost")
+_ID, _RECIPIENT, _REASON, _SEGMENTS, _PROVIDER_ID, _COST = map(
+    COLUMNS.index, ("id", "recipient", "reason", "segments", "provider_id", "cost")
 )
 _TIMES = [COLUMNS.index(name) for name in ("queued_at", "accepted_at", "finished_at")]
 _WORDS = [  # of others: they may look like a formula
@@ -79,7 +79,14 @@ def export(
         str | None,
         typer.Option(metavar="APP", help="Only of it.", autocompletion=complete_app),
     ] = None,
-    state: Annotated[State | None, typer.Option(help="Only messages in it now.")] = None,
+    state: Annotated[
+        State | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only messages in it now: queued, sending, unsure, accepted, delivered,"
+            " undelivered, rejected, expired or cancelled.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Only those inserted since: 2026-01-31T09:00:00+08:00."),
@@ -163,7 +170,7 @@ class _Rows:
 
     def finished(self, rows: list[Row]) -> list[Row]:
         """Return *rows* with all of COLUMNS."""
-        from dispatcher.core.format import mask
+        from dispatcher.core.format import mask, mask_if_number
         from dispatcher.core.stored_texts import stored_text
 
         self.count += len(rows)
@@ -178,6 +185,7 @@ class _Rows:
             row[_REASON] = stored_text(row[_REASON])
             if not self._full:
                 row[_RECIPIENT] = mask(recipient)
+                row[_PROVIDER_ID] = mask_if_number(row[_PROVIDER_ID])
         return rows
 
     def _cost(self, recipient: str, charged: str) -> Row:

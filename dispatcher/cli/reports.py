@@ -113,7 +113,7 @@ def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
 
     from dispatcher.cli.output import moment, table_of
-    from dispatcher.core.format import duration, mask, number, shown_id
+    from dispatcher.core.format import duration, mask, mask_if_number, number
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
@@ -135,10 +135,10 @@ def _render(state: "ReportState") -> "RenderableType":
     for report in unmatched:
         lost.add_row(
             moment(report.first_seen_at),
-            report.status,
+            mask_if_number(report.status),
             mask(report.recipient) if report.recipient else "-",
-            f"{shown_id(report.provider_id)} ({report.segment})",
-            _(UNMATCHED_REASONS[report.reason]),
+            f"{mask_if_number(report.provider_id)} ({report.segment})",
+            _(UNMATCHED_REASONS.get(report.reason, report.reason)),
         )
     waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))
     return Group(

@@ -72,11 +72,13 @@ def show(
 
 def _values(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, Any]]:
     """Yield the fields of a message, with its number masked and without variables, or *full*."""
-    from dispatcher.core.format import mask
+    from dispatcher.core.format import mask, mask_if_number
 
     for name, value in message.items():
         if name == "recipient":
             yield name, value if full else mask(value)
+        elif name in _FROM_REPORTS and value is not None:
+            yield name, value if full else mask_if_number(value)
         elif name != "params" or full:
             yield name, value
 
@@ -84,7 +86,7 @@ def _values(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, Any]]
 def _line(entry: "TimelineEntry") -> str:
     """Return an entry of the timeline in one line: what happened, in which request, details."""
     title = f"{entry.title} {entry.token}" if entry.token else entry.title
-    return f"{title}: {entry.detail}" if entry.detail else title
+    return title + _(": ") + entry.detail if entry.detail else title
 
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
@@ -96,7 +98,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     yield _("state"), _(message["state"])
     yield _("why"), explain_state(message)
     if row := explain_code(message):
-        yield _("code"), f"{row.code}: {row.meaning}"
+        yield _("code"), row.code + _(": ") + row.meaning
         # Of one that waits, what the view has is the answer to its whole last request.
         if (
             stored_text(message["reason"] or "") not in ("", row.meaning)
@@ -108,9 +110,10 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     yield _("recipient"), message["recipient"] if full else mask(message["recipient"])
     params = message["params"]
     yield _("params"), " | ".join(params) if full else plural(len(params), "variable")
+    shown = dict(_values(message, full=full))
     for name, title in _NAMES.items():
-        if message[name] is not None:
-            yield _(title), str(message[name])
+        if shown[name] is not None:
+            yield _(title), str(shown[name])
     for name, title in _TIMES.items():
         if message[name] is not None:
             yield _(title), moment(message[name])
@@ -130,6 +133,7 @@ _NAMES = {
     "idempotency_key": N_("idempotency key"),
     "batch_token": N_("batch token"),
 }
+_FROM_REPORTS = ("provider_id", "report_status", "code")  # untrusted: they may be a number
 _TIMES = {
     "send_at": N_("send at"),
     "expires_at": N_("expires at"),

@@ -262,6 +262,28 @@ class ConsoleBackend:
             except campaigns.CampaignError as error:
                 return f"not done: {error}"
 
+    async def move_campaign(
+        self,
+        actor: str,
+        name: str,
+        send_at: datetime | None,
+        *,
+        spread_seconds: float | None,
+        per_hour: int | None,
+        priority: int | None,
+    ) -> str:
+        """Move what waits of a campaign to another time or priority; workers move it."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            found = await campaigns.find(connection, name)
+            waiting = found.waiting if found else 0
+            wait = 3600 / per_hour if per_hour else (spread_seconds or 0.0) / max(1, waiting)
+            try:
+                await campaigns.move(connection, actor, name, send_at, wait, priority)
+            except campaigns.CampaignError as error:
+                return f"not done: {error}"
+            return "moving: workers move what waits"
+
     async def tokens(self, max_age: float = TOKENS_MAX_AGE_SECONDS) -> list[ValidToken]:
         """Return the tokens that are not revoked, at most *max_age* seconds old."""
         return await self._tokens.get(max_age)

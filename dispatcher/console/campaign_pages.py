@@ -21,7 +21,7 @@ from dispatcher.console.forms import Invalid, read_time
 from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import Code, number_code
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.format import mask
+from dispatcher.core.format import mask, mask_if_number
 from dispatcher.core.language import _
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.db.campaigns import PAGE_CAMPAIGNS, RATE_SECONDS, CountedCampaign
@@ -268,6 +268,7 @@ def _cells(row: list[str], *, full: bool) -> list[str]:
     cells = dict(zip(EXPORTED_COLUMNS, row, strict=False))  # it ends with what is charged
     if not full:
         cells["recipient"] = mask(cells["recipient"])
+        cells["provider_id"] = mask_if_number(cells["provider_id"])
     cells["reason"] = stored_text(cells["reason"])
     for name in _TIME_COLUMNS:
         if cells[name]:

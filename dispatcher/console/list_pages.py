@@ -21,7 +21,14 @@ from dispatcher.console.auth import (
     redirect,
 )
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import Fields, Invalid, message_id, read_form
+from dispatcher.console.forms import (
+    Fields,
+    Invalid,
+    message_id,
+    read_form,
+    read_per_hour,
+    read_spread,
+)
 from dispatcher.core.format import number
 from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
@@ -40,8 +47,6 @@ TEXT_FIELDS = (
 )  # fmt: skip
 FLAGS = ("ignore_others", "recipients_only", "unique")
 LINES = {"load": "all lines", "rest": "lines that are not in", "again": "all lines again"}
-MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
-_UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 
 
 def read_options(fields: Fields) -> UploadOptions | Invalid:
@@ -58,16 +63,14 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
         if find_zone(zone) is None:
             return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
         values["zone"] = zone
-    if spread := given.get("spread"):
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", spread)
-        seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
-        if not 0 < seconds <= MAX_SPREAD_SECONDS:
-            return Invalid(_("Spread takes a time such as 4h, 90min or 2d, at most 366d."))
-        values["spread_seconds"] = seconds
-    if per_hour := given.get("per_hour"):
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", per_hour) or spread:
-            return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
-        values["per_hour"] = int(per_hour)
+    spread = read_spread(given.get("spread", ""))
+    per_hour = read_per_hour(given.get("per_hour", ""))
+    for each in (spread, per_hour):
+        if isinstance(each, Invalid):
+            return each
+    if spread is not None and per_hour is not None:
+        return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
+    values |= {"spread_seconds": spread, "per_hour": per_hour}
     if stop_at := given.get("stop_at"):
         share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", stop_at)
         if share is None or not 0 < float(share[1]) <= 100:  # noqa: PLR2004 - percent
@@ -147,7 +150,7 @@ class ListPages:
         self, session: Session, part: BodyPartReader, options: UploadOptions
     ) -> int | Invalid:
         """Keep the content of a list part by part, with one part in memory."""
-        name = (part.filename or "")[-200:]
+        name = (part.filename or "").replace("\0", "")[-200:]
         text = msgspec.json.encode(options).decode()
         upload_id = await self._backend.add_list_upload(session.actor, name, text)
         try:
@@ -253,4 +256,6 @@ async def _text(part: BodyPartReader) -> str:
         content += chunk
         if len(content) > MAX_FIELD_BYTES:
             raise ValueError("a field is too long")
+    if 0 in content:
+        raise ValueError("PostgreSQL takes no text with a NUL")
     return content.decode("utf-8")

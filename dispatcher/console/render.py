@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from dispatcher import __version__
 from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
-from dispatcher.core.format import duration, mask, number, plural
+from dispatcher.core.format import duration, mask, mask_if_number, number, plural
 from dispatcher.core.status import WAITING_COUNTED
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.lists.shown_texts import list_text
@@ -51,6 +51,7 @@ class Templates:
             iso=iso,
             money=money,
             mask=mask,
+            mask_if_number=mask_if_number,
             coded=coded,
             translated=language._,
             stored=stored_text,

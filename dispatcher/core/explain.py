@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from dispatcher.core.codes import MISSING_RESULT, Kind, number_code, request_code
-from dispatcher.core.format import number, plural, sentences
+from dispatcher.core.format import mask_if_number, number, plural, sentences
 from dispatcher.core.language import N_, _
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import report_status
@@ -224,13 +224,13 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         last = batch is history.batches[-1]
         if batch["closed_at"] and (not last or message["state"] == "queued"):
             code = message["code"] if last else None
-            reason = f"{code}: {number_code(code).meaning}" if code else _("to be sent again")
+            reason = code + _(": ") + number_code(code).meaning if code else _("to be sent again")
             yield TimelineEntry(batch["closed_at"], _("Returned to the queue"), reason)
     code = message["outcome_code"]
     if message["accepted_at"]:
         provider_id = message["provider_id"]
         accepted_as = (
-            _("as {provider_id}").format(provider_id=provider_id)
+            _("as {provider_id}").format(provider_id=mask_if_number(provider_id))
             if provider_id
             else _("its id is not known")
         )
@@ -238,7 +238,7 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         yield TimelineEntry(message["accepted_at"], _("Accepted by the provider"), detail, "good")
     elif message["finished_at"]:
         reason = stored_text(message["reason"] or "") or (number_code(code).meaning if code else "")
-        detail = f"{code}: {reason}" if code else ""
+        detail = code + _(": ") + reason if code else ""
         title = _(message["state"].capitalize())
         yield TimelineEntry(message["finished_at"], title, detail, "bad")
     for report in history.reports:
@@ -278,25 +278,27 @@ def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
         segment=report["segment"], total=report["total"]
     )
     if report["earlier_at"]:
-        title = _("Report {earlier_status}").format(earlier_status=report["earlier_status"])
+        earlier = mask_if_number(report["earlier_status"])
+        title = _("Report {earlier_status}").format(earlier_status=earlier)
         yield TimelineEntry(
             report["earlier_at"], title, _("interim, {segment}").format(segment=segment)
         )
     status, state = report["status"], report["state"]
+    title = _("Report {status}").format(status=mask_if_number(status))
     detail = (
         _joined(_(state), segment) + f": {report['description'] or report_status(status).meaning}"
     )
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:
         nothing = _("It counts for nothing: {why}")
-        detail = sentences(detail, nothing.format(why=_(UNMATCHED_REASONS[report["unmatched"]])))
+        # A newer release may know more reasons.
+        why = UNMATCHED_REASONS.get(report["unmatched"], report["unmatched"])
+        detail = sentences(detail, nothing.format(why=_(why)))
     elif state == "delivered":
         kind = "good"
     elif state == "undelivered":
         kind = "bad"
-    yield TimelineEntry(
-        report["received_at"], _("Report {status}").format(status=status), detail, kind
-    )
+    yield TimelineEntry(report["received_at"], title, detail, kind)
 
 
 def _joined(*parts: object) -> str:

@@ -1,5 +1,9 @@
 """Numbers, durations and masked recipients as people read them, in the console and commands."""
 
+import re
+from collections.abc import Iterator
+from unicodedata import east_asian_width
+
 from dispatcher.core.language import ENGLISH, N_, _, language
 
 _DURATION_UNITS = (
@@ -8,7 +12,14 @@ _DURATION_UNITS = (
     (60, N_("{count} min")),
     (1, N_("{count} s")),
 )
+_LONGEST_CODE = 6  # digits of a status such as "601"; a number has more
 _SHORT_RECIPIENT_LENGTH = 8  # characters; a shorter one cannot show both of its ends
+
+# A line may end after each: a Chinese character or a word, with the punctuation around it; the
+# notes of typer stay together.
+_PIECE = re.compile(
+    r"\[[^\[\]]+\]$|[（“]*(?:[!-~]+|[^\s，。；：、）”！？…])[，。；：、）”！？…]*|\s+|."
+)
 
 
 def number(value: float) -> str:
@@ -19,8 +30,41 @@ def number(value: float) -> str:
 def plural(value: int, one: str, many: str | None = None) -> str:
     """Return *value* with its noun: 1 message, 2 messages."""
     if language() != ENGLISH:  # the others have no plural
-        return f"{number(value)} {_(one)}"
+        return _(counted(one)).format(count=number(value))
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns *text* takes on a screen: two for a Chinese character."""
+    return sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return *text* with blanks after it, up to *width* columns."""
+    return text + " " * (width - columns(text))
+
+
+def wrapped(text: str, width: int) -> Iterator[str]:
+    """Yield the lines of *text*, each at most *width* columns wide if its words allow."""
+    line, room = "", width
+    for piece in _PIECE.findall(text):
+        taken = columns(piece)
+        if taken > room and line.strip():
+            yield line.rstrip()
+            line, room = "", width
+        if line or not piece.isspace():
+            line += piece
+            room -= taken
+    if line.strip():
+        yield line.rstrip()
+
+
+def counted(noun: str) -> str:
+    """Return the text that a translation of a number with *noun* is kept under.
+
+    Chinese puts a measure word between the two, and none where the noun stands alone.
+    """
+    return f"{{count}} {noun}"
 
 
 def sentences(*parts: str) -> str:
@@ -48,6 +92,10 @@ def mask(recipient: str) -> str:
     return f"{recipient[:shown]}****{recipient[-4:]}"
 
 
-def shown_id(provider_id: str) -> str:
-    """Return *provider_id*, masked if it could be a number: a report is untrusted input."""
-    return mask(provider_id) if "+" in provider_id or provider_id.isdecimal() else provider_id
+def mask_if_number(text: str) -> str:
+    """Return *text*, an id or a code from outside, masked if it could be or hold a number.
+
+    A report is untrusted input: its id and its status may be anything.
+    """
+    could_be = "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE)
+    return mask(text) if could_be else text

@@ -20,6 +20,7 @@ from dispatcher.core.message import (
     Reply,
     RequestDraft,
 )
+from dispatcher.core.number import without_numbers
 
 PATH = "/sms/batchSendDiffSms/v1"
 MAX_NUMBERS = 500  # one more and the provider sends to none of them (provider.md, The request)
@@ -185,7 +186,7 @@ def read_answer(
             pass
         else:
             if API_CODE.fullmatch(read.code):
-                description = read.description[:_MAX_DESCRIPTION_LENGTH]
+                description = without_numbers(read.description)[:_MAX_DESCRIPTION_LENGTH]
                 # list is invariant, and this is a list of a subclass
                 results: list[Any] | None = read.result
                 return Reply(http_status, read.code, description, results, clock_skew, retry_after)
@@ -232,9 +233,14 @@ def _read_leniently(
     # JSON of another program may have a code too: 404, "NotFound".
     if not results and not (isinstance(read.get("code"), str) and API_CODE.fullmatch(code)):
         return None
-    description = (_text(read.get("description")) or "")[:_MAX_DESCRIPTION_LENGTH]
+    description = without_numbers(_text(read.get("description")) or "")
     return Reply(
-        http_status, code[:_MAX_CODE_LENGTH], description, results, clock_skew, retry_after
+        http_status,
+        code[:_MAX_CODE_LENGTH],
+        description[:_MAX_DESCRIPTION_LENGTH],
+        results,
+        clock_skew,
+        retry_after,
     )
 
 
@@ -244,7 +250,6 @@ _MAX_WORDS_LENGTH = 200  # characters of a text by a gateway or a proxy
 _MARKUP = re.compile(
     r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.DOTALL | re.IGNORECASE
 )
-_NUMBER = re.compile(r"\+?\b[0-9]{7,20}\b")
 
 
 def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]:
@@ -264,7 +269,7 @@ def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]
             words = f"{own}: {words}"
     else:
         words = _MARKUP.sub(" ", text)
-    words = " ".join(_NUMBER.sub("…", words.replace("\0", "")).split())
+    words = " ".join(without_numbers(words.replace("\0", "")).split())
     return code, words.encode(errors="replace").decode()[:_MAX_WORDS_LENGTH].strip()
 
 

@@ -25,7 +25,7 @@ from dispatcher.core.outcome import (
 from dispatcher.core.result import BatchResult, storable
 from dispatcher.db import events
 from dispatcher.db.circuit import DEFAULT_CIRCUITS, Circuits, apply_to_circuits
-from dispatcher.db.claim import attempts_spent, open_batches
+from dispatcher.db.claim import open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
@@ -368,7 +368,7 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
         [deferred.message.id for _, deferred, _ in returns],
         [deferred.message.priority for _, deferred, _ in returns],
         [deferred.wait for _, deferred, _ in returns],
-        [attempts_spent(deferred) for _, deferred, _ in returns],
+        [deferred.attempts_spent for _, deferred, _ in returns],
         [deferred.message.requeued for _, deferred, _ in returns],
         [batch for _, _, batch in returns],
         [deferred.code or None for _, deferred, _ in returns],

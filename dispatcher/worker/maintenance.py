@@ -37,7 +37,7 @@ async def run_maintenance(
             INTERVAL_SECONDS,
             stop,
             partial(maintain, steps, stop, failing),
-            unavailable="no keeping: the database is away",
+            unavailable="no maintenance: the database is away",
         )
 
 
@@ -89,7 +89,7 @@ async def maintain(
             began = monotonic()
             more = await attempt(
                 step,
-                unavailable="no keeping: the database is away",
+                unavailable="no maintenance: the database is away",
                 part=f"maintenance ({event})",
                 failing=failing,
             )

@@ -57,7 +57,7 @@ async def run_recovery(
         for name, step in steps.items():
             await attempt(
                 step,
-                unavailable="no rescue: the database is away",
+                unavailable="no recovery: the database is away",
                 part=f"recovery ({name})",
                 failing=failing,
             )

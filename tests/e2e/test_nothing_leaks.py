@@ -49,6 +49,8 @@ async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
             )
             await until(lambda: db.fetchval(quiet), what="an end of it")
             await push_reports(service.url, str(NUMBERS[5]))
+            listed = "SELECT count(*) = 2 FROM dispatcher.unmatched_report"
+            await until(lambda: db.fetchval(listed), what="the reports are listed")
             _, metrics = await service.get("/metrics")
             pages = await masked_pages(service.url, db)
             told = [await run(dsn, *words) for words in COMMANDS]

@@ -11,6 +11,7 @@ LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
+MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
@@ -311,6 +312,18 @@ GUARDS = (
         ),
     ),
     Guard(
+        2,
+        "what is requeued is no part of an unsure request",
+        (
+            Edit(
+                FUNCTIONS,
+                "WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))",
+                "WHERE false",
+            ),
+        ),
+        (f"{MATCHING}::test_what_is_requeued_is_no_part_of_an_unsure_request",),
+    ),
+    Guard(
         3,
         "a late answer is evidence",
         (
@@ -512,7 +525,7 @@ GUARDS = (
                 "date_part('epoch', m.expires_at) - $9",
             ),
             Edit(
-                "dispatcher/db/claim.py",
+                "dispatcher/db/due_messages.py",
                 "                due_at,\n            )\n",
                 "                due_at,\n"
                 '                __import__("time").time(),\n            )\n',
@@ -530,7 +543,7 @@ GUARDS = (
                 "q.due_at <= least(to_timestamp($9),",
             ),
             Edit(
-                "dispatcher/db/claim.py",
+                "dispatcher/db/due_messages.py",
                 "                due_at,\n            )\n",
                 "                due_at,\n"
                 '                __import__("time").time(),\n            )\n',

@@ -21,6 +21,7 @@ from jinja2.nodes import Const, Filter
 from dispatcher.cli.commands import app, help_paragraphs, help_texts
 from dispatcher.core.code_table import CODE_ROWS
 from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
+from dispatcher.core.format import counted
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason
 from dispatcher.db.list_uploads import State
@@ -29,7 +30,7 @@ from dispatcher.settings import AppSettings
 
 PACKAGE = Path(__file__).parents[2] / "dispatcher"
 CATALOGUES = {"zh_CN": PACKAGE / "core/zh_CN.po"}
-_PYTHON_KEYWORDS = {"_": None, "N_": None, "plural": (2,)}
+_PYTHON_KEYWORDS = {"_": None, "N_": None}
 # What `event_count` counts, as the console and `dispatcher status` show it.
 EVENTS = (
     *("accepted", "delivered", "undelivered", "rejected", "expired", "cancelled", "deferred"),
@@ -38,7 +39,29 @@ EVENTS = (
 _TEMPLATE_OPTIONS = {"trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _HEADER = """\
 # Chinese of the console and the commands. `./dev languages` adds what is new and removes what is
-# not used any more; CONTRIBUTING.md, Languages, has the terms.
+# not used any more. One word for one thing; the terms are those of the provider's own console:
+#
+#   message 短信                app 应用                    signature 签名
+#   template 模板               variable 变量               sender 通道号
+#   recipient 接收号码          campaign 群发任务           list 名单
+#   batch 批次                  request 请求                answer 响应
+#   code 错误码                 accepted 已受理             delivered 已送达
+#   status report 状态报告      reply 上行短信              unsubscribed 已退订
+#   segment 段，分段数          enqueue 写入                queued 排队中
+#   claim 领取                  deferred 已推迟             retry 重试
+#   unsure 结果未知             settle 处置                 requeue 重新排队
+#   send again 重新发送         pause 暂停                  resume 恢复
+#   probe 探测                  circuit 熔断                rate 速率
+#   rate limit 限流             limit 限额                  limit of the provider 上限
+#   suppress 屏蔽               block list 黑名单           blocked word 敏感词
+#   masked 脱敏                 quiet hours 免打扰时段      worker 工作进程
+#   silent 失联                 endpoint 接入地址           provider id 服务商消息 ID
+#   provider 服务商             carrier 运营商              operator 运维人员
+#   country 国家/地区           mainland 中国大陆           dialling code 国家码
+#   migration 迁移              apply it 执行               fail-over 故障切换
+#
+# A blank stands between Chinese and Latin letters or figures, and none between two Chinese words;
+# punctuation of a Chinese sentence is full-width.
 #"""
 # What a translation must keep as it is: fields, code, names of settings, options.
 _KEPT = re.compile(r"\{\w*\}|%\(\w+\)[sd]|`[^`]*`|DISPATCHER_[A-Z_<>]+|--[a-z][a-z-]+|<[^>]*>")
@@ -55,6 +78,8 @@ def texts() -> dict[str, str]:
 def of_code() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         yield from _extracted("python", path, _PYTHON_KEYWORDS, {})
+        for place, noun in _extracted("python", path, {"plural": (2,)}, {}):
+            yield place, counted(noun)
 
 
 def _of_templates() -> Iterator[tuple[str, str]]:
@@ -66,7 +91,7 @@ def _of_templates() -> Iterator[tuple[str, str]]:
         yield from _extracted("jinja2.ext:babel_extract", path, keywords, _TEMPLATE_OPTIONS)
         for node in environment.parse(path.read_text("utf-8")).find_all(Filter):
             if node.name == "plural" and isinstance(node.args[0], Const):
-                yield path.name, node.args[0].value
+                yield path.name, counted(node.args[0].value)
 
 
 def _extracted(

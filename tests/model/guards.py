@@ -53,6 +53,10 @@ GUARDS = (
     Guard("a closed batch takes no answer", ONE),
     Guard("an answer that lacks numbers is written once", TWO._replace(numbers="LD")),
     Guard(
+        "what is requeued is no part of an unsure request",
+        reason="no report of the model says that the platform refused what it had accepted",
+    ),
+    Guard(
         "a late answer is evidence",
         reason="without it nothing is wrong: a message stays unsure until its report comes",
     ),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.messages import take_out
 
 from dispatcher.core.message import to_e164
 from dispatcher.db import operator, report_matching
@@ -604,6 +605,41 @@ async def test_requeue_takes_back_exactly_what_was_never_sent(world, told):
     assert await world.db.fetchval("SELECT dispatcher.requeue($1)", everything) == 0
     waiting = await world.db.fetch("SELECT id FROM dispatcher.queue ORDER BY id")
     assert [row["id"] for row in waiting] == ids
+
+
+@pytest.mark.parametrize("how", ["sent", "resend"])
+async def test_what_is_requeued_is_no_part_of_an_unsure_request(world, told, how):
+    """Else it would be sent by its new request, and once more when the old one is settled."""
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="E000629"))
+    await world.match()
+    assert await world.batch_state() == ("unsure", None)
+    assert await world.db.fetchval("SELECT dispatcher.requeue($1)", [first]) == 1
+    await take_out(world.db, [first])
+    await world.db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " VALUES ('second', 'default', 1, ARRAY[$1::bigint], '{1}', 1)",
+        first,
+    )
+    assert await world.db.fetchval("SELECT dispatcher.settle('t1', $1)", how) == 1
+    after = {"sent": ("accepted", None), "resend": ("queued", None)}[how]
+    assert await world.states() == {first: ("sending", None), second: after}
+
+
+async def test_a_report_closes_a_request_of_which_one_was_requeued(world, told):
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="E000629"))
+    await world.match()
+    await world.db.execute("SELECT dispatcher.requeue($1)", [first])
+    await world.store(told("p1", ONE, status="E000629", segment=2, total=2), told("p2", TWO))
+    assert (await world.match()).closed == 1
+    assert await world.states() == {first: ("queued", None), second: ("delivered", "p2")}
 
 
 async def test_requeued_messages_are_found_by_their_code(world, told):
