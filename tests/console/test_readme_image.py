@@ -2,8 +2,9 @@
 
     README_IMAGES=deploy/docs/images ./dev test tests/console/test_readme_image.py -n 0
 
-WebP, because PNG takes twice as much. One of three apps is paused with its reason; the other two send
-to a simulated provider while the screenshot is made. The counters of the day before are invented.
+WebP, because PNG takes twice as much. One of three apps is paused with its reason; the other two
+send to a simulated provider while the screenshot is made. The counters of the day before are
+invented.
 """
 
 import asyncio
