@@ -31,8 +31,8 @@ MAX_WAITING_RESULTS: Final = 64  # more, and the claim loops stop claiming
 # Time from one transaction until the next one begins, unless so many results wait before. A
 # transaction costs as much as some hundred of its rows: one for each request took a fifth more of
 # the processors.
-GATHER_SECONDS: Final = 0.02
-GATHER_RESULTS: Final = 4
+GATHER_SECONDS: Final = 0.05
+GATHER_RESULTS: Final = 8
 
 RETRY_SECONDS: Final = 0.5  # until a transaction is tried again
 GRACE_SECONDS: Final = 5.0  # to write the last results before they are kept on disk

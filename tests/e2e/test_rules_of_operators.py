@@ -28,7 +28,7 @@ async def test_what_is_suppressed_or_does_not_fit_costs_no_request(db, dsn):
         await until(lambda: db.fetchval(count), what="three outcomes")
         assert sim.ledger.counts() == {GOOD: 1}
     for code, number in ids.items():
-        query = "SELECT code FROM dispatcher.outcome WHERE message_id = $1"
+        query = "SELECT code FROM dispatcher.message_status WHERE id = $1"
         assert await db.fetchval(query, number) == code
 
 
