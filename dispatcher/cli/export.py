@@ -76,7 +76,14 @@ def export(
         typer.Option(metavar="NAME", help="Only of it.", autocompletion=complete_campaign),
     ] = None,
     app: Annotated[str | None, typer.Option(metavar="APP", help="Only of it.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only messages in it now.")] = None,
+    state: Annotated[
+        State | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only messages in it now: queued, sending, unsure, accepted, delivered,"
+            " undelivered, rejected, expired or cancelled.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Only those inserted since: 2026-01-31T09:00:00+08:00."),

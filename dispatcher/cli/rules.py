@@ -251,7 +251,7 @@ def limit(
         if json:
             print_json({"app": app, "limits": shown})
         else:
-            typer.echo(f"{app}: {describe_limits(shown)}")
+            typer.echo(app + _(": ") + describe_limits(shown))
         return
     if none and wanted != Limits():
         raise CommandError(_("--none takes no limits beside it."), code=USED_WRONGLY)
@@ -264,7 +264,7 @@ def limit(
         await operator.set_limits(connection, who, app, wanted)
 
     with_database(work)
-    typer.echo(f"{app}: {describe_limits(wanted)}")
+    typer.echo(app + _(": ") + describe_limits(wanted))
 
 
 async def _limits_and_apps(connection: "Connection") -> "tuple[dict[str, Limits], list[str]]":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
 PAGE_ROWS: Final = 50
-PAGE_SECONDS: Final = 0.1  # for which a page reads on
+PAGE_SECONDS: Final = 0.05  # for which a page reads on
 DEEP_PAGE_SECONDS: Final = 3.0  # for which "look further back" does
 ACTION_SECONDS: Final = 20.0  # for which the messages of an action are looked for
 MAX_ACTION_MESSAGES: Final = 100_000
@@ -35,7 +35,8 @@ FIRST_PIECE_ROWS: Final = 500  # of message or queue; each further piece has fou
 MAX_PIECE_ROWS: Final = 20_000
 EVENT_PIECE_ROWS: Final = 20_000
 ENOUGH_MESSAGES: Final = 1_000  # of events, in one piece
-CHECKED_MESSAGES: Final = 200  # looked up at once for a page
+FIRST_CHECKED_MESSAGES: Final = PAGE_ROWS + 1  # of a page, for most of what is read often fits
+CHECKED_MESSAGES: Final = 200  # looked up at once for a page after that
 ACTION_CHECKED_MESSAGES: Final = 5_000  # looked up at once for an action
 # A message has the time at which its transaction began, and an id from when it was inserted. So a
 # filter by time finds what transactions of this length inserted, and of longer ones most.
@@ -175,10 +176,13 @@ async def message_page(
     end = time.monotonic() + seconds
     found: list[MessageSummary] = []
     shown: set[int] = set()
+    size = FIRST_CHECKED_MESSAGES
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         async for piece in _pieces(connection, wanted, position):
-            for first in range(0, len(piece.candidates), CHECKED_MESSAGES):
-                part = piece.candidates[first : first + CHECKED_MESSAGES]
+            following = piece.candidates
+            while following:
+                part, following = following[:size], following[size:]
+                size = CHECKED_MESSAGES
                 fitting = await _fitting(connection, wanted, [each[0] for each in part])
                 for message_id, place, skip in part:
                     if message_id not in fitting or message_id in shown:
@@ -187,7 +191,6 @@ async def message_page(
                         return MessagePage(found, f"{place}.{skip}", complete=True)
                     found.append(fitting[message_id])
                     shown.add(message_id)
-                following = piece.candidates[first + CHECKED_MESSAGES :]
                 if following and time.monotonic() > end:
                     _, place, skip = following[0]
                     return MessagePage(found, f"{place}.{skip}", complete=False)

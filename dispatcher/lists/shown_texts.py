@@ -20,6 +20,7 @@ LIST_TEXTS = (
         "a quote opened in line {line} is closed only in line {last}: {lines} lines were read as"
         " one cell"
     ),
+    N_("after +{country_code} it has what is dialled within the country only: leave that out"),
     N_("after 86 come {value} digits, and a mobile number of mainland China has 11"),
     N_("campaign {name} is cancelled for good: name another one."),
     N_(

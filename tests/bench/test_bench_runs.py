@@ -1,4 +1,4 @@
-"""Each benchmark runs to its end, with the smallest sizes: a new rule of the schema may stop one."""
+"""Each benchmark runs to its end with the smallest sizes: a rule of the schema may stop one."""
 
 import asyncio
 import os
@@ -15,12 +15,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = ("--rounds", "1", "--messages", "1000", "--seconds", "3", "--million")
 # The backlog of `latency` must last for its urgent messages.
 MILLION = {"latency": "100000", "retention": "1000"}
-RESEARCH = (
-    "baselines",
-    "enqueue",
-    "reports",
-    "scaling",
-)  # the others take minutes, or other systems
+# The others take minutes, or other systems.
+RESEARCH = ("baselines", "enqueue", "reports", "scaling")
 TIMEOUT_SECONDS = 300.0
 
 

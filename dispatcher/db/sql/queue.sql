@@ -16,7 +16,8 @@
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
--- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none)
+-- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none),
+-- $9 whether to leave out what returned with a code
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -27,6 +28,7 @@ WITH due AS MATERIALIZED (
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
           AND q.due_at <= least((SELECT clock_timestamp()),
               CASE WHEN p.priority = $4 THEN to_timestamp($8) END)
+          AND (q.code IS NULL OR NOT $9)
           AND (q.campaign = ANY (ARRAY(
               SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
           ))) IS NOT TRUE
@@ -173,12 +175,13 @@ ORDER BY s.due, m.id
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
 -- it: messages are not read, whatever is wrong with one.
--- $1 app, $2 first priority, $3 last priority
+-- $1 app, $2 first priority, $3 last priority, $4 whether to leave out what returned with a code
 WITH stopped AS MATERIALIZED (
     SELECT name FROM dispatcher.campaign WHERE state <> 'running'
 ), alone AS MATERIALIZED (
     SELECT q.priority, q.due_at, q.id, q.attempt FROM dispatcher.queue q
     WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+      AND (q.code IS NULL OR NOT $4)
       AND (q.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
     ORDER BY q.priority, q.due_at
     LIMIT 1
