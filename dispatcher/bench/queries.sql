@@ -56,8 +56,7 @@ VALUES ('csms12345678', $1, '8ff55eac1d0b478ab3c06c3c6a492300', ARRAY['062569'],
 
 -- name: has_due_messages
 -- Whether a message of the backlog is due and not claimed yet.
-SELECT EXISTS (SELECT FROM dispatcher.bulk WHERE app = 'default' AND priority = 5 AND due_at <= now())
-    OR EXISTS (SELECT FROM dispatcher.queue WHERE app = 'default' AND priority = 5 AND due_at <= now())
+SELECT EXISTS (SELECT FROM dispatcher.queue WHERE app = 'default' AND priority = 5 AND due_at <= now())
     OR EXISTS (SELECT FROM dispatcher.bulk WHERE app = 'default' AND priority = 5 AND due_at <= now())
 
 -- name: load_accepted_batches
