@@ -78,7 +78,8 @@ async def test_only_to_lets_nobody_else_receive_a_message(dsn, db, strangers):
     assert "13812345678" in sent
     assert all(number == "13812345678" or number.startswith("+8529123") for number in sent)
     states = await db.fetch(
-        "SELECT o.state, coalesce(o.code, ''), bool_and(m.recipient ~ '^([+]86)?13812345678$|^[+]8529123')"
+        "SELECT o.state, coalesce(o.code, ''),"
+        " bool_and(m.recipient ~ '^([+]86)?13812345678$|^[+]8529123')"
         " FROM dispatcher.outcome o JOIN dispatcher.message m ON m.id = o.message_id"
         " GROUP BY 1, 2 ORDER BY 1"
     )
