@@ -63,10 +63,9 @@ CREATE TABLE dispatcher.message (
     CONSTRAINT sender_has_no_blanks CHECK (
         sender IS NULL OR strpos(sender, ' ') = 0 AND strpos(sender, E'\n') = 0
             AND strpos(sender, E'\t') = 0 AND strpos(sender, E'\r') = 0),
-    CONSTRAINT recipient_is_digits_after_an_optional_plus CHECK (recipient ~ '^[+]?[0-9]+$'),
-    CONSTRAINT recipient_has_at_most_21_characters CHECK (octet_length(recipient) <= 21),
-    -- What would reach another person is refused by fill_queue() in 0002: each further constraint here
-    -- is parsed anew by every INSERT, which costs a single row more than all else of it.
+    -- Recipients are checked by fill_queue() in 0002, and refused by the names of misread_recipient():
+    -- each constraint here is parsed anew by every INSERT, which costs a single row more than all else
+    -- of it.
     CONSTRAINT template_id_has_1_to_32_characters CHECK (
         octet_length(template_id) BETWEEN 1 AND 32 OR length(template_id) BETWEEN 1 AND 32),
     CONSTRAINT template_id_has_no_blanks CHECK (
@@ -879,6 +878,9 @@ CREATE TABLE dispatcher.suppression (
     PRIMARY KEY (recipient, app, promotional),
     CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
 );
+
+-- The console shows the newest.
+CREATE INDEX suppression_added_at ON dispatcher.suppression (added_at DESC, recipient);
 
 COMMENT ON TABLE dispatcher.suppression IS
     'Numbers that are never sent to, each for all messages or for a part of them.';

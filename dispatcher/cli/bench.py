@@ -22,21 +22,34 @@ class BenchmarkName(StrEnum):
 
 
 def bench(
-    what: Annotated[list[BenchmarkName] | None, typer.Argument(help="What to measure.")] = None,
+    what: Annotated[
+        list[BenchmarkName] | None,
+        typer.Argument(
+            metavar="WHAT", help="What to measure: send, latency, retention or reports."
+        ),
+    ] = None,
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the results are their medians.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Rounds; the results are their medians.")
+    ] = 5,
     messages: Annotated[
-        int, typer.Option(min=1000, help="Messages of one run (send, retention).")
+        int, typer.Option(min=1000, metavar="N", help="Messages of one run (send, retention).")
     ] = 200_000,
     million: Annotated[
         int,
-        typer.Option(min=1000, help="Messages to a million (latency's backlog, retention: 20)."),
+        typer.Option(
+            min=1000, metavar="N", help="Messages to a million (latency's backlog, retention: 20)."
+        ),
     ] = 1_000_000,
-    seconds: Annotated[float, typer.Option(min=3, help="Seconds of one run (reports).")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=3, metavar="N", help="Seconds of one run (reports).")
+    ] = 60.0,
     server: Annotated[
-        str | None, typer.Option(help="Address of the PostgreSQL to measure on.")
+        str | None, typer.Option(metavar="URL", help="Address of the PostgreSQL to measure on.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
+    ] = None,
 ) -> None:
     """Measure on this machine: interleaved rounds, medians and ranges.
 

@@ -199,8 +199,13 @@ def settle(
         ),
     ],
     *,
-    app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
-    code: Annotated[str | None, typer.Option(help="Batches with this code: 'HTTP 502'.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="APP", help="Batches of this app.", autocompletion=complete_app),
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Batches with this code: 'HTTP 502'.")
+    ] = None,
     since: Since = None,
     until: Until = None,
     yes: Annotated[
@@ -389,9 +394,9 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     from dispatcher.core.format import plural
 
     typer.echo(f"{plural(done, 'message')} {what}.")
-    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    told = [str(one) + _(": ") + left[one] for one in sorted(left)]
     if count := len(set(ids)) - done:
-        shown = "; ".join(told[:MAX_SHOWN])
+        shown = _("; ").join(told[:MAX_SHOWN])
         more = (
             _("; and {value} more").format(value=len(told) - MAX_SHOWN)
             if len(told) > MAX_SHOWN

@@ -159,10 +159,14 @@ async def test_every_session_asks_whether_its_client_is_still_there(server_folde
 async def test_a_transaction_that_the_server_finds_too_long_is_away(database, db):
     if db.get_server_version().major < 17:
         pytest.skip("transaction_timeout is of PostgreSQL 17")
-    with pytest.raises(DatabaseUnavailable, match="transaction timeout"):
+
+    async def take_long() -> None:
         async with database.transaction() as connection:
             await connection.execute("SET LOCAL transaction_timeout = '50ms'")
             await connection.execute("SELECT pg_sleep(5)")
+
+    with pytest.raises(DatabaseUnavailable):
+        await take_long()
     assert await database.pool.fetchval("SELECT 1") == 1
 
 

@@ -56,6 +56,23 @@ async def test_a_reply_is_in_the_database_when_it_is_answered(dsn, db, tmp_path)
     assert await suppressed(db) == [(NUMBER, "shop", True, "reply")]
 
 
+@pytest.mark.parametrize(("app", "belongs"), [("", "bank"), ("default",) * 2, ("shop",) * 2])
+async def test_plain_replies_do_not_pass_through_aiohttp(dsn, db, tmp_path, app, belongs):
+    await db.execute(f"{APPS}, ('default', NULL)")
+    address = f"/replies/{TOKEN}/{app}".rstrip("/")
+    environ = stripped(app_settings("http://127.0.0.1:1"))
+    headers = {"Content-Type": FORM}
+    async with (
+        receiver(dsn, tmp_path, **environ) as receives,
+        receives.session.post(receives.url + address, data=reply(), headers=headers) as answer,
+    ):
+        assert answer.status == 200
+        # Those of an app that this receiver does not know are aiohttp's, and are kept too.
+        assert ("Server" in answer.headers) == (app == "shop")
+    ((number, stored_app, *_),) = await stored(db)
+    assert (number, stored_app) == (NUMBER, belongs)
+
+
 async def test_each_reply_is_in_the_feed_once(dsn, db, database, tmp_path):
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     (message,) = [
