@@ -879,6 +879,9 @@ CREATE TABLE dispatcher.suppression (
     CONSTRAINT suppressed_number_is_plus_and_digits CHECK (recipient ~ '^[+][0-9]{5,20}$')
 );
 
+-- The console shows the newest.
+CREATE INDEX suppression_added_at ON dispatcher.suppression (added_at DESC, recipient);
+
 COMMENT ON TABLE dispatcher.suppression IS
     'Numbers that are never sent to, each for all messages or for a part of them.';
 COMMENT ON COLUMN dispatcher.suppression.recipient IS 'The number, as e164() returns it.';

@@ -199,7 +199,10 @@ def settle(
         ),
     ],
     *,
-    app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="APP", help="Batches of this app.", autocompletion=complete_app),
+    ] = None,
     code: Annotated[
         str | None, typer.Option(metavar="CODE", help="Batches with this code: 'HTTP 502'.")
     ] = None,

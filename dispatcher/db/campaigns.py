@@ -291,6 +291,12 @@ async def campaigns(connection: Connection) -> list[Campaign]:
     return [Campaign(*row) for row in await connection.fetch(sql("campaigns"), MAX_LISTED, None)]
 
 
+async def names(connection: Connection, beginning: str) -> list[str]:
+    """Return the names of campaigns with this beginning, the newest first."""
+    rows = await connection.fetch(sql("campaign_names"), beginning, MAX_LISTED)
+    return [row["name"] for row in rows]
+
+
 async def find(connection: Connection, name: str) -> Campaign | None:
     """Return one campaign; None if there is none of this name."""
     row = await connection.fetchrow(sql("campaigns"), 1, name)

@@ -170,7 +170,7 @@ class ReportRoutes:
 
         *path* is where it came, without the token. Raises RefusedError.
         """
-        body = post.body
+        body = post.body or post.query.encode()  # a sender may write its fields there
         unsigned = self._signatures.refuse(post)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)

@@ -207,7 +207,7 @@ async def _pages(connection: OwnConnection) -> dict[str, str]:
         "campaign": [newest, oldest, "none"],
         "same_number_as": [str(last), str(old)],
         "reference": ["order 9999998", "order 20", "none"],
-        "prefix": ["+86138", "+8613811", "+1"],
+        "prefix": ["+86138", "+86139", "+1"],
         "last_digits": ["7", "0000"],
         "since": [f"{moment:%Y-%m-%dT00:00}"],
         "until": [f"{moment:%Y-%m-%dT00:00}", "2026-01-01T00:00"],

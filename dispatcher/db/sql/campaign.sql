@@ -87,6 +87,11 @@ FROM dispatcher.campaign c
 WHERE $2::text IS NULL OR c.name = $2
 ORDER BY c.created_at DESC LIMIT $1
 
+-- name: campaign_names
+-- The names of campaigns, the newest first.
+-- $1 how they begin, $2 how many at most
+SELECT name FROM dispatcher.campaign WHERE starts_with(name, $1) ORDER BY created_at DESC LIMIT $2
+
 -- name: campaign_states
 -- How many messages of a campaign are in each state, with their codes, segments, and how many were
 -- accepted in the last seconds. Reads every message since it began.
