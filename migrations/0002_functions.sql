@@ -109,7 +109,7 @@ RETURN CASE
 END;
 
 -- Return the canonical form of a number that an operator gave; raises check_violation for one that no
--- message can have, so that none is suppressed, freed or erased in vain.
+-- message can have: to suppress, free or erase it would have no effect.
 CREATE FUNCTION dispatcher.given_number(number text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
