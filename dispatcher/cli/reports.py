@@ -138,7 +138,7 @@ def _render(state: "ReportState") -> "RenderableType":
             mask_if_number(report.status),
             mask(report.recipient) if report.recipient else "-",
             f"{mask_if_number(report.provider_id)} ({report.segment})",
-            _(UNMATCHED_REASONS[report.reason]),
+            _(UNMATCHED_REASONS.get(report.reason, report.reason)),
         )
     waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))
     return Group(

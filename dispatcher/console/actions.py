@@ -1,14 +1,12 @@
 """What operators can do: confirmations and results of actions, the rules and the audit log."""
 
-from collections.abc import Awaitable
-
 from aiohttp import web
 from msgspec.structs import asdict
 
 from dispatcher.console.auth import HOME_PATH, Auth, Session
-from dispatcher.console.backend import CampaignChange, ConsoleBackend
-from dispatcher.console.campaign_pages import campaign_address
-from dispatcher.console.confirmation import Confirmation, Do, Known, OperatorAction, reason_of
+from dispatcher.console.backend import ConsoleBackend
+from dispatcher.console.campaign_actions import CAMPAIGN_ACTIONS, MOVE_FIELDS
+from dispatcher.console.confirmation import Confirmation, Known, OperatorAction, reason_of
 from dispatcher.console.forms import Fields, Invalid, message_ids, read_form
 from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
 from dispatcher.core.format import plural
@@ -17,7 +15,7 @@ from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 
 ACTIONS_PATH = "/console/actions"
-ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *RULE_FIELDS)
+ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
 
 
 def check_action(action: str, fields: Fields, known: Known) -> Confirmation | Invalid:
@@ -54,46 +52,6 @@ def _resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
         ),
         _("Resume {app}").format(app=app),
         HOME_PATH,
-    )
-
-
-def _campaign_pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
-    return _of_campaign(
-        fields,
-        _("Pause the campaign {name}"),
-        _("Requests on their way are finished. The rest of it waits until an operator resumes it."),
-        asks_reason=True,
-    )
-
-
-def _campaign_resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
-    return _of_campaign(
-        fields, _("Resume the campaign {name}"), _("What waits of it goes out again at once.")
-    )
-
-
-def _campaign_cancel(fields: Fields, _known: Known) -> Confirmation | Invalid:
-    return _of_campaign(
-        fields,
-        _("Cancel the campaign {name} for good"),
-        _(
-            "Nothing more of it is sent, from now on; its messages become cancelled within minutes."
-            " It cannot be resumed."
-        ),
-        asks_reason=True,
-        grave=True,
-    )
-
-
-def _of_campaign(
-    fields: Fields, title: str, effect: str, *, asks_reason: bool = False, grave: bool = False
-) -> Confirmation | Invalid:
-    name = fields.get("campaign")
-    if not name:
-        return Invalid(_("Name the campaign."))
-    title = title.format(name=name)
-    return Confirmation(
-        title, effect, title, campaign_address(name), asks_reason=asks_reason, grave=grave
     )
 
 
@@ -165,22 +123,13 @@ def _ids(fields: Fields) -> list[int]:
     return message_ids(fields.get("ids", "")) or []
 
 
-def _campaign(change: CampaignChange) -> Do:
-    def do(backend: ConsoleBackend, actor: str, fields: Fields) -> Awaitable[str]:
-        return backend.change_campaign(actor, fields["campaign"], change, reason_of(fields))
-
-    return do
-
-
 _ACTIONS: dict[str, OperatorAction] = {
     "pause": OperatorAction(_pause, lambda b, a, f: b.pause(a, f["app"], reason_of(f))),
     "resume": OperatorAction(_resume, lambda b, a, f: b.resume(a, f["app"])),
     "cancel": OperatorAction(_cancel, lambda b, a, f: b.cancel(a, _ids(f))),
     "requeue": OperatorAction(_requeue, lambda b, a, f: b.requeue(a, _ids(f))),
     "settle": OperatorAction(_settle, lambda b, a, f: b.settle(a, f["token"], f["how"])),
-    "campaign-pause": OperatorAction(_campaign_pause, _campaign("pause")),
-    "campaign-resume": OperatorAction(_campaign_resume, _campaign("resume")),
-    "campaign-cancel": OperatorAction(_campaign_cancel, _campaign("cancel")),
+    **CAMPAIGN_ACTIONS,
     **RULE_ACTIONS,
 }
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
@@ -187,6 +187,9 @@ class Auth:
                     return _login_required(request)
                 if not session.may(role):
                     return self.forbidden(session)
+                if "\0" in unquote(request.path_qs):  # PostgreSQL takes no text with it
+                    values = {"session": session, "what": _("There is no such page.")}
+                    return self.page("missing.html", values, status=404)
                 checked = form_is_checked and request.method != hdrs.METH_GET
                 if checked and not await self._is_own_form(request, session):
                     return self.refused(request, session)

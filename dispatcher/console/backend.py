@@ -137,7 +137,10 @@ class ConsoleBackend:
         self, wanted: MessageFilter, position: str | None, seconds: float
     ) -> MessagePage:
         """Return a page of the list of *wanted*, reading on for *seconds*."""
-        return await self._query(message_lists.message_page, wanted, position, seconds=seconds)
+        # For these the partition being filled is read whole, of up to five million messages.
+        looked_up = wanted.same_number_as is not None or wanted.reference is not None
+        query = self._slow_query if looked_up else self._query
+        return await query(message_lists.message_page, wanted, position, seconds=seconds)
 
     async def message_count(self, wanted: MessageFilter) -> int | None:
         """Return how many messages fit *wanted*; None if that is not known."""
@@ -261,6 +264,28 @@ class ConsoleBackend:
                         return "cancelled: nothing more of it is claimed"
             except campaigns.CampaignError as error:
                 return f"not done: {error}"
+
+    async def move_campaign(
+        self,
+        actor: str,
+        name: str,
+        send_at: datetime | None,
+        *,
+        spread_seconds: float | None,
+        per_hour: int | None,
+        priority: int | None,
+    ) -> str:
+        """Move what waits of a campaign to another time or priority; workers move it."""
+        await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
+        async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
+            found = await campaigns.find(connection, name)
+            waiting = found.waiting if found else 0
+            wait = 3600 / per_hour if per_hour else (spread_seconds or 0.0) / max(1, waiting)
+            try:
+                await campaigns.move(connection, actor, name, send_at, wait, priority)
+            except campaigns.CampaignError as error:
+                return f"not done: {error}"
+            return "moving: workers move what waits"
 
     async def tokens(self, max_age: float = TOKENS_MAX_AGE_SECONDS) -> list[ValidToken]:
         """Return the tokens that are not revoked, at most *max_age* seconds old."""

@@ -13,8 +13,11 @@ from dispatcher.core.templates import Template, TemplateError, check_kinds, vari
 Fields = dict[str, str]
 
 FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
+FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
+MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
+_UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 
@@ -25,14 +28,18 @@ class Invalid(Struct, frozen=True):
 
 
 async def read_form(request: web.Request) -> Fields | None:
-    """Return the text fields of a form; None if it cannot be read, or does not arrive."""
+    """Return the text fields of a form; None if it cannot be read, or does not arrive.
+
+    Nor can one with a NUL be read, which no browser sends and PostgreSQL does not store.
+    """
     try:
         async with asyncio.timeout(FORM_SECONDS):
             fields = await request.post()
     # Not UTF-8, an unknown encoding, a broken multipart body, or too slow.
     except (ValueError, LookupError, TimeoutError):
         return None
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return None if any("\0" in value for value in texts.values()) else texts
 
 
 def message_ids(text: str) -> list[int] | None:
@@ -60,9 +67,32 @@ def read_time(text: str) -> datetime | Invalid:
     """Return the time that *text* describes, in UTC if it names no zone."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        return Invalid(_("Write times as 2026-11-29T10:30; they are UTC."))
+    return moment
+
+
+def read_spread(text: str) -> float | Invalid | None:
+    """Return the seconds over which messages are spread; None for a blank field."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", text, re.ASCII)
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= MAX_SPREAD_SECONDS:
+        return Invalid(_("Spread takes a time such as 4h, 90min or 2d, at most 366d."))
+    return seconds
+
+
+def read_per_hour(text: str) -> int | Invalid | None:
+    """Return how many messages an hour go out; None for a blank field."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
+    return int(text)
 
 
 def read_template(fields: Fields) -> Template | Invalid:

@@ -21,7 +21,14 @@ from dispatcher.console.auth import (
     redirect,
 )
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import Fields, Invalid, message_id, read_form
+from dispatcher.console.forms import (
+    Fields,
+    Invalid,
+    message_id,
+    read_form,
+    read_per_hour,
+    read_spread,
+)
 from dispatcher.core.format import number
 from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
@@ -40,7 +47,6 @@ TEXT_FIELDS = (
 )  # fmt: skip
 FLAGS = ("ignore_others", "recipients_only", "unique")
 LINES = {"load": "all lines", "rest": "lines that are not in", "again": "all lines again"}
-_UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 
 
 def read_options(fields: Fields) -> UploadOptions | Invalid:
@@ -48,23 +54,23 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     given = {name: text for name, value in fields.items() if (text := value.strip())}
     values: dict[str, object] = {name: given[name] for name in TEXT_FIELDS if name in given}
     values |= {name: True for name in FLAGS if name in given}
-    if len(given.get("campaign", "")) > MAX_NAME_CHARACTERS:
-        return Invalid(_("A campaign's name has at most 100 characters."))
+    campaign = given.get("campaign", "")
+    if len(campaign) > MAX_NAME_CHARACTERS or not campaign.isprintable():
+        return Invalid(_("A campaign's name is one line of at most 100 characters."))
     values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
     values["params"] = tuple(given.get("params", "").splitlines())
     if zone := given.get("zone"):
         if find_zone(zone) is None:
             return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
         values["zone"] = zone
-    if spread := given.get("spread"):
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", spread)
-        if found is None:
-            return Invalid(_("Spread takes a time such as 4h, 90min or 2d."))
-        values["spread_seconds"] = float(found[1]) * _UNIT_SECONDS[found[2]]
-    if per_hour := given.get("per_hour"):
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", per_hour) or spread:
-            return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
-        values["per_hour"] = int(per_hour)
+    spread = read_spread(given.get("spread", ""))
+    per_hour = read_per_hour(given.get("per_hour", ""))
+    for each in (spread, per_hour):
+        if isinstance(each, Invalid):
+            return each
+    if spread is not None and per_hour is not None:
+        return Invalid(_("Give a number of messages an hour, or a time to spread them over."))
+    values |= {"spread_seconds": spread, "per_hour": per_hour}
     if stop_at := given.get("stop_at"):
         share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", stop_at)
         if share is None or not 0 < float(share[1]) <= 100:  # noqa: PLR2004 - percent
@@ -144,7 +150,7 @@ class ListPages:
         self, session: Session, part: BodyPartReader, options: UploadOptions
     ) -> int | Invalid:
         """Keep the content of a list part by part, with one part in memory."""
-        name = (part.filename or "")[-200:]
+        name = (part.filename or "").replace("\0", "")[-200:]
         text = msgspec.json.encode(options).decode()
         upload_id = await self._backend.add_list_upload(session.actor, name, text)
         try:
@@ -250,4 +256,6 @@ async def _text(part: BodyPartReader) -> str:
         content += chunk
         if len(content) > MAX_FIELD_BYTES:
             raise ValueError("a field is too long")
+    if 0 in content:
+        raise ValueError("PostgreSQL takes no text with a NUL")
     return content.decode("utf-8")

@@ -53,7 +53,10 @@ class ProblemsPage:
             "rows": rows,
             "groups": _groups(_code_counts(snapshot.totals)),
             "unsure": await self._backend.unsure(),
-            "unmatched": [(report, UNMATCHED_REASONS[report.reason]) for report in unmatched],
+            "unmatched": [
+                (report, UNMATCHED_REASONS.get(report.reason, report.reason))
+                for report in unmatched  # a newer release may know more reasons
+            ],
             "unreadable": snapshot.unreadable,
             "silent": [worker for worker in snapshot.workers if not worker.alive],
             "alive": [worker for worker in snapshot.workers if worker.alive],

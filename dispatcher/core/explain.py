@@ -224,7 +224,7 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         last = batch is history.batches[-1]
         if batch["closed_at"] and (not last or message["state"] == "queued"):
             code = message["code"] if last else None
-            reason = f"{code}: {number_code(code).meaning}" if code else _("to be sent again")
+            reason = code + _(": ") + number_code(code).meaning if code else _("to be sent again")
             yield TimelineEntry(batch["closed_at"], _("Returned to the queue"), reason)
     code = message["outcome_code"]
     if message["accepted_at"]:
@@ -238,7 +238,7 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         yield TimelineEntry(message["accepted_at"], _("Accepted by the provider"), detail, "good")
     elif message["finished_at"]:
         reason = stored_text(message["reason"] or "") or (number_code(code).meaning if code else "")
-        detail = f"{code}: {reason}" if code else ""
+        detail = code + _(": ") + reason if code else ""
         title = _(message["state"].capitalize())
         yield TimelineEntry(message["finished_at"], title, detail, "bad")
     for report in history.reports:
@@ -291,7 +291,9 @@ def _report_entries(report: Mapping[str, Any]) -> Iterator[TimelineEntry]:
     kind: Literal["", "good", "bad"] = ""
     if report["unmatched"]:
         nothing = _("It counts for nothing: {why}")
-        detail = sentences(detail, nothing.format(why=_(UNMATCHED_REASONS[report["unmatched"]])))
+        # A newer release may know more reasons.
+        why = UNMATCHED_REASONS.get(report["unmatched"], report["unmatched"])
+        detail = sentences(detail, nothing.format(why=_(why)))
     elif state == "delivered":
         kind = "good"
     elif state == "undelivered":

@@ -68,6 +68,11 @@ class Deferred(Struct, frozen=True, gc=False, tag=True):
     wait: float  # seconds until it is due
     counted: bool  # whether this claim counts as an attempt
 
+    @property
+    def attempts_spent(self) -> int:
+        """How many attempts the message has behind it when it returns to the queue."""
+        return self.message.attempt - (0 if self.counted else 1)
+
 
 class Expired(Struct, frozen=True, gc=False, tag=True):
     """The message was not sent, and expires before it could be due again."""

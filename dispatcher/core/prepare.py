@@ -13,6 +13,10 @@ from dispatcher.core.packing import pack
 from dispatcher.core.wire import MAX_BODY_BYTES, MAX_NUMBERS
 
 COUNTRY_RETRY_SECONDS = 600.0  # until a message to a paused country is due again
+NARROW_RATIO = 4  # a narrow request has less than a fourth of the numbers that it could have
+POSTPONE_RATIO = 10.0  # of the time for which a request occupies its slot
+MIN_SLOT_SECONDS = 0.05
+MAX_POSTPONE_SECONDS = 5.0
 NO_OUTCOMES: Mapping[int, Outcome] = MappingProxyType({})
 
 
@@ -67,9 +71,6 @@ def prepare(
     return PreparedClaim(packed, outcomes)
 
 
-NARROW_RATIO = 4  # a narrow request has less than a fourth of the numbers that it could have
-
-
 class SlotShare(Struct, frozen=True):
     """The requests of a claim, by what becomes of them."""
 
@@ -107,6 +108,32 @@ def share_slots(packed: list[RequestDraft], slots: int, *, numbers: int, full: b
     now = [each for each in packed if id(each) not in others][:slots]
     taken = {id(each) for each in now}
     return SlotShare(now, [each for each in packed if id(each) not in taken], [])
+
+
+def postpone(share: SlotShare, *, slot_seconds: float, all_slots: int) -> list[Deferred]:
+    """Give what *share* postpones later places, one after the other.
+
+    A tenth of the slots suffices for messages that are due at that distance; all of them, where
+    no others were seen. Where there are many they are due sooner, and are postponed again: if
+    nothing else is due by then, they have all slots. What is one request now is due at one time,
+    and can be one again.
+
+    Args:
+        share: the requests of a claim.
+        slot_seconds: how long a request occupies its slot.
+        all_slots: request slots of the app, free or not.
+    """
+    if not share.postponed:
+        return []
+    slot = max(slot_seconds, MIN_SLOT_SECONDS) / all_slots
+    if any(len(packed.messages) > 1 for packed in share.now):
+        slot *= POSTPONE_RATIO
+    distance = min(slot, MAX_POSTPONE_SECONDS / len(share.postponed))
+    return [
+        Deferred(message, "", distance * place, counted=False)
+        for place, packed in enumerate(share.postponed, 1)
+        for message in packed.messages
+    ]
 
 
 def _rejected(message: Message, code: str) -> Rejected:

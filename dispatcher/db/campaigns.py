@@ -117,7 +117,7 @@ async def counted_page(
 
     One more than `PAGE_CAMPAIGNS` shows that there are more.
     """
-    arguments = (*(before or (None, None)), PAGE_CAMPAIGNS + 1)
+    arguments = (*(before or (None, None)), PAGE_CAMPAIGNS + 1, None)
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         return [_counted(row) for row in await connection.fetch(sql("campaign_page"), *arguments)]
 
@@ -125,7 +125,7 @@ async def counted_page(
 async def counted(database: Database, name: str) -> CountedCampaign | None:
     """Return one campaign with its last count; None if there is none of this name."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        row = await connection.fetchrow(sql("campaign_progress"), name)
+        row = await connection.fetchrow(sql("campaign_page"), None, None, 1, name)
         return _counted(row) if row else None
 
 
@@ -288,12 +288,18 @@ async def stop_at(connection: Connection, name: str, share: float) -> None:
 
 async def campaigns(connection: Connection) -> list[Campaign]:
     """Return the campaigns, the newest first."""
-    return [Campaign(*row) for row in await connection.fetch(sql("campaigns"), MAX_LISTED)]
+    return [Campaign(*row) for row in await connection.fetch(sql("campaigns"), MAX_LISTED, None)]
+
+
+async def names(connection: Connection, beginning: str) -> list[str]:
+    """Return the names of campaigns with this beginning, the newest first."""
+    rows = await connection.fetch(sql("campaign_names"), beginning, MAX_LISTED)
+    return [row["name"] for row in rows]
 
 
 async def find(connection: Connection, name: str) -> Campaign | None:
     """Return one campaign; None if there is none of this name."""
-    row = await connection.fetchrow(sql("campaign"), name)
+    row = await connection.fetchrow(sql("campaigns"), 1, name)
     return Campaign(*row) if row else None
 
 

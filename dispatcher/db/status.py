@@ -33,6 +33,7 @@ from dispatcher.db import cost
 from dispatcher.db import reports as reports_of
 from dispatcher.db import rules as rules_of
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
+from dispatcher.db.message_lists import NEWEST
 from dispatcher.db.queries import sql
 
 MOST = 200  # rows of one list
@@ -105,7 +106,21 @@ async def delivery_sample(
         now = await connection.fetchval(sql("database_time"))
         arguments = (now - since, now - until, SAMPLED_EVENTS, SAMPLED_MESSAGES)
         rows = await connection.fetch(sql("delivery_sample"), *arguments)
-        return [DeliveredMessage(*row) for row in rows]
+        ids = [row["id"] for row in rows]
+        messages = {row["id"]: row for row in await connection.fetch(sql("sampled_messages"), ids)}
+        answered = dict(await connection.fetch(sql("sampled_outcomes"), ids))
+    return [
+        DeliveredMessage(
+            message["app"],
+            message["template_id"],
+            message["recipient"],
+            row["delivered"],
+            max(0.0, (row["created_at"] - answered[row["id"]]).total_seconds()),
+        )
+        for row in rows
+        # Retention may have dropped it.
+        if (message := messages.get(row["id"])) is not None and row["id"] in answered
+    ]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
@@ -134,12 +149,23 @@ async def find(database: Database, by: Search, text: str) -> list[MessageSummary
 
 async def find_in(connection: Connection, by: Search, text: str) -> list[MessageSummary]:
     """Return the messages that *text* finds, as :func:`find`, over one connection."""
-    wanted: object = text
     if by == "id":
-        wanted = int(text)
-    elif by == "recipient":
-        wanted = spellings(to_e164(text))
-    rows = await connection.fetch(sql(f"find_by_{by}"), wanted, MOST)
+        return await _summaries(connection, [int(text)])
+    if by == "recipient":
+        numbers = spellings(to_e164(text))
+        rows = await connection.fetch(sql("recipient_piece"), NEWEST, MOST, numbers)
+    elif by == "reference":
+        rows = await connection.fetch(sql("reference_piece"), NEWEST, MOST, text)
+    elif by == "token":
+        rows = await connection.fetch(sql("batch_message_ids"), text, MOST)
+    else:
+        rows = await connection.fetch(sql("id_of_provider_id"), text, MOST)
+    return await _summaries(connection, [row["id"] for row in rows])
+
+
+async def _summaries(connection: Connection, ids: list[int]) -> list[MessageSummary]:
+    """Return the messages of *ids*, in this order."""
+    rows = await connection.fetch(sql("message_summaries"), ids)
     return [MessageSummary(*row) for row in rows]
 
 
@@ -158,8 +184,8 @@ async def batch(database: Database, token: str) -> BatchStory | None:
         row = await connection.fetchrow(sql("batch_story"), token)
         if row is None:
             return None
-        messages = await connection.fetch(sql("batch_messages"), row["id"])
-        return BatchStory(dict(row), [MessageSummary(*message) for message in messages])
+        fields = dict(row)
+        return BatchStory(fields, await _summaries(connection, fields.pop("message_ids")))
 
 
 async def snapshot(connection: Connection) -> StatusSnapshot:
@@ -205,7 +231,11 @@ async def message_history(connection: Connection, message_id: int) -> MessageHis
         if message is None:
             return None
         batches = await connection.fetch(
-            sql("show_batches"), message_id, message["app"], message["queued_at"]
+            sql("show_batches"),
+            message_id,
+            message["app"],
+            message["queued_at"],
+            message["outcome_at"],
         )
         reports = await connection.fetch(
             sql("show_reports"),

@@ -20,6 +20,7 @@ from dispatcher.core.roles import ROLES, Role
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_MAX_DAYS = 36_500  # of a duration: times that far away can be stored
 _MAX_PORT = 65_535
 # Source networks of the provider's pushes (provider.md, Status reports).
 PROVIDER_NETWORKS = (
@@ -42,7 +43,10 @@ def _seconds(value: object) -> object:
     found = _DURATION_PATTERN.fullmatch(value.strip().lower())
     if found is None:
         raise ValueError(_('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"'))
-    return float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
+    if seconds > _MAX_DAYS * _UNIT_SECONDS["d"]:
+        raise ValueError(_("must be at most {days} days").format(days=_MAX_DAYS))
+    return seconds
 
 
 def _none(value: object) -> object:
@@ -88,9 +92,16 @@ def _callback(value: str) -> str:
     return value
 
 
+def _sender(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError(_("must be the channel number alone, without blanks around it"))
+    return value
+
+
 def _listen(value: str) -> str:
     host, _sep, port = value.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+    is_host = re.fullmatch(r"\[[^\[\]/\s]+\]|[^\[\]/\s]+", host) is not None
+    if not is_host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT:
         raise ValueError(_("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080"))
     return value
 
@@ -243,6 +254,7 @@ Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
+Sender = Annotated[str, Field(min_length=1, max_length=21), AfterValidator(_sender)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy)]
 Callback = Annotated[str, AfterValidator(_callback)]

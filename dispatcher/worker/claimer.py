@@ -22,11 +22,12 @@ from dispatcher.core.outcome import Outcome
 from dispatcher.core.prepare import PreparedClaim, prepare
 from dispatcher.core.rules import Rules
 from dispatcher.core.wire import MAX_NUMBERS
-from dispatcher.db import circuit
+from dispatcher.db import circuit, pace
 from dispatcher.db import claim as claims
 from dispatcher.db import record as records
-from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.claim import Claimed
 from dispatcher.db.database import AdaptiveTimeout, Database
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import Screen, read_rules
 from dispatcher.telemetry import Metrics
@@ -178,7 +179,7 @@ class Claimer:
     async def charge_again(self, batch: Batch) -> None:
         """Charge the rate limit for another try of *batch*, if the database is available."""
         try:
-            await claims.charge_again(self._database, batch)
+            await pace.charge_again(self._database, batch)
         except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("not charged: the database is away", app=batch.app, why=str(error))
@@ -190,7 +191,7 @@ class Claimer:
         unavailable. *late* is in seconds.
         """
         try:
-            return await claims.reschedule(self._database, batch, late)
+            return await pace.reschedule(self._database, batch, late)
         except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("no other time: the database is away", app=batch.app, why=str(error))

@@ -14,9 +14,9 @@ from dispatcher.core.circuit import CircuitLimits
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
 from dispatcher.db import workers
-from dispatcher.db.claim import ClaimRequest
 from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.dsn import direct_address
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
 from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client

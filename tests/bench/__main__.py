@@ -7,6 +7,7 @@ enqueue     inserts per second, with the queue's trigger and without
 peers       other job queues (PgQueuer, Procrastinate, Graphile Worker, pg-boss) beside send
 blackbox    what minutes of a sick provider cost: unsure, rejected, accepted twice, time to drain
 reports     the report receiver beside an HTTP handler that only parses and answers
+console     each page of the console, and its list by every filter, beside ten million messages
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import baselines, blackbox, enqueue, http_baseline, peers, rate, scaling
+from bench import baselines, blackbox, console_pages, enqueue, http_baseline, peers, rate, scaling
 from bench.plot import plot
 from dispatcher.bench.children import ChildError
 from dispatcher.bench.runner import Benchmark, print_progress, run_benchmarks, temporary_environment
@@ -48,12 +49,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("baselines", "scaling", "rate", "enqueue", "peers", "reports", "blackbox")
+    names = ("baselines", "scaling", "rate", "enqueue", "peers", "reports", "blackbox", "console")
     parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (5)")
     parser.add_argument("--messages", type=int, default=200_000, help="of one run (200000)")
     parser.add_argument(
-        "--million", type=int, default=1_000_000, help="messages to a million (scaling)"
+        "--million", type=int, default=1_000_000, help="messages to a million (scaling, console)"
     )
     parser.add_argument(
         "--seconds",
@@ -102,6 +103,9 @@ def all_benchmarks(given: argparse.Namespace) -> dict[str, Benchmark]:
         ),
         "blackbox": lambda environment: blackbox.measure(
             environment, minutes=given.minutes, progress=print_progress
+        ),
+        "console": lambda environment: console_pages.measure(
+            environment, messages=10 * given.million, **rounds
         ),
         "reports": lambda environment: http_baseline.measure(
             environment, seconds=seconds, connections=REPORT_CONNECTIONS, **rounds

@@ -18,8 +18,9 @@ from dispatcher.core.outcome import Accepted, Rejected, Resolved
 from dispatcher.core.packing import pack
 from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
-from dispatcher.db.claim import Claimed, ClaimRequest
+from dispatcher.db.claim import Claimed
 from dispatcher.db.database import Database, OwnConnection, Pool, create_pool
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.provider.client import Account, Client
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker

@@ -10,8 +10,8 @@ from time import monotonic
 
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.db import events
-from dispatcher.db.claim import ClaimRequest, take_due
 from dispatcher.db.database import OwnConnection, connect
+from dispatcher.db.due_messages import ClaimRequest, take_due
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.record import OUTCOME_COLUMNS

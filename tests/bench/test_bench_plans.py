@@ -79,12 +79,12 @@ async def claimed(connection, floor=None):
     """Return the plan of a claim, as the worker runs it: pinned, and made once."""
     await connection.fetchrow(sql("app_state"), *STATE)
     await connection.execute(
-        "PREPARE claim(text, int, int, int, text, float8[], bool, float8) AS " + sql("claim")
+        "PREPARE claim(text, int, int, int, text, float8[], bool, float8, bool) AS " + sql("claim")
     )
     try:
         return await explained(
             connection,
-            f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false, NULL)",
+            f"EXECUTE claim('default', {CLAIM}, 0, 9, NULL, {since(floor)}, false, NULL, false)",
         )
     finally:
         await connection.execute("DEALLOCATE claim")
@@ -131,6 +131,7 @@ async def test_a_claim_skips_claimed_rows_while_a_snapshot_is_held(backlog, data
                     floor.start_scan(),
                     False,
                     None,
+                    False,
                 )
                 floor.finish_scan(
                     state["asked_at"], (rows[-1]["priority"], rows[-1][0]), seconds=0.0

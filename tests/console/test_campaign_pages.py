@@ -238,3 +238,68 @@ def test_the_end_follows_from_the_rate_since_the_beginning():
     assert progress(of(queued=60, accepted=600)).ends_in == 60.0
     assert progress(of(begun=60, queued=60, accepted=600)).ends_in == 6.0
     assert progress(of(accepted=600)).ends_in is None
+
+
+async def move(operator, **fields: str):
+    """Send the form of a move; return what it asks, or why it cannot be."""
+    return await operator.act("campaign-move", {"campaign": NAME, "ask": "yes", **fields})
+
+
+@pytest.mark.usefixtures("campaign")
+async def test_a_campaign_is_moved_after_a_confirmation(operator, db):
+    fields = {"send_at": "2099-01-31 09:00", "zone": "Asia/Shanghai", "spread": "4h"}
+    asked = await move(operator, **fields, priority="7")
+    for shown in ("Move the campaign may &amp; june", "2099-01-31 01:00:00 UTC", "4 h", "is 7."):
+        assert shown in asked.text
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "running"
+    done = await operator.act("campaign-move", {"campaign": NAME, **fields, "priority": "7"})
+    assert "Moving: workers move what waits." in done.text
+    moving = await db.fetchrow("SELECT state, move_wait, move_priority FROM dispatcher.campaign")
+    assert tuple(moving) == ("moving", 4 * 3600 / 4, 7)
+    await campaigns.move_all(db, NAME)
+    due = await db.fetch("SELECT due_at FROM dispatcher.queue ORDER BY due_at")
+    assert due[0]["due_at"] == datetime(2099, 1, 31, 1, tzinfo=UTC)
+    assert due[-1]["due_at"] - due[0]["due_at"] == timedelta(hours=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, "Say to when it moves"),
+        ({"spread": "4h"}, "Say to when it moves"),
+        ({"priority": "2", "per_hour": "10"}, "Say to when it moves"),
+        ({"send_at": "2099-01-31 09:00"}, "name its time zone"),
+        ({"send_at": "0001-01-01T00:00+14:00"}, "name its time zone"),
+        ({"send_at": "soon", "zone": "Asia/Shanghai"}, "The time is no time"),
+        ({"send_at": "2099-01-31 09:00", "zone": "Shanghai"}, "no such time zone"),
+        ({"send_at": "2099-01-31 09:00", "zone": "UTC", "spread": "x"}, "Spread takes"),
+        (
+            {"send_at": "2099-01-31 09:00", "zone": "UTC", "spread": "4h", "per_hour": "9"},
+            "Give a number of messages an hour, or",
+        ),
+        ({"priority": "10"}, "A priority is a digit"),
+        ({"priority": "\N{SUPERSCRIPT TWO}"}, "A priority is a digit"),
+    ],
+)
+async def test_a_move_that_cannot_be_says_why(operator, fields, why):
+    refused = await move(operator, **fields)
+    assert refused.status == 400
+    assert why in refused.text
+
+
+async def test_a_campaign_that_moves_can_be_paused(operator, campaign, db):
+    await db.execute("SELECT dispatcher.move_campaign($1, priority => 1)", NAME)
+    page = await operator.get(f"/console/campaign?{campaign}")
+    assert "/console/actions/campaign-pause" in page.text
+    done = await operator.act("campaign-pause", {"campaign": NAME, "reason": "wrong text"})
+    assert "Paused." in done.text
+    assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "paused"
+
+
+@pytest.mark.usefixtures("campaign")
+async def test_the_result_of_an_action_is_in_chinese(operator):
+    chinese = {"Accept-Language": "zh-CN"}
+    done = await operator.act("campaign-cancel", {"campaign": NAME, "reason": "x"}, **chinese)
+    assert "已取消：不再领取其中的短信。" in done.text
+    again = await operator.act("campaign-resume", {"campaign": NAME}, **chinese)
+    assert "未执行：群发任务" in again.text

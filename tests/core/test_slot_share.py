@@ -1,10 +1,10 @@
-"""Which requests of a claim are sent, and for how many grants a claim takes messages."""
+"""Which requests of a claim are sent, when the others are due, and how many grants it may take."""
 
 import pytest
 
 from dispatcher.core import rate_limit
 from dispatcher.core.message import Entry, Message, RequestDraft
-from dispatcher.core.prepare import share_slots
+from dispatcher.core.prepare import SlotShare, postpone, share_slots
 
 
 def singles(count: int, *, first: int = 0, size: int = 200) -> list[RequestDraft]:
@@ -78,3 +78,25 @@ def test_a_single_slot_goes_to_what_comes_first():
 )
 def test_a_slow_app_is_not_claimed_far_ahead(rate, numbers, slots):
     assert rate_limit.slots_ahead(rate, numbers, 4) == slots
+
+
+def test_postponed_messages_of_one_request_share_a_due_time():
+    pair = full_request(100, numbers=2)
+    share = SlotShare([], [], [*singles(1), pair, *singles(1, first=200)])
+    later = postpone(share, slot_seconds=0.8, all_slots=8)
+    assert [(each.message.id, each.wait) for each in later] == [
+        (0, 0.1), (100, 0.2), (101, 0.2), (200, pytest.approx(0.3)),
+    ]  # fmt: skip
+    assert not any(each.counted for each in later)
+
+
+def test_beside_requests_of_many_they_are_ten_times_as_far_apart():
+    share = SlotShare([full_request(0)], [], singles(2, first=100))
+    later = postpone(share, slot_seconds=0.8, all_slots=8)
+    assert [each.wait for each in later] == [1.0, 2.0]
+
+
+def test_many_of_them_are_due_within_seconds():
+    share = SlotShare([full_request(0)], [], singles(1000, first=100))
+    later = postpone(share, slot_seconds=10.0, all_slots=1)
+    assert later[-1].wait == pytest.approx(5.0)

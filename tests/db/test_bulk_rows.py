@@ -8,8 +8,9 @@ import pytest
 from support.waiting import until
 
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
-from dispatcher.db.claim import ClaimRequest, claim, set_aside
+from dispatcher.db.claim import claim, set_aside
 from dispatcher.db.database import connect
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.queries import sql
 from dispatcher.db.status import now
 
@@ -546,7 +547,7 @@ async def test_a_move_takes_what_a_claim_has_left(db, other):
 async def test_a_move_takes_what_a_claim_returns(db, other, wait):
     ids = await campaign_of(db, count=FEW)
     async with db.transaction():
-        arguments = ("default", 10, 0, 9, None, [BEGINNING] * PRIORITY_COUNT, True, None)
+        arguments = ("default", 10, 0, 9, None, [BEGINNING] * PRIORITY_COUNT, True, None, False)
         claimed = [row["id"] for row in await db.fetch(sql("claim"), *arguments)]
         await other.execute(
             "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => $1)", wait
@@ -705,9 +706,9 @@ async def test_campaigns_of_an_insert_are_locked_in_order(db, dsn, other, until_
 async def test_lists_and_campaigns_count_bulk_rows(db, insert):
     await campaign_of(db)
     await insert(3, app="other")
-    campaign = await db.fetchrow(sql("campaign"), "June")
+    campaign = await db.fetchrow(sql("campaigns"), 1, "June")
     assert campaign["waiting"] == BLOCK + MANY
-    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10)] == [BLOCK + MANY]
+    assert [row["waiting"] for row in await db.fetch(sql("campaigns"), 10, None)] == [BLOCK + MANY]
     assert await db.fetchval(sql("live_counts"), None) == BLOCK + MANY + 3
     assert await db.fetchval(sql("live_counts"), "default") == BLOCK + MANY
     assert await db.fetchval(sql("live_counts"), "other") == 3
@@ -780,11 +781,11 @@ async def test_a_damaged_bulk_message_is_rejected_alone(database, db, insert, ta
 async def test_the_message_to_set_aside_is_the_first_of_both(db, insert):
     bulk_first = await insert(MANY)
     single = await insert(1)
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == bulk_first[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == bulk_first[0]
     await db.execute("UPDATE dispatcher.queue SET due_at = now() - interval '1 minute'")
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == single[0]
     better = await insert(MANY, priority=3)
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == better[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == better[0]
 
 
 async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
@@ -792,7 +793,7 @@ async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
     await campaign_of(db, count=MANY)
     single = await insert(1)
     await db.execute("SELECT dispatcher.pause_campaign('June')")
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == single[0]
 
 
 async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, insert, take):

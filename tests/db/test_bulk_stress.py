@@ -13,8 +13,9 @@ from dispatcher.core.country import country
 from dispatcher.core.outcome import Accepted, Deferred, Resolved
 from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
-from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.claim import claim
 from dispatcher.db.database import connect
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record
 
 MESSAGES = 40_000

@@ -286,6 +286,13 @@ async def test_a_worker_may_do_it_and_a_reader_not(database, seeded):
     await seeded.execute("RESET ROLE")
 
 
+def test_lists_and_actions_choose_by_the_same_conditions():
+    listed, chosen = (sql(name) for name in ("fitting_messages", "chosen_messages"))
+    where = listed.partition("WHERE s.id = ANY")[2]
+    assert where.count("IS NULL OR") == 11
+    assert chosen.endswith(where)
+
+
 HISTORY = """
 INSERT INTO dispatcher.message (app, recipient, template_id)
 SELECT 'default', '+86138' || lpad(n::text, 8, '0'), 't' FROM generate_series(1, 30000) AS n
@@ -300,10 +307,13 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("message_at", "15000", 60),
     ("message_bounds", "", 120),
     ("live_counts", "NULL", 1200),
-    ("campaign_page", "NULL, NULL, 31", 800),
+    ("campaign_page", "NULL, NULL, 31, NULL", 800),
     ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
     ("last_hour", "", 100),
-    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 1500),
+    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 60),
+    ("sampled_messages", f"'{ {*range(100, 5100)} }'", 20_000),
+    ("sampled_outcomes", f"'{ {*range(100, 5100)} }'", 20_000),
+    ("show_batches", "100, 'default', '-infinity', '2020-01-01'", 60),
 ]
 
 
@@ -351,9 +361,12 @@ async def test_statements_read_little_of_a_long_history(db):
         " timestamptz, timestamptz, text",
         "message_at": "bigint",
         "live_counts": "text",
-        "campaign_page": "timestamptz, text, int",
+        "campaign_page": "timestamptz, text, int, text",
         "campaign_piece": "bigint, int, text",
         "delivery_sample": "timestamptz, timestamptz, int, int",
+        "sampled_messages": "bigint[]",
+        "sampled_outcomes": "bigint[]",
+        "show_batches": "bigint, text, timestamptz, timestamptz",
     }
     for analyzed in (False, True):  # with the statistics of empty tables, and with true ones
         if analyzed:

@@ -13,7 +13,8 @@ from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
 from dispatcher.db import operator, rules
-from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.claim import claim
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.workers import register_app
 
 NOW = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)

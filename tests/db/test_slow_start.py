@@ -2,6 +2,8 @@
 
 import pytest
 
+from dispatcher.core.codes import NUMBER, REQUEST, Kind, number_code, request_code
+from dispatcher.db.circuit import end_probe
 from dispatcher.db.queries import sql
 
 LOST_SECONDS = 33.0
@@ -30,3 +32,44 @@ async def test_what_a_round_lost_with_its_workers_is_claimed_again(
     await set_round(db, left=left, answered=answered, claimed_before=claimed_before)
     row = await db.fetchrow(sql("lock_slow_start"), "default", LOST_SECONDS)
     assert (row["slow_start"], row["left"]) == (32, allowed)
+
+
+# These wait for a time of their own, whether the app is paused or not.
+TIMED = {Kind.LATER, Kind.NOT_READY, Kind.QUOTA, Kind.COUNTRY}
+
+
+async def test_the_end_of_a_pause_makes_due_what_was_refused(db):
+    codes = sorted({*NUMBER, *REQUEST, "E999999", "HTTP 418", "quiet-hours", "daily-limit"})
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, code)"
+        " SELECT n, 'default', 5, clock_timestamp() + interval '1 hour', 2, code"
+        " FROM unnest($1::text[]) WITH ORDINALITY AS u (code, n)",
+        codes,
+    )
+    await db.execute("SELECT dispatcher.end_refusal_waits('default')")
+    due = await db.fetch(
+        "SELECT code, attempt FROM dispatcher.queue WHERE due_at <= clock_timestamp()"
+    )
+    refusals = {
+        code
+        for code in codes
+        if not {number_code(code).kind, request_code(code).kind} & TIMED and code != "000000"
+    }
+    assert {row["code"]: row["attempt"] for row in due} == dict.fromkeys(refusals, 1)
+
+
+@pytest.mark.parametrize("by", ["probe", "operator"])
+async def test_probe_and_operator_make_due_what_was_refused(db, database, by):
+    await db.execute(
+        "INSERT INTO dispatcher.app (name, paused_at, paused_by, pause_code)"
+        " VALUES ('default', clock_timestamp(), 'worker', 'unknown-results')"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, code)"
+        " VALUES (1, 'default', 5, clock_timestamp() + interval '1 hour', 2, 'E000000')"
+    )
+    if by == "probe":
+        await end_probe(database, "default")
+    else:
+        await db.execute("SELECT dispatcher.resume('default')")
+    assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.queue")

@@ -29,7 +29,8 @@ from dispatcher.core.report import Report
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.circuit import end_probe
-from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.claim import claim
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record, split
 from dispatcher.db.report_matching import match
 from dispatcher.db.reports import store

@@ -11,6 +11,7 @@ from support.messages import take_out
 from support.waiting import until
 
 from dispatcher.core.message import to_e164
+from dispatcher.core.report_status import APP_STATUSES, PART_STATUSES
 from dispatcher.db import operator, report_matching
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
@@ -606,6 +607,19 @@ async def test_ten_refusals_of_the_app_itself_pause_it(world, told):
     assert await paused(world) == (None, None)
     await refused_by_report(world, told, 1, token="t2")
     assert await paused(world) == ("report", "E000629")
+
+
+@pytest.mark.parametrize("status", [*APP_STATUSES, *PART_STATUSES])
+async def test_refusals_of_all_that_is_sent_pause_the_app(world, told, status):
+    await refused_by_report(world, told, 20, status=status)
+    assert await paused(world) == ("report", status)
+
+
+@pytest.mark.parametrize("status", PART_STATUSES)
+async def test_refusals_of_a_part_leave_an_app_that_delivers(world, told, status):
+    await refused_by_report(world, told, 1, status="DELIVRD", token="t0")
+    await refused_by_report(world, told, 20, status=status)
+    assert await paused(world) == (None, None)
 
 
 async def test_reports_of_before_the_resume_pause_nothing(world, told):

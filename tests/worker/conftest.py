@@ -16,7 +16,8 @@ from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
-from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.claim import claim
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record
 from dispatcher.worker.in_flight import InFlight
 
@@ -48,8 +49,8 @@ class Hands:
         """Insert messages; return their ids."""
         return await insert(self.db, count, **more)
 
-    async def claim(self) -> list[Batch]:
-        """Claim what is due."""
+    async def claim(self, slots: int = 4) -> list[Batch]:
+        """Claim what is due, for as many requests as there are *slots*."""
 
         def sort_out(messages, countries, most, decided):
             return prepare(
@@ -65,7 +66,7 @@ class Hands:
         claimed = await claim(
             self.database,
             self.id,
-            ClaimRequest("default", slots=4, sender="csms100000001"),
+            ClaimRequest("default", slots=slots, sender="csms100000001"),
             arrange=sort_out,
             token=self.flight.new_token,
         )

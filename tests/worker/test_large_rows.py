@@ -5,7 +5,7 @@ from support.messages import finished, states
 from support.provider import app_at
 from support.waiting import until
 
-from dispatcher.db.claim import MAX_LARGE_BYTES
+from dispatcher.db.due_messages import MAX_LARGE_BYTES
 
 LARGE = 60_000  # bytes
 

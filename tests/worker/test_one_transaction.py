@@ -54,3 +54,24 @@ async def test_a_second_outcome_is_refused_by_the_database(hands):
     await hands.db.execute(insert, one)
     with pytest.raises(asyncpg.UniqueViolationError):
         await hands.db.execute(insert, one)
+
+
+async def test_a_claim_returns_each_message_to_its_own_place(hands):
+    await hands.begin()
+    await hands.db.execute(
+        "INSERT INTO dispatcher.country_pause"
+        " VALUES ('default', 'GB', clock_timestamp() + interval '50 minutes', 'E000630')"
+    )
+    first, second = [await hands.insert(1) for _ in range(2)]  # one number: two requests
+    paused = await hands.insert(1, country="+4477")
+    [batch] = await hands.claim(slots=1)
+    assert [message.id for message in batch.messages] == first
+    rows = await hands.db.fetch(
+        "SELECT id, code, attempt, due_at < queued_at + interval '1 ms' AS as_before,"
+        " due_at > clock_timestamp() + interval '9 minutes' AS later"
+        " FROM dispatcher.queue JOIN dispatcher.message USING (id) ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [
+        (*second, None, 0, True, False),
+        (*paused, "E000630", 0, False, True),
+    ]

@@ -12,8 +12,9 @@ from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, Unk
 from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Rules
 from dispatcher.db.circuit import end_probe
-from dispatcher.db.claim import ClaimRequest, claim
+from dispatcher.db.claim import claim
 from dispatcher.db.database import connect
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.operator import resume
 from dispatcher.db.rules import Screen
 

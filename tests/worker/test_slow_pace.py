@@ -7,7 +7,7 @@ from support.messages import insert, states
 from support.provider import app_at, seen
 from support.waiting import until
 
-from dispatcher.db import claim as claims
+from dispatcher.db import pace
 
 SLOW = 0.2  # numbers a second: one every five seconds
 
@@ -72,7 +72,7 @@ async def test_a_late_batch_goes_now_or_returns(db, database, hands, late, sent)
     await hands.insert(1)
     await db.execute("UPDATE dispatcher.app SET next_at = clock_timestamp()")
     [batch] = await hands.claim()
-    at = await claims.reschedule(database, batch, late)
+    at = await pace.reschedule(database, batch, late)
     assert (at is not None and at <= monotonic()) if sent else at is None
     wait = await db.fetchval(
         "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"

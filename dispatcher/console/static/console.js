@@ -19,6 +19,25 @@ function localise(root) {
   }
 }
 
+// Fields of times are in the reader's zone, and are sent in UTC, as addresses have them.
+function localiseFields() {
+  const minute = (at) => at.toISOString().slice(0, 16);
+  const offset = (at) => at.getTimezoneOffset() * 60000;
+  for (const field of document.querySelectorAll("input[type=datetime-local]")) {
+    const zone = document.querySelector(`label[for="${field.id}"] .zone`);
+    const given = field.getAttribute("value"); // not what the browser has kept of an earlier visit
+    const at = new Date(`${given}Z`);
+    field.value = given ? minute(new Date(at - offset(at))) : "";
+    zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    field.form.addEventListener("formdata", ({ formData }) => {
+      if (field.value) formData.set(field.name, minute(new Date(field.value)));
+    });
+  }
+  for (const field of document.querySelectorAll("input[data-zone]")) {
+    field.value ||= Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
+}
+
 // Changes only what differs, so that focus and selection stay.
 function morph(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
@@ -145,6 +164,7 @@ function watch(banner) {
 }
 
 localise(document);
+localiseFields();
 const banner = document.getElementById("stale");
 if (banner) watch(banner);
 const place = document.querySelector("[data-live]");

@@ -128,7 +128,8 @@ SELECT name FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 SELECT country FROM dispatcher.country_pause WHERE app = $1 AND until > clock_timestamp()
 
 -- name: resume_app
--- End a pause that workers made: a request was answered. The app starts slowly. A pause because all
+-- End a pause that workers made: a request was answered. The app starts slowly, and what was refused
+-- is due. A pause because all
 -- messages are refused does not end with a refused one, and none with a request that was opened before
 -- it began.
 -- $1 app, $2 whether the request was refused for its content, $3 when it was opened
@@ -138,16 +139,17 @@ SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
   AND (paused_at <= $3 OR paused_at > clock_timestamp())
-RETURNING name
+RETURNING dispatcher.end_refusal_waits(name)
 
 -- name: end_probe
--- End a pause that workers made: the API has answered a request without messages. The app starts slowly.
+-- The same: the API has answered a request without messages.
 -- $1 app
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND pause_code = 'unknown-results'
+RETURNING dispatcher.end_refusal_waits(name)
 
 -- name: circuits
 -- Return what is known of the last requests of apps.
@@ -267,8 +269,8 @@ WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 
 -- name: take_probe
--- Take the right to send one message for a paused app; a row if this caller has it. The next probe
--- waits longer, and at least one request time-out, so only one is on its way at a time.
+-- Take the right to probe a paused app; a row if this caller has it. The next probe waits longer. If
+-- the probe is a message, it waits at least one request time-out, so only one is on its way at a time.
 -- $1 app, $2 shortest wait (seconds)
 UPDATE dispatcher.app
 SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_interval(secs => $2)),

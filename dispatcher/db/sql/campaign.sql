@@ -77,23 +77,20 @@ RETURNING name
 
 -- name: campaigns
 -- The campaigns, the newest first, each with how many of its messages wait.
--- $1 how many at most
+-- $1 how many at most, $2 name (null: any)
 SELECT c.name, c.state, c.reason, c.file, c.created_by, c.created_at, c.changed_by, c.changed_at,
     (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name)
         + (SELECT coalesce(sum(b.size), 0) FROM dispatcher.bulk b WHERE b.campaign = c.name)
         AS waiting,
     (SELECT sum(i.imported)::bigint FROM dispatcher.file_import i WHERE i.campaign = c.name) AS imported
-FROM dispatcher.campaign c ORDER BY c.created_at DESC LIMIT $1
+FROM dispatcher.campaign c
+WHERE $2::text IS NULL OR c.name = $2
+ORDER BY c.created_at DESC LIMIT $1
 
--- name: campaign
--- One campaign, as in campaigns.
--- $1 name
-SELECT c.name, c.state, c.reason, c.file, c.created_by, c.created_at, c.changed_by, c.changed_at,
-    (SELECT count(*) FROM dispatcher.queue q WHERE q.campaign = c.name)
-        + (SELECT coalesce(sum(b.size), 0) FROM dispatcher.bulk b WHERE b.campaign = c.name)
-        AS waiting,
-    (SELECT sum(i.imported)::bigint FROM dispatcher.file_import i WHERE i.campaign = c.name) AS imported
-FROM dispatcher.campaign c WHERE c.name = $1
+-- name: campaign_names
+-- The names of campaigns, the newest first.
+-- $1 how they begin, $2 how many at most
+SELECT name FROM dispatcher.campaign WHERE starts_with(name, $1) ORDER BY created_at DESC LIMIT $2
 
 -- name: campaign_states
 -- How many messages of a campaign are in each state, with their codes, segments, and how many were
@@ -133,7 +130,8 @@ SELECT coalesce((SELECT first_id FROM dispatcher.campaign WHERE name = $1), 0)
 
 -- name: campaign_page
 -- Some campaigns, the newest first, with what was counted of them last, and whether any message waits.
--- $1 begun before (null: any), $2 name below among those begun then, $3 how many at most
+-- $1 begun before (null: any), $2 name below among those begun then, $3 how many at most, $4 name
+-- (null: any)
 SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
     c.changed_at, c.counted::text AS counted, c.counted_at,
     EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
@@ -145,23 +143,9 @@ SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at,
           AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
     ) AS partly_removed
 FROM dispatcher.campaign c
-WHERE $1::timestamptz IS NULL OR (c.created_at, c.name) < ($1, $2::text)
+WHERE ($1::timestamptz IS NULL OR (c.created_at, c.name) < ($1, $2::text))
+  AND ($4::text IS NULL OR c.name = $4)
 ORDER BY c.created_at DESC, c.name DESC LIMIT $3
-
--- name: campaign_progress
--- One campaign, as in campaign_page.
--- $1 name
-SELECT c.name, c.state, c.reason, c.file, c.stop_at, c.created_by, c.created_at, c.changed_by,
-    c.changed_at, c.counted::text AS counted, c.counted_at,
-    EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
-        OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name) AS waits,
-    c.first_id < (
-        SELECT min(split_part(p.relname, '_', 2)::bigint)
-        FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
-        WHERE i.inhparent = 'dispatcher.message'::regclass
-          AND p.relname ~ '^message_[0-9]+_to_[0-9]+$'
-    ) AS partly_removed
-FROM dispatcher.campaign c WHERE c.name = $1
 
 -- name: count_campaign
 -- How many messages of a campaign are in each state, as message_status has it, by code and the
@@ -221,8 +205,11 @@ FROM (
             WHEN l.state = 'unsure' THEN 'unsure'
             ELSE 'lost'
         END AS state,
-        CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, l.code) END
-            AS code,
+        CASE
+            WHEN r.state IS NOT NULL THEN r.status
+            WHEN o.state = 'accepted' THEN coalesce(o.code, '000000')
+            ELSE coalesce(o.code, q.code, l.code)
+        END AS code,
         coalesce(o.segments, r.total) AS segments,
         CASE WHEN o.state = 'accepted' THEN dispatcher.charged_segments(
             dispatcher.billing_mode(a.billing, m.recipient), o.segments, r.total, r.delivered,

@@ -1,0 +1,178 @@
+"""Takes due messages out of the queue and bulk rows, for a claim."""
+
+import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, QueuePosition
+from dispatcher.core.message import Message
+from dispatcher.db.database import Connection
+from dispatcher.db.queries import sql
+
+MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
+
+
+class ClaimRequest(Struct, frozen=True):
+    """What a worker claims: messages of one app for its free request slots."""
+
+    app: str
+    slots: int = 1
+    per_request: int = 500  # numbers expected to fit into one request
+    first_priority: int = 0
+    last_priority: int = 9
+    sender: str | None = None
+    probe_wait: float = 30.0  # seconds between probes of a paused app, at the least
+    all_slots: int = 8  # request slots of the app, free or not
+    slot_seconds: float = 0.0  # time that a request occupies its slot
+    look_ahead: bool = True  # look at more messages if the first ones take a request each
+
+
+class DueRows(Struct, frozen=True):
+    """Due messages in order, taken from the queue and bulk rows."""
+
+    rows: list[asyncpg.Record]
+    full: bool  # there is probably more
+    last: QueuePosition | None  # how far the scan came; None: it saw all that is due
+
+
+async def take_due(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
+    untried: bool = False,
+) -> DueRows:
+    """Take at most *limit* due messages, in the order of priorities and due times.
+
+    The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
+    the next row of the queue. *since* is when to look from, by priority. *untried*: nothing that
+    returned with a code.
+    """
+    app, first = wanted.app, wanted.first_priority
+    rows: list[asyncpg.Record] = []
+    while True:
+        last, due_at, queue_first = wanted.last_priority, None, True
+        if bulk_due:
+            head = await connection.fetchrow(sql("lock_bulk"), app, first, last, since)
+            if head is not None:
+                last, due_at, queue_first = head
+        if queue_first:
+            rows += await connection.fetch(
+                sql("claim"),
+                app,
+                limit - len(rows),
+                first,
+                last,
+                wanted.sender,
+                since,
+                paused,
+                due_at,
+                untried,
+            )
+        if len(rows) >= limit:
+            break
+        if due_at is None:
+            return DueRows(rows, False, None)
+        taken = await connection.fetch(
+            sql("claim_bulk"), app, limit - len(rows), last, due_at, wanted.sender, paused
+        )
+        rows += taken
+        if len(rows) >= limit:
+            break
+        if not taken:  # a pause has come, or these messages are finished
+            return DueRows(rows, True, (last, due_at))
+        since[last] = max(since[last], due_at)
+    return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
+
+
+async def take_probe(connection: Connection, wanted: ClaimRequest) -> DueRows:
+    """Take the message that probes a paused app, of any priority.
+
+    First one that was not refused before: those that were, however urgent, may be refused again,
+    and the app would stay paused for the others.
+    """
+    wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
+    start = [BEGINNING] * PRIORITY_COUNT
+    due = await take_due(
+        connection, wanted, 1, list(start), paused=True, bulk_due=True, untried=True
+    )
+    return (
+        due
+        if due.rows
+        else await take_due(connection, wanted, 1, start, paused=True, bulk_due=True)
+    )
+
+
+class Taken(Struct, frozen=True):
+    """What a claim has taken."""
+
+    rows: list[asyncpg.Record]
+    messages: list[Message]
+    unread: list[Message]  # without their variables: they return to the queue
+    full: bool
+    last: QueuePosition | None
+
+    def with_more(self, more: "Taken") -> "Taken":
+        """Return both together."""
+        return Taken(
+            self.rows + more.rows,
+            self.messages + more.messages,
+            self.unread + more.unread,
+            more.full,
+            more.last,
+        )
+
+    def due_times(self, messages: list[Message]) -> dict[int, float]:
+        """Return when *messages*, some of these, were due, by id: in seconds since 1970."""
+        ids = {message.id for message in messages}
+        return {row["id"]: row[0] for row in self.rows if row["id"] in ids} if ids else {}
+
+
+async def take(
+    connection: Connection,
+    wanted: ClaimRequest,
+    limit: int,
+    since: list[float],
+    *,
+    paused: bool,
+    bulk_due: bool,
+) -> Taken:
+    """Take up to *limit* due messages.
+
+    Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together. Of a
+    paused app it is the message that probes it.
+    """
+    due = await (
+        take_probe(connection, wanted)
+        if paused
+        else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
+    )
+    rows = due.rows
+    messages = [Message(*row[2:]) for row in rows]
+    large = [row for row in rows if row[1] is not None]
+    if not large:
+        return Taken(rows, messages, [], due.full, due.last)
+    room = MAX_LARGE_BYTES
+    read: list[int] = []
+    unread: set[int] = set()
+    for row in large:
+        room -= row[1]
+        if room >= 0 or not read:
+            read.append(row["id"])
+        else:
+            unread.add(row["id"])
+    params = dict(await connection.fetch(sql("read_large"), read))
+    return Taken(
+        rows,
+        [
+            replace(m, params=params[m.id]) if m.id in params else m
+            for m in messages
+            if m.id not in unread
+        ],
+        [m for m in messages if m.id in unread],
+        due.full,
+        due.last,
+    )
