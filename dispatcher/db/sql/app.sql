@@ -19,7 +19,8 @@ SELECT name FROM dispatcher.app ORDER BY name
 SELECT
     name,
     paused_at IS NOT NULL AS paused,
-    coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
+    coalesce(dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code), false)
+        AS probe_due,
     rate,
     date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     EXISTS (
@@ -279,7 +280,8 @@ RETURNING date_part('epoch', next_at - clock_timestamp())
 UPDATE dispatcher.app
 SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_interval(secs => $2)),
     probe_wait = least(probe_wait * 2, greatest(probe_wait, probe_max))
-WHERE name = $1 AND paused_at IS NOT NULL AND probe_at <= clock_timestamp()
+WHERE name = $1 AND paused_at IS NOT NULL
+  AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
 RETURNING name
 
 -- name: probe_answered
