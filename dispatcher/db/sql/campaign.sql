@@ -206,8 +206,11 @@ FROM (
             WHEN l.state = 'unsure' THEN 'unsure'
             ELSE 'lost'
         END AS state,
-        CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, l.code) END
-            AS code,
+        CASE
+            WHEN r.state IS NOT NULL THEN r.status
+            WHEN o.state = 'accepted' THEN coalesce(o.code, '000000')
+            ELSE coalesce(o.code, q.code, l.code)
+        END AS code,
         coalesce(o.segments, r.total) AS segments,
         CASE WHEN o.state = 'accepted' THEN dispatcher.charged_segments(
             dispatcher.billing_mode(a.billing, m.recipient), o.segments, r.total, r.delivered,
