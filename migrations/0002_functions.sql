@@ -108,6 +108,21 @@ RETURN CASE
         THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
 END;
 
+-- Return the canonical form of a number that an operator gave; raises check_violation for one that no
+-- message can have: to suppress, free or erase it would have no effect.
+CREATE FUNCTION dispatcher.given_number(number text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    canonical text := dispatcher.e164(number);
+    rule text := dispatcher.misread_recipient(canonical);
+BEGIN
+    IF rule IS NOT NULL THEN
+        RAISE check_violation USING MESSAGE = format('a number breaks the rule "%s"', rule),
+            CONSTRAINT = rule;
+    END IF;
+    RETURN canonical;
+END $$;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
@@ -1283,7 +1298,7 @@ DECLARE
     added integer;
 BEGIN
     INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
-    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.app, suppress.promotional,
+    SELECT DISTINCT dispatcher.given_number(n) AS recipient, suppress.app, suppress.promotional,
         suppress.reason
     FROM unnest(numbers) AS n ORDER BY recipient
     ON CONFLICT ON CONSTRAINT suppression_pkey DO NOTHING;
@@ -1307,7 +1322,7 @@ DECLARE
 BEGIN
     WITH gone AS (
         DELETE FROM dispatcher.suppression s
-        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.given_number(n) FROM unnest(numbers) AS n))
           AND (unsuppress.app = '' AND NOT unsuppress.promotional
             OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
         RETURNING s.recipient
@@ -1447,7 +1462,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
-    dispatcher.misread_recipient, dispatcher.is_usual_recipient,
+    dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

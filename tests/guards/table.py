@@ -522,12 +522,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "date_part('epoch', m.expires_at - clock_timestamp())",
-                "date_part('epoch', m.expires_at) - $9",
+                "date_part('epoch', m.expires_at) - $10",
             ),
             Edit(
                 "dispatcher/db/due_messages.py",
-                "                due_at,\n            )\n",
-                "                due_at,\n"
+                "                untried,\n            )\n",
+                "                untried,\n"
                 '                __import__("time").time(),\n            )\n',
             ),
         ),
@@ -540,12 +540,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "q.due_at <= least((SELECT clock_timestamp()),",
-                "q.due_at <= least(to_timestamp($9),",
+                "q.due_at <= least(to_timestamp($10),",
             ),
             Edit(
                 "dispatcher/db/due_messages.py",
-                "                due_at,\n            )\n",
-                "                due_at,\n"
+                "                untried,\n            )\n",
+                "                untried,\n"
                 '                __import__("time").time(),\n            )\n',
             ),
         ),
