@@ -95,3 +95,25 @@ async def test_probe_and_operator_make_due_what_was_refused(db, database, by):
     else:
         await db.execute("SELECT dispatcher.resume('default')")
     assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.queue")
+
+
+def longest(code: str) -> str:
+    """Return until when at most an app that is paused for *code* waits for a probe."""
+    return "1 day" if request_code(code).kind is Kind.QUOTA else "10 min"
+
+
+@pytest.mark.parametrize("code", ["E000623", "daily-limit", "E000045", "all-refused", "HTTP 429"])
+async def test_a_probe_time_of_a_clock_that_was_ahead_counts_for_nothing(db, code):
+    for ahead, due in (("0 s", True), (longest(code), False), ("3 days", True)):
+        await db.execute(
+            "INSERT INTO dispatcher.app (name, paused_at, paused_by, pause_code, probe_at,"
+            " probe_wait, probe_max) VALUES ('default', now(), 'worker', $1,"
+            " clock_timestamp() + $2::text::interval, '2 min', '10 min')"
+            " ON CONFLICT (name) DO UPDATE SET probe_at = excluded.probe_at",
+            code,
+            ahead,
+        )
+        row = await db.fetchrow(sql("app_state"), "default", 0, 9, [0.0] * 10, 0, None)
+        assert row["probe_due"] is due
+        taken = await db.fetchval(sql("take_probe"), "default", 30.0)
+        assert (taken == "default") is due
