@@ -38,10 +38,9 @@ def complete_campaign(incomplete: str) -> list[str]:
     from dispatcher.db import campaigns
 
     try:
-        known = with_database(campaigns.campaigns)
+        return with_database(lambda connection: campaigns.names(connection, incomplete))
     except CommandError:
         return []
-    return [one.name for one in known if one.name.startswith(incomplete)]
 
 
 Name = Annotated[

@@ -78,3 +78,14 @@ async def test_exported_reasons_are_chinese_in_csv_alone(operate, db):
     assert "号码在屏蔽名单中。" in (await operate("export", "--app", "default", locale=CHINESE)).out
     programs = await operate("export", "--app", "default", "--json", locale=CHINESE)
     assert "Its number is on the list" in programs.out
+
+
+async def test_an_action_and_its_audit_are_whole_chinese_sentences(operate, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't')"
+    )
+    message_id = await db.fetchval("SELECT max(id) FROM dispatcher.message")
+    done = await operate("cancel", str(message_id), locale=CHINESE)
+    assert done.out == "1 条短信已取消。\n"
+    assert "1 条中有 1 条已取消" in (await operate("audit", locale=CHINESE)).out
+    assert "1 of 1 cancelled" in (await operate("audit", "--json", locale=CHINESE)).out

@@ -527,6 +527,18 @@ def test_without_numbers_a_result_is_missing_when_counts_differ():
     assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)
 
 
+@pytest.mark.parametrize("masked", ["+86139****0001", "139****", "+65****0001", "****"])
+def test_a_masked_number_that_names_no_message_leaves_its_place_unsure(masked):
+    results = [result(ONE), result(TWO, recipient=masked), result(THREE)]
+    assert verdict(THREE_NUMBERS, reply(results)).unsure == [TWO]
+
+
+def test_masked_numbers_settle_nothing_when_the_counts_differ():
+    masked = ONE.recipient[:6] + "****" + ONE.recipient[-4:]
+    for results in ([result(ONE, recipient=masked)], [result(ONE, recipient=masked)] * 4):
+        assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)
+
+
 def test_a_foreign_number_leaves_the_message_in_its_place_unsure():
     results = [result(ONE), result(TWO, recipient="+4915112345678"), result(THREE)]
     assert verdict(THREE_NUMBERS, reply(results)).unsure == [TWO]
