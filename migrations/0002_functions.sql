@@ -74,28 +74,54 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
--- Return which rule a recipient breaks, if it would reach another person, or hide that two spellings
--- are one number (see core.number); null for a sound one. Named like constraints, which say what is
--- wrong. The recipient of an erased message is 0.
+-- Return whether a recipient is one of the usual, which keep every rule of misread_recipient: a mobile
+-- number of mainland China, or a number with + of another country. It is short, for every INSERT builds
+-- it anew, and compares bytes, for a longer pattern costs each row of a list a third more.
+CREATE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN recipient ~ '^[+]?[0-9]+$' AND CASE
+    WHEN octet_length(recipient) = 14
+        AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN true
+    WHEN recipient >= '0' COLLATE "C" THEN octet_length(recipient) = 11
+        AND recipient >= '13' COLLATE "C" AND recipient < '2' COLLATE "C"
+    WHEN recipient >= '+86' COLLATE "C" AND recipient < '+87' COLLATE "C" THEN false
+    ELSE recipient >= '+1' COLLATE "C" AND octet_length(recipient) BETWEEN 8 AND 21
+END;
+
+-- Return which rule a recipient breaks, if it is no number, would reach another person, or hides that
+-- two spellings are one number (see core.number); null for a sound one. Named like constraints, which
+-- say what is wrong. The recipient of an erased message is 0.
 CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN octet_length(recipient) = 14  -- a mobile number of mainland China: nearly always
-        AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN NULL
-    WHEN recipient LIKE '+86%' AND NOT CASE octet_length(recipient)
-        WHEN 14 THEN recipient >= '+8630' COLLATE "C" AND recipient NOT LIKE '+8686%'
-        WHEN 13 THEN recipient LIKE '+8610%'
-            OR recipient >= '+8620' COLLATE "C" AND recipient NOT LIKE '+8686%'
-        WHEN 16 THEN recipient LIKE '+8610%' OR recipient LIKE '+8614%'
-        ELSE false END
-        THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
-    WHEN recipient LIKE '0_%' OR recipient LIKE '+0%'
+    WHEN recipient = '0' OR dispatcher.is_usual_recipient(recipient) THEN NULL
+    WHEN recipient !~ '^[+]?[0-9]+$' THEN 'recipient_is_digits_after_an_optional_plus'
+    WHEN octet_length(recipient) > 21 THEN 'recipient_has_at_most_21_characters'
+    WHEN recipient LIKE '0%' OR recipient LIKE '+0%'
         THEN 'recipient_begins_with_0_write_plus_and_the_country_code'
     WHEN recipient LIKE '86___________' THEN 'recipient_is_86_and_11_digits_the_plus_is_missing'
-    WHEN octet_length(recipient) <
-        CASE WHEN recipient LIKE '+%' THEN 8 WHEN recipient = '0' THEN 1 ELSE 7 END
+    WHEN octet_length(recipient) < CASE WHEN recipient LIKE '+%' THEN 8 ELSE 7 END
         THEN 'recipient_needs_at_least_7_digits'
+    -- Fixed lines and things; no area code begins with 0 or 86.
+    WHEN recipient LIKE '+86%' AND recipient !~
+        '^[+]86(10[0-9]{8}|2[0-9]{9}|(?!86)[3-9][0-9]{9,10}|1[04][0-9]{11})$'
+        THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
 END;
+
+-- Return the canonical form of a number that an operator gave; raises check_violation for one that no
+-- message can have: to suppress, free or erase it would have no effect.
+CREATE FUNCTION dispatcher.given_number(number text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    canonical text := dispatcher.e164(number);
+    rule text := dispatcher.misread_recipient(canonical);
+BEGIN
+    IF rule IS NOT NULL THEN
+        RAISE check_violation USING MESSAGE = format('a number breaks the rule "%s"', rule),
+            CONSTRAINT = rule;
+    END IF;
+    RETURN canonical;
+END $$;
 
 -- Enqueueing ----------------------------------------------------------------------------------------
 
@@ -108,10 +134,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     inserted_at timestamptz := clock_timestamp();
     has record;  -- which of the steps below are needed
+    wrong record;
 BEGIN
     SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
         count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
-        max(dispatcher.misread_recipient(recipient)) AS misread
+        bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
     INTO has
     FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
 
@@ -123,7 +150,7 @@ BEGIN
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
                 count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
                 campaign, count(idempotency_key) > 0 AS keys,
-                max(dispatcher.misread_recipient(recipient)) AS misread
+                bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
             FROM added
             GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
         ), few AS (
@@ -139,17 +166,26 @@ BEGIN
             FROM together WHERE size >= 20
         )
         SELECT count(campaign) > 0 AS campaigns, bool_or(keys) AS keys,
-            min(priority) <= 1 AS urgent, max(misread) AS misread
+            min(priority) <= 1 AS urgent, bool_and(usual) AS usual
         INTO has
         FROM together;
     END IF;
     -- Here and not by a constraint: see the table.
-    IF has.misread IS NOT NULL THEN
-        RAISE check_violation USING
-            MESSAGE = format('new row for relation "message" violates check constraint "%s"',
-                has.misread),
-            SCHEMA = 'dispatcher', TABLE = 'message', COLUMN = 'recipient',
-            CONSTRAINT = has.misread;
+    IF NOT has.usual THEN
+        SELECT broken.rule, broken.place INTO wrong
+        FROM (
+            SELECT dispatcher.misread_recipient(recipient) AS rule, row_number() OVER () AS place
+            FROM added
+        ) AS broken
+        WHERE broken.rule IS NOT NULL LIMIT 1;
+        IF FOUND THEN
+            RAISE check_violation USING
+                MESSAGE = format('new row for relation "message" violates check constraint "%s"',
+                    wrong.rule),
+                DETAIL = format('It is row %s of the statement.', wrong.place),
+                SCHEMA = 'dispatcher', TABLE = 'message', COLUMN = 'recipient',
+                CONSTRAINT = wrong.rule;
+        END IF;
     END IF;
 
     -- A campaign that is known is not locked: an import must not keep a pause waiting.
@@ -415,14 +451,17 @@ DECLARE
 BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
-        EXIT WHEN bulk_rows IS NULL;
-        -- In each app one after the other: rows that come anew while others are waited for follow
-        -- no order.
+        -- In each app one after the other, before any row is locked: rows that come anew while others
+        -- are waited for follow no order, and the counter below is locked last, though the caller
+        -- may cancel more in the same transaction.
         PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app)
         FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
-            WHERE b.first_id = ANY (bulk_rows) ORDER BY 1
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
+            WHERE b.first_id = ANY (bulk_rows)
+            UNION SELECT hashtext(q.app) FROM dispatcher.queue q WHERE q.id = ANY (ids)
+            ORDER BY 1
         ) AS a;
+        EXIT WHEN bulk_rows IS NULL;
         WITH taken AS MATERIALIZED (
             SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
         ), written AS (
@@ -788,16 +827,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
--- that another session works on are left for the next call, and so are bulk rows of an app in which
+-- that another session works on are left for the next call, and so are all of an app in which
 -- another one cancels: with rows locked, this must not wait for it. Whole bulk rows first.
 CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stopped text[] := ARRAY(SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled');
     free integer[] := ARRAY(
+        WITH RECURSIVE waiting AS (
+            (SELECT q.app FROM dispatcher.queue q ORDER BY q.app LIMIT 1)
+            UNION ALL
+            SELECT (SELECT q.app FROM dispatcher.queue q WHERE q.app > w.app ORDER BY q.app LIMIT 1)
+            FROM waiting w WHERE w.app IS NOT NULL
+        )
         SELECT a.app FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
             WHERE b.campaign = ANY (stopped)
+            UNION SELECT hashtext(w.app) FROM waiting w
+            WHERE EXISTS (
+                SELECT FROM dispatcher.queue q WHERE q.campaign = ANY (stopped) AND q.app = w.app)
         ) AS a
         WHERE pg_try_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app));
 BEGIN
@@ -809,7 +857,7 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ), alone AS (
             SELECT q.id FROM dispatcher.queue q
-            WHERE q.campaign = ANY (stopped)
+            WHERE q.campaign = ANY (stopped) AND hashtext(q.app) = ANY (free)
             LIMIT step
             FOR UPDATE SKIP LOCKED
         )
@@ -1166,6 +1214,30 @@ BEGIN
     RETURN ended;
 END $$;
 
+-- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back
+-- where it was counted, or a message could be sent more often than its attempts allow; return how many.
+-- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
+-- waits for a time that was told: flow control, a template, a quota.
+CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz := clock_timestamp();
+    ended bigint;
+BEGIN
+    UPDATE dispatcher.queue w
+    SET due_at = at, attempt = w.attempt - coalesce((
+        SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
+    WHERE ctid = ANY (ARRAY(
+        SELECT q.ctid FROM dispatcher.queue q
+        WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
+          AND q.code ~ '^[[:upper:]]'
+          AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
+        LIMIT 5000 FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS ended = ROW_COUNT;
+    RETURN ended;
+END $$;
+
 -- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
 -- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
@@ -1182,6 +1254,7 @@ BEGIN
         slow_start_left = CASE WHEN paused_by = 'worker' THEN 1 ELSE slow_start_left END,
         slow_start_answered = CASE WHEN paused_by = 'worker' THEN 0 ELSE slow_start_answered END
     WHERE name = resume.app;
+    PERFORM dispatcher.end_refusal_waits(resume.app);
     DELETE FROM dispatcher.country_pause c WHERE c.app = resume.app;
     IF FOUND THEN
         PERFORM dispatcher.end_country_waits(resume.app);
@@ -1197,6 +1270,16 @@ RETURNS timestamptz
 LANGUAGE sql VOLATILE
 RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / rate)
     THEN clock_timestamp() ELSE stored END;
+
+-- Return whether a paused app is to be probed. A time further ahead than probes wait was written by a
+-- clock that was ahead of this one, as of a server that is no primary any more. A spent quota waits for midnight.
+CREATE FUNCTION dispatcher.is_probe_due(
+    probe_at timestamptz, probe_wait interval, probe_max interval, pause_code text
+) RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + CASE
+    WHEN pause_code IN ('E000623', 'daily-limit') THEN interval '25 hours'
+    ELSE interval '5 minutes' + greatest(probe_wait, probe_max, interval '0') END;
 
 -- Rules ---------------------------------------------------------------------------------------------
 
@@ -1219,7 +1302,7 @@ DECLARE
     added integer;
 BEGIN
     INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
-    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.app, suppress.promotional,
+    SELECT DISTINCT dispatcher.given_number(n) AS recipient, suppress.app, suppress.promotional,
         suppress.reason
     FROM unnest(numbers) AS n ORDER BY recipient
     ON CONFLICT ON CONSTRAINT suppression_pkey DO NOTHING;
@@ -1243,7 +1326,7 @@ DECLARE
 BEGIN
     WITH gone AS (
         DELETE FROM dispatcher.suppression s
-        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.given_number(n) FROM unnest(numbers) AS n))
           AND (unsuppress.app = '' AND NOT unsuppress.promotional
             OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
         RETURNING s.recipient
@@ -1383,7 +1466,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
-    dispatcher.misread_recipient,
+    dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

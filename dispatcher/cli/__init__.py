@@ -20,6 +20,7 @@ def main() -> NoReturn:
 
     from dispatcher.cli.commands import command_tree
     from dispatcher.cli.stdout import OutputClosed, OutputError, guarded_stdout
+    from dispatcher.cli.usage import error_of_use, help_instead
 
     use_language(locale_language(os.environ))
     try:
@@ -33,13 +34,11 @@ def main() -> NoReturn:
     except ListError as failure:
         code = _print_error(failure.lines, USED_WRONGLY if failure.misused else FAILED)
     except typer.TyperException as error:
-        what = error.format_message().partition("\n")[0].replace(*_PLAIN_MESSAGE).rstrip(".")
-        context = getattr(error, "ctx", None)  # of errors of use
-        of = context.command_path if context else "dispatcher"
-        then = (
-            _(" See `{command} --help`.") if what.endswith("?") else _(": see `{command} --help`.")
-        )
-        code = _print_error((what + then.format(command=of),), error.exit_code)
+        if (page := help_instead(error)) is not None:
+            print(page, file=sys.stderr)  # noqa: T201 - a page, not a line of an error
+            code = error.exit_code
+        else:
+            code = _print_error((error_of_use(error),), error.exit_code)
     except OutputClosed:
         _discard_output()
         code = FAILED
@@ -58,10 +57,6 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_PLAIN_MESSAGE = (
-    "Input should be a valid integer, unable to parse string as an integer",
-    "it must be a whole number",
-)
 _INTERRUPTED_EXIT_CODE = 130  # typer returns it after Ctrl-C
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.core.language import _
+from dispatcher.core.stored_texts import stored_text
 
 
 def audit(
@@ -30,6 +31,11 @@ def audit(
     table = table_of(_("When"), _("Who"), _("What"), _("With"), _("Detail"), _("Result"))
     for one in entries:
         table.add_row(
-            moment(one.created_at), one.actor, one.action, one.target, one.detail, one.result
+            moment(one.created_at),
+            one.actor,
+            one.action,
+            one.target,
+            stored_text(one.detail),
+            stored_text(one.result),
         )
     screen().print(table if table.rows else _("No action is recorded yet."))

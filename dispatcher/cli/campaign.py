@@ -38,10 +38,9 @@ def complete_campaign(incomplete: str) -> list[str]:
     from dispatcher.db import campaigns
 
     try:
-        known = with_database(campaigns.campaigns)
+        return with_database(lambda connection: campaigns.names(connection, incomplete))
     except CommandError:
         return []
-    return [one.name for one in known if one.name.startswith(incomplete)]
 
 
 Name = Annotated[
@@ -112,7 +111,7 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
              "recent": count.recent, "last_due_at": count.last_due_at}
         )  # fmt: skip
         return
-    typer.echo(f"{found.name}: {_state(found)}")
+    typer.echo(found.name + _(": ") + _state(found))
     typer.echo(
         _("Begun {created_at} by {created_by}").format(
             created_at=moment(found.created_at), created_by=found.created_by
@@ -234,7 +233,8 @@ def move_campaign(
         int | None, typer.Option(min=1, metavar="N", help="Then so many in an hour.")
     ] = None,
     priority: Annotated[
-        int | None, typer.Option(min=0, max=9, help="0 first to 9 last.", show_default=False)
+        int | None,
+        typer.Option(min=0, max=9, metavar="N", help="0 first to 9 last.", show_default=False),
     ] = None,
     as_: As = None,
 ) -> None:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import typer
 
-from dispatcher.cli.errors import FAILED, CommandError
-from dispatcher.core.language import _
+from dispatcher.cli.errors import FAILED, NO_APP, CommandError
+from dispatcher.core.format import padded, sentences
+from dispatcher.core.language import ENGLISH, N_, _, use_language
 from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ CLOSE_SECONDS = 5.0  # to close a connection, or to get one of a pooler
 CheckResult = tuple[bool | None, str, str]  # whether it passed (None: a warning), subject, text
 
 
-_MARKS = {True: "ok  ", False: "FAIL", None: "warn"}
+_MARKS = {True: N_("ok"), False: N_("FAIL"), None: N_("warn")}
+_SUBJECTS = (
+    *(N_("settings"), N_("database"), N_("clock"), N_("tables"), N_("sequences")),
+    *(N_("connections"), N_("pooler"), N_("spool"), N_("reports")),
+)
 
 
 def check(
@@ -44,10 +49,12 @@ def check(
     """
     from dispatcher.cli.connection import read_settings
 
+    if json:
+        use_language(ENGLISH)  # programs read it
     settings = read_settings()
-    apps = ", ".join(settings.apps) or _("no app")
+    configured = _("{apps} configured").format(apps=", ".join(settings.apps))
     results: list[CheckResult] = [
-        (bool(settings.apps), "settings", _("{apps} configured").format(apps=apps))
+        (bool(settings.apps), "settings", configured if settings.apps else _(NO_APP))
     ]
     try:
         results += _database(settings)
@@ -68,7 +75,8 @@ def check(
             ]
         )
     for good, name, text in results if not json else ():
-        typer.echo(f"{_MARKS[good]}  {name:12}  {text}")
+        subject = _(name) if name in _SUBJECTS else name
+        typer.echo(f"{padded(_(_MARKS[good]), 4)}  {padded(subject, 12)}  {text}")
     return FAILED if any(good is False for good, _, _ in results) else 0
 
 
@@ -280,7 +288,11 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
             ),
         )
     else:
-        yield False, name, f"{app.endpoint}: {answer.code}: {row.meaning} {row.advice}"
+        yield (
+            False,
+            name,
+            _(": ").join((app.endpoint, answer.code, sentences(row.meaning, row.advice))),
+        )
     if answer.clock_skew is not None:
         yield _check_clock(_("the provider's"), answer.clock_skew)
 
@@ -338,7 +350,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     refusal = _explain_answer(posted)
     if refusal is not None:
         good, what = refusal
-        return good, f"{where}: {what}"
+        return good, where + _(": ") + what
     try:
         async with asyncio.timeout(NOTIFY_TIMEOUT_SECONDS):
             await arrived.wait()
@@ -346,11 +358,13 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         return False, _(
             "{where}: the receiver there works on another database than this one"
         ).format(where=where)
-    signed = "signed " if keys else ""
     took = (monotonic() - began) * 1000
-    return True, _("a {signed}test report to {where} arrived in the database, {took} ms").format(
-        signed=signed, where=where, took=f"{took:.0f}"
+    said = (
+        _("a signed test report to {where} arrived in the database, {took} ms")
+        if keys
+        else _("a test report to {where} arrived in the database, {took} ms")
     )
+    return True, said.format(where=where, took=f"{took:.0f}")
 
 
 def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
@@ -375,7 +389,7 @@ def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
                 "401: {said} Compare push key, __PUSH_HOST and __PUSH_CONNECTION"
             ).format(said=said)
         case status if said:
-            return False, f"{status}: {said}"
+            return False, str(status) + _(": ") + said
         case status:
             return False, _(
                 "{status}, and not by a report receiver: see the proxies on the way"

@@ -27,6 +27,7 @@ from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
 from dispatcher.cli.token import token
+from dispatcher.cli.usage import use_pages
 from dispatcher.core.language import ENGLISH, _, language
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ app.add_typer(token, name="token")
 def command_tree() -> Any:  # noqa: ANN401 - typer does not export its types of commands
     """Return all commands; their help is in the language of the present context."""
     tree = typer.main.get_command(app)
+    use_pages(tree)
     if language() != ENGLISH:
         for owner, name, text in help_texts(tree):
             paragraphs = [_(paragraph) for paragraph in help_paragraphs(text)]
@@ -110,7 +112,8 @@ def help_texts(command: Any) -> Iterator[tuple[Any, str, str]]:  # noqa: ANN401 
             yield command, name, text
     for parameter in command.params:
         for name in ("help", "show_default"):
-            if isinstance(text := getattr(parameter, name), str) and " " in text:
+            text = getattr(parameter, name)
+            if isinstance(text, str) and (" " in text or text.isalpha()):
                 yield parameter, name, text
     for each in getattr(command, "commands", {}).values():
         yield from help_texts(each)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.operate import As, complete_app, operator_name
 from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dispatcher.core.cost import Bill
-    from dispatcher.lists.file_load import ImportOptions, Loaded
+    from dispatcher.db.database import OwnConnection as Connection
+    from dispatcher.lists.file_load import ImportOptions, Loaded, Progressed
 
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
@@ -67,7 +69,12 @@ def enqueue(
         list[str] | None,
         typer.Option(metavar="TEXT", help="A variable, the same for all; in their order."),
     ] = None,
-    app: Text = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Of lines that do not say it.", autocompletion=complete_app
+        ),
+    ] = None,
     sender: Text = None,
     signature: Text = None,
     reference: Text = None,
@@ -85,6 +92,7 @@ def enqueue(
         typer.Option(
             metavar="NAME",
             help="The campaign they belong to; one that exists takes them too.",
+            autocompletion=complete_campaign,
             show_default="the name of the file",
         ),
     ] = None,
@@ -133,7 +141,7 @@ def enqueue(
     from dispatcher.cli.output import screen
     from dispatcher.core.format import number, plural
     from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
-    from dispatcher.lists.file_load import ImportOptions, load_file
+    from dispatcher.lists.file_load import ImportOptions
     from dispatcher.lists.header import HeaderError, given_columns
     from dispatcher.lists.messages import Whole
     from dispatcher.lists.reading import Form
@@ -148,9 +156,11 @@ def enqueue(
         raise CommandError(_("give --rest or --again, not both."), code=USED_WRONGLY)
     if spread is not None and per_hour is not None:
         raise CommandError(_("give --spread or --per-hour, not both."), code=USED_WRONGLY)
-    if campaign is not None and not 1 <= len(campaign) <= MAX_NAME_CHARACTERS:
+    if campaign is not None and not (
+        1 <= len(campaign.strip()) <= MAX_NAME_CHARACTERS and campaign.isprintable()
+    ):
         raise CommandError(
-            _("--campaign takes 1 to {max_name_characters} characters.").format(
+            _("--campaign takes a name of 1 to {max_name_characters} characters.").format(
                 max_name_characters=MAX_NAME_CHARACTERS
             ),
             code=USED_WRONGLY,
@@ -195,7 +205,7 @@ def enqueue(
 
         try:
             loaded = with_database(
-                lambda connection: load_file(connection, file, where, show_progress, options)
+                lambda connection: _load(connection, file, where, show_progress, options)
             )
         except (CommandError, ListError, KeyboardInterrupt) as failure:
             lines = getattr(failure, "lines", ("interrupted.",))
@@ -211,12 +221,34 @@ def enqueue(
             ) from failure
     _print_summary(file, loaded, options)
     if loaded.progress.rejected:
-        raise CommandError(
+        text = (
             _(
+                "{rejected} of {file} would be refused, each with its reason in {where}: mend them"
+                " in {file}."
+            )
+            if dry_run
+            else _(
                 "{rejected} of {file} refused, each with its reason in {where}: mend them there,"
                 " and enqueue that file."
-            ).format(rejected=plural(loaded.progress.rejected, "line"), file=file, where=where)
+            )
         )
+        lines = plural(loaded.progress.rejected, "line")
+        raise CommandError(text.format(rejected=lines, file=file, where=where))
+
+
+async def _load(
+    connection: "Connection",
+    file: Path,
+    rejects: Path,
+    show: "Progressed",
+    options: "ImportOptions",
+) -> "Loaded":
+    """Load *file* with no more memory than any list needs."""
+    from dispatcher.lists.file_load import load_file
+    from dispatcher.lists.memory import limited_memory
+
+    with limited_memory():
+        return await load_file(connection, file, rejects, show, options)
 
 
 def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> None:

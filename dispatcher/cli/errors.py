@@ -2,8 +2,14 @@
 
 from typing import Final
 
+from dispatcher.core.language import N_
+
 FAILED: Final = 1
 USED_WRONGLY: Final = 2
+NO_APP = N_(
+    "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and __APP_SECRET;"
+    " `dispatcher demo` shows how it works without an account."
+)
 
 
 class CommandError(Exception):

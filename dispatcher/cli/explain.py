@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.errors import CommandError
-from dispatcher.core.language import _
+from dispatcher.core.language import ENGLISH, _, use_language
 
 
 def explain(
@@ -22,6 +22,8 @@ def explain(
     from dispatcher.core.code_table import published_rows
     from dispatcher.core.codes import NUMBER, OURS, REQUEST
 
+    if json:
+        use_language(ENGLISH)  # programs read it
     table = table_of(
         _("Where"), _("Code"), _("Meaning"), _("What to do"), _("Send the same again"), _("Charged")
     )
@@ -48,6 +50,6 @@ def explain(
     if json:
         names = ("where", "code", "meaning", "advice", "again", "charged")
         rows = zip(*(column.cells for column in table.columns), strict=True)
-        print_json([dict(zip(names, row, strict=True)) for row in rows])
+        print_json([dict(zip(names, map(str, row), strict=True)) for row in rows])
         return
     screen().print(table)

@@ -18,7 +18,7 @@ import typer
 
 from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.operate import As, complete_app, operator_name
 from dispatcher.core.language import ENGLISH, _, use_language
 
 if TYPE_CHECKING:
@@ -75,8 +75,18 @@ def export(
         str | None,
         typer.Option(metavar="NAME", help="Only of it.", autocompletion=complete_campaign),
     ] = None,
-    app: Annotated[str | None, typer.Option(metavar="APP", help="Only of it.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only messages in it now.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="APP", help="Only of it.", autocompletion=complete_app),
+    ] = None,
+    state: Annotated[
+        State | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only messages in it now: queued, sending, unsure, accepted, delivered,"
+            " undelivered, rejected, expired or cancelled.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Only those inserted since: 2026-01-31T09:00:00+08:00."),
@@ -125,7 +135,8 @@ def export(
                 if value is not None
             )  # fmt: skip
             await operator.record_export(connection, who, what)
-        rows = _Rows(await prices(connection), full=full)
+        known_prices = await prices(connection)
+        rows = _Rows(known_prices, full=full)
         if suffix == ".json":
             use_language(ENGLISH)  # programs read it
         with _writer(file, suffix) as write:
@@ -140,6 +151,7 @@ def export(
                 app=app,
                 state=state and state.value,
                 since=begin,
+                charged=bool(known_prices),
             )
         return rows.count
 

@@ -199,8 +199,13 @@ def settle(
         ),
     ],
     *,
-    app: Annotated[str | None, typer.Option(metavar="APP", help="Batches of this app.")] = None,
-    code: Annotated[str | None, typer.Option(help="Batches with this code: 'HTTP 502'.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="APP", help="Batches of this app.", autocompletion=complete_app),
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Batches with this code: 'HTTP 502'.")
+    ] = None,
     since: Since = None,
     until: Until = None,
     yes: Annotated[
@@ -276,7 +281,7 @@ def _settle_lost(who: str, message: int, how: Settlement) -> None:
             f"message {message} is not lost: see `dispatcher show {message}`. An unsure batch is"
             " settled by its token."
         )
-    typer.echo(f"Message {message} {_done(how)}.")
+    typer.echo(_("Message {message} {done}.").format(message=message, done=_done(how)))
 
 
 def _settle_one(who: str, token: str, how: Settlement) -> None:
@@ -322,7 +327,11 @@ def _settle_several(who: str, chosen: "UnsureBatches", how: Settlement, *, yes: 
     settled = with_database(
         lambda connection: operator.settle_batches(connection, who, chosen, how.value)
     ).count
-    typer.echo(f"{found}: {plural(settled or 0, 'message')} {_done(how)}.")
+    typer.echo(
+        _("{found}: {messages} {done}.").format(
+            found=found, messages=plural(settled or 0, "message"), done=_done(how)
+        )
+    )
 
 
 def _done(how: Settlement) -> str:
@@ -388,10 +397,10 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     """Print how many messages changed; raise CommandError with those that did not, and why."""
     from dispatcher.core.format import plural
 
-    typer.echo(f"{plural(done, 'message')} {what}.")
-    told = [f"{one}: {left[one]}" for one in sorted(left)]
+    typer.echo(_("{messages} {done}.").format(messages=plural(done, "message"), done=what))
+    told = [str(one) + _(": ") + left[one] for one in sorted(left)]
     if count := len(set(ids)) - done:
-        shown = "; ".join(told[:MAX_SHOWN])
+        shown = _("; ").join(told[:MAX_SHOWN])
         more = (
             _("; and {value} more").format(value=len(told) - MAX_SHOWN)
             if len(told) > MAX_SHOWN

@@ -1,12 +1,17 @@
 """Consoles, tables and times for the output of commands."""
 
 from datetime import datetime
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from dispatcher.core.format import columns, wrapped
+from dispatcher.core.language import _
 
 
 def moment(time: datetime | None) -> str:
@@ -24,8 +29,35 @@ _TABLE_COLUMNS = 100  # the narrowest screen for a table of more than _FEW colum
 _FEW = 3
 
 
+class Prose:
+    """A text whose lines may end between two Chinese characters; rich knows blanks only."""
+
+    def __init__(self, text: str, style: str = "") -> None:
+        self._text = text
+        self._style = style
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines, as wide as *options* allow."""
+        for paragraph in self._text.split("\n"):
+            for line in [*wrapped(paragraph, options.max_width)] or [""]:
+                yield Text(line, self._style, overflow="fold")
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        """Return how wide the widest of its words is, and the whole text."""
+        words = (columns(word) for line in wrapped(self._text, 1) for word in line.split())
+        widest = max(map(columns, self._text.split("\n")))
+        return Measurement(max(words, default=0), widest).with_maximum(options.max_width)
+
+
 class Listing(Table):
     """A table; on a narrow screen a block of lines for each row, which cuts no word."""
+
+    def add_row(self, *cells: RenderableType | None, **more: Any) -> None:  # noqa: ANN401 - rich's
+        """Add a row; a cell that is too wide is wrapped, never cut."""
+        super().add_row(*(Prose(one) if isinstance(one, str) else one for one in cells), **more)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table or its blocks, as wide as *options* allow."""
@@ -37,8 +69,8 @@ class Listing(Table):
             for place, (heading, cell) in enumerate(zip(headings, row, strict=True)):
                 if place == 0:
                     yield cell
-                elif cell:
-                    line = Text.assemble(f"{heading}: ", str(cell))
+                elif str(cell):
+                    line = Prose(heading + _(": ") + str(cell))
                     yield Padding(line, (0, 0, 0, 2), expand=False)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.operate import App, As, complete_app, operator_name
 from dispatcher.core.language import _
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ TemplateId = Annotated[str, typer.Argument(metavar="ID", help="The template's id
 @template.command("add")
 def add_template(
     template_id: TemplateId,
+    listed_kinds: Annotated[
+        str | None, typer.Argument(metavar="[KINDS]", help="As --kinds.", show_default=False)
+    ] = None,
     *,
     text: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Its text, with variables such as ${NUM_6}.")
@@ -60,6 +63,10 @@ def add_template(
     from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
     from dispatcher.db import operator
 
+    if listed_kinds is not None:
+        if kinds is not None:
+            raise CommandError(_("give either --text or --kinds."), code=USED_WRONGLY)
+        kinds = listed_kinds
     if (text is None) == (kinds is None):
         raise CommandError(_("give either --text or --kinds."), code=USED_WRONGLY)
     if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
@@ -143,7 +150,8 @@ def suppress(
     ] = None,
     reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
     app: Annotated[
-        str | None, typer.Option(metavar="APP", help="Only messages of this app.")
+        str | None,
+        typer.Option(metavar="APP", help="Only messages of this app.", autocompletion=complete_app),
     ] = None,
     promotional: Annotated[
         bool, typer.Option("--promotional", help="Only promotional messages.")
@@ -203,9 +211,7 @@ def suppress(
 
 
 def limit(
-    app: Annotated[
-        str, typer.Argument(metavar="APP", help="Its name, as in DISPATCHER_APPS__<NAME>.")
-    ],
+    app: App,
     *,
     per_minute: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Messages to a number.")
@@ -251,7 +257,7 @@ def limit(
         if json:
             print_json({"app": app, "limits": shown})
         else:
-            typer.echo(f"{app}: {describe_limits(shown)}")
+            typer.echo(app + _(": ") + describe_limits(shown))
         return
     if none and wanted != Limits():
         raise CommandError(_("--none takes no limits beside it."), code=USED_WRONGLY)
@@ -264,7 +270,7 @@ def limit(
         await operator.set_limits(connection, who, app, wanted)
 
     with_database(work)
-    typer.echo(f"{app}: {describe_limits(wanted)}")
+    typer.echo(app + _(": ") + describe_limits(wanted))
 
 
 async def _limits_and_apps(connection: "Connection") -> "tuple[dict[str, Limits], list[str]]":
@@ -323,15 +329,17 @@ def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
 def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
     """Return the numbers of *file*, and its lines without one, each with the reason."""
     from dispatcher.core.number import ReadNumber
+    from dispatcher.lists.memory import limited_memory
     from dispatcher.lists.numbers import read_numbers
 
     numbers: list[str] = []
     doubts: list[str] = []
-    for line, read in read_numbers(file, other_mainland=other_mainland):
-        if isinstance(read, ReadNumber):
-            numbers.append(read.e164)
-        else:
-            doubts.append(_("line {line}: {reason}").format(line=line, reason=read.reason))
+    with limited_memory():
+        for line, read in read_numbers(file, other_mainland=other_mainland):
+            if isinstance(read, ReadNumber):
+                numbers.append(read.e164)
+            else:
+                doubts.append(_("line {line}: {reason}").format(line=line, reason=read.reason))
     return numbers, doubts
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.errors import NO_APP, USED_WRONGLY, CommandError
 from dispatcher.core.language import ENGLISH, _, use_language
 
 
@@ -29,7 +29,9 @@ def run(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(min=1, max=64, help="Receivers on one port; with --only reports."),
+        typer.Option(
+            metavar="N", min=1, max=64, help="Receivers on one port; with --only reports."
+        ),
     ] = 1,
     shared_port: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
@@ -54,13 +56,7 @@ def run(
 
     settings = read_settings()
     if not settings.apps and only is not ServicePart.REPORTS:
-        raise CommandError(
-            _(
-                "no app is configured: set DISPATCHER_APPS__DEFAULT__ENDPOINT, __APP_KEY and"
-                " __APP_SECRET; `dispatcher demo` shows how it works without an account."
-            ),
-            code=USED_WRONGLY,
-        )
+        raise CommandError(_(NO_APP), code=USED_WRONGLY)
     if settings.report_path_token is None and only is ServicePart.REPORTS:
         raise CommandError(
             _(

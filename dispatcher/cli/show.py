@@ -86,7 +86,7 @@ def _values(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, Any]]
 def _line(entry: "TimelineEntry") -> str:
     """Return an entry of the timeline in one line: what happened, in which request, details."""
     title = f"{entry.title} {entry.token}" if entry.token else entry.title
-    return f"{title}: {entry.detail}" if entry.detail else title
+    return title + _(": ") + entry.detail if entry.detail else title
 
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
@@ -98,7 +98,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     yield _("state"), _(message["state"])
     yield _("why"), explain_state(message)
     if row := explain_code(message):
-        yield _("code"), f"{row.code}: {row.meaning}"
+        yield _("code"), row.code + _(": ") + row.meaning
         # Of one that waits, what the view has is the answer to its whole last request.
         if (
             stored_text(message["reason"] or "") not in ("", row.meaning)

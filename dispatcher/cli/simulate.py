@@ -35,7 +35,10 @@ def simulate(
         str, typer.Option(metavar="JSON", help="Options of the provider: JSON, or a JSON file.")
     ] = "{}",
     faults: Annotated[
-        str, typer.Option(metavar="JSON", help="Faults to inject: JSON, or a JSON file.")
+        str,
+        typer.Option(
+            metavar="JSON", show_default="none", help="Faults to inject: JSON, or a JSON file."
+        ),
     ] = "[]",
     reports: Annotated[
         str | None,

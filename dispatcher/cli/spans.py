@@ -7,6 +7,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
 
+MAX_SPAN_SECONDS = 366 * 86_400  # a longer one is a mistake
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 
 
@@ -15,9 +16,12 @@ def seconds_of(text: str | None) -> float | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text)
-    if found is None:
-        raise CommandError(_("--spread takes a time such as 4h, 90min or 2d."), code=USED_WRONGLY)
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= MAX_SPAN_SECONDS:
+        raise CommandError(
+            _("--spread takes a time such as 4h, 90min or 2d, at most 366d."), code=USED_WRONGLY
+        )
+    return seconds
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:

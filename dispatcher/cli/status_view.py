@@ -5,9 +5,8 @@ from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.text import Text
 
-from dispatcher.cli.output import table_of
+from dispatcher.cli.output import Prose, table_of
 from dispatcher.core.format import duration, number
 from dispatcher.core.health import Diagnosis, Finding, Level
 from dispatcher.core.language import _
@@ -24,7 +23,7 @@ _STYLES = {
 
 def render(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
     """Return the whole screen; the headline says whether messages are sent."""
-    parts: list[RenderableType] = [Text(found.headline, _STYLES[found.level])]
+    parts: list[RenderableType] = [Prose(found.headline, _STYLES[found.level])]
     for finding in found.findings:
         parts += ["", *_finding(finding)]
     if now is not None:
@@ -39,10 +38,9 @@ def render(found: Diagnosis, now: StatusSnapshot | None) -> RenderableType:
 
 
 def _finding(finding: Finding) -> Iterator[RenderableType]:
-    yield Text(finding.title, _STYLES[finding.level])
-    step = Text.assemble((_("What to do: "), "bold"), finding.step)
-    for text in (Text(finding.cause), step):
-        yield Padding(text, (0, 0, 0, 2), expand=False)
+    yield Prose(finding.title, _STYLES[finding.level])
+    for text in (finding.cause, _("What to do: ") + finding.step):
+        yield Padding(Prose(text), (0, 0, 0, 2), expand=False)
 
 
 def _apps(now: StatusSnapshot) -> RenderableType:
@@ -96,7 +94,7 @@ def _unsure(now: StatusSnapshot) -> RenderableType:
     for name in (_("App"), _("Messages"), _("For"), _("Why")):
         table.add_column(name)
     for batch in now.unsure:
-        why = ": ".join(filter(None, (batch.code, stored_text(batch.description or ""))))
+        why = _(": ").join(filter(None, (batch.code, stored_text(batch.description or ""))))
         since = _since(batch.unsure_at, now.at)
         table.add_row(batch.token, batch.app, number(batch.messages), since, why)
     return table

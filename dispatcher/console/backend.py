@@ -137,7 +137,10 @@ class ConsoleBackend:
         self, wanted: MessageFilter, position: str | None, seconds: float
     ) -> MessagePage:
         """Return a page of the list of *wanted*, reading on for *seconds*."""
-        return await self._query(message_lists.message_page, wanted, position, seconds=seconds)
+        # For these the partition being filled is read whole, of up to five million messages.
+        looked_up = wanted.same_number_as is not None or wanted.reference is not None
+        query = self._slow_query if looked_up else self._query
+        return await query(message_lists.message_page, wanted, position, seconds=seconds)
 
     async def message_count(self, wanted: MessageFilter) -> int | None:
         """Return how many messages fit *wanted*; None if that is not known."""

@@ -16,6 +16,7 @@ FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
 FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
+MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
 _UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
 MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
@@ -79,9 +80,10 @@ def read_spread(text: str) -> float | Invalid | None:
     if not text:
         return None
     found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(h|min|d)", text, re.ASCII)
-    if found is None:
-        return Invalid(_("Spread takes a time such as 4h, 90min or 2d."))
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= MAX_SPREAD_SECONDS:
+        return Invalid(_("Spread takes a time such as 4h, 90min or 2d, at most 366d."))
+    return seconds
 
 
 def read_per_hour(text: str) -> int | Invalid | None:

@@ -54,8 +54,9 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     given = {name: text for name, value in fields.items() if (text := value.strip())}
     values: dict[str, object] = {name: given[name] for name in TEXT_FIELDS if name in given}
     values |= {name: True for name in FLAGS if name in given}
-    if len(given.get("campaign", "")) > MAX_NAME_CHARACTERS:
-        return Invalid(_("A campaign's name has at most 100 characters."))
+    campaign = given.get("campaign", "")
+    if len(campaign) > MAX_NAME_CHARACTERS or not campaign.isprintable():
+        return Invalid(_("A campaign's name is one line of at most 100 characters."))
     values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
     values["params"] = tuple(given.get("params", "").splitlines())
     if zone := given.get("zone"):

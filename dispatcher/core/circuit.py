@@ -24,14 +24,14 @@ from dispatcher.core.result import BatchResult
 WINDOW_SECONDS = 10.0  # in which the share of unknown results is measured
 HIGH_SHARE = 0.5  # of unknown results in the window
 FIRST_PROBE_SECONDS = 2.0  # a probe without messages costs nothing
-MAX_PROBE_SECONDS = 10.0
+MAX_PROBE_SECONDS = 5.0
 # The probe was answered, but the first request with a message was not: each such cycle may leave
 # a message unsure.
 FIRST_REOPENED_SECONDS = 10.0
 MAX_REOPENED_SECONDS = 60.0
 FIRST_REFUSED_SECONDS = 5.0  # a probe with one message, which waits on if it is refused
-MAX_REFUSED_SECONDS = 10.0
-HELD_SECONDS = 10.0  # until a message that was refused under an open circuit is due again
+MAX_REFUSED_SECONDS = 5.0
+HELD_SECONDS = 5.0  # until a message that was refused under an open circuit is due again
 ENOUGH_REFUSED = 32  # numbers of a text, each refused alone
 MAX_REFUSED_TEXTS = 1000  # that are remembered
 REFUSED_TEXT_SECONDS = 7200.0  # for which one is; its numbers wait for an hour at most
@@ -128,15 +128,18 @@ def change(
     """Return what *signals*, the results of an app's requests in order, change.
 
     Under an app paused for ALL_REFUSED, and from the signal on that opens its circuit, each message
-    that is refused waits.
+    that is refused waits. So does one that is refused with the unknown code that paused the app:
+    until an answer shows whether the message or the app is refused, no message is at fault.
     """
     pause: Pause | None = None
     held: set[int] = set()
     for place, each in enumerate(signals):
         state, opened = _next(state, each, limits, unknown_share_is_high)
         pause = pause or opened
-        holding = ALL_REFUSED in (state.pause_code, pause.code if pause else None)
-        if holding and isinstance(each, Refused):
+        if isinstance(each, Refused) and (
+            ALL_REFUSED in (state.pause_code, pause.code if pause else None)
+            or each.code == state.pause_code
+        ):
             held.add(place)
     return Change(state, pause, frozenset(held))
 

@@ -16,7 +16,8 @@ _GSM = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_GSM_EXTENDED = frozenset("^{}\\[~]|€")  # two septets each (provider.md, Templates and length)
+# Two septets each (provider.md, Templates and length); a form feed is one of them in GSM 03.38.
+_GSM_EXTENDED = frozenset("\f^{}\\[~]|€")
 _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS = (
     160,
     153,

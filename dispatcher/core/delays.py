@@ -12,7 +12,7 @@ from dispatcher.core.codes import UNREACHABLE, Code, Kind, request_code
 _HOUR_SECONDS = 3600.0
 FIRST_QUOTA_PROBE_SECONDS = 300.0  # after midnight: the provider may reset its quotas late
 # A probe with one message, which waits on if it is refused: it may be over at any moment.
-FIRST_UNKNOWN_PROBE_SECONDS, MAX_UNKNOWN_PROBE_SECONDS = 5.0, 10.0
+FIRST_UNKNOWN_PROBE_SECONDS, MAX_UNKNOWN_PROBE_SECONDS = 5.0, 5.0
 TOLD_SKEW_SECONDS = 60.0  # of two clocks; any pause names a larger one
 
 

@@ -224,7 +224,7 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         last = batch is history.batches[-1]
         if batch["closed_at"] and (not last or message["state"] == "queued"):
             code = message["code"] if last else None
-            reason = f"{code}: {number_code(code).meaning}" if code else _("to be sent again")
+            reason = code + _(": ") + number_code(code).meaning if code else _("to be sent again")
             yield TimelineEntry(batch["closed_at"], _("Returned to the queue"), reason)
     code = message["outcome_code"]
     if message["accepted_at"]:
@@ -238,7 +238,7 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         yield TimelineEntry(message["accepted_at"], _("Accepted by the provider"), detail, "good")
     elif message["finished_at"]:
         reason = stored_text(message["reason"] or "") or (number_code(code).meaning if code else "")
-        detail = f"{code}: {reason}" if code else ""
+        detail = code + _(": ") + reason if code else ""
         title = _(message["state"].capitalize())
         yield TimelineEntry(message["finished_at"], title, detail, "bad")
     for report in history.reports:

@@ -1,6 +1,11 @@
 """Numbers, durations and masked recipients as people read them, in the console and commands."""
 
+import re
+from collections.abc import Iterator
+from unicodedata import east_asian_width
+
 from dispatcher.core.language import ENGLISH, N_, _, language
+from dispatcher.core.number import without_numbers
 
 _DURATION_UNITS = (
     (86_400, N_("{count} d")),
@@ -10,6 +15,12 @@ _DURATION_UNITS = (
 )
 _LONGEST_CODE = 6  # digits of a status such as "601"; a number has more
 _SHORT_RECIPIENT_LENGTH = 8  # characters; a shorter one cannot show both of its ends
+
+# A line may end after each: a Chinese character or a word, with the punctuation around it; the
+# notes of typer stay together.
+_PIECE = re.compile(
+    r"\[[^\[\]]+\]$|[（“]*(?:[!-~]+|[^\s，。；：、）”！？…])[，。；：、）”！？…]*|\s+|."
+)
 
 
 def number(value: float) -> str:
@@ -22,6 +33,31 @@ def plural(value: int, one: str, many: str | None = None) -> str:
     if language() != ENGLISH:  # the others have no plural
         return _(counted(one)).format(count=number(value))
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns *text* takes on a screen: two for a Chinese character."""
+    return sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return *text* with blanks after it, up to *width* columns."""
+    return text + " " * (width - columns(text))
+
+
+def wrapped(text: str, width: int) -> Iterator[str]:
+    """Yield the lines of *text*, each at most *width* columns wide if its words allow."""
+    line, room = "", width
+    for piece in _PIECE.findall(text):
+        taken = columns(piece)
+        if taken > room and line.strip():
+            yield line.rstrip()
+            line, room = "", width
+        if line or not piece.isspace():
+            line += piece
+            room -= taken
+    if line.strip():
+        yield line.rstrip()
 
 
 def counted(noun: str) -> str:
@@ -64,3 +100,12 @@ def mask_if_number(text: str) -> str:
     """
     could_be = "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE)
     return mask(text) if could_be else text
+
+
+def code_from_outside(code: str) -> str:
+    """Return a code or a status as it is stored and counted: with no number in it.
+
+    Codes are shown, logged and counted everywhere, and what sends them may write anything there.
+    """
+    masked = mask_if_number(code)
+    return without_numbers(code) if masked == code else masked

@@ -175,7 +175,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
             Level.STOPPED,
             app.name,
             _("{name} is paused: the platform refuses all it has accepted").format(name=app.name),
-            sentences(f"{app.pause_code}: {status.meaning}", _("Its reports say so.")),
+            sentences(status.status + _(": ") + status.meaning, _("Its reports say so.")),
             sentences(
                 status.advice,
                 _("Then resume it, and `dispatcher requeue --code {status}`.").format(
@@ -190,7 +190,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
     with in_english():  # as it is stored
         stored = request_code(app.pause_code or "")
     reason = (app.pause_reason or stored.meaning).removesuffix(stored.advice).strip()
-    cause = (f"{app.pause_code}: " if app.pause_code else "") + stored_text(reason)
+    cause = (app.pause_code + _(": ") if app.pause_code else "") + stored_text(reason)
     return Finding(
         Level.STOPPED,
         app.name,
@@ -271,7 +271,7 @@ def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.STOPPED,
             app.name,
-            _("{name}: nothing goes out, and a message is due since {time}").format(
+            _("{name}: nothing goes out, and a message has been due for {time}").format(
                 name=app.name, time=duration(late.total_seconds())
             ),
             _("A worker runs and claims nothing."),
@@ -335,7 +335,7 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 _("{name}: {messages} {event} in the last hour").format(
                     name=app.name, messages=plural(total.hour, "message"), event=_(total.event)
                 ),
-                f"{total.code}: {row.meaning}",
+                total.code + _(": ") + row.meaning,
                 row.advice.replace("<NAME>", app.name.upper()),
             )
 
@@ -360,7 +360,7 @@ def _failing(app: AppState, event: str, code: str, *, count: int, good: int) -> 
             name=app.name, messages=plural(count, "message"), event=_(event)
         )
     advice = row.advice.replace("<NAME>", app.name.upper())
-    return Finding(level, app.name, title, f"{code}: {row.meaning}", advice)
+    return Finding(level, app.name, title, code + _(": ") + row.meaning, advice)
 
 
 def _hourly(app: AppState, now: StatusSnapshot) -> int:

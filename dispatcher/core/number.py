@@ -28,17 +28,35 @@ MAX_TEXT_CHARACTERS = 64  # a longer text is no number
 _MOBILE = re.compile("1[3-9][0-9]{9}")
 _OF_THINGS = re.compile("(?:10|14)[0-9]{11}")
 _FIXED = re.compile("10[0-9]{8}|2[0-9]{9}|(?!86)[3-9][0-9]{9,10}")
+# Those of companies and carriers: 10086, 95588, 12306, 106..., 400 and 800 with 7 digits more.
+_SERVICE = re.compile("1[0-2][0-9]{1,4}|9[56][0-9]{3,4}|106[0-9]{5,17}|[48]00[0-9]{7}")
 
-_PREFIX = re.compile(r"(?:tel|phone|mobile|sms)\s*[:.]\s*", re.IGNORECASE)
+_PREFIX = re.compile(
+    r"(?:tel|phone|mobile|mob|cell|sms|联系电话|电话号码|电话|手机号码|手机号|手机)\s*[:.]?\s*(?=[(\[+0-9])",
+    re.IGNORECASE,
+)
 _FORMULA = re.compile(r'=\s*"(.*)"\s*')  # as a spreadsheet keeps a number that is text
 _PLAIN = re.compile(r"\+?[0-9]+")
 _CANONICAL = re.compile(r"\+[1-9][0-9]+")
 _USUAL = re.compile(r"(\+86)?(1[3-9][0-9]{9})")  # what nearly every line of a list holds
 _ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
-_DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0+")
+# As a spreadsheet has a number; four digits after the point may be the end of 1311234.5678.
+_DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0{1,3}")
+_FRACTION = re.compile(r"\+?[0-9]{7,}[.](?!0+$)[0-9]{1,3}")
+_THOUSANDS = re.compile(r"\+?[0-9]{1,3}(?:,[0-9]{3}){2,}(?:[.]0+)?")  # 13,112,345,678
 _TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
-_SEVERAL = re.compile(r"[/;,、，；|\n\r]|(?<=\d{7})\s+(?=\+?\d{7})")
-_PUNCTUATION = re.compile(r"[\s()\[\].'`´‘’\"“”_\u00b7・-]")
+_BETWEEN_NUMBERS = re.compile(
+    r"[/\\;,、|&\n\r]|(?<=\d)(?:或者?|和|及|\s+(?:or|and)\s+)(?=[+(\d])"
+    r"|(?<=\d{7})[^\d*•xX]+(?=\+?\d{7})",
+    re.IGNORECASE,
+)
+# What an exchange dials after the number; people of China write 转 for it, or a second dash.
+_EXTENSION = re.compile(
+    r"(?:[,;#]+\s*(?:ext\w*)?|ext\w*|x|转|分机)[\s.:=#-]*[0-9]{1,6}"
+    r"|0[0-9]{2,3}-[0-9]{7,8}(?P<dash>-[0-9]{1,6})",
+    re.IGNORECASE,
+)
+_PUNCTUATION = re.compile(r"[\s()\[\]{}<>«»‹›「」『』【】《》〈〉.。'`´‘’\"“”_\u00b7・-]")
 # 1 (305) 555-0123: a number of the US or Canada. Its digits may be those of a mobile number of
 # mainland China, which people write 3-4-4.
 _NORTH_AMERICAN = re.compile(
@@ -46,6 +64,7 @@ _NORTH_AMERICAN = re.compile(
 )
 _NAMED = re.compile(r"\+?(?<![0-9A-Za-z_])[0-9]{7,20}(?![0-9A-Za-z_])")  # not a part of an id
 _STARS = re.compile(r"[*•xX]{2,}")
+_DASHES = frozenset("\u2212\u30fc")  # the minus sign, and the long mark of Japanese
 _NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
 
 
@@ -116,6 +135,8 @@ def read_number(text: str, *, other_mainland: bool = False) -> ReadNumber | Doub
     number = _cleaned(text)
     if not _PLAIN.fullmatch(number):
         return DoubtfulNumber(_no_number(number))
+    if number.startswith("000"):
+        return DoubtfulNumber(_("it begins with three zeros: write it with + and its country code"))
     if number.startswith("00"):
         number = "+" + number[2:]
     if number[0] == "+":
@@ -131,11 +152,36 @@ def _doubt_of_form(spaced: str) -> str | None:
         return _("it is empty")
     if _ROUNDED.fullmatch(spaced.replace(" ", "")):
         return _("a spreadsheet has rounded it: format the column as text and export again")
-    if _SEVERAL.search(spaced):
+    if _FRACTION.fullmatch(spaced):
+        return _("it has decimals, as a result of a calculation")
+    if _THOUSANDS.fullmatch(spaced):
+        return _("a spreadsheet has put commas into it: format the column as text and export again")
+    if _are_several(spaced):
         return _("there are two numbers: give each its own line")
+    if _has_extension(spaced):
+        return _("it has an extension, and no text reaches one: leave the extension out")
     if _NORTH_AMERICAN.fullmatch(spaced):
         return _("it is written like a number of the US or Canada: write it with +1, or with +86")
     return None
+
+
+def _are_several(spaced: str) -> bool:
+    """Tell whether two parts of a text are long enough to be numbers."""
+    parts = _BETWEEN_NUMBERS.split(spaced)
+    return len(parts) > 1 and sum(_digits(part) >= MIN_DIGITS for part in parts) > 1
+
+
+def _has_extension(spaced: str) -> bool:
+    """Tell whether a number is followed by an extension."""
+    for found in _EXTENSION.finditer(spaced):
+        begin = found.start("dash") if found["dash"] else found.start()
+        if found.end() == len(spaced) and _digits(spaced[:begin]) >= MIN_DIGITS:
+            return True
+    return False
+
+
+def _digits(text: str) -> int:
+    return sum(character.isdecimal() for character in text)
 
 
 def _spaced(text: str) -> str:
@@ -165,17 +211,16 @@ def _seen(character: str) -> str:
         case "Nd":
             return str(unicodedata.decimal(character))
         case _:
-            return "-" if character == "\u2212" else character
+            return "-" if character in _DASHES else character
 
 
 def _cleaned(text: str) -> str:
     """Return *text* without anything that only makes a number easier to read."""
     if _PLAIN.fullmatch(text) and text.isascii():
         return text
-    spaced = _spaced(text).strip()
-    if decimal := _DECIMAL.fullmatch(spaced):
+    bare = _spaced(text).replace(" ", "")
+    if decimal := _DECIMAL.fullmatch(bare):
         return decimal[1]
-    bare = spaced.replace(" ", "")
     if trunk := _TRUNK.match(bare):
         bare = trunk[1] + bare[trunk.end() :]
     return _PUNCTUATION.sub("", _STARS.sub(lambda stars: "*" * len(stars[0]), bare))
@@ -239,7 +284,17 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
                 )
             )
         case _:
-            return ReadNumber(number)
+            pass
+    # Not for the doubtful zeros of Italy and others, which are a part of their numbers.
+    sent = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    if sent != number:
+        return DoubtfulNumber(
+            _(
+                "after +{country_code} it has what is dialled within the country only: leave that"
+                " out"
+            ).format(country_code=parsed.country_code)
+        )
+    return ReadNumber(number)
 
 
 def _mainland(national: str) -> ReadNumber | DoubtfulNumber:
@@ -262,17 +317,17 @@ def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | Doubtful
     if _MOBILE.fullmatch(number):
         return ReadNumber("+86" + number, assumed_mainland=True)
     national = number.removeprefix("0")
-    if _FIXED.fullmatch(national) or _OF_THINGS.fullmatch(national):
-        if other_mainland:
-            return ReadNumber("+86" + national, assumed_mainland=True)
-        if number.startswith("0"):
-            return DoubtfulNumber(
-                _("it looks like a fixed line: write it with +86 and without the 0")
-            )
+    fixed, of_things = _FIXED.fullmatch(national), _OF_THINGS.fullmatch(national)
+    if other_mainland and (fixed or of_things):
+        return ReadNumber("+86" + national, assumed_mainland=True)
+    if _SERVICE.fullmatch(number) and not of_things:
+        return DoubtfulNumber(
+            _("it looks like a service number of mainland China, which no text reaches")
+        )
+    if number.startswith("0"):
+        return DoubtfulNumber(_doubt_of_zero(national, is_fixed=fixed is not None))
     if len(number) < MIN_DIGITS:
         return DoubtfulNumber(_("it is too short: {number} digits").format(number=len(number)))
-    if number.startswith("0"):
-        return DoubtfulNumber(_("it begins with 0: write it with + and the code of its country"))
     if number.startswith("86"):
         return DoubtfulNumber(
             _("after 86 come {value} digits, and a mobile number of mainland China has 11").format(
@@ -281,12 +336,34 @@ def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | Doubtful
         )
     if code := _calling_code(number):
         return DoubtfulNumber(_("it looks like +{code}…: the + is missing").format(code=code))
+    if of_things:
+        return DoubtfulNumber(_("it looks like the number of a thing: write it with +86"))
+    if len(number) == len("13112345678"):
+        return DoubtfulNumber(
+            _(
+                "it has 11 digits, but no mobile number of mainland China begins like this: is a"
+                " digit wrong, or + and the code of its country missing?"
+            )
+        )
     return DoubtfulNumber(
         _(
             "it has {number} digits, and a mobile number of mainland China has 11: is a digit"
             " wrong, or + and the code of its country missing?"
         ).format(number=len(number))
     )
+
+
+def _doubt_of_zero(national: str, *, is_fixed: bool) -> str:
+    """Return why a number that begins with 0 is doubtful; *national* is what follows the 0."""
+    if is_fixed:
+        return _("it looks like a fixed line: write it with +86 and without the 0")
+    if _MOBILE.fullmatch(national):
+        return _(
+            "it looks like a mobile number of mainland China with a 0 in front: leave that out"
+        )
+    if len(national) < MIN_DIGITS - 1:
+        return _("it is too short: {number} digits").format(number=len(national) + 1)
+    return _("it begins with 0: write it with + and the code of its country")
 
 
 def _calling_code(number: str) -> str | None:

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, json
 
+from dispatcher.core.format import code_from_outside
 from dispatcher.core.number import without_numbers
-from dispatcher.core.report_status import State, report_status
+from dispatcher.core.report_status import STATUSES, State, report_status
 from dispatcher.core.wire import decode_text
 
 MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
@@ -30,8 +31,12 @@ _LONGEST_OTHER = 2048  # a longer value is cut
 _LONGEST_NAME = 64
 _MAX_DAMAGED_STARTS = 1000  # places in damaged JSON at which a report is looked for
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_UNMARKED_UTF_16 = ((slice(1, 4, 2), "utf-16-le"), (slice(0, 3, 2), "utf-16-be"))
 _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
+_AROUND_VALUE = " \t\r\n\"'"
+_LOST_PLUS = re.compile("(?<=:[0-9]{2}) (?=[0-9]{2}:?[0-9]{2}$)")  # of a zone, as a form decodes it
+_TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  # others are none
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -40,7 +45,7 @@ class Report(Struct, frozen=True, gc=False):
     provider_id: str
     segment: int  # 1 when the message was not split
     total: int  # segments of the message
-    status: str  # as it came
+    status: str  # as it came, but for numbers in it
     state: State
     token: str | None = None  # the extend of the request, if it sent one
     recipient: str | None = None  # as it came; for its canonical forms see core.number
@@ -81,8 +86,14 @@ def read_push(body: bytes) -> Push:
 
 def trimmed(body: bytes) -> bytes:
     """Return *body* in UTF-8 where it is in UTF-16, without byte order mark and blanks around."""
-    text = body.decode("utf-16", "replace").encode() if body.startswith(_UTF_16) else body
-    return text.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
+    if body.startswith(_UTF_16):
+        body = body.decode("utf-16", "replace").encode()
+    elif b"\0" in body[:2]:
+        for other_halves, encoding in _UNMARKED_UTF_16:
+            if body[other_halves] == b"\0\0" and body[:4].strip(b"\0"):
+                body = body.decode(encoding, "replace").encode()
+                break
+    return body.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
 
 
 _decode = json.Decoder().decode
@@ -212,12 +223,15 @@ def json_fields(one: Mapping[str, Any]) -> dict[str, str]:
 def _report(fields: dict[str, str]) -> Report | Unreadable:
     """Return the report that *fields* are."""
     fields = _stored(fields)
-    provider_id, status = fields.get("smsMsgId", "").strip(), fields.get("status", "").strip()
+    provider_id = fields.get("smsMsgId", "").strip(_AROUND_VALUE)
+    status = fields.get("status", "").strip(_AROUND_VALUE)
     if not provider_id or not status:
         return Unreadable("A report has no smsMsgId, or no status.", "missing")
     if len(provider_id) > _LONGEST_ID or provider_id[:1] in ("{", "["):
         return Unreadable("The smsMsgId of a report is no id.", "id")
     status = status[:_LONGEST_STATUS]
+    if status.upper() not in STATUSES:
+        status = code_from_outside(status)
     segment, total = _segment(fields)
     source = fields.get("source", "").strip()
     return Report(
@@ -313,8 +327,26 @@ def _count(text: str) -> int:
 
 def utc_time(text: str) -> datetime | None:
     """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
+    text = text.strip(_AROUND_VALUE)
     try:
-        time = datetime.fromisoformat(text.strip())
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        time = _time_of_digits(text) if text.isdecimal() else datetime.fromisoformat(_iso(text))
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    return time if _TIMES[0] <= time < _TIMES[1] else None
+
+
+def _time_of_digits(text: str) -> datetime:
+    """Return a time without any punctuation; raises ValueError or OverflowError."""
+    match len(text):
+        case 10:
+            return datetime.fromtimestamp(int(text), UTC)
+        case 13:  # in milliseconds
+            return datetime.fromtimestamp(int(text) / 1000, UTC)
+        case _:  # 20180413063146
+            return datetime.fromisoformat(f"{text[:8]}T{text[8:]}")
+
+
+def _iso(text: str) -> str:
+    """Return a time as ISO 8601 writes it, whose + a form may have decoded to a blank."""
+    return _LOST_PLUS.sub("+", text).replace("/", "-") if " " in text or "/" in text else text

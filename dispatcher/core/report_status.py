@@ -17,6 +17,9 @@ from dispatcher.core.code_table import CODE_ROWS, published_rows
 from dispatcher.core.language import ENGLISH, _, in_english, language
 
 State = Literal["interim", "delivered", "undelivered"]
+# What a number of reports pauses: the app, whose every message would get the same, or the app only
+# if nothing of it is delivered meanwhile, for they are about one channel, signature or template.
+Pauses = Literal["", "app", "app without a delivery"]
 
 
 class Reason(StrEnum):
@@ -41,7 +44,7 @@ class Status(Struct, frozen=True):
     meaning: str  # one line
     advice: str  # one line: what to do
     resendable: bool = False  # refused before anything was sent, for a cause that can be removed
-    stops_app: bool = False  # every further message of the app would be refused too
+    pauses: Pauses = ""
     charged: bool = True  # where the account pays for what is sent; platform codes never are
 
 
@@ -62,8 +65,12 @@ _REASON_OF = MappingProxyType(
 # Platform codes of reports after which the same may be sent again (provider.md, Rules): refused
 # before anything was sent. Of all others a part may have been sent, or the person may not want it.
 RESENDABLE_STATUSES = ("E200019", "E000628", "E000629", "E000632")
-# Codes that every further message of the app would get too.
-APP_STATUSES = ("E000629", "E200018", "E200021", "E200027")
+# Codes that every further message of the app would get too, and those that every message over the
+# same channel, signature or template would get (provider.md, Rules).
+APP_STATUSES = ("E000629", "E200018", "E200021", "E200027", "E200035")
+PART_STATUSES = (
+    "E200019", "E200020", "E200036", "SC:0013", "SC:0017", "SC:0018", "REJECTD*704", "RTE_ERR",
+)  # fmt: skip
 # Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
 # reports). A later final report of the carrier takes their place.
 MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
@@ -96,7 +103,7 @@ def _status(status: str) -> Status:
         _(row.meaning) if code in row.codes else _of_beginning(row.meaning, status),
         _(row.advice),
         resendable=code in RESENDABLE_STATUSES,
-        stops_app=code in APP_STATUSES,
+        pauses=_pauses(code),
         charged=not row.charged_by_sending.startswith("no"),
     )
 
@@ -104,6 +111,12 @@ def _status(status: str) -> Status:
 def _of_beginning(meaning: str, status: str) -> str:
     """Return the meaning of a status that begins like others, with its name."""
     return _("{meaning}: {status}.").format(meaning=_(meaning).rstrip(".。"), status=status)
+
+
+def _pauses(code: str) -> Pauses:
+    if code in APP_STATUSES:
+        return "app"
+    return "app without a delivery" if code in PART_STATUSES else ""
 
 
 def _state(reason: Reason) -> State:

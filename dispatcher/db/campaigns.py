@@ -291,6 +291,12 @@ async def campaigns(connection: Connection) -> list[Campaign]:
     return [Campaign(*row) for row in await connection.fetch(sql("campaigns"), MAX_LISTED, None)]
 
 
+async def names(connection: Connection, beginning: str) -> list[str]:
+    """Return the names of campaigns with this beginning, the newest first."""
+    rows = await connection.fetch(sql("campaign_names"), beginning, MAX_LISTED)
+    return [row["name"] for row in rows]
+
+
 async def find(connection: Connection, name: str) -> Campaign | None:
     """Return one campaign; None if there is none of this name."""
     row = await connection.fetchrow(sql("campaigns"), 1, name)
@@ -311,10 +317,12 @@ async def export(
     app: str | None = None,
     state: str | None = None,
     since: datetime | None = None,
+    charged: bool = True,
 ) -> None:
     """Give *on_rows* the messages that all of the conditions fit, oldest first, some at a time.
 
-    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty.
+    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty, and
+    so are the charged segments unless *charged*.
     COPY sends rows while those before are written, and no value is decoded by itself.
     """
     first = await connection.fetchval(sql("export_from"), campaign)
@@ -327,8 +335,9 @@ async def export(
             await on_rows(_copied_rows(whole.decode()))
 
     await connection.copy_from_query(
-        sql("export_rows"), campaign, app, state, since, first, output=read, null="", timeout=None
-    )
+        sql("export_rows"), campaign, app, state, since, first, charged,
+        output=read, null="", timeout=None,
+    )  # fmt: skip
 
 
 def _copied_rows(text: str) -> list[list[str]]:

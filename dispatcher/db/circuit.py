@@ -141,7 +141,7 @@ async def _apply(
     elif new.state != state:
         await connection.execute(sql("set_circuit"), app, *_columns(new.state))
     for held in new.held:
-        results[fresh[held]] = _held(results[fresh[held]])
+        results[fresh[held]] = _held(results[fresh[held]], state.pause_code)
     await _apply_flow_control(connection, row, [results[place] for place in places])
 
 
@@ -229,13 +229,19 @@ def _columns(state: CircuitState) -> tuple[int, list[int], int | None, int, int]
     )
 
 
-def _held(result: BatchResult) -> BatchResult:
-    """Return *result* with its refused message waiting instead of rejected."""
+def _held(result: BatchResult, paused_for: str | None) -> BatchResult:
+    """Return *result* with its refused message waiting instead of rejected.
+
+    It pauses an app that is *paused_for* the same code, which would otherwise resume.
+    """
+    pause = result.verdict.pause if isinstance(result.verdict, Resolved) else None
+    if pause is not None and pause.code != paused_for:
+        pause = None
     outcomes: list[Outcome] = [
         Deferred(message, result.code, HELD_SECONDS, counted=False)
         for message in result.batch.messages
     ]
-    return replace(result, verdict=Resolved(outcomes, refused=True))
+    return replace(result, verdict=Resolved(outcomes, refused=True, pause=pause))
 
 
 def _without_country_pauses(result: BatchResult) -> BatchResult:

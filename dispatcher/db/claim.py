@@ -27,7 +27,6 @@ from dispatcher.db.rules import Screen
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
-PROBE_SECONDS = 10.0  # for which a probe without messages may take
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
 
@@ -59,20 +58,29 @@ async def claim(
     token: Callable[[], str],
     cursor: ClaimCursor | None = None,
     screen: Screen | None = None,
+    heartbeat_at: float | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
     """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
 
     Everything happens in one transaction: a message stops waiting only together with the
     batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
-    may have committed, and its batches are then left to the rescue.
+    may have committed, and its batches are then left to the rescue. Nothing is claimed in a
+    database that lacks the worker's last heartbeat, *heartbeat_at*: it has gone back in time, and
+    the next heartbeat decides what follows.
     """
     began = monotonic()
     cursor = cursor or ClaimCursor(monotonic)
     since = cursor.start_scan()
     async with database.transaction(seconds=seconds) as connection:
         state = await connection.fetchrow(
-            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, since
+            sql("app_state"),
+            wanted.app,
+            wanted.first_priority,
+            wanted.last_priority,
+            since,
+            worker,
+            heartbeat_at,
         )
         if state is None:
             return Claimed([])
@@ -82,6 +90,7 @@ async def claim(
             return allowed
         slots, most, limit = allowed.slots, allowed.most, allowed.limit
         paused, rate, asked_at = state["paused"], allowed.rate, state["asked_at"]
+        cursor = ClaimCursor(monotonic) if paused else cursor  # a probe says nothing of the rest
         look = partial(
             take, connection, wanted, since=since, paused=paused, bulk_due=state["bulk_due"]
         )
@@ -158,7 +167,7 @@ async def _allow(
         if not state["probe_due"]:
             return Claimed([])
         if state["probed_without_messages"]:
-            return Claimed([], probe=await _takes_probe(connection, wanted, PROBE_SECONDS))
+            return Claimed([], probe=await _takes_probe(connection, wanted, 0.0))
     elif state["slow_start"]:
         slots, most = await _lock_slow_start(connection, wanted)
         if slots == 0:
@@ -226,11 +235,28 @@ async def set_aside(
 ) -> int | None:
     """Reject the message that the next claim begins with if it cannot be claimed; return its id.
 
-    Returns None, and changes nothing, if it can. Raises DatabaseUnavailable.
+    Returns None, and changes nothing, if it can. A claim that probes a paused app begins with the
+    first message that was not refused before. Raises DatabaseUnavailable.
     """
+    for untried in (False, True):
+        message = await _set_aside(database, worker, wanted, arrange, screen, untried=untried)
+        if message is not None:
+            return message
+    return None
+
+
+async def _set_aside(
+    database: Database,
+    worker: int,
+    wanted: ClaimRequest,
+    arrange: Arrange,
+    screen: Screen | None,
+    *,
+    untried: bool,
+) -> int | None:
     async with database.transaction() as connection:
         head = await connection.fetchrow(
-            sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority
+            sql("lock_head"), wanted.app, wanted.first_priority, wanted.last_priority, untried
         )
         if head is None:
             return None

@@ -309,7 +309,11 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     await connection.execute(sql("begin"))
     try:
         yield
-    except (asyncpg.PostgresConnectionError, asyncpg.IdleInTransactionSessionTimeoutError):
+    except (
+        asyncpg.PostgresConnectionError,
+        asyncpg.IdleInTransactionSessionTimeoutError,
+        asyncpg.TransactionTimeoutError,
+    ):
         raise
     except asyncpg.PostgresError:
         await connection.execute("ROLLBACK")

@@ -4,7 +4,7 @@ import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dispatcher.core.claim_cursor import QueuePosition
+from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, QueuePosition
 from dispatcher.core.message import Message
 from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
@@ -43,11 +43,13 @@ async def take_due(
     *,
     paused: bool,
     bulk_due: bool,
+    untried: bool = False,
 ) -> DueRows:
     """Take at most *limit* due messages, in the order of priorities and due times.
 
     The queue and the bulk rows take turns: the queue up to the first bulk row, then bulk rows up to
-    the next row of the queue. *since* is when to look from, by priority.
+    the next row of the queue. *since* is when to look from, by priority. *untried*: nothing that
+    returned with a code.
     """
     app, first = wanted.app, wanted.first_priority
     rows: list[asyncpg.Record] = []
@@ -68,6 +70,7 @@ async def take_due(
                 since,
                 paused,
                 due_at,
+                untried,
             )
         if len(rows) >= limit:
             break
@@ -83,6 +86,24 @@ async def take_due(
             return DueRows(rows, True, (last, due_at))
         since[last] = max(since[last], due_at)
     return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
+
+
+async def take_probe(connection: Connection, wanted: ClaimRequest) -> DueRows:
+    """Take the message that probes a paused app, of any priority.
+
+    First one that was not refused before: those that were, however urgent, may be refused again,
+    and the app would stay paused for the others.
+    """
+    wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
+    start = [BEGINNING] * PRIORITY_COUNT
+    due = await take_due(
+        connection, wanted, 1, list(start), paused=True, bulk_due=True, untried=True
+    )
+    return (
+        due
+        if due.rows
+        else await take_due(connection, wanted, 1, start, paused=True, bulk_due=True)
+    )
 
 
 class Taken(Struct, frozen=True):
@@ -121,9 +142,14 @@ async def take(
 ) -> Taken:
     """Take up to *limit* due messages.
 
-    Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together.
+    Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together. Of a
+    paused app it is the message that probes it.
     """
-    due = await take_due(connection, wanted, limit, since, paused=paused, bulk_due=bulk_due)
+    due = await (
+        take_probe(connection, wanted)
+        if paused
+        else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
+    )
     rows = due.rows
     messages = [Message(*row[2:]) for row in rows]
     large = [row for row in rows if row[1] is not None]

@@ -24,6 +24,8 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.TransactionRollbackError,  # 40: a deadlock's loser
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process was frozen: see session.sql
+    asyncpg.TransactionTimeoutError,  # 25P04: a setting of the role or the database
+    asyncpg.PostgresSystemError,  # 58: its disk or file system fails
     asyncpg.ReadOnlySQLTransactionError,  # SQLSTATE 25006: a primary that became a standby
     # What an operator changes while workers run: a rotated password, a revoked right, a database
     # that is closed or restored. 55000: it takes no connections. XX000: a pooler is full.

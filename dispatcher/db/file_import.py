@@ -193,6 +193,7 @@ async def make_dry_run(connection: Connection) -> None:
     """Make the table for a dry run; it is gone with the connection."""
     await connection.execute(sql("dry_run_table"))
     await connection.execute(sql("dry_run_without_ids"))
+    await connection.execute(sql("index_survey_keys"))
 
 
 async def insert_lines(  # noqa: PLR0917
@@ -238,6 +239,17 @@ async def refuse_lines(connection: Connection, refused: Mapping[int, str]) -> No
     """Note good lines that the database has refused."""
     if refused:
         await connection.execute(sql("refuse_lines"), [*refused], [*refused.values()])
+
+
+async def refuse_used_keys(
+    connection: Connection, first: int, last: int, refused: Mapping[int, str]
+) -> None:
+    """Refuse lines of a dry run with an idempotency_key that a message or an earlier line has.
+
+    *refused*: lines that the database refuses for something else.
+    """
+    reason = _SENTENCES["idempotency_key_was_used_before"]
+    await connection.execute(sql("refuse_used_keys"), first, last, [*refused], reason)
 
 
 async def count_lines(connection: Connection, first: int, last: int) -> tuple[int, int, int]:

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
 PAGE_ROWS: Final = 50
-PAGE_SECONDS: Final = 0.1  # for which a page reads on
+PAGE_SECONDS: Final = 0.05  # for which a page reads on
 DEEP_PAGE_SECONDS: Final = 3.0  # for which "look further back" does
 ACTION_SECONDS: Final = 20.0  # for which the messages of an action are looked for
 MAX_ACTION_MESSAGES: Final = 100_000
-FIRST_PIECE_ROWS: Final = 500  # of message or queue; each further piece has four times as many
+FIRST_PIECE_ROWS: Final = 500  # of a source; each further piece has four times as many
 MAX_PIECE_ROWS: Final = 20_000
-EVENT_PIECE_ROWS: Final = 20_000
 ENOUGH_MESSAGES: Final = 1_000  # of events, in one piece
-CHECKED_MESSAGES: Final = 200  # looked up at once for a page
+FIRST_CHECKED_MESSAGES: Final = PAGE_ROWS + 1  # of a page, for most of what is read often fits
+CHECKED_MESSAGES: Final = 200  # looked up at once for a page after that
 ACTION_CHECKED_MESSAGES: Final = 5_000  # looked up at once for an action
 # A message has the time at which its transaction began, and an id from when it was inserted. So a
 # filter by time finds what transactions of this length inserted, and of longer ones most.
@@ -175,10 +175,13 @@ async def message_page(
     end = time.monotonic() + seconds
     found: list[MessageSummary] = []
     shown: set[int] = set()
+    size = FIRST_CHECKED_MESSAGES
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         async for piece in _pieces(connection, wanted, position):
-            for first in range(0, len(piece.candidates), CHECKED_MESSAGES):
-                part = piece.candidates[first : first + CHECKED_MESSAGES]
+            following = piece.candidates
+            while following:
+                part, following = following[:size], following[size:]
+                size = CHECKED_MESSAGES
                 fitting = await _fitting(connection, wanted, [each[0] for each in part])
                 for message_id, place, skip in part:
                     if message_id not in fitting or message_id in shown:
@@ -187,7 +190,6 @@ async def message_page(
                         return MessagePage(found, f"{place}.{skip}", complete=True)
                     found.append(fitting[message_id])
                     shown.add(message_id)
-                following = piece.candidates[first + CHECKED_MESSAGES :]
                 if following and time.monotonic() > end:
                     _, place, skip = following[0]
                     return MessagePage(found, f"{place}.{skip}", complete=False)
@@ -419,7 +421,7 @@ async def _chosen_piece(  # noqa: PLR0917
         return _by_id(await connection.fetchrow(sql("queue_piece"), *arguments), None)
     # What happened before a campaign began is not about its messages.
     since = max(filter(None, (wanted.since, campaign and campaign["created_at"])), default=None)
-    return await _event_piece(connection, wanted, place, skip, since)
+    return await _event_piece(connection, wanted, place, skip, rows, since)
 
 
 async def _campaign_piece(
@@ -483,17 +485,18 @@ def _of_rows(rows: "list[Record]") -> _Piece:
     return _Piece(candidates, rows[-1]["id"] if full else None)
 
 
-async def _event_piece(
+async def _event_piece(  # noqa: PLR0917
     connection: Connection,
     wanted: MessageFilter,
     place: int,
     skip: int,
+    rows: int,
     since: datetime | None,
 ) -> _Piece:
-    rows = await connection.fetch(
+    events = await connection.fetch(
         sql("event_piece"),
         place,
-        EVENT_PIECE_ROWS,
+        rows,
         [wanted.state] if wanted.state else None,
         wanted.app,
         wanted.code,
@@ -501,7 +504,7 @@ async def _event_piece(
     )
     candidates: list[_Candidate] = []
     next_place: int | None = None
-    for row in rows:
+    for row in events:
         if row["ids"] is None:
             # What happened before a message was inserted is not about it.
             ended = since and row["newest"] and row["newest"] < since

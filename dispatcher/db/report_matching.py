@@ -31,7 +31,7 @@ from dispatcher.core.report_matching import (
     unmatched_reason,
     wants_id_search,
 )
-from dispatcher.core.report_status import APP_STATUSES, MADE_UP_STATUSES, Reason, report_status
+from dispatcher.core.report_status import MADE_UP_STATUSES, Reason, report_status
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
@@ -300,16 +300,25 @@ async def _erase(connection: Connection, erased: Sequence[PendingReport]) -> Non
 
 
 async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedReport]) -> None:
-    """Pause apps of which the platform refuses every message after it has accepted it."""
+    """Pause apps of which the platform refuses every message after it has accepted it.
+
+    A step's own deliveries are counted already: one bad signature pauses no other.
+    """
     refused: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
     for seen, place in known:
-        if place.accepted_at is not None and seen.status.upper() in APP_STATUSES:
+        if place.accepted_at is not None and report_status(seen.status).pauses:
             refused[place.app, seen.status.upper()].append(place.accepted_at)
     for (app, code), times in sorted(refused.items()):
         status = report_status(code)
         reason = f"{status.meaning} {status.advice}"
         paused = await connection.fetchval(
-            sql("pause_by_reports"), app, times, MAX_APP_REFUSALS, code, reason
+            sql("pause_by_reports"),
+            app,
+            times,
+            MAX_APP_REFUSALS,
+            code,
+            reason,
+            status.pauses == "app",
         )
         if paused:
             log.warning("app paused by reports", app=app, code=code, reason=reason)

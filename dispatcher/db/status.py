@@ -106,7 +106,21 @@ async def delivery_sample(
         now = await connection.fetchval(sql("database_time"))
         arguments = (now - since, now - until, SAMPLED_EVENTS, SAMPLED_MESSAGES)
         rows = await connection.fetch(sql("delivery_sample"), *arguments)
-        return [DeliveredMessage(*row) for row in rows]
+        ids = [row["id"] for row in rows]
+        messages = {row["id"]: row for row in await connection.fetch(sql("sampled_messages"), ids)}
+        answered = dict(await connection.fetch(sql("sampled_outcomes"), ids))
+    return [
+        DeliveredMessage(
+            message["app"],
+            message["template_id"],
+            message["recipient"],
+            row["delivered"],
+            max(0.0, (row["created_at"] - answered[row["id"]]).total_seconds()),
+        )
+        for row in rows
+        # Retention may have dropped it.
+        if (message := messages.get(row["id"])) is not None and row["id"] in answered
+    ]
 
 
 async def awaiting(database: Database) -> list[MissingReports]:
@@ -217,7 +231,11 @@ async def message_history(connection: Connection, message_id: int) -> MessageHis
         if message is None:
             return None
         batches = await connection.fetch(
-            sql("show_batches"), message_id, message["app"], message["queued_at"]
+            sql("show_batches"),
+            message_id,
+            message["app"],
+            message["queued_at"],
+            message["outcome_at"],
         )
         reports = await connection.fetch(
             sql("show_reports"),

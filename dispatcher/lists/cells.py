@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from dispatcher.core.language import N_
+from dispatcher.lists.header import Header
 
 DATE_DOUBT = N_("it is a date: format the column as text")  # of a cell that may yet be a time
 
@@ -40,3 +41,6 @@ class Sheet(Protocol):
 
     def progress(self) -> float:
         """Return which share of the file is read."""
+
+    def remarks(self, header: Header, data_from: int) -> list[str]:
+        """Return what the user should know of a file that is read, with data from that line on."""

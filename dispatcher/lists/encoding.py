@@ -1,5 +1,6 @@
 """Finds the encoding of a text file; a guess is only made where the text then makes sense."""
 
+import codecs
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ MIN_COMMON_SHARE = 0.7  # of the characters of a guess that are in common use
 _FIRST_TRAIL = 0xA1  # second bytes of GB 2312 begin here
 _IN_USE = ((0xA1, 0xA3), (0xB0, 0xD7))  # first bytes: signs and letters, characters in common use
 FEW = 10  # one line in so many may be broken in a file that is otherwise ASCII
+# Of Python, and no character sets; some read \\n in a text as a line end.
+_NO_CHARACTER_SETS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
 _OTHERS = ("cp1252", "big5", "shift_jis", "cp1251")  # named as candidates, never chosen
 
 
@@ -32,11 +35,11 @@ def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
     Raises :class:`ListError` if *wanted* is no encoding, or if no guess makes sense.
     """
     if wanted is not None:
-        return FoundEncoding(_known(wanted))
+        return FoundEncoding(_known(wanted, path))
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
-        if utf_16 := _utf_16(head):
-            return FoundEncoding(utf_16)
+        if wide := _utf_32(head) or _utf_16(head):
+            return FoundEncoding(wide)
         stream.seek(0)
         lines = right = wrong = 0
         kept: list[bytes] = []
@@ -59,15 +62,27 @@ def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
     return found or _refused(path, kept)
 
 
-def _known(name: str) -> str:
+def _known(name: str, path: Path) -> str:
+    """Return the encoding that the user means by *name*; raises ListError if there is none."""
     try:
-        "".encode(name)
-    except LookupError:
-        raise ListError(
-            _("there is no encoding {name}.").format(name=f"{name!r}"), misused=True
-        ) from None
-    plain = name.lower().replace("_", "-")
-    return UTF_8 if plain in ("utf-8", "utf8", UTF_8) else name
+        plain = codecs.lookup(name).name.replace("_", "-")
+        if plain not in _NO_CHARACTER_SETS:
+            "".encode(name)  # raises LookupError if it is none of texts, such as hex
+    except (LookupError, ValueError):
+        plain = _NO_CHARACTER_SETS[0]
+    if plain in _NO_CHARACTER_SETS:
+        raise ListError(_("there is no encoding {name}.").format(name=f"{name!r}"), misused=True)
+    if plain in ("utf-16", "utf-32"):  # without a mark it is as Windows writes it
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        marked = _utf_32(head) if plain == "utf-32" else _utf_16(head)
+        return marked or f"{plain}-le"
+    return UTF_8 if plain in ("utf-8", UTF_8) else name
+
+
+def _utf_32(head: bytes) -> str | None:
+    """Return UTF-32 if *head* has its mark, which begins like that of UTF-16."""
+    return "utf-32" if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else None
 
 
 def _utf_16(head: bytes) -> str | None:

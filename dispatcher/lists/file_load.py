@@ -6,6 +6,7 @@ from where they are inserted. The file is read once more only for the cells of i
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -112,7 +113,8 @@ async def load_file(
     *on_progress* is called after every batch. Raises ListError for what is no file of messages.
     """
     options = options or ImportOptions()
-    opened = open_list(file, options.form)
+    whole = options.whole
+    opened = open_list(file, _form(options))
     digest = _digest(file, opened.encoding, options)
     known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
     done = known or Progress()
@@ -122,7 +124,7 @@ async def load_file(
     try:
         messages = MessageList(
             opened,
-            options.whole,
+            whole,
             now=now,
             templates=defined,
             other_mainland=options.other_mainland,
@@ -146,10 +148,10 @@ async def load_file(
     if options.dry_run:
         await file_import.make_dry_run(connection)
     else:
-        await campaigns.begin(connection, options.actor, campaign, file.name)
+        await campaigns.begin(connection, options.actor, campaign, _name(file))
         if options.stop_at is not None:
             await campaigns.stop_at(connection, campaign, options.stop_at)
-        done = await file_import.begin_import(connection, digest, file.name, campaign)
+        done = await file_import.begin_import(connection, digest, _name(file), campaign)
     resumed_after = done.lines
     load = _Load(connection, campaign, _wait_seconds(options, seen))
     for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
@@ -167,7 +169,7 @@ async def load_file(
     return Loaded(
         done,
         seen.last - max(opened.data_from, 1) + 1,
-        opened.notes,
+        [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)],
         seen.assumed_mainland,
         seen.respelled,
         survey,
@@ -218,6 +220,7 @@ class _Load(Struct, frozen=True):
             )
         finally:
             await transaction.rollback()
+        await file_import.refuse_used_keys(self.connection, first, last, refused)
         return await self._after(done, last, first, inserted, refused)
 
     async def _after(
@@ -380,7 +383,7 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
                 misused=True,
             )
         return options.campaign
-    name = file.name[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
+    name = _name(file)[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
     places = range(2, 1_000)
     for candidate in (name, *(f"{name} ({place})" for place in places)):
         if await campaigns.find(connection, candidate) is None:
@@ -388,11 +391,23 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
     raise ListError(_("name a campaign with --campaign: {name} was used often.").format(name=name))
 
 
+def _name(file: Path) -> str:
+    """Return the name of *file* as a table shows it: a file may have any bytes for a name."""
+    name = os.fsencode(file.name).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
 def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
     """Return how much later each message is due than the one before."""
     if options.per_hour is not None:
         return 3600 / options.per_hour
     return (options.spread_seconds or 0.0) / max(1, seen.good)
+
+
+def _form(options: ImportOptions) -> Form:
+    """Return the form of the file: where options give all variables, no other column is one."""
+    said = options.whole.template is not None and bool(options.whole.params)
+    return replace(options.form, ignore_others=options.form.ignore_others or said)
 
 
 def _digest(file: Path, encoding: str, options: ImportOptions) -> str:

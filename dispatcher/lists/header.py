@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from dispatcher.core.language import _
 
+MAX_NAMES_SHOWN = 5  # of columns, in a message
+MAX_NAME_CHARACTERS = 60  # of each
 MAX_LINES_BEFORE = 20  # titles and blank lines that may stand before the header
 OWN = ("line", "reason")  # columns of a file of rejects
 PARAM = re.compile(r"param_([1-9]\d?)")
@@ -18,7 +20,7 @@ _WORDS = {
         "recipient", "phone", "phonenumber", "phoneno", "mobile", "mobilephone", "mobilenumber",
         "mobileno", "msisdn", "tel", "telephone", "telephonenumber", "cellphone", "手机号",
         "手机号码", "手机", "号码", "电话", "电话号码", "联系电话", "接收号码", "接收人号码",
-        "短信接收人号码",
+        "短信接收人号码", "手機號", "手機號碼", "手機", "號碼", "電話", "電話號碼",
     ),
     "template_id": ("templateid", "template", "模板", "模板id", "模板编号", "模版", "模版id"),
     "params": ("params", "parameters", "templateparas", "模板变量"),
@@ -35,7 +37,9 @@ _WORDS = {
     "reason": ("reason",),
 }  # fmt: skip
 _COLUMN_OF = {word: column for column, words in _WORDS.items() for word in words}
-_VARIABLE = re.compile(r"(?:param|parameter|var|variable|变量|模板变量|参数)([1-9]\d?)")
+_VARIABLE = re.compile(
+    r"(?:param|parameter|var|variable|变量|模板变量|参数|變數|變量|參數)([1-9]\d?)"
+)
 COLUMNS = tuple(_WORDS)
 
 
@@ -142,9 +146,19 @@ def read_header(
                     "has unknown columns {names}: leave them out with --ignore-others, or say"
                     " what they are with --column"
                 )
-            ).format(names=", ".join(map(repr, others)))
+            ).format(names=shown_names([repr(other) for other in others]))
         )
     return Header(names, places, others)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return some of *names*, and how many more there are."""
+    shown = ", ".join(name[:MAX_NAME_CHARACTERS] for name in names[:MAX_NAMES_SHOWN])
+    if len(names) <= MAX_NAMES_SHOWN:
+        return shown
+    return _("{names} and {count} more").format(
+        names=shown, count=f"{len(names) - MAX_NAMES_SHOWN:,}"
+    )
 
 
 def _plain(name: str) -> str:

@@ -7,16 +7,27 @@ from pathlib import Path
 from msgspec import Struct
 
 from dispatcher.core.errors import ListError
-from dispatcher.core.language import _
+from dispatcher.core.language import N_, _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.lists import header as headers
 from dispatcher.lists.cells import Record, Sheet
 from dispatcher.lists.encoding import FoundEncoding, find_encoding
 from dispatcher.lists.header import MAX_LINES_BEFORE, Header, HeaderError
-from dispatcher.lists.text import TextSheet
+from dispatcher.lists.text import TextSheet, unreadable
 
 _DELIMITERS = (",", ";", "\t", "，", "|")
-_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+_ZIP = b"PK\x03\x04"
+_OLD_EXCEL = (b"\xd0\xcf\x11\xe0", *(bytes((9, version)) for version in (0, 2, 4, 8)))
+_OTHER_KINDS = {  # by how they begin
+    b"%PDF": "PDF",
+    b"{\\rtf": "RTF",
+    b"ID;P": "SYLK",
+    b"\x1f\x8b": N_("a packed file"),
+    b"7z\xbc\xaf": N_("a packed file"),
+    b"Rar!": N_("a packed file"),
+    b"\x89PNG": N_("a picture"),
+    b"\xff\xd8\xff": N_("a picture"),
+}
 
 
 class Form(Struct, frozen=True):
@@ -41,11 +52,26 @@ class OpenedList(Struct, frozen=True):
 
 def open_list(path: Path, form: Form) -> OpenedList:
     """Return the list in *path*. Raises :class:`ListError` if the file is none."""
+    if not path.is_file():
+        raise ListError(
+            _("{path} can be read only once: save the list as a file.").format(path=path),
+            misused=True,
+        )
+    try:
+        return _opened(path, form)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _opened(path: Path, form: Form) -> OpenedList:
     with path.open("rb") as stream:
         head = stream.read(8)
     if not head.strip(b"\xef\xbb\xbf\r\n \t"):
         _must_hold_something(path)
-    if head.startswith(_OLE):
+    for begins, kind in _OTHER_KINDS.items():
+        if head.startswith(begins):
+            raise _other_kind(path, _(kind))
+    if head.startswith(_OLD_EXCEL):
         raise ListError(
             _(
                 "{path} is an old or a protected Excel file: save it as .xlsx without a"
@@ -74,6 +100,15 @@ def open_list(path: Path, form: Form) -> OpenedList:
 def text_sheets(path: Path, form: Form) -> list[TextSheet]:
     """Return the text file in *path*, with each delimiter that it may have."""
     return _text_sheets(path, find_encoding(path, form.encoding), form)
+
+
+def _other_kind(path: Path, kind: str) -> ListError:
+    return ListError(
+        _("{path} is {kind}, and no list: save or export it as .xlsx, or as CSV UTF-8.").format(
+            path=path, kind=kind
+        ),
+        misused=True,
+    )
 
 
 def _must_hold_something(path: Path) -> None:
@@ -128,7 +163,7 @@ def _with_header(
             misused=True,
         ) from None
     if header.ignored:
-        notes.append(_("Not used: {names}.").format(names=", ".join(header.ignored)))
+        notes.append(_("Not used: {names}.").format(names=headers.shown_names(header.ignored)))
     return OpenedList(sheet, header, record.line + record.lines, notes, encoding)
 
 
@@ -175,6 +210,9 @@ def _without_header(path: Path, sheet: Sheet) -> ListError:
         return ListError(
             _("{path} is empty: it has no lines but blank ones.").format(path=path), misused=True
         )
+    text = first.cells[0].strip()
+    if text.startswith(("<", "{", "[{")):
+        return _other_kind(path, _("a web page or XML") if text[0] == "<" else "JSON")
     if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
         return ListError(
             _(

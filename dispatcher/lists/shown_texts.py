@@ -11,6 +11,8 @@ LIST_TEXTS = (
     N_(" As a guess, {names}."),
     N_("(column {value}, without a name)"),
     N_("--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"),
+    N_("Hidden in the sheet, and read: {names}."),
+    N_("Merged in the sheet: {ranges}. Only the first cell of each has its text."),
     N_("Not used: {names}."),
     N_("Skipped before the header: line {lines}."),
     N_("The text is read as {name}, such as “{sample}”; --encoding names another encoding."),
@@ -20,6 +22,7 @@ LIST_TEXTS = (
         "a quote opened in line {line} is closed only in line {last}: {lines} lines were read as"
         " one cell"
     ),
+    N_("after +{country_code} it has what is dialled within the country only: leave that out"),
     N_("after 86 come {value} digits, and a mobile number of mainland China has 11"),
     N_("campaign {name} is cancelled for good: name another one."),
     N_(
@@ -86,6 +89,7 @@ LIST_TEXTS = (
         "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
         " nothing was enqueued."
     ),
+    N_("{names} and {count} more"),
     N_("{name} has more than {most} characters"),
     N_("{name} has no time of day: write it too, such as 2026-01-31 09:00"),
     N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),
@@ -97,11 +101,13 @@ LIST_TEXTS = (
         "{path} has no header: line {line} holds a number already. Write a header with"
         " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only."
     ),
+    N_("{path} can be read only once: save the list as a file."),
+    N_("{path} cannot be read: {strerror}."),
     N_("{path} has no sheet {wanted}: it has {names}."),
     N_("{path} has several sheets ({names}): name one with --sheet."),
     N_(
-        "{path} is a zip file, and not an Excel workbook that can be read: save it in Excel as"
-        " .xlsx or as CSV UTF-8."
+        "{path} is a zip file, and not an Excel workbook that can be read: save or export it as"
+        " .xlsx, or as CSV UTF-8."
     ),
     N_(
         "{path} is an old or a protected Excel file: save it as .xlsx without a password, or as"
@@ -110,6 +116,7 @@ LIST_TEXTS = (
     N_("{path} is damaged after row {row}: open it in Excel and save it."),
     N_("{path} is too big when it is unpacked: save the sheet as CSV UTF-8, and load that."),
     N_("{path} is empty."),
+    N_("{path} is {kind}, and no list: save or export it as .xlsx, or as CSV UTF-8."),
     N_("{path} is empty: it has no lines but blank ones."),
     N_("{path} is empty: no visible sheet has rows."),
 )

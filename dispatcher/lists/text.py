@@ -9,9 +9,11 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.lists.cells import Record
 from dispatcher.lists.encoding import UTF_8
+from dispatcher.lists.header import Header
 
 MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not closed
 MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list
@@ -36,19 +38,27 @@ class TextSheet:
         """Return which share of the file is read."""
         return self._stream.tell() / self._size if self._stream else 0.0
 
+    def remarks(self, header: Header, data_from: int) -> list[str]:
+        """Return nothing: a text hides nothing."""
+        del header, data_from
+        return []
+
     def __iter__(self) -> Iterator[Record]:
         """Yield the records from the first line on."""
         # Bytes that are no text become surrogates, or the sign for what cannot be read, and
         # refuse only their own line.
         errors = "surrogateescape" if self._encoding == UTF_8 else "replace"
-        with self._path.open("rb") as stream:
-            self._stream = stream
-            text = io.TextIOWrapper(stream, self._encoding, errors=errors)
-            lines = _numbered(text)
-            for _ in range(self._skip):
-                next(lines, None)
-            yield from self._records(lines)
-            self._stream = None
+        try:
+            with self._path.open("rb") as stream:
+                self._stream = stream
+                text = io.TextIOWrapper(stream, self._encoding, errors=errors)
+                lines = _numbered(text)
+                for _skipped in range(self._skip):
+                    next(lines, None)
+                yield from self._records(lines)
+                self._stream = None
+        except OSError as error:
+            raise unreadable(self._path, error) from None
 
     def _records(self, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
         delimiter = self.delimiter
@@ -69,7 +79,9 @@ class TextSheet:
                 yield from self._within_quote(number, block, lines)
             else:
                 raw = tuple(block) if len(block) > 1 else ()
-                trouble = self._trouble("".join(cells))
+                longest = max(block, key=len)
+                whole = len(longest) < MAX_LINE_CHARACTERS
+                trouble = self._trouble("".join(cells) if whole else longest)
                 yield Record(number, cells, len(block), trouble=trouble, raw=raw)
 
     def _trouble(self, text: str) -> str | None:
@@ -124,6 +136,13 @@ class TextSheet:
                 yield Record(first + place, cells, trouble=why, open_quote=True)
 
 
+def unreadable(path: Path, error: OSError) -> ListError:
+    """Return the error of a file that cannot be read."""
+    return ListError(
+        _("{path} cannot be read: {strerror}.").format(path=path, strerror=error.strerror)
+    )
+
+
 def parse(block: list[str], delimiter: str) -> tuple[list[str], bool]:
     """Return the cells of a record that stands on the lines of *block*; True: a quote is open."""
     reader = csv.reader(
@@ -145,6 +164,10 @@ def _numbered(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
         if line.endswith("\n"):
             line = line[:-1]
         else:
-            while (rest := text.readline(MAX_LINE_CHARACTERS)) and not rest.endswith("\n"):
-                pass
+            quotes = 0
+            while rest := text.readline(MAX_LINE_CHARACTERS):
+                quotes += rest.count('"')
+                if rest.endswith("\n"):
+                    break
+            line += '"' * (quotes % 2)  # a cell that the part left out closes is not left open
         yield number, line

@@ -30,13 +30,12 @@ from dispatcher.db.database import connect
 from dispatcher.db.list_uploads import ListUpload
 from dispatcher.lists.file_load import ImportOptions, Loaded, Progressed, load_file
 from dispatcher.lists.header import HeaderError, given_columns
+from dispatcher.lists.memory import limited_memory
 from dispatcher.lists.messages import Whole
 from dispatcher.lists.reading import Form
 
 PROGRESS_SECONDS = 1.0
 SHOWN_REFUSALS = 20  # lines that the page shows; the file has all
-# A list is input from outside: what it makes a process need stays below these.
-MAX_MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # lists of 200 MB and workbooks of 1 GB take less
 MAX_CPU_SECONDS = 1800  # 200 MB of short lines take a third of it
 MAX_TRIES = 3  # of a check or a load whose process died: the fourth would die too
 
@@ -208,11 +207,10 @@ async def work(order: WorkOrder) -> None:
         rejects: list[bytes] = []
         result, error = None, None
         try:
-            result = await _load(connection, order, upload, on_progress, rejects)
+            with limited_memory():
+                result = await _load(connection, order, upload, on_progress, rejects)
         except ListError as failure:
             error = "\n".join(failure.lines)
-        except MemoryError:
-            error = _("It takes too much memory: split the list, or save it as CSV UTF-8.")
         finally:
             showing.cancel()
             with suppress(asyncio.CancelledError):
@@ -264,14 +262,9 @@ def _file_name(name: str) -> str:
     return plain.encode("utf-8", "ignore")[-200:].decode("utf-8", "ignore") or "list"
 
 
-def _limit(kind: int, most: int) -> None:
-    """Limit what this process may use; a lower limit that it has already stays."""
-    hard = resource.getrlimit(kind)[1]
-    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (least, least))
-
-
 if __name__ == "__main__":
-    _limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
-    _limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
-    asyncio.run(work(msgspec.json.decode(sys.stdin.buffer.read(), type=WorkOrder)))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    seconds = MAX_CPU_SECONDS if hard == resource.RLIM_INFINITY else min(MAX_CPU_SECONDS, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    with limited_memory():
+        asyncio.run(work(msgspec.json.decode(sys.stdin.buffer.read(), type=WorkOrder)))

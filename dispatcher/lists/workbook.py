@@ -4,13 +4,15 @@ Rows and texts are read by expat itself: elements of a tree, made for each cell,
 long.
 """
 
+import re
 import zlib
 from array import array
 from collections.abc import Iterator
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO, Any
+from warnings import catch_warnings
 from weakref import finalize
 from xml.etree.ElementTree import ParseError
 from xml.parsers import expat
@@ -27,11 +29,19 @@ from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.lists.cells import DATE_DOUBT, Record
+from dispatcher.lists.header import Header, shown_names
 
 _NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
-_ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC = (
-    _NAMESPACE + name for name in ("row", "c", "v", "f", "t", "si", "rPh")
+_ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC, _MERGED, _COLUMNS = (
+    _NAMESPACE + name for name in ("row", "c", "v", "f", "t", "si", "rPh", "mergeCell", "col")
 )
+_STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main "  # of a Strict Open XML Spreadsheet
+_STRICT_NAMES = {  # in parts that openpyxl reads, which knows only the other ones
+    b"http://purl.oclc.org/ooxml/spreadsheetml/main": _NAMESPACE.strip().encode(),
+    b"http://purl.oclc.org/ooxml/officeDocument/relationships": (
+        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    ),
+}
 MAX_CELL_CHARACTERS, MAX_ROWS = 32_767, 1_048_576  # as Excel has them
 _PIECE_BYTES = 65_536  # of XML, parsed at once
 # Unpacked. A million rows of a list are 155 MB; what zip makes a thousand times smaller is no list.
@@ -39,7 +49,11 @@ MAX_BYTES = 1024 * 1024 * 1024
 # Of a part that is read at once: styles are the largest, 13 MB with all 65,490 that Excel takes.
 MAX_WHOLE_PART_BYTES = 16 * 1024 * 1024
 MAX_WHOLE_PART_TAGS = 500_000  # of those 65,490 formats; openpyxl makes over a kilobyte of each
-MAX_DIGITS = 40  # before and after the point; Excel keeps 15, and 1E+3000000 takes minutes
+MAX_DIGITS = 40  # before and after the point; 1E+3000000 takes minutes
+MAX_EXACT_DIGITS = 15  # that Excel keeps and shows: it writes 19.9 as 19.899999999999999
+_AS_SHOWN = Context(prec=MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")  # a character as Excel writes it, such as _x000D_
+MAX_MERGED_SHOWN = 3  # ranges
 _AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
@@ -95,6 +109,8 @@ class _Archive(ZipFile):
             content = part.read(size)
         if content.count(b"<") > MAX_WHOLE_PART_TAGS:
             raise _TooBigError
+        for strict, usual in _STRICT_NAMES.items():
+            content = content.replace(strict, usual)
         return content
 
 
@@ -132,7 +148,7 @@ class _Reader(ExcelReader):  # type: ignore[misc] # as above
             return
         with self.archive.open(part.PartName[1:]) as source:
             for text in _Strings(source):
-                strings.append(text.replace("x005F_", ""))
+                strings.append(_unescaped(text))
 
 
 class _Cell(Struct):
@@ -164,7 +180,7 @@ class _Parser:
         self._is_phonetic = False  # how a text is spoken is no part of it
         self._parser = parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
-        parser.StartElementHandler = self.start
+        parser.StartElementHandler = self._start_root
         parser.EndElementHandler = self.end
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = _refuse_doctype
@@ -185,6 +201,17 @@ class _Parser:
     def end(self, name: str) -> None:
         """Look at the end of an element."""
         raise NotImplementedError
+
+    def _start_root(self, name: str, attributes: dict[str, str]) -> None:
+        """Look at the first element, whose namespace is that of all others."""
+        parser = self._parser
+        parser.StartElementHandler = self.start
+        if name.startswith(_STRICT):
+            parser.StartElementHandler = lambda name, attributes: self.start(
+                name.replace(_STRICT, _NAMESPACE), attributes
+            )
+            parser.EndElementHandler = lambda name: self.end(name.replace(_STRICT, _NAMESPACE))
+        parser.StartElementHandler(name, attributes)
 
     def begin_text(self) -> None:
         """Collect what is written from here on."""
@@ -228,6 +255,11 @@ class _Strings(_Parser):
 class _Rows(_Parser):
     """The rows of a sheet."""
 
+    def __init__(self, source: IO[bytes]) -> None:
+        super().__init__(source)
+        self.merged: list[str] = []  # ranges such as B2:B4
+        self.hidden: list[range] = []  # places of columns
+
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if name == _CELL:
             get = attributes.get
@@ -241,6 +273,10 @@ class _Rows(_Parser):
             self._cell.has_formula = True
         elif name == _PHONETIC:
             self._is_phonetic = True
+        elif name == _MERGED:
+            self.merged.append(attributes.get("ref", ""))
+        elif name == _COLUMNS and attributes.get("hidden") in ("1", "true"):
+            self.hidden.append(range(int(attributes["min"]) - 1, int(attributes["max"])))
 
     def end(self, name: str) -> None:
         if name == _VALUE:
@@ -274,7 +310,8 @@ class WorkbookSheet:
             source = path.open("rb")
             finalize(self, source.close)
             reader = _Reader(source)
-            reader.read()
+            with catch_warnings(action="ignore"):  # openpyxl's, of what is not used here
+                reader.read()
         except _TooBigError:
             raise ListError(
                 _(
@@ -286,8 +323,8 @@ class WorkbookSheet:
         except _BROKEN:
             raise ListError(
                 _(
-                    "{path} is a zip file, and not an Excel workbook that can be read: save it"
-                    " in Excel as .xlsx or as CSV UTF-8."
+                    "{path} is a zip file, and not an Excel workbook that can be read: save or"
+                    " export it as .xlsx, or as CSV UTF-8."
                 ).format(path=path),
                 misused=True,
             ) from None
@@ -299,11 +336,36 @@ class WorkbookSheet:
         info = self._book._archive.getinfo(self._sheet._worksheet_path)  # noqa: SLF001
         self._size = max(1, info.file_size)
         self._source: IO[bytes] | None = None
+        self._rows: _Rows | None = None  # those read last
         self._columns: dict[str, int] = {}
 
     def progress(self) -> float:
         """Return which share of the sheet is read."""
         return self._source.tell() / self._size if self._source else 0.0
+
+    def remarks(self, header: Header, data_from: int) -> list[str]:
+        """Return what of the sheet is not seen in its cells."""
+        if self._rows is None:
+            return []
+        found = []
+        merged = [one for one in self._rows.merged if _last_row(one) >= data_from]
+        if merged:
+            more = ", ..." if len(merged) > MAX_MERGED_SHOWN else ""
+            found.append(
+                _(
+                    "Merged in the sheet: {ranges}. Only the first cell of each has its text."
+                ).format(ranges=", ".join(merged[:MAX_MERGED_SHOWN]) + more)
+            )
+        hidden = [
+            header.names[place]
+            for place in sorted(header.places.values())
+            if any(place in columns for columns in self._rows.hidden)
+        ]
+        if hidden:
+            found.append(
+                _("Hidden in the sheet, and read: {names}.").format(names=shown_names(hidden))
+            )
+        return found
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the rows that hold cells, each with the number that Excel shows."""
@@ -311,7 +373,8 @@ class WorkbookSheet:
         try:
             with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
                 self._source = source
-                for row in _Rows(source):
+                self._rows = rows = _Rows(source)
+                for row in rows:
                     number = _next_number(number, row)
                     yield self._record(number, row)
                 self._source = None
@@ -348,7 +411,7 @@ class WorkbookSheet:
         value = cell.value
         match cell.kind:
             case "inlineStr":
-                return cell.text, None
+                return _unescaped(cell.text), None
             case _ if not value:
                 if cell.has_formula:
                     return "", _("it holds a formula without a result: save the file in Excel")
@@ -362,9 +425,9 @@ class WorkbookSheet:
             case "n":
                 return self._number(value, self._format(int(cell.style or 0)))
             case "d":
-                return value.replace("T", " "), None
+                return value.replace("T", " "), _(DATE_DOUBT)
             case _:
-                return value, None
+                return _unescaped(value), None
 
     def _format(self, style: int) -> str:
         styles = self._book._cell_styles  # noqa: SLF001 - formats of a cell have no other way
@@ -376,8 +439,10 @@ class WorkbookSheet:
         formats = self._book._number_formats  # noqa: SLF001
         return str(formats[number - 164]) if 0 <= number - 164 < len(formats) else "General"
 
-    def _number(self, value: str, form: str) -> tuple[str, str | None]:
+    def _number(self, value: str, form: str) -> tuple[str, str | None]:  # noqa: PLR0911 - as above
         """Return a number as the sheet means it: 062569 where its format is 000000."""
+        if form in _AS_IT_IS and value.isdecimal() and len(value) <= MAX_EXACT_DIGITS:
+            return str(int(value)), None
         try:
             number = Decimal(value)
         except InvalidOperation:
@@ -386,12 +451,20 @@ class WorkbookSheet:
             return value, _("it is no number that can be read")
         if is_date_format(form):
             return self._date(number), _(DATE_DOUBT)
+        if number.adjusted() >= MAX_EXACT_DIGITS:
+            return f"{number:f}", _(
+                "it has more digits than Excel keeps: format the column as text"
+            )
+        number = _AS_SHOWN.plus(number)
         whole = number == number.to_integral_value()
         if form in _AS_IT_IS and (whole or form in ("General", "@")):
-            return (f"{int(number)}" if whole else f"{number:f}"), None
+            return (f"{int(number)}" if whole else f"{number.normalize():f}"), None
         digits, _point, decimals = form.partition(".")
         if set(digits) == {"0"} and set(decimals) <= {"0"} and len(form) <= MAX_PADDED_FORMAT:
-            return f"{number:0{len(form)}.{len(decimals)}f}", None
+            shown = abs(number).quantize(Decimal(1).scaleb(-len(decimals)), ROUND_HALF_UP)
+            text = f"{'-' if number < 0 else ''}{shown:0{len(form)}f}"
+            hides = not decimals and not whole
+            return text, _("its format hides decimals: format it as text") if hides else None
         return f"{number:f}", _(
             "it is a number in the format {form}: format the column as text"
         ).format(form=form)
@@ -402,6 +475,22 @@ class WorkbookSheet:
         except (OverflowError, ValueError):
             return f"{number:f}"
         return f"{date:%Y-%m-%d %H:%M:%S}" if isinstance(date, datetime) else str(date)
+
+
+def _unescaped(text: str) -> str:
+    """Return *text* with the characters that Excel writes as _x000D_."""
+    return _ESCAPED.sub(_character, text) if "_x" in text else text
+
+
+def _character(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return found[0] if character == "\0" or "\ud800" <= character <= "\udfff" else character
+
+
+def _last_row(cells: str) -> int:
+    """Return the last row of a range such as B2:B4."""
+    digits = cells.rpartition(":")[2].lstrip("$ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _damaged(path: Path, row: int) -> ListError:

@@ -55,19 +55,18 @@ class Answer(Struct, frozen=True):
 
 
 class DirectRoute(web.AbstractRouteDef):
-    """A route whose plain POSTs are answered without aiohttp."""
+    """A route whose plain POSTs to known paths are answered without aiohttp."""
 
     def __init__(
         self,
-        path: str,
+        paths: Iterable[str],
         answer: Callable[[Post], Awaitable[Answer]],
         *,
         otherwise: web.RouteDef,
     ) -> None:
-        """Answer plain POSTs to *path*; requests that are not plain go *otherwise*."""
-        self.path = path
+        """Answer plain POSTs to *paths*; requests that are not plain go *otherwise*."""
         self.answer = answer
-        self.request_line = f"POST {path} HTTP/1.1".encode()
+        self.request_lines = {path: f"POST {path} HTTP/1.1".encode() for path in paths}
         self._otherwise = otherwise
 
     def register(self, router: web.UrlDispatcher) -> list[web.AbstractRoute]:
@@ -82,7 +81,9 @@ class DirectServer:
         self, routes: Iterable[DirectRoute], fallback: Callable[[], asyncio.BaseProtocol]
     ) -> None:
         """Serve *routes*; *fallback* makes the protocol for everything else."""
-        self.routes = list(routes)
+        self._routes = [
+            (line, path, route) for route in routes for path, line in route.request_lines.items()
+        ]
         self.fallback = fallback
         self.connections: set[DirectConnection] = set()
         self._date = (0, b"")  # the second, and its header
@@ -90,6 +91,13 @@ class DirectServer:
     def __call__(self) -> "DirectConnection":
         """Return the protocol of a new connection."""
         return DirectConnection(self)
+
+    def route_of(self, request_line: bytes) -> tuple[str, DirectRoute] | None:
+        """Return the path and the route of a request line; None if it is of no such route."""
+        for line, path, route in self._routes:
+            if hmac.compare_digest(line, request_line):  # a path holds a secret
+                return path, route
+        return None
 
     def date_header(self) -> bytes:
         """Return the Date header of an answer, made once a second."""
@@ -202,12 +210,11 @@ class DirectConnection(asyncio.Protocol):
         """
         data = self._received
         line = data[: data.find(b"\r\n")]
-        for route in self._server.routes:
-            if hmac.compare_digest(line, route.request_line):
-                break
-        else:
+        found = self._server.route_of(line)
+        if found is None:
             self._hand_over()
             return
+        path, route = found
         head_end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         headers = read_headers(data[len(line) + 2 : head_end + 2]) if head_end > 0 else None
         if headers is None:
@@ -227,7 +234,7 @@ class DirectConnection(asyncio.Protocol):
         forwarded = headers.get("x-forwarded-for")
         post = Post(
             self._peer,
-            route.path,
+            path,
             "",
             headers,
             [] if forwarded is None else [forwarded],

@@ -99,6 +99,7 @@ def _report_routes(
         networks=settings.report_networks,
         trusted_proxies=settings.trusted_proxies,
         unsubscribe_words=settings.unsubscribe_words,
+        apps=settings.apps,
         metrics=metrics,
     )
 

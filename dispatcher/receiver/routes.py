@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -58,9 +58,14 @@ class ReportRoutes:
         trusted_proxies: Sequence[Network] = (),
         sender_timeout: float = SENDER_TIMEOUT_SECONDS,
         unsubscribe_words: Collection[str] = UNSUBSCRIBE_WORDS,
+        apps: Iterable[str] = (),
         metrics: ReportMetrics | None = None,
     ) -> None:
-        """Take pushes from *networks* (none: from any), each body within *sender_timeout*."""
+        """Take pushes from *networks* (none: from any), each body within *sender_timeout*.
+
+        Replies to the addresses of *apps* are the usual ones.
+        """
+        self._apps = list(apps)
         self._unsubscribe_words = unsubscribe_words
         self._path_token = path_token.encode()
         self._database = database
@@ -75,21 +80,39 @@ class ReportRoutes:
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes to serve."""
         # One segment, whatever is in it: `_receive` compares it.
+        token = self._path_token.decode()
+        replies = f"/{REPLIES_PATH}/{token}"
         return [
             DirectRoute(
-                f"/{REPORTS_PATH}/{self._path_token.decode()}",
-                self.answer,
+                [f"/{REPORTS_PATH}/{token}"],
+                self.answer_reports,
                 otherwise=web.post(f"/{REPORTS_PATH}/{{token}}", self._receive_reports),
             ),
-            web.post(f"/{REPLIES_PATH}/{{token}}", self._receive_replies),
-            web.post(f"/{REPLIES_PATH}/{{token}}/{{app}}", self._receive_replies),
+            DirectRoute(
+                [replies],
+                self.answer_replies,
+                otherwise=web.post(f"/{REPLIES_PATH}/{{token}}", self._receive_replies),
+            ),
+            DirectRoute(
+                [f"{replies}/{app}" for app in self._apps],
+                self.answer_replies,
+                otherwise=web.post(f"/{REPLIES_PATH}/{{token}}/{{app}}", self._receive_replies),
+            ),
         ]
 
-    async def answer(self, post: Post) -> Answer:
+    async def answer_reports(self, post: Post) -> Answer:
         """Answer a whole post of reports to the right path."""
+        return await self._answer(post, REPORTS_PATH)
+
+    async def answer_replies(self, post: Post) -> Answer:
+        """Answer a whole post of replies to the right path, of an app or of none."""
+        app = post.path.split("/")[3:]  # "", the kind, the token, perhaps an app
+        return await self._answer(post, "/".join((REPLIES_PATH, *app)))
+
+    async def _answer(self, post: Post, path: str) -> Answer:
         try:
             self._check_network(post.peer, post.forwarded)
-            return await self._take(post, REPORTS_PATH)
+            return await self._take(post, path)
         except RefusedError as refused:
             return self._refuse(refused)
 
@@ -147,7 +170,7 @@ class ReportRoutes:
 
         *path* is where it came, without the token. Raises RefusedError.
         """
-        body = post.body
+        body = post.body or post.query.encode()  # a sender may write its fields there
         unsigned = self._signatures.refuse(post)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)

@@ -150,10 +150,11 @@ async def serving(
     await runner.setup()
     http = runner.server
     assert http is not None  # noqa: S101 - it was set up
-    direct = DirectServer([route for route in routes if isinstance(route, DirectRoute)], http)
+    plain = [route for route in routes if isinstance(route, DirectRoute)]
+    direct = DirectServer(plain, http)
     sweeping = asyncio.create_task(_sweep(direct, http, answered))
     try:
-        protocol = direct if direct.routes else http
+        protocol = direct if plain else http
         async with _listening(protocol, host, port, shared_port=shared_port) as bound:
             yield bound
     finally:

@@ -19,6 +19,7 @@ from dispatcher.settings.types import (
     OnlyTo,
     Proxy,
     Seconds,
+    Sender,
     Token,
     Unlimited,
     Word,
@@ -43,9 +44,10 @@ class AppSettings(_Model):
     app_secret: SecretStr = Field(description="the application's APP_Secret, from the same page")
     auth: Annotated[Literal["aksk", "wsse"], Word] = "aksk"
     wsse_digest: Annotated[Literal["hex", "raw"], Word] = "hex"
-    sender: Annotated[str, Field(min_length=1, max_length=21)] | None = None
+    sender: Sender | None = None
+    # From one in a day to more than any provider takes: what lies beyond would overflow a time.
     numbers_per_second: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Unlimited
+        Annotated[float, Field(ge=0.00001, le=1_000_000, allow_inf_nan=False)] | None, Unlimited
     ] = 500.0
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     timeout: Seconds = 30.0
@@ -61,7 +63,7 @@ class AppSettings(_Model):
     countries: Countries | None = None  # ISO 3166; None: all
     # Times the busiest hour of its last 30 days; None: an hour is never too much.
     spike_factor: Annotated[
-        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None, Unlimited
+        Annotated[float, Field(gt=1, le=1_000_000, allow_inf_nan=False)] | None, Unlimited
     ] = 10.0
     promotional: bool = False  # its messages are promotional, unless their template says otherwise
     # None: delivered in mainland China, sent elsewhere, as accounts are charged by default.
@@ -79,7 +81,7 @@ class Settings(_Model):
     database_direct_url: Database | None = None  # without PgBouncer: for LISTEN and migrations
     database_url_file: Path | None = None  # the file that the address was read from
     database_direct_url_file: Path | None = None
-    statement_cache: Annotated[int, Field(ge=0)] = 100  # 0: for PgBouncer before 1.21
+    statement_cache: Annotated[int, Field(ge=0, le=100_000)] = 100  # 0: for PgBouncer before 1.21
     data_dir: Path
     apps: dict[str, AppSettings] = Field(default_factory=dict)
     callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret

@@ -20,6 +20,7 @@ from dispatcher.core.roles import ROLES, Role
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_MAX_DAYS = 36_500  # of a duration: times that far away can be stored
 _MAX_PORT = 65_535
 # Source networks of the provider's pushes (provider.md, Status reports).
 PROVIDER_NETWORKS = (
@@ -42,7 +43,10 @@ def _seconds(value: object) -> object:
     found = _DURATION_PATTERN.fullmatch(value.strip().lower())
     if found is None:
         raise ValueError(_('must be a duration such as "30", "500ms", "30s", "15m", "2h" or "7d"'))
-    return float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
+    if seconds > _MAX_DAYS * _UNIT_SECONDS["d"]:
+        raise ValueError(_("must be at most {days} days").format(days=_MAX_DAYS))
+    return seconds
 
 
 def _none(value: object) -> object:
@@ -88,9 +92,16 @@ def _callback(value: str) -> str:
     return value
 
 
+def _sender(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError(_("must be the channel number alone, without blanks around it"))
+    return value
+
+
 def _listen(value: str) -> str:
     host, _sep, port = value.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+    is_host = re.fullmatch(r"\[[^\[\]/\s]+\]|[^\[\]/\s]+", host) is not None
+    if not is_host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT:
         raise ValueError(_("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080"))
     return value
 
@@ -188,14 +199,11 @@ def _only_to(value: object) -> object:
     """Return numbers and prefixes in their canonical form, a prefix with its star."""
     if not isinstance(value, str):
         return value
-    words = [word for word in re.split(r"[\s,;]+", value) if word]
-    wrong = [
-        word
-        for word in words
-        if re.fullmatch(r"\+[1-9][0-9]*\*", word) is None
-        and not (word.startswith("+") and isinstance(read_number(word), ReadNumber))
-    ]
-    if wrong or not words:
+    words: list[str] = []
+    for part in filter(None, map(str.strip, re.split("[,;\n\uff0c\uff1b]", value))):
+        whole = _allowed_form(part)  # a number may have blanks, or blanks divide numbers
+        words += [whole] if whole else map(_allowed_form, part.split())
+    if not words or not all(words):
         raise ValueError(
             _(
                 "must be numbers with + and country, or what they begin with and a star, such as"
@@ -203,6 +211,14 @@ def _only_to(value: object) -> object:
             )
         )
     return words
+
+
+def _allowed_form(word: str) -> str:
+    """Return a number in its canonical form, or a beginning with its star; empty: it is neither."""
+    if re.fullmatch(r"\+[1-9][0-9]*\*", word):
+        return word
+    read = read_number(word)
+    return read.e164 if isinstance(read, ReadNumber) else ""
 
 
 def _countries(value: object) -> object:
@@ -243,6 +259,7 @@ Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
+Sender = Annotated[str, Field(min_length=1, max_length=21), AfterValidator(_sender)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy)]
 Callback = Annotated[str, AfterValidator(_callback)]

@@ -126,9 +126,7 @@ class ClaimLoop:
                 )
                 batches = claimed.batches if claimed else []
                 if claimed and claimed.probe:
-                    await self._slots.release(free)
-                    await self._sender.probe(self._wanted.app)
-                    continue
+                    requests.create_task(self._probe())
                 await self._slots.release(free - len(batches))
                 for batch in batches:
                     requests.create_task(self._deliver(batch))
@@ -139,6 +137,10 @@ class ClaimLoop:
                 if not at_once:
                     wait = claimed.wait if claimed else None
                     await wait_for_event(self.wake, self._poll_interval if wait is None else wait)
+
+    async def _probe(self) -> None:
+        await self._sender.probe(self._wanted.app)
+        self.wake.set()
 
     async def _deliver(self, batch: Batch) -> None:
         began = monotonic()

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -31,7 +30,6 @@ from dispatcher.core.outcome import (
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
-from dispatcher.db.claim import PROBE_SECONDS
 from dispatcher.provider.client import Client, RequestResult
 from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -87,12 +85,18 @@ class Sender:
         )
 
     async def probe(self, app: str) -> None:
-        """Send a request without messages, and end the pause of *app* if the API answers it."""
-        answer: Answer | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PROBE_SECONDS):
-                answer = await self._client.probe()
-        if answer is not None and is_answer_of_api(answer):
+        """Send a request without messages, and end the pause of *app* if the API answers it.
+
+        Its time-out is that of any request: the API may be slow. A stop does not wait for it.
+        """
+        probe = asyncio.create_task(self._client.probe())
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((probe, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            probe.cancel()
+        if probe.done() and is_answer_of_api(probe.result()):
             await self._claimer.end_probe(app)
 
     def _submit(self, result: BatchResult) -> None:

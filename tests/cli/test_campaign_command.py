@@ -127,7 +127,9 @@ async def test_a_cancel_waits_for_what_was_claimed_before(two, db, dsn):
         worker, operator = [await stack.enter_async_context(connected(dsn)) for _ in range(2)]
         claim = worker.transaction()
         await claim.start()  # claims, and commits only after the cancel
-        rows = await worker.fetch(sql("claim"), "default", 100, 0, 9, None, [0.0] * 10, True, None)
+        rows = await worker.fetch(
+            sql("claim"), "default", 100, 0, 9, None, [0.0] * 10, True, None, False
+        )
         ids = sorted(row["id"] for row in rows)
         await campaigns.cancel(operator, "ana", "may.csv", "")
         waiting = asyncio.create_task(campaigns.settled(operator, "may.csv", seconds=20))
@@ -165,7 +167,7 @@ async def test_a_claim_that_does_not_end_is_told(two, db, dsn, monkeypatch):
     assert campaigns.MAX_CLAIM_SECONDS >= MAX_TIMEOUT_SECONDS
     monkeypatch.setattr(campaigns, "MAX_CLAIM_SECONDS", 0.1)
     async with connected(dsn) as operator, db.transaction():
-        await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None)
+        await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None, False)
         await campaigns.cancel(operator, "ana", "may.csv", "")
         assert await campaigns.settled(operator, "may.csv", seconds=0) == (0, 1)
 
@@ -185,7 +187,7 @@ async def test_a_move_that_cannot_go_on_is_told(two, db, dsn):
     del two
     async with connected(dsn) as operator:
         async with db.transaction():
-            await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None)
+            await db.fetch(sql("claim"), "default", 1, 0, 9, None, [0.0] * 10, True, None, False)
             await campaigns.move(operator, "ana", "may.csv", None, priority=1)
             assert await campaigns.move_all(operator, "may.csv", idle_seconds=0.1) == (0, True)
         assert await campaigns.move_all(operator, "may.csv") == (2, False)

@@ -145,3 +145,21 @@ async def test_a_demo_that_is_stopped_half_way_leaves_nothing(folder, environ, s
     if sign is not signal.SIGKILL:
         assert (process.returncode, err) == (1, b"dispatcher: interrupted.\n")
     await nothing_is_left(folder)
+
+
+@pytest.mark.slow
+async def test_the_demo_is_chinese_where_the_locale_is(environ):
+    async with demo(environ | {"LC_ALL": "zh_CN.UTF-8"}) as process:
+        out, err = await process.communicate()
+    said = out.decode()
+    assert (process.returncode, err) == (0, b"")
+    for words in (
+        "全部在本机运行，不会向任何人发送短信。",
+        "s  服务商      模拟，地址 http://",
+        "已受理 3,000，已拒绝 29，剩余 0",
+        "已拒绝   E200028   变量与模板不符。",
+        "第 349 行被拒绝：expires_at 已过",
+        "对账        服务商同样受理了 3,000 个号码",
+        "已全部停止并清除",
+    ):
+        assert words in said

@@ -145,6 +145,22 @@ async def test_a_dry_run_shows_texts_segments_cost_and_rules(operate, db, tmp_pa
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
 
 
+async def test_a_dry_run_refuses_what_the_load_refuses(operate, tmp_path):
+    header = "recipient,template_id,idempotency_key\n"
+    (tmp_path / "x.csv").write_text(f"{header}{GOOD},t1,used\n", encoding="utf-8")
+    assert (await operate("enqueue", tmp_path / "x.csv")).code == 0
+    keys = ("a", "a", "used", "", "")
+    lines = [",t1,a", *(f"+8613112345679,t1,{key}" for key in keys)]
+    file = tmp_path / "y.csv"
+    file.write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
+    dry = await operate("enqueue", file, "--dry-run")
+    assert (dry.code, dry.line.endswith(f": mend them in {file}.")) == (1, True), dry
+    told = rows(tmp_path / "y.rejects.csv")
+    assert [row[0] for row in told[1:]] == ["2", "4", "5"]
+    assert (await operate("enqueue", file)).out.startswith("3 messages enqueued.")
+    assert rows(tmp_path / "y.rejects.csv") == told
+
+
 def workbook(path: Path, *, hidden: int = 0) -> Path:
     book = openpyxl.Workbook()
     sheet = book.active
@@ -221,6 +237,15 @@ async def test_lines_without_a_zone_take_the_times_of_the_whole(operate, db, tmp
         (("--rest", "--again"), "not both"),
         (("--param", "x"), "--param is for lists without columns"),
         (("--priority", "high"), "priority is 0 first"),
+        (("--spread", "0h"), "--spread takes a time"),
+        (("--spread", "-4h"), "--spread takes a time"),
+        (("--spread", "9999d"), "at most 366d"),
+        (("--per-hour", "0"), "'--per-hour'"),
+        (("--stop-at", "0%"), "--stop-at takes a share"),
+        (("--stop-at", "101%"), "--stop-at takes a share"),
+        (("--campaign", "a\nb"), "--campaign takes a name"),
+        (("--encoding", "idna"), "there is no encoding"),
+        (("--encoding", "undefined"), "there is no encoding"),
     ],
 )
 async def test_options_that_make_no_sense_load_nothing(operate, tmp_path, options, words):

@@ -1,11 +1,14 @@
 """``dispatcher enqueue`` imports good lines and refuses bad ones with a reason."""
 
 import csv
+import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from dispatcher.core.errors import ListError
+from dispatcher.lists.memory import MAX_MEMORY_BYTES, limited_memory
 from dispatcher.lists.reading import Form, open_list
 
 GOOD = "+8613112345678"
@@ -136,6 +139,8 @@ async def test_a_byte_order_mark_and_windows_lines_are_no_trouble(operate, db, t
         ("recipient,template_id,param_1,param_3", "has param_3, and no param_2"),
         ("recipient,template_id,recipient", "has two columns for recipient"),
         ("recipient,手机号", "has two columns for recipient"),
+        ("手機號碼,recipient", "has two columns for recipient"),
+        ("recipient," + ",".join("abcdefgh"), "'a', 'b', 'c', 'd', 'e' and 3 more"),
     ],
 )
 def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words, tmp_path):
@@ -144,6 +149,51 @@ def test_a_header_that_is_none_of_messages_is_refused_at_once(header, words, tmp
         open_list(file, Form())
     assert caught.value.misused
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "is PDF, and no list"),
+        (b"<html><table><tr><td>phone</td></tr></table>", "is a web page or XML, and no list"),
+        (b'[{"recipient": "13100000001"}]', "is JSON, and no list"),
+        (b"\x1f\x8b\x08\x00", "is a packed file, and no list"),
+        (b"\x09\x08\x10\x00\x00\x06\x05\x00", "is an old or a protected Excel file"),
+        (b"PK\x03\x04", "is a zip file, and not an Excel workbook that can be read"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, words):
+    file = tmp_path / "x.xls"
+    file.write_bytes(content)
+    with pytest.raises(ListError, match=words):
+        open_list(file, Form())
+
+
+def test_a_line_that_is_too_long_takes_no_other_with_it(tmp_path):
+    file = write(tmp_path / "x.csv", "phone,template", f'{GOOD},"{"x" * 300_000}"', f"{GOOD},t1")
+    _, long, last = open_list(file, Form()).sheet
+    assert (long.line, long.trouble) == (2, "it has more than 100,000 characters")
+    assert (last.line, last.trouble, last.cells) == (3, None, [GOOD, "t1"])
+
+
+def test_what_takes_too_much_memory_is_refused_by_its_reader():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(ListError, match="too much memory"), limited_memory():
+        bytearray(MAX_MEMORY_BYTES)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_file_that_can_be_read_only_once_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(ListError, match="can be read only once"):
+        open_list(tmp_path / "x.csv", Form())
+
+
+async def test_a_file_may_have_any_bytes_for_a_name(operate, db, tmp_path):
+    file = tmp_path / os.fsdecode(b"a\xff\n.csv")
+    write(file, "phone,template", f"{GOOD},t1")
+    assert (await operate("enqueue", file)).code == 0
+    assert await db.fetchval("SELECT name FROM dispatcher.campaign") == "a\ufffd\ufffd.csv"
 
 
 async def test_bad_lines_at_batch_edges_lose_and_repeat_nothing(operate, db, tmp_path):

@@ -71,3 +71,22 @@ async def test_completion_lists_matching_commands(monkeypatch, command):
     monkeypatch.setenv("COMP_WORDS", "dispatcher re")
     monkeypatch.setenv("COMP_CWORD", "1")
     assert (await command()).out.split() == ["reports", "replies", "requeue", "resume"]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("enqueue x.csv --campaign m", ["may.csv"]),
+        ("enqueue x.csv --app s", ["shop"]),
+        ("export --app s", ["shop"]),
+        ("campaign pause m", ["may.csv"]),
+        ("limit s", ["shop"]),
+    ],
+)
+async def test_completion_knows_apps_and_campaigns(monkeypatch, operate, db, words, names):
+    await db.execute("INSERT INTO dispatcher.campaign (name, first_id) VALUES ('may.csv', 1)")
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    monkeypatch.setenv("_DISPATCHER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"dispatcher {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert (await operate()).out.split() == names

@@ -51,6 +51,20 @@ async def test_a_code_is_explained_in_chinese(command):
     explained = await command("explain", "E200028", locale=CHINESE)
     assert "变量与模板不符" in explained.out
     assert "可以，更正变量之后" in explained.out
+    assert "号码，平台" in explained.out
+    assert "…" not in explained.out
+    programs = await command("explain", "E200028", "--json", locale=CHINESE)
+    assert programs.out == (await command("explain", "E200028", "--json")).out
+
+
+async def test_a_check_is_chinese_in_columns_and_english_for_programs(command):
+    chinese = (await command("check", locale=CHINESE)).out.splitlines()
+    assert chinese[0].startswith("失败  设置          没有配置应用：请设置 ")
+    assert chinese[1].startswith("失败  数据库        还没有数据库：")
+    assert all(ascii(line)[1:-1] == line for line in (await command("check")).out.splitlines())
+    programs = await command("check", "--json", locale=CHINESE)
+    assert json.loads(programs.out)[0]["subject"] == "settings"
+    assert programs.out.isascii()
 
 
 async def test_exported_reasons_are_chinese_in_csv_alone(operate, db):
@@ -64,3 +78,14 @@ async def test_exported_reasons_are_chinese_in_csv_alone(operate, db):
     assert "号码在屏蔽名单中。" in (await operate("export", "--app", "default", locale=CHINESE)).out
     programs = await operate("export", "--app", "default", "--json", locale=CHINESE)
     assert "Its number is on the list" in programs.out
+
+
+async def test_an_action_and_its_audit_are_whole_chinese_sentences(operate, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't')"
+    )
+    message_id = await db.fetchval("SELECT max(id) FROM dispatcher.message")
+    done = await operate("cancel", str(message_id), locale=CHINESE)
+    assert done.out == "1 条短信已取消。\n"
+    assert "1 条中有 1 条已取消" in (await operate("audit", locale=CHINESE)).out
+    assert "1 of 1 cancelled" in (await operate("audit", "--json", locale=CHINESE)).out

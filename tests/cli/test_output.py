@@ -8,12 +8,13 @@ import pytest
 from rich.console import Console
 
 from dispatcher.cli.output import moment, table_of
+from dispatcher.core.format import columns
 
 LONG = "a reason of many words that no narrow column can hold without cutting it"
 
 
-def shown(width: int, *columns: str, rows: list[tuple[str, ...]]) -> str:
-    table = table_of(*columns)
+def shown(width: int, *names: str, rows: list[tuple[str, ...]]) -> str:
+    table = table_of(*names)
     for row in rows:
         table.add_row(*row)
     console = Console(file=io.StringIO(), width=width, markup=False)
@@ -37,6 +38,27 @@ def test_no_word_is_cut_at_any_width(width):
     text = shown(width, "Id", "App", "Code", "Why", rows=[("7", "shop", "E1", LONG)])
     assert "…" not in text
     assert text.split() == ["7", "App:", "shop", "Code:", "E1", "Why:", *LONG.split()]
+
+
+@pytest.mark.parametrize("width", range(30, 160, 9))
+def test_a_long_chinese_cell_is_wrapped_and_never_cut(width):
+    reason = "变量与模板不符（个数、长度、禁用字符；没有变量的模板不应有变量）。" * 3
+    text = shown(width, "错误码", "说明", rows=[("E1", reason), ("0123456789abcdef" * 2, "短")])
+    assert "…" not in text
+    assert max(map(columns, text.splitlines())) <= width
+    assert reason in "".join(text.split()).replace("E1", "")
+    assert not [line for line in text.splitlines() if line.lstrip()[:1] in set("，。；：、）")]
+
+
+def test_numbers_of_a_table_stay_on_its_right():
+    table = table_of("应用")
+    table.add_column("短信", justify="right")
+    table.add_row("shop", "7")
+    table.add_row("shop", "12,345")
+    console = Console(file=io.StringIO(), width=80, markup=False)
+    console.print(table)
+    rows = console.file.getvalue().splitlines()[2:]
+    assert [row.index(end) for row, end in zip(rows, ["7", "5"], strict=True)] == [12, 12]
 
 
 def test_a_time_names_its_zone():

@@ -3,8 +3,11 @@
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dispatcher.core.cost import Bill, BilledMessage, fill_template, segments
+from dispatcher.simulator.number_results import count_segments
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,9 @@ from dispatcher.core.cost import Bill, BilledMessage, fill_template, segments
         ("a" * 307, 3),
         ("[" * 80, 1),
         ("[" * 81, 2),
+        ("\f" * 80, 1),
+        ("a" * 158 + "€", 1),
+        ("a" * 159 + "€", 2),
         ("您" * 70, 1),
         ("您" * 71, 2),
         ("您" * 134, 2),
@@ -77,3 +83,14 @@ def test_what_was_not_counted_is_billed_as_estimated():
     )
     line = bill.lines["shop", "CN"]
     assert (line.reported, line.estimated, line.charged, line.open) == (1, 9, 4, 3)
+
+
+ALPHABETS = ("a9 ", "aé@\n", "a[€\f", "aç`", "中a，", "a\U0001f600\u200d", "\ud83d")
+
+
+@given(st.sampled_from(ALPHABETS), st.integers(0, 330), st.randoms(), st.booleans())
+def test_every_text_has_the_segments_that_the_provider_counts(alphabet, length, dice, mainland):
+    text = "".join(dice.choice(alphabet) for _ in range(length))
+    assert segments(text, mainland=mainland) == count_segments(text, mainland=mainland)
+    more = segments(text + "a", mainland=mainland) - segments(text, mainland=mainland)
+    assert more in (0, 1)

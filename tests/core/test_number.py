@@ -2,6 +2,7 @@
 
 import string
 
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,7 @@ READ = [
     ('"13112345678"', MOBILE),
     ("13112345678.0", MOBILE),
     ("8613112345678.00", MOBILE),
+    ("+861311234.0000", "+8613112340000"),
     ("008613112345678", MOBILE),
     ("00 86 13112345678", MOBILE),
     ("86 13112345678", MOBILE),
@@ -53,6 +55,20 @@ READ = [
     ("+86 (0755) 1234 5678", None),  # the 0 is part of what stands in brackets
     ("+86 1064 9123 45678", "+861064912345678"),
     ("+15005550001", "+15005550001"),
+    ("13112345678。", MOBILE),
+    ("13112345678...", MOBILE),
+    ("131 1234 5678.0", MOBILE),
+    ("<+8613112345678>", MOBILE),
+    ("【13112345678】", MOBILE),
+    ("131ー1234ー5678", MOBILE),
+    ("手机：13112345678", MOBILE),
+    ("联系电话 +86 131 1234 5678", MOBILE),
+    ("Mobile 13112345678", MOBILE),
+    ("١٣١١٢٣٤٥٦٧٨", MOBILE),
+    ("+39 06 1234 5678", "+390612345678"),  # this 0 is a part of the number
+    ("00852 9123 4567", "+85291234567"),
+    ("+853 6612 3456", "+85366123456"),
+    ("+886 912 345 678", "+886912345678"),
 ]
 
 DOUBTFUL = [
@@ -60,11 +76,40 @@ DOUBTFUL = [
     (" \u200b", "empty"),
     ("8.61311E+12", "rounded"),
     ("1.31e10", "rounded"),
+    ("1311234567.8", "it has decimals"),
+    ("+8613112345.678", "it has decimals"),
     ("13112345678,13112345679", "two numbers"),
     ("13112345678/13112345679", "two numbers"),
     ("13112345678 13112345679", "two numbers"),
     ("13112345678\n13112345679", "two numbers"),
-    ("013112345678", "begins with 0"),
+    ("13112345678\\13112345679", "two numbers"),
+    ("13112345678&13112345679", "two numbers"),
+    ("131-1234-5678 or 131-1234-5679", "two numbers"),
+    ("13112345678或13112345679", "two numbers"),
+    ("13112345678+13112345679", "two numbers"),
+    ("021-60000001/60000002", "two numbers"),
+    ("#N/A", "letters"),
+    ("13,112,345,678", "put commas into it"),
+    ("13112345678 ext 12", "an extension"),
+    ("tel:+86-131-1234-5678;ext=12", "an extension"),
+    ("13112345678,,12", "an extension"),
+    ("13112345678x12", "an extension"),
+    ("0755-12345678-801", "an extension"),
+    ("0755-12345678转801", "an extension"),
+    ("013112345678", "a 0 in front: leave that out"),
+    ("0116502530000", "begins with 0"),
+    ("000 86 13112345678", "three zeros"),
+    ("0123", "too short: 4 digits"),
+    ("+44 020 7946 0958", "after +44 it has what is dialled within the country only"),
+    ("+886 0912 345 678", "after +886 it has what is dialled within the country only"),
+    ("10086", "a service number"),
+    ("95588", "a service number"),
+    ("10690000123", "a service number"),
+    ("400-800-1234", "a service number"),
+    ("800 810 1234", "a service number"),
+    ("1064912345678", "the number of a thing"),
+    ("85291234567", "looks like +852…: the + is missing"),
+    ("87011234567", "no mobile number of mainland China begins like this"),
     ("+86013112345678", "0 after +86"),
     ("+008613112345678", "both + and 00"),
     ("+868613112345678", "86 twice"),
@@ -72,7 +117,7 @@ DOUBTFUL = [
     ("1311234567", "has 10 digits"),
     ("131123456789", "has 12 digits"),
     ("12112345678", "+ and the code"),
-    ("10086", "too short: 5 digits"),
+    ("31008", "too short: 5 digits"),
     ("0", "too short"),
     ("+", "no digits"),
     ("91234567", "8 digits"),
@@ -98,6 +143,14 @@ DOUBTFUL = [
 def test_a_usual_spelling_is_read(text, number):
     read = read_number(text)
     assert (read.e164 if isinstance(read, ReadNumber) else None) == number
+
+
+def test_a_mobile_number_of_any_country_is_read():
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        kind = phonenumbers.PhoneNumberType.MOBILE
+        if example := phonenumbers.example_number_for_type(region, kind):
+            number = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+            assert read_number(number) == ReadNumber(number), region
 
 
 @pytest.mark.parametrize(("text", "why"), DOUBTFUL)

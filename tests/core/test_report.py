@@ -88,7 +88,26 @@ def test_a_message_that_was_not_split_has_one_segment(name):
     ("text", "time"),
     [
         ("2018-04-13T14:31:46+08:00", datetime(2018, 4, 13, 6, 31, 46, tzinfo=UTC)),
-        ("2018-04-13 06:31:46", datetime(2018, 4, 13, 6, 31, 46, tzinfo=UTC)),
+        *(
+            (text, datetime(2018, 4, 13, 6, 31, 46, tzinfo=UTC))
+            for text in (
+                "2018-04-13 06:31:46",
+                "2018/04/13 06:31:46",
+                "20180413063146",
+                "20180413T063146Z",
+                "1523601106",
+                "1523601106000",
+                "2018-04-13T14:31:46 08:00",  # its + was not encoded
+                "2018-04-13 14:31:46 0800",
+                "2018-04-13T02:31:46-04:00",
+                '"2018-04-13T06:31:46Z"',
+            )
+        ),
+        ("1764112233", datetime(2025, 11, 25, 23, 10, 33, tzinfo=UTC)),  # no time of the year 1764
+        ("17641122334", None),
+        ("1999-12-31T23:59:59Z", None),
+        ("2018", None),
+        ("²018", None),
         ("", None),
         ("yesterday", None),
         ("0001-01-01T00:00:00+14:00", None),
@@ -169,6 +188,15 @@ LENIENT = {
     "odd digits": REQUIRED + b"&sequence=1&total=%C2%B2",
     "a long description": REQUIRED + b"&statusDesc=" + b"1" * 2049,
     "blanks around": b"smsMsgId=+id_1+&status=%20DELIVRD%20&extend=t&to=%2B8613112345678",
+    "quotes around": b'smsMsgId="id_1"&status=%22DELIVRD%22&extend=t&to=%2B8613112345678',
+    "UTF-16 with BOM": REQUIRED.decode().encode("utf-16"),
+    "UTF-16 without BOM": REQUIRED.decode().encode("utf-16-le"),
+    "UTF-16 of the other order": REQUIRED.decode().encode("utf-16-be"),
+    "NUL in front": b"\0" + REQUIRED,
+    "JSON in UTF-16 without BOM": '{"smsMsgId":"id_1","status":"DELIVRD","extend":"t",'
+    '"to":"+8613112345678"}'.encode("utf-16-be"),
+    "a sequence below 0": REQUIRED + b"&sequence=-1&total=1",
+    "a huge sequence": REQUIRED + b"&sequence=99999999999999999999&total=1",
     "one report as JSON": b'{"smsMsgId":"id_1","status":"DELIVRD","extend":"t",'
     b'"to":"+8613112345678"}',
     "a bare list": b'[{"smsMsgId":"id_1","status":"DELIVRD","extend":"t","to":"+8613112345678"}]',
@@ -230,6 +258,26 @@ def test_a_value_too_long_to_be_compared_is_none():
 def test_a_long_message_has_its_segments(sequence, total, segment):
     [report] = form({**FULL, "sequence": sequence, "total": total})
     assert (report.segment, report.total) == segment
+
+
+@pytest.mark.parametrize(
+    ("status", "stored"),
+    [
+        ("+8613112345678", "+86131****5678"),
+        ("13112345678", "131****5678"),
+        ("blocked 13112345678", "blocked …"),
+        ("CL26:-37", "CL26:-37"),
+        ("SMGPERR:52", "SMGPERR:52"),
+        ("601", "601"),
+        ("delivrd", "delivrd"),
+        ("X-CHECK", "X-CHECK"),
+    ],
+)
+def test_no_status_is_stored_with_a_number_in_it(status, stored):
+    [report] = form({**FULL, "status": status})
+    assert report.status == stored
+    assert json.loads(report.raw)["status"] == status  # as it came
+    assert "3112345678" not in report_status(report.status).meaning
 
 
 def test_one_broken_report_costs_no_other():

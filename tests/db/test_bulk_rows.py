@@ -547,7 +547,7 @@ async def test_a_move_takes_what_a_claim_has_left(db, other):
 async def test_a_move_takes_what_a_claim_returns(db, other, wait):
     ids = await campaign_of(db, count=FEW)
     async with db.transaction():
-        arguments = ("default", 10, 0, 9, None, [BEGINNING] * PRIORITY_COUNT, True, None)
+        arguments = ("default", 10, 0, 9, None, [BEGINNING] * PRIORITY_COUNT, True, None, False)
         claimed = [row["id"] for row in await db.fetch(sql("claim"), *arguments)]
         await other.execute(
             "SELECT dispatcher.move_campaign('June', send_at => '2036-01-01Z', wait => $1)", wait
@@ -781,11 +781,11 @@ async def test_a_damaged_bulk_message_is_rejected_alone(database, db, insert, ta
 async def test_the_message_to_set_aside_is_the_first_of_both(db, insert):
     bulk_first = await insert(MANY)
     single = await insert(1)
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == bulk_first[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == bulk_first[0]
     await db.execute("UPDATE dispatcher.queue SET due_at = now() - interval '1 minute'")
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == single[0]
     better = await insert(MANY, priority=3)
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == better[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == better[0]
 
 
 async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
@@ -793,7 +793,7 @@ async def test_no_message_of_a_paused_campaign_is_set_aside(db, insert):
     await campaign_of(db, count=MANY)
     single = await insert(1)
     await db.execute("SELECT dispatcher.pause_campaign('June')")
-    assert await db.fetchval(sql("lock_head"), "default", 0, 9) == single[0]
+    assert await db.fetchval(sql("lock_head"), "default", 0, 9, False) == single[0]
 
 
 async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, insert, take):
@@ -833,3 +833,36 @@ async def test_many_urgent_messages_of_one_insert_notify_once(dsn, insert):
     assert await asyncio.wait_for(heard.get(), 5) == "default"
     assert heard.empty()
     await listener.close()
+
+
+@pytest.mark.parametrize("count", [BLOCK, FEW], ids=["bulk", "queue"])
+async def test_two_cancels_in_one_transaction_meet_a_cancelled_campaign(db, other, insert, count):
+    """The first holds the counter of cancels; the campaign's step must not wait for it."""
+    [alone] = await insert(1)
+    june = await campaign_of(db, count=count)
+    await db.execute("SELECT dispatcher.cancel_campaign('June')")
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", alone) == 1
+        assert await other.fetchval("SELECT dispatcher.cancel_campaign_step()") == 0
+        assert await db.fetchval("SELECT dispatcher.cancel($1::bigint[])", june[:2]) == 2
+    assert await other.fetchval("SELECT dispatcher.cancel_campaign_step()") == count - 2
+
+
+async def test_cancels_of_two_sessions_wait_before_they_lock_a_row(db, other, insert):
+    one, two, three = [(await insert(1))[0] for _ in range(3)]
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", one) == 1
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await other.fetchval("SELECT dispatcher.cancel($1::bigint[])", [two, three])
+        await other.execute("BEGIN")
+        waiting = asyncio.create_task(
+            other.fetchval("SELECT dispatcher.cancel($1::bigint[])", [two])
+        )
+        await until(
+            lambda: db.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')"
+            )
+        )
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", two) == 1
+    assert await waiting == 0
+    await other.execute("ROLLBACK")

@@ -5,6 +5,8 @@ import re
 import asyncpg
 import pytest
 
+from dispatcher.core.message import to_e164
+from dispatcher.core.number import read_number
 from dispatcher.db.migrate import read_migrations
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
@@ -168,7 +170,7 @@ async def test_no_limit_is_without_a_row_that_breaks_it(db):
     }
     tables, functions = (one.up.statements for one in read_migrations()[:2])
     by_trigger = set(re.findall(r"THEN '(recipient_\w+)'", functions))
-    assert len(by_trigger) == 4
+    assert len(by_trigger) == 6
     assert named | by_trigger == {name for name, _ in REFUSED}
     assert named == set(
         re.findall(r"CONSTRAINT (\w+)\s+CHECK", tables.partition("PARTITION BY")[0])
@@ -189,10 +191,43 @@ async def test_one_misread_number_refuses_the_whole_statement(db, rows):
     assert (error.table_name, error.column_name) == ("message", "recipient")
     assert error.constraint_name == "recipient_is_86_and_11_digits_the_plus_is_missing"
     assert error.constraint_name in str(error)
-    assert "8613112345679" not in str(error) + str(error.detail)
+    assert error.detail == f"It is row {rows} of the statement."
+    assert "8613112345679" not in str(error)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk") == 0
+
+
+async def test_a_misread_number_in_a_copy_is_named_by_its_row(db):
+    numbers = [f"+861311234{n:04d}" for n in range(100)]
+    numbers[41], numbers[77] = "131 1234 5678", "0049151123456"
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await db.copy_records_to_table(
+            "message",
+            schema_name="dispatcher",
+            columns=["recipient", "template_id"],
+            records=[(number, "t") for number in numbers],
+        )
+    assert refused.value.constraint_name == "recipient_is_digits_after_an_optional_plus"
+    assert refused.value.detail == "It is row 42 of the statement."
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+
+
+async def test_what_is_usual_breaks_no_rule_and_is_read_as_it_is(db):
+    # The short check stands before the rules: it may pass nothing that they refuse.
+    numbers = [row.get("recipient", GOOD["recipient"]) for _, row in REFUSED]
+    numbers += [row.get("recipient", GOOD["recipient"]) for row in ALLOWED]
+    numbers += [
+        f"{head}{'1' * n}" for head in ("", "+", "+86", "+8613", "13", "+87") for n in range(22)
+    ]
+    usual = "SELECT n FROM unnest($1::text[]) AS n WHERE dispatcher.is_usual_recipient(n)"
+    passed = [row["n"] for row in await db.fetch(usual, numbers)]
+    assert {"+8613112345678", "13112345678", "+4915112345678"} <= {*passed}
+    for number in passed:
+        if number.startswith("+") and not number.startswith("+86"):
+            assert re.fullmatch("[+][1-9][0-9]{6,19}", number)
+        else:
+            assert read_number(number).e164 == to_e164(number)
 
 
 @pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])

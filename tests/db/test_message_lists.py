@@ -310,7 +310,10 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("campaign_page", "NULL, NULL, 31, NULL", 800),
     ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
     ("last_hour", "", 100),
-    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 1500),
+    ("delivery_sample", "'-infinity', 'infinity', 500, 50", 60),
+    ("sampled_messages", f"'{ {*range(100, 5100)} }'", 20_000),
+    ("sampled_outcomes", f"'{ {*range(100, 5100)} }'", 20_000),
+    ("show_batches", "100, 'default', '-infinity', '2020-01-01'", 60),
 ]
 
 
@@ -361,6 +364,9 @@ async def test_statements_read_little_of_a_long_history(db):
         "campaign_page": "timestamptz, text, int, text",
         "campaign_piece": "bigint, int, text",
         "delivery_sample": "timestamptz, timestamptz, int, int",
+        "sampled_messages": "bigint[]",
+        "sampled_outcomes": "bigint[]",
+        "show_batches": "bigint, text, timestamptz, timestamptz",
     }
     for analyzed in (False, True):  # with the statistics of empty tables, and with true ones
         if analyzed:

@@ -154,3 +154,23 @@ async def test_every_session_asks_whether_its_client_is_still_there(server_folde
     assert await pool.fetchval("SHOW tcp_keepalives_idle") == "10"
     assert await pool.fetchval("SHOW tcp_user_timeout") == "25000"
     pool.terminate()
+
+
+async def test_a_transaction_that_the_server_finds_too_long_is_away(database, db):
+    if db.get_server_version().major < 17:
+        pytest.skip("transaction_timeout is of PostgreSQL 17")
+
+    async def take_long() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SET LOCAL transaction_timeout = '50ms'")
+            await connection.execute("SELECT pg_sleep(5)")
+
+    with pytest.raises(DatabaseUnavailable):
+        await take_long()
+    assert await database.pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_disk_that_fails_is_away(database):
+    with pytest.raises(DatabaseUnavailable):
+        async with database.transaction() as connection:
+            await connection.execute("DO $$ BEGIN RAISE SQLSTATE '58030'; END $$")

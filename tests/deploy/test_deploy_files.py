@@ -152,7 +152,8 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
 def test_every_file_is_checked_and_has_a_broken_copy():
     found = {str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*") if path.is_file()}
     linked = {f"docs/{link}" for link in re.findall(r"\]\((results/[^)]+)", performance_pages())}
-    pictures = {"docs/images/dashboard.png", "docs/images/peers.png"}
+    readmes = "".join(path.read_text() for path in DEPLOY.parent.glob("README*.md"))
+    pictures = {*re.findall(r'"deploy/(docs/images/[^"]+)"', readmes), "docs/images/peers.png"}
     assert found == set(FILES) | linked | pictures
     assert [name for name, (_, broken) in FILES.items() if not broken] == []
 

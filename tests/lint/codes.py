@@ -41,7 +41,7 @@ def codes_page() -> str:
             "| status | state | reason | paused | may be sent again |\n|---|---|---|---|---|",
             "\n".join(
                 f"| `{each.status}` | {each.state} | {each.reason.value} |"
-                f" {'app' if each.stops_app else ''} | {'yes' if each.resendable else ''} |"
+                f" {each.pauses} | {'yes' if each.resendable else ''} |"
                 for each in STATUSES.values()
             ),
             "\n## Published codes\n",

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 from openpyxl.xml.constants import SHEET_MAIN_NS
 
 from dispatcher.core.errors import ListError
+from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.workbook import MAX_WHOLE_PART_BYTES, WorkbookSheet
 
 SHEET, TYPES = "xl/worksheets/sheet1.xml", "[Content_Types].xml"
@@ -106,6 +107,86 @@ def test_a_number_too_long_to_be_written_is_doubtful(tmp_path, value):
     (record,) = WorkbookSheet(file)
     assert record.cells == [value]
     assert record.doubts == {0: "it is no number that can be read"}
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        ("19.899999999999999", "General", "19.9"),  # as Excel writes 19.9
+        ("0.30000000000000004", "@", "0.3"),
+        ("2.6749999999999998", "0.00", "2.68"),
+        ("-5", "000", "-005"),
+        ("100", "General", "100"),
+        ("1.3100000001E10", "General", "13100000001"),
+    ],
+)
+def test_a_number_has_the_digits_that_excel_shows(tmp_path, value, form, text):
+    assert cells(formatted(tmp_path / "x.xlsx", value, form)) == [[text]]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "why"),
+    [
+        ("13100000004.5", "0", "its format hides decimals"),
+        ("12345678901234567", "General", "more digits than Excel keeps"),
+        ("0.15", "0%", "it is a number in the format 0%"),
+    ],
+)
+def test_a_number_that_its_format_changes_is_doubtful(tmp_path, value, form, why):
+    (record,) = WorkbookSheet(formatted(tmp_path / "x.xlsx", value, form))
+    assert why in record.doubts[0]
+
+
+def formatted(path: Path, value: str, form: str) -> Path:
+    """Write a workbook with one number in a format."""
+    book = Workbook()
+    book.active.append([1])
+    book.active["A1"].number_format = form
+    book.save(path)
+    parts = unpack(path)
+    parts[SHEET] = parts[SHEET].replace("<v>1</v>", f"<v>{value}</v>")
+    return pack(path, parts)
+
+
+def test_characters_that_excel_escapes_are_read(tmp_path):
+    text = "a_x000D_\nb _x005F_x000D_ _x0000__xD800_"
+    row = f'<row><c t="s"><v>0</v></c><c t="inlineStr"><is><t>{text}</t></is></c></row>'
+    file = workbook(tmp_path / "x.xlsx", row, strings=f"<si><t>{text}</t></si>")
+    assert cells(file) == [["a\r\nb _x000D_ _x0000__xD800_"] * 2]
+
+
+def test_a_strict_workbook_is_read(tmp_path):
+    day = '<c t="d"><v>2036-12-01T09:00:00</v></c>'
+    file = workbook(tmp_path / "x.xlsx", f"<row><c><v>1</v></c>{day}</row>")
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    strict = {
+        name: text.replace(SHEET_MAIN_NS, "http://purl.oclc.org/ooxml/spreadsheetml/main").replace(
+            office, "http://purl.oclc.org/ooxml/officeDocument/relationships"
+        )
+        for name, text in unpack(file).items()
+    }
+    (record,) = WorkbookSheet(pack(file, strict))
+    assert record.cells == ["1", "2036-12-01 09:00:00"]
+    assert "it is a date" in record.doubts[1]
+
+
+def test_what_of_a_sheet_is_not_seen_in_its_cells_is_told(tmp_path):
+    file = tmp_path / "x.xlsx"
+    book = Workbook()
+    sheet = book.active
+    for row in (["May", None], ["phone", "template"], ["13100000001", "t1"], ["13100000002", None]):
+        sheet.append(row)
+    sheet.merge_cells("A1:B1")  # of the title
+    sheet.merge_cells("B3:B4")
+    sheet.column_dimensions["B"].hidden = True
+    sheet.column_dimensions["D"].hidden = True
+    book.save(file)
+    opened = open_list(file, Form())
+    assert len(list(opened.sheet)) == 4
+    assert opened.sheet.remarks(opened.header, opened.data_from) == [
+        "Merged in the sheet: B3:B4. Only the first cell of each has its text.",
+        "Hidden in the sheet, and read: template.",
+    ]
 
 
 TOO_BIG = "is too big when it is unpacked"

@@ -1,4 +1,4 @@
-"""Whatever is posted is stored as a report, or kept as it came with a reason; nothing else is.
+"""Whatever is posted is stored as a report or a reply, or kept as it came with a reason.
 
 `FUZZ_CASES=100000 ./dev test -n 0 tests/receiver/test_fuzz.py` posts more of it; FUZZ_SEED other
 cases.
@@ -7,28 +7,33 @@ cases.
 import asyncio
 import json
 import os
+import re
 from collections import Counter
 from hashlib import sha256
 from random import Random
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import pytest
 from receiving_end import FORM, TOKEN, form, receiver
 
+from dispatcher.core.reply import UNSUBSCRIBE_WORDS, read_posted
 from dispatcher.core.report import CHECK_STATUS, read_push
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 AT_ONCE = 16
 FIELDS = ["smsMsgId", "total", "sequence", "status", "source", "updateTime", "extend", "to", "x"]
+REPLY_FIELDS = ["smsMsgId", "from", "to", "body", "createTime", "x"]
 NASTY = [
     "", " ", "\0", "a\0b", "-1", "0", "1e9", "999999999999999999999", "NaN", "null", "\ud800",
     "\U0001f600" * 50, "x" * 63, "x" * 300, "x" * 5000, "x" * 70_000, "'; DROP TABLE report; --",
     "{}", "[]", "%", "%00", "\r\nX: y", "2026-13-45T99:99:99Z", "0001-01-01T00:00:00+23:59",
     "9999-12-31T23:59:59-12:00", "X-CHECK", "ACCEPTD", "DELIVRD", "E200015", "\u202e", "\ufffe",
+    "+86131****0001", "0086 131-0000-0001", "131\uff10\uff10 000001", "R", "退订", "\uff32\0",
 ]  # fmt: skip
 ODD = [None, True, 0, -1, 1.5, 1e308, 10**40, [], {}, [[]], {"a": {"b": []}}, ["x"], "x"]
+UNSUBSCRIBED = re.compile("[+][0-9]{5,20}")  # a number that can be suppressed
 TYPES = [FORM, "application/json", "text/plain", "application/json; charset=utf-16", "x", ""]
 
 
@@ -66,6 +71,24 @@ class Mutator:
         if self.dice.random() < 0.1:
             parts += parts
         return "&".join(parts).encode()
+
+    def reply(self) -> tuple[bytes, str]:
+        """Return a reply and what it is called, with some fields wrong or unknown."""
+        fields: dict[str, object] = dict.fromkeys(REPLY_FIELDS, "1") | {
+            "smsMsgId": f"r{self.dice.randrange(1000)}",
+            "from": f"+86131{self.dice.randrange(10**8):08d}",
+            "body": self.dice.choice(["R", "When?", "退订", ""]),
+        }
+        for _ in range(self.dice.choice([0, 1, 1, 3])):
+            fields[self.dice.choice([*REPLY_FIELDS, self.value()])] = self.value()
+        if self.dice.random() < 0.3:
+            fields[self.dice.choice(REPLY_FIELDS)] = self.dice.choice(ODD)
+            body = json.dumps(self.dice.choice([fields, [fields, fields]])).encode()
+        else:
+            body = urlencode(fields, errors="surrogatepass").encode()
+        for _ in range(self.dice.choice([0, 0, 1, 2])):
+            body = self.bend(body)
+        return body, self.dice.choice([FORM, FORM, *TYPES])
 
     def json(self) -> bytes:
         """Return a batch, with some reports wrong."""
@@ -151,3 +174,47 @@ async def test_no_body_takes_the_receiver_down(dsn, db, tmp_path):
     )
     assert tuple(made) == (0, 0, 0)
     print(dict(seen), len(reasons), "reasons")  # noqa: T201 - the figures of a long run
+
+
+@pytest.mark.timeout(60 + CASES // 50)
+@pytest.mark.slow
+async def test_no_reply_takes_the_receiver_down(dsn, db, tmp_path):
+    replies: set[tuple[str | None, str, str | None, str, bool]] = set()
+    unreadable: set[bytes] = set()
+    refused = 0
+    mutator = Mutator(SEED)
+    cases = iter([mutator.reply() for _ in range(CASES)])
+
+    async def post_some(session: aiohttp.ClientSession, url: str) -> None:
+        nonlocal refused
+        for body, content_type in cases:
+            headers = {"Content-Type": content_type} if content_type else {}
+            async with session.post(url, data=body, headers=headers) as response:
+                said = json.loads(await response.text())["returnCodeDesc"]
+            assert response.status in (200, 413), (response.status, said, body[:500])
+            if response.status == 413:
+                refused += 1
+                continue
+            posted = read_posted(body, is_reply=True, words=UNSUBSCRIBE_WORDS)
+            for one in posted.replies:
+                told = one.unsubscribes and bool(UNSUBSCRIBED.fullmatch(one.number))
+                replies.add((one.provider_id, one.number, one.channel, one.text, told))
+            if posted.unreadable is not None:
+                unreadable.add(body)
+
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    async with receiver(dsn, tmp_path) as receives, asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            url = f"{receives.url}/replies/{TOKEN}/default"
+            tasks.create_task(post_some(receives.session, url))
+    stored = await db.fetch(
+        "SELECT provider_id, number, channel, text, unsubscribed FROM dispatcher.reply"
+    )
+    assert {tuple(row) for row in stored} == replies
+    kept = await db.fetch("SELECT body FROM dispatcher.unreadable_push")
+    assert {row["body"] for row in kept} == unreadable
+    assert len(replies) > CASES / 2  # most damage costs no reply
+    assert len(unreadable) > CASES / 50
+    stopped = await db.fetch("SELECT recipient FROM dispatcher.suppression")
+    assert {row["recipient"] for row in stopped} == {one[1] for one in replies if one[4]}
+    print(len(replies), "replies", len(unreadable), "unreadable", refused, "too long")  # noqa: T201 - the figures of a long run

@@ -7,14 +7,18 @@ default it takes seconds. The sender's record of what was answered 200 is the wi
 import asyncio
 import itertools
 from collections import Counter
+from time import monotonic
 from urllib.parse import urlencode
 
 import pytest
 from chaos.database import running_server
 from chaos.server import free_port
 from steady_sender import Report, SteadySender
+from support.messages import insert
+from support.provider import app_at, provider_process
 from support.waiting import until
 
+from dispatcher.bench import proc
 from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS
 
@@ -189,6 +193,44 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
         assert (told, left) == (stored, 0)
         assert set(sender.answers) <= {"200", "refused", "cut"}
     assert drill.blows
+
+
+@pytest.mark.timeout(3600)
+async def test_a_thousand_replies_a_second_come_in_beside_sending(tmp_path, workers, drill_seconds):
+    """One process sends 500 messages a second and takes 1,000 replies a second meanwhile."""
+    port = free_port()
+    settings = {
+        "listen": f"127.0.0.1:{port}",
+        "data_dir": str(tmp_path / "data"),
+        "report_path_token": TOKEN,
+    }
+    count = int(drill_seconds * RATE)
+    async with running_server(tmp_path / "server") as server, provider_process() as sim:
+        db = await connect(server.dsn)
+        await insert(db, count)  # twice what the pace of the app allows meanwhile
+        app = {"default": app_at(sim.url, numbers_per_second=RATE // 2)}
+        worker = await workers.start(app, dsn=server.dsn, **settings)
+        sent = "SELECT count(*) FROM dispatcher.outcome WHERE state = 'accepted'"
+        await until(
+            lambda: any(event.get("event") == "listening" for event in worker.events()),
+            what="the receiver listens",
+        )
+        await until(lambda: db.fetchval(sent), what="the first messages are out")
+        before, began, used = await db.fetchval(sent), monotonic(), proc.seconds(worker.pid)
+        sender = SteadySender(port, f"/replies/{TOKEN}/default")
+        rate = await sender.send(count, RATE, replied)
+        seconds, used = monotonic() - began, proc.seconds(worker.pid) - used
+        pace = (await db.fetchval(sent) - before) / seconds
+        stored = await db.fetchval("SELECT count(*) FROM dispatcher.reply")
+        await db.close()
+    print(  # noqa: T201 - the figures
+        f"\n{rate:.0f} replies/s kept for {seconds:.0f} s, {pace:.0f} messages/s sent meanwhile;"
+        f" answers {dict(sender.answers)}; {used / seconds:.2f} processors of the process"
+    )
+    assert sender.answers == {"200": count}
+    assert stored == count
+    assert rate > 0.9 * RATE
+    assert pace > 0.5 * RATE / 2  # of what the app may, on a machine with other work
 
 
 @pytest.mark.timeout(3600)

@@ -1,10 +1,13 @@
 """Posts that are odd as HTTP, or are of another API: each is kept, or refused with its reason."""
 
+import asyncio
 import gzip
 import json
 
 import pytest
 from receiving_end import FORM, TOKEN, form, receiver, stored
+
+from dispatcher.core.report import MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -30,11 +33,47 @@ async def test_a_report_is_kept_however_it_is_labelled(  # noqa: PLR0917
     assert await stored(db) == [("p1", 1, "DELIVRD")]
 
 
+async def test_fields_in_the_address_are_read_where_the_body_is_empty(dsn, db, tmp_path):
+    async with receiver(dsn, tmp_path) as receives:
+        for query in ("smsMsgId=p1&status=DELIVRD", "a=b"):
+            path = f"/reports/{TOKEN}?{query}"
+            assert await receives.post(b"", path=path) == (200, "Success")
+    assert await stored(db) == [("p1", 1, "DELIVRD")]
+    assert await db.fetchval("SELECT body FROM dispatcher.unreadable_push") == b"a=b"
+
+
+async def test_chunks_with_trailers_are_one_report(dsn, db, tmp_path):
+    async with receiver(dsn, tmp_path) as receives:
+        host, port = receives.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = form()
+        writer.write(
+            f"POST /reports/{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n"
+            "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n".encode()
+            + b"%x;a=b\r\n%s\r\n" % (20, body[:20])
+            + b"%x\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(body) - 20, body[20:])
+        )
+        answer = await reader.readuntil(b"}")
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert await stored(db) == [("p1", 1, "DELIVRD")]
+
+
+async def test_thousands_of_tiny_reports_in_one_post_are_kept(dsn, db, tmp_path):
+    reports = [{"smsMsgId": f"i{n}", "status": "D"} for n in range(7000)]
+    body = json.dumps(reports, separators=(",", ":")).encode()
+    assert len(body) < MAX_BYTES
+    async with receiver(dsn, tmp_path) as receives:
+        assert await receives.post(body, "application/json") == (200, "Success")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.report") == 7000
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", f"/reports/{TOKEN}?smsMsgId=p1&status=DELIVRD", 405),
         ("PUT", f"/reports/{TOKEN}", 405),
+        ("HEAD", f"/reports/{TOKEN}", 405),
         ("POST", f"/reports/{TOKEN}/", 404),
         ("POST", "/reports", 404),
         ("GET", f"/replies/{TOKEN}?from=%2B8615512345678&body=R", 405),
@@ -59,6 +98,10 @@ async def test_what_is_no_post_to_the_address_is_refused(  # noqa: PLR0917
             "multipart/form-data; boundary=x",
         ),
         (json.dumps({"SmsMsgId": "p1", "Status": "DELIVRD"}).encode(), "application/json"),
+        (b"<report><smsMsgId>p1</smsMsgId><status>DELIVRD</status></report>", "text/xml"),
+        (b"smsMsgId=p1&amp;status=DELIVRD", FORM),
+        (b"smsMsgId=p1&smsMsgId=p2&status=DELIVRD", FORM),
+        (b"smsMsgId=p1&status=DELIVRD&status=UNDELIV", FORM),
         (b"", FORM),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ class Echo:
 
 @asynccontextmanager
 async def server(echo: Echo):
-    route = DirectRoute(PATH, echo.answer, otherwise=web.post("/reports/{t}", echo.otherwise))
+    route = DirectRoute([PATH], echo.answer, otherwise=web.post("/reports/{t}", echo.otherwise))
     async with serving("127.0.0.1", 0, [route]) as (host, port):
         yield host, port
 

@@ -56,6 +56,23 @@ async def test_a_reply_is_in_the_database_when_it_is_answered(dsn, db, tmp_path)
     assert await suppressed(db) == [(NUMBER, "shop", True, "reply")]
 
 
+@pytest.mark.parametrize(("app", "belongs"), [("", "bank"), ("default",) * 2, ("shop",) * 2])
+async def test_plain_replies_do_not_pass_through_aiohttp(dsn, db, tmp_path, app, belongs):
+    await db.execute(f"{APPS}, ('default', NULL)")
+    address = f"/replies/{TOKEN}/{app}".rstrip("/")
+    environ = stripped(app_settings("http://127.0.0.1:1"))
+    headers = {"Content-Type": FORM}
+    async with (
+        receiver(dsn, tmp_path, **environ) as receives,
+        receives.session.post(receives.url + address, data=reply(), headers=headers) as answer,
+    ):
+        assert answer.status == 200
+        # Those of an app that this receiver does not know are aiohttp's, and are kept too.
+        assert ("Server" in answer.headers) == (app == "shop")
+    ((number, stored_app, *_),) = await stored(db)
+    assert (number, stored_app) == (NUMBER, belongs)
+
+
 async def test_each_reply_is_in_the_feed_once(dsn, db, database, tmp_path):
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     (message,) = [
@@ -272,12 +289,12 @@ async def test_an_unsubscribe_is_obeyed_within_a_second(dsn, db):
         await db.execute(insert, numbers, "code")
         await until(lambda: db.fetchval(done, 120), what="all outcomes")
     rows = await db.fetch(
-        "SELECT m.template_id, o.code, count(*) FROM dispatcher.outcome o"
+        "SELECT m.template_id, coalesce(o.code, o.state), count(*) FROM dispatcher.outcome o"
         " JOIN dispatcher.message m ON m.id = o.message_id GROUP BY 1, 2 ORDER BY 1, 2"
     )
     assert [tuple(row) for row in rows] == [
-        ("ad", "000000", 40),
+        ("ad", "accepted", 40),
         ("ad", "unsubscribed", 40),
-        ("code", "000000", 40),
+        ("code", "accepted", 40),
     ]
     assert {app for _, app, _, _ in await suppressed(db)} == {"default"}

@@ -209,3 +209,37 @@ async def test_flow_control_does_not_open_the_circuit(db, workers, sim):
     await seen(sim, lambda: len(sim.journal) >= 8)
     await until(lambda: idle(db))
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")
+
+
+async def test_a_probe_is_a_message_that_was_not_refused_yet(hands):
+    """Refused ones, however urgent, would keep the app paused for the others."""
+    await hands.begin()
+    urgent = await hands.insert(3, priority=0)
+    ordinary = await hands.insert(2)
+    await hands.db.execute(
+        "UPDATE dispatcher.queue SET code = 'E000027' WHERE id = ANY ($1::bigint[])", urgent
+    )
+    for expected in (*ordinary, *urgent):
+        await hands.db.execute(
+            "UPDATE dispatcher.app SET paused_at = now(), paused_by = 'worker',"
+            " pause_code = 'all-refused', probe_at = now()"
+        )
+        [batch] = await hands.claim()
+        assert [message.id for message in batch.messages] == [expected]
+
+
+async def test_a_probe_without_an_answer_delays_no_other_probe(db, workers, sim):
+    await sim.faults.arm([Http(status=502)])
+    await insert_different(db, 100)
+    worker = await workers.start({"default": app_at(sim.url, timeout="40s", circuit_unknown=1)})
+    await until(lambda: paused_for(db, "unknown-results"))
+    await until(lambda: idle(db))
+    await insert(db, 1)
+    await sim.faults.arm([StallAfterReading(first=1)])
+    before = len(sim.journal)
+    await let_pass(db, 5.0)
+    await seen(sim, lambda: len(sim.journal) > before, deadline=5)
+    await let_pass(db, 5.0)
+    await seen(sim, lambda: sim.ledger.numbers > 0, deadline=5)
+    worker.terminate()
+    assert await worker.ended(deadline=10) == 0  # without the answer to the first probe

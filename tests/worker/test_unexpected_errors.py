@@ -273,6 +273,19 @@ async def test_metrics_answer_while_the_password_is_refused(db, role_dsn, worker
     assert "dispatcher_database_up 0.0" in text
 
 
+@pytest.mark.parametrize("table", slow_after(1, ["message", "queue", "app", "batch", "outcome"]))
+async def test_rows_that_a_policy_hides_lose_no_message(db, role_dsn, workers, sim, table):
+    worker = await workers.start({"default": app_at(sim.url)}, dsn=role_dsn)
+    await db.execute(f"ALTER TABLE dispatcher.{table} ENABLE ROW LEVEL SECURITY")
+    await insert(db, 3)
+    await until(lambda: "row-level security policy" in worker.text(), deadline=5)
+    assert table in worker.text()
+    await db.execute(f"ALTER TABLE dispatcher.{table} DISABLE ROW LEVEL SECURITY")
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 3}
+    assert worker.code is None
+
+
 async def metrics(worker) -> tuple[int, str]:
     """Return status and text of the answer of /metrics."""
     [at] = [event for event in worker.events() if event["event"] == "listening"]

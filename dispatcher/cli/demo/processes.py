@@ -12,6 +12,7 @@ from typing import IO, Final
 
 import dispatcher
 from dispatcher.cli.errors import CommandError
+from dispatcher.core.language import _
 from dispatcher.postgres.programs import signal_on_parent_exit
 from dispatcher.settings import PREFIX
 
@@ -63,8 +64,12 @@ def child(
 def check_running(process: "subprocess.Popen[str]", name: str, log: Path) -> None:
     """Raise CommandError with the last line of its log if *process* has ended."""
     if process.poll() is not None:
-        lines = log.read_text("utf-8", errors="replace").splitlines() or ["it said nothing"]
-        raise CommandError(f"the {name} ended with {process.returncode}: {lines[-1]}")
+        lines = log.read_text("utf-8", errors="replace").splitlines() or [_("it said nothing")]
+        raise CommandError(
+            _("{process} ended with {code}: {line}").format(
+                process=_(name), code=process.returncode, line=lines[-1]
+            )
+        )
 
 
 def _start(

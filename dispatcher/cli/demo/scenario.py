@@ -19,6 +19,7 @@ from dispatcher.cli.connection import connected
 from dispatcher.cli.demo.processes import check_running, child, temporary_directory
 from dispatcher.cli.demo.screen import Screen
 from dispatcher.cli.errors import CommandError
+from dispatcher.core.language import N_, _
 from dispatcher.db import status
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.migrate import migrate
@@ -80,7 +81,7 @@ def _stage(screen: Screen) -> Iterator[Stage]:
         folder = stack.enter_context(temporary_directory())
         dsn = stack.enter_context(embedded_server(folder / "data", settings=SERVER_SETTINGS))
         asyncio.run(migrate(dsn))
-        screen.step("PostgreSQL", f"embedded, in {folder}")
+        screen.step("PostgreSQL", _("embedded, in {folder}").format(folder=folder))
         key, secret = "demo", secrets.token_hex(16)
         log = folder / "simulator.log"
         simulator = stack.enter_context(
@@ -88,7 +89,7 @@ def _stage(screen: Screen) -> Iterator[Stage]:
                    "--options", str(PROVIDER_FILE)], settings={}, log=log)
         )  # fmt: skip
         provider = _first_line(simulator, log)
-        screen.step("Provider", f"simulated, at {provider}")
+        screen.step(_("Provider"), _("simulated, at {address}").format(address=provider))
         token = secrets.token_urlsafe(16)
         stage = Stage(
             folder,
@@ -113,7 +114,12 @@ def _stage(screen: Screen) -> Iterator[Stage]:
                 )
             ),
         )
-        screen.step("Worker", f"dispatcher run, at most {NUMBERS_PER_SECOND:,} numbers a second")
+        screen.step(
+            _("Worker"),
+            _("dispatcher run, at most {rate} numbers a second").format(
+                rate=f"{NUMBERS_PER_SECOND:,}"
+            ),
+        )
         yield stage
 
 
@@ -121,7 +127,10 @@ async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
     rejects = stage.folder / "rejects.csv"
     progress = (await load_file(connection, SAMPLE_FILE, rejects)).progress
     taken, refused = progress.imported, progress.rejected
-    screen.step("Messages", f"{taken:,} of sample.csv inserted into dispatcher.message")
+    screen.step(
+        _("Messages"),
+        _("{count} of sample.csv inserted into dispatcher.message").format(count=f"{taken:,}"),
+    )
     await _watch(stage, connection, taken, screen)
     rows = await status.outcome_summary(connection)
     screen.table(rows, rejects)
@@ -130,13 +139,16 @@ async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
         provider_count = await r.json()
     if refused != REFUSED_LINES or provider_count["numbers"] != accepted:
         raise CommandError(
-            f"the provider counts {provider_count['numbers']} accepted numbers, the database"
-            f" {accepted}: they must be equal, please report this."
+            _(
+                "the provider counts {theirs} accepted numbers, the database {ours}: they must be"
+                " equal, please report this."
+            ).format(theirs=provider_count["numbers"], ours=accepted)
         )
     screen.step(
-        "Witness",
-        f"the provider counts {accepted:,} accepted numbers as well, in"
-        f" {provider_count['requests']} requests",
+        _("Compared"),
+        _("the provider counts {count} accepted numbers as well, in {requests} requests").format(
+            count=f"{accepted:,}", requests=provider_count["requests"]
+        ),
     )
 
 
@@ -149,11 +161,16 @@ async def _watch(stage: Stage, connection: Connection, total: int, screen: Scree
             show_counts(counts)
             if sum(counts.values()) >= total:
                 return
-            check_running(stage.worker, "worker", stage.worker_log)
+            check_running(stage.worker, N_("the worker"), stage.worker_log)
             if time.monotonic() > deadline:
                 raise CommandError(
-                    f"after {WORK_TIMEOUT_SECONDS:.0f} s {total - sum(counts.values()):,} messages"
-                    " still wait: is this machine very busy? Please try again."
+                    _(
+                        "after {seconds} s {messages} messages still wait: is this machine very"
+                        " busy? Please try again."
+                    ).format(
+                        seconds=f"{WORK_TIMEOUT_SECONDS:.0f}",
+                        messages=f"{total - sum(counts.values()):,}",
+                    )
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
@@ -164,7 +181,9 @@ def _console(stage: Stage) -> str:
         if b'"event":"listening"' in line:
             said = msgspec.json.decode(line)
             return f"http://{said['host']}:{said['port']}/console"
-    raise CommandError(f"the worker does not say where it listens: see {stage.worker_log}.")
+    raise CommandError(
+        _("the worker does not say where it listens: see {log}.").format(log=stage.worker_log)
+    )
 
 
 def _first_line(process: subprocess.Popen[str], log: Path) -> str:
@@ -172,12 +191,14 @@ def _first_line(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None  # noqa: S101 - child() makes it a pipe
     if not select.select([process.stdout], [], [], START_TIMEOUT_SECONDS)[0]:
         raise CommandError(
-            f"the simulator said nothing for {START_TIMEOUT_SECONDS:.0f} s: please try again."
+            _("the simulator said nothing for {seconds} s: please try again.").format(
+                seconds=f"{START_TIMEOUT_SECONDS:.0f}"
+            )
         )
     line = process.stdout.readline().strip()
     if not line:
         process.wait()
-        check_running(process, "simulator", log)
+        check_running(process, N_("the simulator"), log)
     return line
 
 

@@ -10,7 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dispatcher.cli.output import screen, table_of
 from dispatcher.core.codes import number_code
+from dispatcher.core.format import padded
+from dispatcher.core.language import _
 from dispatcher.core.status import OutcomeSummary
+from dispatcher.core.stored_texts import stored_text
 from dispatcher.postgres.programs import program_folders
 
 _STATEMENTS = """\
@@ -30,12 +33,14 @@ class Screen:
     def __init__(self) -> None:
         self._console = screen()
         self._began = time.monotonic()
-        self._console.print("Everything runs on this machine, and nothing is sent to anybody.\n")
+        self._console.print(
+            _("Everything runs on this machine, and nothing is sent to anybody.") + "\n"
+        )
 
     def step(self, name: str, text: str) -> None:
         """Print a finished step with the time since the start."""
         seconds = time.monotonic() - self._began
-        self._console.print(f"{seconds:5.1f} s  {name:10}  {text}", soft_wrap=True)
+        self._console.print(f"{seconds:5.1f} s  {padded(name, 10)}  {text}", soft_wrap=True)
 
     @contextmanager
     def progress(self, total: int) -> Iterator[ShowCounts]:
@@ -45,7 +50,7 @@ class Screen:
             return
         bar = min(40, max(8, self._console.width - PROGRESS_TEXT_COLUMNS))
         columns = (
-            TextColumn("         Sending   "),
+            TextColumn("         " + padded(_("Sending"), 10)),
             BarColumn(bar),
             TextColumn("{task.description}"),
         )
@@ -65,25 +70,29 @@ class Screen:
         def show_counts(counts: dict[str, int]) -> None:
             nonlocal next_at
             if time.monotonic() >= next_at or sum(counts.values()) == total:
-                self.step("Sending", _counted(counts, total))
+                self.step(_("Sending"), _counted(counts, total))
                 next_at = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
         return show_counts
 
     def table(self, rows: list[OutcomeSummary], rejects: Path) -> None:
         """Show the outcomes of the messages, and the refused lines."""
-        table = table_of("State", "Code", "Why")
-        table.add_column("Messages", justify="right")
-        table.add_column("For example", justify="right")
+        table = table_of(_("State"), _("Code"), _("Why"))
+        table.add_column(_("Messages"), justify="right")
+        table.add_column(_("Example"), justify="right")
         for row in rows:
-            why = row.reason or (number_code(row.code).meaning if row.code else "")
-            table.add_row(row.state, row.code or "", why, f"{row.messages:,}", f"ID {row.example}")
+            why = stored_text(row.reason or "") or (row.code and number_code(row.code).meaning)
+            table.add_row(
+                _(row.state), row.code or "", why or "", f"{row.messages:,}", f"ID {row.example}"
+            )
         with rejects.open(encoding="utf-8-sig", newline="") as lines:
             for line in csv.DictReader(lines):
                 table.add_row(
-                    "never in",
+                    _("never in"),
                     "",
-                    f"line {line['line']}, refused: {line['reason']}",
+                    _("line {line}, refused: {reason}").format(
+                        line=line["line"], reason=line["reason"]
+                    ),
                     "1",
                     "",
                 )
@@ -92,63 +101,62 @@ class Screen:
     def show_addresses(self, data: Path, provider: str, worker_log: Path) -> None:
         """Show how to look around while everything runs."""
         psql = next((str(f / "psql") for f in program_folders() if (f / "psql").exists()), "psql")
-        self._console.print(
+        self._print(
+            _("Look around, from another terminal:"),
             f"""
-Look around, from another terminal:
-
   {psql} "$(cat {data / "postgres.url"})"
 {_STATEMENTS}
 
   export DISPATCHER_DATA_DIR={data}
   dispatcher status --watch
   dispatcher show ID
-
-  The provider's own count:  {provider}/_accepted
-  What the worker says:      {worker_log}
-
-Let the provider fail (a quota that is spent), insert a message, and see what they say:
-
+""",
+            "  " + padded(_("The provider's own count:"), 27) + f"{provider}/_accepted",
+            "  " + padded(_("The log of the worker:"), 27) + f"{worker_log}\n",
+            _("Let the provider fail (a quota that is spent), insert a message, and look again:"),
+            f"""
   curl -X PUT {provider}/_faults -d '[{{"fault": "quota"}}]'
   curl -X DELETE {provider}/_faults""",
-            soft_wrap=True,
         )
 
     def show_console(self, address: str, token: str) -> None:
         """Show the address and the token of the console."""
-        self._console.print(
-            f"""
-The console, in a browser:
-
-  {address}
-  Token: {token}
-
-Ctrl-C ends it and removes everything.""",
-            soft_wrap=True,
+        self._print(
+            _("The console, in a browser:"),
+            f"\n  {address}",
+            "  " + _("Token") + _(": ") + token + "\n",
+            _("Ctrl-C ends it and removes everything."),
         )
 
     def finish(self, *, kept: bool) -> None:
         """Print that everything is removed, and what to do next."""
-        self.step("Done", "everything is stopped and removed")
-        look = (
-            ""
-            if kept
-            else "\nLook around in it, with psql and `dispatcher show`: dispatcher demo --keep\n"
+        self.step(_("Done"), _("everything is stopped and removed"))
+        if not kept:
+            self._print(
+                _("Look around in it, with psql and `dispatcher show`: dispatcher demo --keep")
+            )
+        settings = {
+            "APPS__DEFAULT__ENDPOINT=https://...": _("from the provider's console"),
+            "APPS__DEFAULT__APP_KEY=...": "",
+            "APPS__DEFAULT__APP_SECRET_FILE=/path/to/secret": "",
+            "APPS__DEFAULT__SENDER=...": _("the channel number"),
+            "DATABASE_URL=postgresql://...": _("unset: the embedded PostgreSQL"),
+        }
+        self._print(
+            _('The same with a real account (README, "From the demo to a real account"):') + "\n",
+            *(f"  export DISPATCHER_{each:47} {what}".rstrip() for each, what in settings.items()),
+            "  dispatcher check",
+            "  dispatcher run",
         )
-        self._console.print(
-            f"""{look}
-The same with a real account (README, "From the demo to a real account"):
 
-  export DISPATCHER_APPS__DEFAULT__ENDPOINT=https://...      from the provider's console
-  export DISPATCHER_APPS__DEFAULT__APP_KEY=...
-  export DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE=/path/to/secret
-  export DISPATCHER_APPS__DEFAULT__SENDER=...                the channel number
-  export DISPATCHER_DATABASE_URL=postgresql://...            unset: the embedded PostgreSQL
-  dispatcher check
-  dispatcher run""",
-            soft_wrap=True,
-        )
+    def _print(self, *lines: str) -> None:
+        self._console.print("", *lines, sep="\n", soft_wrap=True)
 
 
 def _counted(counts: dict[str, int], total: int) -> str:
-    parts = [f"{number:,} {state}" for state, number in counts.items()]
-    return ", ".join([*parts, f"{total - sum(counts.values()):,} to go"])
+    parts = [
+        _("{count} {state}").format(count=f"{number:,}", state=_(state))
+        for state, number in counts.items()
+    ]
+    left = _("{count} to go").format(count=f"{total - sum(counts.values()):,}")
+    return _(", ").join([*parts, left])

@@ -12,12 +12,15 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
 -- bulk_due: a bulk row is due; another claim may hold it.
+-- No row if the database lacks the last heartbeat of the worker, and so what was written since.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
--- priority from 0 on (see core.claim_cursor)
+-- priority from 0 on (see core.claim_cursor), $5 worker, $6 its last heartbeat (seconds since 1970;
+-- null: not known)
 SELECT
     name,
     paused_at IS NOT NULL AS paused,
-    coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
+    coalesce(dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code), false)
+        AS probe_due,
     rate,
     date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     EXISTS (
@@ -46,7 +49,9 @@ SELECT
     CASE WHEN current_setting('synchronous_commit') = 'off'
         THEN set_config('synchronous_commit', 'local', true) END
 FROM dispatcher.app a
-WHERE name = $1
+WHERE name = $1 AND ($6::float8 IS NULL OR EXISTS (
+    SELECT FROM dispatcher.worker w WHERE w.id = $5 AND date_part('epoch', w.heartbeat_at) >= $6
+))
 
 -- name: register_app
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
@@ -128,7 +133,8 @@ SELECT name FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 SELECT country FROM dispatcher.country_pause WHERE app = $1 AND until > clock_timestamp()
 
 -- name: resume_app
--- End a pause that workers made: a request was answered. The app starts slowly. A pause because all
+-- End a pause that workers made: a request was answered. The app starts slowly, and what was refused
+-- is due. A pause because all
 -- messages are refused does not end with a refused one, and none with a request that was opened before
 -- it began.
 -- $1 app, $2 whether the request was refused for its content, $3 when it was opened
@@ -138,16 +144,17 @@ SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
   AND (paused_at <= $3 OR paused_at > clock_timestamp())
-RETURNING name
+RETURNING dispatcher.end_refusal_waits(name)
 
 -- name: end_probe
--- End a pause that workers made: the API has answered a request without messages. The app starts slowly.
+-- The same: the API has answered a request without messages.
 -- $1 app
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND pause_code = 'unknown-results'
+RETURNING dispatcher.end_refusal_waits(name)
 
 -- name: circuits
 -- Return what is known of the last requests of apps.
@@ -267,13 +274,14 @@ WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 
 -- name: take_probe
--- Take the right to send one message for a paused app; a row if this caller has it. The next probe
--- waits longer, and at least one request time-out, so only one is on its way at a time.
+-- Take the right to probe a paused app; a row if this caller has it. The next probe waits longer. If
+-- the probe is a message, it waits at least one request time-out, so only one is on its way at a time.
 -- $1 app, $2 shortest wait (seconds)
 UPDATE dispatcher.app
 SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_interval(secs => $2)),
     probe_wait = least(probe_wait * 2, greatest(probe_wait, probe_max))
-WHERE name = $1 AND paused_at IS NOT NULL AND probe_at <= clock_timestamp()
+WHERE name = $1 AND paused_at IS NOT NULL
+  AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
 RETURNING name
 
 -- name: probe_answered

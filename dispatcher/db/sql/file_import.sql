@@ -176,6 +176,29 @@ INSERT INTO pg_temp.refused (line, lines, reason)
 SELECT s.line, s.lines, u.reason
 FROM unnest($1::bigint[], $2::text[]) AS u (line, reason) JOIN pg_temp.survey s ON s.line = u.line
 
+-- name: refuse_used_keys
+-- Refuse the lines of a dry run with an idempotency_key that a message has, or a line before.
+-- $1 first line, $2 last line, $3 lines that are refused for something else, $4 reason
+INSERT INTO pg_temp.refused (line, lines, reason)
+SELECT s.line, s.lines, $4 FROM pg_temp.survey s
+WHERE s.line BETWEEN $1 AND $2 AND s.idempotency_key IS NOT NULL AND s.line <> ALL ($3::bigint[])
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+  AND (
+      EXISTS (
+          SELECT FROM dispatcher.idempotency i WHERE i.app = s.app AND i.key = s.idempotency_key
+      ) OR EXISTS (
+          SELECT FROM pg_temp.survey e
+          WHERE e.idempotency_key = s.idempotency_key AND e.app = s.app AND e.line < s.line
+            AND e.line <> ALL ($3::bigint[])
+            AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = e.line)
+            AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = e.line)
+      )
+  )
+
+-- name: index_survey_keys
+-- Make lines quick to find by their key; most lists have none.
+CREATE INDEX ON pg_temp.survey (idempotency_key) WHERE idempotency_key IS NOT NULL
+
 -- name: count_lines
 -- How many physical lines of a batch are refused, left out, and in.
 -- $1 first line, $2 last line

@@ -168,14 +168,19 @@ ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + e
 -- name: pause_by_reports
 -- Count reports by which the platform refused an app itself, of messages accepted since the app was
 -- last resumed, and pause it at the $3rd: only resume() ends that, for a probe would be accepted.
--- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason
+-- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason, $6 whether they concern the
+-- whole app; else it is not paused while messages of it are delivered
 WITH news AS (
     SELECT a.name,
         count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
             THEN a.report_refusals ELSE 0 END AS refusals,
         count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
             THEN a.report_refusals ELSE 0 END >= $3
-            AND coalesce(a.paused_by, 'worker') = 'worker' AS pauses
+            AND coalesce(a.paused_by, 'worker') = 'worker'
+            AND ($6 OR NOT EXISTS (
+                SELECT FROM dispatcher.event_count c
+                WHERE c.minute > now() - interval '10 minutes'
+                  AND c.app = a.name AND c.event = 'delivered')) AS pauses
     FROM dispatcher.app a
     JOIN unnest($2::timestamptz[]) AS t (at) ON t.at
         > CASE WHEN a.resumed_at <= clock_timestamp() THEN a.resumed_at ELSE '-infinity' END

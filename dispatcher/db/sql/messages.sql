@@ -76,20 +76,20 @@ LIMIT $2
 -- $1 event ids below, $2 rows at most, $3 events, $4 app, $5 code (each null: any), $6 how many
 -- messages are enough
 WITH piece AS MATERIALIZED (
-    SELECT id, created_at, app, event, code, message_ids, batch_id, message_count
+    SELECT id, created_at, app, event, code, message_count
     FROM dispatcher.event WHERE id < $1 ORDER BY id DESC LIMIT $2
 ), hit AS MATERIALIZED (
-    SELECT id, message_ids, batch_id,
-        sum(message_count) OVER (ORDER BY id DESC) - message_count AS before
+    SELECT id, sum(message_count) OVER (ORDER BY id DESC) - message_count AS before
     FROM piece
     WHERE ($3::text[] IS NULL OR event = ANY ($3))
       AND ($4::text IS NULL OR app = $4)
       AND ($5::text IS NULL OR code = $5)
 )
 SELECT h.id,
-    -- Not a join, which with many batches and few statistics reads all of them.
-    coalesce(h.message_ids, (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = h.batch_id))
-        AS ids,
+    -- Look-ups by key, and not joins, which with few statistics read all of a table.
+    (SELECT coalesce(e.message_ids,
+        (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = e.batch_id))
+    FROM dispatcher.event e WHERE e.id = h.id) AS ids,
     NULL::timestamptz AS newest
 FROM hit h
 WHERE h.before < $6

@@ -16,7 +16,8 @@
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
--- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none)
+-- $8 when the first bulk row of the last priority was due, before which to stop (null: there is none),
+-- $9 whether to leave out what returned with a code
 WITH due AS MATERIALIZED (
     SELECT head.ctid
     FROM generate_series($3::int, $4::int) AS p (priority)
@@ -27,6 +28,7 @@ WITH due AS MATERIALIZED (
           AND q.due_at >= to_timestamp(($6::float8[])[p.priority + 1])
           AND q.due_at <= least((SELECT clock_timestamp()),
               CASE WHEN p.priority = $4 THEN to_timestamp($8) END)
+          AND (q.code IS NULL OR NOT $9)
           AND (q.campaign = ANY (ARRAY(
               SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running'
           ))) IS NOT TRUE
@@ -50,9 +52,9 @@ SELECT
     CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
+    date_part('epoch', m.expires_at - clock_timestamp()),
     t.priority,
     least(t.attempt + 1, 32767)::smallint,
-    date_part('epoch', m.expires_at - clock_timestamp()),
     t.requeued
 FROM taken t
 JOIN dispatcher.message m ON m.id = t.id
@@ -107,7 +109,7 @@ LIMIT 1
 
 -- name: claim_bulk
 -- Delete due bulk rows of one app and priority, up to the next message of the queue, and return their
--- messages as `claim` does. Rows are locked one by one, until they hold as many messages as wanted;
+-- messages as `claim` does, without the last columns: none was claimed before. Rows are locked one by one, until they hold as many messages as wanted;
 -- those of fewer than 20 messages count as 20, so that there may be more. The last row may hold more
 -- than is wanted: the others wait on in a new row.
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
@@ -148,14 +150,14 @@ WITH held AS MATERIALIZED (
     SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
     FROM part WHERE room < 0
 ), span AS MATERIALIZED (
-    SELECT due_at, unnest(claimed) AS range FROM part
+    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM part
 ), finished AS MATERIALIZED (
     SELECT o.message_id
     FROM span s
     JOIN dispatcher.outcome o ON o.message_id >= lower(s.range) AND o.message_id < upper(s.range)
 )
 SELECT
-    date_part('epoch', s.due_at),
+    s.due,
     CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
     m.id,
     m.recipient,
@@ -163,24 +165,23 @@ SELECT
     CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
-    $3::smallint AS priority,
-    1::smallint,
     date_part('epoch', m.expires_at - clock_timestamp()),
-    false
+    $3::smallint AS priority
 FROM span s
 JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
 WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))
-ORDER BY s.due_at, m.id
+ORDER BY s.due, m.id
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
 -- it: messages are not read, whatever is wrong with one.
--- $1 app, $2 first priority, $3 last priority
+-- $1 app, $2 first priority, $3 last priority, $4 whether to leave out what returned with a code
 WITH stopped AS MATERIALIZED (
     SELECT name FROM dispatcher.campaign WHERE state <> 'running'
 ), alone AS MATERIALIZED (
     SELECT q.priority, q.due_at, q.id, q.attempt FROM dispatcher.queue q
     WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
+      AND (q.code IS NULL OR NOT $4)
       AND (q.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
     ORDER BY q.priority, q.due_at
     LIMIT 1
@@ -214,8 +215,8 @@ RETURNING message_id
 -- name: read_head
 -- Return the fields of a message as claim does.
 -- $1 message id, $2 the app's default sender
-SELECT id, recipient, template_id, params, coalesce(sender, $2), signature, priority, 1,
-    date_part('epoch', expires_at - clock_timestamp()), false
+SELECT id, recipient, template_id, params, coalesce(sender, $2), signature,
+    date_part('epoch', expires_at - clock_timestamp()), priority
 FROM dispatcher.message WHERE id = $1
 
 -- name: return_claimed

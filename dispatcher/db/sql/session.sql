@@ -9,11 +9,14 @@
 -- first, would come to hold the lock one after the other. A caller that gives up tries again.
 -- The isolation is named because a database or a role may have another default: each second look
 -- after a lock, here and in functions, must see what was committed meanwhile.
+-- Where a policy hides rows from this role, a statement fails instead of seeing less: a claim would
+-- delete the row of the queue and not find its message, which would be lost.
 -- All in one message: it costs no round trip, and changes no session, so that it also works behind
 -- a pooler that hands sessions around.
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
-SET LOCAL lock_timeout = '4s'
+SET LOCAL lock_timeout = '4s';
+SET LOCAL row_security = off
 
 -- name: pin_plans
 -- Pin the planner for the rest of this transaction: statistics are wrong for tables that fill within

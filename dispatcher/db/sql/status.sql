@@ -155,27 +155,30 @@ WHERE minute >= date_trunc('minute', now()) - interval '1 hour'
 GROUP BY app, minute ORDER BY app, minute
 
 -- name: delivery_sample
--- Return the newest messages that were reported as delivered or not in a time: how long it took
--- from the answer to the report. From the log of events, of which the newest are read.
+-- Return the newest messages that were reported as delivered or not in a time, and when. From the log
+-- of events, of which the newest are read.
 -- $1 since, $2 until, $3 how many events are read, $4 how many messages at most
 WITH newest AS MATERIALIZED (
     SELECT id, created_at, event, message_ids, batch_id FROM dispatcher.event ORDER BY id DESC LIMIT $3
-), chosen AS MATERIALIZED (
-    SELECT u.id, n.created_at, n.event
-    FROM newest n
-    CROSS JOIN LATERAL unnest(coalesce(n.message_ids,
-        (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = n.batch_id))) AS u (id)
-    WHERE n.event IN ('delivered', 'undelivered') AND n.created_at >= $1 AND n.created_at < $2
-    ORDER BY n.id DESC LIMIT $4
 )
-SELECT m.app, m.template_id, dispatcher.e164(m.recipient) AS recipient,
-    c.event = 'delivered' AS delivered,
-    greatest(0, extract(epoch FROM c.created_at - o.created_at))::float8 AS seconds
-FROM chosen c
-JOIN dispatcher.message m ON m.id = c.id
-JOIN dispatcher.outcome o ON o.message_id = c.id
--- By key, and not by a join that may read whole tables.
-WHERE m.id = ANY (ARRAY(SELECT id FROM chosen)) AND o.message_id = ANY (ARRAY(SELECT id FROM chosen))
+SELECT u.id, n.event = 'delivered' AS delivered, n.created_at
+FROM newest n
+CROSS JOIN LATERAL unnest(coalesce(n.message_ids,
+    (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = n.batch_id))) AS u (id)
+WHERE n.event IN ('delivered', 'undelivered') AND n.created_at >= $1 AND n.created_at < $2
+ORDER BY n.id DESC LIMIT $4
+
+-- name: sampled_messages
+-- Return what is known of some messages for the times of delivery. This and sampled_outcomes are no
+-- join, which either reads whole tables, or searches all ids for each message.
+-- $1 ids
+SELECT id, app, template_id, dispatcher.e164(recipient) AS recipient FROM dispatcher.message
+WHERE id = ANY ($1::bigint[])
+
+-- name: sampled_outcomes
+-- Return when some messages were answered.
+-- $1 ids
+SELECT message_id, created_at FROM dispatcher.outcome WHERE message_id = ANY ($1::bigint[])
 
 -- name: unsure_batches
 -- Return the requests that may have been sent, oldest first.
@@ -203,7 +206,8 @@ SELECT
           AND w.heartbeat_at > clock_timestamp() - w.lease
     ) AS app_served,
     coalesce(s.due_at > clock_timestamp(), false) AS early,
-    o.code AS outcome_code,
+    CASE WHEN o.state = 'accepted' THEN coalesce(o.code, '000000') ELSE o.code END AS outcome_code,
+    o.created_at AS outcome_at,
     (
         SELECT u.reason FROM dispatcher.suppression u
         WHERE s.code IN ('suppressed', 'unsubscribed')
@@ -227,8 +231,9 @@ WHERE s.id = $1
 
 -- name: show_batches
 -- Return the requests that a message was in, oldest first. No index leads from a message to all of
--- its batches, so those of its app since it was queued are searched, the newest 20,000 at most.
--- $1 message id, $2 app, $3 queued at
+-- its batches, so those of its app since it was queued are searched, the newest 20,000 at most; none
+-- took it after it had its outcome.
+-- $1 message id, $2 app, $3 queued at, $4 when it had its outcome, or null
 SELECT
     b.token, b.state, b.opened_at, b.closed_at, b.unsure_at, b.tries, b.http_status, b.code,
     b.description, b.settled_by, b.bytes,
@@ -237,6 +242,8 @@ SELECT
 FROM (
     SELECT * FROM dispatcher.batch r
     WHERE r.app = $2 AND r.opened_at >= $3
+      -- The outcome has the time at which its transaction began, which a claim may have followed.
+      AND r.opened_at <= coalesce($4::timestamptz + interval '1 minute', 'infinity')
     ORDER BY r.opened_at DESC
     LIMIT 20000
 ) AS b
