@@ -208,7 +208,7 @@ def enqueue(
                 lambda connection: _load(connection, file, where, show_progress, options)
             )
         except (CommandError, ListError, KeyboardInterrupt) as failure:
-            lines = getattr(failure, "lines", ("interrupted.",))
+            lines = getattr(failure, "lines", (_("interrupted."),))
             if dry_run or (not so_far and not isinstance(failure, KeyboardInterrupt)):
                 raise
             raise CommandError(
@@ -255,8 +255,9 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     from dispatcher.core.format import number, plural
 
     done = loaded.progress
-    would = _("would be enqueued") if options.dry_run else "enqueued"
-    typer.echo(f"{plural(done.imported, 'message')} {would}.")
+    would = _("would be enqueued") if options.dry_run else _("enqueued")
+    taken = _("{messages} would be enqueued.") if options.dry_run else _("{messages} enqueued.")
+    typer.echo(taken.format(messages=plural(done.imported, "message")))
     parts = [
         f"{number(count)} {words}"
         for count, words in (
@@ -371,7 +372,7 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
-        typer.echo(f"{plural(segments, 'segment')}.")
+        typer.echo(_("{segments}.").format(segments=plural(segments, "segment")))
     for currency, amount in sorted(bill.sums(most=True).items()):
         typer.echo(
             _("About {amount} {currency}")
