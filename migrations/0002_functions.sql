@@ -451,14 +451,17 @@ DECLARE
 BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
-        EXIT WHEN bulk_rows IS NULL;
-        -- In each app one after the other: rows that come anew while others are waited for follow
-        -- no order.
+        -- In each app one after the other, before any row is locked: rows that come anew while others
+        -- are waited for follow no order, and the counter below is locked last, though the caller
+        -- may cancel more in the same transaction.
         PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app)
         FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
-            WHERE b.first_id = ANY (bulk_rows) ORDER BY 1
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
+            WHERE b.first_id = ANY (bulk_rows)
+            UNION SELECT hashtext(q.app) FROM dispatcher.queue q WHERE q.id = ANY (ids)
+            ORDER BY 1
         ) AS a;
+        EXIT WHEN bulk_rows IS NULL;
         WITH taken AS MATERIALIZED (
             SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
         ), written AS (
@@ -824,16 +827,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
--- that another session works on are left for the next call, and so are bulk rows of an app in which
+-- that another session works on are left for the next call, and so are all of an app in which
 -- another one cancels: with rows locked, this must not wait for it. Whole bulk rows first.
 CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stopped text[] := ARRAY(SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled');
     free integer[] := ARRAY(
+        WITH RECURSIVE waiting AS (
+            (SELECT q.app FROM dispatcher.queue q ORDER BY q.app LIMIT 1)
+            UNION ALL
+            SELECT (SELECT q.app FROM dispatcher.queue q WHERE q.app > w.app ORDER BY q.app LIMIT 1)
+            FROM waiting w WHERE w.app IS NOT NULL
+        )
         SELECT a.app FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
             WHERE b.campaign = ANY (stopped)
+            UNION SELECT hashtext(w.app) FROM waiting w
+            WHERE EXISTS (
+                SELECT FROM dispatcher.queue q WHERE q.campaign = ANY (stopped) AND q.app = w.app)
         ) AS a
         WHERE pg_try_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app));
 BEGIN
@@ -845,7 +857,7 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ), alone AS (
             SELECT q.id FROM dispatcher.queue q
-            WHERE q.campaign = ANY (stopped)
+            WHERE q.campaign = ANY (stopped) AND hashtext(q.app) = ANY (free)
             LIMIT step
             FOR UPDATE SKIP LOCKED
         )
@@ -1202,16 +1214,20 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back; return
--- how many. A pause of the app has ended: the refusals may have been of the app, and not of the
--- message. Not what waits for a time that was told: flow control, a template, a quota.
+-- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back
+-- where it was counted, or a message could be sent more often than its attempts allow; return how many.
+-- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
+-- waits for a time that was told: flow control, a template, a quota.
 CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
-    UPDATE dispatcher.queue SET due_at = at, attempt = greatest(attempt - 1, 0)
+    UPDATE dispatcher.queue w
+    SET due_at = at, attempt = w.attempt - coalesce((
+        SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
@@ -1254,6 +1270,16 @@ RETURNS timestamptz
 LANGUAGE sql VOLATILE
 RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / rate)
     THEN clock_timestamp() ELSE stored END;
+
+-- Return whether a paused app is to be probed. A time further ahead than probes wait was written by a
+-- clock that was ahead of this one, as of a server that is no primary any more. A spent quota waits for midnight.
+CREATE FUNCTION dispatcher.is_probe_due(
+    probe_at timestamptz, probe_wait interval, probe_max interval, pause_code text
+) RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + CASE
+    WHEN pause_code IN ('E000623', 'daily-limit') THEN interval '25 hours'
+    ELSE interval '5 minutes' + greatest(probe_wait, probe_max, interval '0') END;
 
 -- Rules ---------------------------------------------------------------------------------------------
 

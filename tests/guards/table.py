@@ -313,6 +313,18 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the end of a pause returns only a counted attempt",
+        (
+            Edit(
+                FUNCTIONS,
+                "(b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer",
+                "1",
+            ),
+        ),
+        ("tests/db/test_slow_start.py::test_the_end_of_a_pause_returns_only_a_counted_attempt",),
+    ),
+    Guard(
+        2,
         "what is requeued is no part of an unsure request",
         (
             Edit(
