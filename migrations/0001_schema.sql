@@ -333,14 +333,15 @@ COMMENT ON COLUMN dispatcher.batch.description IS 'The answer''s description, or
 COMMENT ON COLUMN dispatcher.batch.settled_by IS
     'What closed it, where that was no answer of its own.';
 
--- The primary key enforces that a message has at most one.
+-- The primary key enforces that a message has at most one. Its columns are in an order that leaves no
+-- gaps, and an accepted message has no code: a tenth of all that is written to disk for a message.
 CREATE TABLE dispatcher.outcome (
     message_id bigint NOT NULL,
-    state text NOT NULL,
-    attempts smallint NOT NULL,
-    segments smallint,
     batch_id bigint,
     created_at timestamptz NOT NULL DEFAULT now(),
+    attempts smallint NOT NULL,
+    segments smallint,
+    state text NOT NULL,
     provider_id text,
     code text,
     reason text,
@@ -359,7 +360,8 @@ COMMENT ON COLUMN dispatcher.outcome.batch_id IS 'The last batch it was in, if a
 COMMENT ON COLUMN dispatcher.outcome.created_at IS 'When this was decided.';
 COMMENT ON COLUMN dispatcher.outcome.provider_id IS
     'The provider''s id of the message, which its reports name.';
-COMMENT ON COLUMN dispatcher.outcome.code IS 'The provider''s code, or one of ours; see codes.md.';
+COMMENT ON COLUMN dispatcher.outcome.code IS
+    'The provider''s code, or one of ours; see codes.md. Null: 000000, as of nearly every message.';
 COMMENT ON COLUMN dispatcher.outcome.reason IS 'The same in words.';
 
 -- The default partitions take rows for which no partition was made in time.

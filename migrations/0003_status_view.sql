@@ -23,8 +23,11 @@ SELECT
     coalesce(o.attempts, q.attempt, k.attempt, live.attempt)::integer AS attempts,
     o.provider_id,
     -- Of a message that is delivered or undelivered: the carrier's status, and its meaning.
-    CASE WHEN r.state IS NOT NULL THEN r.status ELSE coalesce(o.code, q.code, live.code) END
-        AS code,
+    CASE
+        WHEN r.state IS NOT NULL THEN r.status
+        WHEN o.state = 'accepted' THEN coalesce(o.code, '000000')
+        ELSE coalesce(o.code, q.code, live.code)
+    END AS code,
     CASE WHEN r.state IS NOT NULL THEN coalesce(w.meaning, r.description)
         -- What an answer says of the request ("Success") is not what it says of this number.
         ELSE coalesce(o.reason, CASE WHEN live.code <> '000000' THEN live.description END,

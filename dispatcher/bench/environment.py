@@ -154,15 +154,17 @@ async def run_receiver(
     environment: Environment,
     dsn: str,
     *,
+    processes: int = 1,
     module: str = "dispatcher",
     under: Sequence[str] = (),
     **settings: str,
 ) -> AsyncIterator[Listener]:
-    """Run a receiver on a free port; see `run_child`."""
+    """Run a receiver of *processes* processes on a free port; see `run_child`."""
     port = free_port()
+    many = ["--processes", str(processes)] if processes > 1 else []
     all_settings = {
         "DISPATCHER_DATABASE_URL": dsn,
-        "DISPATCHER_DATA_DIR": str(environment.folder / "receiver"),
+        "DISPATCHER_DATA_DIR": str(environment.folder / f"receiver-{processes}"),
         "DISPATCHER_LISTEN": f"127.0.0.1:{port}",
         "DISPATCHER_REPORT_PATH_TOKEN": RECEIVER_TOKEN,
         "DISPATCHER_LOG_FORMAT": "json",
@@ -170,7 +172,7 @@ async def run_receiver(
     }
     async with run_child(
         "receiver",
-        ["run", "--only", "reports"],
+        ["run", "--only", "reports", *many],
         log=environment.log("receiver"),
         settings=all_settings,
         module=module,

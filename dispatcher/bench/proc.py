@@ -43,10 +43,13 @@ def family(pid: int) -> list[int]:
     return [pid, *children]
 
 
-def server_seconds(postmaster: int) -> float:
-    """Return the processor seconds of a PostgreSQL server: all its processes, ended ones too."""
+def server_seconds(parent_process: int) -> float:
+    """Return the processor seconds of a process and its children, ended ones too.
+
+    Such are a PostgreSQL server and receivers that share a port.
+    """
     total = 0.0
-    for pid in family(postmaster):
+    for pid in family(parent_process):
         try:
             total += seconds(pid)
         except (OSError, IndexError):  # the process has ended and is part of its parent's time

@@ -40,6 +40,14 @@ SELECT pg_current_wal_insert_lsn()::text
 -- $1 position
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1::text::pg_lsn)::bigint
 
+-- name: insert_message
+-- One message, as load_messages inserts many.
+-- $1 its number
+INSERT INTO dispatcher.message (sender, recipient, template_id, params)
+VALUES ('csms12345678', '+86139' || lpad($1::int::text, 8, '0'),
+    '8ff55eac1d0b478ab3c06c3c6a492300',
+    ARRAY[lpad(($1::int::bigint * 7919 % 1000000)::text, 6, '0')])
+
 -- name: insert_urgent_message
 -- One urgent message, as an application sends a verification code.
 -- $1 recipient

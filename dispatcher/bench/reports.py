@@ -56,9 +56,16 @@ async def measure(
     seconds: float,
     connections: int,
     progress: Callable[[str], None],
+    processes: int = 1,
     baselines: Mapping[str, Baseline] | None = None,
 ) -> Results:
-    """Measure the receiver, and each of *baselines* beside it, *rounds* times *seconds* each."""
+    """Measure the receiver, and each of *baselines* beside it, *rounds* times *seconds* each.
+
+    More *processes* than one are a second receiver, which has them on one port.
+    """
+    receivers = {RECEIVER: 1}
+    if processes > 1:
+        receivers[f"{RECEIVER}, {processes} processes"] = processes
     results = Results(
         "reports",
         {
@@ -72,13 +79,23 @@ async def measure(
     async with environment.template():
         for number in range(rounds):
             slice_seconds = seconds / SLICES_PER_ROUND
-            one = _Round(environment, slice_seconds, connections, results, baselines or {})
+            one = _Round(
+                environment,
+                slice_seconds,
+                connections,
+                results,
+                receivers=receivers,
+                baselines=baselines or {},
+            )
             totals = await one.run(number)
             rates = [
                 f"{name} {each.posted.answered / each.posted.seconds:,.0f}/s"
                 for name, each in totals.items()
             ]
             progress(f"round {number + 1} of {rounds}: {', '.join(rates)}")
+    for name in receivers:
+        if name != RECEIVER:
+            results.compare("reports", name, RECEIVER)
     for name in baselines or {}:
         results.compare("reports", RECEIVER, name)
         results.compare("processor time a report", RECEIVER, name)
@@ -86,7 +103,7 @@ async def measure(
 
 
 class _Round:
-    """One round: slices of the receiver and of the baselines in turn."""
+    """One round: slices of the receivers and of the baselines in turn."""
 
     def __init__(
         self,
@@ -94,12 +111,15 @@ class _Round:
         seconds: float,
         connections: int,
         results: Results,
+        *,
+        receivers: Mapping[str, int],
         baselines: Mapping[str, Baseline],
     ) -> None:
         self._environment = environment
         self._seconds = seconds  # of a slice
         self._connections = connections
         self._results = results
+        self._receivers = receivers  # by name: how many processes
         self._baselines = baselines
         self._batches = -(-int(seconds * MAX_REPORTS_PER_SECOND) // 500)  # of a slice
         self._commits: list[float] = []
@@ -109,23 +129,30 @@ class _Round:
 
     async def run(self, number: int) -> dict[str, ListenerTotals]:
         """Return the totals of each listener, and add them to the results."""
-        totals = {name: ListenerTotals() for name in (RECEIVER, *self._baselines)}
+        totals = {name: ListenerTotals() for name in (*self._receivers, *self._baselines)}
+        slices = SLICES_PER_ROUND * len(self._receivers)
         async with self._environment.database() as dsn:
             db = await connect(dsn)
-            await db.execute(query("load_accepted_batches"), self._batches * SLICES_PER_ROUND)
+            await db.execute(query("load_accepted_batches"), self._batches * slices)
             await db.execute("ANALYZE dispatcher.message, dispatcher.outcome, dispatcher.batch")
             if self._environment.local:
                 self._postmaster = await postmaster(db)
             async with AsyncExitStack() as stack:
-                receiver = await stack.enter_async_context(run_receiver(self._environment, dsn))
+                receivers = {
+                    name: await stack.enter_async_context(
+                        run_receiver(self._environment, dsn, processes=processes)
+                    )
+                    for name, processes in self._receivers.items()
+                }
                 others = {
                     name: await stack.enter_async_context(baseline(self._environment))
                     for name, baseline in self._baselines.items()
                 }
                 for slice_ in range(SLICES_PER_ROUND):
                     for name in rotated(totals, number + slice_):
-                        if name == RECEIVER:
-                            await self._receive(db, receiver, totals[name], slice_)
+                        if name in receivers:
+                            place = slice_ + SLICES_PER_ROUND * list(receivers).index(name)
+                            await self._receive(db, receivers[name], totals, name, place)
                         else:
                             await self._post(others[name], totals[name], slice_)
             await db.close()
@@ -135,23 +162,28 @@ class _Round:
         return totals
 
     async def _receive(
-        self, db: OwnConnection, receiver: Listener, totals: ListenerTotals, slice_: int
+        self,
+        db: OwnConnection,
+        receiver: Listener,
+        totals: Mapping[str, ListenerTotals],
+        name: str,
+        place: int,
     ) -> None:
-        """Post to the receiver, and wait until everything is matched."""
+        """Post slice *place* of all to a receiver, and wait until everything is matched."""
+        own = totals[name]
         for _ in range(SINGLE_COMMITS):
             began = monotonic()
             await db.fetchval(query("commit_only"))
             self._commits.append(monotonic() - began)
         posted = asyncio.Event()
-        watcher = asyncio.create_task(self._watch(db, totals.posted.seconds, posted))
-        await self._post(receiver, totals, slice_, posted)
+        watcher = asyncio.create_task(self._watch(db, own.posted.seconds, posted))
+        await self._post(receiver, own, place, posted)
         await watcher
         began = monotonic()
-        while (
-            matched := await db.fetchval(query("count_matched_reports"))
-        ) < totals.posted.answered:
+        answered = sum(totals[each].posted.answered for each in self._receivers)
+        while (matched := await db.fetchval(query("count_matched_reports"))) < answered:
             if monotonic() - began > CATCH_UP_TIMEOUT_SECONDS:
-                missing = totals.posted.answered - matched
+                missing = answered - matched
                 raise ChildError(f"{missing} reports were answered and are not matched")
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         self._catch_up_seconds.append(monotonic() - began)
@@ -199,7 +231,7 @@ class _Round:
 
     def _cpu_seconds(self, server: Child, poster: Child) -> tuple[float, float]:
         """Return the processor seconds of *server*, and of processes outside the benchmark."""
-        own = proc.seconds(server.pid)
+        own = proc.server_seconds(server.pid)
         ours = own + proc.seconds(poster.pid) + proc.seconds(os.getpid())
         if self._postmaster is not None:
             ours += proc.server_seconds(self._postmaster)

@@ -20,6 +20,7 @@ APP_KEY, APP_SECRET = "bench", "bench-secret"
 RATE_FIGURE = "messages per second"
 POLL_INTERVAL_SECONDS = 0.02  # of the counters: the resolution of a run's duration
 LOAD_TIMEOUT_SECONDS = 900.0
+INSERTING_CLIENTS = 8  # of messages that are inserted one by one
 RUN_SETTINGS = {"concurrency": 8, "synchronous_commit": "on"}
 
 Run = Callable[[Environment, int], Awaitable[Sample]]  # how many messages to send, once
@@ -30,19 +31,24 @@ class Variant(Struct, frozen=True):
 
     workers: int
     own_texts: bool = True
+    one_by_one: bool = False  # inserted in a transaction each
 
     @property
     def name(self) -> str:
         """Its name in tables."""
         text = "" if self.own_texts else ", one text"
-        return f"send, {plural_workers(self.workers)}{text}"
+        inserted = ", inserted one by one" if self.one_by_one else ""
+        return f"send, {plural_workers(self.workers)}{text}{inserted}"
 
     async def run(self, environment: Environment, messages: int) -> Sample:
         """Send *messages* once, in a new database."""
         async with environment.database() as address:
             connection = await connect(address)
             try:
-                await load(connection, messages, own_texts=self.own_texts)
+                if self.one_by_one:
+                    await load_one_by_one(address, connection, messages)
+                else:
+                    await load(connection, messages, own_texts=self.own_texts)
                 return await send(environment, address, connection, self, messages)
             finally:
                 await connection.close()
@@ -109,6 +115,24 @@ async def load(connection: OwnConnection, messages: int, *, own_texts: bool = Tr
     """Insert *messages*; none is sent until the app is resumed."""
     await pause(connection, "benchmark", APP, "the benchmark begins in a moment")
     await load_messages(connection, messages, own_texts=own_texts)
+
+
+async def load_one_by_one(address: str, connection: OwnConnection, messages: int) -> None:
+    """Insert *messages* in a transaction each; none is sent until the app is resumed."""
+    await pause(connection, "benchmark", APP, "the benchmark begins in a moment")
+
+    async def insert(numbers: range) -> None:
+        client = await connect(address)
+        try:
+            statement = await client.prepare(query("insert_message"))
+            for number in numbers:
+                await statement.fetch(number)
+        finally:
+            await client.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for first in range(1, INSERTING_CLIENTS + 1):
+            tasks.create_task(insert(range(first, messages + 1, INSERTING_CLIENTS)))
 
 
 async def load_messages(

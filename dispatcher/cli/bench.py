@@ -44,6 +44,14 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=3, metavar="N", help="Seconds of one run (reports).")
     ] = 60.0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Compare one receiver with so many on one port (reports).",
+        ),
+    ] = 1,
     server: Annotated[
         str | None, typer.Option(metavar="URL", help="Address of the PostgreSQL to measure on.")
     ] = None,
@@ -63,7 +71,9 @@ def bench(
     from dispatcher.db.migrate import MigrationError
     from dispatcher.postgres.programs import EmbeddedError
 
-    benchmarks = _benchmarks(rounds=rounds, messages=messages, million=million, seconds=seconds)
+    benchmarks = _benchmarks(
+        rounds=rounds, messages=messages, million=million, seconds=seconds, processes=processes
+    )
     wanted = [benchmarks[name] for name in what or [BenchmarkName.SEND]]
     settings = read_settings()
     configured = settings.database_direct_url or settings.database_url
@@ -76,7 +86,7 @@ def bench(
 
 
 def _benchmarks(
-    *, rounds: int, messages: int, million: int, seconds: float
+    *, rounds: int, messages: int, million: int, seconds: float, processes: int
 ) -> "dict[BenchmarkName, Benchmark]":
     from dispatcher.bench import latency, reports, retention, send
     from dispatcher.bench.runner import print_progress as progress
@@ -92,6 +102,11 @@ def _benchmarks(
             environment, rounds=rounds, messages=messages, history=20 * million, progress=progress
         ),
         BenchmarkName.REPORTS: lambda environment: reports.measure(
-            environment, rounds=rounds, seconds=seconds, connections=64, progress=progress
+            environment,
+            rounds=rounds,
+            seconds=seconds,
+            connections=64,
+            processes=processes,
+            progress=progress,
         ),
     }

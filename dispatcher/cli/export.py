@@ -136,7 +136,8 @@ def export(
                 if value is not None
             )  # fmt: skip
             await operator.record_export(connection, who, what)
-        rows = _Rows(await prices(connection), full=full)
+        known_prices = await prices(connection)
+        rows = _Rows(known_prices, full=full)
         if suffix == ".json":
             use_language(ENGLISH)  # programs read it
         with _writer(file, suffix) as write:
@@ -151,6 +152,7 @@ def export(
                 app=app,
                 state=state and state.value,
                 since=begin,
+                charged=bool(known_prices),
             )
         return rows.count
 

@@ -18,9 +18,9 @@ class Message(Struct, frozen=True, gc=False):
     params: list[str]  # never changed; a list because the database driver returns one
     sender: str | None = None
     signature: str | None = None
+    expires_in: float | None = None  # seconds left when it was claimed, by the database's clock
     priority: int = 5  # 0 first ... 9 last
     attempt: int = 1  # claims so far, this one included
-    expires_in: float | None = None  # seconds left when it was claimed, by the database's clock
     requeued: bool = False  # by an operator: it no longer expires
 
 

@@ -12,7 +12,6 @@ from dispatcher.core.codes import request_code
 from dispatcher.core.delays import Pause, may_concern_one_host
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import (
-    ACCEPTED_CODE,
     Accepted,
     Deferred,
     Expired,
@@ -79,16 +78,9 @@ async def _pause(connection: Connection, app: str, pause: Pause, opened_at: date
     )
 
 
-OUTCOME_COLUMNS = (
-    "message_id",
-    "batch_id",
-    "state",
-    "attempts",
-    "segments",
-    "provider_id",
-    "code",
-    "reason",
-)
+ACCEPTED_COLUMNS = ("message_id", "batch_id", "state", "attempts", "segments", "provider_id")
+OUTCOME_COLUMNS = (*ACCEPTED_COLUMNS, "code", "reason")
+AcceptedRow = tuple[int, int, str, int, int | None, str | None]
 OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str | None]
 Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
 
@@ -106,7 +98,8 @@ class Recorded(Struct, frozen=True):
 class Rows(Struct):
     """The rows of one transaction, as they are gathered."""
 
-    outcomes: list[OutcomeRow]
+    accepted: list[AcceptedRow]  # nearly all; they need no code and no reason
+    outcomes: list[OutcomeRow]  # the others
     returns: list[Return]
     unsure: list[tuple[int, list[int]]]  # batch, its messages of which nothing is known
     events: Counter[Event]  # counted alone
@@ -205,15 +198,18 @@ async def _record(
         settled = await _settled(connection, results) if some_settled else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
         results = circuit.results
-        rows = Rows([], [], [], Counter(), defaultdict(list), [])
+        rows = Rows([], [], [], [], Counter(), defaultdict(list), [])
         for result in results:
             if result.batch.id in closed:
                 _gather(result, rows, settled)
             else:
                 await _recall(connection, result, rows)
-        if rows.outcomes:
-            write = _append_outcomes if some_settled else _copy_outcomes
-            await write(connection, rows.outcomes)
+        if some_settled:
+            accepted: list[OutcomeRow] = [(*row, None, None) for row in rows.accepted]
+            await _append_outcomes(connection, accepted + rows.outcomes)
+        else:
+            await _copy_outcomes(connection, ACCEPTED_COLUMNS, rows.accepted)
+            await _copy_outcomes(connection, OUTCOME_COLUMNS, rows.outcomes)
         if rows.returns:
             await _return(connection, rows.returns)
         if rows.unsure:
@@ -302,17 +298,8 @@ def _gather_accepted(outcomes: list[Accepted], batch: Batch, rows: Rows) -> None
     """Turn the usual answer into rows: nearly every batch, in a third of the time."""
     number = batch.id
     rows.whole.append(((batch.app, "accepted", ""), number, len(outcomes)))
-    rows.outcomes += [
-        (
-            o.message.id,
-            number,
-            "accepted",
-            o.message.attempt,
-            o.segments,
-            o.provider_id,
-            ACCEPTED_CODE,
-            None,
-        )
+    rows.accepted += [
+        (o.message.id, number, "accepted", o.message.attempt, o.segments, o.provider_id)
         for o in outcomes
     ]
 
@@ -323,7 +310,8 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     match outcome:
         case Accepted(m, provider_id, segments):
             rows.ids_by_event[app, "accepted", ""].append(m.id)
-            row = m.id, batch.id, "accepted", m.attempt, segments, provider_id, ACCEPTED_CODE, None
+            rows.accepted.append((m.id, batch.id, "accepted", m.attempt, segments, provider_id))
+            return
         case Rejected(m, code, reason):
             rows.ids_by_event[app, "rejected", code].append(m.id)
             row = m.id, batch.id, "rejected", m.attempt, None, None, code, reason
@@ -349,16 +337,22 @@ async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> No
             _gather_outcome(accepted[row["id"]], result.batch, rows)
 
 
-async def _copy_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
-    await connection.copy_records_to_table(
-        "outcome", schema_name="dispatcher", records=outcomes, columns=OUTCOME_COLUMNS
-    )
+async def _copy_outcomes(
+    connection: Connection,
+    columns: Sequence[str],
+    outcomes: Sequence[AcceptedRow] | Sequence[OutcomeRow],
+) -> None:
+    if outcomes:
+        await connection.copy_records_to_table(
+            "outcome", schema_name="dispatcher", records=outcomes, columns=columns
+        )
 
 
-async def _append_outcomes(connection: Connection, outcomes: list[OutcomeRow]) -> None:
-    await connection.execute(
-        sql("append_outcomes"), *(list(column) for column in zip(*outcomes, strict=True))
-    )
+async def _append_outcomes(connection: Connection, outcomes: Sequence[OutcomeRow]) -> None:
+    if outcomes:
+        await connection.execute(
+            sql("append_outcomes"), *(list(column) for column in zip(*outcomes, strict=True))
+        )
 
 
 async def _return(connection: Connection, returns: list[Return]) -> None:

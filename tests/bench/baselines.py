@@ -40,6 +40,7 @@ async def measure(
         "sql baseline, 1 worker": partial(_run_sql_baseline, workers=1),
         "send, 1 worker": Variant(1).run,
         "send, 2 workers, one text": Variant(2, own_texts=False).run,
+        "send, 2 workers, inserted one by one": Variant(2, one_by_one=True).run,
     }
     await measure_runs(
         environment, results, runs, rounds=rounds, messages=messages, progress=progress

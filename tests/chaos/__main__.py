@@ -5,11 +5,13 @@ import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 from rich.console import Console
 from rich.table import Table
 
-from chaos.matrix import add, show
+from chaos.aim import aim_at
+from chaos.matrix import add, missing, read, show
 from chaos.storm import Aftermath, Plan, run
 
 
@@ -30,7 +32,14 @@ def main() -> int:
         metavar="FILE",
         help="add up in FILE which rare branch was reached under which fault, and print it",
     )
+    parser.add_argument(
+        "--aim",
+        action="store_true",
+        help="do more of what leads to the cells that are short in the file of --matrix",
+    )
     given = parser.parse_args()
+    if given.aim and given.matrix is None:
+        parser.error("--aim needs --matrix FILE")
     console = Console()
     violated = 0
     struck: Counter[str] = Counter()
@@ -41,6 +50,7 @@ def main() -> int:
             workers=given.workers,
             rate=given.rate,
             reports=given.reports,
+            aim=aim_at(missing(read(given.matrix)), Random(seed)) if given.aim else {},
         )
         aftermath = asyncio.run(run(plan))
         tell(aftermath, console)

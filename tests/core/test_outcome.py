@@ -450,6 +450,21 @@ def test_no_reason_shows_a_number_or_a_variable():
         assert "s3cret" not in said
 
 
+@pytest.mark.parametrize(
+    ("code", "stored"),
+    [
+        ("+8613999999999", "+86139****9999"),
+        ("13999999999", "139****9999"),
+        ("no such number 13999999999", "no such number …"),
+        ("E299999", "E299999"),
+    ],
+)
+def test_no_code_of_a_number_is_stored_with_a_number_in_it(code, stored):
+    answer = reply([result(ONE), result(TWO, code), result(THREE)], code="E000510")
+    refused = verdict(THREE_NUMBERS, answer).outcomes[1]
+    assert (refused.code, "3999999999" in refused.reason) == (stored, False)
+
+
 # ---- another try at once
 
 
@@ -525,6 +540,18 @@ def test_a_result_is_known_however_it_writes_its_number(spell):
 def test_without_numbers_a_result_is_missing_when_counts_differ():
     results = [NumberResult("", "000000", "id-1"), NumberResult("", "000000", "id-2")]
     assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)
+
+
+@pytest.mark.parametrize("masked", ["+86139****0001", "139****", "+65****0001", "****"])
+def test_a_masked_number_that_names_no_message_leaves_its_place_unsure(masked):
+    results = [result(ONE), result(TWO, recipient=masked), result(THREE)]
+    assert verdict(THREE_NUMBERS, reply(results)).unsure == [TWO]
+
+
+def test_masked_numbers_settle_nothing_when_the_counts_differ():
+    masked = ONE.recipient[:6] + "****" + ONE.recipient[-4:]
+    for results in ([result(ONE, recipient=masked)], [result(ONE, recipient=masked)] * 4):
+        assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)
 
 
 def test_a_foreign_number_leaves_the_message_in_its_place_unsure():

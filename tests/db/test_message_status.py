@@ -84,6 +84,13 @@ async def test_accepted(db, rows):
     assert row["finished_at"] is None
 
 
+@pytest.mark.parametrize(("stored", "shown"), [(None, "000000"), ("settled", "settled")])
+async def test_an_accepted_message_has_a_code(db, rows, stored, shown):
+    (message,) = await rows.messages()
+    await rows.outcome(message, "accepted", code=stored)
+    assert (await status(db))["code"] == shown
+
+
 @pytest.mark.parametrize("state", ["rejected", "expired", "cancelled"])
 async def test_never_sent(db, rows, state):
     (message,) = await rows.messages()

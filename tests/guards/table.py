@@ -313,6 +313,18 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the end of a pause returns only a counted attempt",
+        (
+            Edit(
+                FUNCTIONS,
+                "(b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer",
+                "1",
+            ),
+        ),
+        ("tests/db/test_slow_start.py::test_the_end_of_a_pause_returns_only_a_counted_attempt",),
+    ),
+    Guard(
+        2,
         "what is requeued is no part of an unsure request",
         (
             Edit(
@@ -522,12 +534,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "date_part('epoch', m.expires_at - clock_timestamp())",
-                "date_part('epoch', m.expires_at) - $9",
+                "date_part('epoch', m.expires_at) - $10",
             ),
             Edit(
                 "dispatcher/db/due_messages.py",
-                "                due_at,\n            )\n",
-                "                due_at,\n"
+                "                untried,\n            )\n",
+                "                untried,\n"
                 '                __import__("time").time(),\n            )\n',
             ),
         ),
@@ -540,12 +552,12 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim",
                 "q.due_at <= least((SELECT clock_timestamp()),",
-                "q.due_at <= least(to_timestamp($9),",
+                "q.due_at <= least(to_timestamp($10),",
             ),
             Edit(
                 "dispatcher/db/due_messages.py",
-                "                due_at,\n            )\n",
-                "                due_at,\n"
+                "                untried,\n            )\n",
+                "                untried,\n"
                 '                __import__("time").time(),\n            )\n',
             ),
         ),

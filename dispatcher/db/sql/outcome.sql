@@ -2,7 +2,8 @@
 
 -- name: append_outcomes
 -- Append what the provider answered. A message that has an outcome keeps it.
--- $1 ids, $2 batches, $3 states, $4 attempts, $5 segments, $6 provider ids, $7 codes, $8 reasons
+-- $1 ids, $2 batches, $3 states, $4 attempts, $5 segments, $6 provider ids, $7 codes (null: 000000),
+-- $8 reasons
 INSERT INTO dispatcher.outcome
     (message_id, batch_id, state, attempts, segments, provider_id, code, reason)
 SELECT u.*

@@ -52,9 +52,9 @@ SELECT
     CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
+    date_part('epoch', m.expires_at - clock_timestamp()),
     t.priority,
     least(t.attempt + 1, 32767)::smallint,
-    date_part('epoch', m.expires_at - clock_timestamp()),
     t.requeued
 FROM taken t
 JOIN dispatcher.message m ON m.id = t.id
@@ -109,7 +109,7 @@ LIMIT 1
 
 -- name: claim_bulk
 -- Delete due bulk rows of one app and priority, up to the next message of the queue, and return their
--- messages as `claim` does. Rows are locked one by one, until they hold as many messages as wanted;
+-- messages as `claim` does, without the last columns: none was claimed before. Rows are locked one by one, until they hold as many messages as wanted;
 -- those of fewer than 20 messages count as 20, so that there may be more. The last row may hold more
 -- than is wanted: the others wait on in a new row.
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
@@ -150,14 +150,14 @@ WITH held AS MATERIALIZED (
     SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
     FROM part WHERE room < 0
 ), span AS MATERIALIZED (
-    SELECT due_at, unnest(claimed) AS range FROM part
+    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM part
 ), finished AS MATERIALIZED (
     SELECT o.message_id
     FROM span s
     JOIN dispatcher.outcome o ON o.message_id >= lower(s.range) AND o.message_id < upper(s.range)
 )
 SELECT
-    date_part('epoch', s.due_at),
+    s.due,
     CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
     m.id,
     m.recipient,
@@ -165,14 +165,12 @@ SELECT
     CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
     coalesce(m.sender, $5),
     m.signature,
-    $3::smallint AS priority,
-    1::smallint,
     date_part('epoch', m.expires_at - clock_timestamp()),
-    false
+    $3::smallint AS priority
 FROM span s
 JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
 WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))
-ORDER BY s.due_at, m.id
+ORDER BY s.due, m.id
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return
@@ -217,8 +215,8 @@ RETURNING message_id
 -- name: read_head
 -- Return the fields of a message as claim does.
 -- $1 message id, $2 the app's default sender
-SELECT id, recipient, template_id, params, coalesce(sender, $2), signature, priority, 1,
-    date_part('epoch', expires_at - clock_timestamp()), false
+SELECT id, recipient, template_id, params, coalesce(sender, $2), signature,
+    date_part('epoch', expires_at - clock_timestamp()), priority
 FROM dispatcher.message WHERE id = $1
 
 -- name: return_claimed

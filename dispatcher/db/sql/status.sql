@@ -206,7 +206,8 @@ SELECT
           AND w.heartbeat_at > clock_timestamp() - w.lease
     ) AS app_served,
     coalesce(s.due_at > clock_timestamp(), false) AS early,
-    o.code AS outcome_code, o.created_at AS outcome_at,
+    CASE WHEN o.state = 'accepted' THEN coalesce(o.code, '000000') ELSE o.code END AS outcome_code,
+    o.created_at AS outcome_at,
     (
         SELECT u.reason FROM dispatcher.suppression u
         WHERE s.code IN ('suppressed', 'unsubscribed')
