@@ -208,7 +208,7 @@ def enqueue(
                 lambda connection: _load(connection, file, where, show_progress, options)
             )
         except (CommandError, ListError, KeyboardInterrupt) as failure:
-            lines = getattr(failure, "lines", ("interrupted.",))
+            lines = getattr(failure, "lines", (_("interrupted."),))
             if dry_run or (not so_far and not isinstance(failure, KeyboardInterrupt)):
                 raise
             raise CommandError(
