@@ -136,7 +136,7 @@ def _translated(text: str, forms: tuple[str, ...]) -> str | None:
 
 
 def _value(text: str, forms: tuple[str, ...]) -> str:
-    """Return a value of a stored text; it may be a sentence whose full stop is at the end of all."""
+    """Return a value of a stored text; it may be a sentence without its full stop."""
     translation = stored_text(text, forms)
     if translation == text and (sentence := stored_text(f"{text}.", forms)) != f"{text}.":
         return sentence.rstrip(".\u3002")

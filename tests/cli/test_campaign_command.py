@@ -210,7 +210,10 @@ async def test_a_campaign_is_moved_as_a_whole(two, operate, db):
         (f"2036-05-01 {hour}:00", 1) for hour in ("09", "10", "11")
     ]
     assert len(await claimed(db)) == 3  # those of June
+    shown = (await operate("campaign", "show", "may.csv")).out
+    assert "The last message that waits is due 2036-05-01 11:00:00" in shown
     assert (await operate("campaign", "move", "may.csv", "--send-at", "now")).code == 0
+    assert "waits is due" not in (await operate("campaign", "show", "may.csv")).out
     assert len(await claimed(db)) == 3
     audit = "SELECT action, target FROM dispatcher.audit ORDER BY id DESC LIMIT 1"
     assert tuple(await db.fetchrow(audit)) == ("move", "campaign may.csv")

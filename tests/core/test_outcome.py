@@ -450,6 +450,21 @@ def test_no_reason_shows_a_number_or_a_variable():
         assert "s3cret" not in said
 
 
+@pytest.mark.parametrize(
+    ("code", "stored"),
+    [
+        ("+8613999999999", "+86139****9999"),
+        ("13999999999", "139****9999"),
+        ("no such number 13999999999", "no such number …"),
+        ("E299999", "E299999"),
+    ],
+)
+def test_no_code_of_a_number_is_stored_with_a_number_in_it(code, stored):
+    answer = reply([result(ONE), result(TWO, code), result(THREE)], code="E000510")
+    refused = verdict(THREE_NUMBERS, answer).outcomes[1]
+    assert (refused.code, "3999999999" in refused.reason) == (stored, False)
+
+
 # ---- another try at once
 
 
