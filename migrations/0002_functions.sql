@@ -108,6 +108,21 @@ RETURN CASE
         THEN 'recipient_is_no_number_of_mainland_china_after_plus_86'
 END;
 
+-- Return the canonical form of a number that an operator gave; raises check_violation for one that no
+-- message can have: to suppress, free or erase it would have no effect.
+CREATE FUNCTION dispatcher.given_number(number text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    canonical text := dispatcher.e164(number);
+    rule text := dispatcher.misread_recipient(canonical);
+BEGIN
+    IF rule IS NOT NULL THEN
+        RAISE check_violation USING MESSAGE = format('a number breaks the rule "%s"', rule),
+            CONSTRAINT = rule;
+    END IF;
+    RETURN canonical;
+END $$;
+
 -- Enqueueing ----------------------------------------------------------------------------------------
 
 -- Statement level: one call for a COPY of a million rows as for a single INSERT.
@@ -436,14 +451,17 @@ DECLARE
 BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
-        EXIT WHEN bulk_rows IS NULL;
-        -- In each app one after the other: rows that come anew while others are waited for follow
-        -- no order.
+        -- In each app one after the other, before any row is locked: rows that come anew while others
+        -- are waited for follow no order, and the counter below is locked last, though the caller
+        -- may cancel more in the same transaction.
         PERFORM pg_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app)
         FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
-            WHERE b.first_id = ANY (bulk_rows) ORDER BY 1
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
+            WHERE b.first_id = ANY (bulk_rows)
+            UNION SELECT hashtext(q.app) FROM dispatcher.queue q WHERE q.id = ANY (ids)
+            ORDER BY 1
         ) AS a;
+        EXIT WHEN bulk_rows IS NULL;
         WITH taken AS MATERIALIZED (
             SELECT t.id, t.app FROM dispatcher.take_from_bulk(bulk_rows, ids) AS t
         ), written AS (
@@ -809,16 +827,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write the outcomes of up to *step* messages that wait in cancelled campaigns; return how many. Rows
--- that another session works on are left for the next call, and so are bulk rows of an app in which
+-- that another session works on are left for the next call, and so are all of an app in which
 -- another one cancels: with rows locked, this must not wait for it. Whole bulk rows first.
 CREATE FUNCTION dispatcher.cancel_campaign_step(step integer DEFAULT 10000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stopped text[] := ARRAY(SELECT c.name FROM dispatcher.campaign c WHERE c.state = 'cancelled');
     free integer[] := ARRAY(
+        WITH RECURSIVE waiting AS (
+            (SELECT q.app FROM dispatcher.queue q ORDER BY q.app LIMIT 1)
+            UNION ALL
+            SELECT (SELECT q.app FROM dispatcher.queue q WHERE q.app > w.app ORDER BY q.app LIMIT 1)
+            FROM waiting w WHERE w.app IS NOT NULL
+        )
         SELECT a.app FROM (
-            SELECT DISTINCT hashtext(b.app) AS app FROM dispatcher.bulk b
+            SELECT hashtext(b.app) AS app FROM dispatcher.bulk b
             WHERE b.campaign = ANY (stopped)
+            UNION SELECT hashtext(w.app) FROM waiting w
+            WHERE EXISTS (
+                SELECT FROM dispatcher.queue q WHERE q.campaign = ANY (stopped) AND q.app = w.app)
         ) AS a
         WHERE pg_try_advisory_xact_lock(hashtext('dispatcher.cancel'), a.app));
 BEGIN
@@ -830,7 +857,7 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ), alone AS (
             SELECT q.id FROM dispatcher.queue q
-            WHERE q.campaign = ANY (stopped)
+            WHERE q.campaign = ANY (stopped) AND hashtext(q.app) = ANY (free)
             LIMIT step
             FOR UPDATE SKIP LOCKED
         )
@@ -1187,16 +1214,20 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back; return
--- how many. A pause of the app has ended: the refusals may have been of the app, and not of the
--- message. Not what waits for a time that was told: flow control, a template, a quota.
+-- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back
+-- where it was counted, or a message could be sent more often than its attempts allow; return how many.
+-- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
+-- waits for a time that was told: flow control, a template, a quota.
 CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
-    UPDATE dispatcher.queue SET due_at = at, attempt = greatest(attempt - 1, 0)
+    UPDATE dispatcher.queue w
+    SET due_at = at, attempt = w.attempt - coalesce((
+        SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
@@ -1240,6 +1271,16 @@ LANGUAGE sql VOLATILE
 RETURN CASE WHEN stored > clock_timestamp() + make_interval(secs => 15 + 15 / rate)
     THEN clock_timestamp() ELSE stored END;
 
+-- Return whether a paused app is to be probed. A time further ahead than probes wait was written by a
+-- clock that was ahead of this one, as of a server that is no primary any more. A spent quota waits for midnight.
+CREATE FUNCTION dispatcher.is_probe_due(
+    probe_at timestamptz, probe_wait interval, probe_max interval, pause_code text
+) RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + CASE
+    WHEN pause_code IN ('E000623', 'daily-limit') THEN interval '25 hours'
+    ELSE interval '5 minutes' + greatest(probe_wait, probe_max, interval '0') END;
+
 -- Rules ---------------------------------------------------------------------------------------------
 
 -- Return what a suppression stops, in words: the empty text if it stops everything. In the words of
@@ -1261,7 +1302,7 @@ DECLARE
     added integer;
 BEGIN
     INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
-    SELECT DISTINCT dispatcher.e164(n) AS recipient, suppress.app, suppress.promotional,
+    SELECT DISTINCT dispatcher.given_number(n) AS recipient, suppress.app, suppress.promotional,
         suppress.reason
     FROM unnest(numbers) AS n ORDER BY recipient
     ON CONFLICT ON CONSTRAINT suppression_pkey DO NOTHING;
@@ -1285,7 +1326,7 @@ DECLARE
 BEGIN
     WITH gone AS (
         DELETE FROM dispatcher.suppression s
-        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.given_number(n) FROM unnest(numbers) AS n))
           AND (unsuppress.app = '' AND NOT unsuppress.promotional
             OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
         RETURNING s.recipient
@@ -1425,7 +1466,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
-    dispatcher.misread_recipient, dispatcher.is_usual_recipient,
+    dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

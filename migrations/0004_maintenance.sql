@@ -626,7 +626,7 @@ BEGIN
     RETURN examined;
 END $$;
 
--- Erase a person: number, variables and reference of every message to these spellings of a number,
+-- Erase a person: number, variables and reference of every message to a number in any spelling,
 -- the number in its reports and in what limits count, and its replies. What waits is cancelled; what is on its way, or
 -- unsure, is left: call it again later. A suppressed number stays suppressed, without the reason.
 -- Returns the messages erased, those left, and whether the number is suppressed. The audit lists the
@@ -637,6 +637,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found_ids bigint[];
 BEGIN
+    numbers := ARRAY(
+        SELECT DISTINCT unnest(ARRAY[given, regexp_replace(given, '^[+]86', '')])
+        FROM (SELECT dispatcher.given_number(n) AS given FROM unnest(numbers) AS n) AS g);
     SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO found_ids
     FROM dispatcher.message WHERE recipient = ANY (numbers);
     PERFORM dispatcher.cancel_queued(found_ids);

@@ -19,6 +19,7 @@ import typer
 from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, complete_app, operator_name
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import ENGLISH, _, use_language
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def export(
                 if value is not None
             )  # fmt: skip
             await operator.record_export(connection, who, what)
-        rows = _Rows(await prices(connection), full=full)
+        known_prices = await prices(connection)
+        rows = _Rows(known_prices, full=full)
         if suffix == ".json":
             use_language(ENGLISH)  # programs read it
         with _writer(file, suffix) as write:
@@ -150,6 +152,7 @@ def export(
                 app=app,
                 state=state and state.value,
                 since=begin,
+                charged=bool(known_prices),
             )
         return rows.count
 
@@ -225,7 +228,7 @@ def _writer(file: Path | None, suffix: str) -> Iterator[Write]:
     except OSError as error:
         raise CommandError(
             _("the export cannot be written to {file}: {strerror}.").format(
-                file=file or "stdout", strerror=error.strerror
+                file=file or "stdout", strerror=os_reason(error)
             )
         ) from None
 

@@ -317,10 +317,12 @@ async def export(
     app: str | None = None,
     state: str | None = None,
     since: datetime | None = None,
+    charged: bool = True,
 ) -> None:
     """Give *on_rows* the messages that all of the conditions fit, oldest first, some at a time.
 
-    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty.
+    A row has the columns of `export_rows`, as texts, the charged segments last; null is empty, and
+    so are the charged segments unless *charged*.
     COPY sends rows while those before are written, and no value is decoded by itself.
     """
     first = await connection.fetchval(sql("export_from"), campaign)
@@ -333,8 +335,9 @@ async def export(
             await on_rows(_copied_rows(whole.decode()))
 
     await connection.copy_from_query(
-        sql("export_rows"), campaign, app, state, since, first, output=read, null="", timeout=None
-    )
+        sql("export_rows"), campaign, app, state, since, first, charged,
+        output=read, null="", timeout=None,
+    )  # fmt: skip
 
 
 def _copied_rows(text: str) -> list[list[str]]:

@@ -58,20 +58,29 @@ async def claim(
     token: Callable[[], str],
     cursor: ClaimCursor | None = None,
     screen: Screen | None = None,
+    heartbeat_at: float | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
     """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
 
     Everything happens in one transaction: a message stops waiting only together with the
     batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
-    may have committed, and its batches are then left to the rescue.
+    may have committed, and its batches are then left to the rescue. Nothing is claimed in a
+    database that lacks the worker's last heartbeat, *heartbeat_at*: it has gone back in time, and
+    the next heartbeat decides what follows.
     """
     began = monotonic()
     cursor = cursor or ClaimCursor(monotonic)
     since = cursor.start_scan()
     async with database.transaction(seconds=seconds) as connection:
         state = await connection.fetchrow(
-            sql("app_state"), wanted.app, wanted.first_priority, wanted.last_priority, since
+            sql("app_state"),
+            wanted.app,
+            wanted.first_priority,
+            wanted.last_priority,
+            since,
+            worker,
+            heartbeat_at,
         )
         if state is None:
             return Claimed([])

@@ -5,9 +5,15 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Final
 
 import asyncpg
+from msgspec import Struct
 
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Database, OwnConnection
+from dispatcher.db.database import (
+    TRANSACTION_TIMEOUT_SECONDS,
+    Connection,
+    Database,
+    OwnConnection,
+)
 from dispatcher.db.dsn import read_address
 from dispatcher.db.errors import CONNECT_ERRORS, UNAVAILABLE_ERRORS
 from dispatcher.db.queries import sql
@@ -61,6 +67,19 @@ async def register_app(
         )
 
 
+class Heartbeat(Struct, frozen=True):
+    """What a heartbeat found."""
+
+    # Seconds since the last one; None: the worker has no row any more. They are the database's:
+    # the clock of a worker stands still while its machine is suspended.
+    silence: float | None
+    at: float | None  # when it was, by the database's clock, in seconds since 1970
+    paused: list[str]  # apps that were paused, because the database went back in time
+    why: str
+
+
+# An asynchronous standby lacks less when it is promoted.
+WENT_BACK_SECONDS: Final = 60.0
 # Since the last heartbeat, until waiting messages are taken for those of a restored backup.
 RESTORED_AFTER_SECONDS: Final = 3600.0
 RESTORED_AFTER_STOP_SECONDS: Final = 86_400.0  # if that worker stopped in good order
@@ -74,19 +93,33 @@ async def pause_after_restore(database: Database) -> tuple[list[str], str]:
     far back, and messages wait since before then.
     """
     async with database.transaction() as connection:
-        row = await connection.fetchrow(
-            sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS
-        )
-        if row is None:
-            return [], ""
-        why = (
-            f"This may be a restored backup: no worker was here since {row['at']:%Y-%m-%d %H:%M}"
-            " UTC, and messages wait since before then. They may have been sent after the backup"
-            " was made: cancel those, then resume."
-        )
-        for app in row["apps"]:
-            await connection.execute(sql("pause"), app, why, "dispatcher run")
-        return row["apps"], why
+        return await _pause_old_queue(connection, None)
+
+
+async def _pause_old_queue(connection: Connection, last_at: float | None) -> tuple[list[str], str]:
+    """Pause apps with due messages from before *last_at*; return them, and why.
+
+    *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
+    here, if that is long ago.
+    """
+    row = await connection.fetchrow(
+        sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS, last_at
+    )
+    if row is None:
+        return [], ""
+    shown = f"{row['at']:%Y-%m-%d %H:%M} UTC"
+    said = (
+        f"This may be a restored backup: no worker was here since {shown}"
+        if last_at is None
+        else f"This is a restored backup: what workers wrote until {shown} is missing"
+    )
+    why = (
+        f"{said}, and messages wait since before then. They may have been sent after the backup"
+        " was made: cancel those, then resume."
+    )
+    for app in row["apps"]:
+        await connection.execute(sql("pause"), app, why, "dispatcher run")
+    return row["apps"], why
 
 
 async def register_worker(
@@ -122,19 +155,27 @@ async def heartbeat(
     *,
     cut_off: Sequence[str] = (),
     failing: Sequence[str] = (),
+    last_at: float | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
-) -> float | None:
-    """Renew the lease of a worker; return the seconds since it was last renewed.
+) -> Heartbeat:
+    """Renew the lease of a worker.
 
-    Returns None if the worker has no row any more. *cut_off*: the apps for which its host cannot
-    send. *failing*: a line for each of its parts that fails. The seconds are the database's: the
-    clock of a worker stands still while its machine is suspended.
+    *cut_off*: the apps for which its host cannot send. *failing*: a line for each of its parts that
+    fails. *last_at*: when its last heartbeat was. If the database has lost more than a minute of
+    heartbeats since, it has gone back in time: what waits in it may have been sent, and is paused.
     """
     async with database.transaction(seconds=seconds) as connection:
-        silence: float | None = await connection.fetchval(
-            sql("heartbeat"), worker, cut_off, failing
+        row = await connection.fetchrow(sql("heartbeat"), worker, cut_off, failing)
+        before: float | None = (
+            row["before"] if row else await connection.fetchval(sql("newest_heartbeat"))
         )
-    return silence
+        paused: list[str] = []
+        why = ""
+        if last_at is not None and (before is None or before < last_at - WENT_BACK_SECONDS):
+            paused, why = await _pause_old_queue(connection, last_at)
+    if row is None:
+        return Heartbeat(None, None, paused, why)
+    return Heartbeat(row["silence"], row["at"], paused, why)
 
 
 async def worker_stopped(database: Database, worker: int) -> None:

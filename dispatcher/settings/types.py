@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.reply import plain_word
@@ -199,14 +200,11 @@ def _only_to(value: object) -> object:
     """Return numbers and prefixes in their canonical form, a prefix with its star."""
     if not isinstance(value, str):
         return value
-    words = [word for word in re.split(r"[\s,;]+", value) if word]
-    wrong = [
-        word
-        for word in words
-        if re.fullmatch(r"\+[1-9][0-9]*\*", word) is None
-        and not (word.startswith("+") and isinstance(read_number(word), ReadNumber))
-    ]
-    if wrong or not words:
+    words: list[str] = []
+    for part in filter(None, map(str.strip, re.split("[,;\n\uff0c\uff1b]", value))):
+        whole = _allowed_form(part)  # a number may have blanks, or blanks divide numbers
+        words += [whole] if whole else map(_allowed_form, part.split())
+    if not words or not all(words):
         raise ValueError(
             _(
                 "must be numbers with + and country, or what they begin with and a star, such as"
@@ -214,6 +212,14 @@ def _only_to(value: object) -> object:
             )
         )
     return words
+
+
+def _allowed_form(word: str) -> str:
+    """Return a number in its canonical form, or a beginning with its star; empty: it is neither."""
+    if re.fullmatch(r"\+[1-9][0-9]*\*", word):
+        return word
+    read = read_number(word)
+    return read.e164 if isinstance(read, ReadNumber) else ""
 
 
 def _countries(value: object) -> object:
@@ -245,7 +251,7 @@ def _certificate(value: Path) -> Path:
         raise ValueError(_("names a file without a certificate (PEM)")) from None
     except OSError as error:
         raise ValueError(
-            _("names a file that cannot be read: {strerror}").format(strerror=error.strerror)
+            _("names a file that cannot be read: {strerror}").format(strerror=os_reason(error))
         ) from None
     return value
 

@@ -92,7 +92,9 @@ class FaultScript:
             self._active.append(active)
             if isinstance(fault, Refuse) and fault.at_once:
                 self._count(active)
-                self._gate.refuse(seconds=fault.seconds, drop=fault.drop, spare=spare)
+                self._gate.refuse(
+                    seconds=fault.seconds, drop=fault.drop, silent=fault.silent, spare=spare
+                )
 
     async def clear(self) -> None:
         """Clear all faults: stalled requests continue, connections are accepted again."""

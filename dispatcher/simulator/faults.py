@@ -91,6 +91,7 @@ class Refuse(ArrivalFault, frozen=True, kw_only=True, tag="refuse"):
 
     seconds: Seconds | None = None  # None: until the faults are set again or cleared
     drop: bool = True  # whether open connections are reset
+    silent: bool = False  # whether connecting clients get no answer, as where packets are lost
 
     @property
     def at_once(self) -> bool:
@@ -106,7 +107,7 @@ class Refuse(ArrivalFault, frozen=True, kw_only=True, tag="refuse"):
 
     async def apply(self, context: ConnectionContext) -> web.StreamResponse:
         """Reset this connection and refuse new ones."""
-        context.gate.refuse(seconds=self.seconds, drop=self.drop)
+        context.gate.refuse(seconds=self.seconds, drop=self.drop, silent=self.silent)
         return context.connection.reset()
 
 

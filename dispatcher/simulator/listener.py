@@ -32,6 +32,7 @@ class Listener:
         self._tls = tls
         self._reserved: socket.socket | None = None
         self._listening: asyncio.Server | None = None
+        self._full: socket.socket | None = None  # listens, and nothing is accepted
 
     @property
     def url(self) -> str:
@@ -51,15 +52,26 @@ class Listener:
     async def resume(self) -> None:
         """Accept connections again."""
         if self._listening is None:
+            waiting, self._full = self._full, None
             self._listening = await asyncio.get_running_loop().create_server(
-                self._server, sock=self._socket(shared=True), ssl=self._tls, backlog=1024
+                self._server, sock=waiting or self._socket(shared=True), ssl=self._tls, backlog=1024
             )
 
-    def refuse(self) -> None:
-        """Refuse new connections; open ones stay open."""
+    def refuse(self, *, silent: bool = False) -> None:
+        """Refuse new connections; open ones stay open.
+
+        *silent*: connecting clients get no answer until connections are accepted again, as where
+        packets are lost; only the first of them is let into the queue of the kernel.
+        """
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        if self._full is not None:
+            self._full.close()
+            self._full = None
+        if silent:
+            self._full = self._socket(shared=True)
+            self._full.listen(0)
 
     def stop(self) -> None:
         """Refuse connections and release the port."""
@@ -95,11 +107,16 @@ class ConnectionGate:
         self._listener = listener
         self._server = server
 
-    def refuse(self, *, seconds: float | None, drop: bool, spare: object = None) -> None:
-        """Refuse connections, for *seconds* if given; *drop* resets all open ones but *spare*."""
+    def refuse(
+        self, *, seconds: float | None, drop: bool, silent: bool = False, spare: object = None
+    ) -> None:
+        """Refuse connections, for *seconds* if given; *drop* resets all open ones but *spare*.
+
+        *silent*: connecting clients get no answer (see `Listener.refuse`).
+        """
         self._cancel_resuming()
         if self._listener is not None:
-            self._listener.refuse()
+            self._listener.refuse(silent=silent)
         if drop and self._server is not None:
             for connection in self._server.connections:
                 if connection is not spare and connection.transport is not None:

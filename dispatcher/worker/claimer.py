@@ -32,7 +32,7 @@ from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import Screen, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
-from dispatcher.worker.in_flight import InFlight
+from dispatcher.worker.in_flight import InFlight, Lease
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,7 @@ class Claimer:
         *,
         worker: int,
         in_flight: InFlight,
+        lease: Lease,
         callback: str | None,
         token_length: int,
         metrics: Metrics,
@@ -64,6 +65,7 @@ class Claimer:
         self._database = database
         self._worker = worker
         self._in_flight = in_flight
+        self._lease = lease
         self._callback = callback
         self._token_length = token_length
         self._timeout = AdaptiveTimeout()
@@ -118,6 +120,7 @@ class Claimer:
                     token=token,
                     cursor=self._cursors.setdefault(loop, ClaimCursor(monotonic)),
                     screen=screen,
+                    heartbeat_at=self._lease.heartbeat_at,
                     seconds=self._timeout.seconds,
                 )
         except ROW_ERRORS as error:

@@ -60,8 +60,9 @@ class Lease:
         self._clock = clock
         self._renewed = clock()
         self._valid_from = self._renewed
+        self.heartbeat_at: float | None = None  # the last one, by the database's clock
 
-    def renew(self, asked_at: float, silence: float) -> None:
+    def renew(self, asked_at: float, silence: float, heartbeat_at: float | None = None) -> None:
         """Note a heartbeat that the database confirmed; *asked_at* is when it was begun.
 
         *silence*: seconds since the last one, by the database. Its clock runs on while the clock
@@ -70,6 +71,7 @@ class Lease:
         if max(asked_at - self._renewed, silence) > self._seconds:
             self._valid_from = asked_at
         self._renewed = asked_at
+        self.heartbeat_at = heartbeat_at
 
     def covers(self, claimed_at: float) -> bool:
         """Tell whether a batch claimed at *claimed_at* is still this worker's to send."""

@@ -81,6 +81,7 @@ class Worker:
             database,
             worker=worker,
             in_flight=self.in_flight,
+            lease=self.lease,
             callback=settings.callback_url,
             token_length=2 * TOKEN_BYTES,
             metrics=metrics,
@@ -210,16 +211,19 @@ class Worker:
     async def _heartbeat(self) -> None:
         asked_at = monotonic()
         cut_off = [name for name, breaker in self.breakers.items() if breaker.is_open]
-        silence = await workers.heartbeat(
+        beat = await workers.heartbeat(
             self.vital,
             self.id,
             cut_off=cut_off,
             failing=[f"{part}: {why}" for part, why in sorted(self.failing.items())],
+            last_at=self.lease.heartbeat_at,
             seconds=self._heartbeat_interval,
         )
-        if silence is None:
+        if beat.paused:
+            log.error("paused: the database has gone back in time", apps=beat.paused, why=beat.why)
+        if beat.silence is None:
             raise UnknownWorkerError(self.id)
-        self.lease.renew(asked_at, silence)
+        self.lease.renew(asked_at, beat.silence, beat.at)
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

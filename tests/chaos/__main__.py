@@ -5,11 +5,13 @@ import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 from rich.console import Console
 from rich.table import Table
 
-from chaos.matrix import add, show
+from chaos.aim import aim_at
+from chaos.matrix import add, missing, read, show
 from chaos.storm import Aftermath, Plan, run
 
 
@@ -30,25 +32,36 @@ def main() -> int:
         metavar="FILE",
         help="add up in FILE which rare branch was reached under which fault, and print it",
     )
+    parser.add_argument(
+        "--aim",
+        action="store_true",
+        help="do what leads to the cells that are short in the file of --matrix, until none is",
+    )
     given = parser.parse_args()
+    if given.aim and given.matrix is None:
+        parser.error("--aim needs --matrix FILE")
     console = Console()
     violated = 0
     struck: Counter[str] = Counter()
+    cells: Counter[tuple[str, str]] = read(given.matrix) if given.matrix else Counter()
     for seed in range(given.seed, given.seed + given.seeds):
+        short = missing(cells) if given.aim else []
+        if given.aim and not short:
+            break
         plan = Plan(
             given.minutes * 60,
             seed,
             workers=given.workers,
             rate=given.rate,
             reports=given.reports,
+            aim=aim_at(short, Random(seed)),
         )
         aftermath = asyncio.run(run(plan))
         tell(aftermath, console)
         violated += bool(aftermath.problems)
         struck.update(_struck(aftermath))
-        cells = aftermath.branches
         if given.matrix:
-            cells = add(given.matrix, cells, seed)
+            cells = add(given.matrix, aftermath.branches, seed)
     if given.seeds > 1:
         table = Table(title=f"{given.seeds} storms, {violated} violated", box=None)
         for name, count in struck.items():

@@ -1,11 +1,12 @@
 """The provider's faults, by chance: some at a time, for a moment each."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from time import monotonic
 
 from chaos.application import BAD
+from chaos.deck import Deck
 from chaos.matrix import ANSWERS, CLOCKS, CODES, CONNECTION, GATEWAY, Period
 from dispatcher.simulator import Simulator
 from dispatcher.simulator import faults as f
@@ -17,6 +18,7 @@ NUMBER_CODES = ("E200015", "E200028", "E200030", "E200033", "E200041", "E200099"
 TOP_CODES = ("E200037", "000000", "E000510")
 STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
 AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
+CHANGE_SECONDS = (0.2, 2.0)  # between two changes of them
 
 
 def some(dice: Random) -> dict[str, float]:
@@ -39,16 +41,24 @@ def http(dice: Random) -> f.Fault:
 
 def odd_answer(dice: Random) -> f.Fault:
     """Answer in another form than any document has."""
-    forms = ("bom", "gbk", "stranger", "words", "empty", "list", "deep")
-    return f.OddAnswer(form=dice.choice(forms), accept=dice.random() < 0.8, **some(dice))
+    readable = dice.random() < 0.5
+    form = dice.choice(
+        ("bom", "gbk", "stranger") if readable else ("words", "empty", "list", "deep")
+    )
+    # What an answer that can be read calls accepted is.
+    return f.OddAnswer(form=form, accept=readable or dice.random() < 0.5, **some(dice))
 
 
 # All of the simulator's table.
 MAKERS: dict[str, Callable[[Random], f.Fault]] = {
+    "refuse, silently": lambda d: f.Refuse(
+        seconds=d.uniform(0.5, 2.5), drop=d.random() < 0.5, silent=True
+    ),
     "refuse": lambda d: f.Refuse(seconds=d.uniform(0.1, 1.0), drop=d.random() < 0.5),
     "reset": lambda d: f.Reset(**some(d)),
     "stall-before-reading": lambda d: f.StallBeforeReading(times=3, **some(d)),
     "code": lambda d: f.RequestCode(code=d.choice(REFUSALS), **some(d)),
+    "code, of all texts": lambda d: f.RequestCode(code=d.choice(("E000027", "E000503"))),
     "code, unknown": lambda d: f.RequestCode(
         code="E999999", http_status=d.choice((400, 401, 500)), **some(d)
     ),
@@ -105,8 +115,8 @@ MAKERS: dict[str, Callable[[Random], f.Fault]] = {
 FAMILIES = {
     **dict.fromkeys(
         (
-            "refuse", "reset", "stall-before-reading", "cut", "half-answer", "delay",
-            "delay, past the time-out", "stall-after-reading", "brown-out, cut",
+            "refuse", "refuse, silently", "reset", "stall-before-reading", "cut", "half-answer",
+            "delay", "delay, past the time-out", "stall-after-reading", "brown-out, cut",
             "brown-out, stalled",
         ),
         CONNECTION,
@@ -120,7 +130,11 @@ FAMILIES = {
 class Weather:
     """Sets faults until it is stopped, and counts those that struck by their names here."""
 
-    def __init__(self, simulator: Simulator, dice: Random) -> None:
+    def __init__(
+        self, simulator: Simulator, dice: Random, weights: Mapping[str, float] | None = None
+    ) -> None:
+        """*weights*: of the faults, by their names in MAKERS; None: all alike."""
+        self._deck = Deck(weights or dict.fromkeys(MAKERS, 1.0), dice)
         self._simulator = simulator
         self._dice = dice
         self._armed: list[str] = []
@@ -131,9 +145,9 @@ class Weather:
     async def blow(self) -> None:
         """Change the faults every second or so."""
         while True:
-            names = self._dice.sample(list(MAKERS), self._dice.choice(AT_ONCE))
-            await self._set(names)
-            await asyncio.sleep(self._dice.uniform(0.2, 2.0))
+            drawn = {self._deck.draw(): None for _ in range(self._dice.choice(AT_ONCE))}
+            await self._set(list(drawn))
+            await asyncio.sleep(self._dice.uniform(*CHANGE_SECONDS))
 
     async def calm(self) -> None:
         """Take all faults away."""

@@ -5,9 +5,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -18,24 +19,28 @@ from support.messages import finished
 from support.provider import app_at, provider
 
 from chaos import report_sender
+from chaos.aim import (
+    AIMED_APPS,
+    AIMED_PACE,
+    CRASH,
+    FAULT_OF,
+    FREEZE,
+    FREEZE_LONG,
+    HOLD_COMMITS,
+    RESTART,
+    TERMINATE,
+    TO_DATABASE,
+    aimed,
+)
 from chaos.application import Application, Memory
 from chaos.database import Database, Server, running_server
-from chaos.fault_schedule import Weather
+from chaos.deck import Deck
+from chaos.fault_schedule import MAKERS, Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
-from chaos.matrix import (
-    CLOCKS,
-    CONNECTIONS_ENDED,
-    DATABASE_DOWN,
-    DATABASE_FROZEN,
-    SPOOLS,
-    WORKER_FROZEN,
-    WORKER_KILLED,
-    WORKER_STOPPED,
-    Period,
-    count,
-)
+from chaos.matrix import Period, count
+from chaos.operator import settle_what_was_taken
 from chaos.verdict import Still, Verdict, judge
-from chaos.workers import CLOCK_WRONG, LEASE, TIMEOUT, Fleet
+from chaos.workers import LEASE, TIMEOUT, TO_WORKER, Fleet
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.simulator import Simulator
@@ -43,23 +48,7 @@ from dispatcher.simulator import Simulator
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
 WATCH = 0.05  # seconds between two looks at the clock
 QUIET = 120.0  # seconds until everything must have settled
-
-
-# What the matrix calls what is done to the database and to workers.
-BY_ACT = {
-    "terminate": CONNECTIONS_ENDED,
-    "restart": DATABASE_DOWN,
-    "crash": DATABASE_DOWN,
-    "freeze": DATABASE_FROZEN,
-}
-BY_BLOW = {
-    "killed": WORKER_KILLED,
-    "frozen": WORKER_FROZEN,
-    "frozen past its lease": WORKER_FROZEN,
-    "stopped": WORKER_STOPPED,
-    CLOCK_WRONG: CLOCKS,
-    "started on a foreign spool": SPOOLS,
-}
+LONG_SECONDS = (6.5, 12.0)  # of a frozen database: leases end, and a worker that stops gives up
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,19 @@ class Plan:
     workers: int = 3
     rate: float = 400.0  # messages inserted a second, about
     reports: bool = False  # whether status reports come, and settle what is unsure
+    # By how much what is done leads to what the storm is to reach (see `chaos.aim`).
+    aim: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pace(self) -> float:
+        """Of the usual time between two acts."""
+        return AIMED_PACE if self.aim else 1.0
+
+    @property
+    def apps(self) -> list[str]:
+        """The names of the apps; `paced` has a rate limit and other signatures."""
+        more = AIMED_APPS - 2 if self.aim else 0
+        return ["default", "paced", *(f"more-{number}" for number in range(more))]
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,20 @@ async def run(plan: Plan) -> Aftermath:
             stack.callback(receiver.kill)
             await receiver.started()
             account |= {"on_unsure": "resend", "resend_after": f"{report_sender.SILENCE}s"}
-        apps = {"default": account, "paced": account | {"numbers_per_second": 300, "auth": "wsse"}}
+        # Those that are added go on sending while results are unknown.
+        apps = dict.fromkeys(plan.apps, account | {"circuit_unknown": 100})
+        apps["default"] = account
+        apps["paced"] = account | {"numbers_per_second": 300, "auth": "wsse"}
         callback = receiver and receiver.callback
-        fleet = Fleet(server.dsn, apps, folder, Random(dice.random()), callback)
+        fleet = Fleet(
+            server.dsn,
+            apps,
+            folder,
+            Random(dice.random()),
+            callback,
+            weights=aimed(TO_WORKER, plan.aim),
+            pace=plan.pace,
+        )
         stack.callback(fleet.kill_all)
         fleet.database_id = await _database_id(server.dsn)
         fleet.launch(plan.workers)
@@ -137,25 +150,31 @@ class Scene:
 
 async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     server, simulator, fleet = scene.server, scene.simulator, scene.fleet
-    application = Application(server.dsn, ["default", "default", "paced"], Random(dice.random()))
-    weather = Weather(simulator, Random(dice.random()))
-    blows: Counter[str] = Counter()
-    periods: list[Period] = []
+    apps = ["default", *plan.apps]
+    application = Application(server.dsn, apps, Random(dice.random()))
+    weights = aimed(dict.fromkeys(MAKERS, 1.0), plan.aim)
+    weather = Weather(simulator, Random(dice.random()), weights)
+    shaking = Shaking(server, plan, Random(dice.random()))
     stills: list[Still] = []
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
             tasks.create_task(application.work(plan.rate))
             tasks.create_task(weather.blow())
             tasks.create_task(fleet.suffer())
-            tasks.create_task(_shake(server, blows, periods, Random(dice.random())))
+            tasks.create_task(shaking.shake())
             tasks.create_task(_hasten(Database(server.dsn)))
             tasks.create_task(_listen(scene))
             tasks.create_task(_watch(stills))
             if scene.receiver is not None:
                 odd = report_sender.post_odd_reports(
-                    scene.receiver.callback, Random(dice.random()), blows
+                    scene.receiver.callback, Random(dice.random()), shaking.done
                 )
                 tasks.create_task(odd)
+                tasks.create_task(
+                    settle_what_was_taken(
+                        Database(server.dsn), simulator, Random(dice.random()), shaking.done
+                    )
+                )
     except TimeoutError:
         pass
     began = monotonic()
@@ -175,13 +194,13 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
         [*problems, *verdict.problems, *fleet.troubles],
         application.memory,
         weather.struck,
-        fleet.done + blows + _reports(simulator),
+        fleet.done + shaking.done + _reports(simulator),
         settled_in,
         scene.ears.pages,
         [
-            *periods,
+            *shaking.periods,
             *weather.periods,
-            *(Period(BY_BLOW[what], *times) for what, *times in fleet.periods),
+            *(Period(FAULT_OF[what], *times) for what, *times in fleet.periods),
         ],
     )
 
@@ -199,29 +218,66 @@ def _reports(simulator: Simulator) -> Counter[str]:
     )
 
 
-async def _shake(server: Server, blows: Counter[str], periods: list[Period], dice: Random) -> None:
-    """Restart, kill and freeze the database, and take its connections away."""
-    base = Database(server.dsn)
-    while True:
-        await asyncio.sleep(dice.uniform(2.0, 10.0))
-        act = dice.choices(("terminate", "restart", "crash", "freeze"), (4, 2, 2, 2))[0]
-        began = monotonic()
-        if act == "terminate":
-            blows["database: connections ended"] += await base.ask(_terminate) or 0
-        elif act == "freeze":
-            blows["database: frozen"] += 1
-            await server.order(f"freeze {dice.uniform(0.5, 6.0):.1f}")
-        else:
-            blows[f"database: {'restarted' if act == 'restart' else 'killed'}"] += 1
-            await server.order(act)
-        periods.append(Period(BY_ACT[act], began, monotonic()))
+class Shaking:
+    """Restarts, kills and freezes the database, and takes its connections away."""
+
+    def __init__(self, server: Server, plan: Plan, dice: Random) -> None:
+        self.done: Counter[str] = Counter()
+        self.periods: list[Period] = []
+        self._server = server
+        self._base = Database(server.dsn)
+        self._deck = Deck(aimed(TO_DATABASE, plan.aim), dice)
+        self._pace = plan.pace
+        self._dice = dice
+
+    async def shake(self) -> None:
+        """Do something to the database, again and again."""
+        while True:
+            await asyncio.sleep(self._pace * self._dice.uniform(2.0, 10.0))
+            act = self._deck.draw()
+            began = monotonic()
+            count = await self._do(act)
+            self.done[act] += count
+            self.periods.append(Period(FAULT_OF[act], began, monotonic()))
+
+    async def _do(self, act: str) -> int:
+        """Do *act*; return how often that is."""
+        if act == TERMINATE:
+            return await self._base.ask(partial(_terminate, "random() < 0.7")) or 0
+        if act == HOLD_COMMITS:
+            return await self._hold_commits()
+        orders = {
+            RESTART: "restart",
+            CRASH: "crash",
+            FREEZE: f"freeze {self._dice.uniform(0.5, 6.0):.1f}",
+            FREEZE_LONG: f"freeze {self._dice.uniform(*LONG_SECONDS):.1f}",
+        }
+        await self._server.order(orders[act])
+        return 1
+
+    async def _hold_commits(self) -> int:
+        """Let COMMITs wait as for a standby, and end their connections: they have committed."""
+        await self._base.ask(partial(_wait_for_standby, "nobody"))
+        try:
+            await asyncio.sleep(self._dice.uniform(0.2, 1.0))
+            return await self._base.ask(partial(_terminate, "wait_event = 'SyncRep'")) or 0
+        finally:
+            released = None
+            while released is None:  # the database may be away
+                released = await self._base.ask(partial(_wait_for_standby, ""))
+                await asyncio.sleep(WATCH)
 
 
-async def _terminate(db: asyncpg.Connection) -> int:
+async def _terminate(condition: str, db: asyncpg.Connection) -> int:
     return await db.fetchval(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE application_name = 'dispatcher' AND random() < 0.7"
+        f" WHERE application_name = 'dispatcher' AND {condition}"
     )
+
+
+async def _wait_for_standby(name: str, db: asyncpg.Connection) -> bool:
+    await db.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    return await db.fetchval("SELECT pg_reload_conf()")
 
 
 async def _hasten(base: Database) -> None:

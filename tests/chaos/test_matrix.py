@@ -5,13 +5,28 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from random import Random
 
 import pytest
 from support.worker import ROOT
 
+from chaos.aim import FAULT_OF, FREEZE_LONG, LEADS_TO, TO_DATABASE, aim_at, aimed
 from chaos.branches import BRANCHES, REACHED, marked
-from chaos.matrix import EXPLAINED, FAULTS, WANTED, Period, add, count, missing
-from chaos.workers import LEASE, MODULES
+from chaos.deck import Deck
+from chaos.fault_schedule import MAKERS
+from chaos.matrix import (
+    EXPLAINED,
+    FAULTS,
+    WANTED,
+    WORKER_STOPPED,
+    Period,
+    add,
+    count,
+    missing,
+)
+from chaos.workers import LEASE, MODULES, STOPPED, TO_WORKER
+
+MAKERS_ALIKE = dict.fromkeys(MAKERS, 1.0)
 
 
 @pytest.mark.parametrize("module", sorted({branch.module for branch in BRANCHES}))
@@ -74,6 +89,28 @@ def test_storms_are_added_up_until_no_cell_is_short(tmp_path):
     total[BRANCHES[1].name, FAULTS[0]] = WANTED - 1
     assert missing(total) == [(BRANCHES[1].name, FAULTS[0])]
     assert json.loads(file.read_text())["seeds"] == [1, 2, 3]
+
+
+def test_a_storm_is_aimed_at_what_is_short():
+    aim = aim_at([("an answer is kept on disk", WORKER_STOPPED)], Random(1))
+    assert aim == {FREEZE_LONG: 0.5, STOPPED: 1.5}
+    assert aimed(TO_WORKER, aim) == {STOPPED: 1.5}
+    assert aimed(MAKERS_ALIKE, aim) == MAKERS_ALIKE
+    assert aim_at([], Random(1)) == {}
+
+
+def test_acts_are_drawn_as_often_as_their_weights_say():
+    deck = Deck({"a": 3.0, "b": 1.0}, Random(1))
+    drawn = "".join(deck.draw() for _ in range(40))
+    assert 28 <= drawn.count("a") <= 32
+    assert "aaaaaaa" not in drawn
+
+
+def test_each_fault_and_each_branch_can_be_aimed_at():
+    assert set(FAULT_OF.values()) == set(FAULTS)
+    assert {*TO_WORKER, *TO_DATABASE, *MAKERS} == set(FAULT_OF)
+    assert LEADS_TO.keys() <= {branch.name for branch in BRANCHES}
+    assert {act for acts in LEADS_TO.values() for act in acts} <= set(FAULT_OF)
 
 
 def test_what_is_explained_exists():

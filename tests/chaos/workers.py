@@ -12,6 +12,7 @@ from random import Random
 
 from support.worker import ROOT, Settings, WorkerProcess, environment
 
+from chaos.deck import Deck
 from dispatcher.core.message import Batch, Entry, Message, RequestDraft
 from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.core.result import BatchResult, serialize
@@ -21,13 +22,27 @@ from dispatcher.worker.recorder import SPOOL_KIND
 TIMEOUT = 3.0  # seconds for a request
 LEASE = TIMEOUT + 10.0  # the shortest that goes with it
 PAST_LEASE = LEASE * 1.2
-KILLED, COULD_NOT_START = -9, 1
-STOPPED = frozenset({0, 1, -15})  # 1: the database was away at the end, -15: only just started
+SHUTDOWN_TIMEOUTS = ("8s", "1s")  # the second one cuts requests off that are not answered
+KILLED_CODE, COULD_NOT_START = -9, 1
+# 1: the database was away at the end, -15: only just started
+STOPPED_CODES = frozenset({0, 1, -15})
 
 
 FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian: libfaketime
 HAS_FAKE_TIME = FAKE_TIME.exists()
+STRIKE_STARTS = 0.2  # of the acts that meet a worker while it starts
+# What is done to a worker, and how often beside each other.
+KILLED, FROZEN, FROZEN_LONG, STOPPED = "killed", "frozen", "frozen past its lease", "stopped"
 CLOCK_WRONG = "clock wrong"  # it is no reason for an unsure request
+FOREIGN_SPOOL = "started on a foreign spool"
+TO_WORKER = {
+    KILLED: 5.0,
+    FROZEN: 4.0,
+    FROZEN_LONG: 1.0,
+    STOPPED: 3.0,
+    CLOCK_WRONG: 2.0,
+    FOREIGN_SPOOL: 1.0,
+}
 MODULES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
@@ -50,7 +65,11 @@ class Fleet:
         folder: Path,
         dice: Random,
         callback: str | None = None,
+        *,
+        weights: Mapping[str, float] = TO_WORKER,
+        pace: float = 1.0,
     ) -> None:
+        """*weights*: of what is done to workers; *pace*: of the usual time between two acts."""
         self.done: Counter[str] = Counter()  # what was done to workers, by name
         self.periods: list[tuple[str, float, float]] = []  # of it, on the monotonic clock
         self.blows: list[Blow] = []
@@ -65,6 +84,9 @@ class Fleet:
         )
         self._folder = folder
         self._dice = dice
+        can = {act: each for act, each in weights.items() if HAS_FAKE_TIME or act != CLOCK_WRONG}
+        self._deck = Deck(can, dice)
+        self._pace = pace
         self._numbers = itertools.count(1)
         self._places: list[WorkerProcess] = []
         self._busy: set[int] = set()  # places where something is being done
@@ -81,25 +103,30 @@ class Fleet:
 
     async def suffer(self) -> None:
         """Do something to some worker, again and again."""
+        acts = {
+            KILLED: self._kill,
+            FROZEN: self._freeze,
+            FROZEN_LONG: self._freeze_long,
+            STOPPED: self._stop,
+            CLOCK_WRONG: self._jump,
+            FOREIGN_SPOOL: self._leave_spool,
+        }
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_up())
             while True:
-                await asyncio.sleep(self._dice.uniform(0.5, 4.0))
+                await asyncio.sleep(self._pace * self._dice.uniform(0.5, 4.0))
                 place = self._dice.randrange(len(self._places))
-                # One that was killed just before is not there to be stopped.
-                if place not in self._busy and self._places[place].code is None:
-                    act = self._dice.choices(
-                        (
-                            self._kill,
-                            self._freeze,
-                            self._freeze_long,
-                            self._stop,
-                            self._jump,
-                            self._leave_spool,
-                        ),
-                        (5, 4, 1, 3, 2 if HAS_FAKE_TIME else 0, 1),
-                    )[0]
-                    tasks.create_task(act(place))
+                if place not in self._busy and self._may_strike(self._places[place]):
+                    tasks.create_task(acts[self._deck.draw()](place))
+
+    def _may_strike(self, worker: WorkerProcess) -> bool:
+        """Tell whether *worker* is to be struck: it works, or sometimes while it starts.
+
+        One that was killed just before is not there to be stopped. On a busy machine a start takes
+        so long that otherwise no worker would ever send anything.
+        """
+        started = "worker started" in worker.log.read_text(encoding="utf-8")
+        return worker.code is None and (started or self._dice.random() < STRIKE_STARTS)
 
     async def settle(self) -> None:
         """Have each place filled with a worker that works."""
@@ -130,7 +157,7 @@ class Fleet:
     def _launch(self, place: int) -> WorkerProcess:
         settings = {
             "lease": f"{LEASE}s",
-            "shutdown_timeout": "8s",
+            "shutdown_timeout": self._dice.choice(SHUTDOWN_TIMEOUTS),
             "data_dir": self._folder / f"place-{place}",
             **self._callback,
         }
@@ -185,19 +212,19 @@ class Fleet:
                     self.blows.append(Blow(event["worker"], begin, time.time()))
 
     async def _kill(self, place: int) -> None:
-        with self._doing(place, "killed") as worker:
-            self._may_end[worker] = frozenset({KILLED})
+        with self._doing(place, KILLED) as worker:
+            self._may_end[worker] = frozenset({KILLED_CODE})
             worker.kill()
             await asyncio.sleep(self._dice.uniform(0.0, 2.0))
 
     async def _freeze(self, place: int) -> None:
-        with self._doing(place, "frozen") as worker:
+        with self._doing(place, FROZEN) as worker:
             worker.freeze()
             await asyncio.sleep(self._dice.uniform(0.2, 4.0))
             worker.thaw()
 
     async def _freeze_long(self, place: int) -> None:
-        with self._doing(place, "frozen past its lease") as worker:
+        with self._doing(place, FROZEN_LONG) as worker:
             worker.freeze()
             await asyncio.sleep(PAST_LEASE)
             worker.thaw()
@@ -210,8 +237,8 @@ class Fleet:
 
     async def _leave_spool(self, place: int) -> None:
         """Stop a worker, and start it on answers of another database, or of one restored since."""
-        with self._doing(place, "started on a foreign spool") as worker:
-            self._may_end[worker] = STOPPED
+        with self._doing(place, FOREIGN_SPOOL) as worker:
+            self._may_end[worker] = STOPPED_CODES
             worker.terminate()
             await worker.ended(60.0)
             folder = self._folder / f"place-{place}" / "spool"
@@ -221,8 +248,8 @@ class Fleet:
             spool.close()
 
     async def _stop(self, place: int) -> None:
-        with self._doing(place, "stopped") as worker:
-            self._may_end[worker] = STOPPED
+        with self._doing(place, STOPPED) as worker:
+            self._may_end[worker] = STOPPED_CODES
             worker.terminate()
             await worker.ended(60.0)
 

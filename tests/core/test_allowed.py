@@ -35,6 +35,25 @@ def test_nothing_but_the_named_numbers_is_packed():
     assert refused(allowed, *others, *mine) == dict.fromkeys(others, "only-to")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "13100000001",
+        "+86-131-0000-0001",
+        "+86 131 0000 0001",
+        "0086 13100000001",
+        "131\xa00000\xa00001",
+        "+6591234567\uff0c13100000001",
+        "+6591234567 +8613100000001",
+        "+86 131 0000 0001;+65 9123 4567\n",
+    ],
+)
+def test_an_allowed_number_may_be_written_in_any_spelling(value):
+    allowed = allowed_numbers(AppSettings(**KEYS, only_to=value))
+    assert refused(allowed, "+8613100000001", "+8613100000002") == {"+8613100000002": "only-to"}
+    assert allowed.numbers <= {"+8613100000001", "+6591234567"}
+
+
 def test_random_numbers_reach_no_one_else():
     chance = random.Random(14)
     allowed = allowed_numbers(AppSettings(**KEYS, only_to="+8613100000001"))
@@ -52,7 +71,10 @@ def test_without_a_setting_all_are_allowed():
     assert allowed_numbers(AppSettings(**KEYS)).all
 
 
-@pytest.mark.parametrize("value", ["13100000001", "+86131", "*", "+*", " , ", "all", "+0*"])
+@pytest.mark.parametrize(
+    "value",
+    ["1310000001", "6591234567", "+86131", "+8613100000001,x", "*", "+*", " , ", "all", "+0*"],
+)
 def test_a_doubtful_setting_is_refused(value):
     with pytest.raises(ValueError, match="must be numbers"):
         AppSettings(**KEYS, only_to=value)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dispatcher.core.code_table import published_rows
 from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind, number_code, request_code
 
 # Copied from the page batchSendDiffSms of 2024-10-25.
@@ -86,6 +87,15 @@ def test_every_row_has_its_code_its_level_and_two_sentences():
 @pytest.mark.parametrize(("code", "kind"), [("E000623", Kind.QUOTA), ("E000630", Kind.COUNTRY)])
 def test_a_spent_quota_means_the_same_at_a_number(code, kind):
     assert (number_code(code).level, number_code(code).kind) == ("number", kind)
+
+
+@pytest.mark.parametrize("code", [f"E2000{n}" for n in range(18, 28)] + ["E200032", "SC:0016"])
+def test_a_published_code_is_known_wherever_it_stands(code):
+    (published,) = published_rows("report", code)
+    for row in (number_code(code), request_code(code)):
+        assert row.meaning == published.meaning
+        assert row.advice == published.advice
+        assert row.kind is Kind.UNKNOWN  # it is shown, and nothing is sent again by itself
 
 
 @pytest.mark.parametrize("code", ["E299999", "E000045", "E000620", "", "whatever"])

@@ -119,6 +119,18 @@ def test_an_answer_without_results_has_none(code, body):
     assert answer == Reply(401, code, "no", None)
 
 
+@pytest.mark.parametrize("number", ["+6591234567", "+5511912345678"])
+def test_a_captured_answer_without_sender_total_and_country_is_read(number):
+    answer = read_answer(
+        200,
+        b'{"result":[{"total":null,"originTo":"%s","createTime":"2019-05-01T02:03:04Z","from":"",'
+        b'"smsMsgId":"dd7c3d25-1a5e-4d31-9d0b-7a1b4d9d0f6e_1","status":"000000"}],'
+        b'"code":"000000","description":"Success"}' % number.encode(),
+    )
+    provider_id = "dd7c3d25-1a5e-4d31-9d0b-7a1b4d9d0f6e_1"
+    assert said(answer) == [(number, "000000", provider_id, None, None)]
+
+
 def test_a_code_that_lost_its_type_is_read():
     taken = {"originTo": "+1", "status": "000000"}
     assert read({"code": 0, "result": [taken]}).code == "000000"

@@ -833,3 +833,36 @@ async def test_many_urgent_messages_of_one_insert_notify_once(dsn, insert):
     assert await asyncio.wait_for(heard.get(), 5) == "default"
     assert heard.empty()
     await listener.close()
+
+
+@pytest.mark.parametrize("count", [BLOCK, FEW], ids=["bulk", "queue"])
+async def test_two_cancels_in_one_transaction_meet_a_cancelled_campaign(db, other, insert, count):
+    """The first holds the counter of cancels; the campaign's step must not wait for it."""
+    [alone] = await insert(1)
+    june = await campaign_of(db, count=count)
+    await db.execute("SELECT dispatcher.cancel_campaign('June')")
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", alone) == 1
+        assert await other.fetchval("SELECT dispatcher.cancel_campaign_step()") == 0
+        assert await db.fetchval("SELECT dispatcher.cancel($1::bigint[])", june[:2]) == 2
+    assert await other.fetchval("SELECT dispatcher.cancel_campaign_step()") == count - 2
+
+
+async def test_cancels_of_two_sessions_wait_before_they_lock_a_row(db, other, insert):
+    one, two, three = [(await insert(1))[0] for _ in range(3)]
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", one) == 1
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await other.fetchval("SELECT dispatcher.cancel($1::bigint[])", [two, three])
+        await other.execute("BEGIN")
+        waiting = asyncio.create_task(
+            other.fetchval("SELECT dispatcher.cancel($1::bigint[])", [two])
+        )
+        await until(
+            lambda: db.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')"
+            )
+        )
+        assert await db.fetchval("SELECT dispatcher.cancel(ARRAY[$1::bigint])", two) == 1
+    assert await waiting == 0
+    await other.execute("ROLLBACK")

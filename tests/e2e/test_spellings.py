@@ -115,6 +115,27 @@ async def test_limits_of_a_recipient_count_every_spelling(db, database):
     assert sorted(held) == [message.id for message in messages[1::2]]
 
 
+async def test_operators_functions_take_each_spelling_or_none(db):
+    number = "+8613112345678"
+    plain = (number, "13112345678", "8613112345678", "008613112345678")
+    for text in plain:
+        await db.execute(
+            "INSERT INTO dispatcher.message (recipient, template_id)"
+            " VALUES ('+8613112345678', 't'), ('13112345678', 't')"
+        )
+        assert await db.fetchval("SELECT dispatcher.suppress(ARRAY[$1])", text) == 1
+        listed = await db.fetch("SELECT recipient FROM dispatcher.suppression")
+        assert [row["recipient"] for row in listed] == [number]
+        assert await db.fetchval("SELECT dispatcher.unsuppress(ARRAY[$1])", text) == 1
+        erased = "SELECT cardinality(erased) FROM dispatcher.forget(ARRAY[$1])"
+        assert await db.fetchval(erased, text) == 2
+    for text in ("131-1234-5678", "+86013112345678", "1311234567", "0", "", "+86 13112345678"):
+        for function in ("suppress", "unsuppress", "forget"):
+            with pytest.raises(asyncpg.CheckViolationError) as refused:
+                await db.execute(f"SELECT dispatcher.{function}(ARRAY[$1])", text)
+            assert refused.value.constraint_name.startswith("recipient_")
+
+
 def packed():
     written = [form for number in (*MAINLAND, *ABROAD) for form in spellings(number)]
     messages = [Message(n, form, "t", [], sender="1") for n, form in enumerate(written, 1)]

@@ -5,8 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from chaos.branches import BRANCHES
+from chaos.matrix import FAULTS as CHAOS_FAULTS
+from chaos.matrix import WANTED
 from support.worker import ROOT
 
+from dispatcher.core.circuit import CircuitLimits
 from everystep.crew import Outcome
 from everystep.results import current_commit
 from everystep.run import FROZEN, LEASE, Result
@@ -37,6 +41,10 @@ def pages(steps: Sequence[Step], outcome: Outcome) -> tuple[str, str]:
         "frozen_receiver": f"{FROZEN['receiver']:g}",
         "lease": f"{LEASE:g}",
         "often": OFTEN,
+        "unknown": CircuitLimits().unknown,
+        "branches": len(BRANCHES),
+        "kinds": len(CHAOS_FAULTS),
+        "wanted": WANTED,
         "often_commit": OFTEN_COMMIT,
         "result": "\n".join(_summary(steps, outcome)),
         "parts": "\n".join(_parts(outcome)),

@@ -26,7 +26,15 @@ from everystep.fork_server import ForkServer
 from everystep.http_proxy import CONNECT, Exchange, HttpProxy
 from everystep.place import Place
 from everystep.postgres_proxy import PostgresProxy
-from everystep.scene import APPS, LOOK, REPORTS, Application, pass_time, provider_faults
+from everystep.scene import (
+    APPS,
+    CIRCUIT_UNKNOWN,
+    LOOK,
+    REPORTS,
+    Application,
+    pass_time,
+    provider_faults,
+)
 from everystep.servers import TEMPLATE, Server
 from everystep.steps import CUTS, FREEZE, KILL, Script
 
@@ -176,7 +184,9 @@ class _Stage:
             receiver, lambda: ("127.0.0.1", port), self._name_of_post, what="report",
             at_client=False,
         )  # fmt: skip
-        callback = f"http://127.0.0.1:{await posts.start()}/reports/{REPORT_TOKEN}"
+        address = f"http://127.0.0.1:{await posts.start()}"
+        callback = f"{address}/reports/{REPORT_TOKEN}"
+        self._application.reply_url = f"{address}/replies/{REPORT_TOKEN}"
         self._http.append(posts)
         host, _, number = self._simulator.url.removeprefix("http://").partition(":")
         for name, place in self._places.items():
@@ -205,6 +215,7 @@ class _Stage:
                         url,
                         timeout=f"{TIMEOUT}s",
                         on_unsure=policy,
+                        circuit_unknown=CIRCUIT_UNKNOWN.get(app, 3),
                         resend_after=f"{SILENCE}s",
                     )
                     for app, policy in APPS.items()
@@ -296,6 +307,9 @@ class _Stage:
         ledger = list(self._simulator.ledger.rows())
         books = await ask(lambda db: read_books(db, ledger))
         result.problems += verdict.of_reports(books, acknowledged)
+        result.problems += verdict.of_replies(
+            await ask(_stored_replies), self._simulator.reports.replies["200"]
+        )
         if result.lost_reports and not self._may_lose_reports():
             result.problems.append(f"{result.lost_reports} reports were not taken")
         self.doing = "what is still unsure is settled"
@@ -394,6 +408,8 @@ class _Stage:
     def _name_of_post(self, body: bytes) -> Exchange:
         """Name a report by when it comes: before the answer of its request, or after."""
         fields = parse_qs(body.decode())
+        if "status" not in fields:
+            return Exchange("reply")
         token = fields.get("extend", [""])[0]
         closed = any(
             record.token == token and record.seconds is not None
@@ -445,6 +461,12 @@ def _name_of_request(body: bytes) -> Exchange:
     except (ValueError, LookupError, TypeError, AttributeError):
         return Exchange("unreadable")
     return Exchange(min(names) if names else "probe", told.get("extend"))
+
+
+async def _stored_replies(db: asyncpg.Connection) -> list[str]:
+    return [
+        row["provider_id"] for row in await db.fetch("SELECT provider_id FROM dispatcher.reply")
+    ]
 
 
 async def _ever_unsure(db: asyncpg.Connection) -> list[asyncpg.Record]:

@@ -1,4 +1,4 @@
-"""The scene: sixteen messages of three apps, with what may happen to each of them.
+"""The scene: 36 messages of three apps, with what may happen to each of them.
 
 Two workers and a receiver of reports work on it. Everything that the application does is done by
 a connection of its own, which no proxy watches: the scene is the same whatever is struck.
@@ -22,6 +22,8 @@ from dispatcher.simulator import faults as f
 Given = TypeVar("Given")
 
 APPS = {"one": "resend", "two": "hold", "three": "hold"}  # name: on_unsure
+CIRCUIT_UNKNOWN = {"three": 1}  # one answer that is lost opens its circuit
+CAMPAIGN = "spring"
 HASTE = 600.0  # seconds that pass at each look, for what waits
 LOOK = 0.3  # seconds between looks
 CALL = 15.0  # seconds for one call of the application
@@ -36,6 +38,7 @@ class Text:
     ends: str  # accepted, rejected, cancelled
     priority: int = 5
     delayed: bool = False  # for a day
+    campaign: str | None = None
 
     @property
     def number(self) -> str:
@@ -54,7 +57,11 @@ FIRST = (
     Text("bad", "two", "rejected"),
     Text("refused", "two", "rejected"),
     Text("cancelled", "two", "cancelled", delayed=True),
-    Text("requeued", "three", "accepted"),
+    Text("requeued", "one", "accepted"),
+)
+# They wait in one bulk row, and are moved to now.
+BULK = tuple(
+    Text(f"bulk-{n:02d}", "two", "accepted", delayed=True, campaign=CAMPAIGN) for n in range(20)
 )
 THEN = (Text("lost-answer", "three", "accepted"),)
 LAST = (
@@ -63,7 +70,7 @@ LAST = (
     Text("early-2", "two", "accepted"),
     Text("early-3", "three", "accepted"),
 )
-TEXTS = {text.name: text for text in (*FIRST, *THEN, *LAST)}
+TEXTS = {text.name: text for text in (*FIRST, *BULK, *THEN, *LAST)}
 LOST_ANSWER = "lost-answer"
 
 REPORTS = ReportOptions(timeout=40.0, connections=4, keep_alive=True)
@@ -91,6 +98,7 @@ class Application:
 
     dsn: str
     simulator: Simulator
+    reply_url: str | None = None  # of the receiver; the persons of the last messages reply
     ids: dict[str, int] = field(default_factory=dict)
     cancelled: int = 0
     _connection: asyncpg.Connection | None = None
@@ -101,12 +109,15 @@ class Application:
         await self.insert(FIRST)
         await self.ask(self._cancel)
         await self._until(self.nothing_waits)
+        await self.insert(BULK)
+        await self.ask(self._move)
+        await self._until(self._is_moved)
         await self.insert(THEN)
         # Where the answer was lost it is unsure: then it is requeued at the end, if at all.
         await self._until(lambda db: self._is(db, "requeued", "rejected", "unsure"))
         await self.ask(self.requeue)
         await self._until(self.nothing_waits)
-        self.simulator.reports.options = _early()
+        self.simulator.reports.options = _last(self.reply_url)
         await self.insert(LAST)
         await self._until(self.nothing_waits)
 
@@ -122,16 +133,17 @@ class Application:
             if not found:
                 found = await db.fetch(
                     "INSERT INTO dispatcher.message"
-                    " (app, recipient, template_id, params, priority, send_at)"
-                    " SELECT a, r, $1, ARRAY[n], p, now() + make_interval(days => d)"
-                    " FROM unnest($2::text[], $3::text[], $4::text[], $5::smallint[], $6::int[])"
-                    " AS u (a, r, n, p, d) RETURNING id, params[1] AS name",
+                    " (app, recipient, template_id, params, priority, send_at, campaign)"
+                    " SELECT a, r, $1, ARRAY[n], p, now() + make_interval(days => d), c"
+                    " FROM unnest($2::text[], $3::text[], $4::text[], $5::smallint[], $6::int[],"
+                    " $7::text[]) AS u (a, r, n, p, d, c) RETURNING id, params[1] AS name",
                     TEMPLATE,
                     [text.app for text in texts],
                     [text.number for text in texts],
                     names,
                     [text.priority for text in texts],
                     [int(text.delayed) for text in texts],
+                    [text.campaign for text in texts],
                 )
             return {row["name"]: row["id"] for row in found}
 
@@ -140,6 +152,18 @@ class Application:
     async def _cancel(self, db: asyncpg.Connection) -> bool:
         await db.fetchval("SELECT dispatcher.cancel($1)", [self.ids["cancelled"]])
         return True
+
+    async def _move(self, db: asyncpg.Connection) -> bool:
+        await db.execute("SELECT dispatcher.move_campaign($1, now())", CAMPAIGN)
+        return True
+
+    @staticmethod
+    async def _is_moved(db: asyncpg.Connection) -> bool:
+        """Move what can be moved now, as maintenance does; return whether it is all."""
+        await db.execute("SELECT dispatcher.move_campaign_step()")
+        return await db.fetchval(
+            "SELECT state = 'running' FROM dispatcher.campaign WHERE name = $1", CAMPAIGN
+        )
 
     async def requeue(self, db: asyncpg.Connection) -> bool:
         """Requeue what was rejected for a passing reason; return whether it was."""
@@ -197,5 +221,14 @@ async def pass_time(db: asyncpg.Connection) -> bool:
     return True
 
 
-def _early() -> ReportOptions:
-    return ReportOptions(timeout=40.0, connections=4, keep_alive=True, before_answer=1.0)
+def _last(reply_url: str | None) -> ReportOptions:
+    """Reports before the answers, and a reply of each person."""
+    return ReportOptions(
+        timeout=40.0,
+        connections=4,
+        keep_alive=True,
+        before_answer=1.0,
+        reply_url=reply_url,
+        replies=1.0,
+        reply_texts={"thanks": 1},
+    )

@@ -15,7 +15,7 @@ CUTS = frozenset({CUT_BEFORE, CUT_AFTER})
 OFTEN = 3  # occurrences of a step that are struck, each in another state of the scene
 OFTEN_COMMIT = 6  # of a COMMIT, before and after which the world is another
 ONCE = 1
-# What each start and idle processes repeat, whatever the messages do: once is enough.
+# What idle processes repeat, whatever the messages do: once is enough.
 IDLE = frozenset(
     {
         "poll",
@@ -24,11 +24,16 @@ IDLE = frozenset(
         "lock_silent",
         "open_of_worker",
         "ping",
-        "prepare",
         "connect",
         "begin",
         "match_lock",
         "alone",
+    }
+)
+# What concerns no message of this scene: once, at the end of each write, by a cut or a kill.
+ASIDE = frozenset(
+    {
+        "prepare",
         # Maintenance, of which this scene has nothing to do
         "apps_of_old_queue",
         "brake_spikes",
@@ -57,7 +62,6 @@ IDLE = frozenset(
     }
 )
 
-
 # Messages of PostgreSQL after which it waits for the client: nothing follows them in an answer.
 LAST_ANSWERS = frozenset({"ReadyForQuery", "CopyInResponse", "RowDescription", "NoData"})
 
@@ -78,7 +82,14 @@ class Step:
     def faults(self) -> tuple[str, ...]:
         """What can be done at this step."""
         cuts = (CUT_BEFORE, CUT_AFTER) if self._is_last else (CUT_BEFORE,)
-        return (*cuts, KILL, FREEZE, POSTGRES) if self.turn else cuts
+        if not self.turn:
+            return cuts
+        return (*cuts, KILL) if self._is_aside else (*cuts, KILL, FREEZE, POSTGRES)
+
+    @property
+    def _is_aside(self) -> bool:
+        kind, _, _ = self.label.split(" ")[1].partition("/")
+        return kind in ASIDE
 
     @property
     def _is_last(self) -> bool:
@@ -98,6 +109,8 @@ def often(kind: str, statement: str, *, turn: bool) -> int:
     A cut within a write is another cut than the one at its end, but the state of the scene is the
     same; so once is enough.
     """
+    if kind in ASIDE:
+        return ONCE if turn else 0
     if kind in IDLE or not turn:
         return ONCE
     return OFTEN_COMMIT if statement == "COMMIT" else OFTEN

@@ -14,7 +14,7 @@ from everystep.postgres_proxy import _first_text, _name_of
 from everystep.results import OtherCommitError, ResultFile
 from everystep.run import Job, Result
 from everystep.scene import LOST_ANSWER, TEXTS
-from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, Script, Step
+from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, Script, Step, often
 
 
 def test_the_step_that_is_asked_for_is_struck_once():
@@ -22,6 +22,27 @@ def test_the_step_that_is_asked_for_is_struck_once():
     told = [script.reach("worker claim > Bind", most=3, turn=True) for _ in range(5)]
     assert told == [None, "kill", None, None, None]
     assert script.struck
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement", "turn", "times"),
+    [
+        ("record", "close_batches", True, 3),
+        ("record", "close_batches", False, 1),
+        ("record", "COMMIT", True, 6),
+        ("match_lock", "take_reports", True, 1),
+        ("limits", "limits", True, 1),
+        ("limits", "limits", False, 0),
+    ],
+)
+def test_what_concerns_messages_is_struck_most_often(kind, statement, turn, times):
+    assert often(kind, statement, turn=turn) == times
+
+
+def test_a_reply_that_was_taken_is_stored_once():
+    assert verdict.of_replies(["a", "b", "c"], 2) == []
+    assert verdict.of_replies(["a"], 2) == ["2 replies were taken, and 1 are stored"]
+    assert verdict.of_replies(["a", "a"], 1) == ["1 replies are stored twice"]
 
 
 def test_what_is_repeated_is_a_step_only_so_often():
@@ -39,7 +60,8 @@ def test_what_is_repeated_is_a_step_only_so_often():
         ("worker claim < BindComplete #1", True, (CUT_BEFORE, *FAULTS[2:])),
         ("worker claim < DataRow #1", False, (CUT_BEFORE,)),
         ("worker claim < ReadyForQuery #1", False, (CUT_BEFORE, CUT_AFTER)),
-        ("worker prepare/claim < RowDescription #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("worker record/claim < RowDescription #1", False, (CUT_BEFORE, CUT_AFTER)),
+        ("worker limits > Sync #1", True, FAULTS[:3]),
         ("request probe answer half #1", True, FAULTS),
     ],
 )

@@ -42,6 +42,16 @@ def of_reports(books: Books, acknowledged: set[str]) -> list[str]:
     return problems
 
 
+def of_replies(stored: list[str], acknowledged: int) -> list[str]:
+    """Return whether a reply that was taken is missing, or is stored twice; *stored*: their ids."""
+    problems = []
+    if len(stored) < acknowledged:
+        problems.append(f"{acknowledged} replies were taken, and {len(stored)} are stored")
+    if len(set(stored)) < len(stored):
+        problems.append(f"{len(stored) - len(set(stored))} replies are stored twice")
+    return problems
+
+
 def of_ends(books: Books) -> list[str]:
     """Return which message did not end as it had to."""
     problems = [*books.problems(), *of_twice(books)]

@@ -1,5 +1,6 @@
 """Which message a report belongs to, and what it settles."""
 
+import asyncio
 import itertools
 
 import pytest
@@ -7,10 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.messages import take_out
+from support.waiting import until
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.report_status import APP_STATUSES, PART_STATUSES
 from dispatcher.db import operator, report_matching
+from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import resend_unsure
 
@@ -91,6 +94,44 @@ async def test_a_report_from_before_the_batch_was_unsure_settles_it(world, told)
     await world.hurry()
     assert (await world.match()).closed == 1
     assert await world.states() == {message: ("delivered", "p1")}
+
+
+async def test_of_two_ids_for_one_number_the_first_settles(world, told):
+    (message,) = await world.batch([ONE])
+    await world.store(told("p1", ONE), told("p2", ONE))
+    assert (await world.match()).settled == 1
+    assert await world.why() == {"p2": ("still-open", True)}
+    await world.hurry()
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+    assert await world.why() == {"p2": ("other-id", False)}
+
+
+async def test_a_report_whose_message_is_settled_meanwhile_is_matched_again(world, told, dsn):
+    first, _ = await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE))
+    answer = await connect(dsn)
+    transaction = answer.transaction()
+    await transaction.start()
+    await answer.execute(
+        "INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts, provider_id)"
+        " SELECT $1, id, 'accepted', 1, 'p1' FROM dispatcher.batch",
+        first,
+    )
+    matching = asyncio.create_task(world.match())
+    await until(lambda: waits_for_lock(world.db), what="the matching waits for the answer")
+    await transaction.commit()
+    await answer.close()
+    assert (await matching).settled == 0
+    assert await world.why() == {"p1": ("still-open", True)}
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+    assert (await world.states())[first] == ("delivered", "p1")
+
+
+async def waits_for_lock(db) -> bool:
+    return await db.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
 
 
 async def test_a_report_that_keeps_waiting_is_looked_at_less_often(world, told):

@@ -79,6 +79,17 @@ async def test_refuse_ends_after_its_seconds(client):
     await raw.close()
 
 
+async def test_a_silent_refusal_answers_no_connecting_client(client):
+    await arm(client, {"fault": "refuse", "silent": True})
+    opened = [asyncio.create_task(Raw(client).open()) for _ in range(4)]
+    _, waiting = await asyncio.wait(opened, timeout=0.5)
+    assert len(waiting) >= 2  # the kernel's queue holds the first
+    await client.sim.faults.clear()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*opened)
+    assert (await client.send(ONE)).code == "000000"
+
+
 async def test_refuse_with_a_condition_begins_at_that_request(client):
     await arm(client, {"fault": "refuse", "nth": [2]})
     assert (await client.send(ONE)).code == "000000"

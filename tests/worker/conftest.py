@@ -49,7 +49,7 @@ class Hands:
         """Insert messages; return their ids."""
         return await insert(self.db, count, **more)
 
-    async def claim(self, slots: int = 4) -> list[Batch]:
+    async def claim(self, slots: int = 4, heartbeat_at: float | None = None) -> list[Batch]:
         """Claim what is due, for as many requests as there are *slots*."""
 
         def sort_out(messages, countries, most, decided):
@@ -69,6 +69,7 @@ class Hands:
             ClaimRequest("default", slots=slots, sender="csms100000001"),
             arrange=sort_out,
             token=self.flight.new_token,
+            heartbeat_at=heartbeat_at,
         )
         return claimed.batches
 

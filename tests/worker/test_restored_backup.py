@@ -6,6 +6,8 @@ from support.provider import app_at
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.db.workers import heartbeat
+
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
 
 
@@ -74,3 +76,51 @@ async def test_a_message_with_an_outcome_is_never_claimed(db, workers, sim):
     await until(lambda: finished(db))
     assert await states(db) == {"accepted": 3}
     assert sim.ledger.numbers == 1
+
+
+async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
+    """Nothing is claimed before the heartbeat that finds it; what came since is sent."""
+    await hands.begin()
+    old = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))  # as a backup of then has it
+    assert await hands.claim(heartbeat_at=beat.at) == []
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+    assert "restored backup" in await hands.db.fetchval("SELECT pause_reason FROM dispatcher.app")
+    assert await hands.claim(heartbeat_at=paused.at) == []
+    assert await hands.queue() == old
+    again = await heartbeat(hands.database, hands.id, last_at=paused.at)
+    assert again.paused == []
+
+
+async def test_a_restore_without_the_worker_pauses_what_waited(hands):
+    await hands.begin()
+    await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("DELETE FROM dispatcher.worker")
+    assert await hands.claim(heartbeat_at=beat.at) == []
+    gone = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert (gone.silence, gone.paused) == (None, ["default"])
+
+
+async def test_a_standby_that_lacks_a_heartbeat_pauses_nothing(hands):
+    await hands.begin()
+    ids = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("20 s"))
+    assert await hands.claim(heartbeat_at=beat.at) == []
+    after = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert after.paused == []
+    [batch] = await hands.claim(heartbeat_at=after.at)
+    assert [message.id for message in batch.messages] == ids
+
+
+async def test_messages_since_a_restore_pause_nothing(hands):
+    await hands.begin()
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    await hands.insert(2)
+    after = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert after.paused == []
+    assert len(await hands.claim(heartbeat_at=after.at)) == 1

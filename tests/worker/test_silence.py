@@ -9,11 +9,11 @@ from dispatcher.worker.in_flight import Lease
 
 async def test_the_database_says_how_long_a_worker_was_silent(hands):
     await hands.begin()
-    assert 0 <= await heartbeat(hands.database, hands.id) < 10
+    assert 0 <= (await heartbeat(hands.database, hands.id)).silence < 10
     await forget_heartbeat(hands.db, hands.id)
-    assert 120 <= await heartbeat(hands.database, hands.id) < 130
-    assert 0 <= await heartbeat(hands.database, hands.id) < 10
-    assert await heartbeat(hands.database, hands.id + 1) is None
+    assert 120 <= (await heartbeat(hands.database, hands.id)).silence < 130
+    assert 0 <= (await heartbeat(hands.database, hands.id)).silence < 10
+    assert (await heartbeat(hands.database, hands.id + 1)).silence is None
 
 
 @pytest.mark.parametrize(

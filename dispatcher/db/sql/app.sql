@@ -12,12 +12,15 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
 -- bulk_due: a bulk row is due; another claim may hold it.
+-- No row if the database lacks the last heartbeat of the worker, and so what was written since.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
--- priority from 0 on (see core.claim_cursor)
+-- priority from 0 on (see core.claim_cursor), $5 worker, $6 its last heartbeat (seconds since 1970;
+-- null: not known)
 SELECT
     name,
     paused_at IS NOT NULL AS paused,
-    coalesce(probe_at <= clock_timestamp(), false) AS probe_due,
+    coalesce(dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code), false)
+        AS probe_due,
     rate,
     date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     EXISTS (
@@ -46,7 +49,9 @@ SELECT
     CASE WHEN current_setting('synchronous_commit') = 'off'
         THEN set_config('synchronous_commit', 'local', true) END
 FROM dispatcher.app a
-WHERE name = $1
+WHERE name = $1 AND ($6::float8 IS NULL OR EXISTS (
+    SELECT FROM dispatcher.worker w WHERE w.id = $5 AND date_part('epoch', w.heartbeat_at) >= $6
+))
 
 -- name: register_app
 -- Make the run-time row of a configured app, or bring its settings up to date. The cause of a pause
@@ -275,7 +280,8 @@ RETURNING date_part('epoch', next_at - clock_timestamp())
 UPDATE dispatcher.app
 SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_interval(secs => $2)),
     probe_wait = least(probe_wait * 2, greatest(probe_wait, probe_max))
-WHERE name = $1 AND paused_at IS NOT NULL AND probe_at <= clock_timestamp()
+WHERE name = $1 AND paused_at IS NOT NULL
+  AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
 RETURNING name
 
 -- name: probe_answered

@@ -106,16 +106,17 @@ ORDER BY count(*) DESC
 
 -- name: export_rows
 -- Everything an export shows, oldest first; times in seconds since 1970.
--- $1 campaign, $2 app, $3 state, $4 since, $5 first id
+-- $1 campaign, $2 app, $3 state, $4 since, $5 first id, $6 whether charged segments are wanted: they
+-- take a third of the time
 SELECT s.id, s.app, s.campaign, s.recipient, s.template_id, s.reference, s.state, s.code, s.reason,
     s.segments, date_part('epoch', s.queued_at)::bigint, date_part('epoch', s.accepted_at)::bigint,
     date_part('epoch', s.finished_at)::bigint, s.provider_id,
-    CASE WHEN s.accepted_at IS NOT NULL THEN dispatcher.charged_segments(
+    CASE WHEN $6 AND s.accepted_at IS NOT NULL THEN dispatcher.charged_segments(
         dispatcher.billing_mode(a.billing, s.recipient), s.segments, r.total, r.delivered, r.uncharged)
     END AS charged
 FROM dispatcher.message_status s
 LEFT JOIN dispatcher.app a ON a.name = s.app
-LEFT JOIN LATERAL dispatcher.report_parts(s.provider_id) AS r ON s.provider_id IS NOT NULL
+LEFT JOIN LATERAL dispatcher.report_parts(s.provider_id) AS r ON s.provider_id IS NOT NULL AND $6
 WHERE s.id >= $5
   AND ($1::text IS NULL OR s.campaign = $1)
   AND ($2::text IS NULL OR s.app = $2)

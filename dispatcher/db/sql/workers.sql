@@ -17,13 +17,19 @@ SELECT expired, more FROM dispatcher.expire()
 
 -- name: heartbeat
 -- Write the heartbeat of a worker; return for how many seconds it was silent, by this clock, which
--- decides whether others have taken it for dead. No row if its row is gone.
+-- decides whether others have taken it for dead, and when its last heartbeat was and this one is
+-- (seconds since 1970). No row if its row is gone.
 -- $1 worker, $2 apps that its host cannot send for, $3 a line for each part that fails
 UPDATE dispatcher.worker w
 SET heartbeat_at = clock_timestamp(), unreachable_apps = $2, failing_parts = $3
 FROM (SELECT id, heartbeat_at FROM dispatcher.worker WHERE id = $1 FOR UPDATE) AS last
 WHERE w.id = last.id
-RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at)
+RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
+    date_part('epoch', last.heartbeat_at) AS before, date_part('epoch', w.heartbeat_at) AS at
+
+-- name: newest_heartbeat
+-- Return when any worker was last here, in seconds since 1970.
+SELECT date_part('epoch', max(heartbeat_at)) FROM dispatcher.worker
 
 -- name: worker_stopped
 -- Note that a worker has stopped in good order.
@@ -34,10 +40,13 @@ UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
 -- Return when the newest worker was last here, and the apps that are not paused and have a due
 -- message from before then; no row if that was not long ago. A worker that stopped in good order
 -- may be away for longer than one that did not.
--- $1 how long ago (seconds), $2 the same after a stop in good order (seconds)
+-- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
+-- here that the database does not know of any more (seconds since 1970; null: there is none)
 WITH newest AS (
-    SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped
-    FROM dispatcher.worker ORDER BY heartbeat_at DESC LIMIT 1
+    (SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped
+    FROM dispatcher.worker WHERE $3::float8 IS NULL ORDER BY heartbeat_at DESC LIMIT 1)
+    UNION ALL
+    SELECT to_timestamp($3::float8), NULL WHERE $3::float8 IS NOT NULL
 )
 SELECT n.at, ARRAY(
     SELECT a.name FROM dispatcher.app a
@@ -57,4 +66,4 @@ SELECT n.at, ARRAY(
     ORDER BY a.name
 ) AS apps
 FROM newest n
-WHERE n.at < clock_timestamp() - make_interval(secs => CASE WHEN n.stopped THEN $2::float8 ELSE $1::float8 END)
+WHERE $3::float8 IS NOT NULL OR n.at < clock_timestamp() - make_interval(secs => CASE WHEN n.stopped THEN $2::float8 ELSE $1::float8 END)
