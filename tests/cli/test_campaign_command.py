@@ -345,6 +345,15 @@ async def test_a_line_may_name_its_campaign(operate, db, tmp_path):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
 
 
+@pytest.mark.parametrize("option", [("--spread", "1s"), ("--per-hour", "14400")])
+async def test_a_list_is_spread_by_parts_of_a_second(operate, db, tmp_path, option):
+    assert (await operate("enqueue", write(tmp_path / "x.csv", 4), *option)).code == 0
+    waits = await db.fetch(
+        "SELECT send_at - min(send_at) OVER () FROM dispatcher.message ORDER BY id"
+    )
+    assert [row[0].total_seconds() for row in waits] == [0, 0.25, 0.5, 0.75]
+
+
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])
 async def test_a_list_is_spread_over_hours(operate, db, tmp_path, option):
     file = write(tmp_path / "x.csv", 4)

@@ -8,6 +8,14 @@ import sys
 import pytest
 from lint.languages import CATALOGUES, complaints, of_code, style_of
 
+from dispatcher.core.circuit import (
+    CircuitLimits,
+    CircuitState,
+    Refused,
+    SlowStart,
+    Unknown,
+    change,
+)
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, plural
 from dispatcher.core.language import (
@@ -144,6 +152,10 @@ ROW = number_code("too-long")
         ("It has 1 variable, and the template takes 2.", "有 1 个变量，而模板需要 2 个。"),
         ("3 of 5 cancelled", "5 条中有 3 条已取消"),
         ("An unknown code: X1.", "未知错误码：X1。"),
+        ("20000 messages accepted in an hour, and at most 10 in any hour of the last 30 days",
+         "一小时内受理了 20000 条短信，而最近 30 天内任何一小时最多 10 条"),
+        ("7 of 9 finished messages were rejected or undelivered: over its limit of 5.0%",
+         "已完成的 9 条短信中有 7 条被拒绝或未送达，超过上限 5.0%"),
         ('The signature is wrong. It said: "no. 7".', "鉴权签名不正确。响应内容：“no. 7”。"),
         ("Waiting for Ana. See the ticket.", "Waiting for Ana. See the ticket."),
         ("", ""),
@@ -161,6 +173,24 @@ def test_stored_texts_are_those_that_core_writes():
         params = [*fitting[:place], wrong, *fitting[place + 1 :]]
         assert "变量不是" in in_chinese(stored_text, template_mismatch(template, params))
     assert "而模板需要" in in_chinese(stored_text, template_mismatch(template, ["1", "2"]))
+
+
+def test_reasons_of_pauses_are_in_the_readers_language():
+    lost = Unknown("HTTP 502", "A proxy lost the API over the request.")
+    limits, slow = CircuitLimits(unknown=3, refused=5), SlowStart(4, left=0, answered=2)
+    again = CircuitState(slow_start=slow)
+    for state, signals in (
+        (CircuitState(), [lost] * 3),
+        (again, [lost]),
+        (CircuitState(), [Refused(text, "E000027", "") for text in range(5)]),
+        (
+            CircuitState(),
+            [Refused(text, "E000027", "The signature is wrong.") for text in range(5)],
+        ),
+    ):
+        pause = change(state, signals, limits).pause
+        chinese = in_chinese(stored_text, pause.reason)
+        assert re.findall("[a-z]{3,}", chinese) == [], chinese
 
 
 def test_stored_texts_of_lists_are_those_of_their_reader():
