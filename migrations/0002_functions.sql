@@ -1214,16 +1214,20 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back; return
--- how many. A pause of the app has ended: the refusals may have been of the app, and not of the
--- message. Not what waits for a time that was told: flow control, a template, a quota.
+-- Make due now, at most 5,000 of them, what waits because it was refused, and give the attempt back
+-- where it was counted, or a message could be sent more often than its attempts allow; return how many.
+-- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
+-- waits for a time that was told: flow control, a template, a quota.
 CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
-    UPDATE dispatcher.queue SET due_at = at, attempt = greatest(attempt - 1, 0)
+    UPDATE dispatcher.queue w
+    SET due_at = at, attempt = w.attempt - coalesce((
+        SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -26,40 +27,7 @@ class Templates:
     """The console's templates, with their filters."""
 
     def __init__(self) -> None:
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-            extensions=["jinja2.ext.i18n"],
-        )
-        self._templates.policies["ext.i18n.trimmed"] = True
-        self._templates.install_gettext_callables(  # type: ignore[attr-defined]
-            language._, _plural, newstyle=True
-        )
-        self._templates.globals.update(
-            version=__version__, language=language.language, languages=language.LANGUAGES
-        )
-        self._templates.filters.update(
-            number=number,
-            waiting_count=waiting_count,
-            plural=plural,
-            duration=duration,
-            moment=moment,
-            iso=iso,
-            money=money,
-            mask=mask,
-            mask_if_number=mask_if_number,
-            coded=coded,
-            translated=language._,
-            stored=stored_text,
-            of_list=list_text,
-            sentence=sentence,
-            code_row=number_code,
-            request_row=request_code,
-        )
+        self._templates = _environment()
 
     def text(self, name: str, values: Mapping[str, object]) -> str:
         """Return the text of template *name* with *values*."""
@@ -121,3 +89,43 @@ def moment(time: datetime | None) -> str:
 def iso(time: datetime) -> str:
     """Return *time* in ISO 8601, for scripts."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Return the console's templates with their filters; each is compiled once a process."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        extensions=["jinja2.ext.i18n"],
+    )
+    templates.policies["ext.i18n.trimmed"] = True
+    templates.install_gettext_callables(  # type: ignore[attr-defined]
+        language._, _plural, newstyle=True
+    )
+    templates.globals.update(
+        version=__version__, language=language.language, languages=language.LANGUAGES
+    )
+    templates.filters.update(
+        number=number,
+        waiting_count=waiting_count,
+        plural=plural,
+        duration=duration,
+        moment=moment,
+        iso=iso,
+        money=money,
+        mask=mask,
+        mask_if_number=mask_if_number,
+        coded=coded,
+        translated=language._,
+        stored=stored_text,
+        of_list=list_text,
+        sentence=sentence,
+        code_row=number_code,
+        request_row=request_code,
+    )
+    return templates

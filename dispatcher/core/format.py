@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from unicodedata import east_asian_width
 
 from dispatcher.core.language import ENGLISH, N_, _, language
+from dispatcher.core.number import without_numbers
 
 _DURATION_UNITS = (
     (86_400, N_("{count} d")),
@@ -99,3 +100,12 @@ def mask_if_number(text: str) -> str:
     """
     could_be = "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE)
     return mask(text) if could_be else text
+
+
+def code_from_outside(code: str) -> str:
+    """Return a code or a status as it is stored and counted: with no number in it.
+
+    Codes are shown, logged and counted everywhere, and what sends them may write anything there.
+    """
+    masked = mask_if_number(code)
+    return without_numbers(code) if masked == code else masked

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, json
 
+from dispatcher.core.format import code_from_outside
 from dispatcher.core.number import without_numbers
-from dispatcher.core.report_status import State, report_status
+from dispatcher.core.report_status import STATUSES, State, report_status
 from dispatcher.core.wire import decode_text
 
 MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
@@ -44,7 +45,7 @@ class Report(Struct, frozen=True, gc=False):
     provider_id: str
     segment: int  # 1 when the message was not split
     total: int  # segments of the message
-    status: str  # as it came
+    status: str  # as it came, but for numbers in it
     state: State
     token: str | None = None  # the extend of the request, if it sent one
     recipient: str | None = None  # as it came; for its canonical forms see core.number
@@ -229,6 +230,8 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
     if len(provider_id) > _LONGEST_ID or provider_id[:1] in ("{", "["):
         return Unreadable("The smsMsgId of a report is no id.", "id")
     status = status[:_LONGEST_STATUS]
+    if status.upper() not in STATUSES:
+        status = code_from_outside(status)
     segment, total = _segment(fields)
     source = fields.get("source", "").strip()
     return Report(

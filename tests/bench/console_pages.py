@@ -2,16 +2,15 @@
 
 import asyncio
 import statistics
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import combinations
-from time import monotonic
+from pathlib import Path
+from time import monotonic, process_time
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-import asyncpg
 import msgspec
 from msgspec import Struct
 
@@ -21,7 +20,7 @@ from dispatcher.bench.results import Results
 from dispatcher.bench.send import LOAD_TIMEOUT_SECONDS, load_messages
 from dispatcher.bench.statements import query
 from dispatcher.console import ConsoleBackend, console_routes
-from dispatcher.db.database import Database, OwnConnection, Pool, connect, create_pool
+from dispatcher.db.database import Connection, Database, OwnConnection, Pool, connect, create_pool
 from dispatcher.service.http import CONSOLE_CONNECTIONS, serving
 
 TOKEN = "a-token-of-the-benchmark"
@@ -29,7 +28,15 @@ PARTITION_MESSAGES = 5_000_000  # as make_partitions has it
 NOT_FULL = 0.6  # of the newest partition; its messages have no index of numbers and references yet
 MESSAGES_PER_STATEMENT = 500_000
 WAITING_ALONE, WAITING_TOGETHER = 20_000, 1_000_000
-TIME, BLOCKS = "page", "blocks of PostgreSQL"
+FIGURES = TIME, CPU, BLOCKS = "page", "processor", "blocks of PostgreSQL"
+EXPLAINED = {
+    "auto_explain.log_analyze": "on",
+    "auto_explain.log_buffers": "on",
+    "auto_explain.log_timing": "off",
+    "auto_explain.log_format": "json",
+    "auto_explain.log_min_duration": "0",
+    "client_min_messages": "log",
+}
 MANY_ROWS = 50_000  # of a table that is read whole
 OK = 200
 
@@ -89,45 +96,49 @@ async def seed(address: str, messages: int) -> None:
 async def measure_pages(
     address: str, results: Results, *, rounds: int, progress: Callable[[str], None]
 ) -> None:
-    """Measure the time of each page, and how much its statements read."""
-    # Connections keep the listener that takes their plans.
-    warnings.simplefilter("ignore", asyncpg.InterfaceWarning)
+    """Measure each page: its time, the processor's, and how much PostgreSQL reads for it.
+
+    The processor's time is that of the console, of the client, and of PostgreSQL's connections: on
+    a machine that does nothing else the page takes so long, and a loaded one changes it little.
+    """
     connection = await connect(address)
     try:
         pages = await _pages(connection)
     finally:
         await connection.close()
-    async with _opened(address, None) as pool:
+    servers: list[int] = []  # process ids of PostgreSQL's connections
+
+    async def note(connection: OwnConnection) -> None:
+        servers.append(connection.get_server_pid())
+
+    async with await create_pool(address, max_size=CONSOLE_CONNECTIONS, on_init=note) as pool:
         for name, path in pages.items():
-            await _fetch(pool, address, path)  # has the statements prepared
+            await _fetch(Database(address, pool), path, servers)  # has the statements prepared
             for _ in range(rounds):
-                results.add(name, TIME, await _fetch(pool, address, path) * 1e3, "ms")
-            async with _opened(address, plans := []) as explained:
-                await _fetch(explained, address, path)
-            results.add(name, BLOCKS, sum(plan.blocks for plan in plans))
-            if whole := sorted({table for plan in plans for table in plan.whole}):
+                seconds, worked = await _fetch(Database(address, pool), path, servers)
+                results.add(name, TIME, seconds * 1e3, "ms")
+                results.add(name, CPU, worked * 1e3, "ms")
+            explained = ExplainedDatabase(address, pool)
+            await _fetch(explained, path, servers)
+            results.add(name, BLOCKS, sum(plan.blocks for plan in explained.plans))
+            if whole := sorted({table for plan in explained.plans for table in plan.whole}):
                 results.notes.append(f"{name}: reads whole tables: {', '.join(whole)}")
-            taken = statistics.median(results.figure(name, TIME).values)
-            blocks = results.figure(name, BLOCKS).values[0]
-            progress(f"{taken:7.1f} ms {blocks:8.0f} blocks  {name}  {' '.join(whole)}")
+            taken, worked, blocks = (
+                statistics.median(results.figure(name, each).values) for each in FIGURES
+            )
+            progress(f"{taken:7.1f} ms {worked:7.1f} {blocks:7.0f} {name} {' '.join(whole)}")
 
 
-@asynccontextmanager
-async def _opened(address: str, plans: "list[Plan] | None") -> AsyncIterator[Pool]:
-    """Open connections; what they do is explained into *plans*."""
-
-    async def explain(connection: OwnConnection) -> None:
-        if plans is not None:
-            await _collect_plans(connection, plans)
-
-    async with await create_pool(address, max_size=CONSOLE_CONNECTIONS, on_init=explain) as pool:
-        yield pool
+def _processor_seconds(servers: list[int]) -> float:
+    """Return what this process and PostgreSQL's connections have worked so far."""
+    worked = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in servers)
+    return process_time() + sum(map(int, worked)) / 1e9
 
 
-async def _fetch(pool: Pool, address: str, path: str) -> float:
-    """Return the seconds that a page takes in a console that has cached nothing."""
+async def _fetch(database: Database, path: str, servers: list[int]) -> tuple[float, float]:
+    """Return the seconds that a page takes in a console that has cached nothing, and its work."""
     stop = asyncio.Event()
-    backend = ConsoleBackend(Database(address, pool), reports_expected=True)
+    backend = ConsoleBackend(database, reports_expected=True)
     async with (
         serving("127.0.0.1", 0, console_routes(backend, TOKEN, stop)) as (host, port),
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
@@ -136,46 +147,49 @@ async def _fetch(pool: Pool, address: str, path: str) -> float:
         form = {"token": TOKEN, "actor": "Ana"}
         async with session.post(f"{url}/console/login", data=form, allow_redirects=False):
             pass
-        began = monotonic()
+        await backend.tokens()  # a connection is there
+        began, before = monotonic(), _processor_seconds(servers)
         async with session.get(url + path, allow_redirects=False) as answer:
             body = await answer.read()
-        seconds = monotonic() - began
+        seconds, worked = monotonic() - began, _processor_seconds(servers) - before
         stop.set()
         if answer.status != OK:
             raise RuntimeError(f"{path}: {answer.status}: {body[:200]!r}")
-        return seconds
+        return seconds, worked
 
 
-async def _collect_plans(connection: OwnConnection, plans: list[Plan]) -> None:
-    """Have each statement of *connection* explained while it runs; it takes a superuser."""
+class ExplainedDatabase(Database):
+    """A database whose statements are explained while they run; it takes a superuser."""
 
-    def take(_connection: object, message: object) -> None:
+    def __init__(self, dsn: str, pool: Pool) -> None:
+        super().__init__(dsn, pool)
+        self.plans: list[Plan] = []
+
+    @asynccontextmanager
+    async def acquire(self, *, seconds: float = 60.0) -> AsyncIterator[Connection]:
+        """Give a connection, as `Database.acquire`."""
+        async with super().acquire(seconds=seconds) as connection:
+            await connection.execute("LOAD 'auto_explain'")
+            for name, value in EXPLAINED.items():
+                await connection.execute("SELECT set_config($1, $2, false)", name, value)
+            connection.add_log_listener(self._take)
+            try:
+                yield connection
+            finally:
+                connection.remove_log_listener(self._take)
+                await connection.execute("SET auto_explain.log_min_duration = -1")
+
+    def _take(self, _connection: object, message: object) -> None:
         _, _, text = str(message).partition("plan:\n")
         if text:
             plan = msgspec.json.decode(text)["Plan"]
-            plans.append(
-                Plan(
-                    plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
-                    [
-                        each["Relation Name"]
-                        for each in _nodes(plan)
-                        if each["Node Type"] == "Seq Scan"
-                        and each["Actual Rows"] * each["Actual Loops"] > MANY_ROWS
-                    ],
-                )
-            )
-
-    await connection.execute("LOAD 'auto_explain'")
-    for setting, value in (
-        ("auto_explain.log_min_duration", "0"),
-        ("auto_explain.log_analyze", "on"),
-        ("auto_explain.log_buffers", "on"),
-        ("auto_explain.log_timing", "off"),
-        ("auto_explain.log_format", "json"),
-        ("client_min_messages", "log"),
-    ):
-        await connection.execute("SELECT set_config($1, $2, false)", setting, value)
-    connection.add_log_listener(take)
+            whole = [
+                each["Relation Name"]
+                for each in _nodes(plan)
+                if each["Node Type"] == "Seq Scan"
+                and each["Actual Rows"] * each["Actual Loops"] > MANY_ROWS
+            ]
+            self.plans.append(Plan(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], whole))
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -223,8 +237,6 @@ async def _pages(connection: OwnConnection) -> dict[str, str]:
         "message, new": f"/message/{last}",
         "message, old": f"/message/{old}",
         "request": f"/batch/{token}",
-        "campaigns": "/campaigns",
-        "campaign": f"/campaign?{urlencode({'name': newest})}",
         "lists": "/lists",
         "codes": "/codes",
         "rules": "/rules",
@@ -242,4 +254,7 @@ async def _pages(connection: OwnConnection) -> dict[str, str]:
         for value, another in ((values[0], others[-1]), (values[-1], others[0])):
             both = urlencode({name: value, other: another})
             pages[f"messages, {name} {value}, {other} {another}"] = f"/messages?{both}"
+    # Last: what they show is counted in the background.
+    pages["campaigns"] = "/campaigns"
+    pages["campaign"] = f"/campaign?{urlencode({'name': newest})}"
     return {name: f"/console{path}" for name, path in pages.items()}

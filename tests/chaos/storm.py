@@ -106,7 +106,9 @@ async def run(plan: Plan) -> Aftermath:
             stack.callback(receiver.kill)
             await receiver.started()
             account |= {"on_unsure": "resend", "resend_after": f"{report_sender.SILENCE}s"}
-        apps = dict.fromkeys(plan.apps, account)
+        # Those that are added go on sending while results are unknown.
+        apps = dict.fromkeys(plan.apps, account | {"circuit_unknown": 100})
+        apps["default"] = account
         apps["paced"] = account | {"numbers_per_second": 300, "auth": "wsse"}
         callback = receiver and receiver.callback
         fleet = Fleet(

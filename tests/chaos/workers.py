@@ -30,6 +30,7 @@ STOPPED_CODES = frozenset({0, 1, -15})
 
 FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian: libfaketime
 HAS_FAKE_TIME = FAKE_TIME.exists()
+STRIKE_STARTS = 0.2  # of the acts that meet a worker while it starts
 # What is done to a worker, and how often beside each other.
 KILLED, FROZEN, FROZEN_LONG, STOPPED = "killed", "frozen", "frozen past its lease", "stopped"
 CLOCK_WRONG = "clock wrong"  # it is no reason for an unsure request
@@ -115,9 +116,17 @@ class Fleet:
             while True:
                 await asyncio.sleep(self._pace * self._dice.uniform(0.5, 4.0))
                 place = self._dice.randrange(len(self._places))
-                # One that was killed just before is not there to be stopped.
-                if place not in self._busy and self._places[place].code is None:
+                if place not in self._busy and self._may_strike(self._places[place]):
                     tasks.create_task(acts[self._deck.draw()](place))
+
+    def _may_strike(self, worker: WorkerProcess) -> bool:
+        """Tell whether *worker* is to be struck: it works, or sometimes while it starts.
+
+        One that was killed just before is not there to be stopped. On a busy machine a start takes
+        so long that otherwise no worker would ever send anything.
+        """
+        started = "worker started" in worker.log.read_text(encoding="utf-8")
+        return worker.code is None and (started or self._dice.random() < STRIKE_STARTS)
 
     async def settle(self) -> None:
         """Have each place filled with a worker that works."""

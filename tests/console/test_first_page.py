@@ -4,11 +4,8 @@ Each failure happens to a real service with a simulated provider. The worst find
 With SCREENSHOTS set to a folder, a browser saves a screenshot of the dashboard of each there.
 """
 
-import asyncio
 import html
-import os
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +15,7 @@ import pytest
 from client import TOKEN, Client
 from screenshots import save_dashboard
 from support.cuttable_proxy import Wire
-from support.service import Service, app_settings, running, until
+from support.service import Service, app_settings, command, running, until
 from support.slow import slow_after
 
 from dispatcher.simulator import Simulator, read_faults
@@ -136,15 +133,7 @@ async def logged_in(url: str) -> AsyncIterator[Client]:
 
 async def status(dsn: str, *words: str, **settings: str) -> str:
     """Return the output of `dispatcher status` in one line, stderr included."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", "status", *words),
-        env=environment | {"DISPATCHER_DATABASE_URL": dsn, **settings},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await process.communicate()
-    return " ".join(out.decode().split())
+    return " ".join((await command("status", *words, dsn=dsn, **settings)).split())
 
 
 def headline_and_finding(page: str) -> tuple[str, str]:

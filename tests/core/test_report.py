@@ -260,6 +260,26 @@ def test_a_long_message_has_its_segments(sequence, total, segment):
     assert (report.segment, report.total) == segment
 
 
+@pytest.mark.parametrize(
+    ("status", "stored"),
+    [
+        ("+8613112345678", "+86131****5678"),
+        ("13112345678", "131****5678"),
+        ("blocked 13112345678", "blocked …"),
+        ("CL26:-37", "CL26:-37"),
+        ("SMGPERR:52", "SMGPERR:52"),
+        ("601", "601"),
+        ("delivrd", "delivrd"),
+        ("X-CHECK", "X-CHECK"),
+    ],
+)
+def test_no_status_is_stored_with_a_number_in_it(status, stored):
+    [report] = form({**FULL, "status": status})
+    assert report.status == stored
+    assert json.loads(report.raw)["status"] == status  # as it came
+    assert "3112345678" not in report_status(report.status).meaning
+
+
 def test_one_broken_report_costs_no_other():
     read = read_push(
         json.dumps(

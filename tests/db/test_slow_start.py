@@ -40,12 +40,7 @@ TIMED = {Kind.LATER, Kind.NOT_READY, Kind.QUOTA, Kind.COUNTRY}
 
 async def test_the_end_of_a_pause_makes_due_what_was_refused(db):
     codes = sorted({*NUMBER, *REQUEST, "E999999", "HTTP 418", "quiet-hours", "daily-limit"})
-    await db.execute(
-        "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, code)"
-        " SELECT n, 'default', 5, clock_timestamp() + interval '1 hour', 2, code"
-        " FROM unnest($1::text[]) WITH ORDINALITY AS u (code, n)",
-        codes,
-    )
+    await let_wait(db, codes, attempts=2, claimed=2)
     await db.execute("SELECT dispatcher.end_refusal_waits('default')")
     due = await db.fetch(
         "SELECT code, attempt FROM dispatcher.queue WHERE due_at <= clock_timestamp()"
@@ -56,6 +51,33 @@ async def test_the_end_of_a_pause_makes_due_what_was_refused(db):
         if not {number_code(code).kind, request_code(code).kind} & TIMED and code != "000000"
     }
     assert {row["code"]: row["attempt"] for row in due} == dict.fromkeys(refusals, 1)
+
+
+@pytest.mark.parametrize("claimed", [3, None], ids=["was not counted", "has no request any more"])
+async def test_the_end_of_a_pause_returns_only_a_counted_attempt(db, claimed):
+    """Else the policy `resend` could send a message more often than its attempts allow."""
+    await let_wait(db, ["E000027"], attempts=2, claimed=claimed)
+    await db.execute("SELECT dispatcher.end_refusal_waits('default')")
+    assert await db.fetchval("SELECT attempt FROM dispatcher.queue") == 2
+
+
+async def let_wait(db, codes: list[str], *, attempts: int, claimed: int | None) -> None:
+    """Let a message wait for an hour for each code; *claimed*: the attempt of its last request."""
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, code, last_batch)"
+        " SELECT n, 'default', 5, clock_timestamp() + interval '1 hour', $2, code, 1"
+        " FROM unnest($1::text[]) WITH ORDINALITY AS u (code, n)",
+        codes,
+        attempts,
+    )
+    if claimed is not None:
+        await db.execute(
+            "INSERT INTO dispatcher.batch (id, token, app, worker, message_ids, attempts, bytes)"
+            " OVERRIDING SYSTEM VALUE"
+            " SELECT 1, 't', 'default', 1, array_agg(id), array_agg($1::smallint), 1"
+            " FROM dispatcher.queue",
+            claimed,
+        )
 
 
 @pytest.mark.parametrize("by", ["probe", "operator"])

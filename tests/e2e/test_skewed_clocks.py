@@ -30,6 +30,7 @@ def library() -> str:
 @pytest.fixture
 def start(workers, library):
     """Start workers, each with a clock of its own."""
+    workers.forked = False  # a library is loaded by a new interpreter
 
     def launch(skew: str, app: dict[str, object]):
         with pytest.MonkeyPatch.context() as environ:

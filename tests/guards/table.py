@@ -313,6 +313,18 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the end of a pause returns only a counted attempt",
+        (
+            Edit(
+                FUNCTIONS,
+                "(b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer",
+                "1",
+            ),
+        ),
+        ("tests/db/test_slow_start.py::test_the_end_of_a_pause_returns_only_a_counted_attempt",),
+    ),
+    Guard(
+        2,
         "what is requeued is no part of an unsure request",
         (
             Edit(
@@ -558,8 +570,8 @@ GUARDS = (
             Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off, failing\n',
-                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time()\n',
+                'sql("heartbeat"), worker, cut_off, failing)\n',
+                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time())\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

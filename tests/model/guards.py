@@ -53,6 +53,10 @@ GUARDS = (
     Guard("a closed batch takes no answer", ONE),
     Guard("an answer that lacks numbers is written once", TWO._replace(numbers="LD")),
     Guard(
+        "the end of a pause returns only a counted attempt",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
+    Guard(
         "what is requeued is no part of an unsure request",
         reason="no report of the model says that the platform refused what it had accepted",
     ),

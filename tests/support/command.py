@@ -1,14 +1,7 @@
-"""Runs the real command in a process of its own, without settings of this process.
-
-The processes are forked from one that has imported what commands import: a command takes a tenth of
-the time that a new interpreter needs.
-"""
+"""Runs the real command in a process of its own, without settings of this process."""
 
 import asyncio
-import multiprocessing
-import multiprocessing.forkserver
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dispatcher.cli import main
+from support.forked import ForkedProcess
 
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(
-    [
-        "dispatcher.cli.commands",
-        "dispatcher.cli.connection",
-        "dispatcher.cli.output",
-        "dispatcher.cli.stdout",
-        "dispatcher.core.health_checks",
-        "dispatcher.db.campaigns",
-        "dispatcher.db.operator",
-        "dispatcher.db.status",
-        "dispatcher.lists.file_load",
-        "rich.console",
-        "rich.table",
-        "support.command",
-        "typer._adapters",
-    ]
-)
-TESTS = Path(__file__).parents[1]
-WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 DEADLINE = 60  # seconds for a command; the machine may be busy
 
 
@@ -71,58 +44,27 @@ def _environment(**settings: object) -> dict[str, str]:
     return rest | {"LC_ALL": "C.UTF-8"} | named  # English on every machine
 
 
-@pytest.fixture(scope="session")
-def fork_server() -> None:
-    """Start the process that commands are forked from; it finds this module too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
-        multiprocessing.forkserver.ensure_running()
-
-
 @pytest.fixture
-def command(tmp_path, fork_server) -> Command:
+def command(tmp_path) -> Command:
     """Runs ``dispatcher ARGUMENTS`` to its end; settings are keyword arguments."""
-    del fork_server
 
     async def run(*arguments: object, locale: str = "C.UTF-8", **settings: object) -> Ended:
+        environ = _environment(**{"DATA_DIR": tmp_path / "data", **settings})
         with TemporaryDirectory(dir=tmp_path) as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
-            process = FORK.Process(
-                target=run_dispatcher,
-                args=(
-                    [str(each) for each in arguments],
-                    _environment(**{"DATA_DIR": tmp_path / "data", **settings})
-                    | {"LC_ALL": locale},
-                    out,
-                    err,
-                    Path.cwd(),
-                ),
+            process = ForkedProcess(
+                [str(each) for each in arguments], environ | {"LC_ALL": locale}, out=out, err=err
             )
-            process.start()
-            await asyncio.to_thread(process.join, DEADLINE)
-            if process.exitcode is None:
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    code = await process.ended()
+            finally:
                 process.kill()
-                raise TimeoutError
-            ended = Ended(process.exitcode, *(_text(each) for each in (out, err)))
+            ended = Ended(code, *(_text(each) for each in (out, err)))
         assert "Traceback" not in ended.err, ended.err
         return ended
 
     return run
-
-
-def run_dispatcher(
-    arguments: list[str], environment: dict[str, str], out: Path, err: Path, folder: Path
-) -> None:
-    """Become the command, in a forked process."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    files = (os.open(os.devnull, os.O_RDONLY), *(os.open(f, WRITE, 0o600) for f in (out, err)))
-    for descriptor, file in enumerate(files):
-        os.dup2(file, descriptor)
-    sys.stdin = open(0)  # noqa: SIM115 - the process ends with it
-    sys.argv = ["dispatcher", *arguments]
-    main()
 
 
 def _text(file: Path) -> str:

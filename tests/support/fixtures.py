@@ -18,9 +18,10 @@ Provide = Callable[..., Awaitable[Simulator]]
 class Workers:
     """Starts workers on one database; all of them end with the test."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
+    def __init__(self, dsn: str, folder: Path, *, forked: bool) -> None:
         self._dsn = dsn
         self.folder = folder
+        self.forked = forked  # else each is a new interpreter
         self._numbers = itertools.count(1)
         self.all: list[WorkerProcess] = []
 
@@ -38,7 +39,7 @@ class Workers:
         given = {"data_dir": self.folder / "data", **settings}
         environ = environment(dsn or self._dsn, apps, given)
         log = self.folder / f"worker-{next(self._numbers)}.log"
-        worker = WorkerProcess(environ, log, *arguments)
+        worker = WorkerProcess(environ, log, *arguments, forked=self.forked)
         self.all.append(worker)
         return worker
 
@@ -52,14 +53,14 @@ class Workers:
 @pytest.fixture
 def workers(dsn, tmp_path) -> Iterator[Workers]:
     """Start workers on this test's database; none of them may stumble."""
-    with working(dsn, tmp_path) as made:
+    with working(dsn, tmp_path, forked=True) as made:
         yield made
 
 
 @contextmanager
-def working(dsn: str, folder: Path) -> Iterator[Workers]:
+def working(dsn: str, folder: Path, *, forked: bool = False) -> Iterator[Workers]:
     """Start workers on the database at *dsn*, as above."""
-    made = Workers(dsn, folder)
+    made = Workers(dsn, folder, forked=forked)
     try:
         yield made
     finally:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
+
+from support.forked import FORK, ForkedProcess
 
 DEADLINE = 20.0
 
@@ -18,7 +20,7 @@ DEADLINE = 20.0
 class Service:
     """A running service: its address, what it has said so far, and its process."""
 
-    process: asyncio.subprocess.Process
+    process: ForkedProcess
     url: str = ""
     log: list[str] = field(default_factory=list)
 
@@ -27,10 +29,9 @@ class Service:
             return r.status, await r.text()
 
     async def stop(self) -> int:
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
         async with asyncio.timeout(DEADLINE):
-            return await self.process.wait()
+            return await self.process.ended()
 
 
 def app_settings(url: str, **more: str) -> dict[str, str]:
@@ -56,22 +57,24 @@ async def running(dsn: str, **settings: str) -> AsyncIterator[Service]:
         "DISPATCHER_POLL_INTERVAL": "0.1",
         **settings,
     }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", "run"),
-        env=environment,
-        stderr=asyncio.subprocess.PIPE,
-        limit=1 << 20,
-    )
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = ForkedProcess(["run"], environment, out=None, err=theirs)
+    theirs.close()
     service = Service(process)
     listening = asyncio.Event()
+    said = asyncio.StreamReader(limit=1 << 20)
+    loop = asyncio.get_running_loop()
+    pipe = os.fdopen(os.dup(ours.fileno()), "rb")
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), pipe)
+    ours.close()
 
     async def read() -> None:
-        async for raw in process.stderr:
+        async for raw in said:
             line = raw.decode()
             service.log.append(line)
             if '"event":"listening"' in line:
-                said = json.loads(line)
-                service.url = f"http://{said['host']}:{said['port']}"
+                place = json.loads(line)
+                service.url = f"http://{place['host']}:{place['port']}"
                 listening.set()
         listening.set()
 
@@ -82,11 +85,9 @@ async def running(dsn: str, **settings: str) -> AsyncIterator[Service]:
         assert service.url, "".join(service.log)
         yield service
     finally:
-        with contextlib.suppress(ProcessLookupError, TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await service.stop()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.kill()
         await reader
 
 
@@ -102,14 +103,11 @@ async def until(check: Callable[[], Awaitable[object]], *, what: str = "it") -> 
     return seen
 
 
-async def command(*arguments: object, dsn: str) -> str:
+async def command(*arguments: object, dsn: str, **settings: str) -> str:
     """Run ``dispatcher ARGUMENTS`` on a database; return all that it printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", *map(str, arguments)),
-        env=environment | {"DISPATCHER_DATABASE_URL": dsn},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await process.communicate()
-    return out.decode()
+    environment |= {"DISPATCHER_DATABASE_URL": dsn, **settings}
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        await ForkedProcess([*map(str, arguments)], environment, out=out, err=out).ended()
+        return await asyncio.to_thread(out.read_text, "utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.postgres.programs import signal_on_parent_exit
+from support.forked import ForkedProcess
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]  # `python -m` takes the package that lies in its directory
@@ -37,10 +38,22 @@ class WorkerProcess:
     """One `dispatcher run`. What it says goes to *log*, one JSON a line."""
 
     def __init__(
-        self, environ: Mapping[str, str], log: Path, *arguments: str, module: str = "dispatcher"
+        self,
+        environ: Mapping[str, str],
+        log: Path,
+        *arguments: str,
+        module: str = "dispatcher",
+        forked: bool = False,
     ) -> None:
-        """*module* is what Python runs as `dispatcher`."""
+        """Start it: *forked*, or in a new interpreter, which runs *module* as `dispatcher`."""
         self.log = log
+        self._process: ForkedProcess | subprocess.Popen[bytes]
+        if forked:
+            log.write_bytes(b"")
+            self._process = ForkedProcess(
+                ["run", *arguments], environ, out=log, err=log, folder=ROOT
+            )
+            return
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, "run", *arguments],

@@ -38,7 +38,7 @@ async def damage(db: asyncpg.Connection, ids: list[int]) -> None:
         await db.execute(kind, toast["oid"], b"t")
 
 
-@pytest.mark.parametrize(("priority", "count"), slow_after(1, [(5, 25), (0, 3), (5, 3)]))
+@pytest.mark.parametrize(("priority", "count"), slow_after(1, [(5, 3), (5, 25), (0, 3)]))
 async def test_damaged_rows_are_rejected_and_the_others_sent(db, workers, sim, priority, count):
     before = await insert(db, 700, priority=priority)
     damaged = await insert(db, count, first=1000, params=[LONG], priority=priority)

@@ -27,8 +27,9 @@ datetime.datetime = Wrong
 
 
 @pytest.fixture
-def clock_of(tmp_path, monkeypatch):
+def clock_of(tmp_path, monkeypatch, workers):
     """Makes the clock of the next worker wrong."""
+    workers.forked = False  # a new interpreter reads sitecustomize.py
     folder = Path(tmp_path, "clock")
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(WRONG)
