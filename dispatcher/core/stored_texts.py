@@ -46,6 +46,8 @@ STORED_TEXTS = (
     N_("resumed"),
     N_("defined"),
     N_("removed"),
+    N_("added"),
+    N_("revoked"),
     N_("set"),
     N_("{count} numbers new"),
     N_("{count} number new"),

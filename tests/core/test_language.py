@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from lint.languages import CATALOGUES, complaints, of_code
+from lint.languages import CATALOGUES, complaints, of_code, style_of
 
 from dispatcher.core.circuit import (
     CircuitLimits,
@@ -35,6 +35,21 @@ from dispatcher.lists.shown_texts import LIST_TEXTS, list_text
 @pytest.mark.parametrize("catalogue", CATALOGUES)
 def test_every_text_has_a_translation_with_the_same_fields(catalogue):
     assert complaints(catalogue) == []
+
+
+@pytest.mark.parametrize(
+    ("translation", "complaint"),
+    [
+        ("号码打码。", "打码 is 脱敏"),
+        ("每个国家的价格", "国家 is 国家/地区"),
+        ("每个国家/地区的价格，国家码", None),
+        ("已取消 短信", "a blank between two Chinese words"),
+        ("先检查,再写入", "half-width punctuation after Chinese"),
+        ("写入 3 条短信（CSV）；`dispatcher status` 显示状态。", None),
+    ],
+)
+def test_the_glossary_holds_for_each_translation(translation, complaint):
+    assert style_of("a text", translation) == [complaint] * bool(complaint)
 
 
 def test_every_language_but_english_has_a_catalogue():
