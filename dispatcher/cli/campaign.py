@@ -130,6 +130,10 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
             _(one.state), one.code or "", why.meaning if why else "", number(one.messages)
         )
     screen().print(table if table.rows else _("It has no messages."))
+    if count.last_due_at is not None and count.last_due_at > datetime.now(UTC):
+        typer.echo(
+            _("The last message that waits is due {time}.").format(time=moment(count.last_due_at))
+        )
     if count.segments:
         costs = [f"{amount:,.2f} {currency}".strip() for currency, amount in count.cost.items()]
         typer.echo(
@@ -346,4 +350,4 @@ def _with_campaigns(work: "Callable[[Connection], Awaitable[Result]]") -> Result
 
 
 def _state(one: "Campaign") -> str:
-    return f"{_(one.state)} ({one.reason})" if one.reason else _(one.state)
+    return f"{_(one.state)} ({stored_text(one.reason)})" if one.reason else _(one.state)

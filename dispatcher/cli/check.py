@@ -288,10 +288,11 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
             ),
         )
     else:
+        advice = row.advice.replace("<NAME>", name.removeprefix("app ").upper())
         yield (
             False,
             name,
-            _(": ").join((app.endpoint, answer.code, sentences(row.meaning, row.advice))),
+            _(": ").join((app.endpoint, answer.code, sentences(row.meaning, advice))),
         )
     if answer.clock_skew is not None:
         yield _check_clock(_("the provider's"), answer.clock_skew)
@@ -303,7 +304,9 @@ def _check_clock(whose: str, skew: float) -> CheckResult:
     return (
         good,
         "clock",
-        _("{skew} s from {whose}{advice}").format(skew=f"{skew:+.1f}", whose=whose, advice=advice),
+        _("{skew} s from {whose}{advice}").format(
+            skew=f"{round(skew, 1) + 0.0:+.1f}", whose=whose, advice=advice
+        ),
     )
 
 

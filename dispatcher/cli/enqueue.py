@@ -198,7 +198,7 @@ def enqueue(
         def show_progress(taken: int, share: float) -> None:
             nonlocal so_far
             so_far = taken
-            done = _("{taken} enqueued").format(taken=number(taken)) if taken else "reading"
+            done = _("{taken} enqueued").format(taken=number(taken)) if taken else _("reading")
             left = progress.tasks[0].time_remaining
             end = _("ends about {time}").format(time=_clock(left)) if left else ""
             progress.update(task, completed=share, description=done, end=end)
@@ -208,7 +208,7 @@ def enqueue(
                 lambda connection: _load(connection, file, where, show_progress, options)
             )
         except (CommandError, ListError, KeyboardInterrupt) as failure:
-            lines = getattr(failure, "lines", ("interrupted.",))
+            lines = getattr(failure, "lines", (_("interrupted."),))
             if dry_run or (not so_far and not isinstance(failure, KeyboardInterrupt)):
                 raise
             raise CommandError(
@@ -255,22 +255,23 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     from dispatcher.core.format import number, plural
 
     done = loaded.progress
-    would = _("would be enqueued") if options.dry_run else "enqueued"
-    typer.echo(f"{plural(done.imported, 'message')} {would}.")
+    whole = _("{messages} would be enqueued.") if options.dry_run else _("{messages} enqueued.")
+    typer.echo(whole.format(messages=plural(done.imported, "message")))
+    would = _("{count} would be enqueued") if options.dry_run else _("{count} enqueued")
     parts = [
-        f"{number(count)} {words}"
+        words.format(count=number(count))
         for count, words in (
             (done.imported_lines, would),
-            (done.rejected, "refused"),
-            (done.left_out, _("left out")),
-            (loaded.blank, "blank"),
+            (done.rejected, _("{count} refused")),
+            (done.left_out, _("{count} left out")),
+            (loaded.blank, _("{count} blank")),
         )
         if count
     ]
     if len(parts) > 1 or done.imported_lines != done.imported:
         typer.echo(
             _("{lines} of data: {names}.").format(
-                lines=plural(loaded.lines, "line"), names=", ".join(parts)
+                lines=plural(loaded.lines, "line"), names=_(", ").join(parts)
             )
         )
     if not options.dry_run and loaded.campaign not in (options.campaign, file.name):
@@ -371,7 +372,7 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())
     if segments:
-        typer.echo(f"{plural(segments, 'segment')}.")
+        typer.echo(plural(segments, "segment") + _("."))
     for currency, amount in sorted(bill.sums(most=True).items()):
         typer.echo(
             _("About {amount} {currency}")

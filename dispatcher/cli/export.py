@@ -19,6 +19,7 @@ import typer
 from dispatcher.cli.campaign import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, complete_app, operator_name
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import ENGLISH, _, use_language
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _writer(file: Path | None, suffix: str) -> Iterator[Write]:
     except OSError as error:
         raise CommandError(
             _("the export cannot be written to {file}: {strerror}.").format(
-                file=file or "stdout", strerror=error.strerror
+                file=file or "stdout", strerror=os_reason(error)
             )
         ) from None
 

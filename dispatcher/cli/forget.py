@@ -8,6 +8,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 
 if TYPE_CHECKING:
@@ -95,6 +96,6 @@ def _write(path: Path, kept: list[str]) -> None:
     except OSError as error:
         raise CommandError(
             _("{path} cannot be written: {strerror}. Nothing was erased.").format(
-                path=path, strerror=error.strerror
+                path=path, strerror=os_reason(error)
             )
         ) from error

@@ -74,7 +74,7 @@ def _print_status(statuses: "list[MigrationStatus]", *, json: bool) -> int:
         elif one.applied:
             state = _("applied {applied_at}").format(applied_at=moment(one.applied_at))
         else:
-            state = "missing"
+            state = _("missing")
         typer.echo(f"{one.version}  {one.name:30}  {state}")
     done = all(s.applied and not s.edited and not s.unknown for s in statuses)
     return 0 if done else FAILED

@@ -1,14 +1,15 @@
 """``dispatcher run``: runs the service."""
 
 import traceback
+from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dispatcher.cli.errors import NO_APP, USED_WRONGLY, CommandError
-from dispatcher.core.language import ENGLISH, _, use_language
+from dispatcher.core.language import ENGLISH, _, in_english, use_language
 
 
 class ServicePart(StrEnum):
@@ -74,19 +75,19 @@ def run(
             ),
             code=USED_WRONGLY,
         )
-    use_language(ENGLISH)  # logs and what is stored are for all
     collect_rarely()
     configure_logs(settings.log_level, settings.log_format)
     try:
         with service.database(settings) as dsn, explained(dsn):
             try:
                 if processes > 1:
-                    run_receivers(settings, dsn, processes)
+                    with in_english():
+                        run_receivers(settings, dsn, processes)
                 else:
                     running = service.run(
                         settings, dsn, only=only.value if only else None, shared_port=shared_port
                     )
-                    uvloop.run(running)
+                    uvloop.run(_in_english(running))
             except BaseExceptionGroup as group:
                 raise first_error(group) from group
     except (
@@ -102,6 +103,12 @@ def run(
     except Exception as error:
         structlog.get_logger(__name__).debug("the worker ended with an error", exc_info=True)
         raise CommandError(_own_error(error)) from error
+
+
+async def _in_english(running: Coroutine[Any, Any, None]) -> None:
+    """Run the service: logs and what is stored are for all, a failed start is for the user."""
+    use_language(ENGLISH)
+    await running
 
 
 def _own_error(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """``dispatcher simulate``: runs the simulated provider as a process."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.core.errors import os_reason
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator
@@ -84,7 +87,9 @@ def _read_config(name: str, value: str, read: Callable[[bytes | str], Config]) -
         return read(value if given else Path(value).read_bytes())
     except OSError as error:
         raise CommandError(
-            f"{name}: {value} is neither JSON nor a file that can be read ({error.strerror}).",
+            _("{name}: {value} is neither JSON nor a file that can be read ({why}).").format(
+                name=name, value=value, why=os_reason(error)
+            ),
             code=USED_WRONGLY,
         ) from error
     except ConfigTextError as error:
@@ -99,7 +104,12 @@ async def _run_until_signal(simulator: "Simulator") -> None:
     try:
         await simulator.start()
     except OSError as error:
-        raise CommandError(f"the simulator cannot listen: {error.strerror or error}.") from error
+        raise CommandError(
+            _(
+                "the simulator cannot listen ({why}): name another address with --listen, or stop"
+                " what uses this one."
+            ).format(why=_(os.strerror(error.errno)) if error.errno else error)
+        ) from error
     except ValueError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from error
     try:

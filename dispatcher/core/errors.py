@@ -1,4 +1,24 @@
-"""The errors that several packages raise and catch."""
+"""The errors that several packages raise and catch, and the words of the system's own."""
+
+from dispatcher.core.language import N_, _
+
+_REASONS = (  # of the system, in strerror's words, that a user meets
+    N_("No such file or directory"),
+    N_("Permission denied"),
+    N_("Operation not permitted"),
+    N_("Not a directory"),
+    N_("Is a directory"),
+    N_("File exists"),
+    N_("Read-only file system"),
+    N_("No space left on device"),
+    N_("Address already in use"),
+    N_("Cannot assign requested address"),
+)
+
+
+def os_reason(error: OSError) -> str:
+    """Return why the system refused a call, in the reader's language."""
+    return _(error.strerror or type(error).__name__)
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818 - the word of its readers: a state, not a mistake

@@ -98,8 +98,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
             asyncpg.InvalidSchemaNameError,
         ),
         N_(
-            "The tables in {at} are not those of this release ({said}): run `dispatcher migrate`, "
-            "or correct what of yours is named here."
+            "The tables of this release are not in {at} ({said}): run `dispatcher migrate`, which "
+            "makes them, or correct what of yours is named here."
         ),
     ),
     (

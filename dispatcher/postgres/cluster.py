@@ -192,24 +192,26 @@ def explain_output(output: str, files: ServerFiles) -> str:
     if any("No space left on device" in line for line in lines):
         return disk_full_message(files)
     if any("Permission denied" in line for line in lines):
-        return not_writable_message(files, "Permission denied")
-    return f"The embedded PostgreSQL in {files.data_dir} does not start: {reason}"
+        return not_writable_message(files, _("Permission denied"))
+    return _("The embedded PostgreSQL in {data_dir} does not start: {reason}").format(
+        data_dir=files.data_dir, reason=reason
+    )
 
 
 def disk_full_message(files: ServerFiles) -> str:
     """Return the line for users about a full disk."""
-    return (
-        f"The disk of {files.data_dir} is full: make room there, or set DISPATCHER_DATA_DIR to "
-        "a directory on another disk."
-    )
+    return _(
+        "The disk of {data_dir} is full: make room there, or set DISPATCHER_DATA_DIR to a"
+        " directory on another disk."
+    ).format(data_dir=files.data_dir)
 
 
 def not_writable_message(files: ServerFiles, why: str) -> str:
     """Return the line for users about a directory that this user cannot write."""
-    return (
-        f"{files.data_dir} cannot be written ({why}): set DISPATCHER_DATA_DIR to a directory "
-        "of yours, or DISPATCHER_DATABASE_URL to a PostgreSQL that runs."
-    )
+    return _(
+        "{data_dir} cannot be written ({why}): set DISPATCHER_DATA_DIR to a directory of"
+        " yours, or DISPATCHER_DATABASE_URL to a PostgreSQL that runs."
+    ).format(data_dir=files.data_dir, why=why)
 
 
 def _replace(path: Path, text: str, *, mode: int) -> None:

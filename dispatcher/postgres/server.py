@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 from dispatcher.postgres.cluster import (
     LOOPBACK,
@@ -86,12 +87,16 @@ def embedded_server(
 
 
 def running_server(data_dir: Path) -> str | None:
-    """Return the address of the server that another process runs on *data_dir*, or None."""
+    """Return the address of the server that another process runs on *data_dir*, or None.
+
+    Raises EmbeddedError if this user cannot look.
+    """
     files = ServerFiles(data_dir.absolute())
-    try:
-        lock = os.open(files.lock, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
+    with _os_errors_explained(files):
+        try:
+            lock = os.open(files.lock, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -119,16 +124,20 @@ def _status(cluster: Path) -> _Status | None:
         return None
 
 
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+
+
 @contextmanager
 def _os_errors_explained(files: ServerFiles) -> Iterator[None]:
     """Turn an OSError into an EmbeddedError that says what to do."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = os_reason(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EmbeddedError(disk_full_message(files)) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        missing = error.errno == errno.ENOENT and error.filename == str(files.data_dir)
+        if missing or error.errno in _NOT_WRITABLE:
             raise EmbeddedError(not_writable_message(files, reason)) from error
         raise EmbeddedError(
             _("The embedded PostgreSQL in {data_dir} does not start: {reason}").format(

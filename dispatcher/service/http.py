@@ -23,6 +23,7 @@ from dispatcher.console import (
     console_routes,
 )
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.language import _
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
@@ -185,13 +186,17 @@ class ListenError(Exception):
     """The HTTP server cannot listen on its address; one line that says what to do."""
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
-        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        super().__init__(host, port, error)
+        self._at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         # asyncio's own text repeats the address; errno has the reason alone.
-        why = os.strerror(error.errno) if error.errno else str(error)
-        super().__init__(
-            f"cannot listen on {at} ({why.lower()}): set DISPATCHER_LISTEN to another address, or"
-            " stop what uses this one."
-        )
+        self._why = os.strerror(error.errno) if error.errno else str(error)
+
+    def __str__(self) -> str:
+        """Return the line in the language of who shows it."""
+        return _(
+            "cannot listen on {at} ({why}): set DISPATCHER_LISTEN to another address, or stop what"
+            " uses this one."
+        ).format(at=self._at, why=_(self._why).lower())
 
 
 async def _sweep(direct: DirectServer, http: web.Server, answered: set[RequestHandler]) -> None:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 from dispatcher.settings.models import AppSettings, Settings
 
@@ -112,7 +113,7 @@ class _Reading:
         except OSError as error:
             self.mistakes.append(
                 _("{names}, which cannot be read: {strerror}").format(
-                    names=names, strerror=error.strerror
+                    names=names, strerror=os_reason(error)
                 )
             )
         except UnicodeDecodeError:

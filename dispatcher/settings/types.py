@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.reply import plain_word
@@ -250,7 +251,7 @@ def _certificate(value: Path) -> Path:
         raise ValueError(_("names a file without a certificate (PEM)")) from None
     except OSError as error:
         raise ValueError(
-            _("names a file that cannot be read: {strerror}").format(strerror=error.strerror)
+            _("names a file that cannot be read: {strerror}").format(strerror=os_reason(error))
         ) from None
     return value
 

@@ -210,7 +210,10 @@ async def test_a_campaign_is_moved_as_a_whole(two, operate, db):
         (f"2036-05-01 {hour}:00", 1) for hour in ("09", "10", "11")
     ]
     assert len(await claimed(db)) == 3  # those of June
+    shown = (await operate("campaign", "show", "may.csv")).out
+    assert "The last message that waits is due 2036-05-01 11:00:00" in shown
     assert (await operate("campaign", "move", "may.csv", "--send-at", "now")).code == 0
+    assert "waits is due" not in (await operate("campaign", "show", "may.csv")).out
     assert len(await claimed(db)) == 3
     audit = "SELECT action, target FROM dispatcher.audit ORDER BY id DESC LIMIT 1"
     assert tuple(await db.fetchrow(audit)) == ("move", "campaign may.csv")
@@ -340,6 +343,15 @@ async def test_a_line_may_name_its_campaign(operate, db, tmp_path):
     ended = await operate("enqueue", file, "--again")
     assert (ended.code, "campaign May is cancelled for good" in ended.line) == (2, True)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
+
+
+@pytest.mark.parametrize("option", [("--spread", "1s"), ("--per-hour", "14400")])
+async def test_a_list_is_spread_by_parts_of_a_second(operate, db, tmp_path, option):
+    assert (await operate("enqueue", write(tmp_path / "x.csv", 4), *option)).code == 0
+    waits = await db.fetch(
+        "SELECT send_at - min(send_at) OVER () FROM dispatcher.message ORDER BY id"
+    )
+    assert [row[0].total_seconds() for row in waits] == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])

@@ -306,6 +306,8 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("live_counts", "NULL", 1200),
     ("campaign_page", "NULL, NULL, 31, NULL", 800),
     ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
+    ("recipient_piece", "9223372036854775807, 1000, '{+8613800000007,13800000007}'", 60),
+    ("reference_piece", "9223372036854775807, 1000, 'order 7'", 60),
     ("last_hour", "", 100),
     ("delivery_sample", "'-infinity', 'infinity', 500, 50", 60),
     ("sampled_messages", f"'{ {*range(100, 5100)} }'", 20_000),
@@ -342,7 +344,13 @@ async def test_statements_read_little_of_a_long_history(db):
         "CREATE INDEX message_1_to_5000001_campaign"
         " ON dispatcher.message_1_to_5000001 (campaign, id) WHERE campaign IS NOT NULL"
     )
-    await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id < 600")
+    await db.execute(
+        "CREATE INDEX ON dispatcher.message_1_to_5000001 (recipient);"
+        "CREATE INDEX ON dispatcher.message_1_to_5000001 (reference) WHERE reference IS NOT NULL"
+    )
+    await db.execute(
+        "UPDATE dispatcher.message SET campaign = 'may', reference = 'order ' || id WHERE id < 600"
+    )
     await db.execute(
         "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
         " SELECT 'default', 'delivered', ARRAY[n], 1 FROM generate_series(29000, 30000) AS n"
@@ -360,6 +368,8 @@ async def test_statements_read_little_of_a_long_history(db):
         "live_counts": "text",
         "campaign_page": "timestamptz, text, int, text",
         "campaign_piece": "bigint, int, text",
+        "recipient_piece": "bigint, int, text[]",
+        "reference_piece": "bigint, int, text",
         "delivery_sample": "timestamptz, timestamptz, int, int",
         "sampled_messages": "bigint[]",
         "sampled_outcomes": "bigint[]",

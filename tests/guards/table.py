@@ -570,8 +570,8 @@ GUARDS = (
             Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off, failing\n',
-                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time()\n',
+                'sql("heartbeat"), worker, cut_off, failing)\n',
+                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time())\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

@@ -230,7 +230,7 @@ async def test_a_thousand_replies_a_second_come_in_beside_sending(tmp_path, work
     assert sender.answers == {"200": count}
     assert stored == count
     assert rate > 0.9 * RATE
-    assert pace > 0.5 * RATE / 2  # of what the app may, on a machine with other work
+    assert pace > RATE / 10  # the app may send five times that: a machine with other work
 
 
 @pytest.mark.timeout(3600)

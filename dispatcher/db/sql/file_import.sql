@@ -149,7 +149,8 @@ WHERE s.line > $1
 INSERT INTO dispatcher.message (app, sender, recipient, template_id, signature, idempotency_key,
     reference, params, priority, send_at, expires_at, campaign)
 SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
-    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at,
+    send_at + $4::double precision * ($5 + row_number() OVER (ORDER BY line) - 1) * interval '1 s',
+    expires_at,
     coalesce(s.campaign, $3)
 FROM pg_temp.survey s
 WHERE line BETWEEN $1 AND $2
@@ -162,7 +163,8 @@ ORDER BY line
 INSERT INTO pg_temp.dry_run (app, sender, recipient, template_id, signature, idempotency_key,
     reference, params, priority, send_at, expires_at, campaign)
 SELECT app, sender, recipient, template_id, signature, idempotency_key, reference, params, priority,
-    send_at + make_interval(secs => $4 * ($5 + row_number() OVER (ORDER BY line) - 1)), expires_at,
+    send_at + $4::double precision * ($5 + row_number() OVER (ORDER BY line) - 1) * interval '1 s',
+    expires_at,
     coalesce(s.campaign, $3)
 FROM pg_temp.survey s
 WHERE line BETWEEN $1 AND $2
