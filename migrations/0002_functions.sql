@@ -1238,6 +1238,37 @@ BEGIN
     RETURN ended;
 END $$;
 
+-- Make due now, at most *most* of each, messages and bulk rows that were inserted by a clock which was
+-- ahead of this one, and that were due at once; return how many. What was moved to a later time stays.
+CREATE FUNCTION dispatcher.end_clock_waits(most integer DEFAULT 20000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz := clock_timestamp();
+    alone bigint;
+    together bigint;
+BEGIN
+    UPDATE dispatcher.queue SET due_at = at
+    WHERE ctid = ANY (ARRAY(
+        SELECT q.ctid FROM dispatcher.queue q JOIN dispatcher.message m ON m.id = q.id
+        WHERE q.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
+          AND q.due_at < m.queued_at + interval '10 minutes'  -- the longest insert, about
+        LIMIT most FOR UPDATE OF q SKIP LOCKED));
+    GET DIAGNOSTICS alone = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM dispatcher.bulk
+        WHERE first_id = ANY (ARRAY(
+            SELECT b.first_id FROM dispatcher.bulk b JOIN dispatcher.message m ON m.id = b.first_id
+            WHERE b.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
+              AND b.due_at < m.queued_at + interval '10 minutes'
+            LIMIT most FOR UPDATE OF b SKIP LOCKED))
+        RETURNING *
+    )
+    INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
+    SELECT first_id, ids, size, app, priority, at, campaign FROM gone;
+    GET DIAGNOSTICS together = ROW_COUNT;
+    RETURN alone + together;
+END $$;
+
 -- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
 -- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void

@@ -352,4 +352,4 @@ def _with_campaigns(work: "Callable[[Connection], Awaitable[Result]]") -> Result
 
 
 def _state(one: "Campaign") -> str:
-    return f"{_(one.state)} ({one.reason})" if one.reason else _(one.state)
+    return f"{_(one.state)} ({stored_text(one.reason)})" if one.reason else _(one.state)

@@ -271,7 +271,7 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     if len(parts) > 1 or done.imported_lines != done.imported:
         typer.echo(
             _("{lines} of data: {names}.").format(
-                lines=plural(loaded.lines, "line"), names=", ".join(parts)
+                lines=plural(loaded.lines, "line"), names=_(", ").join(parts)
             )
         )
     if not options.dry_run and loaded.campaign not in (options.campaign, file.name):

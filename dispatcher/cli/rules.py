@@ -199,8 +199,12 @@ def suppress(
         )
 
     changed = (with_database(work).count or 0) if wanted else 0
-    done = _("sent to again") if remove else _("suppressed, from the next second on")
-    typer.echo(f"{plural(changed, 'number')} {done}.")
+    done = (
+        _("{numbers} sent to again.")
+        if remove
+        else _("{numbers} suppressed, from the next second on.")
+    )
+    typer.echo(done.format(numbers=plural(changed, "number")))
     if doubts:
         left = len(doubts) - MAX_DOUBTS_SHOWN
         raise CommandError(

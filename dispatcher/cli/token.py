@@ -92,7 +92,7 @@ def list_tokens(
             if one.revoked_at
             else ""
         )
-        used = moment(one.used_at) if one.used_at else "never"
+        used = moment(one.used_at) if one.used_at else _("not yet")
         table.add_row(one.name, one.role, moment(one.created_at), one.created_by, used, revoked)
     screen().print(table if table.rows else _("There is no token but DISPATCHER_CONSOLE_TOKEN."))
 

@@ -38,6 +38,7 @@ from dispatcher.db import (
     campaigns,
     console_tokens,
     list_uploads,
+    message_actions,
     message_lists,
     operator,
     replies,
@@ -49,7 +50,8 @@ from dispatcher.db.console_tokens import ValidToken
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import as_unavailable
 from dispatcher.db.list_uploads import ListUpload
-from dispatcher.db.message_lists import ActionName, MessageAction, MessageFilter, MessagePage
+from dispatcher.db.message_actions import ActionName, MessageAction
+from dispatcher.db.message_lists import MessageFilter, MessagePage
 from dispatcher.db.operator import ActionResult
 
 Arguments = ParamSpec("Arguments")
@@ -154,21 +156,21 @@ class ConsoleBackend:
         self, actor: str, action: ActionName, wanted: MessageFilter, words: tuple[str, str]
     ) -> int:
         """Choose the messages of an action; return the id of the action, which waits."""
-        return await self._slow_query(message_lists.preview, actor, action, wanted, words)
+        return await self._slow_query(message_actions.preview, actor, action, wanted, words)
 
     async def message_action(self, action_id: int) -> MessageAction | None:
         """Return an action on many messages, or None if there is no such action."""
-        return await self._query(message_lists.message_action, action_id)
+        return await self._query(message_actions.message_action, action_id)
 
     async def start_message_action(self, actor: str, action_id: int) -> None:
         """Confirm an action on many messages, and write the audit log."""
         async with self._database.acquire(seconds=ACTION_TIMEOUT_SECONDS) as connection:
-            await message_lists.start(connection, actor, action_id)
+            await message_actions.start(connection, actor, action_id)
 
     async def message_action_step(self, action_id: int) -> bool:
         """Do the next part of a started action; return whether more is left."""
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-            return await message_lists.step(connection, action_id)
+            return await message_actions.step(connection, action_id)
 
     async def message(self, message_id: int) -> MessageHistory | None:
         """Return a message with its requests and reports, or None if there is no such message."""

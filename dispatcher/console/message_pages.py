@@ -29,15 +29,8 @@ from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
-from dispatcher.db.message_lists import (
-    DEEP_PAGE_SECONDS,
-    PAGE_SECONDS,
-    STATES,
-    ActionCount,
-    ActionName,
-    MessageAction,
-    MessageFilter,
-)
+from dispatcher.db.message_actions import ActionCount, ActionName, MessageAction
+from dispatcher.db.message_lists import DEEP_PAGE_SECONDS, PAGE_SECONDS, STATES, MessageFilter
 
 MESSAGES_PATH = "/console/messages"
 MESSAGE_ACTION_PATH = "/console/message-action"

@@ -214,7 +214,9 @@ def _undecided(place: MessageLookup) -> MatchResult:
         return RetryLater("still-open")
     if place.lost or (place.batch_state == "unsure" and place.in_question):
         return ConfirmsAccepted()
-    return CancelsResend() if place.settled_by in RESENT_BY else Unmatched("not-taken")
+    if place.settled_by in RESENT_BY and place.in_question:
+        return CancelsResend()
+    return Unmatched("not-taken")
 
 
 def _accepted(report: PendingReport, place: MessageLookup) -> MatchResult:

@@ -46,6 +46,8 @@ STORED_TEXTS = (
     N_("resumed"),
     N_("defined"),
     N_("removed"),
+    N_("added"),
+    N_("revoked"),
     N_("set"),
     N_("{count} numbers new"),
     N_("{count} number new"),
@@ -65,6 +67,18 @@ STORED_TEXTS = (
     N_("A reply has no number of its sender."),
     N_("It is a status report, and no reply."),
     N_("there is no campaign {name}"),
+    N_("The results of {count} of the last requests are unknown. The last: {why} ({code})."),
+    N_("The result of a request is unknown again, right after the last pause: {why} ({code})."),
+    N_(
+        "{count} different messages in a row were refused, and none accepted. The last: {why}"
+        " ({code})."
+    ),
+    N_("{count} different messages in a row were refused, and none accepted ({code})."),
+    N_("{count} messages accepted in an hour, and at most {most} in any hour of the last 30 days"),
+    N_(
+        "{failed} of {count} finished messages were rejected or undelivered: over its limit of"
+        " {share}%"
+    ),
     N_("not done: {why}"),
     N_("campaign {name} is cancelled for good"),
     N_("campaign {name} is being moved: it goes on when that is done"),
@@ -118,9 +132,17 @@ def _translated(text: str, forms: tuple[str, ...]) -> str | None:
         return translation
     for pattern, form in _patterns(forms):
         if (found := pattern.fullmatch(text)) is not None:
-            values = {name: stored_text(value, forms) for name, value in found.groupdict().items()}
+            values = {name: _value(value, forms) for name, value in found.groupdict().items()}
             return _(form).format(**values)
     return None
+
+
+def _value(text: str, forms: tuple[str, ...]) -> str:
+    """Return a value of a stored text; it may be a sentence without its full stop."""
+    translation = stored_text(text, forms)
+    if translation == text and (sentence := stored_text(f"{text}.", forms)) != f"{text}.":
+        return sentence.rstrip(".\u3002")
+    return translation
 
 
 @cache

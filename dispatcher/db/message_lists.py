@@ -1,4 +1,4 @@
-"""Lists of messages by a filter, and actions of operators on all that a filter chooses.
+"""Lists of messages by a filter.
 
 No index is kept for the filters, because each would be paid for by every message. A list is read
 backwards from the newest message, from where there is least to read: what waits from `queue`, what
@@ -8,16 +8,13 @@ is quick whatever it finds, and says how far back it has read.
 """
 
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 from msgspec import Struct
 
-from dispatcher.core.language import N_
 from dispatcher.core.message import spellings, to_e164
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
@@ -29,14 +26,11 @@ if TYPE_CHECKING:
 PAGE_ROWS: Final = 50
 PAGE_SECONDS: Final = 0.05  # for which a page reads on
 DEEP_PAGE_SECONDS: Final = 3.0  # for which "look further back" does
-ACTION_SECONDS: Final = 20.0  # for which the messages of an action are looked for
-MAX_ACTION_MESSAGES: Final = 100_000
 FIRST_PIECE_ROWS: Final = 500  # of a source; each further piece has four times as many
 MAX_PIECE_ROWS: Final = 20_000
 ENOUGH_MESSAGES: Final = 1_000  # of events, in one piece
 FIRST_CHECKED_MESSAGES: Final = PAGE_ROWS + 1  # of a page, for most of what is read often fits
 CHECKED_MESSAGES: Final = 200  # looked up at once for a page after that
-ACTION_CHECKED_MESSAGES: Final = 5_000  # looked up at once for an action
 # A message has the time at which its transaction began, and an id from when it was inserted. So a
 # filter by time finds what transactions of this length inserted, and of longer ones most.
 LONG_TRANSACTION: Final = timedelta(minutes=1)
@@ -51,31 +45,7 @@ FINISHED_STATES: Final = (
     "cancelled",
 )
 STATES: Final = ("queued", "sending", "unsure", *FINISHED_STATES)
-ActionName = Literal["cancel", "requeue", "suppress", "settle-sent", "settle-resend"]
-
-# The states that an action changes, and why it leaves a message in another alone.
-_ACTION_STATES: Final[dict[ActionName, tuple[str, ...]]] = {
-    "cancel": ("queued",),
-    "requeue": ("rejected", "expired", "lost"),
-    "suppress": STATES,
-    "settle-sent": ("unsure",),
-    "settle-resend": ("unsure",),
-}
-_LEFT_ALONE: Final = {
-    "queued": N_("it waits already"),
-    "sending": N_("it is on its way"),
-    "unsure": N_("it may have been sent: settle it"),
-    "accepted": N_("the provider has it"),
-    "delivered": N_("it was delivered"),
-    "undelivered": N_("the provider had it; insert it anew"),
-    "rejected": N_("it was rejected"),
-    "expired": N_("it has expired"),
-    "cancelled": N_("it was cancelled"),
-}
-WIPED: Final = N_("its variables were wiped, so it cannot be sent again")
-PARTLY_CHOSEN: Final = N_("its request has other messages, which the filter does not choose")
 ERASED_NUMBER: Final = "0"
-ERASED: Final = N_("its number was erased")
 
 
 class MessageFilter(Struct, frozen=True):
@@ -94,17 +64,6 @@ class MessageFilter(Struct, frozen=True):
     until: datetime | None = None
 
 
-class ChosenMessage(Struct, frozen=True, gc=False):
-    """One message that the filter of an action chooses."""
-
-    id: int
-    app: str
-    state: str
-    wiped: bool
-    erased: bool
-    refused: bool  # by the platform, after it had accepted it: it may be sent again
-
-
 class MessagePage(Struct, frozen=True):
     """A page of a list, the newest first."""
 
@@ -119,43 +78,6 @@ class TextAndPrice(Struct, frozen=True):
     text: str | None
     price: Decimal | None
     currency: str
-
-
-class ActionCount(Struct, frozen=True, array_like=True):
-    """How many messages of one app and state an action is for."""
-
-    app: str
-    state: str
-    left_alone: str | None  # why; None: the action is for them
-    messages: int
-
-
-class MessageAction(Struct, frozen=True):
-    """An action on many messages, with its progress."""
-
-    id: int
-    created_at: datetime
-    created_by: str
-    action: ActionName
-    filter: str
-    address: str
-    counts: list[ActionCount]
-    messages: int
-    targets: int
-    complete: bool  # else there are more messages that fit
-    position: int
-    changed: int
-    started_at: datetime | None
-    started_by: str | None
-    finished_at: datetime | None
-
-
-class _Source(Struct, frozen=True):
-    """A filter, made ready for the statements that read one source backwards."""
-
-    filter: MessageFilter
-    numbers: list[str] | None
-    prefix: str | None
 
 
 # A message that may fit, and where a page that begins with it begins: ids (of messages or events)
@@ -177,7 +99,7 @@ async def message_page(
     shown: set[int] = set()
     size = FIRST_CHECKED_MESSAGES
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        async for piece in _pieces(connection, wanted, position):
+        async for piece in pieces(connection, wanted, position):
             following = piece.candidates
             while following:
                 part, following = following[:size], following[size:]
@@ -235,113 +157,19 @@ async def count(database: Database, wanted: MessageFilter) -> int | None:
         return happened
 
 
-async def preview(
-    database: Database, actor: str, action: ActionName, wanted: MessageFilter, words: Sequence[str]
-) -> int:
-    """Choose the messages of an action, at most 100,000; return the id of the action.
-
-    *words* are the filter in words, without a number, and its address. Nothing is done before
-    `start`; what is done then is done to these messages, whatever fits the filter meanwhile.
-    """
-    end = time.monotonic() + ACTION_SECONDS
-    chosen: dict[int, ChosenMessage] = {}
-    complete = True
-    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        async for piece in _pieces(connection, wanted, None):
-            ids = [each[0] for each in piece.candidates if each[0] not in chosen]
-            first, part = 0, ids
-            for first in range(0, len(ids), ACTION_CHECKED_MESSAGES):
-                part = ids[first : first + ACTION_CHECKED_MESSAGES]
-                rows = await connection.fetch(
-                    sql("chosen_messages"), *await _test(connection, wanted, part)
-                )
-                chosen |= {row["id"]: ChosenMessage(*row) for row in rows}
-                if len(chosen) >= MAX_ACTION_MESSAGES:
-                    break
-            if len(chosen) >= MAX_ACTION_MESSAGES or time.monotonic() > end:
-                complete = piece.next_place is None and first + len(part) >= len(ids)
-                break
-        messages = sorted(chosen.values(), key=lambda each: -each.id)[:MAX_ACTION_MESSAGES]
-        left = {each.id: why for each in messages if (why := _left_alone(action, each))}
-        targets = [each.id for each in messages if each.id not in left]
-        if action in ("settle-sent", "settle-resend"):
-            targets, partly = await _whole_requests(connection, targets)
-            left |= dict.fromkeys(partly, PARTLY_CHOSEN)
-        counts = Counter((each.app, each.state, left.get(each.id)) for each in messages)
-        listed = [ActionCount(*key, number) for key, number in counts.most_common()]
-        action_id: int = await connection.fetchval(
-            sql("add_message_action"),
-            actor,
-            action,
-            *words,
-            msgspec.json.encode(listed).decode(),
-            len(messages) - len(left),
-            targets,
-            complete and len(chosen) <= MAX_ACTION_MESSAGES,
-        )
-        return action_id
-
-
-async def message_action(database: Database, action_id: int) -> MessageAction | None:
-    """Return an action with its progress; None if there is none with this id."""
-    async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-        row = await connection.fetchrow(sql("message_action"), action_id)
-        if row is None:
-            return None
-        counts = msgspec.json.decode(row["counts"], type=list[ActionCount])
-        return MessageAction(**{**row, "counts": counts})
-
-
-async def start(connection: Connection, actor: str, action_id: int) -> bool:
-    """Confirm an action, and write the audit; return whether this call started it."""
-    started: bool = await connection.fetchval(sql("start_message_action"), action_id, actor)
-    return started
-
-
-async def step(connection: Connection, action_id: int) -> bool:
-    """Do the next part of a started action, in one transaction; return whether more is left."""
-    more: bool = await connection.fetchval(sql("message_action_step"), action_id)
-    return more
-
-
-def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
-    """Return why *action* leaves a message alone; None if it does not."""
-    again = action == "requeue" and message.refused
-    if message.state not in _ACTION_STATES[action] and not again:
-        if action != "requeue" and message.state == "queued":
-            return N_("it waits")
-        return _LEFT_ALONE.get(message.state, N_("its state is not known"))
-    if action == "requeue" and message.wiped:
-        return WIPED
-    if action == "suppress" and message.erased:
-        return ERASED
-    return None
-
-
-async def _whole_requests(connection: Connection, ids: list[int]) -> tuple[list[int], list[int]]:
-    """Return the unsure requests of which all messages are chosen, and the messages of others."""
-    chosen = set(ids)
-    whole: list[int] = []
-    partly: list[int] = []
-    for row in await connection.fetch(sql("unsure_requests_of"), ids):
-        if chosen.issuperset(row["ids"]):
-            whole.append(row["id"])
-        else:
-            partly += chosen.intersection(row["ids"])
-    return whole, partly
-
-
 async def _fitting(
     connection: Connection, wanted: MessageFilter, ids: list[int]
 ) -> dict[int, MessageSummary]:
     """Return those of *ids* that fit *wanted* now, by id."""
     if not ids:
         return {}
-    rows = await connection.fetch(sql("fitting_messages"), *await _test(connection, wanted, ids))
+    rows = await connection.fetch(
+        sql("fitting_messages"), *await filter_arguments(connection, wanted, ids)
+    )
     return {row["id"]: MessageSummary(*row) for row in rows}
 
 
-async def _test(
+async def filter_arguments(
     connection: Connection, wanted: MessageFilter, ids: list[int]
 ) -> tuple[object, ...]:
     """Return the arguments of the statements that test whether messages fit *wanted*."""
@@ -369,7 +197,7 @@ async def _numbers(connection: Connection, wanted: MessageFilter) -> list[str] |
     return [] if number in (None, ERASED_NUMBER) else spellings(to_e164(number))
 
 
-async def _pieces(
+async def pieces(
     connection: Connection, wanted: MessageFilter, position: str | None
 ) -> AsyncIterator[_Piece]:
     """Read the best source backwards from *position*; yield the messages that may fit."""

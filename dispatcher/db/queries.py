@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from msgspec import json
+
 _FOLDER = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -36,9 +38,23 @@ def sql(name: str) -> str:
     return statements()[name]
 
 
-def array_text(numbers: Iterable[int]) -> str:
-    """Write *numbers* as PostgreSQL writes an array, for a parameter that is cast from text.
+_encode = json.Encoder().encode
 
-    The driver's own encoding looks at each element several times: 0.4 µs each, this 0.05.
+
+def array_text(values: Iterable[str | float | None]) -> str:
+    """Write *values* as PostgreSQL writes an array, for a parameter that is cast from text.
+
+    The driver's own encoding looks at each element several times: 0.4 µs each, this 0.05. JSON has
+    the numbers, the null and the quotes of an array; only control characters it writes otherwise.
     """
-    return "{" + str([*numbers])[1:-1] + "}"
+    listed = [*values]
+    encoded = _encode(listed).decode()
+    if "\\" in encoded and "\\" in encoded.replace("\\\\", "").replace('\\"', ""):
+        encoded = f"[{','.join(map(_quoted, listed))}]"
+    return "{" + encoded[1:-1] + "}"
+
+
+def _quoted(value: str | float | None) -> str:
+    if value is None:
+        return "NULL"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

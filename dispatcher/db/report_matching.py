@@ -36,7 +36,7 @@ from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
-from dispatcher.db.queries import sql
+from dispatcher.db.queries import array_text, sql
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
 
@@ -191,7 +191,9 @@ async def _places(
     for index, seen in enumerate(reports):
         asked += [(index, seen.token, form) for form in seen.forms or (None,)]
     rows = await connection.fetch(
-        sql("find_places"), [token for _, token, _ in asked], [form for _, _, form in asked]
+        sql("find_places"),
+        array_text(token for _, token, _ in asked),
+        array_text(form for _, _, form in asked),
     )
     places: dict[int, MessageLookup] = {}
     for row in sorted(rows, key=itemgetter(0)):
@@ -438,12 +440,14 @@ async def publish_events(
     counts: Counter[Event] = Counter({event: len(ids) for event, ids in ids_by_event.items()})
     counts.update((NO_APP, "unmatched report", stray.why) for stray in strays)
     await count(connection, 0, counts)
-    if first:
-        await connection.execute(
-            sql("count_reported"),
-            [place.accepted_at for place in first],
-            [place.app for place in first],
-        )
+    reported = Counter(
+        (place.app, place.accepted_at.replace(second=0, microsecond=0))
+        for place in first
+        if place.accepted_at is not None
+    )
+    if reported:
+        apps, minutes = zip(*reported, strict=True)
+        await connection.execute(sql("count_reported"), minutes, apps, list(reported.values()))
 
 
 def _is_all(seen: PendingReport) -> bool:

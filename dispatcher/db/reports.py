@@ -13,7 +13,7 @@ from dispatcher.core.report_status import MADE_UP_STATUSES, STATUSES
 from dispatcher.core.status import MissingReports, UnmatchedReport, UnreadableCount, UnreadablePush
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database, storing
 from dispatcher.db.events import count
-from dispatcher.db.queries import sql
+from dispatcher.db.queries import array_text, sql
 from dispatcher.db.replies import ReceivedReply, address_app
 from dispatcher.db.replies import write as write_replies
 
@@ -59,7 +59,7 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
             report.token,
             report.recipient,
             age,
-            report.updated_at,
+            report.updated_at and report.updated_at.isoformat(),
             report.source,
             report.description,
             report.org_code,
@@ -67,7 +67,7 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
         )
         for report, age in reports
     ]
-    columns = map(list, zip(*rows, strict=True))
+    columns = map(array_text, zip(*rows, strict=True))
     news = await connection.fetchval(sql("store_reports"), *columns, list(MADE_UP_STATUSES))
     return int(news or 0)
 

@@ -78,6 +78,7 @@ class Heartbeat(Struct, frozen=True):
     why: str
 
 
+SET_BACK_SECONDS: Final = 1.0  # of the database's clock, from which on messages may wait for it
 # An asynchronous standby lacks less when it is promoted.
 WENT_BACK_SECONDS: Final = 60.0
 # Since the last heartbeat, until waiting messages are taken for those of a restored backup.
@@ -176,6 +177,16 @@ async def heartbeat(
     if row is None:
         return Heartbeat(None, None, paused, why)
     return Heartbeat(row["silence"], row["at"], paused, why)
+
+
+async def end_clock_waits(database: Database) -> int:
+    """Make due what was due at once by a clock that has been set back; return how many rows."""
+    ended, step = 0, 1
+    while step:
+        async with database.transaction() as connection:
+            step = await connection.fetchval(sql("end_clock_waits"))
+        ended += step
+    return ended
 
 
 async def worker_stopped(database: Database, worker: int) -> None:

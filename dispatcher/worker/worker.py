@@ -224,6 +224,11 @@ class Worker:
         if beat.silence is None:
             raise UnknownWorkerError(self.id)
         self.lease.renew(asked_at, beat.silence, beat.at)
+        if beat.silence < -workers.SET_BACK_SECONDS:
+            ended = await workers.end_clock_waits(self.vital)
+            log.warning(
+                "the database's clock was set back", seconds=round(-beat.silence), made_due=ended
+            )
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

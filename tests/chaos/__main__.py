@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "--aim",
         action="store_true",
-        help="do more of what leads to the cells that are short in the file of --matrix",
+        help="do what leads to the cells that are short in the file of --matrix, until none is",
     )
     given = parser.parse_args()
     if given.aim and given.matrix is None:
@@ -43,22 +43,25 @@ def main() -> int:
     console = Console()
     violated = 0
     struck: Counter[str] = Counter()
+    cells: Counter[tuple[str, str]] = read(given.matrix) if given.matrix else Counter()
     for seed in range(given.seed, given.seed + given.seeds):
+        short = missing(cells) if given.aim else []
+        if given.aim and not short:
+            break
         plan = Plan(
             given.minutes * 60,
             seed,
             workers=given.workers,
             rate=given.rate,
             reports=given.reports,
-            aim=aim_at(missing(read(given.matrix)), Random(seed)) if given.aim else {},
+            aim=aim_at(short, Random(seed)),
         )
         aftermath = asyncio.run(run(plan))
         tell(aftermath, console)
         violated += bool(aftermath.problems)
         struck.update(_struck(aftermath))
-        cells = aftermath.branches
         if given.matrix:
-            cells = add(given.matrix, cells, seed)
+            cells = add(given.matrix, aftermath.branches, seed)
     if given.seeds > 1:
         table = Table(title=f"{given.seeds} storms, {violated} violated", box=None)
         for name, count in struck.items():

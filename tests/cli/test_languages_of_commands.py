@@ -92,3 +92,8 @@ async def test_an_action_and_its_audit_are_whole_chinese_sentences(operate, db):
     assert done.out == "1 条短信已取消。\n"
     assert "1 条中有 1 条已取消" in (await operate("audit", locale=CHINESE)).out
     assert "1 of 1 cancelled" in (await operate("audit", "--json", locale=CHINESE)).out
+    done = await operate("suppress", "+8613112345678", locale=CHINESE)
+    assert done.out == "1 个号码已屏蔽，从下一秒起生效。\n"
+    await operate("token", "add", "Ana", "--role", "see")
+    assert "从未" in (await operate("token", "list", locale=CHINESE)).out
+    assert "已添加" in (await operate("audit", locale=CHINESE)).out

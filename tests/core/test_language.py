@@ -6,8 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from lint.languages import CATALOGUES, complaints, of_code
+from lint.languages import CATALOGUES, complaints, of_code, style_of
 
+from dispatcher.core.circuit import (
+    CircuitLimits,
+    CircuitState,
+    Refused,
+    SlowStart,
+    Unknown,
+    change,
+)
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, plural
 from dispatcher.core.language import (
@@ -27,6 +35,21 @@ from dispatcher.lists.shown_texts import LIST_TEXTS, list_text
 @pytest.mark.parametrize("catalogue", CATALOGUES)
 def test_every_text_has_a_translation_with_the_same_fields(catalogue):
     assert complaints(catalogue) == []
+
+
+@pytest.mark.parametrize(
+    ("translation", "complaint"),
+    [
+        ("号码打码。", "打码 is 脱敏"),
+        ("每个国家的价格", "国家 is 国家/地区"),
+        ("每个国家/地区的价格，国家码", None),
+        ("已取消 短信", "a blank between two Chinese words"),
+        ("先检查,再写入", "half-width punctuation after Chinese"),
+        ("写入 3 条短信（CSV）；`dispatcher status` 显示状态。", None),
+    ],
+)
+def test_the_glossary_holds_for_each_translation(translation, complaint):
+    assert style_of("a text", translation) == [complaint] * bool(complaint)
 
 
 def test_every_language_but_english_has_a_catalogue():
@@ -129,6 +152,10 @@ ROW = number_code("too-long")
         ("It has 1 variable, and the template takes 2.", "有 1 个变量，而模板需要 2 个。"),
         ("3 of 5 cancelled", "5 条中有 3 条已取消"),
         ("An unknown code: X1.", "未知错误码：X1。"),
+        ("20000 messages accepted in an hour, and at most 10 in any hour of the last 30 days",
+         "一小时内受理了 20000 条短信，而最近 30 天内任何一小时最多 10 条"),
+        ("7 of 9 finished messages were rejected or undelivered: over its limit of 5.0%",
+         "已完成的 9 条短信中有 7 条被拒绝或未送达，超过上限 5.0%"),
         ('The signature is wrong. It said: "no. 7".', "鉴权签名不正确。响应内容：“no. 7”。"),
         ("Waiting for Ana. See the ticket.", "Waiting for Ana. See the ticket."),
         ("", ""),
@@ -146,6 +173,24 @@ def test_stored_texts_are_those_that_core_writes():
         params = [*fitting[:place], wrong, *fitting[place + 1 :]]
         assert "变量不是" in in_chinese(stored_text, template_mismatch(template, params))
     assert "而模板需要" in in_chinese(stored_text, template_mismatch(template, ["1", "2"]))
+
+
+def test_reasons_of_pauses_are_in_the_readers_language():
+    lost = Unknown("HTTP 502", "A proxy lost the API over the request.")
+    limits, slow = CircuitLimits(unknown=3, refused=5), SlowStart(4, left=0, answered=2)
+    again = CircuitState(slow_start=slow)
+    for state, signals in (
+        (CircuitState(), [lost] * 3),
+        (again, [lost]),
+        (CircuitState(), [Refused(text, "E000027", "") for text in range(5)]),
+        (
+            CircuitState(),
+            [Refused(text, "E000027", "The signature is wrong.") for text in range(5)],
+        ),
+    ):
+        pause = change(state, signals, limits).pause
+        chinese = in_chinese(stored_text, pause.reason)
+        assert re.findall("[a-z]{3,}", chinese) == [], chinese
 
 
 def test_stored_texts_of_lists_are_those_of_their_reader():

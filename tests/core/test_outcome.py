@@ -1,5 +1,6 @@
 """Verdicts on answers, for each message and for the others of the same request."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -33,6 +34,7 @@ from dispatcher.core.outcome import (
     is_retryable,
 )
 from dispatcher.core.packing import pack
+from dispatcher.core.wire import read_answer
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)  # 20:00 at the provider's: four hours of quota
 MAX_ATTEMPTS = 5
@@ -463,6 +465,36 @@ def test_no_code_of_a_number_is_stored_with_a_number_in_it(code, stored):
     answer = reply([result(ONE), result(TWO, code), result(THREE)], code="E000510")
     refused = verdict(THREE_NUMBERS, answer).outcomes[1]
     assert (refused.code, "3999999999" in refused.reason) == (stored, False)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [None, "", [], "0", 0, {}, {"originTo": ONE.recipient, "status": "000000"}, [None], [[]],
+     json.dumps([{"originTo": ONE.recipient, "status": "000000", "smsMsgId": "x"}])],
+)  # fmt: skip
+@pytest.mark.parametrize("code", ["000000", "E000510", 0])
+def test_a_success_without_a_list_of_results_is_unsure(code, listed):
+    body = json.dumps({"code": code, "description": "Success", "result": listed}).encode()
+    assert isinstance(verdict(THREE_NUMBERS, read_answer(200, body)), UnknownResult)
+
+
+@pytest.mark.parametrize(
+    ("http_status", "code"), [(401, "E000102"), (400, "E000045"), (403, "E000620")]
+)
+def test_a_code_pauses_the_app_whatever_encoding_its_words_have(http_status, code):
+    for encoding in ("utf-8", "gb18030", "utf-8-sig"):
+        body = f'{{"code":"{code}","description":"无效的应用"}}'.encode(encoding)
+        refused = verdict(THREE_NUMBERS, read_answer(http_status, body))
+        assert isinstance(refused, ReturnAll)
+        assert refused.pause.code == code
+
+
+@pytest.mark.parametrize("http_status", [301, 400, 401, 403, 404, 407, 418, 451])
+def test_a_page_of_a_proxy_pauses_the_app_and_loses_nothing(http_status):
+    body = b"<html><head><title>Blocked</title></head><body>by the firewall</body></html>"
+    refused = verdict(THREE_NUMBERS, read_answer(http_status, body))
+    assert isinstance(refused, ReturnAll)
+    assert refused.pause.code == f"HTTP {http_status}"
 
 
 # ---- another try at once

@@ -7,6 +7,7 @@ import pytest
 from asyncpg import PostgresError
 from support.messages import states, take_out
 
+from dispatcher.db import message_actions as actions
 from dispatcher.db import message_lists as messages
 from dispatcher.db.message_lists import MessageFilter, message_page
 from dispatcher.db.queries import sql
@@ -181,15 +182,15 @@ async def test_counts_are_exact_where_they_are_known(database, db):
     assert await messages.count(database, MessageFilter()) is None
 
 
-async def done(database, db, action: str, **fields) -> messages.MessageAction:
+async def done(database, db, action: str, **fields) -> actions.MessageAction:
     """Preview an action, start it, and do all of its steps."""
     words = ("the filter", "state=x")
-    wanted = await messages.preview(database, "Ana", action, MessageFilter(**fields), words)
-    assert await messages.start(db, "Ben", wanted)
-    assert not await messages.start(db, "Cem", wanted)
-    while await messages.step(db, wanted):
+    wanted = await actions.preview(database, "Ana", action, MessageFilter(**fields), words)
+    assert await actions.start(db, "Ben", wanted)
+    assert not await actions.start(db, "Cem", wanted)
+    while await actions.step(db, wanted):
         pass
-    return await messages.message_action(database, wanted)
+    return await actions.message_action(database, wanted)
 
 
 async def test_an_action_does_what_its_preview_says(database, seeded):
@@ -199,8 +200,8 @@ async def test_an_action_does_what_its_preview_says(database, seeded):
     assert counts == {
         ("bank", None): 4,
         ("shop", None): 4,
-        ("bank", messages.WIPED): 1,
-        ("shop", messages.WIPED): 1,
+        ("bank", actions.WIPED): 1,
+        ("shop", actions.WIPED): 1,
     }
     assert (action.messages, action.changed, action.position) == (8, 8, 8)
     assert action.finished_at is not None
@@ -213,8 +214,8 @@ async def test_an_action_does_what_its_preview_says(database, seeded):
 
 @pytest.mark.parametrize(("limit", "complete"), [(10, False), (1000, True)])
 async def test_a_preview_says_whether_it_found_all(database, seeded, monkeypatch, limit, complete):
-    monkeypatch.setattr(messages, "MAX_ACTION_MESSAGES", limit)
-    monkeypatch.setattr(messages, "ACTION_CHECKED_MESSAGES", 5)
+    monkeypatch.setattr(actions, "MAX_ACTION_MESSAGES", limit)
+    monkeypatch.setattr(actions, "CHECKED_MESSAGES", 5)
     action = await done(database, seeded, "cancel", app="bank")
     assert action.complete is complete
 
@@ -228,14 +229,12 @@ async def test_cancel_leaves_alone_what_does_not_wait(database, seeded):
 
 async def test_what_came_after_the_preview_is_not_touched(database, db, rows):
     before = await rows.messages(3)
-    wanted = await messages.preview(
-        database, "A", "cancel", MessageFilter(state="queued"), ("", "")
-    )
+    wanted = await actions.preview(database, "A", "cancel", MessageFilter(state="queued"), ("", ""))
     await rows.messages(2)
     await db.execute("SELECT dispatcher.cancel($1)", before[:1])
-    assert await messages.start(db, "A", wanted)
-    assert not await messages.step(db, wanted)
-    action = await messages.message_action(database, wanted)
+    assert await actions.start(db, "A", wanted)
+    assert not await actions.step(db, wanted)
+    action = await actions.message_action(database, wanted)
     assert (action.messages, action.changed) == (3, 2)
     assert (await states(db))["queued"] == 2
 
@@ -243,7 +242,7 @@ async def test_what_came_after_the_preview_is_not_touched(database, db, rows):
 async def test_a_request_is_settled_only_as_a_whole(database, seeded):
     action = await done(database, seeded, "settle-sent", state="unsure", template="tpl-1")
     assert {(each.left_alone, each.messages) for each in action.counts} == {
-        (messages.PARTLY_CHOSEN, 1)  # one of each app
+        (actions.PARTLY_CHOSEN, 1)  # one of each app
     }
     assert (action.messages, action.changed) == (0, 0)
     assert len(await listed(database, state="unsure")) == 5
@@ -257,32 +256,30 @@ async def test_suppressing_counts_new_numbers_only(database, seeded):
     await seeded.execute("SELECT dispatcher.suppress('{+8613100000001}')")
     action = await done(database, seeded, "suppress", state="rejected")
     assert (action.messages, action.changed) == (9, 8)
-    assert [each.messages for each in action.counts if each.left_alone == messages.ERASED] == [1]
+    assert [each.messages for each in action.counts if each.left_alone == actions.ERASED] == [1]
 
 
 async def test_a_cut_action_goes_on_where_it_was(database, db, rows):
     await rows.messages(4500)
-    wanted = await messages.preview(
-        database, "A", "cancel", MessageFilter(state="queued"), ("", "")
-    )
-    assert not await messages.step(db, wanted)  # it was not started
-    assert await messages.start(db, "A", wanted)
+    wanted = await actions.preview(database, "A", "cancel", MessageFilter(state="queued"), ("", ""))
+    assert not await actions.step(db, wanted)  # it was not started
+    assert await actions.start(db, "A", wanted)
     progress = []
-    while await messages.step(db, wanted):
-        progress.append((await messages.message_action(database, wanted)).position)
+    while await actions.step(db, wanted):
+        progress.append((await actions.message_action(database, wanted)).position)
     assert progress == [2000, 4000]
-    assert (await messages.message_action(database, wanted)).changed == 4500
+    assert (await actions.message_action(database, wanted)).changed == 4500
     assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 1
 
 
 async def test_a_worker_may_do_it_and_a_reader_not(database, seeded):
-    wanted = await messages.preview(database, "A", "cancel", MessageFilter(), ("", ""))
+    wanted = await actions.preview(database, "A", "cancel", MessageFilter(), ("", ""))
     await seeded.execute("SET ROLE dispatcher_worker")
-    assert await messages.start(seeded, "A", wanted)
-    assert not await messages.step(seeded, wanted)
+    assert await actions.start(seeded, "A", wanted)
+    assert not await actions.step(seeded, wanted)
     await seeded.execute("SET ROLE dispatcher_reader")
     with pytest.raises(PostgresError, match="permission denied"):
-        await messages.step(seeded, wanted)
+        await actions.step(seeded, wanted)
     await seeded.execute("RESET ROLE")
 
 
@@ -309,6 +306,8 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("live_counts", "NULL", 1200),
     ("campaign_page", "NULL, NULL, 31, NULL", 800),
     ("campaign_piece", "9223372036854775807, 50, 'may'", 200),
+    ("recipient_piece", "9223372036854775807, 1000, '{+8613800000007,13800000007}'", 60),
+    ("reference_piece", "9223372036854775807, 1000, 'order 7'", 60),
     ("last_hour", "", 100),
     ("delivery_sample", "'-infinity', 'infinity', 500, 50", 60),
     ("sampled_messages", f"'{ {*range(100, 5100)} }'", 20_000),
@@ -345,7 +344,13 @@ async def test_statements_read_little_of_a_long_history(db):
         "CREATE INDEX message_1_to_5000001_campaign"
         " ON dispatcher.message_1_to_5000001 (campaign, id) WHERE campaign IS NOT NULL"
     )
-    await db.execute("UPDATE dispatcher.message SET campaign = 'may' WHERE id < 600")
+    await db.execute(
+        "CREATE INDEX ON dispatcher.message_1_to_5000001 (recipient);"
+        "CREATE INDEX ON dispatcher.message_1_to_5000001 (reference) WHERE reference IS NOT NULL"
+    )
+    await db.execute(
+        "UPDATE dispatcher.message SET campaign = 'may', reference = 'order ' || id WHERE id < 600"
+    )
     await db.execute(
         "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
         " SELECT 'default', 'delivered', ARRAY[n], 1 FROM generate_series(29000, 30000) AS n"
@@ -363,6 +368,8 @@ async def test_statements_read_little_of_a_long_history(db):
         "live_counts": "text",
         "campaign_page": "timestamptz, text, int, text",
         "campaign_piece": "bigint, int, text",
+        "recipient_piece": "bigint, int, text[]",
+        "reference_piece": "bigint, int, text",
         "delivery_sample": "timestamptz, timestamptz, int, int",
         "sampled_messages": "bigint[]",
         "sampled_outcomes": "bigint[]",

@@ -1,5 +1,6 @@
 """Every statement fits the migrated schema."""
 
+import random
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import asyncpg
 import pytest
 
 from dispatcher.db import queries
-from dispatcher.db.queries import sql, statements
+from dispatcher.db.queries import array_text, sql, statements
 
 SEVERAL = {"begin", "migrations_table"}  # hold several statements, and have their own tests
 
@@ -47,3 +48,27 @@ def test_each_row_of_the_queue_keeps_its_campaign():
     ]
     assert len(columns) >= 7
     assert [part for part in columns if "campaign" not in part] == []
+
+
+ODD = ["", "null", "NULL", '"', "\\", "\\n", '\\"', "a\nb", "\t\\", "\x1f", "\x7f", "{,}", " x "]
+ODD += ["\u2028", "号"]
+
+
+async def test_an_array_as_text_holds_the_same_texts(db):
+    dice = random.Random(18)
+    mixed = [["".join(dice.choices(ODD, k=3)) for _ in range(5)] for _ in range(200)]
+    for values in ([], [None], ODD, [*ODD, None], *([each] for each in ODD), *mixed):
+        assert await db.fetchval("SELECT $1::text::text[]", array_text(values)) == values
+
+
+async def test_an_array_as_text_holds_the_same_numbers(db):
+    floats = [0.0, 1e-7, 0.1, 123456789.123456, 1e22]
+    assert await db.fetchval("SELECT $1::text::float8[]", array_text(floats)) == floats
+    numbers = [1, None, -(2**63), 2**63 - 1]
+    assert await db.fetchval("SELECT $1::text::bigint[]", array_text(numbers)) == numbers
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\0b\n", "\ud800"])
+async def test_a_text_that_cannot_be_stored_is_refused(db, value):
+    with pytest.raises((asyncpg.DataError, ValueError)):
+        await db.fetchval("SELECT $1::text::text[]", array_text([value]))

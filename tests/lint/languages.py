@@ -66,6 +66,15 @@ _HEADER = """\
 # What a translation must keep as it is: fields, code, names of settings, options.
 _KEPT = re.compile(r"\{\w*\}|%\(\w+\)[sd]|`[^`]*`|DISPATCHER_[A-Z_<>]+|--[a-z][a-z-]+|<[^>]*>")
 
+# Words for which the glossary has another; Hong Kong is in the list of 国家/地区.
+_AVOIDED = {
+    "打码": "脱敏", "内地": "中国大陆", "批量任务": "群发任务", "回执": "状态报告",
+    "屏蔽词": "敏感词", "限速": "限流", "账户": "账号",
+}  # fmt: skip
+_COUNTRY_ALONE = re.compile("国家(?!/地区|码)")
+_BLANK_BETWEEN = re.compile("[\u4e00-\u9fff] [\u4e00-\u9fff]")
+_HALF_WIDTH = re.compile("[\u4e00-\u9fff）][,;?!]")
+
 
 def texts() -> dict[str, str]:
     """Return every text that is to be translated, with one place where it is used."""
@@ -133,8 +142,22 @@ def complaints(language: str) -> list[str]:
             found.append(f"{language}: no translation of {text!r} ({place})")
         elif sorted(_KEPT.findall(text)) != sorted(_KEPT.findall(translation)):
             found.append(f"{language}: fields and code differ: {text!r} and {translation!r}")
+        found += [f"{language}: {what}: {translation!r}" for what in style_of(text, translation)]
     unused = catalogue.keys() - wanted.keys()
     return found + [f"{language}: not used any more: {text!r}" for text in sorted(unused)]
+
+
+def style_of(text: str, translation: str) -> list[str]:
+    """Return what the glossary at the head of a catalogue has against a translation of *text*."""
+    found = [f"{word} is {better}" for word, better in _AVOIDED.items() if word in translation]
+    if _COUNTRY_ALONE.search(translation) and not _COUNTRY_ALONE.search(text):
+        found.append("国家 is 国家/地区")
+    chinese = bool(re.search("[\u4e00-\u9fff]", text))  # an example of what users write
+    if _BLANK_BETWEEN.search(translation) and not chinese:
+        found.append("a blank between two Chinese words")
+    if _HALF_WIDTH.search(translation) and not chinese:
+        found.append("half-width punctuation after Chinese")
+    return found
 
 
 def _read(language: str) -> dict[str, str]:

@@ -697,6 +697,21 @@ async def test_a_report_closes_a_request_of_which_one_was_requeued(world, told):
     assert await world.states() == {first: ("queued", None), second: ("delivered", "p2")}
 
 
+async def test_a_late_report_leaves_a_requeued_message_waiting(world, told):
+    """Also after its old request was given up: that it was refused is known."""
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", ONE, status="E000629"))
+    await world.match()
+    await world.db.execute("SELECT dispatcher.requeue($1)", [first])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    await world.store(told("p1", ONE, status="E000629", segment=2, total=2))
+    await world.match()
+    assert await world.states() == {first: ("queued", None), second: ("queued", None)}
+
+
 async def test_requeued_messages_are_found_by_their_code(world, told):
     from datetime import UTC, datetime, timedelta  # noqa: PLC0415
 

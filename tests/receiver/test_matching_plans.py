@@ -71,7 +71,7 @@ PINNED = [
     ("take_reports", "int", "100", 1_000),
     ("take_unmatched", "text[], int2[], int", each(IDS, ONES, "100"), 4_000),
     # every member of each request is looked at, by its key
-    ("find_places", "text[], text[]", each(TOKENS, NUMBERS), 4_000),
+    ("find_places", "text, text", each(TOKENS, NUMBERS), 4_000),
     ("name_accepted", "bigint[], text[]", each(MESSAGES, IDS), 20 * NEWS),
     ("lock_unsure", "bigint[]", UNSURE, 50),
     ("recall", "bigint[]", MESSAGES, 20 * NEWS),
@@ -95,8 +95,7 @@ PINNED = [
 UNPINNED = [
     (
         "store_reports",
-        "text[], int2[], int2[], " + 4 * "text[], " + "float8[], timestamptz[], int2[], "
-        + ", ".join(4 * ["text[]"]),
+        13 * "text, " + "text[]",
         each(
             IDS, ONES, ONES, texts("DELIVRD"), texts("delivered"), TOKENS, NUMBERS, ONES, TIMES,
             ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']",

@@ -4,6 +4,10 @@ import pytest
 from support.messages import states
 
 from dispatcher.core.outcome import Accepted, Deferred, Resolved, UnknownResult
+from dispatcher.core.report import Report
+from dispatcher.core.report_status import report_status
+from dispatcher.db.report_matching import match
+from dispatcher.db.reports import register_statuses, store
 from dispatcher.db.workers import resend_unsure
 
 
@@ -52,3 +56,33 @@ async def test_a_repeated_answer_does_not_take_back_what_it_deferred(hands):
     assert await hands.record(batch, answer)
     assert not await hands.record(batch, answer)
     assert await hands.queue() == [two.id]
+
+
+async def test_what_was_requeued_before_the_rest_was_given_up_waits_on(hands):
+    """A report had shown that the platform refused it: it was never sent."""
+    await hands.begin()
+    await hands.insert(2)
+    [batch] = await hands.claim()
+    one, two = batch.messages
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await register_statuses(hands.database)
+    await store(hands.database, [(refusal(one, batch), 0.0)])
+    await match(hands.database)
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
+    assert await hands.queue() == [one.id, two.id]
+    await hands.record(batch, Resolved([Accepted(one, "p1", 1), Accepted(two, "p2", 1)]))
+    assert await hands.queue() == [one.id]
+    assert await states(hands.db) == {"accepted": 1, "queued": 1}
+
+
+def refusal(message, batch) -> Report:
+    return Report(
+        provider_id="p1",
+        segment=1,
+        total=1,
+        status="E000629",
+        state=report_status("E000629").state,
+        token=batch.token,
+        recipient=message.recipient,
+    )

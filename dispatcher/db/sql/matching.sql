@@ -50,10 +50,10 @@ JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segm
 -- Look up the messages under the tokens and numbers of reports: one row for each whose token is
 -- known, with its place in $1. The last column: whether the message is in no place, as after a fail-over
 -- that went back in time. Numbers are as e164() returns them.
--- $1 tokens, $2 numbers
+-- $1 tokens, $2 numbers (both an array as text)
 WITH wanted AS MATERIALIZED (
     SELECT w.token, w.number, w.place
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (token, number, place)
+    FROM unnest($1::text::text[], $2::text::text[]) WITH ORDINALITY AS w (token, number, place)
 ), request AS MATERIALIZED (
     SELECT b.id, b.token, b.app, b.state, b.settled_by, b.message_ids, b.attempts, b.unsure_ids
     FROM (SELECT DISTINCT token FROM wanted) AS t
@@ -158,11 +158,11 @@ ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_a
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of
 -- those accepted in that minute have none (see awaiting_reports).
--- $1 times of acceptance, $2 apps
+-- $1 minutes of acceptance, $2 apps, $3 how many
 INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
-SELECT date_trunc('minute', u.at), u.app, 'reported', '', 0, count(*)
-FROM unnest($1::timestamptz[], $2::text[]) AS u (at, app)
-GROUP BY 1, 2 ORDER BY 1, 2
+SELECT u.minute, u.app, 'reported', '', 0, u.count
+FROM unnest($1::timestamptz[], $2::text[], $3::bigint[]) AS u (minute, app, count)
+ORDER BY 1, 2
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
 
 -- name: pause_by_reports

@@ -103,16 +103,17 @@ SELECT
 
 -- name: recipient_piece
 -- Return the next messages to a number, the newest first. Full partitions have an index on it, and
--- the one being filled is read whole.
+-- the one being filled is read whole. The order is by an expression: a plan for any limit would read
+-- all messages backwards by their ids until enough fit.
 -- $1 ids below, $2 rows at most, $3 spellings of the number
 SELECT id FROM dispatcher.message
-WHERE recipient = ANY ($3::text[]) AND id < $1 ORDER BY id DESC LIMIT $2
+WHERE recipient = ANY ($3::text[]) AND id < $1 ORDER BY id + 0 DESC LIMIT $2
 
 -- name: reference_piece
 -- The same with an application's own reference.
 -- $1 ids below, $2 rows at most, $3 reference
 SELECT id FROM dispatcher.message
-WHERE reference = $3 AND id < $1 ORDER BY id DESC LIMIT $2
+WHERE reference = $3 AND id < $1 ORDER BY id + 0 DESC LIMIT $2
 
 -- name: campaign_piece
 -- The same of a campaign, in partitions that have its index.

@@ -258,10 +258,12 @@ DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
 -- name: recall_resent
 -- Delete messages of a batch that was given up for lost, and that wait to be sent again, from the
 -- queue: its late answer shows that they were sent. Whatever has touched them since: they are known by
--- their id, and that they were given up, by the batch.
+-- their id, and that they were given up, by the batch. Not what was requeued before: a report had shown
+-- that the platform refused it.
 -- $1 message ids, $2 batch, $3 token
 DELETE FROM dispatcher.queue
 WHERE id = ANY ($1::bigint[]) AND EXISTS (
     SELECT FROM dispatcher.batch b
-    WHERE b.id = $2 AND b.token = $3 AND b.settled_by IN ('policy: resend', 'operator: resend'))
+    WHERE b.id = $2 AND b.token = $3 AND b.settled_by IN ('policy: resend', 'operator: resend')
+      AND dispatcher.queue.id = ANY (coalesce(b.unsure_ids, b.message_ids)))
 RETURNING id

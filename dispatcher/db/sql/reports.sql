@@ -6,6 +6,7 @@
 -- the carrier's; any other final one never changes. What gave way is kept in earlier.
 -- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
+-- All but the last are arrays as text.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
 -- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up
@@ -15,9 +16,10 @@ WITH written AS (
     SELECT u.provider_id, u.segment, u.total, u.status, u.state, u.token, u.recipient,
         clock_timestamp() - make_interval(secs => u.age), u.updated_at, u.source, u.description,
         u.org_code, u.raw::jsonb
-    FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::text[], $5::text[], $6::text[],
-        $7::text[], $8::float8[], $9::timestamptz[], $10::smallint[], $11::text[], $12::text[],
-        $13::text[])
+    FROM unnest($1::text::text[], $2::text::smallint[], $3::text::smallint[], $4::text::text[],
+        $5::text::text[], $6::text::text[], $7::text::text[], $8::text::float8[],
+        $9::text::timestamptz[], $10::text::smallint[], $11::text::text[], $12::text::text[],
+        $13::text::text[])
         AS u (provider_id, segment, total, status, state, token, recipient, age, updated_at,
             source, description, org_code, raw)
     ON CONFLICT (provider_id, segment) DO UPDATE SET

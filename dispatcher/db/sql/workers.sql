@@ -27,6 +27,10 @@ WHERE w.id = last.id
 RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
     date_part('epoch', last.heartbeat_at) AS before, date_part('epoch', w.heartbeat_at) AS at
 
+-- name: end_clock_waits
+-- Make due what was inserted by a clock that was ahead of this one; return how many rows.
+SELECT dispatcher.end_clock_waits()
+
 -- name: newest_heartbeat
 -- Return when any worker was last here, in seconds since 1970.
 SELECT date_part('epoch', max(heartbeat_at)) FROM dispatcher.worker
