@@ -148,16 +148,18 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
     if count.recent:
         by_state = count.states()
         left = by_state.get("queued", 0) + by_state.get("sending", 0)
-        seconds = left * campaigns.RATE_SECONDS / count.recent
-        rate = count.recent * 60 / campaigns.RATE_SECONDS
+        age = max(1.0, (datetime.now(UTC) - found.created_at).total_seconds())
+        over = min(age, campaigns.RATE_SECONDS)
+        seconds = left * over / count.recent
+        rate = count.recent * 60 / over
         end = (
             _("; at this rate the rest takes {seconds}").format(seconds=duration(seconds))
-            if left
+            if left and found.state == "running"
             else ""
         )
         typer.echo(
-            _("{rate} accepted a minute, over the last ten{end}.").format(
-                rate=number(rate), end=end
+            _("{rate} accepted a minute, over the last {time}{end}.").format(
+                rate=number(rate), time=duration(over), end=end
             )
         )
 

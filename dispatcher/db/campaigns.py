@@ -148,7 +148,7 @@ async def count(
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         codes[row["state"], row["code"]] += row["messages"]
-        if row["charged"] and (price := prices.get(country(row["recipient"]))):
+        if row["segments"] and (price := prices.get(country(row["recipient"]))):
             amounts[price[1]] += price[0] * row["charged"]
     result = CampaignCount(
         [CodeCount(*key, codes[key]) for key in sorted(codes, key=lambda key: -codes[key])],

@@ -184,9 +184,11 @@ async def leave_out_earlier(connection: Connection, done: int) -> None:
     await connection.execute(sql("leave_out_imported"), done)
 
 
-async def index_left_out(connection: Connection) -> None:
-    """Make the lines to leave out quick to find."""
+async def index_left_out(connection: Connection) -> int:
+    """Make the lines to leave out quick to find; return how many there are."""
     await connection.execute(sql("index_left_out"))
+    count: int = await connection.fetchval(sql("count_left_out"))
+    return count
 
 
 async def make_dry_run(connection: Connection) -> None:

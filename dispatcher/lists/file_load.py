@@ -144,7 +144,7 @@ async def load_file(
             misused=True,
         )
     earlier = await file_import.find_earlier(connection, digest, done.lines)
-    await _leave_out(connection, file, options, seen, earlier, done)
+    left_out = await _leave_out(connection, file, options, seen, earlier, done)
     if options.dry_run:
         await file_import.make_dry_run(connection)
     else:
@@ -153,7 +153,7 @@ async def load_file(
             await campaigns.stop_at(connection, campaign, options.stop_at)
         done = await file_import.begin_import(connection, digest, _name(file), campaign)
     resumed_after = done.lines
-    load = _Load(connection, campaign, _wait_seconds(options, seen))
+    load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out))
     for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
         last = min(first + BATCH_LINES - 1, seen.last)
         if options.dry_run:
@@ -346,8 +346,11 @@ async def _leave_out(  # noqa: PLR0917
     seen: _Seen,
     earlier: Earlier | None,
     done: Progress,
-) -> None:
-    """Note the lines that the user wants left out; raises ListError if most are in already."""
+) -> int:
+    """Note the lines that the user wants left out, and return how many they are.
+
+    Raises ListError if most are in already.
+    """
     if options.unique:
         await file_import.leave_out_repeats(connection)
     if options.rest:
@@ -368,7 +371,7 @@ async def _leave_out(  # noqa: PLR0917
                 ),
                 _("--rest enqueues only the others, --again enqueues all of them a second time."),
             )
-    await file_import.index_left_out(connection)
+    return await file_import.index_left_out(connection)
 
 
 async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:
@@ -397,11 +400,11 @@ def _name(file: Path) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
-def _wait_seconds(options: ImportOptions, seen: _Seen) -> float:
+def _wait_seconds(options: ImportOptions, messages: int) -> float:
     """Return how much later each message is due than the one before."""
     if options.per_hour is not None:
         return 3600 / options.per_hour
-    return (options.spread_seconds or 0.0) / max(1, seen.good)
+    return (options.spread_seconds or 0.0) / max(1, messages)
 
 
 def _form(options: ImportOptions) -> Form:

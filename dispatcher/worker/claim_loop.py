@@ -16,6 +16,9 @@ from dispatcher.worker.recorder import ResultQueue
 from dispatcher.worker.sender import Sender
 
 DURATION_SAMPLES: Final = 15  # durations of which the median is taken
+# Fewer say nothing: the first ones may be time-outs, after which requests would be filled with 500
+# numbers that become unsure as well, until the circuit opens.
+MIN_DURATION_SAMPLES: Final = 4
 MAX_CLAIM_SLOTS: Final = 4  # request slots filled by one claim: 2,000 messages
 
 # Time that a busy loop waits for several free slots. A claim costs a transaction, however few
@@ -65,11 +68,13 @@ class RequestSlots:
 
     @property
     def median_duration(self) -> float:
-        """Seconds that a slot is in use: the median of the last ones, 0 if there is none.
+        """Seconds that a slot is in use: the median of the last ones, 0 if there are few.
 
         A single slow request does not change a median much.
         """
-        return sorted(self._durations)[len(self._durations) // 2] if self._durations else 0.0
+        if len(self._durations) < MIN_DURATION_SAMPLES:
+            return 0.0
+        return sorted(self._durations)[len(self._durations) // 2]
 
     def record_duration(self, seconds: float) -> None:
         """Note for how long one slot was in use."""

@@ -251,6 +251,24 @@ async def test_a_campaign_is_requeued(two, operate, db):
     assert (await operate("campaign", "requeue", "July")).code == 1
 
 
+async def test_the_rate_of_a_young_campaign_is_over_its_age(two, operate, db):
+    del two
+    await operate("cost", "--price", "CN=0.05CNY")
+    await db.execute(
+        "UPDATE dispatcher.campaign SET created_at = now() - interval '2 min'"
+        " WHERE name = 'may.csv'"
+    )
+    ids = (await claimed(db))[:3]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id, segments)"
+        " SELECT id, 'accepted', 1, id, 1 FROM unnest($1::bigint[]) AS u (id)",
+        ids[:2],
+    )
+    out = (await operate("campaign", "show", "may.csv")).out
+    assert "1 accepted a minute, over the last 2 min" in out
+    assert "2 segments so far: 0.00 CNY." in out  # nothing is delivered yet
+
+
 async def test_an_export_has_results_and_masked_numbers(two, operate, db, tmp_path):
     del two
     await db.execute(
@@ -352,6 +370,16 @@ async def test_a_list_is_spread_by_parts_of_a_second(operate, db, tmp_path, opti
         "SELECT send_at - min(send_at) OVER () FROM dispatcher.message ORDER BY id"
     )
     assert [row[0].total_seconds() for row in waits] == [0, 0.25, 0.5, 0.75]
+
+
+async def test_the_rest_of_a_list_is_spread_over_the_whole_time(operate, db, tmp_path):
+    assert (await operate("enqueue", write(tmp_path / "x.csv", 30))).code == 0
+    file = write(tmp_path / "y.csv", 32)
+    assert (await operate("enqueue", file, "--rest", "--unique", "--spread", "2h")).code == 0
+    waits = await db.fetch(
+        "SELECT send_at - min(send_at) OVER () FROM dispatcher.message WHERE campaign = 'y.csv'"
+    )
+    assert [row[0].total_seconds() / 60 for row in waits] == [0, 60]
 
 
 @pytest.mark.parametrize("option", [("--spread", "2h"), ("--per-hour", "2")])

@@ -7,6 +7,7 @@ FUNCTIONS = "migrations/0002_functions.sql"
 SQL = "dispatcher/db/sql"
 AGAIN = "tests/worker/test_written_again.py"
 ONE = "tests/worker/test_one_transaction.py"
+RESTORED = "tests/worker/test_restored_backup.py"
 LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
@@ -234,6 +235,24 @@ GUARDS = (
         "a claim is on disk before it is sent",
         (Edit(f"{SQL}/app.sql#app_state", "= 'off'\n", "= 'none'\n"),),
         ((f"{LOST}::test_a_claim_is_on_disk_before_its_requests_are_sent"),),
+    ),
+    Guard(
+        2,
+        "nothing is claimed in a database that has gone back in time",
+        (Edit(f"{SQL}/app.sql#app_state", "date_part('epoch', w.heartbeat_at) >= $6", "true"),),
+        (f"{RESTORED}::test_a_restore_under_a_running_worker_pauses_what_waited",),
+    ),
+    Guard(
+        2,
+        "what waits in a backup that was restored under workers is paused",
+        (
+            Edit(
+                "dispatcher/db/workers.py",
+                "before < last_at - WENT_BACK_SECONDS",
+                "before < 0.0",
+            ),
+        ),
+        (f"{RESTORED}::test_a_restore_under_a_running_worker_pauses_what_waited",),
     ),
     Guard(
         2,

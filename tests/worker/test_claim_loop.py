@@ -5,7 +5,9 @@ from dispatcher.worker.claim_loop import RequestSlots
 
 def test_one_slow_request_is_not_how_long_a_slot_is_taken():
     slots = RequestSlots(8, reserved=1)
-    for seconds in [0.1] * 8 + [30.0] + [0.1] * 6:
+    for _ in range(8):
+        slots.record_duration(0.1)
+    for seconds in [30.0] + [0.1] * 6:
         slots.record_duration(seconds)
         assert slots.median_duration == 0.1
 

@@ -16,6 +16,7 @@ from dispatcher.simulator.faults import (
     Reset,
     StallAfterReading,
 )
+from dispatcher.worker.claim_loop import RequestSlots
 
 WAITING = 1000
 IN_FLIGHT = 400  # messages: three requests, and what is on its way while they are recorded
@@ -188,6 +189,15 @@ async def test_one_unknown_code_does_not_stop_the_other_messages(db, workers, si
     await until(lambda: paused_for(db, "E999999"))
     await let_pass(db, 60.0)
     await seen(sim, lambda: sim.ledger.numbers == 99)
+
+
+def test_the_first_time_outs_make_no_request_larger():
+    slots = RequestSlots(8, reserved=1)
+    for _ in range(3):  # then the circuit is open
+        slots.record_duration(30.0)
+        assert slots.median_duration == 0.0
+    slots.record_duration(0.2)
+    assert slots.median_duration > 0.0
 
 
 @pytest.mark.slow

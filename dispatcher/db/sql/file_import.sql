@@ -224,6 +224,10 @@ SELECT line, reason FROM pg_temp.refused WHERE line BETWEEN $1 AND $2
 -- Make the lines to leave out quick to find.
 CREATE INDEX ON pg_temp.left_out (line)
 
+-- name: count_left_out
+-- How many lines are left out; each may be for two reasons.
+SELECT count(DISTINCT line) FROM pg_temp.left_out
+
 -- name: survey_suppressed
 -- How many lines name a number that is suppressed: the worker rejects their messages.
 SELECT count(*) FROM pg_temp.survey v
