@@ -7,6 +7,8 @@ import pytest
 from client import ACTOR
 from support.messages import states, take_out
 
+from dispatcher.console import message_pages
+
 NUMBER = "+8613112345678"
 
 
