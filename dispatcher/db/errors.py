@@ -226,6 +226,11 @@ def is_data_error(error: BaseException) -> bool:
     )
 
 
+def stops_all_writes(error: BaseException) -> bool:
+    """Tell whether *error*, met by a write without any value of a row, means that none is taken."""
+    return isinstance(_cause(error), asyncpg.ProgramLimitExceededError)
+
+
 def data_error_kind(error: BaseException) -> str:
     """Return what kind of error *error* is, without any value of a row."""
     cause = _cause(error)

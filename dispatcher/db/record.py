@@ -26,7 +26,7 @@ from dispatcher.db import events
 from dispatcher.db.circuit import DEFAULT_CIRCUITS, Circuits, apply_to_circuits
 from dispatcher.db.claim import open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
-from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error, stops_all_writes
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import sql
 
@@ -162,7 +162,7 @@ async def _record_refused(
         try:
             return await _record_together(database, worker, [instead], seconds, circuits)
         except ROW_ERRORS as again:
-            if not is_data_error(again):
+            if not is_data_error(again) or stops_all_writes(again):
                 raise
     return Recorded(frozenset(), {})  # it stays open, and recovery makes it unsure
 

@@ -9,6 +9,7 @@ from support.provider import app_at
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.core.result import BatchResult
 from dispatcher.db.record import record
@@ -176,3 +177,44 @@ async def test_a_report_that_cannot_be_matched_is_set_aside(accepted):
     rows = await accepted.db.fetch("SELECT reason, due_at FROM dispatcher.unmatched_report")
     assert [tuple(row) for row in rows] == [("set-aside", None)]
     assert await accepted.db.fetchval("SELECT count(*) FROM dispatcher.report_inbox") == 0
+
+
+NO_WRITES = """
+CREATE FUNCTION public.no_writes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'database is not accepting commands' USING ERRCODE = '54000';
+END $$;
+CREATE TRIGGER no_writes BEFORE INSERT OR UPDATE ON dispatcher.batch
+    EXECUTE FUNCTION public.no_writes();
+CREATE TRIGGER no_writes BEFORE INSERT ON dispatcher.outcome EXECUTE FUNCTION public.no_writes();
+CREATE TRIGGER no_writes BEFORE INSERT ON dispatcher.unmatched_report
+    EXECUTE FUNCTION public.no_writes();
+"""
+WRITES_AGAIN = "DROP FUNCTION public.no_writes() CASCADE"
+
+
+async def test_answers_wait_for_a_database_that_takes_no_writes(hands):
+    """As PostgreSQL refuses writes before its transaction ids run out, until a VACUUM."""
+    await hands.begin()
+    await hands.insert(6)
+    [batch] = await hands.claim()
+    verdict = Resolved([Accepted(message, f"id-{message.id}", 1) for message in batch.messages])
+    await hands.db.execute(NO_WRITES)
+    with pytest.raises(DatabaseUnavailable, match="54000"):
+        await hands.record(batch, verdict)
+    assert await states(hands.db) == {"sending": 6}
+    await hands.db.execute(WRITES_AGAIN)
+    assert await hands.record(batch, verdict)
+    assert await states(hands.db) == {"accepted": 6}
+
+
+async def test_a_worker_waits_for_a_database_that_takes_no_writes(db, workers, sim):
+    await db.execute(NO_WRITES)
+    await insert(db, 600)
+    worker = await workers.start(sim.url)
+    await until(lambda: "no claim" in worker.text(), what="a claim is refused")
+    assert await states(db) == {"queued": 600}
+    await db.execute(WRITES_AGAIN)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 600}
+    assert worker.code is None
