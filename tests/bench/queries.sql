@@ -69,7 +69,8 @@ UPDATE single_table.message m
 SET status = 'claimed', attempts = m.attempts + 1, claimed_by = $3, claimed_at = now()
 FROM due
 WHERE m.id = due.id
-RETURNING m.id, m.recipient, m.template_id, m.params, m.sender, m.signature, m.priority, m.attempts
+RETURNING m.id, m.recipient, m.template_id, m.params, m.sender, m.signature, NULL::float8,
+    m.priority, m.attempts
 
 -- name: single_table_complete
 -- Write the outcomes of claimed messages into their rows.

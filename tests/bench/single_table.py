@@ -58,6 +58,8 @@ class SingleTableClaimer(Claimer):
             token_length=2 * TOKEN_BYTES,
             metrics=Metrics(),
             breakers={APP: breaker},
+            lease=UnlimitedLease(0.0, monotonic),
+            allowed={},
         )
         self.drained = asyncio.Event()
         self.claimed = 0

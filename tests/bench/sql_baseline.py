@@ -14,7 +14,7 @@ from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.due_messages import ClaimRequest, take_due
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
-from dispatcher.db.record import OUTCOME_COLUMNS
+from dispatcher.db.record import ACCEPTED_COLUMNS
 from dispatcher.worker.claim_loop import MAX_CLAIM_SLOTS
 
 APP = "default"
@@ -67,15 +67,17 @@ async def _claim_and_record(
             ids[at : at + MESSAGES_PER_REQUEST] for at in range(0, len(ids), MESSAGES_PER_REQUEST)
         ]
         many = len(parts)
+        tokens = [token_hex(16) for _ in parts]
         batches = await connection.fetch(
             sql("open_batches"),
             APP,
             worker,
-            [token_hex(16) for _ in parts],
+            tokens,
             [array_text(part) for part in parts],
             [array_text([1] * len(part)) for part in parts],
             [60_000] * many,
             None,
+            [],
         )
     prefix = f"{token_hex(4)}-{token_hex(2)}-{token_hex(2)}-{token_hex(2)}-{token_hex(6)}_"
     async with connection.transaction():
@@ -89,16 +91,17 @@ async def _claim_and_record(
             ["Success"] * many,
             [1] * many,
             [True] * many,
+            tokens,
         )
         await connection.copy_records_to_table(
             "outcome",
             schema_name="dispatcher",
             records=[
-                (each, batch[0], "accepted", 1, 1, f"{prefix}{number}", "000000", None)
+                (each, batch[0], "accepted", 1, 1, f"{prefix}{number}")
                 for batch, part in zip(batches, parts, strict=True)
                 for number, each in enumerate(part, 1)
             ],
-            columns=OUTCOME_COLUMNS,
+            columns=ACCEPTED_COLUMNS,
         )
         event = (APP, "accepted", "")
         await count(connection, worker, {event: len(ids)})
