@@ -50,6 +50,7 @@ FAST = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_wal_size": "256MB",
+    "max_prepared_transactions": "2",  # for a test of two-phase commits
 }
 # In memory a test's database takes a tenth of the time; a disk shared with others is slow to make
 # its 400 files. Not in a small memory (containers give 64 MB), which tests with many rows fill.

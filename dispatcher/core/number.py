@@ -6,7 +6,8 @@ every spelling, and a report may use another spelling than the message. So there
 - `read_number` for what people write: it reads every usual spelling, and refuses what is doubtful
   with a reason for the person who can correct it;
 - `core.message.to_e164` for a recipient that the database has accepted, on the hot path;
-- `possible_forms` for what the provider writes: it only makes spellings comparable.
+- `possible_forms` for what the provider writes: it only makes spellings comparable. So does
+  `forms_in_request`, among the numbers of one request.
 
 The database refuses the spellings that `to_e164` would misread (see misread_recipient in
 0002_functions.sql), so all three agree. Facts: provider.md, Numbers.
@@ -97,6 +98,21 @@ def possible_forms(text: str) -> list[str]:
     form = _with_plus(cleaned)
     blank_is_plus = text[:1] == " " and "+" + cleaned != form
     return ["+" + cleaned, form] if blank_is_plus else [form]
+
+
+def forms_in_request(text: str) -> list[str]:
+    """Return the forms that *text* may have among the numbers of one request, likeliest first.
+
+    Beside those of `possible_forms` it is the number that lacks only its plus. Elsewhere digits
+    without a plus are a number of mainland China.
+    """
+    forms = possible_forms(text)
+    if forms == [text]:
+        return forms
+    digits = _cleaned(text)
+    if digits[:1] in {"", "+", "0"} or "+" + digits in forms:
+        return forms
+    return [*forms, "+" + digits]
 
 
 def without_numbers(text: str) -> str:

@@ -29,7 +29,7 @@ from dispatcher.core.message import (
     RequestDraft,
     to_e164,
 )
-from dispatcher.core.number import fits_mask, is_masked, possible_forms
+from dispatcher.core.number import fits_mask, forms_in_request, is_masked
 from dispatcher.core.packing import halve, split_by
 from dispatcher.core.wire import API_CODE
 
@@ -241,10 +241,11 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
 
 def _may_be(message: Message, one: NumberResult) -> bool:
     """Tell whether a result that names no whole number may be that of *message*."""
-    forms = possible_forms(one.recipient)
+    forms = forms_in_request(one.recipient)
     if not forms:
         return True
-    return is_masked(forms[0]) and fits_mask(to_e164(message.recipient), forms[0])
+    number = to_e164(message.recipient)
+    return any(is_masked(form) and fits_mask(number, form) for form in forms)
 
 
 def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[Outcome] | None:
@@ -427,7 +428,7 @@ def results_by_number(
     """
     answers: dict[str, NumberResult] = {}
     for each in results:
-        forms = possible_forms(each.recipient)
+        forms = forms_in_request(each.recipient)
         if not forms or is_masked(forms[0]):
             continue
         number = next((form for form in forms if form in sent), forms[0])

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from dispatcher.core.number import fits_mask, is_masked, possible_forms
+from dispatcher.core.number import fits_mask, forms_in_request, is_masked, possible_forms
 from dispatcher.core.report_status import State
 
 # Values of `settled_by` of a batch whose messages returned to the queue.
@@ -65,6 +65,11 @@ class PendingReport(Struct, frozen=True, gc=False):
     def forms(self) -> list[str]:
         """The canonical forms that its number may have; none: it names no number."""
         return possible_forms(self.recipient) if self.recipient else []
+
+    @property
+    def forms_in_request(self) -> list[str]:
+        """The same, among the numbers of its request."""
+        return forms_in_request(self.recipient) if self.recipient else []
 
 
 class MessageLookup(Struct, frozen=True, gc=False):
@@ -168,7 +173,7 @@ def find_member(report: PendingReport, members: Sequence[MessageLookup]) -> Mess
     for member in members:
         if member.provider_id == report.provider_id:
             return member
-    forms = report.forms
+    forms = report.forms_in_request
     for form in forms:
         named = [member for member in members if member.number and _fits(member.number, form)]
         if len(named) > 1:

@@ -11,7 +11,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from dispatcher.core.message import spellings, to_e164
-from dispatcher.core.number import fits_mask, is_masked, possible_forms
+from dispatcher.core.number import fits_mask, forms_in_request, is_masked
 from dispatcher.core.rules import RuleList, Suppressed
 from dispatcher.core.status import (
     AppState,
@@ -250,7 +250,7 @@ def _is_about(report: asyncpg.Record, message: asyncpg.Record) -> bool:
     """Tell whether *report*, found under a request of *message*, may be about it."""
     if report["provider_id"] == message["provider_id"]:
         return True
-    forms = possible_forms(report["recipient"]) if report["recipient"] else []
+    forms = forms_in_request(report["recipient"]) if report["recipient"] else []
     if not forms:
         return report["unmatched"] is not None
     number = to_e164(message["recipient"])

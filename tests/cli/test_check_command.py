@@ -3,7 +3,9 @@
 import json
 import re
 from time import time
+from urllib.parse import urlsplit, urlunsplit
 
+from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
 from dispatcher.simulator import Simulator
 
@@ -84,3 +86,18 @@ async def test_what_the_server_would_refuse_later_is_found(operate, db, dsn):
     assert "default_transaction_read_only is on" in ended.out
     assert "sequences     behind their rows: dispatcher.worker_id_seq" in ended.out
     assert "FAIL  spool" in ended.out
+
+
+async def test_a_database_that_is_not_utf8_is_named(command, server):
+    connection = await connect(server)
+    await connection.execute(
+        "CREATE DATABASE in_latin1 TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+    )
+    try:
+        dsn = urlunsplit(urlsplit(server)._replace(path="/in_latin1"))
+        ended = await command("check", DATABASE_URL=dsn, **app("http://127.0.0.1:1"))
+        assert ended.code == 1
+        assert "has the encoding LATIN1, and must have UTF8" in ended.out
+    finally:
+        await connection.execute("DROP DATABASE in_latin1 WITH (FORCE)")
+        await connection.close()

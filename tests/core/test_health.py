@@ -134,6 +134,8 @@ DRILLS = [
     ("no worker", now(workers=[]), "nobody sends", "dispatcher run"),
     ("app unknown", now(replace(APP, known=False)), "not configured", "SHOP__ENDPOINT"),
     ("daily limit", now(paused("daily-limit")), "its daily limit allows", "dispatcher limit"),
+    ("unknown results", now(paused("unknown-results")), "unknown", "2026-11-01 12:00 UTC"),
+    ("all refused", now(paused("all-refused")), "refused", "2026-11-01 12:00 UTC"),
     ("unsure", now(replace(APP, unsure_batches=2)), "answer was lost", "settle"),
     ("country quota", now(replace(APP, paused_countries=["PL"])), "one country", "threshold"),
 ]

@@ -12,6 +12,7 @@ from dispatcher.core.number import (
     DoubtfulNumber,
     ReadNumber,
     fits_mask,
+    forms_in_request,
     is_masked,
     possible_forms,
     read_number,
@@ -223,6 +224,23 @@ def test_any_text_is_read_or_refused_without_its_digits(text):
 )
 def test_what_the_provider_writes_is_made_comparable(text, forms):
     assert possible_forms(text) == forms
+
+
+@pytest.mark.parametrize(
+    ("text", "forms"),
+    [
+        ("+6591234567", ["+6591234567"]),
+        ("6591234567", ["+866591234567", "+6591234567"]),
+        ("6591****67", ["+866591****67", "+6591****67"]),
+        ("006591234567", ["+6591234567"]),
+        (" 6591234567", ["+6591234567", "+866591234567"]),
+        ("13112345678", [MOBILE, "+13112345678"]),
+        ("8613112345678", [MOBILE]),
+        ("", []),
+    ],
+)
+def test_among_the_numbers_of_a_request_a_plus_may_lack(text, forms):
+    assert forms_in_request(text) == forms
 
 
 def test_a_masked_number_fits_the_numbers_it_may_be():

@@ -569,6 +569,26 @@ def test_a_result_is_known_however_it_writes_its_number(spell):
     assert resolved.unsure == []
 
 
+ABROAD = message(4, recipient="+4915112345678")
+
+
+@pytest.mark.parametrize(
+    "written", ["4915112345678", "004915112345678", " 4915112345678", "491511***5678"]
+)
+def test_a_result_of_a_number_abroad_may_lack_its_plus(written):
+    results = [result(ONE), result(ABROAD, recipient=written), result(TWO, "E200028")]
+    resolved = verdict(request(ONE, ABROAD, TWO), reply(results))
+    assert resolved.outcomes[:2] == [accepted(ONE), accepted(ABROAD)]
+    assert isinstance(resolved.outcomes[2], Rejected)
+
+
+def test_a_number_at_home_is_meant_before_one_that_lacks_its_plus():
+    american = message(4, recipient="+13100000001")
+    home = message(1, recipient="+8613100000001")
+    resolved = verdict(request(home, american), reply([result(home, recipient="13100000001")]))
+    assert resolved == Resolved([accepted(home)], unsure=[american])
+
+
 def test_without_numbers_a_result_is_missing_when_counts_differ():
     results = [NumberResult("", "000000", "id-1"), NumberResult("", "000000", "id-2")]
     assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from dispatcher.db import queries
+from dispatcher.db.migrate import read_migrations
 from dispatcher.db.queries import array_text, sql, statements
 
 SEVERAL = {"begin", "migrations_table"}  # hold several statements, and have their own tests
@@ -29,6 +30,14 @@ async def test_every_statement_can_be_prepared(db):
 def test_every_statement_says_what_it_promises():
     silent = [name for name, text in statements().items() if text.splitlines()[1][:3] != "-- "]
     assert silent == []
+
+
+def test_no_zone_is_written_as_an_offset_in_a_text():
+    """PostgreSQL reads '+08' as POSIX does: eight hours west of Greenwich."""
+    texts = [*statements().values(), *(each.up.statements for each in read_migrations())]
+    zones = [zone for text in texts for zone in re.findall(r"(?i)time zone\s+(\S+)", text)]
+    assert "interval" in zones
+    assert [zone for zone in zones if re.search(r"'[^']*[0-9]", zone)] == []
 
 
 def test_two_statements_of_one_name_are_refused(tmp_path, monkeypatch):

@@ -153,3 +153,43 @@ async def test_a_session_may_leave_the_notification_out(db, dsn, setting, heard)
     await until(lambda: "last" in names)
     await listener.close()
     assert names == [*heard, "last"]
+
+
+URGENT = (
+    "INSERT INTO dispatcher.message (recipient, template_id, priority)"
+    " VALUES ('13100000001', 't', 0)"
+)
+
+
+async def test_a_two_phase_commit_takes_urgent_messages(db):
+    """As JTA and XA do, in a session that leaves the notification out."""
+    await db.execute("SET dispatcher.notify = 'off'")
+    for statement in ("BEGIN", URGENT, "PREPARE TRANSACTION 'order 1'"):
+        await db.execute(statement)
+    assert await waiting(db) == []
+    await db.execute("COMMIT PREPARED 'order 1'")
+    assert await waiting(db) == [1]
+
+
+async def test_a_two_phase_commit_with_a_notification_is_refused(db):
+    """PostgreSQL's limit, for which applications have the setting: they lose their transaction."""
+    await db.execute("BEGIN")
+    await db.execute(URGENT)
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="NOTIFY"):
+        await db.execute("PREPARE TRANSACTION 'order 1'")
+    assert await waiting(db) == []
+
+
+async def test_on_conflict_does_not_hide_a_used_key(db):
+    """An application that repeats a key uses dispatcher.enqueue, which returns the first id."""
+    insert = (
+        "INSERT INTO dispatcher.message (recipient, template_id, idempotency_key)"
+        " VALUES ('13100000001', 't', 'k') ON CONFLICT DO NOTHING"
+    )
+    await db.execute(insert)
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await db.execute(insert)
+    assert refused.value.constraint_name == "idempotency_key_was_used_before"
+    again = "SELECT dispatcher.enqueue('13100000001', 't', idempotency_key => 'k')"
+    assert await db.fetchval(again) == 1
+    assert await waiting(db) == [1]

@@ -85,6 +85,7 @@ async def test_an_application_inserts_reads_its_view_and_cancels(dsn):
     [
         "SELECT params FROM dispatcher.message",
         "SELECT recipient FROM dispatcher.message",
+        f"{INSERT} RETURNING *",  # as ORMs do by default: applications.md has their options
         "INSERT INTO dispatcher.message (id, recipient, template_id) VALUES (1, '13100000131', '')",
         "INSERT INTO dispatcher.message (recipient, queued_at) VALUES ('13100000001', now())",
         "UPDATE dispatcher.message SET recipient = '13100000132'",

@@ -464,6 +464,30 @@ async def test_any_spelling_finds_its_unsure_message_among_others(world, told, t
     assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
 
 
+@pytest.mark.parametrize("to", [" 2411234567", "2411234567", "002411234567", "+241 123-4567"])
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_a_number_abroad_is_known_in_every_spelling(world, told, to, accepted):
+    first, second = await world.batch(["+2411234567", ONE], state="open" if accepted else "unsure")
+    if accepted:
+        await world.accept([first, second], ["p1", "p2"])
+    await world.store(told("p1", to))
+    await world.match()
+    other = ("accepted", "p2") if accepted else ("unsure", None)
+    assert await world.states() == {first: ("delivered", "p1"), second: other}
+    assert (first, "delivered", "DELIVRD") in await world.events()
+    assert await world.why() == {}
+
+
+@pytest.mark.parametrize("to", SPELLINGS)
+async def test_a_blocked_number_is_suppressed_in_its_own_form(world, told, to):
+    ids = await world.batch([ONE, TWO], state="open")
+    await world.accept(ids, ["p1", "p2"])
+    await world.store(told("p1", to, status="MBBLACK"))
+    await report_matching.match(world.database, suppress_blocked=True)
+    rows = await world.db.fetch("SELECT recipient FROM dispatcher.suppression")
+    assert [row["recipient"] for row in rows] == [to_e164(ONE)]
+
+
 async def test_a_report_without_a_number_waits_until_one_message_is_left(world, told):
     first, second = await world.batch([ONE, TWO])
     await world.store(told("p1", None))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
+from support.waiting import until
 
 from dispatcher.db.reports import replay_unreadable, unreadable
 from dispatcher.receiver.intake import Intake
@@ -170,3 +171,13 @@ async def test_a_test_report_is_told_and_creates_nothing(dsn, db, tmp_path):
         async with asyncio.timeout(10):
             assert await heard.get() == "word"
     assert await stored(db) == []
+
+
+async def test_events_get_places_while_no_report_is_matched(dsn, db, tmp_path):
+    await db.execute("ALTER TABLE dispatcher.report_summary RENAME TO old_summary")
+    message = await db.fetchval("SELECT dispatcher.enqueue('13100000001', 't')")
+    async with receiver(dsn, tmp_path) as receives:
+        assert (await receives.post(form()))[0] == 200
+        await db.execute("SELECT dispatcher.cancel(ARRAY[$1::bigint])", message)
+        await until(lambda: db.fetch("SELECT * FROM dispatcher.events()"), what="it has a place")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.report_inbox") == 1

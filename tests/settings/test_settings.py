@@ -323,3 +323,17 @@ def test_sign_in_by_a_header_needs_the_proxies_that_send_it():
         }
     )
     assert settings.console_roles == {"sms admins": "rules", "*": "see"}
+
+
+@pytest.mark.parametrize("left_out", ["CALLBACK_URL", "REPORT_PATH_TOKEN"])
+def test_to_send_again_what_is_unsure_needs_reports(left_out):
+    environ = APP | {
+        "DISPATCHER_APPS__DEFAULT__ON_UNSURE": "resend",
+        "DISPATCHER_CALLBACK_URL": "https://sms.example.com/reports/a-token-that-nobody-guesses",
+        "DISPATCHER_REPORT_PATH_TOKEN": "a-token-that-nobody-guesses",
+    }
+    load_settings(environ)
+    del environ[f"DISPATCHER_{left_out}"]
+    [mistake] = mistakes_of(environ)
+    assert mistake.startswith("DISPATCHER_APPS__DEFAULT__ON_UNSURE is resend")
+    assert "needs status reports" in mistake

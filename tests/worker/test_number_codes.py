@@ -8,6 +8,7 @@ from support.messages import finished, insert, is_idle, of_each
 from support.provider import app_at
 from support.waiting import until
 
+from dispatcher.core.outcome import Accepted, Deferred, Resolved
 from dispatcher.simulator.faults import MixedAnswer, NumberCode
 from dispatcher.simulator.request import NUMBER_CODES
 
@@ -203,3 +204,19 @@ async def test_a_deferral_past_the_expiry_ends_it_at_once(db, workers, sim):
     expired = [row for row in rows if row["state"] == "expired"]
     assert len(expired) == 100 - sim.ledger.numbers > 0
     assert {row["code"] for row in expired} == {"E200015"}
+
+
+async def test_flow_control_gives_a_rate_to_an_app_without_one(hands):
+    await hands.begin()
+    await hands.insert(40)
+    for half in (20, 40):
+        [batch] = await hands.claim(slots=1)
+        refused = [Deferred(one, "E200015", 600.0, True) for one in batch.messages[:half]]
+        taken = [Accepted(one, f"id-{one.id}", 1) for one in batch.messages[half:]]
+        assert await hands.record(batch, Resolved(taken + refused, throttled=len(refused)))
+        assert await hands.db.fetchval("SELECT rate IS NULL FROM dispatcher.app") is (half == 20)
+        await hands.db.execute("UPDATE dispatcher.app SET window_at = window_at - interval '61 s'")
+        await hands.insert(40, first=100)
+    rate, setting = await hands.db.fetchrow("SELECT rate, numbers_per_second FROM dispatcher.app")
+    assert 1 <= rate < 5
+    assert setting is None

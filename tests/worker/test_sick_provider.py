@@ -95,6 +95,20 @@ async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim
     assert await db.fetchval("SELECT slow_start IS NULL FROM dispatcher.app")
 
 
+async def test_what_was_throttled_starts_with_one_message_too(db, workers, sim):
+    await sim.faults.arm([Http(status=429)])
+    await insert(db, 500)
+    await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await until(lambda: paused_for(db, "HTTP 429"))
+    await until(lambda: idle(db))
+    await sim.faults.clear()
+    before = len(sim.journal)
+    await until(lambda: all_out(db))
+    after = [visit.numbers for visit in sim.journal[before:]]
+    assert after[:4] == [1, 1, 2, 2]  # a probe is a message; then one request, then two
+    assert await states(db) == {"accepted": 500}
+
+
 @pytest.mark.slow
 async def test_an_answered_probe_and_a_lost_request_open_again(db, workers, sim):
     await sim.faults.arm([Cut(accept=False, prefix="+86138")])  # only requests with messages

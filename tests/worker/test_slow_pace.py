@@ -78,3 +78,14 @@ async def test_a_late_batch_goes_now_or_returns(db, database, hands, late, sent)
         "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"
     )
     assert wait < 1 / SLOW + 0.2  # it was charged once
+
+
+async def test_another_try_of_a_request_delays_the_next_grant(db, database, hands):
+    await hands.begin()
+    await db.execute("UPDATE dispatcher.app SET numbers_per_second = 0.2, rate = 0.2")
+    await hands.insert(1)
+    [batch] = await hands.claim()
+    ahead = "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"
+    once = await db.fetchval(ahead)
+    await pace.charge_again(database, batch)
+    assert await db.fetchval(ahead) - once == pytest.approx(1 / SLOW, abs=1)

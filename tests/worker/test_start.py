@@ -3,6 +3,7 @@
 import asyncio
 import socket
 
+import aiohttp
 import pytest
 from support.provider import app_at
 from support.waiting import until
@@ -84,3 +85,42 @@ async def why_not(database) -> str:
     except DatabaseUnavailable as error:
         return str(error)
     return ""
+
+
+async def test_a_resend_before_reports_end_is_a_warning(workers, sim):
+    resend = {"on_unsure": "resend"}
+    reports = {"callback_url": "https://example.com/reports/t", "report_path_token": "t" * 16}
+    worker = await workers.start(
+        {
+            "soon": app_at(sim.url, resend_after="71h", **resend),
+            "patient": app_at(sim.url, resend_after="72h", **resend),
+        },
+        **reports,
+    )
+    told = [each for each in worker.events() if "messages may be sent twice" in each["event"]]
+    assert [(each["app"], each["setting"]) for each in told] == [
+        ("soon", "DISPATCHER_APPS__SOON__RESEND_AFTER")
+    ]
+
+
+async def test_readyz_names_a_paused_app_and_since_when(db, workers, sim):
+    worker = await workers.start({"default": app_at(sim.url)})
+    await db.execute(
+        "UPDATE dispatcher.app SET paused_at = '2026-11-01 12:34Z', paused_by = 'worker',"
+        " pause_code = 'unknown-results'"
+    )
+    [at] = [event for event in worker.events() if event["event"] == "listening"]
+    url = f"http://{at['host']}:{at['port']}/readyz"
+
+    async def answer() -> str:
+        async with aiohttp.ClientSession() as session, session.get(url) as answered:
+            return f"{answered.status} {await answered.text()}"
+
+    said = await until(lambda: noted(answer), what="it names the pause")
+    assert said == ("200 ready\ndefault is paused since 2026-11-01 12:34 UTC: unknown-results\n")
+
+
+async def noted(answer) -> str:
+    """Return what /readyz says, if it says that an app is paused."""
+    said = await answer()
+    return said if "paused" in said else ""

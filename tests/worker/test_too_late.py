@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 from support.messages import SENDER, TEMPLATE
 
-from dispatcher.core.message import Batch, Message, NoReply
+from dispatcher.core.message import Batch, Message, NoReply, NumberResult, Reply
 from dispatcher.core.packing import pack
 from dispatcher.provider.client import RequestResult
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -71,3 +71,41 @@ async def test_what_is_on_time_does_not_leave_before_it(late):
 async def test_where_each_time_is_missed_it_leaves_all_the_same():
     asked, _ = await delivered(1.0, again=1.0)
     assert asked == MAX_RESCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("answer", "charged"),
+    [
+        (Reply(429, "HTTP 429", "", None), 2),
+        (Reply(200, "000000", "", [NumberResult("+8613800000001", "000000", "p1")]), 2),
+        (NoReply("refused", sent=False), 0),  # nothing arrived that the provider counts
+    ],
+)
+async def test_each_try_that_arrived_is_charged_to_the_rate(answer, charged):
+    [packed], _ = pack(
+        [Message(1, "+8613800000001", TEMPLATE, ["1"], SENDER)],
+        callback=None,
+        token_length=len(TOKEN),
+    )
+    charges = []
+
+    class FakeClaimer:
+        async def charge_again(self, batch: Batch) -> None:
+            charges.append(batch.id)
+
+    class FakeClient:
+        async def post(self, _: bytes, **_more: object) -> RequestResult:
+            return RequestResult(answer, 3, 0.0)
+
+    sender = Sender(
+        client=FakeClient(),
+        claimer=FakeClaimer(),
+        results=ResultQueue(),
+        breaker=CircuitBreaker("default"),
+        lease=Lease(60.0, monotonic),
+        stop=asyncio.Event(),
+        callback=None,
+        max_attempts=5,
+    )
+    await sender.deliver(Batch(1, "default", TOKEN, packed, monotonic(), send_at=monotonic()))
+    assert len(charges) == charged
