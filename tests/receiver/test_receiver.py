@@ -174,7 +174,7 @@ async def test_a_test_report_is_told_and_creates_nothing(dsn, db, tmp_path):
 
 
 async def test_events_get_places_while_no_report_is_matched(dsn, db, tmp_path):
-    await db.execute("ALTER TABLE dispatcher.report_summary RENAME TO old_summary")
+    await db.execute("ALTER TABLE dispatcher.unmatched_report RENAME TO old_unmatched")
     message = await db.fetchval("SELECT dispatcher.enqueue('13100000001', 't')")
     async with receiver(dsn, tmp_path) as receives:
         assert (await receives.post(form()))[0] == 200
