@@ -898,6 +898,10 @@ BEGIN
         RAISE EXCEPTION 'a move needs a time, or a priority of 0 to 9'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF send_at >= '3000-01-01 00:00+00' OR wait > 366 * 86400 THEN
+        RAISE EXCEPTION 'a move is to a time before the year 3000, with waits of at most 366 days'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     SELECT * INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
     PERFORM dispatcher.set_campaign_state(name,
         CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
@@ -1001,8 +1005,9 @@ BEGIN
         SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name AND (
             c.move_wait > 0 OR b.due_at <> c.move_to OR b.priority <> c.move_priority));
     UPDATE dispatcher.queue q
-    SET due_at = coalesce(c.move_to + make_interval(secs => c.move_wait * (c.moved + u.place - 1)),
-            q.due_at),
+    -- No wait is longer than 4,000 years: after the year 9999 no time can be read.
+    SET due_at = coalesce(c.move_to + make_interval(
+            secs => least(c.move_wait * (c.moved + u.place - 1), 4000 * 365.0 * 86400)), q.due_at),
         priority = coalesce(c.move_priority, q.priority)
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
