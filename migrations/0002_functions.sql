@@ -1218,21 +1218,25 @@ END $$;
 -- where it was counted, or a message could be sent more often than its attempts allow; return how many.
 -- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
 -- waits for a time that was told: flow control, a template, a quota.
-CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
+-- *by_message*: the answer to another message has ended the pause. Then attempts stay counted, and only
+-- first refusals are due: or a message that is refused for itself, and so pauses the app, would be sent
+-- again after each pause, without end.
+CREATE FUNCTION dispatcher.end_refusal_waits(app text, by_message boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
     UPDATE dispatcher.queue w
-    SET due_at = at, attempt = w.attempt - coalesce((
+    SET due_at = at, attempt = w.attempt - CASE WHEN by_message THEN 0 ELSE coalesce((
         SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
-        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0) END
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
           AND q.code ~ '^[[:upper:]]'
           AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
+          AND (q.attempt <= 1 OR NOT by_message)
         LIMIT 5000 FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     RETURN ended;
