@@ -188,6 +188,21 @@ async def test_a_message_refused_for_itself_runs_out_of_attempts(db, hands, code
     assert [tuple(row) for row in waits] == [(1, False), (2, True)]
 
 
+async def test_what_a_slow_start_puts_back_keeps_why_it_returned(db, hands):
+    """Else the next pause would be probed by what was refused, and not by the others."""
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    back = [Deferred(m, "E000027", 0.0, counted=True) for m in batch.messages]
+    await hands.record(batch, Resolved(back, refused=True))
+    await hands.insert(20, first=10)  # in a bulk row
+    await db.execute("UPDATE dispatcher.app SET slow_start = 1, slow_start_left = 1")
+    [first] = await hands.claim()
+    assert len(first.messages) == 1
+    rows = await db.fetch("SELECT code, last_batch, attempt FROM dispatcher.queue ORDER BY due_at")
+    assert [tuple(row) for row in rows] == [("E000027", batch.id, 1)] * 2 + [(None, None, 0)] * 20
+
+
 async def test_resume_makes_many_due_in_steps(db, hands, operator):
     await hands.begin()
     await db.execute(
