@@ -101,6 +101,8 @@ STORED_TEXTS = (
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 _FIELD = re.compile(r"\{(\w+)\}")
+# Texts of ours are shorter. A longer one is from outside, and would take seconds to compare.
+MAX_CHARACTERS, MAX_SENTENCES = 600, 8
 
 
 def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
@@ -115,15 +117,24 @@ def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
 
 @lru_cache(maxsize=4096)  # an export has a million reasons, and few different ones
 def _in_language(_chosen: str, text: str, forms: tuple[str, ...]) -> str:
+    if len(text) > MAX_CHARACTERS or len(_SENTENCE_END.findall(text)) >= MAX_SENTENCES:
+        return text
+    parts = []
+    while text:
+        begin, text = _first_known(text, forms)
+        parts.append(begin)
+    return sentences(*parts)
+
+
+def _first_known(text: str, forms: tuple[str, ...]) -> tuple[str, str]:
+    """Return the longest beginning that is known, translated, and the rest; else a sentence."""
     if (whole := _translated(text, forms)) is not None:
-        return whole
+        return whole, ""
     ends = [found.start() for found in _SENTENCE_END.finditer(text)]
-    for end in reversed(ends):  # the longest beginning that is known: a text may be two sentences
+    for end in reversed(ends):  # a text may be two sentences
         if (begin := _translated(text[:end], forms)) is not None:
-            return sentences(begin, stored_text(text[end + 1 :], forms))
-    if ends:
-        return sentences(text[: ends[0]], stored_text(text[ends[0] + 1 :], forms))
-    return text
+            return begin, text[end + 1 :]
+    return (text[: ends[0]], text[ends[0] + 1 :]) if ends else (text, "")
 
 
 def _translated(text: str, forms: tuple[str, ...]) -> str | None:
@@ -140,8 +151,10 @@ def _translated(text: str, forms: tuple[str, ...]) -> str | None:
 def _value(text: str, forms: tuple[str, ...]) -> str:
     """Return a value of a stored text; it may be a sentence without its full stop."""
     translation = stored_text(text, forms)
-    if translation == text and (sentence := stored_text(f"{text}.", forms)) != f"{text}.":
-        return sentence.rstrip(".\u3002")
+    if translation == text and not _SENTENCE_END.search(text):
+        sentence = f"{text}."
+        if (translated := stored_text(sentence, forms)) != sentence:
+            return translated.rstrip(".\u3002")
     return translation
 
 

@@ -137,6 +137,7 @@ async def load_file(
         raise ListError(
             _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
         )
+    notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
     survey = await file_import.read_survey(connection)
     if cancelled := await file_import.cancelled_campaign(connection):
         raise ListError(
@@ -169,7 +170,7 @@ async def load_file(
     return Loaded(
         done,
         seen.last - max(opened.data_from, 1) + 1,
-        [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)],
+        notes,
         seen.assumed_mainland,
         seen.respelled,
         survey,

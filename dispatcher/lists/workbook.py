@@ -52,8 +52,12 @@ MAX_WHOLE_PART_TAGS = 500_000  # of those 65,490 formats; openpyxl makes over a 
 MAX_DIGITS = 40  # before and after the point; 1E+3000000 takes minutes
 MAX_EXACT_DIGITS = 15  # that Excel keeps and shows: it writes 19.9 as 19.899999999999999
 _AS_SHOWN = Context(prec=MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
+_PADDED = Context(prec=MAX_DIGITS + MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")  # a character as Excel writes it, such as _x000D_
 MAX_MERGED_SHOWN = 3  # ranges
+MAX_REMARKED = 1_000  # ranges and hidden columns that are kept; a list has few
+MAX_COLUMNS = 16_384  # as Excel has them
+_RANGE = re.compile(r"[A-Z]{1,3}[0-9]{1,7}(?::[A-Z]{1,3}[0-9]{1,7})?")
 _AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
@@ -274,9 +278,13 @@ class _Rows(_Parser):
         elif name == _PHONETIC:
             self._is_phonetic = True
         elif name == _MERGED:
-            self.merged.append(attributes.get("ref", ""))
+            cells = attributes.get("ref", "")
+            if _RANGE.fullmatch(cells) and len(self.merged) < MAX_REMARKED:
+                self.merged.append(cells)
         elif name == _COLUMNS and attributes.get("hidden") in ("1", "true"):
-            self.hidden.append(range(int(attributes["min"]) - 1, int(attributes["max"])))
+            last = min(int(attributes["max"]), MAX_COLUMNS)
+            self.hidden.append(range(int(attributes["min"]) - 1, last))
+            del self.hidden[MAX_REMARKED:]
 
     def end(self, name: str) -> None:
         if name == _VALUE:
@@ -461,7 +469,7 @@ class WorkbookSheet:
             return (f"{int(number)}" if whole else f"{number.normalize():f}"), None
         digits, _point, decimals = form.partition(".")
         if set(digits) == {"0"} and set(decimals) <= {"0"} and len(form) <= MAX_PADDED_FORMAT:
-            shown = abs(number).quantize(Decimal(1).scaleb(-len(decimals)), ROUND_HALF_UP)
+            shown = abs(number).quantize(Decimal(1).scaleb(-len(decimals)), None, _PADDED)
             text = f"{'-' if number < 0 else ''}{shown:0{len(form)}f}"
             hides = not decimals and not whole
             return text, _("its format hides decimals: format it as text") if hides else None
@@ -489,8 +497,7 @@ def _character(found: re.Match[str]) -> str:
 
 def _last_row(cells: str) -> int:
     """Return the last row of a range such as B2:B4."""
-    digits = cells.rpartition(":")[2].lstrip("$ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return int(digits) if digits.isdecimal() else 0
+    return int(cells.rpartition(":")[2].lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 
 
 def _damaged(path: Path, row: int) -> ListError:

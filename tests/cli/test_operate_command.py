@@ -98,6 +98,33 @@ async def test_settle_settles_many_batches_by_app_code_and_time(operate, db, how
     assert [await state(db, each) for each in messages] == [after, after, "unsure", "unsure"]
 
 
+async def test_settle_until_a_time_leaves_later_batches(operate, db):
+    messages = [await insert(db) for _ in range(2)]
+    for number, each in enumerate(messages):
+        await send(db, each, "unsure", token=f"token-{number}")
+    await db.execute(
+        "UPDATE dispatcher.batch SET unsure_at = '2026-01-01Z' WHERE token = 'token-0'"
+    )
+    ended = await operate("settle", "--until", "2026-06-01", "--yes", "sent")
+    assert (ended.code, ended.err) == (0, "")
+    assert [await state(db, each) for each in messages] == ["accepted", "unsure"]
+
+
+async def test_show_shows_the_first_and_the_last_time(operate, db):
+    for send_at, expires_at in (
+        ("2000-01-01 00:00Z", "2000-01-01 00:00:00.000001Z"),
+        ("9999-12-30 23:59:58Z", "9999-12-30 23:59:59.999999Z"),
+    ):
+        message = await db.fetchval(
+            "INSERT INTO dispatcher.message (recipient, template_id, send_at, expires_at) VALUES"
+            f" ('13112345678', 't', '{send_at}', '{expires_at}') RETURNING id"
+        )
+        ended = await operate("show", message)
+        assert (ended.code, ended.err) == (0, "")
+        assert send_at[:10] in ended.out
+        assert (await operate("show", message, "--json")).code == 0
+
+
 @pytest.mark.parametrize(
     "words", [("sent",), ("token", "sent", "--app", "default"), ("--app", "default", "sold")]
 )

@@ -4,6 +4,7 @@ import contextvars
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from lint.languages import CATALOGUES, complaints, of_code, style_of
@@ -164,6 +165,19 @@ ROW = number_code("too-long")
 def test_stored_texts_are_shown_in_the_readers_language(stored, chinese):
     assert in_chinese(stored_text, stored) == chinese
     assert stored_text(stored) == stored
+
+
+@pytest.mark.parametrize("text", ["x. " * 1_000, "a " * 1_000, " of " * 1_000, "x. " * 9])
+def test_a_long_text_from_outside_stays_as_it_is(text):
+    assert in_chinese(stored_text, text) == text
+
+
+@pytest.mark.parametrize("piece", ["x. ", " of ", "An unknown code: ", '. It said: "'])
+def test_a_text_from_outside_is_shown_at_once(piece):
+    begun = time.process_time()
+    in_chinese(stored_text, piece * 1_000)
+    in_chinese(stored_text, piece * (600 // len(piece)))
+    assert time.process_time() - begun < 1
 
 
 def test_stored_texts_are_those_that_core_writes():

@@ -408,9 +408,9 @@ async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
         "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
         " VALUES ('h', 1, '0', '{default}', interval '1 min', now() - interval '1 hour')"
     )
-    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0))["apps"] == []
+    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None))["apps"] == []
     await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
-    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0)
+    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None)
     assert row["apps"] == ["default"]
 
 

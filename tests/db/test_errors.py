@@ -139,6 +139,17 @@ async def test_a_session_that_was_ended_is_away_at_once_and_afterwards(db, dsn):
     assert is_unavailable(second.value)
 
 
+WAITED_OUT = "08006 08P01 25006 25P03 25P04 28000 28P01 3D000 40001 40P01 42501 53000 53100 53200"
+WAITED_OUT += " 53300 53400 54000 55000 55P03 57000 57014 57P01 57P02 57P03 57P04 58030 XX000"
+
+
+@pytest.mark.parametrize("code", WAITED_OUT.split())
+def test_what_passes_by_itself_or_by_an_operator_is_away(code):
+    error = asyncpg.PostgresError.new({"C": code, "M": "in any language", "S": "ERROR"})
+    assert error.sqlstate == code
+    assert is_unavailable(error)
+
+
 def test_a_transaction_in_which_the_client_fell_silent_is_away():
     error = asyncpg.IdleInTransactionSessionTimeoutError("terminating connection")
     assert is_unavailable(error)

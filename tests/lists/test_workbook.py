@@ -118,6 +118,7 @@ def test_a_number_too_long_to_be_written_is_doubtful(tmp_path, value):
         ("-5", "000", "-005"),
         ("100", "General", "100"),
         ("1.3100000001E10", "General", "13100000001"),
+        ("13112345678", "0." + "0" * 18, "13112345678." + "0" * 18),
     ],
 )
 def test_a_number_has_the_digits_that_excel_shows(tmp_path, value, form, text):
@@ -187,6 +188,31 @@ def test_what_of_a_sheet_is_not_seen_in_its_cells_is_told(tmp_path):
         "Merged in the sheet: B3:B4. Only the first cell of each has its text.",
         "Hidden in the sheet, and read: template.",
     ]
+
+
+def test_what_merges_no_cells_is_not_told(tmp_path):
+    odd = ["A1:B" + "9" * 5_000, "x" * 5_000, "B3:B4", "$B$3:$B$4", ""]
+    ranges = "".join(f'<mergeCell ref="{one}"/>' for one in odd)
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    parts = unpack(file)
+    parts[SHEET] = parts[SHEET].replace(END, f"{END}<mergeCells>{ranges}</mergeCells>")
+    opened = open_list(pack(file, parts), Form(recipients_only=True))
+    assert len(list(opened.sheet)) == 1
+    assert opened.sheet.remarks(opened.header, opened.data_from) == [
+        "Merged in the sheet: B3:B4. Only the first cell of each has its text."
+    ]
+
+
+def test_what_is_kept_of_a_sheets_form_does_not_grow(tmp_path):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    parts = unpack(file)
+    hidden = f'<col min="1" max="{"9" * 4_000}" hidden="1"/>' * 2_000
+    merged = "<mergeCells>" + '<mergeCell ref="A1:A2"/>' * 2_000 + "</mergeCells>"
+    parts[SHEET] = parts[SHEET].replace(END, f"{END}<cols>{hidden}</cols>{merged}")
+    sheet = WorkbookSheet(pack(file, parts))
+    assert len(list(sheet)) == 1
+    assert len(sheet._rows.merged) == len(sheet._rows.hidden) == 1_000
+    assert max(columns.stop for columns in sheet._rows.hidden) == 16_384
 
 
 TOO_BIG = "is too big when it is unpacked"

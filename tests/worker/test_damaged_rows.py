@@ -4,6 +4,7 @@ import random
 
 import asyncpg
 import pytest
+from support.fast_forward import let_pass
 from support.messages import TEMPLATE, finished, insert, of_each, states
 from support.provider import app_at
 from support.slow import slow_after
@@ -218,3 +219,32 @@ async def test_a_worker_waits_for_a_database_that_takes_no_writes(db, workers, s
     await until(lambda: finished(db))
     assert await states(db) == {"accepted": 600}
     assert worker.code is None
+
+
+@pytest.mark.slow
+async def test_results_that_are_all_refused_open_the_circuit(db, workers, sim):
+    """A trigger of the application refuses every outcome: few messages become unsure."""
+    await db.execute(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.outcome FOR EACH ROW"
+        " EXECUTE FUNCTION public.refuse()"
+    )
+    await insert(db, 3000)
+    worker = await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
+    await until(
+        lambda: db.fetchval("SELECT pause_code = 'unknown-results' FROM dispatcher.app"),
+        what="the circuit opens",
+    )
+    await db.execute("DROP TRIGGER refuse ON dispatcher.outcome")
+    await until(lambda: all_out(db), what="the others are sent")
+    ended = await states(db)
+    assert ended.keys() == {"accepted", "unsure"}
+    assert ended["unsure"] <= 400
+    assert worker.code is None
+
+
+async def all_out(db) -> bool:
+    """Let ten seconds pass, and tell whether all is done."""
+    await let_pass(db, 10.0)
+    return await finished(db)
