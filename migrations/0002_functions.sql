@@ -1223,21 +1223,25 @@ END $$;
 -- where it was counted, or a message could be sent more often than its attempts allow; return how many.
 -- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
 -- waits for a time that was told: flow control, a template, a quota.
-CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
+-- *by_message*: the answer to another message has ended the pause. Then attempts stay counted, and only
+-- first refusals are due: or a message that is refused for itself, and so pauses the app, would be sent
+-- again after each pause, without end.
+CREATE FUNCTION dispatcher.end_refusal_waits(app text, by_message boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
     UPDATE dispatcher.queue w
-    SET due_at = at, attempt = w.attempt - coalesce((
+    SET due_at = at, attempt = w.attempt - CASE WHEN by_message THEN 0 ELSE coalesce((
         SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
-        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0) END
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
           AND q.code ~ '^[[:upper:]]'
           AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
+          AND (q.attempt <= 1 OR NOT by_message)
         LIMIT 5000 FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     RETURN ended;
@@ -1487,12 +1491,15 @@ DROP TRIGGER fill_queue ON dispatcher.message;
 DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
     dispatcher.brake_spikes,
-    dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.cancel_campaign_step,
+    dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.changing_queue,
+    dispatcher.cancel_campaign_step,
     dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
     dispatcher.set_campaign_state,
-    dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits, dispatcher.drop_template,
+    dispatcher.is_probe_due, dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits,
+    dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
-    dispatcher.suppression_scope, dispatcher.resume, dispatcher.end_country_waits,
+    dispatcher.suppression_scope, dispatcher.resume, dispatcher.end_clock_waits,
+    dispatcher.end_refusal_waits, dispatcher.end_country_waits,
     dispatcher.pause, dispatcher.message_action_step, dispatcher.start_message_action,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
     dispatcher.settle_lost,

@@ -409,9 +409,9 @@ async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
         "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
         " VALUES ('h', 1, '0', '{default}', interval '1 min', now() - interval '1 hour')"
     )
-    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0))["apps"] == []
+    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None))["apps"] == []
     await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
-    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0)
+    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None)
     assert row["apps"] == ["default"]
 
 
@@ -581,7 +581,7 @@ async def test_a_move_takes_what_a_claim_returns(db, other, wait):
         count = len(claimed)
         await db.execute(
             sql("return_claimed"), "default", claimed, [5] * count, [None] * count, [0.0] * count,
-            [0] * count, [False] * count, [None] * count,
+            [0] * count, [False] * count, [None] * count, [None] * count,
         )  # fmt: skip
     assert count == 10
     assert await moved(db, 10_000) == FEW

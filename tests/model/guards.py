@@ -49,11 +49,22 @@ GUARDS = (
         "a claim is on disk before it is sent",
         reason="the model's database loses no commit, as exactness.md assumes",
     ),
+    *(
+        Guard(name, reason="the model's database never goes back in time, as exactness.md assumes")
+        for name in (
+            "nothing is claimed in a database that has gone back in time",
+            "what waits in a backup that was restored under workers is paused",
+        )
+    ),
     Guard("what is not ours any more is withheld in the moment it would leave", ONE),
     Guard("a closed batch takes no answer", ONE),
     Guard("an answer that lacks numbers is written once", TWO._replace(numbers="LD")),
     Guard(
         "the end of a pause returns only a counted attempt",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
+    Guard(
+        "a pause that a message ends returns no attempt",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
     Guard(

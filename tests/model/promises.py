@@ -317,7 +317,7 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        if tables.queue[message.id]:
+        if tables.queue[message.id] and message.id in tables.batch[batch].in_question:
             tables = _wait(tables, message.id, None)
             result = Result("accepted", batch, message.attempt, batch)
             tables = _append(tables, message.id, result, NOTHING)
