@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from unicodedata import east_asian_width
 
 from dispatcher.core.language import ENGLISH, N_, _, language
-from dispatcher.core.number import without_numbers
 
 _DURATION_UNITS = (
     (86_400, N_("{count} d")),
@@ -107,5 +106,7 @@ def code_from_outside(code: str) -> str:
 
     Codes are shown, logged and counted everywhere, and what sends them may write anything there.
     """
+    from dispatcher.core.number import without_numbers  # noqa: PLC0415 - --help needs no msgspec
+
     masked = mask_if_number(code)
     return without_numbers(code) if masked == code else masked

@@ -34,7 +34,7 @@ async def test_refused_lines_get_chinese_reasons(operate, tmp_path):
     done = await operate("enqueue", tmp_path / "list.csv", locale=CHINESE)
     assert done.code == 1
     assert done.out.splitlines()[:2] == [
-        "已写入 1 条短信。", "数据共 3 行：1 行已写入, 2 行被拒绝。",
+        "已写入 1 条短信。", "数据共 3 行：1 行已写入，2 行被拒绝。",
     ]  # fmt: skip
     (file,) = tmp_path.glob("*.rejects.csv")
     rejects = file.read_text(encoding="utf-8-sig")

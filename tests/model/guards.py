@@ -63,6 +63,10 @@ GUARDS = (
         "the end of a pause returns only a counted attempt",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
+    Guard(
+        "a pause that a message ends returns no attempt",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
     *(
         Guard(
             name,
