@@ -332,3 +332,19 @@ async def test_an_absurd_date_of_the_provider_is_passed_over(zone):
         at = Account(f"http://{host}:{port}", AppKey("key", "secret"))
         async with Client(at, clock=lambda: datetime.now(UTC), nonce=lambda _: "n") as client:
             assert (await client.probe()).code == "E000510"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+async def test_another_default_isolation_changes_nothing(db, dsn, workers, sim, level):
+    name = read_address(dsn).database
+    await db.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    apps = {"default": app_at(sim.url, numbers_per_second="none")}
+    crew = [await workers.start(apps), await workers.start(apps)]
+    for first in range(0, 6000, 2000):
+        await insert(db, 2000, first=first)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 6000}
+    assert max(sim.ledger.counts().values()) == 1
+    for worker in crew:
+        assert "away" not in worker.log.read_text()
