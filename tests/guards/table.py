@@ -18,6 +18,7 @@ WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
 OUTCOME = "tests/core/test_outcome.py"
 TAKEOVER = "tests/e2e/test_takeover.py"
+RACES = "tests/worker/test_resume_races.py"
 
 RULES = {
     1: "A message has at most one outcome.",
@@ -341,6 +342,18 @@ GUARDS = (
             ),
         ),
         ("tests/db/test_slow_start.py::test_the_end_of_a_pause_returns_only_a_counted_attempt",),
+    ),
+    Guard(
+        2,
+        "a pause that a message ends returns no attempt",
+        (
+            Edit(
+                f"{SQL}/app.sql#resume_app",
+                "dispatcher.end_refusal_waits(name, by_message => true)",
+                "dispatcher.end_refusal_waits(name)",
+            ),
+        ),
+        (f"{RACES}::test_a_message_refused_for_itself_runs_out_of_attempts",),
     ),
     Guard(
         2,

@@ -64,6 +64,10 @@ GUARDS = (
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
     Guard(
+        "a pause that a message ends returns no attempt",
+        reason="it bounds how often a message is sent again; the model's claims are bounded",
+    ),
+    Guard(
         "what is requeued is no part of an unsure request",
         reason="no report of the model says that the platform refused what it had accepted",
     ),
