@@ -546,7 +546,8 @@ BEGIN
     END IF;
     -- Requests before outcomes, as all that settle them; one of several messages may still be unsure.
     PERFORM FROM dispatcher.batch b
-    WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(
+    WHERE (b.state = 'unsure' OR b.settled_by IN ('policy: resend', 'operator: resend'))
+      AND b.id = ANY (ARRAY(
         SELECT o.batch_id FROM dispatcher.outcome o
         WHERE o.message_id = ANY (ids) AND o.state = 'accepted'))
     ORDER BY b.id FOR NO KEY UPDATE;
@@ -556,18 +557,22 @@ BEGIN
             OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
-        RETURNING o.message_id, o.batch_id
+        RETURNING o.message_id, o.batch_id, o.state
     ), no_question AS (
-        -- Whatever settles this request must not send them once more.
+        -- Whatever settles this request must not send them once more; nor may its late answer or report
+        -- take them back, if it was given up. It may take back what was rejected or expired since: of
+        -- that nothing says that the platform refused it.
         UPDATE dispatcher.batch b
         SET unsure_ids = ARRAY(
             SELECT id FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS id
-            WHERE id <> ALL (ARRAY(SELECT message_id FROM taken)))
-        WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))
+            WHERE id <> ALL (ARRAY(
+                SELECT t.message_id FROM taken t WHERE t.batch_id = b.id AND t.state = 'accepted')))
+        WHERE (b.state = 'unsure' OR b.settled_by IN ('policy: resend', 'operator: resend'))
+          AND b.id = ANY (ARRAY(SELECT batch_id FROM taken WHERE state = 'accepted'))
     ), waiting AS (
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
-        FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
+        FROM (SELECT message_id, batch_id FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
         JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
     )

@@ -206,6 +206,7 @@ def test_any_text_is_read_or_refused_without_its_digits(text):
     else:
         assert read.reason
         assert not any(len(part) > 2 and part in read.reason for part in text.split())
+    assert forms_in_request(text)[: len(possible_forms(text))] == possible_forms(text)
 
 
 @pytest.mark.parametrize(
