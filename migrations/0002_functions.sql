@@ -546,7 +546,8 @@ BEGIN
     END IF;
     -- Requests before outcomes, as all that settle them; one of several messages may still be unsure.
     PERFORM FROM dispatcher.batch b
-    WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(
+    WHERE (b.state = 'unsure' OR b.settled_by IN ('policy: resend', 'operator: resend'))
+      AND b.id = ANY (ARRAY(
         SELECT o.batch_id FROM dispatcher.outcome o
         WHERE o.message_id = ANY (ids) AND o.state = 'accepted'))
     ORDER BY b.id FOR NO KEY UPDATE;
@@ -556,18 +557,22 @@ BEGIN
             OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
-        RETURNING o.message_id, o.batch_id
+        RETURNING o.message_id, o.batch_id, o.state
     ), no_question AS (
-        -- Whatever settles this request must not send them once more.
+        -- Whatever settles this request must not send them once more; nor may its late answer or report
+        -- take them back, if it was given up. It may take back what was rejected or expired since: of
+        -- that nothing says that the platform refused it.
         UPDATE dispatcher.batch b
         SET unsure_ids = ARRAY(
             SELECT id FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS id
-            WHERE id <> ALL (ARRAY(SELECT message_id FROM taken)))
-        WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))
+            WHERE id <> ALL (ARRAY(
+                SELECT t.message_id FROM taken t WHERE t.batch_id = b.id AND t.state = 'accepted')))
+        WHERE (b.state = 'unsure' OR b.settled_by IN ('policy: resend', 'operator: resend'))
+          AND b.id = ANY (ARRAY(SELECT batch_id FROM taken WHERE state = 'accepted'))
     ), waiting AS (
         INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
-        FROM (SELECT * FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
+        FROM (SELECT message_id, batch_id FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
         JOIN dispatcher.message m ON m.id = t.message_id
         RETURNING app, id
     )
@@ -898,6 +903,10 @@ BEGIN
         RAISE EXCEPTION 'a move needs a time, or a priority of 0 to 9'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF send_at >= '3000-01-01 00:00+00' OR wait > 366 * 86400 THEN
+        RAISE EXCEPTION 'a move is to a time before the year 3000, with waits of at most 366 days'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     SELECT * INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
     PERFORM dispatcher.set_campaign_state(name,
         CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
@@ -1001,8 +1010,9 @@ BEGIN
         SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name AND (
             c.move_wait > 0 OR b.due_at <> c.move_to OR b.priority <> c.move_priority));
     UPDATE dispatcher.queue q
-    SET due_at = coalesce(c.move_to + make_interval(secs => c.move_wait * (c.moved + u.place - 1)),
-            q.due_at),
+    -- No wait is longer than 4,000 years: after the year 9999 no time can be read.
+    SET due_at = coalesce(c.move_to + make_interval(
+            secs => least(c.move_wait * (c.moved + u.place - 1), 4000 * 365.0 * 86400)), q.due_at),
         priority = coalesce(c.move_priority, q.priority)
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
@@ -1218,21 +1228,25 @@ END $$;
 -- where it was counted, or a message could be sent more often than its attempts allow; return how many.
 -- A pause of the app has ended: the refusals may have been of the app, and not of the message. Not what
 -- waits for a time that was told: flow control, a template, a quota.
-CREATE FUNCTION dispatcher.end_refusal_waits(app text) RETURNS bigint
+-- *by_message*: the answer to another message has ended the pause. Then attempts stay counted, and only
+-- first refusals are due: or a message that is refused for itself, and so pauses the app, would be sent
+-- again after each pause, without end.
+CREATE FUNCTION dispatcher.end_refusal_waits(app text, by_message boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
     UPDATE dispatcher.queue w
-    SET due_at = at, attempt = w.attempt - coalesce((
+    SET due_at = at, attempt = w.attempt - CASE WHEN by_message THEN 0 ELSE coalesce((
         SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
-        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0)
+        FROM dispatcher.batch b WHERE b.id = w.last_batch), 0) END
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_refusal_waits.app AND q.code IS NOT NULL AND q.due_at > at
           AND q.code ~ '^[[:upper:]]'
           AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
+          AND (q.attempt <= 1 OR NOT by_message)
         LIMIT 5000 FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     RETURN ended;

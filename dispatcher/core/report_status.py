@@ -5,6 +5,7 @@ statuses, also longer ones than documented (provider.md, Status reports). A stat
 final and failed, and is shown as received.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -74,6 +75,35 @@ PART_STATUSES = (
 # Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
 # reports). A later final report of the carrier takes their place.
 MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
+
+
+def _published_pattern() -> str:
+    """Return the pattern of all published statuses, in capitals, for Python and PostgreSQL."""
+    codes = [code for row in CODE_ROWS if row.level == "report" for code in row.codes]
+    forms = [
+        re.escape(code.removesuffix("*")) + (".*" if code.endswith("*") else "")
+        for code in codes
+        if code != "*"  # stands for those that are not published
+    ]
+    return f"^({'|'.join(forms)})$"
+
+
+# A status that is not published may be an interim one, or mean nothing: DELIVRD takes its place.
+PUBLISHED_PATTERN = _published_pattern()
+_PUBLISHED = re.compile(PUBLISHED_PATTERN, re.IGNORECASE)
+
+
+def takes_place(state: State, status: str, known_state: State, known_status: str) -> bool:
+    """Tell whether a report of a segment takes the place of the one that is *known*."""
+    if state == "interim" or known_state == "interim":
+        return state != "interim"
+    if known_status in MADE_UP_STATUSES:
+        return status not in MADE_UP_STATUSES
+    return (
+        state == "delivered"
+        and known_state == "undelivered"
+        and _PUBLISHED.match(known_status) is None
+    )
 
 
 def report_status(status: str) -> Status:

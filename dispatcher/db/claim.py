@@ -127,7 +127,8 @@ async def claim(
         back = [*taken.unread, *(m for packed in surplus for m in packed.messages)]
         due = taken.due_times(back)
         waiting += [Deferred(message, "", 0.0, counted=False) for message in back]
-        await _put_back(connection, wanted.app, waiting, due)
+        before = taken.returned([each.message for each in waiting if not each.code])
+        await _put_back(connection, wanted.app, waiting, due, before)
         cursor.finish_scan(
             asked_at,
             taken.last,
@@ -380,12 +381,20 @@ async def _write_decided(
 
 
 async def _put_back(
-    connection: Connection, app: str, waiting: Sequence[Deferred], due: Mapping[int, float]
+    connection: Connection,
+    app: str,
+    waiting: Sequence[Deferred],
+    due: Mapping[int, float],
+    before: Mapping[int, tuple[int | None, str | None]],
 ) -> None:
-    """Return messages to the queue: to their place where *due* has one, else after their wait."""
+    """Return messages to the queue: to their place where *due* has one, else after their wait.
+
+    What *before* has keeps the batch and the code that it had returned with.
+    """
     if not waiting:
         return
     messages = [each.message for each in waiting]
+    kept = [before.get(each.message.id, (None, each.code or None)) for each in waiting]
     await connection.execute(
         sql("return_claimed"),
         app,
@@ -395,5 +404,6 @@ async def _put_back(
         [each.wait for each in waiting],
         [each.attempts_spent for each in waiting],
         [m.requeued for m in messages],
-        [each.code or None for each in waiting],
+        [batch for batch, _ in kept],
+        [code for _, code in kept],
     )

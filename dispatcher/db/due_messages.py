@@ -10,6 +10,7 @@ from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
 
 MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
+MESSAGE_END = 2 + len(Message.__struct_fields__)  # columns of a claim, without the last ones
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -130,6 +131,15 @@ class Taken(Struct, frozen=True):
         ids = {message.id for message in messages}
         return {row["id"]: row[0] for row in self.rows if row["id"] in ids} if ids else {}
 
+    def returned(self, messages: list[Message]) -> dict[int, tuple[int | None, str | None]]:
+        """Return from which batch *messages*, some of these, had returned, and why, by id."""
+        ids = {message.id for message in messages}
+        return {
+            row["id"]: (row["last_batch"], row["code"])
+            for row in (self.rows if ids else ())
+            if row["id"] in ids and "code" in row  # what was in a bulk row was not claimed before
+        }
+
 
 async def take(
     connection: Connection,
@@ -151,7 +161,7 @@ async def take(
         else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
     )
     rows = due.rows
-    messages = [Message(*row[2:]) for row in rows]
+    messages = [Message(*row[2:MESSAGE_END]) for row in rows]
     large = [row for row in rows if row[1] is not None]
     if not large:
         return Taken(rows, messages, [], due.full, due.last)

@@ -9,7 +9,12 @@ from typing import Final
 from dispatcher.core.reply import read_posted
 from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
-from dispatcher.core.report_status import MADE_UP_STATUSES, STATUSES
+from dispatcher.core.report_status import (
+    MADE_UP_STATUSES,
+    PUBLISHED_PATTERN,
+    STATUSES,
+    takes_place,
+)
 from dispatcher.core.status import MissingReports, UnmatchedReport, UnreadableCount, UnreadablePush
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database, storing
 from dispatcher.db.events import count
@@ -68,7 +73,8 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
         for report, age in reports
     ]
     columns = map(array_text, zip(*rows, strict=True))
-    news = await connection.fetchval(sql("store_reports"), *columns, list(MADE_UP_STATUSES))
+    final = (list(MADE_UP_STATUSES), PUBLISHED_PATTERN)
+    news = await connection.fetchval(sql("store_reports"), *columns, *final)
     return int(news or 0)
 
 
@@ -91,10 +97,7 @@ def _rounds(reports: Sequence[tuple[Report, float]]) -> Iterator[list[tuple[Repo
 
 def _takes_place(later: Report, known: Report) -> bool:
     """Tell whether a report of the same segment is news beside the *known* one."""
-    if later.state == "interim":
-        return False
-    made_up = known.status in MADE_UP_STATUSES and later.status not in MADE_UP_STATUSES
-    return known.state == "interim" or made_up
+    return takes_place(later.state, later.status, known.state, known.status)
 
 
 async def register_statuses(database: Database) -> None:

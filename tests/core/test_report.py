@@ -1,6 +1,7 @@
 """Status reports are read from bytes that anyone may have written."""
 
 import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -9,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.core.report import MAX_FIELDS, Report, form_pairs, read_push
-from dispatcher.core.report_status import STATUSES, Reason, report_status
+from dispatcher.core.report_status import (
+    PUBLISHED_PATTERN,
+    STATUSES,
+    Reason,
+    report_status,
+    takes_place,
+)
 
 # provider.md, Status reports
 EXAMPLE = (
@@ -434,3 +441,30 @@ def _own_pairs(text: str) -> list[tuple[str, str]] | None:
 @settings(max_examples=500)
 def test_a_form_is_read_as_the_library_reads_it(text):
     assert _own_pairs(text) == _library_pairs(text)
+
+
+@pytest.mark.parametrize(
+    ("known", "later", "takes"),
+    [
+        ("ACCEPTD", "UNDELIV", True),
+        ("ACCEPTD", "ACCEPTD", False),
+        ("EXPIRED", "UNDELIV", True),
+        ("EXPIRED", "UNKNOWN", False),
+        ("ENROUTE", "DELIVRD", True),
+        ("ENROUTE", "UNDELIV", False),
+        ("UNDELIV", "DELIVRD", False),
+        ("SC:0003", "DELIVRD", False),
+        ("DELIVRD", "EXPIRED", False),
+        ("DELIVRD", "DELIVRD", False),
+    ],
+)
+def test_what_nobody_knows_gives_way_to_what_is_known(known, later, takes):
+    states = [report_status(status).state for status in (later, known)]
+    assert takes_place(states[0], later, states[1], known) is takes
+
+
+def test_a_status_is_published_if_it_has_a_row():
+    for code in STATUSES:
+        assert re.match(PUBLISHED_PATTERN, code), code
+    for code in ("ENROUTE", "77.1*", "", "UNDELIVX"):
+        assert re.match(PUBLISHED_PATTERN, code) is None, code

@@ -61,6 +61,17 @@ async def test_the_end_of_a_pause_returns_only_a_counted_attempt(db, claimed):
     assert await db.fetchval("SELECT attempt FROM dispatcher.queue") == 2
 
 
+async def test_a_message_that_ends_a_pause_makes_first_refusals_due(db):
+    for attempts in (1, 2):
+        await let_wait(db, ["E000027", "E999999"], attempts=attempts, claimed=attempts)
+        await db.execute("SELECT dispatcher.end_refusal_waits('default', by_message => true)")
+        rows = await db.fetch(
+            "DELETE FROM dispatcher.queue RETURNING attempt, due_at <= clock_timestamp() AS due"
+        )
+        assert [tuple(row) for row in rows] == [(attempts, attempts == 1)] * 2
+        await db.execute("DELETE FROM dispatcher.batch")
+
+
 async def let_wait(db, codes: list[str], *, attempts: int, claimed: int | None) -> None:
     """Let a message wait for an hour for each code; *claimed*: the attempt of its last request."""
     await db.execute(

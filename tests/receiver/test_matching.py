@@ -564,6 +564,35 @@ async def test_a_carriers_final_report_wins_over_a_made_up_one(world, told, made
     assert counted["default", "reported", ""] == 1
 
 
+@pytest.mark.parametrize("unknown", ["ENROUTE", "NOBODY-KNOWS", "77.1*"])
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("segments", [1, 2])
+async def test_a_delivery_wins_over_a_status_nobody_knows(world, told, unknown, apart, segments):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    for status in (unknown, "DELIVRD", unknown, "UNDELIV", "EXPIRED"):
+        for segment in range(1, segments + 1):
+            await world.store(told("p1", ONE, status=status, segment=segment, total=segments))
+            if apart:
+                await world.match()
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+    events = [event for _, event, _ in await world.events()]
+    assert events == (["undelivered", "delivered"] if apart else ["delivered"])
+    counted = await world.tally()
+    assert counted["default", "reported", ""] == 1
+
+
+@pytest.mark.parametrize("first", ["UNDELIV", "undeliv", "MBBLACK", "E000629", "MK:9999"])
+async def test_no_report_changes_a_published_final_status(world, told, first):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    await world.store(told("p1", ONE, status=first), told("p1", ONE, status="DELIVRD"))
+    await world.store(told("p1", ONE, status="DELIVRD"))
+    await world.match()
+    assert await world.states() == {message: ("undelivered", "p1")}
+
+
 async def test_both_reports_of_one_commit_are_kept(world, told):
     (message,) = await world.batch([ONE], state="open")
     await world.accept([message], ["p1"])

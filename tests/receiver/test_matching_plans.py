@@ -95,10 +95,10 @@ PINNED = [
 UNPINNED = [
     (
         "store_reports",
-        13 * "text, " + "text[]",
+        13 * "text, " + "text[], text",
         each(
             IDS, ONES, ONES, texts("DELIVRD"), texts("delivered"), TOKENS, NUMBERS, ONES, TIMES,
-            ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']",
+            ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']", "'^(UNDELIV)$'",
         ),
         20 * NEWS,
     ),

@@ -7,7 +7,7 @@ from support.waiting import until
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.country import country
-from dispatcher.core.delays import country_pause, pause_for
+from dispatcher.core.delays import Pause, country_pause, pause_for
 from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Rules
@@ -165,6 +165,42 @@ async def test_a_pause_that_began_ahead_ends_with_an_answer(db, hands):
     [probe] = await hands.claim()
     await hands.record(probe, Resolved([Accepted(m, "p", 1) for m in probe.messages]))
     assert not await paused(db)
+
+
+@pytest.mark.parametrize("code", ["E999999", "all-refused"])
+async def test_a_message_refused_for_itself_runs_out_of_attempts(db, hands, code):
+    """Else an urgent one pauses the app again and again: others end the pause, and it is first."""
+    await hands.begin()
+    [bad] = await hands.insert(1, priority=0)
+    waits = []
+    for attempt in (1, 2):
+        [refused] = await hands.claim()
+        assert [(m.id, m.attempt) for m in refused.messages] == [(bad, attempt)]
+        back = [Deferred(m, "E999999", 60.0, counted=True) for m in refused.messages]
+        await hands.record(refused, Resolved(back, refused=True, pause=Pause(code, "", 5.0, 5.0)))
+        assert await paused(db)
+        await hands.insert(1, first=attempt)
+        await db.execute("UPDATE dispatcher.app SET probe_at = clock_timestamp()")
+        [probe] = await hands.claim()
+        await hands.record(probe, Resolved([Accepted(m, "p", 1) for m in probe.messages]))
+        assert not await paused(db)
+        waits += await db.fetch("SELECT attempt, due_at > clock_timestamp() FROM dispatcher.queue")
+    assert [tuple(row) for row in waits] == [(1, False), (2, True)]
+
+
+async def test_what_a_slow_start_puts_back_keeps_why_it_returned(db, hands):
+    """Else the next pause would be probed by what was refused, and not by the others."""
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    back = [Deferred(m, "E000027", 0.0, counted=True) for m in batch.messages]
+    await hands.record(batch, Resolved(back, refused=True))
+    await hands.insert(20, first=10)  # in a bulk row
+    await db.execute("UPDATE dispatcher.app SET slow_start = 1, slow_start_left = 1")
+    [first] = await hands.claim()
+    assert len(first.messages) == 1
+    rows = await db.fetch("SELECT code, last_batch, attempt FROM dispatcher.queue ORDER BY due_at")
+    assert [tuple(row) for row in rows] == [("E000027", batch.id, 1)] * 2 + [(None, None, 0)] * 20
 
 
 async def test_resume_makes_many_due_in_steps(db, hands, operator):

@@ -134,9 +134,8 @@ SELECT country FROM dispatcher.country_pause WHERE app = $1 AND until > clock_ti
 
 -- name: resume_app
 -- End a pause that workers made: a request was answered. The app starts slowly, and what was refused
--- is due. A pause because all
--- messages are refused does not end with a refused one, and none with a request that was opened before
--- it began.
+-- for the first time is due. A pause because all messages are refused does not end with a refused one,
+-- and none with a request that was opened before it began.
 -- $1 app, $2 whether the request was refused for its content, $3 when it was opened
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
@@ -144,10 +143,11 @@ SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND NOT ($2 AND pause_code = 'all-refused')
   AND (paused_at <= $3 OR paused_at > clock_timestamp())
-RETURNING dispatcher.end_refusal_waits(name)
+RETURNING dispatcher.end_refusal_waits(name, by_message => true)
 
 -- name: end_probe
--- The same: the API has answered a request without messages.
+-- The same: the API has answered a request without messages. All that was refused is due, and no
+-- attempt of it counts: nothing shows that a message is at fault.
 -- $1 app
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,

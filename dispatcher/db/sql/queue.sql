@@ -3,8 +3,9 @@
 -- name: claim
 -- Delete the due messages of one app from the queue and return them, first priority first: when
 -- each was due (seconds since 1970: exact, and cheap to read), the bytes of large variables, which
--- are left out (read_large reads them), then the fields of core.message.Message in order. The caller
--- writes their batches in the same transaction.
+-- are left out (read_large reads them), then the fields of core.message.Message in order, and of what
+-- returned before why, and the batch that it returned from. The caller writes their batches in the same
+-- transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
 -- index range. Likewise the lowest and the highest id: they leave out the other partitions.
@@ -41,7 +42,7 @@ WITH due AS MATERIALIZED (
 ), taken AS (
     DELETE FROM dispatcher.queue
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-    RETURNING id, priority, due_at, attempt, requeued
+    RETURNING id, priority, due_at, attempt, requeued, code, last_batch
 )
 SELECT
     date_part('epoch', t.due_at),
@@ -55,7 +56,9 @@ SELECT
     date_part('epoch', m.expires_at - clock_timestamp()),
     t.priority,
     least(t.attempt + 1, 32767)::smallint,
-    t.requeued
+    t.requeued,
+    t.code,
+    t.last_batch
 FROM taken t
 JOIN dispatcher.message m ON m.id = t.id
 WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
@@ -222,15 +225,16 @@ FROM dispatcher.message WHERE id = $1
 -- name: return_claimed
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
--- $5 waits (seconds), $6 attempts, $7 requeued, $8 codes
-INSERT INTO dispatcher.queue (id, app, priority, due_at, attempt, requeued, code, campaign)
+-- $5 waits (seconds), $6 attempts, $7 requeued, $8 last batches, $9 codes
+INSERT INTO dispatcher.queue
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
-    u.attempt, u.requeued, u.code,
+    u.attempt, u.requeued, u.last_batch, u.code,
     (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
-    $7::boolean[], $8::text[])
-    AS u (id, priority, due_at, wait, attempt, requeued, code)
+    $7::boolean[], $8::bigint[], $9::text[])
+    AS u (id, priority, due_at, wait, attempt, requeued, last_batch, code)
 
 -- name: return_to_queue
 -- Return messages of batches that were closed in this transaction to the queue, unless a report has

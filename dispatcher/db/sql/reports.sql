@@ -3,13 +3,15 @@
 -- name: store_reports
 -- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
 -- moves forward: an interim one becomes final; a final one that the platform made up gives way to
--- the carrier's; any other final one never changes. What gave way is kept in earlier.
+-- the carrier's; one of a status that is not published to a delivery; any other final one never
+-- changes. What gave way is kept in earlier (core/report_status.py, takes_place).
 -- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
--- All but the last are arrays as text.
+-- All but the last two are arrays as text.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
--- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up
+-- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up,
+-- $15 pattern of all published statuses
 WITH written AS (
     INSERT INTO dispatcher.report AS r (provider_id, segment, total, status, state, token,
         recipient, received_at, updated_at, source, description, org_code, raw)
@@ -38,7 +40,8 @@ WITH written AS (
             'status', r.status, 'received_at', r.received_at, 'updated_at', r.updated_at,
             'raw', r.raw)
     WHERE excluded.state <> 'interim' AND (r.state = 'interim'
-        OR r.status = ANY ($14::text[]) AND excluded.status <> ALL ($14::text[]))
+        OR r.status = ANY ($14::text[]) AND excluded.status <> ALL ($14::text[])
+        OR r.state = 'undelivered' AND excluded.state = 'delivered' AND r.status !~* $15)
     RETURNING provider_id, segment, total, state, status, coalesce(token, '') AS token,
         coalesce(recipient, '') AS recipient, xmax = 0 AS fresh
 )
@@ -72,8 +75,9 @@ GROUP BY r.provider_id
 ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
     updated_at = now()
-WHERE excluded.state <> 'interim' AND (s.state = 'interim' OR s.status = ANY ($2::text[])
-    AND (excluded.state, excluded.status) <> (s.state, s.status))
+WHERE excluded.state <> 'interim' AND (s.state = 'interim'
+    OR s.state = 'undelivered' AND excluded.state = 'delivered'  -- a report took another's place
+    OR s.status = ANY ($2::text[]) AND (excluded.state, excluded.status) <> (s.state, s.status))
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
 -- name: register_statuses
