@@ -253,7 +253,7 @@ def move_campaign(
     from dispatcher.cli.spans import seconds_of, zone_of
     from dispatcher.core.format import plural
     from dispatcher.db import campaigns
-    from dispatcher.lists.times import read_time
+    from dispatcher.lists.times import read_move_time
 
     if send_at is None and (priority is None or spread is not None or per_hour is not None):
         raise CommandError(_("say when, with --send-at, or give a --priority."), code=USED_WRONGLY)
@@ -261,7 +261,7 @@ def move_campaign(
         raise CommandError(_("give --spread or --per-hour, not both."), code=USED_WRONGLY)
     try:
         when = (
-            read_time("--send-at", send_at, zone_of(zone)) if send_at not in (None, "now")
+            read_move_time("--send-at", send_at, zone_of(zone)) if send_at not in (None, "now")
             else datetime.now(UTC) if send_at else None
         )  # fmt: skip
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Actions on a campaign: pause, resume, move, cancel."""
 
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ from dispatcher.console.forms import Fields, Invalid, read_per_hour, read_spread
 from dispatcher.core.format import duration, number, sentences
 from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
-from dispatcher.lists.times import EXAMPLE, read_time
+from dispatcher.lists.times import EXAMPLE, read_move_time
 
 PRIORITIES = tuple("0123456789")
 MOVE_FIELDS = ("send_at", "zone", "spread", "per_hour", "priority")
@@ -53,8 +53,8 @@ def _read_send_at(text: str | None, zone_name: str | None) -> datetime | Invalid
     if text is None:
         return None
     try:
-        return read_time(_("The time"), text, zone).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        return read_move_time(_("The time"), text, zone)
+    except ValueError as error:
         if zone is None:
             return Invalid(
                 _("Write the time as {example}, or name its time zone.").format(example=EXAMPLE)

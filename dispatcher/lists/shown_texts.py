@@ -93,6 +93,7 @@ LIST_TEXTS = (
     N_("{name} has more than {most} characters"),
     N_("{name} has no time of day: write it too, such as 2026-01-31 09:00"),
     N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),
+    N_("{name} is after the year {year}"),
     N_("{name} is no time, such as {example}"),
     N_("{name} may be one of two days: write the year first, then the month"),
     N_("{name} would read “{sample}”"),

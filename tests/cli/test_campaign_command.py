@@ -217,7 +217,13 @@ async def test_a_campaign_is_moved_as_a_whole(two, operate, db):
     assert len(await claimed(db)) == 3
     audit = "SELECT action, target FROM dispatcher.audit ORDER BY id DESC LIMIT 1"
     assert tuple(await db.fetchrow(audit)) == ("move", "campaign may.csv")
-    for wrong in ([], ["--spread", "1h", "--priority", "3"], ["--send-at", "2036-05-01 09:00"]):
+    for wrong in (
+        [],
+        ["--spread", "1h", "--priority", "3"],
+        ["--send-at", "2036-05-01 09:00"],
+        ["--send-at", "9999-12-31T23:00+00:00"],
+        ["--send-at", "9999-12-31T23:00-05:00"],
+    ):
         assert (await operate("campaign", "move", "may.csv", *wrong)).code == 2
     assert (await operate("campaign", "move", "July", "--send-at", "now")).code == 1
 

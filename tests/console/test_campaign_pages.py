@@ -270,6 +270,8 @@ async def test_a_campaign_is_moved_after_a_confirmation(operator, db):
         ({"priority": "2", "per_hour": "10"}, "Say to when it moves"),
         ({"send_at": "2099-01-31 09:00"}, "name its time zone"),
         ({"send_at": "0001-01-01T00:00+14:00"}, "name its time zone"),
+        ({"send_at": "9999-12-31T23:00+00:00"}, "name its time zone"),
+        ({"send_at": "3000-01-01 00:00", "zone": "UTC"}, "The time is after the year 2999"),
         ({"send_at": "soon", "zone": "Asia/Shanghai"}, "The time is no time"),
         ({"send_at": "2099-01-31 09:00", "zone": "Shanghai"}, "no such time zone"),
         ({"send_at": "2099-01-31 09:00", "zone": "UTC", "spread": "x"}, "Spread takes"),

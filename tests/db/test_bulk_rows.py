@@ -1,6 +1,7 @@
 """Messages that were inserted together wait together, and are claimed in their place."""
 
 import asyncio
+import math
 from time import monotonic
 
 import asyncpg
@@ -493,6 +494,30 @@ async def test_a_moved_campaign_keeps_its_bulk_rows(db, step):
     assert (
         await db.fetchval("SELECT state FROM dispatcher.campaign WHERE name = 'June'") == "running"
     )
+
+
+@pytest.mark.parametrize(
+    ("send_at", "wait"),
+    [("3000-01-01Z", 0), ("infinity", 0), ("2036-01-01Z", 3e7 * 2), ("2036-01-01Z", math.nan)],
+)
+async def test_a_campaign_moves_to_no_time_too_far_away(db, send_at, wait):
+    await campaign_of(db, count=1)
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="before the year 3000"):
+        await db.execute(
+            "SELECT dispatcher.move_campaign('June', send_at => $1::text::timestamptz, wait => $2)",
+            *(send_at, wait),
+        )
+
+
+async def test_no_moved_message_is_due_when_no_time_can_be_read(db):
+    await campaign_of(db, count=1)
+    await db.execute(
+        "SELECT dispatcher.move_campaign('June', send_at => '2999-12-31Z', wait => 366 * 86400)"
+    )
+    await db.execute("UPDATE dispatcher.campaign SET moved = 1000000")
+    await moved(db, 10_000)
+    last = await db.fetchval("SELECT max(due_at) FROM dispatcher.queue")
+    assert last.year in range(6990, 7001)
 
 
 @pytest.mark.parametrize("step", [7, 600, 10_000])

@@ -164,11 +164,16 @@ URGENT = (
 async def test_a_two_phase_commit_takes_urgent_messages(db):
     """As JTA and XA do, in a session that leaves the notification out."""
     await db.execute("SET dispatcher.notify = 'off'")
-    for statement in ("BEGIN", URGENT, "PREPARE TRANSACTION 'order 1'"):
+    enqueue = "SELECT dispatcher.enqueue('13100000002', 't', priority => 1, idempotency_key => 'k')"
+    many = (
+        "INSERT INTO dispatcher.message (recipient, template_id, priority, campaign)"
+        " SELECT (13100000000 + n)::text, 't', 0, 'c' FROM generate_series(3, 700) AS n"
+    )
+    for statement in ("BEGIN", URGENT, enqueue, many, "PREPARE TRANSACTION 'order 1'"):
         await db.execute(statement)
     assert await waiting(db) == []
     await db.execute("COMMIT PREPARED 'order 1'")
-    assert await waiting(db) == [1]
+    assert await waiting(db) == [*range(1, 701)]
 
 
 async def test_a_two_phase_commit_with_a_notification_is_refused(db):

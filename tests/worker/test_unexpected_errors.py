@@ -91,6 +91,34 @@ async def test_what_an_operator_changes_is_waited_out(  # noqa: PLR0917 - fixtur
     assert worker.code is None
 
 
+@pytest.mark.slow
+async def test_a_database_that_is_gone_for_a_while_is_waited_for(dsn, elsewhere, workers, sim):
+    """As while it is restored in place: nobody may connect, and then it is not there."""
+    name = read_address(dsn).database
+    await sim.faults.arm([Delay(seconds=2)])
+    own = await connect(dsn)
+    await insert(own, 2000)
+    await own.close()
+    worker = await workers.start({"default": app_at(sim.url)})
+    await seen(sim, lambda: sim.ledger.numbers == 2000)
+    await elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await elsewhere.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name
+    )
+    await elsewhere.execute(f"ALTER DATABASE {name} RENAME TO {name}_gone")
+    try:
+        await until(lambda: "answers wait" in worker.text(), what="answers wait")
+        await until(lambda: f"has no database '{name}'" in worker.text(), what="it is missed")
+    finally:
+        await elsewhere.execute(f"ALTER DATABASE {name}_gone RENAME TO {name}")
+        await elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    own = await connect(dsn)
+    await until(lambda: finished(own))
+    assert await states(own) == {"accepted": 2000}
+    assert worker.code is None
+    await own.close()
+
+
 async def test_a_refused_record_keeps_the_answers_and_ends_with_a_line(db, workers, sim):
     await db.execute(
         "CREATE FUNCTION public.copy_outcome() RETURNS trigger LANGUAGE plpgsql AS"
@@ -304,3 +332,19 @@ async def test_an_absurd_date_of_the_provider_is_passed_over(zone):
         at = Account(f"http://{host}:{port}", AppKey("key", "secret"))
         async with Client(at, clock=lambda: datetime.now(UTC), nonce=lambda _: "n") as client:
             assert (await client.probe()).code == "E000510"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+async def test_another_default_isolation_changes_nothing(db, dsn, workers, sim, level):
+    name = read_address(dsn).database
+    await db.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    apps = {"default": app_at(sim.url, numbers_per_second="none")}
+    crew = [await workers.start(apps), await workers.start(apps)]
+    for first in range(0, 6000, 2000):
+        await insert(db, 2000, first=first)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 6000}
+    assert max(sim.ledger.counts().values()) == 1
+    for worker in crew:
+        assert "away" not in worker.log.read_text()
