@@ -322,7 +322,8 @@ COMMENT ON COLUMN dispatcher.batch.parent IS
 COMMENT ON COLUMN dispatcher.batch.opened_at IS 'When it was claimed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_at IS 'When it became unsure; kept when it is closed.';
 COMMENT ON COLUMN dispatcher.batch.unsure_ids IS
-    'Of an unsure batch: the messages that its answer left open; null: all of them.';
+    'Of a batch that is or was unsure: the messages that its answer left open, without those that were'
+    ' requeued because a report had shown that the platform refused them; null: all of them.';
 COMMENT ON COLUMN dispatcher.batch.requeued_ids IS
     'Of its messages, those that an operator asked for again after their time: they never expire.';
 COMMENT ON COLUMN dispatcher.batch.closed_at IS 'When it was closed.';

@@ -13,6 +13,10 @@ _DURATION_UNITS = (
     (1, N_("{count} s")),
 )
 _LONGEST_CODE = 6  # digits of a status such as "601"; a number has more
+_MANY_DIGITS = re.compile(r"\d(?:[\s.()\u2010-\u2015\u2212\uff0d-]*\d){6,}")  # in whatever spelling
+_PROVIDER_ID = re.compile(  # 2ea20735-f856-4376-afbf-570bd70a46ee_11840135
+    r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?:_[0-9]{1,10})?", re.IGNORECASE
+)
 _SHORT_RECIPIENT_LENGTH = 8  # characters; a shorter one cannot show both of its ends
 
 # A line may end after each: a Chinese character or a word, with the punctuation around it; the
@@ -93,20 +97,13 @@ def mask(recipient: str) -> str:
 
 
 def mask_if_number(text: str) -> str:
-    """Return *text*, an id or a code from outside, masked if it could be or hold a number.
+    """Return *text*, an id or a code from outside, without any number that it is or holds.
 
-    A report is untrusted input: its id and its status may be anything.
+    A report is untrusted input: its id and its status may be anything, and codes are shown, logged
+    and counted everywhere.
     """
-    could_be = "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE)
-    return mask(text) if could_be else text
-
-
-def code_from_outside(code: str) -> str:
-    """Return a code or a status as it is stored and counted: with no number in it.
-
-    Codes are shown, logged and counted everywhere, and what sends them may write anything there.
-    """
-    from dispatcher.core.number import without_numbers  # noqa: PLC0415 - --help needs no msgspec
-
-    masked = mask_if_number(code)
-    return without_numbers(code) if masked == code else masked
+    if _PROVIDER_ID.fullmatch(text):
+        return text
+    if "+" in text or (text.isdecimal() and len(text) > _LONGEST_CODE):
+        return mask(text)
+    return _MANY_DIGITS.sub("…", text)

@@ -63,7 +63,21 @@ _PUNCTUATION = re.compile(r"[\s()\[\]{}<>«»‹›「」『』【】《》〈�
 _NORTH_AMERICAN = re.compile(
     r"1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]+\d{4}|1[ .-]+\d{3}[ .-]+\d{3}[ .-]+\d{4}"
 )
-_NAMED = re.compile(r"\+?(?<![0-9A-Za-z_])[0-9]{7,20}(?![0-9A-Za-z_])")  # not a part of an id
+_CLOCK = "[0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?"
+_ZONE = "(?:Z|[+-][0-2][0-9]:?[0-5][0-9])?"
+# What has many digits and is no number: ids, times and addresses of machines.
+_NO_NUMBER = (
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:_[0-9]{1,10})?",
+    r"(?=[0-9]*[a-f])[0-9a-f]{16,}+",
+    r"20[0-9]{6}T[0-9]{6}Z?",
+    rf"(?:19|20)[0-9]{{2}}[-.][01][0-9][-.][0-3][0-9](?:[T ]{_CLOCK})?{_ZONE}",
+    r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})[.]){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})",
+)
+_NAMED = re.compile(
+    rf"(?P<other>(?<![0-9a-z])(?:{'|'.join(_NO_NUMBER)})(?![0-9a-z]|[-.][0-9]))"
+    r"|[+\uff0b]?\d(?:(?:[^\S\n]|[-.()\u2010-\u2015\u2212\uff0d]){0,3}\d){6,}",
+    re.IGNORECASE,
+)
 _STARS = re.compile(r"[*•xX]{2,}")
 _DASHES = frozenset("\u2212\u30fc")  # the minus sign, and the long mark of Japanese
 _NO_SPACE_LEFT = frozenset({"Cf", "Cc", "Mn", "Me"})  # marks that nobody sees
@@ -117,7 +131,7 @@ def forms_in_request(text: str) -> list[str]:
 
 def without_numbers(text: str) -> str:
     """Return words from outside with "…" for each number that they may name."""
-    return _NAMED.sub("…", text)
+    return _NAMED.sub(lambda found: found["other"] or "…", text)
 
 
 def is_masked(form: str) -> bool:

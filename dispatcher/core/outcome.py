@@ -19,7 +19,7 @@ from dispatcher.core.delays import (
     outage_deferral_seconds,
     pause_for,
 )
-from dispatcher.core.format import code_from_outside
+from dispatcher.core.format import mask_if_number
 from dispatcher.core.message import (
     Answer,
     Message,
@@ -189,7 +189,7 @@ def _by_number(
         elif one.code == ACCEPTED_CODE:
             outcomes.append(Accepted(message, one.provider_id, one.segments))
         else:
-            row = number_code(code_from_outside(one.code))
+            row = number_code(mask_if_number(one.code))
             throttled += row.kind is Kind.LATER
             if row.kind is Kind.QUOTA:
                 pause = pause_for(row)

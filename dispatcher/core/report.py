@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, json
 
-from dispatcher.core.format import code_from_outside
+from dispatcher.core.format import mask_if_number
 from dispatcher.core.number import without_numbers
 from dispatcher.core.report_status import STATUSES, State, report_status
 from dispatcher.core.wire import decode_text
@@ -231,7 +231,7 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
         return Unreadable("The smsMsgId of a report is no id.", "id")
     status = status[:_LONGEST_STATUS]
     if status.upper() not in STATUSES:
-        status = code_from_outside(status)
+        status = mask_if_number(status)
     segment, total = _segment(fields)
     source = fields.get("source", "").strip()
     return Report(

@@ -1,7 +1,7 @@
 """Writes results of requests: outcomes, returns to the queue, pauses; many in one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -193,7 +193,7 @@ async def _record(
 ) -> Recorded:
     async with database.transaction(seconds=seconds) as connection:
         await connection.execute(sql("pin_plans"))
-        closed = await _close(connection, results)
+        closed, in_question = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.
         settled = await _settled(connection, results) if some_settled else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
@@ -201,7 +201,7 @@ async def _record(
         rows = Rows([], [], [], [], Counter(), defaultdict(list), [])
         for result in results:
             if result.batch.id in closed:
-                _gather(result, rows, settled)
+                _gather(result, rows, settled | _requeued(result, in_question))
             else:
                 await _recall(connection, result, rows)
         if some_settled:
@@ -237,8 +237,13 @@ async def _record(
         )
 
 
-async def _close(connection: Connection, results: Sequence[BatchResult]) -> dict[int, datetime]:
-    """Close the batches of *results*; return those that were, and when each was opened."""
+async def _close(
+    connection: Connection, results: Sequence[BatchResult]
+) -> tuple[dict[int, datetime], dict[int, list[int]]]:
+    """Close the batches of *results*; return those that were, and when each was opened.
+
+    Also return what is in question of those of which messages were requeued while they were unsure.
+    """
     rows = await connection.fetch(
         sql("close_batches"),
         [c.batch.id for c in results],
@@ -250,7 +255,15 @@ async def _close(connection: Connection, results: Sequence[BatchResult]) -> dict
         [not isinstance(c.verdict, UnknownResult) for c in results],
         [c.batch.token for c in results],
     )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows if row[2] is not None}
+
+
+def _requeued(result: BatchResult, in_question: Mapping[int, Sequence[int]]) -> frozenset[int]:
+    """Return the messages of which a late answer says nothing new: a report came before it."""
+    if result.batch.id not in in_question:
+        return frozenset()
+    ids = frozenset(message.id for message in result.batch.messages)
+    return ids.difference(in_question[result.batch.id])
 
 
 async def _settled(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:
@@ -283,8 +296,9 @@ def _gather(result: BatchResult, rows: Rows, settled: Collection[int]) -> None:
             )
         case Resolved(outcomes=outcomes, unsure=unsure):
             if unsure:
-                open_still = [message.id for message in unsure]
-                rows.ids_by_event[batch.app, "unsure", result.code] += open_still
+                open_still = [message.id for message in unsure if message.id not in settled]
+                if open_still:
+                    rows.ids_by_event[batch.app, "unsure", result.code] += open_still
                 rows.unsure.append((batch.id, open_still))
             if not settled and not unsure and set(map(type, outcomes)) == {Accepted}:
                 _gather_accepted(cast("list[Accepted]", outcomes), batch, rows)

@@ -12,6 +12,7 @@ LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
 LATE = "tests/receiver/test_late_answer.py"
+RESENT = "tests/worker/test_answer_after_resend.py"
 MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
 WITHHELD = "tests/worker/test_withheld.py"
@@ -267,8 +268,8 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/batch.sql#close_batches",
-                "  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND"
-                " u.evidence)\n",
+                "  AND (b.state = 'open' OR b.state = 'unsure' AND u.evidence\n"
+                "    AND (b.unsure_ids IS NULL OR b.http_status IS NULL))\n",
                 "",
             ),
         ),
@@ -325,7 +326,13 @@ GUARDS = (
     Guard(
         3,
         "an answer that lacks numbers is written once",
-        (Edit(f"{SQL}/batch.sql#close_batches", "AND b.unsure_ids IS NULL ", ""),),
+        (
+            Edit(
+                f"{SQL}/batch.sql#close_batches",
+                "\n    AND (b.unsure_ids IS NULL OR b.http_status IS NULL)",
+                "",
+            ),
+        ),
         (
             f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",
             f"{AGAIN}::test_an_answer_that_lacks_numbers_respects_a_requeue",
@@ -361,11 +368,26 @@ GUARDS = (
         (
             Edit(
                 FUNCTIONS,
-                "WHERE b.state = 'unsure' AND b.id = ANY (ARRAY(SELECT batch_id FROM taken))",
-                "WHERE false",
+                "AND b.id = ANY (ARRAY(SELECT batch_id FROM taken WHERE state = 'accepted'))",
+                "AND false",
             ),
         ),
-        (f"{MATCHING}::test_what_is_requeued_is_no_part_of_an_unsure_request",),
+        (
+            f"{MATCHING}::test_what_is_requeued_is_no_part_of_an_unsure_request",
+            f"{RESENT}::test_no_late_answer_takes_back_what_was_requeued",
+        ),
+    ),
+    Guard(
+        2,
+        "a late answer leaves alone what was requeued",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "settled | _requeued(result, in_question)",
+                "settled",
+            ),
+        ),
+        (f"{RESENT}::test_a_late_answer_settles_the_others_of_a_requeued_message",),
     ),
     Guard(
         3,
@@ -373,7 +395,8 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/batch.sql#close_batches",
-                " OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence",
+                " OR b.state = 'unsure' AND u.evidence\n"
+                "    AND (b.unsure_ids IS NULL OR b.http_status IS NULL)",
                 "",
             ),
         ),

@@ -67,9 +67,15 @@ GUARDS = (
         "a pause that a message ends returns no attempt",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
-    Guard(
-        "what is requeued is no part of an unsure request",
-        reason="no report of the model says that the platform refused what it had accepted",
+    *(
+        Guard(
+            name,
+            reason="no report of the model says that the platform refused what it had accepted",
+        )
+        for name in (
+            "what is requeued is no part of an unsure request",
+            "a late answer leaves alone what was requeued",
+        )
     ),
     Guard(
         "a late answer is evidence",

@@ -75,9 +75,8 @@ class Hands:
 
     async def record(self, batch: Batch, verdict: Resolved | ReturnAll | UnknownResult) -> bool:
         """Write how a request ended; return whether it was written."""
-        closing = BatchResult(
-            batch, verdict, http_status=200, code="000000", description="", tries=1, seconds=0.1
-        )
+        http_status = None if isinstance(verdict, UnknownResult) else 200
+        closing = BatchResult(batch, verdict, http_status, "000000", "", tries=1, seconds=0.1)
         recorded = await record(self.database, self.id, [closing])
         return batch.id in recorded.written
 

@@ -3,7 +3,8 @@
 import pytest
 from support.messages import states
 
-from dispatcher.core.outcome import Accepted, Deferred, Resolved, UnknownResult
+from dispatcher.core.message import Batch
+from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
 from dispatcher.db.report_matching import match
@@ -65,9 +66,7 @@ async def test_what_was_requeued_before_the_rest_was_given_up_waits_on(hands):
     [batch] = await hands.claim()
     one, two = batch.messages
     await hands.record(batch, UnknownResult("timeout", "no answer"))
-    await register_statuses(hands.database)
-    await store(hands.database, [(refusal(one, batch), 0.0)])
-    await match(hands.database)
+    await report(hands, refusal(one, batch))
     assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
     await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
     assert await hands.queue() == [one.id, two.id]
@@ -76,11 +75,102 @@ async def test_what_was_requeued_before_the_rest_was_given_up_waits_on(hands):
     assert await states(hands.db) == {"accepted": 1, "queued": 1}
 
 
-def refusal(message, batch) -> Report:
+async def test_no_late_answer_takes_back_what_was_requeued(hands):
+    """It was given up before the report came that the platform refused it."""
+    batch = await given_up_by_hand(hands)
+    one, two = batch.messages
+    await report(hands, refusal(one, batch))
+    assert await hands.queue() == [two.id]
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    await hands.record(batch, Resolved([Accepted(one, "p1", 1), Accepted(two, "p2", 1)]))
+    assert await hands.queue() == [one.id]
+
+
+async def test_no_report_of_a_segment_takes_back_what_was_requeued(hands):
+    batch = await given_up_by_hand(hands)
+    one, two = batch.messages
+    await report(hands, refusal(one, batch, segment=1, total=2))
+    await store(hands.database, [(refusal(one, batch, segment=2, total=2), 0.0)])
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    await match(hands.database)
+    assert await hands.queue() == [one.id, two.id]
+
+
+async def test_a_late_answer_takes_back_a_requeued_expired_message(hands):
+    """Nothing says that the platform refused it: sent again it would come twice."""
+    batch = await given_up_by_hand(hands)
+    one, two = batch.messages
+    await hands.db.execute(
+        "WITH gone AS (DELETE FROM dispatcher.queue WHERE id = $1 RETURNING *)"
+        " INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)"
+        " SELECT id, 'expired', attempt, last_batch FROM gone",
+        one.id,
+    )
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    await hands.record(batch, Resolved([Accepted(one, "p1", 1), Accepted(two, "p2", 1)]))
+    assert await states(hands.db) == {"accepted": 2}
+
+
+@pytest.mark.parametrize("lacks", [0, 1, 2])
+async def test_a_late_answer_settles_the_others_of_a_requeued_message(hands, lacks):
+    """The requeued one waits on; else the others would be sent twice when they are given up."""
+    await hands.begin()
+    await hands.insert(4)
+    [batch] = await hands.claim()
+    one, two, three, four = batch.messages
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await report(hands, refusal(one, batch))
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    lacking = [[], [one], [one, four]][lacks]
+    given = [each for each in (one, two, three, four) if each not in lacking]
+    answer = Resolved([Accepted(each, f"p{each.id}", 1) for each in given], unsure=lacking)
+    assert await hands.record(batch, answer)
+    assert not await hands.record(batch, answer)
+    assert await hands.queue() == [one.id]
+    left = {"unsure": 1} if four in lacking else {}
+    assert await states(hands.db) == {"accepted": 3 - len(left), "queued": 1, **left}
+    closed = "unsure" if left else "closed"
+    assert await hands.batches() == [(closed, "000000")]
+    counted = await hands.db.fetchval(
+        "SELECT coalesce(sum(count), 0) FROM dispatcher.event_count"
+        " WHERE event = 'unsure' AND code = '000000'"
+    )
+    assert counted == len(left)
+
+
+async def test_a_requeue_of_what_was_rejected_waits_for_no_request(hands):
+    """Those of accepted messages alone change, and are locked in their order before."""
+    await hands.begin()
+    await hands.insert(2)
+    [batch] = await hands.claim()
+    one, two = batch.messages
+    await hands.record(batch, Resolved([Rejected(one, "E200028", "no")], unsure=[two]))
+    async with hands.database.transaction() as other:
+        await other.execute("SELECT FROM dispatcher.batch FOR UPDATE")
+        await hands.db.execute("SET lock_timeout = '1s'")
+        assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+
+
+async def given_up_by_hand(hands) -> Batch:
+    await hands.begin()
+    await hands.insert(2)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
+    return batch
+
+
+async def report(hands, told: Report) -> None:
+    await register_statuses(hands.database)
+    await store(hands.database, [(told, 0.0)])
+    await match(hands.database)
+
+
+def refusal(message, batch, *, segment=1, total=1) -> Report:
     return Report(
         provider_id="p1",
-        segment=1,
-        total=1,
+        segment=segment,
+        total=total,
         status="E000629",
         state=report_status("E000629").state,
         token=batch.token,

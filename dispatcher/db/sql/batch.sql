@@ -13,12 +13,13 @@ ORDER BY u.place
 RETURNING id
 
 -- name: close_batches
--- Close batches, or mark them unsure; return those that this call may write for, and when each was
--- opened.
+-- Close batches, or mark them unsure; return those that this call may write for, when each was opened,
+-- and of which of its messages it may write (null: of all).
 -- The guard makes a repeat harmless and keeps a late worker from overwriting anything: an open batch
 -- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
 -- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
--- may be on its way again, and would be returned a second time.
+-- may be on its way again, and would be returned a second time. One that had none lacks what was
+-- requeued since: that may be on its way again, and the answer says nothing new of it.
 -- The token belongs to the batch as the id does: in another database, and in one that was promoted or
 -- restored and gave ids out again, the id alone is another request.
 -- $1 ids, $2 states, $3 HTTP statuses, $4 codes, $5 descriptions, $6 tries, $7 evidence,
@@ -37,8 +38,9 @@ FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6
     $7::boolean[], $8::text[]) AS u (id, state, http_status, code, description, tries, evidence, token)
 WHERE b.id = u.id AND b.token = u.token
   AND b.id = ANY ($1::bigint[])
-  AND (b.state = 'open' OR b.state = 'unsure' AND b.unsure_ids IS NULL AND u.evidence)
-RETURNING b.id, b.opened_at
+  AND (b.state = 'open' OR b.state = 'unsure' AND u.evidence
+    AND (b.unsure_ids IS NULL OR b.http_status IS NULL))
+RETURNING b.id, b.opened_at, b.unsure_ids
 
 -- name: close_for_split
 -- Close a batch that was refused as a whole, to send it again in parts; only while it is open.
