@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -41,7 +42,8 @@ class Claimed(Struct, frozen=True):
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
-    probe: bool = False  # send a request without messages, which may end the app's pause
+    # Send a request without messages, which may end a pause that began before.
+    probe: datetime | None = None
 
 
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
@@ -112,7 +114,7 @@ async def claim(
             share = share_slots(arranged.packed, slots, numbers=most, full=True)
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
-        if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
+        if paused and now and not await _take_probe(connection, wanted, wanted.probe_wait):
             now, surplus = [], now
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
@@ -168,7 +170,7 @@ async def _allow(
         if not state["probe_due"]:
             return Claimed([])
         if state["probed_without_messages"]:
-            return Claimed([], probe=await _takes_probe(connection, wanted, 0.0))
+            return Claimed([], probe=await _take_probe(connection, wanted, 0.0))
     elif state["slow_start"]:
         slots, most = await _lock_slow_start(connection, wanted)
         if slots == 0:
@@ -334,13 +336,15 @@ async def open_batches(
     ]
 
 
-async def _takes_probe(connection: Connection, wanted: ClaimRequest, shortest: float) -> bool:
-    """Take the right to probe a paused app, unless another claim was faster.
+async def _take_probe(
+    connection: Connection, wanted: ClaimRequest, shortest: float
+) -> datetime | None:
+    """Take the right to probe a paused app; return when, None if another claim was faster.
 
     The next probe waits at least for *shortest* seconds.
     """
-    probe = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
-    return probe is not None
+    taken: datetime | None = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
+    return taken
 
 
 async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tuple[int, int]:
