@@ -109,7 +109,7 @@ RETURN CASE
 END;
 
 -- Return the canonical form of a number that an operator gave; raises check_violation for one that no
--- message can have: to suppress, free or erase it would have no effect.
+-- new message can have: to suppress it would have no effect.
 CREATE FUNCTION dispatcher.given_number(number text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -1252,35 +1252,49 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Make due now, at most *most* of each, messages and bulk rows that were inserted by a clock which was
--- ahead of this one, and that were due at once; return how many. What was moved to a later time stays.
-CREATE FUNCTION dispatcher.end_clock_waits(most integer DEFAULT 20000) RETURNS bigint
+-- Make due now messages and bulk rows that were inserted by a clock which was ahead of this one, and that
+-- were due at once. It looks at the next *most* rows *after* an id; returns how many it made due, and the
+-- last id, null at the end. What was moved to a later time stays.
+CREATE FUNCTION dispatcher.end_clock_waits(
+    after bigint DEFAULT 0, most integer DEFAULT 20000, OUT ended bigint, OUT last bigint
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
-    alone bigint;
+    later bigint[];
     together bigint;
 BEGIN
+    SELECT array_agg(w.id) FILTER (WHERE w.due_at > at), CASE WHEN count(*) = most THEN max(w.id) END
+    INTO later, last
+    FROM (
+        (SELECT q.id, q.due_at FROM dispatcher.queue q WHERE q.id > after ORDER BY q.id LIMIT most)
+        UNION ALL
+        (SELECT b.first_id, b.due_at FROM dispatcher.bulk b
+        WHERE b.first_id > after ORDER BY b.first_id LIMIT most)
+        ORDER BY id LIMIT most
+    ) AS w;
     UPDATE dispatcher.queue SET due_at = at
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q JOIN dispatcher.message m ON m.id = q.id
-        WHERE q.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
+        WHERE q.id = ANY (later) AND m.id = ANY (later)
+          AND q.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
           AND q.due_at < m.queued_at + interval '10 minutes'  -- the longest insert, about
-        LIMIT most FOR UPDATE OF q SKIP LOCKED));
-    GET DIAGNOSTICS alone = ROW_COUNT;
+        FOR UPDATE OF q SKIP LOCKED));
+    GET DIAGNOSTICS ended = ROW_COUNT;
     WITH gone AS (
         DELETE FROM dispatcher.bulk
         WHERE first_id = ANY (ARRAY(
             SELECT b.first_id FROM dispatcher.bulk b JOIN dispatcher.message m ON m.id = b.first_id
-            WHERE b.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
+            WHERE b.first_id = ANY (later) AND m.id = ANY (later)
+              AND b.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
               AND b.due_at < m.queued_at + interval '10 minutes'
-            LIMIT most FOR UPDATE OF b SKIP LOCKED))
+            FOR UPDATE OF b SKIP LOCKED))
         RETURNING *
     )
     INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
     SELECT first_id, ids, size, app, priority, at, campaign FROM gone;
     GET DIAGNOSTICS together = ROW_COUNT;
-    RETURN alone + together;
+    ended := ended + together;
 END $$;
 
 -- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
@@ -1371,7 +1385,7 @@ DECLARE
 BEGIN
     WITH gone AS (
         DELETE FROM dispatcher.suppression s
-        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.given_number(n) FROM unnest(numbers) AS n))
+        WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n))
           AND (unsuppress.app = '' AND NOT unsuppress.promotional
             OR s.app = unsuppress.app AND s.promotional = unsuppress.promotional)
         RETURNING s.recipient

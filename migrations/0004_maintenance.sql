@@ -253,7 +253,7 @@ BEGIN
         CROSS JOIN (VALUES
             ('message', 'campaign', '(campaign, id) WHERE campaign IS NOT NULL'),
             ('message', 'recipient', '(recipient)'),
-            ('message', 'reference', '(reference) WHERE reference IS NOT NULL'),
+            ('message', 'reference', '(reference, id) WHERE reference IS NOT NULL'),
             ('outcome', 'provider_id', '(provider_id) WHERE provider_id IS NOT NULL')
         ) AS w (parent, name, columns)
         LEFT JOIN pg_class c
@@ -638,8 +638,13 @@ DECLARE
     found_ids bigint[];
 BEGIN
     numbers := ARRAY(
-        SELECT DISTINCT unnest(ARRAY[given, regexp_replace(given, '^[+]86', '')])
-        FROM (SELECT dispatcher.given_number(n) AS given FROM unnest(numbers) AS n) AS g);
+        SELECT DISTINCT unnest(
+            ARRAY[n, dispatcher.e164(n), regexp_replace(dispatcher.e164(n), '^[+]86', '')])
+        FROM unnest(numbers) AS n);
+    -- Rows may have numbers that suppress() refuses. Less than 5 digits are part of any text.
+    IF EXISTS (SELECT FROM unnest(numbers) AS n WHERE (n ~ '^[+]?[0-9]{5,}$') IS NOT TRUE) THEN
+        RAISE check_violation USING MESSAGE = 'a number is not 5 digits or more after an optional plus';
+    END IF;
     SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO found_ids
     FROM dispatcher.message WHERE recipient = ANY (numbers);
     PERFORM dispatcher.cancel_queued(found_ids);

@@ -42,19 +42,28 @@ def forget(
     """
     from dispatcher.cli.connection import read_settings, with_database
     from dispatcher.core.format import plural
+    from dispatcher.core.message import as_stored
     from dispatcher.core.number import DoubtfulNumber, read_number
     from dispatcher.db import operator
 
     other_mainland = read_settings().mainland_without_plus == "all"
     read = read_number(number, other_mainland=other_mainland)
+    doubt = None
     if isinstance(read, DoubtfulNumber):
-        raise CommandError(
+        doubt = CommandError(
             _("the number is doubtful: {reason}.").format(reason=read.reason), code=USED_WRONGLY
         )
+        e164 = as_stored(number)  # rows may have it: it counts if something is found
+        if not e164:
+            raise doubt
+    else:
+        e164 = read.e164
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> "Forgotten | None":
-        kept = await operator.export(connection, read.e164)
+        kept = await operator.export(connection, e164)
+        if doubt is not None and not kept:
+            raise doubt
         if export is not None:
             _write(export, kept)
             typer.echo(
@@ -68,7 +77,7 @@ def forget(
                 _("{what}; nothing was erased, because --yes was not given.").format(what=what)
             )
             return None
-        return await operator.forget(connection, who, read.e164)
+        return await operator.forget(connection, who, e164)
 
     done = with_database(work)
     if done is None:

@@ -176,7 +176,7 @@ def suppress(
     from dispatcher.db import operator, status
 
     other = read_settings().mainland_without_plus == "all"
-    wanted = _numbers(numbers or [], other_mainland=other)
+    wanted = _numbers(numbers or [], other_mainland=other, remove=remove)
     doubts: list[str] = []
     if file is not None:
         more, doubts = _numbers_of(file, other_mainland=other)
@@ -315,13 +315,20 @@ def _list_suppressed(*, json: bool) -> None:
     screen().print(table if table.rows else _("No number is suppressed."))
 
 
-def _numbers(given: list[str], *, other_mainland: bool) -> list[str]:
-    """Return the numbers; raises CommandError if one is doubtful."""
+def _numbers(given: list[str], *, other_mainland: bool, remove: bool) -> list[str]:
+    """Return the numbers; raises CommandError if one is doubtful.
+
+    To *remove* a number that rows may have is never doubtful.
+    """
+    from dispatcher.core.message import as_stored
     from dispatcher.core.number import DoubtfulNumber, read_number
 
     numbers: list[str] = []
     for text in given:
         read = read_number(text, other_mainland=other_mainland)
+        if remove and isinstance(read, DoubtfulNumber) and (stored := as_stored(text)):
+            numbers.append(stored)
+            continue
         if isinstance(read, DoubtfulNumber):
             raise CommandError(
                 _("a number is doubtful: {reason}.").format(reason=read.reason), code=USED_WRONGLY

@@ -4,6 +4,7 @@ They are msgspec structs: creating a frozen one costs 0.2 µs, a frozen dataclas
 created for every message and for every number of an answer.
 """
 
+import re
 from functools import cached_property
 
 from msgspec import Struct
@@ -99,6 +100,7 @@ Answer = Reply | NoReply
 
 
 _MAINLAND = "+86"
+_STORED_NUMBER = re.compile(r"\+?[0-9]{5,20}")
 
 
 def to_e164(recipient: str) -> str:
@@ -108,6 +110,14 @@ def to_e164(recipient: str) -> str:
     spellings for which that is wrong; core.number reads them.
     """
     return recipient if recipient[:1] == "+" else _MAINLAND + recipient
+
+
+def as_stored(text: str) -> str:
+    """Return the canonical form of *text* if a row may have it as its number, else nothing.
+
+    For rows with a number that `core.number.read_number` refuses: to find and erase them.
+    """
+    return to_e164(text) if _STORED_NUMBER.fullmatch(text) else ""
 
 
 def spellings(number: str) -> list[str]:

@@ -257,7 +257,7 @@ def _without_country_pauses(result: BatchResult) -> BatchResult:
     return replace(result, verdict=replace(verdict, outcomes=outcomes, countries=[]))
 
 
-async def end_probe(database: Database, app: str) -> None:
-    """End the pause of *app*: the API has answered a request without messages."""
+async def end_probe(database: Database, app: str, probed_at: datetime) -> None:
+    """End the pause of *app* if it began before *probed_at*: the API has answered the probe."""
     async with database.transaction() as connection:
-        await connection.execute(sql("end_probe"), app)
+        await connection.execute(sql("end_probe"), app, probed_at)

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -27,6 +28,9 @@ from dispatcher.db.rules import Screen
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
+EMPTY_PROBE_SECONDS = 1.0  # after a look for a probe that found nothing due: at least,
+EMPTY_PROBE_RATIO = 10  # at least so many times the duration of the look,
+MAX_EMPTY_PROBE_SECONDS = 5.0  # and at most, as between two probes
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
 
@@ -41,7 +45,8 @@ class Claimed(Struct, frozen=True):
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
-    probe: bool = False  # send a request without messages, which may end the app's pause
+    # Send a request without messages, which may end a pause that began before.
+    probe: datetime | None = None
 
 
 Decided = Mapping[int, Outcome]  # outcomes by the operators' rules, by message id
@@ -98,6 +103,8 @@ async def claim(
         taken = await look(limit)
         looked = monotonic() - looking
         if not taken.rows:
+            if paused and not taken.full:
+                await _delay_probe(connection, wanted.app, looked)
             cursor.finish_scan(asked_at, taken.last, seconds=looked)
             return Claimed([], more=taken.full)
         decisions = _Decisions(connection, arrange, screen, asked_at, countries)
@@ -112,7 +119,7 @@ async def claim(
             share = share_slots(arranged.packed, slots, numbers=most, full=True)
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
-        if paused and now and not await _takes_probe(connection, wanted, wanted.probe_wait):
+        if paused and now and not await _take_probe(connection, wanted, wanted.probe_wait):
             now, surplus = [], now
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
@@ -168,7 +175,7 @@ async def _allow(
         if not state["probe_due"]:
             return Claimed([])
         if state["probed_without_messages"]:
-            return Claimed([], probe=await _takes_probe(connection, wanted, 0.0))
+            return Claimed([], probe=await _take_probe(connection, wanted, 0.0))
     elif state["slow_start"]:
         slots, most = await _lock_slow_start(connection, wanted)
         if slots == 0:
@@ -334,13 +341,21 @@ async def open_batches(
     ]
 
 
-async def _takes_probe(connection: Connection, wanted: ClaimRequest, shortest: float) -> bool:
-    """Take the right to probe a paused app, unless another claim was faster.
+async def _take_probe(
+    connection: Connection, wanted: ClaimRequest, shortest: float
+) -> datetime | None:
+    """Take the right to probe a paused app; return when, None if another claim was faster.
 
     The next probe waits at least for *shortest* seconds.
     """
-    probe = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
-    return probe is not None
+    taken: datetime | None = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
+    return taken
+
+
+async def _delay_probe(connection: Connection, app: str, looked: float) -> None:
+    """Let the next look for a probe wait; the last one took *looked* seconds and found nothing."""
+    delay = max(EMPTY_PROBE_SECONDS, EMPTY_PROBE_RATIO * looked)
+    await connection.execute(sql("delay_probe"), app, min(delay, MAX_EMPTY_PROBE_SECONDS))
 
 
 async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tuple[int, int]:

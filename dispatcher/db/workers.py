@@ -79,6 +79,7 @@ class Heartbeat(Struct, frozen=True):
 
 
 SET_BACK_SECONDS: Final = 1.0  # of the database's clock, from which on messages may wait for it
+CLOCK_WAITS_TIMEOUT_SECONDS: Final = 30.0  # a queue may hold millions of dead rows
 # An asynchronous standby lacks less when it is promoted.
 WENT_BACK_SECONDS: Final = 60.0
 # Since the last heartbeat, until waiting messages are taken for those of a restored backup.
@@ -179,14 +180,14 @@ async def heartbeat(
     return Heartbeat(row["silence"], row["at"], paused, why)
 
 
-async def end_clock_waits(database: Database) -> int:
-    """Make due what was due at once by a clock that has been set back; return how many rows."""
-    ended, step = 0, 1
-    while step:
-        async with database.transaction() as connection:
-            step = await connection.fetchval(sql("end_clock_waits"))
-        ended += step
-    return ended
+async def end_clock_waits(database: Database, after: int) -> tuple[int, int | None]:
+    """Make due what was due at once by a clock that was ahead, in one step from the id *after* on.
+
+    Returns how many rows, and the last id looked at; None: there are no more.
+    """
+    async with database.transaction(seconds=CLOCK_WAITS_TIMEOUT_SECONDS) as connection:
+        row = await connection.fetchrow(sql("end_clock_waits"), after)
+    return (row["ended"], row["last"]) if row else (0, None)
 
 
 async def worker_stopped(database: Database, worker: int) -> None:

@@ -50,7 +50,8 @@ class AppSettings(_Model):
         Annotated[float, Field(ge=0.00001, le=1_000_000, allow_inf_nan=False)] | None, Unlimited
     ] = 500.0
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    timeout: Seconds = 30.0
+    # So far ahead a paused app's next probe may lie: see is_probe_due in the migrations.
+    timeout: Annotated[Seconds, Field(le=300)] = 30.0
     connect_timeout: Seconds = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     circuit_unknown: Annotated[int, Field(ge=1, le=1000)] = 3

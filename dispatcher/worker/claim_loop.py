@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
+from datetime import datetime
 from time import monotonic
 from typing import Final
 
@@ -131,7 +132,7 @@ class ClaimLoop:
                 )
                 batches = claimed.batches if claimed else []
                 if claimed and claimed.probe:
-                    requests.create_task(self._probe())
+                    requests.create_task(self._probe(claimed.probe))
                 await self._slots.release(free - len(batches))
                 for batch in batches:
                     requests.create_task(self._deliver(batch))
@@ -143,8 +144,8 @@ class ClaimLoop:
                     wait = claimed.wait if claimed else None
                     await wait_for_event(self.wake, self._poll_interval if wait is None else wait)
 
-    async def _probe(self) -> None:
-        await self._sender.probe(self._wanted.app)
+    async def _probe(self, probed_at: datetime) -> None:
+        await self._sender.probe(self._wanted.app, probed_at)
         self.wake.set()
 
     async def _deliver(self, batch: Batch) -> None:

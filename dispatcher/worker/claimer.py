@@ -6,6 +6,7 @@ If the database is unavailable, the methods return a value that means "later".
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -138,10 +139,10 @@ class Claimer:
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
         return claimed
 
-    async def end_probe(self, app: str) -> None:
+    async def end_probe(self, app: str, probed_at: datetime) -> None:
         """End the pause of *app*; the next probe does so if the database is unavailable."""
         try:
-            await circuit.end_probe(self._database, app)
+            await circuit.end_probe(self._database, app, probed_at)
         except DatabaseUnavailable as error:
             self._metrics.database_away("claim")
             log.warning("still paused: the database is away", app=app, why=str(error))

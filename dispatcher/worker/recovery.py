@@ -1,10 +1,12 @@
 """Recovers batches: those that dead workers left open, and those that are unsure.
 
 A batch that a dead worker left open becomes unsure. An unsure batch is sent again where the
-policy of its app allows that.
+policy of its app allows that. What was inserted by a clock that was ahead is made due.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -15,11 +17,43 @@ from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
+Step = Callable[[], Awaitable[bool | None]]
+PAUSE_SECONDS = 0.05  # between two steps of one search
+
+
+class ClockWaits:
+    """Makes due what waits because the database's clock was set back.
+
+    A search goes through the queue in steps. It is repeated until one finds nothing: a search
+    passes rows that others have locked.
+    """
+
+    def __init__(self) -> None:
+        self.jumps = 1  # the start counts as one: no worker may have run when the clock was set
+        self.searched = 0  # the jump after which a search found nothing
+        self._seen = self._found = self._after = 0  # of the search: its jump, its rows, its last id
+
+    async def end_some(self, database: Database) -> bool:
+        """Do one step, if there was a jump; return whether the search goes on."""
+        if self.searched == self.jumps:
+            return False
+        if self._after == 0:
+            self._seen, self._found = self.jumps, 0
+        ended, last = await workers.end_clock_waits(database, self._after)
+        if ended:
+            log.info("messages of a clock that was ahead made due", rows=ended)
+        self._found += ended
+        self._after = last or 0
+        if last is None and not self._found:
+            self.searched = self._seen
+        return last is not None
+
 
 async def run_recovery(
     database: Database,
     worker: int,
     in_flight: InFlight,
+    clock_waits: ClockWaits,
     *,
     interval: float,
     stop: asyncio.Event,
@@ -28,7 +62,7 @@ async def run_recovery(
     """Recover batches every *interval* seconds until *stop*.
 
     Each step is safe to repeat, and for many workers at once. One that fails does not keep the
-    others from being tried.
+    others from being tried. One that returns true has more to do at once.
     """
 
     async def rescue() -> None:
@@ -47,21 +81,25 @@ async def run_recovery(
             await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
         )
 
-    steps = {
+    steps: dict[str, Step] = {
         "requests of dead workers": rescue,
         "unsure requests to be sent again": resend,
         "messages that expire": expire,
         "requests of lost claims": release,
+        "messages of a clock ahead": partial(clock_waits.end_some, database),
     }
     while not stop.is_set():
+        more = False
         for name, step in steps.items():
-            await attempt(
-                step,
-                unavailable="no recovery: the database is away",
-                part=f"recovery ({name})",
-                failing=failing,
+            more |= bool(
+                await attempt(
+                    step,
+                    unavailable="no recovery: the database is away",
+                    part=f"recovery ({name})",
+                    failing=failing,
+                )
             )
-        await wait_for_event(stop, interval)
+        await wait_for_event(stop, PAUSE_SECONDS if more else interval)
 
 
 def _log(event: str, recovered: tuple[int, int]) -> None:

@@ -84,8 +84,8 @@ class Sender:
             and self._lease.covers(batch.claimed_at)
         )
 
-    async def probe(self, app: str) -> None:
-        """Send a request without messages, and end the pause of *app* if the API answers it.
+    async def probe(self, app: str, probed_at: datetime) -> None:
+        """Send a request without messages; its answer ends the pause of *app* before *probed_at*.
 
         Its time-out is that of any request: the API may be slow. A stop does not wait for it.
         """
@@ -97,7 +97,7 @@ class Sender:
             stop.cancel()
             probe.cancel()
         if probe.done() and is_answer_of_api(probe.result()):
-            await self._claimer.end_probe(app)
+            await self._claimer.end_probe(app, probed_at)
 
     def _submit(self, result: BatchResult) -> None:
         if self._trace is not None:

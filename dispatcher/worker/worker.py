@@ -29,7 +29,7 @@ from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.in_flight import InFlight, Lease
 from dispatcher.worker.maintenance import run_maintenance
 from dispatcher.worker.recorder import Recorder
-from dispatcher.worker.recovery import run_recovery
+from dispatcher.worker.recovery import ClockWaits, run_recovery
 from dispatcher.worker.sender import Sender
 
 log = structlog.get_logger(__name__)
@@ -64,6 +64,7 @@ class Worker:
         self._heartbeat_interval = settings.lease / HEARTBEATS_PER_LEASE
         self.in_flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
+        self.clock_waits = ClockWaits()
         self.breakers = {name: CircuitBreaker(name) for name in settings.apps}
         self.recorder = Recorder(
             database,
@@ -114,6 +115,7 @@ class Worker:
                     self.vital,
                     self.id,
                     self.in_flight,
+                    self.clock_waits,
                     interval=self._heartbeat_interval,
                     stop=self.stop,
                     failing=self.failing,
@@ -225,10 +227,8 @@ class Worker:
             raise UnknownWorkerError(self.id)
         self.lease.renew(asked_at, beat.silence, beat.at)
         if beat.silence < -workers.SET_BACK_SECONDS:
-            ended = await workers.end_clock_waits(self.vital)
-            log.warning(
-                "the database's clock was set back", seconds=round(-beat.silence), made_due=ended
-            )
+            self.clock_waits.jumps += 1
+            log.warning("the database's clock was set back", seconds=round(-beat.silence))
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

@@ -55,7 +55,10 @@ BRANCHES = (
         "return state, _reopened(each)",
     ),
     Branch(
-        "queued", "a probe ends a pause", "worker.sender", "await self._claimer.end_probe(app)"
+        "queued",
+        "a probe ends a pause",
+        "worker.sender",
+        "await self._claimer.end_probe(app, probed_at)",
     ),
     Branch(
         "queued", "a slow start waits for its round", "db.claim",

@@ -87,3 +87,15 @@ async def test_an_existing_file_is_kept_and_nothing_is_erased(db, forget, tmp_pa
 
 async def test_what_is_no_number_is_refused(forget):
     assert (await forget("Anna")).code == 2
+
+
+async def test_a_doubtful_number_that_rows_have_is_erased(db, forget, operate):
+    await db.execute("INSERT INTO dispatcher.suppression (recipient) VALUES ('+86447911123456')")
+    ended = await forget("447911123456", "--yes")
+    assert ended.code == 0, ended.err
+    assert "The number stays suppressed" in ended.out
+    ended = await operate("suppress", "--remove", "447911123456")
+    assert (ended.code, ended.out) == (0, "1 number sent to again.\n"), ended.err
+    ended = await forget("447911123456", "--yes")
+    assert ended.code == 2
+    assert "doubtful" in ended.err

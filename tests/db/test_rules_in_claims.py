@@ -267,3 +267,27 @@ async def test_what_was_sent_yesterday_is_forgotten(db, database):
 async def test_what_is_no_number_is_not_suppressed(db, number):
     with pytest.raises(Exception, match='breaks the rule "recipient_'):
         await operator.suppress(db, "Ana", [number], "")
+
+
+@pytest.mark.parametrize("number", ["447911123456", "10086", "+8610086"])
+async def test_a_doubtful_number_that_rows_have_is_freed_and_erased(db, number):
+    kept = await db.fetchval("SELECT dispatcher.e164($1)", number)
+    await db.execute(
+        "INSERT INTO dispatcher.suppression (recipient, reason) VALUES ($1, 'Ana called')", kept
+    )
+    assert (await operator.forget(db, "Ana", number)).suppressed
+    assert not await db.fetchval("SELECT reason FROM dispatcher.suppression")
+    assert (await operator.unsuppress(db, "Ana", [number])).count == 1
+    with pytest.raises(Exception, match='breaks the rule "recipient_'):
+        await operator.suppress(db, "Ana", [number], "")
+
+
+@pytest.mark.parametrize("number", ["abc", "", "+", "+86 131", "1234"])
+async def test_what_is_part_of_any_text_is_not_erased(db, number):
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, body, content_type, reason)"
+        " VALUES ('d', '+86 131 1234 abc', 'text/plain', 'r')"
+    )
+    with pytest.raises(Exception, match="5 digits or more"):
+        await db.execute("SELECT dispatcher.forget($1)", [number])
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.unreadable_push") == 1

@@ -1,5 +1,7 @@
 """The rounds of a slow start, as the statements keep them."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from dispatcher.core.codes import NUMBER, REQUEST, Kind, number_code, request_code
@@ -102,7 +104,7 @@ async def test_probe_and_operator_make_due_what_was_refused(db, database, by):
         " VALUES (1, 'default', 5, clock_timestamp() + interval '1 hour', 2, 'E000000')"
     )
     if by == "probe":
-        await end_probe(database, "default")
+        await end_probe(database, "default", datetime.now(UTC))
     else:
         await db.execute("SELECT dispatcher.resume('default')")
     assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.queue")
@@ -127,4 +129,4 @@ async def test_a_probe_time_of_a_clock_that_was_ahead_counts_for_nothing(db, cod
         row = await db.fetchrow(sql("app_state"), "default", 0, 9, [0.0] * 10, 0, None)
         assert row["probe_due"] is due
         taken = await db.fetchval(sql("take_probe"), "default", 30.0)
-        assert (taken == "default") is due
+        assert (taken is not None) is due

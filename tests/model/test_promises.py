@@ -165,7 +165,7 @@ class Twins:
         if self._circuit.pause_code == UNKNOWN_RESULTS:
             assert claimed.probe
             assert not claimed.batches
-            await end_probe(self._database, "default")
+            await end_probe(self._database, "default", claimed.probe)
             self._resumed()
             self.done["probe"] += 1
             return True

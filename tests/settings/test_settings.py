@@ -120,6 +120,7 @@ def test_kubernetes_service_variables_are_no_settings():
         ("APPS__DEFAULT__CONCURRENCY", "many", "must be a valid integer"),
         ("APPS__DEFAULT__TIMEOUT", "2 minutes", "must be a duration such as"),
         ("APPS__DEFAULT__TIMEOUT", "0", "must be greater than 0"),
+        ("APPS__DEFAULT__TIMEOUT", "301s", "must be less than or equal to 300"),
         ("APPS__DEFAULT__MAX_ATTEMPTS", "0", "must be greater than or equal to 1"),
         ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
         ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),

@@ -3,6 +3,8 @@
 Its clock cannot be set here, so all that it has written is moved the other way instead.
 """
 
+import asyncio
+
 import asyncpg
 import pytest
 from support.exactness import read_books
@@ -11,7 +13,9 @@ from support.provider import app_at, seen
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.db.database import Database, create_pool
 from dispatcher.simulator.faults import Delay
+from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 JUMPS = {"an hour forward": "1 hour", "an hour back": "-1 hour", "a day forward": "1 day",
          "a day back": "-1 day"}  # fmt: skip
@@ -67,8 +71,75 @@ async def test_what_was_moved_to_a_later_time_stays_after_a_jump(db):
         "UPDATE dispatcher.queue SET due_at = now() + interval '2 h' WHERE id = $1", later[0]
     )
     await jump(db, "-1 hour")
-    assert await db.fetchval("SELECT dispatcher.end_clock_waits()") == 2
-    assert await db.fetchval("SELECT dispatcher.end_clock_waits()") == 0
+    made_due = "SELECT ended FROM dispatcher.end_clock_waits()"
+    assert await db.fetchval(made_due) == 2
+    assert await db.fetchval(made_due) == 0
     due = "SELECT id FROM dispatcher.queue WHERE due_at <= clock_timestamp()"
     assert [row["id"] for row in await db.fetch(due)] == now
     assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.bulk")
+
+
+async def test_a_step_looks_at_no_more_rows_than_it_may(db):
+    ids = await insert(db, 5)
+    await jump(db, "-1 hour")
+    step = "SELECT ended, last FROM dispatcher.end_clock_waits($1, 2)"
+    steps, after = [], 0
+    while after is not None:
+        ended, after = await db.fetchrow(step, after)
+        steps.append((ended, after))
+    assert steps == [(2, ids[1]), (2, ids[3]), (1, None)]
+
+
+@pytest.fixture
+async def recovering(dsn, hands):
+    """The recovery of a worker, not started yet, and its search."""
+    pool = await create_pool(dsn, min_size=0, max_size=2)
+    waits, failing, stop = ClockWaits(), {}, asyncio.Event()
+    await hands.begin()
+
+    def start() -> None:
+        nonlocal task
+        task = asyncio.create_task(
+            run_recovery(
+                Database(dsn, pool, retry_refusals=True), hands.id, hands.flight, waits,
+                interval=0.05, stop=stop, failing=failing,
+            )
+        )  # fmt: skip
+
+    task: asyncio.Task[None] | None = None
+    yield start, waits, failing
+    stop.set()
+    if task is not None:
+        await task
+    pool.terminate()
+
+
+LATER = "SELECT NOT EXISTS (SELECT FROM dispatcher.queue WHERE due_at > clock_timestamp())"
+
+
+async def test_a_start_ends_waits_of_a_clock_that_was_ahead(db, recovering):
+    start, waits, _ = recovering
+    await insert(db, 3)
+    await jump(db, "-1 hour")
+    start()
+    await until(lambda: db.fetchval(LATER), what="all is due")
+    await until(lambda: waits.searched == 1, what="a search finds nothing")
+    await insert(db, 3)
+    await jump(db, "-1 hour")
+    await asyncio.sleep(0.2)
+    assert not await db.fetchval(LATER)
+    waits.jumps += 1
+    await until(lambda: db.fetchval(LATER), what="all is due")
+
+
+async def test_a_search_that_fails_is_made_again(db, recovering):
+    start, waits, failing = recovering
+    await insert(db, 3)
+    await jump(db, "-1 hour")
+    function = "ALTER FUNCTION dispatcher.{}(bigint, integer) RENAME TO {}"
+    await db.execute(function.format("end_clock_waits", "away"))
+    start()
+    await until(lambda: failing, what="the step fails")
+    assert waits.searched == 0
+    await db.execute(function.format("away", "end_clock_waits"))
+    await until(lambda: db.fetchval(LATER), what="all is due")

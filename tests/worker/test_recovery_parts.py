@@ -11,7 +11,7 @@ from support.waiting import until
 from dispatcher.db.database import Database, create_pool
 from dispatcher.db.loop import FailingParts, attempt
 from dispatcher.worker.in_flight import InFlight
-from dispatcher.worker.recovery import run_recovery
+from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 BROKEN = {
     "expire": (
@@ -35,7 +35,7 @@ async def vital(dsn):
 async def recovering(vital, worker: int, flight: InFlight, failing: FailingParts):
     stop = asyncio.Event()
     task = asyncio.create_task(
-        run_recovery(vital, worker, flight, interval=0.05, stop=stop, failing=failing)
+        run_recovery(vital, worker, flight, ClockWaits(), interval=0.05, stop=stop, failing=failing)
     )
     yield task
     stop.set()

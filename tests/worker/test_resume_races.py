@@ -1,6 +1,7 @@
 """`resume` during claims and requests: what they decided before it does not outlast it."""
 
 import asyncio
+from datetime import datetime
 
 import pytest
 from support.waiting import until
@@ -16,6 +17,7 @@ from dispatcher.db.claim import claim
 from dispatcher.db.database import connect
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.operator import resume
+from dispatcher.db.queries import sql
 from dispatcher.db.rules import Screen
 
 OVER = "SELECT count(*) FROM dispatcher.queue WHERE due_at > clock_timestamp()"
@@ -135,13 +137,30 @@ async def test_an_older_lost_answer_does_not_open_the_circuit_again(db, database
     await db.execute("UPDATE dispatcher.app SET unknown_streak = 2")
     await hands.record(first, UNKNOWN)
     assert await paused(db)
-    await end_probe(database, "default")
+    await end_probe(database, "default", await now(db))
     await hands.record(second, UNKNOWN)
     assert not await paused(db)
     await hands.insert(1, first=20)
     [later] = await hands.claim()
     await hands.record(later, UNKNOWN)
     assert await paused(db)
+
+
+async def now(db) -> datetime:
+    return await db.fetchval("SELECT clock_timestamp()")
+
+
+async def test_a_late_answer_to_a_probe_ends_no_newer_pause(db, database, hands):
+    first, _ = await two_batches(hands)
+    await db.execute("UPDATE dispatcher.app SET unknown_streak = 2")
+    probed_at = await now(db)  # of the pause before
+    await hands.record(first, UNKNOWN)
+    await end_probe(database, "default", probed_at)
+    assert await paused(db)
+    await db.execute("UPDATE dispatcher.app SET probe_at = now()")
+    probed_at = await db.fetchval(sql("take_probe"), "default", 0.0)
+    await end_probe(database, "default", probed_at)
+    assert not await paused(db)
 
 
 async def test_a_pause_end_that_lies_ahead_counts_for_nothing(db, hands):

@@ -148,12 +148,14 @@ RETURNING dispatcher.end_refusal_waits(name, by_message => true)
 -- name: end_probe
 -- The same: the API has answered a request without messages. All that was refused is due, and no
 -- attempt of it counts: nothing shows that a message is at fault.
--- $1 app
+-- A probe that was sent before the pause began says nothing of it.
+-- $1 app, $2 when the right to probe was taken
 UPDATE dispatcher.app
 SET paused_at = NULL, pause_code = NULL, pause_reason = NULL, paused_by = NULL,
     probe_at = NULL, probe_max = NULL, pause_ended_at = clock_timestamp(),
     slow_start = 1, slow_start_left = 1, slow_start_answered = 0, slow_start_at = NULL
 WHERE name = $1 AND paused_by = 'worker' AND pause_code = 'unknown-results'
+  AND (paused_at <= $2 OR paused_at > clock_timestamp())
 RETURNING dispatcher.end_refusal_waits(name)
 
 -- name: circuits
@@ -274,7 +276,7 @@ WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 
 -- name: take_probe
--- Take the right to probe a paused app; a row if this caller has it. The next probe waits longer. If
+-- Take the right to probe a paused app; the time if this caller has it. The next probe waits longer. If
 -- the probe is a message, it waits at least one request time-out, so only one is on its way at a time.
 -- $1 app, $2 shortest wait (seconds)
 UPDATE dispatcher.app
@@ -282,7 +284,15 @@ SET probe_at = clock_timestamp() + greatest(coalesce(probe_wait, '0'), make_inte
     probe_wait = least(probe_wait * 2, greatest(probe_wait, probe_max))
 WHERE name = $1 AND paused_at IS NOT NULL
   AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
-RETURNING name
+RETURNING clock_timestamp()
+
+-- name: delay_probe
+-- Let the next look for a message that probes a paused app wait: none is due. A look reads all that
+-- waits for a campaign which is paused, and every claim of every worker would repeat it.
+-- $1 app, $2 seconds
+UPDATE dispatcher.app SET probe_at = clock_timestamp() + make_interval(secs => $2)
+WHERE name = $1 AND paused_at IS NOT NULL
+  AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
 
 -- name: probe_answered
 -- The next probe of an app that stays paused need not wait for the time-out of the last one, which was

@@ -28,8 +28,10 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
     date_part('epoch', last.heartbeat_at) AS before, date_part('epoch', w.heartbeat_at) AS at
 
 -- name: end_clock_waits
--- Make due what was inserted by a clock that was ahead of this one; return how many rows.
-SELECT dispatcher.end_clock_waits()
+-- Make due what was inserted by a clock that was ahead of this one, in one step; return how many rows,
+-- and the last id looked at, null at the end.
+-- $1 the last id of the step before
+SELECT ended, last FROM dispatcher.end_clock_waits($1)
 
 -- name: newest_heartbeat
 -- Return when any worker was last here, in seconds since 1970.
