@@ -253,7 +253,7 @@ BEGIN
         CROSS JOIN (VALUES
             ('message', 'campaign', '(campaign, id) WHERE campaign IS NOT NULL'),
             ('message', 'recipient', '(recipient)'),
-            ('message', 'reference', '(reference) WHERE reference IS NOT NULL'),
+            ('message', 'reference', '(reference, id) WHERE reference IS NOT NULL'),
             ('outcome', 'provider_id', '(provider_id) WHERE provider_id IS NOT NULL')
         ) AS w (parent, name, columns)
         LEFT JOIN pg_class c

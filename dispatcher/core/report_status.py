@@ -19,7 +19,8 @@ from dispatcher.core.language import ENGLISH, _, in_english, language
 
 State = Literal["interim", "delivered", "undelivered"]
 # What a number of reports pauses: the app, whose every message would get the same, or the app only
-# if nothing of it is delivered meanwhile, for they are about one channel, signature or template.
+# if nothing of it is delivered meanwhile, for they are about one channel, signature or template,
+# and no other of these delivered within a day (delivers_elsewhere in matching.sql).
 Pauses = Literal["", "app", "app without a delivery"]
 
 
@@ -72,6 +73,7 @@ APP_STATUSES = ("E000629", "E200018", "E200021", "E200027", "E200035")
 PART_STATUSES = (
     "E200019", "E200020", "E200036", "SC:0013", "SC:0017", "SC:0018", "REJECTD*704", "RTE_ERR",
 )  # fmt: skip
+TEMPLATE_STATUSES = ("E200020", "SC:0017")  # of these, those about a template
 # Final statuses that the platform makes up when a carrier says nothing (provider.md, Status
 # reports). A later final report of the carrier takes their place.
 MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")

@@ -31,7 +31,12 @@ from dispatcher.core.report_matching import (
     unmatched_reason,
     wants_id_search,
 )
-from dispatcher.core.report_status import MADE_UP_STATUSES, Reason, report_status
+from dispatcher.core.report_status import (
+    MADE_UP_STATUSES,
+    TEMPLATE_STATUSES,
+    Reason,
+    report_status,
+)
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
@@ -306,21 +311,27 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
 
     A step's own deliveries are counted already: one bad signature pauses no other.
     """
-    refused: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
+    refused: defaultdict[tuple[str, str], list[tuple[datetime, int | None]]] = defaultdict(list)
     for seen, place in known:
         if place.accepted_at is not None and report_status(seen.status).pauses:
-            refused[place.app, seen.status.upper()].append(place.accepted_at)
-    for (app, code), times in sorted(refused.items()):
+            refused[place.app, seen.status.upper()].append((place.accepted_at, place.message_id))
+    for (app, code), messages in sorted(refused.items()):
         status = report_status(code)
         reason = f"{status.meaning} {status.advice}"
+        whole = status.pauses == "app" or not await connection.fetchval(
+            sql("delivers_elsewhere"),
+            app,
+            [message for _, message in messages],
+            code in TEMPLATE_STATUSES,
+        )
         paused = await connection.fetchval(
             sql("pause_by_reports"),
             app,
-            times,
+            [accepted_at for accepted_at, _ in messages],
             MAX_APP_REFUSALS,
             code,
             reason,
-            status.pauses == "app",
+            whole,
         )
         if paused:
             log.warning("app paused by reports", app=app, code=code, reason=reason)

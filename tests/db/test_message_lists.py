@@ -314,6 +314,9 @@ PLANS = [  # statement, arguments, the most pages that it may look at
     ("sampled_outcomes", f"'{ {*range(100, 5100)} }'", 20_000),
     ("show_batches", "100, 'default', '-infinity', '2020-01-01'", 60),
 ]
+PLANS_WITH_STATISTICS = [
+    ("reference_piece", "9223372036854775807, 50, 'of a whole list'", 60),
+]
 
 
 async def test_statements_read_little_of_a_long_history(db):
@@ -346,10 +349,12 @@ async def test_statements_read_little_of_a_long_history(db):
     )
     await db.execute(
         "CREATE INDEX ON dispatcher.message_1_to_5000001 (recipient);"
-        "CREATE INDEX ON dispatcher.message_1_to_5000001 (reference) WHERE reference IS NOT NULL"
+        "CREATE INDEX ON dispatcher.message_1_to_5000001 (reference, id)"
+        " WHERE reference IS NOT NULL"
     )
     await db.execute(
-        "UPDATE dispatcher.message SET campaign = 'may', reference = 'order ' || id WHERE id < 600"
+        "UPDATE dispatcher.message SET campaign = 'may', reference = 'order ' || id WHERE id < 600;"
+        "UPDATE dispatcher.message SET reference = 'of a whole list' WHERE id BETWEEN 600 AND 15000"
     )
     await db.execute(
         "INSERT INTO dispatcher.event (app, event, message_ids, message_count)"
@@ -380,7 +385,7 @@ async def test_statements_read_little_of_a_long_history(db):
             await db.execute("ANALYZE")
         for mode in ("force_custom_plan", "force_generic_plan"):
             await db.execute(f"SET plan_cache_mode = {mode}")
-            for name, arguments, most in PLANS:
+            for name, arguments, most in PLANS + PLANS_WITH_STATISTICS * analyzed:
                 given = f"({types[name]})" if name in types else ""
                 await db.execute(f"PREPARE planned {given} AS {sql(name)}")
                 call = f"EXECUTE planned{f'({arguments})' if arguments else ''}"

@@ -675,6 +675,42 @@ async def test_refusals_of_a_part_leave_an_app_that_delivers(world, told, status
     assert await paused(world) == (None, None)
 
 
+async def hours_ago(world) -> None:
+    """Move what was delivered so far two hours back."""
+    await world.db.execute(
+        "UPDATE dispatcher.event_count SET minute = minute - interval '2 hours';"
+        "UPDATE dispatcher.event SET created_at = created_at - interval '2 hours'"
+    )
+
+
+@pytest.mark.parametrize("part", ["sender", "signature", "template_id"])
+async def test_a_bad_part_at_night_pauses_no_app_of_more_parts(world, told, part):
+    ids = await refused_by_report(world, told, 1, status="DELIVRD", token="t0")
+    await world.db.execute(f"UPDATE dispatcher.message SET {part} = 'x' WHERE id = $1", ids[0])
+    await hours_ago(world)
+    await refused_by_report(world, told, 20, status="SC:0017")
+    assert await paused(world) == (None, None)
+    if part == "template_id":  # a signature is of all its templates
+        await refused_by_report(world, told, 20, status="SC:0018", token="t2")
+        assert await paused(world) == ("report", "SC:0018")
+
+
+@pytest.mark.parametrize("status", PART_STATUSES)
+async def test_the_only_part_of_an_app_pauses_it(world, told, status):
+    await refused_by_report(world, told, 1, status="DELIVRD", token="t0")
+    await hours_ago(world)
+    await refused_by_report(world, told, 20, status=status)
+    assert await paused(world) == ("report", status)
+
+
+async def test_a_delivery_that_no_event_names_pauses_nothing(world, told):
+    await refused_by_report(world, told, 1, status="DELIVRD", token="t0")
+    await hours_ago(world)
+    await world.db.execute("DELETE FROM dispatcher.event")
+    await refused_by_report(world, told, 20, status="SC:0018")
+    assert await paused(world) == (None, None)
+
+
 async def test_reports_of_before_the_resume_pause_nothing(world, told):
     ids = await refused_by_report(world, told, 9)
     await world.db.execute("SELECT dispatcher.resume('default')")

@@ -165,11 +165,48 @@ FROM unnest($1::timestamptz[], $2::text[], $3::bigint[]) AS u (minute, app, coun
 ORDER BY 1, 2
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
 
+-- name: delivers_elsewhere
+-- Return whether an app delivers what some refused messages do not stand for: whether anything was
+-- delivered in the last ten minutes, or within a day with a channel, signature (or template) that no
+-- refused message has. At night ten minutes without a delivery mean nothing. The newest 20,000 rows of
+-- the event log are searched; a delivery that they do not have counts as another one.
+-- $1 app, $2 the refused messages, $3 whether the refusals are about templates
+WITH today AS MATERIALIZED (
+    SELECT max(minute) AS newest FROM dispatcher.event_count
+    WHERE minute > now() - interval '1 day' AND app = $1 AND event = 'delivered'
+), newest AS MATERIALIZED (
+    SELECT id, created_at, app, event, message_ids, batch_id FROM dispatcher.event
+    WHERE (SELECT t.newest <= now() - interval '10 minutes' FROM today t)
+    ORDER BY id DESC LIMIT 20000
+), delivered AS MATERIALIZED (
+    SELECT u.id
+    FROM newest n
+    CROSS JOIN LATERAL unnest(coalesce(n.message_ids,
+        (SELECT b.message_ids FROM dispatcher.batch b WHERE b.id = n.batch_id))) AS u (id)
+    WHERE n.app = $1 AND n.event = 'delivered' AND n.created_at > now() - interval '1 day'
+    ORDER BY n.id DESC LIMIT 1000
+), refused AS MATERIALIZED (
+    SELECT DISTINCT sender, signature, CASE WHEN $3 THEN template_id END AS template
+    FROM dispatcher.message WHERE id = ANY ($2::bigint[])
+)
+SELECT CASE
+    WHEN t.newest IS NULL THEN false
+    WHEN t.newest > now() - interval '10 minutes' THEN true
+    ELSE coalesce((
+        SELECT bool_or(NOT EXISTS (
+            SELECT FROM refused r
+            WHERE r.sender IS NOT DISTINCT FROM m.sender
+              AND r.signature IS NOT DISTINCT FROM m.signature
+              AND (NOT $3 OR r.template = m.template_id)))
+        FROM dispatcher.message m WHERE m.id = ANY (ARRAY(SELECT id FROM delivered))
+    ), true) END
+FROM today t
+
 -- name: pause_by_reports
 -- Count reports by which the platform refused an app itself, of messages accepted since the app was
 -- last resumed, and pause it at the $3rd: only resume() ends that, for a probe would be accepted.
--- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason, $6 whether they concern the
--- whole app; else it is not paused while messages of it are delivered
+-- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason, $6 whether they concern all
+-- that the app sends; else they are only counted
 WITH news AS (
     SELECT a.name,
         count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
@@ -177,10 +214,7 @@ WITH news AS (
         count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
             THEN a.report_refusals ELSE 0 END >= $3
             AND coalesce(a.paused_by, 'worker') = 'worker'
-            AND ($6 OR NOT EXISTS (
-                SELECT FROM dispatcher.event_count c
-                WHERE c.minute > now() - interval '10 minutes'
-                  AND c.app = a.name AND c.event = 'delivered')) AS pauses
+            AND $6 AS pauses
     FROM dispatcher.app a
     JOIN unnest($2::timestamptz[]) AS t (at) ON t.at
         > CASE WHEN a.resumed_at <= clock_timestamp() THEN a.resumed_at ELSE '-infinity' END

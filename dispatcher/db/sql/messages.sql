@@ -110,10 +110,11 @@ SELECT id FROM dispatcher.message
 WHERE recipient = ANY ($3::text[]) AND id < $1 ORDER BY id + 0 DESC LIMIT $2
 
 -- name: reference_piece
--- The same with an application's own reference.
+-- The same with an application's own reference. A list may give one to a million messages: the index
+-- has them in the order of their ids, so that a page reads no more than it shows.
 -- $1 ids below, $2 rows at most, $3 reference
 SELECT id FROM dispatcher.message
-WHERE reference = $3 AND id < $1 ORDER BY id + 0 DESC LIMIT $2
+WHERE reference = $3 AND id < $1 ORDER BY id DESC LIMIT $2
 
 -- name: campaign_piece
 -- The same of a campaign, in partitions that have its index.
