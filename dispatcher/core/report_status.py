@@ -79,20 +79,22 @@ TEMPLATE_STATUSES = ("E200020", "SC:0017")  # of these, those about a template
 MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
 
 
-def _published_pattern() -> str:
-    """Return the pattern of all published statuses, in capitals, for Python and PostgreSQL."""
+def _pattern_of_results() -> str:
+    """Return the pattern of the published statuses that say a result, for Python and PostgreSQL."""
     codes = [code for row in CODE_ROWS if row.level == "report" for code in row.codes]
     forms = [
         re.escape(code.removesuffix("*")) + (".*" if code.endswith("*") else "")
         for code in codes
         if code != "*"  # stands for those that are not published
+        and _REASON_OF.get(code, _REASON_OF.get(code[:3])) is not Reason.SILENT
     ]
     return f"^({'|'.join(forms)})$"
 
 
-# A status that is not published may be an interim one, or mean nothing: DELIVRD takes its place.
-PUBLISHED_PATTERN = _published_pattern()
-_PUBLISHED = re.compile(PUBLISHED_PATTERN, re.IGNORECASE)
+# A status that is not published may be an interim one, and some say that nothing is known: DELIVRD
+# takes their place. Small letters mean the same.
+RESULT_PATTERN = _pattern_of_results()
+_RESULT = re.compile(RESULT_PATTERN, re.IGNORECASE)
 
 
 def takes_place(state: State, status: str, known_state: State, known_status: str) -> bool:
@@ -104,7 +106,7 @@ def takes_place(state: State, status: str, known_state: State, known_status: str
     return (
         state == "delivered"
         and known_state == "undelivered"
-        and _PUBLISHED.match(known_status) is None
+        and _RESULT.match(known_status) is None
     )
 
 

@@ -28,6 +28,9 @@ from dispatcher.db.rules import Screen
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
+EMPTY_PROBE_SECONDS = 1.0  # after a look for a probe that found nothing due: at least,
+EMPTY_PROBE_RATIO = 10  # at least so many times the duration of the look,
+MAX_EMPTY_PROBE_SECONDS = 5.0  # and at most, as between two probes
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
 
@@ -100,6 +103,8 @@ async def claim(
         taken = await look(limit)
         looked = monotonic() - looking
         if not taken.rows:
+            if paused and not taken.full:
+                await _delay_probe(connection, wanted.app, looked)
             cursor.finish_scan(asked_at, taken.last, seconds=looked)
             return Claimed([], more=taken.full)
         decisions = _Decisions(connection, arrange, screen, asked_at, countries)
@@ -345,6 +350,12 @@ async def _take_probe(
     """
     taken: datetime | None = await connection.fetchval(sql("take_probe"), wanted.app, shortest)
     return taken
+
+
+async def _delay_probe(connection: Connection, app: str, looked: float) -> None:
+    """Let the next look for a probe wait; the last one took *looked* seconds and found nothing."""
+    delay = max(EMPTY_PROBE_SECONDS, EMPTY_PROBE_RATIO * looked)
+    await connection.execute(sql("delay_probe"), app, min(delay, MAX_EMPTY_PROBE_SECONDS))
 
 
 async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import (
     MADE_UP_STATUSES,
-    PUBLISHED_PATTERN,
+    RESULT_PATTERN,
     STATUSES,
     takes_place,
 )
@@ -73,7 +73,7 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
         for report, age in reports
     ]
     columns = map(array_text, zip(*rows, strict=True))
-    final = (list(MADE_UP_STATUSES), PUBLISHED_PATTERN)
+    final = (list(MADE_UP_STATUSES), RESULT_PATTERN)
     news = await connection.fetchval(sql("store_reports"), *columns, *final)
     return int(news or 0)
 

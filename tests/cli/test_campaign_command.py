@@ -400,6 +400,17 @@ async def test_a_list_is_spread_over_hours(operate, db, tmp_path, option):
     assert (await operate("enqueue", file, "--spread", "soon")).code == 2
 
 
+@pytest.mark.parametrize("option", [("--spread", "4h"), ("--per-hour", "2")])
+async def test_a_list_is_spread_to_no_time_that_cannot_be_read(operate, db, tmp_path, option):
+    file = write(tmp_path / "x.csv", 8)
+    late = ("--send-at", "9999-12-30T20:30Z")
+    ended = await operate("enqueue", file, *late, *option)
+    last = await db.fetchval("SELECT max(send_at) FROM dispatcher.message")
+    assert (ended.code, last.isoformat()[:13]) == (1, "9999-12-30T23")
+    shown = (await operate("campaign", "show", "x.csv")).out
+    assert "The last message that waits is due 9999-12-30 23:30:00" in shown
+
+
 async def test_a_message_is_shown_for_programs(two, operate, db):
     del two
     wanted = await db.fetchval("SELECT min(id) FROM dispatcher.message")

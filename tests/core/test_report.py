@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core.report import MAX_FIELDS, Report, form_pairs, read_push
 from dispatcher.core.report_status import (
-    PUBLISHED_PATTERN,
+    RESULT_PATTERN,
     STATUSES,
     Reason,
     report_status,
@@ -452,6 +452,8 @@ def test_a_form_is_read_as_the_library_reads_it(text):
         ("EXPIRED", "UNKNOWN", False),
         ("ENROUTE", "DELIVRD", True),
         ("ENROUTE", "UNDELIV", False),
+        ("MM:0001", "DELIVRD", True),
+        ("mk:0001", "DELIVRD", False),
         ("UNDELIV", "DELIVRD", False),
         ("SC:0003", "DELIVRD", False),
         ("DELIVRD", "EXPIRED", False),
@@ -463,8 +465,9 @@ def test_what_nobody_knows_gives_way_to_what_is_known(known, later, takes):
     assert takes_place(states[0], later, states[1], known) is takes
 
 
-def test_a_status_is_published_if_it_has_a_row():
-    for code in STATUSES:
-        assert re.match(PUBLISHED_PATTERN, code), code
-    for code in ("ENROUTE", "77.1*", "", "UNDELIVX"):
-        assert re.match(PUBLISHED_PATTERN, code) is None, code
+def test_a_status_says_a_result_if_it_has_a_row_that_does():
+    for code, row in STATUSES.items():
+        found = re.match(RESULT_PATTERN, code)
+        assert (found is None) is (row.reason is Reason.SILENT), code
+    for code in ("ENROUTE", "77.1*", "", "UNDELIVX", "MM:0001"):
+        assert re.match(RESULT_PATTERN, code) is None, code

@@ -78,7 +78,7 @@ class SteadySender:
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(self._keep_connected()) for _ in range(self._connections)]
             async with asyncio.timeout(60):
-                while not self.connected:  # noqa: ASYNC110 - a connection tells no event
+                while not self.connected:  # noqa: ASYNC110 - connecting sets no event
                     await asyncio.sleep(TICK)
             began, sent = loop.time(), 0
             while sent < count:

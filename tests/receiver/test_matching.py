@@ -564,7 +564,7 @@ async def test_a_carriers_final_report_wins_over_a_made_up_one(world, told, made
     assert counted["default", "reported", ""] == 1
 
 
-@pytest.mark.parametrize("unknown", ["ENROUTE", "NOBODY-KNOWS", "77.1*"])
+@pytest.mark.parametrize("unknown", ["ENROUTE", "NOBODY-KNOWS", "77.1*", "MM:0001"])
 @pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("segments", [1, 2])
 async def test_a_delivery_wins_over_a_status_nobody_knows(world, told, unknown, apart, segments):

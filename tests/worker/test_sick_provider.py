@@ -252,6 +252,22 @@ async def test_a_probe_is_a_message_that_was_not_refused_yet(hands):
         assert [message.id for message in batch.messages] == [expected]
 
 
+async def test_a_probe_that_finds_nothing_due_waits_a_second(hands):
+    """A look reads all of a paused campaign, and each loop of each worker would repeat it."""
+    await hands.begin()
+    await hands.db.execute(
+        "UPDATE dispatcher.app SET paused_at = now(), paused_by = 'worker',"
+        " pause_code = 'all-refused', probe_at = now(), probe_wait = '5 s', probe_max = '5 s'"
+    )
+    looked_at = await hands.db.fetchval("SELECT clock_timestamp()")
+    assert not await hands.claim()
+    probe_at = await hands.db.fetchval("SELECT probe_at FROM dispatcher.app")
+    assert 1.0 <= (probe_at - looked_at).total_seconds() < 30.0
+    await hands.insert(1)
+    await let_pass(hands.db, 5.0)
+    assert len(await hands.claim()) == 1
+
+
 async def test_a_probe_without_an_answer_delays_no_other_probe(db, workers, sim):
     await sim.faults.arm([Http(status=502)])
     await insert_different(db, 100)

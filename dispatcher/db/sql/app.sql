@@ -286,6 +286,14 @@ WHERE name = $1 AND paused_at IS NOT NULL
   AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
 RETURNING clock_timestamp()
 
+-- name: delay_probe
+-- Let the next look for a message that probes a paused app wait: none is due. A look reads all that
+-- waits for a campaign which is paused, and every claim of every worker would repeat it.
+-- $1 app, $2 seconds
+UPDATE dispatcher.app SET probe_at = clock_timestamp() + make_interval(secs => $2)
+WHERE name = $1 AND paused_at IS NOT NULL
+  AND dispatcher.is_probe_due(probe_at, probe_wait, probe_max, pause_code)
+
 -- name: probe_answered
 -- The next probe of an app that stays paused need not wait for the time-out of the last one, which was
 -- answered.

@@ -3,15 +3,15 @@
 -- name: store_reports
 -- Write reports, and leave for the matching what is new in them; safe to repeat. A report only
 -- moves forward: an interim one becomes final; a final one that the platform made up gives way to
--- the carrier's; one of a status that is not published to a delivery; any other final one never
--- changes. What gave way is kept in earlier (core/report_status.py, takes_place).
+-- the carrier's; one whose status says no result to a delivery; any other final one never changes.
+-- What gave way is kept in earlier (core/report_status.py, takes_place).
 -- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
 -- All but the last two are arrays as text.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
 -- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
 -- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up,
--- $15 pattern of all published statuses
+-- $15 pattern of the statuses that say a result
 WITH written AS (
     INSERT INTO dispatcher.report AS r (provider_id, segment, total, status, state, token,
         recipient, received_at, updated_at, source, description, org_code, raw)
