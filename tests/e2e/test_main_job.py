@@ -203,6 +203,7 @@ async def test_bad_settings_are_a_clear_line_each(workers):
     assert {line.split()[1] for line in lines} == {
         "DISPATCHER_APPS__DEFAULT__ENDPOINT",
         "DISPATCHER_APPS__DEFAULT__AUTH",
+        "DISPATCHER_APPS__DEFAULT__TIMEOUT",
         "DISPATCHER_LEASE",
         "DISPATCHER_POLL_INTERVALL",
     }

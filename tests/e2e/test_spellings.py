@@ -130,10 +130,16 @@ async def test_operators_functions_take_each_spelling_or_none(db):
         erased = "SELECT cardinality(erased) FROM dispatcher.forget(ARRAY[$1])"
         assert await db.fetchval(erased, text) == 2
     for text in ("131-1234-5678", "+86013112345678", "1311234567", "0", "", "+86 13112345678"):
-        for function in ("suppress", "unsuppress", "forget"):
-            with pytest.raises(asyncpg.CheckViolationError) as refused:
-                await db.execute(f"SELECT dispatcher.{function}(ARRAY[$1])", text)
-            assert refused.value.constraint_name.startswith("recipient_")
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await db.execute("SELECT dispatcher.suppress(ARRAY[$1])", text)
+        assert refused.value.constraint_name.startswith("recipient_")
+        # Rows of before may have any number of five digits or more.
+        assert await db.fetchval("SELECT dispatcher.unsuppress(ARRAY[$1])", text) == 0
+        if text in ("+86013112345678", "1311234567"):
+            assert await db.fetchval(erased, text) == 0
+        else:
+            with pytest.raises(asyncpg.CheckViolationError, match="5 digits or more"):
+                await db.fetchval(erased, text)
 
 
 def packed():
