@@ -230,14 +230,14 @@ async def test_results_that_are_all_refused_open_the_circuit(db, workers, sim):
         "CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.outcome FOR EACH ROW"
         " EXECUTE FUNCTION public.refuse()"
     )
-    await insert(db, 3000)
+    await insert(db, 1500)
     worker = await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
     await until(
         lambda: db.fetchval("SELECT pause_code = 'unknown-results' FROM dispatcher.app"),
         what="the circuit opens",
     )
     await db.execute("DROP TRIGGER refuse ON dispatcher.outcome")
-    await until(lambda: all_out(db), what="the others are sent")
+    await until(lambda: all_out(db), deadline=60, what="the others are sent")
     ended = await states(db)
     assert ended.keys() == {"accepted", "unsure"}
     assert ended["unsure"] <= 400
