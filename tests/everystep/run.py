@@ -282,6 +282,8 @@ class _Stage:
         result.lost_reports = reports.sent - reports.answers["200"]
         self.doing = "reports are matched"
         await self._until(self._matched(acknowledged), "taken reports are matched", fail=False)
+        # Those that were kept on disk are stored after the reports.
+        await self._until(self._has_replies, "taken replies are stored", fail=False)
         self.script.closed = True
         await self._judge(result, acknowledged)
 
@@ -451,6 +453,9 @@ class _Stage:
             return not verdict.of_reports(books, acknowledged)
 
         return matched
+
+    async def _has_replies(self, db: asyncpg.Connection) -> bool:
+        return len(await _stored_replies(db)) >= self._simulator.reports.replies["200"]
 
 
 def _name_of_request(body: bytes) -> Exchange:
