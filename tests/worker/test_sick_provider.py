@@ -105,7 +105,9 @@ async def test_what_was_throttled_starts_with_one_message_too(db, workers, sim):
     before = len(sim.journal)
     await until(lambda: all_out(db))
     after = [visit.numbers for visit in sim.journal[before:]]
-    assert after[:4] == [1, 1, 2, 2]  # a probe is a message; then one request, then two
+    # A probe is a message; then one request, then two: of less, where not all is back in the queue.
+    assert after[:2] == [1, 1]
+    assert max(after[2:4]) == 2
     assert await states(db) == {"accepted": 500}
 
 
