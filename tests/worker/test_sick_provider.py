@@ -90,7 +90,8 @@ async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim
     before = len(sim.journal)
     await until(lambda: all_out(db))
     after = [visit.numbers for visit in sim.journal[before:] if visit.numbers]
-    assert after[:3] == [1, 2, 2]
+    assert after[0] == 1
+    assert max(after[1:3]) == 2  # of less, where not all is back in the queue
     assert max(after) >= 64
     assert await db.fetchval("SELECT slow_start IS NULL FROM dispatcher.app")
 
