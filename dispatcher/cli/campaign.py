@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from dispatcher.cli.completion import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.core.language import _
@@ -30,17 +31,6 @@ campaign = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")]
-
-
-def complete_campaign(incomplete: str) -> list[str]:
-    """Return the names of campaigns, for the completion of a shell."""
-    from dispatcher.cli.connection import with_database
-    from dispatcher.db import campaigns
-
-    try:
-        return with_database(lambda connection: campaigns.names(connection, incomplete))
-    except CommandError:
-        return []
 
 
 Name = Annotated[

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.campaign import complete_campaign
+from dispatcher.cli.completion import complete_app, complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, complete_app, operator_name
+from dispatcher.cli.operate import As, operator_name
 from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _

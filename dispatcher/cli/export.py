@@ -16,9 +16,9 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import typer
 
-from dispatcher.cli.campaign import complete_campaign
+from dispatcher.cli.completion import complete_app, complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, complete_app, operator_name
+from dispatcher.cli.operate import As, operator_name
 from dispatcher.core.errors import os_reason
 from dispatcher.core.language import ENGLISH, _, use_language
 

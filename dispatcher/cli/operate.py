@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.completion import complete_app
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.language import _
 
@@ -55,18 +56,6 @@ def _user_name() -> str:
 
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID", help="Ids of messages.")]
-
-
-def complete_app(incomplete: str) -> list[str]:
-    """Return the names of apps, for the completion of a shell."""
-    from dispatcher.cli.connection import read_settings, with_database
-    from dispatcher.db.status import app_names
-
-    try:
-        names = {*read_settings().apps, *with_database(app_names)}
-    except CommandError:
-        return []
-    return sorted(name for name in names if name.startswith(incomplete))
 
 
 App = Annotated[

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.completion import complete_app
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import App, As, complete_app, operator_name
+from dispatcher.cli.operate import App, As, operator_name
 from dispatcher.core.language import _
 
 if TYPE_CHECKING:
