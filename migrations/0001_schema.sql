@@ -559,7 +559,8 @@ COMMENT ON COLUMN dispatcher.report.segment IS 'Which segment it is of, from 1 o
 COMMENT ON COLUMN dispatcher.report.total IS 'How many segments the message has.';
 COMMENT ON COLUMN dispatcher.report.status IS 'The carrier''s status, such as DELIVRD.';
 COMMENT ON COLUMN dispatcher.report.state IS
-    'What that means. An interim state becomes final; a final one never changes.';
+    'What that means. An interim state becomes final; a final one changes only where its status said'
+    ' nothing of the result.';
 COMMENT ON COLUMN dispatcher.report.token IS 'Token of the batch, as the report returns it.';
 COMMENT ON COLUMN dispatcher.report.recipient IS 'The number, as the report spells it.';
 COMMENT ON COLUMN dispatcher.report.received_at IS 'When it reached the receiver.';
@@ -568,7 +569,7 @@ COMMENT ON COLUMN dispatcher.report.source IS 'Who made the report, as the provi
 COMMENT ON COLUMN dispatcher.report.description IS 'The provider''s words.';
 COMMENT ON COLUMN dispatcher.report.org_code IS 'The carrier''s own code.';
 COMMENT ON COLUMN dispatcher.report.raw IS 'Fields of the report that have no column.';
-COMMENT ON COLUMN dispatcher.report.earlier IS 'The interim report that this final one replaced.';
+COMMENT ON COLUMN dispatcher.report.earlier IS 'The report whose place this one took.';
 
 CREATE TABLE dispatcher.carrier_status (
     status text NOT NULL PRIMARY KEY,
