@@ -11,7 +11,7 @@ import structlog
 
 from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.outcome import UnknownResult
+from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
@@ -52,10 +52,13 @@ class ResultQueue:
         self._capacity = asyncio.Event()
         self._capacity.set()
         self._enough = asyncio.Event()  # to record without waiting for more
+        self._is_urgent = False  # one of them may stop further requests
 
     def put(self, result: BatchResult) -> None:
         """Add the result of a request."""
         self._waiting.put_nowait(result)
+        verdict = result.verdict
+        self._is_urgent |= not isinstance(verdict, Resolved) or verdict.refused
         if self._is_enough():
             self._enough.set()
         if self._waiting.qsize() >= MAX_WAITING_RESULTS:
@@ -67,10 +70,14 @@ class ResultQueue:
         self._enough.set()
 
     def _is_enough(self) -> bool:
-        return self._waiting.qsize() >= min(GATHER_RESULTS, len(self._in_flight))
+        enough = min(GATHER_RESULTS, len(self._in_flight))
+        return self._is_urgent or self._waiting.qsize() >= enough
 
     async def gather(self) -> None:
-        """Wait for GATHER_RESULTS, or those of all requests, at most GATHER_SECONDS."""
+        """Wait for GATHER_RESULTS, or those of all requests, at most GATHER_SECONDS.
+
+        A result that may open a circuit or pause the app waits for no others.
+        """
         if not self._is_enough():
             await wait_for_event(self._enough, GATHER_SECONDS)
 
@@ -100,6 +107,8 @@ class ResultQueue:
             if len(taken) >= MAX_TRANSACTION_RESULTS or self._waiting.empty():
                 break
             end = self._waiting.get_nowait()
+        if self._waiting.empty():
+            self._is_urgent = False
         if self._waiting.qsize() < GATHER_RESULTS and end is not None:
             self._enough.clear()
         if self._waiting.qsize() < MAX_WAITING_RESULTS:

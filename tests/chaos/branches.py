@@ -121,7 +121,7 @@ BRANCHES = (
         'rows.whole.append(((batch.app, "unsure", code)'),
     Branch(
         "unsure", "an answer lacks numbers", "db.record",
-        "open_still = [message.id for message in unsure]",
+        "open_still = [message.id for message in unsure if message.id not in settled]",
     ),
     Branch(
         "unsure", "batches of a dead worker or a sending policy", "worker.recovery",

@@ -5,21 +5,16 @@ import asyncio
 import pytest
 
 from dispatcher.core.message import Batch, RequestDraft
-from dispatcher.core.outcome import UnknownResult
+from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult
 from dispatcher.worker import recorder
 from dispatcher.worker.recorder import GATHER_RESULTS, ResultQueue
 
 PATIENCE_SECONDS = 5.0
-RESULT = BatchResult(
-    Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0),
-    UnknownResult("timeout", "no answer"),
-    None,
-    "timeout",
-    "",
-    1,
-    0.1,
-)
+BATCH = Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0)
+RESULT = BatchResult(BATCH, Resolved([]), 200, "000000", "", 1, 0.1)
+UNKNOWN = BatchResult(BATCH, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
+REFUSED = BatchResult(BATCH, Resolved([], refused=True), 400, "E000027", "", 1, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +48,20 @@ async def test_the_result_of_the_only_request_waits_for_none():
     queue = ResultQueue(["token"])
     queue.put(RESULT)
     await asyncio.wait_for(queue.gather(), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("result", [UNKNOWN, REFUSED])
+async def test_a_result_that_may_open_a_circuit_waits_for_none(result):
+    queue = ResultQueue(range(5))
+    queue.put(RESULT)
+    queue.put(result)
+    await asyncio.wait_for(queue.gather(), PATIENCE_SECONDS)
+    await queue.take()
+    queue.put(RESULT)
+    task = await gathers(queue)
+    assert not task.done()
+    queue.close()
+    await task
 
 
 async def test_the_end_waits_for_no_more_results():
