@@ -127,8 +127,10 @@ async def claim(
         if screen is not None:
             sent = [message for packed in now for message in packed.messages]
             await screen.record_sent(connection, sent, asked_at)
-        if state["slow_start"] and not paused and batches:
-            await connection.execute(sql("use_slow_start"), wanted.app, len(batches))
+        if allowed.round_left is not None and batches:
+            await connection.execute(
+                sql("use_slow_start"), wanted.app, allowed.round_left - len(batches)
+            )
         waiting = await _write_decided(connection, wanted.app, worker, arranged.outcomes)
         waiting += postpone(share, slot_seconds=wanted.slot_seconds, all_slots=wanted.all_slots)
         back = [*taken.unread, *(m for packed in surplus for m in packed.messages)]
@@ -164,6 +166,7 @@ class _Allowance(Struct, frozen=True):
     most: int  # numbers in a request
     limit: int  # messages
     rate: float | None  # of the rate limit; None: there is none
+    round_left: int | None  # requests in the round of a slow start; None: there is no slow start
 
 
 async def _allow(
@@ -171,13 +174,15 @@ async def _allow(
 ) -> _Allowance | Claimed:
     """Return what pause, slow start and rate limit allow, or that nothing is claimed now."""
     slots, most, rate, wait = wanted.slots, MAX_NUMBERS, state["rate"], state["wait"]
+    round_left = None
     if state["paused"]:
         if not state["probe_due"]:
             return Claimed([])
         if state["probed_without_messages"]:
             return Claimed([], probe=await _take_probe(connection, wanted, 0.0))
     elif state["slow_start"]:
-        slots, most = await _lock_slow_start(connection, wanted)
+        round_left, most = await _lock_slow_start(connection, wanted)
+        slots = min(slots, round_left)
         if slots == 0:
             return Claimed([], wait=SLOW_START_RECHECK_SECONDS)
     if rate is not None:
@@ -192,7 +197,7 @@ async def _allow(
         limit = 1
     elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
         limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
-    return _Allowance(slots, most, limit, rate)
+    return _Allowance(slots, most, limit, rate, round_left)
 
 
 class _Decisions:
@@ -364,7 +369,7 @@ async def _lock_slow_start(connection: Connection, wanted: ClaimRequest) -> tupl
     row = await connection.fetchrow(sql("lock_slow_start"), wanted.app, lost_after)
     if row is None or row["slow_start"] is None:
         return wanted.slots, MAX_NUMBERS  # it has just ended
-    return min(wanted.slots, row["left"]), row["slow_start"]
+    return row["left"], row["slow_start"]
 
 
 async def _write_decided(

@@ -222,6 +222,19 @@ async def test_what_a_slow_start_puts_back_keeps_why_it_returned(db, hands):
     assert [tuple(row) for row in rows] == [("E000027", batch.id, 1)] * 2 + [(None, None, 0)] * 20
 
 
+async def test_what_a_round_lost_is_claimed_again_in_parts(db, hands):
+    """A round whose requests were lost with their workers must not cost the wait for each claim."""
+    await hands.begin()
+    await db.execute(
+        "UPDATE dispatcher.app SET slow_start = 8, slow_start_left = 0, slow_start_answered = 2,"
+        " slow_start_at = now() - interval '1 hour'"
+    )
+    for number, left in enumerate((5, 4, 3)):
+        await hands.insert(1, first=number)
+        assert len(await hands.claim()) == 1
+        assert await db.fetchval("SELECT slow_start_left FROM dispatcher.app") == left
+
+
 async def test_resume_makes_many_due_in_steps(db, hands, operator):
     await hands.begin()
     await db.execute(

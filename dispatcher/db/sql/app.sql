@@ -225,10 +225,10 @@ SELECT slow_start, CASE
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: use_slow_start
--- Count requests that this transaction claimed in the round.
--- $1 app, $2 how many
+-- Write how many requests of the round may still be claimed, after this transaction has claimed some.
+-- $1 app, which lock_slow_start locked, $2 how many
 UPDATE dispatcher.app
-SET slow_start_left = greatest(0, slow_start_left - $2), slow_start_at = clock_timestamp()
+SET slow_start_left = $2, slow_start_at = clock_timestamp()
 WHERE name = $1 AND slow_start IS NOT NULL
 
 -- name: set_window
