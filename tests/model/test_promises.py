@@ -176,9 +176,8 @@ class Twins:
         round_ = None if self._tables.paused else self._circuit.slow_start
         assert len(ids) == min(len(due), round_.requests if round_ else len(due))
         if round_:
-            self._circuit = replace(
-                self._circuit, slow_start=replace(round_, left=max(0, round_.left - 1))
-            )
+            left = round_.left or max(1, round_.requests - round_.answered)
+            self._circuit = replace(self._circuit, slow_start=replace(round_, left=left - 1))
         self._tables = promises.claim(self._tables, self._workers[place], ids)
         self._batches.append(batch)
         return True
