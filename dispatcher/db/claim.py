@@ -28,9 +28,10 @@ from dispatcher.db.rules import Screen
 SLOW_START_RECHECK_SECONDS = 0.05  # until a claim looks again whether a round has ended
 SLOW_START_CLAIM_MESSAGES = 100  # at least; what is not sent in the round is put back
 SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the round comes any more
-EMPTY_PROBE_SECONDS = 1.0  # after a look for a probe that found nothing due: at least,
-EMPTY_PROBE_RATIO = 10  # at least so many times the duration of the look,
-MAX_EMPTY_PROBE_SECONDS = 5.0  # and at most, as between two probes
+# A look for a message that probes a paused app may find nothing due. The next one waits ten times
+# as long as that took, within these bounds; the longest wait is that between two probes.
+EMPTY_PROBE_RATIO = 10
+EMPTY_PROBE_SECONDS, MAX_EMPTY_PROBE_SECONDS = 1.0, 5.0
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
 

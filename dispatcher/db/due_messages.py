@@ -10,7 +10,7 @@ from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
 
 MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
-MESSAGE_END = 2 + len(Message.__struct_fields__)  # columns of a claim, without the last ones
+MESSAGE_END = 2 + len(Message.__struct_fields__)  # where the fields of a message end in a row
 
 
 class ClaimRequest(Struct, frozen=True):
@@ -89,7 +89,7 @@ async def take_due(
     return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
 
 
-async def take_probe(connection: Connection, wanted: ClaimRequest) -> DueRows:
+async def take_probe_message(connection: Connection, wanted: ClaimRequest) -> DueRows:
     """Take the message that probes a paused app, of any priority.
 
     First one that was not refused before: those that were, however urgent, may be refused again,
@@ -156,7 +156,7 @@ async def take(
     paused app it is the message that probes it.
     """
     due = await (
-        take_probe(connection, wanted)
+        take_probe_message(connection, wanted)
         if paused
         else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
     )

@@ -57,8 +57,7 @@ class ResultQueue:
     def put(self, result: BatchResult) -> None:
         """Add the result of a request."""
         self._waiting.put_nowait(result)
-        verdict = result.verdict
-        self._is_urgent |= not isinstance(verdict, Resolved) or verdict.refused
+        self._is_urgent |= _stops_requests(result)
         if self._is_enough():
             self._enough.set()
         if self._waiting.qsize() >= MAX_WAITING_RESULTS:
@@ -76,7 +75,7 @@ class ResultQueue:
     async def gather(self) -> None:
         """Wait for GATHER_RESULTS, or those of all requests, at most GATHER_SECONDS.
 
-        A result that may open a circuit or pause the app waits for no others.
+        A result that may stop further requests waits for no others.
         """
         if not self._is_enough():
             await wait_for_event(self._enough, GATHER_SECONDS)
@@ -114,6 +113,14 @@ class ResultQueue:
         if self._waiting.qsize() < MAX_WAITING_RESULTS:
             self._capacity.set()
         return taken, end is None
+
+
+def _stops_requests(result: BatchResult) -> bool:
+    """Tell whether *result* may open a circuit, or pause the app or one of its countries."""
+    verdict = result.verdict
+    if not isinstance(verdict, Resolved):
+        return True
+    return verdict.refused or verdict.pause is not None or bool(verdict.countries)
 
 
 class Recorder:

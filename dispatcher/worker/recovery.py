@@ -18,7 +18,7 @@ from dispatcher.worker.in_flight import InFlight
 log = structlog.get_logger(__name__)
 
 Step = Callable[[], Awaitable[bool | None]]
-PAUSE_SECONDS = 0.05  # between two steps of one search
+SEARCH_REST_SECONDS = 0.05  # between two steps of a search
 
 
 class ClockWaits:
@@ -31,21 +31,23 @@ class ClockWaits:
     def __init__(self) -> None:
         self.jumps = 1  # the start counts as one: no worker may have run when the clock was set
         self.searched = 0  # the jump after which a search found nothing
-        self._seen = self._found = self._after = 0  # of the search: its jump, its rows, its last id
+        self._searched_jump = 0  # the last one before the search that goes on
+        self._ended = 0  # waits, by that search
+        self._last_id = 0  # that it looked at
 
     async def end_some(self, database: Database) -> bool:
         """Do one step, if there was a jump; return whether the search goes on."""
         if self.searched == self.jumps:
             return False
-        if self._after == 0:
-            self._seen, self._found = self.jumps, 0
-        ended, last = await workers.end_clock_waits(database, self._after)
+        if self._last_id == 0:
+            self._searched_jump, self._ended = self.jumps, 0
+        ended, last = await workers.end_clock_waits(database, self._last_id)
         if ended:
             log.info("messages of a clock that was ahead made due", rows=ended)
-        self._found += ended
-        self._after = last or 0
-        if last is None and not self._found:
-            self.searched = self._seen
+        self._ended += ended
+        self._last_id = last or 0
+        if last is None and not self._ended:
+            self.searched = self._searched_jump
         return last is not None
 
 
@@ -99,7 +101,7 @@ async def run_recovery(
                     failing=failing,
                 )
             )
-        await wait_for_event(stop, PAUSE_SECONDS if more else interval)
+        await wait_for_event(stop, SEARCH_REST_SECONDS if more else interval)
 
 
 def _log(event: str, recovered: tuple[int, int]) -> None:

@@ -12,7 +12,8 @@ from openpyxl.xml.constants import SHEET_MAIN_NS
 
 from dispatcher.core.errors import ListError
 from dispatcher.lists.reading import Form, open_list
-from dispatcher.lists.workbook import MAX_WHOLE_PART_BYTES, WorkbookSheet
+from dispatcher.lists.workbook import WorkbookSheet
+from dispatcher.lists.workbook_parts import MAX_WHOLE_PART_BYTES
 
 SHEET, TYPES = "xl/worksheets/sheet1.xml", "[Content_Types].xml"
 DATA, END = "<sheetData>", "</sheetData>"
@@ -232,7 +233,7 @@ def test_a_part_that_grows_too_much_is_refused(tmp_path, padding):
 def test_a_workbook_that_grows_too_much_is_refused(tmp_path, monkeypatch):
     file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
     assert cells(file) == [["1"]]
-    monkeypatch.setattr("dispatcher.lists.workbook.MAX_BYTES", 5_000)
+    monkeypatch.setattr("dispatcher.lists.workbook_parts.MAX_BYTES", 5_000)
     with pytest.raises(ListError, match=TOO_BIG):
         WorkbookSheet(file)
 

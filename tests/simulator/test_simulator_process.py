@@ -69,6 +69,12 @@ async def provider() -> AsyncIterator[Callable[..., Awaitable[Process]]]:
         yield make
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder of the test: the SDK writes a file there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 def send_with_the_sdk(url: str, secret: str) -> BatchSendDiffSmsResponse:
     """Send with the unmodified official SDK to the simulator's endpoint."""
     sdk = (
@@ -92,6 +98,7 @@ def send_with_the_sdk(url: str, secret: str) -> BatchSendDiffSmsResponse:
         sdk.close()
 
 
+@pytest.mark.usefixtures("home")
 async def test_the_official_sdk_is_accepted(provider):
     process = await provider()
     answer = await asyncio.to_thread(send_with_the_sdk, process.url, SECRET)
@@ -102,6 +109,7 @@ async def test_the_official_sdk_is_accepted(provider):
     assert shown["accepted"] == {"+8615512345678": 1, "13112345678": 1}
 
 
+@pytest.mark.usefixtures("home")
 async def test_one_wrong_byte_of_the_secret_refuses_the_sdk(provider):
     process = await provider()
     for at in (0, 10, -1):

@@ -4,17 +4,23 @@ import asyncio
 
 import pytest
 
+from dispatcher.core.delays import CountryPause, Pause
 from dispatcher.core.message import Batch, RequestDraft
-from dispatcher.core.outcome import Resolved, UnknownResult
+from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
 from dispatcher.worker import recorder
 from dispatcher.worker.recorder import GATHER_RESULTS, ResultQueue
 
 PATIENCE_SECONDS = 5.0
 BATCH = Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0)
+PAUSE = Pause("E000623", "the quota is spent", 60.0, 60.0)
 RESULT = BatchResult(BATCH, Resolved([]), 200, "000000", "", 1, 0.1)
 UNKNOWN = BatchResult(BATCH, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
 REFUSED = BatchResult(BATCH, Resolved([], refused=True), 400, "E000027", "", 1, 0.1)
+RETURNED = BatchResult(BATCH, ReturnAll(PAUSE), 200, "E000503", "", 1, 0.1)
+QUOTA = BatchResult(BATCH, Resolved([], pause=PAUSE), 200, "000000", "", 1, 0.1)
+LIMIT = CountryPause("CN", "E000630", 60.0)
+COUNTRY = BatchResult(BATCH, Resolved([], countries=[LIMIT]), 200, "000000", "", 1, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +56,8 @@ async def test_the_result_of_the_only_request_waits_for_none():
     await asyncio.wait_for(queue.gather(), PATIENCE_SECONDS)
 
 
-@pytest.mark.parametrize("result", [UNKNOWN, REFUSED])
-async def test_a_result_that_may_open_a_circuit_waits_for_none(result):
+@pytest.mark.parametrize("result", [UNKNOWN, REFUSED, RETURNED, QUOTA, COUNTRY])
+async def test_a_result_that_may_stop_requests_waits_for_none(result):
     queue = ResultQueue(range(5))
     queue.put(RESULT)
     queue.put(result)
