@@ -8,21 +8,17 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkcore.http.http_config import HttpConfig
-from huaweicloudsdksmsapi.v1 import (
-    BatchSendDiffSmsRequest,
-    BatchSendDiffSmsRequestBody,
-    BatchSendDiffSmsResponse,
-    SMSApiClient,
-    SmsContent,
-)
-from huaweicloudsdksmsapi.v1.smsapi_credentials import SMSApiCredentials
 from provider_client import KEY, PATH, SECRET, aksk, body_of
+
+if TYPE_CHECKING:
+    from huaweicloudsdksmsapi import v1
 
 
 @dataclass
@@ -71,29 +67,32 @@ async def provider() -> AsyncIterator[Callable[..., Awaitable[Process]]]:
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home folder of the test: the SDK writes a file there."""
+    """A home folder of the test: the SDK writes a file there when it is imported."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def send_with_the_sdk(url: str, secret: str) -> BatchSendDiffSmsResponse:
+def send_with_the_sdk(url: str, secret: str) -> "v1.BatchSendDiffSmsResponse":
     """Send with the unmodified official SDK to the simulator's endpoint."""
+    from huaweicloudsdksmsapi import v1  # noqa: PLC0415 - see home
+    from huaweicloudsdksmsapi.v1.smsapi_credentials import SMSApiCredentials  # noqa: PLC0415
+
     sdk = (
-        SMSApiClient.new_builder()
+        v1.SMSApiClient.new_builder()
         .with_http_config(HttpConfig.get_default_config())
         .with_credentials(SMSApiCredentials(KEY, secret))
         .with_endpoint(url)
         .build()
     )
     try:
-        content = SmsContent(
+        content = v1.SmsContent(
             to=["+8615512345678", "13112345678"],
             template_id="abcdefghabcdefghabcdefghabcdefgh",
             template_paras=["062569", "中文"],
         )
-        body = BatchSendDiffSmsRequestBody(
+        body = v1.BatchSendDiffSmsRequestBody(
             _from="csms100000001", sms_content=[content], extend="from-the-sdk"
         )
-        return sdk.batch_send_diff_sms(BatchSendDiffSmsRequest(body=body))
+        return sdk.batch_send_diff_sms(v1.BatchSendDiffSmsRequest(body=body))
     finally:
         sdk.close()
 
