@@ -7,11 +7,10 @@ from random import Random
 from time import monotonic
 
 import pytest
+from support.claims import arrange
 
 from dispatcher.core.claim_cursor import ClaimCursor
-from dispatcher.core.country import country
 from dispatcher.core.outcome import Accepted, Deferred, Resolved
-from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
 from dispatcher.db.claim import claim
 from dispatcher.db.database import connect
@@ -108,15 +107,7 @@ class Stress:
         """Pack as a worker does, or fail."""
         if self.random.random() < 0.1:
             raise RolledBackError
-        return prepare(
-            messages,
-            callback=None,
-            token_length=32,
-            paused_countries=countries,
-            country=country,
-            most=most,
-            decided=decided,
-        )
+        return arrange(messages, countries, most, decided)
 
     async def send(self, worker, batch) -> list[int]:
         """Record an answer of some kind; return the messages that were accepted."""

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, time
 from secrets import token_hex
 
 import pytest
+from support.claims import arrange
 
 from dispatcher.core.country import country
 from dispatcher.core.message import Message
-from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
 from dispatcher.db import operator, rules
@@ -188,18 +188,6 @@ async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):
 
 async def claimed(database, screen: rules.Screen) -> int:
     """Claim on two slots of ten numbers each; return how many messages are sent."""
-
-    def arrange(messages, countries, most, decided):
-        return prepare(
-            messages,
-            callback=None,
-            token_length=32,
-            paused_countries=countries,
-            country=country,
-            most=most,
-            decided=decided,
-        )
-
     taken = await claim(
         database,
         1,

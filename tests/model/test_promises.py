@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
+from support.claims import arrange
 from support.fast_forward import forget_heartbeat, let_pass
 from support.messages import insert
 
 from dispatcher.core.circuit import CircuitLimits, CircuitState, SlowStart, change, signal
 from dispatcher.core.codes import UNKNOWN_RESULTS
-from dispatcher.core.country import country
 from dispatcher.core.delays import Pause
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import (
@@ -24,7 +24,6 @@ from dispatcher.core.outcome import (
     UnknownResult,
 )
 from dispatcher.core.packing import halve
-from dispatcher.core.prepare import prepare
 from dispatcher.core.report import Report
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
@@ -143,23 +142,11 @@ class Twins:
             [self._ids[number] for number in due],
         )
         place = self._dice.randrange(len(self._workers))
-
-        def sort_out(messages, countries, most, decided):
-            return prepare(
-                messages,
-                callback=None,
-                token_length=12,
-                paused_countries=countries,
-                country=country,
-                most=most,
-                decided=decided,
-            )
-
         claimed = await claim(
             self._database,
             self._workers[place],
             ClaimRequest("default", slots=4, sender="csms100000001"),
-            arrange=sort_out,
+            arrange=arrange,
             token=lambda: next(self._tokens),
         )
         if self._circuit.pause_code == UNKNOWN_RESULTS:

@@ -6,14 +6,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 from fault_scenes import NUMBERS, PARAMS, Play, Scene, quiet
+from support.claims import arrange
 from support.messages import TEMPLATE, insert
 from support.provider import app_at, provider
 from support.waiting import until
 
-from dispatcher.core.country import country
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
-from dispatcher.core.prepare import prepare
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.claim import claim
@@ -51,23 +50,11 @@ class Hands:
 
     async def claim(self, slots: int = 4, heartbeat_at: float | None = None) -> list[Batch]:
         """Claim what is due, for as many requests as there are *slots*."""
-
-        def sort_out(messages, countries, most, decided):
-            return prepare(
-                messages,
-                callback=None,
-                token_length=32,
-                paused_countries=countries,
-                country=country,
-                most=most,
-                decided=decided,
-            )
-
         claimed = await claim(
             self.database,
             self.id,
             ClaimRequest("default", slots=slots, sender="csms100000001"),
-            arrange=sort_out,
+            arrange=arrange,
             token=self.flight.new_token,
             heartbeat_at=heartbeat_at,
         )

@@ -4,13 +4,13 @@ import asyncio
 from datetime import datetime
 
 import pytest
+from support.claims import arrange
 from support.waiting import until
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.country import country
 from dispatcher.core.delays import Pause, country_pause, pause_for
 from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
-from dispatcher.core.prepare import prepare
 from dispatcher.core.rules import Rules
 from dispatcher.db.circuit import end_probe
 from dispatcher.db.claim import claim
@@ -40,18 +40,6 @@ async def pause_china(db) -> None:
     await db.execute(
         "INSERT INTO dispatcher.country_pause"
         " VALUES ('default', 'CN', clock_timestamp() + interval '50 minutes', 'E000630')"
-    )
-
-
-def arrange(messages, countries, most, decided):
-    return prepare(
-        messages,
-        callback=None,
-        token_length=32,
-        paused_countries=countries,
-        country=country,
-        most=most,
-        decided=decided,
     )
 
 
