@@ -24,8 +24,8 @@ SEARCH_REST_SECONDS = 0.05  # between two steps of a search
 class ClockWaits:
     """Makes due what waits because the database's clock was set back.
 
-    A search goes through the queue in steps. It is repeated until one finds nothing: a search
-    passes rows that others have locked.
+    A search goes through the queue in steps. It is repeated until one finds nothing: an insert that
+    began by the old clock may commit behind it.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from support.waiting import until
 
 from dispatcher.db.database import Database, create_pool
 from dispatcher.simulator.faults import Delay
+from dispatcher.worker import recovery
 from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 JUMPS = {"an hour forward": "1 hour", "an hour back": "-1 hour", "a day forward": "1 day",
@@ -130,6 +131,23 @@ async def test_a_start_ends_waits_of_a_clock_that_was_ahead(db, recovering):
     assert not await db.fetchval(LATER)
     waits.jumps += 1
     await until(lambda: db.fetchval(LATER), what="all is due")
+
+
+async def test_a_search_that_found_something_is_made_again(monkeypatch):
+    """What an insert of the old clock commits meanwhile lies behind it."""
+    steps = iter([(20, 7), (5, None), (0, 7), (1, None), (0, None)])
+    looked: list[int] = []
+
+    async def end_clock_waits(_database, after):
+        looked.append(after)
+        return next(steps)
+
+    monkeypatch.setattr(recovery.workers, "end_clock_waits", end_clock_waits)
+    waits = ClockWaits()
+    for _ in range(10):
+        await waits.end_some(None)
+    assert looked == [0, 7, 0, 7, 0]
+    assert waits.searched == waits.jumps
 
 
 async def test_a_search_that_fails_is_made_again(db, recovering):
