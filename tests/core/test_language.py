@@ -172,7 +172,9 @@ def test_a_long_text_from_outside_stays_as_it_is(text):
     assert in_chinese(stored_text, text) == text
 
 
-@pytest.mark.parametrize("piece", ["x. ", " of ", "An unknown code: ", '. It said: "'])
+@pytest.mark.parametrize(
+    "piece", ["x. ", " of ", "not done: ", "An unknown code: ", '. It said: "']
+)
 def test_a_text_from_outside_is_shown_at_once(piece):
     begun = time.process_time()
     in_chinese(stored_text, piece * 1_000)
