@@ -42,6 +42,7 @@ from dispatcher.db.database import Connection, Database
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
+from dispatcher.db.record import lock_unsure_of
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
 
@@ -361,14 +362,21 @@ async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
 async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
     """Write the outcomes that reports prove; return these reports, and the batches closed.
 
-    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    The batch is locked first: a late answer, an operator or the policy may be settling it too. A
+    message that was given up, and was sent again since, may be unsure once more, in its new batch.
     """
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
     locked = {row["id"] for row in rows}
-    waiting = [place.message_id for _, place in found.recalls]
-    rows = await connection.fetch(sql("recall"), waiting) if waiting else []
-    recalled = {row["id"] for row in rows}
+    recalled: set[int] = set()
+    if found.recalls:
+        given_up = {place.message_id or 0: place.batch_id for _, place in found.recalls}
+        rows = await connection.fetch(sql("recall"), list(given_up), list(given_up.values()))
+        recalled = {row["id"] for row in rows}
+        if rest := list(given_up.keys() - recalled):
+            unsure = await lock_unsure_of(connection, rest)
+            recalled |= unsure.keys()
+            locked |= set(unsure.values())
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):

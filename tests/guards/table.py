@@ -308,8 +308,22 @@ GUARDS = (
                 " AND b.token = $3",
                 " AND $3::text IS NOT NULL",
             ),
+            Edit(
+                f"{SQL}/queue.sql#given_up",
+                " AND b.token = $3",
+                " AND $3::text IS NOT NULL",
+            ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
+    ),
+    Guard(
+        2,
+        "what was given up is settled while it is unsure again",
+        (Edit("dispatcher/db/record.py", "    if not held:\n        return {}", "    return {}"),),
+        (
+            f"{RESENT}::test_a_late_answer_settles_what_is_unsure_again",
+            f"{RESENT}::test_a_report_settles_what_is_unsure_again",
+        ),
     ),
     Guard(
         2,

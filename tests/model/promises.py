@@ -308,7 +308,7 @@ def _return(tables: Tables, message: int, waiting: Waiting, without: frozenset[s
 
 
 def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]) -> Tables:
-    """`recall_resent`: a late answer takes back what was given up and waits again."""
+    """`recall_resent`: a late answer takes back what was given up, and waits or is unsure again."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
     if tables.batch[batch].settled_by not in GIVEN_UP:
@@ -317,11 +317,26 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        if tables.queue[message.id] and message.id in tables.batch[batch].in_question:
+        if message.id not in tables.batch[batch].in_question:
+            continue
+        again = _unsure_again(tables, message.id)
+        if tables.queue[message.id] or again is not None:
             tables = _wait(tables, message.id, None)
             result = Result("accepted", batch, message.attempt, batch)
             tables = _append(tables, message.id, result, NOTHING)
+        if again is not None:
+            tables = _close_settled(tables, again)
     return tables
+
+
+def _unsure_again(tables: Tables, message: int) -> int | None:
+    """`lock_unsure_of`: the unsure batch that holds a message without an outcome."""
+    if tables.outcome[message] is not None:
+        return None
+    for number, request in enumerate(tables.batch):
+        if request.state == "unsure" and message in request.in_question:
+            return number
+    return None
 
 
 def _close_settled(tables: Tables, batch: int) -> Tables:
@@ -373,9 +388,11 @@ def match(  # noqa: PLR0911 - one for each effect
         case CancelsResend():
             if "a report takes back what waits again" in without:
                 return done
-            if tables.queue[message] is None:
+            again = _unsure_again(tables, message)
+            if tables.queue[message] is None and again is None:
                 return tables  # it is being sent a second time: looked at again
-            return _end(_wait(done, message, None), message, accepted)
+            done = _end(_wait(done, message, None), message, accepted)
+            return done if again is None else _close_settled(done, again)
         case AddsProviderId():
             assert result is not None
             return _end(done, message, result._replace(named_by=batch))
