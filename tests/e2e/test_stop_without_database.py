@@ -76,11 +76,12 @@ async def test_a_stop_waits_for_no_room_for_answers(db, workers, sim):
         " SELECT recipient, template_id, params FROM dispatcher.message"
         " CROSS JOIN generate_series(1, 159)"
     )
-    app = app_at(sim.url, timeout="25s", concurrency=200, numbers_per_second="unlimited")
+    app = app_at(sim.url, timeout="25s", concurrency=200, numbers_per_second="none")
     worker = await workers.start({"default": app}, shutdown_timeout="50s")
     await seen(sim, lambda: sim.ledger.numbers == 160, deadline=60)
     with frozen(await backends_of_others(db)):
         await sim.faults.clear()
+        await until(lambda: "answers wait" in worker.text(), deadline=40, what="claims wait")
         worker.terminate()
         assert await worker.ended(35) in {0, 1}
     assert "answers kept on disk: the database is away" in worker.text()
