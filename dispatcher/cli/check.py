@@ -287,9 +287,9 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
         yield (
             False,
             name,
-            _("{endpoint}: {reason}; check __ENDPOINT, __CA_BUNDLE, __PROXY and the network").format(
-                endpoint=app.endpoint, reason=stored_text(answer.reason)
-            ),
+            _(
+                "{endpoint}: {reason}; check __ENDPOINT, __CA_BUNDLE, __PROXY and the network"
+            ).format(endpoint=app.endpoint, reason=stored_text(answer.reason)),
         )
         return
     row = request_code(answer.code)

@@ -193,7 +193,16 @@ _OTHER = N_("The database at {at} cannot be used: {kind}.")
 # Every line and its parts, so that they can be translated where they are shown.
 _FORMS: Final = (
     *(line for _kinds, line in _LINES),
-    *(_OTHER_HOST, _NOT_TRUSTED, _NO_AUTHORITY, _NO_CERTIFICATE, _NO_TLS, _PARAMETER, _VALUE, _OTHER),
+    *(
+        _OTHER_HOST,
+        _NOT_TRUSTED,
+        _NO_AUTHORITY,
+        _NO_CERTIFICATE,
+        _NO_TLS,
+        _PARAMETER,
+        _VALUE,
+        _OTHER,
+    ),
     N_("user {name}"),
     N_("the user"),
     N_("timed out"),

@@ -89,9 +89,7 @@ async def test_a_right_that_was_revoked_is_named(operate, db, dsn):
     await db.execute("REVOKE UPDATE ON dispatcher.batch FROM dispatcher_worker")
     await db.execute("REVOKE EXECUTE ON FUNCTION dispatcher.expire FROM dispatcher_worker")
     async with Simulator({"key": "secret"}) as sim:
-        ended = await operate(
-            "check", **app(sim.url), DATABASE_URL=f"{dsn}&role=dispatcher_worker"
-        )
+        ended = await operate("check", **app(sim.url), DATABASE_URL=f"{dsn}&role=dispatcher_worker")
     (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
     assert "(FUNCTION dispatcher.expire, dispatcher.batch): GRANT dispatcher_worker" in failed
 
