@@ -30,7 +30,7 @@ _READ_AGAIN = {("database_url",), ("database_direct_url",)}
 
 _APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
-# Kubernetes sets these for every service whose name begins with dispatcher. The value tells its
+# Kubernetes sets these for every service whose name begins with dispatcher. The value distinguishes its
 # DISPATCHER_PORT from one that a person wrote.
 _KUBERNETES_PATTERN = re.compile(
     r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=.*"

@@ -189,7 +189,7 @@ def _header_word(value: str) -> str:
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    # A file with two lines, or in UTF-16, would make a wrong signature, and nothing else tells why.
+    # A file with two lines, or in UTF-16, would make a wrong signature, and nothing else shows why.
     if not value.get_secret_value().isprintable():
         raise ValueError(_("must be the secret alone: one line of text"))
     return value
