@@ -30,8 +30,8 @@ _READ_AGAIN = {("database_url",), ("database_direct_url",)}
 
 _APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
-# Kubernetes sets these for every service whose name begins with dispatcher. The value distinguishes its
-# DISPATCHER_PORT from one that a person wrote.
+# Kubernetes sets these for every service whose name begins with dispatcher. Its DISPATCHER_PORT
+# differs by the value from one that a person wrote.
 _KUBERNETES_PATTERN = re.compile(
     r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=.*"
     r"|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*)"
