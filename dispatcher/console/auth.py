@@ -64,6 +64,7 @@ class Session(Struct, frozen=True):
     expires_at: int  # Unix time
     role: Role = "rules"  # of the console's own token
     token_id: int | None = None  # of a token with a name
+    by_proxy: bool = False  # which signs out too
 
     def may(self, role: Role) -> bool:
         """Return whether this operator may do what takes *role*."""
@@ -162,7 +163,7 @@ class Auth:
         """
         if self._proxies is not None and (found := self._proxies.operator(request)) is not None:
             expires_at = int(time.time()) + SESSION_LIFETIME_SECONDS
-            return Session(found.name, "", expires_at, found.role)
+            return Session(found.name, "", expires_at, found.role, by_proxy=True)
         cookie = request.cookies.get(SESSION_COOKIE)
         session = self.sessions.read_cookie(cookie, now=time.time())
         if session is None or session.token_id is None:

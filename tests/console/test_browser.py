@@ -259,6 +259,14 @@ async def test_every_page_warns_when_its_data_are_old(scene):
     await expect(page.locator("#stale")).to_contain_text("No fresh data since", timeout=8000)
 
 
+async def test_the_sign_in_page_of_a_proxy_is_no_fresh_data(scene):
+    page = await scene.log_in()
+    await scene.go("/messages")
+    html = {"status": 200, "content_type": "text/html", "body": "<h1>Sign in</h1>"}
+    await page.route("**/console/fresh", lambda route: route.fulfill(**html))
+    await expect(page.locator("#stale")).to_contain_text("Your login has ended", timeout=8000)
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [(3_000, "3,000"), pytest.param(100_000, "over 10,000", marks=pytest.mark.slow)],

@@ -152,8 +152,14 @@ function watch(banner) {
     if (document.hidden) { freshAt = Date.now(); if (asked % HIDDEN_ASKS !== 0) return; }
     try {
       const answer = await fetch(banner.dataset.fresh, { signal: AbortSignal.timeout(ASK_SECONDS * 1000) });
-      loggedOut = answer.status === 401;
-      if (answer.ok) { freshAt = Date.now(); trouble((await answer.json()).trouble); }
+      const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
+      // A proxy that signs operators in may answer with its own page instead.
+      loggedOut = answer.status === 401 || (answer.status < 500 && !isJson);
+      if (answer.ok && isJson) {
+        const { trouble: problems } = await answer.json();
+        freshAt = Date.now();
+        trouble(problems);
+      }
     } catch {
       // neither this answer: show() counts the seconds
     }
