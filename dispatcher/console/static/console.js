@@ -169,6 +169,14 @@ function watch(banner) {
   loop();
 }
 
+// A double click sends a form once.
+const SENT_AGAIN_MILLISECONDS = 2000;
+document.addEventListener("submit", (event) => {
+  const now = Date.now();
+  if (now - (event.target.dataset.sentAt ?? 0) < SENT_AGAIN_MILLISECONDS) event.preventDefault();
+  else event.target.dataset.sentAt = now;
+});
+
 localise(document);
 localiseFields();
 const banner = document.getElementById("stale");
