@@ -212,7 +212,7 @@ class Auth:
 
     def forbidden(self, session: Session) -> web.Response:
         """Return the answer to an operator whose role does not permit what was asked for."""
-        what = _("Your role ({role}) does not permit this.").format(role=session.role)
+        what = _("Your role ({role}) does not permit this.").format(role=_(session.role))
         return self.page("missing.html", {"session": session, "what": what}, status=403)
 
     def fragment(self, name: str, values: Mapping[str, object], session: Session) -> str:
