@@ -282,7 +282,8 @@ async def test_a_form_after_the_end_of_a_login_is_sent_again(scene, db):
     for title in ("Nothing was done", "Pause default: done"):  # a look at it, then it is done
         await page.get_by_role("button", name="Send it again").click()
         await expect(page.locator("h1")).to_have_text(title)
-    assert await db.fetchval("SELECT pause_reason FROM dispatcher.app") == "texts look odd"
+    reason = await db.fetchval("SELECT pause_reason FROM dispatcher.app")
+    assert reason.startswith("texts look odd")
 
 
 async def test_the_sign_in_page_of_a_proxy_is_no_fresh_data(scene):
