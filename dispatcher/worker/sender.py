@@ -113,13 +113,12 @@ class Sender:
             self._submit(_unsent(batch, NEVER_SENT))
             return
         ended = await self._request(batch)
-        match ended:
-            case RefusedRequest():
-                await self._split(ended)
-                tries = ended.sent.tries
-            case BatchResult():
-                self._submit(ended)
-                tries = 0 if ended.http_status is None else ended.tries
+        if isinstance(ended, RefusedRequest):
+            await self._split(ended)
+            tries = ended.sent.tries
+        else:
+            self._submit(ended)
+            tries = 0 if ended.http_status is None else ended.tries
         # Only now, for the answer must not be lost to a stop that does not wait for the database.
         if batch.send_at is not None:
             for _ in range(1, tries):  # each try has arrived, and counts in the rate
