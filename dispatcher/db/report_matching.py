@@ -366,9 +366,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
     locked = {row["id"] for row in rows}
-    waiting = [place.message_id for _, place in found.recalls]
-    rows = await connection.fetch(sql("recall"), waiting) if waiting else []
-    recalled = {row["id"] for row in rows}
+    recalled = await _recall(connection, found.recalls)
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
@@ -400,6 +398,18 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
         return settled, 0
     closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
     return settled, len(closed)
+
+
+async def _recall(connection: Connection, recalls: Sequence[MatchedReport]) -> set[int | None]:
+    if not recalls:
+        return set()
+    rows = await connection.fetch(
+        sql("recall"),
+        [place.message_id for _, place in recalls],
+        [place.batch_id for _, place in recalls],
+        [seen.token for seen, _ in recalls],
+    )
+    return {row["id"] for row in rows}
 
 
 async def _keep(
