@@ -151,7 +151,7 @@ async def load_file(
     else:
         await campaigns.begin(connection, options.actor, campaign, _name(file))
         if options.stop_at is not None:
-            await campaigns.stop_at(connection, campaign, options.stop_at)
+            await campaigns.stop_at(connection, options.actor, campaign, options.stop_at)
         done = await file_import.begin_import(connection, digest, _name(file), campaign)
     resumed_after = done.lines
     load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out))

@@ -304,7 +304,7 @@ GUARDS = (
         "a recall is fenced by the token too",
         (
             Edit(
-                f"{SQL}/queue.sql#recall",
+                FUNCTIONS,
                 " AND b.token = u.token",
                 "",
             ),

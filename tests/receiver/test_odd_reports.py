@@ -85,6 +85,8 @@ async def test_an_interim_report_keeps_its_message(world, told):
         # one after which more segments turn up than it said
         ([(1, 1, "DELIVRD"), (2, 2, "DELIVRD")], "delivered", {"delivered": 2}),
         ([(1, 1, "DELIVRD"), (2, 2, "UNDELIV")], "undelivered", {"delivered": 1, "undelivered": 1}),
+        ([(1, 2, "DELIVRD"), (2, 2, "DELIVRD"), (3, 3, "UNDELIV")], "undelivered",
+         {"delivered": 1, "undelivered": 1}),
         # a total that shrinks does not make whole what is not
         ([(1, 3, "DELIVRD"), (2, 2, "DELIVRD")], "accepted", {}),
         ([(1, 3, "DELIVRD"), (1, 1, "DELIVRD")], "accepted", {}),
@@ -92,7 +94,7 @@ async def test_an_interim_report_keeps_its_message(world, told):
         # a segment beyond the total counts as the last one
         ([(3, 2, "DELIVRD"), (1, 2, "DELIVRD"), (2, 2, "DELIVRD")], "delivered", {"delivered": 1}),
     ],
-)
+)  # fmt: skip
 async def test_totals_that_change_never_make_a_message_look_better(
     world, told, parts, state, told_of
 ):

@@ -255,23 +255,6 @@ WHERE NOT EXISTS (
 ON CONFLICT (id) DO NOTHING
 
 -- name: recall
--- Take back messages of requests that were given up for lost: a late answer or a report shows that they
--- were sent. Those that wait to be sent again leave the queue. Of one that has ended otherwise since,
--- refused, expired or cancelled, that outcome is removed: the caller writes what is true. One that is on
--- its way stays. Whatever has touched them since: they are known by their ids, and that they were given
--- up, by the request. Not what was requeued: a report had shown that the platform refused it.
+-- Take back messages of requests that were given up for lost; return those that are the caller's now.
 -- $1 message ids, $2 batches, $3 tokens
-WITH given_up AS MATERIALIZED (
-    SELECT u.id
-    FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS u (id, batch, token)
-    JOIN dispatcher.batch b ON b.id = u.batch AND b.token = u.token
-    WHERE b.settled_by IN ('policy: resend', 'operator: resend')
-      AND u.id = ANY (coalesce(b.unsure_ids, b.message_ids))
-), waiting AS (
-    DELETE FROM dispatcher.queue WHERE id = ANY (ARRAY(SELECT id FROM given_up)) RETURNING id
-), ended AS (
-    DELETE FROM dispatcher.outcome
-    WHERE message_id = ANY (ARRAY(SELECT id FROM given_up)) AND state <> 'accepted'
-    RETURNING message_id
-)
-SELECT id FROM waiting UNION SELECT message_id FROM ended
+SELECT id FROM dispatcher.take_back($1, $2, $3)
