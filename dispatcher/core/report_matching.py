@@ -6,7 +6,6 @@ creates anything.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import MappingProxyType
 
 from msgspec import Struct
@@ -86,7 +85,7 @@ class MessageLookup(Struct, frozen=True, gc=False):
     outcome: str | None = None
     provider_id: str | None = None
     outcome_batch: int | None = None
-    accepted_at: datetime | None = None
+    accepted_at: float | None = None  # seconds since 1970
     number: str | None = None  # of the message, in its canonical form
     erased: bool = False  # a person's wish: nothing that names them may be stored again
     lost: bool = False  # it neither waits, nor is in a request, nor has an outcome

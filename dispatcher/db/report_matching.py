@@ -8,7 +8,7 @@ each event of a message is written once.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from msgspec import Struct
@@ -44,9 +44,6 @@ from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 log = structlog.get_logger(__name__)
 
@@ -182,8 +179,10 @@ async def _take(connection: Connection) -> list[PendingReport]:
     taken: dict[tuple[str, int], PendingReport] = {}
     for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
-        known = taken.get(key, seen)
-        taken[key] = replace(seen, fresh=known.fresh, attempts=known.attempts)
+        known = taken.get(key)
+        taken[key] = (
+            seen if known is None else replace(seen, fresh=known.fresh, attempts=known.attempts)
+        )
     return list(taken.values())
 
 
@@ -265,10 +264,10 @@ def _sort(
                 continue
             place = chosen
         match match_report(seen, place):
-            case (RetryLater() | Unmatched()) as why:
-                found.left.append((seen, why))
             case AlreadyAccepted():
                 found.known.append((seen, place))
+            case (RetryLater() | Unmatched()) as why:
+                found.left.append((seen, why))
             case AddsProviderId():
                 found.names.append((seen, place))
             case ConfirmsAccepted():
@@ -313,9 +312,12 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
 
     A step's own deliveries are counted already: one bad signature pauses no other.
     """
-    refused: defaultdict[tuple[str, str], list[tuple[datetime, int | None]]] = defaultdict(list)
+    pausing = {status for status in _statuses(known) if report_status(status).pauses}
+    if not pausing:
+        return
+    refused: defaultdict[tuple[str, str], list[tuple[float, int | None]]] = defaultdict(list)
     for seen, place in known:
-        if place.accepted_at is not None and report_status(seen.status).pauses:
+        if place.accepted_at is not None and seen.status in pausing:
             refused[place.app, seen.status.upper()].append((place.accepted_at, place.message_id))
     for (app, code), messages in sorted(refused.items()):
         status = report_status(code)
@@ -337,6 +339,10 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
         )
         if paused:
             log.warning("app paused by reports", app=app, code=code, reason=reason)
+
+
+def _statuses(known: Sequence[MatchedReport]) -> set[str]:
+    return {seen.status for seen, _ in known}
 
 
 async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
@@ -399,7 +405,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
             [seen.total for seen, _ in first.values()],
             [seen.provider_id for seen, _ in first.values()],
         )
-        accepted_at = {row["message_id"]: row["created_at"] for row in rows}
+        accepted_at = {row["message_id"]: row["accepted_at"] for row in rows}
         for seen, place in proven:
             at = accepted_at.get(place.message_id)
             if at and first[place.message_id][0].provider_id == seen.provider_id:
@@ -454,13 +460,15 @@ async def publish_events(
         ids_by_event[place.app, "accepted", "settled-by-report"].append(place.message_id or 0)
     first: list[MessageLookup] = []
     several: dict[str, MessageLookup] = {}
-    fresh_ids = {seen.provider_id for seen, _ in known if seen.fresh}
+    fresh_ids: set[str] = set()  # of several
     for seen, place in known:
         if _is_all(seen):
             first.append(place)
             ids_by_event[place.app, seen.state, seen.status].append(place.message_id or 0)
         else:
             several[seen.provider_id] = place
+            if seen.fresh:
+                fresh_ids.add(seen.provider_id)
     summed = (list(several), list(MADE_UP_STATUSES))
     rows = await connection.fetch(sql("sum_reports"), *summed) if several else []
     for provider_id, state, status, fresh in rows:
@@ -474,7 +482,7 @@ async def publish_events(
     counts.update((NO_APP, "unmatched report", stray.why) for stray in strays)
     await count(connection, 0, counts)
     reported = Counter(
-        (place.app, place.accepted_at.replace(second=0, microsecond=0))
+        (place.app, place.accepted_at // 60 * 60)
         for place in first
         if place.accepted_at is not None
     )

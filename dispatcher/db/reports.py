@@ -69,17 +69,17 @@ async def _write(connection: Connection, reports: Sequence[tuple[Report, float]]
             report.token,
             report.recipient,
             age,
-            report.updated_at and report.updated_at.isoformat(),
+            report.updated_at and report.updated_at.timestamp(),
             report.source,
             report.description,
             report.org_code,
-            report.raw,
         )
         for report, age in reports
     ]
     columns = map(array_text, zip(*rows, strict=True))
+    raw = [report.raw for report, _ in reports]  # as text, each of its quotes would be escaped
     final = (list(MADE_UP_STATUSES), RESULT_PATTERN)
-    news = await connection.fetchval(sql("store_reports"), *columns, *final)
+    news = await connection.fetchval(sql("store_reports"), *columns, raw, *final)
     return int(news or 0)
 
 

@@ -43,7 +43,7 @@ IDS = f"ARRAY(SELECT md5(n::text)::uuid || '_1' FROM generate_series(1, {NEWS}) 
 NEW_IDS = f"ARRAY(SELECT 'new-' || n FROM generate_series(1, {NEWS}) n)"
 ONES = f"array_fill(1, ARRAY[{NEWS}])"
 TRUES = f"array_fill(true, ARRAY[{NEWS}])"
-TIMES = f"array_fill(now(), ARRAY[{NEWS}])"
+TIMES = f"array_fill(date_part('epoch', now()), ARRAY[{NEWS}])"
 MESSAGES = f"ARRAY(SELECT id FROM dispatcher.message ORDER BY id LIMIT {NEWS})"
 TOKENS = f"ARRAY(SELECT 'bench-' || n % {BATCHES} FROM generate_series(1, {NEWS}) n)"
 NUMBERS = (
@@ -95,7 +95,7 @@ PINNED = [
 UNPINNED = [
     (
         "store_reports",
-        13 * "text, " + "text[], text",
+        12 * "text, " + "text[], text[], text",
         each(
             IDS, ONES, ONES, texts("DELIVRD"), texts("delivered"), TOKENS, NUMBERS, ONES, TIMES,
             ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']", "'^(UNDELIV)$'",

@@ -35,7 +35,7 @@ SELECT u.id, u.batch, 'accepted', u.attempt, u.segments, u.provider_id, 'settled
 FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[])
     AS u (id, batch, attempt, segments, provider_id)
 ON CONFLICT (message_id) DO NOTHING
-RETURNING message_id, created_at
+RETURNING message_id, date_part('epoch', created_at) AS accepted_at
 
 -- name: name_accepted
 -- Add the provider ids of accepted messages that were settled without one; return what was written. Of
