@@ -30,7 +30,7 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "other-id": "The answer gave the message another provider id.",
         "set-aside": "It cannot be matched: the database refuses a value of it or its message.",
         "being-resent": "Its message is being sent a second time; it is looked at again.",
-        "requeued": "Its message was requeued: the platform had refused it before it sent anything.",
+        "requeued": "Its message was requeued: the platform had refused it before it was sent.",
     }
 )
 
