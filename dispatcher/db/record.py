@@ -349,44 +349,18 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
 
 
 async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> None:
-    """Settle accepted messages of a batch that was given up, if they are not on their way again.
-
-    They wait in the queue, or are unsure in a later batch.
-    """
+    """Take back accepted messages that were given up, if they are not sent again yet."""
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
-    of_batch = (list(accepted), result.batch.id, result.batch.token)
-    given_up = await connection.fetch(sql("given_up"), *of_batch) if accepted else []
-    if given_up:
-        unsure = await lock_unsure_of(connection, [row["id"] for row in given_up])
-        found = await connection.fetch(sql("recall_resent"), *of_batch)
-        rows.unsure_again |= set(unsure.values())
-        for message in unsure.keys() | {row["id"] for row in found}:
-            _gather_outcome(accepted[message], result.batch, rows)
-
-
-async def lock_unsure_of(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
-    """Return those of the messages *ids* that are unsure, each with its batch, which is locked.
-
-    What another transaction is settling is left out.
-    """
-    held = await connection.fetch(sql("unsure_requests_of"), ids)
-    if not held:
-        return {}
-    rows = await connection.fetch(sql("lock_unsure"), [row["id"] for row in held])
-    locked = {row["id"] for row in rows}
-    # Looked at again: another transaction may have settled some before the lock.
-    held = await connection.fetch(sql("unsure_requests_of"), ids)
-    wanted = set(ids)
-    unsure = {
-        message: row["id"]
-        for row in held
-        if row["id"] in locked
-        for message in wanted.intersection(row["ids"])
-    }
-    for row in await connection.fetch(sql("have_outcome"), list(unsure)):
-        del unsure[row["message_id"]]
-    return unsure
+    if accepted:
+        batches, tokens = [result.batch.id], [result.batch.token]
+        found = await connection.fetch(
+            sql("recall"), list(accepted), batches * len(accepted), tokens * len(accepted)
+        )
+        for row in found:
+            _gather_outcome(accepted[row["id"]], result.batch, rows)
+            if row["again"] is not None:
+                rows.unsure_again.add(row["again"])
 
 
 async def _copy_outcomes(

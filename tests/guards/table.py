@@ -304,14 +304,9 @@ GUARDS = (
         "a recall is fenced by the token too",
         (
             Edit(
-                f"{SQL}/queue.sql#recall_resent",
-                " AND b.token = $3",
-                " AND $3::text IS NOT NULL",
-            ),
-            Edit(
-                f"{SQL}/queue.sql#given_up",
-                " AND b.token = $3",
-                " AND $3::text IS NOT NULL",
+                FUNCTIONS,
+                " AND b.token = u.token",
+                "",
             ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
@@ -319,7 +314,7 @@ GUARDS = (
     Guard(
         2,
         "what was given up is settled while it is unsure again",
-        (Edit("dispatcher/db/record.py", "    if not held:\n        return {}", "    return {}"),),
+        (Edit(FUNCTIONS, "JOIN unsure u ON g.id = ANY (u.ids)", "JOIN unsure u ON false"),),
         (
             f"{RESENT}::test_a_late_answer_settles_what_is_unsure_again",
             f"{RESENT}::test_a_report_settles_what_is_unsure_again",

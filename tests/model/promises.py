@@ -308,7 +308,7 @@ def _return(tables: Tables, message: int, waiting: Waiting, without: frozenset[s
 
 
 def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]) -> Tables:
-    """`recall_resent`: a late answer takes back what was given up, and waits or is unsure again."""
+    """`recall`: a late answer takes back what was given up, unless it is on its way again."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
     if tables.batch[batch].settled_by not in GIVEN_UP:
@@ -317,20 +317,28 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        if message.id not in tables.batch[batch].in_question:
-            continue
-        again = _unsure_again(tables, message.id)
-        if tables.queue[message.id] or again is not None:
-            tables = _wait(tables, message.id, None)
+        if message.id in tables.batch[batch].in_question and _gives_way(tables, message.id):
             result = Result("accepted", batch, message.attempt, batch)
-            tables = _append(tables, message.id, result, NOTHING)
-        if again is not None:
-            tables = _close_settled(tables, again)
+            tables = _take_back(tables, message.id, result)
     return tables
 
 
+def _gives_way(tables: Tables, message: int) -> bool:
+    """`recall`: whether a message waits, is unsure again, or has ended otherwise than accepted."""
+    result = tables.outcome[message]
+    if result is not None:
+        return result.state != "accepted"
+    return tables.queue[message] is not None or _unsure_again(tables, message) is not None
+
+
+def _take_back(tables: Tables, message: int, accepted: Result) -> Tables:
+    again = _unsure_again(tables, message)
+    tables = _end(_wait(tables, message, None), message, accepted)
+    return tables if again is None else _close_settled(tables, again)
+
+
 def _unsure_again(tables: Tables, message: int) -> int | None:
-    """`lock_unsure_of`: the unsure batch that holds a message without an outcome."""
+    """Return the unsure batch that holds a message without an outcome."""
     if tables.outcome[message] is not None:
         return None
     for number, request in enumerate(tables.batch):
@@ -388,11 +396,9 @@ def match(  # noqa: PLR0911 - one for each effect
         case CancelsResend():
             if "a report takes back what waits again" in without:
                 return done
-            again = _unsure_again(tables, message)
-            if tables.queue[message] is None and again is None:
+            if not _gives_way(tables, message):
                 return tables  # it is being sent a second time: looked at again
-            done = _end(_wait(done, message, None), message, accepted)
-            return done if again is None else _close_settled(done, again)
+            return _take_back(done, message, accepted)
         case AddsProviderId():
             assert result is not None
             return _end(done, message, result._replace(named_by=batch))

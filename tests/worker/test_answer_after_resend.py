@@ -216,7 +216,7 @@ async def test_no_look_from_before_a_requeue_takes_it_back(hands):
     one, _ = batch.messages
     await report(hands, refusal(one, batch))
     assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
-    assert await hands.db.fetch(sql("recall"), [one.id], [batch.id]) == []
+    assert await hands.db.fetch(sql("recall"), [one.id], [batch.id], [batch.token]) == []
 
 
 async def unsure_twice(hands) -> Batch:
