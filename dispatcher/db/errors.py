@@ -159,6 +159,10 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
         N_("No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL."),
     ),
+    (
+        asyncpg.DataError,
+        N_("A value that was given is none that PostgreSQL stores: a number may be too large."),
+    ),
     (asyncpg.PostgresError, N_("PostgreSQL at {at} refuses: {said}.")),
 )
 
