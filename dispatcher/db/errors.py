@@ -161,7 +161,10 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (
         asyncpg.DataError,
-        N_("A value that was given is none that PostgreSQL stores: a number may be too large."),
+        N_(
+            "PostgreSQL at {at} cannot take a value ({said}): it is out of range, or no text in"
+            " UTF-8."
+        ),
     ),
     (asyncpg.PostgresError, N_("PostgreSQL at {at} refuses: {said}.")),
 )

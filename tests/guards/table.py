@@ -304,9 +304,9 @@ GUARDS = (
         "a recall is fenced by the token too",
         (
             Edit(
-                f"{SQL}/queue.sql#recall_resent",
-                " AND b.token = $3",
-                " AND $3::text IS NOT NULL",
+                FUNCTIONS,
+                " AND b.token = u.token",
+                "",
             ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
