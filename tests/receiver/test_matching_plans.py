@@ -52,6 +52,10 @@ NUMBERS = (
 )
 UNSURE = "ARRAY(SELECT id FROM dispatcher.batch WHERE token = 'bench-7')"
 
+GIVEN_UP = (
+    f"ARRAY(SELECT id FROM dispatcher.batch, generate_series(1, {NEWS}) ORDER BY id LIMIT {NEWS})"
+)
+
 
 def texts(value: str) -> str:
     return f"array_fill('{value}'::text, ARRAY[{NEWS}])"
@@ -74,7 +78,7 @@ PINNED = [
     ("find_places", "text, text", each(TOKENS, NUMBERS), 4_000),
     ("name_accepted", "bigint[], text[]", each(MESSAGES, IDS), 20 * NEWS),
     ("lock_unsure", "bigint[]", UNSURE, 50),
-    ("recall", "bigint[]", MESSAGES, 20 * NEWS),
+    ("recall", "bigint[], bigint[]", each(MESSAGES, GIVEN_UP), 20 * NEWS),
     (
         "settle_by_reports",
         "bigint[], bigint[], int2[], int2[], text[]",

@@ -255,9 +255,17 @@ WHERE NOT EXISTS (
 ON CONFLICT (id) DO NOTHING
 
 -- name: recall
--- Delete messages that wait to be sent again from the queue: a report shows that they were sent.
--- $1 message ids
-DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
+-- Delete messages that wait to be sent again from the queue: a report shows that their request, which was
+-- given up for lost, had sent them. Not what was requeued since the report was looked up: a late answer
+-- and another report have shown meanwhile that the platform refused it.
+-- $1 message ids, $2 the batch of each
+DELETE FROM dispatcher.queue q
+USING unnest($1::bigint[], $2::bigint[]) AS u (id, batch)
+JOIN dispatcher.batch b ON b.id = u.batch
+WHERE q.id = u.id AND q.id = ANY ($1::bigint[]) AND b.id = ANY ($2::bigint[])
+  AND b.settled_by IN ('policy: resend', 'operator: resend')
+  AND q.id = ANY (coalesce(b.unsure_ids, b.message_ids))
+RETURNING q.id
 
 -- name: recall_resent
 -- Delete messages of a batch that was given up for lost, and that wait to be sent again, from the
