@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.core.language import _
+from dispatcher.core.roles import shown_name
 from dispatcher.core.stored_texts import stored_text
 
 
@@ -32,7 +33,7 @@ def audit(
     for one in entries:
         table.add_row(
             moment(one.created_at),
-            one.actor,
+            shown_name(one.actor),
             one.action,
             one.target,
             stored_text(one.detail),

@@ -11,6 +11,7 @@ from dispatcher.cli.completion import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.core.language import _
+from dispatcher.core.roles import shown_name
 from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def list_campaigns(*, json: Json = False) -> None:
     for one in known:
         imported = "-" if one.imported is None else number(one.imported)
         table.add_row(
-            one.name, _state(one), moment(one.created_at), one.created_by, imported,
+            one.name, _state(one), moment(one.created_at), shown_name(one.created_by), imported,
             number(one.waiting),
         )  # fmt: skip
     screen().print(table if table.rows else _("There is no campaign."))
@@ -104,13 +105,13 @@ def show_campaign(name: Name, *, json: Json = False) -> None:
     typer.echo(found.name + _(": ") + _state(found))
     typer.echo(
         _("Begun {created_at} by {created_by}").format(
-            created_at=moment(found.created_at), created_by=found.created_by
+            created_at=moment(found.created_at), created_by=shown_name(found.created_by)
         )
     )
     if found.changed_at is not None:
         typer.echo(
             _("Changed {changed_at} by {changed_by}").format(
-                changed_at=moment(found.changed_at), changed_by=found.changed_by
+                changed_at=moment(found.changed_at), changed_by=shown_name(found.changed_by or "")
             )
         )
     table = table_of(_("State"), _("Code"), _("Meaning"))

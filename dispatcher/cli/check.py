@@ -110,6 +110,8 @@ def _database(settings: "Settings") -> Iterator[CheckResult]:
                 ),
             )
         missing = [f"{s.version}_{s.name}" for s in standings if not s.applied]
+        if not missing:
+            yield from asyncio.run(connected(dsn, partial(_rights, read_address(dsn).user)))
         other = [s.version for s in standings if s.unknown or s.edited]
         yield (
             not missing and not other,
@@ -147,6 +149,20 @@ async def _server(settings: "Settings", connection: "OwnConnection") -> list[Che
     if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
         results.append((False, "connections", short))
     return results
+
+
+async def _rights(user: str, connection: "OwnConnection") -> list[CheckResult]:
+    """Check that this user may do what a worker does."""
+    from dispatcher.db.queries import sql
+
+    lacking = [row["object"] for row in await connection.fetch(sql("rights_missing"))]
+    if not lacking:
+        return []
+    text = _(
+        "user {user!r} has not all rights of a worker ({objects}): GRANT dispatcher_worker TO it,"
+        " or use another user; see deploy/docs/database.md, Roles"
+    ).format(user=user, objects=_few(lacking))
+    return [(False, "database", text)]
 
 
 def _pooler(settings: "Settings") -> Iterator[CheckResult]:
@@ -271,9 +287,9 @@ def _check_answer(name: str, app: "AppSettings", answer: "Answer") -> Iterator[C
         yield (
             False,
             name,
-            _("{endpoint}: {reason}; check __ENDPOINT and the network").format(
-                endpoint=app.endpoint, reason=stored_text(answer.reason)
-            ),
+            _(
+                "{endpoint}: {reason}; check __ENDPOINT, __CA_BUNDLE, __PROXY and the network"
+            ).format(endpoint=app.endpoint, reason=stored_text(answer.reason)),
         )
         return
     row = request_code(answer.code)
@@ -348,7 +364,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         )
     except PostError as error:
         return False, _("{where}: {error}; the provider's reports would be lost").format(
-            where=where, error=error
+            where=where, error=stored_text(str(error))
         )
     refusal = _explain_answer(posted)
     if refusal is not None:

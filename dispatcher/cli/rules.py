@@ -10,6 +10,8 @@ from dispatcher.cli.completion import complete_app
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import App, As, operator_name
 from dispatcher.core.language import _
+from dispatcher.core.roles import shown_name
+from dispatcher.core.stored_texts import stored_text, suppression_reason
 
 if TYPE_CHECKING:
     from dispatcher.core.rules import Limits
@@ -312,7 +314,8 @@ def _list_suppressed(*, json: bool) -> None:
         return
     table = table_of(_("Number"), _("Stops"), _("Since"), _("By"), _("Reason"))
     for one in found:
-        table.add_row(mask(one.recipient), one.scope, moment(one.added_at), one.source, one.reason)
+        source, reason = shown_name(stored_text(one.source)), suppression_reason(one.reason)
+        table.add_row(mask(one.recipient), one.scope, moment(one.added_at), source, reason)
     screen().print(table if table.rows else _("No number is suppressed."))
 
 

@@ -1,9 +1,12 @@
 """What operators can do: confirmations and results of actions, the rules and the audit log."""
 
+import time
+from urllib.parse import urlencode
+
 from aiohttp import web
 from msgspec.structs import asdict
 
-from dispatcher.console.auth import HOME_PATH, Auth, Session
+from dispatcher.console.auth import HOME_PATH, Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.campaign_actions import CAMPAIGN_ACTIONS, MOVE_FIELDS
 from dispatcher.console.confirmation import Confirmation, Known, OperatorAction, reason_of
@@ -15,6 +18,7 @@ from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 
 ACTIONS_PATH = "/console/actions"
+DONE_PATH = "/console/done"
 ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
 
 
@@ -210,7 +214,7 @@ class ActionPages:
         return await self._ask(session, request.match_info["action"], fields)
 
     async def act(self, request: web.Request, session: Session) -> web.StreamResponse:
-        """Do an action, and show its result.
+        """Do an action, and lead to its result.
 
         A form with *ask* is confirmed first: what must not be in an address comes that way.
         """
@@ -226,8 +230,20 @@ class ActionPages:
                 return await self._refused(session, action, fields, reason)
             case Confirmation() as confirmation:
                 result = await _ACTIONS[action].do(self._backend, session.actor, fields)
-                values = {"session": session, "confirmation": confirmation, "result": result}
+                lines = [confirmation.title, confirmation.back, result]
+                signed = self._auth.sessions.sign_result(lines)
+                return redirect(f"{DONE_PATH}?{urlencode({'result': signed})}")
+
+    async def done(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show what an action did; to load the page again does nothing."""
+        signed = request.query.get("result", "")
+        match self._auth.sessions.read_result(signed, now=time.time()):
+            case [title, back, result]:
+                values = {"session": session, "title": title, "back": back, "result": result}
                 return self._auth.page("done.html", values)
+            case _:
+                values = {"session": session, "what": _("There is no such page.")}
+                return self._auth.page("missing.html", values, status=404)
 
     def _permitted(self, session: Session, action: str) -> bool:
         found = _ACTIONS.get(action)

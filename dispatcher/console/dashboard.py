@@ -22,6 +22,8 @@ from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
 FRESH_MAX_AGE_SECONDS = 1.0  # one query a second, however many pages are open
+STREAM_SECONDS = 600.0  # then the browser asks anew, and a proxy checks again who is signed in
+RECONNECT_MILLISECONDS = 500
 MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
 CHART_SERIES = ("accepted", "delivered", "deferred", "failed")
 FAILED_EVENTS = {"rejected", "undelivered"}
@@ -86,8 +88,10 @@ class Dashboard:
         await response.prepare(request)
         self._streams += 1
         try:
+            ends_at = time.monotonic() + STREAM_SECONDS
+            await response.write(b"retry: %d\n" % RECONNECT_MILLISECONDS)  # of the first event
             # A write detects a closed browser; the end of the session ends the stream of others.
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and time.monotonic() < ends_at:
                 try:
                     if await self._auth.session(request) is None:
                         break

@@ -116,7 +116,7 @@ class ListPages:
         except (ValueError, LookupError):
             upload_id = Invalid(_("The upload could not be read."))
         if upload_id is None:
-            return self._auth.refused(request, session)
+            return await self._auth.refused(request, session)
         if isinstance(upload_id, Invalid):
             return await self._overview(session, fields, upload_id.reason)
         self._work(upload_id)

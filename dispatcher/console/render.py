@@ -16,8 +16,9 @@ from dispatcher import __version__
 from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, mask_if_number, number, plural
+from dispatcher.core.roles import shown_name
 from dispatcher.core.status import WAITING_COUNTED
-from dispatcher.core.stored_texts import stored_text
+from dispatcher.core.stored_texts import stored_text, suppression_reason
 from dispatcher.lists.shown_texts import list_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
@@ -123,6 +124,8 @@ def _environment() -> jinja2.Environment:
         coded=coded,
         translated=language._,
         stored=stored_text,
+        suppression_reason=suppression_reason,
+        operator=shown_name,
         of_list=list_text,
         sentence=sentence,
         code_row=number_code,

@@ -15,9 +15,13 @@ from dispatcher.core.language import N_, _
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import report_status
 from dispatcher.core.status import MessageHistory
-from dispatcher.core.stored_texts import stored_text
+from dispatcher.core.stored_texts import stored_text, suppression_reason
 
-_PAUSED_BY = {"operator": N_("an operator"), "report": N_("reports of the platform")}
+_PAUSED_BY = {
+    "operator": N_("an operator"),
+    "report": N_("reports of the platform"),
+    "worker": N_("a worker"),
+}
 MIXED_RESULT_CODES = ("E000510", "E200037")  # of requests in which some numbers may be accepted
 _SETTLED_BY = {
     "settled-by-report": N_("settled by a report"),
@@ -71,7 +75,9 @@ def explain_state(message: Mapping[str, Any]) -> str:
         case _ if message["suppressed_because"]:
             return sentences(
                 meaning,
-                _("Why it is there: {reason}.").format(reason=message["suppressed_because"]),
+                _("Why it is there: {reason}.").format(
+                    reason=suppression_reason(message["suppressed_because"]).rstrip(".。")
+                ),
             )
         case plain if plain in _STATES:
             return _(_STATES[plain])
@@ -119,7 +125,7 @@ def _queued(message: Mapping[str, Any], meaning: str) -> str:
 def _wait(message: Mapping[str, Any]) -> str:
     """Return what a message in the queue waits for."""
     if message["app_paused"]:
-        by = _(_PAUSED_BY.get(message["app_paused_by"], N_("a worker")))
+        by = _(_PAUSED_BY.get(message["app_paused_by"], _PAUSED_BY["worker"]))
         since = f"{message['app_paused_at']:%Y-%m-%d %H:%M:%S} UTC"
         return _("Its app is paused by {by} since {since}: {reason}").format(
             by=by, since=since, reason=stored_text(message["app_paused"])

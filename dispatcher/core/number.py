@@ -44,6 +44,7 @@ _ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 # As a spreadsheet has a number; four digits after the point may be the end of 1311234.5678.
 _DECIMAL = re.compile(r"(\+?[0-9]{7,})[.]0{1,3}")
 _FRACTION = re.compile(r"\+?[0-9]{7,}[.](?!0+$)[0-9]{1,3}")
+_NEGATIVE = re.compile(r"-[0-9]+(?:[.,]0+)?")  # +86-131..., which a spreadsheet has calculated
 _THOUSANDS = re.compile(r"\+?[0-9]{1,3}(?:,[0-9]{3}){2,}(?:[.]0+)?")  # 13,112,345,678
 _TRUNK = re.compile(r"^(\+?\d{1,4})\(0\)")  # +86 (0)131...: the 0 is for calls within the country
 _BETWEEN_NUMBERS = re.compile(
@@ -182,6 +183,11 @@ def _doubt_of_form(spaced: str) -> str | None:
         return _("it is empty")
     if _ROUNDED.fullmatch(spaced.replace(" ", "")):
         return _("a spreadsheet has rounded it: format the column as text and export again")
+    if _NEGATIVE.fullmatch(spaced):
+        return _(
+            "it is negative: a spreadsheet has calculated it, as it does where + and a dash are"
+            " written; format the column as text, and write it again"
+        )
     if _FRACTION.fullmatch(spaced):
         return _("it has decimals, as a result of a calculation")
     if _THOUSANDS.fullmatch(spaced):

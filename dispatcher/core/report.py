@@ -8,8 +8,9 @@ status is `Unreadable`: it is kept as it came, for people and for a later releas
 
 import json as lenient_json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -36,6 +37,7 @@ _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
 _AROUND_VALUE = " \t\r\n\"'"
 _LOST_PLUS = re.compile("(?<=:[0-9]{2}) (?=[0-9]{2}:?[0-9]{2}$)")  # of a zone, as a form decodes it
+_KNOWN_TIMES = 1000  # texts of times that are remembered: those of one moment are few
 _TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  # others are none
 
 
@@ -96,6 +98,13 @@ def trimmed(body: bytes) -> bytes:
     return body.strip(_AROUND).removeprefix(_BOM).lstrip(_AROUND)
 
 
+class _Documented(Struct):
+    """A batch as it is documented: each value is a text (provider.md, Status reports)."""
+
+    statusReportList: list[dict[str, str]]  # noqa: N815 - the provider's name
+
+
+_decode_documented = json.Decoder(_Documented).decode
 _decode = json.Decoder().decode
 _encode = json.Encoder().encode
 
@@ -110,7 +119,9 @@ def form_pairs(text: str) -> list[tuple[str, str]]:
     for field in text.split("&"):
         if field:
             name, _, value = field.partition("=")
-            pairs.append((_unquoted(name), _unquoted(value)))
+            if "%" in field or "+" in field:
+                name, value = _unquoted(name), _unquoted(value)
+            pairs.append((name, value))
     return pairs
 
 
@@ -140,6 +151,9 @@ def form_fields(body: bytes) -> dict[str, str] | Unreadable:
 
 def _read_json(body: bytes) -> Push:
     """Return the reports of a batch, of a bare list, or the one report that stands alone."""
+    documented = _read_documented(body)
+    if documented:  # nearly always
+        return Push(documented)
     whole = True
     try:
         read = _decode(body)
@@ -167,6 +181,16 @@ def _read_json(body: bytes) -> Push:
         told = f"{len(bad)} of {len(listed)} reports cannot be read. {bad[0].reason}"
         return Push(reports, Unreadable(told if reports or len(bad) > 1 else bad[0].reason, "part"))
     return Push(reports, Unreadable("The push is damaged JSON; some reports were read.", "json"))
+
+
+def _read_documented(body: bytes) -> list[Report] | None:
+    """Return the reports of a batch as it is documented; None if there is anything odd in it."""
+    try:
+        listed = _decode_documented(body).statusReportList
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    reports = [report for report in map(_report, listed) if isinstance(report, Report)]
+    return reports if len(reports) == len(listed) else None
 
 
 _NO_OBJECT = Unreadable("A report of the batch is no object.", "field")
@@ -230,8 +254,11 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
     if len(provider_id) > _LONGEST_ID or provider_id[:1] in ("{", "["):
         return Unreadable("The smsMsgId of a report is no id.", "id")
     status = status[:_LONGEST_STATUS]
-    if status.upper() not in STATUSES:
+    known = STATUSES.get(status.upper())
+    if known is None:
         status = mask_if_number(status)
+        known = report_status(status)
+    words = fields.get("statusDesc")
     segment, total = _segment(fields)
     source = fields.get("source", "").strip()
     return Report(
@@ -239,12 +266,12 @@ def _report(fields: dict[str, str]) -> Report | Unreadable:
         segment=segment,
         total=total,
         status=status,
-        state=report_status(status).state,
+        state=known.state,
         token=_short(fields, "extend"),
         recipient=_short(fields, "to"),
         updated_at=utc_time(fields.get("updateTime", "")),
         source=int(source) if source in ("1", "2", "3") else None,
-        description=without_numbers(fields.get("statusDesc", "")) or None,
+        description=without_numbers(words) or None if words else None,
         org_code=_short(fields, "orgCode"),
         raw=_encode(fields).decode(),
     )
@@ -258,10 +285,17 @@ def kept_fields(fields: Mapping[str, str]) -> tuple[dict[str, str], str]:
 
 def _stored(fields: dict[str, str]) -> dict[str, str]:
     """Return *fields* as a database can store them: no odd characters, none too long."""
-    every = "".join((*fields, *fields.values()))
+    names: Collection[str] = () if fields.keys() <= _NAMES else fields  # those to be looked at
+    every = "".join((*names, *fields.values()))
     if not every.isascii() or "\0" in every:
         fields = {_storable(name): _storable(value) for name, value in fields.items()}
-    if len(fields) > MAX_FIELDS or _too_long(fields):
+        names = fields
+    if (
+        len(fields) > MAX_FIELDS
+        or max(map(len, names), default=0) > _LONGEST_NAME
+        # All values together seldom have as many characters as one may have.
+        or (len(every) > _LONGEST_OTHER and max(map(len, fields.values())) > _LONGEST_OTHER)
+    ):
         fields = _cut(fields)
     return fields
 
@@ -277,17 +311,11 @@ def _storable(text: str) -> str:
     return text
 
 
-def _too_long(fields: Mapping[str, str]) -> bool:
-    longest_name = max(map(len, fields), default=0)
-    return (
-        longest_name > _LONGEST_NAME or max(map(len, fields.values()), default=0) > _LONGEST_OTHER
-    )
-
-
 _KNOWN = (
     *("smsMsgId", "status", "extend", "to", "total", "sequence", "source", "updateTime"),
     *("from", "body", "createTime"),
 )
+_NAMES = frozenset((*_KNOWN, "statusDesc", "orgCode"))  # nearly always no others come
 
 
 def _cut(fields: Mapping[str, str]) -> dict[str, str]:
@@ -325,6 +353,7 @@ def _count(text: str) -> int:
     return int(text) if int(text) <= MAX_SEGMENTS else 0
 
 
+@lru_cache(_KNOWN_TIMES)
 def utc_time(text: str) -> datetime | None:
     """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
     text = text.strip(_AROUND_VALUE)

@@ -2,12 +2,21 @@
 
 from typing import Literal, get_args
 
+from dispatcher.core.language import N_, _
+
 Role = Literal["see", "act", "rules"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 
 # Who logs in with CONSOLE_TOKEN gives any name: the audit shows it with this, which the name of no
 # other token has.
 SHARED_TOKEN_SUFFIX = " (shared token)"  # noqa: S105 - a word of names
+_WITH_SHARED_TOKEN = N_("{name} (shared token)")
+
+
+def shown_name(actor: str) -> str:
+    """Return the name of an operator as the audit has it, in the reader's language."""
+    name = actor.removesuffix(SHARED_TOKEN_SUFFIX)
+    return actor if name == actor else _(_WITH_SHARED_TOKEN).format(name=name)
 
 
 def permits(role: Role, wanted: Role) -> bool:

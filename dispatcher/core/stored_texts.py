@@ -88,16 +88,40 @@ STORED_TEXTS = (
     N_("it might not leave any more"),
     N_("no connection within the connect time-out"),
     N_("no connection: {why}"),
+    N_("no connection to the proxy: {why}"),
+    N_("the connection was closed without an answer"),
+    N_("the connection was closed"),
+    N_("connection refused"),
+    N_("timed out"),
+    N_("no route to the host"),
+    N_("the host name is not found"),
+    N_("the server does not speak TLS at this port"),
+    N_("the server's certificate is not trusted"),
+    N_("the server's certificate is expired"),
+    N_("the server's certificate is for another host name"),
     N_("the proxy refuses the connection: HTTP {status}"),
     N_("the endpoint is not an address"),
     N_("no answer within {seconds} s"),
     N_("no connection within {seconds} s"),
+    N_("the server's certificate is not trusted"),
+    N_("the host name is not found"),
+    N_("nothing was sent"),
+    N_("the answer of the claim was lost"),
+    N_("the worker stopped before it wrote an answer"),
+    N_("the database has lost the record of its answer"),
+    N_("no reason was given"),
+    N_("unsubscribed by a reply"),
+    N_("action {id} ({who})"),
     N_("policy: resend"),
     N_("operator: resend"),
     N_("operator: sent"),
     N_("report"),
     N_("late answer"),
     N_("operator"),
+    N_("worker"),
+    N_("its worker"),
+    N_("split"),
+    N_("reply"),
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -113,6 +137,15 @@ def stored_text(text: str, forms: tuple[str, ...] = STORED_TEXTS) -> str:
     if language() == ENGLISH or not text:
         return text
     return _in_language(language(), text, forms)
+
+
+def suppression_reason(text: str) -> str:
+    """Return why a number is suppressed in the reader's language: a text, or a status with one."""
+    shown = stored_text(text)
+    status, colon, meaning = text.partition(": ")
+    if shown == text and colon and (translated := stored_text(meaning)) != meaning:
+        return status + _(": ") + translated
+    return shown
 
 
 @lru_cache(maxsize=4096)  # an export has a million reasons, and few different ones

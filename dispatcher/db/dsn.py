@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from dispatcher.settings import Settings
-from dispatcher.settings.types import is_clear_address
+from dispatcher.settings.types import is_address, is_clear_address
 
 DEFAULT_PORT = 5432
 
@@ -27,12 +27,12 @@ class FileAddress(str):
         return self
 
     def read_again(self) -> "FileAddress | None":
-        """Return what the file holds now; None if that is the same, or cannot be read."""
+        """Return what the file holds now; None if that is the same, or no address yet."""
         try:
-            now = self.file.read_text("utf-8").rstrip("\r\n")
+            now = self.file.read_text("utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
             return None
-        return FileAddress(now, self.file) if now and now != self else None
+        return FileAddress(now, self.file) if now != self and is_address(now) else None
 
 
 def address(url: SecretStr, file: Path | None) -> str:

@@ -1,5 +1,6 @@
 """Says which database errors are temporary, and explains each kind in one line."""
 
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -86,8 +87,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         asyncpg.InsufficientPrivilegeError,
         N_(
-            "PostgreSQL at {at} denies {user} a right ({said}): grant it, or use the owner's"
-            " address."
+            "PostgreSQL at {at} denies {user} a right ({said}): use a user in the role"
+            " dispatcher_worker (to migrate or to forget: dispatcher_owner), or grant it."
         ),
     ),
     (
@@ -158,6 +159,13 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
         N_("No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL."),
     ),
+    (
+        asyncpg.DataError,
+        N_(
+            "PostgreSQL at {at} cannot take a value ({said}): it is out of range, or no text in"
+            " UTF-8."
+        ),
+    ),
     (asyncpg.PostgresError, N_("PostgreSQL at {at} refuses: {said}.")),
 )
 
@@ -186,12 +194,22 @@ _PARAMETER = N_(
     "PostgreSQL at {at} refuses a parameter of DISPATCHER_DATABASE_URL ({said}): take it out of"
     " the address."
 )
+_VALUE = N_("{parameter} in DISPATCHER_DATABASE_URL must be one of: {values}.")
 _OTHER = N_("The database at {at} cannot be used: {kind}.")
 
 # Every line and its parts, so that they can be translated where they are shown.
 _FORMS: Final = (
     *(line for _kinds, line in _LINES),
-    *(_OTHER_HOST, _NOT_TRUSTED, _NO_AUTHORITY, _NO_CERTIFICATE, _NO_TLS, _PARAMETER, _OTHER),
+    *(
+        _OTHER_HOST,
+        _NOT_TRUSTED,
+        _NO_AUTHORITY,
+        _NO_CERTIFICATE,
+        _NO_TLS,
+        _PARAMETER,
+        _VALUE,
+        _OTHER,
+    ),
     N_("user {name}"),
     N_("the user"),
     N_("timed out"),
@@ -258,8 +276,12 @@ def explain(error: BaseException, dsn: str) -> str:
     at = read_address(dsn)
     if line := explain_tls(error, dsn, at):
         return line
-    if isinstance(error, asyncpg.UndefinedObjectError) and error.severity_en == "FATAL":
-        return _PARAMETER.format(at=at, said=_said(error))
+    if isinstance(error, _PARAMETER_ERRORS) and error.severity_en == "FATAL":
+        return _PARAMETER.format(at=at, said=_said_of_parameter(error))
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        for parameter, values in _VALUES.items():
+            if re.match(f"`?{parameter}\\b", str(error)):
+                return _VALUE.format(parameter=parameter, values=values)
     for kinds, line in _LINES:
         if isinstance(error, kinds):
             return line.format(
@@ -271,6 +293,28 @@ def explain(error: BaseException, dsn: str) -> str:
                 limit=_connection_limit(error),
             )
     return _OTHER.format(at=at, kind=type(error).__name__)
+
+
+# What a server answers to a parameter of the address that it cannot set.
+_PARAMETER_ERRORS: Final = (
+    asyncpg.UndefinedObjectError,  # 42704: it knows no such parameter
+    asyncpg.CantChangeRuntimeParamError,  # 55P02: `ssl` of JDBC, for one
+    asyncpg.InvalidParameterValueError,  # 22023
+)
+# The values of parameters that the driver checks.
+_VALUES: Final = {
+    "sslmode": "disable, allow, prefer, require, verify-ca, verify-full",
+    "sslnegotiation": "postgres, direct",
+    "target_session_attrs": "any, primary, standby, read-write, read-only, prefer-standby",
+}
+
+
+def _said_of_parameter(error: asyncpg.PostgresError) -> str:
+    """Return the server's words, or the parameter alone where they quote its value."""
+    if not isinstance(error, asyncpg.InvalidParameterValueError):
+        return _said(error)
+    named = re.search('"([A-Za-z0-9_.]+)"', str(error))
+    return f"{named[1] if named else type(error).__name__}, {error.sqlstate}"
 
 
 # Where in PostgreSQL's source the limit was found to be reached; its words may be translated.

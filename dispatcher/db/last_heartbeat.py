@@ -1,7 +1,7 @@
 """Keeps on disk when the worker of a data directory was last in its database.
 
-A database that is restored lacks what was written since its backup, and cannot know it. The worker that
-runs then knows, by its last heartbeat; this file tells it to the next one.
+A database that is restored lacks what was written since its backup, and cannot know it. The worker
+that runs then knows, by its last heartbeat; this file tells it to the next one.
 """
 
 import os

@@ -8,7 +8,7 @@ each event of a message is written once.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from msgspec import Struct
@@ -45,15 +45,13 @@ from dispatcher.db.queries import array_text, sql
 from dispatcher.db.reports import NO_APP
 from dispatcher.db.rules import suppress_reported
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 log = structlog.get_logger(__name__)
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
 MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
 MAX_APP_REFUSALS: Final = 10  # reports that refuse the app itself; then it is paused
 MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
+MAX_ATTEMPTS: Final = 32_767  # that a row counts: it waits for ten minutes each time by then
 STEP_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -152,14 +150,15 @@ async def _match_reports(
     places |= await _places_by_id(connection, reports, places)
     found = _sort(reports, places, await _members(connection, reports, places))
     await _erase(connection, found.erased)
-    await _name(connection, found.names)
+    named = await _name(connection, found)
     settled, closed = await _settle(connection, found)
     strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
-    await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
+    known = [*found.known, *named, *settled]
+    await publish_events(connection, known, settled, strays)
     await _keep(connection, found.left)
-    await _pause_refused_apps(connection, [*found.known, *found.names, *settled])
+    await _pause_refused_apps(connection, known)
     if suppress_blocked:
-        await _suppress(connection, [*found.known, *found.names, *settled])
+        await _suppress(connection, known)
     messages = {place.message_id for _, place in settled}
     return MatchingStep(len(reports), len(messages), closed, len(strays))
 
@@ -180,8 +179,10 @@ async def _take(connection: Connection) -> list[PendingReport]:
     taken: dict[tuple[str, int], PendingReport] = {}
     for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
-        known = taken.get(key, seen)
-        taken[key] = replace(seen, fresh=known.fresh, attempts=known.attempts)
+        known = taken.get(key)
+        taken[key] = (
+            seen if known is None else replace(seen, fresh=known.fresh, attempts=known.attempts)
+        )
     return list(taken.values())
 
 
@@ -263,10 +264,10 @@ def _sort(
                 continue
             place = chosen
         match match_report(seen, place):
-            case (RetryLater() | Unmatched()) as why:
-                found.left.append((seen, why))
             case AlreadyAccepted():
                 found.known.append((seen, place))
+            case (RetryLater() | Unmatched()) as why:
+                found.left.append((seen, why))
             case AddsProviderId():
                 found.names.append((seen, place))
             case ConfirmsAccepted():
@@ -311,9 +312,12 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
 
     A step's own deliveries are counted already: one bad signature pauses no other.
     """
-    refused: defaultdict[tuple[str, str], list[tuple[datetime, int | None]]] = defaultdict(list)
+    pausing = {status for status in _statuses(known) if report_status(status).pauses}
+    if not pausing:
+        return
+    refused: defaultdict[tuple[str, str], list[tuple[float, int | None]]] = defaultdict(list)
     for seen, place in known:
-        if place.accepted_at is not None and report_status(seen.status).pauses:
+        if place.accepted_at is not None and seen.status in pausing:
             refused[place.app, seen.status.upper()].append((place.accepted_at, place.message_id))
     for (app, code), messages in sorted(refused.items()):
         status = report_status(code)
@@ -337,6 +341,10 @@ async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedRep
             log.warning("app paused by reports", app=app, code=code, reason=reason)
 
 
+def _statuses(known: Sequence[MatchedReport]) -> set[str]:
+    return {seen.status for seen, _ in known}
+
+
 async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
     """Stop promotional messages to numbers that are on a block list, by the status of a report."""
     blocked = [
@@ -349,13 +357,23 @@ async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> N
         await suppress_reported(connection, blocked)
 
 
-async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
-    if names:
-        await connection.execute(
-            sql("name_accepted"),
-            [place.message_id for _, place in names],
-            [seen.provider_id for seen, _ in names],
-        )
+async def _name(connection: Connection, found: SortedReports) -> list[MatchedReport]:
+    """Add the provider ids that reports bring; return the reports whose ids were added."""
+    if not found.names:
+        return []
+    rows = await connection.fetch(
+        sql("name_accepted"),
+        [place.message_id for _, place in found.names],
+        [seen.provider_id for seen, _ in found.names],
+    )
+    written = {tuple(row) for row in rows}
+    named: list[MatchedReport] = []
+    for seen, place in found.names:
+        if (place.message_id, seen.provider_id) in written:
+            named.append((seen, place))
+        else:  # another one names the message otherwise, or it was requeued: match it again later
+            found.left.append((seen, RetryLater("still-open")))
+    return named
 
 
 async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
@@ -367,14 +385,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
     locked: dict[int, list[int] | None] = {row["id"]: row["unsure_ids"] for row in rows}
-    rows = []
-    if found.recalls:
-        rows = await connection.fetch(
-            sql("recall"),
-            [place.message_id for _, place in found.recalls],
-            [place.batch_id for _, place in found.recalls],
-        )
-    recalled = {row["id"] for row in rows}
+    recalled = await _recall(connection, found.recalls)
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
@@ -401,7 +412,7 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
             [seen.total for seen, _ in first.values()],
             [seen.provider_id for seen, _ in first.values()],
         )
-        accepted_at = {row["message_id"]: row["created_at"] for row in rows}
+        accepted_at = {row["message_id"]: row["accepted_at"] for row in rows}
         for seen, place in proven:
             at = accepted_at.get(place.message_id)
             if at and first[place.message_id][0].provider_id == seen.provider_id:
@@ -414,6 +425,18 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     return settled, len(closed)
 
 
+async def _recall(connection: Connection, recalls: Sequence[MatchedReport]) -> set[int | None]:
+    if not recalls:
+        return set()
+    rows = await connection.fetch(
+        sql("recall"),
+        [place.message_id for _, place in recalls],
+        [place.batch_id for _, place in recalls],
+        [seen.token for seen, _ in recalls],
+    )
+    return {row["id"] for row in rows}
+
+
 async def _keep(
     connection: Connection, left: Sequence[tuple[PendingReport, RetryLater | Unmatched]]
 ) -> None:
@@ -424,7 +447,7 @@ async def _keep(
             [seen.segment for seen, _ in left],
             [why.why for _, why in left],
             [seen.fresh for seen, _ in left],
-            [seen.attempts + 1 for seen, _ in left],
+            [min(seen.attempts + 1, MAX_ATTEMPTS) for seen, _ in left],
             [isinstance(why, RetryLater) for _, why in left],
         )
 
@@ -444,13 +467,15 @@ async def publish_events(
         ids_by_event[place.app, "accepted", "settled-by-report"].append(place.message_id or 0)
     first: list[MessageLookup] = []
     several: dict[str, MessageLookup] = {}
-    fresh_ids = {seen.provider_id for seen, _ in known if seen.fresh}
+    fresh_ids: set[str] = set()  # of several
     for seen, place in known:
         if _is_all(seen):
             first.append(place)
             ids_by_event[place.app, seen.state, seen.status].append(place.message_id or 0)
         else:
             several[seen.provider_id] = place
+            if seen.fresh:
+                fresh_ids.add(seen.provider_id)
     summed = (list(several), list(MADE_UP_STATUSES))
     rows = await connection.fetch(sql("sum_reports"), *summed) if several else []
     for provider_id, state, status, fresh in rows:
@@ -464,7 +489,7 @@ async def publish_events(
     counts.update((NO_APP, "unmatched report", stray.why) for stray in strays)
     await count(connection, 0, counts)
     reported = Counter(
-        (place.app, place.accepted_at.replace(second=0, microsecond=0))
+        (place.app, place.accepted_at // 60 * 60)
         for place in first
         if place.accepted_at is not None
     )

@@ -113,7 +113,7 @@ async def pause_after_restore(
 async def _went_back(
     connection: Connection, worker: int, started: float | None, last_at: float
 ) -> bool:
-    """Tell whether the database lacks more than a minute up to *last_at* of *worker*'s heartbeats."""
+    """Tell whether the database lacks more than a minute of heartbeats before *last_at*."""
     before: float | None = await connection.fetchval(
         sql("newest_heartbeat"), worker, started, last_at
     )

@@ -1,8 +1,9 @@
 """Finds the encoding of a text file; a guess is only made where the text then makes sense."""
 
 import codecs
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from msgspec import Struct
 
@@ -10,16 +11,22 @@ from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 
 UTF_8 = "utf-8-sig"  # with a byte order mark or without
+_MARKS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PIECE_BYTES = 1_000_000
 SAMPLE_CHARACTERS = 24  # of the text, shown with a guess
 HEAD_BYTES = 4_096  # looked at to recognise UTF-16
 MAX_LINES_KEPT = 200  # lines that are no ASCII, kept to judge a guess
 MIN_COMMON_SHARE = 0.7  # of the characters of a guess that are in common use
 _FIRST_TRAIL = 0xA1  # second bytes of GB 2312 begin here
 _IN_USE = ((0xA1, 0xA3), (0xB0, 0xD7))  # first bytes: signs and letters, characters in common use
+# Of 12 different characters some have a second half of the first bytes. Korean has none there, and
+# is otherwise like Chinese.
+MIN_DISTINCT = 12
+_SECOND_HALF = 0xC9
 FEW = 10  # one line in so many may be broken in a file that is otherwise ASCII
 # Of Python, and no character sets; some read \\n in a text as a line end.
 _NO_CHARACTER_SETS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
-_OTHERS = ("cp1252", "big5", "shift_jis", "cp1251")  # named as candidates, never chosen
+_OTHERS = ("cp1252", "big5", "shift_jis", "cp949", "cp1251")  # named as candidates, never chosen
 
 
 class FoundEncoding(Struct, frozen=True):
@@ -34,16 +41,17 @@ def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
 
     Raises :class:`ListError` if *wanted* is no encoding, or if no guess makes sense.
     """
-    if wanted is not None:
-        return FoundEncoding(_known(wanted, path))
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
+        if wanted is not None:
+            # A mark is more certain, such as that of rejects that are loaded as their list was.
+            return FoundEncoding(_marked(head) or _known(wanted, head))
         if wide := _utf_32(head) or _utf_16(head):
             return FoundEncoding(wide)
         stream.seek(0)
         lines = right = wrong = 0
         kept: list[bytes] = []
-        for line in stream:
+        for line in _lines(stream):
             lines += 1
             if line.isascii():
                 continue
@@ -62,7 +70,26 @@ def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
     return found or _refused(path, kept)
 
 
-def _known(name: str, path: Path) -> str:
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file, whatever ends them; one that is too long for a list in pieces."""
+    rest = b""
+    while piece := stream.read(_PIECE_BYTES):
+        *lines, rest = (rest + piece).splitlines(keepends=True)
+        yield from lines
+        if len(rest) > _PIECE_BYTES:
+            yield rest
+            rest = b""
+    yield rest
+
+
+def _marked(head: bytes) -> str | None:
+    """Return the encoding that the mark at the begin of a file names; None: it has none."""
+    if head.startswith(codecs.BOM_UTF8):
+        return UTF_8
+    return _utf_32(head) or ("utf-16" if head.startswith(_MARKS_OF_UTF_16) else None)
+
+
+def _known(name: str, head: bytes) -> str:
     """Return the encoding that the user means by *name*; raises ListError if there is none."""
     try:
         plain = codecs.lookup(name).name.replace("_", "-")
@@ -73,10 +100,7 @@ def _known(name: str, path: Path) -> str:
     if plain in _NO_CHARACTER_SETS:
         raise ListError(_("there is no encoding {name}.").format(name=f"{name!r}"), misused=True)
     if plain in ("utf-16", "utf-32"):  # without a mark it is as Windows writes it
-        with path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-        marked = _utf_32(head) if plain == "utf-32" else _utf_16(head)
-        return marked or f"{plain}-le"
+        return (_utf_16(head) if plain == "utf-16" else None) or f"{plain}-le"
     return UTF_8 if plain in ("utf-8", UTF_8) else name
 
 
@@ -87,7 +111,7 @@ def _utf_32(head: bytes) -> str | None:
 
 def _utf_16(head: bytes) -> str | None:
     """Return which UTF-16 *head* is; without a mark it shows by the zeros of its ASCII."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if head.startswith(_MARKS_OF_UTF_16):
         return "utf-16"
     pairs = len(head) // 2
     even, odd = head[0::2].count(0), head[1::2].count(0)
@@ -102,7 +126,7 @@ def _chinese(lines: list[bytes]) -> FoundEncoding | None:
     """Return GB18030 if most *lines* are that, and then hold characters in common use."""
     readable = [line for line in lines if _decodes(line, "gb18030")]
     text = "".join(_not_ascii(line.decode("gb18030")) for line in readable)
-    if text and len(readable) * 2 > len(lines) and _share_in_use(text) >= MIN_COMMON_SHARE:
+    if text and len(readable) * 2 > len(lines) and _is_chinese(text):
         return FoundEncoding("gb18030", text[:SAMPLE_CHARACTERS])
     return None
 
@@ -123,9 +147,14 @@ def _refused(path: Path, lines: list[bytes]) -> NoReturn:
     )
 
 
-def _share_in_use(text: str) -> float:
-    """Return which share of *text* is in the first level of GB 2312, ordered by common use."""
-    return sum(map(_is_in_use, text)) / len(text)
+def _is_chinese(text: str) -> bool:
+    """Tell whether most of *text* is in the first level of GB 2312, ordered by common use."""
+    distinct = set(text)
+    if len(distinct) >= MIN_DISTINCT and all(
+        character.encode("gb18030")[0] < _SECOND_HALF for character in distinct
+    ):
+        return False
+    return sum(map(_is_in_use, text)) / len(text) >= MIN_COMMON_SHARE
 
 
 def _is_in_use(character: str) -> bool:

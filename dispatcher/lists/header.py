@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -53,6 +53,7 @@ class Header(Struct, frozen=True):
     names: list[str]  # as they stand in the file
     places: Mapping[str, int]  # of the columns that are used, by our name
     ignored: list[str]  # names of columns that are not used
+    unnamed: Collection[int] = ()  # places of columns without a name, which are empty
 
     @property
     def is_of_rejects(self) -> bool:
@@ -100,16 +101,23 @@ def recognised(cells: Sequence[str], given: Mapping[str, str]) -> int:
 
 
 def read_header(
-    cells: Sequence[str], given: Mapping[str, str], *, ignore_others: bool = False
+    cells: Sequence[str],
+    given: Mapping[str, str],
+    *,
+    ignore_others: bool = False,
+    empty: Collection[int] = (),
 ) -> Header:
-    """Return the columns that *cells* name; raises HeaderError if they are not ones of messages."""
-    names = [cell.strip() for cell in cells]
-    while names and not names[-1]:
-        names.pop()  # empty columns at the end, as spreadsheets write them
+    """Return the columns that *cells* name; raises HeaderError if they are not ones of messages.
+
+    *empty*: places that need no name, for there is nothing in their columns.
+    """
+    names = header_names(cells)
     places: dict[str, int] = {}
     others: list[str] = []
     for place, name in enumerate(names):
         column = column_of(name, given)
+        if not name and place in empty:
+            continue
         if column is None:
             others.append(name or _("(column {value}, without a name)").format(value=place + 1))
         elif column in places:
@@ -148,7 +156,16 @@ def read_header(
                 )
             ).format(names=shown_names([repr(other) for other in others]))
         )
-    return Header(names, places, others)
+    unnamed = [place for place, name in enumerate(names) if not name and place in empty]
+    return Header(names, places, others, unnamed)
+
+
+def header_names(cells: Sequence[str]) -> list[str]:
+    """Return the names in a header, without the empty columns that spreadsheets add at its end."""
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    return names
 
 
 def shown_names(names: Sequence[str]) -> str:

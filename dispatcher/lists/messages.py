@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Final
@@ -36,6 +37,8 @@ _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,
 
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
+_CODES = frozenset({"app", "sender", "template_id", "priority", *_TIMES})  # cells that are no texts
+_AROUND = "\ufeff\u200b\x1a"  # the mark of a file's begin or end, in its middle; an unseen blank
 _PLAIN_CELLS = frozenset({*TEXTS, "priority", *_TIMES}) - {"recipient"}
 
 
@@ -195,6 +198,13 @@ class MessageList:
                     cells=len(cells), width=self._width
                 )
             )
+        for place in self.header.unnamed:
+            if cells[place].strip():
+                raise ValueError(
+                    _("column {value} has no name in the header, and here it is not empty").format(
+                        value=place + 1
+                    )
+                )
         for place, doubt in record.doubts.items():
             name = self._used.get(place)
             if name and not (name in _TIMES and doubt == _(DATE_DOUBT)):
@@ -230,7 +240,7 @@ class MessageList:
 
     def _values(self, cells: list[str], recipient: str) -> tuple[Any, ...]:
         """Return the values of one line; raises ValueError with the reason if it has none."""
-        own = {name: text for name, place in self._plain if (text := cells[place].strip())}
+        own = {name: text for name, place in self._plain if (text := _tidy(name, cells[place]))}
         _must_be_short(own)
         app = (own.get("app") or self._whole.app or "default").lower()
         if not _APP.fullmatch(app):
@@ -278,7 +288,7 @@ class MessageList:
             return read_array(cells[self._places["params"]].strip())
         if not self._params:
             return list(self._whole.params)
-        values = [cells[place].strip() for place in self._params]
+        values = [_stripped(cells[place]) for place in self._params]
         while values and not values[-1]:
             values.pop()  # a template with fewer variables than others in this file
         if "" in values:
@@ -288,6 +298,21 @@ class MessageList:
                 )
             )
         return values
+
+
+def _stripped(cell: str) -> str:
+    """Return a cell without what is not seen around its text."""
+    text = cell.strip()
+    return text if text.isascii() and text.isprintable() else text.strip(_AROUND).strip()
+
+
+def _tidy(name: str, cell: str) -> str:
+    """Return the text of a cell; a code or a time is in plain characters, and in seen ones only."""
+    text = _stripped(cell)
+    if text.isascii() or name not in _CODES:
+        return text
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf").strip()
 
 
 def read_array(text: str) -> list[str]:

@@ -15,8 +15,11 @@ from dispatcher.lists.encoding import FoundEncoding, find_encoding
 from dispatcher.lists.header import MAX_LINES_BEFORE, Header, HeaderError
 from dispatcher.lists.text import TextSheet, unreadable
 
-_DELIMITERS = (",", ";", "\t", "，", "|")
-_ZIP = b"PK\x03\x04"
+_DELIMITERS = (",", ";", "\t", "，", "；", "|")
+_OF_REJECTS = (",", ";", "\t")  # those of a file of rejects
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins a zip file that is empty
+_NOTHING = b"\xef\xbb\xbf\r\n \t\0"  # bytes that are no text; NUL fills what was never written
+MAX_LINES_JUDGED = 20  # to see whether a column without a name is empty
 _OLD_EXCEL = (b"\xd0\xcf\x11\xe0", *(bytes((9, version)) for version in (0, 2, 4, 8)))
 _OTHER_KINDS = {  # by how they begin
     b"%PDF": "PDF",
@@ -66,7 +69,7 @@ def open_list(path: Path, form: Form) -> OpenedList:
 def _opened(path: Path, form: Form) -> OpenedList:
     with path.open("rb") as stream:
         head = stream.read(8)
-    if not head.strip(b"\xef\xbb\xbf\r\n \t"):
+    if not head.strip(_NOTHING):
         _must_hold_something(path)
     for begins, kind in _OTHER_KINDS.items():
         if head.startswith(begins):
@@ -84,8 +87,6 @@ def _opened(path: Path, form: Form) -> OpenedList:
 
         book = WorkbookSheet(path, form.sheet)
         return _with_header(path, [book], form, [], "xlsx")
-    if form.sheet is not None:
-        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
     found = find_encoding(path, form.encoding)
     notes = []
     if found.sample:
@@ -94,7 +95,11 @@ def _opened(path: Path, form: Form) -> OpenedList:
                 "The text is read as {name}, such as “{sample}”; --encoding names another encoding."
             ).format(name=found.name, sample=found.sample)
         )
-    return _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
+    opened = _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
+    # The rejects of a workbook's sheet are loaded with the options that the sheet was.
+    if form.sheet is not None and not opened.header.is_of_rejects:
+        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
+    return opened
 
 
 def text_sheets(path: Path, form: Form) -> list[TextSheet]:
@@ -113,9 +118,7 @@ def _other_kind(path: Path, kind: str) -> ListError:
 
 def _must_hold_something(path: Path) -> None:
     with path.open("rb") as stream:
-        if any(
-            piece.strip(b"\xef\xbb\xbf\r\n \t") for piece in iter(lambda: stream.read(65_536), b"")
-        ):
+        if any(piece.strip(_NOTHING) for piece in iter(lambda: stream.read(65_536), b"")):
             return
     raise ListError(_("{path} is empty.").format(path=path), misused=True)
 
@@ -126,8 +129,21 @@ def _text_sheets(path: Path, found: FoundEncoding, form: Form) -> list[TextSheet
         first = stream.readline(100).strip().strip('"')
     if first.lower().startswith("sep=") and len(first) == len("sep=,"):
         return [TextSheet(path, found.name, first[-1], skip=1)]
-    delimiters = "\0" if form.recipients_only and not _is_divided(path, found) else _DELIMITERS
-    return [TextSheet(path, found.name, delimiter) for delimiter in delimiters]
+    if form.recipients_only:
+        whole = TextSheet(path, found.name, "\0")
+        if not _are_rejects(whole) and not _is_divided(path, found):
+            return [whole]
+    return [TextSheet(path, found.name, delimiter) for delimiter in _DELIMITERS]
+
+
+def _are_rejects(sheet: Sheet) -> bool:
+    """Tell whether a list of numbers alone is its own file of rejects, which has a header."""
+    first = next((record for record in sheet if not record.is_blank), None)
+    line = ",".join(first.cells) if first is not None else ""
+    return any(
+        tuple(map(headers.column_of, line.split(delimiter)[:2])) == headers.OWN
+        for delimiter in _OF_REJECTS
+    )
 
 
 def _is_divided(path: Path, found: FoundEncoding) -> bool:
@@ -139,7 +155,7 @@ def _is_divided(path: Path, found: FoundEncoding) -> bool:
 def _with_header(
     path: Path, sheets: Sequence[Sheet], form: Form, notes: list[str], encoding: str
 ) -> OpenedList:
-    if form.recipients_only:
+    if form.recipients_only and not _are_rejects(sheets[0]):
         names = Header(["recipient"], {"recipient": 0}, [])
         return OpenedList(sheets[0], names, 1, notes, encoding)
     sheet, before = _best(path, sheets, form)
@@ -151,7 +167,10 @@ def _with_header(
         notes.append(_("Skipped before the header: line {lines}.").format(lines=lines))
     try:
         header = headers.read_header(
-            _header_cells(record), form.columns, ignore_others=form.ignore_others
+            _header_cells(record),
+            form.columns,
+            ignore_others=form.ignore_others,
+            empty=_empty_columns(sheet, record),
         )
     except HeaderError as error:
         raise ListError(
@@ -165,6 +184,17 @@ def _with_header(
     if header.ignored:
         notes.append(_("Not used: {names}.").format(names=headers.shown_names(header.ignored)))
     return OpenedList(sheet, header, record.line + record.lines, notes, encoding)
+
+
+def _empty_columns(sheet: Sheet, header: Record) -> set[int]:
+    """Return the places without a name of which the columns look empty."""
+    names = headers.header_names(_header_cells(header))
+    places = {place for place, name in enumerate(names) if not name}
+    if places:
+        data = (record for record in sheet if record.line > header.line)
+        for record in islice(data, MAX_LINES_JUDGED):
+            places -= {place for place in places if any(map(str.strip, record.cells[place:][:1]))}
+    return places
 
 
 def _best(path: Path, sheets: Sequence[Sheet], form: Form) -> tuple[Sheet, list[Record]]:

@@ -29,6 +29,7 @@ LIST_TEXTS = (
         "has an unknown column {names}: leave them out with --ignore-others, or say what they"
         " are with --column"
     ),
+    N_("column {value} has no name in the header, and here it is not empty"),
     N_("has not the column that --column names for {name}"),
     N_("has param_{last}, and no param_{missed}"),
     N_("has two columns for {column}: {other} and {name}"),

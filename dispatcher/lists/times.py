@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from dispatcher.core.language import _
 
 _YEAR_FIRST = re.compile(
-    r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})日?[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\.0+)?"
+    r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})(?:日[ T]*|[ T]+|(?=[上下]))(?:(上午|下午) *)?"
+    r"(\d{1,2})[:时点](\d{2})(?:[:分](\d{2})秒?|分)?(?:\.0+)?(?: *([AP]M))?",
+    re.IGNORECASE,
 )
+_FORENOON = ("上午", "AM")
+_NOON = 12  # o'clock; an afternoon's hours are counted from there
 _DATE_ONLY = re.compile(r"\d{4}[-/.年]\d{1,2}[-/.月]\d{1,2}日?")
 _YEAR_LAST = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
 _SERIAL = re.compile(r"[3-7]\d{4}\.\d+")  # days since 1899-12-30, with a time of day: 1982 to 2119
@@ -24,9 +28,16 @@ def read_time(name: str, text: str, zone: tzinfo | None) -> datetime:
     time = _iso(text)
     if time is None:
         if found := _YEAR_FIRST.fullmatch(text):
-            year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+            year, month, day, half, hour, minute, second, half_after = found.groups()
             try:
-                time = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001
+                time = datetime(  # noqa: DTZ001
+                    int(year),
+                    int(month),
+                    int(day),
+                    _hour(int(hour), half, half_after),
+                    int(minute),
+                    int(second or 0),
+                )
             except ValueError:
                 raise ValueError(
                     _("{name}: there is no such day or time").format(name=name)
@@ -69,6 +80,23 @@ def read_move_time(name: str, text: str, zone: tzinfo | None) -> datetime:
     if time.year > LAST_YEAR:
         raise ValueError(_("{name} is after the year {year}").format(name=name, year=LAST_YEAR))
     return time
+
+
+def _hour(hour: int, *halves: str | None) -> int:
+    """Return the hour of a day that may be in halves. Raises ValueError if it is in doubt."""
+    match [half.upper() for half in halves if half]:
+        case []:
+            return hour
+        case [half] if 1 <= hour < _NOON:
+            return hour if half in _FORENOON else hour + _NOON
+        case [half] if (
+            hour >= _NOON and half not in _FORENOON
+        ):  # 下午3:30 is also written 下午15:30
+            return hour
+        case ["AM"] if hour == _NOON:
+            return 0
+        case _:
+            raise ValueError(hour)
 
 
 def _iso(text: str) -> datetime | None:

@@ -1,5 +1,6 @@
 """Records of an Excel workbook, row by row, as a person sees them there."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,11 +13,11 @@ from xml.etree.ElementTree import ParseError
 from xml.parsers import expat
 from zipfile import BadZipFile
 
-from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
+from msgspec import Struct
+from openpyxl.styles.numbers import is_date_format
 from openpyxl.utils.cell import column_index_from_string
 from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
-from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
@@ -25,9 +26,10 @@ from dispatcher.lists.header import Header, shown_names
 from dispatcher.lists.workbook_parts import (
     RowParser,
     SheetCell,
+    SheetPart,
     SheetRow,
     TooBigError,
-    WorkbookReader,
+    Workbook,
     unescaped,
 )
 
@@ -37,7 +39,13 @@ MAX_EXACT_DIGITS = 15  # that Excel keeps and shows: it writes 19.9 as 19.899999
 _AS_SHOWN = Context(prec=MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
 _PADDED = Context(prec=MAX_DIGITS + MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
 MAX_MERGED_SHOWN = 3  # ranges
-_AS_IT_IS = ("General", "@", "0", "0_ ", "0_);(0)", "0_);\\(0\\)")  # formats that change no digit
+_AS_IT_IS = ("General", "G/通用格式", "@")  # formats that change no digit
+# In a format, what changes no digit: a colour, a filling, and a blank as wide as a sign.
+_COLOUR = re.compile(
+    r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|color ?\d+)\]|\*.", re.IGNORECASE
+)
+_BLANK = re.compile(r"_.|\\ ")
+_DIGITS = re.compile(r"#+|#*(0+)(?:\.(0+))?")  # a format of digits alone
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
     BadZipFile,
@@ -56,6 +64,36 @@ _BROKEN = (
 )
 
 
+class _NumberFormat(Struct, frozen=True):
+    """How a cell shows a number."""
+
+    code: str
+    is_date: bool
+    is_plain: bool  # all digits are shown, and none is added
+    digits: int | None = None  # shown at least before the point; None: it shows more than digits
+    decimals: int = 0
+    sections: int = 1  # 2: negative numbers have a format of their own; 3: and so has zero
+
+    def is_of(self, number: Decimal) -> bool:
+        """Tell whether it is the first section that shows *number*."""
+        return number > 0 or self.sections == 1 or (number == 0 and self.sections == 2)  # noqa: PLR2004
+
+
+def _number_format(code: str) -> _NumberFormat:
+    """Return how the format *code* shows numbers above zero."""
+    first, *others = code.split(";")
+    sections = 1 + len(others)
+    shown = _BLANK.sub(" ", _COLOUR.sub("", first)).strip(" ")
+    if shown in _AS_IT_IS:
+        return _NumberFormat(code, is_date=False, is_plain=True, sections=sections)
+    found = _DIGITS.fullmatch(shown)
+    if found is None or len(shown) > MAX_PADDED_FORMAT:
+        return _NumberFormat(code, is_date_format(code), is_plain=False)
+    digits, decimals = len(found[1] or ""), len(found[2] or "")
+    plain = digits == 1 and not decimals
+    return _NumberFormat(code, False, plain, digits, decimals, sections)
+
+
 class WorkbookSheet:
     """One sheet of an Excel workbook; iterate it, as often as needed, for its rows."""
 
@@ -70,9 +108,8 @@ class WorkbookSheet:
             # A stream, because of a path openpyxl looks at the name too.
             source = path.open("rb")
             finalize(self, source.close)
-            reader = WorkbookReader(source)
             with catch_warnings(action="ignore"):  # openpyxl's, of what is not used here
-                reader.read()
+                self._book = Workbook(source)
         except TooBigError:
             raise ListError(
                 _(
@@ -90,12 +127,10 @@ class WorkbookSheet:
                 misused=True,
             ) from None
         self._path = path
-        self._book = reader.wb
-        self._strings = reader.shared_strings
-        self._sheet = _chosen(path, self._book.worksheets, wanted)
-        self.title: str = self._sheet.title
-        info = self._book._archive.getinfo(self._sheet._worksheet_path)  # noqa: SLF001
-        self._size = max(1, info.file_size)
+        self._sheet = _chosen(path, self._book, wanted)
+        self.title = self._sheet.title
+        self._size = max(1, self._book.size(self._sheet))
+        self._formats: dict[str | None, _NumberFormat] = {}  # by the style of a cell
         self._source: IO[bytes] | None = None
         self._rows: RowParser | None = None  # those read last
         self._columns: dict[str, int] = {}
@@ -132,7 +167,7 @@ class WorkbookSheet:
         """Yield the rows that hold cells, each with the number that Excel shows."""
         number = 0
         try:
-            with self._sheet._get_source() as source:  # noqa: SLF001 - the sheet's XML, as a stream
+            with self._book.open(self._sheet) as source:
                 self._source = source
                 self._rows = rows = RowParser(source)
                 for row in rows:
@@ -173,36 +208,36 @@ class WorkbookSheet:
         match cell.kind:
             case "inlineStr":
                 return unescaped(cell.text), None
+            case "str" if value is not None:
+                return unescaped(value), None
             case _ if not value:
                 if cell.has_formula:
                     return "", _("it holds a formula without a result: save the file in Excel")
                 return "", None
             case "s":
-                return self._strings[int(value)], None
+                return self._book.strings[int(value)], None
             case "b":
                 return ("TRUE" if value == "1" else "FALSE"), None
             case "e":
                 return value, _("it holds the error {value}").format(value=value)
             case "n":
-                return self._number(value, self._format(int(cell.style or 0)))
+                return self._number(value, self._format(cell.style))
             case "d":
                 return value.replace("T", " "), _(DATE_DOUBT)
             case _:
                 return unescaped(value), None
 
-    def _format(self, style: int) -> str:
-        styles = self._book._cell_styles  # noqa: SLF001 - formats of a cell have no other way
-        if style >= len(styles):
-            return "General"
-        number = styles[style].numFmtId
-        if number in BUILTIN_FORMATS:
-            return str(BUILTIN_FORMATS[number])
-        formats = self._book._number_formats  # noqa: SLF001
-        return str(formats[number - 164]) if 0 <= number - 164 < len(formats) else "General"
+    def _format(self, style: str | None) -> _NumberFormat:
+        found = self._formats.get(style)
+        if found is None:
+            formats, place = self._book.formats, int(style or 0)
+            code = formats[place] if place < len(formats) else "General"
+            found = self._formats[style] = _number_format(code)
+        return found
 
-    def _number(self, value: str, form: str) -> tuple[str, str | None]:  # noqa: PLR0911 - as above
+    def _number(self, value: str, form: _NumberFormat) -> tuple[str, str | None]:  # noqa: PLR0911 - as above
         """Return a number as the sheet means it: 062569 where its format is 000000."""
-        if form in _AS_IT_IS and value.isdecimal() and len(value) <= MAX_EXACT_DIGITS:
+        if form.is_plain and value.isdecimal() and value > "0" and len(value) <= MAX_EXACT_DIGITS:
             return str(int(value)), None
         try:
             number = Decimal(value)
@@ -210,7 +245,7 @@ class WorkbookSheet:
             return value, _("it is no number that can be read")
         if not number.is_finite() or abs(number.adjusted()) >= MAX_DIGITS:
             return value, _("it is no number that can be read")
-        if is_date_format(form):
+        if form.is_date:
             return self._date(number), _(DATE_DOUBT)
         if number.adjusted() >= MAX_EXACT_DIGITS:
             return f"{number:f}", _(
@@ -218,17 +253,19 @@ class WorkbookSheet:
             )
         number = _AS_SHOWN.plus(number)
         whole = number == number.to_integral_value()
-        if form in _AS_IT_IS and (whole or form in ("General", "@")):
-            return (f"{int(number)}" if whole else f"{number.normalize():f}"), None
-        digits, _point, decimals = form.partition(".")
-        if set(digits) == {"0"} and set(decimals) <= {"0"} and len(form) <= MAX_PADDED_FORMAT:
-            shown = abs(number).quantize(Decimal(1).scaleb(-len(decimals)), None, _PADDED)
-            text = f"{'-' if number < 0 else ''}{shown:0{len(form)}f}"
-            hides = not decimals and not whole
-            return text, _("its format hides decimals: format it as text") if hides else None
+        if form.is_of(number):
+            if form.is_plain and (whole or form.digits is None):
+                return (f"{int(number)}" if whole else f"{number.normalize():f}"), None
+            if form.digits is not None and (form.digits or number):
+                places = form.decimals
+                shown = abs(number).quantize(Decimal(1).scaleb(-places), None, _PADDED)
+                width = (form.digits or 1) + (places + 1 if places else 0)
+                text = f"{'-' if number < 0 else ''}{shown:0{width}f}"
+                hides = not places and not whole
+                return text, _("its format hides decimals: format it as text") if hides else None
         return f"{number:f}", _(
             "it is a number in the format {form}: format the column as text"
-        ).format(form=form)
+        ).format(form=form.code)
 
     def _date(self, number: Decimal) -> str:
         try:
@@ -252,10 +289,10 @@ def _damaged(path: Path, row: int) -> ListError:
     )
 
 
-def _chosen(path: Path, sheets: list[ReadOnlyWorksheet], wanted: str | None) -> ReadOnlyWorksheet:
-    names = ", ".join(sheet.title for sheet in sheets)
+def _chosen(path: Path, book: Workbook, wanted: str | None) -> SheetPart:
+    names = ", ".join(sheet.title for sheet in book.sheets)
     if wanted is not None:
-        for sheet in sheets:
+        for sheet in book.sheets:
             if sheet.title == wanted:
                 return sheet
         raise ListError(
@@ -265,7 +302,7 @@ def _chosen(path: Path, sheets: list[ReadOnlyWorksheet], wanted: str | None) -> 
             misused=True,
         )
     try:
-        filled = [one for one in sheets if one.sheet_state == "visible" and _holds_rows(one)]
+        filled = [one for one in book.sheets if one.is_visible and _holds_rows(book, one)]
     except _BROKEN:
         raise _damaged(path, 0) from None
     if len(filled) > 1:
@@ -290,8 +327,8 @@ def _next_number(last: int, row: SheetRow) -> int:
     return number
 
 
-def _holds_rows(sheet: ReadOnlyWorksheet) -> bool:
-    with sheet._get_source() as source:  # noqa: SLF001
+def _holds_rows(book: Workbook, sheet: SheetPart) -> bool:
+    with book.open(sheet) as source:
         return any(
             cell.value or cell.text or cell.has_formula
             for row in RowParser(source)

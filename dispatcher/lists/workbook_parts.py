@@ -1,19 +1,28 @@
 """The parts of an Excel workbook: a zip file with XML, of which nothing may grow without a bound.
 
-openpyxl reads what the rows refer to. Rows and texts are read by expat itself: elements of a tree,
-made for each cell, take three times as long.
+Only what a list needs is read: fonts, colours, views and properties, which other programs write in
+ways that openpyxl refuses and Excel opens, are left alone. Rows and texts are read by expat itself:
+elements of a tree, made for each cell, take three times as long.
 """
 
 import re
 from array import array
 from collections.abc import Iterator
 from typing import IO, Any
+from xml.etree.ElementTree import Element
 from xml.parsers import expat
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from msgspec import Struct, field
-from openpyxl.reader.excel import ExcelReader
-from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+from openpyxl.packaging.relationship import (
+    Relationship,
+    RelationshipList,
+    get_dependents,
+    get_rels_path,
+)
+from openpyxl.styles.numbers import BUILTIN_FORMATS
+from openpyxl.utils.datetime import CALENDAR_MAC_1904, CALENDAR_WINDOWS_1900
+from openpyxl.xml.functions import fromstring
 
 from dispatcher.core.language import _
 
@@ -21,13 +30,21 @@ _NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
 _ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC, _MERGED, _COLUMNS = (
     _NAMESPACE + name for name in ("row", "c", "v", "f", "t", "si", "rPh", "mergeCell", "col")
 )
+_MAIN = f"{{{_NAMESPACE.strip()}}}"  # in front of the names of a tree's elements
+_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+# Formats that a file names by number only, and whose form is that of the language: all are dates
+# and times where dates have formats of their own (Chinese, Japanese, Korean).
+_LOCAL_DATES = frozenset({*range(27, 37), *range(50, 59)})
+_LOCAL_DATE = "yyyy-mm-dd"
 _STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main "  # of a Strict Open XML Spreadsheet
-_STRICT_NAMES = {  # in parts that openpyxl reads, which knows only the other ones
+_STRICT_NAMES = {  # in parts that are read as a whole
     b"http://purl.oclc.org/ooxml/spreadsheetml/main": _NAMESPACE.strip().encode(),
     b"http://purl.oclc.org/ooxml/officeDocument/relationships": (
         b"http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     ),
 }
+_HIDDEN = ("hidden", "veryHidden")  # states of a sheet
+_TRUE = ("1", "true")
 MAX_CELL_CHARACTERS = 32_767  # as Excel has them
 _PIECE_BYTES = 65_536  # of XML, parsed at once
 # Unpacked. A million rows of a list are 155 MB; what zip makes a thousand times smaller is no list.
@@ -67,6 +84,18 @@ class _Archive(ZipFile):
             raise TooBigError
         if any(part.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for part in parts):
             raise BadZipFile  # others grow without a bound when a piece of them is read
+        self._parts = {_plain(part.filename): part for part in parts}
+
+    def getinfo(self, name: str) -> ZipInfo:
+        """Return a part. Raises KeyError if there is none."""
+        return self._parts[_plain(name)]
+
+    def __contains__(self, name: str) -> bool:
+        return _plain(name) in self._parts
+
+    def related(self, name: str) -> RelationshipList:
+        """Return what parts a part refers to, from the part *name* that lists them."""
+        return get_dependents(self, name) if name in self else RelationshipList()
 
     def read(self, name: str | ZipInfo, pwd: bytes | None = None) -> bytes:
         """Return a whole part; a part with more than it says is cut, and damaged by that."""
@@ -86,39 +115,79 @@ class TooBigError(Exception):
     """A workbook would take too much memory."""
 
 
-class _Sheet(ReadOnlyWorksheet):  # type: ignore[misc] # openpyxl has no types
-    """A sheet that is not looked at before its rows are read."""
+class SheetPart(Struct, frozen=True):
+    """A sheet of a workbook."""
 
-    def _get_size(self) -> None:
-        """Do nothing: openpyxl reads all of a sheet that does not say how many rows it has."""
+    title: str
+    path: str
+    is_visible: bool
 
 
-class WorkbookReader(ExcelReader):  # type: ignore[misc] # as above
-    """Reads everything of a workbook but its rows; its strings are kept small."""
+class Workbook:
+    """Everything of a workbook but its rows."""
 
     def __init__(self, source: IO[bytes]) -> None:
-        super().__init__(source, read_only=True, data_only=True, keep_links=False)
-        self.archive = _Archive(source)
+        self._archive = archive = _Archive(source)
+        path = _path("officeDocument", archive.related("_rels/.rels")) or "xl/workbook.xml"
+        related = archive.related(get_rels_path(path))
+        root = fromstring(archive.read(path))
+        about = root.find(f"{_MAIN}workbookPr")
+        from_1904 = about is not None and about.get("date1904") in _TRUE
+        self.epoch = CALENDAR_MAC_1904 if from_1904 else CALENDAR_WINDOWS_1900
+        targets = {one.Id: one.target for one in related if _kind(one) == "worksheet"}
+        self.sheets = [
+            SheetPart(sheet.get("name", ""), target, sheet.get("state") not in _HIDDEN)
+            for sheet in root.iter(f"{_MAIN}sheet")
+            if (target := targets.get(sheet.get(_RELATION))) and target in archive
+        ]
+        if not self.sheets:
+            raise LookupError(path)
+        self.strings = _SharedStrings()
+        texts = _path("sharedStrings", related) or "xl/sharedStrings.xml"
+        if texts in archive:
+            with archive.open(texts) as source_of_texts:
+                for text in _StringParser(source_of_texts):
+                    self.strings.append(unescaped(text))
+        styles = _path("styles", related) or "xl/styles.xml"
+        # Of numbers, by the style of a cell.
+        self.formats = _formats(fromstring(archive.read(styles))) if styles in archive else []
 
-    def read_worksheets(self) -> None:
-        """Make the sheets, and read no row of them."""
-        for sheet, place in self.parser.find_sheets():
-            if place.target in self.valid_files and "chartsheet" not in place.Type:
-                made = _Sheet(self.wb, sheet.name, place.target, self.shared_strings)
-                made.sheet_state = sheet.state
-                self.wb._sheets.append(made)  # noqa: SLF001 - as openpyxl does
+    def open(self, sheet: SheetPart) -> IO[bytes]:
+        """Return the rows of a sheet as a stream."""
+        return self._archive.open(sheet.path)
 
-    def read_strings(self) -> None:
-        """Read the texts that cells refer to."""
-        self.shared_strings = strings = _SharedStrings()
-        part = self.package.find(
-            "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
-        )
-        if part is None:
-            return
-        with self.archive.open(part.PartName[1:]) as source:
-            for text in _StringParser(source):
-                strings.append(unescaped(text))
+    def size(self, sheet: SheetPart) -> int:
+        """Return how many bytes a sheet says that it has."""
+        return self._archive.getinfo(sheet.path).file_size
+
+
+def _plain(name: str) -> str:
+    """Return the name of a part so that it can be compared: some programs write other ones."""
+    return name.replace("\\", "/").lower()
+
+
+def _path(kind: str, related: RelationshipList) -> str | None:
+    """Return the path of the part of that kind; None if none is named."""
+    return next((one.target for one in related if _kind(one) == kind), None)
+
+
+def _kind(relation: Relationship) -> str:
+    return str(relation.Type).rpartition("/")[2]
+
+
+def _formats(styles: Element) -> list[str]:
+    """Return the format of numbers of each style."""
+    own = {
+        int(form.get("numFmtId", "")): form.get("formatCode")
+        for form in styles.iterfind(f"{_MAIN}numFmts/{_MAIN}numFmt")
+    }
+    numbers = [int(xf.get("numFmtId", 0)) for xf in styles.iterfind(f"{_MAIN}cellXfs/{_MAIN}xf")]
+    return [
+        own.get(number)
+        or BUILTIN_FORMATS.get(number)
+        or (_LOCAL_DATE if number in _LOCAL_DATES else "General")
+        for number in numbers
+    ]
 
 
 class SheetCell(Struct):
@@ -127,7 +196,7 @@ class SheetCell(Struct):
     reference: str | None  # such as B7
     kind: str
     style: str | None
-    value: str = ""
+    value: str | None = None  # "" is an empty text, as a formula may give
     text: str = ""  # that stands in the cell itself
     has_formula: bool = False
 
@@ -238,7 +307,7 @@ class RowParser(_XmlParser):
         elif name in (_VALUE, _TEXT):
             self.begin_text()
         elif name == _ROW:
-            hidden = attributes.get("hidden") in ("1", "true")
+            hidden = attributes.get("hidden") in _TRUE
             self._row = SheetRow(attributes.get("r"), hidden)
         elif name == _FORMULA:
             self._cell.has_formula = True
@@ -248,7 +317,7 @@ class RowParser(_XmlParser):
             cells = attributes.get("ref", "")
             if _RANGE.fullmatch(cells) and len(self.merged) < MAX_REMARKED:
                 self.merged.append(cells)
-        elif name == _COLUMNS and attributes.get("hidden") in ("1", "true"):
+        elif name == _COLUMNS and attributes.get("hidden") in _TRUE:
             last = min(int(attributes["max"]), MAX_COLUMNS)
             self.hidden.append(range(int(attributes["min"]) - 1, last))
             del self.hidden[MAX_REMARKED:]

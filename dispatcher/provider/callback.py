@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from dispatcher.core.report import CHECK_STATUS
 from dispatcher.core.signing import AppKey, aksk_headers
+from dispatcher.provider.client import why_unconnected
 
 FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
 TIMEOUT_SECONDS: Final = 10.0  # connecting included
@@ -60,12 +61,9 @@ async def post_test_report(
             return Posted(response.status, text.decode(errors="replace"))
     except TimeoutError as error:
         raise PostError(f"no answer within {TIMEOUT_SECONDS:g} s") from error
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise PostError("the certificate is not trusted") from error
-    except aiohttp.ClientConnectorDNSError as error:
-        raise PostError("the host name is not found") from error
     except aiohttp.ClientConnectorError as error:
-        why = error.os_error.strerror or type(error.os_error).__name__
-        raise PostError(f"no connection: {why}") from error
+        raise PostError(f"no connection: {why_unconnected(error)}") from error
+    except aiohttp.ServerDisconnectedError as error:
+        raise PostError("the connection was closed without an answer") from error
     except (aiohttp.ClientError, OSError) as error:
         raise PostError(f"the connection broke: {type(error).__name__}") from error

@@ -4,6 +4,7 @@ tenacity repeats only a request that provably was not sent, or that the provider
 accept (`core.outcome.is_retryable`). For a longer wait the messages return to the queue.
 """
 
+import errno
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -219,8 +220,10 @@ def _no_reply(error: Exception, leaving: _Body, timeout: float) -> NoReply:
     match error:
         case aiohttp.ConnectionTimeoutError():
             reason = "no connection within the connect time-out"
+        case aiohttp.ClientProxyConnectionError():
+            reason = f"no connection to the proxy: {why_unconnected(error)}"
         case aiohttp.ClientConnectorError():  # refused, no route, no such name, TLS failed
-            reason = f"no connection: {_why(error)}"
+            reason = f"no connection: {why_unconnected(error)}"
         case aiohttp.ClientHttpProxyError():
             reason = f"the proxy refuses the connection: HTTP {error.status}"
         case aiohttp.InvalidURL():
@@ -229,17 +232,41 @@ def _no_reply(error: Exception, leaving: _Body, timeout: float) -> NoReply:
             # Without a connection: slow names, or a time-out shorter than that of connecting.
             what, code = "answer" if leaving.begun else "connection", "timeout"
             reason = f"no {what} within {timeout:g} s"
+        case aiohttp.ServerDisconnectedError():
+            reason = "the connection was closed without an answer"
         case _:
             reason = f"the connection broke: {type(error).__name__}"
     return NoReply(reason, sent=leaving.begun, code=code if leaving.begun else UNREACHABLE)
 
 
-def _why(error: aiohttp.ClientConnectorError) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "the server's certificate is not trusted"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host name is not found"
-    return error.os_error.strerror or type(error.os_error).__name__
+# Of X509_V_ERR_*: expired, and for another host or address.
+_CERTIFICATE_FAULTS: Final = {
+    10: "the server's certificate is expired",
+    62: "the server's certificate is for another host name",
+    64: "the server's certificate is for another host name",
+}
+_SYSTEM_FAULTS: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "the connection was closed",
+    errno.ETIMEDOUT: "timed out",
+    errno.EHOSTUNREACH: "no route to the host",
+    errno.ENETUNREACH: "no route to the host",
+}
+
+
+def why_unconnected(error: aiohttp.ClientConnectorError) -> str:
+    """Return why no connection could be made, in English, for the one who can mend it."""
+    match error, error.os_error:
+        case _, ssl.SSLCertVerificationError(verify_code=code):
+            return _CERTIFICATE_FAULTS.get(code, "the server's certificate is not trusted")
+        case aiohttp.ClientConnectorCertificateError(), _:
+            return "the server's certificate is not trusted"
+        case aiohttp.ClientConnectorDNSError(), _:
+            return "the host name is not found"
+        case _, ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+            return "the server does not speak TLS at this port"
+        case _, OSError(errno=number, strerror=words):
+            return _SYSTEM_FAULTS.get(number or 0) or words or type(error.os_error).__name__
 
 
 def _clock_skew(date: str | None, now: datetime) -> float | None:

@@ -213,7 +213,7 @@ class Intake:
         now = time.time()
         arrived = [one for post in posts for one in post.arrived]
         answers = sum(isinstance(one, ReceivedReply) for one in arrived)
-        waits = (now - post.arrived[0].at for post in posts)
+        waits = [now - post.arrived[0].at for post in posts]
         self._metrics.taken(place, len(arrived) - answers, answers, waits)
         self._metrics.carried(
             one.at - one.report.updated_at.timestamp()

@@ -10,7 +10,8 @@ from typing import TypeAlias
 from pydantic import ValidationError
 
 from dispatcher.core.errors import os_reason
-from dispatcher.core.language import _
+from dispatcher.core.language import N_, _
+from dispatcher.core.stored_texts import stored_text
 from dispatcher.settings.models import AppSettings, Settings
 
 PREFIX = "DISPATCHER_"
@@ -29,9 +30,23 @@ _READ_AGAIN = {("database_url",), ("database_direct_url",)}
 
 _APP_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as in dispatcher.message
 
-# Kubernetes sets these for every service whose name begins with dispatcher.
+# Kubernetes sets these for every service whose name begins with dispatcher. Its DISPATCHER_PORT
+# differs by the value from one that a person wrote.
 _KUBERNETES_PATTERN = re.compile(
-    r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+    r"DISPATCHER_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=.*"
+    r"|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*)"
+)
+# What pydantic says of a value; types of our own say what is valid in their own words.
+_WISHES = (
+    N_("must be a valid integer"),
+    N_("must be a valid number"),
+    N_("must be a finite number"),
+    N_("must be true or false"),
+    N_("must be greater than or equal to {least}"),
+    N_("must be greater than {least}"),
+    N_("must be less than or equal to {most}"),
+    N_("must have at most {most} characters"),
+    N_("must be {values} or {last}"),
 )
 
 Place: TypeAlias = tuple[str, ...]  # path of a setting: ("apps", "default", "app_key")
@@ -78,7 +93,7 @@ class _Reading:
             if (
                 name.startswith(PREFIX)
                 and environ[name]
-                and not _KUBERNETES_PATTERN.fullmatch(name)
+                and not _KUBERNETES_PATTERN.fullmatch(f"{name}={environ[name]}")
             ):
                 self._read(name, environ[name])
 
@@ -142,8 +157,10 @@ class _Reading:
     def explain(self, place: Place, message: str) -> Iterator[str]:
         """Yield the line for one error of pydantic, unless it is reported already."""
         if place in self.values:
-            wish = message.removeprefix("Value error, ").partition(", unable to parse")[0]
-            yield f"{self.names[place]} {re.sub('^(Input|String) should', 'must', wish)}"
+            wish = message.removeprefix("Value error, ").partition(", unable to ")[0]
+            wish = re.sub("^(Input|String) should", "must", wish)
+            wish = wish.replace("a valid boolean", "true or false")
+            yield f"{self.names[place]} {stored_text(wish, _WISHES)}"
         elif place not in self.names:
             yield _("{name} is missing: {description}").format(
                 name=_name(place),
@@ -212,6 +229,11 @@ def _suggestion(place: Place, name: str) -> str:
     match place:
         case (_, app, _) if _APP_NAME_PATTERN.fullmatch(app):
             pass
+        case ("apps", _, *_, field) if field in AppSettings.model_fields:
+            return _(
+                ": the name of an app has at most 63 letters (a to z), digits, - and _, the first a"
+                " letter or digit, and no __ within"
+            )
         case _:
             app = "default"
     known: list[Place] = [

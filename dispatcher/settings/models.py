@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher.core.reply import UNSUBSCRIBE_WORDS
 from dispatcher.settings.types import (
@@ -19,6 +19,7 @@ from dispatcher.settings.types import (
     OnlyTo,
     Proxy,
     Seconds,
+    Secret,
     Sender,
     Token,
     Unlimited,
@@ -41,7 +42,7 @@ class AppSettings(_Model):
         description="the address of the provider, from the application's page in its console"
     )
     app_key: HeaderWord = Field(description="the application's APP_Key, from the same page")
-    app_secret: SecretStr = Field(description="the application's APP_Secret, from the same page")
+    app_secret: Secret = Field(description="the application's APP_Secret, from the same page")
     auth: Annotated[Literal["aksk", "wsse"], Word] = "aksk"
     wsse_digest: Annotated[Literal["hex", "raw"], Word] = "hex"
     sender: Sender | None = None
@@ -69,10 +70,10 @@ class AppSettings(_Model):
     promotional: bool = False  # its messages are promotional, unless their template says otherwise
     # None: delivered in mainland China, sent elsewhere, as accounts are charged by default.
     billing: Annotated[Literal["delivered", "sent"], Word] | None = None
-    push_key: str | None = None
-    push_secret: SecretStr | None = None
+    push_key: HeaderWord | None = None
+    push_secret: Secret | None = None
     push_key_2: str | None = None
-    push_secret_2: SecretStr | None = None
+    push_secret_2: Secret | None = None
 
 
 class Settings(_Model):

@@ -9,7 +9,7 @@ import ssl
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -130,9 +130,34 @@ def is_clear_address(dsn: str) -> bool:
     return all("@" not in key + value or key in _WITH_AT_SIGN for key, _, value in pairs)
 
 
+def _ports(dsn: str) -> list[str]:
+    """Return the ports that a clear address names, as they are written."""
+    authority, _sep, query = dsn.partition("://")[2].partition("?")
+    hosts = authority.partition("/")[0].rpartition("@")[2].split(",")
+    ports = [found[1] for host in hosts if (found := re.search(r":(\d*)$", host))]
+    for pair in query.split("&"):
+        name, _sep, value = pair.partition("=")
+        if name == "port":
+            ports += unquote(value).split(",")
+    return [port for port in ports if port]
+
+
+def _is_port(word: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", word) is not None and 0 < int(word) <= _MAX_PORT
+
+
+def is_address(dsn: str) -> bool:
+    """Return whether *dsn* may be the address of a PostgreSQL: read whole, and with real ports."""
+    return _is_written_well(dsn) and all(map(_is_port, _ports(dsn)))
+
+
+def _is_written_well(dsn: str) -> bool:
+    return dsn.startswith(("postgresql://", "postgres://")) and is_clear_address(dsn)
+
+
 def _database(value: SecretStr) -> SecretStr:
     dsn = value.get_secret_value()
-    if not dsn.startswith(("postgresql://", "postgres://")) or not is_clear_address(dsn):
+    if not _is_written_well(dsn):
         raise ValueError(
             _(
                 "must be a PostgreSQL address: postgresql://user:password@host:5432/name, in"
@@ -140,6 +165,8 @@ def _database(value: SecretStr) -> SecretStr:
                 " as %2F, # as %23)"
             )
         )
+    if not is_address(dsn):
+        raise ValueError(_("must have a port from 1 to {most}, or none").format(most=_MAX_PORT))
     return value
 
 
@@ -158,6 +185,13 @@ def _header_word(value: str) -> str:
     # It is part of a header: quoted in one method of signing, before a comma in the other.
     if re.fullmatch(r"[!-~]+", value) is None or '"' in value or "," in value:
         raise ValueError(_("must be one word: no blanks, quotes or commas"))
+    return value
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    # A file with two lines, or in UTF-16, would make a wrong signature, and nothing else shows why.
+    if not value.get_secret_value().isprintable():
+        raise ValueError(_("must be the secret alone: one line of text"))
     return value
 
 
@@ -260,6 +294,7 @@ Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Sender = Annotated[str, Field(min_length=1, max_length=21), AfterValidator(_sender)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy)]

@@ -81,7 +81,7 @@ class Lease:
         self.heartbeat_at, self.started = heartbeat_at, started
 
     def database_time(self) -> float | None:
-        """Return the time by the database's clock, in seconds since 1970; None before a heartbeat."""
+        """Return the time by the database's clock, as a heartbeat told it; None: none has yet."""
         if self.heartbeat_at is None:
             return None
         return self.heartbeat_at + self._clock() - self._renewed

@@ -5,6 +5,8 @@ import re
 from time import time
 from urllib.parse import urlsplit, urlunsplit
 
+import pytest
+
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
 from dispatcher.simulator import Simulator
@@ -63,6 +65,33 @@ async def test_an_unreachable_database_does_not_hide_the_provider(command):
     assert ended.code == 1
     assert "No PostgreSQL answers at 127.0.0.1:1/x" in ended.out
     assert "knows the key key" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("dispatcher_worker", None),
+        ("dispatcher_owner", None),
+        ("dispatcher_reader", "denies user"),  # it may not see what a worker needs
+        ("dispatcher_app", "denies user"),
+    ],
+)
+async def test_a_user_without_the_rights_of_a_worker_is_named(operate, dsn, role, words):
+    async with Simulator({"key": "secret"}) as sim:
+        ended = await operate("check", **app(sim.url), DATABASE_URL=f"{dsn}&role={role}")
+    failed = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert [words in line and "dispatcher_worker" in line for line in failed] == [True] * bool(
+        words
+    )
+
+
+async def test_a_right_that_was_revoked_is_named(operate, db, dsn):
+    await db.execute("REVOKE UPDATE ON dispatcher.batch FROM dispatcher_worker")
+    await db.execute("REVOKE EXECUTE ON FUNCTION dispatcher.expire FROM dispatcher_worker")
+    async with Simulator({"key": "secret"}) as sim:
+        ended = await operate("check", **app(sim.url), DATABASE_URL=f"{dsn}&role=dispatcher_worker")
+    (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert "(FUNCTION dispatcher.expire, dispatcher.batch): GRANT dispatcher_worker" in failed
 
 
 async def test_a_clock_that_is_off_is_found_before_it_matters(operate):

@@ -1,5 +1,13 @@
 """Pages are in the language that the reader chose, else in the one that the browser asks for."""
 
+import html
+import re
+
+import pytest
+from test_odd_input import NAME, PAGES, STORED
+
+from dispatcher.core.report_status import report_status
+
 CHINESE = {"Accept_Language": "zh-CN,zh;q=0.9"}
 
 
@@ -52,3 +60,46 @@ async def test_what_an_action_stores_is_english(operator, db):
         **CHINESE,
     )
     assert "全部短信。" in page.text
+
+
+async def test_a_suppressed_message_says_why_in_ones_language(operator, db):
+    await db.execute("""
+        INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't');
+        DELETE FROM dispatcher.queue;
+        INSERT INTO dispatcher.outcome (message_id, state, attempts, code)
+            VALUES (1, 'rejected', 1, 'suppressed');
+        INSERT INTO dispatcher.suppression (recipient, reason, source)
+            VALUES ('+8613112345678', '', 'report');
+    """)
+    meaning = report_status("MK:0012").meaning
+    await db.execute("UPDATE dispatcher.suppression SET reason = $1", f"MK:0012: {meaning}")
+    page = html.unescape((await operator.get("/console/message/1")).text)
+    assert f"Why it is there: MK:0012: {meaning}" in page
+    assert ".." not in page
+    chinese = (await operator.get("/console/message/1", **CHINESE)).text
+    assert meaning not in html.unescape(chinese)
+    assert chinese.count("MK:0012：") == 2
+
+
+@pytest.mark.slow
+async def test_no_english_is_left_on_a_chinese_page(operator, db):
+    await db.execute(STORED.replace("left(EVIL, 32)", "'t-1'").replace("EVIL", "'ana-1'"))
+    await db.execute("UPDATE dispatcher.app SET paused_by = 'worker'")
+    await db.execute("UPDATE dispatcher.batch SET state = 'closed', settled_by = 'its worker'")
+    asked = [page.replace(NAME, "ana-1") for page in PAGES]
+    for page in [*asked, "/actions/requeue?ids=1", "/actions/price?country=CN&price=0.045"]:
+        answer = await operator.get(f"/console{page}", **CHINESE)
+        assert answer.status == 200, page
+        assert _mixed(answer.text) == [], page
+
+
+def _mixed(text: str) -> list[str]:
+    """Return the lines with English words, or without a blank between Chinese and Latin letters."""
+    parts = re.split(
+        r"</?(?:t[dhr]|p|h\d|li|d[tdl]|div|section|option|label|a|button)\b[^>]*>", text
+    )
+    attributes = re.findall(r'(?:aria-label|title|placeholder|data-label)="([^"]*)"', text)
+    without_code = (re.sub(r"<code>[^<]*</code>", "`", part) for part in parts)
+    lines = [html.unescape(re.sub(r"<[^>]*>", "", part)) for part in without_code] + attributes
+    blank = "[\u4e00-\u9fff][A-Za-z0-9(]|[A-Za-z0-9)%][\u4e00-\u9fff]|[a-z]{3,} [a-z]{3,}"
+    return [line.strip() for line in lines if re.search(blank, line)]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from lint.languages import CATALOGUES, complaints, of_code, style_of
@@ -28,7 +29,8 @@ from dispatcher.core.language import (
     use_language,
 )
 from dispatcher.core.report_status import report_status
-from dispatcher.core.stored_texts import stored_text
+from dispatcher.core.roles import shown_name
+from dispatcher.core.stored_texts import stored_text, suppression_reason
 from dispatcher.core.templates import Template, template_mismatch
 from dispatcher.lists.shown_texts import LIST_TEXTS, list_text
 
@@ -45,6 +47,9 @@ def test_every_text_has_a_translation_with_the_same_fields(catalogue):
         ("每个国家的价格", "国家 is 国家/地区"),
         ("每个国家/地区的价格，国家码", None),
         ("已取消 短信", "a blank between two Chinese words"),
+        ("写入3 条短信", "no blank between Chinese and Latin letters or figures"),
+        ("共 %(count)s条", None),  # with a measure word of its own
+        ("见CSV 文件", "no blank between Chinese and Latin letters or figures"),
         ("先检查,再写入", "half-width punctuation after Chinese"),
         ("写入 3 条短信（CSV）；`dispatcher status` 显示状态。", None),
     ],
@@ -207,6 +212,54 @@ def test_reasons_of_pauses_are_in_the_readers_language():
         pause = change(state, signals, limits).pause
         chinese = in_chinese(stored_text, pause.reason)
         assert re.findall("[a-z]{3,}", chinese) == [], chinese
+
+
+def test_texts_that_statements_store_are_in_the_catalogue():
+    root = Path(__file__).parents[2]
+    columns = "description|settled_by|paused_by|pause_reason"
+    stored = re.compile(
+        rf"(?:{columns}) = (?:CASE WHEN [^']*'[^']*'[^']*'[^']*' THEN )?'([^']+)'"
+        r"|coalesce\(a\.pause_reason, '([^']+)'\)|true, '([^']+)', '([^']+)'"
+    )
+    found = set()
+    for file in [*(root / "dispatcher/db/sql").glob("*.sql"), *(root / "migrations").glob("*.sql")]:
+        for groups in stored.findall(file.read_text()):
+            found |= {each for each in groups if each}
+    assert {"late answer", "worker", "its worker", "unsubscribed by a reply"} <= found
+    assert len(found) > 10
+    missing = {each for each in found if in_chinese(stored_text, each) == each}
+    assert missing - {"operator: "} == set()  # what follows it is a value
+
+
+def test_reasons_of_the_client_are_in_the_catalogue():
+    source = (Path(__file__).parents[2] / "dispatcher/provider/client.py").read_text()
+    body = source[source.index("def _no_reply") : source.index("def _clock_skew")]
+    texts = re.findall(r'(?:reason = |NoReply\(|return |\w: )f?"([^"]+)"', body)
+    texts += re.findall(r'get\(code, "([^"]+)"\)', body)
+    assert len(texts) == 21
+    why = "{why_unconnected(error)}"
+    values = {why: "timed out", "{what}": "answer", "{timeout:g}": "5", "{error.status}": "407"}
+    for text in texts:
+        for field, value in values.items():
+            text = text.replace(field, value)  # noqa: PLW2901
+        chinese = in_chinese(stored_text, text)
+        assert re.search("[\u4e00-\u9fff]", chinese), text
+
+
+def test_the_reason_of_a_suppression_keeps_its_status():
+    status = report_status("MK:0012")
+    shown = in_chinese(suppression_reason, f"MK:0012: {status.meaning}")
+    assert shown == f"MK:0012：{in_chinese(report_status, 'MK:0012').meaning}"
+    assert shown != f"MK:0012：{status.meaning}"
+    for text in ("asked: by phone", "asked by phone", ""):
+        assert in_chinese(suppression_reason, text) == text
+        assert suppression_reason(text) == text
+
+
+def test_an_operator_with_the_shared_token_is_marked():
+    assert shown_name("Ana (shared token)") == "Ana (shared token)"
+    assert in_chinese(shown_name, "Ana (shared token)") == "Ana（共享令牌）"
+    assert in_chinese(shown_name, "operator") == "operator"
 
 
 def test_stored_texts_of_lists_are_those_of_their_reader():

@@ -79,6 +79,8 @@ DOUBTFUL = [
     ("1.31e10", "rounded"),
     ("1311234567.8", "it has decimals"),
     ("+8613112345.678", "it has decimals"),
+    ("-13112345592", "it is negative"),  # +86-13112345678, calculated
+    ("\u221213112345592.00", "it is negative"),
     ("13112345678,13112345679", "two numbers"),
     ("13112345678/13112345679", "two numbers"),
     ("13112345678 13112345679", "two numbers"),

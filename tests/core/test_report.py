@@ -471,3 +471,16 @@ def test_a_status_says_a_result_if_it_has_a_row_that_does():
         assert (found is None) is (row.reason is Reason.SILENT), code
     for code in ("ENROUTE", "77.1*", "", "UNDELIVX", "MM:0001"):
         assert re.match(RESULT_PATTERN, code) is None, code
+
+
+@given(reports=st.lists(st.dictionaries(names | st.text(max_size=70), scraps), max_size=4))
+def test_a_batch_is_read_as_its_reports_alone(reports):
+    whole = read_push(json.dumps({"statusReportList": reports}).encode()).reports
+    listed = [read_push(json.dumps([report]).encode()).reports for report in reports]
+    assert whole == [report for alone in listed for report in alone]
+
+
+def test_long_values_that_are_allowed_are_kept_as_they_came():
+    fields = {**FULL, "a": "x" * 2000, "b": "y" * 2000}
+    (report,) = batch(fields)
+    assert list(json.loads(report.raw)) == list(fields)

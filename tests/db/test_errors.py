@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.db.database import Database, connect
-from dispatcher.db.dsn import driver_address, read_address
+from dispatcher.db.dsn import FileAddress, driver_address, read_address
 from dispatcher.db.errors import explain, is_unavailable
 from dispatcher.postgres.cluster import ServerFiles
 
@@ -90,7 +90,6 @@ async def test_no_socket(tmp_path):
         "postgresql://u:sec/ret@host/d",
         "postgresql://u:secret@host:port/d",
         "postgresql://u:secret@[::1/d",
-        "postgresql://u:secret@host/d?target_session_attrs=secret",
         "secret",
     ],
 )
@@ -234,6 +233,40 @@ async def test_a_parameter_that_the_server_does_not_know_is_named(dsn):
     line = await trouble(f"{dsn}&nonsense=1")
     assert '"nonsense"' in line
     assert "take it out" in line
+
+
+@pytest.mark.parametrize("more", ["ssl=true", "statement_timeout=often"])
+async def test_a_parameter_that_cannot_be_set_is_named(dsn, more):
+    line = await trouble(f"{dsn}&{more}")
+    assert "refuses a parameter of DISPATCHER_DATABASE_URL (" in line
+    assert more.partition("=")[0] in line
+    assert "often" not in line
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [("sslmode", "disable, allow, prefer, require"), ("target_session_attrs", "any, primary")],
+)
+async def test_a_parameter_of_the_driver_names_its_values(dsn, parameter, values):
+    line = await trouble(f"{dsn}&{parameter}=Wr0ng")
+    assert line.startswith(f"{parameter} in DISPATCHER_DATABASE_URL must be one of: {values}")
+    assert "Wr0ng" not in line
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        ("\ufeffpostgresql://u:new@h/d\r\n", "postgresql://u:new@h/d"),
+        ("postgresql://u:old@h/d\n", None),
+        ("postgresql://u:new@h:99999/d\n", None),
+        ("postgre", None),
+        ("", None),
+    ],
+)
+def test_a_file_is_read_again_once_it_holds_an_address(tmp_path, content, read):
+    file = tmp_path / "url"
+    file.write_text(content, newline="")
+    assert FileAddress("postgresql://u:old@h/d", file).read_again() == read
 
 
 @pytest.mark.parametrize(

@@ -334,21 +334,19 @@ GUARDS = (
         "a recall is fenced by the token too",
         (
             Edit(
-                f"{SQL}/queue.sql#recall_resent",
-                " AND b.token = $3",
-                " AND $3::text IS NOT NULL",
+                FUNCTIONS,
+                " AND b.token = u.token",
+                "",
             ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
     ),
     Guard(
         4,
-        "a report takes back only what its request was given up for",
+        "a report settles only what is still in question",
         (
             Edit(
-                f"{SQL}/queue.sql#recall",
-                "AND q.id = ANY (coalesce(b.unsure_ids, b.message_ids))",
-                "",
+                "dispatcher/db/report_matching.py", "unsure is None\n", "place.batch_id in locked\n"
             ),
         ),
         (f"{MATCHING}::test_a_requeue_during_a_step_is_left_waiting",),

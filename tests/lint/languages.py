@@ -24,6 +24,7 @@ from dispatcher.core.codes import NUMBER, OURS, REQUEST, Kind
 from dispatcher.core.format import counted
 from dispatcher.core.report_matching import UNMATCHED_REASONS
 from dispatcher.core.report_status import Reason
+from dispatcher.core.roles import ROLES
 from dispatcher.db.list_uploads import State
 from dispatcher.db.message_lists import STATES
 from dispatcher.settings import AppSettings
@@ -73,6 +74,8 @@ _AVOIDED = {
 }  # fmt: skip
 _COUNTRY_ALONE = re.compile("国家(?!/地区|码)")
 _BLANK_BETWEEN = re.compile("[\u4e00-\u9fff] [\u4e00-\u9fff]")
+_NO_BLANK = re.compile("[\u4e00-\u9fff][A-Za-z0-9`$]|[A-Za-z0-9`%][\u4e00-\u9fff]")
+_FIELDS = re.compile(r"%\(\w+\)[sd]|(?<!\$)\{\w*\}")
 _HALF_WIDTH = re.compile("[\u4e00-\u9fff）][,;?!]")
 
 
@@ -124,7 +127,15 @@ def _of_tables() -> Iterator[tuple[str, str]]:
     for field in AppSettings.model_fields.values():
         if field.description:
             yield "settings/models.py", field.description
-    words = [*UNMATCHED_REASONS.values(), *STATES, *EVENTS, *Kind, *Reason, *get_args(State)]
+    words = [
+        *UNMATCHED_REASONS.values(),
+        *STATES,
+        *EVENTS,
+        *Kind,
+        *Reason,
+        *get_args(State),
+        *ROLES,
+    ]
     yield from (("tables", str(text)) for text in words)
     yield from (("core/explain.py", state.capitalize()) for state in STATES)
     for _owner, _name, text in help_texts(typer.main.get_command(app)):
@@ -155,6 +166,8 @@ def style_of(text: str, translation: str) -> list[str]:
     chinese = bool(re.search("[\u4e00-\u9fff]", text))  # an example of what users write
     if _BLANK_BETWEEN.search(translation) and not chinese:
         found.append("a blank between two Chinese words")
+    if _NO_BLANK.search(_FIELDS.sub("{}", translation)) and not chinese:
+        found.append("no blank between Chinese and Latin letters or figures")
     if _HALF_WIDTH.search(translation) and not chinese:
         found.append("half-width punctuation after Chinese")
     return found

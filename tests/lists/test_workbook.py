@@ -15,6 +15,13 @@ from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.workbook import WorkbookSheet
 from dispatcher.lists.workbook_parts import MAX_WHOLE_PART_BYTES
 
+# What Excel offers for whole numbers, and others that show them as they are.
+NUMBER_FORMS = (
+    "0", "0_ ", "0_);\\(0\\)", "0_);[Red]\\(0\\)", "0;[Red]0", "0_ ;[Red]\\-0\\ ",
+    "#", "###########", "#0", "G/通用格式", "[Blue]0",
+)  # fmt: skip
+STYLES, TEXTS = "xl/styles.xml", "xl/sharedStrings.xml"
+BOOK, RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 SHEET, TYPES = "xl/worksheets/sheet1.xml", "[Content_Types].xml"
 DATA, END = "<sheetData>", "</sheetData>"
 STRINGS_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
@@ -68,6 +75,70 @@ def test_texts_are_read_whole_and_without_how_they_are_spoken(tmp_path):
     assert read == [(2, ["东门", "", "东门"]), (3, ["x"])]
 
 
+def test_a_formula_may_give_an_empty_text(tmp_path):
+    rows = (
+        '<row r="1"><c t="str"><f>A1</f><v></v></c><c><f>A1</f><v></v></c></row>'
+        '<row r="2"><c t="str"><f>A1</f><v></v></c></row>'
+    )
+    mixed, blank = WorkbookSheet(workbook(tmp_path / "x.xlsx", rows))
+    assert mixed.doubts == {1: "it holds a formula without a result: save the file in Excel"}
+    assert blank.is_blank
+
+
+def test_dates_that_have_the_form_of_a_language_are_dates(tmp_path):
+    file = workbook(tmp_path / "x.xlsx", '<row><c s="1"><v>46508.375</v></c></row>')
+    parts = unpack(file)
+    parts[STYLES] = re.sub(
+        "(<cellXfs.*?)</cellXfs>", r'\1<xf numFmtId="31"/></cellXfs>', parts[STYLES]
+    )
+    (record,) = WorkbookSheet(pack(file, parts))
+    assert record.cells == ["2027-05-01 09:00:00"]
+    assert record.doubts == {0: "it is a date: format the column as text"}
+
+
+@pytest.mark.parametrize(
+    ("part", "find", "written"),
+    [
+        (STYLES, "<fills.*?</fills>", "<fills><fill/></fills>"),
+        (STYLES, "<fonts.*?</fonts>", "<fonts><font><family val='99'/></font></fonts>"),
+        (STYLES, "<borders.*?</borders>", "<borders><border><left style='x'/></border></borders>"),
+        (BOOK, "<bookViews.*?</bookViews>", "<bookViews><workbookView xWindow='1.5'/></bookViews>"),
+        ("docProps/core.xml", "^.*$", "<broken"),
+        (RELATIONS, 'Target="/xl/', 'Target="'),
+        (TEXTS, None, "xl/SharedStrings.xml"),
+        (TEXTS, None, "xl\\sharedStrings.xml"),
+    ],
+)
+def test_what_other_programs_write_their_way_is_read(tmp_path, part, find, written):
+    row = '<row><c t="s"><v>0</v></c></row>'
+    file = workbook(tmp_path / "x.xlsx", row, strings="<si><t>东门</t></si>")
+    parts = unpack(file)
+    if find is None:
+        parts[written] = parts.pop(part)
+    else:
+        changed = re.sub(find, written, parts[part], flags=re.DOTALL)
+        assert changed != parts[part]
+        parts[part] = changed
+    assert cells(pack(file, parts)) == [["东门"]]
+
+
+@pytest.mark.parametrize("state", ["hidden", "veryHidden"])
+def test_a_sheet_that_is_not_seen_is_not_read(tmp_path, state):
+    file = workbook(tmp_path / "x.xlsx", "<row><c><v>1</v></c></row>")
+    parts = unpack(file)
+    parts[BOOK] = parts[BOOK].replace('state="visible"', f'state="{state}"')
+    with pytest.raises(ListError, match="no visible sheet has rows"):
+        WorkbookSheet(pack(file, parts))
+
+
+def test_days_of_a_workbook_from_1904_are_its_own(tmp_path):
+    file = formatted(tmp_path / "x.xlsx", "45046.375", "yyyy-mm-dd")
+    parts = unpack(file)
+    parts[BOOK] = parts[BOOK].replace("<workbookPr ", '<workbookPr date1904="1" ')
+    (record,) = WorkbookSheet(pack(file, parts))
+    assert record.cells == ["2027-05-01 09:00:00"]
+
+
 @pytest.mark.parametrize(
     ("rows", "before"),
     [
@@ -96,7 +167,6 @@ def test_a_sheet_that_does_not_say_its_size_is_not_read_to_find_it(tmp_path):
         for name, text in parts.items():
             changed.writestr(name, text)
     sheet = WorkbookSheet(file)
-    assert sheet._sheet.max_row is None
     shares = [sheet.progress() for record in sheet if record.line % 5_000 == 0]
     assert shares == sorted(shares)
     assert 0.1 < shares[0] < 0.5 < shares[-1] <= 1
@@ -120,6 +190,9 @@ def test_a_number_too_long_to_be_written_is_doubtful(tmp_path, value):
         ("100", "General", "100"),
         ("1.3100000001E10", "General", "13100000001"),
         ("13112345678", "0." + "0" * 18, "13112345678." + "0" * 18),
+        *(("13112345678", form, "13112345678") for form in NUMBER_FORMS),
+        ("-5", "0_ ", "-5"),
+        ("0", "0;[Red]0", "0"),
     ],
 )
 def test_a_number_has_the_digits_that_excel_shows(tmp_path, value, form, text):
@@ -132,6 +205,12 @@ def test_a_number_has_the_digits_that_excel_shows(tmp_path, value, form, text):
         ("13100000004.5", "0", "its format hides decimals"),
         ("12345678901234567", "General", "more digits than Excel keeps"),
         ("0.15", "0%", "it is a number in the format 0%"),
+        ("-5", "0;[Red]0", "it is a number in the format"),  # shown without its minus
+        ("0", "0;-0;;@", "it is a number in the format"),  # not shown
+        ("0", "#", "it is a number in the format #"),
+        ("0.5", "#.00", "it is a number in the format"),
+        ("13112345678", "000 0000 0000", "it is a number in the format"),
+        ("13112345678", '0"a"', "it is a number in the format"),
     ],
 )
 def test_a_number_that_its_format_changes_is_doubtful(tmp_path, value, form, why):
@@ -217,7 +296,6 @@ def test_what_is_kept_of_a_sheets_form_does_not_grow(tmp_path):
 
 
 TOO_BIG = "is too big when it is unpacked"
-STYLES = "xl/styles.xml"
 
 
 @pytest.mark.parametrize("padding", [" " * MAX_WHOLE_PART_BYTES, "<xf/>" * 500_000])

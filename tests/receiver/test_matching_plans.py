@@ -43,7 +43,7 @@ IDS = f"ARRAY(SELECT md5(n::text)::uuid || '_1' FROM generate_series(1, {NEWS}) 
 NEW_IDS = f"ARRAY(SELECT 'new-' || n FROM generate_series(1, {NEWS}) n)"
 ONES = f"array_fill(1, ARRAY[{NEWS}])"
 TRUES = f"array_fill(true, ARRAY[{NEWS}])"
-TIMES = f"array_fill(now(), ARRAY[{NEWS}])"
+TIMES = f"array_fill(date_part('epoch', now()), ARRAY[{NEWS}])"
 MESSAGES = f"ARRAY(SELECT id FROM dispatcher.message ORDER BY id LIMIT {NEWS})"
 TOKENS = f"ARRAY(SELECT 'bench-' || n % {BATCHES} FROM generate_series(1, {NEWS}) n)"
 NUMBERS = (
@@ -51,10 +51,6 @@ NUMBERS = (
     f" FROM generate_series(1, {NEWS}) n)"
 )
 UNSURE = "ARRAY(SELECT id FROM dispatcher.batch WHERE token = 'bench-7')"
-
-GIVEN_UP = (
-    f"ARRAY(SELECT id FROM dispatcher.batch, generate_series(1, {NEWS}) ORDER BY id LIMIT {NEWS})"
-)
 
 
 def texts(value: str) -> str:
@@ -78,7 +74,7 @@ PINNED = [
     ("find_places", "text, text", each(TOKENS, NUMBERS), 4_000),
     ("name_accepted", "bigint[], text[]", each(MESSAGES, IDS), 20 * NEWS),
     ("lock_unsure", "bigint[]", UNSURE, 50),
-    ("recall", "bigint[], bigint[]", each(MESSAGES, GIVEN_UP), 20 * NEWS),
+    ("recall", "bigint[], bigint[], text[]", each(MESSAGES, MESSAGES, TOKENS), 40 * NEWS),
     (
         "settle_by_reports",
         "bigint[], bigint[], int2[], int2[], text[]",
@@ -99,7 +95,7 @@ PINNED = [
 UNPINNED = [
     (
         "store_reports",
-        13 * "text, " + "text[], text",
+        12 * "text, " + "text[], text[], text",
         each(
             IDS, ONES, ONES, texts("DELIVRD"), texts("delivered"), TOKENS, NUMBERS, ONES, TIMES,
             ONES, texts(""), texts(""), texts("{}"), "ARRAY['EXPIRED']", "'^(UNDELIV)$'",

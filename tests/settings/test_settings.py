@@ -1,9 +1,11 @@
 """Settings: what is read, and what is refused with which words."""
 
+import contextvars
 from pathlib import Path
 
 import pytest
 
+from dispatcher.core.language import use_language
 from dispatcher.db.dsn import read_address
 from dispatcher.settings import AppSettings, Settings, SettingsError, load_settings
 
@@ -80,6 +82,19 @@ def test_a_secret_variable_loses_its_trailing_newline():
     assert app_of(APP_SECRET="hunter2-secret\n").app_secret.get_secret_value() == "hunter2-secret"
 
 
+@pytest.mark.parametrize(
+    "content", [b"hunter2\n# the key of the shop\n", b"h\0u\0n\0", b"hunter2\tshop"]
+)
+def test_a_secret_with_more_than_itself_is_a_mistake(tmp_path, content):
+    (tmp_path / "secret").write_bytes(content)
+    variables = APP | {"DISPATCHER_APPS__DEFAULT__APP_SECRET": ""}
+    variables["DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE"] = str(tmp_path / "secret")
+    (mistake,) = mistakes_of(variables)
+    assert mistake == (
+        "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE must be the secret alone: one line of text"
+    )
+
+
 def test_the_endpoint_loses_a_slash_at_its_end():
     assert app_of(ENDPOINT="http://127.0.0.1:8000/").endpoint == "http://127.0.0.1:8000"
 
@@ -94,6 +109,12 @@ def test_kubernetes_service_variables_are_no_settings():
             "DISPATCHER_REPORTS_SERVICE_PORT": "8080",
         }
     )
+
+
+@pytest.mark.parametrize("name", ["PORT", "LISTEN_PORT", "APPS__DEFAULT__PORT"])
+def test_a_port_that_a_person_wrote_is_a_mistake(name):
+    (mistake,) = mistakes_of({f"DISPATCHER_{name}": "8080"})
+    assert mistake.startswith(f"DISPATCHER_{name} is not a setting")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +146,13 @@ def test_kubernetes_service_variables_are_no_settings():
         ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
         ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "must be a PostgreSQL address"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:99999/d", "must have a port from 1 to 65535"),
+        ("DATABASE_URL", "postgresql://u:hunter2@a:1,b:0/d", "must have a port from 1 to 65535"),
+        ("DATABASE_URL", "postgresql:///d?host=h&port=x", "must have a port from 1 to 65535"),
         ("CALLBACK_URL", "ftp://host/reports/hunter2", "must be the public address"),
         ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
+        ("NOTIFY_EVENTS", "maybe", "must be true or false"),
+        ("APPS__DEFAULT__MAX_ATTEMPTS", "2.5", "must be a valid integer"),
         ("LISTEN", "8080", "must be HOST:PORT"),
         ("LISTEN", "127.0.0.1:99999", "must be HOST:PORT"),
         ("LISTEN", "http://127.0.0.1:80", "must be HOST:PORT"),
@@ -169,6 +195,39 @@ def test_an_unknown_variable_is_a_mistake_with_a_suggestion(name, meant):
 def test_a_variable_that_resembles_no_setting_is_a_mistake(name):
     (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
     assert mistake.startswith(f"DISPATCHER_{name} is not a setting")
+
+
+@pytest.mark.parametrize("name", ["APPS__MY__SHOP__SENDER", "APPS__大__SENDER"])
+def test_a_name_that_no_app_can_have_is_explained(name):
+    (mistake,) = mistakes_of({f"DISPATCHER_{name}": "x"})
+    assert mistake.startswith(f"DISPATCHER_{name} is not a setting: the name of an app has")
+
+
+def test_every_mistake_is_told_in_chinese():
+    wrong = {
+        "APPS__DEFAULT__CONCURRENCY": ("0", "必须大于或等于 1"),
+        "APPS__DEFAULT__MAX_ATTEMPTS": ("many", "必须是整数"),
+        "APPS__DEFAULT__SPIKE_FACTOR": ("x", "必须是数字"),
+        "APPS__DEFAULT__NUMBERS_PER_SECOND": ("inf", "必须是有限的数字"),
+        "APPS__DEFAULT__TIMEOUT": ("0", "必须大于 0"),
+        "APPS__DEFAULT__SENDER": ("x" * 22, "最多 21 个字符"),
+        "APPS__DEFAULT__AUTH": ("x", "必须是 'aksk' 或 'wsse'"),
+        "LOG_LEVEL": ("warn", "必须是 'debug', 'info', 'warning' 或 'error'"),
+        "NOTIFY_EVENTS": ("maybe", "必须是 true 或 false"),
+        "STATEMENT_CACHE": ("9" * 30, "必须小于或等于 100000"),
+        "APPS__MY__SHOP__SENDER": ("x", "不是设置项：应用名称"),
+    }
+    environ = APP | {f"DISPATCHER_{name}": value for name, (value, _) in wrong.items()}
+
+    def chinese() -> list[str]:
+        use_language("zh-CN")
+        return mistakes_of(environ)
+
+    mistakes = contextvars.copy_context().run(chinese)
+    told = {line.partition(" ")[0].removeprefix("DISPATCHER_"): line for line in mistakes}
+    assert told.keys() == wrong.keys()
+    for name, (_value, words) in wrong.items():
+        assert words in told[name]
 
 
 def test_all_mistakes_are_told_at_once():

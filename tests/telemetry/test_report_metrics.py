@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from support.waiting import until
 from test_metrics import check_with_promtool, samples
 
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.status import MissingReports, StatusSnapshot
 from dispatcher.db.spool import Spool, size
-from dispatcher.telemetry import Metrics, State
+from dispatcher.telemetry import Metrics, ReportMetrics, State
 
 TOKEN = "a-token-that-nobody-guesses"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -86,6 +87,27 @@ async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
     assert seen["dispatcher_spool_bytes", (("spool", "reports"),)] == 0
     assert TOKEN not in text
     check_with_promtool(text)
+
+
+def test_many_values_at_once_count_as_one_after_the_other():
+    registry, lags = CollectorRegistry(), [-1.0, 0.0, 0.5, 1.0, 1.5, 259_200.0, 1e9, 2.0, 2.0]
+    ReportMetrics(registry).carried(lags)
+    one_by_one = Histogram(
+        "alone", "", buckets=(1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200),
+        registry=registry,
+    )  # fmt: skip
+    for lag in lags:
+        one_by_one.observe(max(0.0, lag))
+    together, alone = (
+        [
+            (sample.name.removeprefix(name), sample.labels, sample.value)
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name.startswith(name) and not sample.name.endswith("_created")
+        ]
+        for name in ("dispatcher_report_carrier_lag_seconds", "alone")
+    )
+    assert together == alone
 
 
 def test_the_backlog_is_absent_without_a_database():

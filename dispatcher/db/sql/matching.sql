@@ -77,8 +77,8 @@ WITH wanted AS MATERIALIZED (
     LEFT JOIN named n ON n.batch_id = r.id AND n.number = w.number
 )
 SELECT f.place, f.batch_id, f.app, f.state, f.settled_by, f.id, f.attempt,
-    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id, o.created_at, f.number,
-    false,
+    coalesce(f.in_question, false), o.state, o.provider_id, o.batch_id,
+    date_part('epoch', o.created_at), f.number, false,
     f.state = 'closed' AND o.message_id IS NULL AND f.id IS NOT NULL AND coalesce((
         SELECT s.state = 'lost' FROM dispatcher.message_status s WHERE s.id = f.id
     ), false)
@@ -105,7 +105,7 @@ WITH request AS MATERIALIZED (
     CROSS JOIN LATERAL unnest(r.message_ids, r.attempts) AS u (id, attempt)
 )
 SELECT e.token, e.batch_id, e.app, e.state, e.settled_by, m.id, e.attempt, e.in_question,
-    o.state, o.provider_id, o.batch_id, o.created_at,
+    o.state, o.provider_id, o.batch_id, date_part('epoch', o.created_at),
     CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END,
     coalesce(m.recipient = '0', false),
     e.state = 'closed' AND o.message_id IS NULL AND m.id IS NOT NULL AND coalesce((
@@ -125,7 +125,7 @@ WITH found AS MATERIALIZED (
     WHERE provider_id = ANY ($1::text[]) AND provider_id IS NOT NULL AND state = 'accepted'
 )
 SELECT f.provider_id, coalesce(f.batch_id, 0), m.app, 'closed', NULL, m.id, NULL::smallint, false,
-    f.state, f.provider_id, f.batch_id, f.created_at,
+    f.state, f.provider_id, f.batch_id, date_part('epoch', f.created_at),
     CASE WHEN m.recipient <> '0' THEN dispatcher.e164(m.recipient) END, m.recipient = '0', false
 FROM found f
 JOIN dispatcher.message m
@@ -158,10 +158,10 @@ ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_a
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of
 -- those accepted in that minute have none (see awaiting_reports).
--- $1 minutes of acceptance, $2 apps, $3 how many
+-- $1 minutes of acceptance (seconds since 1970), $2 apps, $3 how many
 INSERT INTO dispatcher.event_count AS t (minute, app, event, code, worker, count)
-SELECT u.minute, u.app, 'reported', '', 0, u.count
-FROM unnest($1::timestamptz[], $2::text[], $3::bigint[]) AS u (minute, app, count)
+SELECT to_timestamp(u.minute), u.app, 'reported', '', 0, u.count
+FROM unnest($1::float8[], $2::text[], $3::bigint[]) AS u (minute, app, count)
 ORDER BY 1, 2
 ON CONFLICT (minute, app, event, code, worker) DO UPDATE SET count = t.count + excluded.count
 
@@ -205,8 +205,8 @@ FROM today t
 -- name: pause_by_reports
 -- Count reports by which the platform refused an app itself, of messages accepted since the app was
 -- last resumed, and pause it at the $3rd: only resume() ends that, for a probe would be accepted.
--- $1 app, $2 times of acceptance, $3 how many are too many, $4 code, $5 reason, $6 whether they concern all
--- that the app sends; else they are only counted
+-- $1 app, $2 times of acceptance (seconds since 1970), $3 how many are too many, $4 code, $5 reason,
+-- $6 whether they concern all that the app sends; else they are only counted
 WITH news AS (
     SELECT a.name,
         count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
@@ -216,7 +216,7 @@ WITH news AS (
             AND coalesce(a.paused_by, 'worker') = 'worker'
             AND $6 AS pauses
     FROM dispatcher.app a
-    JOIN unnest($2::timestamptz[]) AS t (at) ON t.at
+    JOIN unnest($2::float8[]) AS t (at) ON to_timestamp(t.at)
         > CASE WHEN a.resumed_at <= clock_timestamp() THEN a.resumed_at ELSE '-infinity' END
     WHERE a.name = $1
     GROUP BY a.name

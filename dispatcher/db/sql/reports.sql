@@ -7,21 +7,21 @@
 -- What gave way is kept in earlier (core/report_status.py, takes_place).
 -- Returns how many were news, or no row if none was.
 -- The caller sorts the keys, so that two receivers cannot lock crosswise, and gives each once.
--- All but the last two are arrays as text.
+-- All but the last three are arrays as text.
 -- $1 provider ids, $2 segments, $3 totals, $4 statuses, $5 states, $6 tokens, $7 recipients,
--- $8 seconds since it came, $9 times of the carrier, $10 sources, $11 descriptions,
+-- $8 seconds since it came, $9 times of the carrier (seconds since 1970), $10 sources, $11 descriptions,
 -- $12 codes of the carrier, $13 raw, $14 final statuses that the platform makes up,
 -- $15 pattern of the statuses that say a result
 WITH written AS (
     INSERT INTO dispatcher.report AS r (provider_id, segment, total, status, state, token,
         recipient, received_at, updated_at, source, description, org_code, raw)
     SELECT u.provider_id, u.segment, u.total, u.status, u.state, u.token, u.recipient,
-        clock_timestamp() - make_interval(secs => u.age), u.updated_at, u.source, u.description,
-        u.org_code, u.raw::jsonb
+        clock_timestamp() - make_interval(secs => u.age), to_timestamp(u.updated_at), u.source,
+        u.description, u.org_code, u.raw::jsonb
     FROM unnest($1::text::text[], $2::text::smallint[], $3::text::smallint[], $4::text::text[],
         $5::text::text[], $6::text::text[], $7::text::text[], $8::text::float8[],
-        $9::text::timestamptz[], $10::text::smallint[], $11::text::text[], $12::text::text[],
-        $13::text::text[])
+        $9::text::float8[], $10::text::smallint[], $11::text::text[], $12::text::text[],
+        $13::text[])
         AS u (provider_id, segment, total, status, state, token, recipient, age, updated_at,
             source, description, org_code, raw)
     ON CONFLICT (provider_id, segment) DO UPDATE SET
@@ -75,8 +75,7 @@ GROUP BY r.provider_id
 ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
     updated_at = now()
-WHERE excluded.state <> 'interim' AND (s.state = 'interim'
-    OR s.state = 'undelivered' AND excluded.state = 'delivered'  -- a report took another's place
+WHERE excluded.state <> 'interim' AND (s.state <> excluded.state
     OR s.status = ANY ($2::text[]) AND (excluded.state, excluded.status) <> (s.state, s.status))
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
@@ -123,12 +122,13 @@ GROUP BY app
 ORDER BY app
 
 -- name: unmatched_reports
--- Return reports that belong to no message, newest first.
+-- Return reports that belong to no message, newest first; not those that a requeue has left behind.
 -- $1 limit
 SELECT m.provider_id, m.segment, m.reason, m.first_seen_at, m.due_at IS NOT NULL AS again,
     r.status, r.state, r.token, r.recipient
 FROM dispatcher.unmatched_report m
 JOIN dispatcher.report r ON r.provider_id = m.provider_id AND r.segment = m.segment
+WHERE m.reason <> 'requeued'
 ORDER BY m.first_seen_at DESC
 LIMIT $1
 

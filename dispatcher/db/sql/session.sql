@@ -54,6 +54,19 @@ SELECT least(nullif(r.rolconnlimit, -1), nullif(d.datconnlimit, -1))
 FROM pg_roles r, pg_database d
 WHERE r.rolname = session_user AND d.datname = current_database() AND NOT r.rolsuper
 
+-- name: rights_missing
+-- Return the tables, sequences and functions on which this user lacks a right of dispatcher_worker.
+SELECT DISTINCT g.object
+FROM dispatcher.role_grant g, unnest(string_to_array(g.privilege, ', ')) AS wanted
+WHERE g.role = 'dispatcher_worker' AND g.privilege NOT LIKE '%(%' AND NOT CASE
+    WHEN g.object LIKE 'FUNCTION %'
+        THEN has_function_privilege(substr(g.object, length('FUNCTION ') + 1)::regproc, wanted)
+    WHEN g.object LIKE 'SEQUENCE %'
+        THEN has_sequence_privilege(substr(g.object, length('SEQUENCE ') + 1), wanted)
+    ELSE has_table_privilege(g.object, wanted)
+END
+ORDER BY g.object
+
 -- name: read_only_setting
 -- Return whether a setting, and no standby, makes transactions read-only.
 SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'on'

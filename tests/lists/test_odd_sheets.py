@@ -1,0 +1,135 @@
+"""Text files as odd programs and people make them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from zipfile import ZipFile
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dispatcher.core.errors import ListError
+from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.lists.reading import Form, open_list
+from dispatcher.lists.rejects import RejectsFile
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+GOOD = "+8613112345678"
+KOREAN = "안녕하세요 고객님 주문하신 상품이 배송되었습니다"
+
+
+def wide(text: str) -> str:
+    """Return *text* in the full-width forms that Chinese keyboards write."""
+    return "".join(chr(ord(sign) + 0xFEE0) for sign in text)
+
+
+def write(path: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
+    path.write_bytes("".join(line + end for line in lines).encode(encoding))
+    return path
+
+
+def opened(path: Path, form: Form | None = None, whole: Whole | None = None) -> MessageList:
+    found = open_list(path, form or Form())
+    return MessageList(found, whole or Whole(), now=NOW, templates={})
+
+
+def read(path: Path, form: Form | None = None, whole: Whole | None = None) -> list[Line]:
+    return list(opened(path, form, whole))
+
+
+def value(line: Line, column: str) -> object:
+    assert not line.reason
+    return line.values[COLUMNS.index(column)]
+
+
+def test_a_column_without_a_name_may_be_empty(tmp_path):
+    file = write(tmp_path / "x.csv", ",recipient,,template_id", f",{GOOD},,t1", f",{GOOD},x,t1")
+    with pytest.raises(ListError, match=r"unknown column '\(column 3, without a name\)'"):
+        open_list(file, Form())
+    many = [f",{GOOD},,t1"] * 30
+    good, bad = read(write(file, ",recipient,,template_id", *many, f"x,{GOOD},,t1"))[-2:]
+    assert value(good, "recipient") == GOOD
+    assert bad.reason == "column 1 has no name in the header, and here it is not empty"
+
+
+def test_codes_and_times_lose_what_is_not_seen(tmp_path):
+    head = "template_id,recipient,sender,priority,send_at"
+    codes = ",".join(map(wide, ("1069", "5", "2027-05-01")))
+    row = f"\ufefft1\u200b,{GOOD},{codes}\u3000{wide('09:30')}"
+    (line,) = read(write(tmp_path / "x.csv", head, row), None, Whole(zone=ZoneInfo("UTC")))
+    assert [value(line, name) for name in ("template_id", "sender", "priority")] == [
+        "t1",
+        "1069",
+        5,
+    ]
+    assert value(line, "send_at") == datetime(2027, 5, 1, 9, 30, tzinfo=UTC)
+
+
+def test_a_variable_keeps_its_text_without_a_mark_of_files(tmp_path):
+    head, row = "param_1,recipient,template_id,param_2", f"\ufeff小王,{GOOD},t1,{wide('10')}\u200d "
+    (line,) = read(write(tmp_path / "x.csv", head, row))
+    assert value(line, "params") == ["小王", wide("10") + "\u200d"]
+
+
+def test_full_width_semicolons_part_cells(tmp_path):
+    (line,) = read(write(tmp_path / "x.csv", f"手机号{wide(';')}模板", f"{GOOD}{wide(';')}t1"))
+    assert value(line, "template_id") == "t1"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_where_only_cr_ends_lines_a_bad_one_is_alone(tmp_path, encoding):
+    lines = [
+        "手机号,模板,变量1",
+        f"{GOOD},t1,小王",
+        f"{GOOD},t1,\N{REPLACEMENT CHARACTER}",
+        f"{GOOD},t1,小李",
+    ]
+    file = write(tmp_path / "x.csv", *lines, encoding=encoding, end="\r")
+    broken = "\N{REPLACEMENT CHARACTER}".encode(encoding)
+    file.write_bytes(file.read_bytes().replace(broken, b"\xff\xff"))
+    first, bad, last = read(file)
+    assert [value(line, "params") for line in (first, last)] == [["小王"], ["小李"]]
+    assert bad.reason.startswith("it is not")
+
+
+def test_korean_text_is_not_taken_for_chinese(tmp_path):
+    lines = ["recipient,template_id,param_1", f"{GOOD},t1,{KOREAN}"]
+    file = write(tmp_path / "x.csv", *lines, encoding="cp949")
+    with pytest.raises(ListError, match="cp949 would read “안녕하세요"):
+        open_list(file, Form())
+    (line,) = read(file, Form(encoding="cp949"))
+    assert value(line, "params") == [KOREAN]
+
+
+def test_the_mark_of_a_file_is_stronger_than_an_option(tmp_path):
+    lines = ["recipient,template_id,param_1", f"{GOOD},t1,Jérôme"]
+    file = write(tmp_path / "x.csv", *lines, encoding="utf-8-sig")
+    (line,) = read(file, Form(encoding="cp1252"))  # as its list was loaded
+    assert value(line, "params") == ["Jérôme"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_rejects_of_bare_numbers_are_read_as_their_list_was(tmp_path, delimiter):
+    form, whole = Form(recipients_only=True), Whole(template="t1")
+    messages = opened(write(tmp_path / "x.txt", GOOD, "123", "+86 131, 1234 5679"), form, whole)
+    refused = [line for line in messages if line.reason]
+    rejects = tmp_path / "x.rejects.csv"
+    with RejectsFile(rejects, messages.header, delimiter=delimiter) as file:
+        file.add((line, line.reason) for line in refused)
+    rejects.write_text(rejects.read_text("utf-8").replace("123", "13112345670", 1), "utf-8")
+    assert [value(line, "recipient") for line in read(rejects, form, whole) if line.values] == [
+        "+8613112345670"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"\0" * 100, "is empty"), (None, "is a zip file, and not an Excel")]
+)
+def test_a_file_without_anything_in_it_is_named(tmp_path, content, words):
+    file = tmp_path / "x.xlsx"
+    if content is None:
+        with ZipFile(file, "w"):
+            pass
+    else:
+        file.write_bytes(content)
+    with pytest.raises(ListError, match=words):
+        open_list(file, Form())
