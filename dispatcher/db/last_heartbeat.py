@@ -1,7 +1,7 @@
 """Keeps on disk when the worker of a data directory was last in its database.
 
 A database that is restored lacks what was written since its backup, and cannot know it. The worker
-that runs then knows, by its last heartbeat; this file tells it to the next one.
+that runs then knows, by its last heartbeat. So does the next one, which reads it here.
 """
 
 import os
