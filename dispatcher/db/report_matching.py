@@ -379,17 +379,24 @@ async def _name(connection: Connection, found: SortedReports) -> list[MatchedRep
 async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
     """Write the outcomes that reports prove; return these reports, and the batches closed.
 
-    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    The batch is locked first: a late answer, an operator or the policy may be settling it too. What
+    they have done since the places were read counts.
     """
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
-    locked = {row["id"] for row in rows}
+    locked: dict[int, list[int] | None] = {row["id"]: row["unsure_ids"] for row in rows}
     recalled = await _recall(connection, found.recalls)
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled or place.lost:
+        unsure = locked.get(place.batch_id, [])
+        if (
+            unsure is None
+            or place.message_id in unsure
+            or place.message_id in recalled
+            or place.lost
+        ):
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"
