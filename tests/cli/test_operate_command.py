@@ -8,7 +8,6 @@ INSERT = """
 INSERT INTO dispatcher.message (recipient, template_id, params, reference, send_at)
 VALUES ('+8613112345678', 'template', '{062569,secret-word}', 'order-1', $1) RETURNING id
 """
-HUGE = "9" * 20  # more than a bigint
 APP = "INSERT INTO dispatcher.app (name, numbers_per_second, rate) VALUES ($1, 500, 250)"
 
 
@@ -260,13 +259,3 @@ async def test_settle_settles_a_message_that_a_fail_over_lost(operate, db, messa
     again = await operate("settle", str(message), "sent")
     assert again.code == 1
     assert f"message {message} is not lost" in again.err
-
-
-@pytest.mark.parametrize(
-    "words", [("show",), ("cancel", "1"), ("requeue",), ("limit", "a", "--daily")]
-)
-async def test_a_number_that_is_too_large_is_named(operate, db, words):
-    await db.execute(APP, "a")
-    ended = await operate(*words, HUGE)
-    assert (ended.code, ended.out) == (1, "")
-    assert "it is out of range" in ended.err
