@@ -947,7 +947,7 @@ CREATE TABLE dispatcher.price (
     country text NOT NULL PRIMARY KEY,
     price numeric NOT NULL,
     currency text NOT NULL DEFAULT '',
-    CONSTRAINT price_is_not_negative CHECK (price >= 0)
+    CONSTRAINT price_is_from_0_to_1000000 CHECK (price >= 0 AND price < 1000000)
 );
 
 COMMENT ON TABLE dispatcher.price IS 'What a segment costs, as the operator''s contract says.';
