@@ -340,12 +340,13 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
 
 
 async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> None:
-    """Take accepted messages out of the queue that were queued again, if they are not sent yet."""
+    """Take back accepted messages that were given up, if they are not sent again yet."""
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if accepted:
+        batches, tokens = [result.batch.id], [result.batch.token]
         found = await connection.fetch(
-            sql("recall_resent"), list(accepted), result.batch.id, result.batch.token
+            sql("recall"), list(accepted), batches * len(accepted), tokens * len(accepted)
         )
         for row in found:
             _gather_outcome(accepted[row["id"]], result.batch, rows)

@@ -311,7 +311,7 @@ async def _begin(
     """Begin a load and its campaign, or go on; return how far it has come."""
     await campaigns.begin(connection, options.actor, campaign, _name(file))
     if options.stop_at is not None:
-        await campaigns.stop_at(connection, campaign, options.stop_at)
+        await campaigns.stop_at(connection, options.actor, campaign, options.stop_at)
     return await file_import.begin_import(
         connection, digest, _name(file), campaign, again=options.again
     )

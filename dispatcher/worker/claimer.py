@@ -122,6 +122,7 @@ class Claimer:
                     cursor=self._cursors.setdefault(loop, ClaimCursor(monotonic)),
                     screen=screen,
                     heartbeat_at=self._lease.heartbeat_at,
+                    started=self._lease.started,
                     seconds=self._timeout.seconds,
                 )
         except ROW_ERRORS as error:

@@ -145,6 +145,7 @@ class Recorder:
         self._worker = worker
         self._in_flight = in_flight
         self._folder = folder
+        self.database_id = ""  # known once the spool was replayed
         self._spool_kind = SPOOL_KIND
         self._metrics = metrics
         self._unwritten: list[
@@ -180,7 +181,8 @@ class Recorder:
 
         Only those of this database: in another one, their batches are other requests.
         """
-        self._spool_kind = f"{await self._database_id()}.{SPOOL_KIND}"
+        self.database_id = await self._read_database_id()
+        self._spool_kind = f"{self.database_id}.{SPOOL_KIND}"
         await self._replay()
         if foreign := size(self._folder, SPOOL_KIND)[0] - size(self._folder, self._spool_kind)[0]:
             log.warning(
@@ -189,7 +191,7 @@ class Recorder:
                 files=foreign,
             )
 
-    async def _database_id(self) -> str:
+    async def _read_database_id(self) -> str:
         while True:
             try:
                 return await workers.database_id(self._database)

@@ -251,7 +251,7 @@ class Sender:
         return EvaluationContext(
             elapsed=monotonic() - batch.claimed_at,
             max_attempts=self._max_attempts,
-            now=datetime.now(UTC),
+            now=_utc(self._lease.database_time()),
             jitter=random.random,
             country=country,
         )
@@ -268,6 +268,13 @@ class Sender:
         """Return the result of a refused batch whose text is refused for all numbers."""
         verdict = defer_text(batch.packed, split.code, self._context(batch))
         return _batch_result(batch, verdict, sent, split.code, split.reason)
+
+
+def _utc(database_time: float | None) -> datetime:
+    """Return a time of the database; the time of this host before the first heartbeat."""
+    return (
+        datetime.now(UTC) if database_time is None else datetime.fromtimestamp(database_time, UTC)
+    )
 
 
 def _infer(refused: RefusedRequest, half: Batch) -> RefusedRequest | None:

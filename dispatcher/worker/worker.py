@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -17,8 +17,9 @@ from dispatcher.db import workers
 from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.dsn import direct_address
 from dispatcher.db.due_messages import ClaimRequest
+from dispatcher.db.last_heartbeat import LastHeartbeat, write_last_heartbeat
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
-from dispatcher.db.workers import listen_urgent
+from dispatcher.db.workers import Heartbeat, listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
 from dispatcher.telemetry import Metrics
@@ -219,16 +220,26 @@ class Worker:
             cut_off=cut_off,
             failing=[f"{part}: {why}" for part, why in sorted(self.failing.items())],
             last_at=self.lease.heartbeat_at,
+            started=self.lease.started,
             seconds=self._heartbeat_interval,
         )
         if beat.paused:
             log.error("paused: the database has gone back in time", apps=beat.paused, why=beat.why)
         if beat.silence is None:
             raise UnknownWorkerError(self.id)
-        self.lease.renew(asked_at, beat.silence, beat.at)
+        self.lease.renew(asked_at, beat.silence, beat.at, beat.started)
+        self._keep_heartbeat(beat)
         if beat.silence < -workers.SET_BACK_SECONDS:
             self.clock_waits.jumps += 1
             log.warning("the database's clock was set back", seconds=round(-beat.silence))
+
+    def _keep_heartbeat(self, beat: Heartbeat) -> None:
+        """Keep a heartbeat on disk, where that is possible: a restored database lacks it."""
+        if beat.at is None or beat.started is None:
+            return
+        last = LastHeartbeat(self.recorder.database_id, self.id, beat.started, beat.at)
+        with suppress(OSError):  # `service.run` has told if nothing can be written there
+            write_last_heartbeat(self.settings.data_dir, last)
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

@@ -308,7 +308,7 @@ def _return(tables: Tables, message: int, waiting: Waiting, without: frozenset[s
 
 
 def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]) -> Tables:
-    """`recall_resent`: a late answer takes back what was given up and waits again."""
+    """`recall`: a late answer takes back what was given up, and waits again or has ended."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
     if tables.batch[batch].settled_by not in GIVEN_UP:
@@ -317,11 +317,16 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        if tables.queue[message.id] and message.id in tables.batch[batch].in_question:
-            tables = _wait(tables, message.id, None)
+        if message.id in tables.batch[batch].in_question and _gives_way(tables, message.id):
             result = Result("accepted", batch, message.attempt, batch)
-            tables = _append(tables, message.id, result, NOTHING)
+            tables = _end(_wait(tables, message.id, None), message.id, result)
     return tables
+
+
+def _gives_way(tables: Tables, message: int) -> bool:
+    """`recall`: whether a message waits, or has ended otherwise than accepted."""
+    result = tables.outcome[message]
+    return tables.queue[message] is not None if result is None else result.state != "accepted"
 
 
 def _close_settled(tables: Tables, batch: int) -> Tables:
@@ -373,7 +378,7 @@ def match(  # noqa: PLR0911 - one for each effect
         case CancelsResend():
             if "a report takes back what waits again" in without:
                 return done
-            if tables.queue[message] is None:
+            if not _gives_way(tables, message):
                 return tables  # it is being sent a second time: looked at again
             return _end(_wait(done, message, None), message, accepted)
         case AddsProviderId():

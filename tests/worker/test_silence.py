@@ -37,3 +37,13 @@ def test_a_silence_that_has_not_ended_covers_nothing():
     now += 49
     assert not lease.covers(1000.0)
     assert not lease.covers(now)
+
+
+def test_a_lease_knows_the_time_of_the_database():
+    now = 1000.0
+    lease = Lease(60.0, lambda: now)
+    assert lease.database_time() is None
+    now += 5
+    lease.renew(1003.0, 5.0, 1.8e9)  # the answer came 2 s after the question
+    now += 10
+    assert lease.database_time() == 1.8e9 + 12

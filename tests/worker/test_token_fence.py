@@ -70,6 +70,17 @@ async def test_an_answer_of_another_database_takes_nothing_back(hands):
     assert await hands.queue() == [message.id for message in batch.messages]
 
 
+async def test_a_late_answer_corrects_what_was_cancelled_since(hands):
+    batch = await given_up(hands)
+    ids = [message.id for message in batch.messages]
+    assert await hands.db.fetchval("SELECT dispatcher.cancel($1)", ids[:2]) == 2
+    await hands.record(elsewhere(batch), all_accepted(batch))
+    assert await states(hands.db) == {"cancelled": 2, "queued": 1}
+    await hands.record(batch, all_accepted(batch))
+    assert await states(hands.db) == {"accepted": 3}
+    assert await hands.queue() == []
+
+
 async def given_up(hands) -> Batch:
     """Three messages that may have been sent, and that an operator resends."""
     await hands.begin()

@@ -70,9 +70,9 @@ UPDATE dispatcher.batch SET unsure_ids = $2::bigint[] WHERE id = $1 AND state = 
 
 -- name: lock_unsure
 -- Lock unsure batches until the end of this transaction, but for those that another transaction is
--- settling.
+-- settling; return which of their messages are in question (null: all).
 -- $1 batches
-SELECT id FROM dispatcher.batch
+SELECT id, unsure_ids FROM dispatcher.batch
 WHERE id = ANY ($1::bigint[]) AND state = 'unsure'
 ORDER BY id
 FOR UPDATE SKIP LOCKED
