@@ -112,6 +112,24 @@ SELECT
         WHERE state = 'unsure' AND app = $1 AND opened_at >= (SELECT began FROM today)
     ), 0)::bigint
 
+-- name: sent_today_by_app
+-- Return what sent_today does for each of these apps that has any, at the present time.
+-- $1 apps
+WITH today AS (
+    SELECT date_trunc('day', clock_timestamp() AT TIME ZONE interval '08:00')
+        AT TIME ZONE interval '08:00' AS began
+), sent AS (
+    SELECT app, count AS messages FROM dispatcher.event_count
+    WHERE app = ANY ($1::text[]) AND event = 'accepted' AND minute >= (SELECT began FROM today)
+    UNION ALL
+    SELECT app, cardinality(message_ids) FROM dispatcher.batch
+    WHERE state = 'open' AND app = ANY ($1)
+    UNION ALL
+    SELECT app, cardinality(message_ids) FROM dispatcher.batch
+    WHERE state = 'unsure' AND app = ANY ($1) AND opened_at >= (SELECT began FROM today)
+)
+SELECT app, sum(messages)::bigint FROM sent GROUP BY app
+
 -- name: pause_at_daily_limit
 -- Pause an app that has reached its daily limit, until the next day begins at the provider. An
 -- operator's pause stays.
