@@ -380,8 +380,8 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
     """Write the outcomes that reports prove; return these reports, and the batches closed.
 
     The batch is locked first: a late answer, an operator or the policy may be settling it too. What
-    they have done since the places were read counts. A message that was given up, and was sent again
-    since, may be unsure once more, in its new batch.
+    they have done since the places were read counts. A message that was given up, and was sent
+    again since, may be unsure once more, in its new batch.
     """
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
