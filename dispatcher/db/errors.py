@@ -245,6 +245,11 @@ def is_data_error(error: BaseException) -> bool:
     )
 
 
+def is_locked(error: BaseException) -> bool:
+    """Tell whether *error* means that another session has held a lock for seconds."""
+    return isinstance(_cause(error), asyncpg.LockNotAvailableError)
+
+
 def stops_all_writes(error: BaseException) -> bool:
     """Tell whether *error*, met by a write without any value of a row, means that none is taken."""
     return isinstance(_cause(error), asyncpg.ProgramLimitExceededError)
