@@ -49,7 +49,7 @@ def database_unavailable(why: str) -> Diagnosis:
         why,
         _(
             "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and"
-            " workers go on by themselves."
+            " workers go on by themselves. `dispatcher check` says whether it answers again."
         ),
     )
     return Diagnosis(Level.STOPPED, _(NOTHING_SENT), [finding])
