@@ -517,6 +517,49 @@ BEGIN
     RETURN cancelled;
 END $$;
 
+-- Take back messages of requests that were given up for lost: a late answer or a report shows that they
+-- were sent. Those that wait to be sent again leave the queue. Of one that has ended otherwise since,
+-- refused, expired or cancelled, that outcome is removed: the caller writes what is true. Of one that is
+-- unsure again, the later request is locked and returned. One that is on its way stays, and so does what
+-- another transaction holds: this must not wait for a person's. Whatever has touched them since: they are
+-- known by their ids, and that they were given up, by the request. Not what was requeued: a report had
+-- shown that the platform refused it.
+CREATE FUNCTION dispatcher.take_back(ids bigint[], batches bigint[], tokens text[])
+RETURNS TABLE (id bigint, again bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    WITH given_up AS MATERIALIZED (
+        SELECT u.id
+        FROM unnest(ids, batches, tokens) AS u (id, batch, token)
+        JOIN dispatcher.batch b ON b.id = u.batch AND b.token = u.token
+        WHERE b.settled_by IN ('policy: resend', 'operator: resend')
+          AND u.id = ANY (coalesce(b.unsure_ids, b.message_ids))
+    ), waiting AS (
+        DELETE FROM dispatcher.queue q
+        WHERE q.id = ANY (ARRAY(
+            SELECT f.id FROM dispatcher.queue f
+            WHERE f.id = ANY (ARRAY(SELECT g.id FROM given_up g)) FOR UPDATE SKIP LOCKED))
+        RETURNING q.id
+    ), ended AS (
+        DELETE FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (ARRAY(
+            SELECT f.message_id FROM dispatcher.outcome f
+            WHERE f.message_id = ANY (ARRAY(SELECT g.id FROM given_up g)) AND f.state <> 'accepted'
+            FOR UPDATE SKIP LOCKED))
+        RETURNING o.message_id
+    ), unsure AS MATERIALIZED (
+        SELECT b.id, coalesce(b.unsure_ids, b.message_ids) AS ids
+        FROM dispatcher.batch b
+        WHERE b.state = 'unsure' AND (SELECT count(*) FROM given_up) > 0
+          AND coalesce(b.unsure_ids, b.message_ids) && ARRAY(SELECT g.id FROM given_up g)
+        ORDER BY b.id FOR UPDATE SKIP LOCKED
+    )
+    SELECT w.id, NULL::bigint FROM waiting w
+    UNION SELECT e.message_id, NULL FROM ended e
+    UNION
+    SELECT g.id, u.id FROM given_up g JOIN unsure u ON g.id = ANY (u.ids)
+    WHERE NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = g.id)
+$$;
+
 -- Return which of *ids* are in no place: neither waiting, nor in a request, nor finished. Only a
 -- database that went back in time has such.
 CREATE FUNCTION dispatcher.lost_messages(ids bigint[]) RETURNS bigint[]
@@ -552,7 +595,7 @@ BEGIN
     -- Looked at again under a lock: two requeues at once would send it twice.
     lost := dispatcher.lost_messages(ids);
     IF lost <> '{}' THEN
-        PERFORM FROM dispatcher.message WHERE id = ANY (lost) FOR NO KEY UPDATE;
+        PERFORM FROM dispatcher.message WHERE id = ANY (lost) ORDER BY id FOR NO KEY UPDATE;
         lost := dispatcher.lost_messages(lost);
     END IF;
     -- Requests before outcomes, as all that settle them; one of several messages may still be unsure.
@@ -568,7 +611,15 @@ BEGIN
             OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
               WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
-        RETURNING o.message_id, o.batch_id, o.state
+        RETURNING o.message_id, o.batch_id, o.state, o.provider_id
+    ), told AS (
+        -- No outcome names these reports any more: retention finds them here.
+        INSERT INTO dispatcher.unmatched_report (provider_id, segment, reason, fresh)
+        SELECT r.provider_id, r.segment, 'requeued', false
+        FROM dispatcher.report r
+        WHERE r.provider_id = ANY (ARRAY(
+            SELECT t.provider_id FROM taken t WHERE t.state = 'accepted'))
+        ON CONFLICT (provider_id, segment) DO NOTHING
     ), no_question AS (
         -- Whatever settles this request must not send them once more; nor may its late answer or report
         -- take them back, if it was given up. It may take back what was rejected or expired since: of
@@ -588,6 +639,11 @@ BEGIN
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
+    -- A partition that was being dropped is to be kept as long as its new outcomes.
+    DELETE FROM dispatcher.maintenance_progress p
+    USING dispatcher.partitions() old
+    WHERE p.task = 'drop' AND p.partition = old.first
+      AND EXISTS (SELECT FROM unnest(requeued) AS id WHERE id >= old.first AND id < old.past);
     PERFORM dispatcher.count_event('requeued', '', apps);
     PERFORM dispatcher.append_event('requeued', '', apps, requeued);
     RETURN coalesce(cardinality(requeued), 0);
@@ -785,11 +841,11 @@ END $$;
 
 -- Campaigns -----------------------------------------------------------------------------------------
 
--- Set the state of a campaign. What waits is not touched: each claim reads which
+-- Set the state of a campaign; *detail* is what the audit has instead of the reason. What waits is not touched: each claim reads which
 -- campaigns are stopped, so it has effect at once for any number of them. One that was paused while it
 -- was moved is moved to the end before it runs.
 CREATE FUNCTION dispatcher.set_campaign_state(
-    name text, state text, reason text, action text, actor text
+    name text, state text, reason text, action text, actor text, detail text DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -815,7 +871,8 @@ BEGIN
     SET state = after, reason = nullif(set_campaign_state.reason, ''),
         changed_by = actor, changed_at = clock_timestamp()
     WHERE c.name = set_campaign_state.name;
-    PERFORM dispatcher.append_audit(actor, action, 'campaign ' || name, reason, after);
+    PERFORM dispatcher.append_audit(
+        actor, action, 'campaign ' || name, coalesce(detail, reason), after);
 END $$;
 
 -- Stop claiming messages of a campaign until resume_campaign().
@@ -920,7 +977,11 @@ BEGIN
     END IF;
     SELECT * INTO before FROM dispatcher.campaign c WHERE c.name = move_campaign.name FOR UPDATE;
     PERFORM dispatcher.set_campaign_state(name,
-        CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor);
+        CASE before.state WHEN 'paused' THEN 'paused' ELSE 'moving' END, before.reason, 'move', actor,
+        concat_ws(', ',
+            'to ' || to_char(send_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC',
+            CASE WHEN wait > 0 THEN trim_scale(round(wait::numeric, 3)) || ' s apart' END,
+            'priority ' || priority));
     UPDATE dispatcher.campaign c
     SET move_to = greatest(send_at, CASE WHEN send_at IS NOT NULL THEN clock_timestamp() END),
         move_wait = wait, move_priority = priority, move_waits = NULL, moved_id = c.first_id - 1,
@@ -1534,7 +1595,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.settle_batches, dispatcher.count_unsure, dispatcher.settle, dispatcher.settle_unsure,
     dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
-    dispatcher.lost_messages, dispatcher.cancel,
+    dispatcher.lost_messages, dispatcher.take_back, dispatcher.cancel,
     dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,

@@ -481,6 +481,10 @@ BEGIN
         WHERE i.app = old.app AND i.key = old.idempotency_key AND i.message_id = old.id
     ), reports AS (
         DELETE FROM dispatcher.report r USING old WHERE r.provider_id = old.provider_id
+    ), sums AS (
+        DELETE FROM dispatcher.report_summary s USING old WHERE s.provider_id = old.provider_id
+    ), wipes AS (
+        DELETE FROM dispatcher.pending_wipe w USING old WHERE w.message_id = old.id
     ), outcomes AS (
         DELETE FROM dispatcher.outcome_rest o USING old WHERE o.message_id = old.id
     )
@@ -554,13 +558,14 @@ BEGIN
     ON CONFLICT (task, partition) DO UPDATE SET position = excluded.position;
 END $$;
 
--- Wipe variables. A requeue locks its message first, so it is seen here once it has committed.
+-- Wipe variables. A requeue locks its message first, so it is seen here once it has committed: by the
+-- outcome that it has removed, for a claim may have taken the message from the queue since.
 CREATE FUNCTION dispatcher.wipe(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE dispatcher.message SET params = '{}', wiped_at = now()
     WHERE id = ANY (ids) AND params <> '{}';
-    IF EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids)) THEN
+    IF (SELECT count(*) FROM dispatcher.outcome WHERE message_id = ANY (ids)) < cardinality(ids) THEN
         RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
     END IF;
 END $$;
@@ -654,7 +659,9 @@ BEGIN
     FROM unnest(found_ids) AS id WHERE id <> ALL (erased);
     UPDATE dispatcher.message SET recipient = '0', params = '{}', reference = NULL, wiped_at = now()
     WHERE id = ANY (erased);
-    IF EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (erased)) THEN
+    IF (SELECT count(*) FROM dispatcher.outcome WHERE message_id = ANY (erased))
+        < (SELECT count(*) FROM dispatcher.message WHERE id = ANY (erased))
+    THEN
         RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
     END IF;
     -- By the message where there is one; by the number, which takes a scan, where there is none.

@@ -53,7 +53,7 @@ FROM (VALUES
         'charged_segments', 'open_segments', 'is_charged', 'report_parts',
         'enqueue', 'message_id_for_key', 'cancel',
         'bulk_rows_with', 'take_from_bulk',
-        'requeue', 'is_refused_by_platform', 'settle', 'settle_lost', 'settle_batches', 'count_unsure',
+        'requeue', 'take_back', 'is_refused_by_platform', 'settle', 'settle_lost', 'settle_batches', 'count_unsure',
         'expire', 'next_grant_at', 'pause', 'resume', 'end_country_waits',
         'end_refusal_waits', 'is_probe_due', 'end_clock_waits',
         'suppress', 'unsuppress', 'define_template',

@@ -27,7 +27,7 @@ from dispatcher.cli.show import show
 from dispatcher.cli.simulate import simulate
 from dispatcher.cli.status import status
 from dispatcher.cli.token import token
-from dispatcher.cli.usage import use_pages
+from dispatcher.cli.usage import bound_numbers, use_pages
 from dispatcher.core.language import ENGLISH, _, language
 
 app = typer.Typer(
@@ -96,6 +96,7 @@ def command_tree() -> Any:  # noqa: ANN401 - typer does not export its types of 
     """Return all commands; their help is in the language of the present context."""
     tree = typer.main.get_command(app)
     use_pages(tree)
+    bound_numbers(tree)
     if language() != ENGLISH:
         for owner, name, text in help_texts(tree):
             paragraphs = [_(paragraph) for paragraph in help_paragraphs(text)]

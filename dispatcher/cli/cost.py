@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from dispatcher.core.cost import Bill, BillLine
     from dispatcher.db.database import OwnConnection
 
+_YEARS = range(2000, 3000)
+_MAX_CURRENCY_LENGTH = 8
+_MAX_PRICE = 1_000_000  # of a segment, as the database takes it
 _PROVIDER_ZONE = timezone(timedelta(hours=8))
 
 
@@ -131,9 +134,12 @@ def _day(text: str | None) -> datetime:
         today = datetime.now(UTC).astimezone(_PROVIDER_ZONE)
         return today.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER_ZONE)
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=_PROVIDER_ZONE)
+        if day.year in _YEARS:
+            return day
     except ValueError:
-        raise CommandError(_("--day takes a day such as 2026-11-01."), code=USED_WRONGLY) from None
+        pass
+    raise CommandError(_("--day takes a day such as 2026-11-01."), code=USED_WRONGLY)
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
@@ -144,8 +150,10 @@ def _price(text: str) -> tuple[str, Decimal, str]:
     except InvalidOperation:
         price = Decimal(-1)
     known = re.fullmatch("[A-Z]{2}", country)  # ISO 3166
-    if not known or not price.is_finite() or price < 0:
+    currency = rest[len(amount) :]
+    sane = price.is_finite() and 0 <= price < _MAX_PRICE and len(currency) <= _MAX_CURRENCY_LENGTH
+    if not known or not sane:
         raise CommandError(
             _("--price takes COUNTRY=PRICE, such as CN=0.045CNY."), code=USED_WRONGLY
         )
-    return country, price, rest[len(amount) :]
+    return country, price, currency

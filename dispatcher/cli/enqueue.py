@@ -1,6 +1,7 @@
 """``dispatcher enqueue``: the messages of a list into the queue."""
 
 import re
+import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -229,11 +230,17 @@ def enqueue(
             if dry_run
             else _(
                 "{rejected} of {file} refused, each with its reason in {where}: mend them there,"
-                " and enqueue that file."
+                " and enqueue that file with the same options and --campaign {campaign}."
             )
         )
-        lines = plural(loaded.progress.rejected, "line")
-        raise CommandError(text.format(rejected=lines, file=file, where=where))
+        raise CommandError(
+            text.format(
+                rejected=plural(loaded.progress.rejected, "line"),
+                file=file,
+                where=where,
+                campaign=shlex.quote(loaded.campaign),
+            )
+        )
 
 
 async def _load(

@@ -19,6 +19,7 @@ import typer
 from dispatcher.cli.completion import complete_app, complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.spans import begin_of
 from dispatcher.core.errors import os_reason
 from dispatcher.core.language import ENGLISH, _, use_language
 
@@ -90,7 +91,9 @@ def export(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only those inserted since: 2026-01-31T09:00:00+08:00."),
+        typer.Option(
+            metavar="TIME", help="Only those inserted since: 2h, 3d, or a time with its zone."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON to stdout, an object a line.")] = False,
     full: Annotated[
@@ -113,7 +116,7 @@ def export(
         raise CommandError(
             _("say what to export: --campaign, --app, --state or --since."), code=USED_WRONGLY
         )
-    begin = _time(since)
+    begin = begin_of("--since", since) if since else None
     suffix = file.suffix.lower() if file is not None else ".json" if json else ".csv"
     if suffix not in (".csv", ".json", ".xlsx"):
         raise CommandError(_("FILE ends in .csv, .json or .xlsx."), code=USED_WRONGLY)
@@ -310,14 +313,3 @@ def _cell(place: int, text: str) -> str:
     if not text.isalnum():
         text = _NOT_IN_XML.sub("", escape(text))
     return f'<c t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    from dispatcher.lists.times import read_time
-
-    try:
-        return read_time("--since", text, None)
-    except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None

@@ -2,9 +2,8 @@
 
 import getpass
 import os
-import re
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,8 @@ import typer
 
 from dispatcher.cli.completion import complete_app
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
+from dispatcher.cli.spans import begin_of
+from dispatcher.cli.usage import MAX_ID
 from dispatcher.core.language import _
 
 if TYPE_CHECKING:
@@ -66,9 +67,6 @@ App = Annotated[
         autocompletion=complete_app,
     ),
 ]
-
-
-MAX_ID_DIGITS = 19  # of a bigint
 
 
 class Settlement(StrEnum):
@@ -127,7 +125,7 @@ def requeue(
     if (code is None) == (not ids):
         raise CommandError(_("give either ids or --code."), code=USED_WRONGLY)
     who = operator_name(as_)
-    begin = _since(since)
+    begin = begin_of("--since", since)
 
     async def work(
         connection: "Connection",
@@ -153,26 +151,9 @@ def requeue(
     _print_result(done, wanted, _("waiting again"), left)
 
 
-def _since(text: str) -> datetime:
-    found = re.fullmatch(r"(\d+)([mhd])", text.strip())
-    if found:
-        unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
-        return datetime.now(UTC) - timedelta(**{unit: int(found[1])})
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise CommandError(
-            _("--since takes 30m, 2h, 3d, or a time such as 2026-01-31T09:00:00+08:00."),
-            code=USED_WRONGLY,
-        )
-    return time.astimezone(UTC)
-
-
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Unsure from this time on, as 2026-11-29T08:00; UTC."),
+    typer.Option(metavar="TIME", help="Unsure from this time on: 2h, 3d, 2026-11-29T08:00; UTC."),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Unsure before this time.")]
 
@@ -212,7 +193,12 @@ def settle(
     from dispatcher.db.operator import UnsureBatches
 
     who = operator_name(as_)
-    several = UnsureBatches(app, code, _time(since, "--since"), _time(until, "--until"))
+    several = UnsureBatches(
+        app,
+        code,
+        begin_of("--since", since, UTC) if since else None,
+        begin_of("--until", until, UTC) if until else None,
+    )
     match words:
         case [how] if several != UnsureBatches():
             _settle_several(who, several, _settlement(how), yes=yes)
@@ -236,39 +222,27 @@ def _settlement(word: str) -> Settlement:
         ) from None
 
 
-def _time(word: str | None, option: str) -> "datetime | None":
-    from datetime import UTC, datetime
-
-    if word is None:
-        return None
-    try:
-        read = datetime.fromisoformat(word)
-    except ValueError:
-        raise CommandError(
-            _("{option} takes a time as 2026-11-29T08:00, not {word}.").format(
-                option=option, word=word
-            ),
-            code=USED_WRONGLY,
-        ) from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
-
-
 def _is_id(word: str) -> bool:
-    """Tell whether *word* is the id of a message: a token has 32 characters."""
-    return word.isascii() and word.isdigit() and len(word) <= MAX_ID_DIGITS
+    """Tell whether *word* is the id of a message, or too great for one: a token is longer."""
+    return word.isascii() and word.isdigit() and len(word) <= len(str(MAX_ID))
 
 
 def _settle_lost(who: str, message: int, how: Settlement) -> None:
     from dispatcher.cli.connection import with_database
     from dispatcher.db import operator
 
-    settled = with_database(
-        lambda connection: operator.settle_lost(connection, who, [message], how.value)
-    ).count
+    settled = (
+        message <= MAX_ID
+        and with_database(
+            lambda connection: operator.settle_lost(connection, who, [message], how.value)
+        ).count
+    )
     if not settled:
         raise CommandError(
-            f"message {message} is not lost: see `dispatcher show {message}`. An unsure batch is"
-            " settled by its token."
+            _(
+                "message {message} is not lost: see `dispatcher show {message}`. An unsure batch is"
+                " settled by its token."
+            ).format(message=message)
         )
     typer.echo(_("Message {message} {done}.").format(message=message, done=_done(how)))
 
@@ -387,7 +361,7 @@ def _print_result(done: int, ids: list[int], what: str, left: dict[int, str]) ->
     from dispatcher.core.format import plural
 
     typer.echo(_("{messages} {done}.").format(messages=plural(done, "message"), done=what))
-    told = [str(one) + _(": ") + left[one] for one in sorted(left)]
+    told = [str(one) + _(": ") + _(left[one]) for one in sorted(left)]
     if count := len(set(ids)) - done:
         shown = _("; ").join(told[:MAX_SHOWN])
         more = (

@@ -27,6 +27,7 @@ ERRORS_OF_USE = (
     N_("Invalid value for {name}: {reason}"),
     N_("it must be a whole number"),
     N_("it must be a number"),
+    N_("it must be text in UTF-8"),
     N_("it must be {least} or more"),
     N_("it must be {most} or less"),
     N_("{value} is not one of {values}"),
@@ -40,6 +41,7 @@ _PLAIN = (
     (r"(?:Input should be a valid|Unable to parse input string as an) integer.*",
      "it must be a whole number"),
     (r"Input should be a valid number.*", "it must be a number"),
+    (r"Input should be a valid string.*", "it must be text in UTF-8"),
     (r"Input should be greater than or equal to (\S+)", r"it must be \1 or more"),
     (r"Input should be less than or equal to (\S+)", r"it must be \1 or less"),
 )  # fmt: skip
@@ -70,6 +72,20 @@ def help_instead(error: Any) -> str | None:  # noqa: ANN401 - as above
     if context is None or error.format_message() != context.get_help():
         return None
     return str(context.get_help())
+
+
+MAX_ID = 2**63 - 1  # of a bigint
+MAX_NUMBER = 2**31 - 1  # of an integer
+
+
+def bound_numbers(command: Any) -> None:  # noqa: ANN401 - as above
+    """Give each whole number of a command and its subcommands the bound that PostgreSQL has."""
+    for parameter in command.params:
+        kind = parameter.type_descriptor
+        if kind.annotation in (int, list[int]) and kind.parameter_info.max is None:
+            kind.parameter_info.max = MAX_ID if parameter.metavar == "ID" else MAX_NUMBER
+    for each in getattr(command, "commands", {}).values():
+        bound_numbers(each)
 
 
 def use_pages(command: Any) -> None:  # noqa: ANN401 - as above

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import read_form
+from dispatcher.console.forms import FORM_CONTENT_TYPE, read_form
 from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
@@ -38,6 +38,9 @@ SESSION_LIFETIME_SECONDS = 12 * 3600  # a shift
 # Connections of a client that is known: they stay open while a long form arrives.
 ADMITTED = web.AppKey("ADMITTED", set[RequestHandler])
 MAX_SIGNED_LENGTH = 1024  # characters of a cookie or form token; the console's own are shorter
+MAX_RESULT_LENGTH = 8192  # the same of the result of an action, which may have a long name
+MAX_PATH_LENGTH = 2000  # characters of the address that a login leads to
+READING_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 _HEADERS = {
     # Nothing inline and nothing from elsewhere: no content of a message can run as a script.
@@ -64,6 +67,7 @@ class Session(Struct, frozen=True):
     expires_at: int  # Unix time
     role: Role = "rules"  # of the console's own token
     token_id: int | None = None  # of a token with a name
+    by_proxy: bool = False  # which signs out too
 
     def may(self, role: Role) -> bool:
         """Return whether this operator may do what takes *role*."""
@@ -77,6 +81,7 @@ class Sessions:
         self._token = token
         self._cookies = _serializer(token, salt="dispatcher console: session")
         self._forms = _serializer(token, salt="dispatcher console: form")
+        self._results = _serializer(token, salt="dispatcher console: result")
 
     def is_console_token(self, given: str) -> bool:
         """Return whether *given* is the console's token, in a time independent of its content."""
@@ -114,6 +119,18 @@ class Sessions:
         fresh = now < signed_at + SESSION_LIFETIME_SECONDS
         return fresh and fields == [session.actor, session.nonce]
 
+    def sign_result(self, lines: list[str]) -> str:
+        """Return *lines* about what an action did, for an address that can be loaded again."""
+        return self._results.dumps(lines)
+
+    def read_result(self, signed: str, *, now: float) -> list[str] | None:
+        """Return the lines of `sign_result`; None if they are too old or were not signed here."""
+        match _load(self._results, signed, MAX_RESULT_LENGTH):
+            case ([*lines], signed_at) if now < signed_at + SESSION_LIFETIME_SECONDS:
+                return [str(line) for line in lines]
+            case _:
+                return None
+
 
 def _serializer(token: str, *, salt: str) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(
@@ -123,9 +140,11 @@ def _serializer(token: str, *, salt: str) -> URLSafeTimedSerializer:
     )
 
 
-def _load(serializer: URLSafeTimedSerializer, text: str) -> tuple[list[Any], int] | None:
+def _load(
+    serializer: URLSafeTimedSerializer, text: str, most: int = MAX_SIGNED_LENGTH
+) -> tuple[list[Any], int] | None:
     """Return what was signed, and the Unix time of that; None if the signature is not valid."""
-    if not text.isascii() or len(text) > MAX_SIGNED_LENGTH:
+    if not text.isascii() or len(text) > most:
         return None
     try:
         fields, signed_at = serializer.loads(text, return_timestamp=True)
@@ -162,7 +181,7 @@ class Auth:
         """
         if self._proxies is not None and (found := self._proxies.operator(request)) is not None:
             expires_at = int(time.time()) + SESSION_LIFETIME_SECONDS
-            return Session(found.name, "", expires_at, found.role)
+            return Session(found.name, "", expires_at, found.role, by_proxy=True)
         cookie = request.cookies.get(SESSION_COOKIE)
         session = self.sessions.read_cookie(cookie, now=time.time())
         if session is None or session.token_id is None:
@@ -184,15 +203,15 @@ class Auth:
             try:
                 session = await self.session(request)
                 if session is None:
-                    return _login_required(request)
+                    return await self._login_required(request)
                 if not session.may(role):
                     return self.forbidden(session)
                 if "\0" in unquote(request.path_qs):  # PostgreSQL takes no text with it
                     values = {"session": session, "what": _("There is no such page.")}
                     return self.page("missing.html", values, status=404)
-                checked = form_is_checked and request.method != hdrs.METH_GET
+                checked = form_is_checked and request.method not in READING_METHODS
                 if checked and not await self._is_own_form(request, session):
-                    return self.refused(request, session)
+                    return await self.refused(request, session)
                 return await handler(request, session)
             except DatabaseUnavailable as error:
                 values = {
@@ -230,10 +249,33 @@ class Auth:
         own = self.sessions.is_form_token(session, form_token, now=time.time())
         return own and is_same_origin(request)
 
-    def refused(self, request: web.Request, session: Session) -> web.Response:
-        """Return the answer to a form that no page of this session sent."""
-        values = {"session": session, "back": referring_page(request)}
+    async def refused(self, request: web.Request, session: Session) -> web.Response:
+        """Return the answer to a form that no page of this session sent.
+
+        What a page of an earlier session sent can be sent again, once the operator has seen it.
+        """
+        values = {
+            "session": session,
+            "back": referring_page(request),
+            "kept": await _kept_fields(request),
+            "address": request.path_qs,
+        }
         return self.page("refused.html", values, status=403)
+
+    async def _login_required(self, request: web.Request) -> web.Response:
+        """Return the answer to a request without a session: the login for a browser's page load."""
+        if "text/html" not in request.headers.get("Accept", ""):
+            return protected(web.Response(status=401, text="log in first\n"))
+        if request.method not in READING_METHODS:
+            kept = await _kept_fields(request)
+            values = {"session": None, "kept": kept, "address": request.path_qs}
+            return self.page("ended.html", values, status=401)
+        to = own_page(request.path_qs)
+        login = LOGIN_PATH if to == HOME_PATH else f"{LOGIN_PATH}?{urlencode({'to': to})}"
+        if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+            # Browsers keep the cookie from a link of another site: a page of ours leads on with it.
+            return self.page("onward.html", {"session": None, "address": login})
+        return redirect(login)
 
 
 def is_same_origin(request: web.Request) -> bool:
@@ -264,19 +306,27 @@ def protected(response: AnyResponse) -> AnyResponse:
     return response
 
 
-def _login_required(request: web.Request) -> web.Response:
-    """Return the answer to a request without a session: the login for a browser's page load."""
-    wants_page = request.method == hdrs.METH_GET and "text/html" in request.headers.get(
-        "Accept", ""
-    )
-    if wants_page:
-        return redirect(LOGIN_PATH)
-    return protected(web.Response(status=401, text="log in first\n"))
+async def _kept_fields(request: web.Request) -> dict[str, str]:
+    """Return what the browser sent in a form of a page of this console, without files.
+
+    Of a page of another site nothing is kept: a click on what it wrote would do it.
+    """
+    own = request.headers.get("Sec-Fetch-Site") or request.headers.get(hdrs.ORIGIN)
+    if own is None or not is_same_origin(request) or request.content_type != FORM_CONTENT_TYPE:
+        return {}
+    fields = await read_form(request) or {}
+    return {name: value for name, value in fields.items() if name != FORM_TOKEN_FIELD}
 
 
 def referring_page(request: web.Request) -> str:
     """Return path and query of the console's page that led here, or the first page."""
     page = urlsplit(request.headers.get(hdrs.REFERER, ""))
-    if page.path != HOME_PATH and not page.path.startswith(HOME_PATH + "/"):
-        return HOME_PATH
-    return f"{page.path}?{page.query}" if page.query else page.path
+    return own_page(f"{page.path}?{page.query}" if page.query else page.path)
+
+
+def own_page(address: str) -> str:
+    """Return *address* if it is path and query of a page of the console, else the first page."""
+    path = address.partition("?")[0]
+    is_own = path == HOME_PATH or path.startswith(HOME_PATH + "/")
+    readable = address.isascii() and address.isprintable() and len(address) <= MAX_PATH_LENGTH
+    return address if is_own and readable else HOME_PATH

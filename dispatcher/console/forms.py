@@ -12,6 +12,7 @@ from dispatcher.core.templates import Template, TemplateError, check_kinds, vari
 
 Fields = dict[str, str]
 
+FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"  # of every form but that of a file
 FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
 FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
 MAX_IDS = 1000  # messages in one action

@@ -16,6 +16,7 @@ from dispatcher.console.auth import (
     Session,
     is_same_origin,
     is_secure,
+    own_page,
     protected,
     redirect,
 )
@@ -49,21 +50,25 @@ class LoginPages:
         self._wrong_tokens: deque[float] = deque(maxlen=MAX_WRONG_TOKENS_PER_MINUTE)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """Show the login."""
+        """Show the login; the address may have the page that it leads to."""
+        to = own_page(request.query.get("to", ""))
         try:
             session = await self._auth.session(request)
         except DatabaseUnavailable:
-            return self._page(_(_UNCHECKED), status=503)
-        return self._page() if session is None else redirect(HOME_PATH)
+            return self._page(_(_UNCHECKED), to=to, status=503)
+        return self._page(to=to) if session is None else redirect(to)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """Begin a session, for the console's token and a name."""
         form = await read_form(request)
+        to = own_page((form or {}).get("to", ""))
         if form is None or not is_same_origin(request):
-            return self._page(_("This login was not sent by this page. Try again."), status=403)
+            return self._page(
+                _("This login was not sent by this page. Try again."), to=to, status=403
+            )
         if self._is_limited():
             return self._page(
-                _("Too many wrong tokens. Wait a minute, then try again."), status=429
+                _("Too many wrong tokens. Wait a minute, then try again."), to=to, status=429
             )
         token, named = form.get("token", ""), None
         if not self._auth.sessions.is_console_token(token):
@@ -72,10 +77,11 @@ class LoginPages:
             try:
                 named = await self._backend.log_in(token)
             except DatabaseUnavailable:
-                return self._page(_(_UNCHECKED), status=503)
+                return self._page(_(_UNCHECKED), to=to, status=503)
             if named is None:
                 return self._page(
                     _("This is not the token. It is the value of DISPATCHER_CONSOLE_TOKEN."),
+                    to=to,
                     status=403,
                 )
             with suppress(ValueError):  # after a minute it may have left
@@ -83,8 +89,8 @@ class LoginPages:
         # The shared token says nothing of who has it; one with a name does.
         actor = named.name if named else " ".join(form.get("actor", "").split())
         if named is None and not _is_name(actor):
-            return self._page(_("Give your name: the audit log records it."), status=400)
-        response = redirect(HOME_PATH)
+            return self._page(_("Give your name: the audit log records it."), to=to, status=400)
+        response = redirect(to)
         response.set_cookie(
             SESSION_COOKIE,
             self._auth.sessions.new_cookie(actor, named.id if named else None),
@@ -102,8 +108,9 @@ class LoginPages:
         response.del_cookie(SESSION_COOKIE, path=HOME_PATH)
         return response
 
-    def _page(self, error: str = "", *, status: int = 200) -> web.Response:
-        return self._auth.page("login.html", {"session": None, "error": error}, status=status)
+    def _page(self, error: str = "", *, to: str, status: int = 200) -> web.Response:
+        values = {"session": None, "error": error, "to": "" if to == HOME_PATH else to}
+        return self._auth.page("login.html", values, status=status)
 
     def _is_limited(self) -> bool:
         full = len(self._wrong_tokens) == MAX_WRONG_TOKENS_PER_MINUTE

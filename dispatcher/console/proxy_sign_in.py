@@ -52,4 +52,7 @@ class ProxySignIn(Struct, frozen=True):
         except ValueError:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self.networks)
+        return any(
+            address in network or (mapped is not None and mapped in network)
+            for network in self.networks
+        )

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from dispatcher.console.actions import ACTIONS_PATH, ActionPages
+from dispatcher.console.actions import ACTIONS_PATH, DONE_PATH, ActionPages
 from dispatcher.console.audit import AUDIT_PATH, AuditPages
 from dispatcher.console.auth import HOME_PATH, LOGIN_PATH, Auth, Sessions, protected
 from dispatcher.console.backend import ConsoleBackend
@@ -94,6 +94,8 @@ def console_routes(
         web.get(ACTIONS_PATH, auth.required(actions.overview)),
         web.get(ACTIONS_PATH + "/{action}", auth.required(actions.confirm)),
         web.post(ACTIONS_PATH + "/{action}", auth.required(actions.act)),
+        web.get(DONE_PATH, auth.required(actions.done)),
+        web.get(HOME_PATH + "/", auth.required(dashboard.show)),
         web.get("/console/{rest:.*}", auth.required(search.missing)),
     ]
     return [in_readers_language(route) for route in routes]

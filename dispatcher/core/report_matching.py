@@ -11,7 +11,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from dispatcher.core.number import fits_mask, forms_in_request, is_masked, possible_forms
-from dispatcher.core.report_status import State
+from dispatcher.core.report_status import State, report_status
 
 # Values of `settled_by` of a batch whose messages returned to the queue.
 RESENT_BY = frozenset({"policy: resend", "operator: resend"})
@@ -30,6 +30,7 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "other-id": "The answer gave the message another provider id.",
         "set-aside": "It cannot be matched: the database refuses a value of it or its message.",
         "being-resent": "Its message is being sent a second time; it is looked at again.",
+        "requeued": "Its message was requeued: the platform had refused it before it was sent.",
     }
 )
 
@@ -94,7 +95,14 @@ class MessageLookup(Struct, frozen=True, gc=False):
         """Whether a report may tell something new of the message."""
         if self.outcome is None:
             return self.in_question or self.batch_state == "open"
-        return self.outcome == "accepted" and self.provider_id is None
+        if self.outcome == "accepted":
+            return self.provider_id is None
+        return self.was_given_up
+
+    @property
+    def was_given_up(self) -> bool:
+        """Whether its request was taken for lost, and the message returned to the queue."""
+        return self.settled_by in RESENT_BY and self.in_question
 
 
 MatchedReport = tuple[PendingReport, MessageLookup]  # a report and its message
@@ -118,7 +126,11 @@ class ConfirmsAccepted(Struct, frozen=True, gc=False):
 
 
 class CancelsResend(Struct, frozen=True, gc=False):
-    """It proves that a message was accepted that is in the queue again."""
+    """It proves that a message was accepted that was given up.
+
+    It is in the queue again, or has ended since: refused, expired or cancelled. That outcome gives
+    way, or a requeue would send it twice.
+    """
 
 
 class RetryLater(Struct, frozen=True, gc=False):
@@ -209,6 +221,9 @@ def match_report(report: PendingReport, place: MessageLookup) -> MatchResult:
             return _undecided(place)
         case "accepted":
             return _accepted(report, place)
+        # What the platform refused before anything was sent stays refused, expired or cancelled.
+        case _ if place.was_given_up and not report_status(report.status).resendable:
+            return CancelsResend()
         case _:
             return Unmatched("not-accepted")
 
@@ -218,7 +233,7 @@ def _undecided(place: MessageLookup) -> MatchResult:
         return RetryLater("still-open")
     if place.lost or (place.batch_state == "unsure" and place.in_question):
         return ConfirmsAccepted()
-    if place.settled_by in RESENT_BY and place.in_question:
+    if place.was_given_up:
         return CancelsResend()
     return Unmatched("not-taken")
 

@@ -281,9 +281,9 @@ async def begin(connection: Connection, actor: str, name: str, file: str) -> boo
     return await connection.fetchval(sql("campaign_claim_name"), name, file, actor) is not None
 
 
-async def stop_at(connection: Connection, name: str, share: float) -> None:
+async def stop_at(connection: Connection, actor: str, name: str, share: float) -> None:
     """Let a campaign pause by itself when *share* of its finished messages has failed."""
-    await connection.execute(sql("campaign_stop_at"), name, share)
+    await connection.execute(sql("campaign_stop_at"), name, share, actor)
 
 
 async def campaigns(connection: Connection) -> list[Campaign]:

@@ -123,7 +123,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
         N_(
             "A pooler at {at} mixes up prepared statements, as PgBouncer before 1.21 does in "
-            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0."
+            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0, and"
+            " DISPATCHER_DATABASE_DIRECT_URL for commands and migrations."
         ),
     ),
     (
@@ -158,6 +159,13 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
         N_("No PostgreSQL answers at {at} ({why}): start it, or correct DISPATCHER_DATABASE_URL."),
+    ),
+    (
+        asyncpg.DataError,
+        N_(
+            "PostgreSQL at {at} cannot take a value ({said}): it is out of range, or no text in"
+            " UTF-8."
+        ),
     ),
     (asyncpg.PostgresError, N_("PostgreSQL at {at} refuses: {said}.")),
 )

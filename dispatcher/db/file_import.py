@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import asyncpg
+from asyncpg import Record
 from msgspec import Struct
 
 from dispatcher.db.database import OwnConnection as Connection
@@ -63,11 +64,22 @@ async def database_time(connection: Connection) -> datetime:
 
 
 async def begin_import(
-    connection: Connection, digest: str, name: str, campaign: str | None = None
+    connection: Connection,
+    digest: str,
+    name: str,
+    campaign: str | None = None,
+    *,
+    again: bool = False,
 ) -> Progress:
-    """Return how far the load of the file with *digest* has come; begin it if nobody did."""
-    await connection.execute(sql("begin_import"), digest, name, campaign)
-    row = await connection.fetchrow(sql("import_progress"), digest)
+    """Return how far the load of the file with *digest* has come; begin it if nobody did.
+
+    *again*: a load that has ended is forgotten, and begins once more.
+    """
+    async with connection.transaction():
+        if again:
+            await connection.execute(sql("forget_import"), digest)
+        await connection.execute(sql("begin_import"), digest, name, campaign)
+        row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else Progress()
 
 
@@ -122,11 +134,6 @@ async def finish_import(connection: Connection, digest: str) -> None:
     await connection.execute(sql("finish_import"), digest)
 
 
-async def forget_import(connection: Connection, digest: str) -> None:
-    """Forget that a file was loaded, so that it can be loaded once more."""
-    await connection.execute(sql("forget_import"), digest)
-
-
 async def make_survey(connection: Connection) -> None:
     """Make the tables for the lines of a file; they are dropped with the connection."""
     for table in ("survey_table", "refused_table", "left_out_table"):
@@ -146,14 +153,19 @@ async def add_to_survey(
         )
 
 
-async def read_survey(connection: Connection) -> Survey:
-    """Return what the lines are as a whole."""
-    for step in ("index_survey", "index_refused", "analyze_survey"):
+async def index_survey(connection: Connection) -> None:
+    """Make lines quick to find."""
+    for step in ("index_survey", "index_refused", "index_left_out", "analyze_survey"):
         await connection.execute(sql(step))
-    repeats = await connection.fetchval(sql("survey_repeats"))
-    shown = await connection.fetch(sql("survey_repeats_shown"), SHOWN_REPEATS) if repeats else []
+
+
+async def read_survey(connection: Connection) -> Survey:
+    """Return what the lines are as a whole, without those that are left out."""
+    shown = []
+    if await connection.fetchval(sql("survey_has_repeats")):
+        shown = await connection.fetch(sql("survey_repeats"), SHOWN_REPEATS)
     return Survey(
-        repeats,
+        shown[0]["repeats"] if shown else 0,
         [(row["line"], row["first"]) for row in shown],
         await connection.fetchval(sql("survey_suppressed")),
         dict(await connection.fetch(sql("survey_apps"))),
@@ -184,9 +196,8 @@ async def leave_out_earlier(connection: Connection, done: int) -> None:
     await connection.execute(sql("leave_out_imported"), done)
 
 
-async def index_left_out(connection: Connection) -> int:
-    """Make the lines to leave out quick to find; return how many there are."""
-    await connection.execute(sql("index_left_out"))
+async def count_left_out(connection: Connection) -> int:
+    """Return how many lines are left out."""
     count: int = await connection.fetchval(sql("count_left_out"))
     return count
 
@@ -259,6 +270,11 @@ async def count_lines(connection: Connection, first: int, last: int) -> tuple[in
     row = await connection.fetchrow(sql("count_lines"), first, last)
     assert row is not None  # noqa: S101 - a sum has always a row
     return row["refused"], row["left_out"], row["taken"]
+
+
+async def taken_lines(connection: Connection, first: int, last: int) -> list[Record]:
+    """Return the lines from *first* to *last* that a dry run would take: app, recipient, text."""
+    return await connection.fetch(sql("taken_lines"), first, last)
 
 
 # What the reader of a list lets pass and the database refuses.

@@ -120,6 +120,12 @@ async def move_campaigns(database: Database) -> int:
         return int(await connection.fetchval(sql("move_campaign_step")))
 
 
+async def continue_actions(database: Database) -> int:
+    """Do the next part of an action on many messages; return 0 if none is under way."""
+    async with database.transaction(seconds=STEP_TIME) as connection:
+        return int(await connection.fetchval(sql("continue_message_action")))
+
+
 async def stop_campaigns(database: Database) -> int:
     """Pause campaigns of which too many messages failed; return how many."""
     async with database.transaction(seconds=STEP_TIME) as connection:

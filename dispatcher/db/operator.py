@@ -112,11 +112,15 @@ async def count_unsure(connection: Connection, chosen: UnsureBatches) -> tuple[i
 async def settle_batches(
     connection: Connection, actor: str, chosen: UnsureBatches, how: str
 ) -> ActionResult:
-    """Settle all *chosen* batches, a thousand in a transaction; the count is of messages."""
+    """Settle all *chosen* batches, a thousand in a transaction; the count is of messages.
+
+    Not those that become unsure after its begin: one that it has resent may be among them.
+    """
     messages = 0
+    until = chosen.until or await connection.fetchval(sql("database_time"))
     while True:
         row = await connection.fetchrow(
-            sql("settle_batches"), chosen.app, chosen.code, chosen.since, chosen.until, how, actor
+            sql("settle_batches"), chosen.app, chosen.code, chosen.since, until, how, actor
         )
         if row is None or row["batches"] == 0:
             said = f"{messages} {'taken as sent' if how == 'sent' else 'wait again'}"

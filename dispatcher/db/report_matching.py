@@ -51,6 +51,7 @@ LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed nu
 MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
 MAX_APP_REFUSALS: Final = 10  # reports that refuse the app itself; then it is paused
 MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
+MAX_ATTEMPTS: Final = 32_767  # that a row counts: it waits for ten minutes each time by then
 STEP_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -149,14 +150,15 @@ async def _match_reports(
     places |= await _places_by_id(connection, reports, places)
     found = _sort(reports, places, await _members(connection, reports, places))
     await _erase(connection, found.erased)
-    await _name(connection, found.names)
+    named = await _name(connection, found)
     settled, closed = await _settle(connection, found)
     strays = [stray for _, stray in found.left if isinstance(stray, Unmatched)]
-    await publish_events(connection, [*found.known, *found.names, *settled], settled, strays)
+    known = [*found.known, *named, *settled]
+    await publish_events(connection, known, settled, strays)
     await _keep(connection, found.left)
-    await _pause_refused_apps(connection, [*found.known, *found.names, *settled])
+    await _pause_refused_apps(connection, known)
     if suppress_blocked:
-        await _suppress(connection, [*found.known, *found.names, *settled])
+        await _suppress(connection, known)
     messages = {place.message_id for _, place in settled}
     return MatchingStep(len(reports), len(messages), closed, len(strays))
 
@@ -355,31 +357,47 @@ async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> N
         await suppress_reported(connection, blocked)
 
 
-async def _name(connection: Connection, names: Sequence[MatchedReport]) -> None:
-    if names:
-        await connection.execute(
-            sql("name_accepted"),
-            [place.message_id for _, place in names],
-            [seen.provider_id for seen, _ in names],
-        )
+async def _name(connection: Connection, found: SortedReports) -> list[MatchedReport]:
+    """Add the provider ids that reports bring; return the reports whose ids were added."""
+    if not found.names:
+        return []
+    rows = await connection.fetch(
+        sql("name_accepted"),
+        [place.message_id for _, place in found.names],
+        [seen.provider_id for seen, _ in found.names],
+    )
+    written = {tuple(row) for row in rows}
+    named: list[MatchedReport] = []
+    for seen, place in found.names:
+        if (place.message_id, seen.provider_id) in written:
+            named.append((seen, place))
+        else:  # another one names the message otherwise, or it was requeued: match it again later
+            found.left.append((seen, RetryLater("still-open")))
+    return named
 
 
 async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
     """Write the outcomes that reports prove; return these reports, and the batches closed.
 
-    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    The batch is locked first: a late answer, an operator or the policy may be settling it too. What
+    they have done since the places were read counts. A message that was given up, and was sent
+    again since, may be unsure once more, in its new batch.
     """
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
-    locked = {row["id"] for row in rows}
-    waiting = [place.message_id for _, place in found.recalls]
-    rows = await connection.fetch(sql("recall"), waiting) if waiting else []
-    recalled = {row["id"] for row in rows}
+    locked: dict[int, list[int] | None] = {row["id"]: row["unsure_ids"] for row in rows}
+    recalled, again = await _recall(connection, found.recalls)
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled or place.lost:
+        unsure = locked.get(place.batch_id, [])
+        if (
+            unsure is None
+            or place.message_id in unsure
+            or place.message_id in recalled
+            or place.lost
+        ):
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"
@@ -402,10 +420,27 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
                 settled.append((seen, replace(place, accepted_at=at)))
             else:  # another process was faster, or it names another id: match it again later
                 found.left.append((seen, RetryLater("still-open")))
-    if not locked:
+    touched = list(locked.keys() | again)
+    if not touched:
         return settled, 0
-    closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
+    closed = await connection.fetch(sql("close_settled"), touched, "reports")
     return settled, len(closed)
+
+
+async def _recall(
+    connection: Connection, recalls: Sequence[MatchedReport]
+) -> tuple[set[int | None], set[int]]:
+    """Take messages back that were given up; return those, and the batches they were unsure in."""
+    if not recalls:
+        return set(), set()
+    rows = await connection.fetch(
+        sql("recall"),
+        [place.message_id for _, place in recalls],
+        [place.batch_id for _, place in recalls],
+        [seen.token for seen, _ in recalls],
+    )
+    again = {row["again"] for row in rows if row["again"] is not None}
+    return {row["id"] for row in rows}, again
 
 
 async def _keep(
@@ -418,7 +453,7 @@ async def _keep(
             [seen.segment for seen, _ in left],
             [why.why for _, why in left],
             [seen.fresh for seen, _ in left],
-            [seen.attempts + 1 for seen, _ in left],
+            [min(seen.attempts + 1, MAX_ATTEMPTS) for seen, _ in left],
             [isinstance(why, RetryLater) for _, why in left],
         )
 

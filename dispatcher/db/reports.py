@@ -3,10 +3,11 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dispatcher.core.reply import read_posted
+from dispatcher.core.reply import Posted, read_posted
 from dispatcher.core.report import Report
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import (
@@ -17,10 +18,14 @@ from dispatcher.core.report_status import (
 )
 from dispatcher.core.status import MissingReports, UnmatchedReport, UnreadableCount, UnreadablePush
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database, storing
+from dispatcher.db.errors import DATA_ERRORS
 from dispatcher.db.events import count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.replies import ReceivedReply, address_app
 from dispatcher.db.replies import write as write_replies
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 NO_APP: Final = "-"  # stands for the app where none is known
 REPORTS_PATH: Final = "reports"  # where reports come, without the token
@@ -191,6 +196,7 @@ async def replay_unreadable(
 
     *words* are those that unsubscribe; *verified*: the receiver takes verified pushes only. A push
     of which a part is still unreadable stays on the list; its reports and replies are stored once.
+    So does one of which the database refuses a value, and the others are read.
     """
     pushes = stored = 0
     at, digest = datetime(1, 1, 1, tzinfo=UTC), b""
@@ -200,18 +206,28 @@ async def replay_unreadable(
             for row in rows:
                 at, digest = row["received_at"], row["digest"]
                 push = read_posted(row["body"], is_reply=row["path"] != REPORTS_PATH, words=words)
-                now = datetime.now(UTC).timestamp()
-                age = max(0.0, now - at.timestamp())
-                for each in _rounds([(report, age) for report in push.reports]):
-                    stored += await _write(connection, each)
-                replies = [
-                    ReceivedReply(reply, address_app(row["path"]), at.timestamp(), verified)
-                    for reply in push.replies
-                ]
-                if replies:
-                    stored += await write_replies(connection, replies, now=now)
-                if push.unreadable is None:
-                    await connection.execute(sql("unreadable_read"), digest)
-                    pushes += 1
+                with suppress(*DATA_ERRORS):
+                    async with connection.transaction():
+                        stored += await _write_push(connection, push, row, verified=verified)
+                        pushes += push.unreadable is None
         if not rows:
             return pushes, stored
+
+
+async def _write_push(
+    connection: Connection, push: Posted, row: "Record", *, verified: bool
+) -> int:
+    """Write what was read of a push that was kept, and that it was, if it was read to its end."""
+    at = row["received_at"].timestamp()
+    now = datetime.now(UTC).timestamp()
+    stored = 0
+    for each in _rounds([(report, max(0.0, now - at)) for report in push.reports]):
+        stored += await _write(connection, each)
+    replies = [
+        ReceivedReply(reply, address_app(row["path"]), at, verified) for reply in push.replies
+    ]
+    if replies:
+        stored += await write_replies(connection, replies, now=now)
+    if push.unreadable is None:
+        await connection.execute(sql("unreadable_read"), row["digest"])
+    return stored

@@ -7,7 +7,8 @@ from where they are inserted. The file is read once more only for the cells of i
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -96,8 +97,33 @@ class _Seen(Struct):
     refused: int = 0
     good: int = 0
     good_lines: int = 0
+
+
+class _Estimate(Struct):
+    """What the messages of a dry run would say and cost."""
+
+    bill: Bill
     previews: list[Preview] = field(default_factory=list)
     previewed: set[str] = field(default_factory=set)  # templates
+
+    async def add(self, connection: Connection, first: int, last: int) -> None:
+        """Add the lines of a batch that would be taken."""
+        taken = await file_import.taken_lines(connection, first, last)
+        self.bill.add(
+            BilledMessage(app, country(recipient), template, params, signature, None, open=1)
+            for _line, app, recipient, template, params, signature in taken
+        )
+        # The first messages are shown, and the first of each template while there is room.
+        for line, _app, recipient, template, params, signature in taken:
+            if len(self.previews) >= PREVIEWS:
+                return
+            if template in self.bill.texts and template not in self.previewed:
+                self.previewed.add(template)
+                mainland = is_mainland(country(recipient))
+                text = fill_template(
+                    self.bill.texts[template], params, signature, mainland=mainland
+                )
+                self.previews.append(Preview(line, recipient, text))
 
 
 async def load_file(
@@ -131,34 +157,37 @@ async def load_file(
         )
     except ValueError as error:
         raise ListError(f"{error}.", misused=True) from None
-    bill = await cost.empty_bill(connection) if options.dry_run else None
-    seen = await _survey(connection, messages, opened.data_from, bill, on_progress)
+    seen = await _survey(connection, messages, opened.data_from, on_progress)
     if seen.last < opened.data_from:
         raise ListError(
             _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
         )
     notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
-    survey = await file_import.read_survey(connection)
+    await file_import.index_survey(connection)
     if cancelled := await file_import.cancelled_campaign(connection):
         raise ListError(
             _("campaign {name} is cancelled for good: name another one.").format(name=cancelled),
             misused=True,
         )
     earlier = await file_import.find_earlier(connection, digest, done.lines)
-    left_out = await _leave_out(connection, file, options, seen, earlier, done)
+    await _leave_out_earlier(connection, file, options, seen, earlier, done)
+    survey = await file_import.read_survey(connection)
+    if options.unique:
+        await file_import.leave_out_repeats(connection)
+    left_out = await file_import.count_left_out(connection)
+    estimate = None
     if options.dry_run:
         await file_import.make_dry_run(connection)
+        estimate = _Estimate(await cost.empty_bill(connection))
     else:
-        await campaigns.begin(connection, options.actor, campaign, _name(file))
-        if options.stop_at is not None:
-            await campaigns.stop_at(connection, campaign, options.stop_at)
-        done = await file_import.begin_import(connection, digest, _name(file), campaign)
+        done = await _begin(connection, file, digest, campaign, options)
     resumed_after = done.lines
     load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out))
     for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
         last = min(first + BATCH_LINES - 1, seen.last)
-        if options.dry_run:
+        if estimate is not None:
             done = await load.check(done, first, last)
+            await estimate.add(connection, first, last)
         else:
             done = await load.insert(done, first, last, digest)
         share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
@@ -178,8 +207,8 @@ async def load_file(
         campaign,
         resumed_after,
         await rules.limits(connection),
-        seen.previews,
-        bill,
+        estimate.previews if estimate is not None else [],
+        estimate.bill if estimate is not None else None,
     )
 
 
@@ -263,24 +292,35 @@ async def _known(
     connection: Connection, file: Path, digest: str, *, again: bool
 ) -> Progress | None:
     """Return how far a load of this file has come. Raises ListError if it is in, whole."""
-    if again:
-        await file_import.forget_import(connection, digest)
     known = await file_import.known_import(connection, digest)
     if known is not None and known.finished_at is not None:
+        if again:
+            return None
         raise ListError(
             _(
                 "{file} is in already, since {finished_at}: with --again all its messages are"
                 " enqueued a second time."
-            ).format(file=file, finished_at=f"{known.finished_at.astimezone():%Y-%m-%d %H:%M:%S}")
+            ).format(file=file, finished_at=_moment(known.finished_at))
         )
     return known
+
+
+async def _begin(
+    connection: Connection, file: Path, digest: str, campaign: str, options: ImportOptions
+) -> Progress:
+    """Begin a load and its campaign, or go on; return how far it has come."""
+    await campaigns.begin(connection, options.actor, campaign, _name(file))
+    if options.stop_at is not None:
+        await campaigns.stop_at(connection, options.actor, campaign, options.stop_at)
+    return await file_import.begin_import(
+        connection, digest, _name(file), campaign, again=options.again
+    )
 
 
 async def _survey(
     connection: Connection,
     messages: MessageList,
     data_from: int,
-    bill: Bill | None,
     on_progress: Progressed,
 ) -> _Seen:
     """Read the file once, and put its good lines into a table where they are seen as a whole."""
@@ -303,57 +343,27 @@ async def _survey(
         seen.good += len(good)
         seen.good_lines += sum(line.lines for line in good)
         seen.last = batch[-1].number + batch[-1].lines - 1
-        if bill is not None:
-            bill.add(map(_billed, good))
-            _preview(seen, good, bill)
         on_progress(0, READING_SHARE * messages.progress())
     return seen
 
 
-def _billed(line: Line) -> BilledMessage:
-    values = line.values
-    return BilledMessage(
-        values[_PLACE["app"]],
-        country(values[_PLACE["recipient"]]),
-        values[_PLACE["template_id"]],
-        values[_PLACE["params"]],
-        values[_PLACE["signature"]],
-        None,
-        open=1,
-    )
+def _moment(time: datetime) -> str:
+    """Return a time as commands show it, with its zone."""
+    return time.astimezone().isoformat(" ", "seconds")
 
 
-def _preview(seen: _Seen, good: Sequence[Line], bill: Bill) -> None:
-    """Keep the first messages, and the first of each template while there is room."""
-    for line in good:
-        template = line.values[_PLACE["template_id"]]
-        if len(seen.previews) >= PREVIEWS:
-            return
-        if template in bill.texts and template not in seen.previewed:
-            seen.previewed.add(template)
-            text = fill_template(
-                bill.texts[template],
-                line.values[_PLACE["params"]],
-                line.values[_PLACE["signature"]],
-                mainland=is_mainland(country(line.values[_PLACE["recipient"]])),
-            )
-            seen.previews.append(Preview(line.number, line.values[_PLACE["recipient"]], text))
-
-
-async def _leave_out(  # noqa: PLR0917
+async def _leave_out_earlier(  # noqa: PLR0917
     connection: Connection,
     file: Path,
     options: ImportOptions,
     seen: _Seen,
     earlier: Earlier | None,
     done: Progress,
-) -> int:
-    """Note the lines that the user wants left out, and return how many they are.
+) -> None:
+    """Leave out the lines that are in already, if the user wants that.
 
-    Raises ListError if most are in already.
+    Raises ListError if most are, and the user has not said what to do.
     """
-    if options.unique:
-        await file_import.leave_out_repeats(connection)
     if options.rest:
         await file_import.leave_out_earlier(connection, done.lines)
     elif earlier is not None and not options.again and not options.dry_run:
@@ -367,12 +377,11 @@ async def _leave_out(  # noqa: PLR0917
                     lines=f"{earlier.lines:,}",
                     left=f"{left:,}",
                     file=file,
-                    started_at=f"{earlier.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+                    started_at=_moment(earlier.started_at),
                     name=earlier.name,
                 ),
                 _("--rest enqueues only the others, --again enqueues all of them a second time."),
             )
-    return await file_import.index_left_out(connection)
 
 
 async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:

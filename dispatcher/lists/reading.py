@@ -87,8 +87,6 @@ def _opened(path: Path, form: Form) -> OpenedList:
 
         book = WorkbookSheet(path, form.sheet)
         return _with_header(path, [book], form, [], "xlsx")
-    if form.sheet is not None:
-        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
     found = find_encoding(path, form.encoding)
     notes = []
     if found.sample:
@@ -97,7 +95,11 @@ def _opened(path: Path, form: Form) -> OpenedList:
                 "The text is read as {name}, such as “{sample}”; --encoding names another encoding."
             ).format(name=found.name, sample=found.sample)
         )
-    return _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
+    opened = _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
+    # The rejects of a workbook's sheet are loaded with the options that the sheet was.
+    if form.sheet is not None and not opened.header.is_of_rejects:
+        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
+    return opened
 
 
 def text_sheets(path: Path, form: Form) -> list[TextSheet]:

@@ -186,9 +186,8 @@ class ReportRoutes:
         await self._keep_replies(push.replies, address_app(path))
         if push.unreadable is not None:
             # The provider never repeats a push, and a later release may read it.
-            content_type = post.headers.get("content-type", DEFAULT_CONTENT_TYPE)
             kept = await self._intake.keep_unreadable(
-                body, content_type.partition(";")[0].strip(), push.unreadable.reason, path
+                body, _content_type(post), push.unreadable.reason, path
             )
             if isinstance(kept, NotStored):
                 raise RefusedError("not kept", kept.status, kept.why)
@@ -216,6 +215,12 @@ class ReportRoutes:
         kept = await self._intake.keep_replies(replies, app)
         if isinstance(kept, NotStored):
             raise RefusedError("not kept", kept.status, kept.why)
+
+
+def _content_type(post: Post) -> str:
+    """Return the label of a body; bytes that are no UTF-8, which aiohttp passes on, are ``?``."""
+    label = post.headers.get("content-type", DEFAULT_CONTENT_TYPE)
+    return label.partition(";")[0].strip().encode(errors="replace").decode()
 
 
 async def _body(request: web.Request, seconds: float) -> bytes:

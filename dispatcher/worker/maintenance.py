@@ -59,6 +59,7 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
             {name: app.spike_factor for name, app in settings.apps.items() if app.spike_factor},
         ),
         "messages of campaigns moved": partial(maintenance.move_campaigns, database),
+        "steps of actions on many messages": partial(maintenance.continue_actions, database),
     }
     if (after := settings.wipe_params_after) is not None:
         steps["variables looked at, to be wiped"] = partial(

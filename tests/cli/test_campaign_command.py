@@ -215,8 +215,10 @@ async def test_a_campaign_is_moved_as_a_whole(two, operate, db):
     assert (await operate("campaign", "move", "may.csv", "--send-at", "now")).code == 0
     assert "waits is due" not in (await operate("campaign", "show", "may.csv")).out
     assert len(await claimed(db)) == 3
-    audit = "SELECT action, target FROM dispatcher.audit ORDER BY id DESC LIMIT 1"
-    assert tuple(await db.fetchrow(audit)) == ("move", "campaign may.csv")
+    audit = "SELECT target, detail FROM dispatcher.audit WHERE action = 'move' ORDER BY id"
+    told = [tuple(row) for row in await db.fetch(audit)]
+    assert {target for target, _ in told} == {"campaign may.csv"}
+    assert told[0][1] == "to 2036-05-01 09:00:00 UTC, 3600 s apart, priority 1"
     for wrong in (
         [],
         ["--spread", "1h", "--priority", "3"],
@@ -427,6 +429,8 @@ async def test_a_message_is_shown_for_programs(two, operate, db):
 async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, tmp_path):
     file = write(tmp_path / "x.csv", 300)
     assert (await operate("enqueue", file, "--stop-at", "5%")).code == 0
+    audit = "SELECT target, detail FROM dispatcher.audit WHERE action = 'stop-at'"
+    assert tuple(await db.fetchrow(audit)) == ("campaign x.csv", "5.0% failed")
     ids = await claimed(db, 199)
     states = ["rejected"] * 9 + ["accepted"] * 190
     await db.executemany(

@@ -2,6 +2,8 @@
 
 import pytest
 
+from dispatcher.cli.commands import command_tree
+
 APP = {
     "APPS__DEFAULT__ENDPOINT": "http://127.0.0.1:1",
     "APPS__DEFAULT__APP_KEY": "key",
@@ -23,6 +25,16 @@ NOWHERE = "postgresql://amy:hunter2@127.0.0.1:1/sms"
         (["status", "--nonsense"], "No such option: --nonsense: see `dispatcher status --help`."),
         (["template", "add"], "Missing argument 'ID': see `dispatcher template add --help`."),
         (["settle", "token", "perhaps"], "HOW is sent or resend, not perhaps."),
+        (["settle", "--since", "soon", "sent"], "or a time such as 2026-01-31T09:00:00+08:00."),
+        (["settle", "--until", "0001-01-01T00:00+14:00", "sent"], "2026-01-31T09:00:00+08:00."),
+        (["requeue", "--code", "X", "--since", "999999999d"], "2026-01-31T09:00:00+08:00."),
+        (["requeue", "--code", "X", "--since", "2026-01-31T09:00"], "2026-01-31T09:00:00+08:00."),
+        (["export", "--since", "9999-12-31T23:00-14:00"], "2026-01-31T09:00:00+08:00."),
+        (["cost", "--day", "9999-12-31"], "--day takes a day such as 2026-11-01."),
+        (["cost", "--day", "0001-01-01"], "--day takes a day such as 2026-11-01."),
+        (["cost", "--price", "CN=1e400CNY"], "such as CN=0.045CNY."),
+        (["cost", "--price", "CN=1YUANRENMINBI"], "such as CN=0.045CNY."),
+        (["show", "\udcff"], "it must be text in UTF-8: see `dispatcher show --help`."),
         (["enqueue", "nowhere.csv"], "see `dispatcher enqueue --help`."),
         (["migrate", "--status", "--down"], "--status and --down do not go together."),
     ],
@@ -32,6 +44,37 @@ async def test_a_wrong_command_line_exits_with_2(command, arguments, words):
     assert (ended.code, ended.out) == (2, "")
     assert ended.line.startswith("dispatcher: ")
     assert ended.line.endswith(words)
+
+
+def whole_numbers(command, path=()):
+    """Yield each command that takes whole numbers: its words, and a parameter with its metavar."""
+    for parameter in command.params:
+        if parameter.type_descriptor.annotation in (int, list[int]):
+            name = parameter.opts[0]
+            yield [*path, *([name] if name.startswith("--") else [])], parameter.metavar
+    for name, each in getattr(command, "commands", {}).items():
+        yield from whole_numbers(each, (*path, name))
+
+
+NEEDED = {"limit": ["app"], "enqueue": [__file__], "move": ["name"]}
+
+
+@pytest.mark.parametrize(("words", "metavar"), [*whole_numbers(command_tree())])
+async def test_no_number_is_greater_than_the_database_takes(command, words, metavar):
+    most = 2**63 - 1 if metavar == "ID" else 2**31 - 1
+    more = next((NEEDED[word] for word in words if word in NEEDED), [])
+    ended = await command(*words, str(10**20), *more)
+    assert (ended.code, ended.out) == (2, "")
+    assert "it must be" in ended.line
+    assert "or less" in ended.line
+    assert str(most) in ended.line or words[-1] in ("--processes", "--priority")
+
+
+async def test_a_value_that_is_no_text_is_one_line(operate):
+    for words in (["find", "\udcff"], ["campaign", "show", "\udcff"]):
+        ended = await operate(*words)
+        assert ended.code == 1
+        assert "cannot take a value (DataError, 22000)" in ended.line
 
 
 @pytest.mark.parametrize("name", ["run", "status"])

@@ -251,3 +251,50 @@ async def test_lines_without_a_zone_take_the_times_of_the_whole(operate, db, tmp
 async def test_options_that_make_no_sense_load_nothing(operate, tmp_path, options, words):
     ended = await operate("enqueue", write(tmp_path / "x.csv", f"{GOOD},t1,x"), *options)
     assert (ended.code, words in ended.line) == (2, True), ended
+
+
+async def test_an_again_that_fails_forgets_no_load(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,a")
+    assert (await operate("enqueue", file)).code == 0
+    ended = await operate("enqueue", file, "--again", "--priority", "urgent")
+    assert (ended.code, "priority is" in ended.err) == (2, True)
+    assert (await operate("campaign", "cancel", "x.csv")).code == 0
+    assert (await operate("enqueue", file, "--again", "--campaign", "x.csv")).code == 2
+    ended = await operate("enqueue", file)
+    assert "x.csv is in already, since " in ended.err
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 1
+    assert (await operate("enqueue", file, "--again")).code == 0
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "segments", "line"), [("--rest", 2, 3), ("--unique", 2, 2), ("--again", 4, 2)]
+)
+async def test_a_dry_run_counts_only_what_it_would_take(operate, tmp_path, option, segments, line):
+    assert (await operate("template", "add", "t1", "--text", "${TXT_20}")).code == 0
+    first = write(tmp_path / "x.csv", f"{GOOD},t1,a", f"{GOOD},t1,b")
+    assert (await operate("enqueue", first)).code == 0
+    file = write(
+        tmp_path / "y.csv", f"{GOOD},t1,a", f"{GOOD},t1,c", f"{GOOD},t1,b", "+8613112345679,t1,c"
+    )
+    ended = await operate("enqueue", file, option, "--dry-run")
+    assert f"\n{segments} segments.\n" in ended.out
+    assert f"\nLine {line}, +86131****5678: " in ended.out
+    repeats = {"--rest": "1 line", "--unique": "2 lines", "--again": "2 lines"}[option]
+    assert f"{repeats} with the number of an earlier line" in ended.out
+
+
+async def test_rejects_of_a_sheet_are_loaded_with_its_options(operate, db, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.title = "五月"
+    book.active.append(HEADER.split(","))
+    book.active.append(["1", "t1", "a"])
+    book.create_sheet("other").append(["x"])
+    book.save(tmp_path / "x.xlsx")
+    ended = await operate("enqueue", tmp_path / "x.xlsx", "--sheet", "五月")
+    assert "enqueue that file with the same options and --campaign x.xlsx." in ended.err
+    rejects = tmp_path / "x.rejects.csv"
+    rejects.write_text(rejects.read_text("utf-8-sig").replace(",1,t1", f",{GOOD},t1"), "utf-8-sig")
+    ended = await operate("enqueue", rejects, "--sheet", "五月", "--campaign", "x.xlsx")
+    assert ended.out == "1 message enqueued.\n"
+    assert await db.fetchval("SELECT campaign FROM dispatcher.message") == "x.xlsx"

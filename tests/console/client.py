@@ -43,9 +43,12 @@ class Client:
     async def act(self, action: str, fields: dict[str, str], **headers: str) -> Answer:
         """Send the form of an action, with a valid form token."""
         form_token = (await self.get("/console/search")).form_token
-        return await self.post(
+        answer = await self.post(
             f"/console/actions/{action}", {"form_token": form_token, **fields}, **headers
         )
+        if answer.status == 303:  # to its result
+            return await self.get(answer.headers["Location"], **headers)
+        return answer
 
     async def _ask(self, method, path, form, headers) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

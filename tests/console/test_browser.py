@@ -259,6 +259,41 @@ async def test_every_page_warns_when_its_data_are_old(scene):
     await expect(page.locator("#stale")).to_contain_text("No fresh data since", timeout=8000)
 
 
+async def test_a_double_click_sends_a_form_once(scene, db):
+    page = await scene.log_in()
+    await scene.go("/actions/pause?app=default")
+    await page.get_by_role("button", name="Pause default").dblclick()
+    await expect(page.locator("h1")).to_have_text("Pause default: done")
+    await page.reload()
+    await expect(page.locator("h1")).to_have_text("Pause default: done")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 1
+
+
+async def test_a_form_after_the_end_of_a_login_is_sent_again(scene, db):
+    page = await scene.log_in()
+    await scene.go("/actions/pause?app=default")
+    await page.get_by_label("Reason").fill("texts look odd")
+    cookies = await page.context.cookies()
+    await page.context.clear_cookies()
+    await page.get_by_role("button", name="Pause default").click()
+    await expect(page.locator("h1")).to_have_text("Your login has ended")
+    await expect(page.locator("dl")).to_contain_text("texts look odd")
+    await page.context.add_cookies(cookies)  # as another tab does that logs in
+    for title in ("Nothing was done", "Pause default: done"):  # a look at it, then it is done
+        await page.get_by_role("button", name="Send it again").click()
+        await expect(page.locator("h1")).to_have_text(title)
+    reason = await db.fetchval("SELECT pause_reason FROM dispatcher.app")
+    assert reason.startswith("texts look odd")
+
+
+async def test_the_sign_in_page_of_a_proxy_is_no_fresh_data(scene):
+    page = await scene.log_in()
+    await scene.go("/messages")
+    html = {"status": 200, "content_type": "text/html", "body": "<h1>Sign in</h1>"}
+    await page.route("**/console/fresh", lambda route: route.fulfill(**html))
+    await expect(page.locator("#stale")).to_contain_text("Your login has ended", timeout=8000)
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [(3_000, "3,000"), pytest.param(100_000, "over 10,000", marks=pytest.mark.slow)],

@@ -304,6 +304,24 @@ async def test_lists_are_worked_on_one_after_the_other(monkeypatch):
     assert (most, done) == (1, 3)
 
 
+async def test_a_list_that_waits_for_another_says_so(operator, monkeypatch):
+    go_on = asyncio.Event()
+    start = asyncio.create_subprocess_exec
+
+    async def start_late(*arguments, **more):
+        await go_on.wait()
+        return await start(*arguments, **more)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_late)
+    first, second = [(await upload(operator, LIST.encode())).headers["Location"] for _ in "ab"]
+    waits = "It waits: another list is being read"
+    assert waits not in (await operator.get(first)).text
+    assert waits in (await operator.get(second)).text
+    go_on.set()
+    for path in (first, second):
+        assert waits not in await shown(operator, path, "checked")
+
+
 def form(*fields: tuple[str, str]) -> aiohttp.FormData:
     made = aiohttp.FormData(default_to_multipart=True)
     for name, value in fields:

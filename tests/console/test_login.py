@@ -5,11 +5,14 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator
+from html import unescape
+from urllib.parse import quote, urlencode
 
 import pytest
 from client import ACTOR, TOKEN, Client
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
+from yarl import URL
 
 from dispatcher.console import closed_console_routes
 from dispatcher.console.auth import SESSION_LIFETIME_SECONDS, Sessions
@@ -90,8 +93,9 @@ async def untouched(db) -> bool:
 async def test_without_a_login_no_page_is_shown(client):
     for path in PAGES:
         page = await client.get("/console" + path)
+        to = f"?{urlencode({'to': '/console' + path})}" if path else ""
         seen = (page.status, page.headers.get("Location"), page.text)
-        assert seen == (303, "/console/login", ""), path
+        assert seen == (303, "/console/login" + to, ""), path
         raw = await client.get("/console" + path, Accept="*/*")
         assert (raw.status, raw.text) == (401, "log in first\n"), path
 
@@ -102,6 +106,103 @@ async def test_without_a_login_no_form_has_an_effect(client, db):
         answer = await client.post("/console" + path, {**form, "form_token": "0" * 64})
         assert answer.status == 401, path
         assert await untouched(db), path
+
+
+async def test_a_login_leads_to_the_page_that_was_asked_for(client):
+    page = "/console/messages?state=rejected&code=E200028"
+    asked = await client.get(page)
+    login = await client.get(asked.headers["Location"])
+    assert f'name="to" value="{page}"' in unescape(login.text)
+    form = {"token": "wrong", "actor": "Ana", "to": page}
+    assert f'value="{page}"' in unescape((await client.post("/console/login", form)).text)
+    done = await client.post("/console/login", {**form, "token": TOKEN})
+    assert (done.status, done.headers["Location"]) == (303, page)
+    again = await client.get(asked.headers["Location"])  # in another tab
+    assert (again.status, again.headers["Location"]) == (303, page)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/console", "//evil.example/console", "/\\evil.example", "/consolex",
+        "/console/a\r\nSet-Cookie: a=b", "/console/\u202e", "javascript:alert(1)",
+        "/console?" + "a" * 2000, "console", "", "/reports/x",
+    ],
+)  # fmt: skip
+async def test_a_login_leads_to_pages_of_the_console_only(client, to):
+    done = await client.post("/console/login", {"token": TOKEN, "actor": "Ana", "to": to})
+    assert (done.status, done.headers["Location"]) == (303, "/console")
+    there = await client.get(f"/console/login?to={quote(to)}")
+    assert (there.status, there.headers["Location"]) == (303, "/console")
+
+
+async def test_a_link_from_another_site_keeps_the_login(operator):
+    page = "/console/messages?state=rejected"
+    client, cookies = operator, operator.session.cookie_jar
+    kept = [*cookies]
+    cookies.clear()  # as browsers do: the cookie is for requests of the console's own pages
+    answer = await client.get(page, Sec_Fetch_Site="cross-site")
+    assert answer.status == 200
+    (onward,) = re.findall(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
+    login = await client.get(unescape(onward), Sec_Fetch_Site="same-origin")
+    assert "<h1>Log in</h1>" in login.text  # without one
+    for cookie in kept:
+        cookies.update_cookies({cookie.key: cookie.value}, URL(client.url))
+    led = await client.get(unescape(onward), Sec_Fetch_Site="same-origin")
+    assert (led.status, led.headers["Location"]) == (303, page)
+
+
+ORIGIN = {"Sec_Fetch_Site": "same-origin"}
+SUPPRESS = {
+    "numbers": "+8613112345678\r\n+8613112345679",
+    "reason": '<asked> "twice"',
+    "ask": "yes",
+}
+
+
+async def test_a_form_after_the_end_of_a_login_keeps_its_content(client, db):
+    client.headers |= {"Sec-Fetch-Site": "same-origin"}
+    ended = await client.post("/console/actions/suppress", {**SUPPRESS, "form_token": "old"})
+    assert ended.status == 401
+    assert "Your login has ended" in ended.text
+    assert hidden_fields(ended.text) == {**SUPPRESS, "form_token": ""}
+    await client.log_in()
+    refused = await client.post("/console/actions/suppress", hidden_fields(ended.text))
+    assert refused.status == 403
+    assert "send it again" in refused.text
+    asked = await client.post("/console/actions/suppress", hidden_fields(refused.text))
+    assert (asked.status, "Suppress 2 numbers?" in asked.text) == (200, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+    done = await client.post("/console/actions/suppress", hidden_fields(asked.text))
+    assert done.status == 303
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
+
+
+def hidden_fields(text: str) -> dict[str, str]:
+    """Return the hidden fields of the last form of a page."""
+    form = text.rsplit('<form method="post" action="/console/actions/', 1)[1].partition("</form>")[
+        0
+    ]
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
+    return {name: unescape(value) for name, value in found}
+
+
+async def test_nothing_is_kept_of_a_form_of_another_site(client, operator):
+    for headers in (*FOREIGN, {}):  # without a word of the browser it may be one
+        for form_token in ("", (await operator.get("/console/search")).form_token):
+            form = {**SUPPRESS, "form_token": form_token if headers else ""}
+            answer = await operator.post("/console/actions/suppress", form, **headers)
+            assert (answer.status, "13112345678" in answer.text) == (403, False), headers
+    client.session.cookie_jar.clear()
+    for headers in (*FOREIGN, {}):
+        answer = await client.post("/console/actions/suppress", SUPPRESS, **headers)
+        assert (answer.status, "13112345678" in answer.text) == (401, False), headers
+
+
+async def test_a_head_of_a_page_is_answered_like_the_page(console, operator):
+    for path in ("", "/", "/messages", "/rules", "/audit"):
+        async with operator.session.head(f"{console}/console{path}") as answer:
+            assert answer.status == 200, path
 
 
 async def test_a_wrong_token_does_not_log_in(client):

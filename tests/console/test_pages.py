@@ -456,3 +456,58 @@ async def test_delivery_is_shown_by_app_template_and_country(operator, db):
 
 async def test_without_reports_delivery_says_so(operator):
     assert "No report came" in (await operator.get("/console/delivery")).text
+
+
+async def test_to_load_a_result_again_does_nothing(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    form = {"form_token": (await operator.get("/console/search")).form_token, "app": "shop"}
+    done = await operator.post("/console/actions/pause", form)
+    assert done.status == 303
+    for _ in range(2):
+        page = await operator.get(done.headers["Location"])
+        assert (page.status, "Pause shop: done" in page.text) == (200, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 1
+    address = done.headers["Location"]
+    for other in (address[:-1], address.replace("result=", "result=x"), "/console/done", form):
+        path = other if isinstance(other, str) else f"/console/done?result={form['form_token']}"
+        assert (await operator.get(path)).status == 404, path
+
+
+async def test_the_result_of_an_action_with_a_long_name_is_shown(operator, db):
+    name = "短" * 100
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
+        " VALUES ('+8613112345678', 't', $1)",
+        name,
+    )
+    done = await operator.act("campaign-pause", {"campaign": name, "reason": "因" * 200})
+    assert (done.status, f"Pause the campaign {name}: done" in done.text) == (200, True)
+
+
+async def test_a_dashboard_of_many_apps_shows_problems_first(operator, db):
+    await db.execute("""
+        INSERT INTO dispatcher.app (name, paused_at, paused_by)
+        SELECT 'app-' || n, CASE WHEN n > 60 THEN now() END, 'operator'
+        FROM generate_series(10, 85) AS n;
+        INSERT INTO dispatcher.worker (host, pid, version, apps, lease)
+        SELECT 'h', 1, '1', array_agg('app-' || n), '1 hour' FROM generate_series(10, 85) AS n;
+    """)
+    page = (await operator.get("/console")).text
+    assert page.count('<section class="card"') == 30
+    assert "The first 30 of 76." in page
+    for app in range(61, 86):
+        assert f"<h2>app-{app}</h2>" in page, app
+    assert page.count('<li class="finding') == 20
+    assert "The first 20 of 25." in page
+    assert 'data-live="/console/live"' in page
+    assert "<option>app-60</option>" in page  # of the charts
+    whole = (await operator.get("/console?all=yes")).text
+    assert whole.count('<section class="card"') == 76
+    assert whole.count('<li class="finding') == 25
+    assert "The first" not in whole
+    assert 'data-live="/console/live?all=yes"' in whole
+    actions = (await operator.get("/console/actions")).text
+    assert actions.count("<li><strong>") == 20
+    assert "Resume app-61" in actions
+    everything = (await operator.get("/console/actions?all=yes")).text
+    assert everything.count("<li><strong>") == 76

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from client import TOKEN, Client
 
 from dispatcher.console import ConsoleBackend, ProxySignIn, console_routes
@@ -212,6 +213,7 @@ async def test_a_trusted_proxy_signs_operators_in(behind):
     page = await behind(ours, X_User="ana@example.com")
     assert page.status == 200
     assert "ana@example.com (see)" in page.text
+    assert "Log out" not in page.text  # the proxy does that
     assert (await behind(ours)).status == 303  # no one is named: the login
     assert (await behind(ours, X_User="x" * 101)).status == 303
     assert (await behind(ours, X_User="  ")).status == 303
@@ -220,6 +222,28 @@ async def test_a_trusted_proxy_signs_operators_in(behind):
 async def test_a_header_from_elsewhere_counts_for_nothing(behind):
     page = await behind(proxied("10.0.0.0/8", any="rules"), X_User="eve")
     assert (page.status, page.headers["Location"]) == (303, "/console/login")
+
+
+@pytest.mark.parametrize(
+    ("peer", "networks", "trusted"),
+    [
+        ("::1", ["::1/128"], True),
+        ("::1", ["127.0.0.0/8"], False),
+        ("::ffff:10.0.0.9", ["10.0.0.0/8"], True),  # of a socket for both families
+        ("::ffff:10.0.0.9", ["::ffff:10.0.0.0/104"], True),
+        ("10.0.0.9", ["::ffff:10.0.0.0/104"], False),
+        ("fe80::9%eth0", ["fe80::/10"], True),
+        ("fd00::9", ["10.0.0.0/8", "fd00::/8"], True),
+        ("2001:db8::9", ["fd00::/8", "0.0.0.0/0"], False),
+        ("/run/console.sock", ["0.0.0.0/0", "::/0"], False),
+        ("", ["0.0.0.0/0"], False),
+        (None, ["0.0.0.0/0"], False),
+    ],
+)
+def test_a_proxy_is_known_by_either_kind_of_address(peer, networks, trusted):
+    headers = {"X-User": "ana"}
+    request = make_mocked_request("GET", "/console", headers=headers).clone(remote=peer or "")
+    assert (proxied(*networks, any="see").operator(request) is not None) is trusted
 
 
 async def test_groups_decide_the_role(behind):

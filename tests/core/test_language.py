@@ -234,9 +234,11 @@ def test_texts_that_statements_store_are_in_the_catalogue():
 def test_reasons_of_the_client_are_in_the_catalogue():
     source = (Path(__file__).parents[2] / "dispatcher/provider/client.py").read_text()
     body = source[source.index("def _no_reply") : source.index("def _clock_skew")]
-    texts = re.findall(r'(?:reason = |NoReply\(|return )f?"([^"]+)"', body)
-    assert len(texts) == 9
-    values = {"{what}": "answer", "{timeout:g}": "5", "{error.status}": "407"}
+    texts = re.findall(r'(?:reason = |NoReply\(|return |\w: )f?"([^"]+)"', body)
+    texts += re.findall(r'get\(code, "([^"]+)"\)', body)
+    assert len(texts) > 12
+    why = "{why_unconnected(error)}"
+    values = {why: "timed out", "{what}": "answer", "{timeout:g}": "5", "{error.status}": "407"}
     for text in texts:
         for field, value in values.items():
             text = text.replace(field, value)  # noqa: PLW2901

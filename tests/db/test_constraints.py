@@ -7,7 +7,9 @@ import pytest
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import read_number
+from dispatcher.core.templates import check_kinds
 from dispatcher.db.migrate import read_migrations
+from dispatcher.db.rules import read_rules
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
 NOW = "now()"
@@ -152,6 +154,67 @@ async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
     assert refused.value.constraint_name == name
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue") == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        *(
+            (
+                "kinds_are_a_flat_list_of_the_kinds_of_variables",
+                f"SELECT dispatcher.define_template('t', {kinds})",
+            )
+            for kinds in (
+                "'{WEIRD}'",
+                "'{num_6}'",
+                "'{NUM_}'",
+                "'{NUM_0}'",
+                "'{NUM_21}'",
+                "'{TXT_100}'",
+                "'{DATE,DATE_1}'",
+                "'{\"DATE,TIME\"}'",
+                "'{\"DATE\n\"}'",
+                "'{\"\"}'",
+                "'{DATE,\"\"}'",
+                "'{NULL}'",
+                "'{DATE,NULL}'",
+                "'{{DATE},{TIME}}'",
+            )
+        ),
+        *(
+            (
+                "quiet_hours_are_before_24_00_write_00_00",
+                f"SELECT dispatcher.set_limits('default', {hours})",
+            )
+            for hours in (
+                "quiet_from => '22:00', quiet_until => '24:00'",
+                "quiet_from => '24:00', quiet_until => '08:00'",
+            )
+        ),
+        *(
+            ("price_is_from_0_to_1000000", f"SELECT dispatcher.set_price('CN', '{price}')")
+            for price in ("NaN", "Infinity", "1e12")
+        ),
+    ],
+)
+async def test_a_rule_that_no_worker_can_read_is_refused(db, name, statement):
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await db.execute(statement)
+    assert refused.value.constraint_name == name
+
+
+async def test_rules_that_workers_can_read_are_taken(db, database):
+    kinds = [f"{kind}_{most}" for kind in ("NUM", "TXT") for most in range(1, 11)]
+    more = [f"{kind}_{most}" for kind in ("NUM", "TXT") for most in range(11, 21)]
+    others = ["DATE", "TIME", "PHONE", "CHARDIGIT", "DATETIME", "MONEY", "TEXT"]
+    for place, each in enumerate((kinds, more, others, [])):
+        await db.execute(
+            "SELECT dispatcher.define_template($1, $2)", f"t{place}", check_kinds(each)
+        )
+    await db.execute(
+        "SELECT dispatcher.set_limits('default', quiet_from => '00:00', quiet_until => '23:59:59')"
+    )
+    assert len((await read_rules(database)).templates) == 4
 
 
 async def test_what_just_keeps_every_limit_passes(db):

@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
 
 CANCEL = "SELECT dispatcher.cancel($1)"
@@ -156,3 +157,37 @@ async def test_resume_ends_every_pause_of_that_app_alone(db):
 async def test_to_resume_what_is_not_paused_does_nothing(db):
     await db.execute("SELECT dispatcher.resume('shop')")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.app") == 0
+
+
+async def test_what_becomes_unsure_while_many_are_settled_is_left(db, rows):
+    """It may be one that was resent at the begin, and may be on its way again."""
+    now, later = await rows.messages(2)
+    await rows.batch([now], state="unsure")
+    await rows.batch([later], state="unsure", token="token2")
+    await db.execute(
+        "UPDATE dispatcher.batch SET unsure_at = clock_timestamp() + interval '1 minute'"
+        " WHERE message_ids = ARRAY[$1::bigint]",
+        later,
+    )
+    done = await operator.settle_batches(db, "Ana", operator.UnsureBatches(), "resend")
+    assert done.count == 1
+    assert await states(db) == ["queued", "unsure"]
+
+
+async def test_an_action_whose_console_ended_is_finished(db, database, rows):
+    ids = await rows.messages(3)
+    add = (
+        "INSERT INTO dispatcher.message_action (created_by, action, filter, address, counts,"
+        " messages, targets) VALUES ('Ana', 'cancel', '', '', '[]', 3, $1) RETURNING id"
+    )
+    action = await db.fetchval(add, ids)
+    assert await maintenance.continue_actions(database) == 0  # it is not confirmed
+    await db.execute("SELECT dispatcher.start_message_action($1)", action)
+    assert await maintenance.continue_actions(database) == 0  # the console does it
+    await db.execute("UPDATE dispatcher.message_action SET started_at = now() - interval '2 min'")
+    assert await maintenance.continue_actions(database) == 1
+    assert await maintenance.continue_actions(database) == 0
+    assert await states(db) == ["cancelled"] * 3
+    (changed,) = await db.fetch("SELECT changed, finished_at FROM dispatcher.message_action")
+    assert changed["changed"] == 3
+    assert changed["finished_at"] is not None

@@ -144,6 +144,20 @@ async def test_a_message_that_is_sent_again_meanwhile_stops_the_dropping(db, dat
 
 
 @pytest.mark.usefixtures("old_page")
+async def test_so_does_one_that_is_sent_and_over_since(db, database, rows):
+    """Its new outcome is kept as long as any other."""
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
+    assert await maintenance.drop_old(database, 30 * DAY) == 1
+    assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
+    await rows.outcome(1, "accepted", provider_id="p1")
+    assert await drop_all(database, 30 * DAY) == 0
+    assert await count(db, "message") == 3
+    await age(db, 40)
+    assert await drop_all(database, 30 * DAY) > 0
+    assert await count(db, "message") == 0
+
+
+@pytest.mark.usefixtures("old_page")
 @pytest.mark.parametrize("state", ["open", "unsure"])
 async def test_so_does_one_that_is_on_its_way_again(db, database, rows, state):
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
@@ -304,6 +318,31 @@ async def test_a_wiped_message_is_never_sent_again(db, database, rows):
     # The second had no variables that it could miss.
     assert await db.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
     assert [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.queue")] == [ids[1]]
+
+
+async def test_a_message_that_was_claimed_again_keeps_its_variables(db, rows):
+    """It is neither in the queue nor finished, and may return to the queue."""
+    ids = await rows.messages(2)
+    await rows.outcome(ids[0], "accepted")
+    await rows.batch([ids[1]], state="open")
+    with pytest.raises(asyncpg.SerializationError):
+        await db.execute("SELECT dispatcher.wipe($1)", ids)
+    await db.execute("SELECT dispatcher.wipe($1)", ids[:1])
+
+
+async def test_a_message_that_was_claimed_again_is_not_erased(db, rows):
+    (message,) = await rows.messages(1)
+    await rows.outcome(message, "rejected", code="E200028")
+    number = await db.fetchval("SELECT recipient FROM dispatcher.message")
+    await db.execute(
+        "CREATE FUNCTION requeue_and_claim() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN DELETE FROM dispatcher.outcome; RETURN NEW; END';"
+        "CREATE TRIGGER at_this_moment BEFORE UPDATE ON dispatcher.message"
+        " FOR EACH ROW EXECUTE FUNCTION requeue_and_claim()"
+    )
+    with pytest.raises(asyncpg.SerializationError):
+        await operator.forget(db, "Ana", number)
+    assert await db.fetchval("SELECT recipient FROM dispatcher.message") == number
 
 
 async def test_a_message_sent_again_at_this_moment_keeps_its_variables(db, dsn, database, rows):

@@ -308,7 +308,7 @@ def _return(tables: Tables, message: int, waiting: Waiting, without: frozenset[s
 
 
 def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]) -> Tables:
-    """`recall_resent`: a late answer takes back what was given up and waits again."""
+    """`recall`: a late answer takes back what was given up, unless it is on its way again."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
     if tables.batch[batch].settled_by not in GIVEN_UP:
@@ -317,11 +317,34 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         if not isinstance(outcome, Accepted):
             continue
         message = outcome.message
-        if tables.queue[message.id] and message.id in tables.batch[batch].in_question:
-            tables = _wait(tables, message.id, None)
+        if message.id in tables.batch[batch].in_question and _gives_way(tables, message.id):
             result = Result("accepted", batch, message.attempt, batch)
-            tables = _append(tables, message.id, result, NOTHING)
+            tables = _take_back(tables, message.id, result)
     return tables
+
+
+def _gives_way(tables: Tables, message: int) -> bool:
+    """`recall`: whether a message waits, is unsure again, or has ended otherwise than accepted."""
+    result = tables.outcome[message]
+    if result is not None:
+        return result.state != "accepted"
+    return tables.queue[message] is not None or _unsure_again(tables, message) is not None
+
+
+def _take_back(tables: Tables, message: int, accepted: Result) -> Tables:
+    again = _unsure_again(tables, message)
+    tables = _end(_wait(tables, message, None), message, accepted)
+    return tables if again is None else _close_settled(tables, again)
+
+
+def _unsure_again(tables: Tables, message: int) -> int | None:
+    """Return the unsure batch that holds a message without an outcome."""
+    if tables.outcome[message] is not None:
+        return None
+    for number, request in enumerate(tables.batch):
+        if request.state == "unsure" and message in request.in_question:
+            return number
+    return None
 
 
 def _close_settled(tables: Tables, batch: int) -> Tables:
@@ -373,9 +396,9 @@ def match(  # noqa: PLR0911 - one for each effect
         case CancelsResend():
             if "a report takes back what waits again" in without:
                 return done
-            if tables.queue[message] is None:
+            if not _gives_way(tables, message):
                 return tables  # it is being sent a second time: looked at again
-            return _end(_wait(done, message, None), message, accepted)
+            return _take_back(done, message, accepted)
         case AddsProviderId():
             assert result is not None
             return _end(done, message, result._replace(named_by=batch))

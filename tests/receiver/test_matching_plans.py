@@ -74,7 +74,7 @@ PINNED = [
     ("find_places", "text, text", each(TOKENS, NUMBERS), 4_000),
     ("name_accepted", "bigint[], text[]", each(MESSAGES, IDS), 20 * NEWS),
     ("lock_unsure", "bigint[]", UNSURE, 50),
-    ("recall", "bigint[]", MESSAGES, 20 * NEWS),
+    ("recall", "bigint[], bigint[], text[]", each(MESSAGES, MESSAGES, TOKENS), 40 * NEWS),
     (
         "settle_by_reports",
         "bigint[], bigint[], int2[], int2[], text[]",

@@ -59,6 +59,20 @@ async def test_chunks_with_trailers_are_one_report(dsn, db, tmp_path):
     assert await stored(db) == [("p1", 1, "DELIVRD")]
 
 
+@pytest.mark.parametrize(("label", "kept"), [(b"caf\xe9/\xff", "caf?/?"), (b"t/\xc3\xa9", "t/é")])
+async def test_a_label_in_any_bytes_costs_no_push(dsn, db, tmp_path, label, kept):
+    async with receiver(dsn, tmp_path) as receives:
+        host, port = receives.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /reports/{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n".encode()
+        writer.write(head + b"Content-Type: " + label + b"\r\n\r\na=b")
+        answer = await reader.readuntil(b"}")
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    row = await db.fetchrow("SELECT content_type, body FROM dispatcher.unreadable_push")
+    assert tuple(row) == (kept, b"a=b")
+
+
 async def test_thousands_of_tiny_reports_in_one_post_are_kept(dsn, db, tmp_path):
     reports = [{"smsMsgId": f"i{n}", "status": "D"} for n in range(7000)]
     body = json.dumps(reports, separators=(",", ":")).encode()

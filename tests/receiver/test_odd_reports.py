@@ -85,6 +85,8 @@ async def test_an_interim_report_keeps_its_message(world, told):
         # one after which more segments turn up than it said
         ([(1, 1, "DELIVRD"), (2, 2, "DELIVRD")], "delivered", {"delivered": 2}),
         ([(1, 1, "DELIVRD"), (2, 2, "UNDELIV")], "undelivered", {"delivered": 1, "undelivered": 1}),
+        ([(1, 2, "DELIVRD"), (2, 2, "DELIVRD"), (3, 3, "UNDELIV")], "undelivered",
+         {"delivered": 1, "undelivered": 1}),
         # a total that shrinks does not make whole what is not
         ([(1, 3, "DELIVRD"), (2, 2, "DELIVRD")], "accepted", {}),
         ([(1, 3, "DELIVRD"), (1, 1, "DELIVRD")], "accepted", {}),
@@ -92,7 +94,7 @@ async def test_an_interim_report_keeps_its_message(world, told):
         # a segment beyond the total counts as the last one
         ([(3, 2, "DELIVRD"), (1, 2, "DELIVRD"), (2, 2, "DELIVRD")], "delivered", {"delivered": 1}),
     ],
-)
+)  # fmt: skip
 async def test_totals_that_change_never_make_a_message_look_better(
     world, told, parts, state, told_of
 ):
@@ -105,16 +107,30 @@ async def test_totals_that_change_never_make_a_message_look_better(
     assert await totals(world) == told_of
 
 
-async def test_a_report_shows_that_an_expired_resend_was_sent(world, told):
-    """Settled as unsent by hand, put back, and expired there: the report knows better."""
-    (message,) = await world.batch([ONE])
-    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
-    await world.db.execute("DELETE FROM dispatcher.queue")
-    await world.db.execute(
-        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
-        " VALUES ($1, 'expired', 1, 'expired')",
-        message,
-    )
+@pytest.mark.parametrize("end", ["cancelled", "expired", "rejected"])
+async def test_a_report_corrects_the_end_of_what_was_given_up(world, told, end):
+    """Settled as unsent by hand, and ended before it was sent again: the report knows better."""
+    message = await given_up(world, end)
     await world.store(told("p1", ONE))
     await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+    assert await world.why() == {}
+    assert [event for _, event, _ in await world.events()][-2:] == ["accepted", "delivered"]
+    assert await world.db.fetchval("SELECT dispatcher.requeue($1)", [message]) == 0
+
+
+async def test_what_the_platform_refused_unsent_stays_cancelled(world, told):
+    message = await given_up(world, "cancelled")
+    await world.store(told("p1", ONE, status="E000629"))
+    await world.match()
+    assert await world.states() == {message: ("cancelled", None)}
     assert await world.why() == {"p1": ("not-accepted", False)}  # kept, listed, and in `show`
+
+
+async def given_up(world, end: str) -> int:
+    """Settle a message as unsent, and end it otherwise than accepted; return it."""
+    (message,) = await world.batch([ONE])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    assert await world.db.fetchval("SELECT dispatcher.cancel($1)", [message]) == 1
+    await world.db.execute("UPDATE dispatcher.outcome SET state = $1", end)
+    return message

@@ -103,6 +103,20 @@ async def test_only_size_is_a_limit(dsn, db, tmp_path):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.unreadable_push") == 0
 
 
+async def test_one_push_that_cannot_be_stored_stops_no_replay(db):
+    for name in ("p1", "odd", "p2"):
+        await db.execute(
+            "INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body)"
+            " VALUES (sha256($1), 'of an older release', 'text/plain', $1)",
+            f"smsMsgId={name}&status=DELIVRD".encode(),
+        )
+    await db.execute("ALTER TABLE dispatcher.report ADD CHECK (provider_id <> 'odd')")
+    assert await replay_unreadable(db, words=()) == (2, 2)
+    assert [row[0] for row in await stored(db)] == ["p1", "p2"]
+    (left,) = await unreadable(db)
+    assert b"odd" in left.body
+
+
 async def test_what_can_be_read_later_is_replayed(db):
     whole = json.dumps({"statusReportList": [{"smsMsgId": "p1", "status": "DELIVRD"}]}).encode()
     for body in (whole, b"never a report"):

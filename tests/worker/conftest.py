@@ -48,7 +48,9 @@ class Hands:
         """Insert messages; return their ids."""
         return await insert(self.db, count, **more)
 
-    async def claim(self, slots: int = 4, heartbeat_at: float | None = None) -> list[Batch]:
+    async def claim(
+        self, slots: int = 4, heartbeat_at: float | None = None, started: float | None = None
+    ) -> list[Batch]:
         """Claim what is due, for as many requests as there are *slots*."""
         claimed = await claim(
             self.database,
@@ -57,6 +59,7 @@ class Hands:
             arrange=arrange,
             token=self.flight.new_token,
             heartbeat_at=heartbeat_at,
+            started=started,
         )
         return claimed.batches
 

@@ -152,8 +152,14 @@ function watch(banner) {
     if (document.hidden) { freshAt = Date.now(); if (asked % HIDDEN_ASKS !== 0) return; }
     try {
       const answer = await fetch(banner.dataset.fresh, { signal: AbortSignal.timeout(ASK_SECONDS * 1000) });
-      loggedOut = answer.status === 401;
-      if (answer.ok) { freshAt = Date.now(); trouble((await answer.json()).trouble); }
+      const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
+      // A proxy that signs operators in may answer with its own page instead.
+      loggedOut = answer.status === 401 || (answer.status < 500 && !isJson);
+      if (answer.ok && isJson) {
+        const { trouble: problems } = await answer.json();
+        freshAt = Date.now();
+        trouble(problems);
+      }
     } catch {
       // neither this answer: show() counts the seconds
     }
@@ -162,6 +168,14 @@ function watch(banner) {
   setInterval(show, 500);
   loop();
 }
+
+// A double click sends a form once.
+const SENT_AGAIN_MILLISECONDS = 2000;
+document.addEventListener("submit", (event) => {
+  const now = Date.now();
+  if (now - (event.target.dataset.sentAt ?? 0) < SENT_AGAIN_MILLISECONDS) event.preventDefault();
+  else event.target.dataset.sentAt = now;
+});
 
 localise(document);
 localiseFields();

@@ -58,9 +58,15 @@ WHERE b.state = 'open' AND m.campaign = $1
 SELECT dispatcher.stop_campaigns()
 
 -- name: campaign_stop_at
--- Set the share of failed messages at which a campaign pauses by itself.
--- $1 name, $2 share
-UPDATE dispatcher.campaign SET stop_at = $2 WHERE name = $1
+-- Set the share of failed messages at which a campaign pauses by itself, and write the audit.
+-- $1 name, $2 share, $3 actor
+WITH changed AS (
+    UPDATE dispatcher.campaign SET stop_at = $2 WHERE name = $1 AND stop_at IS DISTINCT FROM $2
+    RETURNING name
+)
+SELECT dispatcher.append_audit($3, 'stop-at', 'campaign ' || name,
+    round(($2 * 100)::numeric, 1) || '% failed', 'set')
+FROM changed
 
 -- name: requeue_campaign_step
 -- Requeue some rejected or expired messages of a campaign.

@@ -84,17 +84,19 @@ CREATE TEMPORARY TABLE left_out (line bigint NOT NULL)
 -- Let the planner know how many lines there are.
 ANALYZE pg_temp.survey
 
--- name: survey_repeats
--- How many lines repeat the number of an earlier one.
-SELECT count(*) - count(DISTINCT recipient) FROM pg_temp.survey
+-- name: survey_has_repeats
+-- Whether any line repeats the number of an earlier one.
+SELECT count(*) > count(DISTINCT recipient) FROM pg_temp.survey
 
--- name: survey_repeats_shown
--- Some lines that repeat a number, each with the first line that has it.
+-- name: survey_repeats
+-- Some lines that repeat a number and are not left out, each with the first line that has it, and how
+-- many they are.
 -- $1 how many
-SELECT line, first FROM (
+SELECT line, first, count(*) OVER () AS repeats FROM (
     SELECT line, min(line) OVER (PARTITION BY recipient) AS first FROM pg_temp.survey
 ) AS s
-WHERE line > first ORDER BY line LIMIT $1
+WHERE line > first AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+ORDER BY line LIMIT $1
 
 -- name: leave_out_repeats
 -- Leave out the lines that repeat the number of an earlier line.
@@ -215,6 +217,16 @@ CROSS JOIN LATERAL (
 ) AS l
 WHERE s.line BETWEEN $1 AND $2
 
+-- name: taken_lines
+-- What the messages of a dry run would cost and say depends on this, among some lines.
+-- $1 first line, $2 last line
+SELECT s.line, s.app, s.recipient, s.template_id, s.params, s.signature
+FROM pg_temp.survey s
+WHERE s.line BETWEEN $1 AND $2
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+  AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line)
+ORDER BY s.line
+
 -- name: refused_lines
 -- The lines refused by this load, among some.
 -- $1 first line, $2 last line
@@ -229,11 +241,12 @@ CREATE INDEX ON pg_temp.left_out (line)
 SELECT count(DISTINCT line) FROM pg_temp.left_out
 
 -- name: survey_suppressed
--- How many lines name a number that is suppressed: the worker rejects their messages.
+-- How many lines name a number that is suppressed: the worker rejects their messages. Of what is left
+-- out nothing is said, here and in the statements below.
 SELECT count(*) FROM pg_temp.survey v
 LEFT JOIN dispatcher.template t ON t.template_id = v.template_id
 LEFT JOIN dispatcher.app a ON a.name = v.app
-WHERE EXISTS (
+WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = v.line) AND EXISTS (
     SELECT FROM dispatcher.suppression s
     WHERE s.recipient = v.recipient AND s.app IN ('', v.app)
       AND (NOT s.promotional OR coalesce(t.promotional, a.promotional, false)))
@@ -245,11 +258,14 @@ WHERE state = 'cancelled' AND name IN (SELECT campaign FROM pg_temp.survey) LIMI
 
 -- name: survey_apps
 -- How many lines each app has.
-SELECT app, count(*) FROM pg_temp.survey GROUP BY app ORDER BY app
+SELECT app, count(*) FROM pg_temp.survey s
+WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+GROUP BY app ORDER BY app
 
 -- name: survey_unknown_templates
 -- Templates that no operator has defined, while others are.
 SELECT template_id, count(*) FROM pg_temp.survey
 WHERE NOT EXISTS (SELECT FROM dispatcher.template t WHERE t.template_id = survey.template_id)
   AND EXISTS (SELECT FROM dispatcher.template)
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = survey.line)
 GROUP BY template_id ORDER BY template_id

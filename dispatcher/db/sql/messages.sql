@@ -265,6 +265,16 @@ SELECT dispatcher.start_message_action($1, $2)
 -- $1 id
 SELECT dispatcher.message_action_step($1)
 
+-- name: continue_message_action
+-- Do the next part of the oldest action that was started and is not finished; return whether there is
+-- one. The console does the steps of an action, until its process ends.
+SELECT count(dispatcher.message_action_step(a.id)) > 0
+FROM (
+    SELECT id FROM dispatcher.message_action
+    WHERE started_at < clock_timestamp() - interval '1 minute' AND finished_at IS NULL
+    ORDER BY id LIMIT 1
+) AS a
+
 -- name: text_and_price
 -- Return the text of a template, if it is known, and what a segment to a country costs, if it is.
 -- $1 template id, $2 country

@@ -38,13 +38,14 @@ ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id, date_part('epoch', created_at) AS accepted_at
 
 -- name: name_accepted
--- Add the provider ids of accepted messages that were settled without one.
+-- Add the provider ids of accepted messages that were settled without one; return what was written. Of
+-- two ids for one message one is.
 -- $1 message ids, $2 provider ids
 UPDATE dispatcher.outcome o SET provider_id = u.provider_id
 FROM unnest($1::bigint[], $2::text[]) AS u (id, provider_id)
 WHERE o.message_id = u.id AND o.message_id = ANY ($1::bigint[])
   AND o.state = 'accepted' AND o.provider_id IS NULL
-RETURNING o.message_id
+RETURNING o.message_id, o.provider_id
 
 -- name: outcome_counts
 -- Return how many messages are finished, by state. Reads every outcome: for a demo, not for history.

@@ -255,19 +255,7 @@ WHERE NOT EXISTS (
 ON CONFLICT (id) DO NOTHING
 
 -- name: recall
--- Delete messages that wait to be sent again from the queue: a report shows that they were sent.
--- $1 message ids
-DELETE FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) RETURNING id
-
--- name: recall_resent
--- Delete messages of a batch that was given up for lost, and that wait to be sent again, from the
--- queue: its late answer shows that they were sent. Whatever has touched them since: they are known by
--- their id, and that they were given up, by the batch. Not what was requeued before: a report had shown
--- that the platform refused it.
--- $1 message ids, $2 batch, $3 token
-DELETE FROM dispatcher.queue
-WHERE id = ANY ($1::bigint[]) AND EXISTS (
-    SELECT FROM dispatcher.batch b
-    WHERE b.id = $2 AND b.token = $3 AND b.settled_by IN ('policy: resend', 'operator: resend')
-      AND dispatcher.queue.id = ANY (coalesce(b.unsure_ids, b.message_ids)))
-RETURNING id
+-- Take back messages of requests that were given up for lost; return those that are the caller's now, and
+-- the batch that one was unsure in again, which is locked.
+-- $1 message ids, $2 batches, $3 tokens
+SELECT id, again FROM dispatcher.take_back($1, $2, $3)

@@ -75,8 +75,7 @@ GROUP BY r.provider_id
 ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
     updated_at = now()
-WHERE excluded.state <> 'interim' AND (s.state = 'interim'
-    OR s.state = 'undelivered' AND excluded.state = 'delivered'  -- a report took another's place
+WHERE excluded.state <> 'interim' AND (s.state <> excluded.state
     OR s.status = ANY ($2::text[]) AND (excluded.state, excluded.status) <> (s.state, s.status))
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
@@ -123,12 +122,13 @@ GROUP BY app
 ORDER BY app
 
 -- name: unmatched_reports
--- Return reports that belong to no message, newest first.
+-- Return reports that belong to no message, newest first; not those that a requeue has left behind.
 -- $1 limit
 SELECT m.provider_id, m.segment, m.reason, m.first_seen_at, m.due_at IS NOT NULL AS again,
     r.status, r.state, r.token, r.recipient
 FROM dispatcher.unmatched_report m
 JOIN dispatcher.report r ON r.provider_id = m.provider_id AND r.segment = m.segment
+WHERE m.reason <> 'requeued'
 ORDER BY m.first_seen_at DESC
 LIMIT $1
 
