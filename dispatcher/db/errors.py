@@ -123,7 +123,8 @@ _LINES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
         N_(
             "A pooler at {at} mixes up prepared statements, as PgBouncer before 1.21 does in "
-            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0."
+            "transaction mode: set DISPATCHER_STATEMENT_CACHE=0, and"
+            " DISPATCHER_DATABASE_DIRECT_URL for commands and migrations."
         ),
     ),
     (

@@ -267,6 +267,15 @@ async def test_a_list_that_takes_too_much_memory_says_so(db, dsn, monkeypatch):
     assert (upload.state, "takes too much memory" in upload.error) == ("failed", True)
 
 
+async def test_a_list_without_a_folder_for_it_says_so(db, dsn, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    upload_id = await kept(db)
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    upload = await list_uploads.find(db, upload_id)
+    assert upload.state == "failed"
+    assert "cannot be written to a temporary folder (No such file or directory)" in upload.error
+
+
 def test_a_process_of_a_list_has_limits():
     command = [sys.executable, "-m", "dispatcher.lists.upload_work"]
     with Popen(command, stdin=PIPE, stderr=DEVNULL) as process:
