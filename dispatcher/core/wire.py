@@ -291,7 +291,8 @@ def _text(value: object) -> str | None:
     """Return *value* as text that PostgreSQL can store; None if it is not text or a number."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return str(value).replace("\0", "").strip()[:_MAX_TEXT_LENGTH] or None
+    text = str(value).replace("\0", "").encode(errors="replace").decode()  # lone surrogates
+    return text.strip()[:_MAX_TEXT_LENGTH] or None
 
 
 def _status(value: object) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -24,6 +25,8 @@ from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import InFlight
 
 log = structlog.get_logger(__name__)
+
+Found = TypeVar("Found")
 
 MAX_TRANSACTION_RESULTS: Final = 64  # results in one transaction: at most 32,000 messages
 MAX_WAITING_RESULTS: Final = 64  # more, and the claim loops stop claiming
@@ -181,7 +184,7 @@ class Recorder:
 
         Only those of this database: in another one, their batches are other requests.
         """
-        self.database_id = await self._read_database_id()
+        self.database_id = await self._retry(partial(workers.database_id, self._database))
         self._spool_kind = f"{self.database_id}.{SPOOL_KIND}"
         await self._replay()
         if foreign := size(self._folder, SPOOL_KIND)[0] - size(self._folder, self._spool_kind)[0]:
@@ -191,10 +194,11 @@ class Recorder:
                 files=foreign,
             )
 
-    async def _read_database_id(self) -> str:
+    async def _retry(self, step: Callable[[], Awaitable[Found]]) -> Found:
+        """Return what *step* returns, as soon as the database is available."""
         while True:
             try:
-                return await workers.database_id(self._database)
+                return await step()
             except DatabaseUnavailable as error:
                 log.warning("no start: the database is away", why=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -210,7 +214,8 @@ class Recorder:
                         log.error("a file of kept answers is damaged, and set aside", path=path)
                     if results:
                         written = await self._write(results)
-                        if unknown := await records.unknown_batches(self._database, results):
+                        looked_up = partial(records.unknown_batches, self._database, results)
+                        if unknown := await self._retry(looked_up):
                             file.damaged = True
                             log.error(
                                 "a file of kept answers is set aside: the database has lost their"
