@@ -74,19 +74,26 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
--- Return whether a recipient is one of the usual, which keep every rule of misread_recipient: a mobile
--- number of mainland China, or a number with + of another country. It is short, for every INSERT builds
--- it anew, and compares bytes, for a longer pattern costs each row of a list a third more.
-CREATE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
+-- Return whether a recipient is one of the usual if only digits follow its first character. It is
+-- short, for every INSERT builds it anew, and compares bytes, for a longer pattern costs each row of a
+-- list a third more.
+CREATE FUNCTION dispatcher.has_usual_prefix_and_length(recipient text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN recipient ~ '^[+]?[0-9]+$' AND CASE
+RETURN CASE
     WHEN octet_length(recipient) = 14
         AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN true
     WHEN recipient >= '0' COLLATE "C" THEN octet_length(recipient) = 11
         AND recipient >= '13' COLLATE "C" AND recipient < '2' COLLATE "C"
     WHEN recipient >= '+86' COLLATE "C" AND recipient < '+87' COLLATE "C" THEN false
-    ELSE recipient >= '+1' COLLATE "C" AND octet_length(recipient) BETWEEN 8 AND 21
+    ELSE recipient >= '+1' COLLATE "C" AND recipient < ',' COLLATE "C"
+        AND octet_length(recipient) BETWEEN 8 AND 21
 END;
+
+-- Return whether a recipient is one of the usual, which keep every rule of misread_recipient: a mobile
+-- number of mainland China, or a number with + of another country.
+CREATE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(recipient);
 
 -- Return which rule a recipient breaks, if it is no number, would reach another person, or hides that
 -- two spellings are one number (see core.number); null for a sound one. Named like constraints, which
@@ -138,7 +145,9 @@ DECLARE
 BEGIN
     SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
         count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
-        bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
+        -- is_usual_recipient: its own name would cost one INSERT 3,000 instructions more.
+        bool_and(recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(recipient))
+            AS usual
     INTO has
     FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
 
@@ -150,7 +159,9 @@ BEGIN
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
                 count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
                 campaign, count(idempotency_key) > 0 AS keys,
-                bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
+                -- is_usual_recipient of each: one pattern for all costs a fourth of one for each.
+                bool_and(dispatcher.has_usual_prefix_and_length(recipient))
+                    AND string_agg(right(recipient, -1), '') !~ '[^0-9]' AS usual
             FROM added
             GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
         ), few AS (
@@ -1590,6 +1601,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
     dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
+    dispatcher.has_usual_prefix_and_length,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

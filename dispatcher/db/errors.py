@@ -216,6 +216,9 @@ _FORMS: Final = (
     N_("timed out"),
     N_("connection refused"),
     N_("no such socket"),
+    N_("No route to host"),  # as the operating system says it
+    N_("Network is unreachable"),
+    N_("Connection reset by peer"),
     N_("unknown host name"),
     N_("no reason given"),
     N_("the connection broke"),

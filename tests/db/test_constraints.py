@@ -293,6 +293,38 @@ async def test_what_is_usual_breaks_no_rule_and_is_read_as_it_is(db):
             assert read_number(number).e164 == to_e164(number)
 
 
+async def test_a_list_refuses_the_numbers_that_are_refused_alone(db):
+    # Of a list only the beginnings and lengths are compared row by row, the digits all together.
+    numbers = [row.get("recipient", GOOD["recipient"]) for _, row in REFUSED]
+    numbers += [row.get("recipient", GOOD["recipient"]) for row in ALLOWED]
+    for sound in ("+8613112345678", "13112345678", "+4915112345678", "+861012345678", "1068"):
+        numbers.append(sound)
+        for mark in ("+", ",", "-", ".", "/", " ", "\n", ":", "x", "\u0663", "\uff13", "\u516b"):
+            numbers += [
+                mark + sound, sound + mark, mark + sound[1:], sound[0] + mark + sound[2:],
+                sound[:-1] + mark, sound[:5] + mark + sound[6:],
+            ]  # fmt: skip
+    alone = await db.fetch(
+        "SELECT n, dispatcher.misread_recipient(n) AS rule FROM unnest($1::text[]) AS n", numbers
+    )
+    others = [f"+861311234{n:04d}" for n in range(24)]
+    passed = 0
+    for number, rule in alone:
+        refused = None
+        try:
+            async with db.transaction():
+                await db.execute(
+                    "INSERT INTO dispatcher.message (recipient, template_id)"
+                    " SELECT n, 't' FROM unnest($1::text[]) AS n",
+                    [*others, number],
+                )
+        except asyncpg.CheckViolationError as error:
+            refused = error.constraint_name
+        assert refused == rule, number
+        passed += refused is None
+    assert 5 <= passed < len(alone) - 100
+
+
 @pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])
 async def test_a_null_is_refused_where_the_provider_needs_a_value(db, column):
     with pytest.raises(asyncpg.NotNullViolationError) as refused:
