@@ -26,7 +26,7 @@ APPS = ("held", "other")
 
 @pytest.fixture
 async def forgotten(dsn) -> AsyncIterator[asyncpg.Connection]:
-    """A session with a transaction that somebody forgot: it pauses an app."""
+    """A session whose transaction stays open, as one that was forgotten."""
     connection = await connect(dsn)
     await connection.execute("BEGIN")
     yield connection
