@@ -107,6 +107,7 @@ class Rows(Struct):
         Event, list[int]
     ]  # counted, and appended to the event log: message ids
     whole: list[tuple[Event, int, int]]  # the same of batches with one event, and their size
+    unsure_again: set[int]  # batches of which a late answer to an earlier one has settled messages
 
 
 async def record(
@@ -198,7 +199,7 @@ async def _record(
         settled = await _settled(connection, results) if some_settled else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
         results = circuit.results
-        rows = Rows([], [], [], [], Counter(), defaultdict(list), [])
+        rows = Rows([], [], [], [], Counter(), defaultdict(list), [], set())
         for result in results:
             if result.batch.id in closed:
                 _gather(result, rows, settled | _requeued(result, in_question))
@@ -212,11 +213,7 @@ async def _record(
             await _copy_outcomes(connection, OUTCOME_COLUMNS, rows.outcomes)
         if rows.returns:
             await _return(connection, rows.returns)
-        if rows.unsure:
-            await connection.executemany(sql("keep_unsure"), rows.unsure)
-            # Reports may have settled before what this answer leaves open.
-            batches = [batch for batch, _ in rows.unsure]
-            await connection.execute(sql("close_settled"), batches, "reports")
+        await _mark_unsure(connection, rows)
         cut_off: dict[str, str] = {}
         for result in results:
             if result.batch.id in closed:
@@ -235,6 +232,18 @@ async def _record(
             {app: opened.pause.reason for app, opened in circuit.opened.items()},
             circuit.lost_answers,
         )
+
+
+async def _mark_unsure(connection: Connection, rows: Rows) -> None:
+    """Write what is left unsure, and close the batches of which nothing is, after the outcomes."""
+    if rows.unsure:
+        await connection.executemany(sql("keep_unsure"), rows.unsure)
+        # Reports may have settled before what this answer leaves open.
+        batches = [batch for batch, _ in rows.unsure]
+        await connection.execute(sql("close_settled"), batches, "reports")
+    if rows.unsure_again:
+        again = list(rows.unsure_again)
+        await connection.execute(sql("close_settled"), again, "late answer")
 
 
 async def _close(
@@ -350,6 +359,8 @@ async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> No
         )
         for row in found:
             _gather_outcome(accepted[row["id"]], result.batch, rows)
+            if row["again"] is not None:
+                rows.unsure_again.add(row["again"])
 
 
 async def _copy_outcomes(

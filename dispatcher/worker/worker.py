@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 TOKEN_BYTES = 16  # 128 bits: the token of a batch cannot be guessed
 HEARTBEATS_PER_LEASE = 6
+HEARTBEAT_RETRY_SECONDS = 1.0  # after one that failed: nothing is claimed when the lease has ended
 SPOOL = "spool"  # folder in the data directory
 
 
@@ -128,6 +129,7 @@ class Worker:
             recorder = background.create_task(self.recorder.run())
             loops = background.create_task(self._run_loops(stack))
             await self.stop.wait()
+            self.recorder.results.lift_limit()  # a loop that waits for it sees the stop
             for loop in self.loops.values():
                 loop.wake.set()
             _, late = await asyncio.wait([loops], timeout=self.settings.shutdown_timeout)
@@ -208,10 +210,16 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             began = monotonic()
-            await attempt(self._heartbeat, unavailable="no heartbeat: the database is away")
-            await asyncio.sleep(max(0.0, self._heartbeat_interval - (monotonic() - began)))
+            written = await attempt(
+                self._heartbeat, unavailable="no heartbeat: the database is away"
+            )
+            interval = self._heartbeat_interval
+            if not written:
+                interval = min(interval, HEARTBEAT_RETRY_SECONDS)
+            await asyncio.sleep(max(0.0, interval - (monotonic() - began)))
 
-    async def _heartbeat(self) -> None:
+    async def _heartbeat(self) -> bool:
+        """Renew the lease; return true if the database has confirmed it."""
         asked_at = monotonic()
         cut_off = [name for name, breaker in self.breakers.items() if breaker.is_open]
         beat = await workers.heartbeat(
@@ -232,6 +240,7 @@ class Worker:
         if beat.silence < -workers.SET_BACK_SECONDS:
             self.clock_waits.jumps += 1
             log.warning("the database's clock was set back", seconds=round(-beat.silence))
+        return True
 
     def _keep_heartbeat(self, beat: Heartbeat) -> None:
         """Keep a heartbeat on disk, where that is possible: a restored database lacks it."""

@@ -353,6 +353,15 @@ GUARDS = (
     ),
     Guard(
         2,
+        "what was given up is settled while it is unsure again",
+        (Edit(FUNCTIONS, "JOIN unsure u ON g.id = ANY (u.ids)", "JOIN unsure u ON false"),),
+        (
+            f"{RESENT}::test_a_late_answer_settles_what_is_unsure_again",
+            f"{RESENT}::test_a_report_settles_what_is_unsure_again",
+        ),
+    ),
+    Guard(
+        2,
         "the policy resend ends with the attempts",
         (
             Edit(

@@ -148,6 +148,10 @@ GUARDS = (
         reason="policy and operators send nothing again that was taken; exactness.md assumes so",
     ),
     Guard(
+        "what was given up is settled while it is unsure again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
         "a report takes back what waits again",
         reason="policy and operators send nothing again that was taken; exactness.md assumes so",
     ),

@@ -43,13 +43,15 @@ WHERE b.id = u.id AND b.token = u.token
 RETURNING b.id, b.opened_at, b.unsure_ids
 
 -- name: close_for_split
--- Close a batch that was refused as a whole, to send it again in parts; only while it is open.
+-- Close a batch that was refused as a whole, to send it again in parts; only while it is open. As a claim
+-- (see app_state), this is on disk before the parts are sent.
 -- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries, $6 token
 UPDATE dispatcher.batch
 SET state = 'closed', closed_at = clock_timestamp(), http_status = $2, code = $3,
     description = $4, tries = $5, settled_by = 'split'
 WHERE id = $1 AND token = $6 AND state = 'open'
-RETURNING id
+RETURNING id, CASE WHEN current_setting('synchronous_commit') = 'off'
+    THEN set_config('synchronous_commit', 'local', true) END
 
 -- name: close_settled
 -- Close unsure batches of which every message has an outcome by now.
