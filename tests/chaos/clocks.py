@@ -30,7 +30,7 @@ class FakedPostgres:
     """PostgreSQL's programs, of which the server has a clock that can be set."""
 
     def __init__(self) -> None:
-        """Make a folder that the server's user can read, whoever that is."""
+        """Make a folder that any user can read: the server may have one of its own."""
         self._folder = tempfile.TemporaryDirectory(prefix="chaos-clock-")
         folder = Path(self._folder.name)
         folder.chmod(0o755)
