@@ -21,6 +21,7 @@ __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable",
 
 OfApp = TypeVar("OfApp", EventCount, EventTotal, MissingReports)
 RECENT = timedelta(minutes=2)  # counters are by the minute
+MAX_NAMED_APPS = 3  # in a headline
 NOTHING_SENT = N_("Messages are not going out.")
 
 
@@ -50,7 +51,7 @@ def database_unavailable(why: str) -> Diagnosis:
         why,
         _(
             "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and"
-            " workers go on by themselves."
+            " workers go on by themselves. `dispatcher check` says whether it answers again."
         ),
     )
     return Diagnosis(Level.STOPPED, _(NOTHING_SENT), [finding])
@@ -88,6 +89,10 @@ def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> s
     if level is Level.STOPPED:
         if len(stopped) == len(said):
             return _(NOTHING_SENT)
+        if len(stopped) > MAX_NAMED_APPS:
+            return _("Messages are going out, but not those of {count} of {all} apps.").format(
+                count=len(stopped), all=len(said)
+            )
         return _("Messages are going out, but not those of {names}.").format(
             names=_(" and ").join(stopped)
         )

@@ -91,6 +91,7 @@ class UploadResult(Struct, frozen=True):
     unknown_messages: int  # of which segments are not known
     cost: dict[str, Decimal]  # by currency
     refusals: list[tuple[int, str]]  # the first lines, with their reasons
+    countries: dict[str, int] = {}  # messages of a check; empty if all are for mainland China
 
 
 class WorkOrder(Struct, frozen=True):
@@ -163,6 +164,7 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         sum(line.unknown for line in lines),
         bill.sums(most=True) if bill is not None else {},
         _refusals(rejects),
+        loaded.countries_abroad,
     )
 
 

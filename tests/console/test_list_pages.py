@@ -313,6 +313,15 @@ async def test_lists_are_worked_on_one_after_the_other(monkeypatch):
     assert (most, done) == (1, 3)
 
 
+@pytest.mark.usefixtures("defined")
+async def test_a_check_names_the_countries_of_a_list(operator):
+    abroad = LIST + "+13055550123,tpl,4\n"
+    path = (await upload(operator, abroad.encode())).headers["Location"]
+    assert "By country: CN 3, US 1." in await shown(operator, path, "checked")
+    path = (await upload(operator, LIST.encode())).headers["Location"]
+    assert "By country" not in await shown(operator, path, "checked")
+
+
 async def test_a_list_that_waits_for_another_says_so(operator, monkeypatch):
     go_on = asyncio.Event()
     start = asyncio.create_subprocess_exec
