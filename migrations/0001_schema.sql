@@ -858,7 +858,13 @@ CREATE TABLE dispatcher.template (
     text text,
     promotional boolean,
     CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
-    CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20)
+    CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20),
+    -- As core.templates.check_kinds. A claim that cannot read a kind could send nothing.
+    CONSTRAINT kinds_are_a_flat_list_of_the_kinds_of_variables CHECK (
+        coalesce(array_ndims(kinds), 1) = 1
+        AND cardinality(string_to_array(array_to_string(kinds, ',', ''), ',')) = cardinality(kinds)
+        AND array_to_string(kinds, ',', '') || ',' ~ ('^(((NUM|TXT)_([1-9]|1[0-9]|20)|DATE|TIME|PHONE'
+            || '|CHARDIGIT|DATETIME|MONEY|TEXT),)*$|^,$'))
 );
 
 COMMENT ON TABLE dispatcher.template IS
@@ -908,7 +914,10 @@ CREATE TABLE dispatcher.app_limit (
     quiet_until time,
     CONSTRAINT limits_are_positive CHECK (
         least(per_minute, per_day, same_per_minute, same_per_hour, daily_limit) > 0),
-    CONSTRAINT quiet_hours_have_both_ends CHECK ((quiet_from IS NULL) = (quiet_until IS NULL))
+    CONSTRAINT quiet_hours_have_both_ends CHECK ((quiet_from IS NULL) = (quiet_until IS NULL)),
+    -- Which workers cannot read.
+    CONSTRAINT quiet_hours_are_before_24_00_write_00_00 CHECK (
+        quiet_from < '24:00' AND quiet_until < '24:00')
 );
 
 COMMENT ON TABLE dispatcher.app_limit IS 'Limits that operators set for an app; null: no limit.';

@@ -74,19 +74,26 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
--- Return whether a recipient is one of the usual, which keep every rule of misread_recipient: a mobile
--- number of mainland China, or a number with + of another country. It is short, for every INSERT builds
--- it anew, and compares bytes, for a longer pattern costs each row of a list a third more.
-CREATE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
+-- Return whether a recipient is one of the usual if only digits follow its first character. It is
+-- short, for every INSERT builds it anew, and compares bytes, for a longer pattern costs each row of a
+-- list a third more.
+CREATE FUNCTION dispatcher.has_usual_prefix_and_length(recipient text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN recipient ~ '^[+]?[0-9]+$' AND CASE
+RETURN CASE
     WHEN octet_length(recipient) = 14
         AND recipient >= '+8613' COLLATE "C" AND recipient < '+862' COLLATE "C" THEN true
     WHEN recipient >= '0' COLLATE "C" THEN octet_length(recipient) = 11
         AND recipient >= '13' COLLATE "C" AND recipient < '2' COLLATE "C"
     WHEN recipient >= '+86' COLLATE "C" AND recipient < '+87' COLLATE "C" THEN false
-    ELSE recipient >= '+1' COLLATE "C" AND octet_length(recipient) BETWEEN 8 AND 21
+    ELSE recipient >= '+1' COLLATE "C" AND recipient < ',' COLLATE "C"
+        AND octet_length(recipient) BETWEEN 8 AND 21
 END;
+
+-- Return whether a recipient is one of the usual, which keep every rule of misread_recipient: a mobile
+-- number of mainland China, or a number with + of another country.
+CREATE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(recipient);
 
 -- Return which rule a recipient breaks, if it is no number, would reach another person, or hides that
 -- two spellings are one number (see core.number); null for a sound one. Named like constraints, which
@@ -138,7 +145,9 @@ DECLARE
 BEGIN
     SELECT count(*) >= 20 AS many, count(campaign) > 0 AS campaigns,
         count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
-        bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
+        -- is_usual_recipient: its own name would cost one INSERT 3,000 instructions more.
+        bool_and(recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(recipient))
+            AS usual
     INTO has
     FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
 
@@ -150,7 +159,9 @@ BEGIN
             SELECT array_agg(id) AS ids, min(id) AS first_id, max(id) AS last_id,
                 count(*) AS size, app, priority, greatest(send_at, inserted_at) AS due_at,
                 campaign, count(idempotency_key) > 0 AS keys,
-                bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
+                -- is_usual_recipient of each: one pattern for all costs a fourth of one for each.
+                bool_and(dispatcher.has_usual_prefix_and_length(recipient))
+                    AND string_agg(right(recipient, -1), '') !~ '[^0-9]' AS usual
             FROM added
             GROUP BY (id - 1) / 500, app, priority, greatest(send_at, inserted_at), campaign
         ), few AS (
@@ -508,11 +519,13 @@ END $$;
 
 -- Take back messages of requests that were given up for lost: a late answer or a report shows that they
 -- were sent. Those that wait to be sent again leave the queue. Of one that has ended otherwise since,
--- refused, expired or cancelled, that outcome is removed: the caller writes what is true. One that is on
--- its way stays. Whatever has touched them since: they are known by their ids, and that they were given
--- up, by the request. Not what was requeued: a report had shown that the platform refused it.
+-- refused, expired or cancelled, that outcome is removed: the caller writes what is true. Of one that is
+-- unsure again, the later request is locked and returned. One that is on its way stays, and so does what
+-- another transaction holds: this must not wait for a person's. Whatever has touched them since: they are
+-- known by their ids, and that they were given up, by the request. Not what was requeued: a report had
+-- shown that the platform refused it.
 CREATE FUNCTION dispatcher.take_back(ids bigint[], batches bigint[], tokens text[])
-RETURNS TABLE (id bigint)
+RETURNS TABLE (id bigint, again bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH given_up AS MATERIALIZED (
         SELECT u.id
@@ -521,14 +534,30 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_s
         WHERE b.settled_by IN ('policy: resend', 'operator: resend')
           AND u.id = ANY (coalesce(b.unsure_ids, b.message_ids))
     ), waiting AS (
-        DELETE FROM dispatcher.queue q WHERE q.id = ANY (ARRAY(SELECT g.id FROM given_up g))
+        DELETE FROM dispatcher.queue q
+        WHERE q.id = ANY (ARRAY(
+            SELECT f.id FROM dispatcher.queue f
+            WHERE f.id = ANY (ARRAY(SELECT g.id FROM given_up g)) FOR UPDATE SKIP LOCKED))
         RETURNING q.id
     ), ended AS (
         DELETE FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (ARRAY(SELECT g.id FROM given_up g)) AND o.state <> 'accepted'
+        WHERE o.message_id = ANY (ARRAY(
+            SELECT f.message_id FROM dispatcher.outcome f
+            WHERE f.message_id = ANY (ARRAY(SELECT g.id FROM given_up g)) AND f.state <> 'accepted'
+            FOR UPDATE SKIP LOCKED))
         RETURNING o.message_id
+    ), unsure AS MATERIALIZED (
+        SELECT b.id, coalesce(b.unsure_ids, b.message_ids) AS ids
+        FROM dispatcher.batch b
+        WHERE b.state = 'unsure' AND (SELECT count(*) FROM given_up) > 0
+          AND coalesce(b.unsure_ids, b.message_ids) && ARRAY(SELECT g.id FROM given_up g)
+        ORDER BY b.id FOR UPDATE SKIP LOCKED
     )
-    SELECT w.id FROM waiting w UNION SELECT e.message_id FROM ended e
+    SELECT w.id, NULL::bigint FROM waiting w
+    UNION SELECT e.message_id, NULL FROM ended e
+    UNION
+    SELECT g.id, u.id FROM given_up g JOIN unsure u ON g.id = ANY (u.ids)
+    WHERE NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = g.id)
 $$;
 
 -- Return which of *ids* are in no place: neither waiting, nor in a request, nor finished. Only a
@@ -1572,6 +1601,7 @@ DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
     dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
+    dispatcher.has_usual_prefix_and_length,
     dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

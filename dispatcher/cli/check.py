@@ -139,6 +139,12 @@ async def _server(settings: "Settings", connection: "OwnConnection") -> list[Che
             " TEMPLATE template0"
         ).format(encoding=encoding)
         results.append((False, "database", text))
+    if await connection.fetchval(sql("is_standby")):
+        text = _(
+            "is a standby, and takes no writes: name the primary in DISPATCHER_DATABASE_URL, or all"
+            " hosts with commas"
+        )
+        results.append((False, "database", text))
     if await connection.fetchval(sql("read_only_setting")):
         text = _(
             "default_transaction_read_only is on for this database or user, so nothing can be"

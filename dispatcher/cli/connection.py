@@ -15,7 +15,7 @@ from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, shown_line
 from dispatcher.postgres.programs import EmbeddedError
-from dispatcher.postgres.server import embedded_server, running_server
+from dispatcher.postgres.server import embedded_server, may_have_server, running_server
 from dispatcher.settings import Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ def database_address(settings: Settings, *, make: bool = False) -> Iterator[str]
     if url is not None:
         yield url.get_secret_value()
         return
-    if not make and not os.path.exists(settings.data_dir):  # noqa: PTH110 - raises nothing
+    if not make and not may_have_server(settings.data_dir):
         raise CommandError(
             _(
                 "there is no database yet: set DISPATCHER_DATABASE_URL, or begin with"

@@ -368,7 +368,7 @@ def _rule_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
 
 
 def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
-    from dispatcher.core.format import mask, plural
+    from dispatcher.core.format import mask, number, plural
 
     for shown in loaded.previews:
         typer.echo(
@@ -378,6 +378,9 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
         )
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())
+    if countries := loaded.countries_abroad:
+        names = _(", ").join(f"{name} {number(count)}" for name, count in countries.items())
+        typer.echo(_("By country: {names}.").format(names=names))
     if segments:
         typer.echo(plural(segments, "segment") + _("."))
     for currency, amount in sorted(bill.sums(most=True).items()):

@@ -16,9 +16,13 @@ from dispatcher.core.format import plural
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
+from dispatcher.core.status import AppState
+from dispatcher.core.templates import Template
 
 ACTIONS_PATH = "/console/actions"
 DONE_PATH = "/console/done"
+LISTED_ROWS = 20  # of each list, until all of them are asked for
+MAX_SEARCH_LENGTH = 100  # characters
 ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
 
 
@@ -138,6 +142,24 @@ _ACTIONS: dict[str, OperatorAction] = {
 }
 
 
+def _paused_first(apps: list[AppState]) -> list[AppState]:
+    return sorted(apps, key=lambda app: app.paused_at is None)
+
+
+def _has(rule: object, text: str) -> bool:
+    """Return whether a rule of a list has *text* in its name, or in a text or note."""
+    match rule:
+        case (Template(template_id), str(note), str(shown)):
+            words = f"{template_id} {note} {shown}"
+        case AppState(name):
+            words = name
+        case (str(name), _):  # limits and prices, by app and country
+            words = name
+        case _:
+            return True
+    return text.lower() in words.lower()
+
+
 _YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
@@ -148,11 +170,12 @@ class ActionPages:
         self._auth = auth
         self._backend = backend
 
-    async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
+    async def overview(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show the possible actions and the audit log."""
-        snapshot = await self._backend.snapshot()
+        apps = _paused_first((await self._backend.snapshot()).apps)
         audit = await self._backend.audit()
-        values = {"session": session, "apps": snapshot.apps, "audit": audit}
+        rows = None if "all" in request.query else LISTED_ROWS
+        values = {"session": session, "apps": apps, "rows": rows, "audit": audit}
         return self._auth.page("actions.html", values)
 
     async def rules(self, request: web.Request, session: Session) -> web.StreamResponse:
@@ -173,7 +196,9 @@ class ActionPages:
                     kinds = "" if text else ",".join(template.kinds)
                     draft |= {"template_id": template_id, "text": text, "kinds": kinds}
                     draft |= {"note": note, "promotional": _YES_OR_NO[template.promotional]}
-        return await self._rules(session, draft)
+        text = request.query.get("q", "").strip()[:MAX_SEARCH_LENGTH]
+        rows = None if "all" in request.query else LISTED_ROWS
+        return await self._rules(session, draft, text=text, rows=rows)
 
     async def search_suppressed(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show whether a number is suppressed, and why."""
@@ -181,7 +206,7 @@ class ActionPages:
         read = read_number(form.get("number", ""), other_mainland=True)
         if not isinstance(read, ReadNumber):
             reason = _("This is not a number: {reason}.").format(reason=_(read.reason))
-            return await self._rules(session, {}, "search", reason)
+            return await self._rules(session, {}, form="search", error=reason)
         found = await self._backend.suppressions_of(read.e164)
         return await self._rules(session, {"numbers": read.e164}, found=found)
 
@@ -189,18 +214,39 @@ class ActionPages:
         self,
         session: Session,
         draft: Fields,
+        *,
         form: str | None = None,
         error: str | None = None,
         found: list[Suppressed] | None = None,
+        text: str = "",
+        rows: int | None = LISTED_ROWS,
     ) -> web.StreamResponse:
-        """Show the rules; with *error*, why what was written in *form* cannot be done."""
+        """Show the rules that have *text*, at most *rows* of each kind.
+
+        With *error*, show why what was written in *form* cannot be done.
+        """
         rules = await self._backend.rules()
-        snapshot = await self._backend.snapshot()
+        apps = (await self._backend.snapshot()).apps
+        limits = {app: describe_limits(rules.limits[app]) for app in sorted(rules.limits)}
+        listed: dict[str, list[object]] = {
+            "templates": [
+                (template, note, rules.texts.get(template.template_id, ""))
+                for template, note in rules.templates
+            ],
+            "limits": [*limits.items()],
+            "pauses": [app for app in _paused_first(apps) if app.known],
+            "prices": [*sorted(rules.prices.items())],
+        }
         values = {
             "session": session,
             "rules": rules,
-            "apps": snapshot.apps,
-            "limits": {app: describe_limits(limits) for app, limits in rules.limits.items()},
+            "apps": apps,
+            "listed": {
+                kind: [each for each in of if _has(each, text)] for kind, of in listed.items()
+            },
+            "many": any(len(of) > LISTED_ROWS for of in listed.values()),
+            "text": text,
+            "rows": rows,
             "draft": draft,
             "form": form,
             "error": error,
@@ -211,6 +257,8 @@ class ActionPages:
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show what an action will do, with a button that does it."""
         fields = {name: request.query[name] for name in ACTION_FIELDS if name in request.query}
+        if "ids" in fields:  # each message that was chosen in a list has a field
+            fields["ids"] = " ".join(request.query.getall("ids"))
         return await self._ask(session, request.match_info["action"], fields)
 
     async def act(self, request: web.Request, session: Session) -> web.StreamResponse:
@@ -273,6 +321,6 @@ class ActionPages:
     ) -> web.StreamResponse:
         found = _ACTIONS.get(action)
         if found and found.form:  # it keeps what was written
-            return await self._rules(session, fields, found.form, reason)
+            return await self._rules(session, fields, form=found.form, error=reason)
         values = {"session": session, "what": reason}
         return self._auth.page("missing.html", values, status=400)

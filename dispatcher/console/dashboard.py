@@ -22,6 +22,8 @@ from dispatcher.db.status import SeriesPoint
 
 UPDATE_INTERVAL_SECONDS = 1.0
 FRESH_MAX_AGE_SECONDS = 1.0  # one query a second, however many pages are open
+LISTED_APPS = 30  # those with problems first, until all of them are asked for
+LISTED_FINDINGS = 20
 STREAM_SECONDS = 600.0  # then the browser asks anew, and a proxy checks again who is signed in
 RECONNECT_MILLISECONDS = 500
 MAX_LIVE_STREAMS = 50  # one more is refused, and the browser tries again later
@@ -72,9 +74,9 @@ class Dashboard:
         self._meter = RateMeter()
         self._streams = 0
 
-    async def show(self, _: web.Request, session: Session) -> web.StreamResponse:
+    async def show(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show the page."""
-        values = await self._values()
+        values = await self._values(request)
         return self._auth.page("dashboard.html", {"session": session, **values})
 
     async def stream(self, request: web.Request, session: Session) -> web.StreamResponse:
@@ -95,9 +97,9 @@ class Dashboard:
                 try:
                     if await self._auth.session(request) is None:
                         break
-                    values = await self._values()
+                    values = await self._values(request)
                 except DatabaseUnavailable as error:  # whether a token was revoked is not known
-                    values = _unavailable_values(error)
+                    values = _unavailable_values(request, error)
                 text = self._auth.fragment("_dashboard.html", values, session)
                 await response.write(_event(text))
                 with contextlib.suppress(TimeoutError):
@@ -134,14 +136,18 @@ class Dashboard:
             )
         )
 
-    async def _values(self) -> dict[str, object]:
+    async def _values(self, request: web.Request) -> dict[str, object]:
         try:
             snapshot = await self._backend.snapshot()
         except DatabaseUnavailable as error:
-            return _unavailable_values(error)
+            return _unavailable_values(request, error)
         rates = self._meter.rates(snapshot)
         minutes = await self._backend.last_hour()
         diagnosis = diagnose(snapshot)
+        shown = [*zip(snapshot.apps, diagnosis.apps, strict=True)]
+        if len(shown) > LISTED_APPS and "all" not in request.query:
+            shown.sort(key=lambda each: -each[1].level)
+            del shown[LISTED_APPS:]
         cards = [
             _card(
                 app,
@@ -150,21 +156,25 @@ class Dashboard:
                 rates.get(app.name, 0.0),
                 spark(app.name, minutes, now=snapshot.at),
             )
-            for app, health in zip(snapshot.apps, diagnosis.apps, strict=True)
+            for app, health in shown
         ]
-        return _template_values(diagnosis, cards)
+        apps = [app.name for app in snapshot.apps]
+        return _template_values(request, diagnosis, cards, apps)
 
 
-def _unavailable_values(error: DatabaseUnavailable) -> dict[str, object]:
-    return _template_values(database_unavailable(shown_line(str(error))), [])
+def _unavailable_values(request: web.Request, error: DatabaseUnavailable) -> dict[str, object]:
+    return _template_values(request, database_unavailable(shown_line(str(error))), [], [])
 
 
-def _template_values(diagnosis: Diagnosis, cards: list[AppCard]) -> dict[str, object]:
+def _template_values(
+    request: web.Request, diagnosis: Diagnosis, cards: list[AppCard], apps: list[str]
+) -> dict[str, object]:
     overdue_before = datetime.now(UTC) - timedelta(seconds=OVERDUE_SECONDS)
     return {
         "diagnosis": diagnosis,
+        "findings": None if "all" in request.query else LISTED_FINDINGS,
         "cards": cards,
-        "apps": [card.app.name for card in cards],
+        "apps": apps,
         "overdue_before": f"{overdue_before:%Y-%m-%dT%H:%M}",
     }
 

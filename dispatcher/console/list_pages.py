@@ -87,6 +87,7 @@ class ListPages:
         self._backend = backend
         self._working: dict[int, asyncio.Task[None]] = {}
         self._one_process = asyncio.Lock()  # the others wait: each may take 2 GB
+        self._at_work: int | None = None  # the list that is not waiting
 
     async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
         """Show the form, and the uploads that are kept."""
@@ -201,6 +202,7 @@ class ListPages:
         values = {
             "session": session,
             "upload": upload,
+            "waits": upload.silent and self._at_work not in {None, upload.id},
             "result": result or None,
             "options": msgspec.json.decode(upload.options, type=UploadOptions),
         }
@@ -243,11 +245,18 @@ class ListPages:
     async def _run(self, upload_id: int) -> None:
         order = WorkOrder(self._backend.dsn, upload_id, self._backend.other_mainland)
         async with self._one_process:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "dispatcher.lists.upload_work", stdin=asyncio.subprocess.PIPE
-            )
-            # A process that dies leaves its work for the next look at its page.
-            await process.communicate(msgspec.json.encode(order))
+            self._at_work = upload_id
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "dispatcher.lists.upload_work",
+                    stdin=asyncio.subprocess.PIPE,
+                )
+                # A process that dies leaves its work for the next look at its page.
+                await process.communicate(msgspec.json.encode(order))
+            finally:
+                self._at_work = None
 
 
 async def _text(part: BodyPartReader) -> str:

@@ -3,19 +3,24 @@
 The console and `dispatcher status` show this first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.format import plural
 from dispatcher.core.health_checks import Finding, Level, check_app
 from dispatcher.core.language import N_, _
-from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.core.status import AppState, EventCount, EventTotal, MissingReports, StatusSnapshot
 
 __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
+OfApp = TypeVar("OfApp", EventCount, EventTotal, MissingReports)
 RECENT = timedelta(minutes=2)  # counters are by the minute
+MAX_NAMED_APPS = 3  # in a headline
 NOTHING_SENT = N_("Messages are not going out.")
 
 
@@ -45,7 +50,7 @@ def database_unavailable(why: str) -> Diagnosis:
         why,
         _(
             "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and"
-            " workers go on by themselves."
+            " workers go on by themselves. `dispatcher check` says whether it answers again."
         ),
     )
     return Diagnosis(Level.STOPPED, _(NOTHING_SENT), [finding])
@@ -54,7 +59,7 @@ def database_unavailable(why: str) -> Diagnosis:
 def diagnose(now: StatusSnapshot) -> Diagnosis:
     """Return the health that *now* shows."""
     everywhere = [*_workers(now), *_unreadable(now)]
-    by_app = {app.name: [*check_app(app, now)] for app in now.apps}
+    by_app = {app.name: [*check_app(app, of)] for app, of in _by_app(now)}
     findings = [*everywhere, *(each for found in by_app.values() for each in found)]
     findings.sort(key=lambda finding: -finding.level)
     said = [_app_health(app, now, [*everywhere, *by_app[app.name]]) for app in now.apps]
@@ -62,11 +67,31 @@ def diagnose(now: StatusSnapshot) -> Diagnosis:
     return Diagnosis(level, _headline(now, level, said), findings, said)
 
 
+def _by_app(now: StatusSnapshot) -> Iterator[tuple[AppState, StatusSnapshot]]:
+    """Yield each app and what *now* has of it; else each check would read the counts of all."""
+    recent, totals = _grouped(now.recent), _grouped(now.totals)
+    awaiting = _grouped(now.awaiting)
+    for app in now.apps:
+        name = app.name
+        yield app, replace(now, recent=recent[name], totals=totals[name], awaiting=awaiting[name])
+
+
+def _grouped(counts: Iterable[OfApp]) -> defaultdict[str, list[OfApp]]:
+    groups = defaultdict[str, list[OfApp]](list)
+    for each in counts:
+        groups[each.app].append(each)
+    return groups
+
+
 def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> str:
     stopped = [each.app for each in said if each.level is Level.STOPPED]
     if level is Level.STOPPED:
         if len(stopped) == len(said):
             return _(NOTHING_SENT)
+        if len(stopped) > MAX_NAMED_APPS:
+            return _("Messages are going out, but not those of {count} of {all} apps.").format(
+                count=len(stopped), all=len(said)
+            )
         return _("Messages are going out, but not those of {names}.").format(
             names=_(" and ").join(stopped)
         )

@@ -324,10 +324,11 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             continue
         reported.add(code)
         yield _failing(app, event, code, count=count, good=good)
+    least = _hourly(app, now) * REJECTED_SHARE
     for total in now.totals:
         late = total.event in ("rejected", "expired") and total.app == app.name and total.hour
         late = late and total.code != SUPPRESSED
-        if late and total.code not in reported and total.hour >= _hourly(app, now) * REJECTED_SHARE:
+        if late and total.code not in reported and total.hour >= least:
             row = number_code(total.code)
             yield Finding(
                 Level.NOTE,

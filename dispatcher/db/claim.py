@@ -65,6 +65,7 @@ async def claim(
     cursor: ClaimCursor | None = None,
     screen: Screen | None = None,
     heartbeat_at: float | None = None,
+    started: float | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Claimed:
     """Claim messages for *wanted*, decide and pack them with *arrange*, and write their batches.
@@ -72,8 +73,8 @@ async def claim(
     Everything happens in one transaction: a message stops waiting only together with the
     batch or the outcome that accounts for it. Raises DatabaseUnavailable; a call that failed
     may have committed, and its batches are then left to the rescue. Nothing is claimed in a
-    database that lacks the worker's last heartbeat, *heartbeat_at*: it has gone back in time, and
-    the next heartbeat decides what follows.
+    database that lacks the worker's last heartbeat, *heartbeat_at*, or its row, written when it
+    *started*: it has gone back in time, and the next heartbeat decides what follows.
     """
     began = monotonic()
     cursor = cursor or ClaimCursor(monotonic)
@@ -87,6 +88,7 @@ async def claim(
             since,
             worker,
             heartbeat_at,
+            started,
         )
         if state is None:
             return Claimed([])

@@ -107,6 +107,7 @@ class Rows(Struct):
         Event, list[int]
     ]  # counted, and appended to the event log: message ids
     whole: list[tuple[Event, int, int]]  # the same of batches with one event, and their size
+    unsure_again: set[int]  # batches of which a late answer to an earlier one has settled messages
 
 
 async def record(
@@ -198,7 +199,7 @@ async def _record(
         settled = await _settled(connection, results) if some_settled else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
         results = circuit.results
-        rows = Rows([], [], [], [], Counter(), defaultdict(list), [])
+        rows = Rows([], [], [], [], Counter(), defaultdict(list), [], set())
         for result in results:
             if result.batch.id in closed:
                 _gather(result, rows, settled | _requeued(result, in_question))
@@ -213,11 +214,7 @@ async def _record(
         await _match_again(connection, results, in_time)
         if rows.returns:
             await _return(connection, rows.returns)
-        if rows.unsure:
-            await connection.executemany(sql("keep_unsure"), rows.unsure)
-            # Reports may have settled before what this answer leaves open.
-            batches = [batch for batch, _ in rows.unsure]
-            await connection.execute(sql("close_settled"), batches, "reports")
+        await _mark_unsure(connection, rows)
         cut_off: dict[str, str] = {}
         for result in results:
             if result.batch.id in closed:
@@ -236,6 +233,18 @@ async def _record(
             {app: opened.pause.reason for app, opened in circuit.opened.items()},
             circuit.lost_answers,
         )
+
+
+async def _mark_unsure(connection: Connection, rows: Rows) -> None:
+    """Write what is left unsure, and close the batches of which nothing is, after the outcomes."""
+    if rows.unsure:
+        await connection.executemany(sql("keep_unsure"), rows.unsure)
+        # Reports may have settled before what this answer leaves open.
+        batches = [batch for batch, _ in rows.unsure]
+        await connection.execute(sql("close_settled"), batches, "reports")
+    if rows.unsure_again:
+        again = list(rows.unsure_again)
+        await connection.execute(sql("close_settled"), again, "late answer")
 
 
 async def _close(
@@ -364,14 +373,15 @@ async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> No
     """Take back accepted messages that were given up, if they are not sent again yet."""
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
-    if not accepted:
-        return
-    batches, tokens = [result.batch.id], [result.batch.token]
-    found = await connection.fetch(
-        sql("recall"), list(accepted), batches * len(accepted), tokens * len(accepted)
-    )
-    for row in found:
-        _gather_outcome(accepted[row["id"]], result.batch, rows)
+    if accepted:
+        batches, tokens = [result.batch.id], [result.batch.token]
+        found = await connection.fetch(
+            sql("recall"), list(accepted), batches * len(accepted), tokens * len(accepted)
+        )
+        for row in found:
+            _gather_outcome(accepted[row["id"]], result.batch, rows)
+            if row["again"] is not None:
+                rows.unsure_again.add(row["again"])
 
 
 async def _copy_outcomes(

@@ -381,17 +381,25 @@ async def _name(connection: Connection, found: SortedReports) -> list[MatchedRep
 async def _settle(connection: Connection, found: SortedReports) -> tuple[list[MatchedReport], int]:
     """Write the outcomes that reports prove; return these reports, and the batches closed.
 
-    The batch is locked first: a late answer, an operator or the policy may be settling it too.
+    The batch is locked first: a late answer, an operator or the policy may be settling it too. What
+    they have done since the places were read counts. A message that was given up, and was sent
+    again since, may be unsure once more, in its new batch.
     """
     asked = sorted({place.batch_id for _, place in found.settles})
     rows = await connection.fetch(sql("lock_unsure"), asked) if asked else []
-    locked = {row["id"] for row in rows}
-    recalled = await _recall(connection, found.recalls)
+    locked: dict[int, list[int] | None] = {row["id"]: row["unsure_ids"] for row in rows}
+    recalled, again = await _recall(connection, found.recalls)
     settled: list[MatchedReport] = []
     proven: list[MatchedReport] = []
     for known in (*found.settles, *found.recalls):
         place = known[1]
-        if place.batch_id in locked or place.message_id in recalled or place.lost:
+        unsure = locked.get(place.batch_id, [])
+        if (
+            unsure is None
+            or place.message_id in unsure
+            or place.message_id in recalled
+            or place.lost
+        ):
             proven.append(known)
         else:
             why = "still-open" if place.batch_state == "unsure" else "being-resent"
@@ -414,22 +422,27 @@ async def _settle(connection: Connection, found: SortedReports) -> tuple[list[Ma
                 settled.append((seen, replace(place, accepted_at=at)))
             else:  # another process was faster, or it names another id: match it again later
                 found.left.append((seen, RetryLater("still-open")))
-    if not locked:
+    touched = list(locked.keys() | again)
+    if not touched:
         return settled, 0
-    closed = await connection.fetch(sql("close_settled"), list(locked), "reports")
+    closed = await connection.fetch(sql("close_settled"), touched, "reports")
     return settled, len(closed)
 
 
-async def _recall(connection: Connection, recalls: Sequence[MatchedReport]) -> set[int | None]:
+async def _recall(
+    connection: Connection, recalls: Sequence[MatchedReport]
+) -> tuple[set[int | None], set[int]]:
+    """Take messages back that were given up; return those, and the batches they were unsure in."""
     if not recalls:
-        return set()
+        return set(), set()
     rows = await connection.fetch(
         sql("recall"),
         [place.message_id for _, place in recalls],
         [place.batch_id for _, place in recalls],
         [seen.token for seen, _ in recalls],
     )
-    return {row["id"] for row in rows}
+    again = {row["again"] for row in rows if row["again"] is not None}
+    return {row["id"] for row in rows}, again
 
 
 async def _keep(

@@ -1,6 +1,6 @@
 """Applies operators' rules in a claim, and reads them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -188,6 +188,13 @@ async def limits(connection: Connection) -> dict[str, Limits]:
     """Return the limits of apps."""
     rows = await connection.fetch(sql("limits"))
     return {row["app"]: Limits(*tuple(row)[1:]) for row in rows}
+
+
+async def sent_today_by_app(connection: Connection, apps: Iterable[str]) -> dict[str, int]:
+    """Return how many messages of each app count for its daily limit today (UTC+8)."""
+    named = [*apps]
+    sent = dict(await connection.fetch(sql("sent_today_by_app"), named))
+    return {app: sent.get(app, 0) for app in named}
 
 
 async def sent_today(connection: Connection, app: str, now: datetime | None = None) -> int:

@@ -62,11 +62,8 @@ async def rules(database: Database) -> RuleList:
     """Return the operators' rules, of the suppressed numbers the newest."""
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         limits = await rules_of.limits(connection)
-        today = {
-            app: await rules_of.sent_today(connection, app)
-            for app, each in limits.items()
-            if each.daily_limit is not None
-        }
+        limited = (app for app, each in limits.items() if each.daily_limit is not None)
+        today = await rules_of.sent_today_by_app(connection, limited)
         return RuleList(
             await rules_of.templates(connection),
             limits,

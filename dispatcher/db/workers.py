@@ -16,6 +16,7 @@ from dispatcher.db.database import (
 )
 from dispatcher.db.dsn import read_address
 from dispatcher.db.errors import CONNECT_ERRORS, UNAVAILABLE_ERRORS
+from dispatcher.db.last_heartbeat import LastHeartbeat
 from dispatcher.db.queries import sql
 
 
@@ -74,6 +75,7 @@ class Heartbeat(Struct, frozen=True):
     # the clock of a worker stands still while its machine is suspended.
     silence: float | None
     at: float | None  # when it was, by the database's clock, in seconds since 1970
+    started: float | None  # when its row was written, the same
     paused: list[str]  # apps that were paused, because the database went back in time
     why: str
 
@@ -87,15 +89,35 @@ RESTORED_AFTER_SECONDS: Final = 3600.0
 RESTORED_AFTER_STOP_SECONDS: Final = 86_400.0  # if that worker stopped in good order
 
 
-async def pause_after_restore(database: Database) -> tuple[list[str], str]:
+async def pause_after_restore(
+    database: Database, last: LastHeartbeat | None = None
+) -> tuple[list[str], str]:
     """Pause the apps whose queue looks like that of a restored backup; return them, and why.
 
     A backup has the messages that waited when it was made. They may have been sent since, and a
     worker that is started on it would send them again. It shows in the newest heartbeat: it lies
-    far back, and messages wait since before then.
+    far back, and messages wait since before then. Or the database lacks the *last* heartbeat of
+    the worker before this one.
     """
     async with database.transaction() as connection:
-        return await _pause_old_queue(connection, None)
+        paused, why = await _pause_old_queue(connection, None)
+        if paused or last is None:
+            return paused, why
+        if str(await connection.fetchval(sql("database_id"))) != last.database:
+            return [], ""
+        if not await _went_back(connection, last.worker, last.started, last.at):
+            return [], ""
+        return await _pause_old_queue(connection, last.at)
+
+
+async def _went_back(
+    connection: Connection, worker: int, started: float | None, last_at: float
+) -> bool:
+    """Tell whether the database lacks more than a minute of heartbeats before *last_at*."""
+    before: float | None = await connection.fetchval(
+        sql("newest_heartbeat"), worker, started, last_at
+    )
+    return before is None or before < last_at - WENT_BACK_SECONDS
 
 
 async def _pause_old_queue(connection: Connection, last_at: float | None) -> tuple[list[str], str]:
@@ -158,26 +180,29 @@ async def heartbeat(
     cut_off: Sequence[str] = (),
     failing: Sequence[str] = (),
     last_at: float | None = None,
+    started: float | None = None,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
 ) -> Heartbeat:
     """Renew the lease of a worker.
 
     *cut_off*: the apps for which its host cannot send. *failing*: a line for each of its parts that
-    fails. *last_at*: when its last heartbeat was. If the database has lost more than a minute of
-    heartbeats since, it has gone back in time: what waits in it may have been sent, and is paused.
+    fails. *last_at*: when its last heartbeat was, and *started*, when its row was written. If the
+    database has lost more than a minute of heartbeats since, it has gone back in time: what waits
+    in it may have been sent, and is paused.
     """
     async with database.transaction(seconds=seconds) as connection:
-        row = await connection.fetchrow(sql("heartbeat"), worker, cut_off, failing)
-        before: float | None = (
-            row["before"] if row else await connection.fetchval(sql("newest_heartbeat"))
-        )
+        row = await connection.fetchrow(sql("heartbeat"), worker, cut_off, failing, started)
         paused: list[str] = []
         why = ""
-        if last_at is not None and (before is None or before < last_at - WENT_BACK_SECONDS):
+        if last_at is not None and (
+            row["before"] < last_at - WENT_BACK_SECONDS
+            if row
+            else await _went_back(connection, worker, started, last_at)
+        ):
             paused, why = await _pause_old_queue(connection, last_at)
     if row is None:
-        return Heartbeat(None, None, paused, why)
-    return Heartbeat(row["silence"], row["at"], paused, why)
+        return Heartbeat(None, None, None, paused, why)
+    return Heartbeat(row["silence"], row["at"], row["started"], paused, why)
 
 
 async def end_clock_waits(database: Database, after: int) -> tuple[int, int | None]:

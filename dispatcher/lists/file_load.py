@@ -7,6 +7,7 @@ from where they are inserted. The file is read once more only for the cells of i
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
@@ -80,6 +81,17 @@ class Loaded(Struct, frozen=True):
     limits: Mapping[str, Limits]
     previews: list[Preview] = []
     bill: Bill | None = None  # of a dry run
+
+    @property
+    def countries_abroad(self) -> dict[str, int]:
+        """How many messages of a dry run go to each country; empty if all stay in mainland China.
+
+        131... with + and without 86 is a number of another country.
+        """
+        found: Counter[str] = Counter()
+        for line in self.bill.lines.values() if self.bill is not None else ():
+            found[line.country] += line.messages
+        return {} if all(map(is_mainland, found)) else dict(found.most_common())
 
     @property
     def blank(self) -> int:

@@ -38,8 +38,10 @@ _WORDS = {
 }  # fmt: skip
 _COLUMN_OF = {word: column for column, words in _WORDS.items() for word in words}
 _VARIABLE = re.compile(
-    r"(?:param|parameter|var|variable|变量|模板变量|参数|變數|變量|參數)([1-9]\d?)"
+    r"(?:param|parameter|var|variable|变量|模板变量|参数|變數|變量|參數)(?:([1-9]\d?)|([一二三四五六七八九十]))"
 )
+_NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")  # behind a name: (必填), [optional]
+_LANGUAGES = re.compile(r"[/|\n]")  # between the names that one column has: 手机号/Phone
 COLUMNS = tuple(_WORDS)
 
 
@@ -74,8 +76,17 @@ def column_of(name: str, given: Mapping[str, str] | None = None) -> str | None:
     plain = _plain(name)
     if given and plain in given:
         return given[plain]
+    if column := _column(plain):
+        return column
+    bare = _NOTE.sub("", unicodedata.normalize("NFKC", name))
+    columns = {_column(_plain(part)) for part in _LANGUAGES.split(bare)}
+    return columns.pop() if len(columns) == 1 else None
+
+
+def _column(plain: str) -> str | None:
+    """Return which column a name in plain form is of; None if it is none of ours."""
     if found := _VARIABLE.fullmatch(plain):
-        return f"param_{found[1]}"
+        return f"param_{found[1] or int(unicodedata.numeric(found[2]))}"
     return _COLUMN_OF.get(plain)
 
 
@@ -179,14 +190,14 @@ def shown_names(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return *name* in lower case, without blanks, marks that are not seen, - and _.
+    """Return *name* in lower case, without blanks, marks that are not seen, and punctuation.
 
     Nor has it what a file of rejects adds to a name that a spreadsheet would run.
     """
     return "".join(
         character
         for character in unicodedata.normalize("NFKC", name).lower()
-        if character not in "_-()'=\"" and unicodedata.category(character) not in _BLANK
+        if character not in "_-()[]*.:'=\"" and unicodedata.category(character) not in _BLANK
     )
 
 

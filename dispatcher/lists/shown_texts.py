@@ -121,6 +121,10 @@ LIST_TEXTS = (
     N_("{path} is {kind}, and no list: save or export it as .xlsx, or as CSV UTF-8."),
     N_("{path} is empty: it has no lines but blank ones."),
     N_("{path} is empty: no visible sheet has rows."),
+    N_(
+        "The list cannot be written to a temporary folder ({why}): make room there, or"
+        " set TMPDIR for the service."
+    ),
 )
 
 

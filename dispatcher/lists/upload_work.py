@@ -9,7 +9,7 @@ import asyncio
 import csv
 import resource
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from decimal import Decimal
 from io import BytesIO, TextIOWrapper
@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
-from dispatcher.core.errors import ListError
+from dispatcher.core.errors import ListError, os_reason
 from dispatcher.core.format import mask
 from dispatcher.core.language import _
 from dispatcher.db import list_uploads
@@ -91,6 +91,7 @@ class UploadResult(Struct, frozen=True):
     unknown_messages: int  # of which segments are not known
     cost: dict[str, Decimal]  # by currency
     refusals: list[tuple[int, str]]  # the first lines, with their reasons
+    countries: dict[str, int] = {}  # messages of a check; empty if all are for mainland China
 
 
 class WorkOrder(Struct, frozen=True):
@@ -163,6 +164,7 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         sum(line.unknown for line in lines),
         bill.sums(most=True) if bill is not None else {},
         _refusals(rejects),
+        loaded.countries_abroad,
     )
 
 
@@ -241,10 +243,20 @@ async def _load(
     dry_run = upload.state == "checking"
     actor = upload.loaded_by or upload.created_by
     options = import_options(given, order, actor=actor, dry_run=dry_run)
-    with TemporaryDirectory(prefix="dispatcher-list-") as folder:
-        file, refused = Path(folder) / _file_name(upload.name), Path(folder) / ".rejects"
-        with file.open("wb") as out:
-            out.writelines(await list_uploads.content(connection, order.upload_id))
+    content = await list_uploads.content(connection, order.upload_id)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="dispatcher-list-"))
+            file, refused = Path(folder) / _file_name(upload.name), Path(folder) / ".rejects"
+            with file.open("wb") as out:
+                out.writelines(content)
+        except OSError as error:  # of a container whose /tmp is smaller than the list, for one
+            raise ListError(
+                _(
+                    "The list cannot be written to a temporary folder ({why}): make room there, or"
+                    " set TMPDIR for the service."
+                ).format(why=os_reason(error))
+            ) from None
         try:
             loaded = await load_file(connection, file, refused, on_progress, options)
         except ListError as error:

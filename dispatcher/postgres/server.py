@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -84,6 +85,19 @@ def embedded_server(
             process, dsn = _start(files, dict(settings or {}), programs)
             stack.callback(_stop, process)
         yield dsn
+
+
+def may_have_server(data_dir: Path) -> bool:
+    """Tell whether *data_dir* holds the data of a PostgreSQL, or cannot be looked into.
+
+    A service with a database of its own keeps other files there.
+    """
+    try:
+        return not stat.S_ISDIR(data_dir.stat().st_mode) or ServerFiles(data_dir).cluster.exists()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def running_server(data_dir: Path) -> str | None:

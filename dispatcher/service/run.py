@@ -18,6 +18,7 @@ from dispatcher.db import workers
 from dispatcher.db.database import Database, open_database
 from dispatcher.db.dsn import address, direct_address
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, as_unavailable
+from dispatcher.db.last_heartbeat import read_last_heartbeat
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.migrate import migrate
 from dispatcher.db.reports import register_statuses
@@ -280,8 +281,10 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
                 setting=f"DISPATCHER_APPS__{name.upper()}__RESEND_AFTER",
             )
 
+    last = read_last_heartbeat(settings.data_dir)
+
     async def register() -> int:
-        apps, why = await workers.pause_after_restore(vital)
+        apps, why = await workers.pause_after_restore(vital, last)
         if apps:
             log.warning("started paused", apps=apps, why=why)
         for name, app in settings.apps.items():

@@ -29,7 +29,7 @@ from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.due_messages import ClaimRequest
-from dispatcher.db.errors import ROW_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.rules import Screen, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
@@ -84,7 +84,8 @@ class Claimer:
         """
         breaker = self._breakers[wanted.app]
         asked_at = monotonic()
-        if not breaker.may_claim():
+        # Without its lease this worker would return all that it claims, and claim it again.
+        if not self._lease.covers(asked_at) or not breaker.may_claim():
             return Claimed([], wait=RECHECK_SECONDS)
         claimed = None
         try:
@@ -122,6 +123,7 @@ class Claimer:
                     cursor=self._cursors.setdefault(loop, ClaimCursor(monotonic)),
                     screen=screen,
                     heartbeat_at=self._lease.heartbeat_at,
+                    started=self._lease.started,
                     seconds=self._timeout.seconds,
                 )
         except ROW_ERRORS as error:
@@ -285,11 +287,16 @@ class RuleCache:
     async def screen(self, app: str, *, seconds: float) -> Screen | None:
         """Return what applies the rules to a claim of *app*; None: no rule concerns it.
 
-        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules.
+        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules. Also
+        if one of them cannot be read: that is no fault of the messages.
         """
         async with self._turn:
             if monotonic() - self._read_at > RULES_MAX_AGE_SECONDS:
-                self._rules = await read_rules(self._database, seconds=seconds)
+                try:
+                    self._rules = await read_rules(self._database, seconds=seconds)
+                except DATA_ERRORS as error:
+                    why = f"A rule of an operator cannot be read: {data_error_kind(error)}."
+                    raise DatabaseUnavailable(why) from None
                 self._read_at = monotonic()
         rules = self._rules
         if not rules.concern(app):

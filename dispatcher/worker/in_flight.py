@@ -61,8 +61,15 @@ class Lease:
         self._renewed = clock()
         self._valid_from = self._renewed
         self.heartbeat_at: float | None = None  # the last one, by the database's clock
+        self.started: float | None = None  # when the worker's row was written, the same
 
-    def renew(self, asked_at: float, silence: float, heartbeat_at: float | None = None) -> None:
+    def renew(
+        self,
+        asked_at: float,
+        silence: float,
+        heartbeat_at: float | None = None,
+        started: float | None = None,
+    ) -> None:
         """Note a heartbeat that the database confirmed; *asked_at* is when it was begun.
 
         *silence*: seconds since the last one, by the database. Its clock runs on while the clock
@@ -71,7 +78,13 @@ class Lease:
         if max(asked_at - self._renewed, silence) > self._seconds:
             self._valid_from = asked_at
         self._renewed = asked_at
-        self.heartbeat_at = heartbeat_at
+        self.heartbeat_at, self.started = heartbeat_at, started
+
+    def database_time(self) -> float | None:
+        """Return the time by the database's clock, as a heartbeat told it; None: none has yet."""
+        if self.heartbeat_at is None:
+            return None
+        return self.heartbeat_at + self._clock() - self._renewed
 
     def covers(self, claimed_at: float) -> bool:
         """Tell whether a batch claimed at *claimed_at* is still this worker's to send."""

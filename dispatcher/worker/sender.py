@@ -112,11 +112,17 @@ class Sender:
         if batch.send_at is not None and not await self._wait_until(batch, batch.send_at):
             self._submit(_unsent(batch, NEVER_SENT))
             return
-        match await self._request(batch):
-            case RefusedRequest() as refused:
-                await self._split(refused)
-            case BatchResult() as result:
-                self._submit(result)
+        ended = await self._request(batch)
+        if isinstance(ended, RefusedRequest):
+            await self._split(ended)
+            tries = ended.sent.tries
+        else:
+            self._submit(ended)
+            tries = 0 if ended.http_status is None else ended.tries
+        # Only now, for the answer must not be lost to a stop that does not wait for the database.
+        if batch.send_at is not None:
+            for _ in range(1, tries):  # each try has arrived, and counts in the rate
+                await self._claimer.charge_again(batch)
 
     async def _wait_until(self, batch: Batch, send_at: float) -> bool:
         """Wait for the time of *batch*, and for a later one if this process came too late for it.
@@ -226,9 +232,6 @@ class Sender:
             raise
         if sent.answer.code == NEVER_SENT:  # withheld in the last moment
             return _withheld(batch)
-        if batch.send_at is not None and isinstance(sent.answer, Reply):
-            for _ in range(1, sent.tries):  # each try has arrived, and counts in the rate
-                await self._claimer.charge_again(batch)
         return self._evaluate(batch, sent)
 
     def _evaluate(self, batch: Batch, sent: RequestResult) -> BatchResult | RefusedRequest:
@@ -251,7 +254,7 @@ class Sender:
         return EvaluationContext(
             elapsed=monotonic() - batch.claimed_at,
             max_attempts=self._max_attempts,
-            now=datetime.now(UTC),
+            now=_utc(self._lease.database_time()),
             jitter=random.random,
             country=country,
         )
@@ -268,6 +271,13 @@ class Sender:
         """Return the result of a refused batch whose text is refused for all numbers."""
         verdict = defer_text(batch.packed, split.code, self._context(batch))
         return _batch_result(batch, verdict, sent, split.code, split.reason)
+
+
+def _utc(database_time: float | None) -> datetime:
+    """Return a time of the database; the time of this host before the first heartbeat."""
+    return (
+        datetime.now(UTC) if database_time is None else datetime.fromtimestamp(database_time, UTC)
+    )
 
 
 def _infer(refused: RefusedRequest, half: Batch) -> RefusedRequest | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -17,8 +17,9 @@ from dispatcher.db import workers
 from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.dsn import direct_address
 from dispatcher.db.due_messages import ClaimRequest
+from dispatcher.db.last_heartbeat import LastHeartbeat, write_last_heartbeat
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
-from dispatcher.db.workers import listen_urgent
+from dispatcher.db.workers import Heartbeat, listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
 from dispatcher.telemetry import Metrics
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 TOKEN_BYTES = 16  # 128 bits: the token of a batch cannot be guessed
 HEARTBEATS_PER_LEASE = 6
+HEARTBEAT_RETRY_SECONDS = 1.0  # after one that failed: nothing is claimed when the lease has ended
 SPOOL = "spool"  # folder in the data directory
 
 
@@ -127,6 +129,7 @@ class Worker:
             recorder = background.create_task(self.recorder.run())
             loops = background.create_task(self._run_loops(stack))
             await self.stop.wait()
+            self.recorder.results.lift_limit()  # a loop that waits for it sees the stop
             for loop in self.loops.values():
                 loop.wake.set()
             _, late = await asyncio.wait([loops], timeout=self.settings.shutdown_timeout)
@@ -207,10 +210,16 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             began = monotonic()
-            await attempt(self._heartbeat, unavailable="no heartbeat: the database is away")
-            await asyncio.sleep(max(0.0, self._heartbeat_interval - (monotonic() - began)))
+            written = await attempt(
+                self._heartbeat, unavailable="no heartbeat: the database is away"
+            )
+            interval = self._heartbeat_interval
+            if not written:
+                interval = min(interval, HEARTBEAT_RETRY_SECONDS)
+            await asyncio.sleep(max(0.0, interval - (monotonic() - began)))
 
-    async def _heartbeat(self) -> None:
+    async def _heartbeat(self) -> bool:
+        """Renew the lease; return true if the database has confirmed it."""
         asked_at = monotonic()
         cut_off = [name for name, breaker in self.breakers.items() if breaker.is_open]
         beat = await workers.heartbeat(
@@ -219,16 +228,27 @@ class Worker:
             cut_off=cut_off,
             failing=[f"{part}: {why}" for part, why in sorted(self.failing.items())],
             last_at=self.lease.heartbeat_at,
+            started=self.lease.started,
             seconds=self._heartbeat_interval,
         )
         if beat.paused:
             log.error("paused: the database has gone back in time", apps=beat.paused, why=beat.why)
         if beat.silence is None:
             raise UnknownWorkerError(self.id)
-        self.lease.renew(asked_at, beat.silence, beat.at)
+        self.lease.renew(asked_at, beat.silence, beat.at, beat.started)
+        self._keep_heartbeat(beat)
         if beat.silence < -workers.SET_BACK_SECONDS:
             self.clock_waits.jumps += 1
             log.warning("the database's clock was set back", seconds=round(-beat.silence))
+        return True
+
+    def _keep_heartbeat(self, beat: Heartbeat) -> None:
+        """Keep a heartbeat on disk, where that is possible: a restored database lacks it."""
+        if beat.at is None or beat.started is None:
+            return
+        last = LastHeartbeat(self.recorder.database_id, self.id, beat.started, beat.at)
+        with suppress(OSError):  # `service.run` has told if nothing can be written there
+            write_last_heartbeat(self.settings.data_dir, last)
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

@@ -22,6 +22,12 @@ from dispatcher.postgres.server import embedded_server
 ALL_PASS = """
 CREATE OR REPLACE FUNCTION dispatcher.is_usual_recipient(recipient text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN true;
+CREATE OR REPLACE FUNCTION dispatcher.has_usual_prefix_and_length(recipient text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN true;
+DO $$ BEGIN EXECUTE replace(
+    pg_get_functiondef('dispatcher.fill_queue'::regproc),
+    $x$AND string_agg(right(recipient, -1), '') !~ '[^0-9]'$x$, ''
+); END $$;
 """
 VARIANTS = {
     "two constraints": f"""{ALL_PASS}

@@ -39,7 +39,7 @@ async def prepare(address: str, worker: int) -> Callable[[], Awaitable[int]]:
 async def take_ids(connection: OwnConnection, cursor: ClaimCursor, limit: int) -> list[int]:
     """Take messages as a claim does, with its statements and cursor; return their ids."""
     since = cursor.start_scan()
-    state = await connection.fetchrow(sql("app_state"), APP, 0, 9, since, 0, None)
+    state = await connection.fetchrow(sql("app_state"), APP, 0, 9, since, 0, None, None)
     assert state is not None  # the benchmark has made the app
     began = monotonic()
     taken = await take_due(

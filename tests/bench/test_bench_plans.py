@@ -13,7 +13,7 @@ DUE, TOMORROW, FINISHED = 20_000, 20_000, 20_000
 BULK_DUE, BULK_TOMORROW = 3_000_000, 1_000_000
 CLAIM = 500
 NO_BULK = [BEGINNING] * PRIORITY_COUNT
-STATE = ("default", 0, 9, NO_BULK, 0, None)
+STATE = ("default", 0, 9, NO_BULK, 0, None, None)
 
 
 @pytest.fixture
@@ -175,14 +175,16 @@ async def run_bulk_claim(connection, since=BEGINNING):
     """Return the plans of the statements of one claim, pinned and made once."""
     positions = f"'{{{','.join([str(since)] * PRIORITY_COUNT)}}}'"
     await connection.execute(
-        "PREPARE state(text, int, int, float8[], bigint, float8) AS " + sql("app_state")
+        "PREPARE state(text, int, int, float8[], bigint, float8, float8) AS " + sql("app_state")
     )
     await connection.execute("PREPARE hold(text, int, int, float8[]) AS " + sql("lock_bulk"))
     await connection.execute(
         "PREPARE take(text, int, int, float8, text, bool) AS " + sql("claim_bulk")
     )
     try:
-        state = await explained(connection, f"EXECUTE state('default', 0, 9, {positions}, 0, NULL)")
+        state = await explained(
+            connection, f"EXECUTE state('default', 0, 9, {positions}, 0, NULL, NULL)"
+        )
         hold = await explained(connection, f"EXECUTE hold('default', 0, 9, {positions})")
         head = await connection.fetchrow(
             sql("lock_bulk"), "default", 0, 9, [since] * PRIORITY_COUNT

@@ -123,6 +123,11 @@ async def test_commands_do_not_make_a_database_where_there_is_none(command, tmp_
     assert ended.code == 1
     assert "there is no database yet" in ended.line
     assert not (tmp_path / "data").exists()
+    (tmp_path / "data" / "spool").mkdir(parents=True)  # as a service with another database has it
+    ended = await command("pause", "default", DATA_DIR=tmp_path / "data")
+    assert ended.code == 1
+    assert "there is no database yet: set DISPATCHER_DATABASE_URL" in ended.line
+    assert [each.name for each in (tmp_path / "data").iterdir()] == ["spool"]
 
 
 async def test_the_direct_address_is_the_one_that_commands_use(command, dsn):

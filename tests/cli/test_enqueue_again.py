@@ -298,3 +298,10 @@ async def test_rejects_of_a_sheet_are_loaded_with_its_options(operate, db, tmp_p
     ended = await operate("enqueue", rejects, "--sheet", "五月", "--campaign", "x.xlsx")
     assert ended.out == "1 message enqueued.\n"
     assert await db.fetchval("SELECT campaign FROM dispatcher.message") == "x.xlsx"
+
+
+async def test_a_dry_run_names_the_countries_of_a_list(operate, tmp_path):
+    home = write(tmp_path / "x.csv", f"{GOOD},t1,a")
+    assert "By country" not in (await operate("enqueue", home, "--dry-run")).out
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,a", "+13055550123,t1,a", "+13055550124,t1,a")
+    assert "\nBy country: US 2, CN 1.\n" in (await operate("enqueue", file, "--dry-run")).out

@@ -267,6 +267,15 @@ async def test_a_list_that_takes_too_much_memory_says_so(db, dsn, monkeypatch):
     assert (upload.state, "takes too much memory" in upload.error) == ("failed", True)
 
 
+async def test_a_list_without_a_folder_for_it_says_so(db, dsn, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    upload_id = await kept(db)
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    upload = await list_uploads.find(db, upload_id)
+    assert upload.state == "failed"
+    assert "cannot be written to a temporary folder (No such file or directory)" in upload.error
+
+
 def test_a_process_of_a_list_has_limits():
     command = [sys.executable, "-m", "dispatcher.lists.upload_work"]
     with Popen(command, stdin=PIPE, stderr=DEVNULL) as process:
@@ -302,6 +311,33 @@ async def test_lists_are_worked_on_one_after_the_other(monkeypatch):
         while pages._working:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert (most, done) == (1, 3)
+
+
+@pytest.mark.usefixtures("defined")
+async def test_a_check_names_the_countries_of_a_list(operator):
+    abroad = LIST + "+13055550123,tpl,4\n"
+    path = (await upload(operator, abroad.encode())).headers["Location"]
+    assert "By country: CN 3, US 1." in await shown(operator, path, "checked")
+    path = (await upload(operator, LIST.encode())).headers["Location"]
+    assert "By country" not in await shown(operator, path, "checked")
+
+
+async def test_a_list_that_waits_for_another_says_so(operator, monkeypatch):
+    go_on = asyncio.Event()
+    start = asyncio.create_subprocess_exec
+
+    async def start_late(*arguments, **more):
+        await go_on.wait()
+        return await start(*arguments, **more)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_late)
+    first, second = [(await upload(operator, LIST.encode())).headers["Location"] for _ in "ab"]
+    waits = "It waits: another list is being read"
+    assert waits not in (await operator.get(first)).text
+    assert waits in (await operator.get(second)).text
+    go_on.set()
+    for path in (first, second):
+        assert waits not in await shown(operator, path, "checked")
 
 
 def form(*fields: tuple[str, str]) -> aiohttp.FormData:

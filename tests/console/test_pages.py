@@ -482,3 +482,32 @@ async def test_the_result_of_an_action_with_a_long_name_is_shown(operator, db):
     )
     done = await operator.act("campaign-pause", {"campaign": name, "reason": "因" * 200})
     assert (done.status, f"Pause the campaign {name}: done" in done.text) == (200, True)
+
+
+async def test_a_dashboard_of_many_apps_shows_problems_first(operator, db):
+    await db.execute("""
+        INSERT INTO dispatcher.app (name, paused_at, paused_by)
+        SELECT 'app-' || n, CASE WHEN n > 60 THEN now() END, 'operator'
+        FROM generate_series(10, 85) AS n;
+        INSERT INTO dispatcher.worker (host, pid, version, apps, lease)
+        SELECT 'h', 1, '1', array_agg('app-' || n), '1 hour' FROM generate_series(10, 85) AS n;
+    """)
+    page = (await operator.get("/console")).text
+    assert page.count('<section class="card"') == 30
+    assert "The first 30 of 76." in page
+    for app in range(61, 86):
+        assert f"<h2>app-{app}</h2>" in page, app
+    assert page.count('<li class="finding') == 20
+    assert "The first 20 of 25." in page
+    assert 'data-live="/console/live"' in page
+    assert "<option>app-60</option>" in page  # of the charts
+    whole = (await operator.get("/console?all=yes")).text
+    assert whole.count('<section class="card"') == 76
+    assert whole.count('<li class="finding') == 25
+    assert "The first" not in whole
+    assert 'data-live="/console/live?all=yes"' in whole
+    actions = (await operator.get("/console/actions")).text
+    assert actions.count("<li><strong>") == 20
+    assert "Resume app-61" in actions
+    everything = (await operator.get("/console/actions?all=yes")).text
+    assert everything.count("<li><strong>") == 76

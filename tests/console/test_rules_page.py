@@ -1,11 +1,15 @@
 """The page Rules, and the actions that define and remove templates."""
 
+import asyncio
 from datetime import time
 from decimal import Decimal
+from html import escape
+from urllib.parse import quote
 
 import pytest
 from client import ACTOR
 
+from dispatcher.console.backend import SNAPSHOT_MAX_AGE_SECONDS
 from dispatcher.core.rules import Limits
 from dispatcher.core.templates import Template
 from dispatcher.db import cost, rules
@@ -210,3 +214,71 @@ async def test_pauses_and_circuits_are_shown(operator, db):
     page = (await operator.get("/console/rules")).text
     for words in ("circuit open", "three in a row", "resume bank", "pause shop"):
         assert words in page
+
+
+MANY = """
+INSERT INTO dispatcher.app (name, paused_at, paused_by)
+    SELECT 'app-' || n, CASE WHEN n = 25 THEN now() END, CASE WHEN n = 25 THEN 'operator' END
+    FROM generate_series(10, 40) AS n;
+INSERT INTO dispatcher.app_limit (app, per_day)
+    SELECT 'app-' || n, 5 FROM generate_series(10, 40) AS n;
+INSERT INTO dispatcher.template (template_id, kinds, note, text)
+    SELECT 'tpl-' || n, '{NUM_6}', 'of team ' || n, 'Code ${NUM_6} of shop ' || n
+    FROM generate_series(10, 40) AS n;
+INSERT INTO dispatcher.suppression (recipient)
+    SELECT '+86131123456' || n FROM generate_series(10, 40) AS n;
+"""
+
+
+async def test_a_page_of_many_rules_is_short_and_has_a_search(operator, db):
+    await db.execute(MANY)
+    page = (await operator.get("/console/rules")).text
+    assert page.count("<tbody>") == 4
+    assert page.count("<tr>") == 4 * (1 + 20)
+    assert page.count("The first 20 of 31.") == 4
+    assert page.index("resume app-25") < page.index("pause app-10")  # what is paused comes first
+    whole = (await operator.get("/console/rules?all=yes")).text
+    assert whole.count("<tr>") == 4 * (1 + 31)
+    assert "Show all" not in whole
+    await db.execute("TRUNCATE dispatcher.template, dispatcher.app_limit, dispatcher.app")
+    await asyncio.sleep(SNAPSHOT_MAX_AGE_SECONDS)  # of what the page shows of apps
+    assert 'name="q"' not in (await operator.get("/console/rules")).text
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "others"),
+    [
+        ("TPL-33", ["tpl-33"], ["tpl-34", "change app-33"]),
+        ("team 34", ["tpl-34"], ["tpl-33"]),
+        ("shop 35", ["tpl-35"], ["tpl-33"]),
+        ("app-36", ["change app-36", "pause app-36"], ["change app-35", "tpl-36"]),
+        ("<none>", ["None has this text."], ["tpl-36", "change app-36"]),
+    ],
+)
+async def test_rules_are_found_by_a_part_of_them(operator, db, text, found, others):
+    await db.execute(MANY)
+    page = (await operator.get(f"/console/rules?q={quote(text)}")).text
+    assert [each for each in found if each not in page] == []
+    assert [each for each in others if each in page] == []
+    assert f'name="q" value="{escape(text)}"' in page
+
+
+async def test_the_daily_limits_show_what_was_sent(operator, db):
+    await db.execute("""
+        INSERT INTO dispatcher.app (name) VALUES ('shop'), ('bank');
+        INSERT INTO dispatcher.app_limit (app, daily_limit) VALUES ('shop', 9000), ('bank', 5);
+        INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES
+            (date_trunc('minute', now()), 'shop', 'accepted', '', 7000),
+            (date_trunc('minute', now()), 'shop', 'rejected', '', 100),
+            (now() - interval '2 days', 'shop', 'accepted', '', 500);
+        INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, state, bytes)
+            VALUES (repeat('0', 32), 'shop', 1, '{1,2}', '{1,1}', 'open', 1);
+        INSERT INTO dispatcher.batch
+            (token, app, worker, message_ids, attempts, state, bytes, unsure_at)
+            VALUES (repeat('1', 32), 'shop', 1, '{3}', '{1}', 'unsure', 1, now());
+    """)
+    assert await rules.sent_today(db, "shop") == 7003
+    sent = await rules.sent_today_by_app(db, ["shop", "bank"])
+    assert sent == {"shop": 7003, "bank": 0}
+    page = (await operator.get("/console/rules")).text
+    assert '<td data-label="Sent today" class="num">7,003</td>' in page

@@ -236,7 +236,7 @@ def test_reasons_of_the_client_are_in_the_catalogue():
     body = source[source.index("def _no_reply") : source.index("def _clock_skew")]
     texts = re.findall(r'(?:reason = |NoReply\(|return |\w: )f?"([^"]+)"', body)
     texts += re.findall(r'get\(code, "([^"]+)"\)', body)
-    assert len(texts) == 21
+    assert len(texts) > 12
     why = "{why_unconnected(error)}"
     values = {why: "timed out", "{what}": "answer", "{timeout:g}": "5", "{error.status}": "407"}
     for text in texts:

@@ -216,6 +216,21 @@ def test_any_answer_is_read_and_can_be_stored(body, http_status):
     assert all(text.encode() is not None for text in texts)
 
 
+def test_half_a_character_in_an_answer_can_be_stored_and_kept():
+    """JSON may have it (a text that was cut), and no text in UTF-8."""
+    result = {"originTo": "+8613112345678", "status": "000000", "countryId": "C\ud83d"}
+    body = {
+        "code": "000000",
+        "description": "ok \ud83d",
+        "result": [{**result, "smsMsgId": "id\ud83d"}, {**result, "status": "E2\ude00"}],
+    }
+    answer = read(body)
+    assert [one.provider_id for one in answer.results] == ["id?", None]
+    assert [one.code for one in answer.results] == ["000000", "E2?"]
+    assert answer.description == "ok ?"
+    assert answer.results[0].country == "C?"
+
+
 # ---- what stands in front of the API, and damaged answers
 
 SENT = [

@@ -7,7 +7,9 @@ import pytest
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import read_number
+from dispatcher.core.templates import check_kinds
 from dispatcher.db.migrate import read_migrations
+from dispatcher.db.rules import read_rules
 
 GOOD = {"recipient": "+8613112345678", "template_id": "8ff55eac1d0b478ab3c06c3c6a492300"}
 NOW = "now()"
@@ -154,6 +156,67 @@ async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.bulk") == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        *(
+            (
+                "kinds_are_a_flat_list_of_the_kinds_of_variables",
+                f"SELECT dispatcher.define_template('t', {kinds})",
+            )
+            for kinds in (
+                "'{WEIRD}'",
+                "'{num_6}'",
+                "'{NUM_}'",
+                "'{NUM_0}'",
+                "'{NUM_21}'",
+                "'{TXT_100}'",
+                "'{DATE,DATE_1}'",
+                "'{\"DATE,TIME\"}'",
+                "'{\"DATE\n\"}'",
+                "'{\"\"}'",
+                "'{DATE,\"\"}'",
+                "'{NULL}'",
+                "'{DATE,NULL}'",
+                "'{{DATE},{TIME}}'",
+            )
+        ),
+        *(
+            (
+                "quiet_hours_are_before_24_00_write_00_00",
+                f"SELECT dispatcher.set_limits('default', {hours})",
+            )
+            for hours in (
+                "quiet_from => '22:00', quiet_until => '24:00'",
+                "quiet_from => '24:00', quiet_until => '08:00'",
+            )
+        ),
+        *(
+            ("price_is_from_0_to_1000000", f"SELECT dispatcher.set_price('CN', '{price}')")
+            for price in ("NaN", "Infinity", "1e12")
+        ),
+    ],
+)
+async def test_a_rule_that_no_worker_can_read_is_refused(db, name, statement):
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await db.execute(statement)
+    assert refused.value.constraint_name == name
+
+
+async def test_rules_that_workers_can_read_are_taken(db, database):
+    kinds = [f"{kind}_{most}" for kind in ("NUM", "TXT") for most in range(1, 11)]
+    more = [f"{kind}_{most}" for kind in ("NUM", "TXT") for most in range(11, 21)]
+    others = ["DATE", "TIME", "PHONE", "CHARDIGIT", "DATETIME", "MONEY", "TEXT"]
+    for place, each in enumerate((kinds, more, others, [])):
+        await db.execute(
+            "SELECT dispatcher.define_template($1, $2)", f"t{place}", check_kinds(each)
+        )
+    await db.execute(
+        "SELECT dispatcher.set_limits('default', quiet_from => '00:00', quiet_until => '23:59:59')"
+    )
+    assert len((await read_rules(database)).templates) == 4
+
+
 async def test_what_just_keeps_every_limit_passes(db):
     for row in ALLOWED:
         await insert(db, row)
@@ -228,6 +291,38 @@ async def test_what_is_usual_breaks_no_rule_and_is_read_as_it_is(db):
             assert re.fullmatch("[+][1-9][0-9]{6,19}", number)
         else:
             assert read_number(number).e164 == to_e164(number)
+
+
+async def test_a_list_refuses_the_numbers_that_are_refused_alone(db):
+    # Of a list only the beginnings and lengths are compared row by row, the digits all together.
+    numbers = [row.get("recipient", GOOD["recipient"]) for _, row in REFUSED]
+    numbers += [row.get("recipient", GOOD["recipient"]) for row in ALLOWED]
+    for sound in ("+8613112345678", "13112345678", "+4915112345678", "+861012345678", "1068"):
+        numbers.append(sound)
+        for mark in ("+", ",", "-", ".", "/", " ", "\n", ":", "x", "\u0663", "\uff13", "\u516b"):
+            numbers += [
+                mark + sound, sound + mark, mark + sound[1:], sound[0] + mark + sound[2:],
+                sound[:-1] + mark, sound[:5] + mark + sound[6:],
+            ]  # fmt: skip
+    alone = await db.fetch(
+        "SELECT n, dispatcher.misread_recipient(n) AS rule FROM unnest($1::text[]) AS n", numbers
+    )
+    others = [f"+861311234{n:04d}" for n in range(24)]
+    passed = 0
+    for number, rule in alone:
+        refused = None
+        try:
+            async with db.transaction():
+                await db.execute(
+                    "INSERT INTO dispatcher.message (recipient, template_id)"
+                    " SELECT n, 't' FROM unnest($1::text[]) AS n",
+                    [*others, number],
+                )
+        except asyncpg.CheckViolationError as error:
+            refused = error.constraint_name
+        assert refused == rule, number
+        passed += refused is None
+    assert 5 <= passed < len(alone) - 100
 
 
 @pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])

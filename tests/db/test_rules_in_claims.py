@@ -179,6 +179,20 @@ async def test_the_day_of_a_daily_limit_begins_at_00_00_utc_8(db, now, count, zo
     assert await rules.sent_today(db, "default", datetime.fromisoformat(now)) == count
 
 
+async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, 't')", NUMBER
+    )
+    await db.execute(
+        "WITH gone AS (DELETE FROM dispatcher.queue RETURNING id)"
+        " INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state,"
+        " unsure_at) SELECT 'a', 'default', 1, ARRAY[id], '{1}', 9, 'unsure', now() FROM gone"
+    )
+    assert await rules.sent_today(db, "default") == 1
+    await db.execute("SELECT dispatcher.settle('a', 'sent')")
+    assert await rules.sent_today(db, "default") == 1
+
+
 async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):
     await db.execute("SELECT dispatcher.pause('default', 'lunch', 'Ana')")
     await operator.set_limits(db, "Ana", "default", Limits(daily_limit=1))

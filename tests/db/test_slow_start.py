@@ -126,7 +126,7 @@ async def test_a_probe_time_of_a_clock_that_was_ahead_counts_for_nothing(db, cod
             code,
             ahead,
         )
-        row = await db.fetchrow(sql("app_state"), "default", 0, 9, [0.0] * 10, 0, None)
+        row = await db.fetchrow(sql("app_state"), "default", 0, 9, [0.0] * 10, 0, None, None)
         assert row["probe_due"] is due
         taken = await db.fetchval(sql("take_probe"), "default", 30.0)
         assert (taken is not None) is due

@@ -64,3 +64,27 @@ async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, 
     assert books.states == {"accepted": 2000}
     assert not books.problems()
     assert sim.ledger.numbers == 2000
+
+
+@pytest.mark.slow
+async def test_a_stop_waits_for_no_room_for_answers(db, workers, sim):
+    """More answers wait than are taken at once: claims wait for them, and a stop must not."""
+    await sim.faults.arm([Delay(seconds=30)])
+    await insert(db, 1)
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, params)"
+        " SELECT recipient, template_id, params FROM dispatcher.message"
+        " CROSS JOIN generate_series(1, 159)"
+    )
+    app = app_at(sim.url, timeout="25s", concurrency=200, numbers_per_second="none")
+    worker = await workers.start({"default": app}, shutdown_timeout="50s")
+    await seen(sim, lambda: sim.ledger.numbers == 160, deadline=60)
+    with frozen(await backends_of_others(db)):
+        await sim.faults.clear()
+        await until(lambda: "answers wait" in worker.text(), deadline=40, what="claims wait")
+        worker.terminate()
+        assert await worker.ended(35) in {0, 1}
+    assert "answers kept on disk: the database is away" in worker.text()
+    await workers.start({"default": app})
+    await until(lambda: finished(db), deadline=60)
+    assert await states(db) == {"accepted": 160}

@@ -38,7 +38,8 @@ async def test_a_killed_worker_costs_at_most_what_was_on_its_way(db, workers, si
     in_flight = []
     for kill in range(kills):
         await insert(db, MESSAGES, first=kill * MESSAGES)
-        worker = workers.launch(apps)
+        # Each on a disk of its own: a heartbeat that the database lacks would pause the app.
+        worker = workers.launch(apps, data_dir=workers.folder / f"data-{kill}")
         goal = len(sim.journal) + dice.randint(1, 12)
         await seen(sim, lambda goal=goal: len(sim.journal) >= goal, deadline=60)
         worker.kill()
@@ -46,7 +47,7 @@ async def test_a_killed_worker_costs_at_most_what_was_on_its_way(db, workers, si
         in_flight.append(await open_messages(db))
         await forget_heartbeat(db, await db.fetchval("SELECT max(id) FROM dispatcher.worker"))
     await sim.faults.clear()
-    await workers.start(apps)
+    await workers.start(apps, data_dir=workers.folder / "data-last")
     await until(lambda: finished(db), deadline=120)
     books = await read_books(db, sim.ledger.rows())
     assert not books.problems()

@@ -119,6 +119,18 @@ async def test_a_lost_primary_loses_nothing_and_doubles_nothing(fate, programs, 
             assert back < BACK_WITHIN, f"working again {back:.1f} s after the promotion"
 
 
+async def test_check_says_that_the_only_host_is_a_standby(programs, command):
+    with running_pair(programs) as pair:
+        await migrate(pair.dsn)
+        app = {"ENDPOINT": "http://127.0.0.1:1", "APP_KEY": "key", "APP_SECRET": "secret"}
+        settings = {f"APPS__DEFAULT__{name}": value for name, value in app.items()}
+        standby = f"postgresql://postgres@127.0.0.1:{pair.ports[1]}/postgres"
+        alone = await command("check", DATABASE_URL=standby, **settings)
+        both = await command("check", DATABASE_URL=pair.dsn, **settings)
+    line = "FAIL  database      is a standby, and takes no writes: name the primary in"
+    assert (line in alone.out, line in both.out) == (True, False)
+
+
 async def until(condition) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 - another process moves it

@@ -250,11 +250,41 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/workers.py",
-                "before < last_at - WENT_BACK_SECONDS",
-                "before < 0.0",
+                'row["before"] < last_at - WENT_BACK_SECONDS',
+                'row["before"] < 0.0',
             ),
         ),
         (f"{RESTORED}::test_a_restore_under_a_running_worker_pauses_what_waited",),
+    ),
+    Guard(
+        2,
+        "what waits in a backup that was restored without workers is paused",
+        (
+            Edit(
+                "dispatcher/db/workers.py",
+                "return before is None or before < last_at - WENT_BACK_SECONDS",
+                "return before is None",
+            ),
+        ),
+        (f"{RESTORED}::test_a_start_on_a_young_backup_is_paused",),
+    ),
+    Guard(
+        2,
+        "a worker whose id was given to another one claims nothing",
+        (
+            Edit(
+                f"{SQL}/app.sql#app_state",
+                "date_part('epoch', w.started_at) = $7",
+                "true",
+            ),
+        ),
+        (f"{RESTORED}::test_a_worker_whose_id_was_given_again_claims_nothing",),
+    ),
+    Guard(
+        2,
+        "what came within the lease of a backup's last worker is paused",
+        (Edit(f"{SQL}/workers.sql#apps_of_old_queue", "heartbeat_at + lease", "heartbeat_at"),),
+        (f"{RESTORED}::test_a_backup_of_a_healthy_system_is_paused",),
     ),
     Guard(
         2,
@@ -310,6 +340,25 @@ GUARDS = (
             ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_takes_nothing_back",),
+    ),
+    Guard(
+        4,
+        "a report settles only what is still in question",
+        (
+            Edit(
+                "dispatcher/db/report_matching.py", "unsure is None\n", "place.batch_id in locked\n"
+            ),
+        ),
+        (f"{MATCHING}::test_a_requeue_during_a_step_is_left_waiting",),
+    ),
+    Guard(
+        2,
+        "what was given up is settled while it is unsure again",
+        (Edit(FUNCTIONS, "JOIN unsure u ON g.id = ANY (u.ids)", "JOIN unsure u ON false"),),
+        (
+            f"{RESENT}::test_a_late_answer_settles_what_is_unsure_again",
+            f"{RESENT}::test_a_report_settles_what_is_unsure_again",
+        ),
     ),
     Guard(
         2,
@@ -622,11 +671,11 @@ GUARDS = (
         5,
         "a heartbeat has the database's time",
         (
-            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($4)"),
+            Edit(f"{SQL}/workers.sql#heartbeat", "clock_timestamp()", "to_timestamp($5)"),
             Edit(
                 "dispatcher/db/workers.py",
-                'sql("heartbeat"), worker, cut_off, failing)\n',
-                'sql("heartbeat"), worker, cut_off, failing, __import__("time").time())\n',
+                'sql("heartbeat"), worker, cut_off, failing, started)\n',
+                'sql("heartbeat"), worker, cut_off, failing, started, __import__("time").time())\n',
             ),
         ),
         (f"{CLOCK}::test_wrong_clocks_change_no_times_and_no_lease",),

@@ -2,7 +2,9 @@
 
 import csv
 
-from dispatcher.lists.header import Header, given_columns, read_header
+import pytest
+
+from dispatcher.lists.header import Header, column_of, given_columns, read_header
 from dispatcher.lists.messages import Line
 from dispatcher.lists.rejects import RejectsFile
 
@@ -18,3 +20,29 @@ def test_names_of_columns_run_nothing_and_are_found_again(tmp_path):
     pairs = [f"param_{place}={name}" for place, name in enumerate(names[1:], 1)]
     found = read_header(written, given_columns(pairs))
     assert [found.places[f"param_{place}"] for place in (1, 2, 3)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("手机号（必填）", "recipient"),
+        ("*手机号*", "recipient"),
+        ("Phone Number (required)", "recipient"),
+        ("Mobile No.", "recipient"),
+        ("手机号/Phone", "recipient"),
+        ("手机号\nPhone", "recipient"),
+        ("手机号码：", "recipient"),
+        ("模板ID[必填]", "template_id"),
+        ("变量一", "param_1"),
+        ("参数十 (姓名)", "param_10"),
+        ("变量(1)", "param_1"),
+        ("param[2]", "param_2"),
+        ("手机号/模板", None),
+        ("备注(手机号)", None),
+        ("上次/发送时间", None),
+        ("变量十一", None),
+        ("#", None),
+    ],
+)
+def test_a_name_is_known_with_what_people_write_around_it(name, column):
+    assert column_of(name) == column

@@ -54,6 +54,9 @@ GUARDS = (
         for name in (
             "nothing is claimed in a database that has gone back in time",
             "what waits in a backup that was restored under workers is paused",
+            "what waits in a backup that was restored without workers is paused",
+            "a worker whose id was given to another one claims nothing",
+            "what came within the lease of a backup's last worker is paused",
         )
     ),
     Guard("what is not ours any more is withheld in the moment it would leave", ONE),
@@ -125,6 +128,10 @@ GUARDS = (
         "the policy resend ends with the attempts",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
+    Guard(
+        "a report settles only what is still in question",
+        reason="a matching step of the model looks up and settles in one transition",
+    ),
     # What the table does not take out: these lie in SQL.
     Guard("only what waits expires", ONE._replace(features=EXPIRY)),
     Guard("a request past the time of a message is withheld", ONE._replace(features=EXPIRY)),
@@ -138,6 +145,10 @@ GUARDS = (
     ),
     Guard(
         "a late answer takes back what waits again",
+        reason="policy and operators send nothing again that was taken; exactness.md assumes so",
+    ),
+    Guard(
+        "what was given up is settled while it is unsure again",
         reason="policy and operators send nothing again that was taken; exactness.md assumes so",
     ),
     Guard(

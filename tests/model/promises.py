@@ -308,7 +308,7 @@ def _return(tables: Tables, message: int, waiting: Waiting, without: frozenset[s
 
 
 def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str]) -> Tables:
-    """`recall`: a late answer takes back what was given up, and waits again or has ended."""
+    """`recall`: a late answer takes back what was given up, unless it is on its way again."""
     if "a late answer takes back what waits again" in without or not isinstance(verdict, Resolved):
         return tables
     if tables.batch[batch].settled_by not in GIVEN_UP:
@@ -319,14 +319,32 @@ def _recall(tables: Tables, batch: int, verdict: Verdict, without: frozenset[str
         message = outcome.message
         if message.id in tables.batch[batch].in_question and _gives_way(tables, message.id):
             result = Result("accepted", batch, message.attempt, batch)
-            tables = _end(_wait(tables, message.id, None), message.id, result)
+            tables = _take_back(tables, message.id, result)
     return tables
 
 
 def _gives_way(tables: Tables, message: int) -> bool:
-    """`recall`: whether a message waits, or has ended otherwise than accepted."""
+    """`recall`: whether a message waits, is unsure again, or has ended otherwise than accepted."""
     result = tables.outcome[message]
-    return tables.queue[message] is not None if result is None else result.state != "accepted"
+    if result is not None:
+        return result.state != "accepted"
+    return tables.queue[message] is not None or _unsure_again(tables, message) is not None
+
+
+def _take_back(tables: Tables, message: int, accepted: Result) -> Tables:
+    again = _unsure_again(tables, message)
+    tables = _end(_wait(tables, message, None), message, accepted)
+    return tables if again is None else _close_settled(tables, again)
+
+
+def _unsure_again(tables: Tables, message: int) -> int | None:
+    """Return the unsure batch that holds a message without an outcome."""
+    if tables.outcome[message] is not None:
+        return None
+    for number, request in enumerate(tables.batch):
+        if request.state == "unsure" and message in request.in_question:
+            return number
+    return None
 
 
 def _close_settled(tables: Tables, batch: int) -> Tables:
@@ -380,7 +398,7 @@ def match(  # noqa: PLR0911 - one for each effect
                 return done
             if not _gives_way(tables, message):
                 return tables  # it is being sent a second time: looked at again
-            return _end(_wait(done, message, None), message, accepted)
+            return _take_back(done, message, accepted)
         case AddsProviderId():
             assert result is not None
             return _end(done, message, result._replace(named_by=batch))

@@ -326,7 +326,11 @@ class Twins:
         )
         before = self._tables
         await match(self._database)
-        for batch, message in sorted(before.inbox):
+        # Of two requests of a message, the one that is unsure comes before one that was given up.
+        for batch, message in sorted(
+            before.inbox,
+            key=lambda key: (before.batch[key[0]].settled_by in promises.GIVEN_UP, key),
+        ):
             self._tables = promises.match(self._tables, batch, message)
         return self._tables is not before
 

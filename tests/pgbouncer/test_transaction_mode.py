@@ -170,7 +170,7 @@ async def test_a_worker_that_is_killed_behind_it_leaves_nothing_to_be_sent_twice
     await until(lambda: db.fetchval("SELECT count(*) FROM dispatcher.outcome"), what="it sends")
     first.kill()
     await db.execute("UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - 2 * lease")
-    await workers.start(apps, **more)
+    await workers.start(apps, data_dir=workers.folder / "other", **more)
     await until(lambda: finished(db), deadline=60, what="the rest has its end")
     books = await read_books(db, sim.ledger.rows())
     assert not books.problems()

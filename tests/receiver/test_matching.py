@@ -801,6 +801,45 @@ async def test_a_late_report_leaves_a_requeued_message_waiting(world, told):
     assert await world.states() == {first: ("queued", None), second: ("queued", None)}
 
 
+async def test_a_requeue_during_a_step_is_left_waiting(world, told, monkeypatch):
+    """A late answer and the operator commit after the step has looked up its messages."""
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    given_up, _ = await world.batch([ONE, TWO])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    partly, unsure = await world.batch([ONE, TWO], token="t2")
+    await world.store(
+        told("p1", ONE, status="E000629"), told("p2", ONE, status="E000629", token="t2")
+    )
+    look_up = report_matching._places
+
+    async def look_up_too_early(*arguments):
+        places = await look_up(*arguments)
+        await take_out(world.db, [given_up])  # as the late answer of t1 does
+        await world.db.execute(
+            "INSERT INTO dispatcher.outcome (message_id, batch_id, state, attempts, provider_id)"
+            " SELECT u.id, b.id, 'accepted', 1, u.provider_id"
+            " FROM unnest($1::bigint[], '{t1,t2}'::text[], '{p1,p2}'::text[])"
+            " AS u (id, token, provider_id) JOIN dispatcher.batch b USING (token)",
+            [given_up, partly],
+        )
+        await world.db.execute(  # the answer of t2 lacks a number
+            "UPDATE dispatcher.batch SET unsure_ids = ARRAY[$1::bigint] WHERE token = 't2'", unsure
+        )
+        assert await world.db.fetchval("SELECT dispatcher.requeue($1)", [given_up, partly]) == 2
+        return places
+
+    monkeypatch.setattr(report_matching, "_places", look_up_too_early)
+    assert (await world.match()).settled == 0
+    monkeypatch.undo()
+    await world.hurry()
+    assert (await world.match()).settled == 0
+    states = await world.states()
+    assert {states[given_up][0], states[partly][0]} == {"queued"}
+    assert states[unsure][0] == "unsure"
+
+
 async def test_what_is_requeued_cannot_be_taken_back(world, told):
     """Also by a matching step, or a late answer, that looked at it before."""
     from dispatcher.db.reports import register_statuses  # noqa: PLC0415

@@ -7,6 +7,7 @@ from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
+from dispatcher.db.queries import sql
 from dispatcher.db.report_matching import match
 from dispatcher.db.reports import register_statuses, store
 from dispatcher.db.workers import resend_unsure
@@ -151,6 +152,85 @@ async def test_a_requeue_of_what_was_rejected_waits_for_no_request(hands):
         assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
 
 
+async def test_a_late_answer_settles_what_is_unsure_again(hands):
+    """By its policy it would be sent a third time, though it is known to be accepted."""
+    first = await unsure_twice(hands)
+    one, two, three = first.messages
+    answer = Resolved([Accepted(one, "p1", 1), Rejected(two, "E200028", "no")], unsure=[three])
+    for _ in range(2):  # safe to repeat
+        await hands.record(first, answer)
+        assert await states(hands.db) == {"accepted": 1, "unsure": 2}
+    assert await resend_unsure(hands.database, hands.id) == (1, 2)
+    assert await hands.queue() == [two.id, three.id]
+
+
+async def test_a_report_settles_what_is_unsure_again(hands):
+    first = await unsure_twice(hands)
+    one, two, three = first.messages
+    await report(hands, delivery(one, first))
+    assert await states(hands.db) == {"delivered": 1, "unsure": 2}
+    assert await resend_unsure(hands.database, hands.id) == (1, 2)
+    assert await hands.queue() == [two.id, three.id]
+
+
+@pytest.mark.parametrize("by", ["answer", "reports"])
+async def test_the_later_batch_closes_when_all_of_it_is_settled(hands, by):
+    first = await unsure_twice(hands)
+    if by == "answer":
+        await hands.record(first, Resolved([Accepted(m, f"p{m.id}", 1) for m in first.messages]))
+    else:
+        for each in first.messages:
+            await report(hands, delivery(each, first))
+    assert await states(hands.db) == {"accepted" if by == "answer" else "delivered": 3}
+    assert [state for state, _ in await hands.batches()] == ["closed", "closed"]
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+
+
+async def test_a_report_waits_while_its_message_is_on_its_way_again(hands):
+    first = await given_up_by_hand(hands)
+    one, two = first.messages
+    [again] = await hands.claim()
+    await report(hands, delivery(one, first))
+    assert await states(hands.db) == {"sending": 2}
+    await hands.record(again, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()")
+    await match(hands.database)
+    assert await states(hands.db) == {"delivered": 1, "unsure": 1}
+    await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", again.token)
+    assert await hands.queue() == [two.id]
+
+
+async def test_no_report_takes_what_another_session_is_cancelling(hands):
+    """It does not wait for that session either: all reports would."""
+    batch = await given_up_by_hand(hands)
+    one, two = batch.messages
+    async with hands.database.transaction() as other:
+        await other.execute("SELECT dispatcher.cancel($1)", [one.id])
+        await report(hands, delivery(one, batch))
+        assert await hands.queue() == [one.id, two.id]
+    assert await states(hands.db) == {"cancelled": 1, "queued": 1}
+
+
+async def test_no_look_from_before_a_requeue_takes_it_back(hands):
+    batch = await given_up_by_hand(hands)
+    one, _ = batch.messages
+    await report(hands, refusal(one, batch))
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    assert await hands.db.fetch(sql("recall"), [one.id], [batch.id], [batch.token]) == []
+
+
+async def unsure_twice(hands) -> Batch:
+    """Three messages that were given up, and are unsure again; the first of their batches."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(3)
+    [first] = await hands.claim()
+    await hands.record(first, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (1, 3)
+    [second] = await hands.claim()
+    await hands.record(second, UnknownResult("timeout", "no answer"))
+    return first
+
+
 async def given_up_by_hand(hands) -> Batch:
     await hands.begin()
     await hands.insert(2)
@@ -167,12 +247,20 @@ async def report(hands, told: Report) -> None:
 
 
 def refusal(message, batch, *, segment=1, total=1) -> Report:
+    return status("E000629", message, batch, segment=segment, total=total)
+
+
+def delivery(message, batch) -> Report:
+    return status("DELIVRD", message, batch, provider_id=f"p{message.id}")
+
+
+def status(word, message, batch, *, segment=1, total=1, provider_id="p1") -> Report:
     return Report(
-        provider_id="p1",
+        provider_id=provider_id,
         segment=segment,
         total=total,
-        status="E000629",
-        state=report_status("E000629").state,
+        status=word,
+        state=report_status(word).state,
         token=batch.token,
         recipient=message.recipient,
     )

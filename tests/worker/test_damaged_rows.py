@@ -221,6 +221,23 @@ async def test_a_worker_waits_for_a_database_that_takes_no_writes(db, workers, s
     assert worker.code is None
 
 
+async def test_a_rule_that_cannot_be_read_stops_claims_and_no_worker(db, workers, sim):
+    """Nothing is sent without the rules, and no message is at fault."""
+    await db.execute(
+        "ALTER TABLE dispatcher.app_limit DROP CONSTRAINT quiet_hours_are_before_24_00_write_00_00;"
+        "SELECT dispatcher.set_limits('other', quiet_from => '22:00', quiet_until => '24:00')"
+    )
+    await insert(db, 600)
+    worker = await workers.start(sim.url)
+    line = "A rule of an operator cannot be read: ValueError."
+    await until(lambda: line in worker.text(), what="a claim is refused")
+    assert await states(db) == {"queued": 600}
+    await db.execute("SELECT dispatcher.set_limits('other')")
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 600}
+    assert worker.code is None
+
+
 @pytest.mark.slow
 async def test_results_that_are_all_refused_open_the_circuit(db, workers, sim):
     """A trigger of the application refuses every outcome: few messages become unsure."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from math import log2
 
 import pytest
@@ -34,7 +35,7 @@ CONTENT = ("E000027", "E000503")
 class Played:
     """Stands for provider and database: answers each body by the messages in it."""
 
-    def __init__(self, answer) -> None:
+    def __init__(self, answer, lease: Lease | None = None) -> None:
         self._answer = answer
         self._sending: dict[str, RequestDraft] = {}
         self.requests = 0
@@ -44,7 +45,7 @@ class Played:
             claimer=self,
             results=self,
             breaker=CircuitBreaker("default"),
-            lease=Lease(1e9, lambda: 0.0),
+            lease=lease or Lease(1e9, lambda: 0.0),
             stop=asyncio.Event(),
             callback=None,
             max_attempts=20,
@@ -210,6 +211,16 @@ def test_a_condemned_text_does_not_reject_another_one():
     assert {i for i, one in outcomes.items() if isinstance(one, Rejected)} == set(range(3, 100, 5))
     assert sum(isinstance(one, Accepted) for one in outcomes.values()) == 80
     assert played.requests <= 6
+
+
+def test_a_country_waits_until_midnight_of_the_database():
+    """Its clock, which is not that of this host."""
+    lease = Lease(1e9, lambda: 0.0)
+    lease.renew(0.0, 0.0, datetime(2031, 5, 5, 15, 50, tzinfo=UTC).timestamp())
+    played = Played(lambda _: Reply(403, "E000630", ""), lease)
+    [waits] = {one.wait for one in played.deliver(one_text(40)).values()}
+    pauses = [pause for result in played.results for pause in result.verdict.countries]
+    assert (waits, {pause.until_in for pause in pauses}) == (600.0, {600.0})
 
 
 def test_a_country_is_split_off_after_a_refusal_for_content():

@@ -8,6 +8,8 @@ import itertools
 from support.messages import states
 
 from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.packing import halve
+from dispatcher.db.record import split
 from dispatcher.db.workers import release_unsent
 from dispatcher.worker.in_flight import MAX_UNCONFIRMED, InFlight
 
@@ -46,7 +48,10 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
 
 
 async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
-    """Else a crash of the database would put what was sent into the queue again."""
+    """Else a crash of the database would put what was sent into the queue again.
+
+    Likewise the parts of a request: else nothing would know them.
+    """
     await hands.begin()
     await hands.insert(1)
     await hands.db.execute(
@@ -61,8 +66,21 @@ async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
             " current_database()); END $$"
         )
         await hands.database.pool.expire_connections()
-        await hands.insert(1, first=100)
-        assert await hands.claim()
+        await hands.insert(2, first=100)
+        batch = (await hands.claim())[-1]
+        assert await hands.db.fetchval("SELECT setting FROM seen") == wanted
+        await hands.db.execute("UPDATE seen SET setting = ''")
+        assert await split(
+            hands.database,
+            hands.id,
+            batch,
+            halve(batch.packed),
+            code="E000027",
+            description="",
+            http_status=400,
+            tries=1,
+            token=hands.flight.new_token,
+        )
         assert await hands.db.fetchval("SELECT setting FROM seen") == wanted
 
 

@@ -1,12 +1,19 @@
 """A worker on a restored backup sends nothing a second time."""
 
 import pytest
+from msgspec.structs import replace
 from support.messages import finished, insert, states
 from support.provider import app_at
 from support.slow import slow_after
 from support.waiting import until
 
-from dispatcher.db.workers import heartbeat
+from dispatcher.db.last_heartbeat import FILE_NAME, LastHeartbeat, read_last_heartbeat
+from dispatcher.db.workers import (
+    database_id,
+    heartbeat,
+    pause_after_restore,
+    register_worker,
+)
 
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
 
@@ -34,7 +41,7 @@ async def away(db, workers, sim, *, stopped: bool, since: str) -> None:
 @pytest.mark.parametrize(("stopped", "since"), slow_after(1, [(False, "2 h"), (True, "2 d")]))
 async def test_a_start_after_a_restore_is_paused_and_says_so(db, workers, sim, stopped, since):
     await away(db, workers, sim, stopped=stopped, since=since)
-    worker = await workers.start({"default": app_at(sim.url)})
+    worker = await workers.start({"default": app_at(sim.url)}, data_dir=workers.folder / "new")
     assert "started paused" in worker.text()
     reason = await db.fetchval(
         "SELECT pause_reason FROM dispatcher.app WHERE paused_at IS NOT NULL"
@@ -50,9 +57,22 @@ async def test_a_start_after_a_restore_is_paused_and_says_so(db, workers, sim, s
 @pytest.mark.parametrize(("stopped", "since"), slow_after(1, [(False, "30 min"), (True, "2 h")]))
 async def test_a_start_after_a_shorter_time_sends(db, workers, sim, stopped, since):
     await away(db, workers, sim, stopped=stopped, since=since)
-    await workers.start({"default": app_at(sim.url)})
+    await workers.start({"default": app_at(sim.url)}, data_dir=workers.folder / "new")
     await until(lambda: finished(db))
     assert await states(db) == {"accepted": 2}
+
+
+async def test_a_backup_of_a_healthy_system_is_paused(db, workers, sim):
+    """What waits in it came after the last heartbeat: all else had been sent."""
+    worker = await workers.start({"default": app_at(sim.url)})
+    worker.kill()
+    await db.execute("UPDATE dispatcher.worker SET heartbeat_at = clock_timestamp()")
+    await insert(db, 2)
+    await db.execute(OLD.format("2 h"))
+    await db.execute("UPDATE dispatcher.message SET queued_at = queued_at - interval '2 h'")
+    again = await workers.start({"default": app_at(sim.url)}, data_dir=workers.folder / "new")
+    assert "started paused" in again.text()
+    assert sim.ledger.numbers == 0
 
 
 @pytest.mark.slow
@@ -124,3 +144,84 @@ async def test_messages_since_a_restore_pause_nothing(hands):
     after = await heartbeat(hands.database, hands.id, last_at=beat.at)
     assert after.paused == []
     assert len(await hands.claim(heartbeat_at=after.at)) == 1
+
+
+async def test_a_worker_whose_id_was_given_again_claims_nothing(hands):
+    """A restored database gives its id to the next worker that starts."""
+    await hands.begin()
+    old = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("DELETE FROM dispatcher.worker")
+    other = await register_worker(
+        hands.database, host="there", pid=1, version="0", apps=["default"], lease=60.0
+    )
+    await hands.db.execute("UPDATE dispatcher.worker SET id = $1 WHERE id = $2", hands.id, other)
+    await heartbeat(hands.database, hands.id)
+    assert await hands.claim(heartbeat_at=beat.at, started=beat.started) == []
+    gone = await heartbeat(hands.database, hands.id, last_at=beat.at, started=beat.started)
+    assert (gone.silence, gone.paused) == (None, ["default"])
+    assert await hands.queue() == old
+
+
+async def test_a_worker_whose_row_is_gone_for_long_pauses_nothing(hands):
+    """Retention deletes rows of workers that were away for so long."""
+    await hands.begin()
+    await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("DELETE FROM dispatcher.worker")
+    await register_worker(
+        hands.database, host="there", pid=1, version="0", apps=["default"], lease=60.0
+    )
+    away = beat.at - 7200
+    gone = await heartbeat(hands.database, hands.id, last_at=away, started=beat.started)
+    assert (gone.silence, gone.paused) == (None, [])
+
+
+async def restored_since(db, workers, sim, *, by: str) -> dict[str, object]:
+    """Let a worker work and end, and restore a backup that was made some time before."""
+    apps = {"default": app_at(sim.url)}
+    worker = await workers.start(apps)
+    kept = workers.folder / "data" / FILE_NAME
+    await until(kept.exists, what="a heartbeat is kept")
+    worker.kill()
+    await insert(db, 2)
+    await db.execute(OLD.format(by))
+    await db.execute(f"UPDATE dispatcher.message SET queued_at = queued_at - interval '{by}'")
+    return apps
+
+
+async def test_a_start_on_a_young_backup_is_paused(db, workers, sim):
+    """No worker ran when it was restored: the file of the last one knows."""
+    apps = await restored_since(db, workers, sim, by="10 min")
+    again = await workers.start(apps)
+    assert "started paused" in again.text()
+    reason = await db.fetchval("SELECT pause_reason FROM dispatcher.app")
+    assert "This is a restored backup" in reason
+    assert sim.ledger.numbers == 0
+    again.kill()
+
+
+async def test_a_young_backup_that_was_resumed_is_sent(db, workers, sim):
+    """An operator has looked, and starts the first worker then."""
+    apps = await restored_since(db, workers, sim, by="10 min")
+    await db.execute("SELECT dispatcher.resume('default')")
+    await workers.start(apps)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 2}
+
+
+@pytest.mark.parametrize("what", [b"", b"\xff{", b'{"at": 1}', b"[]"])
+def test_a_file_of_a_heartbeat_that_is_damaged_says_nothing(tmp_path, what):
+    (tmp_path / FILE_NAME).write_bytes(what)
+    assert read_last_heartbeat(tmp_path) is None
+
+
+async def test_a_heartbeat_of_another_database_says_nothing(hands):
+    await hands.begin()
+    await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    later = beat.at + 600  # as in a database that has lost ten minutes
+    last = LastHeartbeat("other", hands.id, beat.started, later)
+    assert await pause_after_restore(hands.database, last) == ([], "")
+    last = replace(last, database=await database_id(hands.database))
+    assert (await pause_after_restore(hands.database, last))[0] == ["default"]

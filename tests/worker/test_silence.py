@@ -1,10 +1,20 @@
 """A worker that was silent for its lease sends nothing that it claimed before, by either clock."""
 
+from functools import partial
+from secrets import token_hex
+from time import monotonic
+
 import pytest
 from support.fast_forward import forget_heartbeat
+from support.provider import app_at
+from support.waiting import until
 
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.workers import heartbeat
-from dispatcher.worker.in_flight import Lease
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.claimer import Claimer
+from dispatcher.worker.in_flight import InFlight, Lease
 
 
 async def test_the_database_says_how_long_a_worker_was_silent(hands):
@@ -37,3 +47,55 @@ def test_a_silence_that_has_not_ended_covers_nothing():
     now += 49
     assert not lease.covers(1000.0)
     assert not lease.covers(now)
+
+
+def test_a_lease_knows_the_time_of_the_database():
+    now = 1000.0
+    lease = Lease(60.0, lambda: now)
+    assert lease.database_time() is None
+    now += 5
+    lease.renew(1003.0, 5.0, 1.8e9)  # the answer came 2 s after the question
+    now += 10
+    assert lease.database_time() == 1.8e9 + 12
+
+
+async def test_a_worker_without_its_lease_claims_nothing(hands):
+    """It would return all of it unsent, and claim it again, as fast as the database can."""
+    await hands.begin()
+    ids = await hands.insert(30)
+    now = monotonic()
+    lease = Lease(60.0, lambda: now)
+    claimer = Claimer(
+        hands.database,
+        worker=hands.id,
+        in_flight=InFlight(partial(token_hex, 16)),
+        lease=lease,
+        callback=None,
+        token_length=32,
+        metrics=Metrics(),
+        breakers={"default": CircuitBreaker("default")},
+        allowed={},
+    )
+    wanted = ClaimRequest("default", sender="csms100000001")
+    now += 49
+    claimed = await claimer.claim(wanted, 4, 500, 0.0)
+    assert claimed is not None
+    assert (claimed.batches, await hands.queue(), await hands.batches()) == ([], ids, [])
+    assert claimed.wait
+    now = monotonic()
+    lease.renew(now, 1.0)
+    claimed = await claimer.claim(wanted, 4, 500, 0.0)
+    assert claimed is not None
+    assert [len(batch.messages) for batch in claimed.batches] == [30]
+
+
+@pytest.mark.slow
+async def test_a_heartbeat_that_failed_is_soon_tried_again(db, workers, sim):
+    """Not an interval later: without its lease a worker claims nothing."""
+    worker = await workers.start({"default": app_at(sim.url)}, lease="120s")
+    async with db.transaction():
+        await db.execute("SELECT FROM dispatcher.worker FOR UPDATE")
+        await until(lambda: "no heartbeat" in worker.text(), deadline=30, what="it cannot beat")
+        locked_until = await db.fetchval("SELECT clock_timestamp()")
+    beaten = "SELECT heartbeat_at > $1 FROM dispatcher.worker"
+    await until(lambda: db.fetchval(beaten, locked_until), deadline=8, what="it beats")

@@ -1,12 +1,14 @@
 """A write-back is fenced by id and token: in another database the id is another request."""
 
 import asyncio
+import itertools
 
 from msgspec.structs import replace
 from support.messages import of_each, states
 from support.waiting import until
 
 from dispatcher.core.delays import Pause
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
@@ -16,6 +18,7 @@ from dispatcher.db.database import connect
 from dispatcher.db.report_matching import match
 from dispatcher.db.spool import size
 from dispatcher.telemetry import Metrics
+from dispatcher.worker import recorder as recorder_module
 from dispatcher.worker.recorder import SPOOL_KIND, Recorder
 
 
@@ -187,6 +190,26 @@ async def test_answers_kept_for_another_database_wait_for_it(hands, tmp_path):
     await recorder(hands, tmp_path).replay_spool()
     assert await states(hands.db) == {"accepted": 3}
     assert size(tmp_path, SPOOL_KIND)[0] == 0
+
+
+async def test_a_database_that_is_lost_in_a_replay_is_waited_for(hands, tmp_path, monkeypatch):
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await kept(hands, tmp_path, batch)
+    transaction, calls = hands.database.transaction, itertools.count(1)
+
+    def lost_in_every_other(**more: float):
+        if next(calls) % 2:
+            raise DatabaseUnavailable("no connection")
+        return transaction(**more)
+
+    monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(hands.database, "transaction", lost_in_every_other)
+    await recorder(hands, tmp_path).replay_spool()
+    assert next(calls) == 7  # its identity, the answers, and which requests there are not
+    assert await states(hands.db) == {"accepted": 3}
+    assert not list(tmp_path.iterdir())
 
 
 async def test_answers_to_requests_that_were_lost_are_set_aside(hands, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from support.messages import SENDER, TEMPLATE
 
 from dispatcher.core.message import Batch, Message, NoReply, NumberResult, Reply
+from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.core.packing import pack
 from dispatcher.provider.client import RequestResult
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -109,3 +110,42 @@ async def test_each_try_that_arrived_is_charged_to_the_rate(answer, charged):
     )
     await sender.deliver(Batch(1, "default", TOKEN, packed, monotonic(), send_at=monotonic()))
     assert len(charges) == charged
+
+
+async def test_a_stop_while_a_try_is_charged_loses_no_answer():
+    """The database may be away, and the stop does not wait for it."""
+    [packed], _ = pack(
+        [Message(1, "+8613800000001", TEMPLATE, ["1"], SENDER)],
+        callback=None,
+        token_length=len(TOKEN),
+    )
+    charging = asyncio.Event()
+
+    class FakeClaimer:
+        async def charge_again(self, _: Batch) -> None:
+            charging.set()
+            await asyncio.Event().wait()
+
+    class FakeClient:
+        async def post(self, _: bytes, **_more: object) -> RequestResult:
+            accepted = [NumberResult("+8613800000001", "000000", "p1")]
+            return RequestResult(Reply(200, "000000", "", accepted), 2, 0.0)
+
+    results = ResultQueue()
+    sender = Sender(
+        client=FakeClient(),
+        claimer=FakeClaimer(),
+        results=results,
+        breaker=CircuitBreaker("default"),
+        lease=Lease(60.0, monotonic),
+        stop=asyncio.Event(),
+        callback=None,
+        max_attempts=5,
+    )
+    batch = Batch(1, "default", TOKEN, packed, monotonic(), send_at=monotonic())
+    task = asyncio.create_task(sender.deliver(batch))
+    await charging.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    [result] = results.drain()
+    assert result.verdict == Resolved([Accepted(batch.messages[0], "p1", None)])

@@ -12,10 +12,11 @@ SELECT name FROM dispatcher.app ORDER BY name
 -- And a claim is on disk before its requests leave, even where commits need not be: a crash that
 -- undid it would return to the queue what was sent.
 -- bulk_due: a bulk row is due; another claim may hold it.
--- No row if the database lacks the last heartbeat of the worker, and so what was written since.
+-- No row if the database lacks the last heartbeat of the worker, and so what was written since. It may
+-- have given the id of the worker to another one.
 -- $1 app, $2 first priority, $3 last priority, $4 from when on to look for bulk rows, for each
 -- priority from 0 on (see core.claim_cursor), $5 worker, $6 its last heartbeat (seconds since 1970;
--- null: not known)
+-- null: not known), $7 when the row of the worker was written (the same)
 SELECT
     name,
     paused_at IS NOT NULL AS paused,
@@ -51,6 +52,7 @@ SELECT
 FROM dispatcher.app a
 WHERE name = $1 AND ($6::float8 IS NULL OR EXISTS (
     SELECT FROM dispatcher.worker w WHERE w.id = $5 AND date_part('epoch', w.heartbeat_at) >= $6
+      AND ($7::float8 IS NULL OR date_part('epoch', w.started_at) = $7)
 ))
 
 -- name: register_app

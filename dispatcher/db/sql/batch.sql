@@ -43,13 +43,15 @@ WHERE b.id = u.id AND b.token = u.token
 RETURNING b.id, b.opened_at, b.unsure_ids, b.unsure_at IS NULL
 
 -- name: close_for_split
--- Close a batch that was refused as a whole, to send it again in parts; only while it is open.
+-- Close a batch that was refused as a whole, to send it again in parts; only while it is open. As a claim
+-- (see app_state), this is on disk before the parts are sent.
 -- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries, $6 token
 UPDATE dispatcher.batch
 SET state = 'closed', closed_at = clock_timestamp(), http_status = $2, code = $3,
     description = $4, tries = $5, settled_by = 'split'
 WHERE id = $1 AND token = $6 AND state = 'open'
-RETURNING id
+RETURNING id, CASE WHEN current_setting('synchronous_commit') = 'off'
+    THEN set_config('synchronous_commit', 'local', true) END
 
 -- name: close_settled
 -- Close unsure batches of which every message has an outcome by now.
@@ -70,9 +72,9 @@ UPDATE dispatcher.batch SET unsure_ids = $2::bigint[] WHERE id = $1 AND state = 
 
 -- name: lock_unsure
 -- Lock unsure batches until the end of this transaction, but for those that another transaction is
--- settling.
+-- settling; return which of their messages are in question (null: all).
 -- $1 batches
-SELECT id FROM dispatcher.batch
+SELECT id, unsure_ids FROM dispatcher.batch
 WHERE id = ANY ($1::bigint[]) AND state = 'unsure'
 ORDER BY id
 FOR UPDATE SKIP LOCKED

@@ -255,6 +255,7 @@ WHERE NOT EXISTS (
 ON CONFLICT (id) DO NOTHING
 
 -- name: recall
--- Take back messages of requests that were given up for lost; return those that are the caller's now.
+-- Take back messages of requests that were given up for lost; return those that are the caller's now, and
+-- the batch that one was unsure in again, which is locked.
 -- $1 message ids, $2 batches, $3 tokens
-SELECT id FROM dispatcher.take_back($1, $2, $3)
+SELECT id, again FROM dispatcher.take_back($1, $2, $3)

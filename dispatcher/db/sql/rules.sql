@@ -89,7 +89,8 @@ SELECT count(*)::int FROM gone
 
 -- name: sent_today
 -- Return how many messages of an app were accepted since 00:00 UTC+8, or may have been: those on
--- their way and unsure count too. From the counters and the indexes of open and unsure batches.
+-- their way and unsure count too, and those that an operator settled today as sent. From the counters
+-- and the indexes of open and unsure batches.
 -- An interval, because PostgreSQL reads the text '+08' as a zone in the west.
 -- $1 app, $2 the time (null: now)
 WITH today AS (
@@ -99,7 +100,8 @@ WITH today AS (
 SELECT
     coalesce((
         SELECT sum(count) FROM dispatcher.event_count
-        WHERE app = $1 AND event = 'accepted' AND minute >= (SELECT began FROM today)
+        WHERE app = $1 AND (event = 'accepted' OR event = 'settled' AND code = 'sent')
+          AND minute >= (SELECT began FROM today)
     ), 0)::bigint
     + coalesce((
         SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
@@ -109,6 +111,24 @@ SELECT
         SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
         WHERE state = 'unsure' AND app = $1 AND opened_at >= (SELECT began FROM today)
     ), 0)::bigint
+
+-- name: sent_today_by_app
+-- Return what sent_today does for each of these apps that has any, at the present time.
+-- $1 apps
+WITH today AS (
+    SELECT date_trunc('day', clock_timestamp() AT TIME ZONE interval '08:00')
+        AT TIME ZONE interval '08:00' AS began
+), sent AS (
+    SELECT app, count AS messages FROM dispatcher.event_count
+    WHERE app = ANY ($1::text[]) AND event = 'accepted' AND minute >= (SELECT began FROM today)
+    UNION ALL
+    SELECT app, cardinality(message_ids) FROM dispatcher.batch
+    WHERE state = 'open' AND app = ANY ($1)
+    UNION ALL
+    SELECT app, cardinality(message_ids) FROM dispatcher.batch
+    WHERE state = 'unsure' AND app = ANY ($1) AND opened_at >= (SELECT began FROM today)
+)
+SELECT app, sum(messages)::bigint FROM sent GROUP BY app
 
 -- name: pause_at_daily_limit
 -- Pause an app that has reached its daily limit, until the next day begins at the provider. An

@@ -67,6 +67,10 @@ WHERE g.role = 'dispatcher_worker' AND g.privilege NOT LIKE '%(%' AND NOT CASE
 END
 ORDER BY g.object
 
+-- name: is_standby
+-- Return whether this server repeats another one, and takes no writes.
+SELECT pg_is_in_recovery()
+
 -- name: read_only_setting
 -- Return whether a setting, and no standby, makes transactions read-only.
 SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'on'

@@ -17,15 +17,22 @@ SELECT expired, more FROM dispatcher.expire()
 
 -- name: heartbeat
 -- Write the heartbeat of a worker; return for how many seconds it was silent, by this clock, which
--- decides whether others have taken it for dead, and when its last heartbeat was and this one is
--- (seconds since 1970). No row if its row is gone.
--- $1 worker, $2 apps that its host cannot send for, $3 a line for each part that fails
+-- decides whether others have taken it for dead, and when its last heartbeat was, this one is, and its
+-- row was written (seconds since 1970). No row if its row is gone: a database that was restored may
+-- give its id to another worker.
+-- $1 worker, $2 apps that its host cannot send for, $3 a line for each part that fails, $4 when its row
+-- was written (null: not known yet)
 UPDATE dispatcher.worker w
 SET heartbeat_at = clock_timestamp(), unreachable_apps = $2, failing_parts = $3
-FROM (SELECT id, heartbeat_at FROM dispatcher.worker WHERE id = $1 FOR UPDATE) AS last
+FROM (
+    SELECT id, heartbeat_at FROM dispatcher.worker
+    WHERE id = $1 AND ($4::float8 IS NULL OR date_part('epoch', started_at) = $4)
+    FOR UPDATE
+) AS last
 WHERE w.id = last.id
 RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
-    date_part('epoch', last.heartbeat_at) AS before, date_part('epoch', w.heartbeat_at) AS at
+    date_part('epoch', last.heartbeat_at) AS before, date_part('epoch', w.heartbeat_at) AS at,
+    date_part('epoch', w.started_at) AS started
 
 -- name: end_clock_waits
 -- Make due what was inserted by a clock that was ahead of this one, in one step; return how many rows,
@@ -34,8 +41,15 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
 SELECT ended, last FROM dispatcher.end_clock_waits($1)
 
 -- name: newest_heartbeat
--- Return when any worker was last here, in seconds since 1970.
-SELECT date_part('epoch', max(heartbeat_at)) FROM dispatcher.worker
+-- Return when a worker was last here that this database knows of (seconds since 1970): itself, if it has
+-- its row, else any worker. Null: its row is gone within the hour that every retention keeps it.
+-- $1 worker, $2 when its row was written, $3 when it was last here (both in seconds since 1970)
+SELECT CASE
+    WHEN own.heartbeat_at IS NOT NULL THEN date_part('epoch', own.heartbeat_at)
+    WHEN clock_timestamp() > to_timestamp($3) + interval '1 hour'
+        THEN (SELECT date_part('epoch', max(w.heartbeat_at)) FROM dispatcher.worker w) END
+FROM (SELECT 1) AS one
+LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.started_at) = $2::float8
 
 -- name: worker_stopped
 -- Note that a worker has stopped in good order.
@@ -44,20 +58,25 @@ UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
 
 -- name: apps_of_old_queue
 -- Return when the newest worker was last here, and the apps that are not paused and have a due
--- message from before then; no row if that was not long ago. A worker that stopped in good order
--- may be away for longer than one that did not.
+-- message from before its lease ended; no row if that was not long ago. A worker that stopped in good
+-- order may be away for longer than one that did not. Within its lease it may have sent what came after
+-- its heartbeat: where all is well, nothing else waits when a backup is made.
 -- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
--- here that the database does not know of any more (seconds since 1970; null: there is none)
+-- here that the database does not know of any more (seconds since 1970; null: there is none). An app that
+-- an operator has resumed since then is left alone.
 WITH newest AS (
-    (SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped
+    (SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped,
+        heartbeat_at + lease AS sent_until
     FROM dispatcher.worker WHERE $3::float8 IS NULL ORDER BY heartbeat_at DESC LIMIT 1)
     UNION ALL
-    SELECT to_timestamp($3::float8), NULL WHERE $3::float8 IS NOT NULL
+    SELECT to_timestamp($3::float8), NULL, to_timestamp($3::float8) WHERE $3::float8 IS NOT NULL
 )
 SELECT n.at, ARRAY(
     SELECT a.name FROM dispatcher.app a
-    WHERE a.paused_by IS DISTINCT FROM 'operator' AND (
-        SELECT m.queued_at <= n.at
+    WHERE a.paused_by IS DISTINCT FROM 'operator'
+      AND (a.resumed_at > to_timestamp($3::float8)) IS NOT TRUE
+      AND (
+        SELECT m.queued_at <= n.sent_until
         FROM (
             (SELECT q.id FROM dispatcher.queue q
             WHERE q.app = a.name AND q.due_at <= clock_timestamp()
