@@ -150,6 +150,7 @@ BRANCHES = (
     Branch(
         "accepted", "a report that was settled elsewhere is matched again", "db.report_matching",
         'found.left.append((seen, RetryLater("still-open")))',
+        after="it names another id: match it again later\n                ",
     ),
     Branch(
         "accepted", "reports go to disk", "receiver.intake",

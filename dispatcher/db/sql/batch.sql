@@ -138,6 +138,7 @@ WITH gone AS (
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
+    ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
     RETURNING id
 )
 SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
@@ -195,6 +196,7 @@ WITH silent AS (
     JOIN dispatcher.message m ON m.id = u.id
     WHERE u.id = ANY (s.unsure_ids)
       AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+    ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
     RETURNING app, id
 ), logged AS (
     INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)

@@ -28,12 +28,17 @@ ORDER BY t.id, u.place
 
 -- name: take_unmatched
 -- Take reports that are to be matched again: those that are due, and those of $1 and $2, of which a
--- final one has come.
+-- final one has come. No report waits longer than ten minutes: a later time was written by a clock that
+-- was ahead, and counts for nothing.
 -- $1 provider ids, $2 segments, $3 limit of those that are due
 WITH due AS (
-    SELECT provider_id, segment FROM dispatcher.unmatched_report
+    (SELECT provider_id, segment FROM dispatcher.unmatched_report
     WHERE due_at <= clock_timestamp()
-    ORDER BY due_at LIMIT $3
+    ORDER BY due_at LIMIT $3)
+    UNION ALL
+    (SELECT provider_id, segment FROM dispatcher.unmatched_report
+    WHERE due_at > clock_timestamp() + interval '11 minutes'
+    ORDER BY due_at LIMIT $3)
 ), taken AS (
     DELETE FROM dispatcher.unmatched_report m
     WHERE (m.provider_id, m.segment) IN (
