@@ -257,6 +257,8 @@ class ActionPages:
     async def confirm(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show what an action will do, with a button that does it."""
         fields = {name: request.query[name] for name in ACTION_FIELDS if name in request.query}
+        if "ids" in fields:  # each message that was chosen in a list has a field
+            fields["ids"] = " ".join(request.query.getall("ids"))
         return await self._ask(session, request.match_info["action"], fields)
 
     async def act(self, request: web.Request, session: Session) -> web.StreamResponse:

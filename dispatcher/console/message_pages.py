@@ -5,7 +5,8 @@ proxies log addresses. In its place stands the id of a message to it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from urllib.parse import parse_qsl, urlencode
@@ -29,6 +30,7 @@ from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.core.status import EventTotal
 from dispatcher.db.message_actions import ActionCount, ActionName, MessageAction
 from dispatcher.db.message_lists import DEEP_PAGE_SECONDS, PAGE_SECONDS, STATES, MessageFilter
 
@@ -44,6 +46,7 @@ COLUMNS_COOKIE_SECONDS = 365 * 24 * 3600
 MAX_FIELD_LENGTH = 200  # characters; references are the longest
 MAX_PREFIX_LENGTH = 6  # of a number in its canonical form: as much as a masked one shows
 MAX_LAST_DIGITS = 4  # as many as a masked number shows
+SUGGESTED_CODES = 50
 RETRY_SECONDS = 2.0  # between tries of a step while the database is unavailable
 
 
@@ -244,6 +247,7 @@ class MessagePages:
             "fields": asdict(wanted),
             "states": STATES,
             "apps": [app.name for app in snapshot.apps],
+            "codes": _frequent_codes(snapshot.totals),
             "page": page,
             "columns": chosen_columns(request.cookies.get(COLUMNS_COOKIE, "")),
             "following": following,
@@ -360,6 +364,14 @@ class MessagePages:
     def _invalid(self, session: Session, invalid: Invalid, *, status: int = 400) -> web.Response:
         values = {"session": session, "what": invalid.reason}
         return self._auth.page("missing.html", values, status=status)
+
+
+def _frequent_codes(totals: Iterable[EventTotal]) -> list[str]:
+    """Return the codes of the last day, the most frequent first."""
+    day: Counter[str] = Counter()
+    for total in totals:
+        day[total.code] += total.day if total.code else 0
+    return [code for code, count in day.most_common(SUGGESTED_CODES) if count]
 
 
 def _is_position(text: str) -> bool:

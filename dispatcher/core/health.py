@@ -15,11 +15,13 @@ from dispatcher.core.format import plural
 from dispatcher.core.health_checks import Finding, Level, check_app
 from dispatcher.core.language import N_, _
 from dispatcher.core.status import AppState, EventCount, EventTotal, MissingReports, StatusSnapshot
+from dispatcher.core.stored_texts import stored_text
 
 __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
 OfApp = TypeVar("OfApp", EventCount, EventTotal, MissingReports)
 RECENT = timedelta(minutes=2)  # counters are by the minute
+MAX_NAMED_APPS = 3  # in a headline
 NOTHING_SENT = N_("Messages are not going out.")
 
 
@@ -49,7 +51,7 @@ def database_unavailable(why: str) -> Diagnosis:
         why,
         _(
             "Bring PostgreSQL back. Nothing is lost: answers and reports wait in the spool, and"
-            " workers go on by themselves."
+            " workers go on by themselves. `dispatcher check` says whether it answers again."
         ),
     )
     return Diagnosis(Level.STOPPED, _(NOTHING_SENT), [finding])
@@ -87,6 +89,10 @@ def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> s
     if level is Level.STOPPED:
         if len(stopped) == len(said):
             return _(NOTHING_SENT)
+        if len(stopped) > MAX_NAMED_APPS:
+            return _("Messages are going out, but not those of {count} of {all} apps.").format(
+                count=len(stopped), all=len(said)
+            )
         return _("Messages are going out, but not those of {names}.").format(
             names=_(" and ").join(stopped)
         )
@@ -183,6 +189,6 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             Level.WARNING,
             None,
             _("A part of a worker fails: {part}").format(part=part),
-            why,
+            stored_text(why),
             _("Correct what it names; the part is tried again by itself."),
         )

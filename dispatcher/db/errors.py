@@ -216,6 +216,9 @@ _FORMS: Final = (
     N_("timed out"),
     N_("connection refused"),
     N_("no such socket"),
+    N_("No route to host"),  # as the operating system says it
+    N_("Network is unreachable"),
+    N_("Connection reset by peer"),
     N_("unknown host name"),
     N_("no reason given"),
     N_("the connection broke"),
@@ -243,6 +246,11 @@ def is_data_error(error: BaseException) -> bool:
     return isinstance(cause, DATA_ERRORS) and not isinstance(
         cause, asyncpg.ClientConfigurationError
     )
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether *error* means that another session has held a lock for seconds."""
+    return isinstance(_cause(error), asyncpg.LockNotAvailableError)
 
 
 def stops_all_writes(error: BaseException) -> bool:

@@ -18,7 +18,9 @@ from dispatcher.db import record as records
 from dispatcher.db import workers
 from dispatcher.db.circuit import Circuits
 from dispatcher.db.database import AdaptiveTimeout, Database
+from dispatcher.db.errors import is_locked
 from dispatcher.db.loop import wait_for_event
+from dispatcher.db.record import Recorded
 from dispatcher.db.spool import Spool, orphaned_files, size
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -56,6 +58,7 @@ class ResultQueue:
         self._capacity.set()
         self._enough = asyncio.Event()  # to record without waiting for more
         self._is_urgent = False  # one of them may stop further requests
+        self._held = 0  # that were taken, and could not be written yet
 
     def put(self, result: BatchResult) -> None:
         """Add the result of a request."""
@@ -63,7 +66,17 @@ class ResultQueue:
         self._is_urgent |= _stops_requests(result)
         if self._is_enough():
             self._enough.set()
-        if self._waiting.qsize() >= MAX_WAITING_RESULTS:
+        self._update_capacity()
+
+    def hold(self, results: int) -> None:
+        """Count *results* that were taken and could not be written yet as if they waited here."""
+        self._held = results
+        self._update_capacity()
+
+    def _update_capacity(self) -> None:
+        if self._waiting.qsize() + self._held < MAX_WAITING_RESULTS:
+            self._capacity.set()
+        else:
             self._capacity.clear()
 
     def close(self) -> None:
@@ -82,6 +95,11 @@ class ResultQueue:
         """
         if not self._is_enough():
             await wait_for_event(self._enough, GATHER_SECONDS)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return self._waiting.empty()
 
     def drain(self) -> list[BatchResult]:
         """Remove and return all results that wait; for a stop that cannot wait for the database."""
@@ -113,8 +131,7 @@ class ResultQueue:
             self._is_urgent = False
         if self._waiting.qsize() < GATHER_RESULTS and end is not None:
             self._enough.clear()
-        if self._waiting.qsize() < MAX_WAITING_RESULTS:
-            self._capacity.set()
+        self._update_capacity()
         return taken, end is None
 
 
@@ -154,6 +171,7 @@ class Recorder:
         self._unwritten: list[
             BatchResult
         ] = []  # taken from the queue when the recorder was stopped
+        self._blocked: list[BatchResult] = []  # another session holds a row of their app
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -161,11 +179,15 @@ class Recorder:
         last = False
         try:
             while not last:
-                results, last = await self.results.take()
-                if results:
+                results: list[BatchResult] = []
+                if not (self._blocked and self.results.is_empty):
+                    results, last = await self.results.take()
+                if results or self._blocked:
                     await self._record(results)
+                    self.results.hold(len(self._blocked))
                     await self.results.gather()
         finally:
+            self._unwritten.extend(self._blocked)
             self.results.lift_limit()
 
     async def finish(self, recorder: asyncio.Task[None]) -> None:
@@ -175,8 +197,7 @@ class Recorder:
         if late:
             recorder.cancel()
             await asyncio.wait([recorder])
-        failed = recorder.cancelled() or recorder.exception() is not None
-        if failed and (left := [*self._unwritten, *self.results.drain()]):
+        if left := [*self._unwritten, *self.results.drain()]:
             self._keep(left)
 
     async def replay_spool(self) -> None:
@@ -213,7 +234,9 @@ class Recorder:
                         path = str(file.path)
                         log.error("a file of kept answers is damaged, and set aside", path=path)
                     if results:
-                        written = await self._write(results)
+                        written = None
+                        while written is None:
+                            written = await self._write(results)
                         looked_up = partial(records.unknown_batches, self._database, results)
                         if unknown := await self._retry(looked_up):
                             file.damaged = True
@@ -233,14 +256,40 @@ class Recorder:
             unknown = isinstance(result.verdict, UnknownResult)
             if unknown or result.tries > 0:
                 self._shares[result.batch.app].add(began, unknown=unknown)
+        groups = self._apart(results)
         try:
-            written = await self._write(results)
+            while groups:
+                written = await self._write(groups[-1])
+                group = groups.pop()
+                if written is not None:
+                    self._finish(group, written, monotonic() - began)
+                elif len(apart := _by_app(group)) > 1:
+                    groups += apart
+                else:
+                    self._blocked += group
         except BaseException:  # cancelled, or an error that ends this worker
-            self._unwritten.extend(results)
+            self._unwritten.extend(result for group in groups for result in group)
             raise
-        self._metrics.recorded(
-            (result for result in results if result.batch.id in written), monotonic() - began
-        )
+
+    def _apart(self, results: Sequence[BatchResult]) -> list[list[BatchResult]]:
+        """Return *results* and those that were blocked, in groups that are written together.
+
+        The last group is written first: what was not blocked before.
+        """
+        if not self._blocked:
+            return [list(results)]
+        apps = {result.batch.app for result in self._blocked}
+        behind = [result for result in results if result.batch.app in apps]
+        others = [result for result in results if result.batch.app not in apps]
+        groups = _by_app([*self._blocked, *behind])
+        self._blocked = []
+        return [*groups, others] if others else groups
+
+    def _finish(
+        self, results: Sequence[BatchResult], written: frozenset[int], seconds: float
+    ) -> None:
+        """Note that *results* are recorded, of which the batches *written* were closed now."""
+        self._metrics.recorded((each for each in results if each.batch.id in written), seconds)
         for result in results:
             self._in_flight.finish(result.batch.token)
             # Also of what was not written now: an answer whose commit was not confirmed, or a batch
@@ -259,8 +308,12 @@ class Recorder:
                 written=result.batch.id in written,
             )
 
-    async def _write(self, results: Sequence[BatchResult]) -> frozenset[int]:
-        """Write *results* until the database accepts them; return the batches written."""
+    async def _write(self, results: Sequence[BatchResult]) -> frozenset[int] | None:
+        """Write *results* until the database accepts them; return the batches written.
+
+        Returns None if another session holds a row for seconds, perhaps of one app: a person's
+        transaction on an app must not keep the answers of others waiting.
+        """
         timeout = AdaptiveTimeout()
         while True:
             try:
@@ -277,19 +330,29 @@ class Recorder:
                 log.warning(
                     "answers wait: the database is away", batches=len(results), why=str(error)
                 )
+                if is_locked(error):
+                    return None
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                for app, why in recorded.cut_off.items():
-                    self._breakers[app].open(why)
-                for app, why in recorded.lost_answers.items():
-                    self._shares.pop(app, None)
-                    if app in self._breakers:
-                        self._breakers[app].open(why, loses_answers=True)
-                for app, why in recorded.opened.items():
-                    self._shares.pop(app, None)
-                    if app in self._breakers:  # else of an answer that another start had kept
-                        self._breakers[app].withhold(monotonic(), why)
+                self._tell_breakers(recorded)
                 return recorded.written
+
+    def _tell_breakers(self, recorded: Recorded) -> None:
+        """Stop claims and requests, as far as what was recorded asks for it.
+
+        An app that has no breaker is of answers that another start had kept.
+        """
+        for app, why in recorded.cut_off.items():
+            if app in self._breakers:
+                self._breakers[app].open(why)
+        for app, why in recorded.lost_answers.items():
+            self._shares.pop(app, None)
+            if app in self._breakers:
+                self._breakers[app].open(why, loses_answers=True)
+        for app, why in recorded.opened.items():
+            self._shares.pop(app, None)
+            if app in self._breakers:
+                self._breakers[app].withhold(monotonic(), why)
 
     def _mostly_unknown(self) -> list[str]:
         limits = self._limits
@@ -315,3 +378,10 @@ class Recorder:
             log.warning("answers kept on disk: the database is away", batches=len(results))
         finally:
             spool.close()
+
+
+def _by_app(results: Sequence[BatchResult]) -> list[list[BatchResult]]:
+    groups: defaultdict[str, list[BatchResult]] = defaultdict(list)
+    for result in results:
+        groups[result.batch.app].append(result)
+    return list(groups.values())

@@ -8,6 +8,7 @@ from client import ACTOR
 from support.messages import states, take_out
 
 from dispatcher.console import message_pages
+from dispatcher.db import console_tokens
 
 NUMBER = "+8613112345678"
 
@@ -158,3 +159,45 @@ async def test_a_browser_keeps_the_columns_it_chose(operator):
     assert re.findall(r'data-label="Template" class="code">(\w+)<', page.text)[0] == "tpl"
     await operator.post("/console/messages/columns", {"form_token": form_token}, Referer=back)
     assert 'data-label="State"' in (await operator.get("/console/messages")).text
+
+
+async def test_chosen_messages_are_cancelled_after_a_confirmation(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    for _ in range(3):
+        await db.execute(
+            "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't')"
+        )
+    page = (await operator.get("/console/messages?state=queued")).text
+    assert re.findall(r'type="checkbox" name="ids" value="(\d)"', page) == ["3", "2", "1"]
+    assert 'formaction="/console/actions/cancel"' in page
+    assert 'formaction="/console/actions/requeue"' not in page  # they wait
+    asked = await operator.get("/console/actions/cancel?ids=3&ids=1")
+    assert "Cancel 2 messages?" in asked.text
+    (ids,) = re.findall(r'name="ids" value="([\d ]+)"', asked.text)
+    done = await operator.act("cancel", {"ids": ids})
+    assert "2 of 2 cancelled" in done.text
+    assert await db.fetchval("SELECT array_agg(id) FROM dispatcher.queue") == [2]
+    none = await operator.get("/console/actions/cancel")
+    assert none.status == 400
+
+
+async def test_an_operator_who_only_looks_chooses_no_messages(client, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't')"
+    )
+    assert (await client.log_in(await console_tokens.add(db, "Ana", "Ben", "see"))).status == 303
+    page = (await client.get("/console/messages")).text
+    assert "/console/message/1" in page
+    assert 'name="ids"' not in page
+
+
+async def test_the_filter_suggests_the_codes_of_the_day(operator, db):
+    await db.execute("""
+        INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES
+            (date_trunc('minute', now()), 'shop', 'rejected', 'E200028', 2),
+            (date_trunc('minute', now()), 'bank', 'rejected', 'E200031', 3),
+            (date_trunc('minute', now()), 'shop', 'accepted', '', 9)
+    """)
+    page = (await operator.get("/console/messages")).text
+    listed = page.partition('<datalist id="codes">')[2].partition("</datalist>")[0]
+    assert re.findall('value="([^"]*)"', listed) == ["E200031", "E200028"]

@@ -27,7 +27,10 @@ READ = {
     "campaign": ("name",),
     "campaign.csv": ("name",),
     "codes": ("q",),
-    "rules": ("template", "app"),
+    "rules": ("template", "app", "q"),
+    "done": ("result",),
+    "login": ("to",),
+    "": ("all",),
     "chart": ("app", "span"),
     "actions/pause": ("app",),
     "actions/campaign-cancel": ("campaign",),
@@ -181,7 +184,7 @@ STORED = """
     INSERT INTO dispatcher.unreadable_push (digest, reason, content_type, body)
         VALUES ('d', EVIL, EVIL, '');
     INSERT INTO dispatcher.template (template_id, kinds, note, text)
-        VALUES (left(EVIL, 32), ARRAY[EVIL], EVIL, EVIL);
+        VALUES (left(EVIL, 32), '{NUM_6}', EVIL, EVIL);
     INSERT INTO dispatcher.suppression (recipient, reason, source)
         VALUES ('+8613112345678', EVIL, EVIL);
     INSERT INTO dispatcher.price VALUES ('CN', 1, left(EVIL, 8));

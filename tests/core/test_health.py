@@ -159,6 +159,13 @@ def test_a_database_that_is_away_is_the_whole_story():
     assert "Nothing is lost" in found.findings[0].step
 
 
+def test_a_headline_counts_the_apps_that_are_many():
+    for count, shown in ((3, "app0 and app1 and app2"), (4, "4 of 5 apps")):
+        stopped = [replace(paused("E000045"), name=f"app{place}") for place in range(count)]
+        found = diagnose(now(apps=[*stopped, APP]))
+        assert found.headline == f"Messages are going out, but not those of {shown}."
+
+
 def test_the_worst_finding_comes_first():
     other = replace(paused("E000045"), name="other")
     found = diagnose(now(apps=[replace(APP, unsure_batches=1, sending=5), other]))

@@ -49,13 +49,17 @@ class Hands:
         return await insert(self.db, count, **more)
 
     async def claim(
-        self, slots: int = 4, heartbeat_at: float | None = None, started: float | None = None
+        self,
+        slots: int = 4,
+        heartbeat_at: float | None = None,
+        started: float | None = None,
+        app: str = "default",
     ) -> list[Batch]:
         """Claim what is due, for as many requests as there are *slots*."""
         claimed = await claim(
             self.database,
             self.id,
-            ClaimRequest("default", slots=slots, sender="csms100000001"),
+            ClaimRequest(app, slots=slots, sender="csms100000001"),
             arrange=arrange,
             token=self.flight.new_token,
             heartbeat_at=heartbeat_at,

@@ -1,0 +1,146 @@
+"""A person's transaction that holds the row of an app: only the answers of that app wait."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from support.messages import insert, states
+from support.provider import app_at, seen
+from support.waiting import until
+
+from dispatcher.core.delays import Pause
+from dispatcher.core.message import Batch, RequestDraft
+from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
+from dispatcher.core.result import BatchResult
+from dispatcher.db.database import connect
+from dispatcher.db.spool import size
+from dispatcher.db.workers import register_app, register_worker
+from dispatcher.simulator.faults import Delay
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.recorder import MAX_WAITING_RESULTS, SPOOL_KIND, Recorder, ResultQueue
+
+APPS = ("held", "other")
+
+
+@pytest.fixture
+async def forgotten(dsn) -> AsyncIterator[asyncpg.Connection]:
+    """A session whose transaction stays open, as one that was forgotten."""
+    connection = await connect(dsn)
+    await connection.execute("BEGIN")
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.slow
+async def test_answers_of_other_apps_do_not_wait_for_it(db, workers, sim, provide, forgotten):
+    sick = await provide()
+    await sick.faults.arm([Delay(seconds=30)])
+    apps = {"held": app_at(sick.url, timeout="2s"), "other": app_at(sim.url)}
+    worker = await workers.start(apps)
+    await insert(db, 5, app="held")
+    await seen(sick, lambda: sick.ledger.numbers == 5)
+    await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
+    await until(lambda: "answers wait" in worker.text(), deadline=20, what="its answer waits")
+    await insert(db, 2000, first=100, app="other")
+    await until(lambda: finished_of(db, "other"), deadline=30, what="the other app is done")
+    assert await states(db, "held") == {"sending": 5}
+    await forgotten.execute("ROLLBACK")
+    await until(lambda: states_are(db, "held", {"unsure": 5}), deadline=30, what="it is written")
+    assert worker.code is None
+
+
+async def finished_of(db, app: str) -> bool:
+    return (await states(db, app)).keys() == {"accepted"}
+
+
+async def states_are(db, app: str, wanted: dict[str, int]) -> bool:
+    return await states(db, app) == wanted
+
+
+@pytest.mark.slow
+async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, hands, tmp_path):
+    for app in APPS:
+        await register_app(
+            database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
+        )
+    batches = await claimed(hands)
+    await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
+    recorder = Recorder(
+        database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={app: CircuitBreaker(app) for app in APPS},
+        limits={},
+    )
+    for batch in batches:
+        recorder.results.put(
+            BatchResult(batch, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
+        )
+    task = asyncio.create_task(recorder.run())
+    await until(lambda: states_are(hands.db, "other", {"unsure": 3}), deadline=30)
+    await recorder.finish(task)
+    assert await states(hands.db) == {"sending": 3, "unsure": 3}
+    assert size(tmp_path, SPOOL_KIND)[0] == 1
+    await forgotten.execute("ROLLBACK")
+    again = Recorder(
+        database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={},
+        limits={},
+    )
+    again._spool_kind = SPOOL_KIND
+    await again._replay()
+    assert await states(hands.db) == {"unsure": 6}
+
+
+async def claimed(hands) -> list[Batch]:
+    """Claim three messages of each app."""
+    hands.id = await register_worker(
+        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+    )
+    batches = []
+    for place, app in enumerate(APPS):
+        await hands.insert(3, first=10 * place, app=app)
+        batches += await hands.claim(app=app)
+    return batches
+
+
+def test_what_is_blocked_counts_for_the_room_for_answers():
+    queue = ResultQueue()
+    batch = Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0)
+    result = BatchResult(batch, Resolved([]), 200, "000000", "", 1, 0.1)
+    queue.hold(MAX_WAITING_RESULTS - 1)
+    assert queue._capacity.is_set()
+    queue.put(result)
+    assert not queue._capacity.is_set()
+    queue.hold(0)
+    assert queue._capacity.is_set()
+
+
+async def test_kept_answers_of_an_app_that_is_gone_end_no_start(hands, tmp_path):
+    """Another worker has the app, so the answer concerns the host of this one alone."""
+    await hands.begin()
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    pause = Pause("unreachable", "no connection", 1.0, 1.0)
+    recorder = Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={},
+        limits={},
+    )
+    recorder._keep([BatchResult(batch, ReturnAll(pause), None, "unreachable", "", 1, 0.1)])
+    await recorder._replay()
+    assert await states(hands.db) == {"queued": 3}
+    assert not list(tmp_path.iterdir())
