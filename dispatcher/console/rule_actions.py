@@ -21,6 +21,7 @@ from dispatcher.console.confirmation import (
 )
 from dispatcher.console.forms import Fields, Invalid, read_template
 from dispatcher.core.cost import segments
+from dispatcher.core.country import COUNTRIES
 from dispatcher.core.format import mask, number, plural
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
@@ -100,7 +101,7 @@ def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
         price = Decimal(fields.get("price", "").strip())
     except InvalidOperation:
         price = Decimal(-1)
-    if not re.fullmatch("[A-Z]{2}", country):
+    if country not in COUNTRIES:
         return Invalid(_("A country has two letters, such as CN (ISO 3166)."))
     if not price.is_finite() or not 0 <= price < 1_000_000:  # noqa: PLR2004 - a segment costs less
         return Invalid(_("A price is a number, such as 0.045."))

@@ -109,7 +109,7 @@ def to_e164(recipient: str) -> str:
     A number without + is a mainland number (provider.md, Numbers). The database refuses the
     spellings for which that is wrong; core.number reads them.
     """
-    return recipient if recipient[:1] == "+" else _MAINLAND + recipient
+    return recipient if recipient and recipient[0] == "+" else _MAINLAND + recipient
 
 
 def as_stored(text: str) -> str:

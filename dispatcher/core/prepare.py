@@ -53,8 +53,11 @@ def prepare(
     """
     outcomes: list[Outcome] = []
     fit: list[Message] = []
+    no_rule = allowed is None and not paused_countries and not decided
     for message in messages:
-        if message.expires_in is not None and message.expires_in <= 0 and not message.requeued:
+        if no_rule and message.expires_in is None and message.sender is not None:  # nearly always
+            fit.append(message)
+        elif message.expires_in is not None and message.expires_in <= 0 and not message.requeued:
             outcomes.append(Expired(message))
         elif message.sender is None and not message.signature:
             outcomes.append(_rejected(message, "no-sender"))

@@ -7,6 +7,7 @@ from the contents of the entries, which packing has encoded already.
 import json as lenient_json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
@@ -33,33 +34,7 @@ EMPTY_REQUEST = b'{"smsContent":[]}'  # sends nothing; the answer shows whether 
 
 ENTRY_BYTES = len(b',{"to":[')  # of an entry, besides its numbers and its content
 COMMA_BYTES = 1  # between two numbers of an entry
-
-
-def content_encoder() -> Callable[[Message], bytes]:
-    """Return a function that encodes the contents of the messages of one claim.
-
-    It caches the bytes around the variables: the messages of a claim share a few templates, and
-    the cache halves the time.
-    """
-    # Those of the last message; the next one nearly always has the same.
-    template_id: str | None = None  # none yet
-    signature: str | None = None
-    bare = before = after = b""
-    frames: dict[tuple[str, str | None], tuple[bytes, bytes, bytes]] = {}
-
-    def content(message: Message) -> bytes:
-        nonlocal template_id, signature, bare, before, after
-        if message.template_id != template_id or message.signature != signature:
-            template_id, signature = message.template_id, message.signature
-            key = template_id, signature
-            frame = frames.get(key)
-            if frame is None:
-                frame = frames[key] = _frame(*key)
-            bare, before, after = frame
-        params = message.params
-        return b"".join((before, encode_json(params), after)) if params else bare
-
-    return content
+MAX_FRAMES = 1000  # of templates and signatures that are remembered
 
 
 def content(message: Message) -> bytes:
@@ -67,10 +42,12 @@ def content(message: Message) -> bytes:
 
     It begins by closing the list of numbers. Messages of equal content may share an element.
     """
-    return content_encoder()(message)
+    bare, before, after = content_frame(message.template_id, message.signature)
+    return before + encode_json(message.params) + after if message.params else bare
 
 
-def _frame(template_id: str, signature: str | None) -> tuple[bytes, bytes, bytes]:
+@lru_cache(MAX_FRAMES)
+def content_frame(template_id: str, signature: str | None) -> tuple[bytes, bytes, bytes]:
     """Return the content without variables, and the bytes before and after variables."""
     template = b'],"templateId":' + encode_json(template_id)
     name = b"}" if signature is None else b',"signature":' + encode_json(signature) + b"}"

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.core.message import Message, RequestDraft, to_e164
 from dispatcher.core.packing import halve, pack, split_by
@@ -140,6 +141,18 @@ def test_one_text_for_all_makes_one_entry_of_500_numbers():
     requests, _ = packed([message(i, params=["062569"]) for i in range(1200)])
     assert [len(request.messages) for request in requests] == [500, 500, 200]
     assert [len(request.entries) for request in requests] == [1, 1, 1]
+
+
+def test_each_signature_of_one_template_has_its_entry():
+    signatures = ["a", None, "b", "a"]
+    rows = [replace(message(i), signature=name) for i, name in enumerate(signatures)]
+    [request], _ = packed(rows)
+    sent = {
+        number: entry.get("signature")
+        for entry in json.loads(body(request))["smsContent"]
+        for number in entry["to"]
+    }
+    assert [sent[row.recipient] for row in rows] == signatures
 
 
 def test_two_spellings_of_a_number_never_meet():

@@ -8,6 +8,7 @@ import asyncio
 import asyncpg
 import pytest
 from support.exactness import read_books
+from support.fast_forward import make_older
 from support.messages import finished, insert, states
 from support.provider import app_at, seen
 from support.slow import slow_after
@@ -20,27 +21,12 @@ from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 JUMPS = {"an hour forward": "1 hour", "an hour back": "-1 hour", "a day forward": "1 day",
          "a day back": "-1 day"}  # fmt: skip
-STORED = """
-    SELECT c.relname AS table, a.attname AS column
-    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-    WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind IN ('r', 'p')
-      AND c.relname <> 'worker' AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
-      AND a.atttypid = 'timestamptz'::regtype
-"""
 
 
 async def jump(db: asyncpg.Connection, by: str) -> None:
     """Let the database's clock jump *by* an interval."""
-    columns = await db.fetch(STORED)
-    async with db.transaction():
-        await db.execute("SET LOCAL lock_timeout = '10s'")
-        for table in sorted({row["table"] for row in columns}):
-            changes = ", ".join(
-                f"{row['column']} = {row['column']} - interval '{by}'"
-                for row in columns
-                if row["table"] == table
-            )
-            await db.execute(f"UPDATE dispatcher.{table} SET {changes}")
+    seconds = await db.fetchval(f"SELECT extract(epoch FROM interval '{by}')::float8")
+    await make_older(db, seconds, but=["worker"])
 
 
 @pytest.mark.parametrize("by", slow_after(1, JUMPS))
