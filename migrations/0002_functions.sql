@@ -550,7 +550,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_s
         SELECT b.id, coalesce(b.unsure_ids, b.message_ids) AS ids
         FROM dispatcher.batch b
         WHERE b.state = 'unsure' AND (SELECT count(*) FROM given_up) > 0
-          AND coalesce(b.unsure_ids, b.message_ids) && ARRAY(SELECT g.id FROM given_up g)
+          -- IS TRUE: they are hashed once, and not compared with each of them.
+          AND EXISTS (
+              SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
+              WHERE (q.id IN (SELECT g.id FROM given_up g)) IS TRUE)
         ORDER BY b.id FOR UPDATE SKIP LOCKED
     )
     SELECT w.id, NULL::bigint FROM waiting w
