@@ -643,6 +643,8 @@ BEGIN
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
+    -- Loaded with the trigger on, it may be in a bulk row as well.
+    PERFORM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(requeued), requeued);
     -- A partition that was being dropped is to be kept as long as its new outcomes.
     DELETE FROM dispatcher.maintenance_progress p
     USING dispatcher.partitions() old

@@ -17,6 +17,7 @@ from dispatcher.console.confirmation import (
     Known,
     OperatorAction,
     reason_of,
+    unknown_app,
 )
 from dispatcher.console.forms import Fields, Invalid, read_template
 from dispatcher.core.cost import segments
@@ -26,6 +27,7 @@ from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, describe_limits, describe_scope
 from dispatcher.core.templates import Template, sample_text
+from dispatcher.db.operator import ActionResult
 
 RULES_PATH = "/console/rules"
 MAX_NUMBERS = 10_000  # of one form; a longer list is a file
@@ -154,7 +156,7 @@ def _set_limits(fields: Fields, known: Known) -> Confirmation | Invalid:
             return invalid
         case limits:
             if limits != Limits() and app not in known.apps:  # one that is gone can be removed
-                return _unknown_app(app, known)
+                return unknown_app(app, known)
             return Confirmation(
                 _("Set the limits of {app}").format(app=app),
                 _("From a few seconds on: {limits}. What is over a limit waits; none is lost.")
@@ -162,12 +164,6 @@ def _set_limits(fields: Fields, known: Known) -> Confirmation | Invalid:
                 _("Set them"),
                 RULES_PATH,
             )  # fmt: skip
-
-
-def _unknown_app(app: str, known: Known) -> Invalid:
-    return Invalid(
-        _("There is no app {app}; there are: {apps}.").format(app=app, apps=", ".join(known.apps))
-    )
 
 
 def _set_price(fields: Fields, _known: Known) -> Confirmation | Invalid:
@@ -187,7 +183,7 @@ def _set_price(fields: Fields, _known: Known) -> Confirmation | Invalid:
 def _suppress(fields: Fields, known: Known) -> Confirmation | Invalid:
     app = fields.get("app", "")
     if app and app not in known.apps:  # a misspelt app would stop nothing
-        return _unknown_app(app, known)
+        return unknown_app(app, known)
     match read_numbers(fields.get("numbers", ""), other_mainland=known.other_mainland):
         case Invalid() as invalid:
             return invalid
@@ -237,36 +233,36 @@ def _is_promotional(fields: Fields) -> bool:
     return fields.get("promotional") == "yes"
 
 
-async def _do_define_template(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_define_template(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_template(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case template:
             note = fields.get("note", "")[:MAX_REASON_LENGTH]
             text = fields.get("text", "").strip() or None
             return await backend.define_template(actor, template, note, text)
 
 
-async def _do_set_limits(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_set_limits(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_limits(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case limits:
             return await backend.set_limits(actor, fields["app"], limits)
 
 
-async def _do_set_price(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_set_price(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_price(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case price:
             return await backend.set_price(actor, *price)
 
 
-async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_numbers(fields.get("numbers", ""), other_mainland=backend.other_mainland):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case given:
             return await backend.suppress(
                 actor,
@@ -277,10 +273,10 @@ async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> s
             )
 
 
-async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_numbers(fields.get("numbers", ""), other_mainland=backend.other_mainland):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case given:
             return await backend.unsuppress(actor, given.numbers)
 
