@@ -144,7 +144,6 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__TIMEOUT", "301s", "must be less than or equal to 300 s"),
         ("WIPE_PARAMS_AFTER", "30s", "must be greater than or equal to 60 s"),
         ("APPS__DEFAULT__MAX_ATTEMPTS", "0", "must be greater than or equal to 1"),
-        ("APPS__DEFAULT__MAX_ATTEMPTS", "0", "must be greater than or equal to 1"),
         ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
         ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "must be a PostgreSQL address"),
