@@ -15,8 +15,10 @@ from chaos.matrix import (
     CLOCKS,
     CODES,
     CONNECTIONS_ENDED,
+    DATABASE_CLOCK,
     DATABASE_DOWN,
     DATABASE_FROZEN,
+    DATABASE_RESTORED,
     SPOOLS,
     WORKER_FROZEN,
     WORKER_KILLED,
@@ -39,8 +41,9 @@ AIMED_PACE = 0.5  # of the usual time between two acts
 TERMINATE, HOLD_COMMITS = "database: connections ended", "database: commits held"
 RESTART, CRASH = "database: restarted", "database: killed"
 FREEZE, FREEZE_LONG = "database: frozen", "database: frozen for long"
+CLOCK_JUMPS, RESTORE = "database: clock jumped", "database: restored"
 TO_DATABASE = {TERMINATE: 4.0, HOLD_COMMITS: 1.0, RESTART: 2.0, CRASH: 2.0, FREEZE: 2.0,
-               FREEZE_LONG: 0.2}  # fmt: skip
+               FREEZE_LONG: 0.2, CLOCK_JUMPS: 1.0, RESTORE: 0.5}  # fmt: skip
 FAULT_OF = {  # what the matrix calls each act
     TERMINATE: CONNECTIONS_ENDED,
     HOLD_COMMITS: CONNECTIONS_ENDED,
@@ -48,6 +51,8 @@ FAULT_OF = {  # what the matrix calls each act
     CRASH: DATABASE_DOWN,
     FREEZE: DATABASE_FROZEN,
     FREEZE_LONG: DATABASE_FROZEN,
+    CLOCK_JUMPS: DATABASE_CLOCK,
+    RESTORE: DATABASE_RESTORED,
     KILLED: WORKER_KILLED,
     FROZEN: WORKER_FROZEN,
     FROZEN_LONG: WORKER_FROZEN,

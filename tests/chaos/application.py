@@ -79,18 +79,20 @@ class Application:
         self._dice = dice
         self._written = 0  # parameters that were given; each text is another
         self._recent: list[int] = []  # not asked to be cancelled yet
+        self.working = asyncio.Lock()  # held while it calls
 
     async def work(self, rate: float) -> None:
         """Insert about *rate* messages a second, and cancel some of them."""
         while True:
             count = round(self._dice.paretovariate(1.2) * rate / 20)
-            await self._insert(min(count, 3000))
-            if self._dice.random() < 0.3:
-                await self._cancel()
-            if self._dice.random() < 0.05:
-                await self._requeue()
-            if self._dice.random() < 0.2:
-                await self._insert_odd()
+            async with self.working:
+                await self._insert(min(count, 3000))
+                if self._dice.random() < 0.3:
+                    await self._cancel()
+                if self._dice.random() < 0.05:
+                    await self._requeue()
+                if self._dice.random() < 0.2:
+                    await self._insert_odd()
             await asyncio.sleep(self._dice.expovariate(8.0))
 
     async def _insert(self, count: int) -> None:
@@ -204,6 +206,11 @@ class Application:
             await self._call(
                 lambda connection: connection.fetchval("SELECT dispatcher.requeue($1)", rejected)
             )
+
+    def go_back(self, inserted: set[int], cancels: list[Cancel]) -> None:
+        """Take back what it was told since a backup that is restored."""
+        self.memory.inserted, self.memory.cancels = set(inserted), list(cancels)
+        self._recent = []
 
     async def _call(self, work):
         self.memory.calls += 1

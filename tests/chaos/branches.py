@@ -129,7 +129,7 @@ BRANCHES = (
     ),
     Branch(
         "unsure", "an answer from disk is written", "worker.recorder",
-        "written = await self._write(results)", after="if results:\n                        ",
+        "written = None", after="if results:\n                        ",
     ),
     Branch(
         "unsure", "a report settles", "db.report_matching", "found.settles.append((seen, place))"
@@ -150,6 +150,7 @@ BRANCHES = (
     Branch(
         "accepted", "a report that was settled elsewhere is matched again", "db.report_matching",
         'found.left.append((seen, RetryLater("still-open")))',
+        after="it names another id: match it again later\n                ",
     ),
     Branch(
         "accepted", "reports go to disk", "receiver.intake",

@@ -79,10 +79,10 @@ class Database:
 
 
 @asynccontextmanager
-async def running_server(folder: Path) -> AsyncIterator[Server]:
-    """Start a PostgreSQL in *folder*, migrated."""
+async def running_server(folder: Path, programs: Path | None = None) -> AsyncIterator[Server]:
+    """Start a PostgreSQL in *folder*, migrated; with the *programs* of a folder."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "chaos.server", str(folder)),
+        *(sys.executable, "-m", "chaos.server", str(folder), *filter(None, [programs])),
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         stdin=asyncio.subprocess.PIPE,

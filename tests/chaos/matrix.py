@@ -21,6 +21,7 @@ WIDTH = 250  # columns of the printed matrix
 WANTED = 20  # times that a release needs each cell, over its storms
 WORKER_KILLED, WORKER_FROZEN, WORKER_STOPPED = "worker killed", "worker frozen", "worker stopped"
 DATABASE_DOWN, DATABASE_FROZEN = "database killed", "database frozen"
+DATABASE_CLOCK, DATABASE_RESTORED = "database clock", "database restored"
 CONNECTIONS_ENDED = "connections ended"
 CONNECTION, GATEWAY, CODES, ANSWERS = "no answer", "gateway", "codes", "odd answers"
 CLOCKS, SPOOLS = "clocks", "other spools"
@@ -30,6 +31,8 @@ FAULTS = (
     WORKER_STOPPED,
     DATABASE_DOWN,
     DATABASE_FROZEN,
+    DATABASE_CLOCK,
+    DATABASE_RESTORED,
     CONNECTIONS_ENDED,
     CONNECTION,
     GATEWAY,
@@ -39,8 +42,22 @@ FAULTS = (
     SPOOLS,
 )
 
+# Reached only by status reports, and storms with these restore no backup.
+BY_REPORTS = (
+    "what waits again is taken back by a report",
+    "a report settles",
+    "a report brings the provider's id",
+    "a report cannot be matched yet, or to nothing",
+    "a report that was settled elsewhere is matched again",
+    "reports go to disk",
+)
+
 # Cells that no storm can fill, and why: the name of a branch, and a fault or "" for all of them.
 EXPLAINED: dict[tuple[str, str], str] = {
+    **dict.fromkeys(
+        ((branch, DATABASE_RESTORED) for branch in BY_REPORTS),
+        "the provider repeats no report that a backup lacks: storms with reports restore none",
+    ),
     ("a claim is halved for a row it cannot take", ""): (
         "constraints refuse each row of which that is known; tests/worker takes them away for that"
     ),

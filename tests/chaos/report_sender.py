@@ -23,7 +23,8 @@ from chaos.server import free_port
 from chaos.workers import MODULES
 from dispatcher.simulator import ReportOptions, Simulator
 
-SILENCE = 3600.0  # seconds before the policy sends again; in the storm nothing is so old
+# Seconds before the policy sends again: nothing is so old, also when the database's clock jumps.
+SILENCE = 3 * 86_400.0
 PATIENCE = 90.0  # seconds until all reports have come in and are matched
 
 OPTIONS = ReportOptions(

@@ -1,17 +1,24 @@
-"""A PostgreSQL that is restarted, killed and frozen on request; a process of its own.
+"""A PostgreSQL that is restarted, killed, frozen and set back on request; a process of its own.
 
 It reads words from its input and answers `ready ADDRESS` after each: `restart`, `crash`,
-`freeze SECONDS`. A process of its own, because the server ends with the thread that started it,
-and starting it takes a moment in which nothing else should stand still.
+`freeze SECONDS`, `backup`, and `restore SECONDS`: the backup, as if it had been made so long ago. A
+process of its own, because the server ends with the thread that started it, and starting it takes a
+moment in which nothing else should stand still.
 """
 
+import asyncio
 import os
 import random
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
+
+import asyncpg
+from support.fast_forward import make_older
 
 from dispatcher.postgres.cluster import LOOPBACK, ServerFiles, store_port
 from dispatcher.postgres.server import embedded_server
@@ -24,14 +31,37 @@ PORTS = range(15_000, 30_000)  # below those that clients are given: it must com
 def main() -> None:
     """Serve until the input ends."""
     places = ServerFiles(Path(sys.argv[1]).absolute())
-    with embedded_server(places.data_dir, settings=SETTINGS):
+    programs = Path(sys.argv[2]) if sys.argv[2:] else None
+    backup = places.data_dir.with_name("backup")
+    with embedded_server(places.data_dir, settings=SETTINGS, programs=programs):
         pass
     store_port(places, free_port())
     word = "start"
     while word:
-        with embedded_server(places.data_dir, settings=SETTINGS) as dsn:
+        match word.split():
+            case ["backup"]:
+                _copy(places.data_dir, backup)
+            case ["restore", seconds]:
+                with embedded_server(backup, settings=SETTINGS) as dsn:
+                    asyncio.run(_make_older(dsn, float(seconds)))
+                shutil.rmtree(places.data_dir)
+                backup.rename(places.data_dir)
+        with embedded_server(places.data_dir, settings=SETTINGS, programs=programs) as dsn:
             print("ready", dsn, flush=True)  # noqa: T201 - the process that started it reads this
             word = _serve(places, dsn)
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    """Copy *folder*, with the owners of its files."""
+    if copy.exists():
+        shutil.rmtree(copy)
+    subprocess.run(["cp", "-a", str(folder), str(copy)], check=True)
+
+
+async def _make_older(dsn: str, seconds: float) -> None:
+    db = await asyncpg.connect(dsn)
+    await make_older(db, seconds)
+    await db.close()
 
 
 def _serve(places: ServerFiles, dsn: str) -> str:

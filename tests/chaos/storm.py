@@ -22,25 +22,29 @@ from chaos import report_sender
 from chaos.aim import (
     AIMED_APPS,
     AIMED_PACE,
+    CLOCK_JUMPS,
     CRASH,
     FAULT_OF,
     FREEZE,
     FREEZE_LONG,
     HOLD_COMMITS,
     RESTART,
+    RESTORE,
     TERMINATE,
     TO_DATABASE,
     aimed,
 )
 from chaos.application import Application, Memory
+from chaos.clocks import CACHE_SECONDS, HAS_FAKE_TIME, FakedPostgres, set_clock
 from chaos.database import Database, Server, running_server
 from chaos.deck import Deck
 from chaos.fault_schedule import MAKERS, Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
 from chaos.matrix import Period, count
 from chaos.operator import settle_what_was_taken
+from chaos.restore import Restorer
 from chaos.verdict import Still, Verdict, judge
-from chaos.workers import LEASE, TIMEOUT, TO_WORKER, Fleet
+from chaos.workers import LEASE, TIMEOUT, TO_WORKER, Blow, Fleet
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.simulator import Simulator
@@ -48,6 +52,9 @@ from dispatcher.simulator import Simulator
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
 WATCH = 0.05  # seconds between two looks at the clock
 QUIET = 120.0  # seconds until everything must have settled
+CLOCK_JUMP_SECONDS = (3600.0, -3600.0, 86_400.0, -86_400.0)
+CLOCK_WRONG_SECONDS = (1.5, 5.0)  # how long the database's clock is
+BACKUP_SECONDS = (3.0, 8.0)  # until it is restored
 LONG_SECONDS = (6.5, 12.0)  # of a frozen database: leases end, and a worker that stops gives up
 
 
@@ -96,7 +103,13 @@ async def run(plan: Plan) -> Aftermath:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     dice = Random(plan.seed)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(running_server(folder / "server"))
+        postgres = None
+        if HAS_FAKE_TIME:
+            postgres = FakedPostgres()
+            stack.callback(postgres.remove)
+        server = await stack.enter_async_context(
+            running_server(folder / "server", postgres and postgres.programs)
+        )
         options = report_sender.OPTIONS if plan.reports else None
         simulator = await stack.enter_async_context(provider(reports=options))
         account = app_at(simulator.url, timeout=f"{TIMEOUT}s")
@@ -125,7 +138,9 @@ async def run(plan: Plan) -> Aftermath:
         fleet.launch(plan.workers)
         await fleet.settle()  # a storm on workers that are still starting tests only that
         ears = PageCollector()
-        aftermath = await _storm(plan, dice, Scene(server, simulator, fleet, receiver, ears))
+        aftermath = await _storm(
+            plan, dice, Scene(server, simulator, fleet, receiver, ears, postgres)
+        )
         secrets = [*password(server.dsn), *(receiver.secrets if receiver else ())]
     aftermath.branches.update(count(folder, aftermath.periods))
     said = [*aftermath.problems, *ears.lines]
@@ -146,6 +161,7 @@ class Scene:
     fleet: Fleet
     receiver: report_sender.Receiver | None
     ears: PageCollector
+    postgres: FakedPostgres | None  # whose clock can be set
 
 
 async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
@@ -154,7 +170,8 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     application = Application(server.dsn, apps, Random(dice.random()))
     weights = aimed(dict.fromkeys(MAKERS, 1.0), plan.aim)
     weather = Weather(simulator, Random(dice.random()), weights)
-    shaking = Shaking(server, plan, Random(dice.random()))
+    restorer = Restorer(server, fleet, application, simulator)
+    shaking = Shaking(scene, plan, Random(dice.random()), restorer)
     stills: list[Still] = []
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
@@ -179,6 +196,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
         pass
     began = monotonic()
     await weather.calm()
+    await asyncio.gather(shaking.end_restore(), fleet.settle())
     await server.order("restart")  # also one that was cut off in the middle of an order is up again
     await fleet.settle()
     problems = await _settle(scene)
@@ -186,19 +204,23 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     await scene.ears.listen(fleet.places)
     await fleet.end()
     db = await connect(server.dsn)
-    verdict = await judge(db, simulator, application.memory, fleet.blows, stills)
+    blows = [*fleet.blows, *shaking.blows, *restorer.blows]
+    verdict = await judge(
+        db, simulator, application.memory, blows, stills, forgotten=restorer.forgotten
+    )
     await db.close()
     return Aftermath(
         plan,
         verdict,
-        [*problems, *verdict.problems, *fleet.troubles],
+        [*problems, *verdict.problems, *fleet.troubles, *restorer.problems],
         application.memory,
         weather.struck,
-        fleet.done + shaking.done + _reports(simulator),
+        fleet.done + shaking.done + restorer.done + _reports(simulator),
         settled_in,
         scene.ears.pages,
         [
             *shaking.periods,
+            *restorer.periods,
             *weather.periods,
             *(Period(FAULT_OF[what], *times) for what, *times in fleet.periods),
         ],
@@ -219,14 +241,24 @@ def _reports(simulator: Simulator) -> Counter[str]:
 
 
 class Shaking:
-    """Restarts, kills and freezes the database, and takes its connections away."""
+    """Restarts, kills and freezes the database, takes its connections away, and sets it back."""
 
-    def __init__(self, server: Server, plan: Plan, dice: Random) -> None:
+    def __init__(self, scene: Scene, plan: Plan, dice: Random, restorer: Restorer) -> None:
         self.done: Counter[str] = Counter()
         self.periods: list[Period] = []
-        self._server = server
-        self._base = Database(server.dsn)
-        self._deck = Deck(aimed(TO_DATABASE, plan.aim), dice)
+        self.blows: list[Blow] = []  # its clock jumped: leases may have ended
+        self._server = scene.server
+        self._postgres = scene.postgres
+        self._base = Database(scene.server.dsn)
+        self._restorer = restorer
+        self._restore: asyncio.Task[None] | None = None
+        left_out = set()
+        if scene.postgres is None:
+            left_out.add(CLOCK_JUMPS)
+        if plan.reports:  # the provider repeats none of those that a backup lacks
+            left_out.add(RESTORE)
+        can = {act: each for act, each in TO_DATABASE.items() if act not in left_out}
+        self._deck = Deck(aimed(can, plan.aim), dice)
         self._pace = plan.pace
         self._dice = dice
 
@@ -237,6 +269,8 @@ class Shaking:
             act = self._deck.draw()
             began = monotonic()
             count = await self._do(act)
+            if act == RESTORE:  # the storm may be over before it is
+                continue
             self.done[act] += count
             self.periods.append(Period(FAULT_OF[act], began, monotonic()))
 
@@ -246,6 +280,10 @@ class Shaking:
             return await self._base.ask(partial(_terminate, "random() < 0.7")) or 0
         if act == HOLD_COMMITS:
             return await self._hold_commits()
+        if act == CLOCK_JUMPS:
+            return await self._jump()
+        if act == RESTORE:
+            return await self._go_back()
         orders = {
             RESTART: "restart",
             CRASH: "crash",
@@ -254,6 +292,38 @@ class Shaking:
         }
         await self._server.order(orders[act])
         return 1
+
+    async def _jump(self) -> int:
+        """Let the database's clock be wrong for a moment."""
+        assert self._postgres is not None
+        ahead = self._dice.choice(CLOCK_JUMP_SECONDS)
+        began = time.time()
+        set_clock(self._postgres.clock, ahead)
+        try:
+            await asyncio.sleep(self._dice.uniform(*CLOCK_WRONG_SECONDS))
+        finally:
+            set_clock(self._postgres.clock, 0.0)
+            end = time.time() + CACHE_SECONDS
+            self.blows += [Blow(None, began, end), Blow(None, began + ahead, end + ahead)]
+        await asyncio.sleep(CACHE_SECONDS)
+        return 1
+
+    async def _go_back(self) -> int:
+        """Restore a backup some seconds after it was made; that is done to its end."""
+
+        async def restore() -> None:
+            await self._restorer.back_up()
+            await asyncio.sleep(self._dice.uniform(*BACKUP_SECONDS))
+            await self._restorer.restore()
+
+        self._restore = asyncio.create_task(restore())
+        await asyncio.shield(self._restore)
+        return 1
+
+    async def end_restore(self) -> None:
+        """Wait until the last restore is over, with what an operator does after it."""
+        if self._restore is not None:
+            await self._restore
 
     async def _hold_commits(self) -> int:
         """Let COMMITs wait as for a standby, and end their connections: they have committed."""

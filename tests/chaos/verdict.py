@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import asyncpg
-from support.exactness import Books, read_books
+from support.exactness import Books, Text, read_books
 
 from chaos.application import Memory
 from chaos.workers import TIMEOUT, Blow
@@ -39,9 +39,14 @@ async def judge(
     memory: Memory,
     blows: list[Blow],
     stills: list[Still],
+    *,
+    forgotten: frozenset[Text] = frozenset(),
 ) -> Verdict:
-    """Read both books and compare them with what the application was told."""
-    books = await read_books(db, simulator.ledger.rows())
+    """Read both books and compare them with what the application was told.
+
+    *forgotten*: texts that were accepted before the database was restored for the last time.
+    """
+    books = await read_books(db, simulator.ledger.rows(), forgotten)
     batches = await db.fetch(
         "SELECT token, worker, code, cardinality(coalesce(unsure_ids, message_ids)) AS messages,"
         " extract(epoch FROM opened_at)::float8 AS opened"
@@ -100,7 +105,9 @@ def _expired(late: list[asyncpg.Record], blows: list[Blow], stills: list[Still])
             max(0.0, min(end, row["at"]) - max(begin, row["expiry"])) for begin, end in stills
         )
         if past - unread > LATE and not any(
-            blow.worker == row["worker"] and row["expiry"] < blow.end and blow.begin < row["at"]
+            blow.worker in (None, row["worker"])
+            and row["expiry"] < blow.end
+            and blow.begin < row["at"]
             for blow in blows
         ):
             yield f"message {row['id']} was accepted {past:.1f} s after its expiry"
@@ -122,7 +129,8 @@ def _explain(
         if any(_was_lost(visit) for visit in seen):
             why["answer lost"] += batch["messages"]
         elif any(
-            blow.worker == batch["worker"] and blow.begin - BEFORE < batch["opened"] < blow.end
+            blow.worker in (None, batch["worker"])
+            and blow.begin - BEFORE < batch["opened"] < blow.end
             for blow in blows
         ):
             why["worker killed, frozen or stopped"] += batch["messages"]

@@ -12,6 +12,7 @@ from random import Random
 
 from support.worker import ROOT, Settings, WorkerProcess, environment
 
+from chaos.clocks import HAS_FAKE_TIME, faked, set_clock
 from chaos.deck import Deck
 from dispatcher.core.message import Batch, Entry, Message, RequestDraft
 from dispatcher.core.outcome import Accepted, Resolved
@@ -28,8 +29,6 @@ KILLED_CODE, COULD_NOT_START = -9, 1
 STOPPED_CODES = frozenset({0, 1, -15})
 
 
-FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian: libfaketime
-HAS_FAKE_TIME = FAKE_TIME.exists()
 STRIKE_STARTS = 0.2  # of the acts that meet a worker while it starts
 # What is done to a worker, and how often beside each other.
 KILLED, FROZEN, FROZEN_LONG, STOPPED = "killed", "frozen", "frozen past its lease", "stopped"
@@ -48,9 +47,9 @@ MODULES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 @dataclass(frozen=True)
 class Blow:
-    """Something that was done to a worker."""
+    """Something that was done to a worker, or to the database of all of them."""
 
-    worker: int
+    worker: int | None  # None: any
     begin: float  # seconds since 1970
     end: float
 
@@ -91,6 +90,7 @@ class Fleet:
         self._places: list[WorkerProcess] = []
         self._busy: set[int] = set()  # places where something is being done
         self._may_end: dict[WorkerProcess, frozenset[int]] = {}  # exit codes, of those we ended
+        self._forgotten: set[WorkerProcess] = set()  # of which a restored database may not know
 
     @property
     def places(self) -> tuple[WorkerProcess, ...]:
@@ -128,6 +128,10 @@ class Fleet:
         started = "worker started" in worker.log.read_text(encoding="utf-8")
         return worker.code is None and (started or self._dice.random() < STRIKE_STARTS)
 
+    def forget(self) -> None:
+        """Note that the database is restored: workers that it does not know end by themselves."""
+        self._forgotten.update(self._places)
+
     async def settle(self) -> None:
         """Have each place filled with a worker that works."""
         for place, worker in enumerate(self._places):
@@ -163,23 +167,14 @@ class Fleet:
         }
         environ = environment(self._dsn, self._apps, settings) | MODULES
         if HAS_FAKE_TIME:
-            self._set_clock(place, 0.0)
-            environ |= {
-                "LD_PRELOAD": str(FAKE_TIME),
-                "FAKETIME_TIMESTAMP_FILE": str(self._clock(place)),
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "DONT_FAKE_MONOTONIC": "1",  # the same of older versions
-                "FAKETIME_CACHE_DURATION": "1",
-            }
+            set_clock(self._clock(place), 0.0)
+            environ |= faked(self._clock(place))
         log = self._folder / f"worker-{next(self._numbers):04d}.log"
         return WorkerProcess(environ, log, module="chaos.branches")
 
     def _clock(self, place: int) -> Path:
+        """Return the file of the wall clock of a place's workers, which signs their requests."""
         return self._folder / f"clock-{place}"
-
-    def _set_clock(self, place: int, ahead: float) -> None:
-        """Set the wall clock of the workers of a place, which signs their requests."""
-        self._clock(place).write_text(f"{ahead:+.0f}")
 
     async def _keep_up(self) -> None:
         """Start again what has ended by itself, because the database was away at its start."""
@@ -231,9 +226,10 @@ class Fleet:
 
     async def _jump(self, place: int) -> None:
         with self._doing(place, CLOCK_WRONG):
-            self._set_clock(place, self._dice.choice((-86_400.0, -1200.0, 1200.0, 10_000_000.0)))
+            ahead = self._dice.choice((-86_400.0, -1200.0, 1200.0, 10_000_000.0))
+            set_clock(self._clock(place), ahead)
             await asyncio.sleep(self._dice.uniform(1.0, 4.0))
-            self._set_clock(place, 0.0)
+            set_clock(self._clock(place), 0.0)
 
     async def _leave_spool(self, place: int) -> None:
         """Stop a worker, and start it on answers of another database, or of one restored since."""
@@ -262,6 +258,8 @@ class Fleet:
             self.done["could not start without the database"] += 1
         elif worker.stumbled:
             self.troubles.append(f"{worker.log.name}: {worker.stumbled}")
+        elif worker in self._forgotten and worker.code == 1 and "is gone from" in text:
+            self.done["ended: a restored database did not know it"] += 1
         elif worker.code not in (expected or ()):
             self.troubles.append(f"{worker.log.name} ended with {worker.code}: {text[-500:]}")
 

@@ -351,6 +351,18 @@ async def test_a_cancel_waits_for_a_claim_and_takes_what_it_left(
         await each.close()
 
 
+async def test_a_requeue_takes_its_message_out_of_a_bulk_row(db, insert):
+    """A load with the trigger on put it there; else two requests would send it."""
+    ids = await insert(MANY)
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, 'rejected', 1)",
+        ids[1],
+    )
+    assert await db.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
+    assert await queue(db) == [ids[1]]
+    assert await bulk(db) == [(1, MANY - 1)]
+
+
 async def test_forget_cancels_what_waits_in_a_bulk_row(db, insert):
     ids = await insert(MANY)
     row = await db.fetchrow("SELECT * FROM dispatcher.forget('{+8613100000002}')")

@@ -86,6 +86,19 @@ async def test_a_report_before_the_answer_waits_for_it(world, told):
     assert await world.events() == [(message, "delivered", "DELIVRD")]
 
 
+@pytest.mark.parametrize(("ahead", "left"), [("10 minutes", 1), ("1 day", 0)])
+async def test_a_wait_that_a_clock_ahead_has_written_ends(world, told, ahead, left):
+    (message,) = await world.batch([ONE], state="open")
+    await world.store(told("p1", ONE))
+    await world.match()
+    await world.accept([message], ["p1"])
+    await world.db.execute(
+        f"UPDATE dispatcher.unmatched_report SET due_at = now() + interval '{ahead}'"
+    )
+    await world.match()
+    assert len(await world.why()) == left
+
+
 async def test_a_report_from_before_the_batch_was_unsure_settles_it(world, told):
     (message,) = await world.batch([ONE], state="open")
     await world.store(told("p1", ONE))

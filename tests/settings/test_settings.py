@@ -151,6 +151,8 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("DATABASE_URL", "postgresql:///d?host=h&port=x", "must have a port from 1 to 65535"),
         ("CALLBACK_URL", "ftp://host/reports/hunter2", "must be the public address"),
         ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
+        ("APPS__DEFAULT__COUNTRIES", "CN,UK", "the United Kingdom is GB"),
+        ("APPS__DEFAULT__COUNTRIES", "China", "must be countries by their two letters"),
         ("NOTIFY_EVENTS", "maybe", "must be true or false"),
         ("APPS__DEFAULT__MAX_ATTEMPTS", "2.5", "must be a valid integer"),
         ("LISTEN", "8080", "must be HOST:PORT"),

@@ -21,6 +21,9 @@ class Books:
 
     messages: list[asyncpg.Record]
     ledger: list[Row]
+    # Accepted before the database was restored: it may not know, and has no message, or one that
+    # has another end. They are not accepted again.
+    forgotten: frozenset[Text] = frozenset()
 
     @property
     def states(self) -> Counter[str]:
@@ -30,8 +33,8 @@ class Books:
     @property
     def accepted_twice(self) -> int:
         """How many acceptances are more than there are messages of that number and text."""
-        wanted = Counter(_text_of(row) for row in self.messages)
-        return sum((self._accepted() - wanted).values())
+        wanted = Counter(text_of(row) for row in self.messages)
+        return sum((self._accepted() - (wanted | Counter(self.forgotten))).values())
 
     def problems(self, *, final: bool = True) -> list[str]:
         """Return what must not be; *final*: when nothing may be on its way any more."""
@@ -53,11 +56,12 @@ class Books:
         perhaps: Counter[Text] = Counter()
         ids: defaultdict[Text, list[str]] = defaultdict(list)
         for row in self.messages:
-            text = _text_of(row)
+            text = text_of(row)
             ids[text].append(f"{row['id']} {row['state']} {row['code']} attempt {row['attempts']}")
             sure[text] += row["state"] in SENT and row["code"] != "settled-by-operator"
             perhaps[text] += row["state"] in SENT or row["state"] in ("unsure", "sending")
         accepted = self._accepted()
+        perhaps |= Counter(self.forgotten)
         for text in ids.keys() | accepted.keys():
             if not sure[text] <= accepted[text] <= perhaps[text]:
                 yield f"accepted {accepted[text]} times by the ledger: {ids[text] or 'unknown'}"
@@ -74,23 +78,31 @@ class Books:
             one = given.get(provider_id)
             if one is None:
                 yield f"message {row['id']} has a provider id that was never given"
-            elif (_canonical(one.number), one.fingerprint) != _text_of(row):
+            elif (_canonical(one.number), one.fingerprint) != text_of(row):
                 yield f"message {row['id']} has the provider id of another"
             elif one.token != row["batch_token"]:
                 yield f"message {row['id']} was accepted in another batch than the database says"
 
 
-async def read_books(db: asyncpg.Connection, ledger: Iterable[Row]) -> Books:
+async def read_books(
+    db: asyncpg.Connection, ledger: Iterable[Row], forgotten: frozenset[Text] = frozenset()
+) -> Books:
     """Read both books: the database's as one snapshot."""
     messages = await db.fetch(
         "SELECT s.id, s.app, s.recipient, s.state, s.attempts, s.code, s.reason, s.provider_id,"
         " s.batch_token, m.template_id, m.params"
         " FROM dispatcher.message_status s JOIN dispatcher.message m USING (id)"
     )
-    return Books(messages, list(ledger))
+    return Books(messages, list(ledger), forgotten)
 
 
-def _text_of(row: asyncpg.Record) -> Text:
+def accepted_texts(ledger: Iterable[Row]) -> frozenset[Text]:
+    """Return what was accepted."""
+    return frozenset((_canonical(row.number), row.fingerprint) for row in ledger)
+
+
+def text_of(row: asyncpg.Record) -> Text:
+    """Return number and text of a message."""
     return _canonical(row["recipient"]), fingerprint(row["template_id"], row["params"])
 
 

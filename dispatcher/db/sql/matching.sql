@@ -28,12 +28,17 @@ ORDER BY t.id, u.place
 
 -- name: take_unmatched
 -- Take reports that are to be matched again: those that are due, and those of $1 and $2, of which a
--- final one has come.
+-- final one has come. No report waits longer than ten minutes: a later time was written by a clock that
+-- was ahead, and counts for nothing.
 -- $1 provider ids, $2 segments, $3 limit of those that are due
 WITH due AS (
-    SELECT provider_id, segment FROM dispatcher.unmatched_report
+    (SELECT provider_id, segment FROM dispatcher.unmatched_report
     WHERE due_at <= clock_timestamp()
-    ORDER BY due_at LIMIT $3
+    ORDER BY due_at LIMIT $3)
+    UNION ALL
+    (SELECT provider_id, segment FROM dispatcher.unmatched_report
+    WHERE due_at > clock_timestamp() + interval '11 minutes'
+    ORDER BY due_at LIMIT $3)
 ), taken AS (
     DELETE FROM dispatcher.unmatched_report m
     WHERE (m.provider_id, m.segment) IN (
@@ -154,6 +159,12 @@ SELECT u.provider_id, u.segment, u.reason, u.fresh, u.attempts,
 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[], $6::boolean[])
     AS u (provider_id, segment, reason, fresh, attempts, again)
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
+
+-- name: match_again
+-- Match reports again that belonged to no message: a late answer has named theirs.
+-- $1 provider ids
+UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()
+WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL
 
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of
