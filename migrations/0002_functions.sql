@@ -581,7 +581,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_s
         SELECT b.id, coalesce(b.unsure_ids, b.message_ids) AS ids
         FROM dispatcher.batch b
         WHERE b.state = 'unsure' AND (SELECT count(*) FROM given_up) > 0
-          AND coalesce(b.unsure_ids, b.message_ids) && ARRAY(SELECT g.id FROM given_up g)
+          -- IS TRUE: they are hashed once, and not compared with each of them.
+          AND EXISTS (
+              SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
+              WHERE (q.id IN (SELECT g.id FROM given_up g)) IS TRUE)
         ORDER BY b.id FOR UPDATE SKIP LOCKED
     )
     SELECT w.id, NULL::bigint FROM waiting w
@@ -667,9 +670,12 @@ BEGIN
         SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
         FROM (SELECT message_id, batch_id FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
         JOIN dispatcher.message m ON m.id = t.message_id
+        ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
         RETURNING app, id
     )
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
+    -- Loaded with the trigger on, it may be in a bulk row as well.
+    PERFORM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(requeued), requeued);
     -- A partition that was being dropped is to be kept as long as its new outcomes.
     DELETE FROM dispatcher.maintenance_progress p
     USING dispatcher.partitions() old
@@ -767,6 +773,7 @@ BEGIN
             JOIN dispatcher.message m ON m.id = u.id
             WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
               AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+            ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
             RETURNING id
         )
         SELECT array_agg(id) INTO ids FROM waiting;
@@ -1055,6 +1062,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
     FROM opened o
     CROSS JOIN LATERAL unnest(o.ids) AS range
     CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+    ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
 $$;
 
 -- Move up to *step* messages of one campaign that is to be moved; return how many. A claim that began

@@ -153,7 +153,7 @@ async def _server(settings: "Settings", connection: "OwnConnection") -> list[Che
         results.append((False, "database", text))
     limit = await connection.fetchval(sql("connection_limit"))
     if limit is not None and (short := explain_limit(limit, connections_needed(settings))):
-        results.append((False, "connections", short))
+        results.append((False, "connections", stored_text(short)))
     return results
 
 
@@ -208,7 +208,7 @@ def _spool(settings: "Settings") -> Iterator[CheckResult]:
     from dispatcher.receiver.receiver import SPOOL
 
     if why := why_unwritable(settings.data_dir / SPOOL):
-        yield False, "spool", why
+        yield False, "spool", stored_text(why)
 
 
 def _verification(settings: "Settings") -> Iterator[CheckResult]:

@@ -1,6 +1,5 @@
 """``dispatcher cost``: the cost of a day, by the operator's prices."""
 
-import re
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated
@@ -143,17 +142,23 @@ def _day(text: str | None) -> datetime:
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
+    from dispatcher.core.country import COUNTRIES
+
     country, _sep, rest = text.partition("=")
     amount = rest.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     try:
         price = Decimal(amount)
     except InvalidOperation:
         price = Decimal(-1)
-    known = re.fullmatch("[A-Z]{2}", country)  # ISO 3166
+    known = country in COUNTRIES
     currency = rest[len(amount) :]
     sane = price.is_finite() and 0 <= price < _MAX_PRICE and len(currency) <= _MAX_CURRENCY_LENGTH
     if not known or not sane:
         raise CommandError(
-            _("--price takes COUNTRY=PRICE, such as CN=0.045CNY."), code=USED_WRONGLY
+            _(
+                "--price takes COUNTRY=PRICE, such as CN=0.045CNY; a country has two letters (ISO"
+                " 3166)."
+            ),
+            code=USED_WRONGLY,
         )
     return country, price, currency

@@ -72,8 +72,10 @@ def add_template(
         kinds = listed_kinds
     if (text is None) == (kinds is None):
         raise CommandError(_("give either --text or --kinds."), code=USED_WRONGLY)
-    if not 1 <= len(template_id) <= 32:  # noqa: PLR2004 - the provider's limit
-        raise CommandError(_("a template's id has 1 to 32 characters."), code=USED_WRONGLY)
+    if not 1 <= len(template_id) <= 32 or " " in template_id:  # noqa: PLR2004 - the provider's limit
+        raise CommandError(
+            _("a template's id has 1 to 32 characters, and no blanks."), code=USED_WRONGLY
+        )
     try:
         listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:

@@ -9,7 +9,13 @@ from msgspec.structs import asdict
 from dispatcher.console.auth import HOME_PATH, Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.campaign_actions import CAMPAIGN_ACTIONS, MOVE_FIELDS
-from dispatcher.console.confirmation import Confirmation, Known, OperatorAction, reason_of
+from dispatcher.console.confirmation import (
+    Confirmation,
+    Known,
+    OperatorAction,
+    reason_of,
+    unknown_app,
+)
 from dispatcher.console.forms import Fields, Invalid, message_ids, read_form
 from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
 from dispatcher.core.format import plural
@@ -32,10 +38,12 @@ def check_action(action: str, fields: Fields, known: Known) -> Confirmation | In
     return found.check(fields, known) if found else Invalid(_("There is no such action."))
 
 
-def _pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
+def _pause(fields: Fields, known: Known) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
         return Invalid(_("Name the app."))
+    if app not in known.apps:  # a misspelt one would stop nothing
+        return unknown_app(app, known)
     return Confirmation(
         _("Pause {app}").format(app=app),
         _(
@@ -48,10 +56,12 @@ def _pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
     )
 
 
-def _resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
+def _resume(fields: Fields, known: Known) -> Confirmation | Invalid:
     app = fields.get("app")
     if not app:
         return Invalid(_("Name the app."))
+    if app not in known.apps:
+        return unknown_app(app, known)
     return Confirmation(
         _("Resume {app}").format(app=app),
         _(
@@ -278,7 +288,8 @@ class ActionPages:
                 return await self._refused(session, action, fields, reason)
             case Confirmation() as confirmation:
                 result = await _ACTIONS[action].do(self._backend, session.actor, fields)
-                lines = [confirmation.title, confirmation.back, result]
+                changed = "changed" if result.count else ""
+                lines = [confirmation.title, confirmation.back, result.said, changed]
                 signed = self._auth.sessions.sign_result(lines)
                 return redirect(f"{DONE_PATH}?{urlencode({'result': signed})}")
 
@@ -286,8 +297,9 @@ class ActionPages:
         """Show what an action did; to load the page again does nothing."""
         signed = request.query.get("result", "")
         match self._auth.sessions.read_result(signed, now=time.time()):
-            case [title, back, result]:
-                values = {"session": session, "title": title, "back": back, "result": result}
+            case [title, back, result, changed]:
+                values = {"session": session, "title": title, "back": back}
+                values |= {"result": result, "changed": bool(changed)}
                 return self._auth.page("done.html", values)
             case _:
                 values = {"session": session, "what": _("There is no such page.")}

@@ -78,7 +78,7 @@ class ConsoleBackend:
     """Queries and actions of the console, and the figures that /metrics shares with it.
 
     Each method raises `DatabaseUnavailable` if the database cannot be reached. Actions write the
-    audit log and return one line: the result.
+    audit log and return what they did.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class ConsoleBackend:
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)  # names an unavailable database sooner
         return await self._totals.get(TOTALS_MAX_AGE_SECONDS)
 
-    async def record_reveal(self, actor: str, message_id: int, what: str) -> str:
+    async def record_reveal(self, actor: str, message_id: int, what: str) -> ActionResult:
         """Write into the audit log that *actor* sees a message's number and variables."""
         return await self._act(operator.record_reveal, actor, message_id, what)
 
@@ -249,7 +249,7 @@ class ConsoleBackend:
 
     async def change_campaign(
         self, actor: str, name: str, change: CampaignChange, reason: str
-    ) -> str:
+    ) -> ActionResult:
         """Pause, resume or cancel a campaign; what waits of a cancelled one, workers cancel."""
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
@@ -257,15 +257,15 @@ class ConsoleBackend:
                 match change:
                     case "pause":
                         await campaigns.pause(connection, actor, name, reason)
-                        return "paused"
+                        return ActionResult(1, "paused")
                     case "resume":
                         await campaigns.resume(connection, actor, name)
-                        return "resumed"
+                        return ActionResult(1, "resumed")
                     case "cancel":
                         await campaigns.cancel(connection, actor, name, reason)
-                        return "cancelled: nothing more of it is claimed"
+                        return ActionResult(1, "cancelled: nothing more of it is claimed")
             except campaigns.CampaignError as error:
-                return f"not done: {error}"
+                return ActionResult(None, f"not done: {error}")
 
     async def move_campaign(
         self,
@@ -276,7 +276,7 @@ class ConsoleBackend:
         spread_seconds: float | None,
         per_hour: int | None,
         priority: int | None,
-    ) -> str:
+    ) -> ActionResult:
         """Move what waits of a campaign to another time or priority; workers move it."""
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
@@ -286,8 +286,8 @@ class ConsoleBackend:
             try:
                 await campaigns.move(connection, actor, name, send_at, wait, priority)
             except campaigns.CampaignError as error:
-                return f"not done: {error}"
-            return "moving: workers move what waits"
+                return ActionResult(None, f"not done: {error}")
+            return ActionResult(1, "moving: workers move what waits")
 
     async def tokens(self, max_age: float = TOKENS_MAX_AGE_SECONDS) -> list[ValidToken]:
         """Return the tokens that are not revoked, at most *max_age* seconds old."""
@@ -339,49 +339,51 @@ class ConsoleBackend:
         """Return the refused lines of a list."""
         return await self._on_connection(list_uploads.rejects, upload_id)
 
-    async def pause(self, actor: str, app: str, reason: str) -> str:
+    async def pause(self, actor: str, app: str, reason: str) -> ActionResult:
         """Stop claiming for *app*."""
         return await self._act(operator.pause, actor, app, reason)
 
-    async def resume(self, actor: str, app: str) -> str:
+    async def resume(self, actor: str, app: str) -> ActionResult:
         """Claim for *app* again."""
         return await self._act(operator.resume, actor, app)
 
-    async def cancel(self, actor: str, ids: list[int]) -> str:
+    async def cancel(self, actor: str, ids: list[int]) -> ActionResult:
         """Cancel those of *ids* that still wait."""
         return await self._act(operator.cancel, actor, ids)
 
-    async def requeue(self, actor: str, ids: list[int]) -> str:
+    async def requeue(self, actor: str, ids: list[int]) -> ActionResult:
         """Send the rejected and expired of *ids* again."""
         return await self._act(operator.requeue, actor, ids)
 
-    async def settle(self, actor: str, token: str, how: str) -> str:
+    async def settle(self, actor: str, token: str, how: str) -> ActionResult:
         """Settle an unsure request as ``sent`` or ``resend``."""
         return await self._act(operator.settle, actor, token, how)
 
     async def define_template(
         self, actor: str, template: Template, note: str, text: str | None
-    ) -> str:
+    ) -> ActionResult:
         """Define the variables of a template, or replace its definition."""
         return await self._act(operator.define_template, actor, template, note, text)
 
-    async def set_limits(self, actor: str, app: str, limits: Limits) -> str:
+    async def set_limits(self, actor: str, app: str, limits: Limits) -> ActionResult:
         """Set the limits of an app, all at once."""
         return await self._act(operator.set_limits, actor, app, limits)
 
-    async def set_price(self, actor: str, country: str, price: Decimal, currency: str) -> str:
+    async def set_price(
+        self, actor: str, country: str, price: Decimal, currency: str
+    ) -> ActionResult:
         """Set what a segment to a country costs."""
         return await self._act(operator.set_price, actor, country, price, currency)
 
     async def suppress(
         self, actor: str, numbers: list[str], reason: str, *, app: str, promotional: bool
-    ) -> str:
+    ) -> ActionResult:
         """Send nothing to *numbers* any more, or not what *app* and *promotional* name."""
         return await self._act(
             operator.suppress, actor, numbers, reason, app=app, promotional=promotional
         )
 
-    async def unsuppress(self, actor: str, numbers: list[str]) -> str:
+    async def unsuppress(self, actor: str, numbers: list[str]) -> ActionResult:
         """Send to *numbers* again."""
         return await self._act(operator.unsuppress, actor, numbers)
 
@@ -389,7 +391,7 @@ class ConsoleBackend:
         """Return why a number, in canonical form, is suppressed; nothing if it is not."""
         return await self._query(status.suppressions_of, number)
 
-    async def drop_template(self, actor: str, template_id: str) -> str:
+    async def drop_template(self, actor: str, template_id: str) -> ActionResult:
         """Remove the definition of a template."""
         return await self._act(operator.drop_template, actor, template_id)
 
@@ -439,10 +441,10 @@ class ConsoleBackend:
         action: Callable[Concatenate[Connection, Arguments], Awaitable[ActionResult]],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
-    ) -> str:
+    ) -> ActionResult:
         await self._snapshot.get(SNAPSHOT_MAX_AGE_SECONDS)
         async with self._database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
-            return (await action(connection, *args, **kwargs)).said
+            return await action(connection, *args, **kwargs)
 
 
 async def _delivery(database: Database) -> list[DeliveryGroup]:

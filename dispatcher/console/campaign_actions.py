@@ -12,6 +12,7 @@ from dispatcher.console.forms import Fields, Invalid, read_per_hour, read_spread
 from dispatcher.core.format import duration, number, sentences
 from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
+from dispatcher.db.operator import ActionResult
 from dispatcher.lists.times import EXAMPLE, read_move_time
 
 PRIORITIES = tuple("0123456789")
@@ -141,13 +142,13 @@ def _of_campaign(
 
 
 def _change(change: CampaignChange) -> Do:
-    def do(backend: ConsoleBackend, actor: str, fields: Fields) -> Awaitable[str]:
+    def do(backend: ConsoleBackend, actor: str, fields: Fields) -> Awaitable[ActionResult]:
         return backend.change_campaign(actor, fields["campaign"], change, reason_of(fields))
 
     return do
 
 
-async def _move(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _move(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_move(fields):
         case Move() as move:
             return await backend.move_campaign(
@@ -159,7 +160,7 @@ async def _move(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
                 priority=move.priority,
             )
         case Invalid(reason):  # the form was checked before; its time may have no zone any more
-            return f"not done: {reason}"
+            return ActionResult(None, f"not done: {reason}")
 
 
 CAMPAIGN_ACTIONS = {

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import Fields, Invalid
+from dispatcher.core.language import _
 from dispatcher.core.roles import Role
+from dispatcher.db.operator import ActionResult
 
 MAX_REASON_LENGTH = 200  # characters
 
@@ -31,7 +33,7 @@ class Known(Struct, frozen=True):
 
 
 Check = Callable[[Fields, Known], Confirmation | Invalid]
-Do = Callable[[ConsoleBackend, str, Fields], Awaitable[str]]  # with the actor; returns the result
+Do = Callable[[ConsoleBackend, str, Fields], Awaitable[ActionResult]]  # with the actor
 
 
 class OperatorAction(Struct, frozen=True):
@@ -41,6 +43,13 @@ class OperatorAction(Struct, frozen=True):
     do: Do
     role: Role = "act"  # that it takes
     form: str | None = None  # of the page Rules, which shows again what was written there
+
+
+def unknown_app(app: str, known: Known) -> Invalid:
+    """Return why nothing can be done with an app that no worker or operator has named."""
+    return Invalid(
+        _("There is no app {app}; there are: {apps}.").format(app=app, apps=", ".join(known.apps))
+    )
 
 
 def reason_of(fields: Fields) -> str:

@@ -99,9 +99,12 @@ def read_per_hour(text: str) -> int | Invalid | None:
 def read_template(fields: Fields) -> Template | Invalid:
     """Return the template that a form describes by its text."""
     template_id = fields.get("template_id", "").strip()
-    if not 1 <= len(template_id) <= MAX_TEMPLATE_ID_LENGTH or not template_id.isprintable():
+    readable = template_id.isprintable() and " " not in template_id  # as that of a message
+    if not 1 <= len(template_id) <= MAX_TEMPLATE_ID_LENGTH or not readable:
         return Invalid(
-            _("A template's id has 1 to {count} characters.").format(count=MAX_TEMPLATE_ID_LENGTH)
+            _("A template's id has 1 to {count} characters, and no blanks.").format(
+                count=MAX_TEMPLATE_ID_LENGTH
+            )
         )
     text, kinds = fields.get("text", "").strip(), fields.get("kinds", "").strip()
     if not text and not kinds:

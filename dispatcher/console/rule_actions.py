@@ -17,14 +17,17 @@ from dispatcher.console.confirmation import (
     Known,
     OperatorAction,
     reason_of,
+    unknown_app,
 )
 from dispatcher.console.forms import Fields, Invalid, read_template
 from dispatcher.core.cost import segments
+from dispatcher.core.country import COUNTRIES
 from dispatcher.core.format import mask, number, plural
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, describe_limits, describe_scope
 from dispatcher.core.templates import Template, sample_text
+from dispatcher.db.operator import ActionResult
 
 RULES_PATH = "/console/rules"
 MAX_NUMBERS = 10_000  # of one form; a longer list is a file
@@ -98,7 +101,7 @@ def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
         price = Decimal(fields.get("price", "").strip())
     except InvalidOperation:
         price = Decimal(-1)
-    if not re.fullmatch("[A-Z]{2}", country):
+    if country not in COUNTRIES:
         return Invalid(_("A country has two letters, such as CN (ISO 3166)."))
     if not price.is_finite() or not 0 <= price < 1_000_000:  # noqa: PLR2004 - a segment costs less
         return Invalid(_("A price is a number, such as 0.045."))
@@ -153,7 +156,7 @@ def _set_limits(fields: Fields, known: Known) -> Confirmation | Invalid:
             return invalid
         case limits:
             if limits != Limits() and app not in known.apps:  # one that is gone can be removed
-                return _unknown_app(app, known)
+                return unknown_app(app, known)
             return Confirmation(
                 _("Set the limits of {app}").format(app=app),
                 _("From a few seconds on: {limits}. What is over a limit waits; none is lost.")
@@ -161,12 +164,6 @@ def _set_limits(fields: Fields, known: Known) -> Confirmation | Invalid:
                 _("Set them"),
                 RULES_PATH,
             )  # fmt: skip
-
-
-def _unknown_app(app: str, known: Known) -> Invalid:
-    return Invalid(
-        _("There is no app {app}; there are: {apps}.").format(app=app, apps=", ".join(known.apps))
-    )
 
 
 def _set_price(fields: Fields, _known: Known) -> Confirmation | Invalid:
@@ -186,7 +183,7 @@ def _set_price(fields: Fields, _known: Known) -> Confirmation | Invalid:
 def _suppress(fields: Fields, known: Known) -> Confirmation | Invalid:
     app = fields.get("app", "")
     if app and app not in known.apps:  # a misspelt app would stop nothing
-        return _unknown_app(app, known)
+        return unknown_app(app, known)
     match read_numbers(fields.get("numbers", ""), other_mainland=known.other_mainland):
         case Invalid() as invalid:
             return invalid
@@ -236,36 +233,36 @@ def _is_promotional(fields: Fields) -> bool:
     return fields.get("promotional") == "yes"
 
 
-async def _do_define_template(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_define_template(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_template(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case template:
             note = fields.get("note", "")[:MAX_REASON_LENGTH]
             text = fields.get("text", "").strip() or None
             return await backend.define_template(actor, template, note, text)
 
 
-async def _do_set_limits(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_set_limits(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_limits(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case limits:
             return await backend.set_limits(actor, fields["app"], limits)
 
 
-async def _do_set_price(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_set_price(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_price(fields):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case price:
             return await backend.set_price(actor, *price)
 
 
-async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_numbers(fields.get("numbers", ""), other_mainland=backend.other_mainland):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case given:
             return await backend.suppress(
                 actor,
@@ -276,10 +273,10 @@ async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> s
             )
 
 
-async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) -> str:
+async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
     match read_numbers(fields.get("numbers", ""), other_mainland=backend.other_mainland):
         case Invalid(reason):
-            return reason
+            return ActionResult(None, reason)
         case given:
             return await backend.unsuppress(actor, given.numbers)
 

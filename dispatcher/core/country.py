@@ -25,6 +25,10 @@ _MAX_QUIET = timedelta(hours=22)  # a country as wide as Russia still has two ho
 _ONE_ZONE = {"CN": ("Asia/Shanghai",)}
 
 
+# Of the numbering plans, as ISO 3166 writes them: the United Kingdom is GB.
+COUNTRIES = frozenset(phonenumbers.SUPPORTED_REGIONS)
+
+
 def country(recipient: str) -> str:
     """Return the ISO 3166 code of *recipient*'s country, or ``+<calling code>`` without one.
 

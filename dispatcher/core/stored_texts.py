@@ -67,6 +67,18 @@ STORED_TEXTS = (
     N_("A reply has no number of its sender."),
     N_("It is a status report, and no reply."),
     N_("there is no campaign {name}"),
+    N_(
+        "{place} is no directory, so answers and reports are lost if they come while the database"
+        " is unavailable: set DISPATCHER_DATA_DIR to a directory of this user."
+    ),
+    N_(
+        "{place} cannot be written to, so answers and reports are lost if they come while the"
+        " database is unavailable: set DISPATCHER_DATA_DIR to a directory of this user."
+    ),
+    N_(
+        "This user or database may have {limit} connections (CONNECTION LIMIT), and a worker with"
+        " these settings uses up to {needed}: raise it with ALTER ROLE or ALTER DATABASE."
+    ),
     N_("The results of {count} of the last requests are unknown. The last: {why} ({code})."),
     N_("The result of a request is unknown again, right after the last pause: {why} ({code})."),
     N_(

@@ -7,6 +7,7 @@ from datetime import datetime
 import asyncpg
 from msgspec import Struct
 
+from dispatcher.core.language import _
 from dispatcher.core.roles import Role
 from dispatcher.db.database import COMMAND_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.queries import sql
@@ -49,7 +50,9 @@ async def add(connection: Connection, actor: str, name: str, role: Role) -> str:
     try:
         await connection.execute(sql("add_console_token"), name, role, digest(token), actor)
     except asyncpg.UniqueViolationError:
-        raise TokenError(f"there is a token {name} already: revoke it first") from None
+        raise TokenError(
+            _("there is a token {name} already: revoke it first").format(name=name)
+        ) from None
     return token
 
 

@@ -18,6 +18,7 @@ import asyncpg
 
 from dispatcher.core.language import _
 from dispatcher.db.database import Connection, OwnConnection, connect
+from dispatcher.db.dsn import read_address
 from dispatcher.db.queries import sql
 
 _PACKAGE: Final = Path(__file__).parent.parent
@@ -157,12 +158,24 @@ async def migrate(
             await _repair_sequences(connection, warn)
             return []
         async with _locked(connection, patience, on_wait), _warnings(connection, warn):
-            await connection.execute(sql("migrations_table"))
-            missing = _missing(files, await _applied(connection))
-            for migration in missing:
-                await _perform(connection, migration, "up")
+            try:
+                await connection.execute(sql("migrations_table"))
+                missing = _missing(files, await _applied(connection))
+                for migration in missing:
+                    await _perform(connection, migration, "up")
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise MigrationError(_not_allowed(dsn, error)) from None
             await _repair_sequences(connection, warn)
             return [str(migration) for migration in missing]
+
+
+def _not_allowed(dsn: str, error: asyncpg.PostgresError) -> str:
+    at = read_address(dsn)
+    return _(
+        "Tables are missing or old in {at}, and user {user!r} may not make them ({said}): run"
+        " `dispatcher migrate` as their owner, the first time as a superuser or as the owner of"
+        " the database with CREATEROLE. See deploy/docs/database.md, Roles."
+    ).format(at=at, user=at.user, said=error.args[0])
 
 
 async def _require_utf8(connection: Connection) -> None:
@@ -183,8 +196,10 @@ async def _repair_sequences(connection: Connection, warn: Callable[[str], None] 
     for row in await connection.fetch(sql("repair_sequences")):
         if warn is not None:
             warn(
-                f"{row['name']} was at {row['last_value']} and is set to {row['needed']}, the last"
-                " of its rows: data were loaded without it."
+                _(
+                    "{name} was at {last_value} and is set to {needed}, the last of its rows: data"
+                    " were loaded without it."
+                ).format(**row)
             )
 
 
@@ -329,11 +344,10 @@ def _edited(migration: Migration, row: asyncpg.Record) -> bool:
 
 
 def _newer(versions: Sequence[str]) -> str:
-    return (
-        f"The database is newer than this release (it has the migration {', '.join(versions)}): "
-        "install the newer release of dispatcher, or go back with that one's `dispatcher "
-        "migrate --down`."
-    )
+    return _(
+        "The database is newer than this release (it has the migration {versions}): install the"
+        " newer release of dispatcher, or go back with that one's `dispatcher migrate --down`."
+    ).format(versions=", ".join(versions))
 
 
 async def _perform(

@@ -194,7 +194,7 @@ async def _record(
 ) -> Recorded:
     async with database.transaction(seconds=seconds) as connection:
         await connection.execute(sql("pin_plans"))
-        closed, in_question = await _close(connection, results)
+        closed, in_question, in_time = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.
         settled = await _settled(connection, results) if some_settled else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
@@ -211,6 +211,7 @@ async def _record(
         else:
             await _copy_outcomes(connection, ACCEPTED_COLUMNS, rows.accepted)
             await _copy_outcomes(connection, OUTCOME_COLUMNS, rows.outcomes)
+        await _match_again(connection, results, in_time)
         if rows.returns:
             await _return(connection, rows.returns)
         await _mark_unsure(connection, rows)
@@ -248,10 +249,11 @@ async def _mark_unsure(connection: Connection, rows: Rows) -> None:
 
 async def _close(
     connection: Connection, results: Sequence[BatchResult]
-) -> tuple[dict[int, datetime], dict[int, list[int]]]:
+) -> tuple[dict[int, datetime], dict[int, list[int]], set[int]]:
     """Close the batches of *results*; return those that were, and when each was opened.
 
-    Also return what is in question of those of which messages were requeued while they were unsure.
+    Also return what is in question of those of which messages were requeued while they were unsure,
+    and which were never unsure.
     """
     rows = await connection.fetch(
         sql("close_batches"),
@@ -264,7 +266,26 @@ async def _close(
         [not isinstance(c.verdict, UnknownResult) for c in results],
         [c.batch.token for c in results],
     )
-    return {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows if row[2] is not None}
+    return (
+        {row[0]: row[1] for row in rows},
+        {row[0]: row[2] for row in rows if row[2] is not None},
+        {row[0] for row in rows if row[3]},
+    )
+
+
+async def _match_again(
+    connection: Connection, results: Sequence[BatchResult], in_time: Collection[int]
+) -> None:
+    """Have reports matched again with the ids of late answers: they may have found no message."""
+    late = [
+        outcome.provider_id
+        for result in results
+        if result.batch.id not in in_time and isinstance(result.verdict, Resolved)
+        for outcome in result.verdict.outcomes
+        if isinstance(outcome, Accepted) and outcome.provider_id is not None
+    ]
+    if late:
+        await connection.execute(sql("match_again"), late)
 
 
 def _requeued(result: BatchResult, in_question: Mapping[int, Sequence[int]]) -> frozenset[int]:

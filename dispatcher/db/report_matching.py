@@ -368,11 +368,13 @@ async def _name(connection: Connection, found: SortedReports) -> list[MatchedRep
     )
     written = {tuple(row) for row in rows}
     named: list[MatchedReport] = []
+    later: list[tuple[PendingReport, RetryLater | Unmatched]] = []
     for seen, place in found.names:
         if (place.message_id, seen.provider_id) in written:
             named.append((seen, place))
-        else:  # another one names the message otherwise, or it was requeued: match it again later
-            found.left.append((seen, RetryLater("still-open")))
+        else:  # another one names the message otherwise, or it was requeued: match it again
+            later.append((seen, RetryLater("still-open")))
+    found.left += later
     return named
 
 

@@ -31,6 +31,7 @@ from dispatcher.lists.rejects import RejectsFile
 
 BATCH_LINES: Final = 5_000  # lines in one transaction: a fraction of a second
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
+MANY_EARLIER: Final = 1_000  # people who would get a text twice, whatever their share of the list
 READING_SHARE: Final = 0.4  # of the time that a load takes
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
 _SURVEYED = [_PLACE[name] for name in file_import.SURVEY[2:]]
@@ -374,13 +375,13 @@ async def _leave_out_earlier(  # noqa: PLR0917
 ) -> None:
     """Leave out the lines that are in already, if the user wants that.
 
-    Raises ListError if most are, and the user has not said what to do.
+    Raises ListError if most or many are, and the user has not said what to do.
     """
     if options.rest:
         await file_import.leave_out_earlier(connection, done.lines)
     elif earlier is not None and not options.again and not options.dry_run:
         left = seen.good - done.imported - done.left_out
-        if earlier.lines * 2 > left:
+        if earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER:
             raise ListError(
                 _(
                     "{lines} of {left} messages of {file} are in already, since {started_at}"

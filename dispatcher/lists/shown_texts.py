@@ -8,6 +8,10 @@ from dispatcher.core.stored_texts import stored_text
 
 # Reasons and notes with values, as core.number and this package write them.
 LIST_TEXTS = (
+    N_(
+        "The list cannot be written to a temporary folder ({why}): make room there, or set TMPDIR"
+        " for the service."
+    ),
     N_(" As a guess, {names}."),
     N_("(column {value}, without a name)"),
     N_("--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"),

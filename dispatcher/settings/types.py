@@ -259,9 +259,17 @@ def _allowed_form(word: str) -> str:
 def _countries(value: object) -> object:
     if not isinstance(value, str):
         return value
+    from dispatcher.core.country import COUNTRIES  # noqa: PLC0415 - a tenth of a start
+
     words = [word for word in re.split(r"[\s,;]+", value.upper()) if word]
-    if not words or not all(re.fullmatch(r"[A-Z]{2}|\+[0-9]{1,4}", word) for word in words):
-        raise ValueError(_("must be countries by their two letters (ISO 3166), such as CN,HK,SG"))
+    known = [word in COUNTRIES or re.fullmatch(r"\+[0-9]{1,4}", word) for word in words]
+    if not known or not all(known):
+        raise ValueError(
+            _(
+                "must be countries by their two letters (ISO 3166), such as CN,HK,SG; the United"
+                " Kingdom is GB"
+            )
+        )
     return words
 
 

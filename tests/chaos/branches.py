@@ -129,7 +129,7 @@ BRANCHES = (
     ),
     Branch(
         "unsure", "an answer from disk is written", "worker.recorder",
-        "written = await self._write(results)", after="if results:\n                        ",
+        "written = None", after="if results:\n                        ",
     ),
     Branch(
         "unsure", "a report settles", "db.report_matching", "found.settles.append((seen, place))"

@@ -125,6 +125,16 @@ async def test_a_few_that_are_in_are_said_and_loaded(operate, tmp_path):
     assert ended.out.startswith("9 messages enqueued.\n2 messages in already: in since ")
 
 
+async def test_many_that_are_in_are_never_loaded_twice_unasked(operate, db, tmp_path):
+    lines = [f"+86131{at:08d},t1,x" for at in range(2_500)]
+    assert (await operate("enqueue", write(tmp_path / "x.csv", *lines[:1_000]))).code == 0
+    ended = await operate("enqueue", write(tmp_path / "y.csv", *lines))
+    assert (ended.code, ended.out) == (1, "")
+    assert "1,000 of 2,500 messages of " in ended.err
+    assert (await operate("enqueue", tmp_path / "y.csv", "--rest")).code == 0
+    assert await db.fetchval("SELECT count(DISTINCT recipient) FROM dispatcher.message") == 2_500
+
+
 async def test_a_dry_run_shows_texts_segments_cost_and_rules(operate, db, tmp_path):
     await operate("template", "add", "t1", "--text", "您的验证码是${NUM_6}。")
     await operate("cost", "--price", "CN=0.05CNY")

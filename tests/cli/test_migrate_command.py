@@ -35,6 +35,27 @@ async def test_without_an_address_a_database_is_created(command, tmp_path):
     assert "No worker is running" in status.out
 
 
+async def test_a_user_who_may_not_make_tables_is_sent_to_their_owner(command, empty_dsn, db):
+    await db.execute("CREATE ROLE maker_of_nothing LOGIN PASSWORD 'x'")
+    try:
+        address = f"{empty_dsn}&role=maker_of_nothing"
+        for locale, words in (
+            ("C", "Tables are missing or old in "),
+            ("zh_CN.UTF-8", "请以表的所有者身份运行 `dispatcher migrate`"),
+        ):
+            ended = await command("migrate", DATABASE_URL=address, locale=locale)
+            assert ended.code == 1
+            assert words in ended.line
+    finally:
+        await db.execute("DROP ROLE maker_of_nothing")
+
+
+async def test_a_newer_database_is_named_in_chinese_too(command, dsn, db):
+    await db.execute("INSERT INTO dispatcher.schema_migrations VALUES ('9999', 'x')")
+    ended = await command("migrate", DATABASE_URL=dsn, locale="zh_CN.UTF-8")
+    assert "数据库比本版本新（它有迁移 9999）" in ended.line
+
+
 async def test_a_worker_of_an_older_schema_is_refused(command, dsn, db):
     await db.execute("INSERT INTO dispatcher.schema_migrations VALUES ('9999', 'of a newer one')")
     refused = await command(

@@ -326,9 +326,14 @@ async def test_a_list_that_waits_for_another_says_so(operator, monkeypatch):
     go_on = asyncio.Event()
     start = asyncio.create_subprocess_exec
 
-    async def start_late(*arguments, **more):
-        await go_on.wait()
-        return await start(*arguments, **more)
+    class Late:
+        async def communicate(self, order: bytes) -> None:
+            await go_on.wait()
+            work = await start(sys.executable, "-m", "dispatcher.lists.upload_work", stdin=PIPE)
+            await work.communicate(order)
+
+    async def start_late(*_arguments, **_more) -> Late:
+        return Late()
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_late)
     first, second = [(await upload(operator, LIST.encode())).headers["Location"] for _ in "ab"]

@@ -204,7 +204,7 @@ PAGES = (
     f"/messages?app={NAME}&reference={NAME}&template={NAME}", f"/codes?q={NAME}", "/rules",
     f"/rules?template={NAME}&app={NAME}", "/actions", f"/audit?actor={NAME}", "/lists", "/lists/1",
     "/message/1", "/message/2", f"/batch/{'0' * 32}", "/message-action/1", "/delivery",
-    f"/actions/pause?app={NAME}&reason={NAME}", f"/actions/campaign-cancel?campaign={NAME}",
+    f"/actions/pause?app=shop&reason={NAME}", f"/actions/campaign-cancel?campaign={NAME}",
 )  # fmt: skip
 
 
@@ -217,6 +217,8 @@ async def test_no_stored_text_becomes_markup(operator, db, language):
         assert answer.status == 200, page
         assert "<img" not in answer.text, page
         assert "<b>" not in answer.text, page
+    unknown = await operator.get(f"/console/actions/pause?app={NAME}")
+    assert (unknown.status, "<img" in unknown.text) == (400, False)
     page = await operator.get("/console/message/1")
     revealed = await operator.post(
         "/console/message/1", {"form_token": page.form_token, "raw": "yes"}

@@ -511,3 +511,52 @@ async def test_a_dashboard_of_many_apps_shows_problems_first(operator, db):
     assert "Resume app-61" in actions
     everything = (await operator.get("/console/actions?all=yes")).text
     assert everything.count("<li><strong>") == 76
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "title", "result"),
+    [
+        ("cancel", {"ids": "999"}, "Cancel message 999", "0 of 1 cancelled."),
+        ("requeue", {"ids": "998 999"}, "Requeue 2 messages", "0 of 2 wait again."),
+        (
+            "settle",
+            {"token": "0" * 32, "how": "sent"},
+            "Settle the request",
+            "Not settled: the batch",
+        ),
+        (
+            "campaign-pause",
+            {"campaign": "x"},
+            "Pause the campaign x",
+            "Not done: there is no campaign",
+        ),
+        (
+            "template-remove",
+            {"template_id": "t"},
+            "Remove the template t",
+            "There is no such template.",
+        ),
+        ("unsuppress", {"numbers": "+8613112345678"}, "Send to 1 number again", "0 numbers freed."),
+    ],
+)
+async def test_an_action_without_effect_is_not_called_done(operator, action, fields, title, result):
+    page = (await operator.act(action, fields)).text
+    assert title in page
+    assert result in page
+    assert ": nothing was changed</h1>" in page
+    assert ": done</h1>" not in page
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+async def test_an_unknown_app_is_neither_paused_nor_resumed(operator, db, action):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    for answer in (
+        await operator.get(f"/console/actions/{action}?app=shpo"),
+        await operator.act(action, {"app": "shpo"}),
+    ):
+        assert (answer.status, "There is no app shpo; there are: shop." in answer.text) == (
+            400,
+            True,
+        )
+    assert await db.fetchval("SELECT array_agg(name) FROM dispatcher.app") == ["shop"]
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 0

@@ -282,3 +282,10 @@ async def test_the_daily_limits_show_what_was_sent(operator, db):
     assert sent == {"shop": 7003, "bank": 0}
     page = (await operator.get("/console/rules")).text
     assert '<td data-label="Sent today" class="num">7,003</td>' in page
+
+
+@pytest.mark.parametrize("template_id", ["a b", " ", "a\u3000b", "a\tb", "x" * 33])
+async def test_a_template_has_an_id_that_a_message_can_have(operator, db, template_id):
+    answer = await operator.act("template", {"template_id": template_id, "text": "x"})
+    assert (answer.status, "and no blanks" in answer.text) == (400, True)
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.template") == 0

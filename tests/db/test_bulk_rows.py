@@ -180,6 +180,23 @@ async def test_bulk_rows_are_claimed_in_order(db, insert, take):
     assert await states(db) == ["sending"]
 
 
+async def test_messages_of_several_rows_come_by_due_time_and_id(db):
+    # With gaps, in two partitions, and the rows of the least ids are not due first.
+    await db.execute(
+        "INSERT INTO dispatcher.message (id, recipient, template_id, send_at)"
+        " SELECT 4999800 + 2 * n, '+86131' || lpad(n::text, 8, '0'), 't',"
+        " now() + make_interval(mins => n % 3)"
+        " FROM generate_series(1, 240) AS n ORDER BY md5(n::text)"
+    )
+    await db.execute("UPDATE dispatcher.bulk SET due_at = due_at - interval '1 hour'")
+    since = [BEGINNING] * PRIORITY_COUNT
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    taken = await db.fetch(sql("claim_bulk"), "default", 1000, 5, head["due_at"], None, False)
+    places = [(row[0], row["id"]) for row in taken]
+    assert (len(places), len({due for due, _ in places})) == (240, 3)
+    assert places == sorted(places)
+
+
 async def test_a_claim_for_fewer_leaves_the_rest_in_a_row(db, insert, take):
     ids = await insert(BLOCK)
     assert await take(30) == ids[:30]
@@ -332,6 +349,18 @@ async def test_a_cancel_waits_for_a_claim_and_takes_what_it_left(
     assert (await bulk(db), await queue(db)) == ([], [])
     for each in (canceller, watcher):
         await each.close()
+
+
+async def test_a_requeue_takes_its_message_out_of_a_bulk_row(db, insert):
+    """A load with the trigger on put it there; else two requests would send it."""
+    ids = await insert(MANY)
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, 'rejected', 1)",
+        ids[1],
+    )
+    assert await db.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
+    assert await queue(db) == [ids[1]]
+    assert await bulk(db) == [(1, MANY - 1)]
 
 
 async def test_forget_cancels_what_waits_in_a_bulk_row(db, insert):

@@ -550,7 +550,7 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/queue.sql#claim_bulk",
-                "WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))",
+                "AND m.id <> ALL (ARRAY(SELECT message_id FROM finished))",
                 "",
             ),
         ),

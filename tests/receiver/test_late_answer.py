@@ -63,3 +63,20 @@ async def test_what_it_lacks_stays_unsure_until_its_report(world, half, told):
     await world.store(told("p3", NUMBERS[2]))
     await world.match()
     assert await world.batch_state() == ("closed", "reports")
+
+
+async def test_a_report_that_found_no_message_is_told_after_it(world, told):
+    """It has no token, and came while nothing had its id."""
+    (message,) = await world.batch(NUMBERS[:1])
+    await world.store(told("p1", NUMBERS[0], token=None, status="UNDELIV"))
+    for _ in range(3):
+        await world.match()
+        await world.hurry()
+    assert await world.why() == {"p1": ("no-token", False)}
+    sent = Message(id=message, recipient=NUMBERS[0], template_id="t", params=[])
+    batch_id = await world.db.fetchval("SELECT id FROM dispatcher.batch")
+    batch = Batch(batch_id, "default", "t1", RequestDraft(None, [Entry(b"", [sent])], 100), 0.0)
+    await record(world.database, 7, [_closing(batch, Resolved([Accepted(sent, "p1", 1)]))])
+    await world.match()
+    assert await world.why() == {}
+    assert [event for _, event, _ in await world.events()] == ["accepted", "undelivered"]

@@ -2,11 +2,12 @@
 
 import asyncio
 
+import pytest
 from support.waiting import until
 
 from dispatcher.core.outcome import UnknownResult
 from dispatcher.db.database import connect
-from dispatcher.db.workers import resend_unsure
+from dispatcher.db.workers import release_unsent, resend_unsure
 
 
 async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
@@ -36,6 +37,33 @@ async def test_what_a_report_is_just_settling_is_not_sent_again(hands, dsn, db):
     assert await hands.queue() == []
     assert await resend_unsure(hands.database, hands.id) == (0, 0)
     assert await hands.queue() == []
+
+
+@pytest.mark.parametrize("way", ["policy", "operator", "its worker"])
+async def test_what_waits_already_keeps_no_other_from_returning(hands, db, way):
+    """A load of a dump with the trigger on puts what is unsure or open into the queue."""
+    await hands.begin(on_unsure="resend" if way == "policy" else "hold", resend_after=0.0)
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    ids = [message.id for message in batch.messages]
+    if way != "its worker":
+        await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at)"
+        " VALUES ($1, 'default', 5, now() + interval '1 day')",
+        ids[1],
+    )
+    match way:
+        case "policy":
+            assert await resend_unsure(hands.database, hands.id) == (1, 2)
+        case "operator":
+            settled = await db.fetchval("SELECT dispatcher.settle($1, 'resend')", batch.token)
+            assert settled == 2
+        case _:
+            lost = {batch.token}
+            assert await release_unsent(hands.database, hands.id, set(), lost) == (1, 2)
+    assert await hands.queue() == ids
+    assert await db.fetchval("SELECT due_at > now() FROM dispatcher.queue WHERE id = $1", ids[1])
 
 
 async def has_looked(db, resend: asyncio.Task) -> bool:

@@ -14,7 +14,7 @@ RETURNING id
 
 -- name: close_batches
 -- Close batches, or mark them unsure; return those that this call may write for, when each was opened,
--- and of which of its messages it may write (null: of all).
+-- of which of its messages it may write (null: of all), and whether it was never unsure.
 -- The guard makes a repeat harmless and keeps a late worker from overwriting anything: an open batch
 -- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
 -- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
@@ -40,7 +40,7 @@ WHERE b.id = u.id AND b.token = u.token
   AND b.id = ANY ($1::bigint[])
   AND (b.state = 'open' OR b.state = 'unsure' AND u.evidence
     AND (b.unsure_ids IS NULL OR b.http_status IS NULL))
-RETURNING b.id, b.opened_at, b.unsure_ids
+RETURNING b.id, b.opened_at, b.unsure_ids, b.unsure_at IS NULL
 
 -- name: close_for_split
 -- Close a batch that was refused as a whole, to send it again in parts; only while it is open. As a claim
@@ -138,6 +138,7 @@ WITH gone AS (
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
+    ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
     RETURNING id
 )
 SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
@@ -145,12 +146,13 @@ SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waitin
 -- name: rescue
 -- Mark the open batches of dead workers unsure: their requests may have been sent. They never return
 -- to the queue by themselves.
--- $1 the worker that does it
+-- $1 the worker that does it, $2 dead workers whose last heartbeat lies ahead
 WITH lost AS (
     SELECT b.id
     FROM dispatcher.worker w
     JOIN dispatcher.batch b ON b.worker = w.id AND b.state = 'open'
     WHERE w.stopped_at IS NOT NULL OR w.heartbeat_at < clock_timestamp() - w.lease
+        OR w.id = ANY ($2::bigint[])
     ORDER BY b.id
     LIMIT 1000
     FOR UPDATE OF b SKIP LOCKED
@@ -195,6 +197,7 @@ WITH silent AS (
     JOIN dispatcher.message m ON m.id = u.id
     WHERE u.id = ANY (s.unsure_ids)
       AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id)
+    ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
     RETURNING app, id
 ), logged AS (
     INSERT INTO dispatcher.event (app, event, code, message_ids, message_count)

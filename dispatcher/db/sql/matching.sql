@@ -160,6 +160,12 @@ FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[
     AS u (provider_id, segment, reason, fresh, attempts, again)
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
 
+-- name: match_again
+-- Match reports again that belonged to no message: a late answer has named theirs.
+-- $1 provider ids
+UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()
+WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL
+
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of
 -- those accepted in that minute have none (see awaiting_reports).
