@@ -46,6 +46,7 @@ _MAINLAND = "+86"
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell of a formula may begin with
 _NUMBER = re.compile(r"[+-]?[0-9.*]+")  # a number, or one that is masked
+_ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")  # Excel shows _x0041_ as A
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SHEET_PART: Final = "xl/worksheets/sheet1.xml"
 
@@ -311,5 +312,5 @@ def _cell(place: int, text: str) -> str:
     if place in _NUMERIC and len(text) <= _MAX_EXACT_DIGITS and not text[0].isalpha():
         return f"<c><v>{text}</v></c>"
     if not text.isalnum():
-        text = _NOT_IN_XML.sub("", escape(text))
+        text = _ESCAPED.sub("_x005F_", _NOT_IN_XML.sub("", escape(text)))
     return f'<c t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'

@@ -47,7 +47,10 @@ class Spool:
             os.fsync(file.fileno())
         except OSError:
             # A half written record would hide the records appended behind it.
-            self._cut(start)
+            try:
+                self._cut(start)
+            except OSError:
+                self.close()  # those go to another file
             raise
         if file.tell() >= MAX_FILE_BYTES:
             self.close()

@@ -40,9 +40,11 @@ _AS_SHOWN = Context(prec=MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
 _PADDED = Context(prec=MAX_DIGITS + MAX_EXACT_DIGITS, rounding=ROUND_HALF_UP)
 MAX_MERGED_SHOWN = 3  # ranges
 _AS_IT_IS = ("General", "G/通用格式", "@")  # formats that change no digit
-# In a format, what changes no digit: a colour, a filling, and a blank as wide as a sign.
+# In a format, what changes no digit: a colour, a language without digits of its own, a filling, and
+# a blank as wide as a sign.
 _COLOUR = re.compile(
-    r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|color ?\d+)\]|\*.", re.IGNORECASE
+    r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|color ?\d+|\$-[0-9a-f]{1,4})\]|\*.",
+    re.IGNORECASE,
 )
 _BLANK = re.compile(r"_.|\\ ")
 _DIGITS = re.compile(r"#+|#*(0+)(?:\.(0+))?")  # a format of digits alone

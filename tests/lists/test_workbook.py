@@ -18,7 +18,7 @@ from dispatcher.lists.workbook_parts import MAX_WHOLE_PART_BYTES
 # What Excel offers for whole numbers, and others that show them as they are.
 NUMBER_FORMS = (
     "0", "0_ ", "0_);\\(0\\)", "0_);[Red]\\(0\\)", "0;[Red]0", "0_ ;[Red]\\-0\\ ",
-    "#", "###########", "#0", "G/通用格式", "[Blue]0",
+    "#", "###########", "#0", "G/通用格式", "[Blue]0", "[$-804]0", "[$-409]General",
 )  # fmt: skip
 STYLES, TEXTS = "xl/styles.xml", "xl/sharedStrings.xml"
 BOOK, RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
@@ -207,6 +207,8 @@ def test_a_number_has_the_digits_that_excel_shows(tmp_path, value, form, text):
         ("0.15", "0%", "it is a number in the format 0%"),
         ("-5", "0;[Red]0", "it is a number in the format"),  # shown without its minus
         ("0", "0;-0;;@", "it is a number in the format"),  # not shown
+        ("5", "[DBNum1][$-804]General", "it is a number in the format"),  # shown as 五
+        ("5", "[$-2010000]0", "it is a number in the format"),  # in Arabic digits
         ("0", "#", "it is a number in the format #"),
         ("0.5", "#.00", "it is a number in the format"),
         ("13112345678", "000 0000 0000", "it is a number in the format"),

@@ -48,6 +48,28 @@ async def test_a_record_that_nobody_understands_takes_nobody_with_it(database, f
     await Intake(database, folder).replay_spool()  # and is not looked at again
 
 
+async def test_what_follows_a_record_that_cannot_be_cut_off_is_read(folder, monkeypatch):
+    """A disk that fails a write, and then its truncation, spoils only that file."""
+    spool = Spool(folder, SPOOL_KIND)
+    spool.append([b"first"])
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        broken.setattr("dispatcher.db.spool.os.fsync", fail)
+        broken.setattr(Spool, "_cut", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            spool.append([b"half"])
+    (damaged,) = folder.iterdir()
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    spool.append([b"second"])
+    spool.close()
+    with orphaned_files(folder, SPOOL_KIND) as files:
+        kept = [record for file in files for record in file.records]
+    assert sorted(kept) == [b"first", b"second"]
+
+
 async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
     dead = await spooled(database, folder, "p1", "p2", "p3")
     dead._spool.close()
