@@ -865,6 +865,43 @@ async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, inse
     assert await bulk(db) == []
 
 
+async def test_a_dump_that_is_loaded_leaves_each_message_in_one_place(db, insert, take):
+    """Through the parent table, with triggers on: the table of messages comes after the others."""
+    ids = await insert(2 * BLOCK)
+    ids += await insert(FEW)
+    taken = await take(BLOCK + 30)
+    accepted, open_, unsure = taken[:10], taken[10:15], taken[15:]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        accepted,
+    )
+    await db.executemany(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state)"
+        " VALUES ($1, 'default', 1, $2, $3, 1, $4)",
+        [
+            (state, each, [1] * len(each), state)
+            for state, each in (("open", open_), ("unsure", unsure))
+        ],
+    )
+    before = await db.fetch("SELECT id, state FROM dispatcher.message_status ORDER BY id")
+    await db.execute("CREATE TEMP TABLE dump AS TABLE dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.message")
+    await db.execute("INSERT INTO dispatcher.message TABLE dump")
+    assert await db.fetch("SELECT id, state FROM dispatcher.message_status ORDER BY id") == before
+    again = await take(3 * BLOCK)
+    assert sorted(again) == sorted({*ids} - {*taken})
+
+
+async def test_a_dump_without_its_queue_waits_anew(db, insert, take):
+    ids = await insert(MANY)
+    await db.execute("CREATE TEMP TABLE dump AS TABLE dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.bulk")
+    await db.execute("INSERT INTO dispatcher.message TABLE dump")
+    assert await take(2 * MANY) == ids
+
+
 async def test_a_claim_of_finished_messages_alone_asks_for_more(database, db, insert):
     ids = await insert(BLOCK)
     await db.execute(
