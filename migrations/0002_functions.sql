@@ -586,6 +586,12 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_s
               SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
               WHERE (q.id IN (SELECT g.id FROM given_up g)) IS TRUE)
         ORDER BY b.id FOR UPDATE SKIP LOCKED
+    ), answered AS (
+        -- Or the message would be in question there once more after a requeue.
+        UPDATE dispatcher.batch b
+        SET unsure_ids = ARRAY(
+            SELECT i FROM unnest(u.ids) AS i WHERE i <> ALL (ARRAY(SELECT g.id FROM given_up g)))
+        FROM unsure u WHERE b.id = u.id
     )
     SELECT w.id, NULL::bigint FROM waiting w
     UNION SELECT e.message_id, NULL FROM ended e
@@ -653,6 +659,7 @@ BEGIN
         FROM dispatcher.report r
         WHERE r.provider_id = ANY (ARRAY(
             SELECT t.provider_id FROM taken t WHERE t.state = 'accepted'))
+        ORDER BY r.provider_id, r.segment  -- as the matching, or both wait for each other
         ON CONFLICT (provider_id, segment) DO NOTHING
     ), no_question AS (
         -- Whatever settles this request must not send them once more; nor may its late answer or report

@@ -853,6 +853,27 @@ async def test_a_requeue_during_a_step_is_left_waiting(world, told, monkeypatch)
     assert states[unsure][0] == "unsure"
 
 
+async def test_what_was_taken_back_is_in_no_question_after_a_requeue(world, told):
+    """It was unsure in its second request when the first proved to have been refused unsent."""
+    from dispatcher.db.reports import register_statuses  # noqa: PLC0415
+
+    await register_statuses(world.database)
+    (first,) = await world.batch([ONE])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    (other,) = await world.batch([TWO], token="second")
+    await take_out(world.db, [first])
+    await world.db.execute(
+        "UPDATE dispatcher.batch SET message_ids = $1, attempts = '{2,1}' WHERE token = 'second'",
+        [first, other],
+    )
+    await world.store(told("p1", ONE, status="E000629"))
+    await world.match()
+    assert (await world.states())[first] == ("undelivered", "p1")
+    assert await world.db.fetchval("SELECT dispatcher.requeue($1)", [first]) == 1
+    assert await world.db.fetchval("SELECT dispatcher.settle('second', 'resend')") == 1
+    assert await world.states() == {first: ("queued", None), other: ("queued", None)}
+
+
 async def test_what_is_requeued_cannot_be_taken_back(world, told):
     """Also by a matching step, or a late answer, that looked at it before."""
     from dispatcher.db.reports import register_statuses  # noqa: PLC0415

@@ -158,6 +158,7 @@ SELECT u.provider_id, u.segment, u.reason, u.fresh, u.attempts,
     END
 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::boolean[], $5::smallint[], $6::boolean[])
     AS u (provider_id, segment, reason, fresh, attempts, again)
+ORDER BY u.provider_id, u.segment  -- as a requeue, or both wait for each other
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
 
 -- name: match_again
