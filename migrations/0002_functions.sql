@@ -136,6 +136,8 @@ END $$;
 -- Only urgent messages notify; a NOTIFY on every insert halves the rate of single inserts.
 -- 20 messages or more that agree in all that a claim asks for wait in one bulk row, the others each
 -- in a row of the queue. A block of 500 ids is a request, and lies in one partition.
+-- A statement whose rows bring an older queued_at loads data that were here before, as from a dump: only
+-- what has no other place waits, or it would be sent twice.
 CREATE FUNCTION dispatcher.fill_queue() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -147,11 +149,25 @@ BEGIN
         count(idempotency_key) > 0 AS keys, min(priority) <= 1 AS urgent,
         -- is_usual_recipient: its own name would cost one INSERT 3,000 instructions more.
         bool_and(recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(recipient))
-            AS usual
+            AS usual,
+        min(queued_at) < now() AS loaded
     INTO has
-    FROM (SELECT campaign, idempotency_key, priority, recipient FROM added LIMIT 20) AS first;
+    FROM (SELECT campaign, idempotency_key, priority, recipient, queued_at FROM added LIMIT 20)
+        AS first;
 
-    IF NOT has.many THEN
+    IF has.loaded THEN
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+        SELECT a.id, a.app, a.priority, greatest(a.send_at, inserted_at), a.campaign
+        FROM added a
+        WHERE NOT EXISTS (
+            SELECT FROM dispatcher.placed_messages(ARRAY(SELECT id FROM added)) AS p (id)
+            WHERE p.id = a.id)
+        ON CONFLICT (id) DO NOTHING;
+        SELECT count(campaign) > 0 AS campaigns, count(idempotency_key) > 0 AS keys,
+            min(priority) <= 1 AS urgent, bool_and(dispatcher.is_usual_recipient(recipient)) AS usual
+        INTO has
+        FROM added;
+    ELSIF NOT has.many THEN
         INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
         SELECT id, app, priority, greatest(send_at, inserted_at), campaign FROM added;
     ELSE
@@ -419,6 +435,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = o
     ) AS block
     JOIN dispatcher.bulk b ON b.first_id > block.before AND b.first_id <= block.last_id
     WHERE EXISTS (SELECT FROM unnest(block.ids) AS id WHERE b.ids @> id)
+$$;
+
+-- Return which of *ids* have an outcome, wait in a bulk row, or are in a request that is not closed.
+CREATE FUNCTION dispatcher.placed_messages(ids bigint[]) RETURNS SETOF bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT o.message_id FROM dispatcher.outcome o WHERE o.message_id = ANY (placed_messages.ids)
+    UNION ALL
+    SELECT u.id FROM dispatcher.batch b
+    CROSS JOIN LATERAL unnest(coalesce(b.unsure_ids, b.message_ids)) AS u (id)
+    WHERE b.state <> 'closed'
+    UNION ALL
+    SELECT u.id FROM dispatcher.bulk b
+    CROSS JOIN LATERAL unnest(b.ids) AS range
+    CROSS JOIN LATERAL generate_series(lower(range), upper(range) - 1) AS u (id)
+    WHERE b.first_id = ANY (dispatcher.bulk_rows_with(placed_messages.ids))
 $$;
 
 -- Take those of *ids* out of bulk rows that are in these rows, and return them; the others of a row
@@ -1587,7 +1618,7 @@ END $$;
 -- migrate:down
 
 DROP TRIGGER fill_queue ON dispatcher.message;
-DROP FUNCTION dispatcher.revoke_console_token, dispatcher.add_console_token,
+DROP FUNCTION dispatcher.placed_messages, dispatcher.revoke_console_token, dispatcher.add_console_token,
     dispatcher.requeue_campaign, dispatcher.requeue_campaign_step, dispatcher.stop_campaigns,
     dispatcher.brake_spikes,
     dispatcher.move_campaign_step, dispatcher.move_campaign, dispatcher.changing_queue,

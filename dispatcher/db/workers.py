@@ -221,10 +221,23 @@ async def worker_stopped(database: Database, worker: int) -> None:
         await connection.execute(sql("worker_stopped"), worker)
 
 
-async def rescue(database: Database, worker: int) -> tuple[int, int]:
-    """Mark the open batches of dead workers unsure; return how many batches and messages."""
+async def heartbeats_ahead(database: Database) -> dict[int, tuple[float, float]]:
+    """Return when the last heartbeat of workers was, where that lies ahead, and their leases.
+
+    Both in seconds. The clock of the database was set back since.
+    """
     async with database.transaction() as connection:
-        row = await connection.fetchrow(sql("rescue"), worker)
+        rows = await connection.fetch(sql("heartbeats_ahead"))
+    return {row["id"]: (row["at"], row["lease"]) for row in rows}
+
+
+async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> tuple[int, int]:
+    """Mark the open batches of dead workers unsure; return how many batches and messages.
+
+    *dead* are further ones, whose last heartbeat lies ahead.
+    """
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(sql("rescue"), worker, dead)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 

@@ -160,6 +160,11 @@ class _Reading:
             wish = message.removeprefix("Value error, ").partition(", unable to ")[0]
             wish = re.sub("^(Input|String) should", "must", wish)
             wish = wish.replace("a valid boolean", "true or false")
+            if (
+                re.match("must be (greater|less)", wish)
+                and self.values[place].strip()[-1:].isalpha()
+            ):
+                wish += " s"  # the bound of a duration that was written with its unit
             yield f"{self.names[place]} {stored_text(wish, _WISHES)}"
         elif place not in self.names:
             yield _("{name} is missing: {description}").format(

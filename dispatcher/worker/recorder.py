@@ -263,10 +263,16 @@ class Recorder:
                 group = groups.pop()
                 if written is not None:
                     self._finish(group, written, monotonic() - began)
-                elif len(apart := _by_app(group)) > 1:
-                    groups += apart
-                else:
+                elif len({result.batch.app for result in group}) > 1:
+                    groups += _by_app(group)
+                else:  # and so is the rest of this app
+                    app = group[0].batch.app
                     self._blocked += group
+                    self._blocked += (
+                        each for one in groups for each in one if each.batch.app == app
+                    )
+                    groups = [[each for each in one if each.batch.app != app] for one in groups]
+                    groups = [one for one in groups if one]
         except BaseException:  # cancelled, or an error that ends this worker
             self._unwritten.extend(result for group in groups for result in group)
             raise
@@ -381,7 +387,9 @@ class Recorder:
 
 
 def _by_app(results: Sequence[BatchResult]) -> list[list[BatchResult]]:
-    groups: defaultdict[str, list[BatchResult]] = defaultdict(list)
+    """Return the results of each app, in groups that one transaction can take."""
+    apps: defaultdict[str, list[BatchResult]] = defaultdict(list)
     for result in results:
-        groups[result.batch.app].append(result)
-    return list(groups.values())
+        apps[result.batch.app].append(result)
+    most = MAX_TRANSACTION_RESULTS
+    return [of[first : first + most] for of in apps.values() for first in range(0, len(of), most)]

@@ -5,8 +5,9 @@ policy of its app allows that. What was inserted by a clock that was ahead is ma
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from time import monotonic
 
 import structlog
 
@@ -51,6 +52,33 @@ class ClockWaits:
         return last is not None
 
 
+class SilentWorkers:
+    """Finds dead workers whose last heartbeat lies ahead: the database's clock was set back.
+
+    By that clock they would live until it has come there. So their silence is measured here.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[int, tuple[float, float]] = {}  # their heartbeat, and since when it is so
+
+    def dead(self, heartbeats: Mapping[int, tuple[float, float]]) -> list[int]:
+        """Return which workers wrote no other heartbeat for their lease; the next look knows more.
+
+        *heartbeats* are those that lie ahead, each with the lease of the worker.
+        """
+        now = self._clock()
+        self._seen = {
+            worker: known if (known := self._seen.get(worker)) and known[0] == at else (at, now)
+            for worker, (at, _) in heartbeats.items()
+        }
+        return [
+            worker
+            for worker, (_, lease) in heartbeats.items()
+            if now - self._seen[worker][1] > lease
+        ]
+
+
 async def run_recovery(
     database: Database,
     worker: int,
@@ -66,9 +94,11 @@ async def run_recovery(
     Each step is safe to repeat, and for many workers at once. One that fails does not keep the
     others from being tried. One that returns true has more to do at once.
     """
+    silent = SilentWorkers(monotonic)
 
     async def rescue() -> None:
-        _log("batches of dead workers marked unsure", await workers.rescue(database, worker))
+        dead = silent.dead(await workers.heartbeats_ahead(database))
+        _log("batches of dead workers marked unsure", await workers.rescue(database, worker, dead))
 
     async def resend() -> None:
         _log("unsure batches sent again by policy", await workers.resend_unsure(database, worker))

@@ -560,3 +560,17 @@ async def test_an_unknown_app_is_neither_paused_nor_resumed(operator, db, action
         )
     assert await db.fetchval("SELECT array_agg(name) FROM dispatcher.app") == ["shop"]
     assert await db.fetchval("SELECT count(*) FROM dispatcher.audit") == 0
+
+
+async def test_a_thousand_ids_are_taken_at_once(operator):
+    page = (await operator.get("/console/actions")).text
+    form = page.partition('action="/console/actions/requeue"')
+    assert form[0].endswith('<form class="ids" method="post" ')  # an address has no room for them
+    sent = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form[2]))
+    ids = " ".join(map(str, range(10**17, 10**17 + 1000)))
+    asked = await operator.post("/console/actions/requeue", {**sent, "ids": ids})
+    assert (asked.status, "Requeue 1,000 messages?" in asked.text) == (200, True)
+    done = await operator.act("requeue", {"ids": ids})
+    assert "0 of 1000 wait again." in done.text
+    more = await operator.post("/console/actions/requeue", {**sent, "ids": f"{ids} 7"})
+    assert (more.status, "1,000 at most" in more.text) == (400, True)

@@ -180,6 +180,23 @@ async def test_bulk_rows_are_claimed_in_order(db, insert, take):
     assert await states(db) == ["sending"]
 
 
+async def test_messages_of_several_rows_come_by_due_time_and_id(db):
+    # With gaps, in two partitions, and the rows of the least ids are not due first.
+    await db.execute(
+        "INSERT INTO dispatcher.message (id, recipient, template_id, send_at)"
+        " SELECT 4999800 + 2 * n, '+86131' || lpad(n::text, 8, '0'), 't',"
+        " now() + make_interval(mins => n % 3)"
+        " FROM generate_series(1, 240) AS n ORDER BY md5(n::text)"
+    )
+    await db.execute("UPDATE dispatcher.bulk SET due_at = due_at - interval '1 hour'")
+    since = [BEGINNING] * PRIORITY_COUNT
+    head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
+    taken = await db.fetch(sql("claim_bulk"), "default", 1000, 5, head["due_at"], None, False)
+    places = [(row[0], row["id"]) for row in taken]
+    assert (len(places), len({due for due, _ in places})) == (240, 3)
+    assert places == sorted(places)
+
+
 async def test_a_claim_for_fewer_leaves_the_rest_in_a_row(db, insert, take):
     ids = await insert(BLOCK)
     assert await take(30) == ids[:30]
@@ -846,6 +863,43 @@ async def test_messages_loaded_again_after_they_were_sent_stay_finished(db, inse
         taken += await take(limit)
     assert taken == [each for each in ids if each not in sent]
     assert await bulk(db) == []
+
+
+async def test_a_dump_that_is_loaded_leaves_each_message_in_one_place(db, insert, take):
+    """Through the parent table, with triggers on: the table of messages comes after the others."""
+    ids = await insert(2 * BLOCK)
+    ids += await insert(FEW)
+    taken = await take(BLOCK + 30)
+    accepted, open_, unsure = taken[:10], taken[10:15], taken[15:]
+    await db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT unnest($1::bigint[]), 'accepted', 1",
+        accepted,
+    )
+    await db.executemany(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state)"
+        " VALUES ($1, 'default', 1, $2, $3, 1, $4)",
+        [
+            (state, each, [1] * len(each), state)
+            for state, each in (("open", open_), ("unsure", unsure))
+        ],
+    )
+    before = await db.fetch("SELECT id, state FROM dispatcher.message_status ORDER BY id")
+    await db.execute("CREATE TEMP TABLE dump AS TABLE dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.message")
+    await db.execute("INSERT INTO dispatcher.message TABLE dump")
+    assert await db.fetch("SELECT id, state FROM dispatcher.message_status ORDER BY id") == before
+    again = await take(3 * BLOCK)
+    assert sorted(again) == sorted({*ids} - {*taken})
+
+
+async def test_a_dump_without_its_queue_waits_anew(db, insert, take):
+    ids = await insert(MANY)
+    await db.execute("CREATE TEMP TABLE dump AS TABLE dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.message")
+    await db.execute("DELETE FROM dispatcher.bulk")
+    await db.execute("INSERT INTO dispatcher.message TABLE dump")
+    assert await take(2 * MANY) == ids
 
 
 async def test_a_claim_of_finished_messages_alone_asks_for_more(database, db, insert):

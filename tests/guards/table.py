@@ -270,6 +270,12 @@ GUARDS = (
     ),
     Guard(
         2,
+        "what is loaded from a dump waits only where it has no other place",
+        (Edit(FUNCTIONS, "min(queued_at) < now() AS loaded", "false AS loaded"),),
+        (f"{BULK}::test_a_dump_that_is_loaded_leaves_each_message_in_one_place",),
+    ),
+    Guard(
+        2,
         "a worker whose id was given to another one claims nothing",
         (
             Edit(
@@ -544,7 +550,7 @@ GUARDS = (
         (
             Edit(
                 f"{SQL}/queue.sql#claim_bulk",
-                "WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))",
+                "AND m.id <> ALL (ARRAY(SELECT message_id FROM finished))",
                 "",
             ),
         ),

@@ -50,11 +50,14 @@ GUARDS = (
         reason="the model's database loses no commit, as exactness.md assumes",
     ),
     *(
-        Guard(name, reason="the model's database never goes back in time, as exactness.md assumes")
+        Guard(
+            name, reason="the model's database is never restored or loaded, as exactness.md assumes"
+        )
         for name in (
             "nothing is claimed in a database that has gone back in time",
             "what waits in a backup that was restored under workers is paused",
             "what waits in a backup that was restored without workers is paused",
+            "what is loaded from a dump waits only where it has no other place",
             "a worker whose id was given to another one claims nothing",
             "what came within the lease of a backup's last worker is paused",
         )

@@ -17,7 +17,7 @@ from support.waiting import until
 from dispatcher.db.database import Database, create_pool
 from dispatcher.simulator.faults import Delay
 from dispatcher.worker import recovery
-from dispatcher.worker.recovery import ClockWaits, run_recovery
+from dispatcher.worker.recovery import ClockWaits, SilentWorkers, run_recovery
 
 JUMPS = {"an hour forward": "1 hour", "an hour back": "-1 hour", "a day forward": "1 day",
          "a day back": "-1 day"}  # fmt: skip
@@ -147,3 +147,34 @@ async def test_a_search_that_fails_is_made_again(db, recovering):
     assert waits.searched == 0
     await db.execute(function.format("away", "end_clock_waits"))
     await until(lambda: db.fetchval(LATER), what="all is due")
+
+
+def test_a_worker_whose_heartbeat_lies_ahead_is_dead_after_its_lease():
+    now = 1000.0
+    silent = SilentWorkers(lambda: now)
+    assert silent.dead({1: (5000.0, 60.0), 2: (5000.0, 20.0)}) == []
+    now += 30
+    assert silent.dead({1: (5000.0, 60.0), 2: (5010.0, 20.0)}) == []
+    now += 31
+    assert silent.dead({1: (5000.0, 60.0), 2: (5020.0, 20.0)}) == [1]
+    now += 30
+    assert silent.dead({2: (5020.0, 20.0)}) == [2]
+    assert silent.dead({1: (5000.0, 60.0)}) == []  # it was not ahead in between
+
+
+async def test_what_a_worker_had_that_died_before_a_jump_becomes_unsure(db, recovering, hands):
+    """By the clock that was set back, its last heartbeat lies ahead for an hour."""
+    start, _, failing = recovering
+    await insert(db, 3)
+    await hands.claim()
+    await db.execute(
+        "UPDATE dispatcher.worker SET heartbeat_at = clock_timestamp() + interval '1 hour',"
+        " lease = interval '1 second'"
+    )
+    start()
+    await until(lambda: unsure(db), what="its batch is unsure")
+    assert not failing
+
+
+async def unsure(db: asyncpg.Connection) -> bool:
+    return await states(db) == {"unsure": 3}

@@ -19,7 +19,13 @@ from dispatcher.db.workers import register_app, register_worker
 from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker
-from dispatcher.worker.recorder import MAX_WAITING_RESULTS, SPOOL_KIND, Recorder, ResultQueue
+from dispatcher.worker.recorder import (
+    MAX_TRANSACTION_RESULTS,
+    MAX_WAITING_RESULTS,
+    SPOOL_KIND,
+    Recorder,
+    ResultQueue,
+)
 
 APPS = ("held", "other")
 
@@ -122,6 +128,51 @@ def test_what_is_blocked_counts_for_the_room_for_answers():
     assert not queue._capacity.is_set()
     queue.hold(0)
     assert queue._capacity.is_set()
+
+
+@pytest.mark.slow
+async def test_many_answers_that_wait_for_it_are_written_in_parts(db, hands, forgotten, tmp_path):
+    count = 2 * MAX_TRANSACTION_RESULTS + 5
+    for app in APPS:
+        await register_app(
+            hands.database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
+        )
+    await hands.insert(1, app="held")
+    await db.execute(
+        "INSERT INTO dispatcher.message (app, recipient, template_id, params)"
+        " SELECT app, recipient, template_id, params FROM dispatcher.message"
+        " CROSS JOIN generate_series(2, $1)",
+        count,
+    )
+    hands.id = await register_worker(
+        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+    )
+    batches: list[Batch] = []
+    while len(batches) < count:  # each is to the same number, so each is a request
+        batches += await hands.claim(app="held", slots=count)
+    await hands.insert(3, first=10, app="other")
+    batches += await hands.claim(app="other")
+    await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
+    recorder = Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={app: CircuitBreaker(app) for app in APPS},
+        limits={},
+    )
+    for batch in batches:
+        recorder.results.put(
+            BatchResult(batch, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
+        )
+    task = asyncio.create_task(recorder.run())
+    await until(lambda: states_are(db, "other", {"unsure": 3}), deadline=60)
+    await until(lambda: len(recorder._blocked) == count, deadline=60)
+    await forgotten.execute("ROLLBACK")
+    await until(lambda: states_are(db, "held", {"unsure": count}), deadline=60)
+    await recorder.finish(task)
+    assert not list(tmp_path.iterdir())
 
 
 async def test_kept_answers_of_an_app_that_is_gone_end_no_start(hands, tmp_path):

@@ -146,12 +146,13 @@ SELECT (SELECT count(*) FROM gone)::int AS batches, (SELECT count(*) FROM waitin
 -- name: rescue
 -- Mark the open batches of dead workers unsure: their requests may have been sent. They never return
 -- to the queue by themselves.
--- $1 the worker that does it
+-- $1 the worker that does it, $2 dead workers whose last heartbeat lies ahead
 WITH lost AS (
     SELECT b.id
     FROM dispatcher.worker w
     JOIN dispatcher.batch b ON b.worker = w.id AND b.state = 'open'
     WHERE w.stopped_at IS NOT NULL OR w.heartbeat_at < clock_timestamp() - w.lease
+        OR w.id = ANY ($2::bigint[])
     ORDER BY b.id
     LIMIT 1000
     FOR UPDATE OF b SKIP LOCKED

@@ -115,6 +115,8 @@ LIMIT 1
 -- messages as `claim` does, without the last columns: none was claimed before. Rows are locked one by one, until they hold as many messages as wanted;
 -- those of fewer than 20 messages count as 20, so that there may be more. The last row may hold more
 -- than is wanted: the others wait on in a new row.
+-- In the order of due times and ids: the ranges are sorted, a few, and each is read along the index.
+-- To sort the messages would cost a tenth of the claim. LATERAL leaves no other plan.
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
 -- looked for once for each range of ids.
 -- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
@@ -161,19 +163,24 @@ WITH held AS MATERIALIZED (
 )
 SELECT
     s.due,
-    CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
-    m.id,
-    m.recipient,
-    m.template_id,
-    CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
-    coalesce(m.sender, $5),
-    m.signature,
-    date_part('epoch', m.expires_at - clock_timestamp()),
-    $3::smallint AS priority
-FROM span s
-JOIN dispatcher.message m ON m.id >= lower(s.range) AND m.id < upper(s.range)
-WHERE m.id <> ALL (ARRAY(SELECT message_id FROM finished))
-ORDER BY s.due, m.id
+    m.*
+FROM (SELECT due, range FROM span ORDER BY due, range) AS s
+CROSS JOIN LATERAL (
+    SELECT
+        CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
+        m.id,
+        m.recipient,
+        m.template_id,
+        CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
+        coalesce(m.sender, $5),
+        m.signature,
+        date_part('epoch', m.expires_at - clock_timestamp()),
+        $3::smallint AS priority
+    FROM dispatcher.message m
+    WHERE m.id >= lower(s.range) AND m.id < upper(s.range)
+      AND m.id <> ALL (ARRAY(SELECT message_id FROM finished))
+    ORDER BY m.id
+) AS m
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return

@@ -40,6 +40,13 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
 -- $1 the last id of the step before
 SELECT ended, last FROM dispatcher.end_clock_waits($1)
 
+-- name: heartbeats_ahead
+-- Return the workers whose last heartbeat lies ahead, since this clock was set back: when it was (seconds
+-- since 1970), and their lease in seconds.
+SELECT id, date_part('epoch', heartbeat_at) AS at, date_part('epoch', lease) AS lease
+FROM dispatcher.worker
+WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() + interval '1 second'
+
 -- name: newest_heartbeat
 -- Return when a worker was last here that this database knows of (seconds since 1970): itself, if it has
 -- its row, else any worker. Null: its row is gone within the hour that every retention keeps it.
