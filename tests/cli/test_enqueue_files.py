@@ -214,7 +214,7 @@ async def test_a_file_gives_exactly_what_it_must(enqueue, name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("enqueue")
-async def test_a_dry_run_tells_what_each_load_tells(operate, db, tmp_path):
+async def test_a_dry_run_gives_what_each_load_gives(operate, db, tmp_path):
     for at, (name, given) in enumerate((*GIVEN.items(), *OTHERS.items())):
         rejects = tmp_path / f"{at}.csv"
         ended = await operate(
