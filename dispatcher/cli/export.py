@@ -18,7 +18,7 @@ import typer
 
 from dispatcher.cli.completion import complete_app, complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.cli.operate import As, operator_name
+from dispatcher.cli.operate import As, check_app_exists, operator_name
 from dispatcher.cli.spans import begin_of
 from dispatcher.core.errors import os_reason
 from dispatcher.core.language import ENGLISH, _, use_language
@@ -158,6 +158,8 @@ def export(
                 since=begin,
                 charged=bool(known_prices),
             )
+        if app is not None and not rows.count:  # a misspelt app, or one without messages
+            await check_app_exists(connection, app)
         return rows.count
 
     count = with_database(work)

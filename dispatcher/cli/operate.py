@@ -317,7 +317,7 @@ def pause(
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
-        await _check_app_exists(connection, app)
+        await check_app_exists(connection, app)
         await operator.pause(connection, who, app, reason)
 
     with_database(work)
@@ -335,14 +335,14 @@ def resume(app: App, *, as_: As = None) -> None:
     who = operator_name(as_)
 
     async def work(connection: "Connection") -> None:
-        await _check_app_exists(connection, app)
+        await check_app_exists(connection, app)
         await operator.resume(connection, who, app)
 
     with_database(work)
     typer.echo(_("{app} is sending again.").format(app=app))
 
 
-async def _check_app_exists(connection: "Connection", app: str) -> None:
+async def check_app_exists(connection: "Connection", app: str) -> None:
     """Refuse an unknown name: a misspelt pause would stop nothing."""
     from dispatcher.db import status
 

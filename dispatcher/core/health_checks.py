@@ -163,7 +163,7 @@ def _paused(app: AppState, since: datetime) -> Finding:
             Level.STOPPED,
             app.name,
             _("{name} is paused by an operator").format(name=app.name),
-            app.pause_reason or _("No reason was given."),
+            stored_text(app.pause_reason or "") or _("No reason was given."),
             _("Resume it when the reason is gone. It waits since {since} UTC.").format(
                 since=f"{since:%Y-%m-%d %H:%M}"
             ),

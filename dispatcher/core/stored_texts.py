@@ -122,6 +122,9 @@ STORED_TEXTS = (
     N_("the worker stopped before it wrote an answer"),
     N_("the database has lost the record of its answer"),
     N_("no reason was given"),
+    N_("no reason given ({who})"),
+    N_("{name} (shared token)"),
+    N_("{why} ({name} (shared token))"),
     N_("unsubscribed by a reply"),
     N_("action {id} ({who})"),
     N_("policy: resend"),
@@ -136,6 +139,8 @@ STORED_TEXTS = (
     N_("reply"),
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
+# Fields with what people or systems are called, which may be a word that has a translation.
+_NAMES = {"name", "id", "code", "at", "database", "file", "path"}
 _FIELD = re.compile(r"\{(\w+)\}")
 # Texts of ours are shorter. A longer one is from outside, and would take seconds to compare.
 MAX_CHARACTERS, MAX_SENTENCES = 600, 8
@@ -188,7 +193,10 @@ def _translated(text: str, forms: tuple[str, ...]) -> str | None:
         return translation
     for pattern, form in _patterns(forms):
         if (found := pattern.fullmatch(text)) is not None:
-            values = {name: _value(value, forms) for name, value in found.groupdict().items()}
+            values = {
+                name: value if name in _NAMES else _value(value, forms)
+                for name, value in found.groupdict().items()
+            }
             return _(form).format(**values)
     return None
 

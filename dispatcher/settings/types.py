@@ -152,7 +152,8 @@ def is_address(dsn: str) -> bool:
 
 
 def _is_written_well(dsn: str) -> bool:
-    return dsn.startswith(("postgresql://", "postgres://")) and is_clear_address(dsn)
+    one_line = dsn.isprintable() and dsn == dsn.strip()
+    return one_line and dsn.startswith(("postgresql://", "postgres://")) and is_clear_address(dsn)
 
 
 def _database(value: SecretStr) -> SecretStr:

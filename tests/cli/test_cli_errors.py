@@ -78,6 +78,13 @@ async def test_a_value_that_is_no_text_is_one_line(operate):
         assert "cannot take a value (DataError, 22000)" in ended.line
 
 
+async def test_an_export_of_an_unknown_app_says_so(operate, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    ended = await operate("export", "--app", "shoop")
+    assert (ended.code, ended.line) == (1, "dispatcher: no app is called shoop: known are shop.")
+    assert (await operate("export", "--app", "shop")).code == 0
+
+
 @pytest.mark.parametrize("name", ["run", "status"])
 async def test_a_bad_setting_exits_with_2_and_names_itself(command, name):
     ended = await command(name, **APP, POLL_INTERVAL="often")

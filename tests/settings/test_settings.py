@@ -147,6 +147,8 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
         ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "must be a PostgreSQL address"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h/d ", "must be a PostgreSQL address"),
+        ("DATABASE_URL", "postgresql://h/d\npostgresql://h/e", "must be a PostgreSQL address"),
         ("DATABASE_URL", "postgresql://u:hunter2@h:99999/d", "must have a port from 1 to 65535"),
         ("DATABASE_URL", "postgresql://u:hunter2@a:1,b:0/d", "must have a port from 1 to 65535"),
         ("DATABASE_URL", "postgresql:///d?host=h&port=x", "must have a port from 1 to 65535"),
