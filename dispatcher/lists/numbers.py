@@ -5,9 +5,10 @@ from itertools import islice
 from pathlib import Path
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.lists.cells import Record, Sheet
-from dispatcher.lists.reading import Form, open_list, text_sheets
+from dispatcher.lists.reading import Form, open_list, sheets_of
 
 MAX_LINES_JUDGED = 20  # to find the delimiter of a file without a header
 
@@ -17,6 +18,8 @@ def read_numbers(
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
     """Yield each number of *path*, with its line; without a header the first column has them.
 
+    A line with a second number is yielded twice, the second time as doubtful: it may be the same
+    person's, or that of another one.
     Raises ListError if the file is none of numbers.
     """
     try:
@@ -27,32 +30,43 @@ def read_numbers(
     place = opened.header.places["recipient"]
     for record in opened.sheet:
         if record.line >= opened.data_from and not record.is_blank:
-            yield record.line, _read(record, place, other_mainland=other_mainland)
+            yield from _read(record, place, other_mainland=other_mainland)
 
 
 def _without_header(
     path: Path, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
-    sheets = text_sheets(path, Form())
+    sheets = sheets_of(path, Form())
     sheet = max(sheets, key=_first_column)
     if not _first_column(sheet):
         open_list(path, Form(ignore_others=True))  # raises with the reason
     records = (record for record in sheet if not record.is_blank)
     for place, record in enumerate(records):
-        if place or any(character.isdigit() for character in record.cells[0]):  # else a header
-            yield record.line, _read(record, 0, other_mainland=other_mainland)
+        if place or any(map(str.isdigit, "".join(record.cells[:1]))):  # else a header
+            yield from _read(record, 0, other_mainland=other_mainland)
 
 
 def _first_column(sheet: Sheet) -> int:
     """Return in how many of the first lines the first cell is a number."""
     return sum(
-        isinstance(read_number(record.cells[0], other_mainland=True), ReadNumber)
+        isinstance(read_number("".join(record.cells[:1]), other_mainland=True), ReadNumber)
         for record in islice(sheet, MAX_LINES_JUDGED)
     )
 
 
-def _read(record: Record, place: int, *, other_mainland: bool) -> ReadNumber | DoubtfulNumber:
+def _read(
+    record: Record, place: int, *, other_mainland: bool
+) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
     if record.trouble:
-        return DoubtfulNumber(record.trouble)
+        yield record.line, DoubtfulNumber(record.trouble)
+        return
     text = record.cells[place] if place < len(record.cells) else ""
-    return read_number(text, other_mainland=other_mainland)
+    number = read_number(text, other_mainland=other_mainland)
+    yield record.line, number
+    others = (read_number(cell) for cell in record.cells[:place] + record.cells[place + 1 :])
+    found = {one.e164 for one in (number, *others) if isinstance(one, ReadNumber)}
+    if isinstance(number, ReadNumber) and len(found) > 1:
+        yield (
+            record.line,
+            DoubtfulNumber(_("there is another number in the line: give it a line of its own")),
+        )

@@ -102,8 +102,14 @@ def _opened(path: Path, form: Form) -> OpenedList:
     return opened
 
 
-def text_sheets(path: Path, form: Form) -> list[TextSheet]:
-    """Return the text file in *path*, with each delimiter that it may have."""
+def sheets_of(path: Path, form: Form) -> Sequence[Sheet]:
+    """Return the workbook in *path*, or the text file with each delimiter that it may have."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head.startswith(_ZIP):
+        from dispatcher.lists.workbook import WorkbookSheet
+
+        return [WorkbookSheet(path, form.sheet)]
     return _text_sheets(path, find_encoding(path, form.encoding), form)
 
 

@@ -52,7 +52,8 @@ from dispatcher.simulator import Simulator
 HASTE = 20.0  # seconds that pass in each second of the storm, for waits and pauses
 WATCH = 0.05  # seconds between two looks at the clock
 QUIET = 120.0  # seconds until everything must have settled
-CLOCK_JUMP_SECONDS = (3600.0, -3600.0, 86_400.0, -86_400.0)
+CLOCK_AHEAD_SECONDS = 86_400.0
+CLOCK_JUMP_SECONDS = (3600.0, -3600.0, CLOCK_AHEAD_SECONDS, -CLOCK_AHEAD_SECONDS)
 CLOCK_WRONG_SECONDS = (1.5, 5.0)  # how long the database's clock is
 BACKUP_SECONDS = (3.0, 8.0)  # until it is restored
 LONG_SECONDS = (6.5, 12.0)  # of a frozen database: leases end, and a worker that stops gives up
@@ -135,8 +136,8 @@ async def run(plan: Plan) -> Aftermath:
         )
         stack.callback(fleet.kill_all)
         fleet.database_id = await _database_id(server.dsn)
-        fleet.launch(plan.workers)
-        await fleet.settle()  # a storm on workers that are still starting tests only that
+        # A storm on workers that are still starting tests only that.
+        await fleet.begin(plan.workers)
         ears = PageCollector()
         aftermath = await _storm(
             plan, dice, Scene(server, simulator, fleet, receiver, ears, postgres)
@@ -377,6 +378,8 @@ async def _settle(scene: Scene) -> list[str]:
     The leases of the dead run out in their own time.
     """
     base = Database(scene.server.dsn)
+    # What was to wait by a clock that was a day ahead.
+    await _until_told(base, partial(_let_pass, CLOCK_AHEAD_SECONDS))
     if not await _until_told(base, finished):
         return [f"not everything had its end after {QUIET:.0f} s of quiet"]
     if scene.receiver is None:
@@ -388,6 +391,11 @@ async def _settle(scene: Scene) -> list[str]:
     settled = await _until_told(base, report_sender.nothing_unsure)
     troubles = await scene.receiver.end()
     return troubles if settled else [*troubles, "some messages stayed unsure"]
+
+
+async def _let_pass(seconds: float, db: asyncpg.Connection) -> bool:
+    await let_pass(db, seconds)
+    return True
 
 
 async def _until_told(

@@ -97,10 +97,6 @@ class Fleet:
         """The worker of each place, alive or not."""
         return tuple(self._places)
 
-    def launch(self, size: int) -> None:
-        """Start so many workers."""
-        self._places = [self._launch(place) for place in range(size)]
-
     async def suffer(self) -> None:
         """Do something to some worker, again and again."""
         acts = {
@@ -131,6 +127,14 @@ class Fleet:
     def forget(self) -> None:
         """Note that the database is restored: workers that it does not know end by themselves."""
         self._forgotten.update(self._places)
+
+    async def begin(self, size: int) -> None:
+        """Start so many workers; raises RuntimeError if one cannot work at all."""
+        self._places = [self._launch(place) for place in range(size)]
+        for worker in self._places:
+            if not await worker.starts() and worker.stumbled:
+                raise RuntimeError(worker.stumbled)
+        await self.settle()
 
     async def settle(self) -> None:
         """Have each place filled with a worker that works."""

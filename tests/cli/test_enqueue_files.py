@@ -212,6 +212,25 @@ async def test_a_file_gives_exactly_what_it_must(enqueue, name):
     await enqueue(FILES / name, GIVEN[name])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("enqueue")
+async def test_a_dry_run_gives_what_each_load_gives(operate, db, tmp_path):
+    for at, (name, given) in enumerate((*GIVEN.items(), *OTHERS.items())):
+        rejects = tmp_path / f"{at}.csv"
+        ended = await operate(
+            "enqueue", FILES / name, "--dry-run", "--rejects", rejects, *given.options
+        )
+        expected = given.code if given.code is not None else int(bool(given.refused))
+        assert (name, ended.code) == (name, expected), ended
+        if expected != 2:  # the file as a whole is none
+            noun = "message" if given.messages == 1 else "messages"
+            assert ended.out.startswith(f"{given.messages} {noun} would be enqueued."), name
+        told = refused(rejects) if rejects.exists() else {}
+        assert told.keys() == given.refused.keys(), name
+        assert all(words in told[line] for line, words in given.refused.items()), name
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+
+
 @pytest.mark.parametrize("name", OTHERS)
 async def test_a_file_gives_what_the_options_say(enqueue, name):
     await enqueue(FILES / name, OTHERS[name])

@@ -6,9 +6,12 @@ from zipfile import ZipFile
 from zoneinfo import ZoneInfo
 
 import pytest
+from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.number import DoubtfulNumber, ReadNumber
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
 
@@ -133,3 +136,31 @@ def test_a_file_without_anything_in_it_is_named(tmp_path, content, words):
         file.write_bytes(content)
     with pytest.raises(ListError, match=words):
         open_list(file, Form())
+
+
+@pytest.mark.parametrize(
+    ("lines", "doubts"),
+    [
+        ((f"{GOOD},13112345679",), 1),
+        (("手机号,联系电话", f"{GOOD},13112345679"), 1),
+        (("姓名,手机号,备用手机", f"a,{GOOD},+13055550123"), 1),
+        (("手机号,单号", f"{GOOD},20260501"), 0),
+        (("手机号,联系电话", f"{GOOD},131 1234 5678"), 0),
+    ],
+)
+def test_a_second_number_of_a_line_is_named(tmp_path, lines, doubts):
+    found = [one for _line, one in read_numbers(write(tmp_path / "x.csv", *lines))]
+    assert [one.e164 for one in found if isinstance(one, ReadNumber)] == [GOOD]
+    assert [one.reason for one in found if isinstance(one, DoubtfulNumber)] == [
+        "there is another number in the line: give it a line of its own"
+    ] * doubts
+
+
+def test_numbers_of_a_workbook_need_no_header(tmp_path):
+    book = Workbook()
+    book.active.append([13112345678])
+    book.active.append([])
+    book.active.append(["+86 131 1234 5679"])
+    book.save(tmp_path / "x.xlsx")
+    found = [(line, one.e164) for line, one in read_numbers(tmp_path / "x.xlsx")]
+    assert found == [(1, GOOD), (3, "+8613112345679")]

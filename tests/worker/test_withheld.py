@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import monotonic
 
 import pytest
 from support.messages import SENDER, TEMPLATE
@@ -17,6 +18,7 @@ from dispatcher.core.signing import AppKey
 from dispatcher.core.wire import EMPTY_REQUEST
 from dispatcher.provider.client import Account, Client
 from dispatcher.simulator.faults import Reset
+from dispatcher.worker.in_flight import Lease
 from dispatcher.worker.recorder import ResultQueue
 from dispatcher.worker.sender import Sender
 
@@ -51,7 +53,7 @@ async def sent(client: Client, answers: Iterator[bool]) -> list[BatchResult]:
         claimer=None,
         results=results,
         breaker=None,
-        lease=None,
+        lease=Lease(60.0, monotonic),
         stop=None,
         callback=None,
         max_attempts=5,
