@@ -222,6 +222,14 @@ def enqueue(
             ) from failure
     _print_summary(file, loaded, options)
     if loaded.progress.rejected:
+        written = loaded.rejects or where
+        if written != where:
+            typer.echo(
+                _(
+                    "{where} was changed since it was written, and stays as it is: the refused"
+                    " lines are in {written}."
+                ).format(where=where, written=written)
+            )
         text = (
             _(
                 "{rejected} of {file} would be refused, each with its reason in {where}: mend them"
@@ -237,7 +245,7 @@ def enqueue(
             text.format(
                 rejected=plural(loaded.progress.rejected, "line"),
                 file=file,
-                where=where,
+                where=written,
                 campaign=shlex.quote(loaded.campaign),
             )
         )
