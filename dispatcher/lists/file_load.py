@@ -289,7 +289,7 @@ class _Load(Struct, frozen=True):
 async def _write_rejects(
     connection: Connection, digest: str | None, messages: MessageList, path: Path, source: Path
 ) -> Path:
-    """Write the refused lines as they stand in the file, those of earlier runs too; return where."""
+    """Write the refused lines as they stand in the file, those of earlier runs too."""
     delimiter = messages.delimiter
     with RejectsFile(path, messages.header, delimiter=delimiter, source=source) as out:
         records = messages.records()

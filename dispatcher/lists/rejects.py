@@ -30,9 +30,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a cell of a formula may
 class RejectsFile:
     """The file of rejects of one load; made with the first refused line.
 
-    Somebody may be correcting the rejects of an earlier load. A file that was changed since it was
-    written here is never overwritten: `path` is then the next free name, such as
-    may.rejects-2.csv.
+    An operator may be correcting the rejects of an earlier load. A file that was changed since it
+    was written here is never overwritten: `path` is then the next free name, may.rejects-2.csv.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class RejectsFile:
             raise self._not_written(error) from None
 
     def _begin(self) -> IO[bytes]:
-        if self.path.exists() and not self.path.is_file():  # a pipe or a device, such as /dev/stdout
+        if self.path.exists() and not self.path.is_file():  # a pipe or a device
             return self.path.open("wb")
         part = Path(os.path.realpath(self.path)).parent / f".rejects-{token_hex(8)}.part"
         opened = part.open("xb")

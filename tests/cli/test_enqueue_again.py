@@ -171,7 +171,7 @@ async def test_a_dry_run_refuses_what_the_load_refuses(operate, tmp_path):
     assert rows(tmp_path / "y.rejects.csv") == told
 
 
-async def test_rejects_that_somebody_corrects_are_not_overwritten(operate, db, tmp_path):
+async def test_rejects_that_were_corrected_are_not_overwritten(operate, tmp_path):
     file = tmp_path / "x.csv"
     file.write_text(f"recipient,template_id\n1,t1\n2,t1\n{GOOD},t1\n", encoding="utf-8")
     rejects, second = tmp_path / "x.rejects.csv", tmp_path / "x.rejects-2.csv"
