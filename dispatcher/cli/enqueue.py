@@ -222,25 +222,7 @@ def enqueue(
             ) from failure
     _print_summary(file, loaded, options)
     if loaded.progress.rejected:
-        text = (
-            _(
-                "{rejected} of {file} would be refused, each with its reason in {where}: mend them"
-                " in {file}."
-            )
-            if dry_run
-            else _(
-                "{rejected} of {file} refused, each with its reason in {where}: mend them there,"
-                " and enqueue that file with the same options and --campaign {campaign}."
-            )
-        )
-        raise CommandError(
-            text.format(
-                rejected=plural(loaded.progress.rejected, "line"),
-                file=file,
-                where=where,
-                campaign=shlex.quote(loaded.campaign),
-            )
-        )
+        _tell_refused(file, where, loaded, dry_run=dry_run)
 
 
 async def _load(
@@ -293,6 +275,39 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
         typer.echo(note)
     if loaded.bill is not None:
         _print_cost(loaded, loaded.bill)
+
+
+def _tell_refused(file: Path, where: Path, loaded: "Loaded", *, dry_run: bool) -> None:
+    """Say where the refused lines are; raises CommandError, for the exit code is 1."""
+    from dispatcher.core.format import plural
+
+    written = loaded.rejects or where
+    if written != where:
+        typer.echo(
+            _(
+                "{where} was changed since it was written, and stays as it is: the refused"
+                " lines are in {written}."
+            ).format(where=where, written=written)
+        )
+    text = (
+        _(
+            "{rejected} of {file} would be refused, each with its reason in {where}: mend them"
+            " in {file}."
+        )
+        if dry_run
+        else _(
+            "{rejected} of {file} refused, each with its reason in {where}: mend them there,"
+            " and enqueue that file with the same options and --campaign {campaign}."
+        )
+    )
+    raise CommandError(
+        text.format(
+            rejected=plural(loaded.progress.rejected, "line"),
+            file=file,
+            where=written,
+            campaign=shlex.quote(loaded.campaign),
+        )
+    )
 
 
 def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":

@@ -82,6 +82,7 @@ class Loaded(Struct, frozen=True):
     limits: Mapping[str, Limits]
     previews: list[Preview] = []
     bill: Bill | None = None  # of a dry run
+    rejects: Path | None = None  # where the refused lines are
 
     @property
     def countries_abroad(self) -> dict[str, int]:
@@ -146,7 +147,7 @@ async def load_file(
     on_progress: Progressed = lambda _taken, _share: None,
     options: ImportOptions | None = None,
 ) -> Loaded:
-    """Load *file*, and write what is refused to *rejects*.
+    """Load *file*, and write what is refused to *rejects*, or beside it if that was changed.
 
     What an earlier load of the same content has done is not done again, and is counted in.
     *on_progress* is called after every batch. Raises ListError for what is no file of messages.
@@ -205,8 +206,10 @@ async def load_file(
             done = await load.insert(done, first, last, digest)
         share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
         on_progress(done.imported, READING_SHARE + (1 - READING_SHARE) * share)
+    written = None
     if done.rejected:
-        await _write_rejects(connection, None if options.dry_run else digest, messages, rejects)
+        known_by = None if options.dry_run else digest
+        written = await _write_rejects(connection, known_by, messages, rejects, file)
     if not options.dry_run:
         await file_import.finish_import(connection, digest)
     return Loaded(
@@ -222,6 +225,7 @@ async def load_file(
         await rules.limits(connection),
         estimate.previews if estimate is not None else [],
         estimate.bill if estimate is not None else None,
+        written,
     )
 
 
@@ -283,10 +287,11 @@ class _Load(Struct, frozen=True):
 
 
 async def _write_rejects(
-    connection: Connection, digest: str | None, messages: MessageList, path: Path
-) -> None:
+    connection: Connection, digest: str | None, messages: MessageList, path: Path, source: Path
+) -> Path:
     """Write the refused lines as they stand in the file, those of earlier runs too."""
-    with RejectsFile(path, messages.header, delimiter=messages.delimiter) as out:
+    delimiter = messages.delimiter
+    with RejectsFile(path, messages.header, delimiter=delimiter, source=source) as out:
         records = messages.records()
         while batch := list(islice(records, BATCH_LINES)):
             last = batch[-1].line + batch[-1].lines - 1
@@ -299,6 +304,7 @@ async def _write_rejects(
                     for line in messages.lines(record)
                     if line.number in reasons
                 )
+    return out.path
 
 
 async def _known(

@@ -171,6 +171,30 @@ async def test_a_dry_run_refuses_what_the_load_refuses(operate, tmp_path):
     assert rows(tmp_path / "y.rejects.csv") == told
 
 
+async def test_rejects_that_were_corrected_are_not_overwritten(operate, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(f"recipient,template_id\n1,t1\n2,t1\n{GOOD},t1\n", encoding="utf-8")
+    rejects, second = tmp_path / "x.rejects.csv", tmp_path / "x.rejects-2.csv"
+    ended = await operate("enqueue", file)
+    assert f"each with its reason in {rejects}: mend them there" in ended.err.replace("\n", " ")
+    written = rejects.read_bytes()
+    corrected = written.replace(b",1,t1", b",+8613112345679,t1")
+    rejects.write_bytes(corrected)
+    for wanted in ("--dry-run", "--again", "--dry-run"):
+        ended = await operate("enqueue", file, wanted)
+        assert f"{rejects} was changed since it was written, and stays as it is" in ended.out
+        assert f"reason in {second}: mend" in ended.err.replace("\n", " ")
+        assert (rejects.read_bytes(), second.read_bytes()) == (corrected, written)
+    second.write_bytes(written + b"9,mine,3,t1\n")
+    ended = await operate("enqueue", file, "--dry-run", "--rejects", rejects)
+    assert (tmp_path / "x.rejects-3.csv").read_bytes() == written
+    assert (rejects.read_bytes(), second.read_bytes()[-12:]) == (corrected, b"9,mine,3,t1\n")
+    ended = await operate("enqueue", rejects, "--campaign", "x.csv")
+    assert ended.out.startswith("1 message enqueued.")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"x.csv", *(f"x.rejects{end}.csv" for end in ("", "-2", "-3", ".rejects"))}
+
+
 def workbook(path: Path, *, hidden: int = 0) -> Path:
     book = openpyxl.Workbook()
     sheet = book.active

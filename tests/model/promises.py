@@ -234,6 +234,8 @@ def record(
 ) -> tuple[Tables, bool]:
     """`db.record.record` of one batch; return also whether it was written."""
     request = tables.batch[batch]
+    if request.state != "open":
+        tables = _match_again(tables, batch, verdict)
     if not _takes_answer(request, verdict, without):
         if "only what was closed here is written" in without:
             return _write(tables, batch, verdict, without), True
@@ -248,6 +250,13 @@ def record(
         tables = _mark(tables, batch, state="closed", settled_by=by)
     tables = _write(tables, batch, verdict, without)
     return (_close_settled(tables, batch) if missing else tables), True
+
+
+def _match_again(tables: Tables, batch: int, verdict: Verdict) -> Tables:
+    """`match_again`: a late answer names messages of reports that may have found none."""
+    outcomes = verdict.outcomes if isinstance(verdict, Resolved) else []
+    named = {(batch, each.message.id) for each in outcomes if isinstance(each, Accepted)}
+    return tables._replace(inbox=tables.inbox | (named & tables.reports))
 
 
 def _takes_answer(request: Request, verdict: Verdict, without: frozenset[str]) -> bool:
