@@ -38,6 +38,7 @@ _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
 _CODES = frozenset({"app", "sender", "template_id", "priority", *_TIMES})  # cells that are no texts
+_MAX_CODE_CHARACTERS = 200  # a longer cell is no code; NFKC of 16,000 marks takes seconds
 _AROUND = "\ufeff\u200b\x1a"  # the mark of a file's begin or end, in its middle; an unseen blank
 _PLAIN_CELLS = frozenset({*TEXTS, "priority", *_TIMES}) - {"recipient"}
 
@@ -309,7 +310,7 @@ def _stripped(cell: str) -> str:
 def _tidy(name: str, cell: str) -> str:
     """Return the text of a cell; a code or a time is in plain characters, and in seen ones only."""
     text = _stripped(cell)
-    if text.isascii() or name not in _CODES:
+    if text.isascii() or name not in _CODES or len(text) > _MAX_CODE_CHARACTERS:
         return text
     plain = unicodedata.normalize("NFKC", text)
     return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf").strip()
@@ -323,7 +324,7 @@ def read_array(text: str) -> list[str]:
     if text[0] == "[":
         try:
             items = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             raise wrong from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise ValueError(_("params: each item stands in quotes, so that 062569 keeps its zero"))
