@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
@@ -16,7 +17,7 @@ from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
-from dispatcher.db.circuit import Circuits
+from dispatcher.db.circuit import Circuits, paused_by_workers
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.errors import is_locked
 from dispatcher.db.loop import wait_for_event
@@ -321,6 +322,7 @@ class Recorder:
         transaction on an app must not keep the answers of others waiting.
         """
         timeout = AdaptiveTimeout()
+        in_doubt = False
         while True:
             try:
                 recorded = await records.record(
@@ -330,7 +332,10 @@ class Recorder:
                     seconds=timeout.seconds,
                     circuits=Circuits(self._limits, self._mostly_unknown()),
                 )
+                if in_doubt:
+                    recorded = await self._with_lost_pauses(results, recorded)
             except DatabaseUnavailable as error:
+                in_doubt = True
                 timeout.failed()
                 self._metrics.database_away("record")
                 log.warning(
@@ -342,6 +347,20 @@ class Recorder:
             else:
                 self._tell_breakers(recorded)
                 return recorded.written
+
+    async def _with_lost_pauses(
+        self, results: Sequence[BatchResult], recorded: Recorded
+    ) -> Recorded:
+        """Return *recorded* with the circuits that a call before has opened.
+
+        It failed, and may have committed: then its batches are not written again, and nothing else
+        says that what was claimed before is to be withheld.
+        """
+        apps = {each.batch.app for each in results if each.batch.id not in recorded.written}
+        if not apps:
+            return recorded
+        opened = await paused_by_workers(self._database, apps)
+        return replace(recorded, opened=recorded.opened | opened)
 
     def _tell_breakers(self, recorded: Recorded) -> None:
         """Stop claims and requests, as far as what was recorded asks for it.
