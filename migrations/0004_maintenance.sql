@@ -130,7 +130,9 @@ BEGIN
         IF name = 'dispatcher.event_position' THEN
             UPDATE dispatcher.event_position SET last_position = needed;
         ELSE
-            PERFORM setval(name::regclass, needed);
+            -- An insert may have passed it since: ids would be given twice.
+            PERFORM setval(name::regclass,
+                greatest(needed, pg_sequence_last_value(name::regclass)));
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -203,9 +205,20 @@ END $$;
 CREATE FUNCTION dispatcher.try_maintenance_lock() RETURNS boolean
 LANGUAGE sql AS $$ SELECT pg_try_advisory_xact_lock(hashtext('dispatcher.maintenance')) $$;
 
+-- Let no other transaction take an id from a sequence until the end of this one: an id that is taken
+-- between a look at the sequence and a setval() would be given twice. It waits for transactions that
+-- have taken ids. ALTER SEQUENCE is the only statement that takes such a lock; it changes nothing here.
+CREATE FUNCTION dispatcher.lock_sequence(sequence regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE (SELECT format('ALTER SEQUENCE %s CACHE %s', sequence, s.seqcache)
+        FROM pg_sequence s WHERE s.seqrelid = sequence);
+END $$;
+
 -- Begin a new partition although the last is not full, if its first message is older than *age*:
 -- where few messages are sent, one partition would last for years, and be kept for as long.
--- Skipping the unused ids is harmless.
+-- Skipping the unused ids is harmless. Not while a transaction that inserts messages stays open: the
+-- next round finds a better moment.
 CREATE FUNCTION dispatcher.start_partition_early(age interval) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -219,9 +232,15 @@ BEGIN
     IF (SELECT queued_at < now() - age FROM dispatcher.message
         WHERE id >= current.first AND id < current.past ORDER BY id LIMIT 1)
     THEN
-        PERFORM setval('dispatcher.message_id', current.past - 1);
+        -- Inserts wait behind this lock, so it is waited for a moment only.
+        PERFORM set_config('lock_timeout', '200ms', true);
+        PERFORM dispatcher.lock_sequence('dispatcher.message_id');
+        PERFORM setval('dispatcher.message_id', greatest(current.past - 1, s.last_value))
+        FROM dispatcher.message_id s;
         RETURN true;
     END IF;
+    RETURN false;
+EXCEPTION WHEN lock_not_available THEN
     RETURN false;
 END $$;
 
@@ -696,7 +715,7 @@ SELECT dispatcher.make_partitions();
 
 DROP FUNCTION dispatcher.drop_uploads, dispatcher.roll_up_counts, dispatcher.forget, dispatcher.expire, dispatcher.wipe_params, dispatcher.wipe, dispatcher.prune,
     dispatcher.drop_step, dispatcher.index_step, dispatcher.start_partition_early,
-    dispatcher.try_maintenance_lock, dispatcher.require_min_age, dispatcher.is_idle,
+    dispatcher.try_maintenance_lock, dispatcher.lock_sequence, dispatcher.require_min_age, dispatcher.is_idle,
     dispatcher.all_finished_before, dispatcher.has_open_messages, dispatcher.repair_sequences,
     dispatcher.sequences_behind, dispatcher.foreign_keys_onto_messages, dispatcher.partitions,
     dispatcher.make_partitions;

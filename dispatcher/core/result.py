@@ -57,8 +57,8 @@ def storable(result: BatchResult) -> BatchResult:
         result,
         verdict=verdict,
         http_status=status if status is not None and 0 <= status <= MAX_SMALLINT else None,
-        code=_text(result.code),
-        description=_text(result.description),
+        code=storable_text(result.code),
+        description=storable_text(result.description),
         tries=min(max(result.tries, 0), MAX_SMALLINT),
     )
 
@@ -67,12 +67,14 @@ def _storable(outcome: Outcome) -> Outcome:
     match outcome:
         case Accepted(message, provider_id, segments):
             fits = segments is not None and 0 <= segments <= MAX_SMALLINT
-            return Accepted(message, provider_id and _text(provider_id), segments if fits else None)
+            return Accepted(
+                message, provider_id and storable_text(provider_id), segments if fits else None
+            )
         case _:
-            return replace(outcome, code=_text(outcome.code))
+            return replace(outcome, code=storable_text(outcome.code))
 
 
-def _text(text: str) -> str:
+def storable_text(text: str) -> str:
     """Return *text* without NUL and without lone surrogates, which no text of PostgreSQL has."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 

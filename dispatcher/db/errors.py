@@ -48,6 +48,7 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.IntegrityConstraintViolationError,  # 23
     asyncpg.ProgramLimitExceededError,  # 54
     asyncpg.DataCorruptedError,
+    asyncpg.RaiseError,  # P0001: what a trigger of an application refuses
     ValueError,  # of this process: a value that asyncpg or Python cannot convert
     ArithmeticError,
 )

@@ -213,7 +213,7 @@ class Claimer:
         http_status: int | None,
         tries: int,
     ) -> list[Batch]:
-        """Split *batch* in the database; [] if it was taken over, or cannot be split now."""
+        """Split *batch* in the database; [] if it was taken over, or cannot be split."""
         try:
             with self._tokens() as token:
                 children = await records.split(
@@ -227,7 +227,12 @@ class Claimer:
                     tries=tries,
                     token=token,
                 )
-        except DatabaseUnavailable as error:
+        except ROW_ERRORS as error:
+            if is_data_error(error):  # not for the value of a single message
+                log.error("not divided: the database refuses it", why=data_error_kind(error))  # noqa: TRY400 - a value needs no traceback
+                return []
+            if not isinstance(error, DatabaseUnavailable):
+                raise
             self._metrics.database_away("divide")
             log.warning("not divided: the database is away", app=batch.app, why=str(error))
             return []

@@ -14,6 +14,7 @@ from dispatcher.db.reports import register_statuses
 
 DAY = 86_400.0
 SIZE = 5_000_000
+INSERT = "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('13100000000', 't')"
 
 
 @pytest.fixture
@@ -260,6 +261,31 @@ async def test_a_partition_is_ended_before_it_is_full_where_little_is_sent(db, d
     (second,) = await rows.messages(1)
     assert second == SIZE + 1
     assert await count(db, "message_rest") == 0
+
+
+async def test_no_partition_is_begun_while_an_insert_is_open(db, dsn, database, rows):
+    """An id that it takes after the look at the sequence would be given a second time."""
+    await rows.messages(1)
+    await age(db, 6)
+    application = await connect(dsn)
+    async with application.transaction():
+        await application.execute(INSERT)
+        assert await maintenance.start_partition_early(database, 40 * DAY) == 0
+    assert await maintenance.start_partition_early(database, 40 * DAY) == 1
+    await application.close()
+
+
+async def test_no_id_is_taken_while_a_partition_is_begun(db, dsn, rows):
+    await rows.messages(1)
+    await age(db, 6)
+    application = await connect(dsn)
+    async with db.transaction():
+        assert await db.fetchval("SELECT dispatcher.start_partition_early('5 days')")
+        await application.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await application.execute(INSERT)
+    assert await application.fetchval(f"{INSERT} RETURNING id") == SIZE + 1
+    await application.close()
 
 
 @pytest.mark.parametrize("seconds", [0, 3599])

@@ -15,6 +15,7 @@ from dispatcher.core.outcome import Accepted, Resolved
 from dispatcher.core.result import BatchResult
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
+from dispatcher.simulator.faults import BadEntry
 
 LONG = random.Random(1).randbytes(10_000).hex()  # it is stored out of line
 
@@ -235,6 +236,51 @@ async def test_a_rule_that_cannot_be_read_stops_claims_and_no_worker(db, workers
     await db.execute("SELECT dispatcher.set_limits('other')")
     await until(lambda: finished(db))
     assert await states(db) == {"accepted": 600}
+    assert worker.code is None
+
+
+REFUSE_PART = (
+    "CREATE FUNCTION public.refuse_part() RETURNS trigger LANGUAGE plpgsql AS $$"
+    " BEGIN IF NEW.parent IS NOT NULL AND {id} = ANY (NEW.message_ids)"
+    " THEN RAISE EXCEPTION 'no'{more}; END IF; RETURN NEW; END $$;"
+    "CREATE {kind} TRIGGER refuse AFTER INSERT ON dispatcher.batch {when}"
+    " FOR EACH ROW EXECUTE FUNCTION public.refuse_part()"
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [("", "", ""), ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED", " USING ERRCODE = '23514'")],
+    ids=["raised", "deferred"],
+)
+async def test_a_part_that_a_trigger_refuses_rejects_one_message(db, workers, sim, kind):
+    """The request was refused for another message, and its parts are written to be sent."""
+    await sim.faults.arm([BadEntry(numbers=["+8613800000003"], code="E000503")])
+    ids = await insert(db, 40)
+    of_kind = dict(zip(("kind", "when", "more"), kind, strict=True))
+    await db.execute(REFUSE_PART.format(id=ids[20], **of_kind))
+    worker = await workers.start(sim.url)
+    await until(lambda: finished(db), deadline=20, what="everything is finished")
+    assert await states(db) == {"accepted": 38, "rejected": 2}
+    seen = await of_each(db, ids)
+    assert (seen[ids[3]]["code"], seen[ids[20]]["code"]) == ("E000503", "set-aside")
+    assert seen[ids[20]]["reason"].endswith(" 23514" if kind[0] else "RaiseError P0001")
+    assert sim.ledger.numbers == 38
+    assert not await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE state <> 'closed'")
+    assert worker.code is None
+
+
+async def test_a_request_that_no_part_can_be_written_of_ends(db, workers, sim):
+    await sim.faults.arm([BadEntry(numbers=["+8613800000000"], code="E000503")])
+    await insert(db, 4)
+    elsewhere = await insert(db, 3, first=100, app="other")
+    await db.execute(
+        "ALTER TABLE dispatcher.batch ADD CHECK (parent IS NULL)",
+    )
+    apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
+    worker = await workers.start(apps)
+    await until(lambda: finished(db), deadline=20, what="everything is finished")
+    assert await states(db) == {"accepted": len(elsewhere), "rejected": 4}
     assert worker.code is None
 
 
