@@ -65,6 +65,7 @@ LOCK_TIMEOUT: Final = "1s"  # of a statement of a step: transactions of workers 
 # What a person's transaction holds is left for later: found by halves that wait for so long each.
 APART_LOCK_TIMEOUT: Final = "50ms"
 MAX_LOCKED_SECONDS: Final = 5.0  # of one step; then all that it has not matched waits
+NARROWED_ERRORS: tuple[type[Exception], ...] = (*DATA_ERRORS, asyncpg.LockNotAvailableError)
 
 
 class MatchingStep(Struct, frozen=True):
@@ -147,7 +148,7 @@ async def _match_apart(
     await connection.execute("SAVEPOINT reports")
     try:
         step = await _match_reports(connection, reports, suppress_blocked=suppress_blocked)
-    except (*DATA_ERRORS, asyncpg.LockNotAvailableError) as error:
+    except NARROWED_ERRORS as error:
         await connection.execute("ROLLBACK TO SAVEPOINT reports")
         is_held = isinstance(error, asyncpg.LockNotAvailableError)
         if is_held and (len(reports) == 1 or monotonic() > until):
