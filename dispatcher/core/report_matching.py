@@ -24,6 +24,7 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "no-number": "It names no number, and several messages of its request may be meant.",
         "not-looked-up": "Its request has not been looked up yet; it is looked at again.",
         "still-open": "The request has no answer yet; it is looked at again.",
+        "locked": "Another session holds a row that it needs; it is looked at again.",
         "not-accepted": "The message was refused, cancelled or expired: its outcome is certain.",
         "not-taken": "The answer refused the number, and it is sent again.",
         "sent-twice": "The message was accepted by another request as well.",

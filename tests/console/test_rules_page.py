@@ -46,7 +46,7 @@ async def test_the_rules_are_shown_and_numbers_masked(operator, db):
 
 
 async def test_a_template_is_confirmed_defined_and_removed(operator, db, database):
-    form = {"template_id": "tpl", "text": TEXT, "note": "codes"}
+    form = {"template_id": "\ufefft\uff50l\u200b ", "text": TEXT, "note": "codes"}
     asked = (await operator.act("template", {**form, "ask": "yes"})).text
     assert "It takes NUM_6, TXT_20. From a few seconds on" in asked
     assert "For example: Your code is 123456, xxxxxxxxxxxxxxxxxxxx." in asked
@@ -69,6 +69,8 @@ async def test_an_invalid_template_is_refused_with_a_reason(operator, db):
     for form, reason in (
         ({"template_id": "", "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "x" * 33, "text": TEXT}, "1 to 32 characters"),
+        ({"template_id": "x\u00a01", "text": TEXT}, "1 to 32 characters"),
+        ({"template_id": "\u200b", "text": TEXT}, "1 to 32 characters"),
         ({"template_id": "tpl", "text": " "}, "Give the template&#39;s text"),
         ({"template_id": "tpl", "kinds": "NUM_6, ODD"}, "is no kind of variable"),
         ({"template_id": "tpl", "text": "${WORD_6}"}, "is no kind of variable"),
