@@ -40,8 +40,8 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
 # after the report. No index has all provider ids, so a search is dear, and made once a minute.
 MAX_ID_SEARCHES = 2
 
-# Searches for a report without a number, until all but one message of its request are settled: the first
-# 24 take 80 minutes, the others ten minutes each. The last report of a request comes after 72 hours.
+# Searches for a report without a number, until all but one message of its request are settled: the
+# first 24 take 80 minutes, the others ten minutes each. Reports of a request come for 72 hours.
 MAX_MEMBER_SEARCHES = 450
 
 
