@@ -1,4 +1,4 @@
-"""What waits and has no row in the table of messages is told, and harms nothing else."""
+"""The log names what waits and has no row in the table of messages; it harms nothing else."""
 
 from support.messages import finished, insert, states
 from support.provider import app_at
@@ -17,7 +17,7 @@ async def is_told(worker, messages: int) -> None:
     await until(
         lambda: sum(line["messages"] for line in told(worker)) == messages,
         deadline=10,
-        what="all missing messages are told",
+        what="the log names all missing messages",
     )
 
 
