@@ -53,6 +53,7 @@ class Claimed(Struct, frozen=True):
     more: bool = False  # as many as asked for: there is probably more
     wait: float | None = None  # seconds until the rate limit allows the next claim
     finished: Sequence[Outcome] = ()  # decided without a request
+    missing: Sequence[int] = ()  # ids that waited, and have no row in the table of messages
     # Send a request without messages, which may end a pause that began before.
     probe: datetime | None = None
 
@@ -116,7 +117,7 @@ async def claim(
             if paused and not taken.full:
                 await _delay_probe(connection, wanted.app, looked)
             cursor.finish_scan(asked_at, taken.last, seconds=looked)
-            return Claimed([], more=taken.full)
+            return Claimed([], more=taken.full, missing=taken.missing)
         decisions = _Decisions(connection, arrange, screen, asked_at, countries)
         arranged = await decisions.add(taken.messages, most)
         share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
@@ -168,6 +169,7 @@ async def claim(
             more=taken.full or bool(back) or bool(share.postponed),
             wait=wait,
             finished=arranged.outcomes,
+            missing=taken.missing,
         )
 
 

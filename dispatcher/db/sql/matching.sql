@@ -168,10 +168,11 @@ ORDER BY u.provider_id, u.segment  -- as a requeue, or both wait for each other
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
 
 -- name: match_again
--- Match reports again that belonged to no message: a late answer has named theirs.
+-- Match reports again that belonged to no message: a late answer has named theirs. Not those of which a
+-- requeue has taken the message.
 -- $1 provider ids
 UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()
-WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL
+WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL AND reason <> 'requeued'
 
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of
