@@ -858,6 +858,10 @@ CREATE TABLE dispatcher.template (
     text text,
     promotional boolean,
     CONSTRAINT template_id_has_1_to_32_characters CHECK (length(template_id) BETWEEN 1 AND 32),
+    -- As core.templates.read_template_id: lists are read without such characters, and would miss it.
+    CONSTRAINT template_id_has_plain_characters_and_no_blanks CHECK (
+        template_id IS NFKC NORMALIZED AND template_id !~ ('[\s\u0001-\u001f\u007f-\u00a0\u00ad\u1680'
+            || '\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\ufffb]')),
     CONSTRAINT template_has_at_most_20_variables CHECK (cardinality(kinds) <= 20),
     -- As core.templates.check_kinds. A claim that cannot read a kind could send nothing.
     CONSTRAINT kinds_are_a_flat_list_of_the_kinds_of_variables CHECK (

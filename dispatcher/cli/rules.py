@@ -63,7 +63,13 @@ def add_template(
     """
     from dispatcher.cli.connection import with_database
     from dispatcher.core.format import plural
-    from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
+    from dispatcher.core.templates import (
+        Template,
+        TemplateError,
+        check_kinds,
+        read_template_id,
+        variable_kinds,
+    )
     from dispatcher.db import operator
 
     if listed_kinds is not None:
@@ -72,11 +78,8 @@ def add_template(
         kinds = listed_kinds
     if (text is None) == (kinds is None):
         raise CommandError(_("give either --text or --kinds."), code=USED_WRONGLY)
-    if not 1 <= len(template_id) <= 32 or " " in template_id:  # noqa: PLR2004 - the provider's limit
-        raise CommandError(
-            _("a template's id has 1 to 32 characters, and no blanks."), code=USED_WRONGLY
-        )
     try:
+        template_id = read_template_id(template_id)
         listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
         raise CommandError(f"{error}.", code=USED_WRONGLY) from None
@@ -94,9 +97,11 @@ def add_template(
 def remove_template(template_id: TemplateId, *, as_: As = None) -> None:
     """Remove a template: its variables are not checked any more."""
     from dispatcher.cli.connection import with_database
+    from dispatcher.core.templates import plain_code
     from dispatcher.db import operator
 
     who = operator_name(as_)
+    template_id = plain_code(template_id)
     done = with_database(lambda connection: operator.drop_template(connection, who, template_id))
     if done.count is None:
         raise CommandError(

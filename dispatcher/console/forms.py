@@ -8,7 +8,13 @@ from aiohttp import hdrs, web
 from msgspec import Struct
 
 from dispatcher.core.language import _
-from dispatcher.core.templates import Template, TemplateError, check_kinds, variable_kinds
+from dispatcher.core.templates import (
+    Template,
+    TemplateError,
+    check_kinds,
+    read_template_id,
+    variable_kinds,
+)
 
 Fields = dict[str, str]
 
@@ -20,7 +26,6 @@ MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
 MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
 _UNIT_SECONDS = {"h": 3600.0, "min": 60.0, "d": 86_400.0}
-MAX_TEMPLATE_ID_LENGTH = 32  # characters; the provider's limit
 
 
 class Invalid(Struct, frozen=True):
@@ -106,19 +111,12 @@ def read_per_hour(text: str) -> int | Invalid | None:
 
 def read_template(fields: Fields) -> Template | Invalid:
     """Return the template that a form describes by its text."""
-    template_id = fields.get("template_id", "").strip()
-    readable = template_id.isprintable() and " " not in template_id  # as that of a message
-    if not 1 <= len(template_id) <= MAX_TEMPLATE_ID_LENGTH or not readable:
-        return Invalid(
-            _("A template's id has 1 to {count} characters, and no blanks.").format(
-                count=MAX_TEMPLATE_ID_LENGTH
-            )
-        )
     text, kinds = fields.get("text", "").strip(), fields.get("kinds", "").strip()
-    if not text and not kinds:
-        return Invalid(_("Give the template's text, with variables such as ${NUM_6}."))
     promotional = {"yes": True, "no": False}.get(fields.get("promotional", ""))
     try:
+        template_id = read_template_id(fields.get("template_id", ""))
+        if not text and not kinds:
+            return Invalid(_("Give the template's text, with variables such as ${NUM_6}."))
         listed = variable_kinds(text) if text else check_kinds(re.split(r"[\s,]+", kinds))
         return Template(template_id, listed, promotional)
     except TemplateError as error:

@@ -24,6 +24,7 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
         "no-number": "It names no number, and several messages of its request may be meant.",
         "not-looked-up": "Its request has not been looked up yet; it is looked at again.",
         "still-open": "The request has no answer yet; it is looked at again.",
+        "locked": "Another session holds a row that it needs; it is looked at again.",
         "not-accepted": "The message was refused, cancelled or expired: its outcome is certain.",
         "not-taken": "The answer refused the number, and it is sent again.",
         "sent-twice": "The message was accepted by another request as well.",
@@ -38,6 +39,10 @@ UNMATCHED_REASONS: Mapping[str, str] = MappingProxyType(
 # Searches by provider id for a report without a known token. The answer that brings the id may come
 # after the report. No index has all provider ids, so a search is dear, and made once a minute.
 MAX_ID_SEARCHES = 2
+
+# Searches for a report without a number, until all but one message of its request are settled: the
+# first 24 take 80 minutes, the others ten minutes each. Reports of a request come for 72 hours.
+MAX_MEMBER_SEARCHES = 450
 
 
 class Backlog(Struct, frozen=True):
@@ -207,7 +212,7 @@ def unknown_member(
     """Return why none of the *members* of its request is known to be meant by *report*."""
     if report.forms and not any(map(is_masked, report.forms)):
         return Unmatched("other-number")
-    if any(member.is_open for member in members):
+    if any(member.is_open for member in members) and report.attempts < MAX_MEMBER_SEARCHES:
         return RetryLater("no-number")  # when the others are settled, one is left
     return Unmatched("no-number")
 
@@ -241,6 +246,6 @@ def _undecided(place: MessageLookup) -> MatchResult:
 def _accepted(report: PendingReport, place: MessageLookup) -> MatchResult:
     if place.provider_id == report.provider_id:
         return AlreadyAccepted()
-    if place.provider_id is None:
-        return AddsProviderId()
-    return Unmatched("other-id" if place.outcome_batch == place.batch_id else "sent-twice")
+    if place.outcome_batch != place.batch_id:
+        return Unmatched("sent-twice")
+    return AddsProviderId() if place.provider_id is None else Unmatched("other-id")

@@ -6,15 +6,18 @@ value is accepted, and the provider decides.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from dispatcher.core.language import _
 
+MAX_ID_CHARACTERS = 32
 MAX_VARIABLES = 20
 MAX_VARIABLE_LENGTH = 20  # characters of one variable of any kind
 KIND_PATTERN = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
+_MAX_PLAIN_CHARACTERS = 200  # a longer text is no code; NFKC of 16,000 marks takes seconds
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 # The pattern of a kind, and its description.
@@ -52,6 +55,30 @@ class Template(Struct, frozen=True):
 
 class TemplateError(ValueError):
     """The template is invalid; the text says why."""
+
+
+def plain_code(text: str) -> str:
+    """Return a code that was copied from elsewhere, in plain characters and in seen ones only."""
+    if text.isascii() or len(text) > _MAX_PLAIN_CHARACTERS:
+        return text.strip()
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf").strip()
+
+
+def read_template_id(text: str) -> str:
+    """Return the id of a template, as lists read it too; raises TemplateError."""
+    template_id = plain_code(text)
+    if not (
+        1 <= len(template_id) <= MAX_ID_CHARACTERS
+        and template_id.isprintable()
+        and " " not in template_id
+    ):
+        raise TemplateError(
+            _("a template's id has 1 to {count} characters, and no blanks").format(
+                count=MAX_ID_CHARACTERS
+            )
+        )
+    return template_id
 
 
 def variable_kinds(text: str) -> list[str]:

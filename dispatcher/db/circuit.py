@@ -257,6 +257,12 @@ def _without_country_pauses(result: BatchResult) -> BatchResult:
     return replace(result, verdict=replace(verdict, outcomes=outcomes, countries=[]))
 
 
+async def paused_by_workers(database: Database, apps: Collection[str]) -> dict[str, str]:
+    """Return which of *apps* workers have paused, and why."""
+    async with database.acquire() as connection:
+        return dict(await connection.fetch(sql("paused_by_workers"), list(apps)))
+
+
 async def end_probe(database: Database, app: str, probed_at: datetime) -> None:
     """End the pause of *app* if it began before *probed_at*: the API has answered the probe."""
     async with database.transaction() as connection:

@@ -1,5 +1,7 @@
 """Takes due messages out of the queue and bulk rows, for a claim."""
 
+from operator import itemgetter
+
 import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
@@ -10,6 +12,7 @@ from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
 
 MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
+RECIPIENT, PARAMS = 3, 5  # where they are in a row
 MESSAGE_END = 2 + len(Message.__struct_fields__)  # where the fields of a message end in a row
 
 
@@ -31,9 +34,10 @@ class ClaimRequest(Struct, frozen=True):
 class DueRows(Struct, frozen=True):
     """Due messages in order, taken from the queue and bulk rows."""
 
-    rows: list[asyncpg.Record]
+    rows: list[asyncpg.Record]  # those without a message have no recipient
     full: bool  # there is probably more
     last: QueuePosition | None  # how far the scan came; None: it saw all that is due
+    missing: list[int]  # ids that waited, and have no row in the table of messages
 
 
 async def take_due(
@@ -54,6 +58,7 @@ async def take_due(
     """
     app, first = wanted.app, wanted.first_priority
     rows: list[asyncpg.Record] = []
+    missing: list[int] = []
     while True:
         last, due_at, queue_first = wanted.last_priority, None, True
         if bulk_due:
@@ -61,7 +66,7 @@ async def take_due(
             if head is not None:
                 last, due_at, queue_first = head
         if queue_first:
-            rows += await connection.fetch(
+            alone = await connection.fetch(
                 sql("claim"),
                 app,
                 limit - len(rows),
@@ -73,24 +78,42 @@ async def take_due(
                 due_at,
                 untried,
             )
+            if None in map(itemgetter(RECIPIENT), alone):
+                missing += [row["id"] for row in alone if row[RECIPIENT] is None]
+            rows += alone
         if len(rows) >= limit:
             break
         if due_at is None:
-            return DueRows(rows, False, None)
-        taken = await connection.fetch(
-            sql("claim_bulk"), app, limit - len(rows), last, due_at, wanted.sender, paused
+            return DueRows(rows, False, None, missing)
+        taken, gone = await _bulk_rows(
+            connection, app, limit - len(rows), last, due_at, wanted.sender, paused
         )
         rows += taken
+        missing += gone
         if len(rows) >= limit:
             break
         if not taken:  # a pause has come, or these messages are finished
-            return DueRows(rows, True, (last, due_at))
+            return DueRows(rows, True, (last, due_at), missing)
         since[last] = max(since[last], due_at)
-    return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]))
+    return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]), missing)
 
 
-async def take_probe_message(connection: Connection, wanted: ClaimRequest) -> DueRows:
-    """Take the message that probes a paused app, of any priority.
+async def _bulk_rows(
+    connection: Connection, *arguments: object
+) -> tuple[list[asyncpg.Record], list[int]]:
+    """Return the messages that claim_bulk takes, and the ids of those that do not exist."""
+    rows = await connection.fetch(sql("claim_bulk"), *arguments)
+    if not rows:
+        return [], []
+    *messages, expected = rows
+    if len(messages) == expected[1]:
+        return messages, []
+    gone = await connection.fetch(sql("missing_messages"), expected[PARAMS])
+    return messages, [row["id"] for row in gone]
+
+
+async def take_probe_messages(connection: Connection, wanted: ClaimRequest, limit: int) -> DueRows:
+    """Take at most *limit* messages, of any priority, one of which probes a paused app.
 
     First one that was not refused before: those that were, however urgent, may be refused again,
     and the app would stay paused for the others.
@@ -98,12 +121,12 @@ async def take_probe_message(connection: Connection, wanted: ClaimRequest) -> Du
     wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
     start = [BEGINNING] * PRIORITY_COUNT
     due = await take_due(
-        connection, wanted, 1, list(start), paused=True, bulk_due=True, untried=True
+        connection, wanted, limit, list(start), paused=True, bulk_due=True, untried=True
     )
     return (
         due
-        if due.rows
-        else await take_due(connection, wanted, 1, start, paused=True, bulk_due=True)
+        if due.rows or due.missing
+        else await take_due(connection, wanted, limit, start, paused=True, bulk_due=True)
     )
 
 
@@ -115,6 +138,7 @@ class Taken(Struct, frozen=True):
     unread: list[Message]  # without their variables: they return to the queue
     full: bool
     last: QueuePosition | None
+    missing: list[int]  # ids that waited, and have no row in the table of messages
 
     def with_more(self, more: "Taken") -> "Taken":
         """Return both together."""
@@ -124,6 +148,7 @@ class Taken(Struct, frozen=True):
             self.unread + more.unread,
             more.full,
             more.last,
+            self.missing + more.missing,
         )
 
     def due_times(self, messages: list[Message]) -> dict[int, float]:
@@ -153,18 +178,18 @@ async def take(
     """Take up to *limit* due messages.
 
     Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together. Of a
-    paused app it is the message that probes it.
+    paused app they are those that may probe it.
     """
     due = await (
-        take_probe_message(connection, wanted)
+        take_probe_messages(connection, wanted, limit)
         if paused
         else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
     )
-    rows = due.rows
+    rows = [row for row in due.rows if row[RECIPIENT]] if due.missing else due.rows
     messages = [Message(*row[2:MESSAGE_END]) for row in rows]
     large = [row for row in rows if row[1] is not None]
     if not large:
-        return Taken(rows, messages, [], due.full, due.last)
+        return Taken(rows, messages, [], due.full, due.last, due.missing)
     room = MAX_LARGE_BYTES
     read: list[int] = []
     unread: set[int] = set()
@@ -185,4 +210,5 @@ async def take(
         [m for m in messages if m.id in unread],
         due.full,
         due.last,
+        due.missing,
     )

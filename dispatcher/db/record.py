@@ -534,6 +534,13 @@ async def _open_apart(
     return opened
 
 
+async def held_batches(database: Database, results: Sequence[BatchResult]) -> frozenset[int]:
+    """Return the batches of *results* whose rows another session holds."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(sql("held_batches"), [each.batch.id for each in results])
+    return frozenset(row["id"] for row in rows)
+
+
 async def unknown_batches(database: Database, results: Sequence[BatchResult]) -> frozenset[str]:
     """Return the tokens of *results* that no batch of the database has."""
     async with database.transaction() as connection:

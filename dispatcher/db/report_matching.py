@@ -8,8 +8,10 @@ each event of a message is written once.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
+from time import monotonic
 from typing import Final
 
+import asyncpg
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,7 +41,13 @@ from dispatcher.core.report_status import (
 )
 from dispatcher.db import events
 from dispatcher.db.database import Connection, Database
-from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import (
+    DATA_ERRORS,
+    ROW_ERRORS,
+    data_error_kind,
+    is_data_error,
+    is_locked,
+)
 from dispatcher.db.events import Event, count
 from dispatcher.db.queries import array_text, sql
 from dispatcher.db.reports import NO_APP
@@ -53,6 +61,11 @@ MAX_APP_REFUSALS: Final = 10  # reports that refuse the app itself; then it is p
 MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
 MAX_ATTEMPTS: Final = 32_767  # that a row counts: it waits for ten minutes each time by then
 STEP_TIMEOUT_SECONDS: Final = 30.0
+LOCK_TIMEOUT: Final = "1s"  # of a statement of a step: transactions of workers are shorter
+# What a person's transaction holds is left for later: found by halves that wait for so long each.
+APART_LOCK_TIMEOUT: Final = "50ms"
+MAX_LOCKED_SECONDS: Final = 5.0  # of one step; then all that it has not matched waits
+NARROWED_ERRORS: tuple[type[Exception], ...] = (*DATA_ERRORS, asyncpg.LockNotAvailableError)
 
 
 class MatchingStep(Struct, frozen=True):
@@ -86,12 +99,13 @@ async def match(database: Database, *, suppress_blocked: bool = False) -> Matchi
 
     With *suppress_blocked* a number whose report has a block-list status is suppressed. Only a
     report that belongs to a message counts: another one may be forged. A report that fails for one
-    of its values is set aside, and the others are matched.
+    of its values is set aside, one that needs a row which another session holds waits, and the
+    others are matched.
     """
     try:
         return await _match(database, suppress_blocked=suppress_blocked, apart=False)
     except ROW_ERRORS as error:
-        if not is_data_error(error):
+        if not is_data_error(error) and not is_locked(error):
             raise
         return await _match(database, suppress_blocked=suppress_blocked, apart=True)
 
@@ -105,20 +119,41 @@ async def _match(database: Database, *, suppress_blocked: bool, apart: bool) -> 
         reports = await _take(connection)
         if not reports:
             return MatchingStep()
-        match_these = _match_apart if apart else _match_reports
-        step = await match_these(connection, reports, suppress_blocked=suppress_blocked)
+        await connection.execute(
+            sql("set_lock_timeout"), APART_LOCK_TIMEOUT if apart else LOCK_TIMEOUT
+        )
+        if apart:
+            await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            until = monotonic() + MAX_LOCKED_SECONDS
+            step = await _match_apart(
+                connection, reports, suppress_blocked=suppress_blocked, until=until
+            )
+        else:
+            step = await _match_reports(connection, reports, suppress_blocked=suppress_blocked)
         return replace(step, waited=max(seen.waited for seen in reports))
 
 
 async def _match_apart(
-    connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
+    connection: Connection,
+    reports: Sequence[PendingReport],
+    *,
+    suppress_blocked: bool,
+    until: float,
 ) -> MatchingStep:
-    """Match *reports*, halve them where that fails, and set aside the one at fault."""
+    """Match *reports*, halve them where that fails, and set aside the one at fault.
+
+    One that needs a row which another session holds waits; after *until*, on the monotonic clock,
+    so do all that stand with it.
+    """
     await connection.execute("SAVEPOINT reports")
     try:
         step = await _match_reports(connection, reports, suppress_blocked=suppress_blocked)
-    except DATA_ERRORS as error:
+    except NARROWED_ERRORS as error:
         await connection.execute("ROLLBACK TO SAVEPOINT reports")
+        is_held = isinstance(error, asyncpg.LockNotAvailableError)
+        if is_held and (len(reports) == 1 or monotonic() > until):
+            await _keep(connection, [(seen, RetryLater("locked")) for seen in reports])
+            return MatchingStep(len(reports))
         if len(reports) == 1:
             log.error(  # noqa: TRY400 - a value of a row needs no traceback
                 "a report is set aside: it cannot be matched", why=data_error_kind(error)
@@ -130,10 +165,9 @@ async def _match_apart(
     else:
         await connection.execute("RELEASE SAVEPOINT reports")
         return step
-    middle = len(reports) // 2
     first, second = [
-        await _match_apart(connection, part, suppress_blocked=suppress_blocked)
-        for part in (reports[:middle], reports[middle:])
+        await _match_apart(connection, part, suppress_blocked=suppress_blocked, until=until)
+        for part in _halves(reports)
     ]
     return MatchingStep(
         first.reports + second.reports,
@@ -141,6 +175,25 @@ async def _match_apart(
         first.closed + second.closed,
         first.unmatched + second.unmatched,
     )
+
+
+def _halves(
+    reports: Sequence[PendingReport],
+) -> tuple[Sequence[PendingReport], Sequence[PendingReport]]:
+    """Return two parts of *reports*; those that write what people also write stand apart, last.
+
+    These are the rows of apps, and the suppression list.
+    """
+    shared = [seen for seen in reports if _writes_rules(seen)]
+    if shared and len(shared) < len(reports):
+        return [seen for seen in reports if not _writes_rules(seen)], shared
+    middle = len(reports) // 2
+    return reports[:middle], reports[middle:]
+
+
+def _writes_rules(seen: PendingReport) -> bool:
+    status = report_status(seen.status)
+    return bool(status.pauses) or status.reason is Reason.BLOCKED
 
 
 async def _match_reports(

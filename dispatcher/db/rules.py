@@ -132,7 +132,8 @@ async def _facts(
             one.same_minute[row["text"]] = row["minute"]
             one.same_hour[row["text"]] = row["hour"]
     if limits.daily_limit is not None:
-        left = max(0, limits.daily_limit - await sent_today(connection, app, now))
+        sent = await sent_today(connection, [app], now)
+        left = max(0, limits.daily_limit - sent[app])
     return ClaimFacts(
         frozenset(number for number, entirely in suppressed.items() if entirely),
         frozenset(number for number, entirely in suppressed.items() if not entirely),
@@ -190,16 +191,13 @@ async def limits(connection: Connection) -> dict[str, Limits]:
     return {row["app"]: Limits(*tuple(row)[1:]) for row in rows}
 
 
-async def sent_today_by_app(connection: Connection, apps: Iterable[str]) -> dict[str, int]:
-    """Return how many messages of each app count for its daily limit today (UTC+8)."""
-    named = [*apps]
-    sent = dict(await connection.fetch(sql("sent_today_by_app"), named))
-    return {app: sent.get(app, 0) for app in named}
-
-
-async def sent_today(connection: Connection, app: str, now: datetime | None = None) -> int:
-    """Return how many messages of *app* count for its daily limit today (UTC+8).
+async def sent_today(
+    connection: Connection, apps: Iterable[str], now: datetime | None = None
+) -> dict[str, int]:
+    """Return how many messages of each app count for its daily limit today (UTC+8).
 
     None: today by the database's clock.
     """
-    return int(await connection.fetchval(sql("sent_today"), app, now))
+    named = [*apps]
+    sent = dict(await connection.fetch(sql("sent_today"), named, now))
+    return {app: sent.get(app, 0) for app in named}

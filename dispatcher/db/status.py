@@ -63,7 +63,7 @@ async def rules(database: Database) -> RuleList:
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         limits = await rules_of.limits(connection)
         limited = (app for app, each in limits.items() if each.daily_limit is not None)
-        today = await rules_of.sent_today_by_app(connection, limited)
+        today = await rules_of.sent_today(connection, limited)
         return RuleList(
             await rules_of.templates(connection),
             limits,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Final
@@ -12,7 +11,7 @@ from msgspec import Struct
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.stored_texts import stored_text
-from dispatcher.core.templates import MAX_VARIABLES, Template, template_mismatch
+from dispatcher.core.templates import MAX_VARIABLES, Template, plain_code, template_mismatch
 from dispatcher.lists.cells import DATE_DOUBT, Record
 from dispatcher.lists.header import OWN
 from dispatcher.lists.reading import OpenedList
@@ -38,7 +37,6 @@ _ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
 _CODES = frozenset({"app", "sender", "template_id", "priority", *_TIMES})  # cells that are no texts
-_MAX_CODE_CHARACTERS = 200  # a longer cell is no code; NFKC of 16,000 marks takes seconds
 _AROUND = "\ufeff\u200b\x1a"  # the mark of a file's begin or end, in its middle; an unseen blank
 _PLAIN_CELLS = frozenset({*TEXTS, "priority", *_TIMES}) - {"recipient"}
 
@@ -109,12 +107,14 @@ class MessageList:
         self._params = [
             self._places[f"param_{number}"] for number in range(1, opened.header.variables + 1)
         ]
-        self._given = {
+        given = {
             "sender": whole.sender,
             "template_id": whole.template,
             "signature": whole.signature,
             "reference": whole.reference,
         }
+        self._given = {name: _tidy(name, text or "") or None for name, text in given.items()}
+        self._app = _tidy("app", whole.app or "") or "default"
         _must_be_short(self._given)
         self._priority = _priority(whole.priority or "5")
         self._send_at = _time("send_at", whole.send_at, whole.zone) or now
@@ -243,7 +243,7 @@ class MessageList:
         """Return the values of one line; raises ValueError with the reason if it has none."""
         own = {name: text for name, place in self._plain if (text := _tidy(name, cells[place]))}
         _must_be_short(own)
-        app = (own.get("app") or self._whole.app or "default").lower()
+        app = (own.get("app") or self._app).lower()
         if not _APP.fullmatch(app):
             raise ValueError(_("app is the name of no app: letters, digits, - and _"))
         texts = self._given | own
@@ -310,10 +310,7 @@ def _stripped(cell: str) -> str:
 def _tidy(name: str, cell: str) -> str:
     """Return the text of a cell; a code or a time is in plain characters, and in seen ones only."""
     text = _stripped(cell)
-    if text.isascii() or name not in _CODES or len(text) > _MAX_CODE_CHARACTERS:
-        return text
-    plain = unicodedata.normalize("NFKC", text)
-    return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf").strip()
+    return text if text.isascii() or name not in _CODES else plain_code(text)
 
 
 def read_array(text: str) -> list[str]:

@@ -66,6 +66,12 @@ class Metrics:
             ["app", "outcome", "code"],
             registry=registry,
         )
+        self._missing = Counter(
+            "dispatcher_messages_missing",
+            "Messages that waited, and had no row in dispatcher.message when they were claimed.",
+            ["app"],
+            registry=registry,
+        )
         self._requests = Counter(
             "dispatcher_requests",
             "Ended requests, by the code of their answer.",
@@ -118,6 +124,10 @@ class Metrics:
         self._claim_seconds.labels(app).observe(seconds)
         for outcome in finished:
             self._count(app, outcome)
+
+    def missing(self, app: str, messages: int) -> None:
+        """Count messages that waited and do not exist."""
+        self._missing.labels(app).inc(messages)
 
     def recorded(self, closings: Iterable[BatchResult], seconds: float) -> None:
         """Count requests whose results are recorded."""

@@ -4,7 +4,7 @@ If the database is unavailable, the methods return a value that means "later".
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -37,6 +37,8 @@ from dispatcher.worker.in_flight import InFlight, Lease
 
 log = structlog.get_logger(__name__)
 
+SHOWN_IDS: Final = 10  # of messages that are missing
+TELL_SECONDS: Final = 1.0  # from one line about those of an app to the next
 RULES_MAX_AGE_SECONDS: Final = 0.5  # until a rule that was set is applied by every worker
 
 
@@ -72,6 +74,8 @@ class Claimer:
         self._timeout = AdaptiveTimeout()
         self._narrowed: dict[tuple[str, int], int] = {}  # messages in one claim, at most
         self._cursors: dict[tuple[str, int], ClaimCursor] = {}  # by app and last priority
+        self._missing: dict[str, tuple[int, tuple[int, ...]]] = {}  # not told yet, by app
+        self._missing_told_at: dict[str, float] = {}
         self._metrics = metrics
         self._rules = RuleCache(database)
 
@@ -139,7 +143,27 @@ class Claimer:
         if narrowed is not None:
             self._widen(loop, narrowed)
         self._metrics.claimed(wanted.app, monotonic() - began, claimed.finished)
+        if claimed.missing or wanted.app in self._missing:
+            self._tell_missing(wanted.app, claimed.missing)
         return claimed
+
+    def _tell_missing(self, app: str, ids: Sequence[int]) -> None:
+        """Tell which messages waited without a row in the table: with a line a second at most."""
+        self._metrics.missing(app, len(ids))
+        messages, first = self._missing.get(app, (0, ()))
+        messages, first = messages + len(ids), (*first, *ids)[:SHOWN_IDS]
+        if monotonic() < self._missing_told_at.get(app, float("-inf")) + TELL_SECONDS:
+            self._missing[app] = messages, first
+            return
+        log.error(
+            "messages that waited are not in dispatcher.message, and are not sent: was a"
+            " partition detached, or were rows deleted? Insert them anew",
+            app=app,
+            messages=messages,
+            ids=first,
+        )
+        self._missing.pop(app, None)
+        self._missing_told_at[app] = monotonic()
 
     async def end_probe(self, app: str, probed_at: datetime) -> None:
         """End the pause of *app*; the next probe does so if the database is unavailable."""

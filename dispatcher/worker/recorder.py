@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
@@ -16,7 +17,7 @@ from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
-from dispatcher.db.circuit import Circuits
+from dispatcher.db.circuit import Circuits, paused_by_workers
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.errors import is_locked
 from dispatcher.db.loop import wait_for_event
@@ -172,6 +173,7 @@ class Recorder:
             BatchResult
         ] = []  # taken from the queue when the recorder was stopped
         self._blocked: list[BatchResult] = []  # another session holds a row of their app
+        self._held: list[BatchResult] = []  # another session holds their own batch
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -180,14 +182,14 @@ class Recorder:
         try:
             while not last:
                 results: list[BatchResult] = []
-                if not (self._blocked and self.results.is_empty):
+                if not ((self._blocked or self._held) and self.results.is_empty):
                     results, last = await self.results.take()
-                if results or self._blocked:
+                if results or self._blocked or self._held:
                     await self._record(results)
-                    self.results.hold(len(self._blocked))
+                    self.results.hold(len(self._blocked) + len(self._held))
                     await self.results.gather()
         finally:
-            self._unwritten.extend(self._blocked)
+            self._unwritten.extend((*self._blocked, *self._held))
             self.results.lift_limit()
 
     async def finish(self, recorder: asyncio.Task[None]) -> None:
@@ -256,13 +258,19 @@ class Recorder:
             unknown = isinstance(result.verdict, UnknownResult)
             if unknown or result.tries > 0:
                 self._shares[result.batch.app].add(began, unknown=unknown)
-        groups = self._apart(results)
+        groups: list[list[BatchResult]] = [list(results)]
         try:
+            groups = self._apart([*await self._take_released(), *results])
             while groups:
                 written = await self._write(groups[-1])
+                held = await self._held_of(groups[-1]) if written is None else frozenset()
                 group = groups.pop()
                 if written is not None:
                     self._finish(group, written, monotonic() - began)
+                elif held:
+                    self._held += (each for each in group if each.batch.id in held)
+                    if others := [each for each in group if each.batch.id not in held]:
+                        groups.append(others)
                 elif len({result.batch.app for result in group}) > 1:
                     groups += _by_app(group)
                 else:  # and so is the rest of this app
@@ -277,13 +285,29 @@ class Recorder:
             self._unwritten.extend(result for group in groups for result in group)
             raise
 
+    async def _held_of(self, results: Sequence[BatchResult]) -> frozenset[int]:
+        """Return the batches of *results* that another session holds, as one that settles them."""
+        try:
+            return await records.held_batches(self._database, results)
+        except DatabaseUnavailable:
+            return frozenset()  # their next record says what is wrong
+
+    async def _take_released(self) -> list[BatchResult]:
+        """Return the results that were held, and are not any more."""
+        if not self._held:
+            return []
+        held = await self._held_of(self._held)
+        released = [each for each in self._held if each.batch.id not in held]
+        self._held = [each for each in self._held if each.batch.id in held]
+        return released
+
     def _apart(self, results: Sequence[BatchResult]) -> list[list[BatchResult]]:
         """Return *results* and those that were blocked, in groups that are written together.
 
         The last group is written first: what was not blocked before.
         """
         if not self._blocked:
-            return [list(results)]
+            return [list(results)] if results else []
         apps = {result.batch.app for result in self._blocked}
         behind = [result for result in results if result.batch.app in apps]
         others = [result for result in results if result.batch.app not in apps]
@@ -321,6 +345,7 @@ class Recorder:
         transaction on an app must not keep the answers of others waiting.
         """
         timeout = AdaptiveTimeout()
+        in_doubt = False
         while True:
             try:
                 recorded = await records.record(
@@ -330,7 +355,10 @@ class Recorder:
                     seconds=timeout.seconds,
                     circuits=Circuits(self._limits, self._mostly_unknown()),
                 )
+                if in_doubt:
+                    recorded = await self._with_lost_pauses(results, recorded)
             except DatabaseUnavailable as error:
+                in_doubt = True
                 timeout.failed()
                 self._metrics.database_away("record")
                 log.warning(
@@ -342,6 +370,20 @@ class Recorder:
             else:
                 self._tell_breakers(recorded)
                 return recorded.written
+
+    async def _with_lost_pauses(
+        self, results: Sequence[BatchResult], recorded: Recorded
+    ) -> Recorded:
+        """Return *recorded* with the circuits that a call before has opened.
+
+        It failed, and may have committed: then its batches are not written again, and nothing else
+        says that what was claimed before is to be withheld.
+        """
+        apps = {each.batch.app for each in results if each.batch.id not in recorded.written}
+        if not apps:
+            return recorded
+        opened = await paused_by_workers(self._database, apps)
+        return replace(recorded, opened=recorded.opened | opened)
 
     def _tell_breakers(self, recorded: Recorded) -> None:
         """Stop claims and requests, as far as what was recorded asks for it.

@@ -195,6 +195,15 @@ async def test_rejects_that_were_corrected_are_not_overwritten(operate, tmp_path
     assert names == {"x.csv", *(f"x.rejects{end}.csv" for end in ("", "-2", "-3", ".rejects"))}
 
 
+async def test_codes_of_options_are_read_as_those_of_cells(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text(f"recipient\n{GOOD}\n", encoding="utf-8")
+    codes = ("--template", "\ufefft1\u200b ", "--app", "\uff33hop", "--sender", "csms1\u00a0")
+    assert (await operate("enqueue", file, *codes)).code == 0
+    row = await db.fetchrow("SELECT template_id, app, sender FROM dispatcher.message")
+    assert tuple(row) == ("t1", "shop", "csms1")
+
+
 def workbook(path: Path, *, hidden: int = 0) -> Path:
     book = openpyxl.Workbook()
     sheet = book.active

@@ -30,6 +30,19 @@ async def test_what_is_no_template_is_refused(operate, database, arguments):
     assert not (await rules.read_rules(database)).templates
 
 
+async def test_a_copied_template_id_is_that_of_lists(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("phone,template_id,param_1\n+8613112345678,t1\u200b,x\n", encoding="utf-8")
+    for copied in ("\ufeff\u200b t1\u00a0", "\uff541"):
+        assert (await operate("template", "add", copied, "--kinds", "NUM_6")).code == 0
+        assert await db.fetchval("SELECT array_agg(template_id) FROM dispatcher.template") == ["t1"]
+        assert (await operate("enqueue", file, "--dry-run")).out.startswith("0 messages")
+        assert (await operate("template", "remove", copied)).code == 0
+    for refused in ("t\u00a01", "t\n1", "\u200b", "t" * 33):
+        ended = await operate("template", "add", refused, "--kinds", "NUM_6")
+        assert (ended.code, "1 to 32 characters, and no blanks." in ended.err) == (2, True)
+
+
 async def test_numbers_are_suppressed_listed_masked_and_freed(operate, db, tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("number,why\n+8613112345678,asked\n13800000000,asked\n\n+8613112345678,x\n")

@@ -191,7 +191,9 @@ async def test_messages_of_several_rows_come_by_due_time_and_id(db):
     await db.execute("UPDATE dispatcher.bulk SET due_at = due_at - interval '1 hour'")
     since = [BEGINNING] * PRIORITY_COUNT
     head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
-    taken = await db.fetch(sql("claim_bulk"), "default", 1000, 5, head["due_at"], None, False)
+    arguments = ("default", 1000, 5, head["due_at"], None, False)
+    *taken, expected = await db.fetch(sql("claim_bulk"), *arguments)
+    assert expected[1] == 240
     places = [(row[0], row["id"]) for row in taken]
     assert (len(places), len({due for due, _ in places})) == (240, 3)
     assert places == sorted(places)
@@ -275,7 +277,7 @@ async def test_a_pause_within_a_claim_stops_bulk_rows_too(db, insert):
     head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
     arguments = ("default", 500, 5, head["due_at"], None)
     assert await db.fetch(sql("claim_bulk"), *arguments, False) == []
-    assert len(await db.fetch(sql("claim_bulk"), *arguments, True)) == MANY
+    assert len(await db.fetch(sql("claim_bulk"), *arguments, True)) == MANY + 1
 
 
 async def test_a_probe_takes_one_message_of_a_bulk_row(db, insert, take):
@@ -295,7 +297,7 @@ async def test_a_claim_rolled_back_leaves_the_rows_as_they_were(db, insert):
     since = [BEGINNING] * PRIORITY_COUNT
     head = await db.fetchrow(sql("lock_bulk"), "default", 0, 9, since)
     taken = await db.fetch(sql("claim_bulk"), "default", 30, 5, head["due_at"], None, False)
-    assert (len(taken), await bulk(db)) == (30, [(31, BLOCK - 30)])
+    assert (len(taken) - 1, await bulk(db)) == (30, [(31, BLOCK - 30)])
     await transaction.rollback()
     assert await bulk(db) == [(1, BLOCK)]
 

@@ -183,6 +183,25 @@ async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
         ),
         *(
             (
+                "template_id_has_plain_characters_and_no_blanks",
+                f"SELECT dispatcher.define_template(E'{template_id}', '{{}}')",
+            )
+            for template_id in (
+                " t",
+                "t 1",
+                "t\\n",
+                "\\u200bt",
+                "t\\u00a01",
+                "t\\ufeff",
+                "\\uff54",
+                "t\\u00ad",
+                "\\x1at",
+                "t\\u2028",
+                "t\\u202e1",
+            )
+        ),
+        *(
+            (
                 "quiet_hours_are_before_24_00_write_00_00",
                 f"SELECT dispatcher.set_limits('default', {hours})",
             )

@@ -176,7 +176,8 @@ async def test_the_day_of_a_daily_limit_begins_at_00_00_utc_8(db, now, count, zo
         " '2026-07-14 15:00+00'),"
         " ('b', 'default', 1, '{9,10,11,12}', '{1,1,1,1}', 9, 'unsure', '2026-07-14 16:30+00')"
     )
-    assert await rules.sent_today(db, "default", datetime.fromisoformat(now)) == count
+    sent = await rules.sent_today(db, ["default"], datetime.fromisoformat(now))
+    assert sent == {"default": count}
 
 
 async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):
@@ -188,9 +189,21 @@ async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):
         " INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state,"
         " unsure_at) SELECT 'a', 'default', 1, ARRAY[id], '{1}', 9, 'unsure', now() FROM gone"
     )
-    assert await rules.sent_today(db, "default") == 1
+    assert await rules.sent_today(db, ["default"]) == {"default": 1}
     await db.execute("SELECT dispatcher.settle('a', 'sent')")
-    assert await rules.sent_today(db, "default") == 1
+    assert await rules.sent_today(db, ["default"]) == {"default": 1}
+
+
+async def test_of_a_request_answered_in_part_only_the_rest_is_unsure(db):
+    """What its answer accepted is counted by its minute already."""
+    await db.execute("""
+        INSERT INTO dispatcher.event_count (minute, app, event, count)
+            VALUES (date_trunc('minute', now()), 'default', 'accepted', 2);
+        INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state,
+            unsure_at, unsure_ids) VALUES ('a', 'default', 1, '{1,2,3}', '{1,1,1}', 9, 'unsure',
+            now(), '{3}');
+    """)
+    assert await rules.sent_today(db, ["default"]) == {"default": 3}
 
 
 async def test_an_operators_pause_is_kept_by_a_daily_limit(db, database):

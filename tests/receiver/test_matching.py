@@ -514,6 +514,17 @@ async def test_a_report_without_a_number_waits_until_one_message_is_left(world, 
     assert await world.why() == {}
 
 
+@pytest.mark.parametrize(("attempts", "again"), [(449, True), (450, False)])
+async def test_a_report_without_a_number_waits_for_three_days(world, told, attempts, again):
+    await world.batch([ONE, TWO])
+    await world.store(told("p1", None))
+    await world.match()
+    await world.db.execute("UPDATE dispatcher.unmatched_report SET attempts = $1", attempts)
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {"p1": ("no-number", again)}
+
+
 async def test_a_masked_number_that_fits_two_settles_neither(world, told):
     await world.batch([ONE, "+8613200000001"])
     await world.store(told("p1", "+86*****00001"))
@@ -919,6 +930,25 @@ async def test_of_two_ids_for_a_message_without_one_is_taken(world, told):
     await world.hurry()
     await world.match()
     assert await world.why() == {other: ("other-id", False)}
+
+
+async def test_a_report_of_the_first_request_names_not_the_second(world, told):
+    """The second was settled as sent, so its outcome has no provider id yet."""
+    (message,) = await world.batch([ONE])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    await world.db.execute("DELETE FROM dispatcher.queue")
+    await world.db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " VALUES ('second', 'default', 1, ARRAY[$1::bigint], '{2}', 1)",
+        message,
+    )
+    await world.accept([message], [None], token="second")
+    await world.store(told("p1", ONE))
+    await world.match()
+    assert await world.why() == {"p1": ("sent-twice", False)}
+    await world.store(told("p2", ONE, token="second"))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p2")}
 
 
 async def test_a_report_that_was_matched_32767_times_waits_on(world, told):

@@ -65,6 +65,15 @@ async def test_a_running_service_counts_outcomes(db, dsn):
     check_with_promtool(text)
 
 
+def test_missing_messages_are_counted_by_app():
+    metrics = Metrics()
+    for app, messages in (("shop", 2), ("shop", 500), ("bank", 1)):
+        metrics.missing(app, messages)
+    got = metrics.registry.get_sample_value
+    assert got("dispatcher_messages_missing_total", {"app": "shop"}) == 502
+    assert got("dispatcher_messages_missing_total", {"app": "bank"}) == 1
+
+
 def test_an_unknown_code_is_no_label():
     metrics = Metrics()
     messages = [message(number) for number in range(4)]

@@ -87,6 +87,19 @@ async def test_no_late_answer_takes_back_what_was_requeued(hands):
     assert await hands.queue() == [one.id]
 
 
+async def test_a_late_answer_wakes_no_report_of_what_was_requeued(hands):
+    batch = await given_up_by_hand(hands)
+    one, two = batch.messages
+    told = refusal(one, batch)
+    await report(hands, told)
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
+    accepted = [Accepted(one, told.provider_id, 1), Accepted(two, "p2", 1)]
+    await hands.record(batch, Resolved(accepted))
+    await match(hands.database)
+    rows = await hands.db.fetch("SELECT reason, due_at FROM dispatcher.unmatched_report")
+    assert [tuple(row) for row in rows] == [("requeued", None)]
+
+
 async def test_no_report_of_a_segment_takes_back_what_was_requeued(hands):
     batch = await given_up_by_hand(hands)
     one, two = batch.messages

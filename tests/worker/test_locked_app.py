@@ -11,7 +11,7 @@ from support.waiting import until
 
 from dispatcher.core.delays import Pause
 from dispatcher.core.message import Batch, RequestDraft
-from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
+from dispatcher.core.outcome import Accepted, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import connect
 from dispatcher.db.spool import size
@@ -104,6 +104,46 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, ha
     again._spool_kind = SPOOL_KIND
     await again._replay()
     assert await states(hands.db) == {"unsure": 6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [False, True])
+async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
+    hands, forgotten, tmp_path, stops
+):
+    """A person settles an unsure request while its late answer comes, and commits much later."""
+    await hands.begin()
+    batches = []
+    for first in range(3):
+        await hands.insert(1, first=first)
+        batches += await hands.claim()
+    unknown = UnknownResult("timeout", "no answer")
+    for batch in batches[:2]:
+        assert await hands.record(batch, unknown)
+    await forgotten.execute("SELECT dispatcher.settle($1, 'sent')", batches[0].token)
+    recorder = Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={"default": CircuitBreaker("default")},
+        limits={},
+    )
+    task = asyncio.create_task(recorder.run())
+    for batch in batches:
+        verdict = Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages])
+        recorder.results.put(BatchResult(batch, verdict, 200, "000000", "", 1, 0.1))
+        await until(lambda: recorder.results.is_empty)
+    await until(lambda: states_are(hands.db, "default", {"unsure": 1, "accepted": 2}), deadline=20)
+    if stops:
+        await recorder.finish(task)
+        assert size(tmp_path, SPOOL_KIND)[0] == 1
+        return
+    await forgotten.execute("ROLLBACK")
+    await until(lambda: states_are(hands.db, "default", {"accepted": 3}), deadline=10)
+    await recorder.finish(task)
+    assert not list(tmp_path.iterdir())
 
 
 async def claimed(hands) -> list[Batch]:

@@ -3,15 +3,24 @@
 Only what this worker knows to be never sent goes back; what may have been sent becomes unsure.
 """
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from support.messages import states
 
-from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.outcome import Accepted, Resolved, UnknownResult
 from dispatcher.core.packing import halve
+from dispatcher.core.result import BatchResult
+from dispatcher.db.database import Connection, Database
 from dispatcher.db.record import split
 from dispatcher.db.workers import release_unsent
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import MAX_UNCONFIRMED, InFlight
+from dispatcher.worker.recorder import Recorder
 
 
 async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):
@@ -82,6 +91,45 @@ async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
             token=hands.flight.new_token,
         )
         assert await hands.db.fetchval("SELECT setting FROM seen") == wanted
+
+
+class LosingDatabase(Database):
+    """The first transaction commits, and its answer is lost."""
+
+    lost = False
+
+    @asynccontextmanager
+    async def transaction(self, **more) -> AsyncIterator[Connection]:
+        async with super().transaction(**more) as connection:
+            yield connection
+        if not self.lost:
+            self.lost = True
+            raise DatabaseUnavailable("the connection broke")
+
+
+async def test_a_circuit_that_a_lost_commit_opened_withholds(hands, database, tmp_path):
+    await hands.begin()
+    batches = []
+    for first in range(4):
+        await hands.insert(1, first=first)
+        batches += await hands.claim()
+    breaker = CircuitBreaker("default")
+    recorder = Recorder(
+        LosingDatabase(database.dsn, database.pool),
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={"default": breaker},
+        limits={},
+    )
+    unknown = UnknownResult("timeout", "no answer")
+    for batch in batches[:3]:
+        recorder.results.put(BatchResult(batch, unknown, None, "timeout", "", 1, 0.1))
+    assert breaker.covers(batches[3].claimed_at)
+    await recorder.finish(asyncio.create_task(recorder.run()))
+    assert await hands.db.fetchval("SELECT pause_code FROM dispatcher.app") == "unknown-results"
+    assert not breaker.covers(batches[3].claimed_at)
 
 
 def test_failed_claims_of_days_take_little_memory():

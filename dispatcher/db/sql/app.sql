@@ -183,6 +183,12 @@ SELECT name,
     coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
 
+-- name: paused_by_workers
+-- Return which of some apps workers have paused, and why.
+-- $1 apps
+SELECT name, pause_reason FROM dispatcher.app
+WHERE name = ANY ($1::text[]) AND paused_by = 'worker'
+
 -- name: others_send
 -- Return whether another worker sends for an app: it has not cut itself off, and of its requests of the
 -- last 10 s most were answered.

@@ -210,6 +210,16 @@ WITH silent AS (
 )
 SELECT (SELECT count(*) FROM silent)::int AS batches, (SELECT count(*) FROM waiting)::int AS messages
 
+-- name: held_batches
+-- Return those of some batches whose rows another session holds.
+-- $1 ids
+WITH free AS MATERIALIZED (
+    SELECT id FROM dispatcher.batch WHERE id = ANY ($1::bigint[])
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT id FROM dispatcher.batch
+WHERE id = ANY ($1::bigint[]) AND id <> ALL (ARRAY(SELECT id FROM free))
+
 -- name: unknown_batches
 -- Return the tokens that no request of this database has.
 -- $1 tokens

@@ -7,14 +7,17 @@ SELECT pg_try_advisory_xact_lock($1)
 
 -- name: take_reports
 -- Take the oldest reports of the inbox, whole rows of it, some $1 reports in all. They are deleted
--- from it when the caller commits.
+-- from it when the caller commits. A row that another session holds is taken later.
 -- $1 about how many reports
 WITH oldest AS (
     SELECT i.id, sum(i.size) OVER (ORDER BY i.id) - i.size AS before
     FROM (SELECT id, size FROM dispatcher.report_inbox ORDER BY id LIMIT 2000) AS i
 ), taken AS (
     DELETE FROM dispatcher.report_inbox
-    WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE before < $1))
+    WHERE id = ANY (ARRAY(
+        SELECT i.id FROM dispatcher.report_inbox i
+        WHERE i.id = ANY (ARRAY(SELECT id FROM oldest WHERE before < $1))
+        FOR UPDATE SKIP LOCKED))
     RETURNING *
 )
 SELECT u.provider_id, u.segment, u.total, u.state, u.status, nullif(u.token, ''),
@@ -29,7 +32,7 @@ ORDER BY t.id, u.place
 -- name: take_unmatched
 -- Take reports that are to be matched again: those that are due, and those of $1 and $2, of which a
 -- final one has come. No report waits longer than ten minutes: a later time was written by a clock that
--- was ahead, and counts for nothing.
+-- was ahead, and counts for nothing. One that another session holds waits for the next step.
 -- $1 provider ids, $2 segments, $3 limit of those that are due
 WITH due AS (
     (SELECT provider_id, segment FROM dispatcher.unmatched_report
@@ -41,10 +44,13 @@ WITH due AS (
     ORDER BY due_at LIMIT $3)
 ), taken AS (
     DELETE FROM dispatcher.unmatched_report m
-    WHERE (m.provider_id, m.segment) IN (
-        SELECT provider_id, segment FROM due
-        UNION SELECT * FROM unnest($1::text[], $2::smallint[])
-    )
+    WHERE m.ctid = ANY (ARRAY(
+        SELECT f.ctid FROM dispatcher.unmatched_report f
+        WHERE (f.provider_id, f.segment) IN (
+            SELECT provider_id, segment FROM due
+            UNION SELECT * FROM unnest($1::text[], $2::smallint[])
+        )
+        FOR UPDATE OF f SKIP LOCKED))
     RETURNING m.provider_id, m.segment, m.fresh, m.attempts
 )
 SELECT r.provider_id, r.segment, r.total, r.state, r.status, r.token, r.recipient, t.fresh, t.attempts
@@ -162,10 +168,11 @@ ORDER BY u.provider_id, u.segment  -- as a requeue, or both wait for each other
 ON CONFLICT (provider_id, segment) DO UPDATE SET reason = excluded.reason, due_at = excluded.due_at
 
 -- name: match_again
--- Match reports again that belonged to no message: a late answer has named theirs.
+-- Match reports again that belonged to no message: a late answer has named theirs. Not those of which a
+-- requeue has taken the message.
 -- $1 provider ids
 UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()
-WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL
+WHERE provider_id = ANY ($1::text[]) AND due_at IS NULL AND reason <> 'requeued'
 
 -- name: count_reported
 -- Count messages that have their first report, by the minute in which they were accepted: the rest of

@@ -13,7 +13,8 @@
 -- messages it returned, which would otherwise be sent once more.
 -- Messages of a campaign that is paused or cancelled stay where they are.
 -- A message that has an outcome leaves the queue and is not returned: data that were loaded through
--- the parent table queue every message that there ever was.
+-- the parent table queue every message that there ever was. One that has no row in the table (its
+-- partition was detached, or the row deleted) leaves it too, and is returned without a recipient.
 -- FOR UPDATE SKIP LOCKED: workers share the queue without waiting for each other.
 -- $1 app, $2 limit, $3 first priority, $4 last priority, $5 the app's default sender, $6 from when
 -- on to look, for each priority from 0 on (see core.claim_cursor), $7 whether a paused app is probed,
@@ -47,7 +48,7 @@ WITH due AS MATERIALIZED (
 SELECT
     date_part('epoch', t.due_at),
     CASE WHEN pg_column_size(m.params) > 8192 THEN pg_column_size(m.params) END,
-    m.id,
+    t.id,
     m.recipient,
     m.template_id,
     CASE WHEN pg_column_size(m.params) > 8192 THEN '{}' ELSE m.params END,
@@ -60,11 +61,11 @@ SELECT
     t.code,
     t.last_batch
 FROM taken t
-JOIN dispatcher.message m ON m.id = t.id
-WHERE m.id = ANY (ARRAY(SELECT id FROM taken))
+LEFT JOIN dispatcher.message m ON m.id = t.id
+  AND m.id = ANY (ARRAY(SELECT id FROM taken))
   AND m.id >= (SELECT min(id) FROM taken)
   AND m.id <= (SELECT max(id) FROM taken)
-  AND NOT EXISTS (
+WHERE NOT EXISTS (
       SELECT FROM dispatcher.outcome o
       WHERE o.message_id = t.id
         AND o.message_id >= (SELECT min(id) FROM taken)
@@ -119,6 +120,8 @@ LIMIT 1
 -- To sort the messages would cost a tenth of the claim. LATERAL leaves no other plan.
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
 -- looked for once for each range of ids.
+-- The last row is no message: in the place of the size it has how many there must be, and in that of
+-- the variables their ranges, so that the caller sees which are missing in the table.
 -- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
 -- sender, $6 whether a paused app is probed
 WITH held AS MATERIALIZED (
@@ -181,6 +184,21 @@ CROSS JOIN LATERAL (
       AND m.id <> ALL (ARRAY(SELECT message_id FROM finished))
     ORDER BY m.id
 ) AS m
+UNION ALL
+SELECT NULL, (sum(upper(range) - lower(range)) - (SELECT count(*) FROM finished))::int, NULL, NULL, NULL,
+    array_agg(range::text), NULL, NULL, NULL, NULL
+FROM span
+HAVING count(*) > 0
+
+-- name: missing_messages
+-- Return the ids that have neither a message nor an outcome.
+-- $1 ranges of ids
+SELECT id
+FROM unnest($1::text[]) AS range,
+    generate_series(lower(range::int8range), upper(range::int8range) - 1) AS each (id)
+WHERE NOT EXISTS (SELECT FROM dispatcher.message m WHERE m.id = each.id)
+  AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = each.id)
+ORDER BY id
 
 -- name: lock_head
 -- Lock the first due message of one app in the order of claims, alone or in a bulk row, and return

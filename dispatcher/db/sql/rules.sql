@@ -88,44 +88,23 @@ WITH old AS (
 SELECT count(*)::int FROM gone
 
 -- name: sent_today
--- Return how many messages of an app were accepted since 00:00 UTC+8, or may have been: those on
--- their way and unsure count too, and those that an operator settled today as sent. From the counters
--- and the indexes of open and unsure batches.
+-- Return how many messages of each of these apps were accepted since 00:00 UTC+8, or may have been: those
+-- on their way and unsure count too, and those that an operator settled today as sent. From the counters
+-- and the indexes of open and unsure batches. No row for an app without any.
 -- An interval, because PostgreSQL reads the text '+08' as a zone in the west.
--- $1 app, $2 the time (null: now)
+-- $1 apps, $2 the time (null: now)
 WITH today AS (
     SELECT date_trunc('day', coalesce($2, clock_timestamp()) AT TIME ZONE interval '08:00')
         AT TIME ZONE interval '08:00' AS began
-)
-SELECT
-    coalesce((
-        SELECT sum(count) FROM dispatcher.event_count
-        WHERE app = $1 AND (event = 'accepted' OR event = 'settled' AND code = 'sent')
-          AND minute >= (SELECT began FROM today)
-    ), 0)::bigint
-    + coalesce((
-        SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
-        WHERE state = 'open' AND app = $1
-    ), 0)::bigint
-    + coalesce((
-        SELECT sum(cardinality(message_ids)) FROM dispatcher.batch
-        WHERE state = 'unsure' AND app = $1 AND opened_at >= (SELECT began FROM today)
-    ), 0)::bigint
-
--- name: sent_today_by_app
--- Return what sent_today does for each of these apps that has any, at the present time.
--- $1 apps
-WITH today AS (
-    SELECT date_trunc('day', clock_timestamp() AT TIME ZONE interval '08:00')
-        AT TIME ZONE interval '08:00' AS began
 ), sent AS (
     SELECT app, count AS messages FROM dispatcher.event_count
-    WHERE app = ANY ($1::text[]) AND event = 'accepted' AND minute >= (SELECT began FROM today)
+    WHERE app = ANY ($1::text[]) AND (event = 'accepted' OR event = 'settled' AND code = 'sent')
+      AND minute >= (SELECT began FROM today)
     UNION ALL
     SELECT app, cardinality(message_ids) FROM dispatcher.batch
     WHERE state = 'open' AND app = ANY ($1)
     UNION ALL
-    SELECT app, cardinality(message_ids) FROM dispatcher.batch
+    SELECT app, cardinality(coalesce(unsure_ids, message_ids)) FROM dispatcher.batch
     WHERE state = 'unsure' AND app = ANY ($1) AND opened_at >= (SELECT began FROM today)
 )
 SELECT app, sum(messages)::bigint FROM sent GROUP BY app
