@@ -17,7 +17,6 @@ from dispatcher.console.confirmation import (
     unknown_app,
 )
 from dispatcher.console.forms import (
-    MAX_TEMPLATE_ID_LENGTH,
     Fields,
     Invalid,
     message_ids,
@@ -29,11 +28,11 @@ from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 from dispatcher.core.status import AppState
-from dispatcher.core.templates import Template
+from dispatcher.core.templates import MAX_ID_CHARACTERS, Template
 
 ACTIONS_PATH = "/console/actions"
 DONE_PATH = "/console/done"
-MAX_LENGTHS = {"app": 63, "campaign": 100, "token": 64, "template_id": MAX_TEMPLATE_ID_LENGTH}
+MAX_LENGTHS = {"app": 63, "campaign": 100, "token": 64, "template_id": MAX_ID_CHARACTERS}
 LISTED_ROWS = 20  # of each list, until all of them are asked for
 MAX_SEARCH_LENGTH = 100  # characters
 ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
