@@ -16,17 +16,23 @@ from dispatcher.console.confirmation import (
     reason_of,
     unknown_app,
 )
-from dispatcher.console.forms import Fields, Invalid, message_ids, read_form
+from dispatcher.console.forms import (
+    Fields,
+    Invalid,
+    message_ids,
+    read_form,
+)
 from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
 from dispatcher.core.format import plural
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 from dispatcher.core.status import AppState
-from dispatcher.core.templates import Template
+from dispatcher.core.templates import MAX_ID_CHARACTERS, Template
 
 ACTIONS_PATH = "/console/actions"
 DONE_PATH = "/console/done"
+MAX_LENGTHS = {"app": 63, "campaign": 100, "token": 64, "template_id": MAX_ID_CHARACTERS}
 LISTED_ROWS = 20  # of each list, until all of them are asked for
 MAX_SEARCH_LENGTH = 100  # characters
 ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
@@ -35,7 +41,15 @@ ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELD
 def check_action(action: str, fields: Fields, known: Known) -> Confirmation | Invalid:
     """Return what *action* will do with *fields*, or why it cannot be done."""
     found = _ACTIONS.get(action)
-    return found.check(fields, known) if found else Invalid(_("There is no such action."))
+    if found is None:
+        return Invalid(_("There is no such action."))
+    checked = found.check(fields, known)
+    for name, most in MAX_LENGTHS.items():  # a title holds it, and an address the title
+        if isinstance(checked, Confirmation) and len(fields.get(name, "")) > most:
+            return Invalid(
+                _("{name} has more than {most} characters.").format(name=name, most=most)
+            )
+    return checked
 
 
 def _pause(fields: Fields, known: Known) -> Confirmation | Invalid:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import FORM_CONTENT_TYPE, read_form
+from dispatcher.console.forms import FORM_CONTENT_TYPE, is_short, read_form
 from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.core.errors import DatabaseUnavailable
@@ -39,6 +39,7 @@ SESSION_LIFETIME_SECONDS = 12 * 3600  # a shift
 ADMITTED = web.AppKey("ADMITTED", set[RequestHandler])
 MAX_SIGNED_LENGTH = 1024  # characters of a cookie or form token; the console's own are shorter
 MAX_RESULT_LENGTH = 8192  # the same of the result of an action, which may have a long name
+MAX_KEPT_FIELDS = 30  # of a form that can be sent again; the longest form has 12
 MAX_PATH_LENGTH = 2000  # characters of the address that a login leads to
 READING_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
@@ -267,7 +268,7 @@ class Auth:
         if "text/html" not in request.headers.get("Accept", ""):
             return protected(web.Response(status=401, text="log in first\n"))
         if request.method not in READING_METHODS:
-            kept = await _kept_fields(request)
+            kept = await _kept_fields(request) if is_short(request) else {}
             values = {"session": None, "kept": kept, "address": request.path_qs}
             return self.page("ended.html", values, status=401)
         to = own_page(request.path_qs)
@@ -309,12 +310,15 @@ def protected(response: AnyResponse) -> AnyResponse:
 async def _kept_fields(request: web.Request) -> dict[str, str]:
     """Return what the browser sent in a form of a page of this console, without files.
 
-    Of a page of another site nothing is kept: a click on what it wrote would do it.
+    Of a page of another site nothing is kept: a click on what it wrote would do it. Nor is a form
+    kept with more fields than a page of this console has.
     """
     own = request.headers.get("Sec-Fetch-Site") or request.headers.get(hdrs.ORIGIN)
     if own is None or not is_same_origin(request) or request.content_type != FORM_CONTENT_TYPE:
         return {}
     fields = await read_form(request) or {}
+    if len(fields) > MAX_KEPT_FIELDS:
+        return {}
     return {name: value for name, value in fields.items() if name != FORM_TOKEN_FIELD}
 
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 from datetime import UTC, datetime
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Struct
 
 from dispatcher.core.language import _
@@ -21,6 +21,7 @@ Fields = dict[str, str]
 FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"  # of every form but that of a file
 FORM_SECONDS = 30.0  # for a form to arrive, of 256 KB at most
 FIRST_YEAR, LAST_YEAR = 1970, 2999  # of times; far from where they cannot be calculated with
+MAX_SHORT_FORM_BYTES = 16 * 1024
 MAX_IDS = 1000  # messages in one action
 MAX_ID_DIGITS = 18  # every number of 18 digits fits into a bigint
 MAX_SPREAD_SECONDS = 366 * 86_400  # a longer one is a mistake
@@ -46,6 +47,13 @@ async def read_form(request: web.Request) -> Fields | None:
         return None
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     return None if any("\0" in value for value in texts.values()) else texts
+
+
+def is_short(request: web.Request) -> bool:
+    """Return whether a form is short enough to be read for a client that has not logged in."""
+    length = request.content_length
+    packed = hdrs.CONTENT_ENCODING in request.headers
+    return length is not None and length <= MAX_SHORT_FORM_BYTES and not packed
 
 
 def message_ids(text: str) -> list[int] | None:

@@ -34,7 +34,12 @@ from dispatcher.core.language import _
 from dispatcher.core.zone import find_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
-from dispatcher.lists.upload_work import UploadOptions, UploadResult, WorkOrder
+from dispatcher.lists.upload_work import (
+    UploadOptions,
+    UploadResult,
+    WorkOrder,
+    remove_left_folders,
+)
 
 LISTS_PATH = "/console/lists"
 MAX_UPLOAD_BYTES = 200 * 1024 * 1024
@@ -255,6 +260,7 @@ class ListPages:
                 )
                 # A process that dies leaves its work for the next look at its page.
                 await process.communicate(msgspec.json.encode(order))
+                await asyncio.to_thread(remove_left_folders)
             finally:
                 self._at_work = None
 

@@ -21,7 +21,7 @@ from dispatcher.console.auth import (
     redirect,
 )
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import read_form
+from dispatcher.console.forms import is_short, read_form
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.language import N_, _
 
@@ -60,7 +60,7 @@ class LoginPages:
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """Begin a session, for the console's token and a name."""
-        form = await read_form(request)
+        form = await read_form(request) if is_short(request) else None
         to = own_page((form or {}).get("to", ""))
         if form is None or not is_same_origin(request):
             return self._page(

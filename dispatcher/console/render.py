@@ -16,6 +16,7 @@ from dispatcher import __version__
 from dispatcher.core import language
 from dispatcher.core.codes import number_code, request_code
 from dispatcher.core.format import duration, mask, mask_if_number, number, plural
+from dispatcher.core.number import without_numbers
 from dispatcher.core.roles import shown_name
 from dispatcher.core.status import WAITING_COUNTED
 from dispatcher.core.stored_texts import stored_text, suppression_reason
@@ -115,6 +116,7 @@ def _environment() -> jinja2.Environment:
         number=number,
         waiting_count=waiting_count,
         plural=plural,
+        without_numbers=without_numbers,
         duration=duration,
         moment=moment,
         iso=iso,

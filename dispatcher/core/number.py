@@ -221,7 +221,12 @@ def _digits(text: str) -> int:
 
 
 def _spaced(text: str) -> str:
-    """Return *text* in plain characters, without marks that nobody sees and without its frame."""
+    """Return *text* in plain characters, without marks that nobody sees and without its frame.
+
+    A text that is too long for a number stays as it is: NFKC of 16,000 marks takes seconds.
+    """
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return text
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
         text = "".join(_seen(character) for character in text)

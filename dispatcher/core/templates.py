@@ -17,6 +17,7 @@ MAX_ID_CHARACTERS = 32
 MAX_VARIABLES = 20
 MAX_VARIABLE_LENGTH = 20  # characters of one variable of any kind
 KIND_PATTERN = re.compile(r"(NUM|TXT)_([1-9]\d?)|DATE|TIME|PHONE|CHARDIGIT|DATETIME|MONEY|TEXT")
+_MAX_PLAIN_CHARACTERS = 200  # a longer text is no code; NFKC of 16,000 marks takes seconds
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 # The pattern of a kind, and its description.
@@ -58,7 +59,7 @@ class TemplateError(ValueError):
 
 def plain_code(text: str) -> str:
     """Return a code that was copied from elsewhere, in plain characters and in seen ones only."""
-    if text.isascii():
+    if text.isascii() or len(text) > _MAX_PLAIN_CHARACTERS:
         return text.strip()
     plain = unicodedata.normalize("NFKC", text)
     return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf").strip()

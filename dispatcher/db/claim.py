@@ -14,7 +14,13 @@ from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.codes import SET_ASIDE, number_code
 from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
-from dispatcher.core.prepare import NO_OUTCOMES, PreparedClaim, postpone, share_slots
+from dispatcher.core.prepare import (
+    NO_OUTCOMES,
+    PreparedClaim,
+    SlotShare,
+    postpone,
+    share_slots,
+)
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import events
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
@@ -32,6 +38,7 @@ SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the r
 # as long as that took, within these bounds; the longest wait is that between two probes.
 EMPTY_PROBE_RATIO = 10
 EMPTY_PROBE_SECONDS, MAX_EMPTY_PROBE_SECONDS = 1.0, 5.0
+DECIDED_LOOK_MESSAGES = 500  # that a claim of a paused app looks at if the first one is not sent
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
 
@@ -116,21 +123,23 @@ async def claim(
         share = share_slots(arranged.packed, slots, numbers=most, full=taken.full)
         # Under a daily limit, what is left of it is for the first ones.
         limited = screen is not None and screen.has_daily_limit
-        if share.postponed and wanted.look_ahead and not limited:
-            more = await look(LOOK_AHEAD_MESSAGES)
+        ahead = _messages_ahead(share, paused=paused)
+        if ahead and wanted.look_ahead and not limited:
+            more = await look(ahead)
             taken = taken.with_more(more)
             arranged = await decisions.add(more.messages, most)
             share = share_slots(arranged.packed, slots, numbers=most, full=True)
         now, surplus = share.now, share.returned
         # Use the probe only if something will be sent; an expired message tests nothing.
         if paused and now and not await _take_probe(connection, wanted, wanted.probe_wait):
-            now, surplus = [], now
+            now, surplus = [], [*now, *surplus]
         batches = await open_batches(
             connection, wanted.app, worker, now, token=token, claimed_at=began, probe=paused
         )
         if screen is not None:
-            sent = [message for packed in now for message in packed.messages]
-            await screen.record_sent(connection, sent, asked_at)
+            await screen.record_sent(
+                connection, [message for packed in now for message in packed.messages], asked_at
+            )
         if allowed.round_left is not None and batches:
             await connection.execute(
                 sql("use_slow_start"), wanted.app, allowed.round_left - len(batches)
@@ -199,10 +208,21 @@ async def _allow(
         slots = rate_limit.slots_ahead(rate, most, slots)
     limit = slots * min(most, wanted.per_request)
     if state["paused"]:
-        limit = 1
+        slots, most, limit = 1, 1, 1
     elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
         limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
     return _Allowance(slots, most, limit, rate, round_left)
+
+
+def _messages_ahead(share: SlotShare, *, paused: bool) -> int:
+    """Return how many messages a claim looks at besides its own take.
+
+    Those that probe no paused app, because they are not sent, are not taken one by one, a
+    transaction each: it may be a backlog.
+    """
+    if paused:
+        return 0 if share.now else DECIDED_LOOK_MESSAGES
+    return LOOK_AHEAD_MESSAGES if share.postponed else 0
 
 
 class _Decisions:

@@ -112,8 +112,8 @@ async def _bulk_rows(
     return messages, [row["id"] for row in gone]
 
 
-async def take_probe_message(connection: Connection, wanted: ClaimRequest) -> DueRows:
-    """Take the message that probes a paused app, of any priority.
+async def take_probe_messages(connection: Connection, wanted: ClaimRequest, limit: int) -> DueRows:
+    """Take at most *limit* messages, of any priority, one of which probes a paused app.
 
     First one that was not refused before: those that were, however urgent, may be refused again,
     and the app would stay paused for the others.
@@ -121,12 +121,12 @@ async def take_probe_message(connection: Connection, wanted: ClaimRequest) -> Du
     wanted = replace(wanted, first_priority=0, last_priority=PRIORITY_COUNT - 1)
     start = [BEGINNING] * PRIORITY_COUNT
     due = await take_due(
-        connection, wanted, 1, list(start), paused=True, bulk_due=True, untried=True
+        connection, wanted, limit, list(start), paused=True, bulk_due=True, untried=True
     )
     return (
         due
         if due.rows or due.missing
-        else await take_due(connection, wanted, 1, start, paused=True, bulk_due=True)
+        else await take_due(connection, wanted, limit, start, paused=True, bulk_due=True)
     )
 
 
@@ -178,10 +178,10 @@ async def take(
     """Take up to *limit* due messages.
 
     Of those with large variables, at most so many are read as have MAX_LARGE_BYTES together. Of a
-    paused app it is the message that probes it.
+    paused app they are those that may probe it.
     """
     due = await (
-        take_probe_message(connection, wanted)
+        take_probe_messages(connection, wanted, limit)
         if paused
         else take_due(connection, wanted, limit, since, paused=False, bulk_due=bulk_due)
     )

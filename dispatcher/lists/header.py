@@ -10,6 +10,7 @@ from dispatcher.core.language import _
 
 MAX_NAMES_SHOWN = 5  # of columns, in a message
 MAX_NAME_CHARACTERS = 60  # of each
+MAX_KNOWN_CHARACTERS = 200  # a longer name is none of ours; NFKC of 16,000 marks takes seconds
 MAX_LINES_BEFORE = 20  # titles and blank lines that may stand before the header
 OWN = ("line", "reason")  # columns of a file of rejects
 PARAM = re.compile(r"param_([1-9]\d?)")
@@ -73,9 +74,12 @@ def column_of(name: str, given: Mapping[str, str] | None = None) -> str | None:
 
     *given*: columns by the names that the user of the command said, in plain form.
     """
+    name = name.strip()
     plain = _plain(name)
     if given and plain in given:
         return given[plain]
+    if len(name) > MAX_KNOWN_CHARACTERS:
+        return None
     if column := _column(plain):
         return column
     bare = _NOTE.sub("", unicodedata.normalize("NFKC", name))
@@ -99,7 +103,7 @@ def given_columns(pairs: Iterable[str]) -> dict[str, str]:
             raise HeaderError(
                 _(
                     "--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"
-                ).format(pair=f"{pair!r}")
+                ).format(pair=shown_names([f"{pair!r}"]))
             )
         given[_plain(name)] = column
     return given
@@ -134,7 +138,9 @@ def read_header(
         elif column in places:
             raise HeaderError(
                 _("has two columns for {column}: {other} and {name}").format(
-                    column=column, other=names[places[column]], name=name
+                    column=column,
+                    other=shown_names([names[places[column]]]),
+                    name=shown_names([name]),
                 )
             )
         else:
@@ -192,8 +198,11 @@ def shown_names(names: Sequence[str]) -> str:
 def _plain(name: str) -> str:
     """Return *name* in lower case, without blanks, marks that are not seen, and punctuation.
 
-    Nor has it what a file of rejects adds to a name that a spreadsheet would run.
+    Nor has it what a file of rejects adds to a name that a spreadsheet would run. A name that is
+    too long for a known one stays as it is.
     """
+    if len(name) > MAX_KNOWN_CHARACTERS:
+        return name
     return "".join(
         character
         for character in unicodedata.normalize("NFKC", name).lower()

@@ -321,7 +321,7 @@ def read_array(text: str) -> list[str]:
     if text[0] == "[":
         try:
             items = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             raise wrong from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise ValueError(_("params: each item stands in quotes, so that 062569 keeps its zero"))

@@ -7,15 +7,20 @@ A load that was cut is taken up again: no line is in twice.
 
 import asyncio
 import csv
+import fcntl
+import os
 import resource
+import shutil
 import sys
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
+from time import time
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -37,6 +42,8 @@ from dispatcher.lists.reading import Form
 PROGRESS_SECONDS = 1.0
 SHOWN_REFUSALS = 20  # lines that the page shows; the file has all
 MAX_CPU_SECONDS = 1800  # 200 MB of short lines take a third of it
+FOLDER_PREFIX = "dispatcher-list-"
+LOCKED_AFTER_SECONDS = 1.0  # a new folder is locked long before
 MAX_TRIES = 3  # of a check or a load whose process died: the fourth would die too
 
 
@@ -179,6 +186,7 @@ def _refusals(rejects: bytes | None) -> list[tuple[int, str]]:
 
 async def work(order: WorkOrder) -> None:
     """Check or load a list, unless another process does it."""
+    remove_left_folders()
     connection = await connect(order.dsn, application_name="dispatcher list")
     watch = await connect(order.dsn, application_name="dispatcher list: progress")
     try:
@@ -246,8 +254,8 @@ async def _load(
     content = await list_uploads.content(connection, order.upload_id)
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(TemporaryDirectory(prefix="dispatcher-list-"))
-            file, refused = Path(folder) / _file_name(upload.name), Path(folder) / ".rejects"
+            folder = stack.enter_context(_own_folder())
+            file, refused = folder / _file_name(upload.name), folder / ".rejects"
             with file.open("wb") as out:
                 out.writelines(content)
         except OSError as error:  # of a container whose /tmp is smaller than the list, for one
@@ -266,6 +274,34 @@ async def _load(
             if refused.exists():
                 rejects.append(refused.read_bytes())
     return upload_result(loaded, rejects[0] if rejects else None)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Make a temporary folder; it is locked as long as this process lives. Raises OSError."""
+    with TemporaryDirectory(prefix=FOLDER_PREFIX) as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder. Raises OSError if there is none, or if another process has locked it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_left_folders() -> None:
+    """Remove the temporary folders of processes that were killed: they hold numbers."""
+    for folder in Path(gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        with suppress(OSError):
+            about = folder.lstat()
+            if about.st_uid == os.getuid() and about.st_mtime < time() - LOCKED_AFTER_SECONDS:
+                with _locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _file_name(name: str) -> str:

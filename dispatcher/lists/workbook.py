@@ -221,7 +221,7 @@ class WorkbookSheet:
             case "b":
                 return ("TRUE" if value == "1" else "FALSE"), None
             case "e":
-                return value, _("it holds the error {value}").format(value=value)
+                return value, _("it holds the error {value}").format(value=shown_names([value]))
             case "n":
                 return self._number(value, self._format(cell.style))
             case "d":
@@ -267,7 +267,7 @@ class WorkbookSheet:
                 return text, _("its format hides decimals: format it as text") if hides else None
         return f"{number:f}", _(
             "it is a number in the format {form}: format the column as text"
-        ).format(form=form.code)
+        ).format(form=shown_names([form.code]))
 
     def _date(self, number: Decimal) -> str:
         try:
@@ -292,14 +292,14 @@ def _damaged(path: Path, row: int) -> ListError:
 
 
 def _chosen(path: Path, book: Workbook, wanted: str | None) -> SheetPart:
-    names = ", ".join(sheet.title for sheet in book.sheets)
+    names = shown_names([sheet.title for sheet in book.sheets])
     if wanted is not None:
         for sheet in book.sheets:
             if sheet.title == wanted:
                 return sheet
         raise ListError(
             _("{path} has no sheet {wanted}: it has {names}.").format(
-                path=path, wanted=f"{wanted!r}", names=names
+                path=path, wanted=shown_names([f"{wanted!r}"]), names=names
             ),
             misused=True,
         )

@@ -46,6 +46,7 @@ _STRICT_NAMES = {  # in parts that are read as a whole
 _HIDDEN = ("hidden", "veryHidden")  # states of a sheet
 _TRUE = ("1", "true")
 MAX_CELL_CHARACTERS = 32_767  # as Excel has them
+MAX_FORMAT_CHARACTERS = 255  # the same
 _PIECE_BYTES = 65_536  # of XML, parsed at once
 # Unpacked. A million rows of a list are 155 MB; what zip makes a thousand times smaller is no list.
 MAX_BYTES = 1024 * 1024 * 1024
@@ -178,7 +179,7 @@ def _kind(relation: Relationship) -> str:
 def _formats(styles: Element) -> list[str]:
     """Return the format of numbers of each style."""
     own = {
-        int(form.get("numFmtId", "")): form.get("formatCode")
+        int(form.get("numFmtId", "")): form.get("formatCode", "")[:MAX_FORMAT_CHARACTERS]
         for form in styles.iterfind(f"{_MAIN}numFmts/{_MAIN}numFmt")
     }
     numbers = [int(xf.get("numFmtId", 0)) for xf in styles.iterfind(f"{_MAIN}cellXfs/{_MAIN}xf")]

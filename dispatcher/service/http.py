@@ -126,6 +126,7 @@ def _console(
 
 MAX_BODY_BYTES: Final = 256 * 1024  # a batch of 50 reports takes about 20 KB
 SILENT_TIMEOUT_SECONDS: Final = 60.0  # without a first answer: the client sends nothing, or slowly
+UNREAD_TIMEOUT_SECONDS: Final = 300.0  # in which a client reads nothing of an answer that waits
 SWEEP_INTERVAL_SECONDS: Final = 5.0  # between two searches for such clients
 DRAIN_TIMEOUT_SECONDS: Final = 5.0  # for requests that are being answered when the server stops
 
@@ -204,8 +205,10 @@ async def _sweep(direct: DirectServer, http: web.Server, answered: set[RequestHa
 
     Each holds a file descriptor, and a process without free ones accepts no connection. After a
     first answer aiohttp's own time-out applies. A client that the console knows counts as answered.
+    A client that reads nothing of its answer holds the answer in memory, and is cut.
     """
     since: dict[RequestHandler, float] = {}
+    unread: dict[RequestHandler, tuple[int, float]] = {}  # bytes, and since when not fewer
     while True:
         now = monotonic()
         open_ = set(http.connections)
@@ -214,8 +217,21 @@ async def _sweep(direct: DirectServer, http: web.Server, answered: set[RequestHa
         for connection, begun in since.items():
             if now - begun > SILENT_TIMEOUT_SECONDS:
                 connection.force_close()
+        unread = {each: _unread(each, unread.get(each), now) for each in open_}
+        for connection, (size, begun) in unread.items():
+            if size and now - begun > UNREAD_TIMEOUT_SECONDS and connection.transport is not None:
+                connection.transport.abort()
         direct.close_silent(asyncio.get_running_loop().time(), SILENT_TIMEOUT_SECONDS)
         await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
+
+
+def _unread(
+    connection: RequestHandler, before: tuple[int, float] | None, now: float
+) -> tuple[int, float]:
+    """Return the bytes of an answer that the client has not read, and since when not fewer."""
+    transport = connection.transport
+    size = transport.get_write_buffer_size() if transport is not None else 0
+    return (size, before[1]) if before is not None and size >= before[0] > 0 else (size, now)
 
 
 Ready = Callable[[], Awaitable[str | None]]  # None: ready; otherwise why not, in one line

@@ -1,7 +1,9 @@
 """A list is uploaded, checked, loaded; what is refused comes back as a file."""
 
 import asyncio
+import fcntl
 import io
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -274,6 +276,55 @@ async def test_a_list_without_a_folder_for_it_says_so(db, dsn, monkeypatch, tmp_
     upload = await list_uploads.find(db, upload_id)
     assert upload.state == "failed"
     assert "cannot be written to a temporary folder (No such file or directory)" in upload.error
+
+
+async def test_a_list_of_a_process_that_was_killed_is_removed(db, dsn, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, linked, another = (tmp_path / f"dispatcher-list-{name}" for name in "abc")
+    others = tmp_path / "others"
+    for folder in (left, others, another):
+        folder.mkdir()
+        (folder / "May.csv").write_text("+8613112345678")
+        os.utime(folder, (1, 1))
+    linked.symlink_to(others)
+    handle = os.open(another, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # a process works on it
+    upload_id = await kept(db)
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    os.close(handle)
+    assert {*tmp_path.iterdir()} == {others, linked, another}
+    assert [*others.iterdir()]
+    assert (await list_uploads.find(db, upload_id)).state in ("checked", "failed")
+
+
+async def test_what_a_killed_process_left_goes_at_once(operator, monkeypatch, tmp_path):
+    """The console looks, not the next list only."""
+    code = (
+        "import os, signal; from dispatcher.lists.upload_work import _own_folder\n"
+        "with _own_folder() as folder:\n"
+        "    (folder / 'May.csv').write_text('+8613112345678'); os.utime(folder, (1, 1))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    start, ended = asyncio.create_subprocess_exec, asyncio.Event()
+
+    class Killed:
+        async def communicate(self, _order: bytes) -> None:
+            process = await start(sys.executable, "-c", code)
+            assert await process.wait() == -9
+            assert len([*tmp_path.glob("dispatcher-list-*/May.csv")]) == 1
+            ended.set()
+
+    async def start_killed(*_arguments, **_more) -> Killed:
+        return Killed()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_killed)
+    await upload(operator, LIST.encode())
+    await ended.wait()
+    async with asyncio.timeout(10):
+        while [*tmp_path.iterdir()]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def test_a_process_of_a_list_has_limits():

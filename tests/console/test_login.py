@@ -1,6 +1,7 @@
 """Without the console's token, no request shows or changes anything."""
 
 import asyncio
+import gzip
 import hashlib
 import re
 import time
@@ -185,6 +186,51 @@ def hidden_fields(text: str) -> dict[str, str]:
     ]
     found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
     return {name: unescape(value) for name, value in found}
+
+
+LONG_FORMS = [
+    ("a=&" * 60_000, {}),
+    ("&".join(f"a{number}=1" for number in range(20_000)), {}),
+    ("&".join(f"a{number}=1" for number in range(1_000)), {}),
+    ("a=" + "x" * 20_000, {}),
+    (gzip.compress(b"a=" + b"x" * 200_000), {"Content-Encoding": "gzip"}),
+]
+
+
+@pytest.mark.parametrize(("form", "headers"), LONG_FORMS, ids=range(len(LONG_FORMS)))
+async def test_no_login_keeps_no_long_form(client, form, headers):
+    """It would be read and written into a page for any client."""
+    form_type = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+    asked = {**client.headers, **form_type, "Sec-Fetch-Site": "same-origin"}
+    for path, status in (("actions/suppress", 401), ("login", 403)):
+        address = f"{client.url}/console/{path}"
+        async with client.session.post(address, data=form, headers=asked) as answer:
+            assert answer.status == status
+            assert len(await answer.read()) < 8_000
+
+
+async def test_a_form_of_too_many_fields_is_not_kept(operator):
+    form = {"form_token": "old", **{f"a{number}": "1" for number in range(31)}}
+    answer = await operator.post("/console/actions/pause", form, **ORIGIN)
+    assert (answer.status, 'name="a1"' in answer.text) == (403, False)
+
+
+async def test_a_kept_form_shows_no_number_and_no_text(client):
+    """It may be on the screen for long; what is sent again stays in hidden fields."""
+    client.headers |= {"Sec-Fetch-Site": "same-origin"}
+    form = {
+        "numbers": "+8613112345678\r\n+8613112345679\r\n13112345670",
+        "number": "+8613112345671",
+        "text": "Your code is 4711",
+        "reason": "asked from 13112345672",
+        "template_id": "tpl-1",
+    }
+    ended = await client.post("/console/actions/suppress", form)
+    assert hidden_fields(ended.text) == {**form, "form_token": ""}
+    shown = ended.text.partition("<dl")[2].partition("</dl>")[0]
+    assert not re.search("1311234|4711", shown)
+    for part in ("3 lines", "1 line", "asked from …", "tpl-1"):
+        assert part in shown, part
 
 
 async def test_nothing_is_kept_of_a_form_of_another_site(client, operator):

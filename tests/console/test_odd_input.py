@@ -224,3 +224,32 @@ async def test_no_stored_text_becomes_markup(operator, db, language):
         "/console/message/1", {"form_token": page.form_token, "raw": "yes"}
     )
     assert "<img" not in revealed.text
+
+
+@pytest.mark.parametrize(
+    ("action", "form"),
+    [
+        ("campaign-pause", {"campaign": "x" * 101}),
+        ("settle", {"token": "0" * 65, "how": "sent"}),
+        ("template-remove", {"template_id": "x" * 33}),
+        ("limits", {"app": "x" * 64}),
+    ],
+)
+async def test_a_name_that_is_too_long_is_no_address(operator, action, form):
+    token = (await operator.get("/console/search")).form_token
+    for ask in ({}, {"ask": "yes"}):
+        sent = {"form_token": token, **form, **ask}
+        answer = await operator.post(f"/console/actions/{action}", sent)
+        assert (answer.status, "has more than" in answer.text) == (400, True)
+
+
+async def test_the_longest_names_have_a_result(operator):
+    token = (await operator.get("/console/search")).form_token
+    for action, form in (
+        ("campaign-pause", {"campaign": "\U0001f600" * 100}),
+        ("settle", {"token": "0" * 64, "how": "sent"}),
+        ("template-remove", {"template_id": "名" * 32}),
+    ):
+        answer = await operator.post(f"/console/actions/{action}", {"form_token": token, **form})
+        assert (answer.status, len(answer.headers["Location"]) < 2000) == (303, True)
+        assert (await operator.get(answer.headers["Location"])).status == 200

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 from zipfile import ZipFile
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,7 @@ import pytest
 from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
-from dispatcher.core.number import DoubtfulNumber, ReadNumber
+from dispatcher.core.number import DoubtfulNumber, ReadNumber, possible_forms
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
 from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
@@ -164,3 +165,58 @@ def test_numbers_of_a_workbook_need_no_header(tmp_path):
     book.save(tmp_path / "x.xlsx")
     found = [(line, one.e164) for line, one in read_numbers(tmp_path / "x.xlsx")]
     assert found == [(1, GOOD), (3, "+8613112345679")]
+
+
+MARKS = "\u0315\u0300" * 16_000  # NFKC sorts them: a second for so many, if it is asked to
+
+
+def test_a_cell_of_combining_marks_takes_no_time(tmp_path):
+    columns = ("app", "sender", "template_id", "priority", "send_at", "expires_at")
+    head = ",".join(("recipient", *columns))
+    rows = [
+        ",".join((GOOD, *(MARKS if each == wide_one else "5" for each in columns)))
+        for wide_one in columns
+    ]
+    began = process_time()
+    reasons = [line.reason for line in read(write(tmp_path / "x.csv", head, *rows))]
+    assert process_time() - began < 1
+    assert reasons[1:4] == [
+        "sender has more than 21 characters",
+        "template_id has more than 32 characters",
+        "priority is 0 first to 9 last",
+    ]
+    assert all(reasons)
+
+
+def test_a_column_named_by_combining_marks_is_unknown(tmp_path):
+    began = process_time()
+    with pytest.raises(ListError, match="unknown columns"):
+        open_list(write(tmp_path / "x.csv", f"recipient,{MARKS},a{MARKS}"), Form())
+    assert process_time() - began < 1
+
+
+def test_a_long_name_is_still_one_that_can_be_given(tmp_path):
+    long = "号" * 300
+    columns = {long: "recipient"}
+    file = write(tmp_path / "x.csv", f" {long} ,template_id", f"{GOOD},t1")
+    [line] = read(file, Form(columns=columns))
+    assert value(line, "recipient") == GOOD
+
+
+def test_a_number_of_combining_marks_takes_no_time():
+    began = process_time()
+    assert possible_forms("1" + MARKS)
+    assert process_time() - began < 0.5
+
+
+def test_an_array_in_an_array_without_end_is_refused(tmp_path):
+    nested = "[" * 30_000
+    file = write(tmp_path / "x.csv", "recipient;template_id;params", f"{GOOD};t1;{nested}")
+    assert "params is no list" in read(file)[0].reason
+
+
+def test_two_columns_with_one_long_name_are_named_in_part(tmp_path):
+    note = "x" * 150
+    with pytest.raises(ListError, match="has two columns for recipient") as error:
+        open_list(write(tmp_path / "x.csv", f"phone({note}),phone[{note}]"), Form())
+    assert "x" * 61 not in str(error.value)

@@ -355,3 +355,28 @@ def test_a_workbook_that_was_read_is_closed(tmp_path):
     assert cells(file) == [["1"]]
     opened = list(Path("/proc/self/fd").iterdir())
     assert file not in [each.readlink() for each in opened if each.is_symlink()]
+
+
+def test_what_is_quoted_of_a_sheet_is_short(tmp_path):
+    long = "#,##0" + "x" * 30_000
+    rows = f'<row r="1"><c r="A1" t="e"><v>{long}</v></c><c r="B1" s="1"><v>5</v></c></row>'
+    parts = unpack(workbook(tmp_path / "x.xlsx", rows))
+    parts[STYLES] = (
+        f'<styleSheet xmlns="{SHEET_MAIN_NS}"><numFmts><numFmt numFmtId="200" formatCode="{long}"/>'
+        '</numFmts><cellXfs><xf numFmtId="0"/><xf numFmtId="200"/></cellXfs></styleSheet>'
+    )
+    [record] = WorkbookSheet(pack(tmp_path / "x.xlsx", parts))
+    error, form = record.doubts.values()
+    assert (error[:25], form[:34]) == (
+        "it holds the error #,##0x",
+        "it is a number in the format #,##0",
+    )
+    assert max(len(error), len(form)) < 150
+
+
+def test_a_sheet_with_a_long_title_is_named_in_part(tmp_path):
+    parts = unpack(workbook(tmp_path / "x.xlsx", ""))
+    parts[BOOK] = parts[BOOK].replace('name="Sheet"', f'name="{"x" * 9000}"')
+    with pytest.raises(ListError, match="has no sheet") as error:
+        WorkbookSheet(pack(tmp_path / "x.xlsx", parts), "y" * 9000)
+    assert len(error.value.lines[0]) < 400

@@ -7,7 +7,10 @@ import zlib
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 from receiving_end import FORM, TOKEN, form, receiver, stored
+
+from dispatcher.service.http import serving
 
 PATH = f"/reports/{TOKEN}".encode()
 HEAD = b"Host: x\r\nContent-Type: " + FORM.encode() + b"\r\n"
@@ -115,6 +118,37 @@ async def test_who_sends_no_request_does_not_stay(dsn, tmp_path, monkeypatch):
                 assert await reader.read() == b""
             writer.close()
         assert (await receives.post(form()))[0] == 200
+
+
+async def test_who_reads_no_answer_does_not_hold_it_for_ever(monkeypatch):
+    monkeypatch.setattr("dispatcher.service.http.UNREAD_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("dispatcher.service.http.SWEEP_INTERVAL_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def long(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            await response.write(bytes(64 << 20))
+        finally:
+            ended.set()
+        return response
+
+    async def short(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text="short\n")
+
+    routes = [web.get("/long", long), web.get("/short", short)]
+    async with serving("127.0.0.1", 0, routes) as (host, port):
+        stays = await asyncio.open_connection(host, port)
+        _reader, unread = await asyncio.open_connection(host, port)
+        for _again in range(2):
+            stays[1].write(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(20):
+                await stays[0].readuntil(b"short\n")
+                unread.write(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+                await ended.wait()
+        for writer in (stays[1], unread):
+            writer.close()
 
 
 async def test_who_has_been_answered_may_stay(dsn, tmp_path, monkeypatch):

@@ -33,6 +33,28 @@ async def test_what_expires_while_it_waits_is_expired_at_the_claim(db, workers, 
     assert sim.ledger.numbers == 100
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in bulk rows", "in the queue"])
+async def test_a_probe_is_not_looked_for_one_by_one(db, hands, together):
+    """A backlog that is decided without a request would take a transaction for each message."""
+    await hands.begin()
+    if together:
+        await hands.insert(300, lifetime=0.001)
+    else:
+        for number in range(30):
+            await hands.insert(1, first=number, lifetime=0.001)
+    good = await hands.insert(5, first=1000)
+    await db.execute(
+        "UPDATE dispatcher.app SET paused_at = now(), paused_by = 'worker', pause_code = 'E000027',"
+        " probe_at = now(), probe_wait = '5s', probe_max = '1min'"
+    )
+    [probe] = await hands.claim()
+    assert probe.probe
+    assert [message.id for message in probe.messages] == good[:1]
+    assert await states(db) == {"expired": 300 if together else 30, "sending": 1, "queued": 4}
+    assert await hands.claim() == []
+    assert await hands.queue() == good[1:]
+
+
 @pytest.mark.slow
 async def test_what_expires_between_two_tries_is_not_sent_any_more(db, workers, sim):
     """The first try fails at once, the next comes after half a second or more."""
