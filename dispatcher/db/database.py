@@ -335,6 +335,7 @@ def _is_gone(connection: Connection) -> bool:
 _UNSTORABLE: tuple[type[Exception], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
+    asyncpg.RaiseError,  # of a trigger of an application
     ValueError,
 )
 

@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
 
 MAX_TRANSACTION_RESULTS: Final = 64  # results in one transaction: at most 32,000 messages
+LEFT_RETRY_SECONDS: Final = 10.0  # between two tries to write kept answers whose rows are held
 MAX_WAITING_RESULTS: Final = 64  # more, and the claim loops stop claiming
 
 # Time from one transaction until the next one begins, unless so many results wait before, or those
@@ -173,6 +174,7 @@ class Recorder:
         self._worker = worker
         self._in_flight = in_flight
         self._folder = folder
+        self._has_left_files = False  # kept answers whose rows another session holds
         self.database_id = ""  # known once the spool was replayed
         self._spool_kind = SPOOL_KIND
         self._metrics = metrics
@@ -219,7 +221,8 @@ class Recorder:
     async def replay_spool(self) -> None:
         """Write the results that an earlier worker of this machine kept on disk.
 
-        Only those of this database: in another one, their batches are other requests.
+        Only those of this database: in another one, their batches are other requests. What needs
+        a row that another session holds stays on disk for `replay_left`.
         """
         self.database_id = await self._retry(partial(workers.database_id, self._database))
         self._spool_kind = f"{self.database_id}.{SPOOL_KIND}"
@@ -230,6 +233,12 @@ class Recorder:
                 folder=str(self._folder),
                 files=foreign,
             )
+
+    async def replay_left(self) -> None:
+        """Write what `replay_spool` has left on disk, as soon as nobody holds its rows."""
+        while self._has_left_files:
+            await asyncio.sleep(LEFT_RETRY_SECONDS)
+            await self._replay()
 
     async def _retry(self, step: Callable[[], Awaitable[Found]]) -> Found:
         """Return what *step* returns, as soon as the database is available."""
@@ -250,9 +259,10 @@ class Recorder:
                         path = str(file.path)
                         log.error("a file of kept answers is damaged, and set aside", path=path)
                     if results:
-                        written = None
-                        while written is None:
-                            written = await self._write(results)
+                        written = await self._write_kept(results)
+                        file.stays = written is None
+                        if written is None:
+                            continue
                         looked_up = partial(records.unknown_batches, self._database, results)
                         if unknown := await self._retry(looked_up):
                             file.damaged = True
@@ -262,9 +272,19 @@ class Recorder:
                                 path=str(file.path),
                                 batches=len(unknown),
                             )
-                        log.info("kept answers written", batches=len(results), new=len(written))
-            if not files:
+                        log.info("kept answers written", batches=len(results), new=written)
+            self._has_left_files = any(file.stays for file in files)
+            if self._has_left_files or not files:
                 return
+
+    async def _write_kept(self, results: Sequence[BatchResult]) -> int | None:
+        """Write *results*; return how many are new, None if another session holds a row of some."""
+        written = await self._write(results)
+        if written is not None:
+            return len(written)
+        for app in {result.batch.app for result in results}:
+            await self._write([each for each in results if each.batch.app == app], LOCK_TIMEOUT)
+        return None
 
     async def _record(self, began: float) -> None:
         """Write what waits in one transaction; after a lock that is held, apart.

@@ -19,6 +19,7 @@ from dispatcher.db.spool import size
 from dispatcher.db.workers import register_app, register_worker
 from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
+from dispatcher.worker import recorder as recording
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.recorder import (
     MAX_TRANSACTION_RESULTS,
@@ -67,7 +68,9 @@ async def states_are(db, app: str, wanted: dict[str, int]) -> bool:
 
 
 @pytest.mark.slow
-async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, hands, tmp_path):
+async def test_what_still_waits_for_it_at_a_stop_is_kept(
+    database, forgotten, hands, tmp_path, monkeypatch
+):
     for app in APPS:
         await register_app(
             database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
@@ -82,7 +85,6 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, ha
     await recorder.finish(task)
     assert await states(hands.db) == {"sending": 3, "unsure": 3}
     assert size(tmp_path, SPOOL_KIND)[0] == 1
-    await forgotten.execute("ROLLBACK")
     again = Recorder(
         database,
         worker=hands.id,
@@ -93,8 +95,13 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, ha
         limits={},
     )
     again._spool_kind = SPOOL_KIND
-    await again._replay()
+    await again._replay()  # a worker starts all the same
+    assert size(tmp_path, SPOOL_KIND)[0] == 1
+    await forgotten.execute("ROLLBACK")
+    monkeypatch.setattr(recording, "LEFT_RETRY_SECONDS", 0.1)
+    await again.replay_left()
     assert await states(hands.db) == {"unsure": 6}
+    assert size(tmp_path, SPOOL_KIND)[0] == 0
 
 
 @pytest.mark.slow
