@@ -65,6 +65,7 @@ STORED_TEXTS = (
     N_("there is no such template"),
     N_("not settled: the batch is not unsure, or not any more"),
     N_("started as action {id}"),
+    N_("ended early: what is left may have been done before the restore"),
     N_("The push is empty."),
     N_("The push is damaged JSON; some reports were read."),
     N_("The push is damaged JSON."),

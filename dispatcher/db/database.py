@@ -203,13 +203,16 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS
+        self, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS, lock_timeout: str | None = None
     ) -> AsyncIterator[Connection]:
         """Give a connection in a transaction; cut it after *seconds*.
 
-        Raises DatabaseUnavailable: see `acquire`.
+        A statement waits for a lock as long as *lock_timeout*, by default for 4 seconds. Raises
+        DatabaseUnavailable: see `acquire`.
         """
         async with self.acquire(seconds=seconds) as connection, _transaction(connection):
+            if lock_timeout is not None:
+                await connection.execute(sql("lock_timeout"), lock_timeout)
             yield connection
 
     @asynccontextmanager
@@ -332,6 +335,7 @@ def _is_gone(connection: Connection) -> bool:
 _UNSTORABLE: tuple[type[Exception], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
+    asyncpg.RaiseError,  # of a trigger of an application
     ValueError,
 )
 

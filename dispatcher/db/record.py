@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from typing import cast
@@ -91,6 +92,7 @@ OUTCOME_COLUMNS = (*ACCEPTED_COLUMNS, "code", "reason")
 AcceptedRow = tuple[int, int, str, int, int | None, str | None]
 OutcomeRow = tuple[int, int, str, int, int | None, str | None, str | None, str | None]
 Return = tuple[str, Deferred, int]  # app, what waits, the batch it was in
+Begin = Callable[[], AbstractAsyncContextManager[Connection]]  # begins a transaction
 
 
 class Recorded(Struct, frozen=True):
@@ -125,25 +127,33 @@ async def record(
     *,
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
     circuits: Circuits = DEFAULT_CIRCUITS,
+    lock_timeout: str | None = None,
 ) -> Recorded:
     """Write *results*; return which batches were written.
+
+    *lock_timeout*: for how long it waits for a row that another session holds, if not as usual.
 
     Safe to repeat: a batch that an earlier call has closed is not written again. A result that the
     database refuses for a value is written without that value, or else as unsure; the others are
     written as they are. Raises DatabaseUnavailable; the call may then have committed.
     """
+    begin = partial(database.transaction, seconds=seconds, lock_timeout=lock_timeout)
+    return await _record_in_parts(begin, worker, results, circuits)
+
+
+async def _record_in_parts(
+    begin: Begin, worker: int, results: Sequence[BatchResult], circuits: Circuits
+) -> Recorded:
     try:
-        return await _record_together(database, worker, results, seconds, circuits)
+        return await _record_together(begin, worker, results, circuits)
     except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         if len(results) == 1:
-            return await _record_refused(
-                database, worker, results[0], seconds, circuits=circuits, error=error
-            )
+            return await _record_refused(begin, worker, results[0], circuits, error)
     middle = len(results) // 2
-    first = await record(database, worker, results[:middle], seconds=seconds, circuits=circuits)
-    second = await record(database, worker, results[middle:], seconds=seconds, circuits=circuits)
+    first = await _record_in_parts(begin, worker, results[:middle], circuits)
+    second = await _record_in_parts(begin, worker, results[middle:], circuits)
     return Recorded(
         first.written | second.written,
         first.cut_off | second.cut_off,
@@ -153,13 +163,7 @@ async def record(
 
 
 async def _record_refused(
-    database: Database,
-    worker: int,
-    result: BatchResult,
-    seconds: float,
-    *,
-    circuits: Circuits,
-    error: Exception,
+    begin: Begin, worker: int, result: BatchResult, circuits: Circuits, error: Exception
 ) -> Recorded:
     """Write a result that was refused: without what cannot be stored, or else as unsure."""
     code = "not-recorded"
@@ -169,7 +173,7 @@ async def _record_refused(
     )
     for instead in (storable(result), unsure):
         try:
-            return await _record_together(database, worker, [instead], seconds, circuits)
+            return await _record_together(begin, worker, [instead], circuits)
         except ROW_ERRORS as again:
             if not is_data_error(again) or stops_all_writes(again):
                 raise
@@ -177,30 +181,25 @@ async def _record_refused(
 
 
 async def _record_together(
-    database: Database,
-    worker: int,
-    results: Sequence[BatchResult],
-    seconds: float,
-    circuits: Circuits,
+    begin: Begin, worker: int, results: Sequence[BatchResult], circuits: Circuits
 ) -> Recorded:
     try:
-        return await _record(database, worker, results, seconds, circuits)
+        return await _record(begin, worker, results, circuits)
     except asyncpg.UniqueViolationError:
         # A report or an operator has settled messages of an unsure batch before this late answer.
         # A message with an outcome keeps it; the others get theirs by the slower way.
-        return await _record(database, worker, results, seconds, circuits, some_settled=True)
+        return await _record(begin, worker, results, circuits, some_settled=True)
 
 
 async def _record(
-    database: Database,
+    begin: Begin,
     worker: int,
     results: Sequence[BatchResult],
-    seconds: float,
     circuits: Circuits,
     *,
     some_settled: bool = False,
 ) -> Recorded:
-    async with database.transaction(seconds=seconds) as connection:
+    async with begin() as connection:
         await connection.execute(sql("pin_plans"))
         closed, in_question, in_time = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.

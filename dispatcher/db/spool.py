@@ -121,6 +121,7 @@ class SpoolFile:
     path: Path
     records: list[bytes]
     damaged: bool  # not all of the file can be read; callers that decode the records may set it too
+    stays: bool = False  # callers set it: not all of its records could be processed yet
 
 
 @contextmanager
@@ -130,8 +131,8 @@ def orphaned_files(
     """Give the files of dead processes; remove them when the block ends without error.
 
     Files of about *most* bytes in all are given, and more the next time, until there are none.
-    While the block runs no other process gets the same files. A damaged one is renamed and not
-    removed: a person may find more in it.
+    While the block runs no other process gets the same files. One that *stays* is given again. A
+    damaged one is renamed and not removed: a person may find more in it.
     """
     files: list[BinaryIO] = []
     left: list[SpoolFile] = []
@@ -147,6 +148,8 @@ def orphaned_files(
                 length += file.tell()
         yield left
         for each in left:
+            if each.stays:
+                continue
             if each.damaged:
                 each.path.replace(each.path.with_name(each.path.name + QUARANTINE_SUFFIX))
             else:

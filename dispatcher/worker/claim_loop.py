@@ -117,7 +117,7 @@ class ClaimLoop:
         busy = False  # there is more to claim than free slots
         async with StoppingTaskGroup(self._stop) as requests:
             while not self._stop.is_set():
-                await self._results.wait_for_capacity()
+                await self._results.wait_for_capacity(self._wanted.app)
                 free = await self._slots.acquire(
                     urgent=self._urgent,
                     limit=MAX_CLAIM_SLOTS,

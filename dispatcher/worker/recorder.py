@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
 
 MAX_TRANSACTION_RESULTS: Final = 64  # results in one transaction: at most 32,000 messages
+LEFT_RETRY_SECONDS: Final = 10.0  # between two tries to write kept answers whose rows are held
 MAX_WAITING_RESULTS: Final = 64  # more, and the claim loops stop claiming
 
 # Time from one transaction until the next one begins, unless so many results wait before, or those
@@ -42,6 +43,8 @@ GATHER_SECONDS: Final = 0.1
 GATHER_RESULTS: Final = 8
 
 RETRY_SECONDS: Final = 0.5  # until a transaction is tried again
+LOCKED_RETRY_SECONDS: Final = 5.0  # the same where another session holds a row
+LOCK_TIMEOUT: Final = "200ms"  # of what is known to meet such a row
 GRACE_SECONDS: Final = 5.0  # to write the last results before they are kept on disk
 SPOOL_KIND: Final = "answers"  # of spool files, behind the id of the database they belong to
 
@@ -55,11 +58,12 @@ class ResultQueue:
         # Unbounded, so that even a cancelled request can add its result. What bounds it is
         # `wait_for_capacity`: nothing is claimed while too much waits.
         self._waiting: asyncio.Queue[BatchResult | None] = asyncio.Queue()
-        self._capacity = asyncio.Event()
-        self._capacity.set()
+        self._capacity = asyncio.Event()  # set when there may be some again
         self._enough = asyncio.Event()  # to record without waiting for more
         self._is_urgent = False  # one of them may stop further requests
-        self._held = 0  # that were taken, and could not be written yet
+        self._is_limited = True
+        self._locked: frozenset[str] = frozenset()  # apps whose results cannot be written now
+        self._kept_waiting = 0  # results that were taken, and cannot be written now
 
     def put(self, result: BatchResult) -> None:
         """Add the result of a request."""
@@ -67,18 +71,15 @@ class ResultQueue:
         self._is_urgent |= _stops_requests(result)
         if self._is_enough():
             self._enough.set()
-        self._update_capacity()
 
-    def hold(self, results: int) -> None:
-        """Count *results* that were taken and could not be written yet as if they waited here."""
-        self._held = results
-        self._update_capacity()
+    def keep_waiting(self, apps: Iterable[str], results: int) -> None:
+        """Note that *results* were taken that a lock keeps waiting, some for all of *apps*.
 
-    def _update_capacity(self) -> None:
-        if self._waiting.qsize() + self._held < MAX_WAITING_RESULTS:
-            self._capacity.set()
-        else:
-            self._capacity.clear()
+        They take no room of others: only *apps* claim nothing meanwhile.
+        """
+        self._locked = frozenset(apps)
+        self._kept_waiting = results
+        self._capacity.set()
 
     def close(self) -> None:
         """Note that no result will follow."""
@@ -86,7 +87,7 @@ class ResultQueue:
         self._enough.set()
 
     def _is_enough(self) -> bool:
-        enough = min(GATHER_RESULTS, len(self._in_flight))
+        enough = min(GATHER_RESULTS, len(self._in_flight) - self._kept_waiting)
         return self._is_urgent or self._waiting.qsize() >= enough
 
     async def gather(self) -> None:
@@ -96,11 +97,6 @@ class ResultQueue:
         """
         if not self._is_enough():
             await wait_for_event(self._enough, GATHER_SECONDS)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing can be taken now."""
-        return self._waiting.empty()
 
     def drain(self) -> list[BatchResult]:
         """Remove and return all results that wait; for a stop that cannot wait for the database."""
@@ -113,16 +109,28 @@ class ResultQueue:
 
     def lift_limit(self) -> None:
         """Let any number of results wait: nothing takes them any more."""
+        self._is_limited = False
         self._capacity.set()
 
-    async def wait_for_capacity(self) -> None:
-        """Wait while too many results wait."""
-        await self._capacity.wait()
+    async def wait_for_capacity(self, app: str) -> None:
+        """Wait while too many results wait, or those of *app* cannot be written."""
+        while self._is_limited and (
+            app in self._locked or self._waiting.qsize() >= MAX_WAITING_RESULTS
+        ):
+            self._capacity.clear()
+            await self._capacity.wait()
 
-    async def take(self) -> tuple[list[BatchResult], bool]:
-        """Wait for at least one result; return those that wait, and whether they are the last."""
+    async def take(self, seconds: float | None = None) -> tuple[list[BatchResult], bool]:
+        """Wait for at least one result; return those that wait, and whether they are the last.
+
+        Returns none if none comes for *seconds*.
+        """
         taken: list[BatchResult] = []
-        end = await self._waiting.get()
+        try:
+            async with asyncio.timeout(seconds):
+                end = await self._waiting.get()
+        except TimeoutError:
+            return [], False
         while end is not None:
             taken.append(end)
             if len(taken) >= MAX_TRANSACTION_RESULTS or self._waiting.empty():
@@ -132,7 +140,7 @@ class ResultQueue:
             self._is_urgent = False
         if self._waiting.qsize() < GATHER_RESULTS and end is not None:
             self._enough.clear()
-        self._update_capacity()
+        self._capacity.set()
         return taken, end is None
 
 
@@ -166,14 +174,16 @@ class Recorder:
         self._worker = worker
         self._in_flight = in_flight
         self._folder = folder
+        self._has_left_files = False  # kept answers whose rows another session holds
         self.database_id = ""  # known once the spool was replayed
         self._spool_kind = SPOOL_KIND
         self._metrics = metrics
-        self._unwritten: list[
-            BatchResult
-        ] = []  # taken from the queue when the recorder was stopped
-        self._blocked: list[BatchResult] = []  # another session holds a row of their app
-        self._held: list[BatchResult] = []  # another session holds their own batch
+        self._unwritten: list[BatchResult] = []  # taken from the queue
+        # Another session holds the rows of these apps and batches; when they are tried again.
+        self._locked_apps: dict[str, float] = {}
+        self._held_batches: frozenset[int] = frozenset()
+        self._held_until = 0.0
+        self._in_doubt: set[int] = set()  # batches that a call may have written that failed
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -181,16 +191,22 @@ class Recorder:
         last = False
         try:
             while not last:
-                results: list[BatchResult] = []
-                if not ((self._blocked or self._held) and self.results.is_empty):
-                    results, last = await self.results.take()
-                if results or self._blocked or self._held:
-                    await self._record(results)
-                    self.results.hold(len(self._blocked) + len(self._held))
-                    await self.results.gather()
+                results, last = await self.results.take(self._seconds_to_retry())
+                began = monotonic()
+                for result in results:
+                    unknown = isinstance(result.verdict, UnknownResult)
+                    if unknown or result.tries > 0:
+                        self._shares[result.batch.app].add(began, unknown=unknown)
+                self._unwritten += results
+                await self._record(began)
+                self.results.keep_waiting(self._locked_apps, len(self._unwritten))
+                await self.results.gather()
         finally:
-            self._unwritten.extend((*self._blocked, *self._held))
             self.results.lift_limit()
+
+    def _seconds_to_retry(self) -> float | None:
+        times = [*self._locked_apps.values(), *([self._held_until] if self._held_batches else [])]
+        return max(0.0, min(times) - monotonic()) if times else None
 
     async def finish(self, recorder: asyncio.Task[None]) -> None:
         """Close the queue and wait for *recorder*, the task of `run`; keep the rest on disk."""
@@ -199,13 +215,14 @@ class Recorder:
         if late:
             recorder.cancel()
             await asyncio.wait([recorder])
-        if left := [*self._unwritten, *self.results.drain()]:
+        if left := self._unwritten + self.results.drain():
             self._keep(left)
 
     async def replay_spool(self) -> None:
         """Write the results that an earlier worker of this machine kept on disk.
 
-        Only those of this database: in another one, their batches are other requests.
+        Only those of this database: in another one, their batches are other requests. What needs
+        a row that another session holds stays on disk for `replay_left`.
         """
         self.database_id = await self._retry(partial(workers.database_id, self._database))
         self._spool_kind = f"{self.database_id}.{SPOOL_KIND}"
@@ -216,6 +233,12 @@ class Recorder:
                 folder=str(self._folder),
                 files=foreign,
             )
+
+    async def replay_left(self) -> None:
+        """Write what `replay_spool` has left on disk, as soon as nobody holds its rows."""
+        while self._has_left_files:
+            await asyncio.sleep(LEFT_RETRY_SECONDS)
+            await self._replay()
 
     async def _retry(self, step: Callable[[], Awaitable[Found]]) -> Found:
         """Return what *step* returns, as soon as the database is available."""
@@ -236,9 +259,10 @@ class Recorder:
                         path = str(file.path)
                         log.error("a file of kept answers is damaged, and set aside", path=path)
                     if results:
-                        written = None
-                        while written is None:
-                            written = await self._write(results)
+                        written = await self._write_kept(results)
+                        file.stays = written is None
+                        if written is None:
+                            continue
                         looked_up = partial(records.unknown_batches, self._database, results)
                         if unknown := await self._retry(looked_up):
                             file.damaged = True
@@ -248,42 +272,68 @@ class Recorder:
                                 path=str(file.path),
                                 batches=len(unknown),
                             )
-                        log.info("kept answers written", batches=len(results), new=len(written))
-            if not files:
+                        log.info("kept answers written", batches=len(results), new=written)
+            self._has_left_files = any(file.stays for file in files)
+            if self._has_left_files or not files:
                 return
 
-    async def _record(self, results: Sequence[BatchResult]) -> None:
-        began = monotonic()
-        for result in results:
-            unknown = isinstance(result.verdict, UnknownResult)
-            if unknown or result.tries > 0:
-                self._shares[result.batch.app].add(began, unknown=unknown)
-        groups: list[list[BatchResult]] = [list(results)]
-        try:
-            groups = self._apart([*await self._take_released(), *results])
-            while groups:
-                written = await self._write(groups[-1])
-                held = await self._held_of(groups[-1]) if written is None else frozenset()
-                group = groups.pop()
-                if written is not None:
-                    self._finish(group, written, monotonic() - began)
-                elif held:
-                    self._held += (each for each in group if each.batch.id in held)
-                    if others := [each for each in group if each.batch.id not in held]:
-                        groups.append(others)
-                elif len({result.batch.app for result in group}) > 1:
-                    groups += _by_app(group)
-                else:  # and so is the rest of this app
-                    app = group[0].batch.app
-                    self._blocked += group
-                    self._blocked += (
-                        each for one in groups for each in one if each.batch.app == app
-                    )
-                    groups = [[each for each in one if each.batch.app != app] for one in groups]
-                    groups = [one for one in groups if one]
-        except BaseException:  # cancelled, or an error that ends this worker
-            self._unwritten.extend(result for group in groups for result in group)
-            raise
+    async def _write_kept(self, results: Sequence[BatchResult]) -> int | None:
+        """Write *results*; return how many are new, None if another session holds a row of some."""
+        written = await self._write(results)
+        if written is not None:
+            return len(written)
+        for app in {result.batch.app for result in results}:
+            await self._write([each for each in results if each.batch.app == app], LOCK_TIMEOUT)
+        return None
+
+    async def _record(self, began: float) -> None:
+        """Write what waits in one transaction; after a lock that is held, apart.
+
+        A person's transaction on one app, or on one request, keeps only its answers waiting: they
+        are tried alone, and seldom.
+        """
+        if self._held_batches and self._held_until <= began:
+            held = [each for each in self._unwritten if each.batch.id in self._held_batches]
+            self._hold(await self._held_of(held))
+        free = [
+            each
+            for each in self._unwritten
+            if each.batch.app not in self._locked_apps and each.batch.id not in self._held_batches
+        ]
+        apart = [app for app, retry_at in self._locked_apps.items() if retry_at <= began]
+        for first in range(0, len(free), MAX_TRANSACTION_RESULTS):
+            group = free[first : first + MAX_TRANSACTION_RESULTS]
+            if not await self._write_group(group):
+                apart += [result.batch.app for result in group]
+        for app in dict.fromkeys(apart):
+            await self._record_app(app)
+
+    async def _record_app(self, app: str) -> None:
+        """Write what waits of *app*, in parts, without waiting for a lock."""
+        while group := [
+            each
+            for each in self._unwritten
+            if each.batch.app == app and each.batch.id not in self._held_batches
+        ][:MAX_TRANSACTION_RESULTS]:
+            if await self._write_group(group, LOCK_TIMEOUT):
+                continue
+            held = await self._held_of(group)
+            log.warning(
+                "answers wait: another session holds a lock; end its transaction, which"
+                " pg_stat_activity shows as idle in transaction",
+                app=app,
+                lock="their requests" if held else "their app",
+                batches=len(held) or len(group),
+            )
+            if not held:
+                self._locked_apps[app] = monotonic() + LOCKED_RETRY_SECONDS
+                return
+            self._hold(self._held_batches | held)
+        self._locked_apps.pop(app, None)
+
+    def _hold(self, batches: frozenset[int]) -> None:
+        self._held_batches = batches
+        self._held_until = monotonic() + LOCKED_RETRY_SECONDS
 
     async def _held_of(self, results: Sequence[BatchResult]) -> frozenset[int]:
         """Return the batches of *results* that another session holds, as one that settles them."""
@@ -292,28 +342,18 @@ class Recorder:
         except DatabaseUnavailable:
             return frozenset()  # their next record says what is wrong
 
-    async def _take_released(self) -> list[BatchResult]:
-        """Return the results that were held, and are not any more."""
-        if not self._held:
-            return []
-        held = await self._held_of(self._held)
-        released = [each for each in self._held if each.batch.id not in held]
-        self._held = [each for each in self._held if each.batch.id in held]
-        return released
-
-    def _apart(self, results: Sequence[BatchResult]) -> list[list[BatchResult]]:
-        """Return *results* and those that were blocked, in groups that are written together.
-
-        The last group is written first: what was not blocked before.
-        """
-        if not self._blocked:
-            return [list(results)] if results else []
-        apps = {result.batch.app for result in self._blocked}
-        behind = [result for result in results if result.batch.app in apps]
-        others = [result for result in results if result.batch.app not in apps]
-        groups = _by_app([*self._blocked, *behind])
-        self._blocked = []
-        return [*groups, others] if others else groups
+    async def _write_group(
+        self, results: Sequence[BatchResult], lock_timeout: str | None = None
+    ) -> bool:
+        """Write *results*; return whether they are, as another session may hold a row of them."""
+        began = monotonic()
+        written = await self._write(results, lock_timeout)
+        if written is None:
+            return False
+        self._finish(results, written, monotonic() - began)
+        done = set(map(id, results))
+        self._unwritten = [each for each in self._unwritten if id(each) not in done]
+        return True
 
     def _finish(
         self, results: Sequence[BatchResult], written: frozenset[int], seconds: float
@@ -338,14 +378,15 @@ class Recorder:
                 written=result.batch.id in written,
             )
 
-    async def _write(self, results: Sequence[BatchResult]) -> frozenset[int] | None:
+    async def _write(
+        self, results: Sequence[BatchResult], lock_timeout: str | None = None
+    ) -> frozenset[int] | None:
         """Write *results* until the database accepts them; return the batches written.
 
-        Returns None if another session holds a row for seconds, perhaps of one app: a person's
-        transaction on an app must not keep the answers of others waiting.
+        Returns None if another session holds a row for as long as *lock_timeout*, else for seconds.
         """
         timeout = AdaptiveTimeout()
-        in_doubt = False
+        batches = {each.batch.id for each in results}
         while True:
             try:
                 recorded = await records.record(
@@ -354,18 +395,20 @@ class Recorder:
                     results,
                     seconds=timeout.seconds,
                     circuits=Circuits(self._limits, self._mostly_unknown()),
+                    lock_timeout=lock_timeout,
                 )
-                if in_doubt:
+                if not self._in_doubt.isdisjoint(batches):
                     recorded = await self._with_lost_pauses(results, recorded)
+                    self._in_doubt -= batches
             except DatabaseUnavailable as error:
-                in_doubt = True
+                if is_locked(error):
+                    return None
+                self._in_doubt |= batches
                 timeout.failed()
                 self._metrics.database_away("record")
                 log.warning(
                     "answers wait: the database is away", batches=len(results), why=str(error)
                 )
-                if is_locked(error):
-                    return None
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._tell_breakers(recorded)
@@ -423,15 +466,6 @@ class Recorder:
                 why=error.strerror,
             )
         else:
-            log.warning("answers kept on disk: the database is away", batches=len(results))
+            log.warning("answers kept on disk: they could not be written", batches=len(results))
         finally:
             spool.close()
-
-
-def _by_app(results: Sequence[BatchResult]) -> list[list[BatchResult]]:
-    """Return the results of each app, in groups that one transaction can take."""
-    apps: defaultdict[str, list[BatchResult]] = defaultdict(list)
-    for result in results:
-        apps[result.batch.app].append(result)
-    most = MAX_TRANSACTION_RESULTS
-    return [of[first : first + most] for of in apps.values() for first in range(0, len(of), most)]

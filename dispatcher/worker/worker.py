@@ -128,6 +128,7 @@ class Worker:
                 run_maintenance(self.settings, self.vital.dsn, self.stop, self.failing)
             )
             recorder = background.create_task(self.recorder.run())
+            replay = background.create_task(self.recorder.replay_left())
             loops = background.create_task(self._run_loops(stack))
             await self.stop.wait()
             self.recorder.results.lift_limit()  # a loop that waits for it sees the stop
@@ -141,7 +142,7 @@ class Worker:
                 loops.cancel()
                 await asyncio.wait([loops])
             await self.recorder.finish(recorder)
-            for task in (beat, listen, recovery, maintenance):
+            for task in (beat, listen, recovery, maintenance, replay):
                 task.cancel()
 
     async def _leave(self) -> None:

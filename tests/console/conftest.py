@@ -24,6 +24,12 @@ async def console(backend) -> AsyncIterator[str]:
     async with serving("127.0.0.1", 0, console_routes(backend, TOKEN, stop)) as (host, port):
         yield f"http://{host}:{port}"
         stop.set()
+    # A list is shown as checked while its process still ends. If its transport were collected while
+    # pytest imports a module, that would fail: ast.parse of Python 3.11 cannot be nested.
+    tasks = asyncio.all_tasks()
+    lists = [task for task in tasks if task.get_coro().__qualname__ == "ListPages._run"]
+    if lists:
+        await asyncio.wait(lists, timeout=30)
 
 
 @pytest.fixture

@@ -232,8 +232,18 @@ async def test_replies_wait_on_disk_while_the_database_is_away(db, database, tmp
     assert await db.fetchval(kept) == 1
 
 
-async def test_one_reply_that_the_database_refuses_costs_no_other(dsn, db, tmp_path):
-    await db.execute("ALTER TABLE dispatcher.reply ADD CONSTRAINT odd CHECK (text <> 'odd')")
+REFUSE_ODD = {
+    "constraint": "ALTER TABLE dispatcher.reply ADD CONSTRAINT odd CHECK (text <> 'odd')",
+    "trigger": "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+    " CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.reply FOR EACH ROW"
+    " WHEN (NEW.text = 'odd') EXECUTE FUNCTION public.refuse()",
+}
+
+
+@pytest.mark.parametrize("by", REFUSE_ODD)
+async def test_one_reply_that_the_database_refuses_costs_no_other(dsn, db, tmp_path, by):
+    await db.execute(REFUSE_ODD[by])
     async with receiver(dsn, tmp_path) as receives:
         bodies = [reply(text="odd" if n == 7 else "x", word=str(n)) for n in range(20)]
         answers = await asyncio.gather(*(receives.post(body, path=PATH) for body in bodies))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from support.messages import insert, states
 from support.provider import app_at, seen
 from support.waiting import until
@@ -18,6 +19,7 @@ from dispatcher.db.spool import size
 from dispatcher.db.workers import register_app, register_worker
 from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
+from dispatcher.worker import recorder as recording
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.recorder import (
     MAX_TRANSACTION_RESULTS,
@@ -66,32 +68,23 @@ async def states_are(db, app: str, wanted: dict[str, int]) -> bool:
 
 
 @pytest.mark.slow
-async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, hands, tmp_path):
+async def test_what_still_waits_for_it_at_a_stop_is_kept(
+    database, forgotten, hands, tmp_path, monkeypatch
+):
     for app in APPS:
         await register_app(
             database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
         )
     batches = await claimed(hands)
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    recorder = Recorder(
-        database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=tmp_path,
-        metrics=Metrics(),
-        breakers={app: CircuitBreaker(app) for app in APPS},
-        limits={},
-    )
+    recorder = recorder_of(hands, tmp_path)
     for batch in batches:
-        recorder.results.put(
-            BatchResult(batch, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
-        )
+        recorder.results.put(unknown(batch))
     task = asyncio.create_task(recorder.run())
     await until(lambda: states_are(hands.db, "other", {"unsure": 3}), deadline=30)
     await recorder.finish(task)
     assert await states(hands.db) == {"sending": 3, "unsure": 3}
     assert size(tmp_path, SPOOL_KIND)[0] == 1
-    await forgotten.execute("ROLLBACK")
     again = Recorder(
         database,
         worker=hands.id,
@@ -102,8 +95,13 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(database, forgotten, ha
         limits={},
     )
     again._spool_kind = SPOOL_KIND
-    await again._replay()
+    await again._replay()  # a worker starts all the same
+    assert size(tmp_path, SPOOL_KIND)[0] == 1
+    await forgotten.execute("ROLLBACK")
+    monkeypatch.setattr(recording, "LEFT_RETRY_SECONDS", 0.1)
+    await again.replay_left()
     assert await states(hands.db) == {"unsure": 6}
+    assert size(tmp_path, SPOOL_KIND)[0] == 0
 
 
 @pytest.mark.slow
@@ -117,24 +115,15 @@ async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
     for first in range(3):
         await hands.insert(1, first=first)
         batches += await hands.claim()
-    unknown = UnknownResult("timeout", "no answer")
     for batch in batches[:2]:
-        assert await hands.record(batch, unknown)
+        assert await hands.record(batch, UnknownResult("timeout", "no answer"))
     await forgotten.execute("SELECT dispatcher.settle($1, 'sent')", batches[0].token)
-    recorder = Recorder(
-        hands.database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=tmp_path,
-        metrics=Metrics(),
-        breakers={"default": CircuitBreaker("default")},
-        limits={},
-    )
+    recorder = recorder_of(hands, tmp_path)
     task = asyncio.create_task(recorder.run())
     for batch in batches:
         verdict = Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages])
         recorder.results.put(BatchResult(batch, verdict, 200, "000000", "", 1, 0.1))
-        await until(lambda: recorder.results.is_empty)
+        await until(recorder.results._waiting.empty)
     await until(lambda: states_are(hands.db, "default", {"unsure": 1, "accepted": 2}), deadline=20)
     if stops:
         await recorder.finish(task)
@@ -158,16 +147,86 @@ async def claimed(hands) -> list[Batch]:
     return batches
 
 
-def test_what_is_blocked_counts_for_the_room_for_answers():
+async def may_claim(queue: ResultQueue, app: str) -> bool:
+    """Tell whether a claim loop of *app* goes on."""
+    task = asyncio.create_task(queue.wait_for_capacity(app))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    done = task.done()
+    task.cancel()
+    return done
+
+
+async def test_what_waits_for_a_lock_takes_no_room_of_others():
     queue = ResultQueue()
     batch = Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0)
     result = BatchResult(batch, Resolved([]), 200, "000000", "", 1, 0.1)
-    queue.hold(MAX_WAITING_RESULTS - 1)
-    assert queue._capacity.is_set()
-    queue.put(result)
-    assert not queue._capacity.is_set()
-    queue.hold(0)
-    assert queue._capacity.is_set()
+    queue.keep_waiting(["held"], MAX_WAITING_RESULTS)
+    assert [await may_claim(queue, app) for app in APPS] == [False, True]
+    for _ in range(MAX_WAITING_RESULTS):
+        queue.put(result)
+    assert [await may_claim(queue, app) for app in APPS] == [False, False]
+    waiting = [asyncio.create_task(queue.wait_for_capacity(app)) for app in APPS]
+    await queue.take()
+    await asyncio.wait_for(waiting[1], 5)
+    assert not waiting[0].done()
+    queue.keep_waiting([], 0)
+    await asyncio.wait_for(waiting[0], 5)
+
+
+async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_path, monkeypatch):
+    """Answers of other apps waited for four seconds at each try."""
+    monkeypatch.setattr("dispatcher.worker.recorder.LOCKED_RETRY_SECONDS", 1.0)
+    for app in APPS:
+        await register_app(
+            hands.database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
+        )
+    hands.id = await register_worker(
+        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+    )
+    batches = []
+    for first, app in enumerate(("held", "other", "other", "held")):
+        await hands.insert(1, first=first, app=app)
+        batches += await hands.claim(app=app)
+    await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
+    recorder = recorder_of(hands, tmp_path)
+    recorder._locked_apps["held"] = 0.0  # it was met before
+    task = asyncio.create_task(recorder.run())
+    with capture_logs() as logs:
+        for count, batch in enumerate(batches[:3]):
+            recorder.results.put(unknown(batch))
+            wanted = {"unsure": count} if count else {}
+            await until(lambda wanted=wanted: states_include(hands.db, "other", wanted), deadline=2)
+        recorder.results.put(unknown(batches[3]))
+        await until(lambda: len(recorder._unwritten) == 2, deadline=2)
+    assert {line["lock"] for line in logs if "holds a lock" in line["event"]} == {"their app"}
+    assert not [line for line in logs if "the database is away" in line["event"]]
+    await forgotten.execute("ROLLBACK")
+    await until(lambda: states_are(hands.db, "held", {"unsure": 2}), deadline=10)
+    assert not recorder._locked_apps
+    await recorder.finish(task)
+
+
+async def states_include(db, app: str, wanted: dict[str, int]) -> bool:
+    return wanted.items() <= (await states(db, app)).items()
+
+
+def recorder_of(hands, folder) -> Recorder:
+    """Return a recorder that knows both apps."""
+    return Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=folder,
+        metrics=Metrics(),
+        breakers={app: CircuitBreaker(app) for app in (*APPS, "default")},
+        limits={},
+    )
+
+
+def unknown(batch: Batch) -> BatchResult:
+    """Return the result of a request without an answer."""
+    return BatchResult(batch, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
 
 
 @pytest.mark.slow
@@ -193,22 +252,12 @@ async def test_many_answers_that_wait_for_it_are_written_in_parts(db, hands, for
     await hands.insert(3, first=10, app="other")
     batches += await hands.claim(app="other")
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    recorder = Recorder(
-        hands.database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=tmp_path,
-        metrics=Metrics(),
-        breakers={app: CircuitBreaker(app) for app in APPS},
-        limits={},
-    )
+    recorder = recorder_of(hands, tmp_path)
     for batch in batches:
-        recorder.results.put(
-            BatchResult(batch, UnknownResult("timeout", "no answer"), None, "timeout", "", 1, 0.1)
-        )
+        recorder.results.put(unknown(batch))
     task = asyncio.create_task(recorder.run())
     await until(lambda: states_are(db, "other", {"unsure": 3}), deadline=60)
-    await until(lambda: len(recorder._blocked) == count, deadline=60)
+    await until(lambda: len(recorder._unwritten) == count, deadline=60)
     await forgotten.execute("ROLLBACK")
     await until(lambda: states_are(db, "held", {"unsure": count}), deadline=60)
     await recorder.finish(task)

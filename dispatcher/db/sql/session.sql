@@ -18,6 +18,11 @@ SET LOCAL idle_in_transaction_session_timeout = '5s';
 SET LOCAL lock_timeout = '4s';
 SET LOCAL row_security = off
 
+-- name: lock_timeout
+-- Set how long a statement of this transaction waits for a lock.
+-- $1 time
+SELECT set_config('lock_timeout', $1, true)
+
 -- name: pin_plans
 -- Pin the planner for the rest of this transaction: statistics are wrong for tables that fill within
 -- minutes, and a plan made for an empty table would be kept for a full one. Every statement that is
