@@ -70,7 +70,7 @@ def _limits(rows: Iterable[Mapping[str, Any]]) -> dict[str, Limits]:
             quiet_from, quiet_until = _hour(begin), _hour(end)
             counts = all(count is None or count > 0 for count in counted)
             if counts and (quiet_from is None) == (quiet_until is None):
-                found[app] = Limits(*counted, quiet_from, quiet_until)
+                found[app] = Limits(*(*counted, quiet_from, quiet_until))
     return found
 
 
