@@ -1017,6 +1017,7 @@ CREATE TABLE dispatcher.message_action (
     started_at timestamptz,
     started_by text,
     finished_at timestamptz,
+    ended_early boolean NOT NULL DEFAULT false,
     CONSTRAINT message_action_is_known CHECK (
         action IN ('cancel', 'requeue', 'suppress', 'settle-sent', 'settle-resend'))
 );
@@ -1041,7 +1042,11 @@ COMMENT ON COLUMN dispatcher.message_action.changed IS
     'How many messages (of suppress: numbers) it changed so far.';
 COMMENT ON COLUMN dispatcher.message_action.started_at IS 'When it was confirmed.';
 COMMENT ON COLUMN dispatcher.message_action.started_by IS 'Who confirmed it.';
-COMMENT ON COLUMN dispatcher.message_action.finished_at IS 'When the last step was done.';
+COMMENT ON COLUMN dispatcher.message_action.finished_at IS
+    'When the last step was done, or it was ended early.';
+COMMENT ON COLUMN dispatcher.message_action.ended_early IS
+    'Whether a worker ended it before its last step: it was started before the database was restored,'
+    ' or before no worker was here for long.';
 
 CREATE TABLE dispatcher.file_import_rejection (
     digest text NOT NULL REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE,

@@ -453,7 +453,7 @@ BEGIN
 
     DELETE FROM dispatcher.message_action WHERE id = ANY (ARRAY(
         SELECT id FROM dispatcher.message_action WHERE created_at < before
-          AND (started_at IS NULL OR finished_at < before) ORDER BY id LIMIT most));
+          AND coalesce(finished_at, started_at, created_at) < before ORDER BY id LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 

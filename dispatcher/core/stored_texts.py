@@ -23,6 +23,15 @@ STORED_TEXTS = (
     N_('It said: "{words}".'),
     N_("There is no result for any number."),
     N_("The answer has a result for none of the numbers."),
+    N_(
+        "They cannot be read, and nothing of {app} is sent: set or remove them"
+        " (`dispatcher limit`)."
+    ),
+    N_(
+        "It cannot be read, and no message with it is sent: define it anew or remove it"
+        " (`dispatcher template`)."
+    ),
+    N_("They cannot be read, and nothing is sent: {kind}."),
     N_("It has {variables}, and the template takes {count}."),
     N_("Variable {place} is no {kind}: {rule}."),
     N_("digits only, at most {most}"),
@@ -56,6 +65,7 @@ STORED_TEXTS = (
     N_("there is no such template"),
     N_("not settled: the batch is not unsure, or not any more"),
     N_("started as action {id}"),
+    N_("ended early: what is left may have been done before the restore"),
     N_("The push is empty."),
     N_("The push is damaged JSON; some reports were read."),
     N_("The push is damaged JSON."),

@@ -121,9 +121,23 @@ async def move_campaigns(database: Database) -> int:
 
 
 async def continue_actions(database: Database) -> int:
-    """Do the next part of an action on many messages; return 0 if none is under way."""
+    """Do the next part of each action on many messages that is under way; return how many.
+
+    One that cannot go on keeps no other waiting: its error is raised where it is the only one.
+    """
     async with database.transaction(seconds=STEP_TIME) as connection:
-        return int(await connection.fetchval(sql("continue_message_action")))
+        actions = [row["id"] for row in await connection.fetch(sql("actions_to_continue"))]
+    done = 0
+    failed: DatabaseUnavailable | None = None
+    for action in actions:
+        try:
+            async with database.transaction(seconds=STEP_TIME) as connection:
+                done += await connection.fetchval(sql("continue_message_action"), action)
+        except DatabaseUnavailable as error:
+            failed = error
+    if failed is not None and not done:
+        raise failed
+    return done
 
 
 async def stop_campaigns(database: Database) -> int:

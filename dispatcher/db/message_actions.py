@@ -81,6 +81,7 @@ class MessageAction(Struct, frozen=True):
     started_at: datetime | None
     started_by: str | None
     finished_at: datetime | None
+    ended_early: bool  # by a worker, after a restore: the rest may have been done before it
 
 
 async def preview(

@@ -123,6 +123,9 @@ async def _went_back(
 async def _pause_old_queue(connection: Connection, last_at: float | None) -> tuple[list[str], str]:
     """Pause apps with due messages from before *last_at*; return them, and why.
 
+    Actions on many messages that are under way since before then are ended: they would queue what
+    was sent meanwhile.
+
     *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
     here, if that is long ago.
     """
@@ -143,6 +146,7 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     )
     for app in row["apps"]:
         await connection.execute(sql("pause"), app, why, "dispatcher run")
+    await connection.execute(sql("end_old_actions"), row["sent_until"], "dispatcher run")
     return row["apps"], why
 
 

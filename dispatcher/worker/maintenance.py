@@ -22,6 +22,8 @@ INTERVAL_SECONDS: Final = 60.0  # 20 million ids ahead last for an hour at 5,000
 # cores; a quarter of it still drops some thirty million messages an hour.
 REST_RATIO: Final = 3.0
 
+TURN_SECONDS: Final = 20.0  # of one kind of step, rests included, until the next kind has its turn
+
 Step = Callable[[], Awaitable[int]]  # returns how much it did; 0: nothing is left to do
 
 
@@ -78,16 +80,24 @@ def _steps(settings: Settings, database: Database) -> dict[str, Step]:
 
 async def maintain(
     steps: Mapping[str, Step], stop: asyncio.Event, failing: FailingParts | None = None
-) -> None:
+) -> bool:
     """Repeat each of *steps* until it has nothing left to do, or until *stop*.
+
+    None is repeated for over TURN_SECONDS: a long one must not keep the others waiting, as the
+    partitions. Returns whether one of them has more to do.
 
     After each call it rests for REST_RATIO times as long as the call took. A step for which the
     database is unavailable, or which it refuses, does not keep the others from being tried.
     """
+    more_to_do = False
     for event, step in steps.items():
         done = 0
+        turn_ends = monotonic() + TURN_SECONDS
         while not stop.is_set():
             began = monotonic()
+            if began > turn_ends:
+                more_to_do = True
+                break
             more = await attempt(
                 step,
                 unavailable="no maintenance: the database is away",
@@ -100,3 +110,4 @@ async def maintain(
             await wait_for_event(stop, REST_RATIO * (monotonic() - began))
         if done:
             log.info(event, count=done)
+    return more_to_do

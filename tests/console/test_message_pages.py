@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 
 import pytest
 from client import ACTOR
@@ -9,6 +10,7 @@ from support.messages import states, take_out
 
 from dispatcher.console import message_pages
 from dispatcher.db import console_tokens
+from dispatcher.db.queries import sql
 
 NUMBER = "+8613112345678"
 
@@ -134,6 +136,19 @@ async def test_an_action_goes_on_in_a_process_that_starts_later(operator, db):
     path = await preview(operator, action="cancel", state="queued")
     await db.execute("SELECT dispatcher.start_message_action($1, 'Ben')", int(path.split("/")[-1]))
     await shows(operator, path, "2 of 2 cancelled")
+
+
+@pytest.mark.usefixtures("messages")
+async def test_an_action_that_was_ended_says_so_and_stays_ended(operator, db):
+    path = await preview(operator, action="cancel", state="queued")
+    await db.execute("SELECT dispatcher.start_message_action($1, 'Ben')", int(path.split("/")[-1]))
+    await db.execute(sql("end_old_actions"), datetime.now(UTC), "dispatcher run")
+    page = (await operator.get(path)).text
+    assert "0 of 2 cancelled" in page
+    assert "ended before its last step: the database was restored" in page
+    assert "data-renew" not in page
+    assert (await states(db))["queued"] == 2
+    assert "ended early" in (await operator.get("/console/audit")).text
 
 
 @pytest.mark.usefixtures("messages")

@@ -5,8 +5,9 @@ import asyncio
 import asyncpg
 import pytest
 
+from dispatcher.core.errors import StatementRefused
 from dispatcher.db import maintenance, operator
-from dispatcher.db.database import connect
+from dispatcher.db.database import Database, connect
 
 CANCEL = "SELECT dispatcher.cancel($1)"
 REQUEUE = "SELECT dispatcher.requeue($1)"
@@ -191,3 +192,48 @@ async def test_an_action_whose_console_ended_is_finished(db, database, rows):
     (changed,) = await db.fetch("SELECT changed, finished_at FROM dispatcher.message_action")
     assert changed["changed"] == 3
     assert changed["finished_at"] is not None
+
+
+async def started(db, targets, *, action="cancel", ago="2 min") -> int:
+    """Add an action that was started some time *ago*; return its id."""
+    return await db.fetchval(
+        "INSERT INTO dispatcher.message_action (created_by, action, filter, address, counts,"
+        " messages, targets, started_at, started_by) VALUES ('Ana', $1, '', '', '[]', 3, $2,"
+        " now() - $3::text::interval, 'Ana') RETURNING id",
+        action,
+        targets,
+        ago,
+    )
+
+
+async def test_an_action_of_over_an_hour_ago_waits_for_its_page(db, database, rows):
+    await started(db, await rows.messages(3), ago="61 min")
+    assert await maintenance.continue_actions(database) == 0
+    assert await states(db) == ["queued"] * 3
+
+
+async def test_an_action_that_fails_keeps_no_other_waiting(db, dsn, database, rows):
+    database = Database(dsn, database.pool, retry_refusals=True)
+    await db.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no suppression today'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.suppression
+            FOR EACH ROW EXECUTE FUNCTION refuse();
+    """)
+    ids = await rows.messages(3)
+    failing = await started(db, ids, action="suppress")
+    await started(db, ids)
+    assert await maintenance.continue_actions(database) == 1
+    assert await states(db) == ["cancelled"] * 3
+    with pytest.raises(StatementRefused, match="no suppression today"):
+        await maintenance.continue_actions(database)
+    unfinished = "SELECT id FROM dispatcher.message_action WHERE finished_at IS NULL"
+    assert [row["id"] for row in await db.fetch(unfinished)] == [failing]
+
+
+async def test_an_action_that_the_console_does_now_is_passed_over(db, database, rows):
+    action = await started(db, await rows.messages(3))
+    async with db.transaction():
+        await db.execute("SELECT FROM dispatcher.message_action WHERE id = $1 FOR UPDATE", action)
+        assert await maintenance.continue_actions(database) == 0
+    assert await maintenance.continue_actions(database) == 1

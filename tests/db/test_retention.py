@@ -562,4 +562,4 @@ async def test_uploads_and_old_actions_are_deleted(db, database):
     assert await count(db, "message_action") == 3
     while await maintenance.prune(database, 30 * DAY):
         pass
-    assert await count(db, "message_action") == 2  # one is not finished
+    assert await count(db, "message_action") == 1

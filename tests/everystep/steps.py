@@ -36,6 +36,8 @@ ASIDE = frozenset(
         "prepare",
         # Maintenance, of which this scene has nothing to do
         "apps_of_old_queue",
+        "actions_to_continue",
+        "end_old_actions",
         "brake_spikes",
         "cancel_campaign_step",
         "drop_uploads",

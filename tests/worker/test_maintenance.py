@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+from dispatcher.worker import maintenance
 from dispatcher.worker.maintenance import maintain
 
 TAKES = 0.1  # seconds of one step
@@ -22,3 +23,22 @@ async def test_after_each_step_it_rests_three_times_as_long():
 
     await maintain({"steps": step}, stop)
     assert all(after - before >= 3.9 * TAKES for before, after in pairwise(began))
+
+
+async def test_a_long_step_leaves_the_others_their_turn(monkeypatch):
+    monkeypatch.setattr(maintenance, "TURN_SECONDS", 0.05)
+    stop = asyncio.Event()
+    began = []
+
+    async def long() -> int:
+        await asyncio.sleep(0.01)
+        return 1
+
+    async def other() -> int:
+        began.append("other")
+        return 0
+
+    async with asyncio.timeout(5):
+        assert await maintain({"long": long, "other": other}, stop)
+        assert not await maintain({"other": other}, stop)
+    assert began == ["other"] * 2

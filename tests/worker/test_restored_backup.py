@@ -114,6 +114,54 @@ async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
     assert again.paused == []
 
 
+async def under_way(db, *, since: str) -> int:
+    """Add an action that was started some time ago; return its id."""
+    return await db.fetchval(
+        "INSERT INTO dispatcher.message_action (created_by, action, filter, address, counts,"
+        " messages, targets, started_at, started_by) VALUES ('Ana', 'requeue', 'code E1', '',"
+        " '[]', 1, '{1}', clock_timestamp() - $1::text::interval, 'Ana') RETURNING id",
+        since,
+    )
+
+
+UNFINISHED = "SELECT id FROM dispatcher.message_action WHERE finished_at IS NULL"
+
+
+async def test_a_restore_ends_the_actions_that_were_under_way(hands):
+    """They would queue what was sent since the backup, although nothing waits now."""
+    await hands.begin()
+    beat = await heartbeat(hands.database, hands.id)
+    old = await under_way(hands.db, since="5 min")
+    await hands.db.execute(OLD.format("30 min"))
+    new = await under_way(hands.db, since="-1 s")
+    await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert await hands.db.fetchval(UNFINISHED) == new
+    assert await hands.db.fetchval(
+        "SELECT ended_early FROM dispatcher.message_action WHERE id = $1", old
+    )
+    audit = await hands.db.fetch(
+        "SELECT actor, action, target, detail, result FROM dispatcher.audit"
+    )
+    assert [tuple(row) for row in audit] == [
+        (
+            "dispatcher run",
+            "requeue",
+            f"action {old}",
+            "code E1",
+            "ended early: what is left may have been done before the restore",
+        )
+    ]
+
+
+@pytest.mark.parametrize(("away", "left"), [("30 min", 1), ("2 h", 0)])
+async def test_a_start_after_long_ends_the_actions_of_before(hands, away, left):
+    await hands.begin()
+    await hands.db.execute(OLD.format(away))
+    await under_way(hands.db, since=away)
+    await pause_after_restore(hands.database)
+    assert len(await hands.db.fetch(UNFINISHED)) == left
+
+
 async def test_a_restore_without_the_worker_pauses_what_waited(hands):
     await hands.begin()
     await hands.insert(2)

@@ -252,7 +252,7 @@ RETURNING id
 -- $1 id
 SELECT id, created_at, created_by, action, filter, address, counts::text AS counts, messages,
     cardinality(targets) AS targets, complete, position, changed, started_at, started_by,
-    finished_at
+    finished_at, ended_early
 FROM dispatcher.message_action WHERE id = $1
 
 -- name: start_message_action
@@ -265,14 +265,22 @@ SELECT dispatcher.start_message_action($1, $2)
 -- $1 id
 SELECT dispatcher.message_action_step($1)
 
+-- name: actions_to_continue
+-- Return the actions that were started and are not finished. The console does the steps of an action,
+-- until its process ends. Those of over an hour ago go on from their page only: in a restored backup, or
+-- when their operator has forgotten them, they would change what is meant no more.
+SELECT id FROM dispatcher.message_action
+WHERE started_at > clock_timestamp() - interval '1 hour'
+  AND started_at < clock_timestamp() - interval '1 minute' AND finished_at IS NULL
+ORDER BY id LIMIT 20
+
 -- name: continue_message_action
--- Do the next part of the oldest action that was started and is not finished; return whether there is
--- one. The console does the steps of an action, until its process ends.
-SELECT count(dispatcher.message_action_step(a.id)) > 0
+-- Do the next part of an action, unless another session does one now; return how many parts it did.
+-- $1 id
+SELECT count(dispatcher.message_action_step(a.id))
 FROM (
-    SELECT id FROM dispatcher.message_action
-    WHERE started_at < clock_timestamp() - interval '1 minute' AND finished_at IS NULL
-    ORDER BY id LIMIT 1
+    SELECT id FROM dispatcher.message_action WHERE id = $1 AND finished_at IS NULL
+    FOR UPDATE SKIP LOCKED
 ) AS a
 
 -- name: text_and_price

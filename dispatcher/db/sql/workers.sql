@@ -63,8 +63,21 @@ LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.starte
 -- $1 worker
 UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
 
+-- name: end_old_actions
+-- End the actions on many messages that were started until some time and are not finished, and write the
+-- audit.
+-- $1 time, $2 actor
+WITH ended AS (
+    UPDATE dispatcher.message_action SET finished_at = clock_timestamp(), ended_early = true
+    WHERE started_at <= $1 AND finished_at IS NULL
+    RETURNING id, action, filter
+)
+SELECT dispatcher.append_audit($2, action, 'action ' || id, filter,
+    'ended early: what is left may have been done before the restore')
+FROM ended
+
 -- name: apps_of_old_queue
--- Return when the newest worker was last here, and the apps that are not paused and have a due
+-- Return when the newest worker was last here, until when it may have sent, and the apps that are not paused and have a due
 -- message from before its lease ended; no row if that was not long ago. A worker that stopped in good
 -- order may be away for longer than one that did not. Within its lease it may have sent what came after
 -- its heartbeat: where all is well, nothing else waits when a backup is made.
@@ -78,7 +91,7 @@ WITH newest AS (
     UNION ALL
     SELECT to_timestamp($3::float8), NULL, to_timestamp($3::float8) WHERE $3::float8 IS NOT NULL
 )
-SELECT n.at, ARRAY(
+SELECT n.at, n.sent_until, ARRAY(
     SELECT a.name FROM dispatcher.app a
     WHERE a.paused_by IS DISTINCT FROM 'operator'
       AND (a.resumed_at > to_timestamp($3::float8)) IS NOT TRUE
