@@ -366,6 +366,12 @@ _OURS = (
         "Nothing: it is sent when the quiet hours are over. Priorities 0 and 1 do not wait.",
     ),
     (
+        "unreadable-rule",
+        Kind.LATER,
+        "The definition of its template cannot be read.",
+        "Define the template anew (`dispatcher template`), or remove it; it is sent then.",
+    ),
+    (
         "daily-limit",
         Kind.QUOTA,
         "The app has sent as many messages today as its daily limit allows.",

@@ -50,6 +50,9 @@ class Rules(Struct, frozen=True):
     limits: Mapping[str, Limits] = {}  # by app
     suppressing: bool = False  # whether any number is on the list
     promotional: frozenset[str] = frozenset()  # apps
+    # Nothing of them is sent: an operator wrote a rule, and it is not known what it says.
+    unreadable_templates: frozenset[str] = frozenset()
+    unreadable_limits: frozenset[str] = frozenset()  # of apps
 
     def is_promotional(self, app: str, template_id: str) -> bool:
         """Return whether messages of *app* with this template are promotional."""
@@ -60,7 +63,25 @@ class Rules(Struct, frozen=True):
 
     def concern(self, app: str) -> bool:
         """Return whether messages of *app* must be checked."""
-        return bool(self.templates) or self.suppressing or app in self.limits
+        templates = self.templates or self.unreadable_templates
+        return bool(templates) or self.suppressing or app in self.limits
+
+    def unreadable(self) -> dict[str, str]:
+        """Return the rules that cannot be read, each with what follows and what to do."""
+        limits = {
+            f"limits of {app}": (
+                f"They cannot be read, and nothing of {app} is sent: set or remove them"
+                " (`dispatcher limit`)."
+            )
+            for app in sorted(self.unreadable_limits)
+        }
+        return limits | {
+            f"template {template_id}": (
+                "It cannot be read, and no message with it is sent: define it anew or remove it"
+                " (`dispatcher template`)."
+            )
+            for template_id in sorted(self.unreadable_templates)
+        }
 
 
 class Suppressed(Struct, frozen=True):
@@ -127,7 +148,7 @@ def evaluate_rules(
     left = facts.left
     decided: dict[int, Outcome] = {}
     for message in messages:
-        outcome = _rejected(message, app, rules, facts) or _quiet(message, limits, now, country)
+        outcome = _withheld(message, app, rules, facts) or _quiet(message, limits, now, country)
         if outcome is None and limits.by_number:
             outcome = _over_limit(
                 message, limits, used.setdefault(to_e164(message.recipient), RecipientUsage())
@@ -179,7 +200,9 @@ def text_digest(message: Message) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def _rejected(message: Message, app: str, rules: Rules, facts: ClaimFacts) -> Outcome | None:
+def _withheld(message: Message, app: str, rules: Rules, facts: ClaimFacts) -> Outcome | None:
+    if message.template_id in rules.unreadable_templates:
+        return Deferred(message, "unreadable-rule", _MINUTE_SECONDS, counted=False)
     if facts.suppressed or facts.unsubscribed:
         number = to_e164(message.recipient)
         code = None

@@ -23,6 +23,15 @@ STORED_TEXTS = (
     N_('It said: "{words}".'),
     N_("There is no result for any number."),
     N_("The answer has a result for none of the numbers."),
+    N_(
+        "They cannot be read, and nothing of {app} is sent: set or remove them"
+        " (`dispatcher limit`)."
+    ),
+    N_(
+        "It cannot be read, and no message with it is sent: define it anew or remove it"
+        " (`dispatcher template`)."
+    ),
+    N_("They cannot be read, and nothing is sent: {kind}."),
     N_("It has {variables}, and the template takes {count}."),
     N_("Variable {place} is no {kind}: {rule}."),
     N_("digits only, at most {most}"),

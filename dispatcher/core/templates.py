@@ -45,6 +45,11 @@ _SAMPLES = {
 }
 
 
+_KINDS = frozenset(
+    (*_FIXED_KINDS, *(f"{kind}_{most}" for kind in ("NUM", "TXT") for most in range(1, 21)))
+)
+
+
 class Template(Struct, frozen=True):
     """An operator's definition of one template."""
 
@@ -79,6 +84,11 @@ def read_template_id(text: str) -> str:
             )
         )
     return template_id
+
+
+def readable_kinds(kinds: Sequence[object]) -> bool:
+    """Return whether *kinds*, as the database has them, are the kinds of a template's variables."""
+    return all(isinstance(kind, str) and kind in _KINDS for kind in kinds)
 
 
 def variable_kinds(text: str) -> list[str]:

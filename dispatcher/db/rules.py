@@ -1,7 +1,8 @@
 """Applies operators' rules in a claim, and reads them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, time
 from typing import Any, TypeVar
 
 from dispatcher.core.codes import number_code
@@ -18,7 +19,7 @@ from dispatcher.core.rules import (
     evaluate_rules,
     text_digest,
 )
-from dispatcher.core.templates import Template
+from dispatcher.core.templates import Template, readable_kinds
 from dispatcher.db.database import (
     COMMAND_TIMEOUT_SECONDS,
     TRANSACTION_TIMEOUT_SECONDS,
@@ -31,22 +32,53 @@ Row = TypeVar("Row")
 
 
 async def read_rules(database: Database, *, seconds: float = TRANSACTION_TIMEOUT_SECONDS) -> Rules:
-    """Return all rules; small, whatever the number of suppressed numbers."""
+    """Return all rules; small, whatever the number of suppressed numbers.
+
+    A row that cannot be read is named in them, and the others are read.
+    """
     async with database.acquire(seconds=seconds) as connection:
-        templates = await connection.fetch(sql("templates"))
+        templates = await connection.fetch(sql("template_kinds"))
         limits = await connection.fetch(sql("limits"))
         suppressing = await connection.fetchval(sql("any_suppressed"))
         promotional = await connection.fetch(sql("promotional_apps"))
+    defined, read = _templates(templates), _limits(limits)
     return Rules(
-        {row["template_id"]: _template(row) for row in templates},
-        {row["app"]: Limits(*tuple(row)[1:]) for row in limits},
+        defined,
+        read,
         suppressing,
         frozenset(row["name"] for row in promotional),
+        frozenset(row["template_id"] for row in templates) - defined.keys(),
+        frozenset(row["app"] for row in limits) - read.keys(),
     )
 
 
-def _template(row: Mapping[str, Any]) -> Template:
-    return Template(row["template_id"], row["kinds"], row["promotional"])
+def _templates(rows: Iterable[Mapping[str, Any]]) -> dict[str, Template]:
+    """Return those of *rows* that can be read, by id."""
+    return {
+        row["template_id"]: Template(row["template_id"], row["kinds"], row["promotional"])
+        for row in rows
+        if readable_kinds(row["kinds"])
+    }
+
+
+def _limits(rows: Iterable[Mapping[str, Any]]) -> dict[str, Limits]:
+    """Return those of *rows* that can be read, by app."""
+    found: dict[str, Limits] = {}
+    for row in rows:
+        app, *counted, begin, end = row.values()
+        with suppress(ValueError):
+            quiet_from, quiet_until = _hour(begin), _hour(end)
+            counts = all(count is None or count > 0 for count in counted)
+            if counts and (quiet_from is None) == (quiet_until is None):
+                found[app] = Limits(*(*counted, quiet_from, quiet_until))
+    return found
+
+
+def _hour(text: str | None) -> time | None:
+    """Return a time of day. Raises ValueError for 24:00, which only some Pythons take."""
+    if text is not None and text.startswith("24"):
+        raise ValueError(text)
+    return None if text is None else time.fromisoformat(text)
 
 
 class Screen:
@@ -150,9 +182,10 @@ async def forget_used(database: Database) -> int:
 
 
 async def templates(connection: Connection) -> list[tuple[Template, str]]:
-    """Return the templates that are defined, each with its note."""
+    """Return the templates that are defined and can be read, each with its note."""
     rows = await connection.fetch(sql("templates"))
-    return [(_template(row), row["note"]) for row in rows]
+    notes = {row["template_id"]: row["note"] for row in rows}
+    return [(template, notes[name]) for name, template in _templates(rows).items()]
 
 
 async def suppress_reported(
@@ -186,9 +219,8 @@ async def texts(connection: Connection) -> dict[str, str]:
 
 
 async def limits(connection: Connection) -> dict[str, Limits]:
-    """Return the limits of apps."""
-    rows = await connection.fetch(sql("limits"))
-    return {row["app"]: Limits(*tuple(row)[1:]) for row in rows}
+    """Return the limits of apps that can be read."""
+    return _limits(await connection.fetch(sql("limits")))
 
 
 async def sent_today(

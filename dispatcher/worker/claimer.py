@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Final
 
@@ -30,6 +31,7 @@ from dispatcher.db.claim import Claimed
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.loop import FailingParts
 from dispatcher.db.rules import Screen, read_rules
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
@@ -40,6 +42,7 @@ log = structlog.get_logger(__name__)
 SHOWN_IDS: Final = 10  # of messages that are missing
 TELL_SECONDS: Final = 1.0  # from one line about those of an app to the next
 RULES_MAX_AGE_SECONDS: Final = 0.5  # until a rule that was set is applied by every worker
+MAX_RULES_NAMED: Final = 20  # of those that cannot be read
 
 
 class Claimer:
@@ -57,8 +60,9 @@ class Claimer:
         metrics: Metrics,
         breakers: Mapping[str, CircuitBreaker],
         allowed: Mapping[str, AllowedNumbers],
+        failing: FailingParts,
     ) -> None:
-        """Set what one worker needs.
+        """Set what one worker needs; *failing* gets the rules that cannot be read.
 
         *callback* gets status reports; *breakers* and the *allowed* numbers are by app. An app that
         may send to all numbers has none.
@@ -77,7 +81,7 @@ class Claimer:
         self._missing: dict[str, tuple[int, tuple[int, ...]]] = {}  # not told yet, by app
         self._missing_told_at: dict[str, float] = {}
         self._metrics = metrics
-        self._rules = RuleCache(database)
+        self._rules = RuleCache(database, failing)
 
     async def claim(
         self, wanted: ClaimRequest, slots: int, per_request: int, slot_seconds: float
@@ -130,6 +134,8 @@ class Claimer:
                     started=self._lease.started,
                     seconds=self._timeout.seconds,
                 )
+        except UnreadableRuleError:
+            return Claimed([], wait=RECHECK_SECONDS)
         except ROW_ERRORS as error:
             if is_data_error(error):
                 return await self._narrow(wanted, error)
@@ -196,6 +202,8 @@ class Claimer:
                 arrange=partial(self._arrange, wanted.app),
                 screen=screen,
             )
+        except UnreadableRuleError:
+            return Claimed([], wait=RECHECK_SECONDS)
         except DatabaseUnavailable as away:
             log.warning("no claim: the database is away", app=wanted.app, why=str(away))
             return None
@@ -203,7 +211,7 @@ class Claimer:
         if message is None:
             log.error("no claim: an error that no single message causes", app=wanted.app, why=kind)
             return None
-        log.error("a message is rejected: its row is unusable", message=message, why=kind)
+        log.error("a message is set aside: its row cannot be claimed", message=message, why=kind)
         return Claimed([], more=True)
 
     async def charge_again(self, batch: Batch) -> None:
@@ -304,30 +312,52 @@ class Claimer:
         )
 
 
+class UnreadableRuleError(Exception):
+    """A rule of an operator cannot be read, and nothing that it may be about is sent."""
+
+
 class RuleCache:
     """The rules, as they were last read."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, failing: FailingParts) -> None:
         self._database = database
+        self._failing = failing
         self._turn = asyncio.Lock()
         self._read_at = float("-inf")
         self._rules = Rules()
+        self._unreadable: dict[str, str] = {}  # the parts of *failing* that are rules
 
     async def screen(self, app: str, *, seconds: float) -> Screen | None:
         """Return what applies the rules to a claim of *app*; None: no rule concerns it.
 
-        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules. Also
-        if one of them cannot be read: that is no fault of the messages.
+        Raises DatabaseUnavailable, within about *seconds*: nothing is sent without the rules.
+        Raises UnreadableRuleError if the limits of the app, or all rules of a kind, cannot be
+        read: that is no fault of the messages. A template that cannot be read holds back its
+        messages only.
         """
         async with self._turn:
             if monotonic() - self._read_at > RULES_MAX_AGE_SECONDS:
                 try:
                     self._rules = await read_rules(self._database, seconds=seconds)
                 except DATA_ERRORS as error:
-                    why = f"A rule of an operator cannot be read: {data_error_kind(error)}."
-                    raise DatabaseUnavailable(why) from None
+                    why = f"They cannot be read, and nothing is sent: {data_error_kind(error)}."
+                    self._name({"rules of every app": why})
+                    raise UnreadableRuleError from None
+                self._name(self._rules.unreadable())
                 self._read_at = monotonic()
         rules = self._rules
+        if app in rules.unreadable_limits:
+            raise UnreadableRuleError
         if not rules.concern(app):
             return None
         return Screen(app, rules, country=country)
+
+    def _name(self, unreadable: dict[str, str]) -> None:
+        """Name the rules that cannot be read, for the next heartbeat; log those that are new."""
+        named = dict(islice(unreadable.items(), MAX_RULES_NAMED))
+        for part in self._unreadable.keys() - named.keys():
+            del self._failing[part]
+        for part in named.keys() - self._unreadable.keys():
+            log.error("a rule cannot be read", rule=part, why=named[part])
+        self._failing.update(named)
+        self._unreadable = named

@@ -94,6 +94,7 @@ class Worker:
                 for name, app in settings.apps.items()
                 if not (allowed := allowed_numbers(app)).all
             },
+            failing=failing,
         )
         self.loops: dict[tuple[str, bool], ClaimLoop] = {}  # by app, and whether it is urgent
 

@@ -54,6 +54,42 @@ async def test_what_is_set_is_read(db, database):
     assert await rules.read_rules(database) == Rules()
 
 
+UNREADABLE = [
+    ("quiet_until => '24:00'", "quiet_hours_are_before_24_00_write_00_00"),
+    ("quiet_until => NULL", "quiet_hours_have_both_ends"),
+    ("per_minute => 0", "limits_are_positive"),
+]
+
+
+@pytest.mark.parametrize(("limit", "constraint"), UNREADABLE)
+async def test_limits_that_cannot_be_read_are_named(db, database, limit, constraint):
+    await db.execute(f"ALTER TABLE dispatcher.app_limit DROP CONSTRAINT {constraint}")
+    begin = "" if "per" in limit else "quiet_from => '22:00', "
+    await db.execute(f"SELECT dispatcher.set_limits('odd', {begin}{limit})")
+    await db.execute("SELECT dispatcher.set_limits('shop', per_day => 5)")
+    known = await rules.read_rules(database)
+    assert known == Rules(limits={"shop": Limits(per_day=5)}, unreadable_limits=frozenset({"odd"}))
+    assert [*known.unreadable()] == ["limits of odd"]
+    assert await rules.limits(db) == known.limits
+
+
+@pytest.mark.parametrize("kinds", ["{NUM_6,NULL}", "{{NUM_6,DATE}}", "{NUM_21}", "{x}", "{TXT}"])
+async def test_a_template_that_cannot_be_read_is_named(db, database, kinds):
+    await db.execute(
+        "ALTER TABLE dispatcher.template"
+        " DROP CONSTRAINT kinds_are_a_flat_list_of_the_kinds_of_variables"
+    )
+    insert = "INSERT INTO dispatcher.template (template_id, kinds) VALUES ($1, $2::text::text[])"
+    await db.execute(insert, "odd", kinds)
+    await db.execute(insert, "good", "{NUM_20,DATE}")
+    known = await rules.read_rules(database)
+    assert [*known.templates] == ["good"]
+    assert [*known.unreadable()] == ["template odd"]
+    assert [one.template_id for one, _note in await rules.templates(db)] == ["good"]
+    messages = [message(1), Message(2, "+8613800000000", "odd", ["1"], sender="1")]
+    assert await applied(db, database, messages) == {2: "unreadable-rule"}
+
+
 async def test_only_suppressed_numbers_are_held(db, database):
     await operator.suppress(db, "Ana", [NUMBER], "asked")
     messages = [message(1), message(2, "13112345678"), message(3, "+8613800000000")]

@@ -222,21 +222,86 @@ async def test_a_worker_waits_for_a_database_that_takes_no_writes(db, workers, s
     assert worker.code is None
 
 
-async def test_a_rule_that_cannot_be_read_stops_claims_and_no_worker(db, workers, sim):
-    """Nothing is sent without the rules, and no message is at fault."""
+LATER = "SELECT count(*) = 3 FROM dispatcher.queue WHERE due_at > now() + interval '30 s'"
+FAILING = "SELECT failing_parts FROM dispatcher.worker"
+
+
+async def test_limits_that_cannot_be_read_stop_their_app_only(db, workers, sim):
+    """Nothing of it is sent without its rules, and no message is at fault."""
     await db.execute(
         "ALTER TABLE dispatcher.app_limit DROP CONSTRAINT quiet_hours_are_before_24_00_write_00_00;"
         "SELECT dispatcher.set_limits('other', quiet_from => '22:00', quiet_until => '24:00')"
     )
-    await insert(db, 600)
-    worker = await workers.start(sim.url)
-    line = "A rule of an operator cannot be read: ValueError."
-    await until(lambda: line in worker.text(), what="a claim is refused")
-    assert await states(db) == {"queued": 600}
+    ids = await insert(db, 600)
+    held = await insert(db, 3, first=1000, app="other")
+    apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
+    worker = await workers.start(apps)
+    await until(lambda: states_are(db, ids, "accepted"), what="the other app is sent")
+    await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rule")
+    line = "They cannot be read, and nothing of other is sent: set or remove them"
+    assert f"limits of other: {line}" in (await db.fetchval(FAILING))[0]
+    assert worker.text().count(line) == 1
+    assert await states_are(db, held, "queued")
     await db.execute("SELECT dispatcher.set_limits('other')")
     await until(lambda: finished(db))
-    assert await states(db) == {"accepted": 600}
+    assert await states(db) == {"accepted": 603}
+    await until(lambda: no_part_fails(db), what="a heartbeat names no rule")
     assert worker.code is None
+
+
+async def test_a_template_that_cannot_be_read_holds_back_its_messages(db, workers, sim):
+    await db.execute(
+        "ALTER TABLE dispatcher.template"
+        " DROP CONSTRAINT kinds_are_a_flat_list_of_the_kinds_of_variables;"
+        "INSERT INTO dispatcher.template (template_id, kinds) VALUES ('odd', '{NUM_6,NULL}')"
+    )
+    ids = await insert(db, 40)
+    held = await insert(db, 3, first=1000)
+    await db.execute(
+        "UPDATE dispatcher.message SET template_id = 'odd' WHERE id = ANY ($1::bigint[])", held
+    )
+    worker = await workers.start(sim.url)
+    await until(lambda: states_are(db, ids, "accepted"), what="the others are sent")
+    await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rule")
+    assert "template odd: It cannot be read" in (await db.fetchval(FAILING))[0]
+    await until(lambda: db.fetchval(LATER), what="each is deferred")
+    assert await states_are(db, held, "queued")
+    await db.execute("DELETE FROM dispatcher.template")
+    await until(lambda: no_part_fails(db), what="a heartbeat names no rule")
+    await let_pass(db, 61)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 43}
+    assert worker.code is None
+
+
+async def test_rules_of_all_apps_that_cannot_be_read_stop_all(db, workers, sim):
+    await db.execute(
+        "ALTER TABLE dispatcher.app_limit RENAME TO kept_limit;"
+        "CREATE VIEW dispatcher.app_limit AS SELECT app, 1 / (per_minute - 9) AS per_minute,"
+        " per_day, same_per_minute, same_per_hour, daily_limit, quiet_from, quiet_until"
+        " FROM dispatcher.kept_limit;"
+        "GRANT SELECT ON dispatcher.app_limit TO PUBLIC;"
+        "INSERT INTO dispatcher.kept_limit (app, per_minute) VALUES ('other', 9)"
+    )
+    await insert(db, 6)
+    worker = await workers.start(sim.url)
+    line = "They cannot be read, and nothing is sent: DivisionByZeroError 22012."
+    await until(lambda: line in worker.text(), what="a claim is refused")
+    await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rules")
+    assert await db.fetchval(FAILING) == [f"rules of every app: {line}"]
+    assert await states(db) == {"queued": 6}
+    await db.execute("DELETE FROM dispatcher.kept_limit")
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": 6}
+    assert worker.code is None
+
+
+async def states_are(db: asyncpg.Connection, ids: list[int], state: str) -> bool:
+    return {row["state"] for row in (await of_each(db, ids)).values()} == {state}
+
+
+async def no_part_fails(db: asyncpg.Connection) -> bool:
+    return await db.fetchval(FAILING) == []
 
 
 REFUSE_PART = (
@@ -267,6 +332,28 @@ async def test_a_part_that_a_trigger_refuses_rejects_one_message(db, workers, si
     assert seen[ids[20]]["reason"].endswith(" 23514" if kind[0] else "RaiseError P0001")
     assert sim.ledger.numbers == 38
     assert not await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE state <> 'closed'")
+    assert worker.code is None
+
+
+@pytest.mark.parametrize("count", [40, 10], ids=["in a bulk row", "in the queue"])
+async def test_a_message_whose_batch_is_refused_lets_others_pass(db, workers, sim, count):
+    """A trigger of an application refuses it at the claim; it may be mended, so it waits."""
+    ids = await insert(db, count)
+    condition = f"{ids[5]} = ANY (NEW.message_ids)"
+    await db.execute(
+        "CREATE FUNCTION public.refuse_batch() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.batch FOR EACH ROW"
+        f" WHEN ({condition}) EXECUTE FUNCTION public.refuse_batch()"
+    )
+    worker = await workers.start(sim.url)
+    await until(lambda: sim.ledger.numbers == count - 1, what="the others are sent")
+    seen = (await of_each(db, ids))[ids[5]]
+    assert (seen["state"], seen["code"], seen["attempts"]) == ("queued", "set-aside", 0)
+    await db.execute("DROP TRIGGER refuse ON dispatcher.batch")
+    await let_pass(db, 600.0)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": count}
     assert worker.code is None
 
 

@@ -75,6 +75,7 @@ async def test_a_worker_without_its_lease_claims_nothing(hands):
         metrics=Metrics(),
         breakers={"default": CircuitBreaker("default")},
         allowed={},
+        failing={},
     )
     wanted = ClaimRequest("default", sender="csms100000001")
     now += 49

@@ -4,9 +4,15 @@
 -- Return the templates that operators have defined; text is null where it is not known.
 SELECT template_id, kinds, note, text, promotional FROM dispatcher.template ORDER BY template_id
 
+-- name: template_kinds
+-- Return what a claim needs of the templates.
+SELECT template_id, kinds, promotional FROM dispatcher.template
+
 -- name: limits
--- Return the limits of apps, in the order of core.rules.Limits.
-SELECT app, per_minute, per_day, same_per_minute, same_per_hour, daily_limit, quiet_from, quiet_until
+-- Return the limits of apps, in the order of core.rules.Limits. The hours are texts: one that Python
+-- does not take would make all rows unreadable.
+SELECT app, per_minute, per_day, same_per_minute, same_per_hour, daily_limit,
+    quiet_from::text, quiet_until::text
 FROM dispatcher.app_limit
 
 -- name: any_suppressed
