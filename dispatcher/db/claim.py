@@ -12,7 +12,7 @@ from msgspec import Struct
 from dispatcher.core import rate_limit
 from dispatcher.core.claim_cursor import ClaimCursor
 from dispatcher.core.codes import SET_ASIDE, number_code
-from dispatcher.core.message import Batch, Message, RequestDraft
+from dispatcher.core.message import Batch, Entry, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import (
     NO_OUTCOMES,
@@ -38,6 +38,7 @@ SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the r
 # as long as that took, within these bounds; the longest wait is that between two probes.
 EMPTY_PROBE_RATIO = 10
 EMPTY_PROBE_SECONDS, MAX_EMPTY_PROBE_SECONDS = 1.0, 5.0
+REFUSED_BATCH_SECONDS = 600.0  # that a message waits whose batch the database refuses
 DECIDED_LOOK_MESSAGES = 500  # that a claim of a paused app looks at if the first one is not sent
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
@@ -273,8 +274,9 @@ async def set_aside(
 ) -> int | None:
     """Reject the message that the next claim begins with if it cannot be claimed; return its id.
 
-    Returns None, and changes nothing, if it can. A claim that probes a paused app begins with the
-    first message that was not refused before. Raises DatabaseUnavailable.
+    One whose batch alone is refused waits longer. Returns None, and changes nothing, if it can. A
+    claim that probes a paused app begins with the first message that was not refused before. Raises
+    DatabaseUnavailable.
     """
     for untried in (False, True):
         message = await _set_aside(database, worker, wanted, arrange, screen, untried=untried)
@@ -305,7 +307,7 @@ async def _set_aside(
         except DATA_ERRORS as error:
             kind = data_error_kind(error)
         else:
-            return None
+            return await _postpone_refused(connection, worker, wanted, message_id, attempt)
         await connection.execute("ROLLBACK TO SAVEPOINT message")
         row = number_code(SET_ASIDE)
         reason = f"{row.meaning} {kind}"
@@ -314,6 +316,37 @@ async def _set_aside(
             await count(connection, worker, [event])
             await events.append(connection, {event: [message_id]})
         return int(message_id)
+
+
+async def _postpone_refused(
+    connection: Connection, worker: int, wanted: ClaimRequest, message_id: int, attempt: int
+) -> int | None:
+    """Let a message wait whose batch the database refuses, and no empty one; return its id.
+
+    It is not rejected: a trigger or a constraint of an application may refuse many batches.
+    """
+    message = Message(message_id, "", "", [], attempt=attempt)
+    empty, alone = RequestDraft(None, [], 0), RequestDraft(None, [Entry(b"", [message])], 0)
+    if not await _can_open(connection, worker, wanted.app, empty):
+        return None
+    if await _can_open(connection, worker, wanted.app, alone):
+        return None
+    await connection.execute(sql("postpone_queued"), message_id, REFUSED_BATCH_SECONDS, SET_ASIDE)
+    return message_id
+
+
+async def _can_open(connection: Connection, worker: int, app: str, draft: RequestDraft) -> bool:
+    """Return whether the database takes a batch for *draft*, without writing it."""
+    token = f"rehearsed-by-{worker}"
+    try:
+        await open_batches(connection, app, worker, [draft], token=lambda: token, claimed_at=0.0)
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except DATA_ERRORS:
+        can_open = False
+    else:
+        can_open = True
+    await connection.execute("ROLLBACK TO SAVEPOINT message")
+    return can_open
 
 
 async def _rehearse(

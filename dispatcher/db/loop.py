@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
-from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error
+from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error, is_locked
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,8 @@ async def attempt(
         log.error(refused, why=str(error))  # noqa: TRY400 - one line says it
         return None
     except DatabaseUnavailable as error:
-        log.warning(unavailable, why=str(error))
+        locked = unavailable.partition(":")[0] + ": another session holds a lock"
+        log.warning(locked if is_locked(error) else unavailable, why=str(error))
         return None
     except DATA_ERRORS as error:
         if not is_data_error(error):

@@ -211,7 +211,7 @@ class Claimer:
         if message is None:
             log.error("no claim: an error that no single message causes", app=wanted.app, why=kind)
             return None
-        log.error("a message is rejected: its row is unusable", message=message, why=kind)
+        log.error("a message is set aside: its row cannot be claimed", message=message, why=kind)
         return Claimed([], more=True)
 
     async def charge_again(self, batch: Batch) -> None:

@@ -317,18 +317,11 @@ class Recorder:
         ][:MAX_TRANSACTION_RESULTS]:
             if await self._write_group(group, LOCK_TIMEOUT):
                 continue
-            held = await self._held_of(group)
-            log.warning(
-                "answers wait: another session holds a lock; end its transaction, which"
-                " pg_stat_activity shows as idle in transaction",
-                app=app,
-                lock="their requests" if held else "their app",
-                batches=len(held) or len(group),
-            )
-            if not held:
+            if held := await self._held_of(group):
+                self._hold(self._held_batches | held)
+            else:
                 self._locked_apps[app] = monotonic() + LOCKED_RETRY_SECONDS
                 return
-            self._hold(self._held_batches | held)
         self._locked_apps.pop(app, None)
 
     def _hold(self, batches: frozenset[int]) -> None:
@@ -402,6 +395,12 @@ class Recorder:
                     self._in_doubt -= batches
             except DatabaseUnavailable as error:
                 if is_locked(error):
+                    log.warning(
+                        "answers wait: another session holds a lock",
+                        apps=sorted({each.batch.app for each in results}),
+                        batches=len(results),
+                        why=str(error),
+                    )
                     return None
                 self._in_doubt |= batches
                 timeout.failed()

@@ -50,7 +50,7 @@ async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, 
         worker.terminate()
         assert await worker.ended(60) in {0, 1}
     assert await states(db) == {"sending": 2000}
-    assert "answers kept on disk: the database is away" in worker.text()
+    assert "answers kept on disk" in worker.text()
 
     async with db.transaction():  # a start that cannot write them is stopped as well
         await db.execute("SELECT FROM dispatcher.batch FOR UPDATE")
@@ -84,7 +84,7 @@ async def test_a_stop_waits_for_no_room_for_answers(db, workers, sim):
         await until(lambda: "answers wait" in worker.text(), deadline=40, what="claims wait")
         worker.terminate()
         assert await worker.ended(35) in {0, 1}
-    assert "answers kept on disk: the database is away" in worker.text()
+    assert "answers kept on disk" in worker.text()
     await workers.start({"default": app})
     await until(lambda: finished(db), deadline=60)
     assert await states(db) == {"accepted": 160}

@@ -335,6 +335,28 @@ async def test_a_part_that_a_trigger_refuses_rejects_one_message(db, workers, si
     assert worker.code is None
 
 
+@pytest.mark.parametrize("count", [40, 10], ids=["in a bulk row", "in the queue"])
+async def test_a_message_whose_batch_is_refused_lets_others_pass(db, workers, sim, count):
+    """A trigger of an application refuses it at the claim; it may be mended, so it waits."""
+    ids = await insert(db, count)
+    condition = f"{ids[5]} = ANY (NEW.message_ids)"
+    await db.execute(
+        "CREATE FUNCTION public.refuse_batch() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON dispatcher.batch FOR EACH ROW"
+        f" WHEN ({condition}) EXECUTE FUNCTION public.refuse_batch()"
+    )
+    worker = await workers.start(sim.url)
+    await until(lambda: sim.ledger.numbers == count - 1, what="the others are sent")
+    seen = (await of_each(db, ids))[ids[5]]
+    assert (seen["state"], seen["code"], seen["attempts"]) == ("queued", "set-aside", 0)
+    await db.execute("DROP TRIGGER refuse ON dispatcher.batch")
+    await let_pass(db, 600.0)
+    await until(lambda: finished(db))
+    assert await states(db) == {"accepted": count}
+    assert worker.code is None
+
+
 async def test_a_request_that_no_part_can_be_written_of_ends(db, workers, sim):
     await sim.faults.arm([BadEntry(numbers=["+8613800000000"], code="E000503")])
     await insert(db, 4)

@@ -199,7 +199,11 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
             await until(lambda wanted=wanted: states_include(hands.db, "other", wanted), deadline=2)
         recorder.results.put(unknown(batches[3]))
         await until(lambda: len(recorder._unwritten) == 2, deadline=2)
-    assert {line["lock"] for line in logs if "holds a lock" in line["event"]} == {"their app"}
+    locked = [
+        line for line in logs if line["event"] == "answers wait: another session holds a lock"
+    ]
+    assert {app for line in locked for app in line["apps"]} == {"held"}
+    assert all("pg_stat_activity" in line["why"] for line in locked)
     assert not [line for line in logs if "the database is away" in line["event"]]
     await forgotten.execute("ROLLBACK")
     await until(lambda: states_are(hands.db, "held", {"unsure": 2}), deadline=10)

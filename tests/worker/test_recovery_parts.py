@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from support.fast_forward import forget_heartbeat
 from support.waiting import until
 
@@ -92,3 +93,21 @@ async def test_other_errors_still_end_the_process():
 
     with pytest.raises(KeyError):
         await attempt(step, unavailable="no step: away")
+
+
+async def test_a_lock_is_not_told_as_a_database_that_is_away(db, vital):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+
+    async def step() -> bool:
+        async with vital.transaction(lock_timeout="50ms") as connection:
+            await connection.execute("SELECT FROM dispatcher.app FOR UPDATE")
+        return True
+
+    with capture_logs() as logs:
+        async with db.transaction():
+            await db.execute("SELECT FROM dispatcher.app FOR UPDATE")
+            assert not await attempt(step, unavailable="no step: the database is away")
+        assert await attempt(step, unavailable="no step: the database is away")
+    [line] = logs
+    assert line["event"] == "no step: another session holds a lock"
+    assert "pg_stat_activity" in line["why"]

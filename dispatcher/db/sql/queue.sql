@@ -240,6 +240,24 @@ SELECT id, 'rejected', $2, $3, $4 FROM (TABLE gone UNION ALL TABLE left_bulk) AS
 ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id
 
+-- name: postpone_queued
+-- Let a message that waits wait longer, alone, whose batch the database refuses.
+-- $1 message id, $2 seconds, $3 code
+WITH gone AS (
+    DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id, attempt, requeued, last_batch
+), waits AS (
+    TABLE gone
+    UNION ALL
+    SELECT id, 0::smallint, false, NULL
+    FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
+)
+INSERT INTO dispatcher.queue
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+SELECT m.id, m.app, m.priority, clock_timestamp() + make_interval(secs => $2), w.attempt,
+    w.requeued, w.last_batch, $3, m.campaign
+FROM waits w
+JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
+
 -- name: read_head
 -- Return the fields of a message as claim does.
 -- $1 message id, $2 the app's default sender
