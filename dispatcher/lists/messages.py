@@ -31,7 +31,10 @@ _MAX_CHARACTERS = {
     "campaign": 100,
 }  # fmt: skip
 _FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
-_ARRAY_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^",{}\\]|\\.)*?))\s*(,|$)')
+_WORD = r'(?:[^",{}\\\s]|\\.)++'
+_ARRAY_ITEM = re.compile(  # nothing is tried twice: a cell may have 32,767 blanks
+    rf'\s*+(?:"((?:[^"\\]|\\.)*+)"|((?:{_WORD}(?:\s++{_WORD})*+)?+))\s*+(,|$)'
+)
 
 
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling

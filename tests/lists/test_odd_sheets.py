@@ -11,7 +11,7 @@ from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, possible_forms
-from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole, read_array
 from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
@@ -213,6 +213,26 @@ def test_an_array_in_an_array_without_end_is_refused(tmp_path):
     nested = "[" * 30_000
     file = write(tmp_path / "x.csv", "recipient;template_id;params", f"{GOOD};t1;{nested}")
     assert "params is no list" in read(file)[0].reason
+
+
+def test_an_array_of_blanks_takes_no_time():
+    began = process_time()
+    for text in (
+        "{" + " " * 30_000 + "b{}",
+        "{a" + " " * 30_000 + "b{}",
+        "{" + "a " * 15_000 + "{}",
+    ):
+        with pytest.raises(ValueError, match="params is no list"):
+            read_array(text)
+    assert process_time() - began < 1
+
+
+def test_items_of_an_array_keep_what_stands_between_blanks():
+    spaced = '{ a b  c , "d e" ,\\ f\\ , \t"g\\"h"\n}'
+    assert read_array(spaced) == ["a b  c", "d e", " f ", 'g"h']
+    for wrong in ("{a,,b}", '{a "b"}', '{"a" b}', "{a,}", "{NULL}", "{a\\}"):
+        with pytest.raises(ValueError, match="params is no list"):
+            read_array(wrong)
 
 
 def test_two_columns_with_one_long_name_are_named_in_part(tmp_path):
