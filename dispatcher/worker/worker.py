@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -17,7 +17,7 @@ from dispatcher.db import workers
 from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.dsn import direct_address
 from dispatcher.db.due_messages import ClaimRequest
-from dispatcher.db.last_heartbeat import LastHeartbeat, write_last_heartbeat
+from dispatcher.db.last_heartbeat import HeartbeatFile, LastHeartbeat
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
 from dispatcher.db.workers import Heartbeat, listen_urgent
 from dispatcher.provider.client import Account, Client
@@ -64,6 +64,7 @@ class Worker:
         self.id = worker
         self.stop = stop
         self._heartbeat_interval = settings.lease / HEARTBEATS_PER_LEASE
+        self._heartbeat_file = HeartbeatFile(settings.data_dir)
         self.in_flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
         self.lease = Lease(settings.lease, monotonic)
         self.clock_waits = ClockWaits()
@@ -249,8 +250,7 @@ class Worker:
         if beat.at is None or beat.started is None:
             return
         last = LastHeartbeat(self.recorder.database_id, self.id, beat.started, beat.at)
-        with suppress(OSError):  # `service.run` has told if nothing can be written there
-            write_last_heartbeat(self.settings.data_dir, last)
+        self._heartbeat_file.keep(last)
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

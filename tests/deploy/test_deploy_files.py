@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import run
 
 import checks
 import pytest
@@ -249,6 +250,29 @@ def test_a_unit_passes_secrets_as_credentials(name):
         ):
             _, _, source = line.partition("_FILE=%d/")
             assert f"LoadCredential={source}" in handed
+
+
+def test_an_operators_command_does_not_run_as_root(tmp_path):
+    """The function of the README, with a `runuser` that prints what it would start."""
+    page = (DEPLOY / "systemd/README.md").read_text()
+    function = re.search(r"^operate\(\) \(\n.*?^\)\n", page, re.MULTILINE | re.DOTALL)[0]
+    settings = {"dispatcher.env": "DISPATCHER_RETENTION=7d", "database_url": "postgresql://a@b/c"}
+    for name, text in {**settings, "app_secret": "s3 cret"}.items():
+        (tmp_path / name).write_text(text + "\n")
+    runuser = tmp_path / "runuser"
+    runuser.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nenv | grep ^DISPATCHER_ | sort\n')
+    runuser.chmod(0o755)
+    script = function.replace("/etc/dispatcher", str(tmp_path)) + "operate enqueue 'my list.csv'\n"
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    ran = run(["bash", "-euc", script], env=path, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        *("-u", "dispatcher", "--", "/opt/dispatcher/bin/dispatcher", "enqueue", "my list.csv"),
+        "DISPATCHER_APPS__DEFAULT__APP_SECRET=s3 cret",
+        "DISPATCHER_DATABASE_URL=postgresql://a@b/c",
+        "DISPATCHER_DATA_DIR=/var/lib/dispatcher",
+        "DISPATCHER_RETENTION=7d",
+    ]
+    assert page.count("/bin/dispatcher ") == page.count("runuser -u dispatcher -- ") == 2
 
 
 def test_every_grace_period_is_longer_than_the_shutdown():

@@ -1,14 +1,26 @@
 """A worker on a restored backup sends nothing a second time."""
 
+import errno
+import os
+from pathlib import Path
+from time import monotonic
+
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 from support.messages import finished, insert, states
 from support.provider import app_at
 from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.core.outcome import UnknownResult
-from dispatcher.db.last_heartbeat import FILE_NAME, LastHeartbeat, read_last_heartbeat
+from dispatcher.db import last_heartbeat
+from dispatcher.db.last_heartbeat import (
+    FILE_NAME,
+    HeartbeatFile,
+    LastHeartbeat,
+    read_last_heartbeat,
+)
 from dispatcher.db.workers import (
     database_id,
     heartbeat,
@@ -282,6 +294,62 @@ async def test_a_young_backup_that_was_resumed_is_sent(db, workers, sim):
 def test_a_file_of_a_heartbeat_that_is_damaged_says_nothing(tmp_path, what):
     (tmp_path / FILE_NAME).write_bytes(what)
     assert read_last_heartbeat(tmp_path) is None
+
+
+LAST = LastHeartbeat("a", 1, 1.0, 2.0)
+NOT_KEPT = "the last heartbeat is not kept: the next worker may not know a restored database"
+
+
+async def test_a_heartbeat_on_disk_is_for_its_user_alone(tmp_path):
+    HeartbeatFile(tmp_path / "new").keep(LAST)
+    file = tmp_path / "new" / FILE_NAME
+    await until(file.exists, what="it is kept")
+    assert (file.stat().st_mode & 0o777, read_last_heartbeat(file.parent)) == (0o600, LAST)
+    assert [*file.parent.iterdir()] == [file]
+
+
+async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path):
+    os.mkfifo(tmp_path / f"{FILE_NAME}.{os.getpid()}")  # to open it waits for who reads
+    kept = HeartbeatFile(tmp_path)
+    with capture_logs() as logs:
+        began = monotonic()
+        for _beat in range(3):
+            kept.keep(LAST)
+        assert monotonic() - began < 1
+    assert [(line["event"], line["why"]) for line in logs] == [
+        (NOT_KEPT, "the disk does not answer")
+    ]
+    reads = os.open(tmp_path / f"{FILE_NAME}.{os.getpid()}", os.O_RDONLY | os.O_NONBLOCK)
+    await until((tmp_path / FILE_NAME).exists, what="the disk answers")
+    os.close(reads)
+
+
+async def test_a_disk_that_is_full_is_told_once(tmp_path, monkeypatch):
+    """Until it was written again."""
+
+    def full(_folder: Path, _last: LastHeartbeat) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept, write = HeartbeatFile(tmp_path), last_heartbeat._write
+    with capture_logs() as logs:
+        for writes in (full, full, write, full, full):
+            monkeypatch.setattr(last_heartbeat, "_write", writes)
+            kept.keep(LAST)
+            await until(lambda: not kept._writing.is_alive())
+    assert [line["why"] for line in logs] == ["No space left on device"] * 2
+
+
+@pytest.mark.slow
+async def test_a_worker_without_a_folder_keeps_its_lease(db, workers, sim, tmp_path):
+    (tmp_path / "file").touch()
+    apps = {"default": app_at(sim.url, timeout=2)}
+    worker = await workers.start(apps, lease=12, data_dir=tmp_path / "file" / "data")
+    began = await db.fetchval("SELECT heartbeat_at FROM dispatcher.worker")
+    later = "SELECT heartbeat_at > $1::timestamptz + interval '1 s' FROM dispatcher.worker"
+    await until(lambda: db.fetchval(later, began), what="it beats")
+    await insert(db, 2)
+    await until(lambda: finished(db))
+    assert (worker.text().count(NOT_KEPT), worker.code) == (1, None)
 
 
 async def test_a_heartbeat_of_another_database_says_nothing(hands):
