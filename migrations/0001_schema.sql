@@ -426,6 +426,7 @@ CREATE TABLE dispatcher.app (
     promotional boolean NOT NULL DEFAULT false,
     billing text,
     braked_at timestamptz,
+    restored_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
     CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
@@ -468,6 +469,9 @@ COMMENT ON COLUMN dispatcher.app.slow_start IS
 COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
+COMMENT ON COLUMN dispatcher.app.restored_at IS
+    'From when on a restored database lacks what workers wrote. The policy resend leaves requests of'
+    ' before alone: their answers and reports may be missing.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
 COMMENT ON COLUMN dispatcher.app.pause_ended_at IS
     'When the last pause ended, by whom it may: an answer to a request from before pauses nothing.';

@@ -124,7 +124,8 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     """Pause apps with due messages from before *last_at*; return them, and why.
 
     Actions on many messages that are under way since before then are ended: they would queue what
-    was sent meanwhile.
+    was sent meanwhile. Requests that the backup has without their answers and reports are never
+    sent again by the policy resend.
 
     *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
     here, if that is long ago.
@@ -147,6 +148,8 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     for app in row["apps"]:
         await connection.execute(sql("pause"), app, why, "dispatcher run")
     await connection.execute(sql("end_old_actions"), row["sent_until"], "dispatcher run")
+    if last_at is not None:
+        await connection.execute(sql("hold_restored_requests"), last_at)
     return row["apps"], why
 
 

@@ -38,6 +38,7 @@ ASIDE = frozenset(
         "apps_of_old_queue",
         "actions_to_continue",
         "end_old_actions",
+        "hold_restored_requests",
         "brake_spikes",
         "cancel_campaign_step",
         "drop_uploads",

@@ -209,6 +209,23 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the policy resend leaves requests of before a restore alone",
+        tuple(
+            Edit(
+                f"{SQL}/batch.sql#{name}",
+                "AND b.opened_at > coalesce(a.restored_at, '-infinity')",
+                "",
+            )
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        (
+            (
+                "tests/worker/test_restored_backup.py::test_after_a_restore_no_policy_resends_older_requests"
+            ),
+        ),
+    ),
+    Guard(
+        2,
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (

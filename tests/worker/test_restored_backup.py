@@ -13,6 +13,7 @@ from support.provider import app_at
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.core.outcome import UnknownResult
 from dispatcher.db import last_heartbeat
 from dispatcher.db.last_heartbeat import (
     FILE_NAME,
@@ -25,6 +26,7 @@ from dispatcher.db.workers import (
     heartbeat,
     pause_after_restore,
     register_worker,
+    resend_unsure,
 )
 
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
@@ -163,6 +165,24 @@ async def test_a_restore_ends_the_actions_that_were_under_way(hands):
             "ended early: what is left may have been done before the restore",
         )
     ]
+
+
+async def test_after_a_restore_no_policy_resends_older_requests(hands):
+    """The backup lacks their answers and reports. Those of later requests come again."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(2)
+    [old] = await hands.claim()
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    after = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert after.paused == []  # nothing waits
+    await hands.record(old, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+    await hands.insert(1, first=10)
+    [new] = await hands.claim()
+    await hands.record(new, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (1, 1)
+    assert await states(hands.db) == {"unsure": 2, "queued": 1}
 
 
 @pytest.mark.parametrize(("away", "left"), [("30 min", 1), ("2 h", 0)])
