@@ -15,7 +15,7 @@ from dispatcher.core.format import plural
 from dispatcher.core.health_checks import Finding, Level, check_app
 from dispatcher.core.language import N_, _
 from dispatcher.core.status import AppState, EventCount, EventTotal, MissingReports, StatusSnapshot
-from dispatcher.core.stored_texts import stored_text
+from dispatcher.core.stored_texts import FAILING_RULES, stored_text
 
 __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
@@ -188,7 +188,7 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             None,
-            _("A part of a worker fails: {part}").format(part=part),
+            _("A part of a worker fails: {part}").format(part=stored_text(part, FAILING_RULES)),
             stored_text(why),
             _("Correct what it names; the part is tried again by itself."),
         )

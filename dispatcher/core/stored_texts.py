@@ -24,7 +24,7 @@ STORED_TEXTS = (
     N_("There is no result for any number."),
     N_("The answer has a result for none of the numbers."),
     N_(
-        "They cannot be read, and nothing of {app} is sent: set or remove them"
+        "They cannot be read, and nothing of {name} is sent: set or remove them"
         " (`dispatcher limit`)."
     ),
     N_(
@@ -147,6 +147,11 @@ STORED_TEXTS = (
     N_("its worker"),
     N_("split"),
     N_("reply"),
+)
+FAILING_RULES = (  # as `Rules.unreadable` and a worker name them
+    N_("limits of {name}"),
+    N_("template {id}"),
+    N_("rules of every app"),
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 # Fields with what people or systems are called, which may be a word that has a translation.

@@ -1,5 +1,6 @@
 """Overall health: whether messages are sent, and if not, the cause and the next step."""
 
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,8 @@ from msgspec.structs import replace
 from dispatcher.core.codes import request_code
 from dispatcher.core.delays import pause_for
 from dispatcher.core.health import Level, database_unavailable, diagnose
+from dispatcher.core.language import use_language
+from dispatcher.core.rules import Rules
 from dispatcher.core.status import (
     AppState,
     EventCount,
@@ -254,6 +257,24 @@ def test_a_part_of_a_worker_that_fails_is_named_once():
     assert finding.level is Level.WARNING
     assert finding.title == "A part of a worker fails: maintenance (old rows deleted)"
     assert finding.cause == "no such table"
+
+
+def test_a_rule_that_cannot_be_read_is_named_in_chinese():
+    rules = Rules(
+        unreadable_templates=frozenset({"operator"}), unreadable_limits=frozenset({"split"})
+    )
+    lines = [f"{part}: {why}" for part, why in rules.unreadable().items()]
+
+    def found() -> list[str]:
+        use_language("zh-CN")
+        findings = diagnose(now(workers=[replace(WORKER, failing_parts=lines)])).findings
+        return [f"{one.title}：{one.cause}" for one in findings]
+
+    limits, template = copy_context().run(found)
+    assert limits.startswith("工作进程的一个部分出错：split 的限制：这些限制无法读取，split 的消息")
+    assert template.startswith(
+        "工作进程的一个部分出错：模板 operator：该模板无法读取，使用它的消息"
+    )
 
 
 def test_messages_that_wait_while_nothing_is_sent_are_told():
