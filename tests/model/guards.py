@@ -60,6 +60,7 @@ GUARDS = (
             "what is loaded from a dump waits only where it has no other place",
             "a worker whose id was given to another one claims nothing",
             "what came within the lease of a backup's last worker is paused",
+            "the policy resend leaves requests of before a restore alone",
         )
     ),
     Guard("what is not ours any more is withheld in the moment it would leave", ONE),
