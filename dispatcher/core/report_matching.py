@@ -246,6 +246,7 @@ def _undecided(place: MessageLookup) -> MatchResult:
 def _accepted(report: PendingReport, place: MessageLookup) -> MatchResult:
     if place.provider_id == report.provider_id:
         return AlreadyAccepted()
-    if place.outcome_batch != place.batch_id:
+    # What was lost and settled as sent has no request in its outcome: this one may be it.
+    if place.outcome_batch is not None and place.outcome_batch != place.batch_id:
         return Unmatched("sent-twice")
     return AddsProviderId() if place.provider_id is None else Unmatched("other-id")

@@ -213,7 +213,8 @@ GUARDS = (
         tuple(
             Edit(
                 f"{SQL}/batch.sql#{name}",
-                "AND b.opened_at > coalesce(a.restored_at, '-infinity')",
+                "AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation),"
+                " '-infinity')",
                 "",
             )
             for name in ("lock_silent", "resend_unsure")

@@ -89,7 +89,7 @@ FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
   AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
-  AND b.opened_at > coalesce(a.restored_at, '-infinity')
+  AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
 ORDER BY b.id
@@ -185,7 +185,7 @@ WITH silent AS (
     FROM dispatcher.app a
     WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
-      AND b.opened_at > coalesce(a.restored_at, '-infinity')
+      AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids

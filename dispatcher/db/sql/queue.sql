@@ -191,13 +191,14 @@ FROM span
 HAVING count(*) > 0
 
 -- name: missing_messages
--- Return the ids that have neither a message nor an outcome.
+-- Return the ids that have neither a message nor an outcome. OFFSET 0: each is looked up. A claim has
+-- pinned the planner by then, and would join all of history instead.
 -- $1 ranges of ids
 SELECT id
 FROM unnest($1::text[]) AS range,
     generate_series(lower(range::int8range), upper(range::int8range) - 1) AS each (id)
-WHERE NOT EXISTS (SELECT FROM dispatcher.message m WHERE m.id = each.id)
-  AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = each.id)
+WHERE NOT EXISTS (SELECT FROM dispatcher.message m WHERE m.id = each.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = each.id OFFSET 0)
 ORDER BY id
 
 -- name: lock_head
