@@ -249,8 +249,9 @@ class Recorder:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _replay(self) -> None:
+        stayed: set[Path] = set()
         while True:
-            with orphaned_files(self._folder, self._spool_kind) as files:
+            with orphaned_files(self._folder, self._spool_kind, left_out=stayed) as files:
                 for file in files:
                     results = [one for one in map(deserialize, file.records) if one is not None]
                     file.damaged = file.damaged or len(results) < len(file.records)
@@ -261,6 +262,8 @@ class Recorder:
                         written = await self._write_kept(results)
                         file.stays = written is None
                         if written is None:
+                            self._has_left_files = True
+                            stayed.add(file.path)
                             continue
                         looked_up = partial(records.unknown_batches, self._database, results)
                         if unknown := await self._retry(looked_up):
@@ -272,17 +275,25 @@ class Recorder:
                                 batches=len(unknown),
                             )
                         log.info("kept answers written", batches=len(results), new=written)
-            self._has_left_files = any(file.stays for file in files)
-            if self._has_left_files or not files:
+            if not files:
+                self._has_left_files = bool(stayed)
                 return
 
     async def _write_kept(self, results: Sequence[BatchResult]) -> int | None:
-        """Write *results*; return how many are new, None if another session holds a row of some."""
-        written = await self._write(results)
+        """Write *results*; return how many are new, None if another session holds a row of some.
+
+        Then the others are written all the same. After the first such row none is waited for.
+        """
+        written = await self._write(results, LOCK_TIMEOUT if self._has_left_files else None)
         if written is not None:
             return len(written)
         for app in {result.batch.app for result in results}:
-            await self._write([each for each in results if each.batch.app == app], LOCK_TIMEOUT)
+            of_app = [each for each in results if each.batch.app == app]
+            if await self._write(of_app, LOCK_TIMEOUT) is None:
+                held = await self._held_of(of_app)
+                free = [each for each in of_app if each.batch.id not in held]
+                if held and free:
+                    await self._write(free, LOCK_TIMEOUT)
         return None
 
     async def _record(self, began: float) -> None:
