@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
-from msgspec.structs import replace
 
 from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
@@ -17,7 +16,7 @@ from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
-from dispatcher.db.circuit import Circuits, paused_by_workers
+from dispatcher.db.circuit import Circuits, stopped_apps
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.errors import is_locked
 from dispatcher.db.loop import wait_for_event
@@ -398,6 +397,7 @@ class Recorder:
         """
         timeout = AdaptiveTimeout()
         batches = {each.batch.id for each in results}
+        written: frozenset[int] = frozenset()
         while True:
             try:
                 recorded = await records.record(
@@ -408,10 +408,13 @@ class Recorder:
                     circuits=Circuits(self._limits, self._mostly_unknown()),
                     lock_timeout=lock_timeout,
                 )
+                written |= recorded.written
+                self._tell_breakers(recorded)
                 if not self._in_doubt.isdisjoint(batches):
-                    recorded = await self._with_lost_pauses(results, recorded)
+                    self._tell_breakers(await self._lost_stops(results, recorded))
                     self._in_doubt -= batches
             except DatabaseUnavailable as error:
+                self._in_doubt |= batches  # of its parts, some may be written
                 if is_locked(error):
                     log.warning(
                         "answers wait: another session holds a lock",
@@ -420,7 +423,6 @@ class Recorder:
                         why=str(error),
                     )
                     return None
-                self._in_doubt |= batches
                 timeout.failed()
                 self._metrics.database_away("record")
                 log.warning(
@@ -428,7 +430,6 @@ class Recorder:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._tell_breakers(recorded)
                 self._refused = (self._refused - batches) | recorded.refused
                 if recorded.refused:
                     log.error(
@@ -439,21 +440,22 @@ class Recorder:
                         ),
                         batches=len(recorded.refused),
                     )
-                return recorded.written
+                return written
 
-    async def _with_lost_pauses(
-        self, results: Sequence[BatchResult], recorded: Recorded
-    ) -> Recorded:
-        """Return *recorded* with the circuits that a call before has opened.
+    async def _lost_stops(self, results: Sequence[BatchResult], recorded: Recorded) -> Recorded:
+        """Return the circuits that a call before has opened, and the apps it has cut off.
 
         It failed, and may have committed: then its batches are not written again, and nothing else
         says that what was claimed before is to be withheld.
         """
-        apps = {each.batch.app for each in results if each.batch.id not in recorded.written}
-        if not apps:
-            return recorded
-        opened = await paused_by_workers(self._database, apps)
-        return replace(recorded, opened=recorded.opened | opened)
+        before = [each for each in results if each.batch.id not in recorded.written]
+        if not before:
+            return Recorded(frozenset(), {})
+        apps = {each.batch.app for each in before}
+        opened, cut_off = await stopped_apps(self._database, self._worker, apps)
+        unknown = {each.batch.app for each in before if isinstance(each.verdict, UnknownResult)}
+        why = "an answer before was lost, and other workers get theirs"
+        return Recorded(frozenset(), {}, opened, dict.fromkeys(cut_off & unknown, why))
 
     def _tell_breakers(self, recorded: Recorded) -> None:
         """Stop claims and requests, as far as what was recorded asks for it.
