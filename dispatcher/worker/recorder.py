@@ -1,7 +1,7 @@
 """Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
@@ -183,6 +183,7 @@ class Recorder:
         self._held_batches: frozenset[int] = frozenset()
         self._held_until = 0.0
         self._in_doubt: set[int] = set()  # batches that a call may have written that failed
+        self._refused: set[int] = set()  # batches of which the database takes no form of a result
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -198,10 +199,16 @@ class Recorder:
                         self._shares[result.batch.app].add(began, unknown=unknown)
                 self._unwritten += results
                 await self._record(began)
-                self.results.keep_waiting(self._locked_apps, len(self._unwritten))
+                self.results.keep_waiting(self._apps_that_wait(), len(self._unwritten))
                 await self.results.gather()
         finally:
             self.results.lift_limit()
+
+    def _apps_that_wait(self) -> set[str]:
+        """Return the apps that claim nothing while so much of them cannot be written."""
+        waiting = Counter(each.batch.app for each in self._unwritten)
+        many = [app for app, results in waiting.items() if results >= MAX_WAITING_RESULTS]
+        return {*self._locked_apps, *many}
 
     def _seconds_to_retry(self) -> float | None:
         times = [*self._locked_apps.values(), *([self._held_until] if self._held_batches else [])]
@@ -280,13 +287,15 @@ class Recorder:
                 return
 
     async def _write_kept(self, results: Sequence[BatchResult]) -> int | None:
-        """Write *results*; return how many are new, None if another session holds a row of some.
+        """Write *results*; return how many are new.
 
-        Then the others are written all the same. After the first such row none is waited for.
+        None: another session holds a row of some, or the database refuses some; the others are
+        written all the same. After the first file that stays, no lock is waited for.
         """
         written = await self._write(results, LOCK_TIMEOUT if self._has_left_files else None)
         if written is not None:
-            return len(written)
+            refused = not self._refused.isdisjoint(each.batch.id for each in results)
+            return None if refused else len(written)
         for app in {result.batch.app for result in results}:
             of_app = [each for each in results if each.batch.app == app]
             if await self._write(of_app, LOCK_TIMEOUT) is None:
@@ -348,11 +357,18 @@ class Recorder:
     async def _write_group(
         self, results: Sequence[BatchResult], lock_timeout: str | None = None
     ) -> bool:
-        """Write *results*; return whether they are, as another session may hold a row of them."""
+        """Write *results*; return whether they are, as another session may hold a row of them.
+
+        One that the database refuses in every form waits, and is tried again.
+        """
         began = monotonic()
         written = await self._write(results, lock_timeout)
         if written is None:
             return False
+        refused = self._refused.intersection(each.batch.id for each in results)
+        if refused:
+            self._hold(self._held_batches | refused)
+            results = [each for each in results if each.batch.id not in refused]
         self._finish(results, written, monotonic() - began)
         done = set(map(id, results))
         self._unwritten = [each for each in self._unwritten if id(each) not in done]
@@ -423,6 +439,16 @@ class Recorder:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                self._refused = (self._refused - batches) | recorded.refused
+                if recorded.refused:
+                    log.error(
+                        "answers wait: the database refuses them; correct the trigger or constraint"
+                        " on dispatcher.batch",
+                        apps=sorted(
+                            {r.batch.app for r in results if r.batch.id in recorded.refused}
+                        ),
+                        batches=len(recorded.refused),
+                    )
                 return written
 
     async def _lost_stops(self, results: Sequence[BatchResult], recorded: Recorded) -> Recorded:
