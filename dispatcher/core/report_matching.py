@@ -65,6 +65,7 @@ class PendingReport(Struct, frozen=True, gc=False):
     fresh: bool  # the first of its segment; False: a final one after an interim
     attempts: int = 0  # unsuccessful attempts to match it
     waited: float = 0.0  # seconds since it was stored, before the first attempt
+    inbox: int | None = None  # the row of the inbox that it was taken from
 
     @property
     def forms(self) -> list[str]:

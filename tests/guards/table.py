@@ -227,6 +227,15 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the policy resend leaves answers alone that the database refused",
+        tuple(
+            Edit(f"{SQL}/batch.sql#{name}", "AND b.code IS DISTINCT FROM 'not-recorded'", "")
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        ("tests/worker/test_damaged_rows.py::test_a_refused_answer_is_not_sent_again_by_policy",),
+    ),
+    Guard(
+        2,
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
