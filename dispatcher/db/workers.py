@@ -127,7 +127,7 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
 
     *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
     here, if that is long ago. That may have been an outage; then these requests wait for an
-    operator too, for nothing tells one from the other.
+    operator too, for the two look the same.
     """
     row = await connection.fetchrow(
         sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS, last_at
