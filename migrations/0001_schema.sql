@@ -378,14 +378,19 @@ COMMENT ON TABLE dispatcher.outcome_rest IS
 CREATE TABLE dispatcher.installation (
     single boolean PRIMARY KEY DEFAULT true,
     id uuid NOT NULL DEFAULT gen_random_uuid(),
+    restored_at timestamptz,
     CONSTRAINT installation_is_one_row CHECK (single)
 );
 
 INSERT INTO dispatcher.installation DEFAULT VALUES;
 
-COMMENT ON TABLE dispatcher.installation IS 'The identity of this database: one row.';
+COMMENT ON TABLE dispatcher.installation IS
+    'The identity of this database, and what is known of its restore: one row.';
 COMMENT ON COLUMN dispatcher.installation.single IS 'Keeps it to one row.';
 COMMENT ON COLUMN dispatcher.installation.id IS 'Named in each file of answers that is kept on disk.';
+COMMENT ON COLUMN dispatcher.installation.restored_at IS
+    'From when on a restored database may lack what workers wrote. The policy resend leaves requests'
+    ' of before alone: their answers and reports may be missing. Null: it was never restored.';
 
 -- Apps and workers ----------------------------------------------------------------------------------
 
@@ -426,7 +431,6 @@ CREATE TABLE dispatcher.app (
     promotional boolean NOT NULL DEFAULT false,
     billing text,
     braked_at timestamptz,
-    restored_at timestamptz,
     CONSTRAINT on_unsure_is_hold_or_resend CHECK (on_unsure IN ('hold', 'resend')),
     CONSTRAINT billing_is_delivered_or_sent CHECK (billing IN ('delivered', 'sent'))
 ) WITH (fillfactor = 20);
@@ -469,9 +473,6 @@ COMMENT ON COLUMN dispatcher.app.slow_start IS
 COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';
 COMMENT ON COLUMN dispatcher.app.slow_start_answered IS 'Requests of the round that were answered.';
 COMMENT ON COLUMN dispatcher.app.slow_start_at IS 'When one of the round was last claimed.';
-COMMENT ON COLUMN dispatcher.app.restored_at IS
-    'From when on a restored database lacks what workers wrote. The policy resend leaves requests of'
-    ' before alone: their answers and reports may be missing.';
 COMMENT ON COLUMN dispatcher.app.resumed_at IS 'When resume() last ended a pause.';
 COMMENT ON COLUMN dispatcher.app.pause_ended_at IS
     'When the last pause ended, by whom it may: an answer to a request from before pauses nothing.';

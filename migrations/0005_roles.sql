@@ -37,6 +37,7 @@ FROM (VALUES
         ' expires_at, idempotency_key, reference, campaign)', '', ARRAY['message']),
     ('worker', 'SELECT, INSERT', '', ARRAY['audit']),
     ('worker', 'UPDATE', '', ARRAY['event_position']),
+    ('worker', 'UPDATE (restored_at)', '', ARRAY['installation']),
     ('worker', 'SELECT, UPDATE (used_at)', '', ARRAY['console_token']),
     ('worker', 'SELECT', '', ARRAY['hour_count']),
     ('reader', 'SELECT', '', ARRAY['hour_count']),
@@ -68,7 +69,7 @@ FROM (VALUES
         'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind', 'repair_sequences']),
 
     ('reader', 'SELECT', '', ARRAY['schema_migrations', 'message_status', 'queue', 'bulk', 'batch',
-        'outcome', 'carrier_status', 'app', 'country_pause', 'worker', 'event_count',
+        'outcome', 'carrier_status', 'app', 'installation', 'country_pause', 'worker', 'event_count',
         'report_inbox', 'unmatched_report', 'event', 'event_position', 'audit',
         'maintenance_progress', 'template', 'suppression', 'app_limit', 'file_import',
         'file_import_rejection', 'price', 'campaign']),

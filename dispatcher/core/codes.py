@@ -254,6 +254,7 @@ _REQUEST = (
 UNREACHABLE, NEVER_SENT, MISSING_RESULT = "unreachable", "never-sent", "missing-result"
 UNKNOWN_RESULTS, ALL_REFUSED = "unknown-results", "all-refused"  # an open circuit, see core.circuit
 SET_ASIDE = "set-aside"  # a row that ends whatever reads it
+WRITE_REFUSED = "write-refused"  # what waits because the database refuses what becomes of it
 _OURS = (
     (
         UNREACHABLE,
@@ -334,6 +335,12 @@ _OURS = (
         Kind.PERMANENT,
         "Its row cannot be read or prepared; the others are sent.",
         "See the worker's log for the error, repair the row or insert it anew; then requeue.",
+    ),
+    (
+        WRITE_REFUSED,
+        Kind.LATER,
+        "The database refuses to write its request or its outcome, and may take it later.",
+        "See the worker's log, and correct the trigger or constraint: it is tried every 10 min.",
     ),
     (
         "suppressed",

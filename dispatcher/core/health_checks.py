@@ -87,7 +87,15 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             _("{name}: {requests}").format(
                 name=app.name, requests=plural(app.unsure_batches, "unsure request")
             ),
-            _("They may have been sent: the answer was lost, and no report has come yet."),
+            (
+                _("They may have been sent: the answer was lost, and no report has come yet.")
+                if not app.held_batches
+                else _(
+                    "They may have been sent: the answer was lost, and no report has come yet."
+                    " {count} of them are from before a restore, or before a time without workers"
+                    " that looks like one. `on_unsure = resend` does not send those again."
+                ).format(count=app.held_batches)
+            ),
             _(
                 "A report or a late answer settles them. If none comes, ask the provider, and"
                 " settle each by hand: `dispatcher settle`, or Problems in the console."

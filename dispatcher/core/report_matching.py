@@ -65,6 +65,7 @@ class PendingReport(Struct, frozen=True, gc=False):
     fresh: bool  # the first of its segment; False: a final one after an interim
     attempts: int = 0  # unsuccessful attempts to match it
     waited: float = 0.0  # seconds since it was stored, before the first attempt
+    inbox: int | None = None  # the row of the inbox that it was taken from
 
     @property
     def forms(self) -> list[str]:
@@ -246,6 +247,7 @@ def _undecided(place: MessageLookup) -> MatchResult:
 def _accepted(report: PendingReport, place: MessageLookup) -> MatchResult:
     if place.provider_id == report.provider_id:
         return AlreadyAccepted()
-    if place.outcome_batch != place.batch_id:
+    # What was lost and settled as sent has no request in its outcome: this one may be it.
+    if place.outcome_batch is not None and place.outcome_batch != place.batch_id:
         return Unmatched("sent-twice")
     return AddsProviderId() if place.provider_id is None else Unmatched("other-id")

@@ -26,6 +26,7 @@ class AppState(Struct, frozen=True):
     unsure_batches: int
     paused_countries: list[str]
     next_at: datetime | None = None  # when the next numbers may be sent
+    held_batches: int = 0  # unsure ones of before a restore: the policy resend leaves them alone
     due: int = 0  # of those that wait; WAITING_COUNTED + 1 means more than that
 
 

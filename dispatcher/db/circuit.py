@@ -257,10 +257,14 @@ def _without_country_pauses(result: BatchResult) -> BatchResult:
     return replace(result, verdict=replace(verdict, outcomes=outcomes, countries=[]))
 
 
-async def paused_by_workers(database: Database, apps: Collection[str]) -> dict[str, str]:
-    """Return which of *apps* workers have paused, and why."""
+async def stopped_apps(
+    database: Database, worker: int, apps: Collection[str]
+) -> tuple[dict[str, str], set[str]]:
+    """Return which of *apps* workers have paused, and why; and which *worker* alone cannot send."""
     async with database.acquire() as connection:
-        return dict(await connection.fetch(sql("paused_by_workers"), list(apps)))
+        rows = await connection.fetch(sql("stopped_apps"), list(apps), worker)
+    paused = {row["name"]: row["pause_reason"] for row in rows if row["paused"]}
+    return paused, {row["name"] for row in rows if row["cut_off"]}
 
 
 async def end_probe(database: Database, app: str, probed_at: datetime) -> None:

@@ -1,7 +1,7 @@
 """Takes due messages out of the queue and bulk rows, and writes their batches: one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from dispatcher.core import rate_limit
 from dispatcher.core.claim_cursor import ClaimCursor
-from dispatcher.core.codes import SET_ASIDE, number_code
-from dispatcher.core.message import Batch, Entry, Message, RequestDraft
+from dispatcher.core.codes import SET_ASIDE, WRITE_REFUSED, number_code
+from dispatcher.core.message import Batch, Message, RequestDraft
 from dispatcher.core.outcome import Deferred, Expired, Outcome, Rejected
 from dispatcher.core.prepare import (
     NO_OUTCOMES,
@@ -38,7 +38,7 @@ SLOW_START_LOST_SECONDS = 30.0  # after the request time-out: no answer of the r
 # as long as that took, within these bounds; the longest wait is that between two probes.
 EMPTY_PROBE_RATIO = 10
 EMPTY_PROBE_SECONDS, MAX_EMPTY_PROBE_SECONDS = 1.0, 5.0
-REFUSED_BATCH_SECONDS = 600.0  # that a message waits whose batch the database refuses
+REFUSED_WRITE_SECONDS = 600.0  # that a message waits whose batch or outcome the database refuses
 DECIDED_LOOK_MESSAGES = 500  # that a claim of a paused app looks at if the first one is not sent
 LOOK_AHEAD_MESSAGES = 2000  # that a claim looks at besides, if its own take a request each
 
@@ -274,9 +274,9 @@ async def set_aside(
 ) -> int | None:
     """Reject the message that the next claim begins with if it cannot be claimed; return its id.
 
-    One whose batch alone is refused waits longer. Returns None, and changes nothing, if it can. A
-    claim that probes a paused app begins with the first message that was not refused before. Raises
-    DatabaseUnavailable.
+    One whose batch or outcome alone is refused waits longer. Returns None, and changes nothing, if
+    it can. A claim that probes a paused app begins with the first message that was not refused
+    before. Raises DatabaseUnavailable.
     """
     for untried in (False, True):
         message = await _set_aside(database, worker, wanted, arrange, screen, untried=untried)
@@ -300,14 +300,22 @@ async def _set_aside(
         )
         if head is None:
             return None
-        message_id, attempt = head
+        message_id, attempt, requeued = head
         await connection.execute("SAVEPOINT message")
         try:
-            await _rehearse(connection, wanted, message_id, arrange, screen)
+            row = await connection.fetchrow(
+                sql("read_head"), message_id, wanted.sender, attempt + 1, requeued
+            )
+            prepared = await _rehearse(connection, row, arrange, screen)
         except DATA_ERRORS as error:
             kind = data_error_kind(error)
         else:
-            return await _postpone_refused(connection, worker, wanted, message_id, attempt)
+            if not await _is_refused(connection, worker, wanted.app, prepared):
+                return None
+            await connection.execute(
+                sql("postpone_queued"), message_id, REFUSED_WRITE_SECONDS, WRITE_REFUSED
+            )
+            return int(message_id)
         await connection.execute("ROLLBACK TO SAVEPOINT message")
         row = number_code(SET_ASIDE)
         reason = f"{row.meaning} {kind}"
@@ -318,57 +326,55 @@ async def _set_aside(
         return int(message_id)
 
 
-async def _postpone_refused(
-    connection: Connection, worker: int, wanted: ClaimRequest, message_id: int, attempt: int
-) -> int | None:
-    """Let a message wait whose batch the database refuses, and no empty one; return its id.
+async def _is_refused(
+    connection: Connection, worker: int, app: str, prepared: PreparedClaim
+) -> bool:
+    """Tell whether the database refuses the batch or the outcome of one message, *prepared* alone.
 
-    It is not rejected: a trigger or a constraint of an application may refuse many batches.
+    Not its batch if an empty one is refused too. Such a message is not rejected: a trigger or a
+    constraint of an application may refuse many, and be corrected.
     """
-    message = Message(message_id, "", "", [], attempt=attempt)
-    empty, alone = RequestDraft(None, [], 0), RequestDraft(None, [Entry(b"", [message])], 0)
-    if not await _can_open(connection, worker, wanted.app, empty):
-        return None
-    if await _can_open(connection, worker, wanted.app, alone):
-        return None
-    await connection.execute(sql("postpone_queued"), message_id, REFUSED_BATCH_SECONDS, SET_ASIDE)
-    return message_id
-
-
-async def _can_open(connection: Connection, worker: int, app: str, draft: RequestDraft) -> bool:
-    """Return whether the database takes a batch for *draft*, without writing it."""
     token = f"rehearsed-by-{worker}"
+    write = partial(
+        open_batches, connection, app, worker, token=lambda: token, claimed_at=monotonic()
+    )
+    for alone in prepared.packed:
+        empty = RequestDraft(alone.sender, [], alone.size)
+        if not await _is_taken(connection, write([alone])):
+            return await _is_taken(connection, write([empty]))
+    decided = _write_decided(connection, app, worker, prepared.outcomes)
+    return not await _is_taken(connection, decided)
+
+
+async def _is_taken(connection: Connection, write: Awaitable[object]) -> bool:
+    """Return whether the database takes what *write* writes, and undo it."""
     try:
-        await open_batches(connection, app, worker, [draft], token=lambda: token, claimed_at=0.0)
+        await write
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except DATA_ERRORS:
-        can_open = False
+        taken = False
     else:
-        can_open = True
+        taken = True
     await connection.execute("ROLLBACK TO SAVEPOINT message")
-    return can_open
+    return taken
 
 
 async def _rehearse(
-    connection: Connection,
-    wanted: ClaimRequest,
-    message_id: int,
-    arrange: Arrange,
-    screen: Screen | None,
-) -> None:
+    connection: Connection, row: asyncpg.Record | None, arrange: Arrange, screen: Screen | None
+) -> PreparedClaim:
     """Do with one message what a claim does, without a batch; raises what a claim would."""
-    row = await connection.fetchrow(sql("read_head"), message_id, wanted.sender)
     if row is None:
-        return
+        return PreparedClaim([], [])
     messages = [Message(*row)]
     decided = NO_OUTCOMES
     if screen is not None:
         asked_at = await connection.fetchval(sql("database_epoch"))
         decided = await screen.decide(connection, messages, asked_at)
-    arrange(messages, [], MAX_NUMBERS, decided)
+    prepared = arrange(messages, [], MAX_NUMBERS, decided)
     # One that has its outcome, and waits all the same, was loaded so.
-    if await connection.fetchval(sql("have_outcome"), [message_id]):
+    if await connection.fetchval(sql("have_outcome"), [messages[0].id]):
         raise ValueError("it has an outcome")
+    return prepared
 
 
 async def open_batches(

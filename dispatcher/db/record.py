@@ -103,6 +103,7 @@ class Recorded(Struct, frozen=True):
     cut_off: dict[str, str]
     opened: dict[str, str] = {}  # apps whose circuit has opened, and why
     lost_answers: dict[str, str] = {}  # apps whose answers only this host loses, and why
+    refused: frozenset[int] = frozenset()  # batches of which the database takes no form of a result
 
 
 class Rows(Struct):
@@ -134,8 +135,9 @@ async def record(
     *lock_timeout*: for how long it waits for a row that another session holds, if not as usual.
 
     Safe to repeat: a batch that an earlier call has closed is not written again. A result that the
-    database refuses for a value is written without that value, or else as unsure; the others are
-    written as they are. Raises DatabaseUnavailable; the call may then have committed.
+    database refuses for a value is written without that value, or else as unsure, or else returned
+    as refused; the others are written as they are. Raises DatabaseUnavailable; the call may then
+    have committed.
     """
     begin = partial(database.transaction, seconds=seconds, lock_timeout=lock_timeout)
     return await _record_in_parts(begin, worker, results, circuits)
@@ -159,6 +161,7 @@ async def _record_in_parts(
         first.cut_off | second.cut_off,
         first.opened | second.opened,
         first.lost_answers | second.lost_answers,
+        first.refused | second.refused,
     )
 
 
@@ -177,7 +180,7 @@ async def _record_refused(
         except ROW_ERRORS as again:
             if not is_data_error(again) or stops_all_writes(again):
                 raise
-    return Recorded(frozenset(), {})  # it stays open, and recovery makes it unsure
+    return Recorded(frozenset(), {}, refused=frozenset([result.batch.id]))
 
 
 async def _record_together(
@@ -440,6 +443,7 @@ async def split(
     Returns no batch if another worker has taken this one over in the meantime: its messages are
     then not this worker's to send. A message whose batch the database refuses for a value, as a
     trigger or a constraint of an application may, is rejected; the others are opened without it.
+    Raises one of ROW_ERRORS if it refuses an empty batch too: then no message is at fault.
     """
     divide = partial(
         _split, database, worker, batch, parts, http_status=http_status, tries=tries, token=token
@@ -504,15 +508,19 @@ async def _open_apart(
 ) -> list[Batch]:
     """Open batches one by one, halve what the database refuses, and reject a message at fault."""
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    write = partial(
+        open_batches, connection, app, worker, token=token, claimed_at=claimed_at, parent=parent
+    )
+    await connection.execute("SAVEPOINT part")
+    await write([RequestDraft(parts[0].sender, [], parts[0].size)])  # what refuses it refuses all
+    await connection.execute("ROLLBACK TO SAVEPOINT part")
     opened: list[Batch] = []
     pending = list(reversed(parts))
     while pending:
         part = pending.pop()
         await connection.execute("SAVEPOINT part")
         try:
-            opened += await open_batches(
-                connection, app, worker, [part], token=token, claimed_at=claimed_at, parent=parent
-            )
+            opened += await write([part])
         except DATA_ERRORS as error:
             await connection.execute("ROLLBACK TO SAVEPOINT part")
             if (halves := halve(part)) is not None:

@@ -152,14 +152,15 @@ async def _match_apart(
         await connection.execute("ROLLBACK TO SAVEPOINT reports")
         is_held = isinstance(error, asyncpg.LockNotAvailableError)
         if is_held and (len(reports) == 1 or monotonic() > until):
-            await _keep(connection, [(seen, RetryLater("locked")) for seen in reports])
-            return MatchingStep(len(reports))
+            locked = RetryLater("locked")
+            return MatchingStep(await _set_aside(connection, [(seen, locked) for seen in reports]))
         if len(reports) == 1:
+            stray = Unmatched("set-aside")
+            if not await _set_aside(connection, [(reports[0], stray)]):
+                return MatchingStep()
             log.error(  # noqa: TRY400 - a value of a row needs no traceback
                 "a report is set aside: it cannot be matched", why=data_error_kind(error)
             )
-            stray = Unmatched("set-aside")
-            await _keep(connection, [(reports[0], stray)])
             await count(connection, 0, [(NO_APP, "unmatched report", stray.why)])
             return MatchingStep(1, unmatched=1)
     else:
@@ -229,6 +230,11 @@ async def _take(connection: Connection) -> list[PendingReport]:
         [key[1] for key in later],
         MAX_STEP_REPORTS,
     )
+    held = await _held(connection, later, {(row[0], row[1]) for row in rows})
+    if held:
+        await _put_back(
+            connection, [seen for seen in new if (seen.provider_id, seen.segment) in held]
+        )
     taken: dict[tuple[str, int], PendingReport] = {}
     for seen in (*(PendingReport(*row) for row in rows), *new):
         key = (seen.provider_id, seen.segment)
@@ -236,7 +242,40 @@ async def _take(connection: Connection) -> list[PendingReport]:
         taken[key] = (
             seen if known is None else replace(seen, fresh=known.fresh, attempts=known.attempts)
         )
-    return list(taken.values())
+    return [seen for key, seen in taken.items() if key not in held]
+
+
+async def _held(
+    connection: Connection, keys: Sequence[tuple[str, int]], taken: set[tuple[str, int]]
+) -> set[tuple[str, int]]:
+    """Return those of *keys* whose unmatched reports another session holds; some were *taken*.
+
+    None of them can be written until it ends.
+    """
+    asked = [key for key in keys if key not in taken]
+    if not asked:
+        return set()
+    rows = await connection.fetch(
+        sql("still_unmatched"), [key[0] for key in asked], [key[1] for key in asked]
+    )
+    return {(row["provider_id"], row["segment"]) for row in rows}
+
+
+async def _put_back(connection: Connection, reports: Sequence[PendingReport]) -> None:
+    """Put *reports* of the inbox back into it, for the next step."""
+    await connection.execute(
+        sql("put_back"),
+        [seen.inbox for seen in reports],
+        [seen.waited for seen in reports],
+        [seen.provider_id for seen in reports],
+        [seen.segment for seen in reports],
+        [seen.total for seen in reports],
+        [seen.state for seen in reports],
+        [seen.status for seen in reports],
+        [seen.token for seen in reports],
+        [seen.recipient for seen in reports],
+        [seen.fresh for seen in reports],
+    )
 
 
 async def _places(
@@ -511,6 +550,26 @@ async def _keep(
             [min(seen.attempts + 1, MAX_ATTEMPTS) for seen, _ in left],
             [isinstance(why, RetryLater) for _, why in left],
         )
+
+
+async def _set_aside(
+    connection: Connection, left: Sequence[tuple[PendingReport, RetryLater | Unmatched]]
+) -> int:
+    """Keep reports; return how many. If another session holds a row of theirs, none of the inbox.
+
+    An open requeue does, as it has inserted them. Then those of the inbox are put back into it.
+    """
+    await connection.execute("SAVEPOINT aside")
+    try:
+        await _keep(connection, left)
+    except asyncpg.LockNotAvailableError:
+        await connection.execute("ROLLBACK TO SAVEPOINT aside")
+        await _put_back(connection, [seen for seen, _ in left if seen.inbox is not None])
+        left = [(seen, why) for seen, why in left if seen.inbox is None]
+        await _keep(connection, left)
+    else:
+        await connection.execute("RELEASE SAVEPOINT aside")
+    return len(left)
 
 
 async def publish_events(

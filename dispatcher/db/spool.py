@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,19 +126,19 @@ class SpoolFile:
 
 @contextmanager
 def orphaned_files(
-    folder: Path, kind: str, most: int = MAX_FILE_BYTES
+    folder: Path, kind: str, most: int = MAX_FILE_BYTES, *, left_out: Collection[Path] = ()
 ) -> Iterator[list[SpoolFile]]:
     """Give the files of dead processes; remove them when the block ends without error.
 
     Files of about *most* bytes in all are given, and more the next time, until there are none.
-    While the block runs no other process gets the same files. One that *stays* is given again. A
-    damaged one is renamed and not removed: a person may find more in it.
+    While the block runs no other process gets the same files. One that *stays* is given again,
+    unless it is *left_out*. A damaged one is renamed and not removed: a person may find more in it.
     """
     files: list[BinaryIO] = []
     left: list[SpoolFile] = []
     length = 0
     try:
-        for path in sorted(folder.glob(f"*.{kind}")):
+        for path in sorted(set(folder.glob(f"*.{kind}")).difference(left_out)):
             if length >= most:
                 break
             file = _claimed(path)

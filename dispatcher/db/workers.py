@@ -95,19 +95,17 @@ async def pause_after_restore(
     """Pause the apps whose queue looks like that of a restored backup; return them, and why.
 
     A backup has the messages that waited when it was made. They may have been sent since, and a
-    worker that is started on it would send them again. It shows in the newest heartbeat: it lies
-    far back, and messages wait since before then. Or the database lacks the *last* heartbeat of
-    the worker before this one.
+    worker that is started on it would send them again. Either the database lacks the *last*
+    heartbeat of the worker before this one. Or its newest heartbeat lies far back, and messages
+    wait since before then.
     """
     async with database.transaction() as connection:
-        paused, why = await _pause_old_queue(connection, None)
-        if paused or last is None:
-            return paused, why
-        if str(await connection.fetchval(sql("database_id"))) != last.database:
-            return [], ""
-        if not await _went_back(connection, last.worker, last.started, last.at):
-            return [], ""
-        return await _pause_old_queue(connection, last.at)
+        went_back = (
+            last is not None
+            and str(await connection.fetchval(sql("database_id"))) == last.database
+            and await _went_back(connection, last.worker, last.started, last.at)
+        )
+        return await _pause_old_queue(connection, last.at if last and went_back else None)
 
 
 async def _went_back(
@@ -124,11 +122,12 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     """Pause apps with due messages from before *last_at*; return them, and why.
 
     Actions on many messages that are under way since before then are ended: they would queue what
-    was sent meanwhile. Requests that the backup has without their answers and reports are never
-    sent again by the policy resend.
+    was sent meanwhile. Requests of before then, whose answers and reports the backup may lack, are
+    never sent again by the policy resend.
 
     *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
-    here, if that is long ago.
+    here, if that is long ago. That may have been an outage; then these requests wait for an
+    operator too, for the two look the same.
     """
     row = await connection.fetchrow(
         sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS, last_at
@@ -148,8 +147,7 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     for app in row["apps"]:
         await connection.execute(sql("pause"), app, why, "dispatcher run")
     await connection.execute(sql("end_old_actions"), row["sent_until"], "dispatcher run")
-    if last_at is not None:
-        await connection.execute(sql("hold_restored_requests"), last_at)
+    await connection.execute(sql("hold_restored_requests"), row["sent_until"])
     return row["apps"], why
 
 

@@ -120,7 +120,7 @@ class Claimer:
         )
         began = monotonic()
         try:
-            with self._tokens() as token:
+            with self._tokens([]) as token:
                 screen = await self._rules.screen(wanted.app, seconds=self._timeout.seconds)
                 claimed = await claims.claim(
                     self._database,
@@ -211,7 +211,9 @@ class Claimer:
         if message is None:
             log.error("no claim: an error that no single message causes", app=wanted.app, why=kind)
             return None
-        log.error("a message is set aside: its row cannot be claimed", message=message, why=kind)
+        log.error(
+            "a message is set aside, or waits: it cannot be claimed", message=message, why=kind
+        )
         return Claimed([], more=True)
 
     async def charge_again(self, batch: Batch) -> None:
@@ -244,10 +246,14 @@ class Claimer:
         description: str,
         http_status: int | None,
         tries: int,
-    ) -> list[Batch]:
-        """Split *batch* in the database; [] if it was taken over, or cannot be split."""
+    ) -> list[Batch] | None:
+        """Split *batch* in the database; [] if it was taken over, or the database is unavailable.
+
+        None: the database refuses every part of it.
+        """
+        made: list[str] = []
         try:
-            with self._tokens() as token:
+            with self._tokens(made) as token:
                 children = await records.split(
                     self._database,
                     self._worker,
@@ -262,24 +268,27 @@ class Claimer:
         except ROW_ERRORS as error:
             if is_data_error(error):  # not for the value of a single message
                 log.error("not divided: the database refuses it", why=data_error_kind(error))  # noqa: TRY400 - a value needs no traceback
-                return []
+                return None
             if not isinstance(error, DatabaseUnavailable):
                 raise
             self._metrics.database_away("divide")
             log.warning("not divided: the database is away", app=batch.app, why=str(error))
             return []
+        for unused in set(made).difference(child.token for child in children):
+            self._in_flight.finish(unused)  # the database has refused a batch with it
         if children:
             self._in_flight.finish(batch.token)
         return children
 
     @contextmanager
-    def _tokens(self) -> Iterator[Callable[[], str]]:
+    def _tokens(self, made: list[str]) -> Iterator[Callable[[], str]]:
         """Give a source of tokens for batches; mark them unconfirmed if writing batches fails.
+
+        *made* gets each token that was taken.
 
         A failed call may have committed: open batches of this worker with such tokens were never
         sent, and recovery returns their messages to the queue.
         """
-        made: list[str] = []
 
         def token() -> str:
             made.append(self._in_flight.new_token())

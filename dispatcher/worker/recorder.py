@@ -1,7 +1,7 @@
 """Records results, as many as wait at once; on disk while the database is unreachable."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
-from msgspec.structs import replace
 
 from dispatcher.core.circuit import CircuitLimits, UnknownShare
 from dispatcher.core.errors import DatabaseUnavailable
@@ -17,7 +16,7 @@ from dispatcher.core.outcome import Resolved, UnknownResult
 from dispatcher.core.result import BatchResult, deserialize, serialize
 from dispatcher.db import record as records
 from dispatcher.db import workers
-from dispatcher.db.circuit import Circuits, paused_by_workers
+from dispatcher.db.circuit import Circuits, stopped_apps
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.errors import is_locked
 from dispatcher.db.loop import wait_for_event
@@ -184,6 +183,7 @@ class Recorder:
         self._held_batches: frozenset[int] = frozenset()
         self._held_until = 0.0
         self._in_doubt: set[int] = set()  # batches that a call may have written that failed
+        self._refused: set[int] = set()  # batches of which the database takes no form of a result
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -199,10 +199,16 @@ class Recorder:
                         self._shares[result.batch.app].add(began, unknown=unknown)
                 self._unwritten += results
                 await self._record(began)
-                self.results.keep_waiting(self._locked_apps, len(self._unwritten))
+                self.results.keep_waiting(self._apps_that_wait(), len(self._unwritten))
                 await self.results.gather()
         finally:
             self.results.lift_limit()
+
+    def _apps_that_wait(self) -> set[str]:
+        """Return the apps that claim nothing while so much of them cannot be written."""
+        waiting = Counter(each.batch.app for each in self._unwritten)
+        many = [app for app, results in waiting.items() if results >= MAX_WAITING_RESULTS]
+        return {*self._locked_apps, *many}
 
     def _seconds_to_retry(self) -> float | None:
         times = [*self._locked_apps.values(), *([self._held_until] if self._held_batches else [])]
@@ -250,8 +256,9 @@ class Recorder:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _replay(self) -> None:
+        stayed: set[Path] = set()
         while True:
-            with orphaned_files(self._folder, self._spool_kind) as files:
+            with orphaned_files(self._folder, self._spool_kind, left_out=stayed) as files:
                 for file in files:
                     results = [one for one in map(deserialize, file.records) if one is not None]
                     file.damaged = file.damaged or len(results) < len(file.records)
@@ -262,6 +269,8 @@ class Recorder:
                         written = await self._write_kept(results)
                         file.stays = written is None
                         if written is None:
+                            self._has_left_files = True
+                            stayed.add(file.path)
                             continue
                         looked_up = partial(records.unknown_batches, self._database, results)
                         if unknown := await self._retry(looked_up):
@@ -273,17 +282,27 @@ class Recorder:
                                 batches=len(unknown),
                             )
                         log.info("kept answers written", batches=len(results), new=written)
-            self._has_left_files = any(file.stays for file in files)
-            if self._has_left_files or not files:
+            if not files:
+                self._has_left_files = bool(stayed)
                 return
 
     async def _write_kept(self, results: Sequence[BatchResult]) -> int | None:
-        """Write *results*; return how many are new, None if another session holds a row of some."""
-        written = await self._write(results)
+        """Write *results*; return how many are new.
+
+        None: another session holds a row of some, or the database refuses some; the others are
+        written all the same. After the first file that stays, no lock is waited for.
+        """
+        written = await self._write(results, LOCK_TIMEOUT if self._has_left_files else None)
         if written is not None:
-            return len(written)
+            refused = not self._refused.isdisjoint(each.batch.id for each in results)
+            return None if refused else len(written)
         for app in {result.batch.app for result in results}:
-            await self._write([each for each in results if each.batch.app == app], LOCK_TIMEOUT)
+            of_app = [each for each in results if each.batch.app == app]
+            if await self._write(of_app, LOCK_TIMEOUT) is None:
+                held = await self._held_of(of_app)
+                free = [each for each in of_app if each.batch.id not in held]
+                if held and free:
+                    await self._write(free, LOCK_TIMEOUT)
         return None
 
     async def _record(self, began: float) -> None:
@@ -338,11 +357,18 @@ class Recorder:
     async def _write_group(
         self, results: Sequence[BatchResult], lock_timeout: str | None = None
     ) -> bool:
-        """Write *results*; return whether they are, as another session may hold a row of them."""
+        """Write *results*; return whether they are, as another session may hold a row of them.
+
+        One that the database refuses in every form waits, and is tried again.
+        """
         began = monotonic()
         written = await self._write(results, lock_timeout)
         if written is None:
             return False
+        refused = self._refused.intersection(each.batch.id for each in results)
+        if refused:
+            self._hold(self._held_batches | refused)
+            results = [each for each in results if each.batch.id not in refused]
         self._finish(results, written, monotonic() - began)
         done = set(map(id, results))
         self._unwritten = [each for each in self._unwritten if id(each) not in done]
@@ -380,6 +406,7 @@ class Recorder:
         """
         timeout = AdaptiveTimeout()
         batches = {each.batch.id for each in results}
+        written: frozenset[int] = frozenset()
         while True:
             try:
                 recorded = await records.record(
@@ -390,10 +417,13 @@ class Recorder:
                     circuits=Circuits(self._limits, self._mostly_unknown()),
                     lock_timeout=lock_timeout,
                 )
+                written |= recorded.written
+                self._tell_breakers(recorded)
                 if not self._in_doubt.isdisjoint(batches):
-                    recorded = await self._with_lost_pauses(results, recorded)
+                    self._tell_breakers(await self._lost_stops(results, recorded))
                     self._in_doubt -= batches
             except DatabaseUnavailable as error:
+                self._in_doubt |= batches  # of its parts, some may be written
                 if is_locked(error):
                     log.warning(
                         "answers wait: another session holds a lock",
@@ -402,7 +432,6 @@ class Recorder:
                         why=str(error),
                     )
                     return None
-                self._in_doubt |= batches
                 timeout.failed()
                 self._metrics.database_away("record")
                 log.warning(
@@ -410,22 +439,32 @@ class Recorder:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._tell_breakers(recorded)
-                return recorded.written
+                self._refused = (self._refused - batches) | recorded.refused
+                if recorded.refused:
+                    log.error(
+                        "answers wait: the database refuses them; correct the trigger or constraint"
+                        " on dispatcher.batch",
+                        apps=sorted(
+                            {r.batch.app for r in results if r.batch.id in recorded.refused}
+                        ),
+                        batches=len(recorded.refused),
+                    )
+                return written
 
-    async def _with_lost_pauses(
-        self, results: Sequence[BatchResult], recorded: Recorded
-    ) -> Recorded:
-        """Return *recorded* with the circuits that a call before has opened.
+    async def _lost_stops(self, results: Sequence[BatchResult], recorded: Recorded) -> Recorded:
+        """Return the circuits that a call before has opened, and the apps it has cut off.
 
         It failed, and may have committed: then its batches are not written again, and nothing else
         says that what was claimed before is to be withheld.
         """
-        apps = {each.batch.app for each in results if each.batch.id not in recorded.written}
-        if not apps:
-            return recorded
-        opened = await paused_by_workers(self._database, apps)
-        return replace(recorded, opened=recorded.opened | opened)
+        before = [each for each in results if each.batch.id not in recorded.written]
+        if not before:
+            return Recorded(frozenset(), {})
+        apps = {each.batch.app for each in before}
+        opened, cut_off = await stopped_apps(self._database, self._worker, apps)
+        unknown = {each.batch.app for each in before if isinstance(each.verdict, UnknownResult)}
+        why = "an answer before was lost, and other workers get theirs"
+        return Recorded(frozenset(), {}, opened, dict.fromkeys(cut_off & unknown, why))
 
     def _tell_breakers(self, recorded: Recorded) -> None:
         """Stop claims and requests, as far as what was recorded asks for it.

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dispatcher.core import rate_limit
 from dispatcher.core.circuit import RefusedTexts, is_answer_of_api
-from dispatcher.core.codes import NEVER_SENT
+from dispatcher.core.codes import NEVER_SENT, WRITE_REFUSED
 from dispatcher.core.country import country
 from dispatcher.core.message import Answer, Batch, Reply
 from dispatcher.core.outcome import (
@@ -30,6 +30,7 @@ from dispatcher.core.outcome import (
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.core.wire import encode
+from dispatcher.db.claim import REFUSED_WRITE_SECONDS
 from dispatcher.provider.client import Client, RequestResult
 from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -179,6 +180,9 @@ class Sender:
         except asyncio.CancelledError:
             self._submit(_unsent(parent, refused.split.code))
             raise
+        if children is None:  # at once, and the same request would be refused again without end
+            self._submit(_unsent(parent, WRITE_REFUSED, REFUSED_WRITE_SECONDS))
+            return []
         if not children:
             # Another worker took it over, or the database is away. Nothing of it was sent, which
             # settles the batch if that is still possible.
@@ -326,9 +330,12 @@ def _lifetime(batch: Batch) -> float:
     )
 
 
-def _unsent(batch: Batch, code: str) -> BatchResult:
-    """Return the result of a batch of which this worker knows that nothing was sent."""
-    back: list[Outcome] = [Deferred(m, code, 0.0, counted=False) for m in batch.messages]
+def _unsent(batch: Batch, code: str, wait: float = 0.0) -> BatchResult:
+    """Return the result of a batch of which this worker knows that nothing was sent.
+
+    Its messages wait for *wait* seconds.
+    """
+    back: list[Outcome] = [Deferred(m, code, wait, counted=False) for m in batch.messages]
     return _without_request(batch, back, code)
 
 

@@ -221,6 +221,27 @@ async def test_a_claim_reads_only_the_bulk_rows_it_claims(bulk_backlog, analyzed
     assert all(node["Actual Rows"] <= 3 for node in take[1] if node["Node Type"] == "Sort")
 
 
+@pytest.mark.parametrize("analyzed", [False, True], ids=["statistics of nothing", "of all"])
+async def test_missing_messages_are_looked_up_one_by_one(backlog, analyzed):
+    """In the claim that finds them: history is not read."""
+    if analyzed:
+        await backlog.execute("ANALYZE")
+    ids = range(FINISHED + 1, FINISHED + 501)
+    await backlog.execute("DELETE FROM dispatcher.message WHERE id = ANY ($1)", [*ids[:200]])
+    await backlog.execute("DELETE FROM dispatcher.outcome WHERE message_id = ANY ($1)", [*ids])
+    async with backlog.transaction():
+        await backlog.fetchrow(sql("app_state"), *STATE)
+        await backlog.execute("PREPARE missing(text[]) AS " + sql("missing_messages"))
+        plan, found = await explained(
+            backlog, f"EXECUTE missing(ARRAY['[{ids.start},{ids.stop})'])"
+        )
+        await backlog.execute("DEALLOCATE missing")
+    assert plan["Actual Rows"] == 200
+    read = [n["Actual Rows"] * n["Actual Loops"] for n in found if "Relation Name" in n]
+    assert sum(read) <= len(ids)
+    assert blocks(plan) < 10 * len(ids)
+
+
 async def test_a_claim_skips_claimed_bulk_rows_of_a_held_snapshot(bulk_backlog, database):
     async with database.pool.acquire() as reader, reader.transaction(isolation="repeatable_read"):
         await reader.fetchval("SELECT count(*) FROM dispatcher.bulk")

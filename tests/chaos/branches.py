@@ -129,7 +129,7 @@ BRANCHES = (
     ),
     Branch(
         "unsure", "an answer from disk is written", "worker.recorder",
-        "written = None", after="if results:\n                        ",
+        "written = await self._write_kept(results)",
     ),
     Branch(
         "unsure", "a report settles", "db.report_matching", "found.settles.append((seen, place))"

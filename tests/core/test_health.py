@@ -140,6 +140,7 @@ DRILLS = [
     ("unknown results", now(paused("unknown-results")), "unknown", "2026-11-01 12:00 UTC"),
     ("all refused", now(paused("all-refused")), "refused", "2026-11-01 12:00 UTC"),
     ("unsure", now(replace(APP, unsure_batches=2)), "answer was lost", "settle"),
+    ("held", now(replace(APP, unsure_batches=2, held_batches=1)), "1 of them are from", "settle"),
     ("country quota", now(replace(APP, paused_countries=["PL"])), "one country", "threshold"),
 ]
 

@@ -213,7 +213,8 @@ GUARDS = (
         tuple(
             Edit(
                 f"{SQL}/batch.sql#{name}",
-                "AND b.opened_at > coalesce(a.restored_at, '-infinity')",
+                "AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation),"
+                " '-infinity')",
                 "",
             )
             for name in ("lock_silent", "resend_unsure")
@@ -223,6 +224,15 @@ GUARDS = (
                 "tests/worker/test_restored_backup.py::test_after_a_restore_no_policy_resends_older_requests"
             ),
         ),
+    ),
+    Guard(
+        2,
+        "the policy resend leaves answers alone that the database refused",
+        tuple(
+            Edit(f"{SQL}/batch.sql#{name}", "AND b.code IS DISTINCT FROM 'not-recorded'", "")
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        ("tests/worker/test_damaged_rows.py::test_a_refused_answer_is_not_sent_again_by_policy",),
     ),
     Guard(
         2,

@@ -44,6 +44,10 @@ GUARDS = (
         "the policy resend waits for a running settlement",
         reason="it orders two transactions; here each statement is one step",
     ),
+    Guard(
+        "the policy resend leaves answers alone that the database refused",
+        reason="the model's database refuses no value",
+    ),
     Guard("only what was never sent is put back", ONE),
     Guard(
         "a claim is on disk before it is sent",

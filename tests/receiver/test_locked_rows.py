@@ -103,3 +103,38 @@ async def test_a_report_whose_own_row_is_held_is_taken_later(world, told, person
 
     await until(matched)
     assert (first, "delivered", "DELIVRD") in await world.events()
+
+
+@pytest.mark.parametrize("held_by", ["a lock", "an insert"])
+async def test_a_later_report_of_a_held_one_stops_no_matching(world, told, person, held_by):
+    """A person holds its unmatched row, or has begun to requeue its message, which inserts one."""
+    await world.db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    first, second = await world.batch([ONE, TWO])
+    ids = ["p1", "p2"] if held_by == "an insert" else [None, "p2"]
+    if held_by == "an insert":
+        await world.accept([first, second], ids)
+    await world.store(told("p1", ONE, state="interim", status="ACCEPTD", token="t0"))
+    if held_by == "a lock":
+        await world.match()
+        assert (await world.why()).keys() == {"p1"}
+        await person.execute("SELECT FROM dispatcher.unmatched_report FOR UPDATE")
+    else:
+        await person.execute(
+            "INSERT INTO dispatcher.unmatched_report (provider_id, segment, reason)"
+            " VALUES ('p1', 1, 'requeued')"
+        )
+        await person.execute(HELD["suppression"][0])
+    await world.store(
+        told("p1", ONE, status="MBBLACK", token="t0" if held_by == "a lock" else "t1"),
+        told("p2", TWO),
+    )
+    for _ in range(2):
+        await report_matching.match(world.database, suppress_blocked=True)
+    assert (await world.states())[second] == ("delivered", "p2")
+    waiting = await world.db.fetch("SELECT provider_ids, statuses FROM dispatcher.report_inbox")
+    assert [tuple(row) for row in waiting] == [(["p1"], ["MBBLACK"])]
+    await person.execute("ROLLBACK")
+    await report_matching.match(world.database, suppress_blocked=True)
+    assert not await world.db.fetch("SELECT FROM dispatcher.report_inbox")
+    if held_by == "an insert":
+        assert (await world.states())[first] == ("undelivered", "p1")

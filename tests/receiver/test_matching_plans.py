@@ -70,6 +70,7 @@ def each(*arguments: str) -> str:
 PINNED = [
     ("take_reports", "int", "100", 1_000),
     ("take_unmatched", "text[], int2[], int", each(IDS, ONES, "100"), 4_000),
+    ("still_unmatched", "text[], int2[]", each(IDS, ONES), 20 * NEWS),
     # every member of each request is looked at, by its key
     ("find_places", "text, text", each(TOKENS, NUMBERS), 4_000),
     ("name_accepted", "bigint[], text[]", each(MESSAGES, IDS), 20 * NEWS),

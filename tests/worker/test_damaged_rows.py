@@ -1,9 +1,11 @@
 """A row, an answer or a report that ends whatever reads it harms only itself."""
 
 import random
+from time import monotonic
 
 import asyncpg
 import pytest
+from support.claims import arrange
 from support.fast_forward import let_pass
 from support.messages import TEMPLATE, finished, insert, of_each, states
 from support.provider import app_at
@@ -11,11 +13,19 @@ from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
+from dispatcher.db.claim import set_aside
+from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
+from dispatcher.db.workers import register_app, resend_unsure
 from dispatcher.simulator.faults import BadEntry
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.claimer import Claimer
+from dispatcher.worker.in_flight import Lease
 
 LONG = random.Random(1).randbytes(10_000).hex()  # it is stored out of line
 
@@ -349,7 +359,7 @@ async def test_a_message_whose_batch_is_refused_lets_others_pass(db, workers, si
     worker = await workers.start(sim.url)
     await until(lambda: sim.ledger.numbers == count - 1, what="the others are sent")
     seen = (await of_each(db, ids))[ids[5]]
-    assert (seen["state"], seen["code"], seen["attempts"]) == ("queued", "set-aside", 0)
+    assert (seen["state"], seen["code"], seen["attempts"]) == ("queued", "write-refused", 0)
     await db.execute("DROP TRIGGER refuse ON dispatcher.batch")
     await let_pass(db, 600.0)
     await until(lambda: finished(db))
@@ -357,17 +367,176 @@ async def test_a_message_whose_batch_is_refused_lets_others_pass(db, workers, si
     assert worker.code is None
 
 
-async def test_a_request_that_no_part_can_be_written_of_ends(db, workers, sim):
+async def test_a_request_whose_parts_are_all_refused_waits(db, workers, sim):
+    """A constraint on parts is no fault of a message: none is rejected, none sent at once again."""
     await sim.faults.arm([BadEntry(numbers=["+8613800000000"], code="E000503")])
-    await insert(db, 4)
+    ids = await insert(db, 4)
     elsewhere = await insert(db, 3, first=100, app="other")
-    await db.execute(
-        "ALTER TABLE dispatcher.batch ADD CHECK (parent IS NULL)",
-    )
+    await db.execute("ALTER TABLE dispatcher.batch ADD CONSTRAINT odd CHECK (parent IS NULL)")
     apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
     worker = await workers.start(apps)
-    await until(lambda: finished(db), deadline=20, what="everything is finished")
-    assert await states(db) == {"accepted": len(elsewhere), "rejected": 4}
+    await until(lambda: states_are(db, elsewhere, "accepted"), what="the other app is sent")
+    await until(lambda: db.fetchval(WAITING_LONG), what="the messages wait")
+    seen = await of_each(db, ids)
+    assert {(row["state"], row["code"], row["attempts"]) for row in seen.values()} == {
+        ("queued", "write-refused", 0)
+    }
+    assert worker.text().count("not divided") == 1
+    await db.execute("ALTER TABLE dispatcher.batch DROP CONSTRAINT odd")
+    await let_pass(db, 600.0)
+    await until(lambda: finished(db), what="everything is finished")
+    assert await states(db) == {"accepted": 3 + len(elsewhere), "rejected": 1}
+    assert worker.code is None
+
+
+WAITING_LONG = "SELECT count(*) = 4 FROM dispatcher.queue WHERE due_at > now() + interval '590 s'"
+
+
+async def test_a_refused_part_leaves_no_token_in_flight(hands):
+    """Tokens that stay make the recorder wait for results that never come."""
+    await hands.begin()
+    ids = await hands.insert(8)
+    [batch] = await hands.claim()
+    await hands.db.execute(REFUSE_PART.format(id=ids[5], kind="", when="", more=""))
+    claimer = Claimer(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        lease=Lease(60.0, monotonic),
+        callback=None,
+        token_length=10,
+        metrics=Metrics(),
+        breakers={},
+        allowed={},
+        failing={},
+    )
+    children = await claimer.split(
+        batch, list(halve(batch.packed)), code="E1", description="", http_status=200, tries=1
+    )
+    assert sorted(m.id for child in children for m in child.messages) == sorted({*ids} - {ids[5]})
+    assert hands.flight.tokens == {child.token for child in children}
+
+
+ODD_BATCHES = [
+    ("attempts[1] < 2", 1),  # the claim counts an attempt
+    ("bytes > 0 AND NOT {id} = ANY (message_ids)", 0),
+    ("cardinality(requeued_ids) = 0", 0),
+]
+
+
+@pytest.mark.parametrize(("check", "spent"), ODD_BATCHES, ids=["attempt", "size", "requeued"])
+async def test_the_batch_that_is_tried_is_that_of_the_claim(hands, check, spent):
+    """A rehearsal of another batch would pass, and the claim fail for ever."""
+    await hands.begin()
+    [first, *_] = await hands.insert(3)
+    await hands.db.execute(
+        "UPDATE dispatcher.queue SET attempt = $2, requeued = $3,"
+        " due_at = due_at - interval '1 minute' WHERE id = $1",
+        first,
+        spent,
+        "requeued" in check,
+    )
+    await hands.db.execute(
+        f"ALTER TABLE dispatcher.batch ADD CONSTRAINT odd CHECK ({check.format(id=first)})"
+    )
+    with pytest.raises(asyncpg.CheckViolationError):
+        await hands.claim()
+    wanted = ClaimRequest("default", sender="csms100000001")
+    assert await set_aside(hands.database, hands.id, wanted, arrange=arrange) == first
+    row = await hands.db.fetchrow("SELECT * FROM dispatcher.queue WHERE id = $1", first)
+    assert (row["code"], row["attempt"]) == ("write-refused", spent)
+    [batch] = await hands.claim()
+    assert first not in {message.id for message in batch.messages}
+
+
+async def test_an_outcome_that_is_refused_lets_others_pass(db, workers, sim):
+    """A trigger refuses that a message expires: the others of its app are sent."""
+    ids = await insert(db, 5, lifetime=0.001)
+    others = await insert(db, 10, first=10)
+    await db.execute(
+        f"ALTER TABLE dispatcher.outcome ADD CONSTRAINT odd CHECK (message_id <> {ids[2]})"
+    )
+    worker = await workers.start(sim.url)
+    await until(lambda: states_are(db, others, "accepted"), what="the others are sent")
+    seen = await of_each(db, ids)
+    assert seen[ids[2]]["code"] == "write-refused"
+    await db.execute("ALTER TABLE dispatcher.outcome DROP CONSTRAINT odd")
+    await let_pass(db, 600.0)
+    await until(lambda: finished(db), what="everything is finished")
+    assert await states(db) == {"accepted": 10, "expired": 5}
+    assert worker.code is None
+
+
+async def test_a_refused_answer_is_not_sent_again_by_policy(hands):
+    """The provider answered, and may have accepted all of it."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.db.execute("ALTER TABLE dispatcher.outcome ADD CONSTRAINT odd CHECK (false)")
+    verdict = Resolved([Accepted(message, f"id-{message.id}", 1) for message in batch.messages])
+    assert await hands.record(batch, verdict)
+    assert await hands.batches() == [("unsure", "not-recorded")]
+    await hands.db.execute("ALTER TABLE dispatcher.outcome DROP CONSTRAINT odd")
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+    assert await states(hands.db) == {"unsure": 3}
+
+
+REFUSE_CLOSING = (
+    "CREATE FUNCTION public.refuse_closing() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+    "CREATE TRIGGER refuse BEFORE UPDATE ON dispatcher.batch FOR EACH ROW"
+    " WHEN (NEW.app = 'default') EXECUTE FUNCTION public.refuse_closing()"
+)
+
+
+async def test_a_result_refused_in_every_form_is_returned(hands):
+    await hands.begin()
+    results = []
+    for app in ("default", "other"):
+        [batch] = await batches_of(hands, app)
+        outcomes = [Accepted(message, f"id-{message.id}", 1) for message in batch.messages]
+        results.append(
+            BatchResult(batch, Resolved(outcomes), 200, "000000", "", tries=1, seconds=0.1)
+        )
+    await hands.db.execute(REFUSE_CLOSING)
+    recorded = await record(hands.database, hands.id, results)
+    first, second = (result.batch.id for result in results)
+    assert (recorded.written, recorded.refused) == ({second}, {first})
+
+
+async def batches_of(hands, app: str) -> list[Batch]:
+    await register_app(
+        hands.database, app, numbers_per_second=None, on_unsure="hold", resend_after=3600.0
+    )
+    await hands.insert(2, app=app)
+    return await hands.claim(app=app)
+
+
+async def all_accepted(db: asyncpg.Connection, count: int) -> bool:
+    return await states(db) == {"accepted": count}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [False, True], ids=["runs on", "is restarted"])
+async def test_an_answer_refused_in_every_form_is_kept(db, workers, sim, stops):
+    """A trigger refuses that its request is closed at all: it waits, and no other does."""
+    await db.execute(REFUSE_CLOSING)
+    await insert(db, 6)
+    elsewhere = await insert(db, 3, first=100, app="other")
+    apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
+    worker = await workers.start(apps)
+    await until(lambda: states_are(db, elsewhere, "accepted"), what="the other app is sent")
+    await until(lambda: "the database refuses them" in worker.text(), what="an answer is refused")
+    assert await states(db) == {"accepted": 3, "sending": 6}
+    if stops:
+        worker.terminate()
+        assert await worker.ended() == 0
+        assert "answers kept on disk" in worker.text()
+        worker = await workers.start(apps)
+        await until(lambda: "the database refuses them" in worker.text(), what="it is read")
+    await db.execute("DROP TRIGGER refuse ON dispatcher.batch")
+    await until(lambda: all_accepted(db, 9), deadline=20, what="all answers are written")
+    assert sim.ledger.numbers == 9
     assert worker.code is None
 
 

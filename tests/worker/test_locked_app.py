@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
@@ -15,7 +16,7 @@ from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import Accepted, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import connect
-from dispatcher.db.spool import size
+from dispatcher.db.spool import orphaned_files, size
 from dispatcher.db.workers import register_app, register_worker
 from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
@@ -132,6 +133,42 @@ async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
     await forgotten.execute("ROLLBACK")
     await until(lambda: states_are(hands.db, "default", {"accepted": 3}), deadline=10)
     await recorder.finish(task)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+async def test_a_held_batch_keeps_no_other_answer_on_disk(hands, forgotten, tmp_path, monkeypatch):
+    """Neither those of its file nor those of other files, though it takes all of one reading."""
+    monkeypatch.setattr(recording, "orphaned_files", partial(orphaned_files, most=1))
+    monkeypatch.setattr(recording, "LEFT_RETRY_SECONDS", 0.1)
+    await hands.begin()
+    batches = []
+    for first in range(3):
+        await hands.insert(1, first=first)
+        batches += await hands.claim()
+    for batch in batches:
+        assert await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await forgotten.execute("SELECT dispatcher.settle($1, 'sent')", batches[0].token)
+    recorder = recorder_of(hands, tmp_path)
+    await recorder.replay_spool()
+    answers = [
+        BatchResult(
+            batch,
+            Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages]),
+            200, "000000", "", 1, 0.1,
+        )
+        for batch in batches
+    ]  # fmt: skip
+    for name, some in (("first", answers[:2]), ("second", answers[2:])):
+        recorder._keep(some)
+        (kept,) = tmp_path.glob(f"*.*.{recorder._spool_kind}")
+        kept.rename(tmp_path / f"{name}.{recorder._spool_kind}")
+    await recorder._replay()
+    assert await states(hands.db) == {"unsure": 1, "accepted": 2}
+    assert [path.name.split(".")[0] for path in tmp_path.iterdir()] == ["first"]
+    await forgotten.execute("ROLLBACK")
+    await recorder.replay_left()
+    assert await states(hands.db) == {"accepted": 3}
     assert not list(tmp_path.iterdir())
 
 

@@ -5,12 +5,15 @@ Only what this worker knows to be never sent goes back; what may have been sent 
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import asyncpg
+from structlog.testing import capture_logs
 from support.messages import states
 
 from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Resolved, UnknownResult
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
@@ -107,29 +110,105 @@ class LosingDatabase(Database):
             raise DatabaseUnavailable("the connection broke")
 
 
-async def test_a_circuit_that_a_lost_commit_opened_withholds(hands, database, tmp_path):
+class FailingDatabase(Database):
+    """Its calls fail with the errors of *failures*, in order; None: it succeeds."""
+
+    failures: Iterator[Exception | None] = itertools.repeat(None)
+
+    @asynccontextmanager
+    async def acquire(self, **more) -> AsyncIterator[Connection]:
+        if error := next(self.failures):
+            raise error
+        async with super().acquire(**more) as connection:
+            yield connection
+
+
+async def claimed(hands, count: int) -> list[Batch]:
+    """Announce a worker, and claim *count* requests of one message."""
     await hands.begin()
     batches = []
-    for first in range(4):
+    for first in range(count):
         await hands.insert(1, first=first)
         batches += await hands.claim()
-    breaker = CircuitBreaker("default")
-    recorder = Recorder(
-        LosingDatabase(database.dsn, database.pool),
+    return batches
+
+
+def recorder_of(hands, database: Database, folder, breaker: CircuitBreaker) -> Recorder:
+    return Recorder(
+        database,
         worker=hands.id,
         in_flight=hands.flight,
-        folder=tmp_path,
+        folder=folder,
         metrics=Metrics(),
         breakers={"default": breaker},
         limits={},
     )
+
+
+def no_answer(batch: Batch) -> BatchResult:
     unknown = UnknownResult("timeout", "no answer")
+    return BatchResult(batch, unknown, None, "timeout", "", 1, 0.1)
+
+
+async def test_a_circuit_that_a_lost_commit_opened_withholds(hands, database, tmp_path):
+    batches = await claimed(hands, 4)
+    breaker = CircuitBreaker("default")
+    recorder = recorder_of(hands, LosingDatabase(database.dsn, database.pool), tmp_path, breaker)
     for batch in batches[:3]:
-        recorder.results.put(BatchResult(batch, unknown, None, "timeout", "", 1, 0.1))
+        recorder.results.put(no_answer(batch))
     assert breaker.covers(batches[3].claimed_at)
     await recorder.finish(asyncio.create_task(recorder.run()))
     assert await hands.db.fetchval("SELECT pause_code FROM dispatcher.app") == "unknown-results"
     assert not breaker.covers(batches[3].claimed_at)
+
+
+async def test_a_circuit_opened_before_a_lock_was_met_withholds(hands, database, tmp_path):
+    """A value is refused, so both halves are written alone; a row of the second one is held."""
+    batches = await claimed(hands, 7)
+    breaker = CircuitBreaker("default")
+    locked = DatabaseUnavailable("another session holds a lock")
+    locked.__cause__ = asyncpg.LockNotAvailableError()
+    failing = FailingDatabase(database.dsn, database.pool)
+    failing.failures = itertools.chain([None, None, locked], itertools.repeat(None))
+    recorder = recorder_of(hands, failing, tmp_path, breaker)
+    for batch in batches[:3]:
+        recorder.results.put(no_answer(batch))
+    for batch in batches[3:6]:
+        verdict = Resolved([Accepted(m, f"p\x00{m.id}", 1) for m in batch.messages])
+        recorder.results.put(BatchResult(batch, verdict, 200, "000000", "", 1, 0.1))
+    await recorder.finish(asyncio.create_task(recorder.run()))
+    assert await hands.db.fetchval("SELECT pause_code FROM dispatcher.app") == "unknown-results"
+    assert not breaker.covers(batches[6].claimed_at)
+
+
+async def test_a_lost_commit_that_cut_the_host_off_stops_its_claims(hands, database, tmp_path):
+    """Another worker has its answers, so the circuit of the app stays closed."""
+    for batch in await claimed(hands, 4):
+        await hands.record(batch, Resolved([Accepted(m, None, 1) for m in batch.messages]))
+    breaker = CircuitBreaker("default")
+    batches = await claimed(hands, 3)
+    recorder = recorder_of(hands, LosingDatabase(database.dsn, database.pool), tmp_path, breaker)
+    for batch in batches:
+        recorder.results.put(no_answer(batch))
+    await recorder.finish(asyncio.create_task(recorder.run()))
+    assert await hands.db.fetchval("SELECT pause_code FROM dispatcher.app") is None
+    assert breaker.is_open
+
+
+async def test_what_was_written_counts_though_the_next_call_fails(hands, database, tmp_path):
+    batches = await claimed(hands, 2)
+    assert await hands.record(batches[0], UnknownResult("timeout", "no answer"))
+    failing = FailingDatabase(database.dsn, database.pool)
+    away = DatabaseUnavailable("the connection broke")
+    failing.failures = itertools.chain([None, away], itertools.repeat(None))
+    recorder = recorder_of(hands, failing, tmp_path, CircuitBreaker("default"))
+    recorder._in_doubt = {batches[0].id}
+    for batch in batches:
+        recorder.results.put(no_answer(batch))
+    with capture_logs() as logs:
+        await recorder.finish(asyncio.create_task(recorder.run()))
+    sent = {line["batch"]: line["written"] for line in logs if line["event"] == "batch sent"}
+    assert sent == {batches[0].token: False, batches[1].token: True}
 
 
 def test_failed_claims_of_days_take_little_memory():

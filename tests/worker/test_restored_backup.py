@@ -15,12 +15,14 @@ from support.waiting import until
 
 from dispatcher.core.outcome import UnknownResult
 from dispatcher.db import last_heartbeat
+from dispatcher.db.database import connect
 from dispatcher.db.last_heartbeat import (
     FILE_NAME,
     HeartbeatFile,
     LastHeartbeat,
     read_last_heartbeat,
 )
+from dispatcher.db.status import snapshot
 from dispatcher.db.workers import (
     database_id,
     heartbeat,
@@ -183,6 +185,49 @@ async def test_after_a_restore_no_policy_resends_older_requests(hands):
     await hands.record(new, UnknownResult("timeout", "no answer"))
     assert await resend_unsure(hands.database, hands.id) == (1, 1)
     assert await states(hands.db) == {"unsure": 2, "queued": 1}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by its worker", "by its age"])
+async def test_a_start_on_a_backup_holds_its_requests(hands, known):
+    """One whose newest heartbeat is old, and in which messages wait: all else was sent since."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(2)
+    [old] = await hands.claim()
+    await hands.insert(1, first=10)
+    beat = await heartbeat(hands.database, hands.id)
+    last = LastHeartbeat(await database_id(hands.database), hands.id, beat.started, beat.at)
+    for table, time in (
+        ("worker", "heartbeat_at"),
+        ("message", "queued_at"),
+        ("batch", "opened_at"),
+    ):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '2 h'")
+    paused, why = await pause_after_restore(hands.database, last if known else None)
+    assert paused == ["default"]
+    assert ("This is a restored backup" in why) == known
+    await hands.record(old, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+    [app] = (await snapshot(hands.db)).apps
+    assert (app.unsure_batches, app.held_batches) == (1, 1)
+    await hands.db.execute("SELECT dispatcher.resume('default')")
+    [new] = await hands.claim()
+    await hands.record(new, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (1, 1)
+    assert await states(hands.db) == {"unsure": 2, "queued": 1}
+
+
+async def test_a_held_row_of_an_app_delays_no_restore(hands, dsn):
+    """A person holds it; nothing waits, so nothing is to be paused."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    person = await connect(dsn)
+    async with person.transaction():
+        await person.execute("SELECT FROM dispatcher.app FOR UPDATE")
+        after = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    await person.close()
+    assert after.silence is not None
+    assert await hands.db.fetchval("SELECT restored_at FROM dispatcher.installation") is not None
 
 
 @pytest.mark.parametrize(("away", "left"), [("30 min", 1), ("2 h", 0)])

@@ -275,16 +275,36 @@ async def test_two_at_once_settle_what_is_lost_once(hands, dsn):
         await each.close()
 
 
-async def test_a_report_settles_what_a_fail_over_lost(hands):
-    batch, ids = await lose(hands)
+async def report(hands, batch: Batch, *, but: int) -> None:
+    """Store a report of each message of a request but one."""
     await hands.db.execute(
         "INSERT INTO dispatcher.report_inbox (provider_ids, segments, totals, states, statuses,"
         " tokens, recipients, fresh) SELECT array_agg('p' || id), array_agg(1), array_agg(1),"
         " array_agg('delivered'::text), array_agg('DELIVRD'::text), array_agg($1::text),"
         " array_agg(recipient), array_agg(true) FROM dispatcher.message WHERE id <> $2",
         batch.token,
-        ids[0],
+        but,
     )
+
+
+async def test_reports_of_what_was_settled_as_sent_name_it(hands):
+    """Its outcome has no request, for the database has lost which one was answered."""
+    batch, ids = await lose(hands)
+    await hands.db.execute("SELECT dispatcher.settle_lost($1, 'sent')", ids)
+    await report(hands, batch, but=ids[0])
+    step = await match(hands.database)
+    assert (step.reports, step.unmatched) == (2, 0)
+    rows = await of_each(hands.db, ids)
+    assert [rows[each]["provider_id"] for each in ids] == [None, *(f"p{n}" for n in ids[1:])]
+    told = await hands.db.fetch(
+        "SELECT message_ids FROM dispatcher.event WHERE event = 'delivered'"
+    )
+    assert sorted(each for row in told for each in row["message_ids"]) == ids[1:]
+
+
+async def test_a_report_settles_what_a_fail_over_lost(hands):
+    batch, ids = await lose(hands)
+    await report(hands, batch, but=ids[0])
     step = await match(hands.database)
     assert (step.reports, step.settled, step.unmatched) == (2, 2, 0)
     rows = await of_each(hands.db, ids)

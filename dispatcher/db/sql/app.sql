@@ -183,11 +183,15 @@ SELECT name,
     coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
 
--- name: paused_by_workers
--- Return which of some apps workers have paused, and why.
--- $1 apps
-SELECT name, pause_reason FROM dispatcher.app
-WHERE name = ANY ($1::text[]) AND paused_by = 'worker'
+-- name: stopped_apps
+-- Return of some apps whether workers have paused them, and why, and whether one worker has cut itself
+-- off from them.
+-- $1 apps, $2 that worker
+SELECT a.name, a.paused_by IS NOT DISTINCT FROM 'worker' AS paused, a.pause_reason,
+    EXISTS (
+        SELECT FROM dispatcher.worker w WHERE w.id = $2 AND a.name = ANY (w.unreachable_apps)
+    ) AS cut_off
+FROM dispatcher.app a WHERE a.name = ANY ($1::text[])
 
 -- name: others_send
 -- Return whether another worker sends for an app: it has not cut itself off, and of its requests of the

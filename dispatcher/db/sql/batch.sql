@@ -82,14 +82,16 @@ FOR UPDATE SKIP LOCKED
 -- name: lock_silent
 -- Lock the unsure batches that the policy `resend` may send again until the end of this transaction,
 -- but for those that another transaction is settling. A message that has had all its attempts
--- keeps its batch unsure, and so does one of before a restore. A statement of its own: the next one then sees
--- what faster transactions have committed.
+-- keeps its batch unsure, and so does one of before a restore. So does an answer that the database
+-- refused: the provider did answer, and may have accepted all of it. A statement of its own: the next
+-- one then sees what faster transactions have committed.
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
   AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
-  AND b.opened_at > coalesce(a.restored_at, '-infinity')
+  AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
+  AND b.code IS DISTINCT FROM 'not-recorded'
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
 ORDER BY b.id
@@ -185,7 +187,8 @@ WITH silent AS (
     FROM dispatcher.app a
     WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
-      AND b.opened_at > coalesce(a.restored_at, '-infinity')
+      AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
+      AND b.code IS DISTINCT FROM 'not-recorded'
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids

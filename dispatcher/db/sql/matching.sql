@@ -22,7 +22,7 @@ WITH oldest AS (
 )
 SELECT u.provider_id, u.segment, u.total, u.state, u.status, nullif(u.token, ''),
     nullif(u.recipient, ''), u.fresh, 0,
-    extract(epoch FROM clock_timestamp() - t.received_at)::float8
+    extract(epoch FROM clock_timestamp() - t.received_at)::float8, t.id
 FROM taken t
 CROSS JOIN LATERAL unnest(t.provider_ids, t.segments, t.totals, t.states, t.statuses, t.tokens,
     t.recipients, t.fresh) WITH ORDINALITY
@@ -56,6 +56,36 @@ WITH due AS (
 SELECT r.provider_id, r.segment, r.total, r.state, r.status, r.token, r.recipient, t.fresh, t.attempts
 FROM taken t
 JOIN dispatcher.report r ON r.provider_id = t.provider_id AND r.segment = t.segment
+
+-- name: still_unmatched
+-- Return those of some reports that take_unmatched has left: another session holds their rows.
+-- $1 provider ids, $2 segments
+SELECT provider_id, segment FROM dispatcher.unmatched_report
+WHERE (provider_id, segment) IN (SELECT * FROM unnest($1::text[], $2::smallint[]))
+
+-- name: put_back
+-- Put reports back into the inbox, each into the row that it was taken from, so that they stay in order.
+-- $1 ids of the rows, $2 seconds since they were stored, $3 provider ids, $4 segments, $5 totals,
+-- $6 states, $7 statuses, $8 tokens, $9 numbers, $10 fresh
+INSERT INTO dispatcher.report_inbox AS i (id, received_at, provider_ids, segments, totals, states,
+    statuses, tokens, recipients, fresh)
+OVERRIDING SYSTEM VALUE
+SELECT u.id, clock_timestamp() - make_interval(secs => max(u.waited)), array_agg(u.provider_id),
+    array_agg(u.segment), array_agg(u.total), array_agg(u.state), array_agg(u.status),
+    array_agg(coalesce(u.token, '')), array_agg(coalesce(u.recipient, '')), array_agg(u.fresh)
+FROM unnest($1::bigint[], $2::float8[], $3::text[], $4::smallint[], $5::smallint[], $6::text[],
+    $7::text[], $8::text[], $9::text[], $10::boolean[])
+    AS u (id, waited, provider_id, segment, total, state, status, token, recipient, fresh)
+GROUP BY u.id
+ON CONFLICT (id) DO UPDATE SET
+    provider_ids = i.provider_ids || excluded.provider_ids,
+    segments = i.segments || excluded.segments,
+    totals = i.totals || excluded.totals,
+    states = i.states || excluded.states,
+    statuses = i.statuses || excluded.statuses,
+    tokens = i.tokens || excluded.tokens,
+    recipients = i.recipients || excluded.recipients,
+    fresh = i.fresh || excluded.fresh
 
 -- name: find_places
 -- Look up the messages under the tokens and numbers of reports: one row for each whose token is

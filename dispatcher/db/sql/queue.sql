@@ -191,13 +191,14 @@ FROM span
 HAVING count(*) > 0
 
 -- name: missing_messages
--- Return the ids that have neither a message nor an outcome.
+-- Return the ids that have neither a message nor an outcome. OFFSET 0: each is looked up. A claim has
+-- pinned the planner by then, and would join all of history instead.
 -- $1 ranges of ids
 SELECT id
 FROM unnest($1::text[]) AS range,
     generate_series(lower(range::int8range), upper(range::int8range) - 1) AS each (id)
-WHERE NOT EXISTS (SELECT FROM dispatcher.message m WHERE m.id = each.id)
-  AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = each.id)
+WHERE NOT EXISTS (SELECT FROM dispatcher.message m WHERE m.id = each.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM dispatcher.outcome o WHERE o.message_id = each.id OFFSET 0)
 ORDER BY id
 
 -- name: lock_head
@@ -207,7 +208,7 @@ ORDER BY id
 WITH stopped AS MATERIALIZED (
     SELECT name FROM dispatcher.campaign WHERE state <> 'running'
 ), alone AS MATERIALIZED (
-    SELECT q.priority, q.due_at, q.id, q.attempt FROM dispatcher.queue q
+    SELECT q.priority, q.due_at, q.id, q.attempt, q.requeued FROM dispatcher.queue q
     WHERE q.app = $1 AND q.priority BETWEEN $2 AND $3 AND q.due_at <= clock_timestamp()
       AND (q.code IS NULL OR NOT $4)
       AND (q.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
@@ -215,14 +216,14 @@ WITH stopped AS MATERIALIZED (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 ), together AS MATERIALIZED (
-    SELECT b.priority, b.due_at, b.first_id, 0::smallint FROM dispatcher.bulk b
+    SELECT b.priority, b.due_at, b.first_id, 0::smallint, false FROM dispatcher.bulk b
     WHERE b.app = $1 AND b.priority BETWEEN $2 AND $3 AND b.due_at <= clock_timestamp()
       AND (b.campaign = ANY (ARRAY(SELECT name FROM stopped))) IS NOT TRUE
     ORDER BY b.priority, b.due_at, b.first_id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-SELECT id, attempt
+SELECT id, attempt, requeued
 FROM (TABLE alone UNION ALL TABLE together) AS head
 ORDER BY priority, due_at
 LIMIT 1
@@ -241,7 +242,7 @@ ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id
 
 -- name: postpone_queued
--- Let a message that waits wait longer, alone, whose batch the database refuses.
+-- Let a message that waits wait longer, alone, whose batch or outcome the database refuses.
 -- $1 message id, $2 seconds, $3 code
 WITH gone AS (
     DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id, attempt, requeued, last_batch
@@ -260,9 +261,9 @@ JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
 
 -- name: read_head
 -- Return the fields of a message as claim does.
--- $1 message id, $2 the app's default sender
+-- $1 message id, $2 the app's default sender, $3 attempt, $4 whether it was requeued
 SELECT id, recipient, template_id, params, coalesce(sender, $2), signature,
-    date_part('epoch', expires_at - clock_timestamp()), priority
+    date_part('epoch', expires_at - clock_timestamp()), priority, $3::smallint, $4::boolean
 FROM dispatcher.message WHERE id = $1
 
 -- name: return_claimed

@@ -57,7 +57,12 @@ SELECT
         SELECT c.country FROM dispatcher.country_pause c
         WHERE c.app = n.name AND c.until > clock_timestamp() ORDER BY c.country
     ) AS paused_countries,
-    a.next_at
+    a.next_at,
+    (
+        SELECT count(*) FROM dispatcher.batch b
+        WHERE b.state = 'unsure' AND b.app = n.name AND a.on_unsure = 'resend'
+          AND b.opened_at <= (SELECT restored_at FROM dispatcher.installation)
+    ) AS held_batches
 FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name
 ORDER BY n.name

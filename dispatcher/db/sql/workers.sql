@@ -64,10 +64,10 @@ LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.starte
 UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
 
 -- name: hold_restored_requests
--- Let the policy resend leave the requests alone that were opened until some time.
--- $1 time (seconds since 1970)
-UPDATE dispatcher.app SET restored_at = to_timestamp($1)
-WHERE (restored_at >= to_timestamp($1)) IS NOT TRUE
+-- Let the policy resend leave the requests alone that were opened until some time. No row of an app is
+-- touched: a person may hold one.
+-- $1 time
+UPDATE dispatcher.installation SET restored_at = $1 WHERE (restored_at >= $1) IS NOT TRUE
 
 -- name: end_old_actions
 -- End the actions on many messages that were started until some time and are not finished, and write the
