@@ -176,10 +176,13 @@ async def _record_refused(
     )
     for instead in (storable(result), unsure):
         try:
-            return await _record_together(begin, worker, [instead], circuits)
+            recorded = await _record_together(begin, worker, [instead], circuits)
         except ROW_ERRORS as again:
             if not is_data_error(again) or stops_all_writes(again):
                 raise
+        else:
+            if recorded.written or instead is not unsure:
+                return recorded  # else it was unsure before: only this answer can settle it
     return Recorded(frozenset(), {}, refused=frozenset([result.batch.id]))
 
 

@@ -105,7 +105,11 @@ async def pause_after_restore(
             and str(await connection.fetchval(sql("database_id"))) == last.database
             and await _went_back(connection, last.worker, last.started, last.at)
         )
-        return await _pause_old_queue(connection, last.at if last and went_back else None)
+        if last is not None and went_back:
+            paused, why = await _pause_old_queue(connection, last.at)
+            if paused:
+                return paused, why
+        return await _pause_old_queue(connection, None)
 
 
 async def _went_back(

@@ -14,7 +14,7 @@ from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch
-from dispatcher.core.outcome import Accepted, Resolved
+from dispatcher.core.outcome import Accepted, Resolved, UnknownResult
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.db.claim import set_aside
@@ -421,10 +421,13 @@ ODD_BATCHES = [
     ("attempts[1] < 2", 1),  # the claim counts an attempt
     ("bytes > 0 AND NOT {id} = ANY (message_ids)", 0),
     ("cardinality(requeued_ids) = 0", 0),
+    ("NOT {id} = ANY (message_ids)", 32_767),  # no number of attempts is higher
 ]
 
 
-@pytest.mark.parametrize(("check", "spent"), ODD_BATCHES, ids=["attempt", "size", "requeued"])
+@pytest.mark.parametrize(
+    ("check", "spent"), ODD_BATCHES, ids=["attempt", "size", "requeued", "most"]
+)
 async def test_the_batch_that_is_tried_is_that_of_the_claim(hands, check, spent):
     """A rehearsal of another batch would pass, and the claim fail for ever."""
     await hands.begin()
@@ -502,6 +505,19 @@ async def test_a_result_refused_in_every_form_is_returned(hands):
     recorded = await record(hands.database, hands.id, results)
     first, second = (result.batch.id for result in results)
     assert (recorded.written, recorded.refused) == ({second}, {first})
+
+
+async def test_a_refused_answer_to_an_unsure_request_is_kept(hands):
+    """It was unsure before, so nothing is left to write: only the answer can settle it."""
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("ALTER TABLE dispatcher.outcome ADD CONSTRAINT odd CHECK (false)")
+    outcomes = [Accepted(message, f"id-{message.id}", 1) for message in batch.messages]
+    late = BatchResult(batch, Resolved(outcomes), 200, "000000", "", tries=1, seconds=0.1)
+    recorded = await record(hands.database, hands.id, [late])
+    assert (recorded.written, recorded.refused) == (set(), {batch.id})
 
 
 async def batches_of(hands, app: str) -> list[Batch]:

@@ -216,6 +216,20 @@ async def test_a_start_on_a_backup_holds_its_requests(hands, known):
     assert await states(hands.db) == {"unsure": 2, "queued": 1}
 
 
+async def test_an_old_file_of_a_heartbeat_hides_no_silence(hands):
+    """A second backup is restored; this host was off since before the first, which was resumed."""
+    await hands.begin()
+    await hands.insert(1)
+    beat = await heartbeat(hands.database, hands.id)
+    last = LastHeartbeat(await database_id(hands.database), hands.id, beat.started, beat.at)
+    for table, time in (("worker", "heartbeat_at"), ("message", "queued_at")):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '2 h'")
+    await hands.db.execute("UPDATE dispatcher.app SET resumed_at = clock_timestamp()")
+    paused, why = await pause_after_restore(hands.database, last)
+    assert paused == ["default"]
+    assert "This may be a restored backup" in why
+
+
 async def test_a_held_row_of_an_app_delays_no_restore(hands, dsn):
     """A person holds it; nothing waits, so nothing is to be paused."""
     await hands.begin(on_unsure="resend", resend_after=0.0)

@@ -263,7 +263,7 @@ JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
 -- Return the fields of a message as claim does.
 -- $1 message id, $2 the app's default sender, $3 attempt, $4 whether it was requeued
 SELECT id, recipient, template_id, params, coalesce(sender, $2), signature,
-    date_part('epoch', expires_at - clock_timestamp()), priority, $3::smallint, $4::boolean
+    date_part('epoch', expires_at - clock_timestamp()), priority, least($3::int, 32767)::smallint, $4::boolean
 FROM dispatcher.message WHERE id = $1
 
 -- name: return_claimed
