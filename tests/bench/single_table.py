@@ -60,6 +60,7 @@ class SingleTableClaimer(Claimer):
             breakers={APP: breaker},
             lease=UnlimitedLease(0.0, monotonic),
             allowed={},
+            failing={},
         )
         self.drained = asyncio.Event()
         self.claimed = 0

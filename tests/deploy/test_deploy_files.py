@@ -136,7 +136,7 @@ FILES: dict[str, tuple[Callable[[Path], bool], list[Change]]] = {
     "docs/exactness.md": (checks.page, [("(replication.md)", "(replica.md)")]),
     "docs/everystep.md": (checks.page, [("(exactness.md)", "(exact.md)")]),
     "docs/index.md": (checks.page, [("(settings.md)", "(setings.md)")]),
-    "docs/performance.md": (checks.page, [("results/send.json", "results/sent.json")]),
+    "docs/performance.md": (checks.page, [("results/peers.json", "results/peer.json")]),
     "docs/database.md": (
         checks.page,
         [("DISPATCHER_STATEMENT_CACHE", "DISPATCHER_STATEMENTS_CACHE")],
