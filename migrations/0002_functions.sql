@@ -886,7 +886,8 @@ END $$;
 
 -- Campaigns -----------------------------------------------------------------------------------------
 
--- Set the state of a campaign; *detail* is what the audit has instead of the reason. What waits is not touched: each claim reads which
+-- Set the state of a campaign; *detail* is what the audit has instead of the reason. What waits is not
+-- touched: each claim reads which
 -- campaigns are stopped, so it has effect at once for any number of them. One that was paused while it
 -- was moved is moved to the end before it runs.
 CREATE FUNCTION dispatcher.set_campaign_state(

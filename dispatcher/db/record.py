@@ -10,9 +10,9 @@ from typing import cast
 import asyncpg
 from msgspec import Struct
 
-from dispatcher.core.codes import SET_ASIDE, number_code, request_code
+from dispatcher.core.codes import request_code
 from dispatcher.core.delays import Pause, may_concern_one_host
-from dispatcher.core.message import Batch, RequestDraft
+from dispatcher.core.message import Batch
 from dispatcher.core.outcome import (
     Accepted,
     Deferred,
@@ -23,14 +23,11 @@ from dispatcher.core.outcome import (
     ReturnAll,
     UnknownResult,
 )
-from dispatcher.core.packing import halve
-from dispatcher.core.result import BatchResult, storable, storable_text
+from dispatcher.core.result import BatchResult, storable
 from dispatcher.db import events
 from dispatcher.db.circuit import DEFAULT_CIRCUITS, Circuits, apply_to_circuits
-from dispatcher.db.claim import open_batches
 from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 from dispatcher.db.errors import (
-    DATA_ERRORS,
     ROW_ERRORS,
     data_error_kind,
     is_data_error,
@@ -220,7 +217,7 @@ async def _record(
                 await _recall(connection, result, rows)
         if some_settled:
             accepted: list[OutcomeRow] = [(*row, None, None) for row in rows.accepted]
-            await _append_outcomes(connection, accepted + rows.outcomes)
+            await append_outcomes(connection, accepted + rows.outcomes)
         else:
             await _copy_outcomes(connection, ACCEPTED_COLUMNS, rows.accepted)
             await _copy_outcomes(connection, OUTCOME_COLUMNS, rows.outcomes)
@@ -408,7 +405,8 @@ async def _copy_outcomes(
         )
 
 
-async def _append_outcomes(connection: Connection, outcomes: Sequence[OutcomeRow]) -> None:
+async def append_outcomes(connection: Connection, outcomes: Sequence[OutcomeRow]) -> None:
+    """Write outcomes, except of messages that have one."""
     if outcomes:
         await connection.execute(
             sql("append_outcomes"), *(list(column) for column in zip(*outcomes, strict=True))
@@ -427,121 +425,6 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
         [batch for _, _, batch in returns],
         [deferred.code or None for _, deferred, _ in returns],
     )
-
-
-async def split(
-    database: Database,
-    worker: int,
-    batch: Batch,
-    parts: Sequence[RequestDraft],
-    *,
-    code: str,
-    description: str,
-    http_status: int | None,
-    tries: int,
-    token: Callable[[], str],
-) -> list[Batch]:
-    """Close *batch*, which was refused as a whole, and open one batch for each of *parts*.
-
-    Returns no batch if another worker has taken this one over in the meantime: its messages are
-    then not this worker's to send. A message whose batch the database refuses for a value, as a
-    trigger or a constraint of an application may, is rejected; the others are opened without it.
-    Raises one of ROW_ERRORS if it refuses an empty batch too: then no message is at fault.
-    """
-    divide = partial(
-        _split, database, worker, batch, parts, http_status=http_status, tries=tries, token=token
-    )
-    try:
-        return await divide(code=code, description=description, apart=False)
-    except ROW_ERRORS as error:
-        if not is_data_error(error):
-            raise
-    return await divide(
-        code=storable_text(code), description=storable_text(description), apart=True
-    )
-
-
-async def _split(
-    database: Database,
-    worker: int,
-    batch: Batch,
-    parts: Sequence[RequestDraft],
-    *,
-    code: str,
-    description: str,
-    http_status: int | None,
-    tries: int,
-    token: Callable[[], str],
-    apart: bool,
-) -> list[Batch]:
-    """Split *batch*; *apart* narrows a failure down to the message, at the cost of savepoints."""
-    async with database.transaction() as connection:
-        row = await connection.fetchval(
-            sql("close_for_split"),
-            batch.id,
-            http_status,
-            code,
-            description,
-            tries,
-            batch.token,
-        )
-        if row is None:
-            return []
-        open_parts = _open_apart if apart else open_batches
-        return await open_parts(
-            connection,
-            batch.app,
-            worker,
-            parts,
-            token=token,
-            claimed_at=batch.claimed_at,
-            parent=batch.id,
-        )
-
-
-async def _open_apart(
-    connection: Connection,
-    app: str,
-    worker: int,
-    parts: Sequence[RequestDraft],
-    *,
-    token: Callable[[], str],
-    claimed_at: float,
-    parent: int,
-) -> list[Batch]:
-    """Open batches one by one, halve what the database refuses, and reject a message at fault."""
-    await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    write = partial(
-        open_batches, connection, app, worker, token=token, claimed_at=claimed_at, parent=parent
-    )
-    await connection.execute("SAVEPOINT part")
-    await write([RequestDraft(parts[0].sender, [], parts[0].size)])  # what refuses it refuses all
-    await connection.execute("ROLLBACK TO SAVEPOINT part")
-    opened: list[Batch] = []
-    pending = list(reversed(parts))
-    while pending:
-        part = pending.pop()
-        await connection.execute("SAVEPOINT part")
-        try:
-            opened += await write([part])
-        except DATA_ERRORS as error:
-            await connection.execute("ROLLBACK TO SAVEPOINT part")
-            if (halves := halve(part)) is not None:
-                pending += reversed(halves)
-                continue
-            [message] = part.messages
-            row = number_code(SET_ASIDE)
-            reason = f"{row.meaning} {data_error_kind(error)}"
-            event = (app, "rejected", row.code)
-            await _append_outcomes(
-                connection,
-                [(message.id, parent, "rejected", message.attempt, None, None, row.code, reason)],
-            )
-            await count(connection, worker, [event])
-            await events.append(connection, {event: [message.id]})
-        else:
-            await connection.execute("RELEASE SAVEPOINT part")
-    return opened
 
 
 async def held_batches(database: Database, results: Sequence[BatchResult]) -> frozenset[int]:

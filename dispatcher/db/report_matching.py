@@ -7,7 +7,6 @@ each event of a message is written once.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from operator import itemgetter
 from time import monotonic
 from typing import Final
 
@@ -31,11 +30,9 @@ from dispatcher.core.report_matching import (
     needs_members,
     unknown_member,
     unmatched_reason,
-    wants_id_search,
 )
 from dispatcher.core.report_status import (
     MADE_UP_STATUSES,
-    TEMPLATE_STATUSES,
     Reason,
     report_status,
 )
@@ -49,16 +46,21 @@ from dispatcher.db.errors import (
     is_locked,
 )
 from dispatcher.db.events import Event, count
-from dispatcher.db.queries import array_text, sql
+from dispatcher.db.queries import sql
+from dispatcher.db.report_effects import pause_refused_apps, suppress_blocked_numbers
+from dispatcher.db.report_lookup import (
+    MAX_STEP_REPORTS,
+    find_members,
+    find_places,
+    find_places_by_id,
+    put_back,
+    take,
+)
 from dispatcher.db.reports import NO_APP
-from dispatcher.db.rules import suppress_reported
 
 log = structlog.get_logger(__name__)
 
 LOCK_KEY: Final = int.from_bytes(b"match")  # of the advisory lock; any fixed number will do
-MAX_STEP_REPORTS: Final = 5000  # in one step, about: a fifth of a second
-MAX_APP_REFUSALS: Final = 10  # reports that refuse the app itself; then it is paused
-MAX_STEP_MEMBERS: Final = 50_000  # messages of requests that one step reads whole, about
 MAX_ATTEMPTS: Final = 32_767  # that a row counts: it waits for ten minutes each time by then
 STEP_TIMEOUT_SECONDS: Final = 30.0
 LOCK_TIMEOUT: Final = "1s"  # of a statement of a step: transactions of workers are shorter
@@ -116,7 +118,7 @@ async def _match(database: Database, *, suppress_blocked: bool, apart: bool) -> 
         if not await connection.fetchval(sql("match_lock"), LOCK_KEY):
             return MatchingStep()
         await connection.execute(sql("pin_plans"))
-        reports = await _take(connection)
+        reports = await take(connection)
         if not reports:
             return MatchingStep()
         await connection.execute(
@@ -200,9 +202,9 @@ def _writes_rules(seen: PendingReport) -> bool:
 async def _match_reports(
     connection: Connection, reports: Sequence[PendingReport], *, suppress_blocked: bool
 ) -> MatchingStep:
-    places = await _places(connection, reports)
-    places |= await _places_by_id(connection, reports, places)
-    found = _sort(reports, places, await _members(connection, reports, places))
+    places = await find_places(connection, reports)
+    places |= await find_places_by_id(connection, reports, places)
+    found = _sort(reports, places, await find_members(connection, reports, places))
     await _erase(connection, found.erased)
     named = await _name(connection, found)
     settled, closed = await _settle(connection, found)
@@ -210,131 +212,11 @@ async def _match_reports(
     known = [*found.known, *named, *settled]
     await publish_events(connection, known, settled, strays)
     await _keep(connection, found.left)
-    await _pause_refused_apps(connection, known)
+    await pause_refused_apps(connection, known)
     if suppress_blocked:
-        await _suppress(connection, known)
+        await suppress_blocked_numbers(connection, known)
     messages = {place.message_id for _, place in settled}
     return MatchingStep(len(reports), len(messages), closed, len(strays))
-
-
-async def _take(connection: Connection) -> list[PendingReport]:
-    """Take reports, one for each segment: the newest, and fresh if any of them was."""
-    new = [
-        PendingReport(*row) for row in await connection.fetch(sql("take_reports"), MAX_STEP_REPORTS)
-    ]
-    # A final report may come while its interim one still waits for its message.
-    later = [(seen.provider_id, seen.segment) for seen in new if not seen.fresh]
-    rows = await connection.fetch(
-        sql("take_unmatched"),
-        [key[0] for key in later],
-        [key[1] for key in later],
-        MAX_STEP_REPORTS,
-    )
-    held = await _held(connection, later, {(row[0], row[1]) for row in rows})
-    if held:
-        await _put_back(
-            connection, [seen for seen in new if (seen.provider_id, seen.segment) in held]
-        )
-    taken: dict[tuple[str, int], PendingReport] = {}
-    for seen in (*(PendingReport(*row) for row in rows), *new):
-        key = (seen.provider_id, seen.segment)
-        known = taken.get(key)
-        taken[key] = (
-            seen if known is None else replace(seen, fresh=known.fresh, attempts=known.attempts)
-        )
-    return [seen for key, seen in taken.items() if key not in held]
-
-
-async def _held(
-    connection: Connection, keys: Sequence[tuple[str, int]], taken: set[tuple[str, int]]
-) -> set[tuple[str, int]]:
-    """Return those of *keys* whose unmatched reports another session holds; some were *taken*.
-
-    None of them can be written until it ends.
-    """
-    asked = [key for key in keys if key not in taken]
-    if not asked:
-        return set()
-    rows = await connection.fetch(
-        sql("still_unmatched"), [key[0] for key in asked], [key[1] for key in asked]
-    )
-    return {(row["provider_id"], row["segment"]) for row in rows}
-
-
-async def _put_back(connection: Connection, reports: Sequence[PendingReport]) -> None:
-    """Put *reports* of the inbox back into it, for the next step."""
-    await connection.execute(
-        sql("put_back"),
-        [seen.inbox for seen in reports],
-        [seen.waited for seen in reports],
-        [seen.provider_id for seen in reports],
-        [seen.segment for seen in reports],
-        [seen.total for seen in reports],
-        [seen.state for seen in reports],
-        [seen.status for seen in reports],
-        [seen.token for seen in reports],
-        [seen.recipient for seen in reports],
-        [seen.fresh for seen in reports],
-    )
-
-
-async def _places(
-    connection: Connection, reports: Sequence[PendingReport]
-) -> dict[int, MessageLookup]:
-    """Return the message found by token and number of each report, by its index.
-
-    A number that may be read in two ways is looked up in both, and the likelier one counts.
-    """
-    asked: list[tuple[int, str | None, str | None]] = []
-    for index, seen in enumerate(reports):
-        asked += [(index, seen.token, form) for form in seen.forms or (None,)]
-    rows = await connection.fetch(
-        sql("find_places"),
-        array_text(token for _, token, _ in asked),
-        array_text(form for _, _, form in asked),
-    )
-    places: dict[int, MessageLookup] = {}
-    for row in sorted(rows, key=itemgetter(0)):
-        index, place = asked[row[0] - 1][0], MessageLookup(*row[1:])
-        if index not in places or places[index].message_id is None:
-            places[index] = place
-    return places
-
-
-async def _places_by_id(
-    connection: Connection, reports: Sequence[PendingReport], places: dict[int, MessageLookup]
-) -> dict[int, MessageLookup]:
-    """Return the message with the provider id of each report whose token leads to no request."""
-    asked = {
-        index: seen.provider_id
-        for index, seen in enumerate(reports)
-        if index not in places and wants_id_search(seen)
-    }
-    if not asked:
-        return {}
-    rows = await connection.fetch(sql("find_accepted"), list(set(asked.values())))
-    known = {row[0]: MessageLookup(*row[1:]) for row in rows}
-    return {index: known[word] for index, word in asked.items() if word in known}
-
-
-async def _members(
-    connection: Connection, reports: Sequence[PendingReport], places: dict[int, MessageLookup]
-) -> dict[str, list[MessageLookup]]:
-    """Return all messages of the requests in which a report's number leads to none, by token."""
-    tokens = {
-        reports[index].token
-        for index, place in places.items()
-        if needs_members(reports[index], place)
-    }
-    members: dict[str, list[MessageLookup]] = {}
-    if tokens:
-        rows = await connection.fetch(sql("find_members"), list(tokens), MAX_STEP_MEMBERS)
-        for row in rows:
-            of_token = members.setdefault(row[0], [])
-            member = MessageLookup(*row[1:])
-            if member.message_id is not None:
-                of_token.append(member)
-    return members
 
 
 def _sort(
@@ -397,56 +279,6 @@ async def _erase(connection: Connection, erased: Sequence[PendingReport]) -> Non
             [seen.provider_id for seen in erased],
             [seen.segment for seen in erased],
         )
-
-
-async def _pause_refused_apps(connection: Connection, known: Sequence[MatchedReport]) -> None:
-    """Pause apps of which the platform refuses every message after it has accepted it.
-
-    A step's own deliveries are counted already: one bad signature pauses no other.
-    """
-    pausing = {status for status in _statuses(known) if report_status(status).pauses}
-    if not pausing:
-        return
-    refused: defaultdict[tuple[str, str], list[tuple[float, int | None]]] = defaultdict(list)
-    for seen, place in known:
-        if place.accepted_at is not None and seen.status in pausing:
-            refused[place.app, seen.status.upper()].append((place.accepted_at, place.message_id))
-    for (app, code), messages in sorted(refused.items()):
-        status = report_status(code)
-        reason = f"{status.meaning} {status.advice}"
-        whole = status.pauses == "app" or not await connection.fetchval(
-            sql("delivers_elsewhere"),
-            app,
-            [message for _, message in messages],
-            code in TEMPLATE_STATUSES,
-        )
-        paused = await connection.fetchval(
-            sql("pause_by_reports"),
-            app,
-            [accepted_at for accepted_at, _ in messages],
-            MAX_APP_REFUSALS,
-            code,
-            reason,
-            whole,
-        )
-        if paused:
-            log.warning("app paused by reports", app=app, code=code, reason=reason)
-
-
-def _statuses(known: Sequence[MatchedReport]) -> set[str]:
-    return {seen.status for seen, _ in known}
-
-
-async def _suppress(connection: Connection, known: Sequence[MatchedReport]) -> None:
-    """Stop promotional messages to numbers that are on a block list, by the status of a report."""
-    blocked = [
-        (place.app, place.number, f"{status.status}: {status.meaning}")
-        for seen, place in known
-        if place.number is not None
-        and (status := report_status(seen.status)).reason is Reason.BLOCKED
-    ]
-    if blocked:
-        await suppress_reported(connection, blocked)
 
 
 async def _name(connection: Connection, found: SortedReports) -> list[MatchedReport]:
@@ -564,7 +396,7 @@ async def _set_aside(
         await _keep(connection, left)
     except asyncpg.LockNotAvailableError:
         await connection.execute("ROLLBACK TO SAVEPOINT aside")
-        await _put_back(connection, [seen for seen, _ in left if seen.inbox is not None])
+        await put_back(connection, [seen for seen, _ in left if seen.inbox is not None])
         left = [(seen, why) for seen, why in left if seen.inbox is None]
         await _keep(connection, left)
     else:

@@ -13,7 +13,7 @@ from dispatcher.db.claim import Claimed
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.loop import StoppingTaskGroup, wait_for_event
 from dispatcher.worker.claimer import Claimer
-from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.result_queue import ResultQueue
 from dispatcher.worker.sender import Sender
 
 DURATION_SAMPLES: Final = 15  # durations of which the median is taken

@@ -26,13 +26,13 @@ from dispatcher.core.rules import Rules
 from dispatcher.core.wire import MAX_NUMBERS
 from dispatcher.db import circuit, pace
 from dispatcher.db import claim as claims
-from dispatcher.db import record as records
 from dispatcher.db.claim import Claimed
 from dispatcher.db.database import AdaptiveTimeout, Database
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.errors import DATA_ERRORS, ROW_ERRORS, data_error_kind, is_data_error
 from dispatcher.db.loop import FailingParts
 from dispatcher.db.rules import Screen, read_rules
+from dispatcher.db.split import split
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import RECHECK_SECONDS, CircuitBreaker
 from dispatcher.worker.in_flight import InFlight, Lease
@@ -254,7 +254,7 @@ class Claimer:
         made: list[str] = []
         try:
             with self._tokens(made) as token:
-                children = await records.split(
+                children = await split(
                     self._database,
                     self._worker,
                     batch,

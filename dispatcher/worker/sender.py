@@ -36,7 +36,7 @@ from dispatcher.telemetry.traces import Trace
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.in_flight import Lease
-from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.result_queue import ResultQueue
 
 MAX_RESCHEDULES: Final = 3  # a machine so slow that each time is missed must send all the same
 

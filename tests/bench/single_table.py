@@ -27,7 +27,7 @@ from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.claim_loop import ClaimLoop, RequestSlots
 from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.in_flight import InFlight, Lease
-from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.result_queue import ResultQueue
 from dispatcher.worker.sender import Sender
 from dispatcher.worker.worker import TOKEN_BYTES
 

@@ -8,13 +8,13 @@ import sys
 
 from dispatcher.cli import main
 from dispatcher.receiver import intake, receiver
-from dispatcher.worker import claim_loop, recorder
+from dispatcher.worker import claim_loop, result_queue
 
 SLOWDOWN = 50
 
 for module, name in (
     (claim_loop, "GATHER_SECONDS"),
-    (recorder, "GATHER_SECONDS"),
+    (result_queue, "GATHER_SECONDS"),
     (intake, "SLOW_COMMIT_SECONDS"),
     (receiver, "MATCH_INTERVAL_SECONDS"),
 ):

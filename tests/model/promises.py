@@ -201,7 +201,7 @@ def split(
     parts: Iterable[tuple[int, ...]],
     without: frozenset[str] = NOTHING,
 ) -> tuple[Tables, tuple[int, ...]]:
-    """`db.record.split`: an open batch is closed, and its parts are opened; return their numbers.
+    """`db.split.split`: an open batch is closed, and its parts are opened; return their numbers.
 
     None are if another worker has taken it over.
     """

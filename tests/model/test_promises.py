@@ -30,9 +30,10 @@ from dispatcher.db import workers
 from dispatcher.db.circuit import end_probe
 from dispatcher.db.claim import claim
 from dispatcher.db.due_messages import ClaimRequest
-from dispatcher.db.record import record, split
+from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.reports import store
+from dispatcher.db.split import split
 from model import promises
 
 MESSAGES = 4  # at a time; then they go, and others come

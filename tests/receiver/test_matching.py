@@ -12,7 +12,7 @@ from support.waiting import until
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.report_status import APP_STATUSES, PART_STATUSES
-from dispatcher.db import operator, report_matching
+from dispatcher.db import operator, report_lookup, report_matching
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import resend_unsure
@@ -556,7 +556,7 @@ async def test_a_leading_blank_is_a_plus_abroad_and_a_blank_at_home(world, told)
 
 
 async def test_requests_are_read_whole_a_few_at_a_time(world, told, monkeypatch):
-    monkeypatch.setattr(report_matching, "MAX_STEP_MEMBERS", 2)
+    monkeypatch.setattr(report_lookup, "MAX_STEP_MEMBERS", 2)
     for token in ("t1", "t2"):
         ids = await world.batch([ONE, TWO], token=token, state="open")
         await world.accept(ids, [f"{token}-1", f"{token}-2"], token=token)
@@ -836,7 +836,7 @@ async def test_a_requeue_during_a_step_is_left_waiting(world, told, monkeypatch)
     await world.store(
         told("p1", ONE, status="E000629"), told("p2", ONE, status="E000629", token="t2")
     )
-    look_up = report_matching._places
+    look_up = report_matching.find_places
 
     async def look_up_too_early(*arguments):
         places = await look_up(*arguments)
@@ -854,7 +854,7 @@ async def test_a_requeue_during_a_step_is_left_waiting(world, told, monkeypatch)
         assert await world.db.fetchval("SELECT dispatcher.requeue($1)", [given_up, partly]) == 2
         return places
 
-    monkeypatch.setattr(report_matching, "_places", look_up_too_early)
+    monkeypatch.setattr(report_matching, "find_places", look_up_too_early)
     assert (await world.match()).settled == 0
     monkeypatch.undo()
     await world.hurry()

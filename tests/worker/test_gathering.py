@@ -8,8 +8,8 @@ from dispatcher.core.delays import CountryPause, Pause
 from dispatcher.core.message import Batch, RequestDraft
 from dispatcher.core.outcome import Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
-from dispatcher.worker import recorder
-from dispatcher.worker.recorder import GATHER_RESULTS, ResultQueue
+from dispatcher.worker import result_queue
+from dispatcher.worker.result_queue import GATHER_RESULTS, ResultQueue
 
 PATIENCE_SECONDS = 5.0
 BATCH = Batch(1, "default", "t", RequestDraft(None, [], 0), 0.0)
@@ -25,7 +25,7 @@ COUNTRY = BatchResult(BATCH, Resolved([], countries=[LIMIT]), 200, "000000", "",
 
 @pytest.fixture(autouse=True)
 def no_time_is_enough(monkeypatch):
-    monkeypatch.setattr(recorder, "GATHER_SECONDS", 60.0)
+    monkeypatch.setattr(result_queue, "GATHER_SECONDS", 60.0)
 
 
 async def gathers(queue: ResultQueue) -> asyncio.Task[None]:

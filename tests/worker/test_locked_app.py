@@ -22,11 +22,10 @@ from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
 from dispatcher.worker import recorder as recording
 from dispatcher.worker.circuit_breaker import CircuitBreaker
-from dispatcher.worker.recorder import (
+from dispatcher.worker.recorder import SPOOL_KIND, Recorder
+from dispatcher.worker.result_queue import (
     MAX_TRANSACTION_RESULTS,
     MAX_WAITING_RESULTS,
-    SPOOL_KIND,
-    Recorder,
     ResultQueue,
 )
 

@@ -18,7 +18,7 @@ from dispatcher.core.outcome import Accepted, Resolved, UnknownResult
 from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import Connection, Database
-from dispatcher.db.record import split
+from dispatcher.db.split import split
 from dispatcher.db.workers import release_unsent
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker

@@ -12,10 +12,10 @@ from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, UnknownResult
 from dispatcher.core.result import BatchResult
-from dispatcher.db import record as records
 from dispatcher.db import workers as run_time
 from dispatcher.db.database import connect
 from dispatcher.db.report_matching import match
+from dispatcher.db.split import split
 from dispatcher.db.spool import size
 from dispatcher.telemetry import Metrics
 from dispatcher.worker import recorder as recorder_module
@@ -52,7 +52,7 @@ async def test_a_request_of_another_database_is_not_split(hands):
     await hands.begin()
     await hands.insert(2)
     [batch] = await hands.claim()
-    parts = await records.split(
+    parts = await split(
         hands.database,
         hands.id,
         elsewhere(batch),

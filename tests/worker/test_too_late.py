@@ -12,7 +12,7 @@ from dispatcher.core.packing import pack
 from dispatcher.provider.client import RequestResult
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import Lease
-from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.result_queue import ResultQueue
 from dispatcher.worker.sender import MAX_RESCHEDULES, Sender
 
 TOKEN = "t" * 32

@@ -19,7 +19,7 @@ from dispatcher.core.wire import EMPTY_REQUEST
 from dispatcher.provider.client import Account, Client
 from dispatcher.simulator.faults import Reset
 from dispatcher.worker.in_flight import Lease
-from dispatcher.worker.recorder import ResultQueue
+from dispatcher.worker.result_queue import ResultQueue
 from dispatcher.worker.sender import Sender
 
 MESSAGES = [Message(n, f"+86138{n:08d}", TEMPLATE, ["1"], SENDER) for n in range(3)]

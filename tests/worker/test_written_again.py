@@ -5,7 +5,7 @@ import pytest
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.packing import halve
-from dispatcher.db.record import split
+from dispatcher.db.split import split
 
 
 async def test_an_answer_that_lacks_numbers_returns_messages_once(hands):

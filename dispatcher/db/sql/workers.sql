@@ -83,10 +83,10 @@ SELECT dispatcher.append_audit($2, action, 'action ' || id, filter,
 FROM ended
 
 -- name: apps_of_old_queue
--- Return when the newest worker was last here, until when it may have sent, and the apps that are not paused and have a due
--- message from before its lease ended; no row if that was not long ago. A worker that stopped in good
--- order may be away for longer than one that did not. Within its lease it may have sent what came after
--- its heartbeat: where all is well, nothing else waits when a backup is made.
+-- Return when the newest worker was last here, until when it may have sent, and the apps that are not
+-- paused and have a due message from before its lease ended; no row if that was not long ago. A worker
+-- that stopped in good order may be away for longer than one that did not. Within its lease it may have
+-- sent what came after its heartbeat: where all is well, nothing else waits when a backup is made.
 -- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
 -- here that the database does not know of any more (seconds since 1970; null: there is none). An app that
 -- an operator has resumed since then is left alone.
