@@ -18,8 +18,8 @@ from dispatcher.core.language import _
 from dispatcher.lists.header import OWN, Header, column_of
 from dispatcher.lists.messages import Line
 
-# A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2, MAR1, (5), 5月 and true
-# into something else, by rules that differ from language to language: a cell with a digit is
+# A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2, MAR1, (5), 5月 and
+# true into something else, by rules that differ from language to language: a cell with a digit is
 # written as a formula that is a text. Short whole numbers stay as they are, and so do cells with a
 # quote or a line break, which a spreadsheet takes for texts.
 _CHANGED = re.compile(r"""[^"\r\n\d]*\d[^"\r\n]*|\s*(?:true|false)\s*""", re.IGNORECASE)

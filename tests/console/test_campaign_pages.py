@@ -140,14 +140,14 @@ async def test_names_that_differ_by_a_blank_are_two(operator, db):
     assert [row["name"] for row in paused] == ["May "]
     form_token = (await operator.get("/console/messages")).form_token
     for field in ("campaign", "reference"):
-        for name in ids:
+        for name, wanted in ids.items():
             form = {"form_token": form_token, "action": "cancel", "state": "queued", field: name}
             action = (await operator.post("/console/message-action", form)).headers["Location"]
             await operator.get(action)
             found = await db.fetchval(
                 "SELECT targets FROM dispatcher.message_action ORDER BY id DESC LIMIT 1"
             )
-            assert found == [ids[name]], (field, name)
+            assert found == [wanted], (field, name)
     for name in ("May", "May "):
         form = {"form_token": form_token, "text": name}
         answer = await operator.post("/console/search", form)
