@@ -297,6 +297,7 @@ async def test_lines_without_a_zone_take_the_times_of_the_whole(operate, db, tmp
     [
         (("--send-at", "2036-12-01 09:00"), "send_at has no zone"),
         (("--zone", "Mars/Base"), "there is no time zone"),
+        (("--zone", "Etc/GMT+8"), "has its sign reversed"),
         (("--column", "x"), "--column takes pairs"),
         (("--rest", "--again"), "not both"),
         (("--param", "x"), "--param is for lists without columns"),
