@@ -99,9 +99,14 @@ LIMIT 1000
 FOR UPDATE OF b SKIP LOCKED
 
 -- name: open_of_worker
--- Return the batches that a worker has open.
--- $1 worker
-SELECT id, token FROM dispatcher.batch WHERE worker = $1 AND state = 'open'
+-- Return the batches that a worker has open. A restored database may have given its id to another one,
+-- whose batches these are not.
+-- $1 worker, $2 when its row was written (seconds since 1970; null: not known)
+SELECT b.id, b.token
+FROM dispatcher.batch b
+JOIN dispatcher.worker w ON w.id = b.worker
+WHERE b.worker = $1 AND b.state = 'open'
+  AND ($2::float8 IS NULL OR date_part('epoch', w.started_at) = $2)
 
 -- name: disown
 -- Mark open batches unsure whose result their own worker has recorded and the database has lost: a
