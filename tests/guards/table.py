@@ -485,6 +485,18 @@ GUARDS = (
         (f"{RESENT}::test_a_late_answer_settles_the_others_of_a_requeued_message",),
     ),
     Guard(
+        2,
+        "a late answer waits for what another session holds",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "    return bool(left)\n",
+                "    return False\n",
+            ),
+        ),
+        (f"{RESENT}::test_what_another_session_holds_is_taken_back_later",),
+    ),
+    Guard(
         3,
         "a late answer is evidence",
         (
