@@ -301,8 +301,8 @@ def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 name=app.name, time=duration(ahead)
             ),
             _(
-                "The clock of the database was ahead, or is behind now. The time counts for nothing:"
-                " the next message goes out at once."
+                "The clock of the database was ahead, or is behind now. The time counts for"
+                " nothing: the next message goes out at once."
             ),
             _(
                 "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and"

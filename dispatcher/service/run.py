@@ -248,7 +248,9 @@ def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
     if not settings.traces:
         return nullcontext()
     if missing():
-        log.warning("no traces: pip install '.[otel]', in a clone of the release, brings what sends them")
+        log.warning(
+            "no traces: pip install '.[otel]', in a clone of the release, brings what sends them"
+        )
         return nullcontext()
     return tracing()
 

@@ -14,7 +14,7 @@ import structlog
 from dispatcher.db import workers
 from dispatcher.db.database import Database
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
-from dispatcher.worker.in_flight import InFlight
+from dispatcher.worker.in_flight import InFlight, Lease
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +83,7 @@ async def run_recovery(
     database: Database,
     worker: int,
     in_flight: InFlight,
+    lease: Lease,
     clock_waits: ClockWaits,
     *,
     interval: float,
@@ -110,7 +111,9 @@ async def run_recovery(
     async def release() -> None:
         _log(
             "batches of a lost claim put back",
-            await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
+            await workers.release_unsent(
+                database, worker, in_flight.tokens, in_flight.unconfirmed, lease.started
+            ),
         )
 
     steps: dict[str, Step] = {
