@@ -121,6 +121,7 @@ class Worker:
                     self.in_flight,
                     self.clock_waits,
                     interval=self._heartbeat_interval,
+                    spool=self.settings.data_dir / SPOOL,
                     stop=self.stop,
                     failing=self.failing,
                 )

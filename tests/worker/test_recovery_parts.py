@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -33,18 +34,21 @@ async def vital(dsn):
 
 
 @asynccontextmanager
-async def recovering(vital, worker: int, flight: InFlight, failing: FailingParts):
+async def recovering(vital, worker: int, flight: InFlight, spool: Path, failing: FailingParts):
     stop = asyncio.Event()
     task = asyncio.create_task(
-        run_recovery(vital, worker, flight, ClockWaits(), interval=0.05, stop=stop, failing=failing)
-    )
+        run_recovery(
+            vital, worker, flight, ClockWaits(),
+            interval=0.05, spool=spool, stop=stop, failing=failing,
+        )
+    )  # fmt: skip
     yield task
     stop.set()
     await task
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, name):
+async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, tmp_path, name):
     change, part = BROKEN[name]
     await hands.begin(on_unsure="resend")
     await hands.insert(1)
@@ -58,7 +62,7 @@ async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, nam
     hands.flight.finish(unsent.token)
     await db.execute(change)
     failing: FailingParts = {}
-    async with recovering(vital, hands.id, hands.flight, failing) as task:
+    async with recovering(vital, hands.id, hands.flight, tmp_path, failing) as task:
         await until(lambda: db.fetchval(STATE, lost.token, "unsure"), what="the dead one's")
         await until(lambda: db.fetchval(STATE, unsent.token, "closed"), what="the unsent one")
         await until(lambda: failing)
