@@ -321,6 +321,10 @@ BEGIN
         WHERE p.task = 'drop' AND p.partition = old.first;
         IF NOT FOUND THEN
             CONTINUE WHEN NOT dispatcher.all_finished_before(old.first, old.past, now() - retention);
+            -- Looked at again while no requeue is open: one that did not see this row would not
+            -- delete it, and its new outcome would be dropped young.
+            CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtext('dispatcher.requeue'))
+                OR NOT dispatcher.all_finished_before(old.first, old.past, now() - retention);
             begin_at := old.first;
             INSERT INTO dispatcher.maintenance_progress (task, partition, position)
             VALUES ('drop', old.first, begin_at);
@@ -467,12 +471,19 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    -- Reports that belong to no message are deleted with no partition.
+    -- Reports that belong to no message are deleted with no partition. One of an unsure request stays:
+    -- it shows that the provider took the request, which the policy resend must not send again.
     WITH orphaned AS (
         DELETE FROM dispatcher.unmatched_report WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM dispatcher.unmatched_report
-            WHERE first_seen_at < before AND due_at IS NULL
-            ORDER BY first_seen_at LIMIT most))
+            SELECT n.ctid FROM dispatcher.unmatched_report n
+            WHERE n.first_seen_at < before AND n.due_at IS NULL
+              AND n.provider_id NOT IN (
+                SELECT r.provider_id FROM dispatcher.batch b
+                CROSS JOIN LATERAL (
+                    SELECT provider_id FROM dispatcher.report WHERE token = b.token OFFSET 0
+                ) AS r
+                WHERE b.state = 'unsure')
+            ORDER BY n.first_seen_at LIMIT most FOR UPDATE SKIP LOCKED))
         RETURNING provider_id, segment
     ), sums AS (
         DELETE FROM dispatcher.report_summary s USING orphaned n WHERE s.provider_id = n.provider_id
@@ -488,13 +499,17 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    -- Messages in the default partition are deleted by rows.
+    -- Messages in the default partition are deleted by rows; those of an unsure request stay, as in a
+    -- partition. Their rows are locked first: one that is requeued meanwhile has no outcome any more.
     WITH old AS (
         SELECT m.id, m.app, m.idempotency_key, o.provider_id
         FROM dispatcher.message_rest m
         JOIN dispatcher.outcome o ON o.message_id = m.id
         WHERE m.queued_at < before AND o.created_at < before
+          AND m.id NOT IN (
+            SELECT unnest(b.message_ids) FROM dispatcher.batch b WHERE b.state = 'unsure')
         ORDER BY m.id LIMIT most
+        FOR UPDATE OF m, o SKIP LOCKED
     ), keys AS (
         DELETE FROM dispatcher.idempotency i USING old
         WHERE i.app = old.app AND i.key = old.idempotency_key AND i.message_id = old.id

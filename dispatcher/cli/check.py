@@ -411,7 +411,7 @@ def _explain_answer(posted: "Posted") -> tuple[bool, str] | None:
             )
         case 401 if said:
             return False, _(
-                "401: {said} Compare push key, __PUSH_HOST and __PUSH_CONNECTION"
+                "401: {said} Compare push key, DISPATCHER_PUSH_HOST and DISPATCHER_PUSH_CONNECTION"
             ).format(said=said)
         case status if said:
             return False, str(status) + _(": ") + said

@@ -128,7 +128,7 @@ def enqueue(
 
     The header names recipient (phone, 手机号) and template_id (模板), and if wanted
     param_1, param_2, ... (变量1) or params, and app, sender, signature, priority,
-    send_at, expires_at, idempotency_key, reference. Every line is enqueued, or
+    send_at, expires_at, idempotency_key, reference, campaign. Every line is enqueued, or
     written to the rejects file with its number and the reason; correct it there,
     and load that file. Exits with 1 if a line was refused, with 2 if the file was.
 

@@ -35,7 +35,7 @@ def find(
     from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.core.format import mask
 
-    found, answers = with_database(lambda connection: _found(connection, text.strip()))
+    found, answers = with_database(lambda connection: _found(connection, text))
     if json:
         print_json([_masked(one) for one in found])
         return
@@ -55,12 +55,16 @@ def find(
 
 
 async def _found(
-    connection: "Connection", text: str
+    connection: "Connection", written: str
 ) -> "tuple[list[MessageSummary], list[StoredReply]]":
-    """Return what the first kind of search finds that finds anything, and replies of a number."""
+    """Return what the first kind of search finds that finds anything, and replies of a number.
+
+    A reference may have blanks at its ends: it is first looked for as it was *written*.
+    """
     from dispatcher.core.number import ReadNumber, read_number
     from dispatcher.db import replies, status
 
+    text = written.strip()
     number = read_number(text, other_mainland=True)
     searches: list[tuple[status.Search, str]] = []
     answers: list[StoredReply] = []
@@ -69,7 +73,8 @@ async def _found(
         answers = await replies.of_number(connection, number.e164, limit=SHOWN_REPLIES)
     if text.isascii() and text.isdecimal() and len(text) < len(str(2**63)):
         searches.append(("id", text))
-    searches += [("reference", text), ("provider_id", text), ("token", text)]
+    searches += [("reference", each) for each in dict.fromkeys((written, text))]
+    searches += [("provider_id", text), ("token", text)]
     for by, wanted in searches:
         if found := await status.find_in(connection, by, wanted):
             return found, answers

@@ -25,7 +25,7 @@ def run(
         ServicePart | None,
         typer.Option(
             metavar="PART",
-            help="worker: sends, without console and reports. reports: only receives those.",
+            help="worker: sends, and has the console. reports: only receives status reports.",
         ),
     ] = None,
     processes: Annotated[

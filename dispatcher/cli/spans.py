@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.language import _
-from dispatcher.core.zone import find_zone
+from dispatcher.core.zone import read_zone
 
 MAX_SPAN_SECONDS = 366 * 86_400  # a longer one is a mistake
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
@@ -50,10 +50,7 @@ def zone_of(name: str | None) -> ZoneInfo | None:
     """Return the time zone of that name."""
     if name is None:
         return None
-    zone = find_zone(name)
-    if zone is None:
-        raise CommandError(
-            _("there is no time zone {name}; one is Asia/Shanghai.").format(name=f"{name!r}"),
-            code=USED_WRONGLY,
-        )
-    return zone
+    try:
+        return read_zone(name)
+    except ValueError as error:
+        raise CommandError(f"{error}.", code=USED_WRONGLY) from None

@@ -35,6 +35,7 @@ DONE_PATH = "/console/done"
 MAX_LENGTHS = {"app": 63, "campaign": 100, "token": 64, "template_id": MAX_ID_CHARACTERS}
 LISTED_ROWS = 20  # of each list, until all of them are asked for
 MAX_SEARCH_LENGTH = 100  # characters
+EXACT_FIELDS = ("campaign",)  # `May` and `May ` are two
 ACTION_FIELDS = ("app", "campaign", "ids", "token", "how", "reason", *MOVE_FIELDS, *RULE_FIELDS)
 
 
@@ -292,7 +293,11 @@ class ActionPages:
         """
         action = request.match_info["action"]
         form = await read_form(request) or {}
-        fields = {name: form[name].strip() for name in ACTION_FIELDS if name in form}
+        fields = {
+            name: form[name] if name in EXACT_FIELDS else form[name].strip()
+            for name in ACTION_FIELDS
+            if name in form
+        }
         if "ask" in form:
             return await self._ask(session, action, fields)
         if not self._permitted(session, action):

@@ -86,7 +86,8 @@ class AuditPages:
         }
         response = protected(web.StreamResponse(headers=headers))
         await response.prepare(request)
-        await response.write(_csv([_COLUMNS]))
+        # Excel takes a CSV file for UTF-8 only by its mark.
+        await response.write("\ufeff".encode() + _csv([_COLUMNS]))
         await response.write(_csv(_rows(entries)))
         while following is not None:
             entries, following = await self._backend.audit_page(wanted, following)

@@ -9,9 +9,10 @@ from dispatcher.console.backend import CampaignChange, ConsoleBackend
 from dispatcher.console.campaign_pages import campaign_address
 from dispatcher.console.confirmation import Confirmation, Do, Known, OperatorAction, reason_of
 from dispatcher.console.forms import Fields, Invalid, read_per_hour, read_spread
+from dispatcher.console.render import sentence
 from dispatcher.core.format import duration, number, sentences
 from dispatcher.core.language import _
-from dispatcher.core.zone import find_zone
+from dispatcher.core.zone import read_zone
 from dispatcher.db.operator import ActionResult
 from dispatcher.lists.times import EXAMPLE, read_move_time
 
@@ -48,9 +49,10 @@ def read_move(fields: Fields) -> Move | Invalid:
 
 
 def _read_send_at(text: str | None, zone_name: str | None) -> datetime | Invalid | None:
-    zone = find_zone(zone_name) if zone_name else None
-    if zone_name and zone is None:
-        return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
+    try:
+        zone = read_zone(zone_name) if zone_name else None
+    except ValueError as error:
+        return Invalid(sentence(f"{error}."))
     if text is None:
         return None
     try:

@@ -29,9 +29,10 @@ from dispatcher.console.forms import (
     read_per_hour,
     read_spread,
 )
+from dispatcher.console.render import sentence
 from dispatcher.core.format import number
 from dispatcher.core.language import _
-from dispatcher.core.zone import find_zone
+from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
 from dispatcher.lists.upload_work import (
@@ -65,8 +66,10 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     values["columns"] = tuple(filter(None, map(str.strip, given.get("columns", "").splitlines())))
     values["params"] = tuple(given.get("params", "").splitlines())
     if zone := given.get("zone"):
-        if find_zone(zone) is None:
-            return Invalid(_("There is no such time zone; one is Asia/Shanghai."))
+        try:
+            read_zone(zone)
+        except ValueError as error:
+            return Invalid(sentence(f"{error}."))
         values["zone"] = zone
     spread = read_spread(given.get("spread", ""))
     per_hour = read_per_hour(given.get("per_hour", ""))

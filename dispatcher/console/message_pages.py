@@ -44,6 +44,7 @@ USUAL_COLUMNS = ("state", "recipient", "app", "reference", "code", "queued_at")
 COLUMNS_COOKIE = "dispatcher_columns"
 COLUMNS_COOKIE_SECONDS = 365 * 24 * 3600
 MAX_FIELD_LENGTH = 200  # characters; references are the longest
+EXACT_FIELDS = ("code", "template", "campaign", "reference")  # `May` and `May ` are two
 MAX_PREFIX_LENGTH = 6  # of a number in its canonical form: as much as a masked one shows
 MAX_LAST_DIGITS = 4  # as many as a masked number shows
 SUGGESTED_CODES = 50
@@ -116,11 +117,16 @@ ACTIONS: dict[ActionName, ActionWords] = {
 
 
 def read_filter(fields: Mapping[str, str]) -> MessageFilter | Invalid:
-    """Return the filter that an address or a form describes; blank fields do not count."""
+    """Return the filter that an address or a form describes; blank fields do not count.
+
+    A name counts if it is not empty: a campaign can be called by a blank, and without it the filter
+    would be that of all messages.
+    """
     given = {
-        name: value.strip()[:MAX_FIELD_LENGTH]
+        name: text[:MAX_FIELD_LENGTH]
         for name, value in fields.items()
-        if name in MessageFilter.__struct_fields__ and value.strip()
+        if name in MessageFilter.__struct_fields__
+        and (text := value if name in EXACT_FIELDS else value.strip())
     }
     values: dict[str, object] = dict(given)
     if given.get("state") not in (None, *STATES):

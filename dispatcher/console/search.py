@@ -51,17 +51,21 @@ class SearchPages:
     async def search(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show the search and its results; a single result leads to its page."""
         form = (await read_form(request) or {}) if request.method == hdrs.METH_POST else {}
-        text = form.get("text", "").strip()[:MAX_TEXT_LENGTH]
+        written = form.get("text", "")[:MAX_TEXT_LENGTH]
+        text = written.strip()
         if TOKEN_PATTERN.fullmatch(text) and await self._backend.batch(text):
             return redirect(f"/console/batch/{text}")
-        found = await self._find(text) if text else []
+        found = await self._find(text, written) if text else []
         if len(found) == 1:
             return redirect(f"/console/message/{found[0].id}")
         values = {"session": session, "text": text, "found": found}
         return self._auth.page("search.html", values)
 
-    async def _find(self, text: str) -> list[MessageSummary]:
-        """Search by id, recipient, reference and provider id; return the first that has results."""
+    async def _find(self, text: str, written: str) -> list[MessageSummary]:
+        """Search by id, recipient, reference and provider id; return the first that has results.
+
+        A reference may have blanks at its ends: it is first looked for as it was *written*.
+        """
         if message_id(text) is not None and (found := await self._backend.find("id", text)):
             return found
         number = read_number(text, other_mainland=True)
@@ -69,9 +73,10 @@ class SearchPages:
             found := await self._backend.find("recipient", number.e164)
         ):
             return found
-        return await self._backend.find("reference", text) or await self._backend.find(
-            "provider_id", text
-        )
+        for reference in dict.fromkeys((written, text)):
+            if found := await self._backend.find("reference", reference):
+                return found
+        return await self._backend.find("provider_id", text)
 
     async def message(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show a message; a form reveals its number and variables, and the audit log records it."""

@@ -297,11 +297,17 @@ def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             app.name,
-            f"{app.name}: its next send time lies {duration(ahead)} ahead",
-            "The clock of the database was ahead, or is behind now. The time counts for nothing:"
-            " the next message goes out at once.",
-            "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and leases"
-            " follow them.",
+            _("{name}: its next send time lies {time} ahead").format(
+                name=app.name, time=duration(ahead)
+            ),
+            _(
+                "The clock of the database was ahead, or is behind now. The time counts for"
+                " nothing: the next message goes out at once."
+            ),
+            _(
+                "Check the clocks of the database's hosts (`timedatectl`): due times, expiry and"
+                " leases follow them."
+            ),
         )
 
 

@@ -183,7 +183,8 @@ def _with_header(
             _(
                 "the header of {path} {error}. It names recipient (phone, 手机号) and template_id,"
                 " and may name param_1, param_2, ... (变量1) or params, and app, sender,"
-                " signature, priority, send_at, expires_at, idempotency_key, reference."
+                " signature, priority, send_at, expires_at, idempotency_key, reference,"
+                " campaign."
             ).format(path=path, error=error),
             misused=True,
         ) from None

@@ -15,16 +15,21 @@ from zlib import crc32
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
-from dispatcher.lists.header import OWN, Header
+from dispatcher.lists.header import OWN, Header, column_of
 from dispatcher.lists.messages import Line
 
-# A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2 into a date: such
-# cells are written as a formula that is a text. Short whole numbers stay as they are.
-_CHANGED = re.compile(r"[+-]?[0-9][0-9A-Za-z+:/ .,%-]*")
+# A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2, MAR1, (5), 5月 and
+# true into something else, by rules that differ from language to language: a cell with a digit is
+# written as a formula that is a text. Short whole numbers stay as they are, and so do cells with a
+# quote or a line break, which a spreadsheet takes for texts.
+_CHANGED = re.compile(r"""[^"\r\n\d]*\d[^"\r\n]*|\s*(?:true|false)\s*""", re.IGNORECASE)
 _KEPT = re.compile(r"0|[1-9][0-9]{0,8}")
+_MAX_FORMULA_CHARACTERS: Final = 255  # of a text in a formula of Excel
 _PIECE_BYTES: Final = 1024 * 1024
 _SECOND: Final = 1_000_000_000  # nanoseconds
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a cell of a formula may begin with
+# What a cell of a formula may begin with; an apostrophe in front of a cell is taken off on load.
+_MARKED = ("=", "@", "\t", "\r", "'")
+_SIGNS = ("+", "-")  # of numbers too
 
 
 class RejectsFile:
@@ -42,7 +47,7 @@ class RejectsFile:
         self._kept = [
             place for place in range(len(header.names)) if place not in _own_places(header)
         ]
-        self._names = [safe_cell(header.names[place].replace('"', "")) for place in self._kept]
+        self._names = [_safe_name(header.names[place]) for place in self._kept]
         self._delimiter = delimiter if delimiter in (",", ";", "\t") else ","
         self._width = len(header.names)
         self._source = source
@@ -135,9 +140,17 @@ class RejectsFile:
 
 def safe_cell(cell: str) -> str:
     """Return *cell* so that a spreadsheet shows it as it is, and runs nothing."""
+    if cell.startswith(_MARKED):
+        return "'" + cell
     if _CHANGED.fullmatch(cell) and not _KEPT.fullmatch(cell):
-        return f'="{cell}"'
-    return "'" + cell if cell.startswith(_FORMULA) else cell
+        return f'="{cell}"' if len(cell) <= _MAX_FORMULA_CHARACTERS else "'" + cell
+    return "'" + cell if cell.startswith(_SIGNS) else cell
+
+
+def _safe_name(name: str) -> str:
+    """Return the name of a column; one of ours, such as param_1, is no cell that is changed."""
+    name = name.replace('"', "")
+    return name if column_of(name) and not name.startswith(_MARKED + _SIGNS) else safe_cell(name)
 
 
 def is_unchanged(path: Path) -> bool:

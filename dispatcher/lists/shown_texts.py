@@ -78,7 +78,7 @@ LIST_TEXTS = (
     N_(
         "the header of {path} {error}. It names recipient (phone, 手机号) and template_id, and may"
         " name param_1, param_2, ... (变量1) or params, and app, sender, signature, priority,"
-        " send_at, expires_at, idempotency_key, reference."
+        " send_at, expires_at, idempotency_key, reference, campaign."
     ),
     N_(
         "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or"

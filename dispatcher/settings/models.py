@@ -72,7 +72,7 @@ class AppSettings(_Model):
     billing: Annotated[Literal["delivered", "sent"], Word] | None = None
     push_key: HeaderWord | None = None
     push_secret: Secret | None = None
-    push_key_2: str | None = None
+    push_key_2: HeaderWord | None = None
     push_secret_2: Secret | None = None
 
 

@@ -21,6 +21,7 @@ from dispatcher.core.roles import ROLES, Role
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_VISIBLE = re.compile(r"[!-~]+")  # what a header, a body or an address has as it is written
 _MAX_DAYS = 36_500  # of a duration: times that far away can be stored
 _MAX_PORT = 65_535
 # Source networks of the provider's pushes (provider.md, Status reports).
@@ -57,9 +58,11 @@ def _none(value: object) -> object:
 def _is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_whole = bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")
     except ValueError:
         return False
+    # urlsplit() takes off what is around an address, and line breaks within it.
+    return is_whole and parts.scheme in ("http", "https") and bool(_VISIBLE.fullmatch(value))
 
 
 def _endpoint(value: str) -> str:
@@ -67,7 +70,7 @@ def _endpoint(value: str) -> str:
     if parts is None or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ValueError(
             _(
-                "must be the address of the provider without a path, such as"
+                "must be the address of the provider without a path and blanks, such as"
                 " https://smsapi.ap-southeast-1.myhuaweicloud.com:443"
             )
         )
@@ -77,7 +80,12 @@ def _endpoint(value: str) -> str:
 def _proxy(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if not _is_web_address(value.get_secret_value()) or parts.path.strip("/") or parts.query:
-        raise ValueError(_("must be the address of a proxy, such as http://proxy.example.com:3128"))
+        raise ValueError(
+            _(
+                "must be the address of a proxy without blanks, such as"
+                " http://proxy.example.com:3128"
+            )
+        )
     return value
 
 
@@ -87,15 +95,15 @@ def _callback(value: str) -> str:
             _(
                 "must be the public address of the report receiver, such as"
                 " https://sms.example.com/reports/TOKEN, at most {max_callback_length}"
-                " characters"
+                " characters of ASCII without blanks"
             ).format(max_callback_length=_MAX_CALLBACK_LENGTH)
         )
     return value
 
 
 def _sender(value: str) -> str:
-    if not value.isprintable() or value != value.strip():
-        raise ValueError(_("must be the channel number alone, without blanks around it"))
+    if not value.isprintable() or " " in value:
+        raise ValueError(_("must be the channel number alone, without blanks"))
     return value
 
 
@@ -184,7 +192,7 @@ def _token(value: SecretStr) -> SecretStr:
 
 def _header_word(value: str) -> str:
     # It is part of a header: quoted in one method of signing, before a comma in the other.
-    if re.fullmatch(r"[!-~]+", value) is None or '"' in value or "," in value:
+    if _VISIBLE.fullmatch(value) is None or '"' in value or "," in value:
         raise ValueError(_("must be one word: no blanks, quotes or commas"))
     return value
 
@@ -201,18 +209,21 @@ def _networks(value: object) -> object:
         return value
     words = [word for word in re.split(r"[\s,]+", value) if word]
     try:
-        return [
+        networks = [
             ip_network(one, strict=False)
             for word in words
             for one in (PROVIDER_NETWORKS if word.lower() == "provider" else (word,))
         ]
     except ValueError:
+        networks = []
+    if not networks:  # none at all would stand for any
         raise ValueError(
             _(
                 "must be networks such as 10.0.0.0/8 or 192.0.2.7, with commas between them"
                 " (`provider` stands for those that the provider has published)"
             )
-        ) from None
+        )
+    return networks
 
 
 def _console_roles(value: object) -> object:

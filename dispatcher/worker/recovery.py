@@ -16,7 +16,7 @@ from dispatcher.db import workers
 from dispatcher.db.database import Database
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
 from dispatcher.db.spool import REPORTS_KIND, size
-from dispatcher.worker.in_flight import InFlight
+from dispatcher.worker.in_flight import InFlight, Lease
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +122,7 @@ async def run_recovery(
     database: Database,
     worker: int,
     in_flight: InFlight,
+    lease: Lease,
     clock_waits: ClockWaits,
     *,
     interval: float,
@@ -148,7 +149,9 @@ async def run_recovery(
     async def release() -> None:
         _log(
             "batches of a lost claim put back",
-            await workers.release_unsent(database, worker, in_flight.tokens, in_flight.unconfirmed),
+            await workers.release_unsent(
+                database, worker, in_flight.tokens, in_flight.unconfirmed, lease.started
+            ),
         )
 
     steps: dict[str, Step] = {

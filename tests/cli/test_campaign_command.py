@@ -355,6 +355,12 @@ async def test_messages_are_found_by_what_is_known(two, operate, db):
         found = json.loads((await operate("find", text, "--json")).out)
         assert [(one["id"], one["recipient"]) for one in found] == [(wanted, "+86131****5678")]
     assert "+86131****5678" in (await operate("find", "order-1")).out
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, reference)"
+        " VALUES ('+8613112345679', 't1', 'order-1 ')"
+    )
+    found = json.loads((await operate("find", "order-1 ", "--json")).out)
+    assert [one["recipient"] for one in found] == ["+86131****5679"]
     assert (await operate("find", "order-2")).code == 1
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from dispatcher.lists.rejects import safe_cell
+
 FILES = Path(__file__).parent / "files"
 GOOD = "+8613112345678"
 HEADER = "recipient,template_id,param_1"
@@ -57,19 +59,38 @@ async def test_rejects_open_in_excel_without_a_changed_cell(operate, tmp_path):
 async def test_rejects_that_excel_saved_give_the_cells_of_the_original(
     operate, db, tmp_path, encoding
 ):
-    texts = ["062569", "=1+1", "@SUM(A1)", "'quoted", "-东门公园", "滨江公园便利店", "1-2"]
+    texts = [
+        "062569", "=1+1", "@SUM(A1)", "'quoted", "-东门公园", "滨江公园便利店", "1-2", "MAR1", "-5",
+        "(5)", ".5", "true", "¥1234.5", "5月1日", "\uff11\uff12", "5" * 300,
+    ]  # fmt: skip
     file = write(tmp_path / "x.csv", *(f"bad{at},t1,{text}" for at, text in enumerate(texts)))
     assert (await operate("enqueue", file)).code == 1
     rejects = tmp_path / "x.rejects.csv"
     saved_by_excel(rejects, encoding)
     corrected = rejects.read_text(encoding).replace("bad", "+8613100000")
     for at in range(len(texts)):
-        corrected = corrected.replace(f"+8613100000{at},", f"+861310000000{at},")
+        corrected = corrected.replace(f"+8613100000{at},", f"+86131000000{at:02},")
     rejects.write_bytes(corrected.encode(encoding))
     ended = await operate("enqueue", rejects)
     assert ended.code == 0, ended
     loaded = await db.fetch("SELECT params[1] FROM dispatcher.message ORDER BY id")
     assert [row[0] for row in loaded] == texts
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        *((cell, f'="{cell}"') for cell in ("MAR1", "SEP-2", "(5)", ".5", "¥1,234.5", "5月1日")),
+        *(
+            (cell, f'="{cell}"')
+            for cell in ("TRUE", " false ", "\uff11\uff12", "-(5)", "{4,East}", "tpl5")
+        ),
+        *((cell, cell) for cell in ("123456789", "0", "truely", '["5","East"]', "5\n6", "王小二")),
+        *((cell, f"'{cell}") for cell in ("=5", "@5", "'5", "\t5", "-东", "5" * 256)),
+    ],
+)
+def test_a_cell_that_a_spreadsheet_changes_is_a_text(cell, written):
+    assert safe_cell(cell) == written
 
 
 async def test_lines_of_an_open_quote_are_loaded_from_the_rejects(operate, db, tmp_path):
@@ -178,7 +199,7 @@ async def test_rejects_that_were_corrected_are_not_overwritten(operate, tmp_path
     ended = await operate("enqueue", file)
     assert f"each with its reason in {rejects}: mend them there" in ended.err.replace("\n", " ")
     written = rejects.read_bytes()
-    corrected = written.replace(b",1,t1", b",+8613112345679,t1")
+    corrected = written.replace(b",1,", b",+8613112345679,")
     rejects.write_bytes(corrected)
     for wanted in ("--dry-run", "--again", "--dry-run"):
         ended = await operate("enqueue", file, wanted)
@@ -276,6 +297,7 @@ async def test_lines_without_a_zone_take_the_times_of_the_whole(operate, db, tmp
     [
         (("--send-at", "2036-12-01 09:00"), "send_at has no zone"),
         (("--zone", "Mars/Base"), "there is no time zone"),
+        (("--zone", "Etc/GMT+8"), "has its sign reversed"),
         (("--column", "x"), "--column takes pairs"),
         (("--rest", "--again"), "not both"),
         (("--param", "x"), "--param is for lists without columns"),
@@ -337,7 +359,7 @@ async def test_rejects_of_a_sheet_are_loaded_with_its_options(operate, db, tmp_p
     ended = await operate("enqueue", tmp_path / "x.xlsx", "--sheet", "五月")
     assert "enqueue that file with the same options and --campaign x.xlsx." in ended.err
     rejects = tmp_path / "x.rejects.csv"
-    rejects.write_text(rejects.read_text("utf-8-sig").replace(",1,t1", f",{GOOD},t1"), "utf-8-sig")
+    rejects.write_text(rejects.read_text("utf-8-sig").replace(",1,", f",{GOOD},"), "utf-8-sig")
     ended = await operate("enqueue", rejects, "--sheet", "五月", "--campaign", "x.xlsx")
     assert ended.out == "1 message enqueued.\n"
     assert await db.fetchval("SELECT campaign FROM dispatcher.message") == "x.xlsx"

@@ -127,6 +127,33 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(operator, campaign, db
     assert [tuple(row) for row in rows] == [(ACTOR, "pause"), (ACTOR, "resume"), (ACTOR, "cancel")]
 
 
+async def test_names_that_differ_by_a_blank_are_two(operator, db):
+    await db.executemany(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, reference)"
+        " VALUES ('+8613112345678', 't', $1, $1)",
+        [("May",), ("May ",), (" ",)],
+    )
+    rows = await db.fetch("SELECT reference, id FROM dispatcher.message ORDER BY id")
+    ids = dict(map(tuple, rows))
+    await operator.act("campaign-pause", {"campaign": "May "})
+    paused = await db.fetch("SELECT name FROM dispatcher.campaign WHERE state = 'paused'")
+    assert [row["name"] for row in paused] == ["May "]
+    form_token = (await operator.get("/console/messages")).form_token
+    for field in ("campaign", "reference"):
+        for name, wanted in ids.items():
+            form = {"form_token": form_token, "action": "cancel", "state": "queued", field: name}
+            action = (await operator.post("/console/message-action", form)).headers["Location"]
+            await operator.get(action)
+            found = await db.fetchval(
+                "SELECT targets FROM dispatcher.message_action ORDER BY id DESC LIMIT 1"
+            )
+            assert found == [wanted], (field, name)
+    for name in ("May", "May "):
+        form = {"form_token": form_token, "text": name}
+        answer = await operator.post("/console/search", form)
+        assert answer.headers["Location"] == f"/console/message/{ids[name]}"
+
+
 async def test_a_campaign_that_is_being_moved_is_shown_so(operator, campaign, db):
     await db.execute("SELECT dispatcher.move_campaign($1, priority => 1)", NAME)
     for page in ("/console/campaigns", f"/console/campaign?{campaign}"):
@@ -273,7 +300,8 @@ async def test_a_campaign_is_moved_after_a_confirmation(operator, db):
         ({"send_at": "9999-12-31T23:00+00:00"}, "name its time zone"),
         ({"send_at": "3000-01-01 00:00", "zone": "UTC"}, "The time is after the year 2999"),
         ({"send_at": "soon", "zone": "Asia/Shanghai"}, "The time is no time"),
-        ({"send_at": "2099-01-31 09:00", "zone": "Shanghai"}, "no such time zone"),
+        ({"send_at": "2099-01-31 09:00", "zone": "Shanghai"}, "There is no time zone"),
+        ({"send_at": "2099-01-31 09:00", "zone": "Etc/GMT-8"}, "has its sign reversed"),
         ({"send_at": "2099-01-31 09:00", "zone": "UTC", "spread": "x"}, "Spread takes"),
         (
             {"send_at": "2099-01-31 09:00", "zone": "UTC", "spread": "4h", "per_hour": "9"},

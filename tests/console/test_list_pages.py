@@ -173,7 +173,8 @@ async def test_an_upload_that_cannot_be_keeps_its_form(operator, db, monkeypatch
         (b"", {}, "Choose a file that is not empty."),
         (b"x" * (1024 * 1024 + 1), {}, "A list has at most 1 MB here"),
         (LIST.encode(), {"spread": "soon", "template": "t1"}, "Spread takes a time"),
-        (LIST.encode(), {"zone": "Moon/Sea", "template": "t1"}, "There is no such time zone"),
+        (LIST.encode(), {"zone": "Moon/Sea", "template": "t1"}, "There is no time zone"),
+        (LIST.encode(), {"zone": "Etc/GMT+8", "template": "t1"}, "has its sign reversed"),
         (LIST.encode(), {"params": "x" * 5000}, "could not be read"),
     ):
         answer = await upload(operator, content, fields)

@@ -264,7 +264,7 @@ async def test_the_audit_has_a_filter_pages_and_an_export(operator, db):
     assert (await operator.get("/console/audit?since=soon")).status == 400
     export = await operator.get("/console/audit.csv?actor=Ben")
     lines = export.text.splitlines()
-    assert (len(lines), lines[0].split(",")[:2]) == (126, ["created_at", "actor"])
+    assert (len(lines), lines[0].split(",")[:2]) == (126, ["\ufeffcreated_at", "actor"])
     assert lines[1].endswith("Ben,pause,app 249,'=1+1,")  # a spreadsheet runs no formula of it
     assert "attachment" in export.headers["Content-Disposition"]
 

@@ -272,9 +272,9 @@ def test_a_rule_that_cannot_be_read_is_named_in_chinese():
         return [f"{one.title}：{one.cause}" for one in findings]
 
     limits, template = copy_context().run(found)
-    assert limits.startswith("工作进程的一个部分出错：split 的限制：这些限制无法读取，split 的消息")
+    assert limits.startswith("工作进程的一个部分出错：split 的限额：这些限额无法读取，split 的短信")
     assert template.startswith(
-        "工作进程的一个部分出错：模板 operator：该模板无法读取，使用它的消息"
+        "工作进程的一个部分出错：模板 operator：该模板无法读取，使用它的短信"
     )
 
 

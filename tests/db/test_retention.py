@@ -11,6 +11,7 @@ from dispatcher.db import maintenance, operator
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
 from dispatcher.db.reports import register_statuses
+from dispatcher.db.workers import register_app, resend_unsure
 
 DAY = 86_400.0
 SIZE = 5_000_000
@@ -159,6 +160,20 @@ async def test_so_does_one_that_is_sent_and_over_since(db, database, rows):
 
 
 @pytest.mark.usefixtures("old_page")
+async def test_no_drop_begins_while_a_requeue_is_open(db, dsn, database, rows):
+    """The requeue cannot see it, and the new outcome would be dropped with the old ones."""
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
+    operator = await connect(dsn)
+    async with operator.transaction():
+        assert await operator.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
+        assert await maintenance.drop_old(database, 30 * DAY) == 0
+    await operator.close()
+    await rows.outcome(1, "accepted", provider_id="p1")
+    assert await drop_all(database, 30 * DAY) == 0
+    assert await count(db, "message") == 3
+
+
+@pytest.mark.usefixtures("old_page")
 @pytest.mark.parametrize("state", ["open", "unsure"])
 async def test_so_does_one_that_is_on_its_way_again(db, database, rows, state):
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
@@ -227,6 +242,83 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
     ]
     for table in ("outcome", "report", "unmatched_report", "event", "event_count", "worker"):
         assert await count(db, table) == 0, table
+
+
+async def prune_all(database) -> None:
+    while await maintenance.prune(database, 30 * DAY):
+        pass
+
+
+@pytest.mark.parametrize("requeued", [True, False])
+async def test_a_report_of_an_unsure_request_stays(db, database, rows, requeued):
+    """It alone keeps the policy `resend` from sending the other message again."""
+    await register_app(
+        database, "default", numbers_per_second=None, on_unsure="resend", resend_after=0.0
+    )
+    await register_statuses(database)
+    await db.execute("SELECT setval('dispatcher.message_id', 100000000)")
+    ids = await rows.messages(2)
+    batch = await rows.batch(ids, state="unsure", token="unsure")
+    await rows.outcome(ids[0], "accepted", provider_id="p1", batch_id=batch)
+    await rows.report("p1", "E000629", "undelivered")
+    await db.execute("UPDATE dispatcher.report SET token = 'unsure'")
+    if requeued:
+        assert await db.fetchval("SELECT dispatcher.requeue($1)", ids[:1]) == 1
+    await age(db, 40)
+    await prune_all(database)
+    await db.execute("UPDATE dispatcher.batch SET unsure_at = now() - interval '1 day'")
+    assert await resend_unsure(database, 1) == (0, 0)
+    await db.execute("SELECT dispatcher.settle('unsure', 'sent')")
+    await prune_all(database)
+    for table in ("report", "unmatched_report"):
+        assert await count(db, table) == 0, table
+
+
+async def old_rest(db, rows, count: int) -> list[int]:
+    """Write rejected messages that lie in no partition and are over since 40 days."""
+    await db.execute("SELECT setval('dispatcher.message_id', 100000000)")
+    ids = await rows.messages(count)
+    for message in ids:
+        await rows.outcome(message, "rejected", code="E200028")
+    await age(db, 40)
+    return ids
+
+
+async def test_a_message_that_is_being_requeued_is_not_pruned(db, dsn, database, rows):
+    """It would wait without its row, and the next claim would drop it."""
+    ids = await old_rest(db, rows, 2)
+    operator = await connect(dsn)
+    requeue = operator.transaction()
+    await requeue.start()
+    assert await operator.fetchval("SELECT dispatcher.requeue($1)", ids[1:]) == 1
+    pruning = asyncio.create_task(prune_all(database))
+    await asyncio.wait({pruning}, timeout=1)  # it waits for nobody
+    await requeue.commit()
+    await pruning
+    await operator.close()
+    assert [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.message")] == ids[1:]
+    assert [row["id"] for row in await db.fetch("SELECT id FROM dispatcher.queue")] == ids[1:]
+
+
+async def test_a_requeue_during_a_prune_finds_nothing(db, dsn, database, rows):
+    ids = await old_rest(db, rows, 2)
+    await db.execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN OLD; END';"
+        "CREATE TRIGGER hold BEFORE DELETE ON dispatcher.message_rest"
+        " FOR EACH ROW EXECUTE FUNCTION hold()"
+    )
+    operator = await connect(dsn)
+    await db.execute("SELECT pg_advisory_lock(7)")
+    pruning = asyncio.create_task(prune_all(database))
+    await wait_for_lock(db, "prune")
+    requeue = asyncio.create_task(operator.fetchval("SELECT dispatcher.requeue($1)", ids[1:]))
+    await asyncio.wait({requeue}, timeout=0.5)
+    await db.execute("SELECT pg_advisory_unlock(7)")
+    await pruning
+    assert await requeue == 0
+    await operator.close()
+    assert (await count(db, "message"), await count(db, "queue")) == (0, 0)
 
 
 async def test_a_batch_stays_as_long_as_an_event_names_it(db, database, rows):

@@ -196,7 +196,9 @@ def test_the_settings_of_the_manifests_are_settings(tmp_path):
     data = yaml.safe_load((DEPLOY / "kubernetes/settings.yaml").read_text())["data"]
     for name in [name for name in data if name.endswith("_FILE")]:
         file = tmp_path / name
-        file.write_text("postgresql://user@host/sms" if "URL" in name else "secret")
+        file.write_text(
+            "postgresql://user@host/sms" if "URL" in name else "a-secret-of-24-characters"
+        )
         assert data[name].startswith("/run/secrets/dispatcher/")
         data[name] = str(file)
     assert load_settings(data).retention == 180 * 86_400

@@ -38,7 +38,7 @@ SETTINGS = {
     "autovacuum": "off",
     "listen_addresses": "",
     "log_min_messages": "fatal",
-    # What a run would only pay for: it has sixteen messages.
+    # What a run would only pay for: it has 36 messages.
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",

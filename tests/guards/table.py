@@ -383,6 +383,19 @@ GUARDS = (
     ),
     Guard(
         3,
+        "an answer is fenced by the token where the own one comes beside it",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "            if result.batch.token in closed:\n                _gather(",
+                "            if result.batch.id in {r.batch.id for r in results"
+                " if r.batch.token in closed}:\n                _gather(",
+            ),
+        ),
+        (f"{FENCE}::test_a_foreign_answer_beside_the_own_one_is_not_written",),
+    ),
+    Guard(
+        3,
         "a split is fenced by the token too",
         (
             Edit(
@@ -521,8 +534,8 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/record.py",
-                "            if result.batch.id in closed:\n                _gather(",
-                "            if result.batch.id:\n                _gather(",
+                "            if result.batch.token in closed:\n                _gather(",
+                "            if result.batch.token:\n                _gather(",
             ),
         ),
         (f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",),

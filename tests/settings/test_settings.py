@@ -128,7 +128,12 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__AUTH", "basic", "must be 'aksk' or 'wsse'"),
         ("APPS__DEFAULT__WSSE_DIGEST", "md5", "must be 'hex' or 'raw'"),
         ("APPS__DEFAULT__SENDER", "x" * 22, "must have at most 21 characters"),
-        ("APPS__DEFAULT__SENDER", "isms1 ", "without blanks around it"),
+        ("APPS__DEFAULT__ENDPOINT", "https://sms.example.com ", "a path and blanks"),
+        ("APPS__DEFAULT__ENDPOINT", "https://sms.example.com:", "must be the address"),
+        ("APPS__DEFAULT__ENDPOINT", "https://sms.exam\nple.com", "must be the address"),
+        ("APPS__DEFAULT__PROXY", "http://proxy.example.com ", "of a proxy without blanks"),
+        ("APPS__DEFAULT__SENDER", "isms1 ", "alone, without blanks"),
+        ("APPS__DEFAULT__SENDER", "isms 1", "alone, without blanks"),
         ("APPS__DEFAULT__SENDER", "isms\t1", "must be the channel number alone"),
         ("APPS__DEFAULT__NUMBERS_PER_SECOND", "-1", "must be greater than or equal to 0.00001"),
         ("APPS__DEFAULT__NUMBERS_PER_SECOND", "1e-300", "must be greater than"),
@@ -154,6 +159,18 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("DATABASE_URL", "postgresql:///d?host=h&port=x", "must have a port from 1 to 65535"),
         ("CALLBACK_URL", "ftp://host/reports/hunter2", "must be the public address"),
         ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
+        ("CALLBACK_URL", "https://host/hunter2 ", "of ASCII without blanks"),
+        ("CALLBACK_URL", "https://host/hun\tter2", "of ASCII without blanks"),
+        ("CALLBACK_URL", "https://host/报告", "of ASCII without blanks"),
+        *(
+            (name, value, "must be networks such as")
+            for name in ("REPORT_NETWORKS", "TRUSTED_PROXIES", "CONSOLE_PROXIES")
+            for value in (" ", ", ,", "\n", "10.0.0.0/40")
+        ),
+        ("APPS__DEFAULT__ONLY_TO", ", ", "must be numbers with +"),
+        ("APPS__DEFAULT__COUNTRIES", ", ", "must be countries by their two letters"),
+        ("CONSOLE_ROLES", ", ", "must be groups with a role each"),
+        ("UNSUBSCRIBE_WORDS", ", ", "must be words such as"),
         ("APPS__DEFAULT__COUNTRIES", "CN,UK", "the United Kingdom is GB"),
         ("APPS__DEFAULT__COUNTRIES", "China", "must be countries by their two letters"),
         ("NOTIFY_EVENTS", "maybe", "must be true or false"),

@@ -124,3 +124,28 @@ async def noted(answer) -> str:
     """Return what /readyz says, if it says that an app is paused."""
     said = await answer()
     return said if "paused" in said else ""
+
+
+@pytest.mark.parametrize(
+    ("part", "console", "reports"), [("worker", 401, 404), ("reports", 404, 200)]
+)
+async def test_a_part_serves_what_is_its_own(workers, sim, part, console, reports):
+    """A worker has the console, a receiver takes reports, and neither does the other's."""
+    token = "t" * 16
+    made = workers.launch(
+        {"default": app_at(sim.url)},
+        arguments=("--only", part),
+        console_token="c" * 16,
+        report_path_token=token,
+    )
+
+    def listens() -> dict | None:
+        return next((e for e in made.events() if e.get("event") == "listening"), None)
+
+    at = await until(listens, deadline=30, what="it listens")
+    url = f"http://{at['host']}:{at['port']}"
+    async with aiohttp.ClientSession() as client:
+        async with client.get(f"{url}/console", allow_redirects=False) as answer:
+            assert answer.status == console
+        async with client.post(f"{url}/reports/{token}", data="smsMsgId=p1") as answer:
+            assert answer.status == reports

@@ -59,9 +59,10 @@ FROM (SELECT 1) AS one
 LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.started_at) = $2::float8
 
 -- name: worker_stopped
--- Note that a worker has stopped in good order.
--- $1 worker
-UPDATE dispatcher.worker SET stopped_at = clock_timestamp() WHERE id = $1
+-- Note that a worker has stopped in good order. A restored database may have given its id to another one.
+-- $1 worker, $2 when its row was written (seconds since 1970; null: not known)
+UPDATE dispatcher.worker SET stopped_at = clock_timestamp()
+WHERE id = $1 AND ($2::float8 IS NULL OR date_part('epoch', started_at) = $2)
 
 -- name: hold_restored_requests
 -- Let the policy resend leave the requests alone that were opened until some time. No row of an app is
