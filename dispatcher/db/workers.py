@@ -253,9 +253,7 @@ async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> t
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def resend_unsure(
-    database: Database, worker: int, *, margin: float = 0.0
-) -> tuple[int, int]:
+async def resend_unsure(database: Database, worker: int, *, margin: float = 0.0) -> tuple[int, int]:
     """Return unsure batches to the queue where the policy `resend` allows it; return how many.
 
     Each must be silent for *margin* seconds more than the policy says.

@@ -88,9 +88,7 @@ async def test_recovery_takes_no_request_of_another_worker(db, hands, vital, tmp
     await db.execute("UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'")
     await hands.insert(1)
     [its] = await hands.claim()
-    async with recovering(
-        vital, hands.id, InFlight(lambda: "mine"), tmp_path, {}, started=mine
-    ):
+    async with recovering(vital, hands.id, InFlight(lambda: "mine"), tmp_path, {}, started=mine):
         await asyncio.sleep(0.5)
         assert await db.fetchval(STATE, its.token, "open")
 
