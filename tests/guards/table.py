@@ -15,6 +15,7 @@ LATE = "tests/receiver/test_late_answer.py"
 RESENT = "tests/worker/test_answer_after_resend.py"
 MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
+SPOOLS = "tests/worker/test_resend_and_spools.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
 OUTCOME = "tests/core/test_outcome.py"
@@ -233,6 +234,36 @@ GUARDS = (
             for name in ("lock_silent", "resend_unsure")
         ),
         ("tests/worker/test_damaged_rows.py::test_a_refused_answer_is_not_sent_again_by_policy",),
+    ),
+    Guard(
+        2,
+        "the policy resend waits after a start and an outage",
+        (
+            Edit(
+                "dispatcher/worker/recovery.py",
+                "if now - known[0] < self._margin or self._reports_on_disk():",
+                "if self._reports_on_disk():",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_kept_in_an_outage_stops_the_resend",),
+    ),
+    Guard(
+        2,
+        "the policy resend waits for reports on this disk",
+        (Edit("dispatcher/worker/recovery.py", " or self._reports_on_disk()", ""),),
+        (f"{SPOOLS}::test_reports_on_this_disk_are_waited_for",),
+    ),
+    Guard(
+        2,
+        "the policy resend gives the last report time to be stored",
+        (
+            Edit(
+                f"{SQL}/batch.sql#lock_silent",
+                " - a.resend_after - make_interval(secs => $1)",
+                " - a.resend_after - 0 * make_interval(secs => $1)",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_of_the_last_moment_has_time_too",),
     ),
     Guard(
         2,
