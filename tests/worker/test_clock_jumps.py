@@ -80,7 +80,7 @@ async def test_a_step_looks_at_no_more_rows_than_it_may(db):
 
 
 @pytest.fixture
-async def recovering(dsn, hands):
+async def recovering(dsn, hands, tmp_path):
     """The recovery of a worker, not started yet, and its search."""
     pool = await create_pool(dsn, min_size=0, max_size=2)
     waits, failing, stop = ClockWaits(), {}, asyncio.Event()
@@ -92,7 +92,7 @@ async def recovering(dsn, hands):
             run_recovery(
                 Database(dsn, pool, retry_refusals=True), hands.id, hands.flight,
                 Lease(60.0, monotonic), waits,
-                interval=0.05, stop=stop, failing=failing,
+                interval=0.05, spool=tmp_path, stop=stop, failing=failing,
             )
         )  # fmt: skip
 
