@@ -91,7 +91,6 @@ LIST_TEXTS = (
         "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
         " nothing was enqueued."
     ),
-    N_("--rest enqueues only what is not in, --again enqueues all of it a second time."),
     N_("{names} and {count} more"),
     N_("Lines of it were refused, {count}, each with its reason in {rejects}."),
     N_(
