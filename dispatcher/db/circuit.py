@@ -57,20 +57,20 @@ async def apply_to_circuits(
     connection: Connection,
     worker: int,
     results: Sequence[BatchResult],
-    closed: Mapping[int, datetime],
+    closed: Mapping[str, datetime],
     circuits: Circuits,
 ) -> Applied:
     """Write what *results* say about their apps; return what else follows.
 
-    *closed* has the batches whose results count, and when each was opened. What was opened before
-    the last pause of its app ended says nothing about the app now. A result of which the message
-    must wait, or need not wait any more, is returned changed. Nothing is written while all is as
-    usual: then it costs one statement that reads.
+    *closed* has the tokens of the batches whose results count, and when each was opened. What was
+    opened before the last pause of its app ended says nothing about the app now. A result of which
+    the message must wait, or need not wait any more, is returned changed. Nothing is written while
+    all is as usual: then it costs one statement that reads.
     """
     applied = Applied(list(results), {}, {})
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, result in enumerate(results):
-        if result.batch.id in closed:
+        if result.batch.token in closed:
             places[result.batch.app].append(place)
     if not places:
         return applied
@@ -115,14 +115,14 @@ async def _apply(
     applied: Applied,
     *,
     worker: int,
-    closed: Mapping[int, datetime],
+    closed: Mapping[str, datetime],
     circuits: Circuits,
 ) -> None:
     """Write what the results at *places* say about the app of *row*, which is locked."""
     app, state, results = row["name"], _state(row), applied.results
     fresh: list[int] = []
     for place in places:
-        if closed[results[place].batch.id] >= row["pause_ended_at"]:
+        if closed[results[place].batch.token] >= row["pause_ended_at"]:
             fresh.append(place)
         else:
             results[place] = _without_country_pauses(results[place])
@@ -136,7 +136,7 @@ async def _apply(
         applied.lost_answers[app] = new.pause.reason if new.pause else ""
         new = Change(replace(new.state, unknown=0))
     if new.pause is not None:
-        opened_at = max(closed[results[place].batch.id] for place in fresh)
+        opened_at = max(closed[results[place].batch.token] for place in fresh)
         applied.opened[app] = Opened(new.pause, opened_at)
     elif new.state != state:
         await connection.execute(sql("set_circuit"), app, *_columns(new.state))

@@ -95,7 +95,7 @@ Begin = Callable[[], AbstractAsyncContextManager[Connection]]  # begins a transa
 class Recorded(Struct, frozen=True):
     """Which results were written."""
 
-    written: frozenset[int]  # batches; one that is missing was settled by another process
+    written: frozenset[str]  # tokens; one that is missing was settled by another process
     # Apps for which this host cannot send, and why, though there are other workers.
     cut_off: dict[str, str]
     opened: dict[str, str] = {}  # apps whose circuit has opened, and why
@@ -211,7 +211,7 @@ async def _record(
         results = circuit.results
         rows = Rows([], [], [], [], Counter(), defaultdict(list), [], set())
         for result in results:
-            if result.batch.id in closed:
+            if result.batch.token in closed:
                 _gather(result, rows, settled | _requeued(result, in_question))
             else:
                 await _recall(connection, result, rows)
@@ -227,8 +227,8 @@ async def _record(
         await _mark_unsure(connection, rows)
         cut_off: dict[str, str] = {}
         for result in results:
-            if result.batch.id in closed:
-                opened_at = closed[result.batch.id]
+            if result.batch.token in closed:
+                opened_at = closed[result.batch.token]
                 cut_off |= await apply_to_app(connection, worker, result, opened_at)
         for app, opened in circuit.opened.items():
             await _pause(connection, app, opened.pause, opened.at)
@@ -259,11 +259,12 @@ async def _mark_unsure(connection: Connection, rows: Rows) -> None:
 
 async def _close(
     connection: Connection, results: Sequence[BatchResult]
-) -> tuple[dict[int, datetime], dict[int, list[int]], set[int]]:
-    """Close the batches of *results*; return those that were, and when each was opened.
+) -> tuple[dict[str, datetime], dict[str, list[int]], set[str]]:
+    """Close the batches of *results*; return the tokens of those that were, and when each opened.
 
-    Also return what is in question of those of which messages were requeued while they were unsure,
-    and which were never unsure.
+    The id alone is another request where ids were given out again, and the answers of both may come
+    together. Also return what is in question of those of which messages were requeued while they
+    were unsure, and which were never unsure.
     """
     rows = await connection.fetch(
         sql("close_batches"),
@@ -284,13 +285,13 @@ async def _close(
 
 
 async def _match_again(
-    connection: Connection, results: Sequence[BatchResult], in_time: Collection[int]
+    connection: Connection, results: Sequence[BatchResult], in_time: Collection[str]
 ) -> None:
     """Have reports matched again with the ids of late answers: they may have found no message."""
     late = [
         outcome.provider_id
         for result in results
-        if result.batch.id not in in_time and isinstance(result.verdict, Resolved)
+        if result.batch.token not in in_time and isinstance(result.verdict, Resolved)
         for outcome in result.verdict.outcomes
         if isinstance(outcome, Accepted) and outcome.provider_id is not None
     ]
@@ -298,12 +299,12 @@ async def _match_again(
         await connection.execute(sql("match_again"), late)
 
 
-def _requeued(result: BatchResult, in_question: Mapping[int, Sequence[int]]) -> frozenset[int]:
+def _requeued(result: BatchResult, in_question: Mapping[str, Sequence[int]]) -> frozenset[int]:
     """Return the messages of which a late answer says nothing new: a report came before it."""
-    if result.batch.id not in in_question:
+    if result.batch.token not in in_question:
         return frozenset()
     ids = frozenset(message.id for message in result.batch.messages)
-    return ids.difference(in_question[result.batch.id])
+    return ids.difference(in_question[result.batch.token])
 
 
 async def _settled(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:

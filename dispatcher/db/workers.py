@@ -224,10 +224,13 @@ async def end_clock_waits(database: Database, after: int) -> tuple[int, int | No
     return (row["ended"], row["last"]) if row else (0, None)
 
 
-async def worker_stopped(database: Database, worker: int) -> None:
-    """Mark the worker as stopped; its open batches can then be rescued at once."""
+async def worker_stopped(database: Database, worker: int, started: float | None = None) -> None:
+    """Mark the worker as stopped; its open batches can then be rescued at once.
+
+    *started* is when its row was written: in a restored database another worker may have its id.
+    """
     async with database.transaction() as connection:
-        await connection.execute(sql("worker_stopped"), worker)
+        await connection.execute(sql("worker_stopped"), worker, started)
 
 
 async def heartbeats_ahead(database: Database) -> dict[int, tuple[float, float]]:
@@ -250,10 +253,13 @@ async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> t
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def resend_unsure(database: Database, worker: int) -> tuple[int, int]:
-    """Return unsure batches to the queue where the policy `resend` allows it; return how many."""
+async def resend_unsure(database: Database, worker: int, *, margin: float = 0.0) -> tuple[int, int]:
+    """Return unsure batches to the queue where the policy `resend` allows it; return how many.
+
+    Each must be silent for *margin* seconds more than the policy says.
+    """
     async with database.transaction() as connection:
-        silent = [row["id"] for row in await connection.fetch(sql("lock_silent"))]
+        silent = [row["id"] for row in await connection.fetch(sql("lock_silent"), margin)]
         if not silent:
             return (0, 0)
         row = await connection.fetchrow(sql("resend_unsure"), worker, silent)
@@ -261,9 +267,15 @@ async def resend_unsure(database: Database, worker: int) -> tuple[int, int]:
 
 
 async def release_unsent(
-    database: Database, worker: int, in_flight: Container[str], unconfirmed: Container[str]
+    database: Database,
+    worker: int,
+    in_flight: Container[str],
+    unconfirmed: Container[str],
+    started: float | None = None,
 ) -> tuple[int, int]:
     """Return to the queue what a worker has open and never sent; return batches and messages.
+
+    *started* is when its row was written: in a restored database another worker may have its id.
 
     *in_flight* are the tokens of the worker's batches that are not finished, *unconfirmed* those
     that a failed call may have written; both may change meanwhile. A token is in *in_flight* before
@@ -272,7 +284,7 @@ async def release_unsent(
     unsure.
     """
     async with database.transaction() as connection:
-        rows = await connection.fetch(sql("open_of_worker"), worker)
+        rows = await connection.fetch(sql("open_of_worker"), worker, started)
         unknown = [row for row in rows if row["token"] not in in_flight]
         if not unknown:
             return (0, 0)

@@ -90,15 +90,18 @@ LIST_TEXTS = (
     ),
     N_("there is no encoding {name}."),
     N_("{file} is empty: it has a header and no lines."),
-    N_(
-        "{file} is in already, since {finished_at}: with --again all its messages are enqueued a"
-        " second time."
-    ),
+    N_("{file} is in already, since {finished_at}: nothing was enqueued."),
     N_(
         "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
         " nothing was enqueued."
     ),
+    N_("--rest enqueues only what is not in, --again enqueues all of it a second time."),
     N_("{names} and {count} more"),
+    N_("Lines of it were refused, {count}, each with its reason in {rejects}."),
+    N_(
+        "The variables of {count} of those that are in are deleted by now (WIPE_PARAMS_AFTER): all"
+        " else was compared. A message with another --reference is another one."
+    ),
     N_("{name} has more than {most} characters"),
     N_("{name} has no time of day: write it too, such as 2026-01-31 09:00"),
     N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),

@@ -266,10 +266,10 @@ class Recorder:
         return True
 
     def _finish(
-        self, results: Sequence[BatchResult], written: frozenset[int], seconds: float
+        self, results: Sequence[BatchResult], written: frozenset[str], seconds: float
     ) -> None:
-        """Note that *results* are recorded, of which the batches *written* were closed now."""
-        self._metrics.recorded((each for each in results if each.batch.id in written), seconds)
+        """Note that *results* are recorded, of which those *written* were closed now."""
+        self._metrics.recorded((each for each in results if each.batch.token in written), seconds)
         for result in results:
             self._in_flight.finish(result.batch.token)
             # Also of what was not written now: an answer whose commit was not confirmed, or a batch
@@ -285,19 +285,19 @@ class Recorder:
                 http_status=result.http_status,
                 tries=result.tries,
                 seconds=round(result.seconds, 3),
-                written=result.batch.id in written,
+                written=result.batch.token in written,
             )
 
     async def _write(
         self, results: Sequence[BatchResult], lock_timeout: str | None = None
-    ) -> frozenset[int] | None:
-        """Write *results* until the database accepts them; return the batches written.
+    ) -> frozenset[str] | None:
+        """Write *results* until the database accepts them; return the tokens of those written.
 
         Returns None if another session holds a row for as long as *lock_timeout*, else for seconds.
         """
         timeout = AdaptiveTimeout()
         batches = {each.batch.id for each in results}
-        written: frozenset[int] = frozenset()
+        written: frozenset[str] = frozenset()
         while True:
             try:
                 recorded = await records.record(
@@ -348,7 +348,7 @@ class Recorder:
         It failed, and may have committed: then its batches are not written again, and nothing else
         says that what was claimed before is to be withheld.
         """
-        before = [each for each in results if each.batch.id not in recorded.written]
+        before = [each for each in results if each.batch.token not in recorded.written]
         if not before:
             return Recorded(frozenset(), {})
         apps = {each.batch.app for each in before}

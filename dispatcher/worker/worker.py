@@ -119,8 +119,10 @@ class Worker:
                     self.vital,
                     self.id,
                     self.in_flight,
+                    self.lease,
                     self.clock_waits,
                     interval=self._heartbeat_interval,
+                    spool=self.settings.data_dir / SPOOL,
                     stop=self.stop,
                     failing=self.failing,
                 )
@@ -150,9 +152,13 @@ class Worker:
         """Return batches of lost claims to the queue, and mark this worker as stopped."""
         try:
             await workers.release_unsent(
-                self.vital, self.id, self.in_flight.tokens, self.in_flight.unconfirmed
+                self.vital,
+                self.id,
+                self.in_flight.tokens,
+                self.in_flight.unconfirmed,
+                self.lease.started,
             )
-            await workers.worker_stopped(self.vital, self.id)
+            await workers.worker_stopped(self.vital, self.id, self.lease.started)
         except DatabaseUnavailable as error:
             log.warning("not signed off: the database is away", why=str(error))
 

@@ -126,7 +126,7 @@ class Stress:
             seconds=0.1,
         )
         recorded = await record(self.database, worker, [result])
-        assert recorded.written == {batch.id}
+        assert recorded.written == {batch.token}
         return [message.id for message in accepted]
 
 

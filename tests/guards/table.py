@@ -15,6 +15,7 @@ LATE = "tests/receiver/test_late_answer.py"
 RESENT = "tests/worker/test_answer_after_resend.py"
 MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
+SPOOLS = "tests/worker/test_resend_and_spools.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
 OUTCOME = "tests/core/test_outcome.py"
@@ -236,6 +237,36 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the policy resend waits after a start and an outage",
+        (
+            Edit(
+                "dispatcher/worker/recovery.py",
+                "if now - known[0] < self._margin or self._reports_on_disk():",
+                "if self._reports_on_disk():",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_kept_in_an_outage_stops_the_resend",),
+    ),
+    Guard(
+        2,
+        "the policy resend waits for reports on this disk",
+        (Edit("dispatcher/worker/recovery.py", " or self._reports_on_disk()", ""),),
+        (f"{SPOOLS}::test_reports_on_this_disk_are_waited_for",),
+    ),
+    Guard(
+        2,
+        "the policy resend gives the last report time to be stored",
+        (
+            Edit(
+                f"{SQL}/batch.sql#lock_silent",
+                " - a.resend_after - make_interval(secs => $1)",
+                " - a.resend_after - 0 * make_interval(secs => $1)",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_of_the_last_moment_has_time_too",),
+    ),
+    Guard(
+        2,
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
@@ -349,6 +380,19 @@ GUARDS = (
             ),
         ),
         (f"{FENCE}::test_an_answer_of_another_database_changes_nothing",),
+    ),
+    Guard(
+        3,
+        "an answer is fenced by the token where the own one comes beside it",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "            if result.batch.token in closed:\n                _gather(",
+                "            if result.batch.id in {r.batch.id for r in results"
+                " if r.batch.token in closed}:\n                _gather(",
+            ),
+        ),
+        (f"{FENCE}::test_a_foreign_answer_beside_the_own_one_is_not_written",),
     ),
     Guard(
         3,
@@ -490,8 +534,8 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/record.py",
-                "            if result.batch.id in closed:\n                _gather(",
-                "            if result.batch.id:\n                _gather(",
+                "            if result.batch.token in closed:\n                _gather(",
+                "            if result.batch.token:\n                _gather(",
             ),
         ),
         (f"{AGAIN}::test_an_answer_that_lacks_numbers_returns_messages_once",),

@@ -128,6 +128,7 @@ GUARDS = (
         Guard(name, reason="a request of the model has a number that never comes again, as a token")
         for name in (
             "an answer is fenced by the token too",
+            "an answer is fenced by the token where the own one comes beside it",
             "a split is fenced by the token too",
             "a recall is fenced by the token too",
         )

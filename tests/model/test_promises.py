@@ -189,7 +189,7 @@ class Twins:
         paused = self._tables.paused
         self._tables, written = promises.record(self._tables, number, local)
         self._tables = self._tables._replace(paused=paused)  # the circuit decides
-        assert (batch.id in recorded.written) == written
+        assert (batch.token in recorded.written) == written
         if written:
             self._tell_circuit(number, closing)
         return True

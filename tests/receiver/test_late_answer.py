@@ -34,7 +34,7 @@ def _closing(batch: Batch, verdict: Resolved) -> BatchResult:
 async def test_it_settles_the_rest_and_counts_nothing_twice(world, half):
     answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in half.messages])
     recorded = await record(world.database, 7, [_closing(half, answer)])
-    assert recorded.written == {half.id}
+    assert recorded.written == {half.token}
     assert [state[1] for state in (await world.states()).values()] == ["p1", "p2", "p3"]
     assert await world.batch_state() == ("closed", "late answer")
     tally = await world.tally()

@@ -72,7 +72,7 @@ class Hands:
         http_status = None if isinstance(verdict, UnknownResult) else 200
         closing = BatchResult(batch, verdict, http_status, "000000", "", tries=1, seconds=0.1)
         recorded = await record(self.database, self.id, [closing])
-        return batch.id in recorded.written
+        return batch.token in recorded.written
 
     async def queue(self) -> list[int]:
         """Return what waits."""

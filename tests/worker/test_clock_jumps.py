@@ -4,6 +4,7 @@ Its clock cannot be set here, so all that it has written is moved the other way 
 """
 
 import asyncio
+from time import monotonic
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from support.waiting import until
 from dispatcher.db.database import Database, create_pool
 from dispatcher.simulator.faults import Delay
 from dispatcher.worker import recovery
+from dispatcher.worker.in_flight import Lease
 from dispatcher.worker.recovery import ClockWaits, SilentWorkers, run_recovery
 
 JUMPS = {"an hour forward": "1 hour", "an hour back": "-1 hour", "a day forward": "1 day",
@@ -78,7 +80,7 @@ async def test_a_step_looks_at_no_more_rows_than_it_may(db):
 
 
 @pytest.fixture
-async def recovering(dsn, hands):
+async def recovering(dsn, hands, tmp_path):
     """The recovery of a worker, not started yet, and its search."""
     pool = await create_pool(dsn, min_size=0, max_size=2)
     waits, failing, stop = ClockWaits(), {}, asyncio.Event()
@@ -88,8 +90,9 @@ async def recovering(dsn, hands):
         nonlocal task
         task = asyncio.create_task(
             run_recovery(
-                Database(dsn, pool, retry_refusals=True), hands.id, hands.flight, waits,
-                interval=0.05, stop=stop, failing=failing,
+                Database(dsn, pool, retry_refusals=True), hands.id, hands.flight,
+                Lease(60.0, monotonic), waits,
+                interval=0.05, spool=tmp_path, stop=stop, failing=failing,
             )
         )  # fmt: skip
 

@@ -503,8 +503,8 @@ async def test_a_result_refused_in_every_form_is_returned(hands):
         )
     await hands.db.execute(REFUSE_CLOSING)
     recorded = await record(hands.database, hands.id, results)
-    first, second = (result.batch.id for result in results)
-    assert (recorded.written, recorded.refused) == ({second}, {first})
+    refused, written = (result.batch for result in results)
+    assert (recorded.written, recorded.refused) == ({written.token}, {refused.id})
 
 
 async def test_a_refused_answer_to_an_unsure_request_is_kept(hands):

@@ -28,7 +28,9 @@ from dispatcher.db.workers import (
     heartbeat,
     pause_after_restore,
     register_worker,
+    release_unsent,
     resend_unsure,
+    worker_stopped,
 )
 
 OLD = "UPDATE dispatcher.worker SET heartbeat_at = heartbeat_at - interval '{}'"
@@ -128,6 +130,42 @@ async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
     assert await hands.queue() == old
     again = await heartbeat(hands.database, hands.id, last_at=paused.at)
     assert again.paused == []
+
+
+@pytest.mark.parametrize("table", ["queue", "bulk"])
+async def test_what_waits_for_later_in_a_backup_is_paused(hands, table):
+    """It may have been made due since, and sent, or cancelled."""
+    await hands.begin()
+    old = await hands.insert(1 if table == "queue" else 30)
+    later = f"UPDATE dispatcher.{table} SET due_at = clock_timestamp() + interval '1 day'"
+    assert await hands.db.execute(later) == "UPDATE 1"
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+    assert await hands.queue() == old
+
+
+async def test_a_row_that_is_gone_hides_no_others_of_a_backup(hands):
+    await hands.begin()
+    old = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("DELETE FROM dispatcher.message WHERE id = $1", old[0])
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+
+
+async def test_after_an_outage_what_waits_for_later_is_not_paused(hands):
+    """Nothing shows that a backup was restored."""
+    await hands.begin()
+    await hands.insert(2)
+    await hands.db.execute(
+        "UPDATE dispatcher.queue SET due_at = clock_timestamp() + interval '1 day'"
+    )
+    for table, time in (("worker", "heartbeat_at"), ("message", "queued_at")):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '2 h'")
+    assert (await pause_after_restore(hands.database))[0] == []
 
 
 async def under_way(db, *, since: str) -> int:
@@ -300,6 +338,40 @@ async def test_a_worker_whose_id_was_given_again_claims_nothing(hands):
     gone = await heartbeat(hands.database, hands.id, last_at=beat.at, started=beat.started)
     assert (gone.silence, gone.paused) == (None, ["default"])
     assert await hands.queue() == old
+
+
+async def test_a_worker_whose_id_was_given_again_leaves_alone(hands):
+    """It stops neither the other worker, nor has that one's requests become unsure."""
+    await hands.begin()
+    mine = (await heartbeat(hands.database, hands.id)).started
+    await hands.db.execute(
+        "UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'"
+    )
+    await hands.insert(2)
+    await hands.claim()
+    assert await release_unsent(hands.database, hands.id, set(), set(), mine) == (0, 0)
+    await worker_stopped(hands.database, hands.id, mine)
+    assert await hands.batches() == [("open", None)]
+    stopped = "SELECT stopped_at IS NOT NULL FROM dispatcher.worker"
+    assert not await hands.db.fetchval(stopped)
+    its = (await heartbeat(hands.database, hands.id)).started
+    await release_unsent(hands.database, hands.id, set(), set(), its)
+    await worker_stopped(hands.database, hands.id, its)
+    assert await hands.batches() == [("unsure", "record-lost")]
+    assert await hands.db.fetchval(stopped)
+
+
+@pytest.mark.slow
+async def test_a_worker_that_loses_its_id_does_not_stop_the_other(db, workers, sim):
+    worker = await workers.start({"default": app_at(sim.url, timeout=2)}, lease=12)
+    await until(
+        lambda: db.fetchval("SELECT heartbeat_at > started_at FROM dispatcher.worker"),
+        what="it knows its row",
+    )
+    await db.execute("UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'")
+    await worker.ended()
+    assert worker.code
+    assert await db.fetchval("SELECT stopped_at IS NULL FROM dispatcher.worker")
 
 
 async def test_a_worker_whose_row_is_gone_for_long_pauses_nothing(hands):

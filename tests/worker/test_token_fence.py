@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 
+import pytest
 from msgspec.structs import replace
 from support.messages import of_each, states
 from support.waiting import until
@@ -14,6 +15,7 @@ from dispatcher.core.outcome import Accepted, Deferred, Resolved, ReturnAll, Unk
 from dispatcher.core.result import BatchResult
 from dispatcher.db import workers as run_time
 from dispatcher.db.database import connect
+from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.split import split
 from dispatcher.db.spool import size
@@ -46,6 +48,26 @@ async def test_an_answer_of_another_database_changes_nothing(hands):
         assert await hands.batches() == [("open", None)]
     assert await hands.record(batch, all_accepted(batch))
     assert await states(hands.db) == {"accepted": 3}
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_foreign_answer_beside_the_own_one_is_not_written(hands, first):
+    """A promoted standby gave the id out again while the old request was in flight."""
+    await hands.begin()
+    await hands.insert(2)
+    [batch] = await hands.claim()
+    other = elsewhere(batch)
+    back = Resolved([Deferred(message, "E200015", 0.0, True) for message in other.messages])
+    both = [
+        BatchResult(other, back, 200, "000000", "", tries=1, seconds=0.1),
+        BatchResult(batch, all_accepted(batch), 200, "000000", "", tries=1, seconds=0.1),
+    ]
+    recorded = await record(hands.database, hands.id, both if first else both[::-1])
+    assert recorded.written == {batch.token}
+    assert await hands.queue() == []
+    assert await states(hands.db) == {"accepted": 2}
+    counted = await hands.db.fetch("SELECT event, count FROM dispatcher.event_count")
+    assert [tuple(row) for row in counted] == [("accepted", 2)]
 
 
 async def test_a_request_of_another_database_is_not_split(hands):

@@ -13,8 +13,8 @@ ORDER BY u.place
 RETURNING id
 
 -- name: close_batches
--- Close batches, or mark them unsure; return those that this call may write for, when each was opened,
--- of which of its messages it may write (null: of all), and whether it was never unsure.
+-- Close batches, or mark them unsure; return the tokens of those that this call may write for, when each
+-- was opened, of which of its messages it may write (null: of all), and whether it was never unsure.
 -- The guard makes a repeat harmless and keeps a late worker from overwriting anything: an open batch
 -- takes any answer, an unsure one only evidence ($7), which settles what it covers. A batch that is
 -- unsure because its answer lacked some messages (unsure_ids) has had its answer: what that returned
@@ -40,7 +40,7 @@ WHERE b.id = u.id AND b.token = u.token
   AND b.id = ANY ($1::bigint[])
   AND (b.state = 'open' OR b.state = 'unsure' AND u.evidence
     AND (b.unsure_ids IS NULL OR b.http_status IS NULL))
-RETURNING b.id, b.opened_at, b.unsure_ids, b.unsure_at IS NULL
+RETURNING b.token, b.opened_at, b.unsure_ids, b.unsure_at IS NULL
 
 -- name: close_for_split
 -- Close a batch that was refused as a whole, to send it again in parts; only while it is open. As a claim
@@ -85,11 +85,13 @@ FOR UPDATE SKIP LOCKED
 -- keeps its batch unsure, and so does one of before a restore. So does an answer that the database
 -- refused: the provider did answer, and may have accepted all of it. A statement of its own: the next
 -- one then sees what faster transactions have committed.
+-- $1 seconds after the wait, for a report that came within it and is not stored yet
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
-  AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
+  AND b.state = 'unsure'
+  AND b.unsure_at < clock_timestamp() - a.resend_after - make_interval(secs => $1)
   AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
   AND b.code IS DISTINCT FROM 'not-recorded'
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
@@ -99,9 +101,14 @@ LIMIT 1000
 FOR UPDATE OF b SKIP LOCKED
 
 -- name: open_of_worker
--- Return the batches that a worker has open.
--- $1 worker
-SELECT id, token FROM dispatcher.batch WHERE worker = $1 AND state = 'open'
+-- Return the batches that a worker has open. A restored database may have given its id to another one,
+-- whose batches these are not.
+-- $1 worker, $2 when its row was written (seconds since 1970; null: not known)
+SELECT b.id, b.token
+FROM dispatcher.batch b
+JOIN dispatcher.worker w ON w.id = b.worker
+WHERE b.worker = $1 AND b.state = 'open'
+  AND ($2::float8 IS NULL OR date_part('epoch', w.started_at) = $2)
 
 -- name: disown
 -- Mark open batches unsure whose result their own worker has recorded and the database has lost: a
