@@ -84,6 +84,10 @@ LIST_TEXTS = (
         "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or"
         " give its encoding with --encoding.{guesses}"
     ),
+    N_(
+        "the text of {path} may be UTF-8, such as “{sample}”, or GB18030, such as “{other}”: say"
+        " which with --encoding utf-8 or --encoding gb18030."
+    ),
     N_("there is no encoding {name}."),
     N_("{file} is empty: it has a header and no lines."),
     N_("{file} is in already, since {finished_at}: nothing was enqueued."),
