@@ -281,16 +281,14 @@ async def test_half_a_character_refuses_its_own_line(operate, db, tmp_path):
     told = (tmp_path / "x.rejects.csv").read_text("utf-8-sig").splitlines()[1:]
     assert [line[:1] for line in told] == ["2", "3", "4"]
     assert all("params: an item has \\u0000, or half of a character" in line for line in told)
-    file.write_bytes(
-        f"recipient,template_id,param_1\n13112345678,t1,+2D0-\n13112345678,t1,b\n".encode()
-    )
+    file.write_bytes(b"recipient,template_id,param_1\n13112345678,t1,+2D0-\n13112345678,t1,b\n")
     ended = await operate("enqueue", file, "--encoding", "utf-7")
     assert ended.out.startswith("1 message enqueued."), ended
 
 
 @pytest.mark.parametrize("option", ["template", "param", "sender", "signature", "reference"])
 async def test_an_option_that_is_no_text_is_refused(operate, tmp_path, option):
-    (tmp_path / "x.csv").write_text(f"recipient\n13112345678\n", encoding="utf-8")
+    (tmp_path / "x.csv").write_text("recipient\n13112345678\n", encoding="utf-8")
     options = ("--template", "t1", f"--{option}", os.fsdecode(b"x\xff"))
     ended = await operate("enqueue", tmp_path / "x.csv", *options)
     assert (ended.code, ended.line.endswith(" is not UTF-8 text.")) == (2, True), ended
