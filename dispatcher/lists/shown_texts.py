@@ -84,6 +84,10 @@ LIST_TEXTS = (
         "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or"
         " give its encoding with --encoding.{guesses}"
     ),
+    N_(
+        "the text of {path} may be UTF-8, such as “{sample}”, or GB18030, such as “{other}”: say"
+        " which with --encoding utf-8 or --encoding gb18030."
+    ),
     N_("there is no encoding {name}."),
     N_("{file} is empty: it has a header and no lines."),
     N_("{file} is in already, since {finished_at}: nothing was enqueued."),
@@ -91,7 +95,6 @@ LIST_TEXTS = (
         "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
         " nothing was enqueued."
     ),
-    N_("--rest enqueues only what is not in, --again enqueues all of it a second time."),
     N_("{names} and {count} more"),
     N_("Lines of it were refused, {count}, each with its reason in {rejects}."),
     N_(
