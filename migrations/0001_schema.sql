@@ -993,7 +993,8 @@ CREATE TABLE dispatcher.file_import (
 COMMENT ON TABLE dispatcher.file_import IS
     'How far the import of a file has come. Written in the transaction of each COPY, so it is exact.';
 COMMENT ON COLUMN dispatcher.file_import.digest IS
-    'SHA-256 of the file''s content, and of what the command said of its messages.';
+    'SHA-256 of the file''s content, and of what the command said of its messages. Once the file is'
+    ' loaded anew, with the time after it.';
 COMMENT ON COLUMN dispatcher.file_import.name IS 'Name of the file.';
 COMMENT ON COLUMN dispatcher.file_import.campaign IS 'The campaign of its messages.';
 COMMENT ON COLUMN dispatcher.file_import.lines IS 'Number of the last line that is done.';
@@ -1054,7 +1055,8 @@ COMMENT ON COLUMN dispatcher.message_action.ended_early IS
     ' or before no worker was here for long.';
 
 CREATE TABLE dispatcher.file_import_rejection (
-    digest text NOT NULL REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE,
+    digest text NOT NULL
+        REFERENCES dispatcher.file_import (digest) ON DELETE CASCADE ON UPDATE CASCADE,
     line bigint NOT NULL,
     reason text NOT NULL,
     PRIMARY KEY (digest, line)

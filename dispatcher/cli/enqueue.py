@@ -133,8 +133,8 @@ def enqueue(
     and load that file. Exits with 1 if a line was refused, with 2 if the file was.
 
     A load that was interrupted continues when the same file is loaded again: no
-    line is in twice. A file that is in is refused, and so is one of which most
-    lines are in: --rest loads the others.
+    line is in twice. A file that is in is refused, and so is one that was corrected
+    since, or of which most lines are in: --rest loads the others.
     """
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -221,8 +221,8 @@ def enqueue(
                 code=getattr(failure, "code", 1),
             ) from failure
     _print_summary(file, loaded, options)
-    if loaded.progress.rejected:
-        _tell_refused(file, where, loaded, dry_run=dry_run)
+    if loaded.progress.rejected or loaded.refusal is not None:
+        raise _refusal(file, where, loaded, dry_run=dry_run)
 
 
 async def _load(
@@ -244,7 +244,13 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     from dispatcher.core.format import number, plural
 
     done = loaded.progress
-    whole = _("{messages} would be enqueued.") if options.dry_run else _("{messages} enqueued.")
+    whole = (
+        _("{messages} would be enqueued with --rest.")
+        if loaded.refusal is not None
+        else _("{messages} would be enqueued.")
+        if options.dry_run
+        else _("{messages} enqueued.")
+    )
     typer.echo(whole.format(messages=plural(done.imported, "message")))
     would = _("{count} would be enqueued") if options.dry_run else _("{count} enqueued")
     parts = [
@@ -266,21 +272,25 @@ def _print_summary(file: Path, loaded: "Loaded", options: "ImportOptions") -> No
     if not options.dry_run and loaded.campaign not in (options.campaign, file.name):
         typer.echo(_("Campaign: {campaign}").format(campaign=loaded.campaign))
     if loaded.resumed_after:
-        typer.echo(
-            _("An interrupted load went on after line {resumed_after}.").format(
-                resumed_after=number(loaded.resumed_after)
-            )
+        went_on = (
+            _("An interrupted load would go on after line {resumed_after}.")
+            if options.dry_run
+            else _("An interrupted load went on after line {resumed_after}.")
         )
+        typer.echo(went_on.format(resumed_after=number(loaded.resumed_after)))
     for note in (*loaded.notes, *_number_notes(loaded, options), *_rule_notes(loaded, options)):
         typer.echo(note)
     if loaded.bill is not None:
         _print_cost(loaded, loaded.bill)
 
 
-def _tell_refused(file: Path, where: Path, loaded: "Loaded", *, dry_run: bool) -> None:
-    """Say where the refused lines are; raises CommandError, for the exit code is 1."""
+def _refusal(file: Path, where: Path, loaded: "Loaded", *, dry_run: bool) -> CommandError:
+    """Return what the command ends with: lines are in already, or refused; and where those are."""
     from dispatcher.core.format import plural
 
+    lines = loaded.refusal.lines if loaded.refusal is not None else ()
+    if not loaded.progress.rejected:
+        return CommandError(*lines)
     written = loaded.rejects or where
     if written != where:
         typer.echo(
@@ -300,14 +310,13 @@ def _tell_refused(file: Path, where: Path, loaded: "Loaded", *, dry_run: bool) -
             " and enqueue that file with the same options and --campaign {campaign}."
         )
     )
-    raise CommandError(
-        text.format(
-            rejected=plural(loaded.progress.rejected, "line"),
-            file=file,
-            where=written,
-            campaign=shlex.quote(loaded.campaign),
-        )
+    told = text.format(
+        rejected=plural(loaded.progress.rejected, "line"),
+        file=file,
+        where=written,
+        campaign=shlex.quote(loaded.campaign),
     )
+    return CommandError(*lines, told)
 
 
 def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
@@ -339,19 +348,20 @@ def _number_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]"
             )
         )
     if loaded.earlier is not None:
+        first = loaded.earlier.loads[0]
         what = (
             _("left out")
-            if options.rest
+            if options.rest or loaded.refusal is not None
+            else _("would be enqueued a second time")
+            if options.dry_run
             else _("enqueued a second time")
-            if options.again
-            else _("in already")
         )
         yield (
             _("{lines} {what}: in since {started_at} from {name}.").format(
                 lines=plural(loaded.earlier.lines, "message"),
                 what=what,
-                started_at=moment(loaded.earlier.started_at),
-                name=loaded.earlier.name,
+                started_at=moment(first.started_at),
+                name=first.name,
             )
         )
 

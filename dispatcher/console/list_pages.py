@@ -32,6 +32,7 @@ from dispatcher.console.forms import (
 from dispatcher.console.render import sentence
 from dispatcher.core.format import number
 from dispatcher.core.language import _
+from dispatcher.core.result import storable_text
 from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
@@ -159,7 +160,7 @@ class ListPages:
         self, session: Session, part: BodyPartReader, options: UploadOptions
     ) -> int | Invalid:
         """Keep the content of a list part by part, with one part in memory."""
-        name = (part.filename or "").replace("\0", "")[-200:]
+        name = storable_text(part.filename or "")[-200:]
         text = msgspec.json.encode(options).decode()
         upload_id = await self._backend.add_list_upload(session.actor, name, text)
         try:

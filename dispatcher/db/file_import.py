@@ -35,12 +35,22 @@ class Progress(Struct, frozen=True):
     campaign: str | None = None
 
 
+class EarlierLoad(Struct, frozen=True):
+    """A load that put lines in that this file has too."""
+
+    name: str  # of the file
+    campaign: str | None
+    started_at: datetime
+    imported: int  # messages
+    lines: int  # of this file that are among them
+
+
 class Earlier(Struct, frozen=True):
-    """Lines of a file that are in by an earlier load."""
+    """Lines of a file that are in by earlier loads."""
 
     lines: int
-    name: str  # of the file with most of them
-    started_at: datetime
+    wiped: int  # lines of those whose variables could not be compared: they are deleted by now
+    loads: list[EarlierLoad]  # the one with most lines first
 
 
 class Survey(Struct, frozen=True):
@@ -69,15 +79,17 @@ async def begin_import(
     name: str,
     campaign: str | None = None,
     *,
-    again: bool = False,
+    replaced: Progress | None = None,
 ) -> Progress:
     """Return how far the load of the file with *digest* has come; begin it if nobody did.
 
-    *again*: a load that has ended is forgotten, and begins once more.
+    *replaced*: the load of this file that it replaces; if that has gone on since, so does this.
     """
     async with connection.transaction():
-        if again:
-            await connection.execute(sql("forget_import"), digest)
+        if replaced is not None:
+            place = (digest, replaced.started_at, replaced.lines)
+            await connection.execute(sql("forget_import"), *place)
+            await connection.execute(sql("set_import_aside"), *place)
         await connection.execute(sql("begin_import"), digest, name, campaign)
         row = await connection.fetchrow(sql("import_progress"), digest)
     return Progress(*row) if row else Progress()
@@ -173,11 +185,21 @@ async def read_survey(connection: Connection) -> Survey:
     )
 
 
-async def find_earlier(connection: Connection, digest: str, done: int) -> Earlier | None:
-    """Return which lines after *done* are in by other loads of the last days; None if none is."""
-    await connection.execute(sql("find_earlier"), digest, RECENT_DAYS)
-    row = await connection.fetchrow(sql("already_imported"), done)
-    return Earlier(*row) if row else None
+async def find_earlier(
+    connection: Connection, digest: str, done: int, *, anew: bool
+) -> Earlier | None:
+    """Return which lines after *done* are in by other loads of the last days; None if none is.
+
+    *anew*: the file is loaded from its beginning, and what its load before put in counts too.
+    """
+    await connection.execute(sql("earlier_loads"), digest, RECENT_DAYS, anew)
+    await connection.execute(sql("find_earlier"))
+    await connection.execute(sql("find_already"), done)
+    if anew:
+        await connection.execute(sql("find_taken_before"), digest)
+    row = await connection.fetchrow(sql("already_imported"))
+    loads = [EarlierLoad(*each) for each in await connection.fetch(sql("already_imported_by"))]
+    return Earlier(row["lines"], row["wiped"], loads) if row and loads else None
 
 
 async def cancelled_campaign(connection: Connection) -> str | None:
@@ -191,9 +213,9 @@ async def leave_out_repeats(connection: Connection) -> None:
     await connection.execute(sql("leave_out_repeats"))
 
 
-async def leave_out_earlier(connection: Connection, done: int) -> None:
+async def leave_out_earlier(connection: Connection) -> None:
     """Leave out the lines that :func:`find_earlier` found."""
-    await connection.execute(sql("leave_out_imported"), done)
+    await connection.execute(sql("leave_out_imported"))
 
 
 async def count_left_out(connection: Connection) -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 _HEAD = struct.Struct(">II")  # length of the record, CRC-32 of the record
+REPORTS_KIND: Final = "reports"  # of the files of receivers
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024  # a longer one is damage
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # then another file is begun, so that each is quick to read
 QUARANTINE_SUFFIX: Final = ".damaged"  # added to the name of a file that cannot be read to its end

@@ -253,10 +253,13 @@ async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> t
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 
-async def resend_unsure(database: Database, worker: int) -> tuple[int, int]:
-    """Return unsure batches to the queue where the policy `resend` allows it; return how many."""
+async def resend_unsure(database: Database, worker: int, *, margin: float = 0.0) -> tuple[int, int]:
+    """Return unsure batches to the queue where the policy `resend` allows it; return how many.
+
+    Each must be silent for *margin* seconds more than the policy says.
+    """
     async with database.transaction() as connection:
-        silent = [row["id"] for row in await connection.fetch(sql("lock_silent"))]
+        silent = [row["id"] for row in await connection.fetch(sql("lock_silent"), margin)]
         if not silent:
             return (0, 0)
         row = await connection.fetchrow(sql("resend_unsure"), worker, silent)

@@ -1,6 +1,7 @@
 """Finds the encoding of a text file; a guess is only made where the text then makes sense."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NoReturn
@@ -23,6 +24,13 @@ _IN_USE = ((0xA1, 0xA3), (0xB0, 0xD7))  # first bytes: signs and letters, charac
 # is otherwise like Chinese.
 MIN_DISTINCT = 12
 _SECOND_HALF = 0xC9
+_THREE_BYTES = 0xE0  # a character of UTF-8 that begins so has three bytes or more
+# Letters in a word, a price and a degree, which UTF-8 writes in two bytes: José, ¥5, 25°.
+_FAMILIAR = re.compile(
+    "(?<=[A-Za-z])[\xc0-\u017f]+|[\xc0-\u017f]+(?=[A-Za-z])"
+    "|[\xa3\xa5](?=[0-9])|(?<=[0-9])[\xb0\xb2\xb3\xbc-\xbe]"
+)
+MIN_DOUBTED_SHARE = 0.9  # of characters in common use: Russian and Greek of a few words have less
 FEW = 10  # one line in so many may be broken in a file that is otherwise ASCII
 # Of Python, and no character sets; some read \\n in a text as a line end.
 _NO_CHARACTER_SETS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
@@ -36,8 +44,21 @@ class FoundEncoding(Struct, frozen=True):
     sample: str = ""  # some of its text, if the encoding is a guess
 
 
-def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
+class _Seen(Struct):
+    """What is seen of the lines of a file."""
+
+    lines: int = 0
+    right: int = 0  # those that are no ASCII, and UTF-8
+    wrong: int = 0  # those that are not
+    is_narrow: bool = True  # no right line has a character of three bytes
+    kept_right: list[bytes] = []
+    kept_wrong: list[bytes] = []
+
+
+def find_encoding(path: Path, wanted: str | None, *, numbers_only: bool = False) -> FoundEncoding:
     """Return how the text of *path* is encoded: as *wanted*, or as all of it shows.
+
+    Of a list of which *numbers_only* are used, the text may be in doubt.
 
     Raises :class:`ListError` if *wanted* is no encoding, or if no guess makes sense.
     """
@@ -49,25 +70,36 @@ def find_encoding(path: Path, wanted: str | None) -> FoundEncoding:
         if wide := _utf_32(head) or _utf_16(head):
             return FoundEncoding(wide)
         stream.seek(0)
-        lines = right = wrong = 0
-        kept: list[bytes] = []
-        for line in _lines(stream):
-            lines += 1
-            if line.isascii():
-                continue
-            if _decodes(line, "utf-8"):
-                right += 1
-            else:
-                wrong += 1
-                if len(kept) < MAX_LINES_KEPT:
-                    kept.append(line)
+        seen = _see(stream)
     # A few lines that are not UTF-8 are bad lines; when most are not, it is another encoding.
-    if wrong <= right:
+    if seen.wrong <= seen.right:
+        if seen.is_narrow and not numbers_only:
+            _must_not_be_chinese(path, seen.kept_right)
         return FoundEncoding(UTF_8)
-    found = _chinese(kept)
-    if found is None and wrong * FEW <= lines:
+    found = _chinese(seen.kept_wrong)
+    if found is None and seen.wrong * FEW <= seen.lines:
         return FoundEncoding(UTF_8)
-    return found or _refused(path, kept)
+    return found or _refused(path, seen.kept_wrong)
+
+
+def _see(stream: IO[bytes]) -> _Seen:
+    """Return what of a file is UTF-8."""
+    seen = _Seen()
+    for line in _lines(stream):
+        seen.lines += 1
+        if line.isascii():
+            continue
+        if _decodes(line, "utf-8"):
+            seen.right += 1
+            # It takes a microsecond a line, until the first line with such a character.
+            seen.is_narrow = seen.is_narrow and max(line) < _THREE_BYTES
+            kept = seen.kept_right
+        else:
+            seen.wrong += 1
+            kept = seen.kept_wrong
+        if len(kept) < MAX_LINES_KEPT:
+            kept.append(line)
+    return seen
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -129,6 +161,29 @@ def _chinese(lines: list[bytes]) -> FoundEncoding | None:
     if text and len(readable) * 2 > len(lines) and _is_chinese(text):
         return FoundEncoding("gb18030", text[:SAMPLE_CHARACTERS])
     return None
+
+
+def _must_not_be_chinese(path: Path, lines: list[bytes]) -> None:
+    """Raise ListError if *lines*, which are UTF-8, may as well be GB18030.
+
+    Some Chinese characters, such as 谢 and 郑, have bytes that are a letter in UTF-8.
+    """
+    chinese = _not_ascii("".join(line.decode("gb18030") for line in lines))
+    if sum(map(_is_in_use, chinese)) < MIN_DOUBTED_SHARE * len(chinese):
+        return
+    strange = [line for line in lines if _not_ascii(_FAMILIAR.sub("", line.decode()))]
+    if len(strange) * 2 > len(lines):
+        raise ListError(
+            _(
+                "the text of {path} may be UTF-8, such as “{sample}”, or GB18030, such as"
+                " “{other}”: say which with --encoding utf-8 or --encoding gb18030."
+            ).format(
+                path=path,
+                sample=_sample(strange[0], "utf-8"),
+                other=_sample(strange[0], "gb18030"),
+            ),
+            misused=True,
+        )
 
 
 def _refused(path: Path, lines: list[bytes]) -> NoReturn:

@@ -7,6 +7,7 @@ from where they are inserted. The file is read once more only for the cells of i
 import hashlib
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -24,7 +25,7 @@ from dispatcher.core.language import _
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
-from dispatcher.db.file_import import Earlier, Progress, Survey
+from dispatcher.db.file_import import Earlier, EarlierLoad, Progress, Survey
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
@@ -32,8 +33,10 @@ from dispatcher.lists.rejects import RejectsFile
 BATCH_LINES: Final = 5_000  # lines in one transaction: a fraction of a second
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
 MANY_EARLIER: Final = 1_000  # people who would get a text twice, whatever their share of the list
+FEW_IN_COMMON: Final = 10  # lines that another list may share by chance, such as one's own numbers
 READING_SHARE: Final = 0.4  # of the time that a load takes
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
+_OF_REJECTS = re.compile(r"(?:\.rejects(?:-[0-9]+)?)+$")  # what a file of rejects has in its name
 _SURVEYED = [_PLACE[name] for name in file_import.SURVEY[2:]]
 
 Progressed = Callable[
@@ -41,8 +44,12 @@ Progressed = Callable[
 ]  # messages that are in, and which share of the work is done
 
 
+class InAlreadyError(ListError):
+    """Lines of a list are in already: the user is to choose which to load."""
+
+
 class ImportOptions(Struct, frozen=True):
-    """How a file is loaded."""
+    """How a file is loaded. Without *again* and *rest*, much that is in already stops the load."""
 
     form: Form = Form()
     whole: Whole = Whole()
@@ -83,6 +90,7 @@ class Loaded(Struct, frozen=True):
     previews: list[Preview] = []
     bill: Bill | None = None  # of a dry run
     rejects: Path | None = None  # where the refused lines are
+    refusal: InAlreadyError | None = None  # what the load says instead; a dry run counts the rest
 
     @property
     def countries_abroad(self) -> dict[str, int]:
@@ -111,6 +119,14 @@ class _Seen(Struct):
     refused: int = 0
     good: int = 0
     good_lines: int = 0
+
+
+class _Start(Struct, frozen=True):
+    """Where a load starts."""
+
+    done: Progress
+    replaced: Progress | None = None  # the load of the same file that this one replaces
+    refusal: InAlreadyError | None = None  # of a dry run
 
 
 class _Estimate(Struct):
@@ -156,10 +172,10 @@ async def load_file(
     whole = options.whole
     opened = open_list(file, _form(options))
     digest = _digest(file, opened.encoding, options)
-    known = None if options.dry_run else await _known(connection, file, digest, again=options.again)
-    done = known or Progress()
+    start = await _start(connection, file, digest, rejects, options)
+    done = start.done
     now = done.started_at or await file_import.database_time(connection)
-    campaign = done.campaign or await _campaign(connection, file, options)
+    campaign = done.campaign or await _campaign(connection, file, options, start.replaced)
     defined = {one.template_id: one for one, _ in await rules.templates(connection)}
     try:
         messages = MessageList(
@@ -171,20 +187,14 @@ async def load_file(
         )
     except ValueError as error:
         raise ListError(f"{error}.", misused=True) from None
-    seen = await _survey(connection, messages, opened.data_from, on_progress)
-    if seen.last < opened.data_from:
-        raise ListError(
-            _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
-        )
+    seen = await _survey(connection, file, messages, opened.data_from, on_progress)
+    anew = start.replaced is not None and start.replaced.imported > 0
+    earlier = await file_import.find_earlier(connection, digest, done.lines, anew=anew)
+    refusal = start.refusal or _many_already(file, options, campaign, seen, earlier, done)
+    await _leave_out_earlier(connection, options, refusal)
     notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
-    await file_import.index_survey(connection)
-    if cancelled := await file_import.cancelled_campaign(connection):
-        raise ListError(
-            _("campaign {name} is cancelled for good: name another one.").format(name=cancelled),
-            misused=True,
-        )
-    earlier = await file_import.find_earlier(connection, digest, done.lines)
-    await _leave_out_earlier(connection, file, options, seen, earlier, done)
+    if earlier is not None and earlier.wiped:
+        notes.append(_wiped(earlier))
     survey = await file_import.read_survey(connection)
     if options.unique:
         await file_import.leave_out_repeats(connection)
@@ -194,7 +204,7 @@ async def load_file(
         await file_import.make_dry_run(connection)
         estimate = _Estimate(await cost.empty_bill(connection))
     else:
-        done = await _begin(connection, file, digest, campaign, options)
+        done = await _begin(connection, file, digest, campaign, options, start.replaced)
     resumed_after = done.lines
     load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out))
     for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
@@ -226,6 +236,7 @@ async def load_file(
         estimate.previews if estimate is not None else [],
         estimate.bill if estimate is not None else None,
         written,
+        refusal,
     )
 
 
@@ -307,42 +318,76 @@ async def _write_rejects(
     return out.path
 
 
-async def _known(
-    connection: Connection, file: Path, digest: str, *, again: bool
-) -> Progress | None:
-    """Return how far a load of this file has come. Raises ListError if it is in, whole."""
+async def _start(
+    connection: Connection, file: Path, digest: str, rejects: Path, options: ImportOptions
+) -> _Start:
+    """Return where a load of *file* starts. Raises InAlreadyError if all of it is in.
+
+    An interrupted load goes on, unless it put nothing in: then an option may have been missing.
+    """
     known = await file_import.known_import(connection, digest)
-    if known is not None and known.finished_at is not None:
-        if again:
-            return None
-        raise ListError(
-            _(
-                "{file} is in already, since {finished_at}: with --again all its messages are"
-                " enqueued a second time."
-            ).format(file=file, finished_at=_moment(known.finished_at))
+    if known is None:
+        return _Start(Progress())
+    if known.finished_at is None and known.imported:
+        return _Start(_left_out(known) if options.dry_run else known)
+    if not known.imported or options.again or options.rest:
+        return _Start(Progress(), known)
+    refusal = _in_already(file, known, rejects)
+    if options.dry_run:
+        return _Start(Progress(), known, refusal)
+    raise refusal
+
+
+def _in_already(file: Path, known: Progress, rejects: Path) -> InAlreadyError:
+    """Return the error of a file that is in."""
+    lines = [
+        _("{file} is in already, since {finished_at}: nothing was enqueued.").format(
+            file=file, finished_at=_moment(known.finished_at or known.started_at)
+        ),
+        _("--rest enqueues only what is not in, --again enqueues all of it a second time."),
+    ]
+    if known.rejected and rejects.exists():
+        lines.append(
+            _("Lines of it were refused, {count}, each with its reason in {rejects}.").format(
+                count=f"{known.rejected:,}", rejects=rejects
+            )
         )
-    return known
+    return InAlreadyError(*lines)
 
 
-async def _begin(
-    connection: Connection, file: Path, digest: str, campaign: str, options: ImportOptions
+def _left_out(done: Progress) -> Progress:
+    """Return the progress of a load as a dry run counts it: what is in is left out."""
+    return replace(done, imported=0, imported_lines=0, left_out=done.left_out + done.imported_lines)
+
+
+async def _begin(  # noqa: PLR0917
+    connection: Connection,
+    file: Path,
+    digest: str,
+    campaign: str,
+    options: ImportOptions,
+    replaced: Progress | None,
 ) -> Progress:
     """Begin a load and its campaign, or go on; return how far it has come."""
     await campaigns.begin(connection, options.actor, campaign, _name(file))
     if options.stop_at is not None:
         await campaigns.stop_at(connection, options.actor, campaign, options.stop_at)
     return await file_import.begin_import(
-        connection, digest, _name(file), campaign, again=options.again
+        connection, digest, _name(file), campaign, replaced=replaced
     )
 
 
 async def _survey(
     connection: Connection,
+    file: Path,
     messages: MessageList,
     data_from: int,
     on_progress: Progressed,
 ) -> _Seen:
-    """Read the file once, and put its good lines into a table where they are seen as a whole."""
+    """Read the file once, and put its good lines into a table where they are seen as a whole.
+
+    Raises ListError if it has none, or one of a campaign that is cancelled.
+    """
     await file_import.make_survey(connection)
     seen = _Seen(last=data_from - 1)
     for batch in _batches(messages):
@@ -363,48 +408,101 @@ async def _survey(
         seen.good_lines += sum(line.lines for line in good)
         seen.last = batch[-1].number + batch[-1].lines - 1
         on_progress(0, READING_SHARE * messages.progress())
+    if seen.last < data_from:
+        raise ListError(
+            _("{file} is empty: it has a header and no lines.").format(file=file), misused=True
+        )
+    await file_import.index_survey(connection)
+    if cancelled := await file_import.cancelled_campaign(connection):
+        raise ListError(
+            _("campaign {name} is cancelled for good: name another one.").format(name=cancelled),
+            misused=True,
+        )
     return seen
 
 
-def _moment(time: datetime) -> str:
+def _moment(time: datetime | None) -> str:
     """Return a time as commands show it, with its zone."""
-    return time.astimezone().isoformat(" ", "seconds")
+    return time.astimezone().isoformat(" ", "seconds") if time is not None else ""
 
 
-async def _leave_out_earlier(  # noqa: PLR0917
-    connection: Connection,
+async def _leave_out_earlier(
+    connection: Connection, options: ImportOptions, refusal: InAlreadyError | None
+) -> None:
+    """Leave out the lines that are in already if the user wants that, or to show it."""
+    if refusal is not None and not options.dry_run:
+        raise refusal
+    if options.rest or refusal is not None:
+        await file_import.leave_out_earlier(connection)
+
+
+def _many_already(  # noqa: PLR0917
     file: Path,
     options: ImportOptions,
+    campaign: str,
     seen: _Seen,
     earlier: Earlier | None,
     done: Progress,
-) -> None:
-    """Leave out the lines that are in already, if the user wants that.
+) -> InAlreadyError | None:
+    """Return the error if lines are in already, and the user has not said what to do with them.
 
-    Raises ListError if most or many are, and the user has not said what to do.
+    A few lines that another list has put in are no error: such messages may be meant.
     """
-    if options.rest:
-        await file_import.leave_out_earlier(connection, done.lines)
-    elif earlier is not None and not options.again and not options.dry_run:
-        left = seen.good - done.imported - done.left_out
-        if earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER:
-            raise ListError(
-                _(
-                    "{lines} of {left} messages of {file} are in already, since {started_at}"
-                    " from {name}: nothing was enqueued."
-                ).format(
-                    lines=f"{earlier.lines:,}",
-                    left=f"{left:,}",
-                    file=file,
-                    started_at=_moment(earlier.started_at),
-                    name=earlier.name,
-                ),
-                _("--rest enqueues only the others, --again enqueues all of them a second time."),
-            )
+    if earlier is None or options.again or options.rest:
+        return None
+    left = seen.good - done.imported - done.left_out
+    many = earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
+    if not many and not any(_is_of_list(load, file, campaign) for load in earlier.loads):
+        return None
+    first = earlier.loads[0]
+    lines = [
+        _(
+            "{lines} of {left} messages of {file} are in already, since {started_at}"
+            " from {name}: nothing was enqueued."
+        ).format(
+            lines=f"{earlier.lines:,}",
+            left=f"{left:,}",
+            file=file,
+            started_at=_moment(first.started_at),
+            name=first.name,
+        ),
+        _("--rest enqueues only the others, --again enqueues all of them a second time."),
+    ]
+    if earlier.wiped and not options.dry_run:
+        lines.append(_wiped(earlier))
+    return InAlreadyError(*lines)
 
 
-async def _campaign(connection: Connection, file: Path, options: ImportOptions) -> str:
-    """Return the campaign of a new load: as the user names it, or by the name of the file."""
+def _wiped(earlier: Earlier) -> str:
+    """Return what is said of lines that were compared without their variables."""
+    return _(
+        "The variables of {count} of those that are in are deleted by now (WIPE_PARAMS_AFTER): all"
+        " else was compared. A message with another --reference is another one."
+    ).format(count=f"{earlier.wiped:,}")
+
+
+def _is_of_list(load: EarlierLoad, file: Path, campaign: str) -> bool:
+    """Tell whether *file* is the list of an earlier load that was corrected, or its rejects."""
+    return (
+        load.campaign == campaign
+        or _list_name(load.name) == _list_name(_name(file))
+        or (load.lines > FEW_IN_COMMON and load.lines * 2 > load.imported)
+    )
+
+
+def _list_name(name: str) -> str:
+    """Return the name of a list without what its rejects, or another format, have in theirs."""
+    return _OF_REJECTS.sub("", name.rpartition(".")[0] or name)
+
+
+async def _campaign(
+    connection: Connection, file: Path, options: ImportOptions, replaced: Progress | None
+) -> str:
+    """Return the campaign of a new load.
+
+    That is the one that the user names, or that of the load before if its rest is loaded, or one by
+    the name of the file.
+    """
     if options.campaign is not None:
         found = await campaigns.find(connection, options.campaign)
         if found is not None and found.state == "cancelled":
@@ -415,6 +513,10 @@ async def _campaign(connection: Connection, file: Path, options: ImportOptions) 
                 misused=True,
             )
         return options.campaign
+    if replaced is not None and replaced.campaign and not (options.again and replaced.imported):
+        found = await campaigns.find(connection, replaced.campaign)
+        if found is not None and found.state != "cancelled":
+            return found.name
     name = _name(file)[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
     places = range(2, 1_000)
     for candidate in (name, *(f"{name} ({place})" for place in places)):

@@ -37,6 +37,7 @@ _ARRAY_ITEM = re.compile(  # nothing is tried twice: a cell may have 32,767 blan
 )
 
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters: PostgreSQL takes none
 _MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
 _CODES = frozenset({"app", "sender", "template_id", "priority", *_TIMES})  # cells that are no texts
@@ -119,6 +120,7 @@ class MessageList:
         self._given = {name: _tidy(name, text or "") or None for name, text in given.items()}
         self._app = _tidy("app", whole.app or "") or "default"
         _must_be_short(self._given)
+        _must_be_text({**self._given, "param": "".join(whole.params)})
         self._priority = _priority(whole.priority or "5")
         self._send_at = _time("send_at", whole.send_at, whole.zone) or now
         self._expires_at = _time("expires_at", whole.expires_at, whole.zone)
@@ -328,6 +330,10 @@ def read_array(text: str) -> list[str]:
             raise wrong from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise ValueError(_("params: each item stands in quotes, so that 062569 keeps its zero"))
+        if _NO_TEXT.search("".join(items)):
+            raise ValueError(
+                _("params: an item has \\u0000, or half of a character such as \\ud83d alone")
+            )
     elif text[0] == "{" and text[-1] == "}":
         items = list(_items(text[1:-1], wrong)) if text[1:-1].strip() else []
     else:
@@ -362,6 +368,13 @@ def _must_be_short(texts: Mapping[str, str | None]) -> None:
             raise ValueError(
                 _("{name} has more than {most} characters").format(name=name, most=most)
             )
+
+
+def _must_be_text(texts: Mapping[str, str | None]) -> None:
+    """Raise ValueError if one of *texts*, as of a command line, holds what no text does."""
+    for name, text in texts.items():
+        if text is not None and _NO_TEXT.search(text):
+            raise ValueError(_("{name} is not {encoding} text").format(name=name, encoding="UTF-8"))
 
 
 def _priority(text: str) -> int:

@@ -1,16 +1,13 @@
 """Reads a list of numbers alone, such as people who asked not to be sent to."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
-from dispatcher.lists.cells import Record, Sheet
-from dispatcher.lists.reading import Form, open_list, sheets_of
-
-MAX_LINES_JUDGED = 20  # to find the delimiter of a file without a header
+from dispatcher.lists.cells import Record
+from dispatcher.lists.reading import Form, numbers_first, open_list, sheets_of
 
 
 def read_numbers(
@@ -23,7 +20,7 @@ def read_numbers(
     Raises ListError if the file is none of numbers.
     """
     try:
-        opened = open_list(path, Form(ignore_others=True))
+        opened = open_list(path, Form(ignore_others=True, numbers_only=True))
     except ListError:
         yield from _without_header(path, other_mainland=other_mainland)
         return
@@ -36,22 +33,14 @@ def read_numbers(
 def _without_header(
     path: Path, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
-    sheets = sheets_of(path, Form())
-    sheet = max(sheets, key=_first_column)
-    if not _first_column(sheet):
-        open_list(path, Form(ignore_others=True))  # raises with the reason
+    sheets = sheets_of(path, Form(numbers_only=True))
+    sheet = max(sheets, key=numbers_first)
+    if not numbers_first(sheet):
+        open_list(path, Form(ignore_others=True, numbers_only=True))  # raises with the reason
     records = (record for record in sheet if not record.is_blank)
     for place, record in enumerate(records):
         if place or any(map(str.isdigit, "".join(record.cells[:1]))):  # else a header
             yield from _read(record, 0, other_mainland=other_mainland)
-
-
-def _first_column(sheet: Sheet) -> int:
-    """Return in how many of the first lines the first cell is a number."""
-    return sum(
-        isinstance(read_number("".join(record.cells[:1]), other_mainland=True), ReadNumber)
-        for record in islice(sheet, MAX_LINES_JUDGED)
-    )
 
 
 def _read(

@@ -19,7 +19,7 @@ _DELIMITERS = (",", ";", "\t", "，", "；", "|")
 _OF_REJECTS = (",", ";", "\t")  # those of a file of rejects
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins a zip file that is empty
 _NOTHING = b"\xef\xbb\xbf\r\n \t\0"  # bytes that are no text; NUL fills what was never written
-MAX_LINES_JUDGED = 20  # to see whether a column without a name is empty
+MAX_LINES_JUDGED = 20  # to see whether a column without a name is empty, or what divides cells
 _OLD_EXCEL = (b"\xd0\xcf\x11\xe0", *(bytes((9, version)) for version in (0, 2, 4, 8)))
 _OTHER_KINDS = {  # by how they begin
     b"%PDF": "PDF",
@@ -41,6 +41,7 @@ class Form(Struct, frozen=True):
     ignore_others: bool = False  # columns that are none of a message
     recipients_only: bool = False  # no header: each line is a number
     sheet: str | None = None  # of a workbook
+    numbers_only: bool = False  # nothing else of the file is used
 
 
 class OpenedList(Struct, frozen=True):
@@ -87,7 +88,7 @@ def _opened(path: Path, form: Form) -> OpenedList:
 
         book = WorkbookSheet(path, form.sheet)
         return _with_header(path, [book], form, [], "xlsx")
-    found = find_encoding(path, form.encoding)
+    found = find_encoding(path, form.encoding, numbers_only=form.numbers_only)
     notes = []
     if found.sample:
         notes.append(
@@ -110,7 +111,8 @@ def sheets_of(path: Path, form: Form) -> Sequence[Sheet]:
         from dispatcher.lists.workbook import WorkbookSheet
 
         return [WorkbookSheet(path, form.sheet)]
-    return _text_sheets(path, find_encoding(path, form.encoding), form)
+    found = find_encoding(path, form.encoding, numbers_only=form.numbers_only)
+    return _text_sheets(path, found, form)
 
 
 def _other_kind(path: Path, kind: str) -> ListError:
@@ -152,6 +154,14 @@ def _are_rejects(sheet: Sheet) -> bool:
     )
 
 
+def numbers_first(sheet: Sheet) -> int:
+    """Return in how many of the first lines of *sheet* the first cell is a number."""
+    return sum(
+        isinstance(read_number("".join(record.cells[:1]), other_mainland=True), ReadNumber)
+        for record in islice(sheet, MAX_LINES_JUDGED)
+    )
+
+
 def _is_divided(path: Path, found: FoundEncoding) -> bool:
     """Tell whether lines end with delimiters that divide nothing, as of a sheet's one column."""
     with path.open(encoding=found.name, errors="replace") as stream:
@@ -163,7 +173,7 @@ def _with_header(
 ) -> OpenedList:
     if form.recipients_only and not _are_rejects(sheets[0]):
         names = Header(["recipient"], {"recipient": 0}, [])
-        return OpenedList(sheets[0], names, 1, notes, encoding)
+        return OpenedList(max(sheets, key=numbers_first), names, 1, notes, encoding)
     sheet, before = _best(path, sheets, form)
     *titles, record = before
     titles = [title for title in titles if not title.is_blank]

@@ -84,17 +84,23 @@ LIST_TEXTS = (
         "the text of {path} is not UTF-8, and not clearly anything else: save it as UTF-8, or"
         " give its encoding with --encoding.{guesses}"
     ),
+    N_(
+        "the text of {path} may be UTF-8, such as “{sample}”, or GB18030, such as “{other}”: say"
+        " which with --encoding utf-8 or --encoding gb18030."
+    ),
     N_("there is no encoding {name}."),
     N_("{file} is empty: it has a header and no lines."),
-    N_(
-        "{file} is in already, since {finished_at}: with --again all its messages are enqueued a"
-        " second time."
-    ),
+    N_("{file} is in already, since {finished_at}: nothing was enqueued."),
     N_(
         "{lines} of {left} messages of {file} are in already, since {started_at} from {name}:"
         " nothing was enqueued."
     ),
     N_("{names} and {count} more"),
+    N_("Lines of it were refused, {count}, each with its reason in {rejects}."),
+    N_(
+        "The variables of {count} of those that are in are deleted by now (WIPE_PARAMS_AFTER): all"
+        " else was compared. A message with another --reference is another one."
+    ),
     N_("{name} has more than {most} characters"),
     N_("{name} has no time of day: write it too, such as 2026-01-31 09:00"),
     N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),

@@ -19,7 +19,8 @@ MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not c
 MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list
 SPOOL_BYTES = 4_000_000  # lines within an open quote that are kept in memory
 UNREADABLE = "\ufffd"  # stands for bytes that are no text
-_NO_TEXT = re.compile("[\udc80-\udcff]")  # the same in UTF-8: a surrogate for each byte
+# The same in UTF-8: a surrogate for each byte. UTF-7 may have half of a character.
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 class TextSheet:
@@ -53,6 +54,8 @@ class TextSheet:
                 self._stream = stream
                 text = io.TextIOWrapper(stream, self._encoding, errors=errors)
                 lines = _numbered(text)
+                if self._encoding != UTF_8:
+                    lines = ((number, _NO_TEXT.sub(UNREADABLE, line)) for number, line in lines)
                 for _skipped in range(self._skip):
                     next(lines, None)
                 yield from self._records(lines)

@@ -23,12 +23,12 @@ from dispatcher.db import replies, reports
 from dispatcher.db.database import Database, UnstorableError
 from dispatcher.db.replies import ReceivedReply
 from dispatcher.db.reports import REPORTS_PATH
-from dispatcher.db.spool import Spool, SpoolFile, orphaned_files
+from dispatcher.db.spool import REPORTS_KIND, Spool, SpoolFile, orphaned_files
 from dispatcher.telemetry import ReportMetrics
 
 log = structlog.get_logger(__name__)
 
-SPOOL_KIND: Final = "reports"  # of the spool files
+SPOOL_KIND: Final = REPORTS_KIND
 MAX_COMMIT_REPORTS: Final = 1000  # in one commit
 MAX_COMMITS: Final = 2  # at a time, if they are slow; the next waits for a fast one
 SLOW_COMMIT_SECONDS: Final = 0.01

@@ -7,6 +7,7 @@ policy of its app allows that. What was inserted by a clock that was ahead is ma
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from time import monotonic
 
 import structlog
@@ -14,9 +15,12 @@ import structlog
 from dispatcher.db import workers
 from dispatcher.db.database import Database
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
+from dispatcher.db.spool import REPORTS_KIND, size
 from dispatcher.worker.in_flight import InFlight, Lease
 
 log = structlog.get_logger(__name__)
+
+MARGIN_ROUNDS = 3  # of recovery, in which receivers store what they kept on disk: half a lease
 
 Step = Callable[[], Awaitable[bool | None]]
 SEARCH_REST_SECONDS = 0.05  # between two steps of a search
@@ -79,6 +83,41 @@ class SilentWorkers:
         ]
 
 
+class SilentRequests:
+    """Sends unsure requests again by policy, once no receiver can still have their reports on disk.
+
+    A receiver keeps reports on disk while it does not reach the database, and stores them within
+    seconds when it does. So nothing is sent again until this worker has reached the database for
+    the margin, counted from its start and from each failure. The reports in its own data directory
+    are waited for, however long that takes.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, margin: float, spool: Path) -> None:
+        self._clock = clock
+        self._margin = margin
+        self._spool = spool
+        self._reached: tuple[float, float] | None = None  # the database: since when, and last
+
+    async def resend(self, database: Database, worker: int) -> None:
+        """Look whether the database is there; send again what may be."""
+        known, self._reached = self._reached, None
+        await workers.ping(database)
+        now = self._clock()
+        if known is None or now - known[1] > self._margin:  # it did not look for a while: frozen
+            known = now, now
+        self._reached = known[0], now
+        if now - known[0] < self._margin or self._reports_on_disk():
+            return
+        resent = await workers.resend_unsure(database, worker, margin=self._margin)
+        _log("unsure batches sent again by policy", resent)
+
+    def _reports_on_disk(self) -> bool:
+        try:
+            return size(self._spool, REPORTS_KIND)[0] > 0
+        except OSError:
+            return True  # there may be some
+
+
 async def run_recovery(
     database: Database,
     worker: int,
@@ -87,22 +126,21 @@ async def run_recovery(
     clock_waits: ClockWaits,
     *,
     interval: float,
+    spool: Path,
     stop: asyncio.Event,
     failing: FailingParts,
 ) -> None:
-    """Recover batches every *interval* seconds until *stop*.
+    """Recover batches every *interval* seconds until *stop*; *spool* may have a receiver's files.
 
     Each step is safe to repeat, and for many workers at once. One that fails does not keep the
     others from being tried. One that returns true has more to do at once.
     """
     silent = SilentWorkers(monotonic)
+    requests = SilentRequests(monotonic, margin=MARGIN_ROUNDS * interval, spool=spool)
 
     async def rescue() -> None:
         dead = silent.dead(await workers.heartbeats_ahead(database))
         _log("batches of dead workers marked unsure", await workers.rescue(database, worker, dead))
-
-    async def resend() -> None:
-        _log("unsure batches sent again by policy", await workers.resend_unsure(database, worker))
 
     async def expire() -> None:
         if expired := await workers.expire(database):
@@ -118,7 +156,7 @@ async def run_recovery(
 
     steps: dict[str, Step] = {
         "requests of dead workers": rescue,
-        "unsure requests to be sent again": resend,
+        "unsure requests to be sent again": partial(requests.resend, database, worker),
         "messages that expire": expire,
         "requests of lost claims": release,
         "messages of a clock ahead": partial(clock_waits.end_some, database),

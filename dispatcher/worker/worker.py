@@ -122,6 +122,7 @@ class Worker:
                     self.lease,
                     self.clock_waits,
                     interval=self._heartbeat_interval,
+                    spool=self.settings.data_dir / SPOOL,
                     stop=self.stop,
                     failing=self.failing,
                 )

@@ -143,7 +143,9 @@ async def test_a_few_that_are_in_are_said_and_loaded(operate, tmp_path):
     lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
     await operate("enqueue", write(tmp_path / "x.csv", *lines[:2]))
     ended = await operate("enqueue", write(tmp_path / "y.csv", *lines))
-    assert ended.out.startswith("9 messages enqueued.\n2 messages in already: in since ")
+    assert ended.out.startswith(
+        "9 messages enqueued.\n2 messages enqueued a second time: in since "
+    )
 
 
 async def test_many_that_are_in_are_never_loaded_twice_unasked(operate, db, tmp_path):
@@ -154,6 +156,142 @@ async def test_many_that_are_in_are_never_loaded_twice_unasked(operate, db, tmp_
     assert "1,000 of 2,500 messages of " in ended.err
     assert (await operate("enqueue", tmp_path / "y.csv", "--rest")).code == 0
     assert await db.fetchval("SELECT count(DISTINCT recipient) FROM dispatcher.message") == 2_500
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+async def test_a_corrected_list_is_not_sent_again(operate, db, tmp_path, wipe):
+    lines = [f"+8613100000{at:03d},t1,{at}" for at in range(20)]
+    file = write(tmp_path / "x.csv", *lines[:5], *("1,t1,0",) * 15)
+    assert (await operate("enqueue", file)).code == 1
+    if wipe:
+        await db.execute("UPDATE dispatcher.message SET params = '{}', wiped_at = now()")
+    write(file, *lines)
+    for dry_run in ((), ("--dry-run",)):
+        ended = await operate("enqueue", file, *dry_run)
+        assert (ended.code, "--rest enqueues only the others" in ended.err) == (1, True), ended
+        told = ended.out + ended.err
+        assert ("variables of 5 of those" in told) is wipe
+    assert ended.out.startswith("15 messages would be enqueued with --rest.\n")
+    assert "\n5 messages left out: in since " in ended.out
+    ended = await operate("enqueue", file, "--rest")
+    assert ended.out.startswith("15 messages enqueued.\n20 lines of data: 15 enqueued, 5 left out.")
+    assert await db.fetchval("SELECT count(DISTINCT recipient) FROM dispatcher.message") == 20
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 20
+
+
+async def test_a_daily_list_is_another_one_by_its_reference(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,a", "+8613112345679,t1,b")
+    assert (await operate("enqueue", file)).code == 0
+    await db.execute("UPDATE dispatcher.message SET params = '{}', wiped_at = now()")
+    write(file, f"{GOOD},t1,c", "+8613112345679,t1,d")
+    assert (await operate("enqueue", file)).code == 1
+    ended = await operate("enqueue", file, "--reference", "today")
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "2 messages enqueued.")
+
+
+async def test_rejects_mended_in_two_rounds_are_sent_once(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,x", *(f"bad{at},t1,{at}" for at in range(10)))
+    assert (await operate("enqueue", file)).code == 1
+    rejects = tmp_path / "x.rejects.csv"
+    text = rejects.read_text("utf-8-sig")
+    for at in range(4):
+        text = text.replace(f"bad{at},", f"+861310000000{at},")
+    rejects.write_text(text, "utf-8-sig")
+    for name in ("x.rejects.csv", "x.rejects-2.csv", "other.csv"):  # the last: by its campaign
+        round_two = tmp_path / name
+        round_two.write_text(text, "utf-8-sig")
+        ended = await operate("enqueue", round_two, "--campaign", "x.csv")
+        if name == "x.rejects.csv":
+            assert ended.out.startswith("4 messages enqueued.")
+            for at in range(4, 10):
+                text = text.replace(f"bad{at},", f"+861310000000{at},")
+        else:
+            assert f"4 of 10 messages of {round_two} are in already" in ended.err, name
+    ended = await operate("enqueue", round_two, "--campaign", "x.csv", "--rest")
+    assert ended.out.startswith("6 messages enqueued.")
+    assert await db.fetchval("SELECT count(DISTINCT recipient) FROM dispatcher.message") == 11
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 11
+
+
+async def test_a_list_with_most_of_an_earlier_one_is_that_list(operate, tmp_path):
+    lines = [f"+8613100000{at:03d},t1,{at}" for at in range(60)]
+    first = write(tmp_path / "x.csv", *lines[:11])
+    assert (await operate("enqueue", first)).code == 0
+    ended = await operate("enqueue", write(tmp_path / "y.csv", *lines))
+    assert (ended.code, "11 of 60 messages of " in ended.err) == (1, True)
+    ended = await operate("enqueue", write(tmp_path / "z.csv", *lines[6:]))  # not most of it
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "54 messages enqueued.")
+
+
+async def test_lines_refused_for_a_missing_option_are_loaded(operate, db, tmp_path):
+    header = "recipient,template_id,send_at\n"
+    zoned = "+8613100000001,t1,2036-12-01 09:00+08:00\n"
+    file = tmp_path / "x.csv"
+    file.write_text(header + zoned + "+8613100000002,t1,2036-12-01 09:00\n", encoding="utf-8")
+    assert (await operate("enqueue", file)).out.startswith("1 message enqueued.")
+    await db.execute("UPDATE dispatcher.file_import SET started_at = now() - interval '9 days'")
+    ended = await operate("enqueue", file, "--zone", "Asia/Shanghai")
+    assert (ended.code, ended.out) == (1, "")
+    assert "x.csv is in already, since " in ended.err
+    assert "--rest enqueues only what is not in" in ended.err
+    assert (
+        f"Lines of it were refused, 1, each with its reason in {file.with_suffix('')}.rejects"
+        in (ended.err.replace("\n", " "))
+    )
+    dry = await operate("enqueue", file, "--zone", "Asia/Shanghai", "--dry-run")
+    assert (dry.code, dry.out.splitlines()[0]) == (1, "1 message would be enqueued with --rest.")
+    await db.execute("DELETE FROM dispatcher.message")  # as retention does
+    for left in (1, 0):
+        ended = await operate("enqueue", file, "--zone", "Asia/Shanghai", "--rest")
+        assert (ended.code, ended.out.split(" ")[0]) == (0, str(left)), ended
+    assert await db.fetchval("SELECT recipient FROM dispatcher.message") == "+8613100000002"
+    campaigns = await db.fetch("SELECT name FROM dispatcher.campaign")
+    assert [row["name"] for row in campaigns] == ["x.csv"]
+
+
+async def test_a_list_of_which_nothing_is_in_is_loaded_again(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    text = "recipient,template_id,send_at\n+8613100000002,t1,2036-12-01 09:00\n"
+    file.write_text(text, encoding="utf-8")
+    assert (await operate("enqueue", file)).out.startswith("0 messages enqueued.")
+    ended = await operate("enqueue", file, "--zone", "Asia/Shanghai")
+    assert (ended.code, ended.out) == (0, "1 message enqueued.\n")
+    assert await db.fetchval("SELECT campaign FROM dispatcher.message") == "x.csv"
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.file_import") == 1
+
+
+async def test_the_rest_of_a_cancelled_list_is_what_was_cancelled(operate, db, tmp_path):
+    lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
+    file = write(tmp_path / "x.csv", *lines)
+    assert (await operate("enqueue", file)).code == 0
+    await db.execute("SELECT dispatcher.cancel(array_agg(id)) FROM dispatcher.queue WHERE id > 4")
+    ended = await operate("enqueue", file, "--rest")
+    waiting = await db.fetchval("SELECT count(*) FROM dispatcher.queue")
+    sent = await db.fetchval(
+        "SELECT count(DISTINCT m.recipient) FROM dispatcher.message m"
+        " LEFT JOIN dispatcher.outcome o ON o.message_id = m.id WHERE o.state IS NULL"
+    )
+    assert (ended.out.splitlines()[0], sent) == ("5 messages enqueued.", 9), waiting
+
+
+async def test_a_dry_run_of_a_list_that_is_in_says_so(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},t1,a", "+8613112345679,t1,b")
+    assert (await operate("enqueue", file)).code == 0
+    ended = await operate("enqueue", file, "--dry-run")
+    assert ended.out.startswith("0 messages would be enqueued with --rest.\n")
+    assert (ended.code, f"{file} is in already, since " in ended.err) == (1, True)
+    ended = await operate("enqueue", file, "--dry-run", "--again")
+    assert "\n2 messages would be enqueued a second time: in since " in ended.out
+    await db.execute(
+        "UPDATE dispatcher.file_import"
+        " SET finished_at = NULL, lines = 2, imported = 1, imported_lines = 1"
+    )
+    ended = await operate("enqueue", file, "--dry-run")
+    assert ended.out.splitlines()[:3] == [
+        "1 message would be enqueued.",
+        "2 lines of data: 1 would be enqueued, 1 left out.",
+        "An interrupted load would go on after line 2.",
+    ]
 
 
 async def test_a_dry_run_shows_texts_segments_cost_and_rules(operate, db, tmp_path):
@@ -201,8 +339,8 @@ async def test_rejects_that_were_corrected_are_not_overwritten(operate, tmp_path
     written = rejects.read_bytes()
     corrected = written.replace(b",1,", b",+8613112345679,")
     rejects.write_bytes(corrected)
-    for wanted in ("--dry-run", "--again", "--dry-run"):
-        ended = await operate("enqueue", file, wanted)
+    for wanted in (("--dry-run",), ("--again",), ("--dry-run", "--again")):
+        ended = await operate("enqueue", file, *wanted)
         assert f"{rejects} was changed since it was written, and stays as it is" in ended.out
         assert f"reason in {second}: mend" in ended.err.replace("\n", " ")
         assert (rejects.read_bytes(), second.read_bytes()) == (corrected, written)

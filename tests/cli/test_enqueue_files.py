@@ -1,6 +1,7 @@
 """The files that people bring: each gives exactly what it must, in and told."""
 
 import csv
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -266,3 +267,28 @@ async def test_bad_lines_of_an_opt_out_list_are_named(operate, db, tmp_path):
     assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 2
     file.write_text("a letter\nto nobody\n", encoding="utf-8")
     assert (await operate("suppress", "--file", file)).code == 2
+
+
+async def test_half_a_character_refuses_its_own_line(operate, db, tmp_path):
+    lines = ["\\ud83d", "x\\u0000", "\\ude00\\ud83d", "\\ud83d\\ude00", "\\\\u0000"]
+    cells = [f'+861310000000{at},t1,"[""{text}""]"' for at, text in enumerate(lines)]
+    file = tmp_path / "x.csv"
+    file.write_text("\n".join(("recipient,template_id,params", *cells)) + "\n", encoding="utf-8")
+    ended = await operate("enqueue", file)
+    assert (ended.code, ended.out.splitlines()[0]) == (1, "2 messages enqueued."), ended
+    loaded = await db.fetch("SELECT params[1] FROM dispatcher.message ORDER BY id")
+    assert [row[0] for row in loaded] == ["\U0001f600", "\\u0000"]
+    told = (tmp_path / "x.rejects.csv").read_text("utf-8-sig").splitlines()[1:]
+    assert [line[:1] for line in told] == ["2", "3", "4"]
+    assert all("params: an item has \\u0000, or half of a character" in line for line in told)
+    file.write_bytes(b"recipient,template_id,param_1\n13112345678,t1,+2D0-\n13112345678,t1,b\n")
+    ended = await operate("enqueue", file, "--encoding", "utf-7")
+    assert ended.out.startswith("1 message enqueued."), ended
+
+
+@pytest.mark.parametrize("option", ["template", "param", "sender", "signature", "reference"])
+async def test_an_option_that_is_no_text_is_refused(operate, tmp_path, option):
+    (tmp_path / "x.csv").write_text("recipient\n13112345678\n", encoding="utf-8")
+    options = ("--template", "t1", f"--{option}", os.fsdecode(b"x\xff"))
+    ended = await operate("enqueue", tmp_path / "x.csv", *options)
+    assert (ended.code, ended.line.endswith(" is not UTF-8 text.")) == (2, True), ended

@@ -105,7 +105,7 @@ async def test_a_file_that_is_in_is_loaded_again_only_when_it_is_meant(operate, 
     for same in (file, copy):
         ended = await operate("enqueue", same)
         assert ended.code == 1
-        assert "is in already" in ended.line
+        assert "is in already" in ended.err
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
     assert (await operate("enqueue", file, "--again")).code == 0
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 6
@@ -155,6 +155,18 @@ async def test_two_loads_of_one_file_do_not_both_go_on(db, database):
     with pytest.raises(file_import.TakenOverError):
         await go_on()
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+
+
+async def test_two_that_replace_one_load_are_one_load(db):
+    await file_import.begin_import(db, "digest", "x.csv")
+    for at in (1, 2):
+        replaced = await file_import.known_import(db, "digest")
+        begun = await file_import.begin_import(db, "digest", "x.csv", replaced=replaced)
+        assert begun.started_at > replaced.started_at
+        assert await file_import.begin_import(db, "digest", "x.csv", replaced=replaced) == begun
+        await file_import.record_import(db, "digest", begun, Progress(5, 5, 5))
+        # Only what put something in stays known.
+        assert await db.fetchval("SELECT count(*) FROM dispatcher.file_import") == at
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])

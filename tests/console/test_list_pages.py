@@ -225,6 +225,19 @@ def test_the_name_of_a_file_leads_nowhere(name, plain):
     assert upload_work._file_name(name) == plain
 
 
+async def test_a_file_may_have_any_bytes_for_a_name(operator, db):
+    token = (await operator.get("/console/search")).form_token
+    parts = (
+        b'name="form_token"\r\n\r\n' + token.encode(),
+        b'name="file"; filename="May \xff.csv"\r\n\r\n' + LIST.encode(),
+    )
+    form = b"".join(b"--x\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts)
+    kind = "multipart/form-data; boundary=x"
+    answer = await operator.post("/console/lists", form + b"--x--\r\n", Content_Type=kind)
+    await shown(operator, answer.headers["Location"], "checked")
+    assert await db.fetchval("SELECT name FROM dispatcher.list_upload") == "May ?.csv"
+
+
 async def kept(db, content: bytes = LIST.encode()) -> int:
     """Keep a list that waits to be checked; return its id."""
     upload_id = await list_uploads.add(db, "Ana", "May.csv", "{}")

@@ -18,7 +18,9 @@ async def test_every_statement_can_be_prepared(db):
     wrong = []
     for name in ("survey_table", "left_out_table", "dry_run_table", "refused_table"):
         await db.execute(sql(name))
-    await db.execute(sql("find_earlier"), "digest", 7)
+    await db.execute(sql("earlier_loads"), "digest", 7, False)
+    await db.execute(sql("find_earlier"))
+    await db.execute(sql("find_already"), 0)
     for name in sorted(statements().keys() - SEVERAL):
         try:
             await db.prepare(sql(name))

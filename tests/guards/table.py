@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 SCHEMA = "migrations/0001_schema.sql"
 FUNCTIONS = "migrations/0002_functions.sql"
+MAINTENANCE = "migrations/0004_maintenance.sql"
 SQL = "dispatcher/db/sql"
 AGAIN = "tests/worker/test_written_again.py"
 ONE = "tests/worker/test_one_transaction.py"
 RESTORED = "tests/worker/test_restored_backup.py"
+RETENTION = "tests/db/test_retention.py"
 LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
@@ -15,6 +17,7 @@ LATE = "tests/receiver/test_late_answer.py"
 RESENT = "tests/worker/test_answer_after_resend.py"
 MATCHING = "tests/receiver/test_matching.py"
 FENCE = "tests/worker/test_token_fence.py"
+SPOOLS = "tests/worker/test_resend_and_spools.py"
 WITHHELD = "tests/worker/test_withheld.py"
 BULK = "tests/db/test_bulk_rows.py"
 OUTCOME = "tests/core/test_outcome.py"
@@ -236,6 +239,36 @@ GUARDS = (
     ),
     Guard(
         2,
+        "the policy resend waits after a start and an outage",
+        (
+            Edit(
+                "dispatcher/worker/recovery.py",
+                "if now - known[0] < self._margin or self._reports_on_disk():",
+                "if self._reports_on_disk():",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_kept_in_an_outage_stops_the_resend",),
+    ),
+    Guard(
+        2,
+        "the policy resend waits for reports on this disk",
+        (Edit("dispatcher/worker/recovery.py", " or self._reports_on_disk()", ""),),
+        (f"{SPOOLS}::test_reports_on_this_disk_are_waited_for",),
+    ),
+    Guard(
+        2,
+        "the policy resend gives the last report time to be stored",
+        (
+            Edit(
+                f"{SQL}/batch.sql#lock_silent",
+                " - a.resend_after - make_interval(secs => $1)",
+                " - a.resend_after - 0 * make_interval(secs => $1)",
+            ),
+        ),
+        (f"{SPOOLS}::test_a_report_of_the_last_moment_has_time_too",),
+    ),
+    Guard(
+        2,
         "the policy resend waits for a running settlement",
         (Edit(f"{SQL}/batch.sql#lock_silent", "FOR UPDATE OF b SKIP LOCKED", ""),),
         (
@@ -318,6 +351,38 @@ GUARDS = (
         "what came within the lease of a backup's last worker is paused",
         (Edit(f"{SQL}/workers.sql#apps_of_old_queue", "heartbeat_at + lease", "heartbeat_at"),),
         (f"{RESTORED}::test_a_backup_of_a_healthy_system_is_paused",),
+    ),
+    Guard(
+        2,
+        "a worker looks for lost claims by its row, and not by its id alone",
+        (Edit(f"{SQL}/batch.sql#open_of_worker", "date_part('epoch', w.started_at) = $2", "true"),),
+        (f"{RESTORED}::test_a_worker_whose_id_was_given_again_leaves_alone",),
+    ),
+    Guard(
+        2,
+        "what waits for a later time in a restored backup is paused",
+        (
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR q.", "q."),
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR b.", "b."),
+        ),
+        (f"{RESTORED}::test_what_waits_for_later_in_a_backup_is_paused",),
+    ),
+    Guard(
+        2,
+        "retention keeps the report that keeps an unsure request from the policy",
+        (
+            Edit(
+                MAINTENANCE,
+                ") AS r\n                WHERE b.state = 'unsure')",
+                ") AS r\n WHERE false)",
+            ),
+            Edit(
+                MAINTENANCE,
+                "dispatcher.batch b WHERE b.state = 'unsure')",
+                "dispatcher.batch b WHERE false)",
+            ),
+        ),
+        (f"{RETENTION}::test_a_report_of_an_unsure_request_stays",),
     ),
     Guard(
         2,
@@ -625,10 +690,19 @@ GUARDS = (
     ),
     Guard(
         4,
+        "no message is deleted whose requeue is open",
+        (Edit(MAINTENANCE, "        FOR UPDATE OF m, o SKIP LOCKED\n", ""),),
+        (
+            f"{RETENTION}::test_a_message_that_is_being_requeued_is_not_pruned",
+            f"{RETENTION}::test_a_requeue_during_a_prune_finds_nothing",
+        ),
+    ),
+    Guard(
+        4,
         "a partition with a bulk row is not dropped",
         (
             Edit(
-                "migrations/0004_maintenance.sql",
+                MAINTENANCE,
                 "            WHERE first_id > first - 500 AND first_id < past"
                 " AND ids && int8range(first, past))\n        OR EXISTS (\n",
                 "            WHERE false)\n        OR EXISTS (\n",

@@ -104,6 +104,44 @@ def test_korean_text_is_not_taken_for_chinese(tmp_path):
     assert value(line, "params") == [KOREAN]
 
 
+@pytest.mark.parametrize(
+    "texts", [("谢",), ("郑", "谦"), ("小A", "谢", "JANE"), ("毛",), ("谢", "谢", "王")]
+)
+def test_chinese_that_is_utf_8_by_chance_is_asked_for(tmp_path, texts):
+    rows = [f"{GOOD},t1,{text}" for text in texts]
+    file = write(tmp_path / "x.csv", "recipient,template_id,param_1", *rows, encoding="gb18030")
+    with pytest.raises(ListError, match=f"GB18030, such as “{texts[0]}”: say which"):
+        open_list(file, Form())
+    lines = read(file, Form(encoding="gb18030"))
+    assert [value(line, "params") for line in lines] == [[text] for text in texts]
+    assert value(read(file, Form(encoding="utf-8"))[0], "params") != [texts[0]]
+
+
+@pytest.mark.parametrize("head", ["recipient,name", "13112345678,Bo"])
+def test_names_beside_numbers_may_be_in_doubt(tmp_path, head):
+    file = write(tmp_path / "x.csv", head, f"{GOOD},谢", encoding="gb18030")
+    (*_others, (_line, number)) = read_numbers(file)
+    assert number.e164 == GOOD
+
+
+@pytest.mark.parametrize(
+    "text", ["José", "Ünal", "Æsir, Łódź", "¥5", "25°", "Здравствуйте, заказ готов", "Γειά σας",
+             "שלום", "谢", "é, 谢"],
+)  # fmt: skip
+def test_text_in_utf_8_is_read_as_such(tmp_path, text):
+    row = f'{GOOD},t1,"{text}"'
+    (line,) = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", row))
+    assert value(line, "params") == [text]
+
+
+@pytest.mark.parametrize("end", [",", ";", "\t", wide(","), wide(";"), "|", "; ", ";;"])
+def test_bare_numbers_may_end_with_what_divides_cells(tmp_path, end):
+    numbers = ["13112345678", "+86 131 1234 5679"]
+    file = write(tmp_path / "x.txt", *(number + end for number in numbers))
+    read_as = read(file, Form(recipients_only=True), Whole(template="t1"))
+    assert [value(line, "recipient") for line in read_as] == [GOOD, "+8613112345679"]
+
+
 def test_the_mark_of_a_file_is_stronger_than_an_option(tmp_path):
     lines = ["recipient,template_id,param_1", f"{GOOD},t1,Jérôme"]
     file = write(tmp_path / "x.csv", *lines, encoding="utf-8-sig")

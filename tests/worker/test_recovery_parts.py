@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
 
 import asyncpg
@@ -36,14 +37,15 @@ async def vital(dsn):
 
 @asynccontextmanager
 async def recovering(
-    vital, worker: int, flight: InFlight, failing: FailingParts, *, started: float | None = None
-):
+    vital, worker: int, flight: InFlight, spool: Path, failing: FailingParts,
+    *, started: float | None = None,
+):  # fmt: skip
     stop, lease = asyncio.Event(), Lease(60.0, monotonic)
     lease.started = started
     task = asyncio.create_task(
         run_recovery(
             vital, worker, flight, lease, ClockWaits(),
-            interval=0.05, stop=stop, failing=failing,
+            interval=0.05, spool=spool, stop=stop, failing=failing,
         )
     )  # fmt: skip
     yield task
@@ -52,7 +54,7 @@ async def recovering(
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, name):
+async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, tmp_path, name):
     change, part = BROKEN[name]
     await hands.begin(on_unsure="resend")
     await hands.insert(1)
@@ -66,7 +68,7 @@ async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, nam
     hands.flight.finish(unsent.token)
     await db.execute(change)
     failing: FailingParts = {}
-    async with recovering(vital, hands.id, hands.flight, failing) as task:
+    async with recovering(vital, hands.id, hands.flight, tmp_path, failing) as task:
         await until(lambda: db.fetchval(STATE, lost.token, "unsure"), what="the dead one's")
         await until(lambda: db.fetchval(STATE, unsent.token, "closed"), what="the unsent one")
         await until(lambda: failing)
@@ -79,14 +81,14 @@ async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, nam
             await until(lambda: not failing, what="the step works again")
 
 
-async def test_recovery_takes_no_request_of_another_worker(db, hands, vital):
+async def test_recovery_takes_no_request_of_another_worker(db, hands, vital, tmp_path):
     """A restored database has given the id of this worker to that one, which sends it now."""
     await hands.begin(on_unsure="resend")
     mine = (await heartbeat(hands.database, hands.id)).started
     await db.execute("UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'")
     await hands.insert(1)
     [its] = await hands.claim()
-    async with recovering(vital, hands.id, InFlight(lambda: "mine"), {}, started=mine):
+    async with recovering(vital, hands.id, InFlight(lambda: "mine"), tmp_path, {}, started=mine):
         await asyncio.sleep(0.5)
         assert await db.fetchval(STATE, its.token, "open")
 

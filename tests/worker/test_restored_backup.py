@@ -132,6 +132,42 @@ async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
     assert again.paused == []
 
 
+@pytest.mark.parametrize("table", ["queue", "bulk"])
+async def test_what_waits_for_later_in_a_backup_is_paused(hands, table):
+    """It may have been made due since, and sent, or cancelled."""
+    await hands.begin()
+    old = await hands.insert(1 if table == "queue" else 30)
+    later = f"UPDATE dispatcher.{table} SET due_at = clock_timestamp() + interval '1 day'"
+    assert await hands.db.execute(later) == "UPDATE 1"
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+    assert await hands.queue() == old
+
+
+async def test_a_row_that_is_gone_hides_no_others_of_a_backup(hands):
+    await hands.begin()
+    old = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("DELETE FROM dispatcher.message WHERE id = $1", old[0])
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+
+
+async def test_after_an_outage_what_waits_for_later_is_not_paused(hands):
+    """Nothing shows that a backup was restored."""
+    await hands.begin()
+    await hands.insert(2)
+    await hands.db.execute(
+        "UPDATE dispatcher.queue SET due_at = clock_timestamp() + interval '1 day'"
+    )
+    for table, time in (("worker", "heartbeat_at"), ("message", "queued_at")):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '2 h'")
+    assert (await pause_after_restore(hands.database))[0] == []
+
+
 async def under_way(db, *, since: str) -> int:
     """Add an action that was started some time ago; return its id."""
     return await db.fetchval(

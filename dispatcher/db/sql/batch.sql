@@ -85,11 +85,13 @@ FOR UPDATE SKIP LOCKED
 -- keeps its batch unsure, and so does one of before a restore. So does an answer that the database
 -- refused: the provider did answer, and may have accepted all of it. A statement of its own: the next
 -- one then sees what faster transactions have committed.
+-- $1 seconds after the wait, for a report that came within it and is not stored yet
 SELECT b.id
 FROM dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
-  AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
+  AND b.state = 'unsure'
+  AND b.unsure_at < clock_timestamp() - a.resend_after - make_interval(secs => $1)
   AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
   AND b.code IS DISTINCT FROM 'not-recorded'
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))

@@ -42,9 +42,17 @@ WHERE digest = $1 AND line BETWEEN $2 AND $3
 UPDATE dispatcher.file_import SET finished_at = clock_timestamp() WHERE digest = $1 AND finished_at IS NULL
 
 -- name: forget_import
--- Forget a load that has ended, so that the file can be loaded once more.
--- $1 digest
-DELETE FROM dispatcher.file_import WHERE digest = $1 AND finished_at IS NOT NULL
+-- Forget a load that put nothing in, so that the file is loaded anew; not if it has gone on since.
+-- $1 digest, $2 when it started, $3 its lines
+DELETE FROM dispatcher.file_import
+WHERE digest = $1 AND started_at = $2 AND lines = $3 AND imported = 0
+
+-- name: set_import_aside
+-- Give a load another name, so that the file is loaded anew, and what this one put in stays known; not
+-- if it has gone on since.
+-- $1 digest, $2 when it started, $3 its lines
+UPDATE dispatcher.file_import SET digest = digest || ' ' || started_at
+WHERE digest = $1 AND started_at = $2 AND lines = $3
 
 -- name: dry_run_table
 -- A table with the limits of a message and nothing that follows from one: for a dry run.
@@ -106,44 +114,83 @@ SELECT line FROM (
 ) AS s
 WHERE line > first
 
+-- name: earlier_loads
+-- Other loads that began lately, and of a file that is loaded anew the one before, however old.
+-- $1 digest, $2 days, $3 whether the file is loaded anew
+CREATE TEMPORARY TABLE earlier_load AS
+SELECT row_number() OVER (ORDER BY started_at) AS load, digest, name, campaign, started_at, imported,
+    first_id, last_id
+FROM dispatcher.file_import
+WHERE CASE WHEN digest = $1 THEN $3 ELSE started_at > now() - make_interval(days => $2) END
+
 -- name: find_earlier
--- Messages of other loads that began lately, without those that were cancelled: the same number,
--- template, variables and all else but times. No row: none did.
--- $1 digest, $2 days
+-- Their messages to numbers of this list. The variables of one that is wiped are not known: null.
 CREATE TEMPORARY TABLE earlier AS
-SELECT l.name, l.started_at, m.app, m.sender, m.recipient, m.template_id, m.signature, m.reference,
-    m.params
-FROM dispatcher.file_import l
+SELECT l.load, m.app, m.sender, m.recipient, m.template_id, m.signature, m.reference,
+    CASE WHEN m.wiped_at IS NULL THEN m.params END AS params,
+    EXISTS (
+        SELECT FROM dispatcher.outcome o WHERE o.message_id = m.id AND o.state = 'cancelled'
+    ) AS cancelled
+FROM pg_temp.earlier_load l
 JOIN dispatcher.message m ON m.id BETWEEN l.first_id AND l.last_id
-WHERE l.digest <> $1 AND l.started_at > now() - make_interval(days => $2)
-  AND EXISTS (SELECT FROM pg_temp.survey s WHERE s.recipient = m.recipient)
+WHERE EXISTS (SELECT FROM pg_temp.survey s WHERE s.recipient = m.recipient)
+
+-- name: find_already
+-- The lines not done yet that are in already, each once for each load: all but the times is the same,
+-- and the message was not cancelled. Where the variables are wiped, all else decides.
+-- $1 lines that are done
+CREATE TEMPORARY TABLE already AS
+SELECT s.line, e.load, false AS wiped
+FROM pg_temp.survey s
+JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
+WHERE s.line > $1 AND NOT e.cancelled
+  AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
+UNION
+SELECT s.line, e.load, true
+FROM pg_temp.survey s
+JOIN (
+    SELECT DISTINCT load, app, sender, recipient, template_id, signature, reference
+    FROM pg_temp.earlier WHERE params IS NULL AND NOT cancelled
+) AS e USING (recipient, template_id, app)
+WHERE s.line > $1
+  AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
+
+-- name: find_taken_before
+-- Of a file that is loaded anew, the other lines that the load before has not refused, and whose
+-- message was not cancelled: retention may have dropped it.
+-- $1 digest
+INSERT INTO pg_temp.already
+SELECT s.line, l.load, false
+FROM pg_temp.survey s
+JOIN pg_temp.earlier_load l ON l.digest = $1
+WHERE NOT EXISTS (SELECT FROM pg_temp.already a WHERE a.line = s.line AND a.load = l.load)
   AND NOT EXISTS (
-      SELECT FROM dispatcher.outcome o WHERE o.message_id = m.id AND o.state = 'cancelled'
+      SELECT FROM dispatcher.file_import_rejection r WHERE r.digest = $1 AND r.line = s.line
+  )
+  AND NOT EXISTS (
+      SELECT FROM pg_temp.earlier e
+      WHERE e.load = l.load AND e.cancelled
+        AND (e.recipient, e.template_id, e.app) = (s.recipient, s.template_id, s.app)
+        AND (e.sender, e.signature, e.reference)
+            IS NOT DISTINCT FROM (s.sender, s.signature, s.reference)
+        AND coalesce(e.params, s.params) = s.params
   )
 
 -- name: already_imported
--- How many lines that are not done yet are in already, by an earlier load; of the load with most
--- of them, its name and when it began.
--- $1 lines that are done
-WITH found AS (
-    SELECT DISTINCT s.line, e.name, e.started_at
-    FROM pg_temp.survey s
-    JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
-    WHERE s.line > $1
-      AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
-)
-SELECT (SELECT count(DISTINCT line) FROM found), name, started_at
-FROM found GROUP BY name, started_at ORDER BY count(*) DESC LIMIT 1
+-- How many lines are in already, and of how many of them this is known without their variables.
+SELECT count(*) AS lines, count(*) FILTER (WHERE wiped) AS wiped
+FROM (SELECT bool_and(wiped) AS wiped FROM pg_temp.already GROUP BY line) AS a
+
+-- name: already_imported_by
+-- The loads that put them in, the one with most of them first.
+SELECT l.name, l.campaign, l.started_at, l.imported, count(DISTINCT a.line) AS lines
+FROM pg_temp.already a JOIN pg_temp.earlier_load l USING (load)
+GROUP BY l.load, l.name, l.campaign, l.started_at, l.imported
+ORDER BY count(DISTINCT a.line) DESC, l.load DESC
 
 -- name: leave_out_imported
--- Leave out the lines that already_imported counts.
--- $1 lines that are done
-INSERT INTO pg_temp.left_out
-SELECT DISTINCT s.line
-FROM pg_temp.survey s
-JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
-WHERE s.line > $1
-  AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
+-- Leave out the lines that are in already.
+INSERT INTO pg_temp.left_out SELECT DISTINCT line FROM pg_temp.already
 
 -- name: import_lines
 -- Insert the messages of some lines, in their order; each is due some time after the one before.

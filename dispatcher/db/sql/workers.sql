@@ -85,9 +85,12 @@ FROM ended
 
 -- name: apps_of_old_queue
 -- Return when the newest worker was last here, until when it may have sent, and the apps that are not
--- paused and have a due message from before its lease ended; no row if that was not long ago. A worker
--- that stopped in good order may be away for longer than one that did not. Within its lease it may have
--- sent what came after its heartbeat: where all is well, nothing else waits when a backup is made.
+-- paused and have a due message from before its lease ended; no row if that was not long ago. If the
+-- database is known to lack what was written since, a message that is not due counts too: it may have been
+-- made due since, and sent, or cancelled. A worker that stopped in good order may be away for longer than
+-- one that did not. Within its lease it may have sent what came after its heartbeat: where all is well,
+-- nothing else waits when a backup is made. The queue is read once for all apps: by the ids of each, an app
+-- with few messages behind a million of another one would cost as much.
 -- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
 -- here that the database does not know of any more (seconds since 1970; null: there is none). An app that
 -- an operator has resumed since then is left alone.
@@ -97,24 +100,25 @@ WITH newest AS (
     FROM dispatcher.worker WHERE $3::float8 IS NULL ORDER BY heartbeat_at DESC LIMIT 1)
     UNION ALL
     SELECT to_timestamp($3::float8), NULL, to_timestamp($3::float8) WHERE $3::float8 IS NOT NULL
+), oldest AS (
+    SELECT w.app, min(w.id) AS id
+    FROM (
+        SELECT q.app, q.id FROM dispatcher.queue q
+        WHERE $3::float8 IS NOT NULL OR q.due_at <= (SELECT clock_timestamp())
+        UNION ALL
+        SELECT b.app, b.first_id FROM dispatcher.bulk b
+        WHERE $3::float8 IS NOT NULL OR b.due_at <= (SELECT clock_timestamp())
+    ) AS w
+    GROUP BY w.app
 )
 SELECT n.at, n.sent_until, ARRAY(
-    SELECT a.name FROM dispatcher.app a
+    SELECT a.name
+    FROM dispatcher.app a
+    JOIN oldest o ON o.app = a.name
+    LEFT JOIN dispatcher.message m ON m.id = o.id  -- a row that is gone hides no others
     WHERE a.paused_by IS DISTINCT FROM 'operator'
       AND (a.resumed_at > to_timestamp($3::float8)) IS NOT TRUE
-      AND (
-        SELECT m.queued_at <= n.sent_until
-        FROM (
-            (SELECT q.id FROM dispatcher.queue q
-            WHERE q.app = a.name AND q.due_at <= clock_timestamp()
-            ORDER BY q.id LIMIT 1)
-            UNION ALL
-            (SELECT b.first_id FROM dispatcher.bulk b
-            WHERE b.app = a.name AND b.due_at <= clock_timestamp()
-            ORDER BY b.first_id LIMIT 1)
-        ) AS w
-        JOIN dispatcher.message m ON m.id = w.id
-        ORDER BY w.id LIMIT 1)
+      AND (m.queued_at <= n.sent_until) IS NOT FALSE
     ORDER BY a.name
 ) AS apps
 FROM newest n
