@@ -90,7 +90,7 @@ GUARDS = (
     ),
     Guard(
         "a late answer waits for what another session holds",
-        reason="a step of the model is a whole transaction: none holds a row while another is taken",
+        reason="a step of the model is a whole transaction: no other holds a row meanwhile",
     ),
     Guard(
         "a late answer is evidence",
