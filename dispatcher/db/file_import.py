@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg import Record
 from msgspec import Struct
 
+from dispatcher.core.errors import ListError
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.queries import sql
 
@@ -63,7 +64,7 @@ class Survey(Struct, frozen=True):
     unknown_templates: dict[str, int]  # lines of each, if others are defined
 
 
-class TakenOverError(Exception):
+class TakenOverError(ListError):
     """Another process imports the same file now; the text says what to do."""
 
 

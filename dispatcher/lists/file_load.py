@@ -55,6 +55,8 @@ class ImportOptions(Struct, frozen=True):
     whole: Whole = Whole()
     again: bool = False  # also what is in already
     rest: bool = False  # only what is not in already
+    stop_for_any: bool = False  # one line that is in stops the load, of whatever list it is
+    asked_at: datetime | None = None  # a load of this file that began since is this one
     unique: bool = False  # only the first line of each number
     dry_run: bool = False
     other_mainland: bool = False  # see core.number
@@ -256,16 +258,13 @@ class _Load(Struct, frozen=True):
     async def insert(self, done: Progress, first: int, last: int, digest: str) -> Progress:
         """Insert the lines of one batch and note it, both or neither."""
         connection = self.connection
-        try:
-            async with connection.transaction():
-                inserted, refused = await file_import.insert_lines(
-                    connection, first, last, self.campaign, self.wait, done.imported
-                )
-                after = await self._after(done, last, first, inserted, refused)
-                await file_import.record_import(connection, digest, done, after)
-                await file_import.record_rejections(connection, digest, first, last)
-        except file_import.TakenOverError as error:
-            raise ListError(str(error)) from error
+        async with connection.transaction():
+            inserted, refused = await file_import.insert_lines(
+                connection, first, last, self.campaign, self.wait, done.imported
+            )
+            after = await self._after(done, last, first, inserted, refused)
+            await file_import.record_import(connection, digest, done, after)
+            await file_import.record_rejections(connection, digest, first, last)
         return after
 
     async def check(self, done: Progress, first: int, last: int) -> Progress:
@@ -326,8 +325,10 @@ async def _start(
     An interrupted load goes on, unless it put nothing in: then an option may have been missing.
     """
     known = await file_import.known_import(connection, digest)
-    if known is None:
+    if known is None or known.started_at is None:
         return _Start(Progress())
+    if options.asked_at is not None and known.started_at >= options.asked_at:
+        return _Start(known)
     if known.finished_at is None and known.imported:
         return _Start(_left_out(known) if options.dry_run else known)
     if not known.imported or options.again or options.rest:
@@ -451,7 +452,7 @@ def _many_already(  # noqa: PLR0917
     if earlier is None or options.again or options.rest:
         return None
     left = seen.good - done.imported - done.left_out
-    many = earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
+    many = options.stop_for_any or earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
     if not many and not any(_is_of_list(load, file, campaign) for load in earlier.loads):
         return None
     first = earlier.loads[0]
