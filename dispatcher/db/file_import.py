@@ -300,6 +300,15 @@ async def taken_lines(connection: Connection, first: int, last: int) -> list[Rec
     return await connection.fetch(sql("taken_lines"), first, last)
 
 
+async def due_times(connection: Connection, wait: float) -> tuple[datetime, datetime] | None:
+    """Return when the first and the last message of a dry run would be due; None if none is taken.
+
+    *wait*: seconds from one message to the next.
+    """
+    row = await connection.fetchrow(sql("due_times"), wait)
+    return (row[0], row[1]) if row and row[0] is not None else None
+
+
 # What the reader of a list lets pass and the database refuses.
 _SENTENCES: Final = {
     "idempotency_key_was_used_before": "its idempotency_key was used before",

@@ -1,14 +1,16 @@
 """Writes results of requests: outcomes, returns to the queue, pauses; many in one transaction."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 import asyncpg
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.codes import request_code
 from dispatcher.core.delays import Pause, may_concern_one_host
@@ -84,6 +86,10 @@ async def _pause(connection: Connection, app: str, pause: Pause, opened_at: date
     )
 
 
+# A claim that puts messages back holds them for some milliseconds; a person may for hours.
+HELD_TRIES: Final = 3
+HELD_SECONDS: Final = 0.02
+
 ACCEPTED_COLUMNS = ("message_id", "batch_id", "state", "attempts", "segments", "provider_id")
 OUTCOME_COLUMNS = (*ACCEPTED_COLUMNS, "code", "reason")
 AcceptedRow = tuple[int, int, str, int, int | None, str | None]
@@ -101,6 +107,7 @@ class Recorded(Struct, frozen=True):
     opened: dict[str, str] = {}  # apps whose circuit has opened, and why
     lost_answers: dict[str, str] = {}  # apps whose answers only this host loses, and why
     refused: frozenset[int] = frozenset()  # batches of which the database takes no form of a result
+    held: frozenset[int] = frozenset()  # batches of which another session holds what is taken back
 
 
 class Rows(Struct):
@@ -133,11 +140,20 @@ async def record(
 
     Safe to repeat: a batch that an earlier call has closed is not written again. A result that the
     database refuses for a value is written without that value, or else as unsure, or else returned
-    as refused; the others are written as they are. Raises DatabaseUnavailable; the call may then
-    have committed.
+    as refused; the others are written as they are. One that takes back messages which another
+    session holds is returned as held, to be recorded again. Raises DatabaseUnavailable; the call
+    may then have committed.
     """
     begin = partial(database.transaction, seconds=seconds, lock_timeout=lock_timeout)
-    return await _record_in_parts(begin, worker, results, circuits)
+    recorded = await _record_in_parts(begin, worker, results, circuits)
+    for _ in range(HELD_TRIES):
+        held = [result for result in results if result.batch.id in recorded.held]
+        if not held:
+            break
+        await asyncio.sleep(HELD_SECONDS)
+        again = await _record_in_parts(begin, worker, held, circuits)
+        recorded = _joined(replace(recorded, held=frozenset()), again)
+    return recorded
 
 
 async def _record_in_parts(
@@ -153,12 +169,17 @@ async def _record_in_parts(
     middle = len(results) // 2
     first = await _record_in_parts(begin, worker, results[:middle], circuits)
     second = await _record_in_parts(begin, worker, results[middle:], circuits)
+    return _joined(first, second)
+
+
+def _joined(first: Recorded, second: Recorded) -> Recorded:
     return Recorded(
         first.written | second.written,
         first.cut_off | second.cut_off,
         first.opened | second.opened,
         first.lost_answers | second.lost_answers,
         first.refused | second.refused,
+        first.held | second.held,
     )
 
 
@@ -210,11 +231,12 @@ async def _record(
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
         results = circuit.results
         rows = Rows([], [], [], [], Counter(), defaultdict(list), [], set())
+        held: set[int] = set()
         for result in results:
             if result.batch.token in closed:
                 _gather(result, rows, settled | _requeued(result, in_question))
-            else:
-                await _recall(connection, result, rows)
+            elif await _recall(connection, result, rows):
+                held.add(result.batch.id)
         if some_settled:
             accepted: list[OutcomeRow] = [(*row, None, None) for row in rows.accepted]
             await append_outcomes(connection, accepted + rows.outcomes)
@@ -242,6 +264,7 @@ async def _record(
             cut_off,
             {app: opened.pause.reason for app, opened in circuit.opened.items()},
             circuit.lost_answers,
+            held=frozenset(held),
         )
 
 
@@ -380,19 +403,27 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     rows.outcomes.append(row)
 
 
-async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> None:
-    """Take back accepted messages that were given up, if they are not sent again yet."""
+async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> bool:
+    """Take back accepted messages that were given up, if they are not sent again yet.
+
+    Return whether some are left that another session held.
+    """
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
-    if accepted:
-        batches, tokens = [result.batch.id], [result.batch.token]
-        found = await connection.fetch(
-            sql("recall"), list(accepted), batches * len(accepted), tokens * len(accepted)
-        )
-        for row in found:
-            _gather_outcome(accepted[row["id"]], result.batch, rows)
-            if row["again"] is not None:
-                rows.unsure_again.add(row["again"])
+    if not accepted:
+        return False
+    number, token = result.batch.id, result.batch.token
+    found = await connection.fetch(
+        sql("recall"), list(accepted), [number] * len(accepted), [token] * len(accepted)
+    )
+    for row in found:
+        _gather_outcome(accepted[row["id"]], result.batch, rows)
+        if row["again"] is not None:
+            rows.unsure_again.add(row["again"])
+    if len(found) == len(accepted):
+        return False
+    left = await connection.fetchval(sql("recall_left"), list(accepted), number, token)
+    return bool(left)
 
 
 async def _copy_outcomes(

@@ -93,6 +93,8 @@ class Loaded(Struct, frozen=True):
     bill: Bill | None = None  # of a dry run
     rejects: Path | None = None  # where the refused lines are
     refusal: InAlreadyError | None = None  # what the load says instead; a dry run counts the rest
+    # Of a dry run: when the first and the last message would be due; None: all at once.
+    due: tuple[datetime, datetime] | None = None
 
     @property
     def countries_abroad(self) -> dict[str, int]:
@@ -218,6 +220,7 @@ async def load_file(
             done = await load.insert(done, first, last, digest)
         share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
         on_progress(done.imported, READING_SHARE + (1 - READING_SHARE) * share)
+    due = await file_import.due_times(connection, load.wait) if options.dry_run else None
     written = None
     if done.rejected:
         known_by = None if options.dry_run else digest
@@ -239,6 +242,7 @@ async def load_file(
         estimate.bill if estimate is not None else None,
         written,
         refusal,
+        due if due != (now, now) else None,
     )
 
 

@@ -109,6 +109,7 @@ class UploadResult(Struct, frozen=True):
     cost: dict[str, Decimal]  # by currency
     refusals: list[tuple[int, str]]  # the first lines, with their reasons
     countries: dict[str, int] = {}  # messages of a check; empty if all are for mainland China
+    due: tuple[datetime, datetime] | None = None  # of a check: its first and last; None: at once
 
 
 class WorkOrder(Struct, frozen=True):
@@ -188,6 +189,7 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         bill.sums(most=True) if bill is not None else {},
         _refusals(rejects),
         loaded.countries_abroad,
+        loaded.due,
     )
 
 

@@ -74,7 +74,7 @@ class Recorder:
         self._held_batches: frozenset[int] = frozenset()
         self._held_until = 0.0
         self._in_doubt: set[int] = set()  # batches that a call may have written that failed
-        self._refused: set[int] = set()  # batches of which the database takes no form of a result
+        self._to_repeat: frozenset[int] = frozenset()  # batches whose results are to be tried again
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -185,8 +185,8 @@ class Recorder:
         """
         written = await self._write(results, LOCK_TIMEOUT if self._has_left_files else None)
         if written is not None:
-            refused = not self._refused.isdisjoint(each.batch.id for each in results)
-            return None if refused else len(written)
+            repeated = not self._to_repeat.isdisjoint(each.batch.id for each in results)
+            return None if repeated else len(written)
         for app in {result.batch.app for result in results}:
             of_app = [each for each in results if each.batch.app == app]
             if await self._write(of_app, LOCK_TIMEOUT) is None:
@@ -250,16 +250,17 @@ class Recorder:
     ) -> bool:
         """Write *results*; return whether they are, as another session may hold a row of them.
 
-        One that the database refuses in every form waits, and is tried again.
+        One that the database refuses in every form waits, and is tried again; so does one that
+        takes back messages which another session holds.
         """
         began = monotonic()
         written = await self._write(results, lock_timeout)
         if written is None:
             return False
-        refused = self._refused.intersection(each.batch.id for each in results)
-        if refused:
-            self._hold(self._held_batches | refused)
-            results = [each for each in results if each.batch.id not in refused]
+        repeated = self._to_repeat.intersection(each.batch.id for each in results)
+        if repeated:
+            self._hold(self._held_batches | repeated)
+            results = [each for each in results if each.batch.id not in repeated]
         self._finish(results, written, monotonic() - began)
         done = set(map(id, results))
         self._unwritten = [each for each in self._unwritten if id(each) not in done]
@@ -330,7 +331,13 @@ class Recorder:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._refused = (self._refused - batches) | recorded.refused
+                self._to_repeat = (self._to_repeat - batches) | recorded.refused | recorded.held
+                if recorded.held:
+                    log.warning(
+                        "answers wait: another session holds messages that they show to be sent",
+                        apps=sorted({r.batch.app for r in results if r.batch.id in recorded.held}),
+                        batches=len(recorded.held),
+                    )
                 if recorded.refused:
                     log.error(
                         "answers wait: the database refuses them; correct the trigger or constraint"

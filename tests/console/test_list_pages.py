@@ -567,3 +567,18 @@ async def test_an_upload_that_does_not_end_keeps_nothing(operator, db, monkeypat
     answer = await slow_upload(operator, 1.0)
     assert (answer.status, "more than half an hour" in answer.text) == (400, True)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload") == 0
+
+
+@pytest.mark.usefixtures("defined")
+async def test_a_check_says_when_a_list_is_due(operator):
+    fields = {"send_at": "2099-05-01 09:00", "zone": "Asia/Shanghai"}
+    path = (await upload(operator, LIST.encode(), fields)).headers["Location"]
+    page = await shown(operator, path, "checked")
+    assert re.search(r'Due at\s*<time datetime="2099-05-01T01:00', page), page
+    path = (await upload(operator, LIST.encode(), fields | {"per_hour": "60"})).headers["Location"]
+    page = await shown(operator, path, "checked")
+    assert re.search(
+        r'from\s*<time datetime="2099-05-01T01:00.+to\s*<time datetime="2099-05-01T01:02', page
+    )
+    path = (await upload(operator, LIST.encode())).headers["Location"]
+    assert "Due " not in await shown(operator, path, "checked")

@@ -14,6 +14,7 @@ from dispatcher.core.rules import Limits, Rules
 from dispatcher.core.templates import Template
 from dispatcher.db import operator, rules
 from dispatcher.db.claim import claim
+from dispatcher.db.database import connect
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.workers import register_app
 
@@ -312,6 +313,22 @@ async def test_what_was_sent_yesterday_is_forgotten(db, database):
         "UPDATE dispatcher.recipient_usage SET sent_at = sent_at - interval '25 hours'"
     )
     assert await rules.forget_used(database) == 1
+
+
+async def test_what_is_sent_again_meanwhile_is_not_forgotten(db, dsn, database):
+    await operator.set_limits(db, "Ana", "default", Limits(per_day=1))
+    await applied(db, database, [message(1)])
+    await db.execute(
+        "UPDATE dispatcher.recipient_usage SET sent_at = sent_at - interval '25 hours'"
+    )
+    claiming = await connect(dsn)
+    async with claiming.transaction():
+        await claiming.execute("UPDATE dispatcher.recipient_usage SET sent_at = clock_timestamp()")
+        forgetting = asyncio.create_task(rules.forget_used(database))
+        await asyncio.wait({forgetting}, timeout=0.5)
+        assert not forgetting.done()
+    assert await forgetting == 0
+    await claiming.close()
 
 
 @pytest.mark.parametrize("number", ["abc", "", "+", "+86 131"])

@@ -25,8 +25,15 @@ async def set_round(db, *, left: int, answered: int, claimed_before: float) -> N
 
 @pytest.mark.parametrize(
     ("left", "answered", "claimed_before", "allowed"),
-    [(3, 20, 0.0, 3), (0, 27, 10.0, 0), (0, 27, 40.0, 5), (0, 0, 40.0, 32)],
-    ids=["some left", "all on their way", "five lost", "all lost"],
+    [
+        (3, 20, 0.0, 3),
+        (0, 27, 10.0, 0),
+        (0, 27, 40.0, 5),
+        (0, 0, 40.0, 32),
+        (0, 31, -86_400.0, 1),
+        (0, 31, -0.5, 0),
+    ],
+    ids=["some left", "all on their way", "five lost", "all lost", "clock set back", "a little"],
 )
 async def test_what_a_round_lost_with_its_workers_is_claimed_again(
     db, left, answered, claimed_before, allowed

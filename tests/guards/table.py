@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 SCHEMA = "migrations/0001_schema.sql"
 FUNCTIONS = "migrations/0002_functions.sql"
+MAINTENANCE = "migrations/0004_maintenance.sql"
 SQL = "dispatcher/db/sql"
 AGAIN = "tests/worker/test_written_again.py"
 ONE = "tests/worker/test_one_transaction.py"
 RESTORED = "tests/worker/test_restored_backup.py"
+RETENTION = "tests/db/test_retention.py"
 LOST = "tests/worker/test_lost_commits.py"
 CLOCK = "tests/worker/test_wrong_clock.py"
 SILENCE = "tests/worker/test_silence.py"
@@ -352,6 +354,38 @@ GUARDS = (
     ),
     Guard(
         2,
+        "a worker looks for lost claims by its row, and not by its id alone",
+        (Edit(f"{SQL}/batch.sql#open_of_worker", "date_part('epoch', w.started_at) = $2", "true"),),
+        (f"{RESTORED}::test_a_worker_whose_id_was_given_again_leaves_alone",),
+    ),
+    Guard(
+        2,
+        "what waits for a later time in a restored backup is paused",
+        (
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR q.", "q."),
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR b.", "b."),
+        ),
+        (f"{RESTORED}::test_what_waits_for_later_in_a_backup_is_paused",),
+    ),
+    Guard(
+        2,
+        "retention keeps the report that keeps an unsure request from the policy",
+        (
+            Edit(
+                MAINTENANCE,
+                ") AS r\n                WHERE b.state = 'unsure')",
+                ") AS r\n WHERE false)",
+            ),
+            Edit(
+                MAINTENANCE,
+                "dispatcher.batch b WHERE b.state = 'unsure')",
+                "dispatcher.batch b WHERE false)",
+            ),
+        ),
+        (f"{RETENTION}::test_a_report_of_an_unsure_request_stays",),
+    ),
+    Guard(
+        2,
         "what is not ours any more is withheld in the moment it would leave",
         (Edit("dispatcher/provider/client.py", "if not self._may_leave():", "if False:"),),
         (f"{WITHHELD}::test_a_batch_lost_while_connecting_is_never_written",),
@@ -516,6 +550,18 @@ GUARDS = (
         (f"{RESENT}::test_a_late_answer_settles_the_others_of_a_requeued_message",),
     ),
     Guard(
+        2,
+        "a late answer waits for what another session holds",
+        (
+            Edit(
+                "dispatcher/db/record.py",
+                "    return bool(left)\n",
+                "    return False\n",
+            ),
+        ),
+        (f"{RESENT}::test_what_another_session_holds_is_taken_back_later",),
+    ),
+    Guard(
         3,
         "a late answer is evidence",
         (
@@ -644,10 +690,19 @@ GUARDS = (
     ),
     Guard(
         4,
+        "no message is deleted whose requeue is open",
+        (Edit(MAINTENANCE, "        FOR UPDATE OF m, o SKIP LOCKED\n", ""),),
+        (
+            f"{RETENTION}::test_a_message_that_is_being_requeued_is_not_pruned",
+            f"{RETENTION}::test_a_requeue_during_a_prune_finds_nothing",
+        ),
+    ),
+    Guard(
+        4,
         "a partition with a bulk row is not dropped",
         (
             Edit(
-                "migrations/0004_maintenance.sql",
+                MAINTENANCE,
                 "            WHERE first_id > first - 500 AND first_id < past"
                 " AND ids && int8range(first, past))\n        OR EXISTS (\n",
                 "            WHERE false)\n        OR EXISTS (\n",

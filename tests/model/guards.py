@@ -89,6 +89,10 @@ GUARDS = (
         )
     ),
     Guard(
+        "a late answer waits for what another session holds",
+        reason="a step of the model is a whole transaction: no other holds a row meanwhile",
+    ),
+    Guard(
         "a late answer is evidence",
         reason="without it nothing is wrong: a message stays unsure until its report comes",
     ),

@@ -1,5 +1,8 @@
 """An answer that comes when its batch was given up: what still waits is not sent a second time."""
 
+import asyncio
+from time import monotonic
+
 import pytest
 from support.messages import states
 
@@ -7,10 +10,15 @@ from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
+from dispatcher.core.result import BatchResult
 from dispatcher.db.queries import sql
+from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.reports import register_statuses, store
 from dispatcher.db.workers import resend_unsure
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
+from dispatcher.worker.recorder import Recorder
 
 
 @pytest.fixture
@@ -37,6 +45,76 @@ async def test_what_was_accepted_and_still_waits_is_taken_back(hands, given_up):
     assert await states(hands.db) == {"accepted": 2, "queued": 1}
     await hands.record(given_up, answer)  # safe to repeat
     assert await states(hands.db) == {"accepted": 2, "queued": 1}
+
+
+HOLDS = {
+    "claim": "SELECT FROM dispatcher.queue FOR UPDATE",
+    "cancel": "SELECT dispatcher.cancel(ARRAY(SELECT id FROM dispatcher.queue))",
+}
+
+
+@pytest.mark.parametrize("given_up", ["policy", "operator"], indirect=True)
+@pytest.mark.parametrize("by", HOLDS)
+async def test_what_another_session_holds_is_taken_back_later(hands, given_up, by):
+    """Else it would be sent again, though it is known to be accepted."""
+    late = answered(given_up)
+    async with hands.database.transaction() as other:
+        await other.execute(HOLDS[by])
+        recorded = await record(hands.database, hands.id, [late])
+        assert recorded.held == {given_up.id}
+    recorded = await record(hands.database, hands.id, [late])
+    assert not recorded.held
+    assert await hands.queue() == []
+    assert await states(hands.db) == {"accepted": 3}
+    accepted = await hands.db.fetchval(
+        "SELECT sum(count) FROM dispatcher.event_count WHERE event = 'accepted'"
+    )
+    assert accepted == 3
+
+
+@pytest.mark.parametrize("given_up", ["policy"], indirect=True)
+async def test_an_answer_is_kept_while_what_it_settles_is_held(hands, given_up, tmp_path):
+    recorder = Recorder(
+        hands.database,
+        worker=hands.id,
+        in_flight=hands.flight,
+        folder=tmp_path,
+        metrics=Metrics(),
+        breakers={"default": CircuitBreaker("default")},
+        limits={},
+    )
+    recorder._unwritten = [answered(given_up)]
+    async with hands.database.transaction() as other:
+        await other.execute(HOLDS["claim"])
+        await recorder._record(monotonic())
+        assert recorder._held_batches == {given_up.id}
+    await recorder._record(recorder._held_until)
+    assert recorder._unwritten == []
+    assert await states(hands.db) == {"accepted": 3}
+
+
+@pytest.mark.parametrize("given_up", ["policy"], indirect=True)
+async def test_what_is_unsure_again_and_held_is_settled_later(hands, given_up):
+    [again] = await hands.claim()
+    await hands.record(again, UnknownResult("timeout", "no answer"))
+    late = answered(given_up)
+    async with hands.database.transaction() as other:
+        await other.execute("SELECT FROM dispatcher.batch WHERE state = 'unsure' FOR UPDATE")
+        recorded = await record(hands.database, hands.id, [late])
+        assert recorded.held == {given_up.id}
+    assert not (await record(hands.database, hands.id, [late])).held
+    assert await states(hands.db) == {"accepted": 3}
+
+
+@pytest.mark.parametrize("given_up", ["policy"], indirect=True)
+async def test_a_short_hold_of_what_is_taken_back_is_waited_out(hands, given_up):
+    """As that of a claim which puts it back."""
+    async with hands.database.transaction() as other:
+        await other.execute(HOLDS["claim"])
+        late = asyncio.create_task(record(hands.database, hands.id, [answered(given_up)]))
+        await asyncio.sleep(0.01)
+    assert not (await late).held
+    assert await states(hands.db) == {"accepted": 3}
 
 
 @pytest.mark.parametrize("given_up", ["policy", "operator"], indirect=True)
@@ -230,6 +308,12 @@ async def test_no_look_from_before_a_requeue_takes_it_back(hands):
     await report(hands, refusal(one, batch))
     assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [one.id]) == 1
     assert await hands.db.fetch(sql("recall"), [one.id], [batch.id], [batch.token]) == []
+
+
+def answered(batch: Batch) -> BatchResult:
+    """Return an answer that accepts all of *batch*."""
+    verdict = Resolved([Accepted(message, f"p{message.id}", 1) for message in batch.messages])
+    return BatchResult(batch, verdict, 200, "000000", "", tries=1, seconds=0.1)
 
 
 async def unsure_twice(hands) -> Batch:

@@ -16,6 +16,7 @@ from support.slow import slow_after
 from support.waiting import until
 
 from dispatcher.db.database import Database, create_pool
+from dispatcher.db.queries import sql
 from dispatcher.simulator.faults import Delay
 from dispatcher.worker import recovery
 from dispatcher.worker.in_flight import Lease
@@ -66,6 +67,32 @@ async def test_what_was_moved_to_a_later_time_stays_after_a_jump(db):
     due = "SELECT id FROM dispatcher.queue WHERE due_at <= clock_timestamp()"
     assert [row["id"] for row in await db.fetch(due)] == now
     assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.bulk")
+
+
+async def test_flow_control_measures_on_after_a_jump_back(db):
+    await db.execute(
+        "INSERT INTO dispatcher.app (name, numbers_per_second, rate, slowed_at, window_at)"
+        " VALUES ('default', 600, 300, clock_timestamp(), clock_timestamp())"
+    )
+    [row] = await db.fetch(sql("circuits"), ["default"])
+    assert row["just_slowed"]
+    await jump(db, "-1 day")
+    for statement in ("circuits", "lock_circuits"):
+        [row] = await db.fetch(sql(statement), ["default"])
+        assert not row["just_slowed"]
+    await db.execute(sql("set_window"), "default", True, 10, 2)
+    [row] = await db.fetch(sql("circuits"), ["default"])
+    assert 0 <= row["window_seconds"] < 10
+    await db.execute(sql("charge_pace"), "default", 1.0)
+    assert await db.fetchval("SELECT rate FROM dispatcher.app") == 310  # not slowed down just now
+
+
+async def test_no_country_is_paused_for_longer_after_a_jump_back(db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default')")
+    await db.execute(sql("pause_country"), "default", "FR", 3600.0, "E000630")
+    assert len(await db.fetch(sql("paused_countries"), "default")) == 1
+    await jump(db, "-1 day")
+    assert await db.fetch(sql("paused_countries"), "default") == []
 
 
 async def test_a_step_looks_at_no_more_rows_than_it_may(db):

@@ -26,7 +26,8 @@ SELECT
     date_part('epoch', dispatcher.next_grant_at(next_at, rate) - clock_timestamp()) AS wait,
     EXISTS (
         SELECT FROM dispatcher.country_pause c
-        WHERE c.app = a.name AND c.until > clock_timestamp()
+        WHERE c.app = a.name
+          AND c.until BETWEEN clock_timestamp() AND clock_timestamp() + interval '65 minutes'
     ) AS has_paused_countries,
     date_part('epoch', clock_timestamp()) AS asked_at,
     coalesce(pause_code = 'unknown-results', false) AS probed_without_messages,
@@ -130,9 +131,11 @@ ON CONFLICT (app, country) DO UPDATE SET until = excluded.until, code = excluded
 SELECT name FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
 
 -- name: paused_countries
--- Return the countries of an app that are paused.
+-- Return the countries of an app that are paused. Each is tried again within an hour: a time further ahead
+-- was written before the clock was set back, and counts for nothing.
 -- $1 app
-SELECT country FROM dispatcher.country_pause WHERE app = $1 AND until > clock_timestamp()
+SELECT country FROM dispatcher.country_pause WHERE app = $1
+  AND until BETWEEN clock_timestamp() AND clock_timestamp() + interval '65 minutes'
 
 -- name: resume_app
 -- End a pause that workers made: a request was answered. The app starts slowly, and what was refused
@@ -167,7 +170,8 @@ SELECT name, unknown_streak, refused_texts, slow_start, slow_start_left, slow_st
     pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
     date_part('epoch', window_at - slowed_at) AS window_after_cut,
     window_numbers, window_refused, base_share, cut_share, cut_factor,
-    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
+    coalesce(slowed_at BETWEEN clock_timestamp() - interval '1 second'
+        AND clock_timestamp() + interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[])
 
 -- name: lock_circuits
@@ -180,7 +184,8 @@ SELECT name,
     pause_code, date_part('epoch', clock_timestamp() - window_at) AS window_seconds,
     date_part('epoch', window_at - slowed_at) AS window_after_cut,
     window_numbers, window_refused, base_share, cut_share, cut_factor,
-    coalesce(slowed_at > clock_timestamp() - interval '1 second', false) AS just_slowed
+    coalesce(slowed_at BETWEEN clock_timestamp() - interval '1 second'
+        AND clock_timestamp() + interval '1 second', false) AS just_slowed
 FROM dispatcher.app WHERE name = ANY ($1::text[]) ORDER BY name FOR NO KEY UPDATE
 
 -- name: stopped_apps
@@ -227,11 +232,13 @@ WHERE name = $1
 -- name: lock_slow_start
 -- Lock the app's slow start until the end of this transaction: numbers in a request, and how many
 -- requests may be claimed. If none was claimed for some time, those without an answer are lost with
--- their workers, and as many may be claimed again: a round ends only when all of it is answered.
+-- their workers, and as many may be claimed again: a round ends only when all of it is answered. A time
+-- ahead was written before the clock was set back, and counts for nothing.
 -- $1 app, $2 that time (seconds)
 SELECT slow_start, CASE
     WHEN slow_start_left > 0 THEN slow_start_left
     WHEN slow_start_at < clock_timestamp() - make_interval(secs => $2)
+        OR slow_start_at > clock_timestamp() + interval '1 second'
         THEN greatest(1, slow_start - slow_start_answered)
     ELSE 0 END AS "left"
 FROM dispatcher.app WHERE name = $1 FOR NO KEY UPDATE
@@ -244,10 +251,11 @@ SET slow_start_left = $2, slow_start_at = clock_timestamp()
 WHERE name = $1 AND slow_start IS NOT NULL
 
 -- name: set_window
--- Write what is known of flow control; a window opens now, or stays open.
+-- Write what is known of flow control; a window opens now, or stays open. One that opened ahead, before
+-- the clock was set back, would stay open until then: it opens now.
 -- $1 app, $2 whether one is open, $3 numbers, $4 refused
 UPDATE dispatcher.app
-SET window_at = CASE WHEN $2 THEN coalesce(window_at, clock_timestamp()) END,
+SET window_at = CASE WHEN $2 THEN least(window_at, clock_timestamp()) END,
     window_numbers = $3, window_refused = $4
 WHERE name = $1
 
@@ -283,7 +291,8 @@ UPDATE dispatcher.app
 SET next_at = greatest(dispatcher.next_grant_at(next_at, rate), clock_timestamp())
         + make_interval(secs => $2),
     rate = least(numbers_per_second, rate + $2 * least(numbers_per_second / 600, rate / 150)
-        * CASE WHEN slowed_at > clock_timestamp() - interval '1 minute' THEN 1 ELSE 10 END)
+        * CASE WHEN slowed_at BETWEEN clock_timestamp() - interval '1 minute'
+            AND clock_timestamp() + interval '1 minute' THEN 1 ELSE 10 END)
 WHERE name = $1 AND rate IS NOT NULL
 RETURNING date_part('epoch', next_at - clock_timestamp())
 

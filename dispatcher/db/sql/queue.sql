@@ -303,3 +303,26 @@ ON CONFLICT (id) DO NOTHING
 -- the batch that one was unsure in again, which is locked.
 -- $1 message ids, $2 batches, $3 tokens
 SELECT id, again FROM dispatcher.take_back($1, $2, $3)
+
+-- name: recall_left
+-- Return whether `recall`, which waits for nobody, has left messages of a request given up for lost where
+-- it takes them back: another session held them. A statement of its own, which sees what that has done.
+-- $1 message ids, $2 batch, $3 token
+WITH given_up AS MATERIALIZED (
+    SELECT u.id
+    FROM dispatcher.batch g
+    CROSS JOIN LATERAL unnest(coalesce(g.unsure_ids, g.message_ids)) AS u (id)
+    WHERE g.id = $2 AND g.token = $3 AND g.settled_by IN ('policy: resend', 'operator: resend')
+      AND u.id = ANY ($1::bigint[])
+)
+SELECT EXISTS (
+    SELECT FROM dispatcher.queue q WHERE q.id = ANY (ARRAY(SELECT id FROM given_up))
+) OR EXISTS (
+    SELECT FROM dispatcher.outcome o
+    WHERE o.message_id = ANY (ARRAY(SELECT id FROM given_up)) AND o.state <> 'accepted'
+) OR EXISTS (
+    SELECT FROM dispatcher.batch b
+    WHERE b.state = 'unsure' AND EXISTS (
+        SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
+        WHERE (q.id IN (SELECT id FROM given_up)) IS TRUE)
+)

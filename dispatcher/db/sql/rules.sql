@@ -89,6 +89,7 @@ WITH old AS (
 ), gone AS (
     DELETE FROM dispatcher.recipient_usage
     WHERE message_id IN (SELECT message_id FROM old)
+      AND sent_at < clock_timestamp() - interval '1 day'  -- not sent again meanwhile
     RETURNING 1
 )
 SELECT count(*)::int FROM gone

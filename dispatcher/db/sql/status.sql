@@ -55,7 +55,9 @@ SELECT
     ) AS unsure_batches,
     ARRAY(
         SELECT c.country FROM dispatcher.country_pause c
-        WHERE c.app = n.name AND c.until > clock_timestamp() ORDER BY c.country
+        WHERE c.app = n.name
+          AND c.until BETWEEN clock_timestamp() AND clock_timestamp() + interval '65 minutes'
+        ORDER BY c.country
     ) AS paused_countries,
     a.next_at,
     (
