@@ -1094,6 +1094,7 @@ CREATE TABLE dispatcher.list_upload (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
     loaded_by text,
+    asked_at timestamptz,
     name text NOT NULL,
     options jsonb NOT NULL,
     bytes bigint NOT NULL DEFAULT 0,
@@ -1114,6 +1115,8 @@ COMMENT ON COLUMN dispatcher.list_upload.id IS 'Its page names it.';
 COMMENT ON COLUMN dispatcher.list_upload.created_at IS 'When it was uploaded.';
 COMMENT ON COLUMN dispatcher.list_upload.created_by IS 'Who uploaded it.';
 COMMENT ON COLUMN dispatcher.list_upload.loaded_by IS 'Who asked for its load; null: nobody.';
+COMMENT ON COLUMN dispatcher.list_upload.asked_at IS
+    'When. A load of this file that began since is this one, cut off: it is never begun twice.';
 COMMENT ON COLUMN dispatcher.list_upload.name IS 'Name of the file.';
 COMMENT ON COLUMN dispatcher.list_upload.options IS 'How it is read and loaded.';
 COMMENT ON COLUMN dispatcher.list_upload.bytes IS 'Its length.';

@@ -393,6 +393,7 @@ def _rule_notes(loaded: "Loaded", options: "ImportOptions") -> "Iterator[str]":
 
 
 def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
+    from dispatcher.cli.output import moment
     from dispatcher.core.format import mask, number, plural
 
     for shown in loaded.previews:
@@ -400,6 +401,13 @@ def _print_cost(loaded: "Loaded", bill: "Bill") -> None:
             _("Line {line}, {recipient}: {text}").format(
                 line=shown.line, recipient=mask(shown.recipient), text=shown.text
             )
+        )
+    if loaded.due is not None:
+        first, last = map(moment, loaded.due)
+        typer.echo(
+            _("Due from {first} to {last}.").format(first=first, last=last)
+            if first != last
+            else _("Due at {time}.").format(time=first)
         )
     segments = sum(line.estimated for line in bill.lines.values())
     unknown = sum(line.unknown for line in bill.lines.values())

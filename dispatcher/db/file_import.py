@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg import Record
 from msgspec import Struct
 
+from dispatcher.core.errors import ListError
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.queries import sql
 
@@ -63,7 +64,7 @@ class Survey(Struct, frozen=True):
     unknown_templates: dict[str, int]  # lines of each, if others are defined
 
 
-class TakenOverError(Exception):
+class TakenOverError(ListError):
     """Another process imports the same file now; the text says what to do."""
 
 
@@ -297,6 +298,15 @@ async def count_lines(connection: Connection, first: int, last: int) -> tuple[in
 async def taken_lines(connection: Connection, first: int, last: int) -> list[Record]:
     """Return the lines from *first* to *last* that a dry run would take: app, recipient, text."""
     return await connection.fetch(sql("taken_lines"), first, last)
+
+
+async def due_times(connection: Connection, wait: float) -> tuple[datetime, datetime] | None:
+    """Return when the first and the last message of a dry run would be due; None if none is taken.
+
+    *wait*: seconds from one message to the next.
+    """
+    row = await connection.fetchrow(sql("due_times"), wait)
+    return (row[0], row[1]) if row and row[0] is not None else None
 
 
 # What the reader of a list lets pass and the database refuses.

@@ -23,6 +23,7 @@ class ListUpload(Struct, frozen=True):
     created_at: datetime
     created_by: str
     loaded_by: str | None  # who asked for its load
+    asked_at: datetime | None  # and when
     name: str  # of the file
     options: str  # JSON
     bytes: int

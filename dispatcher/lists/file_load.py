@@ -55,6 +55,8 @@ class ImportOptions(Struct, frozen=True):
     whole: Whole = Whole()
     again: bool = False  # also what is in already
     rest: bool = False  # only what is not in already
+    stop_for_any: bool = False  # one line that is in stops the load, of whatever list it is
+    asked_at: datetime | None = None  # a load of this file that began since is this one
     unique: bool = False  # only the first line of each number
     dry_run: bool = False
     other_mainland: bool = False  # see core.number
@@ -91,6 +93,8 @@ class Loaded(Struct, frozen=True):
     bill: Bill | None = None  # of a dry run
     rejects: Path | None = None  # where the refused lines are
     refusal: InAlreadyError | None = None  # what the load says instead; a dry run counts the rest
+    # Of a dry run: when the first and the last message would be due; None: all at once.
+    due: tuple[datetime, datetime] | None = None
 
     @property
     def countries_abroad(self) -> dict[str, int]:
@@ -216,6 +220,7 @@ async def load_file(
             done = await load.insert(done, first, last, digest)
         share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
         on_progress(done.imported, READING_SHARE + (1 - READING_SHARE) * share)
+    due = await file_import.due_times(connection, load.wait) if options.dry_run else None
     written = None
     if done.rejected:
         known_by = None if options.dry_run else digest
@@ -237,6 +242,7 @@ async def load_file(
         estimate.bill if estimate is not None else None,
         written,
         refusal,
+        due if due != (now, now) else None,
     )
 
 
@@ -256,16 +262,13 @@ class _Load(Struct, frozen=True):
     async def insert(self, done: Progress, first: int, last: int, digest: str) -> Progress:
         """Insert the lines of one batch and note it, both or neither."""
         connection = self.connection
-        try:
-            async with connection.transaction():
-                inserted, refused = await file_import.insert_lines(
-                    connection, first, last, self.campaign, self.wait, done.imported
-                )
-                after = await self._after(done, last, first, inserted, refused)
-                await file_import.record_import(connection, digest, done, after)
-                await file_import.record_rejections(connection, digest, first, last)
-        except file_import.TakenOverError as error:
-            raise ListError(str(error)) from error
+        async with connection.transaction():
+            inserted, refused = await file_import.insert_lines(
+                connection, first, last, self.campaign, self.wait, done.imported
+            )
+            after = await self._after(done, last, first, inserted, refused)
+            await file_import.record_import(connection, digest, done, after)
+            await file_import.record_rejections(connection, digest, first, last)
         return after
 
     async def check(self, done: Progress, first: int, last: int) -> Progress:
@@ -326,8 +329,10 @@ async def _start(
     An interrupted load goes on, unless it put nothing in: then an option may have been missing.
     """
     known = await file_import.known_import(connection, digest)
-    if known is None:
+    if known is None or known.started_at is None:
         return _Start(Progress())
+    if options.asked_at is not None and known.started_at >= options.asked_at:
+        return _Start(known)
     if known.finished_at is None and known.imported:
         return _Start(_left_out(known) if options.dry_run else known)
     if not known.imported or options.again or options.rest:
@@ -451,7 +456,7 @@ def _many_already(  # noqa: PLR0917
     if earlier is None or options.again or options.rest:
         return None
     left = seen.good - done.imported - done.left_out
-    many = earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
+    many = options.stop_for_any or earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
     if not many and not any(_is_of_list(load, file, campaign) for load in earlier.loads):
         return None
     first = earlier.loads[0]

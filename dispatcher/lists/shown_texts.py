@@ -106,6 +106,7 @@ LIST_TEXTS = (
     N_("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai"),
     N_("{name} is after the year {year}"),
     N_("{name} is no time, such as {example}"),
+    N_("{name} is not {encoding} text"),
     N_("{name} may be one of two days: write the year first, then the month"),
     N_("{name} would read “{sample}”"),
     N_("{name}: there is no such day or time"),

@@ -12,8 +12,8 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from io import BytesIO, TextIOWrapper
@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dispatcher.core.errors import ListError, os_reason
 from dispatcher.core.format import mask
@@ -32,8 +33,16 @@ from dispatcher.core.language import _
 from dispatcher.db import list_uploads
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
+from dispatcher.db.errors import UNAVAILABLE_ERRORS
+from dispatcher.db.file_import import TakenOverError
 from dispatcher.db.list_uploads import ListUpload
-from dispatcher.lists.file_load import ImportOptions, Loaded, Progressed, load_file
+from dispatcher.lists.file_load import (
+    ImportOptions,
+    InAlreadyError,
+    Loaded,
+    Progressed,
+    load_file,
+)
 from dispatcher.lists.header import HeaderError, given_columns
 from dispatcher.lists.memory import limited_memory
 from dispatcher.lists.messages import Whole
@@ -44,6 +53,7 @@ SHOWN_REFUSALS = 20  # lines that the page shows; the file has all
 MAX_CPU_SECONDS = 1800  # 200 MB of short lines take a third of it
 FOLDER_PREFIX = "dispatcher-list-"
 LOCKED_AFTER_SECONDS = 1.0  # a new folder is locked long before
+MAX_END_TRIES = 30  # to write the result, one a second; after that the next process does
 MAX_TRIES = 3  # of a check or a load whose process died: the fourth would die too
 
 
@@ -99,6 +109,7 @@ class UploadResult(Struct, frozen=True):
     cost: dict[str, Decimal]  # by currency
     refusals: list[tuple[int, str]]  # the first lines, with their reasons
     countries: dict[str, int] = {}  # messages of a check; empty if all are for mainland China
+    due: tuple[datetime, datetime] | None = None  # of a check: its first and last; None: at once
 
 
 class WorkOrder(Struct, frozen=True):
@@ -110,9 +121,13 @@ class WorkOrder(Struct, frozen=True):
 
 
 def import_options(
-    given: UploadOptions, order: WorkOrder, *, actor: str, dry_run: bool
+    order: WorkOrder, upload: ListUpload, *, dry_run: bool, tries: int
 ) -> ImportOptions:
-    """Return the options of a load. Raises ListError for what cannot be."""
+    """Return the options of a check or a load. Raises ListError for what cannot be.
+
+    What a process that died has loaded is not loaded again, also where the operator said again.
+    """
+    given = msgspec.json.decode(upload.options, type=UploadOptions)
     try:
         columns = given_columns(given.columns)
     except HeaderError as error:
@@ -133,10 +148,12 @@ def import_options(
         ),
         again=given.again,
         rest=given.rest,
+        stop_for_any=True,
+        asked_at=upload.asked_at if tries > 1 and not dry_run else None,
         unique=given.unique,
         dry_run=dry_run,
         campaign=given.campaign,
-        actor=actor,
+        actor=upload.loaded_by or upload.created_by,
         spread_seconds=given.spread_seconds,
         per_hour=given.per_hour,
         stop_at=given.stop_at,
@@ -172,6 +189,7 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         bill.sums(most=True) if bill is not None else {},
         _refusals(rejects),
         loaded.countries_abroad,
+        loaded.due,
     )
 
 
@@ -184,14 +202,34 @@ def _refusals(rejects: bytes | None) -> list[tuple[int, str]]:
     return [(int(row[0]), row[1]) for row in rows if row and row[0].isdigit()][:SHOWN_REFUSALS]
 
 
+class _Watch:
+    """The connection on which progress is shown: it is opened again where it breaks."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: Connection | None = None
+
+    async def connected(self) -> Connection:
+        """Return the connection, or a new one if that is lost."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(
+                self._dsn, application_name="dispatcher list: progress"
+            )
+        return self._connection
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+
+
 async def work(order: WorkOrder) -> None:
     """Check or load a list, unless another process does it."""
     remove_left_folders()
-    connection = await connect(order.dsn, application_name="dispatcher list")
-    watch = await connect(order.dsn, application_name="dispatcher list: progress")
+    watch = _Watch(order.dsn)
     try:
-        tries = await list_uploads.begin_work(watch, order.upload_id)
-        upload = await list_uploads.find(watch, order.upload_id)
+        tries = await list_uploads.begin_work(await watch.connected(), order.upload_id)
+        upload = await list_uploads.find(await watch.connected(), order.upload_id)
         if tries is None or upload is None:
             return
         if tries > MAX_TRIES:
@@ -200,58 +238,107 @@ async def work(order: WorkOrder) -> None:
                 " tried. Split the list, or load it with `dispatcher enqueue`, which goes on after"
                 " the lines that are in."
             )
-            await list_uploads.end_work(watch, order.upload_id, "failed", None, died, None)
+            await _end(watch, order, "failed", None, died, None)
             return
-        share = 0.0
-
-        def on_progress(_taken: int, done: float) -> None:
-            nonlocal share
-            share = done
-
-        async def show_progress() -> None:
-            while True:
-                await asyncio.sleep(PROGRESS_SECONDS)
-                await list_uploads.note_progress(watch, order.upload_id, share)
-
-        showing = asyncio.create_task(show_progress())
         rejects: list[bytes] = []
         result, error = None, None
+        dry_run = upload.state == "checking"
         try:
-            with limited_memory():
-                result = await _load(connection, order, upload, on_progress, rejects)
+            options = import_options(order, upload, dry_run=dry_run, tries=tries)
+            async with _progress_shown(watch, order) as on_progress:
+                with limited_memory():
+                    try:
+                        result = await _load(order, upload, options, on_progress, rejects)
+                    except InAlreadyError as refusal:  # since the check: the page asks what to load
+                        error, dry_run = refusal.lines[0], True
+                        options = replace(options, dry_run=True)
+                        result = await _load(order, upload, options, on_progress, rejects)
+        except TakenOverError:
+            return  # by a process that writes the result
         except ListError as failure:
             error = "\n".join(failure.lines)
-        finally:
-            showing.cancel()
-            with suppress(asyncio.CancelledError):
-                await showing
-        done: list_uploads.State = "checked" if upload.state == "checking" else "loaded"
-        await list_uploads.end_work(
+        done: list_uploads.State = "checked" if dry_run else "loaded"
+        await _end(
             watch,
-            order.upload_id,
+            order,
             "failed" if result is None else done,
-            msgspec.json.encode(result).decode() if result is not None else None,
+            result,
             error,
             rejects[0] if rejects else None,
         )
     finally:
-        await connection.close()
         await watch.close()
 
 
+@asynccontextmanager
+async def _progress_shown(watch: _Watch, order: WorkOrder) -> AsyncIterator[Progressed]:
+    """Show that the work goes on, and how far it is; what is lost of that harms nothing."""
+    share = 0.0
+
+    def on_progress(_taken: int, done: float) -> None:
+        nonlocal share
+        share = done
+
+    async def show_progress() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            with suppress(*UNAVAILABLE_ERRORS):
+                await list_uploads.note_progress(await watch.connected(), order.upload_id, share)
+
+    showing = asyncio.create_task(show_progress())
+    try:
+        yield on_progress
+    finally:
+        showing.cancel()
+        with suppress(asyncio.CancelledError):
+            await showing
+
+
+async def _end(  # noqa: PLR0917
+    watch: _Watch,
+    order: WorkOrder,
+    state: list_uploads.State,
+    result: UploadResult | None,
+    error: str | None,
+    rejects: bytes | None,
+) -> None:
+    """Keep what a check or a load gave, also while the database is away for a moment."""
+    text = msgspec.json.encode(result).decode() if result is not None else None
+    for left in reversed(range(MAX_END_TRIES)):
+        try:
+            connection = await watch.connected()
+            await list_uploads.end_work(connection, order.upload_id, state, text, error, rejects)
+        except UNAVAILABLE_ERRORS:
+            if not left:
+                raise
+            await asyncio.sleep(PROGRESS_SECONDS)
+        else:
+            return
+
+
 async def _load(
-    connection: Connection,
     order: WorkOrder,
     upload: ListUpload,
+    options: ImportOptions,
     on_progress: Progressed,
     rejects: list[bytes],
 ) -> UploadResult:
     """Check or load a list; put the file of refused lines into *rejects*. Raises ListError."""
-    given = msgspec.json.decode(upload.options, type=UploadOptions)
-    dry_run = upload.state == "checking"
-    actor = upload.loaded_by or upload.created_by
-    options = import_options(given, order, actor=actor, dry_run=dry_run)
-    content = await list_uploads.content(connection, order.upload_id)
+    connection = await connect(order.dsn, application_name="dispatcher list")
+    try:
+        return await _load_on(connection, upload, options, on_progress, rejects)
+    finally:
+        await connection.close()
+
+
+async def _load_on(
+    connection: Connection,
+    upload: ListUpload,
+    options: ImportOptions,
+    on_progress: Progressed,
+    rejects: list[bytes],
+) -> UploadResult:
+    content = await list_uploads.content(connection, upload.id)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(_own_folder())
@@ -269,7 +356,7 @@ async def _load(
             loaded = await load_file(connection, file, refused, on_progress, options)
         except ListError as error:
             lines = [line.replace(f"{folder}/", "") for line in error.lines]
-            raise ListError(*lines, misused=error.misused) from None
+            raise type(error)(*lines, misused=error.misused) from None
         finally:
             if refused.exists():
                 rejects.append(refused.read_bytes())

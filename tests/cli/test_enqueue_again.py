@@ -2,7 +2,8 @@
 
 import csv
 import io
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import openpyxl
@@ -195,7 +196,7 @@ async def test_rejects_mended_in_two_rounds_are_sent_once(operate, db, tmp_path)
     rejects = tmp_path / "x.rejects.csv"
     text = rejects.read_text("utf-8-sig")
     for at in range(4):
-        text = text.replace(f"bad{at},", f"+861310000000{at},")
+        text = text.replace(f'bad{at}"', f'+861310000000{at}"')
     rejects.write_text(text, "utf-8-sig")
     for name in ("x.rejects.csv", "x.rejects-2.csv", "other.csv"):  # the last: by its campaign
         round_two = tmp_path / name
@@ -204,7 +205,7 @@ async def test_rejects_mended_in_two_rounds_are_sent_once(operate, db, tmp_path)
         if name == "x.rejects.csv":
             assert ended.out.startswith("4 messages enqueued.")
             for at in range(4, 10):
-                text = text.replace(f"bad{at},", f"+861310000000{at},")
+                text = text.replace(f'bad{at}"', f'+861310000000{at}"')
         else:
             assert f"4 of 10 messages of {round_two} are in already" in ended.err, name
     ended = await operate("enqueue", round_two, "--campaign", "x.csv", "--rest")
@@ -501,6 +502,30 @@ async def test_rejects_of_a_sheet_are_loaded_with_its_options(operate, db, tmp_p
     ended = await operate("enqueue", rejects, "--sheet", "五月", "--campaign", "x.xlsx")
     assert ended.out == "1 message enqueued.\n"
     assert await db.fetchval("SELECT campaign FROM dispatcher.message") == "x.xlsx"
+
+
+async def test_a_dry_run_says_when_a_list_is_due(operate, tmp_path):
+    file = tmp_path / "x.csv"
+    times = ("2099-05-02 09:00", "2099-05-01 21:30", "2099-05-04 1:00")
+    rows = [f"{GOOD},t1,{time}" for time in times]
+    text = "\n".join(("recipient,template_id,send_at", *rows, "1,t1,2100-01-01 00:00"))
+    file.write_text(text, encoding="utf-8")
+    asked = ("--dry-run", "--zone", "Asia/Shanghai")
+    found = re.search(
+        r"^Due from (.+) to (.+)\.$", (await operate("enqueue", file, *asked)).out, re.MULTILINE
+    )
+    assert [datetime.fromisoformat(time).astimezone(UTC) for time in found.groups()] == [
+        datetime(2099, 5, 1, 13, 30, tzinfo=UTC),
+        datetime(2099, 5, 3, 17, tzinfo=UTC),
+    ]
+    plain = write(file, f"{GOOD},t1,a", "+8613112345679,t1,a")
+    assert "\nDue " not in (await operate("enqueue", plain, "--dry-run")).out
+    found = await operate("enqueue", plain, "--dry-run", "--send-at", "2099-05-01T09:00+08:00")
+    assert "\nDue at 2099-0" in found.out
+    ended = await operate("enqueue", plain, "--dry-run", "--per-hour", "60")
+    found = re.search(r"^Due from (.+) to (.+)\.$", ended.out, re.MULTILINE)
+    first, last = map(datetime.fromisoformat, found.groups())
+    assert last - first == timedelta(minutes=1)
 
 
 async def test_a_dry_run_names_the_countries_of_a_list(operate, tmp_path):

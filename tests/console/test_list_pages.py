@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import io
+import json
 import os
 import re
 import sys
@@ -13,8 +14,10 @@ from time import monotonic, sleep
 from types import SimpleNamespace
 
 import aiohttp
+import msgspec
 import pytest
 from client import Answer
+from support.waiting import until
 
 from dispatcher.console.forms import Invalid
 from dispatcher.console.list_pages import ListPages, read_options
@@ -223,6 +226,100 @@ def test_what_a_form_says_wrongly_is_refused():
 )
 def test_the_name_of_a_file_leads_nowhere(name, plain):
     assert upload_work._file_name(name) == plain
+
+
+async def asked(db, dsn, how: dict[str, bool]) -> int:
+    """Keep a list, have it checked, and ask for its load."""
+    upload_id = await kept(db)
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    options = msgspec.json.encode(how).decode()
+    assert await list_uploads.ask_to_load(db, upload_id, "Ben", options, "lines")
+    return upload_id
+
+
+async def loaded(db, dsn, upload_id: int) -> tuple[str, int]:
+    """Let a process do what is asked; return the state, and how many messages there are."""
+    await db.execute("UPDATE dispatcher.list_upload SET worked_at = NULL")
+    await upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False))
+    upload = await list_uploads.find(db, upload_id)
+    return upload.state, await db.fetchval("SELECT count(*) FROM dispatcher.message")
+
+
+@pytest.mark.parametrize("how", [{}, {"again": True}, {"rest": True}])
+async def test_a_load_that_was_cut_at_its_end_is_not_repeated(db, dsn, how):
+    """Its last line is in, and the process ended before it wrote the result."""
+    if how:
+        assert await loaded(db, dsn, await asked(db, dsn, {})) == ("loaded", 3)
+    expected = {"again": 6}.get(next(iter(how), ""), 3)
+    upload_id = await asked(db, dsn, how)
+    parts = await list_uploads.content(db, upload_id)
+    assert await loaded(db, dsn, upload_id) == ("loaded", expected)
+    result = (await list_uploads.find(db, upload_id)).result
+    await list_uploads.add_part(db, upload_id, 0, parts[0])
+    await db.execute("UPDATE dispatcher.list_upload SET state = 'loading', result = NULL")
+    assert await loaded(db, dsn, upload_id) == ("loaded", expected)
+    upload = await list_uploads.find(db, upload_id)
+    messages = [json.loads(each)["messages"] for each in (upload.result, result)]
+    assert (upload.error, messages) == (None, [messages[0]] * 2)
+
+
+async def test_lines_that_came_in_since_the_check_are_asked_for(operator, db, dsn):
+    first, second = await asked(db, dsn, {}), await asked(db, dsn, {})
+    assert await loaded(db, dsn, first) == ("loaded", 3)
+    assert await loaded(db, dsn, second) == ("checked", 3)
+    page = (await operator.get(f"/console/lists/{second}")).text
+    assert "May.csv is in already, since " in page
+    assert "3 messages in already, from May.csv" in page
+    assert "Load the others only" not in page  # there are none
+    form_token = (await operator.get("/console/search")).form_token
+    await operator.post(f"/console/lists/{second}", {"form_token": form_token, "action": "again"})
+    assert "3 messages enqueued." in await shown(operator, f"/console/lists/{second}", "loaded")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 6
+
+
+async def test_one_line_that_is_in_is_asked_for(db, dsn):
+    other = await list_uploads.add(db, "Ana", "other.csv", "{}")
+    content = "\n".join((*LIST.splitlines()[:2], *(f"1310000000{at},t,1" for at in range(9)), ""))
+    assert await loaded(db, dsn, await asked(db, dsn, {})) == ("loaded", 3)
+    await list_uploads.add_part(db, other, 0, content.encode())
+    await list_uploads.complete(db, other)
+    await upload_work.work(WorkOrder(dsn, other, other_mainland=False))
+    result = json.loads((await list_uploads.find(db, other)).result)
+    assert (result["messages"], result["left_out"], result["earlier_lines"]) == (9, 1, 1)
+
+
+async def test_a_load_of_another_process_is_left_to_it(db, dsn):
+    upload_id = await asked(db, dsn, {})
+    await db.execute(
+        """
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER skip BEFORE UPDATE ON dispatcher.file_import
+        FOR EACH ROW EXECUTE FUNCTION skip();
+        """
+    )
+    assert await loaded(db, dsn, upload_id) == ("loading", 0)
+    await db.execute("DROP TRIGGER skip ON dispatcher.file_import")
+    assert await loaded(db, dsn, upload_id) == ("loaded", 3)
+
+
+async def test_a_load_whose_progress_cannot_be_shown_ends(db, database, dsn, monkeypatch):
+    monkeypatch.setattr(upload_work, "PROGRESS_SECONDS", 0.02)
+    upload_id = await asked(db, dsn, {})
+    find = (
+        "SELECT max(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'dispatcher list: progress' AND pid <> $1"
+    )
+    async with database.pool.acquire() as other:
+        hold = other.transaction()
+        await hold.start()
+        await other.execute("LOCK TABLE dispatcher.message IN EXCLUSIVE MODE")
+        work = asyncio.create_task(loaded(db, dsn, upload_id))
+        pid = 0
+        for _ in range(2):  # a new connection shows it when the first is lost
+            pid = await until(lambda pid=pid: database.pool.fetchval(find, pid), what="progress")
+            await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
+        await hold.rollback()
+    assert await work == ("loaded", 3)
 
 
 async def test_a_file_may_have_any_bytes_for_a_name(operator, db):
@@ -470,3 +567,18 @@ async def test_an_upload_that_does_not_end_keeps_nothing(operator, db, monkeypat
     answer = await slow_upload(operator, 1.0)
     assert (answer.status, "more than half an hour" in answer.text) == (400, True)
     assert await db.fetchval("SELECT count(*) FROM dispatcher.list_upload") == 0
+
+
+@pytest.mark.usefixtures("defined")
+async def test_a_check_says_when_a_list_is_due(operator):
+    fields = {"send_at": "2099-05-01 09:00", "zone": "Asia/Shanghai"}
+    path = (await upload(operator, LIST.encode(), fields)).headers["Location"]
+    page = await shown(operator, path, "checked")
+    assert re.search(r'Due at\s*<time datetime="2099-05-01T01:00', page), page
+    path = (await upload(operator, LIST.encode(), fields | {"per_hour": "60"})).headers["Location"]
+    page = await shown(operator, path, "checked")
+    assert re.search(
+        r'from\s*<time datetime="2099-05-01T01:00.+to\s*<time datetime="2099-05-01T01:02', page
+    )
+    path = (await upload(operator, LIST.encode())).headers["Location"]
+    assert "Due " not in await shown(operator, path, "checked")

@@ -274,6 +274,17 @@ WHERE s.line BETWEEN $1 AND $2
   AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line)
 ORDER BY s.line
 
+-- name: due_times
+-- When the first and the last message of a dry run would be due.
+-- $1 seconds from one message to the next
+SELECT min(due), max(due) FROM (
+    SELECT send_at
+        + $1::double precision * (row_number() OVER (ORDER BY line) - 1) * interval '1 s' AS due
+    FROM pg_temp.survey s
+    WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+      AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line)
+) AS taken
+
 -- name: refused_lines
 -- The lines refused by this load, among some.
 -- $1 first line, $2 last line

@@ -34,7 +34,7 @@ SELECT $2, 'drop', 'list ' || id, name, 'dropped' FROM dropped WHERE state <> 'u
 -- name: list_upload
 -- Return an upload.
 -- $1 id, $2 seconds without progress after which a process counts as dead
-SELECT id, created_at, created_by, loaded_by, name, options::text, bytes, state, progress,
+SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, bytes, state, progress,
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true) AS silent
@@ -43,7 +43,7 @@ FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
 -- name: list_uploads
 -- Return all uploads that are kept, the newest first.
 -- $1 seconds, as above
-SELECT id, created_at, created_by, loaded_by, name, options::text, bytes, state, progress,
+SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, bytes, state, progress,
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $1), true) AS silent
@@ -69,7 +69,7 @@ WHERE id = $1 AND state IN ('checking', 'loading')
 WITH asked AS (
     UPDATE dispatcher.list_upload
     SET state = 'loading', options = $2::text::jsonb, worked_at = NULL, progress = 0, tries = 0,
-        loaded_by = $3
+        loaded_by = $3, asked_at = clock_timestamp(), error = NULL
     WHERE id = $1 AND state = 'checked'
     RETURNING id, name
 ), noted AS (
