@@ -215,8 +215,8 @@ async def _record_together(
     try:
         return await _record(begin, worker, results, circuits)
     except asyncpg.UniqueViolationError:
-        # A report or an operator has settled messages of an unsure batch before this late answer.
-        # A message with an outcome keeps it; the others get theirs by the slower way.
+        # A message had an outcome before, as one that was finished and loaded into the queue again.
+        # It keeps that; the others get theirs by the slower way.
         return await _record(begin, worker, results, circuits, some_settled=True)
 
 
@@ -232,7 +232,8 @@ async def _record(
         await connection.execute(sql("pin_plans"))
         closed, in_question, in_time = await _close(connection, results)
         # The batches are locked from here on: no other transaction settles their messages.
-        settled = await _settled(connection, results) if some_settled else frozenset()
+        asked = results if some_settled else _late(results, closed, in_time)
+        settled = await _settled(connection, asked) if asked else frozenset()
         circuit = await apply_to_circuits(connection, worker, results, closed, circuits)
         results = circuit.results
         rows = Rows([], [], [], [], Counter(), defaultdict(list), [], set())
@@ -333,6 +334,19 @@ def _requeued(result: BatchResult, in_question: Mapping[str, Sequence[int]]) -> 
         return frozenset()
     ids = frozenset(message.id for message in result.batch.messages)
     return ids.difference(in_question[result.batch.token])
+
+
+def _late(
+    results: Sequence[BatchResult], closed: Collection[str], in_time: Collection[str]
+) -> list[BatchResult]:
+    """Return the late answers: reports may have settled messages of theirs before."""
+    return [
+        result
+        for result in results
+        if result.batch.token in closed
+        and result.batch.token not in in_time
+        and not isinstance(result.verdict, UnknownResult)
+    ]
 
 
 async def _settled(connection: Connection, results: Sequence[BatchResult]) -> frozenset[int]:

@@ -24,7 +24,7 @@ class Guard:
 GUARDS = (
     Guard("the primary key of outcome", TWO._replace(numbers="A")),
     Guard(
-        "a late answer leaves alone what has an outcome",
+        "an answer leaves alone what has an outcome",
         reason="it avoids an error: without it the primary key of outcome refuses the row",
     ),
     Guard("settling by hand leaves alone what has an outcome", TWO._replace(numbers="AD")),

@@ -51,6 +51,16 @@ async def test_reports_settle_what_a_late_answer_lacks(world, half):
     assert await world.batch_state() == ("closed", "reports")
 
 
+async def test_no_event_calls_unsure_what_a_report_settled(world, half):
+    """The feed would end on it for a message that is delivered."""
+    first, *rest = half.messages
+    answer = Resolved([Accepted(m, f"p{m.recipient[-1]}", 1) for m in rest], unsure=[first])
+    await record(world.database, 7, [_closing(half, answer)])
+    told = [event for message, event, _ in await world.events() if message == first.id]
+    assert told[-1] == "delivered"
+    assert "unsure" not in {event for _, event, _ in await world.tally()}
+
+
 async def test_what_it_lacks_stays_unsure_until_its_report(world, half, told):
     first, second, third = half.messages
     answer = Resolved([Accepted(second, "p2", 1)], unsure=[first, third])

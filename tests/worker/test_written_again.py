@@ -1,6 +1,7 @@
 """Every write is safe to repeat: a failed call may have committed, and kept answers come twice."""
 
 import pytest
+from support.messages import of_each
 
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
@@ -34,6 +35,24 @@ async def test_an_answer_that_lacks_numbers_respects_a_requeue(hands):
     assert not await hands.record(batch, answer)
     assert await hands.queue() == [first.id]
     assert await hands.db.fetchval("SELECT count(*) FROM dispatcher.outcome") == 0
+
+
+async def test_an_answer_in_time_leaves_alone_what_has_an_outcome(hands):
+    """As of a finished message that was loaded into the queue again."""
+    await hands.begin()
+    one, two = await hands.insert(2)
+    [batch] = await hands.claim()
+    await hands.db.execute(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, 'expired', 1)",
+        one,
+    )
+    answer = Resolved([Accepted(message, f"p{message.id}", 1) for message in batch.messages])
+    assert await hands.record(batch, answer)
+    rows = await of_each(hands.db, [one, two])
+    assert {number: row["state"] for number, row in rows.items()} == {
+        one: "expired",
+        two: "accepted",
+    }
 
 
 @pytest.mark.parametrize("unsure_before", [False, True], ids=["in time", "late"])
