@@ -200,7 +200,12 @@ async def _record_refused(
                 raise
         else:
             if recorded.written or instead is not unsure:
-                return recorded  # else it was unsure before: only this answer can settle it
+                return recorded
+            # It was unsure before: only this answer can settle it.
+            async with begin() as connection:
+                await connection.execute(
+                    sql("mark_not_recorded"), result.batch.id, result.batch.token, code, reason
+                )
     return Recorded(frozenset(), {}, refused=frozenset([result.batch.id]))
 
 

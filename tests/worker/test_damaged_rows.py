@@ -452,6 +452,10 @@ async def test_the_batch_that_is_tried_is_that_of_the_claim(hands, check, spent)
     assert first not in {message.id for message in batch.messages}
 
 
+async def is_set_aside(db, message: int) -> bool:
+    return (await of_each(db, [message]))[message]["code"] == "write-refused"
+
+
 async def test_an_outcome_that_is_refused_lets_others_pass(db, workers, sim):
     """A trigger refuses that a message expires: the others of its app are sent."""
     ids = await insert(db, 5, lifetime=0.001)
@@ -461,8 +465,7 @@ async def test_an_outcome_that_is_refused_lets_others_pass(db, workers, sim):
     )
     worker = await workers.start(sim.url)
     await until(lambda: states_are(db, others, "accepted"), what="the others are sent")
-    seen = await of_each(db, ids)
-    assert seen[ids[2]]["code"] == "write-refused"
+    await until(lambda: is_set_aside(db, ids[2]), what="the refused one is set aside")
     await db.execute("ALTER TABLE dispatcher.outcome DROP CONSTRAINT odd")
     await let_pass(db, 600.0)
     await until(lambda: finished(db), what="everything is finished")
@@ -518,6 +521,22 @@ async def test_a_refused_answer_to_an_unsure_request_is_kept(hands):
     late = BatchResult(batch, Resolved(outcomes), 200, "000000", "", tries=1, seconds=0.1)
     recorded = await record(hands.database, hands.id, [late])
     assert (recorded.written, recorded.refused) == (set(), {batch.id})
+
+
+async def test_a_refused_late_answer_keeps_the_policy_away(hands):
+    """Its request was unsure, as one of a lost worker; the provider may have accepted all of it."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("ALTER TABLE dispatcher.outcome ADD CONSTRAINT odd CHECK (false)")
+    answer = Resolved([Accepted(message, f"id-{message.id}", 1) for message in batch.messages])
+    assert not await hands.record(batch, answer)
+    assert await hands.batches() == [("unsure", "not-recorded")]
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+    await hands.db.execute("ALTER TABLE dispatcher.outcome DROP CONSTRAINT odd")
+    assert await hands.record(batch, answer)
+    assert await states(hands.db) == {"accepted": 3}
 
 
 async def batches_of(hands, app: str) -> list[Batch]:

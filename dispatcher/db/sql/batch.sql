@@ -65,6 +65,12 @@ WHERE b.id = ANY ($1::bigint[]) AND b.state = 'unsure'
   )
 RETURNING b.id
 
+-- name: mark_not_recorded
+-- Keep an unsure batch from the policy `resend`: it was answered, and the database refuses the answer.
+-- $1 id, $2 token, $3 code, $4 description
+UPDATE dispatcher.batch SET code = $3, description = $4
+WHERE id = $1 AND token = $2 AND state = 'unsure'
+
 -- name: keep_unsure
 -- The answer lacks some messages of an unsure batch: only these are still to be settled.
 -- $1 batch, $2 message ids
