@@ -209,6 +209,11 @@ async def cancelled_campaign(connection: Connection) -> str | None:
     return name
 
 
+async def named_campaigns(connection: Connection) -> list[str]:
+    """Return the campaigns that lines name, without those of lines that are left out."""
+    return [row["campaign"] for row in await connection.fetch(sql("survey_campaigns"))]
+
+
 async def leave_out_repeats(connection: Connection) -> None:
     """Leave out the lines that repeat the number of an earlier line."""
     await connection.execute(sql("leave_out_repeats"))

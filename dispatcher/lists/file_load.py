@@ -376,7 +376,9 @@ async def _begin(  # noqa: PLR0917
     """Begin a load and its campaign, or go on; return how far it has come."""
     await campaigns.begin(connection, options.actor, campaign, _name(file))
     if options.stop_at is not None:
-        await campaigns.stop_at(connection, options.actor, campaign, options.stop_at)
+        for each in [campaign, *await file_import.named_campaigns(connection)]:
+            await campaigns.begin(connection, options.actor, each, _name(file))
+            await campaigns.stop_at(connection, options.actor, each, options.stop_at)
     return await file_import.begin_import(
         connection, digest, _name(file), campaign, replaced=replaced
     )

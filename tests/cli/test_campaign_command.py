@@ -458,3 +458,16 @@ async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, t
     shown = (await operate("campaign", "show", "x.csv")).out
     assert "paused (10 of 199 finished messages were rejected or undelivered" in shown
     assert (await operate("enqueue", file, "--stop-at", "5")).code == 2
+
+
+async def test_stop_at_holds_for_the_campaigns_of_a_column(operate, db, tmp_path):
+    header = "recipient,template_id,campaign\n"
+    rows = [f"+861310000000{at},t1,{name}\n" for at, name in enumerate(("May", "June", "", "May"))]
+    first, file = tmp_path / "first.csv", tmp_path / "x.csv"
+    first.write_text(f"{header}+8613100000009,t1,July\n", encoding="utf-8")
+    assert (await operate("enqueue", first)).code == 0
+    file.write_text(header + "".join(rows) + "+8613100000009,t1,July\n", encoding="utf-8")
+    assert (await operate("enqueue", file, "--stop-at", "5%", "--rest")).code == 0
+    stops = await db.fetch("SELECT name, stop_at FROM dispatcher.campaign")
+    shares = {"May": 0.05, "June": 0.05, "x.csv": 0.05, "first.csv": None, "July": None}
+    assert dict(map(tuple, stops)) == shares

@@ -308,6 +308,7 @@ async def test_a_load_whose_progress_cannot_be_shown_ends(db, database, dsn, mon
     find = (
         "SELECT max(pid) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'dispatcher list: progress' AND pid <> $1"
+        " AND query LIKE '%progress = $2%'"
     )
     async with database.pool.acquire() as other:
         hold = other.transaction()

@@ -34,8 +34,13 @@ async def forget_heartbeat(db: asyncpg.Connection, worker: int) -> None:
     )
 
 
+FAR_SECONDS = 1000 * 365 * 86_400.0  # from all that is stored
 STORED = """
-    SELECT c.relname AS table, a.attname AS column
+    SELECT c.relname AS table, a.attname AS column,
+        EXISTS (
+            SELECT FROM pg_index i
+            WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY (i.indkey)
+        ) AS is_key
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
     WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind IN ('r', 'p')
       AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
@@ -49,9 +54,11 @@ async def make_older(db: asyncpg.Connection, seconds: float, *, but: Collection[
     async with db.transaction():
         await db.execute("SET LOCAL lock_timeout = '10s'")
         for table in sorted({row["table"] for row in columns} - {*but}):
+            own = [row for row in columns if row["table"] == table]
             changes = ", ".join(
-                f"{row['column']} = {row['column']} - make_interval(secs => $1)"
-                for row in columns
-                if row["table"] == table
+                f"{row['column']} = {row['column']} - make_interval(secs => $1)" for row in own
             )
-            await db.execute(f"UPDATE dispatcher.{table} SET {changes}", seconds)
+            # A key is unique after each row, so none may move to where another still is.
+            far = any(row["is_key"] for row in own)
+            for step in (FAR_SECONDS + seconds, -FAR_SECONDS) if far else (seconds,):
+                await db.execute(f"UPDATE dispatcher.{table} SET {changes}", step)

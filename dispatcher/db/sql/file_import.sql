@@ -314,6 +314,12 @@ WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = v.line) AND EXIS
 SELECT name FROM dispatcher.campaign
 WHERE state = 'cancelled' AND name IN (SELECT campaign FROM pg_temp.survey) LIMIT 1
 
+-- name: survey_campaigns
+-- The campaigns that lines name.
+SELECT DISTINCT campaign FROM pg_temp.survey s
+WHERE campaign IS NOT NULL AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+ORDER BY campaign
+
 -- name: survey_apps
 -- How many lines each app has.
 SELECT app, count(*) FROM pg_temp.survey s
