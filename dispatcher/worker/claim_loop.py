@@ -133,9 +133,9 @@ class ClaimLoop:
                 batches = claimed.batches if claimed else []
                 if claimed and claimed.probe:
                     requests.create_task(self._probe(claimed.probe))
-                await self._slots.release(free - len(batches))
-                for batch in batches:
+                for batch in batches:  # before anything is waited for: a stop would lose them
                     requests.create_task(self._deliver(batch))
+                await self._slots.release(free - len(batches))
                 if claimed and claimed.more and batches and not claimed.postponed:
                     per_request = _numbers_per_request(per_request, claimed)
                 at_once = claimed is not None and claimed.more and claimed.wait is None
