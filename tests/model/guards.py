@@ -141,6 +141,31 @@ GUARDS = (
         "the policy resend ends with the attempts",
         reason="it bounds how often a message is sent again; the model's claims are bounded",
     ),
+    *(
+        Guard(
+            name,
+            reason="the policy sends nothing again that was taken; exactness.md assumes so",
+        )
+        for name in (
+            "the policy resend waits after a start and an outage",
+            "the policy resend waits for reports on this disk",
+            "the policy resend gives the last report time to be stored",
+        )
+    ),
+    *(
+        Guard(name, reason="nothing of the model is deleted by its age")
+        for name in (
+            "retention keeps the report that keeps an unsure request from the policy",
+            "no message is deleted whose requeue is open",
+        )
+    ),
+    *(
+        Guard(name, reason="the database of the model never goes back in time")
+        for name in (
+            "a worker looks for lost claims by its row, and not by its id alone",
+            "what waits for a later time in a restored backup is paused",
+        )
+    ),
     Guard(
         "a report settles only what is still in question",
         reason="a matching step of the model looks up and settles in one transition",
