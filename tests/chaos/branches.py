@@ -137,7 +137,7 @@ BRANCHES = (
     # Messages that have an outcome
     Branch(
         "accepted", "an answer comes for a batch that is closed", "db.record",
-        "await _recall(connection, result, rows)",
+        "outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []",
     ),
     Branch(
         "accepted", "a report brings the provider's id", "db.report_matching",
