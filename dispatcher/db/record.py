@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -133,10 +133,12 @@ async def record(
     seconds: float = TRANSACTION_TIMEOUT_SECONDS,
     circuits: Circuits = DEFAULT_CIRCUITS,
     lock_timeout: str | None = None,
+    waits: bool = False,
 ) -> Recorded:
     """Write *results*; return which batches were written.
 
     *lock_timeout*: for how long it waits for a row that another session holds, if not as usual.
+    *waits*: also for the messages that are taken back, with one result in the transaction.
 
     Safe to repeat: a batch that an earlier call has closed is not written again. A result that the
     database refuses for a value is written without that value, or else as unsure, or else returned
@@ -145,30 +147,31 @@ async def record(
     may then have committed.
     """
     begin = partial(database.transaction, seconds=seconds, lock_timeout=lock_timeout)
-    recorded = await _record_in_parts(begin, worker, results, circuits)
+    recorded = await _record_in_parts(begin, worker, results, circuits, waits=waits)
     for _ in range(HELD_TRIES):
         held = [result for result in results if result.batch.id in recorded.held]
         if not held:
             break
         await asyncio.sleep(HELD_SECONDS)
-        again = await _record_in_parts(begin, worker, held, circuits)
+        again = await _record_in_parts(begin, worker, held, circuits, waits=waits)
         recorded = _joined(replace(recorded, held=frozenset()), again)
     return recorded
 
 
 async def _record_in_parts(
-    begin: Begin, worker: int, results: Sequence[BatchResult], circuits: Circuits
+    begin: Begin, worker: int, results: Sequence[BatchResult], circuits: Circuits, *, waits: bool
 ) -> Recorded:
+    write = partial(_record_together, begin, worker, circuits=circuits, waits=waits)
     try:
-        return await _record_together(begin, worker, results, circuits)
+        return await write(results)
     except ROW_ERRORS as error:
         if not is_data_error(error):
             raise
         if len(results) == 1:
-            return await _record_refused(begin, worker, results[0], circuits, error)
+            return await _record_refused(write, begin, results[0], error)
     middle = len(results) // 2
-    first = await _record_in_parts(begin, worker, results[:middle], circuits)
-    second = await _record_in_parts(begin, worker, results[middle:], circuits)
+    first = await _record_in_parts(begin, worker, results[:middle], circuits, waits=waits)
+    second = await _record_in_parts(begin, worker, results[middle:], circuits, waits=waits)
     return _joined(first, second)
 
 
@@ -184,7 +187,10 @@ def _joined(first: Recorded, second: Recorded) -> Recorded:
 
 
 async def _record_refused(
-    begin: Begin, worker: int, result: BatchResult, circuits: Circuits, error: Exception
+    write: Callable[[Sequence[BatchResult]], Awaitable[Recorded]],
+    begin: Begin,
+    result: BatchResult,
+    error: Exception,
 ) -> Recorded:
     """Write a result that was refused: without what cannot be stored, or else as unsure."""
     code = "not-recorded"
@@ -194,7 +200,7 @@ async def _record_refused(
     )
     for instead in (storable(result), unsure):
         try:
-            recorded = await _record_together(begin, worker, [instead], circuits)
+            recorded = await write([instead])
             if recorded.written or instead is not unsure:
                 return recorded
             # It was unsure before: only this answer can settle it.
@@ -209,14 +215,15 @@ async def _record_refused(
 
 
 async def _record_together(
-    begin: Begin, worker: int, results: Sequence[BatchResult], circuits: Circuits
+    begin: Begin, worker: int, results: Sequence[BatchResult], *, circuits: Circuits, waits: bool
 ) -> Recorded:
+    write = partial(_record, begin, worker, results, circuits, waits=waits)
     try:
-        return await _record(begin, worker, results, circuits)
+        return await write()
     except asyncpg.UniqueViolationError:
         # A message had an outcome before, as one that was finished and loaded into the queue again.
         # It keeps that; the others get theirs by the slower way.
-        return await _record(begin, worker, results, circuits, some_settled=True)
+        return await write(some_settled=True)
 
 
 async def _record(
@@ -225,6 +232,7 @@ async def _record(
     results: Sequence[BatchResult],
     circuits: Circuits,
     *,
+    waits: bool,
     some_settled: bool = False,
 ) -> Recorded:
     async with begin() as connection:
@@ -240,7 +248,7 @@ async def _record(
         for result in results:
             if result.batch.token in closed:
                 _gather(result, rows, settled | _requeued(result, in_question))
-            elif await _recall(connection, result, rows):
+            elif await _recall(connection, result, rows, waits=waits):
                 held.add(result.batch.id)
         if some_settled:
             accepted: list[OutcomeRow] = [(*row, None, None) for row in rows.accepted]
@@ -421,16 +429,19 @@ def _gather_outcome(outcome: Outcome, batch: Batch, rows: Rows) -> None:
     rows.outcomes.append(row)
 
 
-async def _recall(connection: Connection, result: BatchResult, rows: Rows) -> bool:
+async def _recall(connection: Connection, result: BatchResult, rows: Rows, *, waits: bool) -> bool:
     """Take back accepted messages that were given up, if they are not sent again yet.
 
-    Return whether some are left that another session held.
+    Return whether some are left that another session held; it *waits* for one of them first.
     """
     outcomes = result.verdict.outcomes if isinstance(result.verdict, Resolved) else []
     accepted = {o.message.id: o for o in outcomes if isinstance(o, Accepted)}
     if not accepted:
         return False
     number, token = result.batch.id, result.batch.token
+    if waits:
+        await connection.execute(sql("wait_for_given_up"), list(accepted), number, token)
+        await connection.execute(sql("hold_queued"), list(accepted))
     found = await connection.fetch(
         sql("recall"), list(accepted), [number] * len(accepted), [token] * len(accepted)
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -74,7 +74,10 @@ class Recorder:
         self._held_batches: frozenset[int] = frozenset()
         self._held_until = 0.0
         self._in_doubt: set[int] = set()  # batches that a call may have written that failed
-        self._to_repeat: frozenset[int] = frozenset()  # batches whose results are to be tried again
+        self._refused: frozenset[int] = frozenset()  # batches whose results the database refuses
+        # Answers that take back messages which another session holds, by batch: see `run_recalls`.
+        self._recalls: dict[int, BatchResult] = {}
+        self._has_recalls = asyncio.Event()
         self.results = ResultQueue(in_flight)
 
     async def run(self) -> None:
@@ -94,6 +97,21 @@ class Recorder:
                 await self.results.gather()
         finally:
             self.results.lift_limit()
+
+    async def run_recalls(self) -> None:
+        """Write the answers that take back messages which other sessions hold.
+
+        Each waits for them in a transaction of its own, and so takes them before a claim does: it
+        would send again what is known to be accepted. Of several answers one waits.
+        """
+        while True:
+            await self._has_recalls.wait()
+            for result in list(self._recalls.values()):
+                if any(each is result for each in self._unwritten):
+                    await self._write_group([result], waits=True)
+                    self.results.keep_waiting(self._apps_that_wait(), len(self._unwritten))
+                else:  # it was kept on disk, and is written from there once more
+                    await self._write([result], waits=True)
 
     def _apps_that_wait(self) -> set[str]:
         """Return the apps that claim nothing while so much of them cannot be written."""
@@ -185,8 +203,9 @@ class Recorder:
         """
         written = await self._write(results, LOCK_TIMEOUT if self._has_left_files else None)
         if written is not None:
-            repeated = not self._to_repeat.isdisjoint(each.batch.id for each in results)
-            return None if repeated else len(written)
+            repeated = self._refused.union(self._recalls)
+            stays = not repeated.isdisjoint(each.batch.id for each in results)
+            return None if stays else len(written)
         for app in {result.batch.app for result in results}:
             of_app = [each for each in results if each.batch.app == app]
             if await self._write(of_app, LOCK_TIMEOUT) is None:
@@ -208,7 +227,7 @@ class Recorder:
         free = [
             each
             for each in self._unwritten
-            if each.batch.app not in self._locked_apps and each.batch.id not in self._held_batches
+            if each.batch.app not in self._locked_apps and not self._waits_apart(each)
         ]
         apart = [app for app, retry_at in self._locked_apps.items() if retry_at <= began]
         for first in range(0, len(free), MAX_TRANSACTION_RESULTS):
@@ -223,7 +242,7 @@ class Recorder:
         while group := [
             each
             for each in self._unwritten
-            if each.batch.app == app and each.batch.id not in self._held_batches
+            if each.batch.app == app and not self._waits_apart(each)
         ][:MAX_TRANSACTION_RESULTS]:
             if await self._write_group(group, LOCK_TIMEOUT):
                 continue
@@ -233,6 +252,9 @@ class Recorder:
                 self._locked_apps[app] = monotonic() + LOCKED_RETRY_SECONDS
                 return
         self._locked_apps.pop(app, None)
+
+    def _waits_apart(self, result: BatchResult) -> bool:
+        return result.batch.id in self._held_batches or result.batch.id in self._recalls
 
     def _hold(self, batches: frozenset[int]) -> None:
         self._held_batches = batches
@@ -246,21 +268,25 @@ class Recorder:
             return frozenset()  # their next record says what is wrong
 
     async def _write_group(
-        self, results: Sequence[BatchResult], lock_timeout: str | None = None
+        self,
+        results: Sequence[BatchResult],
+        lock_timeout: str | None = None,
+        *,
+        waits: bool = False,
     ) -> bool:
         """Write *results*; return whether they are, as another session may hold a row of them.
 
         One that the database refuses in every form waits, and is tried again; so does one that
-        takes back messages which another session holds.
+        takes back messages which another session holds, in `run_recalls`.
         """
         began = monotonic()
-        written = await self._write(results, lock_timeout)
+        written = await self._write(results, lock_timeout, waits=waits)
         if written is None:
             return False
-        repeated = self._to_repeat.intersection(each.batch.id for each in results)
-        if repeated:
-            self._hold(self._held_batches | repeated)
-            results = [each for each in results if each.batch.id not in repeated]
+        refused = self._refused.intersection(each.batch.id for each in results)
+        if refused:
+            self._hold(self._held_batches | refused)
+        results = [each for each in results if not self._waits_apart(each)]
         self._finish(results, written, monotonic() - began)
         done = set(map(id, results))
         self._unwritten = [each for each in self._unwritten if id(each) not in done]
@@ -290,11 +316,16 @@ class Recorder:
             )
 
     async def _write(
-        self, results: Sequence[BatchResult], lock_timeout: str | None = None
+        self,
+        results: Sequence[BatchResult],
+        lock_timeout: str | None = None,
+        *,
+        waits: bool = False,
     ) -> frozenset[str] | None:
         """Write *results* until the database accepts them; return the tokens of those written.
 
         Returns None if another session holds a row for as long as *lock_timeout*, else for seconds.
+        A message that is taken back is such a row only if the result *waits*.
         """
         timeout = AdaptiveTimeout()
         batches = {each.batch.id for each in results}
@@ -308,6 +339,7 @@ class Recorder:
                     seconds=timeout.seconds,
                     circuits=Circuits(self._limits, self._mostly_unknown()),
                     lock_timeout=lock_timeout,
+                    waits=waits,
                 )
                 written |= recorded.written
                 self._tell_breakers(recorded)
@@ -331,7 +363,8 @@ class Recorder:
                 )
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._to_repeat = (self._to_repeat - batches) | recorded.refused | recorded.held
+                self._refused = (self._refused - batches) | recorded.refused
+                self._note_recalls(results, recorded.held)
                 if recorded.held:
                     log.warning(
                         "answers wait: another session holds messages that they show to be sent",
@@ -348,6 +381,17 @@ class Recorder:
                         batches=len(recorded.refused),
                     )
                 return written
+
+    def _note_recalls(self, results: Sequence[BatchResult], held: Collection[int]) -> None:
+        for each in results:
+            if each.batch.id in held:
+                self._recalls[each.batch.id] = each
+            else:
+                self._recalls.pop(each.batch.id, None)
+        if self._recalls:
+            self._has_recalls.set()
+        else:
+            self._has_recalls.clear()
 
     async def _lost_stops(self, results: Sequence[BatchResult], recorded: Recorded) -> Recorded:
         """Return the circuits that a call before has opened, and the apps it has cut off.

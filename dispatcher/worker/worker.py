@@ -132,6 +132,7 @@ class Worker:
             )
             recorder = background.create_task(self.recorder.run())
             replay = background.create_task(self.recorder.replay_left())
+            recalls = background.create_task(self.recorder.run_recalls())
             loops = background.create_task(self._run_loops(stack))
             await self.stop.wait()
             self.recorder.results.lift_limit()  # a loop that waits for it sees the stop
@@ -145,7 +146,7 @@ class Worker:
                 loops.cancel()
                 await asyncio.wait([loops])
             await self.recorder.finish(recorder)
-            for task in (beat, listen, recovery, maintenance, replay):
+            for task in (beat, listen, recovery, maintenance, replay, recalls):
                 task.cancel()
 
     async def _leave(self) -> None:

@@ -5,12 +5,14 @@ from time import monotonic
 
 import pytest
 from support.messages import states
+from support.waiting import until
 
 from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Rejected, Resolved, UnknownResult
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
 from dispatcher.core.result import BatchResult
+from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
@@ -72,25 +74,110 @@ async def test_what_another_session_holds_is_taken_back_later(hands, given_up, b
     assert accepted == 3
 
 
+LETS_GO = {
+    "nothing": "SELECT FROM dispatcher.queue FOR UPDATE",
+    "cancel": HOLDS["cancel"],
+    "requeue": "SELECT dispatcher.requeue(ARRAY(SELECT message_id FROM dispatcher.outcome))",
+    "later request": "SELECT FROM dispatcher.batch WHERE state = 'unsure' FOR UPDATE",
+}
+
+
 @pytest.mark.parametrize("given_up", ["policy"], indirect=True)
-async def test_an_answer_is_kept_while_what_it_settles_is_held(hands, given_up, tmp_path):
-    recorder = Recorder(
+@pytest.mark.parametrize("by", LETS_GO)
+async def test_a_late_answer_is_next_to_hold_what_it_settles(hands, given_up, by, dsn, tmp_path):
+    """A claim would send again what is known to be accepted, and the policy what is unsure."""
+    if by == "requeue":
+        await hands.db.execute(
+            "WITH gone AS (DELETE FROM dispatcher.queue RETURNING *)"
+            " INSERT INTO dispatcher.outcome (message_id, state, attempts, batch_id)"
+            " SELECT id, 'expired', attempt, last_batch FROM gone"
+        )
+    elif by == "later request":
+        [again] = await hands.claim()
+        await hands.record(again, UnknownResult("timeout", "no answer"))
+    recorder = recorder_of(hands, tmp_path)
+    recorder._unwritten = [answered(given_up)]
+    recalls = asyncio.create_task(recorder.run_recalls())
+    person = await connect(dsn)
+    try:
+        await person.execute("BEGIN")
+        await person.execute(LETS_GO[by])
+        await recorder._record(monotonic())
+        assert len(recorder._unwritten) == 1
+        await until(lambda: one_waits(hands.db), what="the answer waits")
+        await person.execute("COMMIT")
+        await until(lambda: not recorder._unwritten, what="the answer is written")
+        assert await states(hands.db) == {"accepted": 3}
+    finally:
+        await person.close()
+        recalls.cancel()
+
+
+@pytest.mark.parametrize("given_up", ["policy"], indirect=True)
+async def test_other_answers_pass_one_that_waits_for_a_person(hands, given_up, dsn, tmp_path):
+    recorder = recorder_of(hands, tmp_path)
+    tasks = [asyncio.create_task(part) for part in (recorder.run(), recorder.run_recalls())]
+    person = await connect(dsn)
+    try:
+        await person.execute("BEGIN")
+        await person.execute(HOLDS["claim"])
+        recorder.results.put(answered(given_up))
+        await until(lambda: one_waits(hands.db), what="the answer waits")
+        await hands.insert(2, first=50)
+        [other] = await hands.claim()
+        recorder.results.put(answered(other))
+        await until(lambda: is_accepted(hands.db, 2), what="the other answer is written")
+        await person.execute("ROLLBACK")
+        await until(lambda: not recorder._unwritten, what="the answer is written")
+        assert await states(hands.db) == {"accepted": 5}
+    finally:
+        await person.close()
+        for task in tasks:
+            task.cancel()
+
+
+@pytest.mark.parametrize("given_up", ["policy"], indirect=True)
+async def test_a_kept_answer_is_next_to_hold_what_it_settles(hands, given_up, dsn, tmp_path):
+    recorder = recorder_of(hands, tmp_path)
+    await recorder.replay_spool()
+    recorder._keep([answered(given_up)])
+    recalls = asyncio.create_task(recorder.run_recalls())
+    person = await connect(dsn)
+    try:
+        await person.execute("BEGIN")
+        await person.execute(HOLDS["claim"])
+        await recorder._replay()
+        await until(lambda: one_waits(hands.db), what="the answer waits")
+        await person.execute("ROLLBACK")
+        await until(lambda: is_accepted(hands.db, 3), what="the answer is written")
+        await recorder._replay()
+        assert not list(tmp_path.iterdir())
+    finally:
+        await person.close()
+        recalls.cancel()
+
+
+async def is_accepted(db, count: int) -> bool:
+    return (await states(db)).get("accepted") == count
+
+
+async def one_waits(db) -> bool:
+    return await db.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+
+
+def recorder_of(hands, folder) -> Recorder:
+    return Recorder(
         hands.database,
         worker=hands.id,
         in_flight=hands.flight,
-        folder=tmp_path,
+        folder=folder,
         metrics=Metrics(),
         breakers={"default": CircuitBreaker("default")},
         limits={},
     )
-    recorder._unwritten = [answered(given_up)]
-    async with hands.database.transaction() as other:
-        await other.execute(HOLDS["claim"])
-        await recorder._record(monotonic())
-        assert recorder._held_batches == {given_up.id}
-    await recorder._record(recorder._held_until)
-    assert recorder._unwritten == []
-    assert await states(hands.db) == {"accepted": 3}
 
 
 @pytest.mark.parametrize("given_up", ["policy"], indirect=True)

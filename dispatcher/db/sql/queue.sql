@@ -304,6 +304,56 @@ ON CONFLICT (id) DO NOTHING
 -- $1 message ids, $2 batches, $3 tokens
 SELECT id, again FROM dispatcher.take_back($1, $2, $3)
 
+-- name: wait_for_given_up
+-- Wait for the first message of a request given up for lost that another session holds where `recall`
+-- takes it back, or for the later request in which it is unsure; then hold those of the queue that are
+-- free. While it waits, it holds none: so it is in no deadlock.
+-- $1 message ids, $2 batch, $3 token
+WITH given_up AS MATERIALIZED (
+    SELECT u.id
+    FROM dispatcher.batch g
+    CROSS JOIN LATERAL unnest(coalesce(g.unsure_ids, g.message_ids)) AS u (id)
+    WHERE g.id = $2 AND g.token = $3 AND g.settled_by IN ('policy: resend', 'operator: resend')
+      AND u.id = ANY ($1::bigint[])
+), waiting AS MATERIALIZED (
+    SELECT q.id FROM dispatcher.queue q
+    WHERE q.id = ANY (ARRAY(SELECT id FROM given_up))
+    ORDER BY q.id
+    LIMIT 1
+    FOR UPDATE
+), ended AS MATERIALIZED (
+    SELECT o.message_id FROM dispatcher.outcome o
+    WHERE (SELECT count(*) FROM waiting) = 0
+      AND o.message_id = ANY (ARRAY(SELECT id FROM given_up)) AND o.state <> 'accepted'
+      AND o.message_id >= (SELECT min(id) FROM given_up)
+      AND o.message_id <= (SELECT max(id) FROM given_up)
+    ORDER BY o.message_id
+    LIMIT 1
+    FOR UPDATE
+), unsure AS MATERIALIZED (
+    SELECT b.id FROM dispatcher.batch b
+    WHERE (SELECT count(*) FROM waiting) + (SELECT count(*) FROM ended) = 0
+      AND b.state = 'unsure' AND EXISTS (SELECT FROM given_up)
+      AND EXISTS (
+        SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
+        WHERE (q.id IN (SELECT id FROM given_up)) IS TRUE)
+    ORDER BY b.id
+    LIMIT 1
+    FOR UPDATE
+)
+SELECT q.id FROM dispatcher.queue q
+WHERE (SELECT count(*) FROM waiting) + (SELECT count(*) FROM ended)
+        + (SELECT count(*) FROM unsure) >= 0
+  AND q.id = ANY (ARRAY(SELECT id FROM given_up))
+FOR UPDATE SKIP LOCKED
+
+-- name: hold_queued
+-- Hold messages that wait alone, but for those that another session holds, until the end of this
+-- transaction: no claim takes them. A statement of its own: it sees what a requeue that was waited for has
+-- committed.
+-- $1 message ids
+SELECT id FROM dispatcher.queue WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
+
 -- name: recall_left
 -- Return whether `recall`, which waits for nobody, has left messages of a request given up for lost where
 -- it takes them back: another session held them. A statement of its own, which sees what that has done.
