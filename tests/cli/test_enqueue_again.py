@@ -35,7 +35,9 @@ async def drop_messages(db) -> None:
 
 
 async def age_loads(db, age: str) -> None:
-    await db.execute(f"UPDATE dispatcher.file_import SET started_at = started_at - interval '{age}'")
+    await db.execute(
+        f"UPDATE dispatcher.file_import SET started_at = started_at - interval '{age}'"
+    )
 
 
 def saved_by_excel(path: Path, encoding: str, *, without: str = "\0") -> None:
@@ -327,7 +329,7 @@ async def test_an_interrupted_rest_goes_on_without_what_is_in(operate, db, tmp_p
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 12
 
 
-async def test_the_rest_has_lines_that_were_left_out_and_cancelled(operate, db, tmp_path):
+async def test_the_rest_has_lines_that_were_left_out_and_cancelled(operate, tmp_path):
     file = tmp_path / "x.csv"
     rows = [f"+861310000000{at},t1,2036-12-01 09:00+08:00" for at in range(9)]
     rows.append("+8613100000009,t1,2036-12-01 09:00")
