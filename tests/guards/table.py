@@ -715,8 +715,9 @@ GUARDS = (
         (
             Edit(
                 MAINTENANCE,
-                "IF NOT dispatcher.all_finished_before(old.first, old.past, now() - retention) THEN",
-                "IF false THEN",
+                "IF NOT dispatcher.all_finished_before(old.first, old.past, now() - retention)"
+                " THEN\n",
+                "IF false THEN\n",
             ),
         ),
         (f"{RETENTION}::test_a_requeue_that_saw_no_drop_begin_ends_it",),
