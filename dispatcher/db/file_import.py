@@ -102,6 +102,12 @@ async def known_import(connection: Connection, digest: str) -> Progress | None:
     return Progress(*row) if row else None
 
 
+async def is_in(connection: Connection, digest: str) -> bool:
+    """Return whether any load of the file put lines in, or left out lines that are in."""
+    found: bool = await connection.fetchval(sql("file_is_in"), digest)
+    return found
+
+
 async def record_import(
     connection: Connection, digest: str, before: Progress, after: Progress
 ) -> None:
@@ -189,15 +195,15 @@ async def read_survey(connection: Connection) -> Survey:
 async def find_earlier(
     connection: Connection, digest: str, done: int, *, anew: bool
 ) -> Earlier | None:
-    """Return which lines after *done* are in by other loads of the last days; None if none is.
+    """Return which lines after *done* are in by other loads; None if none is.
 
-    *anew*: the file is loaded from its beginning, and what its load before put in counts too.
+    Those are loads of the last days, and all of the same file. *anew*: the file is loaded from its
+    beginning, and what its last load put in counts too.
     """
     await connection.execute(sql("earlier_loads"), digest, RECENT_DAYS, anew)
     await connection.execute(sql("find_earlier"))
     await connection.execute(sql("find_already"), done)
-    if anew:
-        await connection.execute(sql("find_taken_before"), digest)
+    await connection.execute(sql("find_taken_before"), digest, done)
     row = await connection.fetchrow(sql("already_imported"))
     loads = [EarlierLoad(*each) for each in await connection.fetch(sql("already_imported_by"))]
     return Earlier(row["lines"], row["wiped"], loads) if row and loads else None

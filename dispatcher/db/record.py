@@ -195,10 +195,6 @@ async def _record_refused(
     for instead in (storable(result), unsure):
         try:
             recorded = await _record_together(begin, worker, [instead], circuits)
-        except ROW_ERRORS as again:
-            if not is_data_error(again) or stops_all_writes(again):
-                raise
-        else:
             if recorded.written or instead is not unsure:
                 return recorded
             # It was unsure before: only this answer can settle it.
@@ -206,6 +202,9 @@ async def _record_refused(
                 await connection.execute(
                     sql("mark_not_recorded"), result.batch.id, result.batch.token, code, reason
                 )
+        except ROW_ERRORS as again:
+            if not is_data_error(again) or stops_all_writes(again):
+                raise
     return Recorded(frozenset(), {}, refused=frozenset([result.batch.id]))
 
 

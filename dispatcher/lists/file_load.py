@@ -130,6 +130,7 @@ class _Start(Struct, frozen=True):
 
     done: Progress
     replaced: Progress | None = None  # the load of the same file that this one replaces
+    anew: bool = False  # lines of the file are in, and it is loaded from its beginning
     refusal: InAlreadyError | None = None  # of a dry run
 
 
@@ -192,8 +193,7 @@ async def load_file(
     except ValueError as error:
         raise ListError(f"{error}.", misused=True) from None
     seen = await _survey(connection, file, messages, opened.data_from, on_progress)
-    anew = start.replaced is not None and start.replaced.imported > 0
-    earlier = await file_import.find_earlier(connection, digest, done.lines, anew=anew)
+    earlier = await file_import.find_earlier(connection, digest, done.lines, anew=start.anew)
     refusal = start.refusal or _many_already(file, options, campaign, seen, earlier, done)
     await _leave_out_earlier(connection, options, refusal)
     notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
@@ -326,21 +326,29 @@ async def _start(
 ) -> _Start:
     """Return where a load of *file* starts. Raises InAlreadyError if all of it is in.
 
-    An interrupted load goes on, unless it put nothing in: then an option may have been missing.
+    An interrupted load goes on, unless it put nothing in, as an option may have been missing, or
+    its campaign was cancelled.
     """
     known = await file_import.known_import(connection, digest)
     if known is None or known.started_at is None:
         return _Start(Progress())
     if options.asked_at is not None and known.started_at >= options.asked_at:
         return _Start(known)
-    if known.finished_at is None and known.imported:
+    interrupted = known.finished_at is None and known.imported > 0
+    if interrupted and not await _is_cancelled(connection, known.campaign):
         return _Start(_left_out(known) if options.dry_run else known)
-    if not known.imported or options.again or options.rest:
-        return _Start(Progress(), known)
+    is_in = await file_import.is_in(connection, digest)
+    if interrupted or not is_in or options.again or options.rest:
+        return _Start(Progress(), known, is_in)
     refusal = _in_already(file, known, rejects)
     if options.dry_run:
-        return _Start(Progress(), known, refusal)
+        return _Start(Progress(), known, is_in, refusal)
     raise refusal
+
+
+async def _is_cancelled(connection: Connection, campaign: str | None) -> bool:
+    found = await campaigns.find(connection, campaign) if campaign is not None else None
+    return found is not None and found.state == "cancelled"
 
 
 def _in_already(file: Path, known: Progress, rejects: Path) -> InAlreadyError:

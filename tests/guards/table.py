@@ -699,6 +699,31 @@ GUARDS = (
     ),
     Guard(
         4,
+        "a drop deletes nothing while an older requeue is open",
+        (
+            Edit(
+                MAINTENANCE,
+                "EXIT WHEN NOT pg_try_advisory_xact_lock(hashtext('dispatcher.requeue'));",
+                "",
+            ),
+        ),
+        (f"{RETENTION}::test_a_requeue_that_saw_no_drop_begin_ends_it",),
+    ),
+    Guard(
+        4,
+        "a drop looks again once older requeues have committed",
+        (
+            Edit(
+                MAINTENANCE,
+                "IF NOT dispatcher.all_finished_before(old.first, old.past, now() - retention)"
+                " THEN\n",
+                "IF false THEN\n",
+            ),
+        ),
+        (f"{RETENTION}::test_a_requeue_that_saw_no_drop_begin_ends_it",),
+    ),
+    Guard(
+        4,
         "a partition with a bulk row is not dropped",
         (
             Edit(

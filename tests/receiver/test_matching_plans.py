@@ -194,3 +194,28 @@ async def test_the_feed_is_read_from_where_its_reader_is(seeded):
         places = [row["position"] for row in rows]
         assert places == list(range(after + 1, min(after + 100, MANY) + 1))
         assert (whole, looked_at <= 2_000) == ([], True)
+
+
+async def test_only_partitions_of_their_ids_are_looked_into(db):
+    """There are hundreds, of years: a late answer would read a page of each."""
+    await db.execute("SELECT dispatcher.make_partitions(100000000, 5000000)")
+    await db.execute(query("load_accepted_batches"), 1)
+    await db.execute(
+        "UPDATE dispatcher.batch SET settled_by = 'operator: resend';"
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts)"
+        " SELECT n * 5000000 + 1, 'expired', 1 FROM generate_series(1, 19) AS n"
+    )
+    batch, token = await db.fetchrow("SELECT id, token FROM dispatcher.batch")
+    cases = [
+        ("have_outcome", "bigint[]", MESSAGES, 20),
+        ("recall_left", "bigint[], bigint, text", each(MESSAGES, f"{batch}", f"'{token}'"), 20),
+    ]
+    assert await too_much(db, cases, "pinned") == {}
+
+
+async def test_an_answer_of_nothing_given_up_reads_no_unsure_request(db):
+    await db.execute(query("load_accepted_batches"), BATCHES)
+    await db.execute("UPDATE dispatcher.batch SET state = 'unsure', unsure_at = now()")
+    values = each(MESSAGES, "1", "'bench-0'")
+    case = ("recall_left", "bigint[], bigint, text", values, 5)
+    assert await too_much(db, [case], "pinned") == {}

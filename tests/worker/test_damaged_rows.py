@@ -523,6 +523,22 @@ async def test_a_refused_answer_to_an_unsure_request_is_kept(hands):
     assert (recorded.written, recorded.refused) == (set(), {batch.id})
 
 
+async def test_a_late_answer_is_kept_if_its_row_takes_no_change(hands):
+    """Not even the mark that it was answered can be written."""
+    await hands.begin()
+    await hands.insert(3)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute(REFUSE_CLOSING)
+    outcomes = [Accepted(message, f"id-{message.id}", 1) for message in batch.messages]
+    late = BatchResult(batch, Resolved(outcomes), 200, "000000", "", tries=1, seconds=0.1)
+    recorded = await record(hands.database, hands.id, [late])
+    assert (recorded.written, recorded.refused) == (set(), {batch.id})
+    await hands.db.execute("DROP TRIGGER refuse ON dispatcher.batch")
+    assert (await record(hands.database, hands.id, [late])).written == {batch.token}
+    assert await states(hands.db) == {"accepted": 3}
+
+
 async def test_a_refused_late_answer_keeps_the_policy_away(hands):
     """Its request was unsure, as one of a lost worker; the provider may have accepted all of it."""
     await hands.begin(on_unsure="resend", resend_after=0.0)

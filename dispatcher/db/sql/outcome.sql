@@ -20,9 +20,13 @@ FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[])
     AS u (id, state, attempts, code, reason)
 
 -- name: have_outcome
--- Return which of these messages have an outcome already.
+-- Return which of these messages have an outcome already. The lowest and the highest id leave out the
+-- other partitions.
 -- $1 message ids
-SELECT message_id FROM dispatcher.outcome WHERE message_id = ANY ($1::bigint[])
+SELECT message_id FROM dispatcher.outcome
+WHERE message_id = ANY ($1::bigint[])
+  AND message_id >= (SELECT min(u) FROM unnest($1::bigint[]) AS u)
+  AND message_id <= (SELECT max(u) FROM unnest($1::bigint[]) AS u)
 
 -- name: settle_by_reports
 -- Write messages as accepted because a report proves it. A message that has an outcome keeps it.

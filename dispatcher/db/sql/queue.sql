@@ -315,14 +315,18 @@ WITH given_up AS MATERIALIZED (
     WHERE g.id = $2 AND g.token = $3 AND g.settled_by IN ('policy: resend', 'operator: resend')
       AND u.id = ANY ($1::bigint[])
 )
-SELECT EXISTS (
-    SELECT FROM dispatcher.queue q WHERE q.id = ANY (ARRAY(SELECT id FROM given_up))
-) OR EXISTS (
-    SELECT FROM dispatcher.outcome o
-    WHERE o.message_id = ANY (ARRAY(SELECT id FROM given_up)) AND o.state <> 'accepted'
-) OR EXISTS (
-    SELECT FROM dispatcher.batch b
-    WHERE b.state = 'unsure' AND EXISTS (
-        SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
-        WHERE (q.id IN (SELECT id FROM given_up)) IS TRUE)
+SELECT EXISTS (SELECT FROM given_up) AND (
+    EXISTS (
+        SELECT FROM dispatcher.queue q WHERE q.id = ANY (ARRAY(SELECT id FROM given_up))
+    ) OR EXISTS (
+        SELECT FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (ARRAY(SELECT id FROM given_up)) AND o.state <> 'accepted'
+          AND o.message_id >= (SELECT min(id) FROM given_up)
+          AND o.message_id <= (SELECT max(id) FROM given_up)
+    ) OR EXISTS (
+        SELECT FROM dispatcher.batch b
+        WHERE b.state = 'unsure' AND EXISTS (
+            SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS q (id)
+            WHERE (q.id IN (SELECT id FROM given_up)) IS TRUE)
+    )
 )
