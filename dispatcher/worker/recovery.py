@@ -141,7 +141,7 @@ class SilentRequests:
             if not size(self._spool, REPORTS_KIND)[0]:
                 return None
         except OSError as error:
-            return f"{self._spool} cannot be read for reports: {os_reason(error)}. Let this user read it."
+            return f"{self._spool} cannot be read: {os_reason(error)}. Let this user read it."
         return (
             f"{self._spool} has reports that no receiver has stored (*.{REPORTS_KIND})."
             " Start a receiver with this DISPATCHER_DATA_DIR: it stores them."
