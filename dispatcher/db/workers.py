@@ -172,14 +172,11 @@ async def database_id(database: Database) -> str:
         return str(await connection.fetchval(sql("database_id")))
 
 
-async def expire(database: Database) -> int:
-    """Expire messages that wait although their time is over; return how many."""
-    expired, more = 0, True
-    while more:
-        async with database.transaction() as connection:
-            row = await connection.fetchrow(sql("expire"))
-        expired, more = expired + (row["expired"] if row else 0), bool(row and row["more"])
-    return expired
+async def expire(database: Database) -> tuple[int, bool]:
+    """Expire messages that wait although their time is over; return how many, and if more do."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(sql("expire"))
+    return (row["expired"], row["more"]) if row else (0, False)
 
 
 async def heartbeat(
@@ -251,6 +248,12 @@ async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> t
     async with database.transaction() as connection:
         row = await connection.fetchrow(sql("rescue"), worker, dead)
     return (row["batches"], row["messages"]) if row else (0, 0)
+
+
+async def has_silent(database: Database, *, margin: float = 0.0) -> bool:
+    """Tell whether `resend_unsure` would find batches."""
+    async with database.transaction() as connection:
+        return bool(await connection.fetch(sql("lock_silent"), margin))
 
 
 async def resend_unsure(database: Database, worker: int, *, margin: float = 0.0) -> tuple[int, int]:
