@@ -290,6 +290,49 @@ async def test_the_rest_of_a_cancelled_list_is_what_was_cancelled(operate, db, t
     assert (ended.out.splitlines()[0], sent) == ("5 messages enqueued.", 9), waiting
 
 
+async def test_what_is_cancelled_counts_from_the_command_on(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", *(f"+861310000000{at},t1,{at}" for at in range(9)))
+    assert (await operate("enqueue", file)).code == 0
+    await db.execute("SELECT dispatcher.cancel_campaign('x.csv')")
+    ended = await operate("enqueue", file, "--rest")
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "9 messages enqueued."), ended
+
+
+async def test_one_patient_of_a_daily_list_does_not_stop_it(operate, db, tmp_path):
+    rows = [f"+8613100000{at:03d},t1,{at}" for at in range(30)]
+    file = write(tmp_path / "x.csv", *rows)
+    assert (await operate("enqueue", file)).code == 0
+    await db.execute("UPDATE dispatcher.message SET params = '{}', wiped_at = now()")
+    write(file, *(f"+8613100001{at:03d},t1,{at}" for at in range(30)), "+8613100000007,t1,x")
+    ended = await operate("enqueue", file)
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "31 messages enqueued."), ended
+    assert "1 message enqueued a second time: in since" in ended.out
+    assert "variables of 1 of those" in ended.out
+
+
+async def test_a_list_of_each_day_goes_in_when_others_are_wiped(operate, db, tmp_path):
+    for day in range(3):
+        file = write(tmp_path / "x.csv", f"{GOOD},t1,{day}", f"+8613112345679,t1,{day}")
+        if day == 2:
+            await db.execute("UPDATE dispatcher.message SET params = '{}', wiped_at = now()")
+            ended = await operate("enqueue", file, "--rest", "--dry-run")
+            assert ended.out.startswith("0 messages would be enqueued.")
+        ended = await operate("enqueue", file)
+        assert (ended.code, ended.out.splitlines()[0]) == (0, "2 messages enqueued."), ended
+        assert "second time" not in ended.out
+
+
+async def test_a_list_of_each_week_goes_in(operate, db, tmp_path):
+    lines = [f"+861310000000{at},t1,{at}" for at in range(9)]
+    assert (await operate("enqueue", write(tmp_path / "x.csv", *lines))).code == 0
+    await age_loads(db, "167 hours 59 min")
+    ended = await operate("enqueue", write(tmp_path / "x.csv", *reversed(lines)))
+    assert ended.out.splitlines()[0] == "9 messages enqueued.", ended
+    await age_loads(db, "5 days")
+    ended = await operate("enqueue", write(tmp_path / "x.csv", *lines[:5]))
+    assert (ended.code, "5 of 5 messages of " in ended.err) == (1, True), ended
+
+
 async def test_a_file_is_known_after_its_rest_was_empty(operate, db, tmp_path):
     file = write(tmp_path / "x.csv", f"{GOOD},t1,a", "+8613112345679,t1,b", "bad,t1,c")
     assert (await operate("enqueue", file)).out.startswith("2 messages enqueued.")
@@ -630,6 +673,19 @@ async def test_a_dry_run_says_when_a_list_is_due(operate, tmp_path):
     found = re.search(r"^Due from (.+) to (.+)\.$", ended.out, re.MULTILINE)
     first, last = map(datetime.fromisoformat, found.groups())
     assert last - first == timedelta(minutes=1)
+
+
+async def test_a_dry_run_says_when_the_rest_is_due(operate, db, tmp_path):
+    file = write(tmp_path / "x.csv", *(f"+861310000000{at},t1,{at}" for at in range(3)))
+    assert (await operate("enqueue", file, "--per-hour", "60")).code == 0
+    started = await db.fetchval(
+        "UPDATE dispatcher.file_import SET finished_at = NULL, lines = 3, imported = 2,"
+        " imported_lines = 2 RETURNING started_at"
+    )
+    ended = await operate("enqueue", file, "--per-hour", "60", "--dry-run")
+    found = re.search(r"^Due at (.+)\.$", ended.out, re.MULTILINE)
+    wait = datetime.fromisoformat(found[1]) - started
+    assert abs(wait - timedelta(minutes=2)) <= timedelta(seconds=1)
 
 
 async def test_a_dry_run_names_the_countries_of_a_list(operate, tmp_path):

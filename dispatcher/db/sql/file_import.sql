@@ -156,8 +156,9 @@ WHERE EXISTS (SELECT FROM pg_temp.survey s WHERE s.recipient = m.recipient)
 
 -- name: find_already
 -- The lines not done yet that are in already, each once for each load: all but the times is the same,
--- and the message was not cancelled. Where the variables are wiped, all else decides.
--- $1 lines that are done
+-- and the message was not cancelled. Where the variables are wiped, all else decides; not if two files
+-- sent such a message to the number, as a list of each day does, unless these lines are asked for too.
+-- $1 lines that are done, $2 whether they are asked for
 CREATE TEMPORARY TABLE already AS
 SELECT s.line, e.load, false AS wiped
 FROM pg_temp.survey s
@@ -165,11 +166,15 @@ JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
 WHERE s.line > $1 AND NOT e.cancelled
   AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
 UNION
-SELECT s.line, e.load, true
+SELECT s.line, unnest(e.wiped_in), true
 FROM pg_temp.survey s
 JOIN (
-    SELECT DISTINCT load, app, sender, recipient, template_id, signature, reference
-    FROM pg_temp.earlier WHERE params IS NULL AND NOT cancelled
+    SELECT recipient, template_id, app, sender, signature, reference,
+        array_agg(DISTINCT load) FILTER (WHERE params IS NULL) AS wiped_in
+    FROM pg_temp.earlier JOIN pg_temp.earlier_load USING (load)
+    WHERE NOT cancelled
+    GROUP BY recipient, template_id, app, sender, signature, reference
+    HAVING $2 OR min(file) = max(file)
 ) AS e USING (recipient, template_id, app)
 WHERE s.line > $1
   AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
@@ -203,7 +208,8 @@ FROM (SELECT bool_and(wiped) AS wiped FROM pg_temp.already GROUP BY line) AS a
 
 -- name: already_imported_by
 -- The loads that put them in, the one with most of them first.
-SELECT l.name, l.campaign, l.started_at, l.imported, count(DISTINCT a.line) AS lines
+SELECT l.name, l.campaign, l.started_at, l.imported, count(DISTINCT a.line) AS lines,
+    count(DISTINCT a.line) FILTER (WHERE NOT a.wiped) AS compared
 FROM pg_temp.already a JOIN pg_temp.earlier_load l USING (load)
 GROUP BY l.load, l.name, l.campaign, l.started_at, l.imported
 ORDER BY count(DISTINCT a.line) DESC, l.load DESC
@@ -296,12 +302,12 @@ ORDER BY s.line
 
 -- name: due_times
 -- When the first and the last message of a dry run would be due.
--- $1 seconds from one message to the next
+-- $1 seconds from one message to the next, $2 lines that are done, $3 messages that are in
 SELECT min(due), max(due) FROM (
     SELECT send_at
-        + $1::double precision * (row_number() OVER (ORDER BY line) - 1) * interval '1 s' AS due
+        + $1::double precision * ($3 + row_number() OVER (ORDER BY line) - 1) * interval '1 s' AS due
     FROM pg_temp.survey s
-    WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+    WHERE line > $2 AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
       AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line)
 ) AS taken
 
