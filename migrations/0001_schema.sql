@@ -1081,7 +1081,8 @@ COMMENT ON COLUMN dispatcher.maintenance_progress.task IS 'drop, wipe or wipe-ag
 COMMENT ON COLUMN dispatcher.maintenance_progress.partition IS
     'First id of the partition that is dropped; 0: of all.';
 COMMENT ON COLUMN dispatcher.maintenance_progress.position IS
-    'Id of the message that comes next (drop) or was last (wipe).';
+    'Id of the message that comes next (drop) or was last (wipe). Two below the partition: its drop began;'
+    ' one below: no requeue is open that has not seen this row.';
 
 CREATE TABLE dispatcher.pending_wipe (message_id bigint NOT NULL PRIMARY KEY);
 

@@ -683,8 +683,8 @@ BEGIN
     SELECT array_agg(app), array_agg(id) INTO apps, requeued FROM waiting;
     -- Loaded with the trigger on, it may be in a bulk row as well.
     PERFORM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(requeued), requeued);
-    -- A partition that was being dropped is to be kept as long as its new outcomes. No drop begins until
-    -- this has committed: it would not see it.
+    -- A partition that was being dropped is to be kept as long as its new outcomes. A drop that begins
+    -- now deletes nothing until this has committed, and then looks at the partition again.
     PERFORM pg_advisory_xact_lock_shared(hashtext('dispatcher.requeue'));
     DELETE FROM dispatcher.maintenance_progress p
     USING dispatcher.partitions() old

@@ -291,7 +291,8 @@ BEGIN
 END $$;
 
 -- One step of dropping the oldest partition that is full and finished since *retention*: its reports
--- and idempotency keys are deleted by key, *step* messages at a time, and then it is dropped.
+-- and idempotency keys are deleted by key, *step* messages at a time, and then it is dropped. Two short
+-- steps before that make sure that no requeue is missed.
 -- Returns what was done, or null if there is nothing to do. Raises lock_not_available if a table is
 -- in use. A partition that something else depends on (a foreign key, a view) stays as it is: see
 -- foreign_keys_onto_messages.
@@ -321,13 +322,25 @@ BEGIN
         WHERE p.task = 'drop' AND p.partition = old.first;
         IF NOT FOUND THEN
             CONTINUE WHEN NOT dispatcher.all_finished_before(old.first, old.past, now() - retention);
-            -- Looked at again while no requeue is open: one that did not see this row would not
-            -- delete it, and its new outcome would be dropped young.
-            CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtext('dispatcher.requeue'))
-                OR NOT dispatcher.all_finished_before(old.first, old.past, now() - retention);
-            begin_at := old.first;
             INSERT INTO dispatcher.maintenance_progress (task, partition, position)
-            VALUES ('drop', old.first, begin_at);
+            VALUES ('drop', old.first, old.first - 2);
+            RETURN 'began ' || name;
+        ELSIF begin_at = old.first - 2 THEN
+            -- A requeue that is open since before this row was committed does not see it, and so does
+            -- not delete it. Requeues wait for this lock, so nothing else is done while it is held. A
+            -- younger partition would have to wait for the same requeue.
+            EXIT WHEN NOT pg_try_advisory_xact_lock(hashtext('dispatcher.requeue'));
+            UPDATE dispatcher.maintenance_progress p SET position = old.first - 1
+            WHERE p.task = 'drop' AND p.partition = old.first;
+            RETURN 'no older requeue ' || name;
+        ELSIF begin_at = old.first - 1 THEN
+            -- Those requeues have committed: a new outcome of theirs is seen here, and not dropped young.
+            IF NOT dispatcher.all_finished_before(old.first, old.past, now() - retention) THEN
+                DELETE FROM dispatcher.maintenance_progress p
+                WHERE p.task = 'drop' AND p.partition = old.first;
+                CONTINUE;
+            END IF;
+            begin_at := old.first;
         END IF;
         -- An operator may have requeued one of them since.
         CONTINUE WHEN dispatcher.has_open_messages(old.first, old.past);

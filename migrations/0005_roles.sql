@@ -64,7 +64,7 @@ FROM (VALUES
         'pause_campaign', 'resume_campaign', 'cancel_campaign', 'cancel_campaign_step',
         'move_campaign', 'move_campaign_step', 'changing_queue', 'brake_spikes',
         'stop_campaigns', 'requeue_campaign', 'requeue_campaign_step', 'append_audit',
-        'make_partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
+        'make_partitions', 'partitions', 'start_partition_early', 'index_step', 'drop_step', 'prune',
         'roll_up_counts', 'drop_uploads',
         'wipe_params', 'foreign_keys_onto_messages', 'sequences_behind', 'repair_sequences']),
 

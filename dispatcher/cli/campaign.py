@@ -10,7 +10,7 @@ import typer
 from dispatcher.cli.completion import complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.roles import shown_name
 from dispatcher.core.stored_texts import stored_text
 
@@ -256,7 +256,7 @@ def move_campaign(
             else datetime.now(UTC) if send_at else None
         )  # fmt: skip
     except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from None
     spread_seconds = seconds_of(spread)
     who = operator_name(as_)
 

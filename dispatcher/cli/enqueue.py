@@ -13,7 +13,7 @@ from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.cli.spans import seconds_of, zone_of
 from dispatcher.core.errors import ListError
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,7 @@ def enqueue(
     try:
         columns = given_columns(column or ())
     except HeaderError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from None
     options = ImportOptions(
         Form(encoding, columns, ignore_others, recipients_only, sheet),
         Whole(

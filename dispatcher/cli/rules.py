@@ -9,7 +9,7 @@ import typer
 from dispatcher.cli.completion import complete_app
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import App, As, operator_name
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.roles import shown_name
 from dispatcher.core.stored_texts import stored_text, suppression_reason
 
@@ -82,7 +82,7 @@ def add_template(
         template_id = read_template_id(template_id)
         listed = variable_kinds(text) if text is not None else check_kinds((kinds or "").split(","))
     except TemplateError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from None
     made = Template(template_id, listed, promotional)
     who = operator_name(as_)
     with_database(lambda connection: operator.define_template(connection, who, made, note, text))

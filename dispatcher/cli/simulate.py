@@ -11,7 +11,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.errors import os_reason
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator
@@ -111,7 +111,7 @@ async def _run_until_signal(simulator: "Simulator") -> None:
             ).format(why=_(os.strerror(error.errno)) if error.errno else error)
         ) from error
     except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from error
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from error
     try:
         print(simulator.url, flush=True)  # noqa: T201 - the starting process reads this line
         if simulator.control_url != simulator.url:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.zone import read_zone
 
 MAX_SPAN_SECONDS = 366 * 86_400  # a longer one is a mistake
@@ -53,4 +53,4 @@ def zone_of(name: str | None) -> ZoneInfo | None:
     try:
         return read_zone(name)
     except ValueError as error:
-        raise CommandError(f"{error}.", code=USED_WRONGLY) from None
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from None

@@ -6,7 +6,7 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import MAX_NAME_LENGTH, As, operator_name
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.roles import ROLES, SHARED_TOKEN_SUFFIX
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def add_token(
     try:
         made = with_database(lambda connection: console_tokens.add(connection, who, name, role))
     except console_tokens.TokenError as error:
-        raise CommandError(f"{error}.") from None
+        raise CommandError(with_stop(error)) from None
     typer.echo(made)
 
 

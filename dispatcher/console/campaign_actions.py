@@ -11,7 +11,7 @@ from dispatcher.console.confirmation import Confirmation, Do, Known, OperatorAct
 from dispatcher.console.forms import Fields, Invalid, read_per_hour, read_spread
 from dispatcher.console.render import sentence
 from dispatcher.core.format import duration, number, sentences
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.zone import read_zone
 from dispatcher.db.operator import ActionResult
 from dispatcher.lists.times import EXAMPLE, read_move_time
@@ -52,7 +52,7 @@ def _read_send_at(text: str | None, zone_name: str | None) -> datetime | Invalid
     try:
         zone = read_zone(zone_name) if zone_name else None
     except ValueError as error:
-        return Invalid(sentence(f"{error}."))
+        return Invalid(sentence(with_stop(error)))
     if text is None:
         return None
     try:
@@ -62,7 +62,7 @@ def _read_send_at(text: str | None, zone_name: str | None) -> datetime | Invalid
             return Invalid(
                 _("Write the time as {example}, or name its time zone.").format(example=EXAMPLE)
             )
-        return Invalid(f"{error}.")
+        return Invalid(with_stop(error))
 
 
 def _campaign_pause(fields: Fields, _known: Known) -> Confirmation | Invalid:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.templates import (
     Template,
     TemplateError,
@@ -120,4 +120,4 @@ def read_template(fields: Fields) -> Template | Invalid:
         listed = variable_kinds(text) if text else check_kinds(re.split(r"[\s,]+", kinds))
         return Template(template_id, listed, promotional)
     except TemplateError as error:
-        return Invalid(f"{error}.")
+        return Invalid(with_stop(error))

@@ -31,7 +31,7 @@ from dispatcher.console.forms import (
 )
 from dispatcher.console.render import sentence
 from dispatcher.core.format import number
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.result import storable_text
 from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
@@ -70,7 +70,7 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
         try:
             read_zone(zone)
         except ValueError as error:
-            return Invalid(sentence(f"{error}."))
+            return Invalid(sentence(with_stop(error)))
         values["zone"] = zone
     spread = read_spread(given.get("spread", ""))
     per_hour = read_per_hour(given.get("per_hour", ""))

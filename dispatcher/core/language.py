@@ -57,6 +57,11 @@ def _(text: str) -> str:
     return text if chosen == ENGLISH else _catalogue(chosen).get(text, text)
 
 
+def with_stop(text: object) -> str:
+    """Return a text, such as that of an error, as a sentence: with a full stop."""
+    return _("{sentence}.").format(sentence=text)
+
+
 def N_(text: str) -> str:  # noqa: N802 - the name that gettext's programs know
     """Return *text* as it is, and mark it: it is in the catalogue, and translated where shown."""
     return text

@@ -202,6 +202,12 @@ async def cancel_all(
             return done
 
 
+async def end_cancels(connection: Connection) -> None:
+    """Write the outcomes of all cancelled campaigns, as :func:`cancel_all` does of one."""
+    for row in await connection.fetch(sql("cancelled_campaigns_that_wait")):
+        await cancel_all(connection, row["name"])
+
+
 async def move(  # noqa: PLR0917
     connection: Connection,
     actor: str,

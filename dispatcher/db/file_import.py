@@ -9,6 +9,7 @@ from asyncpg import Record
 from msgspec import Struct
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import _
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.queries import sql
 
@@ -19,7 +20,7 @@ SURVEY: Final = (
     "reference", "campaign", "params", "priority", "send_at", "expires_at",
 )  # fmt: skip
 REFUSED: Final = ("line", "lines", "reason")
-RECENT_DAYS: Final = 7  # loads of the same rows are then likely a mistake
+RECENT_DAYS: Final = 6  # loads of the same rows are then likely a mistake; a weekly list is none
 SHOWN_REPEATS: Final = 5  # lines
 
 
@@ -44,6 +45,7 @@ class EarlierLoad(Struct, frozen=True):
     started_at: datetime
     imported: int  # messages
     lines: int  # of this file that are among them
+    compared: int  # lines of those that were compared with their variables
 
 
 class Earlier(Struct, frozen=True):
@@ -102,6 +104,12 @@ async def known_import(connection: Connection, digest: str) -> Progress | None:
     return Progress(*row) if row else None
 
 
+async def is_in(connection: Connection, digest: str) -> bool:
+    """Return whether any load of the file put lines in, or left out lines that are in."""
+    found: bool = await connection.fetchval(sql("file_is_in"), digest)
+    return found
+
+
 async def record_import(
     connection: Connection, digest: str, before: Progress, after: Progress
 ) -> None:
@@ -120,7 +128,7 @@ async def record_import(
         after.left_out,
     )
     if row is None:
-        raise TakenOverError("another process is loading the same file: wait for that to end.")
+        raise TakenOverError(_("another process is loading the same file: wait for that to end."))
 
 
 async def record_rejections(connection: Connection, digest: str, first: int, last: int) -> None:
@@ -187,17 +195,18 @@ async def read_survey(connection: Connection) -> Survey:
 
 
 async def find_earlier(
-    connection: Connection, digest: str, done: int, *, anew: bool
+    connection: Connection, digest: str, done: int, *, anew: bool, rest: bool
 ) -> Earlier | None:
-    """Return which lines after *done* are in by other loads of the last days; None if none is.
+    """Return which lines after *done* are in by other loads; None if none is.
 
-    *anew*: the file is loaded from its beginning, and what its load before put in counts too.
+    Those are loads of the last days, and all of the same file. *anew*: the file is loaded from its
+    beginning, and what its last load put in counts too. *rest*: only what is surely not in is to
+    be loaded.
     """
     await connection.execute(sql("earlier_loads"), digest, RECENT_DAYS, anew)
     await connection.execute(sql("find_earlier"))
-    await connection.execute(sql("find_already"), done)
-    if anew:
-        await connection.execute(sql("find_taken_before"), digest)
+    await connection.execute(sql("find_already"), done, rest)
+    await connection.execute(sql("find_taken_before"), digest, done)
     row = await connection.fetchrow(sql("already_imported"))
     loads = [EarlierLoad(*each) for each in await connection.fetch(sql("already_imported_by"))]
     return Earlier(row["lines"], row["wiped"], loads) if row and loads else None
@@ -305,12 +314,14 @@ async def taken_lines(connection: Connection, first: int, last: int) -> list[Rec
     return await connection.fetch(sql("taken_lines"), first, last)
 
 
-async def due_times(connection: Connection, wait: float) -> tuple[datetime, datetime] | None:
+async def due_times(
+    connection: Connection, wait: float, done: int, before: int
+) -> tuple[datetime, datetime] | None:
     """Return when the first and the last message of a dry run would be due; None if none is taken.
 
-    *wait*: seconds from one message to the next.
+    *wait*: seconds from one message to the next. *done* lines, with *before* messages, are in.
     """
-    row = await connection.fetchrow(sql("due_times"), wait)
+    row = await connection.fetchrow(sql("due_times"), wait, done, before)
     return (row[0], row[1]) if row and row[0] is not None else None
 
 

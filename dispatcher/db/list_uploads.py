@@ -33,6 +33,7 @@ class ListUpload(Struct, frozen=True):
     error: str | None
     has_rejects: bool
     silent: bool  # it is to be worked on, and no process does
+    tries: int  # processes that have begun to check or load it
 
 
 async def add(connection: Connection, actor: str, name: str, options: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Sequence
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -87,6 +88,13 @@ WENT_BACK_SECONDS: Final = 60.0
 # Since the last heartbeat, until waiting messages are taken for those of a restored backup.
 RESTORED_AFTER_SECONDS: Final = 3600.0
 RESTORED_AFTER_STOP_SECONDS: Final = 86_400.0  # if that worker stopped in good order
+# To read the whole queue after a restore: tens of millions of rows, from disk. No worker that has
+# seen the restore claims meanwhile.
+READ_QUEUE_SECONDS: Final = 60.0
+
+
+class WentBackError(Exception):
+    """The database has gone back in time; the heartbeat that found it was not written."""
 
 
 async def pause_after_restore(
@@ -99,10 +107,11 @@ async def pause_after_restore(
     heartbeat of the worker before this one. Or its newest heartbeat lies far back, and messages
     wait since before then.
     """
-    async with database.transaction() as connection:
+    this_database = await database_id(database)  # a frozen one ends the start here, and soon
+    async with database.transaction(seconds=READ_QUEUE_SECONDS) as connection:
         went_back = (
             last is not None
-            and str(await connection.fetchval(sql("database_id"))) == last.database
+            and this_database == last.database
             and await _went_back(connection, last.worker, last.started, last.at)
         )
         if last is not None and went_back:
@@ -172,14 +181,11 @@ async def database_id(database: Database) -> str:
         return str(await connection.fetchval(sql("database_id")))
 
 
-async def expire(database: Database) -> int:
-    """Expire messages that wait although their time is over; return how many."""
-    expired, more = 0, True
-    while more:
-        async with database.transaction() as connection:
-            row = await connection.fetchrow(sql("expire"))
-        expired, more = expired + (row["expired"] if row else 0), bool(row and row["more"])
-    return expired
+async def expire(database: Database) -> tuple[int, bool]:
+    """Expire messages that wait although their time is over; return how many, and if more do."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(sql("expire"))
+    return (row["expired"], row["more"]) if row else (0, False)
 
 
 async def heartbeat(
@@ -197,8 +203,27 @@ async def heartbeat(
     *cut_off*: the apps for which its host cannot send. *failing*: a line for each of its parts that
     fails. *last_at*: when its last heartbeat was, and *started*, when its row was written. If the
     database has lost more than a minute of heartbeats since, it has gone back in time: what waits
-    in it may have been sent, and is paused.
+    in it may have been sent, and is paused. That may take READ_QUEUE_SECONDS instead of *seconds*,
+    and longer than the lease: this worker claims nothing meanwhile.
     """
+    beat = partial(_heartbeat, database, worker, cut_off, failing, last_at=last_at, started=started)
+    try:
+        return await beat(seconds=seconds, read_queue=False)
+    except WentBackError:
+        return await beat(seconds=READ_QUEUE_SECONDS, read_queue=True)
+
+
+async def _heartbeat(
+    database: Database,
+    worker: int,
+    cut_off: Sequence[str],
+    failing: Sequence[str],
+    *,
+    last_at: float | None,
+    started: float | None,
+    seconds: float,
+    read_queue: bool,
+) -> Heartbeat:
     async with database.transaction(seconds=seconds) as connection:
         row = await connection.fetchrow(sql("heartbeat"), worker, cut_off, failing, started)
         paused: list[str] = []
@@ -208,6 +233,8 @@ async def heartbeat(
             if row
             else await _went_back(connection, worker, started, last_at)
         ):
+            if not read_queue:
+                raise WentBackError
             paused, why = await _pause_old_queue(connection, last_at)
     if row is None:
         return Heartbeat(None, None, None, paused, why)
@@ -251,6 +278,12 @@ async def rescue(database: Database, worker: int, dead: Sequence[int] = ()) -> t
     async with database.transaction() as connection:
         row = await connection.fetchrow(sql("rescue"), worker, dead)
     return (row["batches"], row["messages"]) if row else (0, 0)
+
+
+async def has_silent(database: Database, *, margin: float = 0.0) -> bool:
+    """Tell whether `resend_unsure` would find batches."""
+    async with database.transaction() as connection:
+        return bool(await connection.fetch(sql("lock_silent"), margin))
 
 
 async def resend_unsure(database: Database, worker: int, *, margin: float = 0.0) -> tuple[int, int]:

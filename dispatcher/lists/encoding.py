@@ -25,10 +25,19 @@ _IN_USE = ((0xA1, 0xA3), (0xB0, 0xD7))  # first bytes: signs and letters, charac
 MIN_DISTINCT = 12
 _SECOND_HALF = 0xC9
 _THREE_BYTES = 0xE0  # a character of UTF-8 that begins so has three bytes or more
-# Letters in a word, a price and a degree, which UTF-8 writes in two bytes: José, ¥5, 25°.
-_FAMILIAR = re.compile(
-    "(?<=[A-Za-z])[\xc0-\u017f]+|[\xc0-\u017f]+(?=[A-Za-z])"
-    "|[\xa3\xa5](?=[0-9])|(?<=[0-9])[\xb0\xb2\xb3\xbc-\xbe]"
+# What UTF-8 writes in two bytes and people write so. Alone in a cell, é is 茅 and ½ is 陆.
+_DELIMITERS = re.compile("[,;|\t]")
+# Words of Russian and Greek, not what may be a name: a capital and a letter (小谢), two capitals
+# (肖笑), one letter twice (谢谢), two letters of Greek (魏维).
+_WORDS = re.compile(
+    r"\b(?=[\u0400-\u042f]?[\u0430-\u045f]{2,}\b|[\u0400-\u042f]{3,}\b|[\u0386-\u03ce]{3,}\b)"
+    r"(\w)(?!\1\b)\w+"
+)
+_LETTERS = re.compile("[\xad\xb4\xc0-\xd6\xd8-\xf6\xf8-\u017f\u01a1\u01af\u01b0]")  # beside ASCII
+# 5 £, 20 °C, ¿Qué?; ¥5 but not 25楼; m² and 5½, not 鲁A12345 or 陆A; ½ kg; Col·legi, not 5路.
+_SIGNS = re.compile(
+    "[\xa1-\xa3\xa7\xa9-\xab\xae\xb0\xb1\xb5\xba\xbb\xbf]|(?<![0-9A-Za-z])\xa5"
+    "|(?<=[0-9A-Za-z])[\xb2\xb3\xb9\xbc-\xbe]|[\xbc-\xbe](?= )|\xb7(?=[A-Za-z ])"
 )
 MIN_DOUBTED_SHARE = 0.9  # of characters in common use: Russian and Greek of a few words have less
 FEW = 10  # one line in so many may be broken in a file that is otherwise ASCII
@@ -171,7 +180,7 @@ def _must_not_be_chinese(path: Path, lines: list[bytes]) -> None:
     chinese = _not_ascii("".join(line.decode("gb18030") for line in lines))
     if sum(map(_is_in_use, chinese)) < MIN_DOUBTED_SHARE * len(chinese):
         return
-    strange = [line for line in lines if _not_ascii(_FAMILIAR.sub("", line.decode()))]
+    strange = [line for line in lines if _is_strange(line.decode())]
     if len(strange) * 2 > len(lines):
         raise ListError(
             _(
@@ -184,6 +193,19 @@ def _must_not_be_chinese(path: Path, lines: list[bytes]) -> None:
             ),
             misused=True,
         )
+
+
+def _is_strange(line: str) -> bool:
+    """Tell whether most of a line that is not ASCII is unusual in cells of a list in UTF-8."""
+    strange = 0
+    for cell in _DELIMITERS.split(line):
+        rest = _WORDS.sub("a", cell)
+        if re.search("[A-Za-z]", rest):
+            rest = _LETTERS.sub("", rest)
+        if re.search("[0-9A-Za-z]", rest):
+            rest = _SIGNS.sub("", rest)
+        strange += len(_not_ascii(rest))
+    return strange * 2 > len(_not_ascii(line))
 
 
 def _refused(path: Path, lines: list[bytes]) -> NoReturn:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from dispatcher.core.cost import Bill, BilledMessage, fill_template, is_mainland
 from dispatcher.core.country import country
 from dispatcher.core.errors import ListError
-from dispatcher.core.language import _
+from dispatcher.core.language import _, with_stop
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
@@ -130,6 +130,8 @@ class _Start(Struct, frozen=True):
 
     done: Progress
     replaced: Progress | None = None  # the load of the same file that this one replaces
+    before: int = 0  # messages that are in, of a dry run
+    anew: bool = False  # lines of the file are in, and it is loaded from its beginning
     refusal: InAlreadyError | None = None  # of a dry run
 
 
@@ -190,10 +192,12 @@ async def load_file(
             other_mainland=options.other_mainland,
         )
     except ValueError as error:
-        raise ListError(f"{error}.", misused=True) from None
+        raise ListError(with_stop(error), misused=True) from None
     seen = await _survey(connection, file, messages, opened.data_from, on_progress)
-    anew = start.replaced is not None and start.replaced.imported > 0
-    earlier = await file_import.find_earlier(connection, digest, done.lines, anew=anew)
+    await campaigns.end_cancels(connection)  # what is cancelled is not in, from the command on
+    earlier = await file_import.find_earlier(
+        connection, digest, done.lines, anew=start.anew, rest=options.rest
+    )
     refusal = start.refusal or _many_already(file, options, campaign, seen, earlier, done)
     await _leave_out_earlier(connection, options, refusal)
     notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
@@ -210,7 +214,7 @@ async def load_file(
     else:
         done = await _begin(connection, file, digest, campaign, options, start.replaced)
     resumed_after = done.lines
-    load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out))
+    load = _Load(connection, campaign, _wait_seconds(options, seen.good - left_out), start.before)
     for first in range(max(done.lines + 1, opened.data_from), seen.last + 1, BATCH_LINES):
         last = min(first + BATCH_LINES - 1, seen.last)
         if estimate is not None:
@@ -220,7 +224,11 @@ async def load_file(
             done = await load.insert(done, first, last, digest)
         share = (last - opened.data_from + 1) / (seen.last - opened.data_from + 1)
         on_progress(done.imported, READING_SHARE + (1 - READING_SHARE) * share)
-    due = await file_import.due_times(connection, load.wait) if options.dry_run else None
+    due = (
+        await file_import.due_times(connection, load.wait, resumed_after, start.before)
+        if options.dry_run
+        else None
+    )
     written = None
     if done.rejected:
         known_by = None if options.dry_run else digest
@@ -258,6 +266,7 @@ class _Load(Struct, frozen=True):
     connection: Connection
     campaign: str
     wait: float  # seconds between two messages
+    before: int  # messages that are in, of a dry run
 
     async def insert(self, done: Progress, first: int, last: int, digest: str) -> Progress:
         """Insert the lines of one batch and note it, both or neither."""
@@ -276,8 +285,9 @@ class _Load(Struct, frozen=True):
         transaction = self.connection.transaction()
         await transaction.start()
         try:
+            before = self.before + done.imported
             inserted, refused = await file_import.insert_lines(
-                self.connection, first, last, self.campaign, self.wait, done.imported, dry_run=True
+                self.connection, first, last, self.campaign, self.wait, before, dry_run=True
             )
         finally:
             await transaction.rollback()
@@ -326,21 +336,29 @@ async def _start(
 ) -> _Start:
     """Return where a load of *file* starts. Raises InAlreadyError if all of it is in.
 
-    An interrupted load goes on, unless it put nothing in: then an option may have been missing.
+    An interrupted load goes on, unless it put nothing in, as an option may have been missing, or
+    its campaign was cancelled.
     """
     known = await file_import.known_import(connection, digest)
     if known is None or known.started_at is None:
         return _Start(Progress())
     if options.asked_at is not None and known.started_at >= options.asked_at:
         return _Start(known)
-    if known.finished_at is None and known.imported:
-        return _Start(_left_out(known) if options.dry_run else known)
-    if not known.imported or options.again or options.rest:
-        return _Start(Progress(), known)
+    interrupted = known.finished_at is None and known.imported > 0
+    if interrupted and not await _is_cancelled(connection, known.campaign):
+        return _Start(_left_out(known), before=known.imported) if options.dry_run else _Start(known)
+    is_in = await file_import.is_in(connection, digest)
+    if interrupted or not is_in or options.again or options.rest:
+        return _Start(Progress(), known, anew=is_in)
     refusal = _in_already(file, known, rejects)
     if options.dry_run:
-        return _Start(Progress(), known, refusal)
+        return _Start(Progress(), known, anew=is_in, refusal=refusal)
     raise refusal
+
+
+async def _is_cancelled(connection: Connection, campaign: str | None) -> bool:
+    found = await campaigns.find(connection, campaign) if campaign is not None else None
+    return found is not None and found.state == "cancelled"
 
 
 def _in_already(file: Path, known: Progress, rejects: Path) -> InAlreadyError:
@@ -453,12 +471,14 @@ def _many_already(  # noqa: PLR0917
 ) -> InAlreadyError | None:
     """Return the error if lines are in already, and the user has not said what to do with them.
 
-    A few lines that another list has put in are no error: such messages may be meant.
+    A few lines that another list has put in are no error: such messages may be meant. So are a few
+    that were compared without their variables.
     """
     if earlier is None or options.again or options.rest:
         return None
     left = seen.good - done.imported - done.left_out
-    many = options.stop_for_any or earlier.lines * 2 > left or earlier.lines >= MANY_EARLIER
+    compared = earlier.lines - earlier.wiped
+    many = options.stop_for_any or earlier.lines * 2 > left or compared >= MANY_EARLIER
     if not many and not any(_is_of_list(load, file, campaign) for load in earlier.loads):
         return None
     first = earlier.loads[0]
@@ -490,11 +510,9 @@ def _wiped(earlier: Earlier) -> str:
 
 def _is_of_list(load: EarlierLoad, file: Path, campaign: str) -> bool:
     """Tell whether *file* is the list of an earlier load that was corrected, or its rejects."""
-    return (
-        load.campaign == campaign
-        or _list_name(load.name) == _list_name(_name(file))
-        or (load.lines > FEW_IN_COMMON and load.lines * 2 > load.imported)
-    )
+    same = load.campaign == campaign or _list_name(load.name) == _list_name(_name(file))
+    most = load.lines * 2 > load.imported
+    return (same and (most or load.compared > 0)) or (most and load.lines > FEW_IN_COMMON)
 
 
 def _list_name(name: str) -> str:

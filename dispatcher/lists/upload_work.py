@@ -253,8 +253,11 @@ async def work(order: WorkOrder) -> None:
                         error, dry_run = refusal.lines[0], True
                         options = replace(options, dry_run=True)
                         result = await _load(order, upload, options, on_progress, rejects)
-        except TakenOverError:
-            return  # by a process that writes the result
+        except TakenOverError as failure:
+            upload = await list_uploads.find(await watch.connected(), order.upload_id)
+            if upload is None or upload.tries != tries:
+                return  # by a process of this upload, which writes the result
+            error = "\n".join(failure.lines)
         except ListError as failure:
             error = "\n".join(failure.lines)
         done: list_uploads.State = "checked" if dry_run else "loaded"

@@ -12,6 +12,7 @@ from time import monotonic
 
 import structlog
 
+from dispatcher.core.errors import os_reason
 from dispatcher.db import workers
 from dispatcher.db.database import Database
 from dispatcher.db.loop import FailingParts, attempt, wait_for_event
@@ -21,6 +22,8 @@ from dispatcher.worker.in_flight import InFlight, Lease
 log = structlog.get_logger(__name__)
 
 MARGIN_ROUNDS = 3  # of recovery, in which receivers store what they kept on disk: half a lease
+
+HELD_MARGINS = 10  # for which the policy resend is held back without a line in the log
 
 Step = Callable[[], Awaitable[bool | None]]
 SEARCH_REST_SECONDS = 0.05  # between two steps of a search
@@ -89,7 +92,7 @@ class SilentRequests:
     A receiver keeps reports on disk while it does not reach the database, and stores them within
     seconds when it does. So nothing is sent again until this worker has reached the database for
     the margin, counted from its start and from each failure. The reports in its own data directory
-    are waited for, however long that takes.
+    are waited for, however long that takes. What holds it for long is logged, once.
     """
 
     def __init__(self, clock: Callable[[], float], *, margin: float, spool: Path) -> None:
@@ -97,25 +100,52 @@ class SilentRequests:
         self._margin = margin
         self._spool = spool
         self._reached: tuple[float, float] | None = None  # the database: since when, and last
+        self._free_at = 0.0  # when it last held nothing back, or first reached the database
+        self._logged = False
 
-    async def resend(self, database: Database, worker: int) -> None:
-        """Look whether the database is there; send again what may be."""
+    async def look(self, database: Database) -> None:
+        """Look whether the database is there; to be called more often than once in the margin."""
         known, self._reached = self._reached, None
         await workers.ping(database)
         now = self._clock()
+        if known is None:
+            self._free_at, self._logged = now, False
         if known is None or now - known[1] > self._margin:  # it did not look for a while: frozen
             known = now, now
         self._reached = known[0], now
-        if now - known[0] < self._margin or self._reports_on_disk():
-            return
-        resent = await workers.resend_unsure(database, worker, margin=self._margin)
-        _log("unsure batches sent again by policy", resent)
 
-    def _reports_on_disk(self) -> bool:
+    async def resend(self, database: Database, worker: int) -> None:
+        """Send again what may be, after a look."""
+        held = self._why_held()
+        if held is None:
+            self._free_at, self._logged = self._clock(), False
+            resent = await workers.resend_unsure(database, worker, margin=self._margin)
+            _log("unsure batches sent again by policy", resent)
+        elif (
+            not self._logged
+            and self._clock() - self._free_at > HELD_MARGINS * self._margin
+            and await workers.has_silent(database, margin=self._margin)
+        ):
+            self._logged = True
+            log.warning("no unsure message is sent again by policy", why=held)
+
+    def _why_held(self) -> str | None:
+        """Return why nothing is sent again now; None: it may be."""
+        if self._reached is None or self._clock() - self._reached[0] < self._margin:
+            return (
+                f"This worker does not look for the database for {self._margin:g} s without a gap"
+                " of that length: its steps of recovery take too long, or its machine stands still."
+                " Look at the load of both, or raise DISPATCHER_LEASE."
+            )
         try:
-            return size(self._spool, REPORTS_KIND)[0] > 0
-        except OSError:
-            return True  # there may be some
+            if not size(self._spool, REPORTS_KIND)[0]:
+                return None
+        except OSError as error:
+            return f"{self._spool} cannot be read: {os_reason(error)}. Let this user read it."
+        return (
+            f"{self._spool} has reports that no receiver has stored (*.{REPORTS_KIND})."
+            " Start a receiver with this DISPATCHER_DATA_DIR: it stores them."
+        )
 
 
 async def run_recovery(
@@ -133,7 +163,8 @@ async def run_recovery(
     """Recover batches every *interval* seconds until *stop*; *spool* may have a receiver's files.
 
     Each step is safe to repeat, and for many workers at once. One that fails does not keep the
-    others from being tried. One that returns true has more to do at once.
+    others from being tried. One that returns true has more to do at once. Before each, a look shows
+    whether the database is there: it counts as reached without a gap although all take long.
     """
     silent = SilentWorkers(monotonic)
     requests = SilentRequests(monotonic, margin=MARGIN_ROUNDS * interval, spool=spool)
@@ -142,9 +173,11 @@ async def run_recovery(
         dead = silent.dead(await workers.heartbeats_ahead(database))
         _log("batches of dead workers marked unsure", await workers.rescue(database, worker, dead))
 
-    async def expire() -> None:
-        if expired := await workers.expire(database):
+    async def expire() -> bool:
+        expired, more = await workers.expire(database)
+        if expired:
             log.info("messages expired while they waited", messages=expired)
+        return more
 
     async def release() -> None:
         _log(
@@ -164,9 +197,14 @@ async def run_recovery(
     while not stop.is_set():
         more = False
         for name, step in steps.items():
+
+            async def look_and_do(step: Step = step) -> bool | None:
+                await requests.look(database)
+                return await step()
+
             more |= bool(
                 await attempt(
-                    step,
+                    look_and_do,
                     unavailable="no recovery: the database is away",
                     part=f"recovery ({name})",
                     failing=failing,

@@ -34,9 +34,9 @@ async def test_a_month_is_dropped_by_key_without_a_sequential_scan(year):
     reports = "SELECT count(*) FROM dispatcher.report"
     before = await year.fetchval(reports)
     async with year.transaction():
-        steps = [await year.fetchval("SELECT dispatcher.drop_step('7 days')") for _ in range(2)]
+        steps = [await year.fetchval("SELECT dispatcher.drop_step('7 days')") for _ in range(4)]
         assert await year.fetch(SEQUENTIAL_SCANS) == []
-    assert steps == ["pruned 1_to_5000001", "dropped 1_to_5000001"]
+    assert steps[2:] == ["pruned 1_to_5000001", "dropped 1_to_5000001"]
     assert await year.fetchval(query("count_history_months")) == MONTHS - 1
     assert before * 0.9 < await year.fetchval(reports) < before
     for table in ("report", "idempotency"):

@@ -288,18 +288,42 @@ async def test_one_line_that_is_in_is_asked_for(db, dsn):
     assert (result["messages"], result["left_out"], result["earlier_lines"]) == (9, 1, 1)
 
 
-async def test_a_load_of_another_process_is_left_to_it(db, dsn):
-    upload_id = await asked(db, dsn, {})
+async def skip_updates(db) -> None:
+    """Have each load find that another process goes on with it, when lock 7 is free."""
     await db.execute(
         """
-        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_advisory_xact_lock(7);
+            RETURN NULL;
+        END $$;
         CREATE TRIGGER skip BEFORE UPDATE ON dispatcher.file_import
         FOR EACH ROW EXECUTE FUNCTION skip();
         """
     )
-    assert await loaded(db, dsn, upload_id) == ("loading", 0)
+
+
+async def test_a_load_of_another_process_is_left_to_it(db, dsn):
+    upload_id = await asked(db, dsn, {})
+    await skip_updates(db)
+    await db.execute("SELECT pg_advisory_lock(7)")
+    first = asyncio.create_task(upload_work.work(WorkOrder(dsn, upload_id, other_mainland=False)))
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await until(lambda: db.fetchval(waits), what="the first process came to its first batch")
+    await db.execute("UPDATE dispatcher.list_upload SET tries = tries + 1")  # as a second one does
+    await db.execute("SELECT pg_advisory_unlock(7)")
+    await first
+    assert (await list_uploads.find(db, upload_id)).state == "loading"
     await db.execute("DROP TRIGGER skip ON dispatcher.file_import")
     assert await loaded(db, dsn, upload_id) == ("loaded", 3)
+
+
+async def test_a_load_that_a_command_does_says_so(db, dsn):
+    upload_id = await asked(db, dsn, {})
+    await skip_updates(db)
+    assert await loaded(db, dsn, upload_id) == ("failed", 0)
+    error = (await list_uploads.find(db, upload_id)).error
+    assert error == "another process is loading the same file: wait for that to end."
 
 
 async def test_a_load_whose_progress_cannot_be_shown_ends(db, database, dsn, monkeypatch):

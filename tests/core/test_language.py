@@ -27,6 +27,7 @@ from dispatcher.core.language import (
     language,
     locale_language,
     use_language,
+    with_stop,
 )
 from dispatcher.core.report_status import report_status
 from dispatcher.core.roles import shown_name
@@ -251,6 +252,11 @@ def test_reasons_of_the_client_are_in_the_catalogue():
             text = text.replace(field, value)  # noqa: PLW2901
         chinese = in_chinese(stored_text, text)
         assert re.search("[\u4e00-\u9fff]", chinese), text
+
+
+def test_an_error_ends_with_the_full_stop_of_its_language():
+    assert with_stop(ValueError("wrong")) == "wrong."
+    assert in_chinese(with_stop, "错误") == "错误。"
 
 
 def test_the_reason_of_a_suppression_keeps_its_status():

@@ -20,7 +20,7 @@ async def test_every_statement_can_be_prepared(db):
         await db.execute(sql(name))
     await db.execute(sql("earlier_loads"), "digest", 7, False)
     await db.execute(sql("find_earlier"))
-    await db.execute(sql("find_already"), 0)
+    await db.execute(sql("find_already"), 0, False)
     for name in sorted(statements().keys() - SEVERAL):
         try:
             await db.prepare(sql(name))

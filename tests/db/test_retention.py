@@ -160,20 +160,6 @@ async def test_so_does_one_that_is_sent_and_over_since(db, database, rows):
 
 
 @pytest.mark.usefixtures("old_page")
-async def test_no_drop_begins_while_a_requeue_is_open(db, dsn, database, rows):
-    """The requeue cannot see it, and the new outcome would be dropped with the old ones."""
-    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
-    operator = await connect(dsn)
-    async with operator.transaction():
-        assert await operator.fetchval("SELECT dispatcher.requeue(ARRAY[1])") == 1
-        assert await maintenance.drop_old(database, 30 * DAY) == 0
-    await operator.close()
-    await rows.outcome(1, "accepted", provider_id="p1")
-    assert await drop_all(database, 30 * DAY) == 0
-    assert await count(db, "message") == 3
-
-
-@pytest.mark.usefixtures("old_page")
 @pytest.mark.parametrize("state", ["open", "unsure"])
 async def test_so_does_one_that_is_on_its_way_again(db, database, rows, state):
     await db.execute("UPDATE dispatcher.outcome SET state = 'rejected' WHERE message_id = 1")
@@ -521,7 +507,7 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, data
 
 @pytest.mark.usefixtures("old_page")
 async def test_ids_that_nobody_had_cost_no_step(database):
-    assert await drop_all(database, 30 * DAY) == 2  # all of it at once, then the partition
+    assert await drop_all(database, 30 * DAY) == 4  # two to begin, all of it at once, the partition
 
 
 @pytest.mark.usefixtures("old_page")
@@ -582,6 +568,44 @@ async def test_a_requeue_under_way_keeps_its_partition(db, dsn, old_page, databa
     assert await count(db, "message") == 3
     assert await db.fetchval("SELECT id FROM dispatcher.queue") == old_page[0]
     await operator.close()
+
+
+async def test_a_requeue_that_saw_no_drop_begin_ends_it(db, dsn, rows, old_page, database):
+    await db.execute("UPDATE dispatcher.outcome SET state = 'rejected', code = 'E200028'")
+    operator = await connect(dsn)
+    transaction = operator.transaction()
+    await transaction.start()
+    assert await operator.fetchval("SELECT dispatcher.requeue($1)", old_page[:1]) == 1
+    assert await maintenance.drop_old(database, 30 * DAY) == 1  # the drop begins
+    assert await maintenance.drop_old(database, 30 * DAY) == 0  # and waits for the requeue
+    await transaction.commit()
+    await operator.close()
+    await db.execute("DELETE FROM dispatcher.queue")
+    await rows.outcome(old_page[0], "accepted")
+    assert await drop_all(database, 30 * DAY) == 1
+    assert (await count(db, "message"), await count(db, "report")) == (3, 3)
+    assert await count(db, "maintenance_progress") == 0
+
+
+async def test_no_requeue_waits_while_a_drop_looks_or_deletes(db, old_page, database):
+    """Reading five million messages takes seconds, and so do the first deletes."""
+    await db.execute(
+        "CREATE FUNCTION no_requeue_waits() RETURNS void LANGUAGE plpgsql AS $$ BEGIN"
+        " IF EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'ExclusiveLock'"
+        " AND locktype = 'advisory'"
+        " AND objid::bigint = hashtext('dispatcher.requeue')::bigint & 4294967295)"
+        " THEN RAISE 'a requeue waits'; END IF; END $$;"
+        "CREATE FUNCTION before_delete() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM public.no_requeue_waits(); RETURN OLD; END';"
+        "CREATE TRIGGER looks BEFORE DELETE ON dispatcher.report"
+        " FOR EACH ROW EXECUTE FUNCTION before_delete();"
+        "CREATE OR REPLACE FUNCTION dispatcher.has_open_messages(first bigint, past bigint)"
+        " RETURNS boolean LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM public.no_requeue_waits(); RETURN false; END'"
+    )
+    assert await count(db, "report") == len(old_page)
+    assert await drop_all(database, 30 * DAY) == 4
+    assert await count(db, "report") == 0
 
 
 async def test_a_requeue_during_the_drop_finds_nothing(db, dsn, old_page, database):

@@ -124,16 +124,6 @@ def test_names_beside_numbers_may_be_in_doubt(tmp_path, head):
     assert number.e164 == GOOD
 
 
-@pytest.mark.parametrize(
-    "text", ["José", "Ünal", "Æsir, Łódź", "¥5", "25°", "Здравствуйте, заказ готов", "Γειά σας",
-             "שלום", "谢", "é, 谢"],
-)  # fmt: skip
-def test_text_in_utf_8_is_read_as_such(tmp_path, text):
-    row = f'{GOOD},t1,"{text}"'
-    (line,) = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", row))
-    assert value(line, "params") == [text]
-
-
 @pytest.mark.parametrize("end", [",", ";", "\t", wide(","), wide(";"), "|", "; ", ";;"])
 def test_bare_numbers_may_end_with_what_divides_cells(tmp_path, end):
     numbers = ["13112345678", "+86 131 1234 5679"]

@@ -157,6 +157,8 @@ GUARDS = (
         for name in (
             "retention keeps the report that keeps an unsure request from the policy",
             "no message is deleted whose requeue is open",
+            "a drop deletes nothing while an older requeue is open",
+            "a drop looks again once older requeues have committed",
         )
     ),
     *(

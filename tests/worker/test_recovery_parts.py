@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from support.fast_forward import forget_heartbeat
 from support.waiting import until
 
+from dispatcher.core.outcome import UnknownResult
 from dispatcher.db.database import Database, create_pool
 from dispatcher.db.loop import FailingParts, attempt
 from dispatcher.db.workers import heartbeat
@@ -38,14 +39,14 @@ async def vital(dsn):
 @asynccontextmanager
 async def recovering(
     vital, worker: int, flight: InFlight, spool: Path, failing: FailingParts,
-    *, started: float | None = None,
+    *, started: float | None = None, interval: float = 0.05,
 ):  # fmt: skip
     stop, lease = asyncio.Event(), Lease(60.0, monotonic)
     lease.started = started
     task = asyncio.create_task(
         run_recovery(
             vital, worker, flight, lease, ClockWaits(),
-            interval=0.05, spool=spool, stop=stop, failing=failing,
+            interval=interval, spool=spool, stop=stop, failing=failing,
         )
     )  # fmt: skip
     yield task
@@ -79,6 +80,24 @@ async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, tmp
         if name == "resend":
             await db.execute("ALTER TABLE dispatcher.old_report RENAME TO report")
             await until(lambda: not failing, what="the step works again")
+
+
+@pytest.mark.slow
+async def test_slow_steps_do_not_keep_the_policy_from_resending(db, hands, vital, tmp_path):
+    """Together they take longer than the margin of 1.5 s, and each of them less."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(1)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await db.execute(
+        "CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)"
+        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); expired := 0; more := true; END';"
+        "CREATE OR REPLACE FUNCTION dispatcher.end_clock_waits(after bigint DEFAULT 0,"
+        " most integer DEFAULT 20000, OUT ended bigint, OUT last bigint)"
+        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); ended := 1; last := 1; END'"
+    )
+    async with recovering(vital, hands.id, hands.flight, tmp_path, {}, interval=0.5):
+        await until(hands.queue, what="sent again")
 
 
 async def test_recovery_takes_no_request_of_another_worker(db, hands, vital, tmp_path):

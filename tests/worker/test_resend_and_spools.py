@@ -3,6 +3,7 @@
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import UnknownResult
@@ -53,6 +54,7 @@ class Rounds:
         """Do the next round; return whether the message has returned to the queue."""
         self.now += INTERVAL
         try:
+            await self.policy.look(self.database)
             await self.policy.resend(self.database, self.hands.id)
         except DatabaseUnavailable:
             assert self.database.away
@@ -137,6 +139,45 @@ async def test_reports_of_others_on_this_disk_end_no_resend(rounds, database, tm
     assert await rounds.looks(5) == [False] * 5
     await receiver.replay_spool()
     assert await rounds.look()
+
+
+async def test_reports_that_nobody_stores_are_logged_once(rounds, database, tmp_path):
+    token = await rounds.begin(silent=2 * MARGIN)
+    receiver = await keep_on_disk(database, tmp_path, token)
+    database.away = False
+    with capture_logs() as logs:
+        assert await rounds.looks(30) == [False] * 30
+        assert logs == []
+        assert await rounds.looks(30) == [False] * 30
+    [line] = logs
+    assert line["event"] == "no unsure message is sent again by policy"
+    assert str(tmp_path / "spool") in line["why"]
+    assert "Start a receiver" in line["why"]
+    await receiver.replay_spool()
+    with capture_logs() as logs:
+        await rounds.looks(60)
+    assert [each for each in logs if each["event"] == line["event"]] == []
+
+
+async def test_a_worker_that_never_looks_long_enough_says_so(rounds):
+    await rounds.begin(silent=2 * MARGIN)
+    with capture_logs() as logs:
+        for _ in range(20):
+            rounds.now += MARGIN
+            assert not await rounds.look()
+    [line] = logs
+    assert line["event"] == "no unsure message is sent again by policy"
+    assert "DISPATCHER_LEASE" in line["why"]
+    assert await rounds.looks(3) == [False, False, True]
+
+
+async def test_where_nothing_is_unsure_no_line_is_logged(rounds, database, tmp_path):
+    await rounds.begin(silent=-1000.0)
+    await keep_on_disk(database, tmp_path, "another")
+    database.away = False
+    with capture_logs() as logs:
+        await rounds.looks(60)
+    assert logs == []
 
 
 @pytest.mark.parametrize(("silent", "again"), [(MARGIN - 10.0, False), (MARGIN + 1.0, True)])

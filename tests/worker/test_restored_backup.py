@@ -15,7 +15,7 @@ from support.waiting import until
 
 from dispatcher.core.outcome import UnknownResult
 from dispatcher.db import last_heartbeat
-from dispatcher.db.database import connect
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, connect
 from dispatcher.db.last_heartbeat import (
     FILE_NAME,
     HeartbeatFile,
@@ -130,6 +130,38 @@ async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
     assert await hands.queue() == old
     again = await heartbeat(hands.database, hands.id, last_at=paused.at)
     assert again.paused == []
+
+
+async def slow_queue(db, seconds: float) -> None:
+    """Let each row of the queue take some seconds to read, as many rows on a cold disk."""
+    await db.execute(
+        "ALTER TABLE dispatcher.queue RENAME TO rows_of_queue;"
+        "CREATE VIEW dispatcher.queue AS SELECT * FROM dispatcher.rows_of_queue"
+        f" WHERE pg_sleep({seconds}) IS NOT NULL"
+    )
+
+
+async def test_a_heartbeat_after_a_restore_has_time_for_the_queue(hands):
+    await hands.begin()
+    await hands.insert(1)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    await slow_queue(hands.db, 1.0)
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at, seconds=0.5)
+    assert paused.paused == ["default"]
+    assert (await heartbeat(hands.database, hands.id, last_at=paused.at)).paused == []
+
+
+@pytest.mark.slow
+async def test_a_start_after_a_restore_has_time_for_the_queue(hands):
+    """More than the 5 s of other transactions."""
+    await hands.begin()
+    await hands.insert(1)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    await slow_queue(hands.db, TRANSACTION_TIMEOUT_SECONDS + 0.5)
+    last = LastHeartbeat(await database_id(hands.database), hands.id, beat.started, beat.at)
+    assert (await pause_after_restore(hands.database, last))[0] == ["default"]
 
 
 @pytest.mark.parametrize("table", ["queue", "bulk"])

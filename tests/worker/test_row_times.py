@@ -62,8 +62,8 @@ async def test_what_waits_expires_under_a_pause_and_without_a_worker(db, databas
     elsewhere = await insert(db, 2, app="of-no-worker", lifetime=0.05)
     later = await insert(db, 4, lifetime=60.0)
     await db.execute("SELECT pg_sleep(0.1)")
-    assert await run_time.expire(database) == 5
-    assert await run_time.expire(database) == 0
+    assert await run_time.expire(database) == (5, False)
+    assert await run_time.expire(database) == (0, False)
     rows = await of_each(db, over + elsewhere)
     assert {(row["state"], row["code"]) for row in rows.values()} == {("expired", "expired")}
     rows = await of_each(db, later)
@@ -78,9 +78,9 @@ async def test_what_waits_expires_under_a_pause_and_without_a_worker(db, databas
 async def test_what_was_requeued_expires_no_more(db, database):
     [one] = await insert(db, 1, lifetime=0.05)
     await db.execute("SELECT pg_sleep(0.1)")
-    assert await run_time.expire(database) == 1
+    assert await run_time.expire(database) == (1, False)
     assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[$1::bigint], 'Ana')", one) == 1
-    assert await run_time.expire(database) == 0
+    assert await run_time.expire(database) == (0, False)
     assert await states(db) == {"queued": 1}
 
 

@@ -19,6 +19,13 @@ SELECT dispatcher.cancel_campaign($1, $2, $3)
 -- Write the outcomes of some messages of cancelled campaigns; return how many.
 SELECT dispatcher.cancel_campaign_step()
 
+-- name: cancelled_campaigns_that_wait
+-- The cancelled campaigns of which messages wait: their outcomes are not written yet.
+SELECT name FROM dispatcher.campaign c
+WHERE c.state = 'cancelled'
+  AND (EXISTS (SELECT FROM dispatcher.queue q WHERE q.campaign = c.name)
+      OR EXISTS (SELECT FROM dispatcher.bulk b WHERE b.campaign = c.name))
+
 -- name: campaign_waits
 -- Whether any message of a campaign waits.
 -- $1 name

@@ -42,10 +42,19 @@ WHERE digest = $1 AND line BETWEEN $2 AND $3
 UPDATE dispatcher.file_import SET finished_at = clock_timestamp() WHERE digest = $1 AND finished_at IS NULL
 
 -- name: forget_import
--- Forget a load that put nothing in, so that the file is loaded anew; not if it has gone on since.
+-- Forget a load that did nothing, so that the file is loaded anew; not if it has gone on since. One that
+-- left lines out is kept: it shows that they are in by other loads.
 -- $1 digest, $2 when it started, $3 its lines
 DELETE FROM dispatcher.file_import
-WHERE digest = $1 AND started_at = $2 AND lines = $3 AND imported = 0
+WHERE digest = $1 AND started_at = $2 AND lines = $3 AND imported = 0 AND left_out = 0
+
+-- name: file_is_in
+-- Whether any load of a file put lines in, or left out lines that are in.
+-- $1 digest
+SELECT EXISTS (
+    SELECT FROM dispatcher.file_import
+    WHERE split_part(digest, ' ', 1) = $1 AND imported + left_out > 0
+)
 
 -- name: set_import_aside
 -- Give a load another name, so that the file is loaded anew, and what this one put in stays known; not
@@ -115,13 +124,23 @@ SELECT line FROM (
 WHERE line > first
 
 -- name: earlier_loads
--- Other loads that began lately, and of a file that is loaded anew the one before, however old.
+-- The loads of the same file, however old; the last one only if the file is loaded anew. And the loads
+-- of other files that began lately, or shortly before a load of this file left lines out. Retention has
+-- dropped messages of a load that begins before the first partition.
 -- $1 digest, $2 days, $3 whether the file is loaded anew
 CREATE TEMPORARY TABLE earlier_load AS
-SELECT row_number() OVER (ORDER BY started_at) AS load, digest, name, campaign, started_at, imported,
-    first_id, last_id
+SELECT row_number() OVER (ORDER BY started_at) AS load, split_part(digest, ' ', 1) AS file, digest, name,
+    campaign, started_at, lines, imported, first_id, last_id,
+    first_id + 1 < (SELECT min(first) FROM dispatcher.partitions()) AS dropped
 FROM dispatcher.file_import
-WHERE CASE WHEN digest = $1 THEN $3 ELSE started_at > now() - make_interval(days => $2) END
+WHERE CASE
+    WHEN digest = $1 THEN $3
+    WHEN split_part(digest, ' ', 1) = $1 THEN true
+    ELSE started_at > least(now(), (
+        SELECT min(f.started_at) FROM dispatcher.file_import f
+        WHERE split_part(f.digest, ' ', 1) = $1 AND f.left_out > 0
+    )) - make_interval(days => $2)
+END
 
 -- name: find_earlier
 -- Their messages to numbers of this list. The variables of one that is wiped are not known: null.
@@ -137,8 +156,9 @@ WHERE EXISTS (SELECT FROM pg_temp.survey s WHERE s.recipient = m.recipient)
 
 -- name: find_already
 -- The lines not done yet that are in already, each once for each load: all but the times is the same,
--- and the message was not cancelled. Where the variables are wiped, all else decides.
--- $1 lines that are done
+-- and the message was not cancelled. Where the variables are wiped, all else decides; not if two files
+-- sent such a message to the number, as a list of each day does, unless these lines are asked for too.
+-- $1 lines that are done, $2 whether they are asked for
 CREATE TEMPORARY TABLE already AS
 SELECT s.line, e.load, false AS wiped
 FROM pg_temp.survey s
@@ -146,26 +166,31 @@ JOIN pg_temp.earlier e USING (recipient, template_id, params, app)
 WHERE s.line > $1 AND NOT e.cancelled
   AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
 UNION
-SELECT s.line, e.load, true
+SELECT s.line, unnest(e.wiped_in), true
 FROM pg_temp.survey s
 JOIN (
-    SELECT DISTINCT load, app, sender, recipient, template_id, signature, reference
-    FROM pg_temp.earlier WHERE params IS NULL AND NOT cancelled
+    SELECT recipient, template_id, app, sender, signature, reference,
+        array_agg(DISTINCT load) FILTER (WHERE params IS NULL) AS wiped_in
+    FROM pg_temp.earlier JOIN pg_temp.earlier_load USING (load)
+    WHERE NOT cancelled
+    GROUP BY recipient, template_id, app, sender, signature, reference
+    HAVING $2 OR min(file) = max(file)
 ) AS e USING (recipient, template_id, app)
 WHERE s.line > $1
   AND (s.sender, s.signature, s.reference) IS NOT DISTINCT FROM (e.sender, e.signature, e.reference)
 
 -- name: find_taken_before
--- Of a file that is loaded anew, the other lines that the load before has not refused, and whose
--- message was not cancelled: retention may have dropped it.
--- $1 digest
+-- Where retention has dropped messages of a load of the same file: the other lines that it came to and
+-- did not refuse, and whose message was not cancelled.
+-- $1 digest, $2 lines that are done
 INSERT INTO pg_temp.already
 SELECT s.line, l.load, false
-FROM pg_temp.survey s
-JOIN pg_temp.earlier_load l ON l.digest = $1
-WHERE NOT EXISTS (SELECT FROM pg_temp.already a WHERE a.line = s.line AND a.load = l.load)
+FROM pg_temp.earlier_load l
+JOIN pg_temp.survey s ON s.line > $2 AND s.line <= l.lines
+WHERE l.file = $1 AND l.dropped AND l.imported > 0
+  AND NOT EXISTS (SELECT FROM pg_temp.already a WHERE a.line = s.line AND a.load = l.load)
   AND NOT EXISTS (
-      SELECT FROM dispatcher.file_import_rejection r WHERE r.digest = $1 AND r.line = s.line
+      SELECT FROM dispatcher.file_import_rejection r WHERE r.digest = l.digest AND r.line = s.line
   )
   AND NOT EXISTS (
       SELECT FROM pg_temp.earlier e
@@ -183,7 +208,8 @@ FROM (SELECT bool_and(wiped) AS wiped FROM pg_temp.already GROUP BY line) AS a
 
 -- name: already_imported_by
 -- The loads that put them in, the one with most of them first.
-SELECT l.name, l.campaign, l.started_at, l.imported, count(DISTINCT a.line) AS lines
+SELECT l.name, l.campaign, l.started_at, l.imported, count(DISTINCT a.line) AS lines,
+    count(DISTINCT a.line) FILTER (WHERE NOT a.wiped) AS compared
 FROM pg_temp.already a JOIN pg_temp.earlier_load l USING (load)
 GROUP BY l.load, l.name, l.campaign, l.started_at, l.imported
 ORDER BY count(DISTINCT a.line) DESC, l.load DESC
@@ -276,12 +302,12 @@ ORDER BY s.line
 
 -- name: due_times
 -- When the first and the last message of a dry run would be due.
--- $1 seconds from one message to the next
+-- $1 seconds from one message to the next, $2 lines that are done, $3 messages that are in
 SELECT min(due), max(due) FROM (
     SELECT send_at
-        + $1::double precision * (row_number() OVER (ORDER BY line) - 1) * interval '1 s' AS due
+        + $1::double precision * ($3 + row_number() OVER (ORDER BY line) - 1) * interval '1 s' AS due
     FROM pg_temp.survey s
-    WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+    WHERE line > $2 AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
       AND NOT EXISTS (SELECT FROM pg_temp.refused r WHERE r.line = s.line)
 ) AS taken
 

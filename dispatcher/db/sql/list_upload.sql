@@ -37,7 +37,8 @@ SELECT $2, 'drop', 'list ' || id, name, 'dropped' FROM dropped WHERE state <> 'u
 SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, bytes, state, progress,
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
-        AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true) AS silent
+        AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true) AS silent,
+    tries
 FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
 
 -- name: list_uploads
@@ -46,7 +47,8 @@ FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
 SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, bytes, state, progress,
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
-        AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $1), true) AS silent
+        AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $1), true) AS silent,
+    tries
 FROM dispatcher.list_upload WHERE state <> 'uploading' ORDER BY id DESC LIMIT 50
 
 -- name: begin_list_work
