@@ -11,6 +11,7 @@ from guards.table import GUARDS
 from support.worker import ROOT
 
 MINUTES = 2.5  # of the slice; the whole is `./dev everystep`
+PATIENCE = "PATIENCE = 200.0"
 
 
 def everystep(tree, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,11 @@ def test_without_a_guard_a_step_is_violated(name, tmp_path):
         whole = path.read_text(encoding="utf-8")
         assert edit.old in whole
         path.write_text(edit.apply(whole), encoding="utf-8")
+    # What is lost is waited for: as long as many runs at a time need, and this is one.
+    run = tree / "tests/everystep/run.py"
+    patient = run.read_text(encoding="utf-8")
+    assert PATIENCE in patient
+    run.write_text(patient.replace(PATIENCE, "PATIENCE = 60.0"), encoding="utf-8")
     step, fault = SHOWS[name]
     done = everystep(tree, "--step", step, "--fault", fault, "--jobs", "1")
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-2000:]
