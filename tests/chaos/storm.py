@@ -380,6 +380,7 @@ async def _settle(scene: Scene) -> list[str]:
     base = Database(scene.server.dsn)
     # What was to wait by a clock that was a day ahead.
     await _until_told(base, partial(_let_pass, CLOCK_AHEAD_SECONDS))
+    await _until_told(base, _resume)
     if not await _until_told(base, finished):
         return [f"not everything had its end after {QUIET:.0f} s of quiet"]
     if scene.receiver is None:
@@ -391,6 +392,17 @@ async def _settle(scene: Scene) -> list[str]:
     settled = await _until_told(base, report_sender.nothing_unsure)
     troubles = await scene.receiver.end()
     return troubles if settled else [*troubles, "some messages stayed unsure"]
+
+
+async def _resume(db: asyncpg.Connection) -> bool:
+    """Be the operator of apps that a start paused: a day ahead, the data look like a backup.
+
+    Those of a restored backup are resumed before (see `chaos.restore`).
+    """
+    await db.execute(
+        "SELECT dispatcher.resume(name) FROM dispatcher.app WHERE paused_by = 'operator'"
+    )
+    return True
 
 
 async def _let_pass(seconds: float, db: asyncpg.Connection) -> bool:
