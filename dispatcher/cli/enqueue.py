@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from dispatcher.core.cost import Bill
     from dispatcher.db.database import OwnConnection as Connection
-    from dispatcher.lists.file_load import ImportOptions, Loaded, Progressed
+    from dispatcher.lists.earlier_loads import ImportOptions
+    from dispatcher.lists.file_load import Loaded, Progressed
 
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
@@ -142,7 +143,7 @@ def enqueue(
     from dispatcher.cli.output import screen
     from dispatcher.core.format import number, plural
     from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
-    from dispatcher.lists.file_load import ImportOptions
+    from dispatcher.lists.earlier_loads import ImportOptions
     from dispatcher.lists.header import HeaderError, given_columns
     from dispatcher.lists.messages import Whole
     from dispatcher.lists.reading import Form

@@ -6,8 +6,6 @@ from where they are inserted. The file is read once more only for the cells of i
 
 import hashlib
 import io
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -25,47 +23,28 @@ from dispatcher.core.language import _, with_stop
 from dispatcher.core.rules import Limits
 from dispatcher.db import campaigns, cost, file_import, rules
 from dispatcher.db.database import OwnConnection as Connection
-from dispatcher.db.file_import import Earlier, EarlierLoad, Progress, Survey
-from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole
+from dispatcher.db.file_import import Earlier, Progress, Survey
+from dispatcher.lists.earlier_loads import (
+    ImportOptions,
+    InAlreadyError,
+    find_start,
+    many_already,
+    say_wiped,
+    shown_file_name,
+)
+from dispatcher.lists.messages import COLUMNS, Line, MessageList
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
 
 BATCH_LINES: Final = 5_000  # lines in one transaction: a fraction of a second
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
-MANY_EARLIER: Final = 1_000  # people who would get a text twice, whatever their share of the list
-FEW_IN_COMMON: Final = 10  # lines that another list may share by chance, such as one's own numbers
 READING_SHARE: Final = 0.4  # of the time that a load takes
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
-_OF_REJECTS = re.compile(r"(?:\.rejects(?:-[0-9]+)?)+$")  # what a file of rejects has in its name
 _SURVEYED = [_PLACE[name] for name in file_import.SURVEY[2:]]
 
 Progressed = Callable[
     [int, float], None
 ]  # messages that are in, and which share of the work is done
-
-
-class InAlreadyError(ListError):
-    """Lines of a list are in already: the user is to choose which to load."""
-
-
-class ImportOptions(Struct, frozen=True):
-    """How a file is loaded. Without *again* and *rest*, much that is in already stops the load."""
-
-    form: Form = Form()
-    whole: Whole = Whole()
-    again: bool = False  # also what is in already
-    rest: bool = False  # only what is not in already
-    stop_for_any: bool = False  # one line that is in stops the load, of whatever list it is
-    asked_at: datetime | None = None  # a load of this file that began since is this one
-    unique: bool = False  # only the first line of each number
-    dry_run: bool = False
-    other_mainland: bool = False  # see core.number
-    apps: tuple[str, ...] = ()  # that are configured
-    campaign: str | None = None  # None: one of its own, by the name of the file
-    actor: str = "enqueue"  # who begins the campaign
-    spread_seconds: float | None = None  # over which the messages are due, evenly
-    per_hour: int | None = None  # messages that become due in an hour
-    stop_at: float | None = None  # share of failed messages at which the campaign pauses
 
 
 class Preview(Struct, frozen=True):
@@ -125,16 +104,6 @@ class _Seen(Struct):
     good_lines: int = 0
 
 
-class _Start(Struct, frozen=True):
-    """Where a load starts."""
-
-    done: Progress
-    replaced: Progress | None = None  # the load of the same file that this one replaces
-    before: int = 0  # messages that are in, of a dry run
-    anew: bool = False  # lines of the file are in, and it is loaded from its beginning
-    refusal: InAlreadyError | None = None  # of a dry run
-
-
 class _Estimate(Struct):
     """What the messages of a dry run would say and cost."""
 
@@ -178,7 +147,7 @@ async def load_file(
     whole = options.whole
     opened = open_list(file, _form(options))
     digest = _digest(file, opened.encoding, options)
-    start = await _start(connection, file, digest, rejects, options)
+    start = await find_start(connection, file, digest, rejects, options)
     done = start.done
     now = done.started_at or await file_import.database_time(connection)
     campaign = done.campaign or await _campaign(connection, file, options, start.replaced)
@@ -198,11 +167,13 @@ async def load_file(
     earlier = await file_import.find_earlier(
         connection, digest, done.lines, anew=start.anew, rest=options.rest
     )
-    refusal = start.refusal or _many_already(file, options, campaign, seen, earlier, done)
+    refusal = start.refusal or many_already(
+        file, options, campaign, seen.good - done.imported - done.left_out, earlier
+    )
     await _leave_out_earlier(connection, options, refusal)
     notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
     if earlier is not None and earlier.wiped:
-        notes.append(_wiped(earlier))
+        notes.append(say_wiped(earlier))
     survey = await file_import.read_survey(connection)
     if options.unique:
         await file_import.leave_out_repeats(connection)
@@ -331,58 +302,6 @@ async def _write_rejects(
     return out.path
 
 
-async def _start(
-    connection: Connection, file: Path, digest: str, rejects: Path, options: ImportOptions
-) -> _Start:
-    """Return where a load of *file* starts. Raises InAlreadyError if all of it is in.
-
-    An interrupted load goes on, unless it put nothing in, as an option may have been missing, or
-    its campaign was cancelled.
-    """
-    known = await file_import.known_import(connection, digest)
-    if known is None or known.started_at is None:
-        return _Start(Progress())
-    if options.asked_at is not None and known.started_at >= options.asked_at:
-        return _Start(known)
-    interrupted = known.finished_at is None and known.imported > 0
-    if interrupted and not await _is_cancelled(connection, known.campaign):
-        return _Start(_left_out(known), before=known.imported) if options.dry_run else _Start(known)
-    is_in = await file_import.is_in(connection, digest)
-    if interrupted or not is_in or options.again or options.rest:
-        return _Start(Progress(), known, anew=is_in)
-    refusal = _in_already(file, known, rejects)
-    if options.dry_run:
-        return _Start(Progress(), known, anew=is_in, refusal=refusal)
-    raise refusal
-
-
-async def _is_cancelled(connection: Connection, campaign: str | None) -> bool:
-    found = await campaigns.find(connection, campaign) if campaign is not None else None
-    return found is not None and found.state == "cancelled"
-
-
-def _in_already(file: Path, known: Progress, rejects: Path) -> InAlreadyError:
-    """Return the error of a file that is in."""
-    lines = [
-        _("{file} is in already, since {finished_at}: nothing was enqueued.").format(
-            file=file, finished_at=_moment(known.finished_at or known.started_at)
-        ),
-        _("--rest enqueues only what is not in, --again enqueues all of it a second time."),
-    ]
-    if known.rejected and rejects.exists():
-        lines.append(
-            _("Lines of it were refused, {count}, each with its reason in {rejects}.").format(
-                count=f"{known.rejected:,}", rejects=rejects
-            )
-        )
-    return InAlreadyError(*lines)
-
-
-def _left_out(done: Progress) -> Progress:
-    """Return the progress of a load as a dry run counts it: what is in is left out."""
-    return replace(done, imported=0, imported_lines=0, left_out=done.left_out + done.imported_lines)
-
-
 async def _begin(  # noqa: PLR0917
     connection: Connection,
     file: Path,
@@ -392,13 +311,13 @@ async def _begin(  # noqa: PLR0917
     replaced: Progress | None,
 ) -> Progress:
     """Begin a load and its campaign, or go on; return how far it has come."""
-    await campaigns.begin(connection, options.actor, campaign, _name(file))
+    await campaigns.begin(connection, options.actor, campaign, shown_file_name(file))
     if options.stop_at is not None:
         for each in [campaign, *await file_import.named_campaigns(connection)]:
-            await campaigns.begin(connection, options.actor, each, _name(file))
+            await campaigns.begin(connection, options.actor, each, shown_file_name(file))
             await campaigns.stop_at(connection, options.actor, each, options.stop_at)
     return await file_import.begin_import(
-        connection, digest, _name(file), campaign, replaced=replaced
+        connection, digest, shown_file_name(file), campaign, replaced=replaced
     )
 
 
@@ -446,11 +365,6 @@ async def _survey(
     return seen
 
 
-def _moment(time: datetime | None) -> str:
-    """Return a time as commands show it, with its zone."""
-    return time.astimezone().isoformat(" ", "seconds") if time is not None else ""
-
-
 async def _leave_out_earlier(
     connection: Connection, options: ImportOptions, refusal: InAlreadyError | None
 ) -> None:
@@ -459,65 +373,6 @@ async def _leave_out_earlier(
         raise refusal
     if options.rest or refusal is not None:
         await file_import.leave_out_earlier(connection)
-
-
-def _many_already(  # noqa: PLR0917
-    file: Path,
-    options: ImportOptions,
-    campaign: str,
-    seen: _Seen,
-    earlier: Earlier | None,
-    done: Progress,
-) -> InAlreadyError | None:
-    """Return the error if lines are in already, and the user has not said what to do with them.
-
-    A few lines that another list has put in are no error: such messages may be meant. So are a few
-    that were compared without their variables.
-    """
-    if earlier is None or options.again or options.rest:
-        return None
-    left = seen.good - done.imported - done.left_out
-    compared = earlier.lines - earlier.wiped
-    many = options.stop_for_any or earlier.lines * 2 > left or compared >= MANY_EARLIER
-    if not many and not any(_is_of_list(load, file, campaign) for load in earlier.loads):
-        return None
-    first = earlier.loads[0]
-    lines = [
-        _(
-            "{lines} of {left} messages of {file} are in already, since {started_at}"
-            " from {name}: nothing was enqueued."
-        ).format(
-            lines=f"{earlier.lines:,}",
-            left=f"{left:,}",
-            file=file,
-            started_at=_moment(first.started_at),
-            name=first.name,
-        ),
-        _("--rest enqueues only the others, --again enqueues all of them a second time."),
-    ]
-    if earlier.wiped and not options.dry_run:
-        lines.append(_wiped(earlier))
-    return InAlreadyError(*lines)
-
-
-def _wiped(earlier: Earlier) -> str:
-    """Return what is said of lines that were compared without their variables."""
-    return _(
-        "The variables of {count} of those that are in are deleted by now (WIPE_PARAMS_AFTER): all"
-        " else was compared. A message with another --reference is another one."
-    ).format(count=f"{earlier.wiped:,}")
-
-
-def _is_of_list(load: EarlierLoad, file: Path, campaign: str) -> bool:
-    """Tell whether *file* is the list of an earlier load that was corrected, or its rejects."""
-    same = load.campaign == campaign or _list_name(load.name) == _list_name(_name(file))
-    most = load.lines * 2 > load.imported
-    return (same and (most or load.compared > 0)) or (most and load.lines > FEW_IN_COMMON)
-
-
-def _list_name(name: str) -> str:
-    """Return the name of a list without what its rejects, or another format, have in theirs."""
-    return _OF_REJECTS.sub("", name.rpartition(".")[0] or name)
 
 
 async def _campaign(
@@ -542,18 +397,12 @@ async def _campaign(
         found = await campaigns.find(connection, replaced.campaign)
         if found is not None and found.state != "cancelled":
             return found.name
-    name = _name(file)[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
+    name = shown_file_name(file)[: campaigns.MAX_NAME_CHARACTERS - len(" (999)")]
     places = range(2, 1_000)
     for candidate in (name, *(f"{name} ({place})" for place in places)):
         if await campaigns.find(connection, candidate) is None:
             return candidate
     raise ListError(_("name a campaign with --campaign: {name} was used often.").format(name=name))
-
-
-def _name(file: Path) -> str:
-    """Return the name of *file* as a table shows it: a file may have any bytes for a name."""
-    name = os.fsencode(file.name).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 def _wait_seconds(options: ImportOptions, messages: int) -> float:

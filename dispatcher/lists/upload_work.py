@@ -36,13 +36,8 @@ from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS
 from dispatcher.db.file_import import TakenOverError
 from dispatcher.db.list_uploads import ListUpload
-from dispatcher.lists.file_load import (
-    ImportOptions,
-    InAlreadyError,
-    Loaded,
-    Progressed,
-    load_file,
-)
+from dispatcher.lists.earlier_loads import ImportOptions, InAlreadyError
+from dispatcher.lists.file_load import Loaded, Progressed, load_file
 from dispatcher.lists.header import HeaderError, given_columns
 from dispatcher.lists.memory import limited_memory
 from dispatcher.lists.messages import Whole

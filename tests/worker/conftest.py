@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from fault_scenes import NUMBERS, PARAMS, Play, Scene, quiet
@@ -18,7 +19,10 @@ from dispatcher.db import workers
 from dispatcher.db.claim import claim
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record
+from dispatcher.telemetry import Metrics
+from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import InFlight
+from dispatcher.worker.recorder import Recorder
 
 
 class Hands:
@@ -73,6 +77,18 @@ class Hands:
         closing = BatchResult(batch, verdict, http_status, "000000", "", tries=1, seconds=0.1)
         recorded = await record(self.database, self.id, [closing])
         return batch.token in recorded.written
+
+    def recorder(self, folder: Path, *apps: str) -> Recorder:
+        """Return a recorder of this worker's results, with a circuit breaker for each of *apps*."""
+        return Recorder(
+            self.database,
+            worker=self.id,
+            in_flight=self.flight,
+            folder=folder,
+            metrics=Metrics(),
+            breakers={app: CircuitBreaker(app) for app in apps},
+            limits={},
+        )
 
     async def queue(self) -> list[int]:
         """Return what waits."""

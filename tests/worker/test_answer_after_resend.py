@@ -18,9 +18,6 @@ from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.reports import register_statuses, store
 from dispatcher.db.workers import resend_unsure
-from dispatcher.telemetry import Metrics
-from dispatcher.worker.circuit_breaker import CircuitBreaker
-from dispatcher.worker.recorder import Recorder
 
 
 @pytest.fixture
@@ -95,7 +92,7 @@ async def test_a_late_answer_is_next_to_hold_what_it_settles(hands, given_up, by
     elif by == "later request":
         [again] = await hands.claim()
         await hands.record(again, UnknownResult("timeout", "no answer"))
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, "default")
     recorder._unwritten = [answered(given_up)]
     recalls = asyncio.create_task(recorder.run_recalls())
     person = await connect(dsn)
@@ -115,7 +112,7 @@ async def test_a_late_answer_is_next_to_hold_what_it_settles(hands, given_up, by
 
 @pytest.mark.parametrize("given_up", ["policy"], indirect=True)
 async def test_other_answers_pass_one_that_waits_for_a_person(hands, given_up, dsn, tmp_path):
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, "default")
     tasks = [asyncio.create_task(part) for part in (recorder.run(), recorder.run_recalls())]
     person = await connect(dsn)
     try:
@@ -138,7 +135,7 @@ async def test_other_answers_pass_one_that_waits_for_a_person(hands, given_up, d
 
 @pytest.mark.parametrize("given_up", ["policy"], indirect=True)
 async def test_a_kept_answer_is_next_to_hold_what_it_settles(hands, given_up, dsn, tmp_path):
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, "default")
     await recorder.replay_spool()
     recorder._keep([answered(given_up)])
     recalls = asyncio.create_task(recorder.run_recalls())
@@ -165,18 +162,6 @@ async def one_waits(db) -> bool:
     return await db.fetchval(
         "SELECT EXISTS (SELECT FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock')"
-    )
-
-
-def recorder_of(hands, folder) -> Recorder:
-    return Recorder(
-        hands.database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=folder,
-        metrics=Metrics(),
-        breakers={"default": CircuitBreaker("default")},
-        limits={},
     )
 
 

@@ -21,7 +21,6 @@ from dispatcher.db.workers import register_app, register_worker
 from dispatcher.simulator.faults import Delay
 from dispatcher.telemetry import Metrics
 from dispatcher.worker import recorder as recording
-from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.recorder import SPOOL_KIND, Recorder
 from dispatcher.worker.result_queue import (
     MAX_TRANSACTION_RESULTS,
@@ -77,7 +76,7 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(
         )
     batches = await claimed(hands)
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, *APPS, "default")
     for batch in batches:
         recorder.results.put(unknown(batch))
     task = asyncio.create_task(recorder.run())
@@ -118,7 +117,7 @@ async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
     for batch in batches[:2]:
         assert await hands.record(batch, UnknownResult("timeout", "no answer"))
     await forgotten.execute("SELECT dispatcher.settle($1, 'sent')", batches[0].token)
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, *APPS, "default")
     task = asyncio.create_task(recorder.run())
     for batch in batches:
         verdict = Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages])
@@ -148,7 +147,7 @@ async def test_a_held_batch_keeps_no_other_answer_on_disk(hands, forgotten, tmp_
     for batch in batches:
         assert await hands.record(batch, UnknownResult("timeout", "no answer"))
     await forgotten.execute("SELECT dispatcher.settle($1, 'sent')", batches[0].token)
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, *APPS, "default")
     await recorder.replay_spool()
     answers = [
         BatchResult(
@@ -225,7 +224,7 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
         await hands.insert(1, first=first, app=app)
         batches += await hands.claim(app=app)
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, *APPS, "default")
     recorder._locked_apps["held"] = 0.0  # it was met before
     task = asyncio.create_task(recorder.run())
     with capture_logs() as logs:
@@ -249,19 +248,6 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
 
 async def states_include(db, app: str, wanted: dict[str, int]) -> bool:
     return wanted.items() <= (await states(db, app)).items()
-
-
-def recorder_of(hands, folder) -> Recorder:
-    """Return a recorder that knows both apps."""
-    return Recorder(
-        hands.database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=folder,
-        metrics=Metrics(),
-        breakers={app: CircuitBreaker(app) for app in (*APPS, "default")},
-        limits={},
-    )
 
 
 def unknown(batch: Batch) -> BatchResult:
@@ -292,7 +278,7 @@ async def test_many_answers_that_wait_for_it_are_written_in_parts(db, hands, for
     await hands.insert(3, first=10, app="other")
     batches += await hands.claim(app="other")
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    recorder = recorder_of(hands, tmp_path)
+    recorder = hands.recorder(tmp_path, *APPS, "default")
     for batch in batches:
         recorder.results.put(unknown(batch))
     task = asyncio.create_task(recorder.run())

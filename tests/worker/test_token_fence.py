@@ -19,9 +19,8 @@ from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.split import split
 from dispatcher.db.spool import size
-from dispatcher.telemetry import Metrics
 from dispatcher.worker import recorder as recorder_module
-from dispatcher.worker.recorder import SPOOL_KIND, Recorder
+from dispatcher.worker.recorder import SPOOL_KIND
 
 
 def all_accepted(batch: Batch) -> Resolved:
@@ -170,18 +169,6 @@ async def test_the_policy_resend_ends_with_the_attempts(hands):
     assert await states(hands.db) == {"unsure": 2}
 
 
-def recorder(hands, folder) -> Recorder:
-    return Recorder(
-        hands.database,
-        worker=hands.id,
-        in_flight=hands.flight,
-        folder=folder,
-        metrics=Metrics(),
-        breakers={},
-        limits={},
-    )
-
-
 async def kept(hands, folder, batch: Batch) -> None:
     """Keep the answer of *batch* on disk, as a worker does that cannot wait for the database."""
     result = BatchResult(
@@ -193,7 +180,7 @@ async def kept(hands, folder, batch: Batch) -> None:
         tries=1,
         seconds=0.1,
     )
-    one = recorder(hands, folder)
+    one = hands.recorder(folder)
     await one.replay_spool()
     one._keep([result])
 
@@ -205,11 +192,11 @@ async def test_answers_kept_for_another_database_wait_for_it(hands, tmp_path):
     await kept(hands, tmp_path, batch)
     identity = await hands.db.fetchval("SELECT id FROM dispatcher.installation")
     await hands.db.execute("UPDATE dispatcher.installation SET id = gen_random_uuid()")
-    await recorder(hands, tmp_path).replay_spool()
+    await hands.recorder(tmp_path).replay_spool()
     assert await states(hands.db) == {"sending": 3}
     assert size(tmp_path, SPOOL_KIND)[0] == 1
     await hands.db.execute("UPDATE dispatcher.installation SET id = $1", identity)
-    await recorder(hands, tmp_path).replay_spool()
+    await hands.recorder(tmp_path).replay_spool()
     assert await states(hands.db) == {"accepted": 3}
     assert size(tmp_path, SPOOL_KIND)[0] == 0
 
@@ -228,7 +215,7 @@ async def test_a_database_that_is_lost_in_a_replay_is_waited_for(hands, tmp_path
 
     monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(hands.database, "transaction", lost_in_every_other)
-    await recorder(hands, tmp_path).replay_spool()
+    await hands.recorder(tmp_path).replay_spool()
     assert next(calls) == 7  # its identity, the answers, and which requests there are not
     assert await states(hands.db) == {"accepted": 3}
     assert not list(tmp_path.iterdir())
@@ -239,7 +226,7 @@ async def test_answers_to_requests_that_were_lost_are_set_aside(hands, tmp_path)
     await hands.insert(3)
     [batch] = await hands.claim()
     await kept(hands, tmp_path, elsewhere(batch))
-    await recorder(hands, tmp_path).replay_spool()
+    await hands.recorder(tmp_path).replay_spool()
     assert await states(hands.db) == {"sending": 3}
     assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]
 
