@@ -31,9 +31,10 @@ _MAX_CHARACTERS = {
     "campaign": 100,
 }  # fmt: skip
 _FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
-_WORD = r'(?:[^",{}\\\s]|\\.)++'
-_ARRAY_ITEM = re.compile(  # nothing is tried twice: a cell may have 32,767 blanks
-    rf'\s*+(?:"((?:[^"\\]|\\.)*+)"|((?:{_WORD}(?:\s++{_WORD})*+)?+))\s*+(,|$)'
+_ARRAY_ITEM = re.compile(
+    # Nothing is tried twice: a cell may have 32,767 blanks. Possessive are classes of characters
+    # alone: of groups, Python before 3.11.5 captures wrongly what they match.
+    r'\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|((?:[^",{}\\\s]++|\\.|\s++(?![\s,]|$))*))\s*+(,|$)'
 )
 
 

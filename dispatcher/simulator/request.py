@@ -107,7 +107,7 @@ MAX_BODY_BYTES: Final = (
 
 # Matches all numbers of a request, joined by commas: one match instead of five hundred.
 # Any other character in a number fails the whole request (documented for the sibling API).
-_NUMBERS_PATTERN = re.compile(r"\+?[0-9]++(?:,\+?[0-9]++)*+")
+_NUMBERS_PATTERN = re.compile(r"\+?[0-9]++(?:,\+?[0-9]++)*")
 _EXTEND_PATTERN = re.compile(r"[^\s{}]+")
 
 
