@@ -14,6 +14,7 @@ from chaos.fault_schedule import FAMILIES, MAKERS
 from chaos.matrix import (
     CLOCKS,
     CODES,
+    CONNECTION,
     CONNECTIONS_ENDED,
     DATABASE_CLOCK,
     DATABASE_DOWN,
@@ -38,13 +39,16 @@ AIMED_APPS = 6
 AIMED_PACE = 0.5  # of the usual time between two acts
 LEADING = 4.0  # the weight of the acts that lead to a branch, beside those of a fault
 
-# What is done to the database, and how often beside each other.
+# What is done to the database, or to several at once, and how often beside each other.
 TERMINATE, HOLD_COMMITS = "database: connections ended", "database: commits held"
 RESTART, CRASH = "database: restarted", "database: killed"
 FREEZE, FREEZE_LONG = "database: frozen", "database: frozen for long"
 CLOCK_JUMPS, RESTORE = "database: clock jumped", "database: restored"
+FREEZE_STOPS = "database: frozen for long, workers stopped"
+SILENT_STOPS = "provider: silent, workers stopped"
 TO_DATABASE = {TERMINATE: 4.0, HOLD_COMMITS: 1.0, RESTART: 2.0, CRASH: 2.0, FREEZE: 2.0,
-               FREEZE_LONG: 0.2, CLOCK_JUMPS: 1.0, RESTORE: 0.5}  # fmt: skip
+               FREEZE_LONG: 0.2, CLOCK_JUMPS: 1.0, RESTORE: 0.5,
+               FREEZE_STOPS: 0.2, SILENT_STOPS: 0.5}  # fmt: skip
 FAULT_OF = {  # what the matrix calls each act
     TERMINATE: CONNECTIONS_ENDED,
     HOLD_COMMITS: CONNECTIONS_ENDED,
@@ -52,6 +56,8 @@ FAULT_OF = {  # what the matrix calls each act
     CRASH: DATABASE_DOWN,
     FREEZE: DATABASE_FROZEN,
     FREEZE_LONG: DATABASE_FROZEN,
+    FREEZE_STOPS: DATABASE_FROZEN,
+    SILENT_STOPS: CONNECTION,
     CLOCK_JUMPS: DATABASE_CLOCK,
     RESTORE: DATABASE_RESTORED,
     KILLED: WORKER_KILLED,
@@ -69,15 +75,15 @@ LEADS_TO: Mapping[str, tuple[str, ...]] = {
     "a claim is in doubt: its COMMIT was not answered": (HOLD_COMMITS,),
     "a request is withheld in the last moment": ("refuse, silently", STOPPED),
     "a lease is lost by silence": (FROZEN_LONG, FREEZE_LONG),
-    "a request is cut off by a stop": ("brown-out, stalled", "stall-after-reading", STOPPED),
+    "a request is cut off by a stop": (SILENT_STOPS,),
     "a half is inferred from the other": ("bad-entry, by number",),
     "a split meets a batch that was taken over": ("code, of all texts", CRASH),
     "an answer waits: the database is away": (CRASH, FREEZE_LONG),
-    "an answer is kept on disk": (FREEZE_LONG, STOPPED),
+    "an answer is kept on disk": (FREEZE_STOPS,),
     "a refused message waits under an open circuit": ("code, of all texts",),
     "an answer lacks numbers": ("lack",),
     "batches of a dead worker or a sending policy": (KILLED, FROZEN_LONG),
-    "an answer from disk is written": (FREEZE_LONG, STOPPED, FOREIGN_SPOOL),
+    "an answer from disk is written": (FREEZE_STOPS, FOREIGN_SPOOL),
     "an answer comes for a batch that is closed": (FOREIGN_SPOOL, FROZEN_LONG),
     "a report brings the provider's id": ("brown-out, cut", "half-answer"),
     "reports go to disk": (CRASH, FREEZE_LONG),

@@ -19,6 +19,7 @@ TOP_CODES = ("E200037", "000000", "E000510")
 STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
 AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
 CHANGE_SECONDS = (0.2, 2.0)  # between two changes of them
+SILENCE = "brown-out, stalled"
 
 
 def some(dice: Random) -> dict[str, float]:
@@ -137,6 +138,7 @@ class Weather:
         self._deck = Deck(weights or dict.fromkeys(MAKERS, 1.0), dice)
         self._simulator = simulator
         self._dice = dice
+        self.is_silent = False  # no request is answered, whatever else is drawn
         self._armed: list[str] = []
         self._armed_at = 0.0
         self.periods: list[Period] = []
@@ -145,8 +147,8 @@ class Weather:
     async def blow(self) -> None:
         """Change the faults every second or so."""
         while True:
-            drawn = {self._deck.draw(): None for _ in range(self._dice.choice(AT_ONCE))}
-            await self._set(list(drawn))
+            drawn = [self._deck.draw() for _ in range(self._dice.choice(AT_ONCE))]
+            await self._set([*dict.fromkeys([SILENCE] * self.is_silent + drawn)])
             await asyncio.sleep(self._dice.uniform(*CHANGE_SECONDS))
 
     async def calm(self) -> None:

@@ -27,9 +27,11 @@ from chaos.aim import (
     FAULT_OF,
     FREEZE,
     FREEZE_LONG,
+    FREEZE_STOPS,
     HOLD_COMMITS,
     RESTART,
     RESTORE,
+    SILENT_STOPS,
     TERMINATE,
     TO_DATABASE,
     aimed,
@@ -38,7 +40,7 @@ from chaos.application import Application, Memory
 from chaos.clocks import CACHE_SECONDS, HAS_FAKE_TIME, FakedPostgres, set_clock
 from chaos.database import Database, Server, running_server
 from chaos.deck import Deck
-from chaos.fault_schedule import MAKERS, Weather
+from chaos.fault_schedule import CHANGE_SECONDS, MAKERS, Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
 from chaos.matrix import Period, count
 from chaos.operator import settle_what_was_taken
@@ -172,7 +174,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     weights = aimed(dict.fromkeys(MAKERS, 1.0), plan.aim)
     weather = Weather(simulator, Random(dice.random()), weights)
     restorer = Restorer(server, fleet, application, simulator)
-    shaking = Shaking(scene, plan, Random(dice.random()), restorer)
+    shaking = Shaking(scene, plan, Random(dice.random()), restorer, weather)
     stills: list[Still] = []
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
@@ -242,14 +244,21 @@ def _reports(simulator: Simulator) -> Counter[str]:
 
 
 class Shaking:
-    """Restarts, kills and freezes the database, takes its connections away, and sets it back."""
+    """Restarts, kills and freezes the database, takes its connections away, and sets it back.
 
-    def __init__(self, scene: Scene, plan: Plan, dice: Random, restorer: Restorer) -> None:
+    It also does what takes several: workers are stopped while nothing answers them.
+    """
+
+    def __init__(
+        self, scene: Scene, plan: Plan, dice: Random, restorer: Restorer, weather: Weather
+    ) -> None:
         self.done: Counter[str] = Counter()
         self.periods: list[Period] = []
         self.blows: list[Blow] = []  # its clock jumped: leases may have ended
         self._server = scene.server
         self._postgres = scene.postgres
+        self._fleet = scene.fleet
+        self._weather = weather
         self._base = Database(scene.server.dsn)
         self._restorer = restorer
         self._restore: asyncio.Task[None] | None = None
@@ -285,13 +294,29 @@ class Shaking:
             return await self._jump()
         if act == RESTORE:
             return await self._go_back()
+        if act == SILENT_STOPS:
+            return await self._stop_in_silence()
         orders = {
             RESTART: "restart",
             CRASH: "crash",
             FREEZE: f"freeze {self._dice.uniform(0.5, 6.0):.1f}",
-            FREEZE_LONG: f"freeze {self._dice.uniform(*LONG_SECONDS):.1f}",
+            FREEZE_LONG: (long := f"freeze {self._dice.uniform(*LONG_SECONDS):.1f}"),
+            FREEZE_STOPS: long,
         }
-        await self._server.order(orders[act])
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.order(orders[act]))
+            if act == FREEZE_STOPS:
+                tasks.create_task(self._fleet.stop_some())
+        return 1
+
+    async def _stop_in_silence(self) -> int:
+        """Stop workers while the provider answers no request."""
+        self._weather.is_silent = True
+        try:
+            await asyncio.sleep(CHANGE_SECONDS[1])
+            await self._fleet.stop_some()
+        finally:
+            self._weather.is_silent = False
         return 1
 
     async def _jump(self) -> int:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from support.worker import ROOT
 
-from chaos.aim import FAULT_OF, FREEZE_LONG, LEADING, LEADS_TO, TO_DATABASE, aim_at, aimed
+from chaos.aim import FAULT_OF, FREEZE_STOPS, LEADING, LEADS_TO, TO_DATABASE, aim_at, aimed
 from chaos.branches import BRANCHES, REACHED, marked
 from chaos.deck import Deck
 from chaos.fault_schedule import MAKERS
@@ -93,8 +93,8 @@ def test_storms_are_added_up_until_no_cell_is_short(tmp_path):
 
 def test_a_storm_is_aimed_at_what_is_short():
     aim = aim_at([("an answer is kept on disk", WORKER_STOPPED)], Random(1))
-    assert aim == {FREEZE_LONG: LEADING / 2, STOPPED: LEADING / 2 + 1}
-    assert aimed(TO_WORKER, aim) == {STOPPED: LEADING / 2 + 1}
+    assert aim == {FREEZE_STOPS: LEADING, STOPPED: 1}
+    assert aimed(TO_WORKER, aim) == {STOPPED: 1}
     assert aimed(MAKERS_ALIKE, aim) == MAKERS_ALIKE
     assert aim_at([], Random(1)) == {}
 

@@ -23,13 +23,14 @@ from dispatcher.worker.recorder import SPOOL_KIND
 TIMEOUT = 3.0  # seconds for a request
 LEASE = TIMEOUT + 10.0  # the shortest that goes with it
 PAST_LEASE = LEASE * 1.2
-SHUTDOWN_TIMEOUTS = ("8s", "1s")  # the second one cuts requests off that are not answered
+SHUTDOWN_TIMEOUTS = ("8s", "1s", "1s")  # one of 1 s cuts requests off that are not answered
 KILLED_CODE, COULD_NOT_START = -9, 1
 # 1: the database was away at the end, -15: only just started
 STOPPED_CODES = frozenset({0, 1, -15})
 
 
 STRIKE_STARTS = 0.2  # of the acts that meet a worker while it starts
+STOP_SHARE = 0.7  # of the workers, when several are stopped at once
 # What is done to a worker, and how often beside each other.
 KILLED, FROZEN, FROZEN_LONG, STOPPED = "killed", "frozen", "frozen past its lease", "stopped"
 CLOCK_WRONG = "clock wrong"  # it is no reason for an unsure request
@@ -252,6 +253,14 @@ class Fleet:
             self._may_end[worker] = STOPPED_CODES
             worker.terminate()
             await worker.ended(60.0)
+
+    async def stop_some(self) -> None:
+        """Stop most of the workers at once, as an upgrade does."""
+        async with asyncio.TaskGroup() as tasks:
+            for place, worker in enumerate(self._places):
+                chosen = self._dice.random() < STOP_SHARE
+                if chosen and place not in self._busy and self._may_strike(worker):
+                    tasks.create_task(self._stop(place))
 
     def _judge(self, worker: WorkerProcess) -> None:
         """Note a worker that stumbled, or ended otherwise than it may."""
