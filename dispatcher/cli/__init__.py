@@ -49,6 +49,10 @@ def main() -> NoReturn:
         )
     if code == _INTERRUPTED_EXIT_CODE:
         code = _print_error((_("interrupted."),), FAILED)
+    try:
+        sys.stdout.flush()  # what a command printed before its error
+    except OSError:  # its error was told, and says more
+        _discard_output()
     sys.exit(code or 0)
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = (("campaign", "list"), ("status",), ("suppress",), ("export", "--app", "x"), ("--help",))
+COMMANDS = (
+    ("campaign", "list"),
+    ("status",),
+    ("suppress",),
+    ("export", "--since", "1h"),
+    ("--help",),
+)
 
 
 async def run(environ, *arguments, stdout) -> tuple[int, str]:
@@ -37,6 +43,13 @@ async def test_a_closed_pipe_ends_a_command_quietly(environment, dsn, arguments)
     code, err = await run(environment(DATABASE_URL=dsn), *arguments, stdout=write)
     os.close(write)
     assert (code, err) == (1, "")
+
+
+async def test_an_error_after_output_to_a_full_disk_is_told(environment, dsn):
+    with Path("/dev/full").open("w") as full:  # noqa: ASYNC230 - it is no file
+        environ = environment(DATABASE_URL=dsn)
+        code, err = await run(environ, "export", "--app", "x", stdout=full)
+    assert (code, err) == (1, "dispatcher: no app is called x: no worker has run here yet.\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk", "cp1252"])

@@ -39,7 +39,8 @@ def environment() -> Callable[..., dict[str, str]]:
 
 
 def _environment(**settings: object) -> dict[str, str]:
-    rest = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
+    left_out = ("DISPATCHER_", "PYTHONUNBUFFERED")  # users have a buffer
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     named = {f"DISPATCHER_{name}": str(value) for name, value in settings.items()}
     return rest | {"LC_ALL": "C.UTF-8"} | named  # English on every machine
 
