@@ -204,15 +204,22 @@ async def _allow(
         rate, wait = await lock_rate_limit(connection, wanted.app, rate, wait)
         if wait > rate_limit.LEAD_TIME_SECONDS:
             return Claimed([], wait=wait - rate_limit.LEAD_TIME_SECONDS)
-        least = rate * wanted.slot_seconds / wanted.all_slots
-        most = min(most, rate_limit.grant_size(rate, least=least))
-        slots = rate_limit.slots_ahead(rate, most, slots)
+        slots, most = _within(rate, wanted, slots, most)
     limit = slots * min(most, wanted.per_request)
     if state["paused"]:
         slots, most, limit = 1, 1, 1
     elif state["slow_start"]:  # what is decided without a request must not wait for its rounds
         limit = max(limit, min(SLOW_START_CLAIM_MESSAGES, slots * wanted.per_request))
     return _Allowance(slots, most, limit, rate, round_left)
+
+
+def _within(rate: float | None, wanted: ClaimRequest, slots: int, most: int) -> tuple[int, int]:
+    """Return how many of *slots* and of *most* numbers in a request a rate limit allows."""
+    if rate is None:  # it was taken away meanwhile
+        return slots, most
+    least = rate * wanted.slot_seconds / wanted.all_slots
+    most = min(most, rate_limit.grant_size(rate, least=least))
+    return rate_limit.slots_ahead(rate, most, slots), most
 
 
 def _messages_ahead(share: SlotShare, *, paused: bool) -> int:

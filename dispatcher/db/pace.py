@@ -14,12 +14,17 @@ FORGIVEN_LATENESS_RATIO = 0.1  # of the time until the next grant
 
 async def lock_rate_limit(
     connection: Connection, app: str, rate: float, wait: float
-) -> tuple[float, float]:
-    """Lock the app's rate limit if a claim is due; return its rate and the seconds until then."""
+) -> tuple[float | None, float]:
+    """Lock the app's rate limit if a claim is due; return its rate and the seconds until then.
+
+    The rate is None if another worker, which starts with other settings, has just taken it away.
+    """
     if wait > rate_limit.LEAD_TIME_SECONDS:
         return rate, wait  # not worth the lock
     row = await connection.fetchrow(sql("lock_pace"), app)
-    return (row["rate"] or rate, row["wait"]) if row else (rate, wait)
+    if row is None or row["rate"] is None:
+        return None, 0.0
+    return row["rate"], row["wait"]
 
 
 async def charge(

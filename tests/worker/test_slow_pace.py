@@ -1,5 +1,6 @@
 """Far below a message a second: what waits for its time stays within reach."""
 
+import asyncio
 from time import monotonic
 
 import pytest
@@ -8,8 +9,13 @@ from support.provider import app_at, seen
 from support.waiting import until
 
 from dispatcher.db import pace
+from dispatcher.db.database import connect
 
 SLOW = 0.2  # numbers a second: one every five seconds
+PACE_LOCKED = (
+    "SELECT count(*) > 0 FROM pg_stat_activity"
+    " WHERE query LIKE '%next_grant_at%' AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -78,6 +84,24 @@ async def test_a_late_batch_goes_now_or_returns(db, database, hands, late, sent)
         "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"
     )
     assert wait < 1 / SLOW + 0.2  # it was charged once
+
+
+async def test_a_claim_goes_on_when_its_rate_limit_is_taken_away(db, dsn, hands):
+    """Another worker starts without one, as in an upgrade one after the other."""
+    await hands.begin()
+    await db.execute("UPDATE dispatcher.app SET numbers_per_second = 500, rate = 500")
+    await hands.insert(3)
+    other = await connect(dsn)
+    try:
+        async with other.transaction():
+            await other.execute("UPDATE dispatcher.app SET numbers_per_second = NULL, rate = NULL")
+            claim = asyncio.create_task(hands.claim())
+            await until(lambda: db.fetchval(PACE_LOCKED), what="the claim waits for the app's row")
+    finally:
+        await other.close()
+    [batch] = await claim
+    assert len(batch.messages) == 3
+    assert batch.send_at is None
 
 
 async def test_another_try_of_a_request_delays_the_next_grant(db, database, hands):
