@@ -120,7 +120,7 @@ class _Number(
 
     recipient: _Text
     code: _Text
-    provider_id: _Text | None = None
+    provider_id: Annotated[str, Meta(min_length=1, max_length=_MAX_TEXT_LENGTH)] | None = None
     segments: Annotated[int, Meta(ge=1, le=_MAX_SEGMENTS)] | None = None
     country: _Text | None = None
 

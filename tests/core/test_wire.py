@@ -97,6 +97,12 @@ def test_results_without_a_number_or_an_id_are_left_out(result, results):
     assert said(read({"code": "000000", "description": "", "result": [result]})) == results
 
 
+def test_an_empty_id_is_none():
+    result = {"originTo": "+1", "status": "000000", "smsMsgId": "", "total": 1}
+    answer = read({"code": "000000", "description": "", "result": [result]})
+    assert said(answer) == [("+1", "000000", None, 1, None)]
+
+
 def test_a_sound_result_beside_a_broken_one_is_kept():
     sound = {"originTo": "+1", "status": "000000", "smsMsgId": "x", "total": 1}
     answer = read({"code": "E000510", "description": "", "result": [{"originTo": 1.5}, sound]})
