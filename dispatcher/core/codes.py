@@ -65,6 +65,14 @@ _SIGNATURE = (
 )
 _UNSURE = "A report or a late answer settles it; else ask the provider, then `dispatcher settle`."
 _NOTHING = "Nothing to do: it is sent again automatically."
+# Firewalls of web applications answer so, that of Huawei Cloud with 418: to what a request holds,
+# or to an address that they have banned.
+_FIREWALL = (
+    "A firewall in front of the API refuses the request, or what one of its messages contains."
+)
+_FIREWALL_ADVICE = (
+    "Look at the variables of messages with this code, or ask the provider. " + _RESUMES
+)
 
 _NUMBER = (
     ("000000", Kind.ACCEPTED, "The provider took the message.", "Nothing to do; reports follow."),
@@ -212,6 +220,7 @@ _REQUEST = (
     ("HTTP 403", Kind.CONFIGURATION, "Something in front of the API keeps us out.", _ENDPOINT),
     ("HTTP 404", Kind.CONFIGURATION, "The API is not at this endpoint.", _ENDPOINT),
     ("HTTP 405", Kind.CONFIGURATION, "What is at this endpoint is not the API.", _ENDPOINT),
+    ("HTTP 406", Kind.UNKNOWN, _FIREWALL, _FIREWALL_ADVICE),
     ("HTTP 407", Kind.CONFIGURATION, "A proxy on the way wants credentials.", _ENDPOINT),
     ("HTTP 408", Kind.UNKNOWN_RESULT, "A proxy waited too long for the request.", _UNSURE),
     (
@@ -220,6 +229,7 @@ _REQUEST = (
         "Something in front of the API finds the request too long.",
         "Ask the operator of the proxy to allow bodies of 64 KB; then requeue.",
     ),
+    ("HTTP 418", Kind.UNKNOWN, _FIREWALL, _FIREWALL_ADVICE),
     (
         "APIGW.0101",
         Kind.CONFIGURATION,

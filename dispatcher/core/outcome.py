@@ -343,7 +343,7 @@ def _said(reply: Reply) -> str:
 
 
 def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationContext) -> Verdict:
-    """Return the verdict on an unknown code of a request.
+    """Return the verdict on an unknown code of a request, or on the page of a firewall.
 
     HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused. At
     another 4xx the request is split, so that one message cannot stop the others, and the app is

@@ -126,7 +126,7 @@ def in_chinese(function, *arguments):
 def test_the_words_of_codes_are_in_the_readers_language():
     assert number_code("E200028").meaning == "The variables do not fit the template."
     assert in_chinese(number_code, "E200028").meaning == "变量与模板不符。"
-    assert in_chinese(request_code, "HTTP 418").meaning.endswith("拒绝了请求：HTTP 418。")
+    assert in_chinese(request_code, "HTTP 451").meaning.endswith("拒绝了请求：HTTP 451。")
     assert in_chinese(report_status, "DELIVRD").meaning == "已送达手机终端。"
     assert in_chinese(report_status, "MK:9998").meaning.endswith("：MK:9998。")
     assert in_chinese(number_code, "E200028").kind is number_code("E200028").kind

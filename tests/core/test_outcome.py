@@ -294,6 +294,10 @@ def test_every_code_of_a_request_without_results_has_its_end(code, results):
         rejected = Rejected(ONE, code, row.meaning)
         ended = tried_again if row.kind is Kind.AMBIGUOUS else rejected
         assert alone == Resolved([ended], refused=True)
+    elif row.kind is Kind.UNKNOWN:
+        assert isinstance(whole, Split)
+        assert [type(one) for one in alone.outcomes] == [Deferred]
+        assert alone.pause.reason.endswith(row.advice)
     elif row.kind is Kind.COUNTRY:
         assert alone.countries[0].code == code
         assert [type(one) for one in whole.outcomes] == [Deferred] * 3
@@ -489,12 +493,23 @@ def test_a_code_pauses_the_app_whatever_encoding_its_words_have(http_status, cod
         assert refused.pause.code == code
 
 
-@pytest.mark.parametrize("http_status", [301, 400, 401, 403, 404, 407, 418, 451])
+@pytest.mark.parametrize("http_status", [301, 400, 401, 403, 404, 407, 451])
 def test_a_page_of_a_proxy_pauses_the_app_and_loses_nothing(http_status):
     body = b"<html><head><title>Blocked</title></head><body>by the firewall</body></html>"
     refused = verdict(THREE_NUMBERS, read_answer(http_status, body))
     assert isinstance(refused, ReturnAll)
     assert refused.pause.code == f"HTTP {http_status}"
+
+
+@pytest.mark.parametrize("http_status", [406, 418])
+def test_a_page_of_a_firewall_is_for_one_message_or_for_all(http_status):
+    """It may refuse what one message contains: the others are sent without it."""
+    answer = read_answer(http_status, b"<html><body>Your request was blocked.</body></html>")
+    assert isinstance(verdict(THREE_NUMBERS, answer), Split)
+    alone = verdict(request(ONE), answer)
+    assert [type(one) for one in alone.outcomes] == [Deferred]
+    assert alone.pause.code == f"HTTP {http_status}"
+    assert "Your request was blocked." in alone.pause.reason
 
 
 # ---- another try at once

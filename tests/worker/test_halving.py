@@ -121,6 +121,19 @@ def test_every_bad_number_is_found_in_few_requests(data, count, code):
     assert played.requests <= 2 * len(bad) * log2(count) + 2
 
 
+def test_a_firewall_that_refuses_one_message_stops_no_other():
+    def answer(messages):
+        if any(message.id == 317 for message in messages):
+            return Reply(418, "HTTP 418", "blocked")
+        return accepted(messages)
+
+    played = Played(answer)
+    outcomes = played.deliver(one_text(500, texts=500))
+    assert isinstance(outcomes.pop(317), Deferred)
+    assert {type(one) for one in outcomes.values()} == {Accepted}
+    assert played.requests <= 2 * log2(500) + 2
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     data=st.data(),

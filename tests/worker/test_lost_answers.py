@@ -57,7 +57,7 @@ NOT_SENT = {  # fault -> most requests that are made of it at once
     "http-301": (Http(status=301), 1),
     "http-403-html": (Http(status=403, html=True), 1),
     "http-404-html": (Http(status=404, html=True), 1),
-    "http-418": (Http(status=418), 1),
+    "http-451": (Http(status=451), 1),
 }
 
 
@@ -80,6 +80,18 @@ async def test_what_may_have_been_sent_is_unsure_and_never_sent_again(play, db):
     for scene in scenes.values():
         before = sum(scene.accepted)
         await seen(scene.sim, lambda s=scene, b=before: s.sim.ledger.numbers == b + 5)
+
+
+async def test_a_firewall_that_bans_the_address_stops_the_app(play, db):
+    [scene] = (await play({"firewall": [Http(status=418, html=True)]})).values()
+    assert await scene.states() == ("queued",) * 3
+    assert (await scene.pause())["pause_code"] == "HTTP 418"
+    assert len(scene.sim.journal) <= 5
+    await scene.sim.faults.clear()
+    await let_pass(db, 3600.0)
+    await until(lambda: finished(db), deadline=60)
+    assert await scene.states() == ("accepted",) * 3
+    assert scene.accepted == (1, 1, 1)
 
 
 @pytest.mark.parametrize("form", ["bom", "gbk", "stranger"])
