@@ -1472,7 +1472,8 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Never send to *numbers* any more; return how many are new. *app* and *promotional* narrow it: to
--- messages of one app, to promotional ones. The audit has no number.
+-- messages of one app, to promotional ones. The audit has no number. Warns of an app that no worker and
+-- no operator has named so far: if its name is misspelt, nothing is stopped.
 CREATE FUNCTION dispatcher.suppress(
     numbers text[], reason text DEFAULT '', app text DEFAULT '', promotional boolean DEFAULT false,
     actor text DEFAULT session_user
@@ -1481,6 +1482,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     added integer;
 BEGIN
+    IF app <> '' AND NOT EXISTS (SELECT FROM dispatcher.app a WHERE a.name = suppress.app) THEN
+        RAISE WARNING 'There is no app % so far: only messages of an app with this name are stopped.', app;
+    END IF;
     INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
     SELECT DISTINCT dispatcher.given_number(n) AS recipient, suppress.app, suppress.promotional,
         suppress.reason

@@ -83,6 +83,16 @@ async def test_many_ids_are_listed_up_to_a_limit(db):
     assert detail.endswith(" 9999 10000 ...")
 
 
+async def test_a_suppression_for_an_app_that_is_not_there_warns(db):
+    warnings = []
+    db.add_log_listener(lambda _, message: warnings.append(message.message))
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    for app in ("shop", "shpo"):
+        await db.execute("SELECT dispatcher.suppress('{+15550100}', 'asked', $1)", app)
+    (warning,) = warnings
+    assert warning.startswith("There is no app shpo so far")
+
+
 async def test_rules_are_audited_without_numbers(db):
     three = "{13112345678, +8613112345678, +15550100}"
     for statement in (
