@@ -149,7 +149,10 @@ class Screen:
         }
         self._print(
             _('The same with a real account (README, "From the demo to a real account"):') + "\n",
-            *(f"  export DISPATCHER_{each:47} {what}".rstrip() for each, what in settings.items()),
+            *(
+                f"  export DISPATCHER_{each:47} {what and f'# {what}'}".rstrip()
+                for each, what in settings.items()
+            ),
             *(f"  {_program()} {command}" for command in ("migrate", "check", "run")),
         )
 
