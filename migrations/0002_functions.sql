@@ -1472,15 +1472,19 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Never send to *numbers* any more; return how many are new. *app* and *promotional* narrow it: to
--- messages of one app, to promotional ones. The audit has no number.
+-- messages of one app, to promotional ones. The audit has no number. Warns of an app that no worker and
+-- no operator has named so far: if its name is misspelt, nothing is stopped.
 CREATE FUNCTION dispatcher.suppress(
-    numbers text[], reason text DEFAULT '', actor text DEFAULT session_user,
-    app text DEFAULT '', promotional boolean DEFAULT false
+    numbers text[], reason text DEFAULT '', app text DEFAULT '', promotional boolean DEFAULT false,
+    actor text DEFAULT session_user
 ) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     added integer;
 BEGIN
+    IF app <> '' AND NOT EXISTS (SELECT FROM dispatcher.app a WHERE a.name = suppress.app) THEN
+        RAISE WARNING 'There is no app % so far: only messages of an app with this name are stopped.', app;
+    END IF;
     INSERT INTO dispatcher.suppression (recipient, app, promotional, reason)
     SELECT DISTINCT dispatcher.given_number(n) AS recipient, suppress.app, suppress.promotional,
         suppress.reason
@@ -1497,8 +1501,8 @@ END $$;
 -- Send to *numbers* again; return how many were suppressed. With *app* or *promotional* only what was
 -- suppressed so.
 CREATE FUNCTION dispatcher.unsuppress(
-    numbers text[], actor text DEFAULT session_user,
-    app text DEFAULT '', promotional boolean DEFAULT false
+    numbers text[], app text DEFAULT '', promotional boolean DEFAULT false,
+    actor text DEFAULT session_user
 ) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1523,7 +1527,7 @@ END $$;
 -- *promotional*: whether its messages are; null: as it was, at first as the app says.
 CREATE FUNCTION dispatcher.define_template(
     template_id text, kinds text[], note text DEFAULT '', text text DEFAULT NULL,
-    actor text DEFAULT session_user, promotional boolean DEFAULT NULL
+    promotional boolean DEFAULT NULL, actor text DEFAULT session_user
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO dispatcher.template (template_id, kinds, note, text, promotional)

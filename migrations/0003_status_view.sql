@@ -82,7 +82,7 @@ LEFT JOIN LATERAL (
     FROM dispatcher.report p
     WHERE p.provider_id = o.provider_id
 ) AS r ON true
-LEFT JOIN dispatcher.carrier_status w ON w.status = r.status;
+LEFT JOIN dispatcher.carrier_status w ON w.status = upper(r.status);
 
 COMMENT ON VIEW dispatcher.message_status IS
     'Everything known of one message: its state, result and report. For look-ups by id; other'

@@ -53,6 +53,16 @@ def test_dev_installs_only_extras_that_exist():
     assert extras <= set(PROJECT["project"]["optional-dependencies"])
 
 
+def test_dev_hides_no_command_but_the_one_that_it_names():
+    script = (ROOT / "dev").read_text(encoding="utf-8")
+    labels = re.findall(r"^([a-z |]+)\)$", script.rpartition("case $1 in")[2], re.MULTILINE)
+    own = {name for label in labels for name in label.split(" | ")}
+    assert {"test", "check", "codes"} <= own
+    groups = [group.name for group in app.registered_groups]
+    commands = {*groups, *(command.name for command in app.registered_commands)}
+    assert own & commands == {"check"}
+
+
 @pytest.mark.parametrize("script", ["dev", ".ci/run"])
 def test_the_scripts_can_be_run(script):
     path = ROOT / script

@@ -80,7 +80,7 @@ def _resume(fields: Fields, known: Known) -> Confirmation | Invalid:
     return Confirmation(
         _("Resume {app}").format(app=app),
         _(
-            "Its messages go out again at once. If the cause is not fixed, the next answer of the"
+            "Its messages go out at once. If the cause is not fixed, the next answer of the"
             " provider pauses it again; nothing is lost by that."
         ),
         _("Resume {app}").format(app=app),

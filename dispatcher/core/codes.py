@@ -95,7 +95,12 @@ _NUMBER = (
         "The template is not active.",
         "A new template takes some 5 minutes. If it is older, activate it, then requeue.",
     ),
-    ("E200031", Kind.PERMANENT, "The protocol does not fit the sender.", _TEMPLATE),
+    (
+        "E200031",
+        Kind.PERMANENT,
+        "Number, sender or app key failed the provider's protocol check.",
+        "Check key and sender in the provider's console, else ask the provider; then requeue.",
+    ),
     ("E200033", Kind.PERMANENT, "The template is of the wrong type for the sender.", _TEMPLATE),
     (
         "E200041",
@@ -133,7 +138,12 @@ _REQUEST = (
         "A parameter of the request is invalid.",
         "Check recipient, sender, template, params and signature of the message; insert it anew.",
     ),
-    ("E000040", Kind.CONFIGURATION, "The header Authorization is missing or empty.", _HEADER),
+    (
+        "E000040",
+        Kind.CONFIGURATION,
+        "The request reached another API of the provider, one that takes forms.",
+        _ENDPOINT,
+    ),
     ("E000041", Kind.CONFIGURATION, "The header X-Sdk-Date is missing.", _HEADER),
     ("E000042", Kind.CONFIGURATION, "X-Sdk-Date has a wrong form.", _HEADER),
     ("E000043", Kind.CONFIGURATION, "Authorization has a wrong form.", _HEADER),

@@ -53,8 +53,8 @@ class Status(Struct, frozen=True):
 # The reasons of the statuses for which source and result do not tell it.
 _REASONS = {
     Reason.DELIVERED: "DELIVRD",
-    Reason.INTERIM: "ACCEPTD ML:",
-    Reason.SILENT: "UNKNOWN EXPIRED MM:",
+    Reason.INTERIM: "ACCEPTD",
+    Reason.SILENT: "UNKNOWN EXPIRED",
     Reason.LIMIT: "MILIMIT LIMIT BEYONDN SC:0010",
     Reason.CONTENT: "CTLIMIT KEYWORD DJ:0255 SUPERWD"
     " SC:0001 SC:0006 SC:0007 SC:0008 SC:0009 SC:0015",
@@ -64,6 +64,8 @@ _REASONS = {
 _REASON_OF = MappingProxyType(
     {status: reason for reason, listed in _REASONS.items() for status in listed.split()}
 )
+# The same of the states of SMS centres, which begin so and go on with the centre's own code.
+_REASON_OF_BEGINNING = MappingProxyType({"ML:": Reason.INTERIM, "MM:": Reason.SILENT})
 # Platform codes of reports after which the same may be sent again (provider.md, Rules): refused
 # before anything was sent. Of all others a part may have been sent, or the person may not want it.
 RESENDABLE_STATUSES = ("E200019", "E000628", "E000629", "E000632")
@@ -79,6 +81,10 @@ TEMPLATE_STATUSES = ("E200020", "SC:0017")  # of these, those about a template
 MADE_UP_STATUSES = ("EXPIRED", "UNKNOWN")
 
 
+def _reason(code: str, default: Reason) -> Reason:
+    return _REASON_OF.get(code) or _REASON_OF_BEGINNING.get(code[:3], default)
+
+
 def _pattern_of_results() -> str:
     """Return the pattern of the published statuses that say a result, for Python and PostgreSQL."""
     codes = [code for row in CODE_ROWS if row.level == "report" for code in row.codes]
@@ -86,7 +92,7 @@ def _pattern_of_results() -> str:
         re.escape(code.removesuffix("*")) + (".*" if code.endswith("*") else "")
         for code in codes
         if code != "*"  # stands for those that are not published
-        and _REASON_OF.get(code, _REASON_OF.get(code[:3])) is not Reason.SILENT
+        and _reason(code, Reason.FAILED) is not Reason.SILENT
     ]
     return f"^({'|'.join(forms)})$"
 
@@ -101,8 +107,8 @@ def takes_place(state: State, status: str, known_state: State, known_status: str
     """Tell whether a report of a segment takes the place of the one that is *known*."""
     if state == "interim" or known_state == "interim":
         return state != "interim"
-    if known_status in MADE_UP_STATUSES:
-        return status not in MADE_UP_STATUSES
+    if known_status.upper() in MADE_UP_STATUSES:
+        return status.upper() not in MADE_UP_STATUSES
     return (
         state == "delivered"
         and known_state == "undelivered"
@@ -129,7 +135,7 @@ def _status(status: str) -> Status:
     row = rows[0] if rows else published_rows("report", "")[0]
     platform = row.source == "platform" or code.startswith(("E2000", "E0006", "SC:"))
     default = Reason.REFUSED if platform else Reason.FAILED
-    reason = _REASON_OF.get(code) or _REASON_OF.get(code[:3], default)
+    reason = _reason(code, default)
     return Status(
         status,
         _state(reason),

@@ -161,7 +161,7 @@ async def suppress(
 
     *app* and *promotional* narrow it to messages of one app, and to promotional ones.
     """
-    count = await connection.fetchval(sql("suppress"), numbers, reason, actor, app, promotional)
+    count = await connection.fetchval(sql("suppress"), numbers, reason, app, promotional, actor)
     return ActionResult(count, f"{_numbers(count)} new")
 
 
@@ -174,7 +174,7 @@ async def unsuppress(
     promotional: bool = False,
 ) -> ActionResult:
     """Send to *numbers* again; with *app* or *promotional* end only what was suppressed so."""
-    count = await connection.fetchval(sql("unsuppress"), numbers, actor, app, promotional)
+    count = await connection.fetchval(sql("unsuppress"), numbers, app, promotional, actor)
     return ActionResult(count, f"{_numbers(count)} freed")
 
 
@@ -188,8 +188,8 @@ async def define_template(
         template.kinds,
         note,
         text,
-        actor,
         template.promotional,
+        actor,
     )
     return ActionResult(1, "defined")
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from dispatcher.cli.demo.screen import http_command
+from dispatcher.simulator import Simulator
+
 DEADLINE = 120  # seconds for a whole demo on a busy machine; by itself it takes 15
 
 
@@ -115,18 +118,47 @@ async def test_the_demo_ends_and_shows_the_outcomes(folder, environ):
     assert "line 1706, refused: priority is 0 first to 9 last" in out
     assert "line 349, refused: expires_at is past" in out
     assert "the provider counts 3,000 accepted numbers as well" in out
-    assert "DISPATCHER_APPS__DEFAULT__ENDPOINT" in out
+    assert re.search("DISPATCHER_APPS__DEFAULT__ENDPOINT=https://... +# from the provider's", out)
+    assert re.findall(rf"^  {sys.prefix}/bin/dispatcher (\w+)$", out, re.MULTILINE) == [
+        "migrate",
+        "check",
+        "run",
+    ]
     await nothing_is_left(folder)
 
 
+async def shell(line: str, **environ: str) -> tuple[int | None, str]:
+    """Run a printed line where neither this environment nor curl is on the PATH."""
+    process = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", line,
+        env={"PATH": "/nowhere"} | environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def test_the_printed_lines_set_and_clear_faults_without_curl(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with Simulator({"key": "secret"}) as provider:
+        address = f"{provider.url}/_faults"
+        for method, body, armed in (("PUT", '[{"fault": "quota"}]', 1), ("DELETE", "", 0)):
+            assert await shell(http_command(method, address, body)) == (0, "")
+            assert len(provider.faults.describe()["faults"]) == armed
+    (tmp_path / "curl").touch(0o755)
+    assert http_command("PUT", "http://h/", "[]") == "curl -X PUT http://h/ -d '[]'"
+
+
 @pytest.mark.slow
-async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ, command):
+async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ):
     async with demo(environ, "--keep") as process:
         out = await read_until(process, "Ctrl-C ends it")
         data = re.search(r"export DISPATCHER_DATA_DIR=(\S+)", out)[1]
-        seen = await command("status", DATA_DIR=data)
-        assert (seen.code, seen.err) == (0, "")
-        assert re.search(r"^ ?default +idle", seen.out, re.MULTILINE), seen.out
+        status = re.search(r"^  (\S+ status) --watch$", out, re.MULTILINE)[1]
+        code, seen = await shell(status, DISPATCHER_DATA_DIR=data)
+        assert code == 0, seen
+        assert re.search(r"^ ?default +idle", seen, re.MULTILINE), seen
         assert await opens(*re.search(r"(http\S+/console)\n +Token: (\S+)", out).groups())
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()

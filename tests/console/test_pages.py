@@ -67,7 +67,7 @@ async def test_a_message_page_explains_state_and_next_step(operator, db, message
         message,
     )
     page = await operator.get(f"/console/message/{message}")
-    assert "E200031: The protocol does not fit the sender." in page.text  # as it happened
+    assert "E200031: Number, sender or app key failed" in page.text  # as it happened
 
 
 async def test_a_message_is_found_by_number_reference_and_id(operator, message):

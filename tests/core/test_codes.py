@@ -84,6 +84,15 @@ def test_every_row_has_its_code_its_level_and_two_sentences():
                 assert "\n" not in text, code
 
 
+@pytest.mark.parametrize("code", ["E000040", "HTTP 404", "APIG.0108"])
+def test_a_request_that_reached_another_api_is_said_to_have(code):
+    row = request_code(code)
+    assert row.kind is Kind.CONFIGURATION
+    assert "API" in row.meaning
+    assert "__ENDPOINT" in row.advice
+    assert "__AUTH" not in row.advice
+
+
 @pytest.mark.parametrize(("code", "kind"), [("E000623", Kind.QUOTA), ("E000630", Kind.COUNTRY)])
 def test_a_spent_quota_means_the_same_at_a_number(code, kind):
     assert (number_code(code).level, number_code(code).kind) == ("number", kind)

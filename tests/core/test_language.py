@@ -59,6 +59,14 @@ def test_the_glossary_holds_for_each_translation(translation, complaint):
     assert style_of("a text", translation) == [complaint] * bool(complaint)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [("Its messages go out at once.", False), ("Resend it.", True), ("It is sent again.", True)],
+)
+def test_only_what_is_sent_a_second_time_is_said_to_be(text, is_right):
+    assert style_of(text, "会重新发送。") == ["重新发送 is send again"] * (not is_right)
+
+
 def test_every_language_but_english_has_a_catalogue():
     assert {*CATALOGUES} == {tag.replace("-", "_") for tag in LANGUAGES} - {"en"}
 

@@ -97,7 +97,9 @@ BY_NUMBER = {
     "E200028": Rejected(TWO, "E200028", "The variables do not fit the template."),
     "E200029": Rejected(TWO, "E200029", "The type of the template does not fit."),
     "E200030": Deferred(TWO, "E200030", 300.0, counted=True),
-    "E200031": Rejected(TWO, "E200031", "The protocol does not fit the sender."),
+    "E200031": Rejected(
+        TWO, "E200031", "Number, sender or app key failed the provider's protocol check."
+    ),
     "E200033": Rejected(TWO, "E200033", "The template is of the wrong type for the sender."),
     "E200041": Rejected(
         TWO, "E200041", "The number stood twice in one request; its first copy was sent."

@@ -408,6 +408,12 @@ def test_nobody_who_unsubscribed_is_to_be_sent_it_again():
         assert "requeue" not in row.advice
 
 
+@pytest.mark.parametrize("status", ["7025", "702:1", "2:705", "SC:00031", "BLACKED"])
+def test_a_status_that_only_begins_like_a_listed_one_blocks_nothing(status):
+    assert report_status("702").reason is Reason.BLOCKED
+    assert report_status(status).reason is not Reason.BLOCKED
+
+
 def test_only_what_was_never_sent_may_be_sent_again():
     resendable = {code for code, row in STATUSES.items() if row.resendable}
     assert resendable == {"E200019", "E000628", "E000629", "E000632"}
@@ -450,6 +456,8 @@ def test_a_form_is_read_as_the_library_reads_it(text):
         ("ACCEPTD", "ACCEPTD", False),
         ("EXPIRED", "UNDELIV", True),
         ("EXPIRED", "UNKNOWN", False),
+        ("expired", "undeliv", True),
+        ("EXPIRED", "unknown", False),
         ("ENROUTE", "DELIVRD", True),
         ("ENROUTE", "UNDELIV", False),
         ("MM:0001", "DELIVRD", True),

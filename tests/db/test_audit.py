@@ -66,6 +66,16 @@ async def test_an_application_that_cancels_is_audited(db, dsn, rows):
     ]
 
 
+async def test_the_actor_is_the_last_argument_of_each_function(db):
+    rows = await db.fetch(
+        "SELECT proname AS name, proargnames[pronargs] AS last_in FROM pg_proc "
+        "WHERE pronamespace = 'dispatcher'::regnamespace "
+        "AND pg_get_function_arguments(oid) ~* 'actor text DEFAULT SESSION_USER'"
+    )
+    assert {row["name"] for row in rows} >= {"cancel", "suppress", "settle_batches", "forget"}
+    assert {row["name"] for row in rows if row["last_in"] != "actor"} == set()
+
+
 async def test_many_ids_are_listed_up_to_a_limit(db):
     await db.execute("SELECT dispatcher.cancel($1)", list(range(1, 10_002)))
     ((_, _, target, detail, _),) = await audit(db)
@@ -73,12 +83,23 @@ async def test_many_ids_are_listed_up_to_a_limit(db):
     assert detail.endswith(" 9999 10000 ...")
 
 
+async def test_a_suppression_for_an_app_that_is_not_there_warns(db):
+    warnings = []
+    db.add_log_listener(lambda _, message: warnings.append(message.message))
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    for app in ("shop", "shpo"):
+        await db.execute("SELECT dispatcher.suppress('{+15550100}', 'asked', $1)", app)
+    (warning,) = warnings
+    assert warning.startswith("There is no app shpo so far")
+
+
 async def test_rules_are_audited_without_numbers(db):
+    three = "{13112345678, +8613112345678, +15550100}"
     for statement in (
-        "SELECT dispatcher.suppress('{13112345678, +8613112345678, +15550100}', 'asked', 'Ana')",
-        "SELECT dispatcher.unsuppress('{13112345678}', 'Ana')",
+        f"SELECT dispatcher.suppress('{three}', 'asked', '', false, 'Ana')",
+        "SELECT dispatcher.unsuppress('{13112345678}', actor => 'Ana')",
         "SELECT dispatcher.define_template('tpl', '{NUM_6,DATE}', actor => 'Ana')",
-        "SELECT dispatcher.define_template('tpl', '{}', 'codes', 'a text', 'Ana')",
+        "SELECT dispatcher.define_template('tpl', '{}', 'codes', 'a text', NULL, 'Ana')",
         "SELECT dispatcher.drop_template('tpl', 'Ana')",
         "SELECT dispatcher.drop_template('tpl', 'Ana')",
         "SELECT dispatcher.set_price('CN', 0.045, 'CNY', 'Ana')",

@@ -2,6 +2,9 @@
 
 import pytest
 
+from dispatcher.core.report_status import report_status
+from dispatcher.db.reports import register_statuses
+
 
 async def status(db, message: int = 1):
     return await db.fetchrow("SELECT * FROM dispatcher.message_status WHERE id = $1", message)
@@ -129,11 +132,20 @@ async def test_reports_decide_what_an_accepted_message_is(db, rows, case):
     segments, total, state, told = case
     (message,) = await rows.messages()
     await rows.outcome(message, "accepted", provider_id="p")
-    for segment, report_status, report_state in segments:
-        await rows.report("p", report_status, report_state, segment=segment, total=total)
+    for segment, reported, report_state in segments:
+        await rows.report("p", reported, report_state, segment=segment, total=total)
     row = await status(db)
     assert (row["state"], row["report_status"], row["segments"]) == (state, told, total)
     assert (row["finished_at"] is not None) == (state != "accepted")
+
+
+async def test_a_status_in_small_letters_has_its_meaning(db, database, rows):
+    await register_statuses(database)
+    (message,) = await rows.messages()
+    await rows.outcome(message, "accepted", provider_id="p")
+    await rows.report("p", "undeliv", "undelivered")
+    row = await status(db)
+    assert (row["report_status"], row["reason"]) == ("undeliv", report_status("UNDELIV").meaning)
 
 
 async def test_a_message_that_is_nowhere_is_told_to_be_lost(db, rows):

@@ -1,4 +1,4 @@
-"""Writes deploy/docs/codes.md from the tables in `core.codes` and `core.report_status`."""
+"""Writes deploy/docs/codes.md from `core.codes`, `core.code_table` and `core.report_status`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +10,9 @@ from dispatcher.core.report_status import STATUSES
 PAGE = Path(__file__).parents[2] / "deploy/docs/codes.md"
 _HEAD = """# Codes
 
-`./dev codes` writes this page from `dispatcher/core/codes.py` and
-`dispatcher/core/report_status.py`. The kind says what the dispatcher does with a code; `Kind` in
-the first file explains each.
+`dispatcher explain CODE` shows one of them. The kind says what the dispatcher does with a code;
+`Kind` in `dispatcher/core/codes.py` explains each. `./dev codes` writes this page from that file,
+`dispatcher/core/codes.tsv` and `dispatcher/core/report_status.py`.
 """
 
 

@@ -73,6 +73,7 @@ _AVOIDED = {
     "屏蔽词": "敏感词", "限速": "限流", "账户": "账号",
 }  # fmt: skip
 _COUNTRY_ALONE = re.compile("国家(?!/地区|码)")
+_SECOND_TIME = re.compile(r"\bagain\b|\bresen[dt]", re.IGNORECASE)  # where 重新发送 stands rightly
 _BLANK_BETWEEN = re.compile("[\u4e00-\u9fff] [\u4e00-\u9fff]")
 _NO_BLANK = re.compile("[\u4e00-\u9fff][A-Za-z0-9`$]|[A-Za-z0-9`%][\u4e00-\u9fff]")
 _FIELDS = re.compile(r"%\(\w+\)[sd]|(?<!\$)\{\w*\}")
@@ -163,6 +164,8 @@ def style_of(text: str, translation: str) -> list[str]:
     found = [f"{word} is {better}" for word, better in _AVOIDED.items() if word in translation]
     if _COUNTRY_ALONE.search(translation) and not _COUNTRY_ALONE.search(text):
         found.append("国家 is 国家/地区")
+    if "重新发送" in translation and not _SECOND_TIME.search(text):
+        found.append("重新发送 is send again")
     chinese = bool(re.search("[\u4e00-\u9fff]", text))  # an example of what users write
     if _BLANK_BETWEEN.search(translation) and not chinese:
         found.append("a blank between two Chinese words")

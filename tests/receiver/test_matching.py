@@ -588,6 +588,17 @@ async def test_a_carriers_final_report_wins_over_a_made_up_one(world, told, made
     assert counted["default", "reported", ""] == 1
 
 
+@pytest.mark.parametrize("segments", [1, 2])
+async def test_a_made_up_status_in_small_letters_gives_way(world, told, segments):
+    (message,) = await world.batch([ONE], state="open")
+    await world.accept([message], ["p1"])
+    for status in ("expired", "UNDELIV"):
+        for segment in range(1, segments + 1):
+            await world.store(told("p1", ONE, status=status, segment=segment, total=segments))
+        await world.match()
+    assert (await world.events())[-1] == (message, "undelivered", "UNDELIV")
+
+
 @pytest.mark.parametrize("unknown", ["ENROUTE", "NOBODY-KNOWS", "77.1*", "MM:0001"])
 @pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("segments", [1, 2])

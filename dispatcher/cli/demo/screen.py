@@ -1,6 +1,10 @@
 """The output of the demo, on a terminal and without one."""
 
 import csv
+import json
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,15 +112,14 @@ class Screen:
 {_STATEMENTS}
 
   export DISPATCHER_DATA_DIR={data}
-  dispatcher status --watch
-  dispatcher show ID
+  {_program()} status --watch
+  {_program()} show ID
 """,
             "  " + padded(_("The provider's own count:"), 27) + f"{provider}/_accepted",
             "  " + padded(_("The log of the worker:"), 27) + f"{worker_log}\n",
             _("Let the provider fail (a quota that is spent), insert a message, and look again:"),
-            f"""
-  curl -X PUT {provider}/_faults -d '[{{"fault": "quota"}}]'
-  curl -X DELETE {provider}/_faults""",
+            "\n  " + http_command("PUT", f"{provider}/_faults", '[{"fault": "quota"}]'),
+            "  " + http_command("DELETE", f"{provider}/_faults"),
         )
 
     def show_console(self, address: str, token: str) -> None:
@@ -133,7 +136,9 @@ class Screen:
         self.step(_("Done"), _("everything is stopped and removed"))
         if not kept:
             self._print(
-                _("Look around in it, with psql and `dispatcher show`: dispatcher demo --keep")
+                _("Look around in it, with psql and `dispatcher show`: {command}").format(
+                    command=f"{_program()} demo --keep"
+                )
             )
         settings = {
             "APPS__DEFAULT__ENDPOINT=https://...": _("from the provider's console"),
@@ -144,13 +149,32 @@ class Screen:
         }
         self._print(
             _('The same with a real account (README, "From the demo to a real account"):') + "\n",
-            *(f"  export DISPATCHER_{each:47} {what}".rstrip() for each, what in settings.items()),
-            "  dispatcher check",
-            "  dispatcher run",
+            *(
+                f"  export DISPATCHER_{each:47} {what and f'# {what}'}".rstrip()
+                for each, what in settings.items()
+            ),
+            *(f"  {_program()} {command}" for command in ("migrate", "check", "run")),
         )
 
     def _print(self, *lines: str) -> None:
         self._console.print("", *lines, sep="\n", soft_wrap=True)
+
+
+def _program() -> str:
+    """Return what starts this program in any terminal: its environment is on no PATH there."""
+    script = Path(sys.executable).with_name("dispatcher")
+    if script.exists():
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m dispatcher"
+
+
+def http_command(method: str, url: str, body: str = "") -> str:
+    """Return a command that sends a request: by curl, or by Python where there is no curl."""
+    if shutil.which("curl"):
+        return f"curl -X {method} {url}" + (f" -d {shlex.quote(body)}" if body else "")
+    data = f"b{json.dumps(body)}"
+    program = f'from urllib.request import *; urlopen(Request("{url}", {data}, method="{method}"))'
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
 
 
 def _counted(counts: dict[str, int], total: int) -> str:

@@ -60,18 +60,18 @@ SELECT dispatcher.end_country_waits($1)
 
 -- name: suppress
 -- Never send to numbers any more; return how many are new.
--- $1 numbers, $2 reason, $3 actor
+-- $1 numbers, $2 reason, $3 app (empty: every app), $4 whether only promotional messages, $5 actor
 SELECT dispatcher.suppress($1, $2, $3, $4, $5)
 
 -- name: unsuppress
 -- Send to numbers again; return how many were suppressed.
--- $1 numbers, $2 actor
+-- $1 numbers, $2 app, $3 whether only what stops promotional messages (empty and false: all), $4 actor
 SELECT dispatcher.unsuppress($1, $2, $3, $4)
 
 -- name: define_template
 -- Define a template, or define it anew.
--- $1 template id, $2 kinds, $3 note, $4 its text, if it is known, $5 actor, $6 whether it is
--- promotional; null: as the app says
+-- $1 template id, $2 kinds, $3 note, $4 its text, if it is known, $5 whether it is promotional
+-- (null: as the app says), $6 actor
 SELECT dispatcher.define_template($1, $2, $3, $4, $5, $6)
 
 -- name: drop_template

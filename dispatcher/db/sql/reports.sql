@@ -40,7 +40,7 @@ WITH written AS (
             'status', r.status, 'received_at', r.received_at, 'updated_at', r.updated_at,
             'raw', r.raw)
     WHERE excluded.state <> 'interim' AND (r.state = 'interim'
-        OR r.status = ANY ($14::text[]) AND excluded.status <> ALL ($14::text[])
+        OR upper(r.status) = ANY ($14::text[]) AND upper(excluded.status) <> ALL ($14::text[])
         OR r.state = 'undelivered' AND excluded.state = 'delivered' AND r.status !~* $15)
     RETURNING provider_id, segment, total, state, status, coalesce(token, '') AS token,
         coalesce(recipient, '') AS recipient, xmax = 0 AS fresh
@@ -76,7 +76,7 @@ ORDER BY r.provider_id
 ON CONFLICT (provider_id) DO UPDATE SET state = excluded.state, status = excluded.status,
     updated_at = now()
 WHERE excluded.state <> 'interim' AND (s.state <> excluded.state
-    OR s.status = ANY ($2::text[]) AND (excluded.state, excluded.status) <> (s.state, s.status))
+    OR upper(s.status) = ANY ($2::text[]) AND (excluded.state, excluded.status) <> (s.state, s.status))
 RETURNING provider_id, state, status, xmax = 0 AS fresh
 
 -- name: register_statuses
