@@ -5,7 +5,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from dispatcher.core.language import N_
+
 WAITING_COUNTED = 10_000  # waiting messages are counted up to this number
+# What is counted beside what happens to messages: replies, and reports that fit none.
+OTHER_EVENTS = frozenset({N_("replied"), N_("unmatched report"), N_("report refused")})
 
 
 class StoppedCampaign(Struct, frozen=True):

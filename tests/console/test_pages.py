@@ -371,6 +371,23 @@ async def test_problems_are_grouped_by_what_to_do(operator, db):
     assert "<summary>1 worker alive</summary>" in page
 
 
+async def test_replies_and_stray_reports_are_no_failed_messages(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+        " (now(), 'shop', 'rejected', 'unsubscribed', 5),"
+        " (now(), 'shop', 'replied', 'unsubscribed', 71), (now(), '-', 'replied', '', 72),"
+        " (now(), '-', 'unmatched report', 'unknown-token', 73),"
+        " (now(), '-', 'report refused', 'signature', 74)"
+    )
+    page = (await operator.get("/console/problems")).text
+    counts = re.findall(r'data-label="Day" class="num"><a [^>]*>([^<]*)<', page)
+    assert counts == ["5"]
+    codes = (await operator.get("/console/codes?q=unsubscribed")).text
+    assert (">5<" in codes, ">76<" in codes) == (True, False)
+    messages = (await operator.get("/console/messages")).text
+    assert ('value="unsubscribed"' in messages, 'value="signature"' in messages) == (True, False)
+
+
 async def test_pushes_that_cannot_be_read_have_a_page(operator, db):
     assert "Every push could be read" in (await operator.get("/console/problems/unreadable")).text
     await db.execute(
