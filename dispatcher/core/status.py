@@ -167,7 +167,7 @@ class UnsureBatch(Struct, frozen=True):
 
     token: str
     app: str
-    messages: int
+    messages: int  # that are in question
     unsure_at: datetime
     code: str | None
     description: str | None

@@ -245,9 +245,10 @@ WHERE id = ANY ($1::bigint[])
 SELECT message_id, created_at FROM dispatcher.outcome WHERE message_id = ANY ($1::bigint[])
 
 -- name: unsure_batches
--- Return the requests that may have been sent, oldest first.
+-- Return the requests that may have been sent, oldest first, with how many messages are in question: the
+-- answer may have the results of the others.
 -- $1 how many at most
-SELECT token, app, cardinality(message_ids), unsure_at, code, description
+SELECT token, app, cardinality(coalesce(unsure_ids, message_ids)), unsure_at, code, description
 FROM dispatcher.batch
 WHERE state = 'unsure'
 ORDER BY unsure_at
@@ -373,6 +374,8 @@ SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
     b.tries, b.http_status, b.code, b.description, b.settled_by,
     cardinality(b.message_ids) AS messages, b.message_ids,
+    CASE WHEN b.state = 'unsure' THEN cardinality(coalesce(b.unsure_ids, b.message_ids)) END
+        AS in_question,
     p.token AS parent
 FROM dispatcher.batch b
 LEFT JOIN dispatcher.batch p ON p.id = b.parent
