@@ -68,10 +68,11 @@ ACTIONS: dict[ActionName, ActionWords] = {
         N_("Requeue them …"),
         N_(
             "What was rejected, has expired, or was refused by the platform is sent again, as it"
-            " was inserted. Do it when the cause is fixed."
+            " was inserted. So is what a fail-over has lost, which may have been sent. Do it when"
+            " the cause is fixed."
         ),
         N_("{changed} of {messages} wait again"),
-        ("rejected", "expired", "undelivered"),
+        ("rejected", "expired", "undelivered", "lost"),
     ),
     "cancel": ActionWords(
         N_("Cancel {messages}"),

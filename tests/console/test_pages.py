@@ -6,6 +6,7 @@ import re
 
 import pytest
 from client import ACTOR
+from support.messages import states
 
 from dispatcher.console.render import coded
 from dispatcher.core.templates import Template
@@ -141,6 +142,19 @@ async def test_cancel_and_requeue_count_the_messages(operator, db, message):
         ("cancel", "2 messages", "1 of 2 cancelled"),
         ("requeue", f"message {message}", "1 of 1 wait again"),
     ]
+
+
+@pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
+async def test_a_lost_message_is_settled_on_its_page(operator, db, message, how, state):
+    await db.execute("DELETE FROM dispatcher.queue")
+    page = (await operator.get(f"/console/message/{message}")).text
+    assert "A fail-over or a restore of the database has lost" in page
+    assert f"<code>dispatcher settle {message} sent</code>" in page
+    assert f"/console/actions/settle?how={how}&amp;ids={message}" in page
+    fields = {"ids": str(message), "how": how}
+    assert "1 of 1 settled" in (await operator.act("settle", fields)).text
+    assert (await states(db)) == {state: 1}
+    assert "0 of 1 settled" in (await operator.act("settle", fields)).text
 
 
 @pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
