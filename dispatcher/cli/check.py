@@ -48,10 +48,11 @@ def check(
     database.
     """
     from dispatcher.cli.connection import read_settings
+    from dispatcher.settings import ALL_PARTS
 
     if json:
         use_language(ENGLISH)  # programs read it
-    settings = read_settings()
+    settings = read_settings(ALL_PARTS)
     configured = _("{apps} configured").format(apps=", ".join(settings.apps))
     results: list[CheckResult] = [
         (bool(settings.apps), "settings", configured if settings.apps else _(NO_APP))

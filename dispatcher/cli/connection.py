@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS, explain, shown_line
 from dispatcher.postgres.programs import EmbeddedError
 from dispatcher.postgres.server import embedded_server, may_have_server, running_server
-from dispatcher.settings import Settings, SettingsError, load_settings
+from dispatcher.settings import Part, Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
 CLOSE_SECONDS = 5.0  # for the goodbye of a connection
@@ -89,9 +89,12 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
                 connection.terminate()
 
 
-def read_settings() -> Settings:
-    """Return the settings of the environment; raises CommandError with every mistake in them."""
+def read_settings(parts: Collection[Part] = ()) -> Settings:
+    """Return the settings of the environment for a process that does *parts*.
+
+    Raises CommandError with every mistake in them.
+    """
     try:
-        return load_settings(os.environ)
+        return load_settings(os.environ, parts)
     except SettingsError as error:
         raise CommandError(*error.mistakes, code=USED_WRONGLY) from None

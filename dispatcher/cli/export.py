@@ -66,6 +66,7 @@ class State(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    LOST = "lost"
 
 
 def export(

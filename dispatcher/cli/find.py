@@ -46,7 +46,7 @@ def find(
     )
     for one in found:
         table.add_row(
-            str(one.id), one.app, mask(one.recipient), one.reference or "", one.state,
+            str(one.id), one.app, mask(one.recipient), one.reference or "", _(one.state),
             one.code or "", moment(one.queued_at),
         )  # fmt: skip
     screen().print(table if found else _("No message is found by that; there are replies:"))

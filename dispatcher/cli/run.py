@@ -52,10 +52,16 @@ def run(
     from dispatcher.service.http import ListenError
     from dispatcher.service.receivers import ReceiverError, run_receivers
     from dispatcher.service.run import collect_rarely
+    from dispatcher.settings import ALL_PARTS, Part
     from dispatcher.telemetry.logs import configure_logs
     from dispatcher.worker.worker import UnknownWorkerError
 
-    settings = read_settings()
+    parts: dict[ServicePart | None, tuple[Part, ...]] = {
+        None: ALL_PARTS,
+        ServicePart.WORKER: ("sending", "console"),
+        ServicePart.REPORTS: ("reports",),
+    }
+    settings = read_settings(parts[only])
     if not settings.apps and only is not ServicePart.REPORTS:
         raise CommandError(_(NO_APP), code=USED_WRONGLY)
     if settings.report_path_token is None and only is ServicePart.REPORTS:

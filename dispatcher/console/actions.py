@@ -102,8 +102,8 @@ def _requeue(fields: Fields, _known: Known) -> Confirmation | Invalid:
         fields,
         _("Requeue {messages}"),
         _(
-            "What was rejected or has expired is sent again, as it was inserted. Do it when the"
-            " cause is fixed."
+            "What was rejected or has expired is sent again, as it was inserted. So is what a"
+            " fail-over has lost, which may have been sent. Do it when the cause is fixed."
         ),
     )
 
@@ -123,6 +123,8 @@ def _of_messages(
 
 def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
     token = fields.get("token")
+    if not token and fields.get("ids"):
+        return _settle_lost(fields)
     if not token:
         return Invalid(_("Name the request."))
     back = f"/console/batch/{token}"
@@ -152,6 +154,32 @@ def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
             return Invalid(_("Say how: as sent, or to be sent again."))
 
 
+def _settle_lost(fields: Fields) -> Confirmation | Invalid:
+    match fields.get("how"):
+        case "sent":
+            return _of_messages(
+                fields,
+                _("Settle {messages} as sent"),
+                _(
+                    "What a fail-over has lost counts as accepted, and is not sent again. Reports"
+                    " still say whether it was delivered. Anything else stays as it is."
+                ),
+            )
+        case "resend":
+            return _of_messages(
+                fields,
+                _("Send {messages} again"),
+                _(
+                    "What a fail-over has lost goes back into the queue. Recipients who have the"
+                    " message already get it twice: do this only if the provider says that it"
+                    " never had it. Anything else stays as it is."
+                ),
+                grave=True,
+            )
+        case _:
+            return Invalid(_("Say how: as sent, or to be sent again."))
+
+
 def _ids(fields: Fields) -> list[int]:
     return message_ids(fields.get("ids", "")) or []
 
@@ -161,7 +189,14 @@ _ACTIONS: dict[str, OperatorAction] = {
     "resume": OperatorAction(_resume, lambda b, a, f: b.resume(a, f["app"])),
     "cancel": OperatorAction(_cancel, lambda b, a, f: b.cancel(a, _ids(f))),
     "requeue": OperatorAction(_requeue, lambda b, a, f: b.requeue(a, _ids(f))),
-    "settle": OperatorAction(_settle, lambda b, a, f: b.settle(a, f["token"], f["how"])),
+    "settle": OperatorAction(
+        _settle,
+        lambda b, a, f: (
+            b.settle(a, f["token"], f["how"])
+            if f.get("token")
+            else b.settle_lost(a, _ids(f), f["how"])
+        ),
+    ),
     **CAMPAIGN_ACTIONS,
     **RULE_ACTIONS,
 }

@@ -359,6 +359,10 @@ class ConsoleBackend:
         """Settle an unsure request as ``sent`` or ``resend``."""
         return await self._act(operator.settle, actor, token, how)
 
+    async def settle_lost(self, actor: str, ids: list[int], how: str) -> ActionResult:
+        """Settle messages that a fail-over has lost, by hand."""
+        return await self._act(operator.settle_lost, actor, ids, how)
+
     async def define_template(
         self, actor: str, template: Template, note: str, text: str | None
     ) -> ActionResult:

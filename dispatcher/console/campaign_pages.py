@@ -36,7 +36,7 @@ COUNT_REPORTS_AGAIN_SECONDS = 60.0  # of a campaign that only waits for reports
 COUNT_OLD_AGAIN_SECONDS = 600.0  # of one that seems to be finished
 WAIT_FOR_COUNT_SECONDS = 0.08  # of a page whose campaign was never counted: small ones are at once
 READER_SECONDS = 60.0  # without a read: one that stalled holds up the exports of others
-OPEN_STATES = ("queued", "sending", "unsure")
+OPEN_STATES = ("queued", "sending", "unsure", "lost")
 FAILED_STATES = ("rejected", "undelivered", "expired")
 EXPORTED_COLUMNS = (
     "id", "app", "campaign", "recipient", "template_id", "reference", "state", "code", "reason",

@@ -12,7 +12,7 @@ from dispatcher.console.message_pages import filter_address
 from dispatcher.core.codes import NUMBER, OURS, REQUEST
 from dispatcher.core.language import N_, _
 from dispatcher.core.report_status import STATUSES
-from dispatcher.core.status import EventTotal
+from dispatcher.core.status import OTHER_EVENTS, EventTotal
 from dispatcher.db.message_lists import MessageFilter
 
 CODES_PATH = "/console/codes"
@@ -56,7 +56,8 @@ def find_codes(text: str, totals: Iterable[EventTotal]) -> list[CodeEntry]:
     """Return the codes with all words of *text*, those that came today first."""
     day: Counter[str] = Counter()
     for total in totals:
-        day[total.code] += total.day
+        if total.event not in OTHER_EVENTS:
+            day[total.code] += total.day
     words = text.lower().split()
     found = []
     for entry, english in _entries():

@@ -33,6 +33,7 @@ from dispatcher.console.render import sentence
 from dispatcher.core.format import number
 from dispatcher.core.language import _, with_stop
 from dispatcher.core.result import storable_text
+from dispatcher.core.rules import describe_limits
 from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
@@ -208,11 +209,16 @@ class ListPages:
         if upload.silent:
             self._work(upload.id)  # the process that did it is dead
         result = upload.result and msgspec.json.decode(upload.result, type=UploadResult)
+        known = {app.name for app in (await self._backend.snapshot()).apps if app.known}
         values = {
             "session": session,
             "upload": upload,
             "waits": upload.silent and self._at_work not in {None, upload.id},
             "result": result or None,
+            "limits": [(app, describe_limits(each)) for app, each in result.limits.items()]
+            if result
+            else [],
+            "unknown_apps": [app for app in result.apps if app not in known] if result else [],
             "options": msgspec.json.decode(upload.options, type=UploadOptions),
         }
         return self._auth.page("list.html", values)

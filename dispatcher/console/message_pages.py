@@ -30,7 +30,7 @@ from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
-from dispatcher.core.status import EventTotal
+from dispatcher.core.status import OTHER_EVENTS, EventTotal
 from dispatcher.db.message_actions import ActionCount, ActionName, MessageAction
 from dispatcher.db.message_lists import DEEP_PAGE_SECONDS, PAGE_SECONDS, STATES, MessageFilter
 
@@ -68,10 +68,11 @@ ACTIONS: dict[ActionName, ActionWords] = {
         N_("Requeue them …"),
         N_(
             "What was rejected, has expired, or was refused by the platform is sent again, as it"
-            " was inserted. Do it when the cause is fixed."
+            " was inserted. So is what a fail-over has lost, which may have been sent. Do it when"
+            " the cause is fixed."
         ),
         N_("{changed} of {messages} wait again"),
-        ("rejected", "expired", "undelivered"),
+        ("rejected", "expired", "undelivered", "lost"),
     ),
     "cancel": ActionWords(
         N_("Cancel {messages}"),
@@ -373,10 +374,11 @@ class MessagePages:
 
 
 def _frequent_codes(totals: Iterable[EventTotal]) -> list[str]:
-    """Return the codes of the last day, the most frequent first."""
+    """Return the codes of messages of the last day, the most frequent first."""
     day: Counter[str] = Counter()
     for total in totals:
-        day[total.code] += total.day if total.code else 0
+        if total.code and total.event not in OTHER_EVENTS:
+            day[total.code] += total.day
     return [code for code, count in day.most_common(SUGGESTED_CODES) if count]
 
 

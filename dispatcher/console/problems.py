@@ -15,10 +15,10 @@ from dispatcher.core.status import EventTotal
 from dispatcher.db.message_lists import STATES, MessageFilter
 
 LISTED_ROWS = 20  # of each list, until all of them are asked for
-# Events that are no problem; the others keep messages from being sent or delivered.
-HEALTHY_EVENTS = {"accepted", "delivered", "cancelled", "requeued", "settled", "reported"}
+# Events that keep messages from being sent or delivered, or make them late.
+FAILING_EVENTS = {"rejected", "expired", "undelivered", "deferred", "returned", "unsure"}
 # The state in which messages are after an event; in which it is not named so itself.
-_STATE_AFTER = {"deferred": "queued", "returned": "queued", "resent": "queued"}
+_STATE_AFTER = {"deferred": "queued", "returned": "queued"}
 
 
 class CodeCount(Struct, frozen=True):
@@ -71,7 +71,7 @@ class ProblemsPage:
 
 def _code_counts(totals: Iterable[EventTotal]) -> list[CodeCount]:
     """Return the failures, the most frequent first."""
-    failures = [total for total in totals if total.event not in HEALTHY_EVENTS]
+    failures = [total for total in totals if total.event in FAILING_EVENTS]
     failures.sort(key=lambda total: -total.day)
     return [CodeCount(total, number_code(total.code), _address(total)) for total in failures]
 

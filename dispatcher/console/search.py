@@ -19,7 +19,7 @@ from dispatcher.core.codes import request_code
 from dispatcher.core.cost import fill_signature, fill_template, is_mainland, segments
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
-from dispatcher.core.language import _
+from dispatcher.core.language import N_, _
 from dispatcher.core.message import to_e164
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
@@ -28,6 +28,8 @@ from dispatcher.db.message_lists import ERASED_NUMBER
 SEARCH_PATH = "/console/search"
 MAX_TEXT_LENGTH = 200  # characters of the search text; references are the longest
 LISTED_MESSAGES = 50  # of a request, until all of them are asked for
+# What a request is called in each of its states; "open" names an app that is not paused.
+_REQUEST_STATES = {"open": N_("on its way"), "unsure": N_("unsure"), "closed": N_("closed")}
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -141,6 +143,7 @@ class SearchPages:
         values = {
             "session": session,
             "batch": found.batch,
+            "state": _REQUEST_STATES.get(found.batch["state"], found.batch["state"]),
             "messages": found.messages if whole else found.messages[:LISTED_MESSAGES],
             "total": len(found.messages),
             "code": request_code(code) if code else None,

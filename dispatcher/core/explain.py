@@ -30,7 +30,10 @@ _SETTLED_BY = {
 _STATES = {
     "sending": N_("Its request is on its way, or waits for its turn in a worker: no answer yet."),
     "cancelled": N_("It was cancelled while it waited."),
-    "lost": N_("Internal error: it has no queue entry, batch or outcome. Please report it."),
+    "lost": N_(
+        "A fail-over or a restore of the database has lost its place or its result: it may have"
+        " been sent."
+    ),
 }
 
 
@@ -99,6 +102,11 @@ def advice(message: Mapping[str, Any]) -> str | None:
                 "Start `dispatcher run` with this app configured; or cancel the message and"
                 " insert it with the right app."
             )
+    if message["state"] == "lost":
+        return _(
+            "Its report settles it. If none comes, ask the provider, then `dispatcher settle"
+            " {message} sent`; or `resend`, if the provider never had it."
+        ).format(message=message["id"])
     known = explain_code(message)
     return known.advice if known else None
 

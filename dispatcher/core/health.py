@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.core.format import plural
-from dispatcher.core.health_checks import Finding, Level, check_app
+from dispatcher.core.health_checks import Finding, Level, check_app, is_of_sending
 from dispatcher.core.language import N_, _
 from dispatcher.core.status import AppState, EventCount, EventTotal, MissingReports, StatusSnapshot
 from dispatcher.core.stored_texts import FAILING_RULES, stored_text
@@ -23,6 +23,7 @@ OfApp = TypeVar("OfApp", EventCount, EventTotal, MissingReports)
 RECENT = timedelta(minutes=2)  # counters are by the minute
 MAX_NAMED_APPS = 3  # in a headline
 NOTHING_SENT = N_("Messages are not going out.")
+ONLY_STOPPED_DUE = N_("Only messages of stopped campaigns are due.")
 
 
 class AppHealth(Struct, frozen=True):
@@ -99,6 +100,8 @@ def _headline(now: StatusSnapshot, level: Level, said: Sequence[AppHealth]) -> s
     if not now.apps:
         return _("No app has been seen yet.")
     busy = any(app.oldest_due_at or app.sending for app in now.apps)
+    if level is Level.NOTE and not busy and any(app.stopped_campaigns for app in now.apps):
+        return _(ONLY_STOPPED_DUE)
     return _(_HEADLINES[level, busy])
 
 
@@ -126,6 +129,8 @@ def _app_health(app: AppState, now: StatusSnapshot, findings: Sequence[Finding])
         )
     if app.sending or app.oldest_due_at or _sent_lately(app, now):
         return AppHealth(app.name, Level.FINE, _("Messages go out."))
+    if app.stopped_campaigns:
+        return AppHealth(app.name, Level.FINE, _(ONLY_STOPPED_DUE))
     return AppHealth(app.name, Level.FINE, _("Nothing is due."))
 
 
@@ -135,7 +140,10 @@ def _sent_lately(app: AppState, now: StatusSnapshot) -> bool:
     Between two messages nothing is due, but the app is in use.
     """
     return any(
-        each.app == app.name and each.event == "accepted" and now.at - each.minute < RECENT
+        each.app == app.name
+        and each.event == "accepted"
+        and is_of_sending(each)
+        and now.at - each.minute < RECENT
         for each in now.recent
     )
 

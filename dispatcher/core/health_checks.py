@@ -1,5 +1,6 @@
 """Health checks: find what stops or slows the messages of one app."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS, Kind, number_cod
 from dispatcher.core.format import duration, number, plural, sentences
 from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.report_status import report_status
-from dispatcher.core.status import AppState, StatusSnapshot
+from dispatcher.core.status import AppState, EventCount, StatusSnapshot
 from dispatcher.core.stored_texts import stored_text
 
 
@@ -45,6 +46,10 @@ MAX_REPORT_SILENCE_OF_FEW = timedelta(hours=1)  # of few messages: those phones 
 MAX_GRANT_SECONDS = (
     15.0  # and as much more as 15 numbers take: as next_grant_at() in migrations/0002
 )
+# What only a claim or its request brings about. Maintenance expires messages too.
+_SENDING_EVENTS = frozenset({"accepted", "rejected", "deferred", "returned", "unsure"})
+# Of such events: from a report, and from what a worker left that is dead, or was not recorded.
+_CODES_WITHOUT_SENDING = frozenset({"settled-by-report", "worker-lost", "record-lost"})
 OVERDUE_SHARE = 0.2  # of the accepted messages; some phones are off for days, but not so many
 MIN_SAMPLE_MESSAGES = 20  # messages; below, one bad row is a large share
 
@@ -69,6 +74,7 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
         yield from _orphaned(app, now)
         yield from _unreachable(app, now)
         yield from _stalled(app, now)
+        yield from _stopped_campaigns(app)
         yield from _clock(app, now)
         yield from _rate_limit(app, now)
     for country in app.paused_countries:
@@ -270,10 +276,13 @@ def _rate_limit(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
 
 
 def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
-    """Find an app of which messages are due, and nothing at all happens."""
+    """Find an app of which messages are due, and nothing at all is sent."""
     late = now.at - app.oldest_due_at if app.oldest_due_at else timedelta()
     patience = max(MAX_STALL, timedelta(seconds=2 / max(app.rate or 1.0, 0.001)))
-    lately = any(each.app == app.name and now.at - each.minute < patience for each in now.recent)
+    lately = any(
+        each.app == app.name and is_of_sending(each) and now.at - each.minute < patience
+        for each in now.recent
+    )
     served = any(worker.alive and app.name in worker.apps for worker in now.workers)
     if served and late > patience and not app.sending and not lately:
         yield Finding(
@@ -288,6 +297,43 @@ def _stalled(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 " them."
             ),
         )
+
+
+def is_of_sending(each: EventCount) -> bool:
+    """Tell whether an event shows that messages are claimed: reports come in without it."""
+    return each.event in _SENDING_EVENTS and each.code not in _CODES_WITHOUT_SENDING
+
+
+def _stopped_campaigns(app: AppState) -> Iterator[Finding]:
+    """Name the campaigns that are paused or moved while messages of theirs are due."""
+    for each in app.stopped_campaigns:
+        if each.state == "paused":
+            yield Finding(
+                Level.NOTE,
+                app.name,
+                _("{app}: the campaign {campaign} is paused, and messages of it are due").format(
+                    app=app.name, campaign=each.name
+                ),
+                stored_text(each.reason) or _("No reason was given."),
+                _(
+                    "`dispatcher campaign resume {campaign}` sends them, and `dispatcher campaign"
+                    " cancel {campaign}` gives them up; so does its page in the console, under"
+                    " Campaigns."
+                ).format(campaign=shlex.quote(each.name)),
+            )
+        elif each.state == "moving":
+            yield Finding(
+                Level.NOTE,
+                app.name,
+                _("{app}: the campaign {campaign} is being moved").format(
+                    app=app.name, campaign=each.name
+                ),
+                _("Nothing of it is claimed until all of its messages have moved."),
+                _(
+                    "A worker moves them in steps, and sends them when they are due. If it lasts"
+                    " for minutes, see its log."
+                ),
+            )
 
 
 def _clock(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ __all__ = [
     "N_",
     "_",
     "accepted_language",
+    "in_all_languages",
     "in_english",
     "language",
     "locale_language",
@@ -55,6 +56,11 @@ def _(text: str) -> str:
     """Return *text* in the language of the present context."""
     chosen = _LANGUAGE.get()
     return text if chosen == ENGLISH else _catalogue(chosen).get(text, text)
+
+
+def in_all_languages(text: str) -> list[str]:
+    """Return *text* in every language: what a reader writes may be what another has read."""
+    return [text if each == ENGLISH else _catalogue(each).get(text, text) for each in LANGUAGES]
 
 
 def with_stop(text: object) -> str:

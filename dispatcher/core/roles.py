@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from dispatcher.core.language import N_, _
+from dispatcher.core.language import N_, _, in_all_languages
 
 Role = Literal["see", "act", "rules"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
@@ -17,6 +17,19 @@ def shown_name(actor: str) -> str:
     """Return the name of an operator as the audit has it, in the reader's language."""
     name = actor.removesuffix(SHARED_TOKEN_SUFFIX)
     return actor if name == actor else _(_WITH_SHARED_TOKEN).format(name=name)
+
+
+def stored_names(written: str) -> list[str]:
+    """Return the names that the audit may have for one that a reader writes.
+
+    As it is shown with the shared token, in any language, it is that one; a name alone is the
+    name of a token too.
+    """
+    for form in in_all_languages(_WITH_SHARED_TOKEN):
+        suffix = form.removeprefix("{name}")
+        if written.endswith(suffix):
+            return [written.removesuffix(suffix) + SHARED_TOKEN_SUFFIX]
+    return [written, written + SHARED_TOKEN_SUFFIX]
 
 
 def permits(role: Role, wanted: Role) -> bool:

@@ -5,7 +5,19 @@ from typing import Any
 
 from msgspec import Struct
 
+from dispatcher.core.language import N_
+
 WAITING_COUNTED = 10_000  # waiting messages are counted up to this number
+# What is counted beside what happens to messages: replies, and reports that fit none.
+OTHER_EVENTS = frozenset({N_("replied"), N_("unmatched report"), N_("report refused")})
+
+
+class StoppedCampaign(Struct, frozen=True):
+    """A campaign whose messages are due, and of which no claim takes any."""
+
+    name: str
+    state: str  # paused, moving or cancelled
+    reason: str
 
 
 class AppState(Struct, frozen=True):
@@ -21,13 +33,14 @@ class AppState(Struct, frozen=True):
     numbers_per_second: float | None  # as configured
     rate: float | None  # as it is now
     waiting: int  # WAITING_COUNTED + 1 means more than that
-    oldest_due_at: datetime | None
+    oldest_due_at: datetime | None  # of what a claim may take: of no stopped campaign
     sending: int
     unsure_batches: int
     paused_countries: list[str]
     next_at: datetime | None = None  # when the next numbers may be sent
     held_batches: int = 0  # unsure ones of before a restore: the policy resend leaves them alone
     due: int = 0  # of those that wait; WAITING_COUNTED + 1 means more than that
+    stopped_campaigns: list[StoppedCampaign] = []  # that have the first due messages
 
 
 class WorkerState(Struct, frozen=True):
@@ -154,7 +167,7 @@ class UnsureBatch(Struct, frozen=True):
 
     token: str
     app: str
-    messages: int
+    messages: int  # that are in question
     unsure_at: datetime
     code: str | None
     description: str | None

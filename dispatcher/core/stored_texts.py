@@ -48,6 +48,8 @@ STORED_TEXTS = (
     N_("{changed} of {messages} cancelled"),
     N_("{changed} of {messages} wait again"),
     N_("{changed} of {messages} taken as sent"),
+    N_("{changed} of {messages} settled as sent"),
+    N_("{changed} of {messages} settled"),
     N_("{messages} cancelled"),
     N_("{messages} wait again"),
     N_("{messages} taken as sent"),

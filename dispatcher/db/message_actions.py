@@ -37,6 +37,7 @@ _LEFT_ALONE: Final = {
     "rejected": N_("it was rejected"),
     "expired": N_("it has expired"),
     "cancelled": N_("it was cancelled"),
+    "lost": N_("a fail-over has lost it, and it may have been sent"),
 }
 WIPED: Final = N_("its variables were wiped, so it cannot be sent again")
 PARTLY_CHOSEN: Final = N_("its request has other messages, which the filter does not choose")

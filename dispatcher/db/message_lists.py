@@ -44,7 +44,7 @@ FINISHED_STATES: Final = (
     "expired",
     "cancelled",
 )
-STATES: Final = ("queued", "sending", "unsure", *FINISHED_STATES)
+STATES: Final = ("queued", "sending", "unsure", *FINISHED_STATES, "lost")
 ERASED_NUMBER: Final = "0"
 
 
@@ -145,7 +145,7 @@ async def count(database: Database, wanted: MessageFilter) -> int | None:
         return None
     async with database.acquire(seconds=COMMAND_TIMEOUT_SECONDS) as connection:
         if wanted.state not in FINISHED_STATES:
-            if wanted.code:
+            if wanted.code or wanted.state == "lost":
                 return None
             row = await connection.fetchrow(sql("live_counts"), wanted.app)
             return int(row[wanted.state]) if row else None
@@ -226,9 +226,9 @@ async def pieces(
 
 
 def _by_insertion(wanted: MessageFilter) -> bool:
-    """Return whether only `message` itself says which messages may fit."""
+    """Return whether only `message` itself says which messages may fit: a lost one is nowhere."""
     looked_up = wanted.same_number_as is not None or wanted.reference
-    return not (looked_up or wanted.state or wanted.code)
+    return not (looked_up or wanted.state not in (None, "lost") or wanted.code)
 
 
 async def _chosen_piece(  # noqa: PLR0917

@@ -4,6 +4,7 @@ Nothing here but the two functions for a demo counts rows of a big table: totals
 counters, and look-ups are bounded.
 """
 
+from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -25,6 +26,7 @@ from dispatcher.core.status import (
     MissingReports,
     OutcomeSummary,
     StatusSnapshot,
+    StoppedCampaign,
     UnmatchedReport,
     UnsureBatch,
     WorkerState,
@@ -199,8 +201,22 @@ async def snapshot(connection: Connection) -> StatusSnapshot:
 
 async def _apps(connection: Connection) -> list[AppState]:
     apps = [AppState(*row) for row in await connection.fetch(sql("status_apps"))]
-    due = dict(await connection.fetch(sql("due_counts"), [app.name for app in apps]))
-    return [replace(app, due=due[app.name]) for app in apps]
+    names = [app.name for app in apps]
+    due = dict(await connection.fetch(sql("due_counts"), names))
+    stopped = defaultdict[str, list[StoppedCampaign]](list)
+    for row in await connection.fetch(sql("stopped_in_front"), names):
+        stopped[row["app"]].append(StoppedCampaign(row["name"], row["state"], row["reason"]))
+    beside = await connection.fetch(sql("oldest_due_beside"), list(stopped)) if stopped else []
+    oldest = {app.name: app.oldest_due_at for app in apps} | dict(beside)
+    return [
+        replace(
+            app,
+            due=due[app.name],
+            oldest_due_at=oldest[app.name],
+            stopped_campaigns=stopped[app.name],
+        )
+        for app in apps
+    ]
 
 
 async def event_totals(connection: Connection) -> list[EventTotal]:

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from dispatcher.core.errors import ListError, os_reason
 from dispatcher.core.format import mask
 from dispatcher.core.language import _
+from dispatcher.core.rules import Limits
 from dispatcher.db import list_uploads
 from dispatcher.db.database import OwnConnection as Connection
 from dispatcher.db.database import connect
@@ -105,6 +106,7 @@ class UploadResult(Struct, frozen=True):
     refusals: list[tuple[int, str]]  # the first lines, with their reasons
     countries: dict[str, int] = {}  # messages of a check; empty if all are for mainland China
     due: tuple[datetime, datetime] | None = None  # of a check: its first and last; None: at once
+    limits: dict[str, Limits] = {}  # of those of its apps that have any
 
 
 class WorkOrder(Struct, frozen=True):
@@ -185,6 +187,11 @@ def upload_result(loaded: Loaded, rejects: bytes | None) -> UploadResult:
         _refusals(rejects),
         loaded.countries_abroad,
         loaded.due,
+        {
+            app: loaded.limits[app]
+            for app in survey.apps
+            if loaded.limits.get(app, Limits()) != Limits()
+        },
     )
 
 

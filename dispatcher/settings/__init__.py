@@ -5,7 +5,15 @@ pydantic-settings is not used: it ignores unknown variables, supports no ``_FILE
 reports by field.
 """
 
-from dispatcher.settings.loader import PREFIX, SettingsError, load_settings
+from dispatcher.settings.loader import ALL_PARTS, PREFIX, Part, SettingsError, load_settings
 from dispatcher.settings.models import AppSettings, Settings
 
-__all__ = ["PREFIX", "AppSettings", "Settings", "SettingsError", "load_settings"]
+__all__ = [
+    "ALL_PARTS",
+    "PREFIX",
+    "AppSettings",
+    "Part",
+    "Settings",
+    "SettingsError",
+    "load_settings",
+]

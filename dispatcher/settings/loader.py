@@ -3,9 +3,10 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import ssl
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from pydantic import ValidationError
 
@@ -50,6 +51,8 @@ _WISHES = (
 )
 
 Place: TypeAlias = tuple[str, ...]  # path of a setting: ("apps", "default", "app_key")
+Part = Literal["sending", "reports", "console"]  # of a process: what it does with the settings
+ALL_PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 
 class SettingsError(Exception):
@@ -60,20 +63,28 @@ class SettingsError(Exception):
         self.mistakes = mistakes
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
+def load_settings(environ: Mapping[str, str], parts: Collection[Part] = ()) -> Settings:
     """Return the settings that *environ* holds.
+
+    Services and commands share most of their settings, but not their secrets. So what only some
+    processes use must fit together only in those: *parts* says what this one does.
 
     Raises :class:`SettingsError` with every mistake in it. No mistake shows a value.
     """
     reading = _Reading(environ)
-    mistakes = [*reading.mistakes, *reading.lonely_push_keys()]
+    mistakes = [*reading.mistakes]
+    if "reports" in parts:
+        mistakes += reading.lonely_push_keys()
     try:
         settings = Settings.model_validate(reading.nested())
     except ValidationError as error:
         for mistake in error.errors(include_url=False, include_context=False, include_input=False):
             mistakes += reading.explain(tuple(map(str, mistake["loc"])), mistake["msg"])
         raise SettingsError(mistakes) from None
-    mistakes += _contradictions(settings)
+    if "console" in parts:
+        mistakes += _sign_in_mistakes(settings)
+    if "sending" in parts:
+        mistakes += _sending_mistakes(settings)
     if mistakes:
         raise SettingsError(mistakes)
     return settings
@@ -181,7 +192,7 @@ class _Reading:
                 yield _("{name} is missing: {name2} needs it").format(name=_name(other), name2=name)
 
 
-def _contradictions(settings: Settings) -> Iterator[str]:
+def _sign_in_mistakes(settings: Settings) -> Iterator[str]:
     sign_in = {
         "CONSOLE_PROXIES": settings.console_proxies,
         "CONSOLE_USER_HEADER": settings.console_user_header,
@@ -191,6 +202,9 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     missing = [PREFIX + name for name, value in sign_in.items() if not value]
     if missing and (settings.console_user_header or settings.console_groups_header):
         yield _("sign-in by a proxy's header needs {names} too").format(names=", ".join(missing))
+
+
+def _sending_mistakes(settings: Settings) -> Iterator[str]:
     for app, values in settings.apps.items():
         if values.on_unsure == "resend" and not (
             settings.callback_url and settings.report_path_token
@@ -216,6 +230,20 @@ def _contradictions(settings: Settings) -> Iterator[str]:
                     lease_margin_seconds=f"{LEASE_MARGIN_SECONDS:g}",
                 )
             )
+        if values.ca_bundle is not None and (wrong := _why_no_certificate(values.ca_bundle)):
+            yield f"{_name(('apps', app, 'ca_bundle'))} {wrong}"
+
+
+def _why_no_certificate(file: Path) -> str | None:
+    """Return what is wrong with a file of certificates; None if it can be used."""
+    try:
+        with file.open("rb"):
+            ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        return _("names a file without a certificate (PEM)")
+    except OSError as error:
+        return _("names a file that cannot be read: {strerror}").format(strerror=os_reason(error))
+    return None
 
 
 def _is_known(place: Place) -> bool:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from dispatcher.core.reply import UNSUBSCRIBE_WORDS
 from dispatcher.settings.types import (
     Callback,
-    CertificateFile,
     ConsoleRoles,
     Countries,
     Database,
@@ -59,7 +58,7 @@ class AppSettings(_Model):
     circuit_refused: Annotated[int, Field(ge=1, le=1000)] = 5
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: CertificateFile | None = None
+    ca_bundle: Path | None = None
     proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # ISO 3166; None: all

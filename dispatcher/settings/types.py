@@ -5,15 +5,12 @@ the value: even an address may hold a password.
 """
 
 import re
-import ssl
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.reply import plain_word
@@ -297,19 +294,6 @@ def _words(value: object) -> object:
     return words
 
 
-def _certificate(value: Path) -> Path:
-    try:
-        with value.open("rb"):
-            ssl.create_default_context(cafile=value)
-    except ssl.SSLError:
-        raise ValueError(_("names a file without a certificate (PEM)")) from None
-    except OSError as error:
-        raise ValueError(
-            _("names a file that cannot be read: {strerror}").format(strerror=os_reason(error))
-        ) from None
-    return value
-
-
 Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
@@ -327,4 +311,3 @@ ConsoleRoles = Annotated[dict[str, Role], BeforeValidator(_console_roles)]
 OnlyTo = Annotated[tuple[str, ...], BeforeValidator(_only_to)]
 Countries = Annotated[frozenset[str], BeforeValidator(_countries)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-CertificateFile = Annotated[Path, AfterValidator(_certificate)]

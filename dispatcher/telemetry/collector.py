@@ -124,7 +124,11 @@ _APP_GAUGES: tuple[tuple[str, str, _Value], ...] = (
         "Messages in the queue, due or not; 10001 means more than 10,000.",
         lambda app, _: app.waiting,
     ),
-    ("dispatcher_oldest_due_seconds", "For how long the oldest due message has waited.", _oldest),
+    (
+        "dispatcher_oldest_due_seconds",
+        "For how long the oldest due message of no stopped campaign has waited.",
+        _oldest,
+    ),
     (
         "dispatcher_sending_messages",
         "Messages in open requests.",

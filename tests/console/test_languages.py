@@ -62,6 +62,29 @@ async def test_what_an_action_stores_is_english(operator, db):
     assert "全部短信。" in page.text
 
 
+@pytest.mark.parametrize(
+    ("state", "english", "chinese"),
+    [
+        ("open", "on its way", "发送中"),
+        ("unsure", "unsure", "结果未知"),
+        ("closed", "closed", "已结束"),
+    ],
+)
+async def test_the_state_of_a_request_has_a_word_of_its_own(operator, db, state, english, chinese):
+    await db.execute(
+        "INSERT INTO dispatcher.batch"
+        " (token, app, worker, message_ids, attempts, state, bytes, unsure_at)"
+        " VALUES (repeat('a', 32), 'shop', 1, '{1}', '{1}', $1, 1, now())",
+        state,
+    )
+    path = f"/console/batch/{'a' * 32}"
+    for page, word in (
+        (await operator.get(path), english),
+        (await operator.get(path, **CHINESE), chinese),
+    ):
+        assert f'<span class="state state-{state}">{word}</span>' in page.text
+
+
 async def test_a_suppressed_message_says_why_in_ones_language(operator, db):
     await db.execute("""
         INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't');

@@ -107,6 +107,17 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
     ]
 
 
+async def test_a_check_names_apps_that_nobody_has(operator, db):
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
+    await db.execute("SELECT dispatcher.set_limits('shop', per_day => 7)")
+    content = "手机号,模板,应用\n13112345678,t,shop\n13112345679,t,shop\n13112345670,t,sohp\n"
+    answer = await upload(operator, content.encode())
+    page = await shown(operator, answer.headers["Location"], "checked")
+    assert "By app: shop 2, sohp 1." in page
+    assert "Apps that no worker has ever had, so that their messages wait: sohp." in page
+    assert "Limits of shop: 7 a day to a number. What is over one waits." in page
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("defined")
 async def test_what_is_in_already_is_loaded_only_when_asked_for(operator, db):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from client import ACTOR
+from support.messages import states
 
 from dispatcher.console.render import coded
 from dispatcher.core.templates import Template
@@ -141,6 +142,19 @@ async def test_cancel_and_requeue_count_the_messages(operator, db, message):
         ("cancel", "2 messages", "1 of 2 cancelled"),
         ("requeue", f"message {message}", "1 of 1 wait again"),
     ]
+
+
+@pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
+async def test_a_lost_message_is_settled_on_its_page(operator, db, message, how, state):
+    await db.execute("DELETE FROM dispatcher.queue")
+    page = (await operator.get(f"/console/message/{message}")).text
+    assert "A fail-over or a restore of the database has lost" in page
+    assert f"<code>dispatcher settle {message} sent</code>" in page
+    assert f"/console/actions/settle?how={how}&amp;ids={message}" in page
+    fields = {"ids": str(message), "how": how}
+    assert "1 of 1 settled" in (await operator.act("settle", fields)).text
+    assert (await states(db)) == {state: 1}
+    assert "0 of 1 settled" in (await operator.act("settle", fields)).text
 
 
 @pytest.mark.parametrize(("how", "state"), [("sent", "accepted"), ("resend", "queued")])
@@ -369,6 +383,23 @@ async def test_problems_are_grouped_by_what_to_do(operator, db):
     assert "DELIVRD" not in page
     assert "These sent no heartbeat for too long" in page
     assert "<summary>1 worker alive</summary>" in page
+
+
+async def test_replies_and_stray_reports_are_no_failed_messages(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+        " (now(), 'shop', 'rejected', 'unsubscribed', 5),"
+        " (now(), 'shop', 'replied', 'unsubscribed', 71), (now(), '-', 'replied', '', 72),"
+        " (now(), '-', 'unmatched report', 'unknown-token', 73),"
+        " (now(), '-', 'report refused', 'signature', 74)"
+    )
+    page = (await operator.get("/console/problems")).text
+    counts = re.findall(r'data-label="Day" class="num"><a [^>]*>([^<]*)<', page)
+    assert counts == ["5"]
+    codes = (await operator.get("/console/codes?q=unsubscribed")).text
+    assert (">5<" in codes, ">76<" in codes) == (True, False)
+    messages = (await operator.get("/console/messages")).text
+    assert ('value="unsubscribed"' in messages, 'value="signature"' in messages) == (True, False)
 
 
 async def test_pushes_that_cannot_be_read_have_a_page(operator, db):

@@ -17,6 +17,7 @@ from dispatcher.core.status import (
     EventTotal,
     MissingReports,
     StatusSnapshot,
+    StoppedCampaign,
     WorkerState,
 )
 
@@ -283,5 +284,39 @@ def test_messages_that_wait_while_nothing_is_sent_are_told():
     found = diagnose(now(late))
     assert (found.level, found.headline) == (Level.STOPPED, "Messages are not going out.")
     assert "nothing goes out" in found.findings[0].title
-    for fine in (now(replace(late, sending=1)), now(late, recent=happened(accepted=1))):
-        assert diagnose(fine).level < Level.STOPPED
+    for event in ("accepted", "rejected", "deferred", "returned", "unsure"):
+        assert diagnose(now(late, recent=happened(**{event: 1}))).level < Level.STOPPED
+    assert diagnose(now(replace(late, sending=1))).level < Level.STOPPED
+
+
+def test_reports_that_come_in_hide_no_stall():
+    late = replace(APP, oldest_due_at=NOW - timedelta(minutes=3))
+    others = ("delivered", "undelivered", "reported", "replied", "cancelled", "settled", "expired")
+    settled = EventCount(NOW, "shop", "accepted", "settled-by-report", 5)
+    recovered = EventCount(NOW, "shop", "unsure", "worker-lost", 5)
+    recent = [*happened(**dict.fromkeys(others, 5)), settled, recovered]
+    found = diagnose(now(late, recent=recent))
+    assert (found.level, found.headline) == (Level.STOPPED, "Messages are not going out.")
+    assert "nothing goes out" in found.findings[0].title
+    assert diagnose(now(recent=recent)).apps[0].sentence == "Nothing is due."
+
+
+@pytest.mark.parametrize(
+    ("state", "title", "step"),
+    [
+        ("paused", "shop: the campaign May 1 is paused, and", "campaign resume 'May 1'`"),
+        ("moving", "shop: the campaign May 1 is being moved", "A worker moves them"),
+    ],
+)
+def test_a_stopped_campaign_with_due_messages_is_a_note(state, title, step):
+    stopped = replace(APP, waiting=9, stopped_campaigns=[StoppedCampaign("May 1", state, "")])
+    found = diagnose(now(stopped))
+    (finding,) = found.findings
+    assert found.headline == "Only messages of stopped campaigns are due."
+    assert found.apps[0].sentence == found.headline
+    assert finding.level is Level.NOTE
+    assert title in finding.title
+    assert step in finding.step
+    sending = diagnose(now(replace(stopped, sending=1)))
+    assert sending.headline == "Messages are going out."
+    assert sending.apps[0].sentence == "Messages go out."

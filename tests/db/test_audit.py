@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.rules import Limits, describe_limits
+from dispatcher.db.audit import AuditFilter, page
 from dispatcher.db.database import connect
 
 ACTOR = "Ana"
@@ -54,6 +55,25 @@ async def test_messages_are_one_row_a_call_with_the_count(db, rows):
         (ACTOR, "requeue", f"message {ids[0]}", "", "1 of 1 wait again"),
         (ACTOR, "settle", "batch token1", "resend", "1 wait again"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("Ana", {"Ana", "Ana (shared token)"}),
+        ("Ana (shared token)", {"Ana (shared token)"}),
+        ("Ana（共享令牌）", {"Ana (shared token)"}),
+        ("An", set()),
+        ("（共享令牌）", set()),
+    ],
+)
+async def test_a_name_is_found_as_each_reader_sees_it(database, db, written, found):
+    for actor in ("Ana", "Ana (shared token)", "Ben (shared token)"):
+        await db.execute("SELECT dispatcher.pause('shop', '', $1)", actor)
+    entries, _ = await page(database, AuditFilter(actor=written), None)
+    assert {entry.actor for entry in entries} == found
+    everything, _ = await page(database, AuditFilter(), None)
+    assert len(everything) == 3
 
 
 async def test_an_application_that_cancels_is_audited(db, dsn, rows):

@@ -84,6 +84,21 @@ async def test_each_state_is_listed(database):
     assert await listed(database) == [*range(60, 0, -1)]
 
 
+async def test_a_lost_message_is_listed_and_requeued(database, db, rows):
+    first, second, third = await rows.messages(3)
+    await db.execute("DELETE FROM dispatcher.queue WHERE id = ANY ($1)", [first, third])
+    assert await listed(database, state="lost") == [third, first]
+    assert await listed(database, state="queued") == [second]
+    assert await messages.count(database, MessageFilter(state="lost")) is None
+    action = await done(database, db, "cancel", state="lost")
+    assert [(each.state, each.messages) for each in action.counts if each.left_alone] == [
+        ("lost", 2)
+    ]
+    action = await done(database, db, "requeue", state="lost")
+    assert (action.messages, action.changed) == (2, 2)
+    assert await listed(database, state="queued") == [third, second, first]
+
+
 @pytest.mark.usefixtures("seeded")
 async def test_filters_narrow_a_list_in_every_source(database):
     now = datetime.now(UTC)

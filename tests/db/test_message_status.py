@@ -4,6 +4,7 @@ import pytest
 
 from dispatcher.core.report_status import report_status
 from dispatcher.db.reports import register_statuses
+from dispatcher.db.status import batch, unsure
 
 
 async def status(db, message: int = 1):
@@ -73,6 +74,16 @@ async def test_unsure(db, rows):
     row = await status(db)
     assert (row["state"], row["code"], row["batch_token"]) == ("unsure", "timeout", "token1")
     assert row["finished_at"] is None
+
+
+async def test_an_unsure_request_counts_what_is_in_question(database, db, rows):
+    ids = await rows.messages(5)
+    await rows.batch(ids, state="unsure")
+    assert [each.messages for each in await unsure(database)] == [5]
+    await db.execute("UPDATE dispatcher.batch SET unsure_ids = $1", ids[:2])
+    assert [each.messages for each in await unsure(database)] == [2]
+    found = (await batch(database, "token1")).batch
+    assert (found["messages"], found["in_question"]) == (5, 2)
 
 
 async def test_accepted(db, rows):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dispatcher.cli.commands import app
-from dispatcher.settings import AppSettings, Settings, SettingsError, load_settings
+from dispatcher.settings import ALL_PARTS, AppSettings, Settings, SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -160,7 +160,7 @@ def settings_file(file: Path) -> bool:
     given = dict(line.split("=", 1) for line in lines)
     secret = {"DISPATCHER_APPS__DEFAULT__APP_SECRET": "secret"}
     try:
-        load_settings({name: value or "x" for name, value in given.items()} | secret)
+        load_settings({name: value or "x" for name, value in given.items()} | secret, ALL_PARTS)
     except SettingsError as error:
         print(error)  # noqa: T201 - shown if it failed
         return False

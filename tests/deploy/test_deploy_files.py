@@ -258,8 +258,14 @@ def test_an_operators_command_does_not_run_as_root(tmp_path):
     """The function of the README, with a `runuser` that prints what it would start."""
     page = (DEPLOY / "systemd/README.md").read_text()
     function = re.search(r"^operate\(\) \(\n.*?^\)\n", page, re.MULTILINE | re.DOTALL)[0]
-    settings = {"dispatcher.env": "DISPATCHER_RETENTION=7d", "database_url": "postgresql://a@b/c"}
-    for name, text in {**settings, "app_secret": "s3 cret"}.items():
+    files = {
+        "dispatcher.env": "DISPATCHER_RETENTION=7d",
+        "database_url": "postgresql://a@b/c",
+        "app_secret": "s3 cret",
+        "report_path_token": "r" * 16,
+        "console_token": "c" * 16,
+    }
+    for name, text in files.items():
         (tmp_path / name).write_text(text + "\n")
     runuser = tmp_path / "runuser"
     runuser.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nenv | grep ^DISPATCHER_ | sort\n')
@@ -270,8 +276,10 @@ def test_an_operators_command_does_not_run_as_root(tmp_path):
     assert ran.stdout.splitlines() == [
         *("-u", "dispatcher", "--", "/opt/dispatcher/bin/dispatcher", "enqueue", "my list.csv"),
         "DISPATCHER_APPS__DEFAULT__APP_SECRET=s3 cret",
+        "DISPATCHER_CONSOLE_TOKEN=cccccccccccccccc",
         "DISPATCHER_DATABASE_URL=postgresql://a@b/c",
         "DISPATCHER_DATA_DIR=/var/lib/dispatcher",
+        "DISPATCHER_REPORT_PATH_TOKEN=rrrrrrrrrrrrrrrr",
         "DISPATCHER_RETENTION=7d",
     ]
     assert page.count("/bin/dispatcher ") == page.count("runuser -u dispatcher -- ") == 2

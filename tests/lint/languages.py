@@ -32,10 +32,10 @@ from dispatcher.settings import AppSettings
 PACKAGE = Path(__file__).parents[2] / "dispatcher"
 CATALOGUES = {"zh_CN": PACKAGE / "core/zh_CN.po"}
 _PYTHON_KEYWORDS = {"_": None, "N_": None}
-# What `event_count` counts, as the console and `dispatcher status` show it.
+# What `event_count` counts of messages, as the console and `dispatcher status` show it.
 EVENTS = (
     *("accepted", "delivered", "undelivered", "rejected", "expired", "cancelled", "deferred"),
-    *("returned", "requeued", "resent", "settled", "reported", "unsure"),
+    *("returned", "requeued", "settled", "reported", "unsure"),
 )
 _TEMPLATE_OPTIONS = {"trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _HEADER = """\

@@ -15,8 +15,9 @@ from dispatcher.db.migrate import LOCK_KEY, migrate
 async def start(workers):
     """Start a receiver on a database, and wait until it listens; return it and its address."""
 
-    async def launch(dsn: str):
-        made = workers.launch({}, dsn=dsn, arguments=("--only", "reports"), report_path_token=TOKEN)
+    async def launch(dsn: str, **shared: str):
+        given = {"report_path_token": TOKEN, **shared}
+        made = workers.launch({}, dsn=dsn, arguments=("--only", "reports"), **given)
 
         def said():
             return next((e for e in made.events() if e.get("event") == "listening"), None)
@@ -64,3 +65,15 @@ async def test_a_database_that_answers_nothing_holds_up_nobody(start, tmp_path):
         assert list((tmp_path / "data" / "spool").glob("*.reports"))
         receiver.terminate()
         assert await receiver.ended() == 0
+
+
+async def test_a_receiver_starts_without_the_secrets_of_workers(start, dsn):
+    """The settings of operations.md, OpenID Connect, in a file that both read."""
+    receiver, _ = await start(
+        dsn,
+        console_proxies="127.0.0.1/32",
+        console_user_header="X-Forwarded-Email",
+        console_roles="*=see",
+    )
+    receiver.terminate()
+    assert await receiver.ended() == 0

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.core.language import use_language
 from dispatcher.db.dsn import read_address
-from dispatcher.settings import AppSettings, Settings, SettingsError, load_settings
+from dispatcher.settings import ALL_PARTS, AppSettings, Settings, SettingsError, load_settings
 
 APP = {
     "DISPATCHER_APPS__DEFAULT__ENDPOINT": "https://sms.example.com:443",
@@ -23,7 +23,7 @@ def app_of(**variables: str) -> AppSettings:
 
 def mistakes_of(environ: dict[str, str]) -> list[str]:
     with pytest.raises(SettingsError) as caught:
-        load_settings(environ)
+        load_settings(environ, ALL_PARTS)
     assert str(caught.value) == "\n".join(caught.value.mistakes)
     return caught.value.mistakes
 
@@ -301,7 +301,7 @@ def test_a_lease_that_a_slow_answer_outlasts_is_a_mistake():
     assert mistake.startswith(
         "DISPATCHER_LEASE is 60 s, and DISPATCHER_APPS__DEFAULT__TIMEOUT is 51 s"
     )
-    load_settings(slow | {"DISPATCHER_LEASE": "61"})
+    load_settings(slow | {"DISPATCHER_LEASE": "61"}, ALL_PARTS)
 
 
 def test_a_push_secret_without_its_key_is_a_mistake():
@@ -392,19 +392,37 @@ def test_a_bundle_without_a_certificate_is_a_mistake(tmp_path):
 
 
 def test_sign_in_by_a_header_needs_the_proxies_that_send_it():
-    with pytest.raises(SettingsError) as caught:
-        load_settings({"DISPATCHER_CONSOLE_USER_HEADER": "X-User"})
+    (mistake,) = mistakes_of({"DISPATCHER_CONSOLE_USER_HEADER": "X-User"})
     needed = "DISPATCHER_CONSOLE_PROXIES, DISPATCHER_CONSOLE_ROLES, DISPATCHER_CONSOLE_TOKEN too"
-    assert needed in str(caught.value)
+    assert needed in mistake
     settings = load_settings(
         {
             "DISPATCHER_CONSOLE_USER_HEADER": "X-User",
             "DISPATCHER_CONSOLE_PROXIES": "10.0.0.0/8",
             "DISPATCHER_CONSOLE_ROLES": "sms admins=Rules; *=see",
             "DISPATCHER_CONSOLE_TOKEN": "a-token-of-the-console",
-        }
+        },
+        ALL_PARTS,
     )
     assert settings.console_roles == {"sms admins": "rules", "*": "see"}
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("console", "CONSOLE_USER_HEADER", "X-User"),
+        ("sending", "APPS__DEFAULT__ON_UNSURE", "resend"),
+        ("sending", "APPS__DEFAULT__TIMEOUT", "51"),
+        ("sending", "APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem"),
+        ("reports", "APPS__DEFAULT__PUSH_KEY", "key"),
+    ],
+)
+def test_a_mistake_stops_only_what_uses_the_setting(part, name, value):
+    environ = APP | {f"DISPATCHER_{name}": value}
+    load_settings(environ)  # of a command
+    load_settings(environ, [each for each in ALL_PARTS if each != part])
+    with pytest.raises(SettingsError):
+        load_settings(environ, [part])
 
 
 @pytest.mark.parametrize("left_out", ["CALLBACK_URL", "REPORT_PATH_TOKEN"])
@@ -414,7 +432,7 @@ def test_to_send_again_what_is_unsure_needs_reports(left_out):
         "DISPATCHER_CALLBACK_URL": "https://sms.example.com/reports/a-token-that-nobody-guesses",
         "DISPATCHER_REPORT_PATH_TOKEN": "a-token-that-nobody-guesses",
     }
-    load_settings(environ)
+    load_settings(environ, ALL_PARTS)
     del environ[f"DISPATCHER_{left_out}"]
     [mistake] = mistakes_of(environ)
     assert mistake.startswith("DISPATCHER_APPS__DEFAULT__ON_UNSURE is resend")

@@ -38,11 +38,11 @@ SELECT
         FROM generate_series(0, 9) AS p
         CROSS JOIN LATERAL (
             (SELECT q.due_at FROM dispatcher.queue q
-            WHERE q.app = n.name AND q.priority = p AND q.due_at <= clock_timestamp()
+            WHERE q.app = n.name AND q.priority = p AND q.due_at <= (SELECT clock_timestamp())
             ORDER BY q.due_at LIMIT 1)
             UNION ALL
             (SELECT b.due_at FROM dispatcher.bulk b
-            WHERE b.app = n.name AND b.priority = p AND b.due_at <= clock_timestamp()
+            WHERE b.app = n.name AND b.priority = p AND b.due_at <= (SELECT clock_timestamp())
             ORDER BY b.due_at LIMIT 1)
         ) AS first
     ) AS oldest_due_at,
@@ -94,6 +94,63 @@ SELECT a.name, least(10001, (
     ) AS together
 )) AS due
 FROM unnest($1::text[]) AS a (name)
+
+-- name: stopped_in_front
+-- Return the campaigns that are not running and have the first due messages of an app and priority: no
+-- claim takes those.
+-- $1 apps
+SELECT DISTINCT a.name AS app, c.name, c.state, coalesce(c.reason, '') AS reason
+FROM unnest($1::text[]) AS a (name)
+CROSS JOIN generate_series(0, 9) AS p (priority)
+CROSS JOIN LATERAL (
+    (SELECT q.campaign FROM dispatcher.queue q
+    WHERE q.app = a.name AND q.priority = p.priority AND q.due_at <= (SELECT clock_timestamp())
+    ORDER BY q.due_at LIMIT 1)
+    UNION ALL
+    (SELECT b.campaign FROM dispatcher.bulk b
+    WHERE b.app = a.name AND b.priority = p.priority AND b.due_at <= (SELECT clock_timestamp())
+    ORDER BY b.due_at LIMIT 1)
+) AS first
+JOIN dispatcher.campaign c ON c.name = first.campaign AND c.state <> 'running'
+ORDER BY a.name, c.name
+
+-- name: oldest_due_beside
+-- Return since when a message of apps is due that belongs to no stopped campaign, or null. A stopped
+-- campaign may have millions, so of each priority only the first 10,001 due rows are searched, and if
+-- all of those are stopped the last 10,001: what has come since is among them.
+-- $1 apps
+WITH stopped AS MATERIALIZED (
+    SELECT array_agg(name) AS names FROM dispatcher.campaign WHERE state <> 'running'
+)
+SELECT a.name, min(least(
+    coalesce(
+        (SELECT w.due_at FROM (
+            SELECT q.due_at, q.campaign FROM dispatcher.queue q
+            WHERE q.app = a.name AND q.priority = p.priority AND q.due_at <= (SELECT clock_timestamp())
+            ORDER BY q.due_at LIMIT 10001) AS w
+        WHERE (w.campaign = ANY ((SELECT names FROM stopped)::text[])) IS NOT TRUE
+        ORDER BY w.due_at LIMIT 1),
+        (SELECT min(w.due_at) FROM (
+            SELECT q.due_at, q.campaign FROM dispatcher.queue q
+            WHERE q.app = a.name AND q.priority = p.priority AND q.due_at <= (SELECT clock_timestamp())
+            ORDER BY q.due_at DESC LIMIT 10001) AS w
+        WHERE (w.campaign = ANY ((SELECT names FROM stopped)::text[])) IS NOT TRUE)),
+    coalesce(
+        (SELECT w.due_at FROM (
+            SELECT b.due_at, b.campaign FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p.priority AND b.due_at <= (SELECT clock_timestamp())
+            ORDER BY b.due_at LIMIT 10001) AS w
+        WHERE (w.campaign = ANY ((SELECT names FROM stopped)::text[])) IS NOT TRUE
+        ORDER BY w.due_at LIMIT 1),
+        (SELECT min(w.due_at) FROM (
+            SELECT b.due_at, b.campaign FROM dispatcher.bulk b
+            WHERE b.app = a.name AND b.priority = p.priority AND b.due_at <= (SELECT clock_timestamp())
+            ORDER BY b.due_at DESC LIMIT 10001) AS w
+        WHERE (w.campaign = ANY ((SELECT names FROM stopped)::text[])) IS NOT TRUE))
+)) AS due_at
+FROM unnest($1::text[]) AS a (name)
+CROSS JOIN generate_series(0, 9) AS p (priority)
+GROUP BY a.name
 
 -- name: status_workers
 -- Return workers that run, or died within the last day without stopping in good order.
@@ -188,9 +245,10 @@ WHERE id = ANY ($1::bigint[])
 SELECT message_id, created_at FROM dispatcher.outcome WHERE message_id = ANY ($1::bigint[])
 
 -- name: unsure_batches
--- Return the requests that may have been sent, oldest first.
+-- Return the requests that may have been sent, oldest first, with how many messages are in question: the
+-- answer may have the results of the others.
 -- $1 how many at most
-SELECT token, app, cardinality(message_ids), unsure_at, code, description
+SELECT token, app, cardinality(coalesce(unsure_ids, message_ids)), unsure_at, code, description
 FROM dispatcher.batch
 WHERE state = 'unsure'
 ORDER BY unsure_at
@@ -316,6 +374,8 @@ SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
     b.tries, b.http_status, b.code, b.description, b.settled_by,
     cardinality(b.message_ids) AS messages, b.message_ids,
+    CASE WHEN b.state = 'unsure' THEN cardinality(coalesce(b.unsure_ids, b.message_ids)) END
+        AS in_question,
     p.token AS parent
 FROM dispatcher.batch b
 LEFT JOIN dispatcher.batch p ON p.id = b.parent
