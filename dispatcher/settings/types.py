@@ -269,20 +269,20 @@ def _allowed_form(word: str) -> str:
 
 
 def _countries(value: object) -> object:
+    """Return countries as core.country names them."""
     if not isinstance(value, str):
         return value
-    from dispatcher.core.country import COUNTRIES  # noqa: PLC0415 - a tenth of a start
+    from dispatcher.core.country import countries_of  # noqa: PLC0415 - a tenth of a start
 
-    words = [word for word in re.split(r"[\s,;]+", value.upper()) if word]
-    known = [word in COUNTRIES or re.fullmatch(r"\+[0-9]{1,4}", word) for word in words]
-    if not known or not all(known):
+    named = [countries_of(word) for word in re.split(r"[\s,;]+", value) if word]
+    if not named or not all(named):
         raise ValueError(
             _(
-                "must be countries by their two letters (ISO 3166), such as CN,HK,SG; the United"
-                " Kingdom is GB"
+                "must be countries by their two letters (ISO 3166), such as CN,HK,SG, or by their"
+                " calling codes, such as +852; the United Kingdom is GB"
             )
         )
-    return words
+    return frozenset[str]().union(*named)
 
 
 def _words(value: object) -> object:

@@ -171,6 +171,7 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__COUNTRIES", ", ", "must be countries by their two letters"),
         ("CONSOLE_ROLES", ", ", "must be groups with a role each"),
         ("UNSUBSCRIBE_WORDS", ", ", "must be words such as"),
+        ("APPS__DEFAULT__COUNTRIES", "+999", "or by their calling codes, such as +852"),
         ("APPS__DEFAULT__COUNTRIES", "CN,UK", "the United Kingdom is GB"),
         ("APPS__DEFAULT__COUNTRIES", "China", "must be countries by their two letters"),
         ("NOTIFY_EVENTS", "maybe", "must be true or false"),
