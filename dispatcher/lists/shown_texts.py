@@ -42,6 +42,7 @@ LIST_TEXTS = (
         " with --column"
     ),
     N_("is closed only in line {value}"),
+    N_("it has no area code after +{country_code}, or a digit is missing"),
     N_("it has more than {max_line_characters} characters"),
     N_("it has more than {max_text_characters} characters"),
     N_("it has {cells} cells, and the header has {width}"),
@@ -63,6 +64,7 @@ LIST_TEXTS = (
         " move it below, or remove it."
     ),
     N_("name a campaign with --campaign: {name} was used often."),
+    N_("no number of +{country_code} has so many digits: is one missing, or one too many?"),
     N_("no number of mainland China has {national} digits and begins like this after +86"),
     N_("param_{value} is empty, and one after it is not"),
     N_("params has more than {max_variables} variables"),
