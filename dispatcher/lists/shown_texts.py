@@ -111,6 +111,14 @@ LIST_TEXTS = (
     N_("{name} is not {encoding} text"),
     N_("{name} may be one of two days: write the year first, then the month"),
     N_("{name} would read “{sample}”"),
+    N_(
+        "{name}: the clocks of {zone} never show {time}, for they are set forward over it: write"
+        " another time, or its offset, such as {example}"
+    ),
+    N_(
+        "{name}: the clocks of {zone} show {time} twice, for they are set back over it: write its"
+        " offset, {first} or {second}"
+    ),
     N_("{name}: there is no such day or time"),
     N_(
         "{path} has no header: line {line} holds a number already. Write a header with"

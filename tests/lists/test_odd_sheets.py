@@ -124,6 +124,18 @@ def test_names_beside_numbers_may_be_in_doubt(tmp_path, head):
     assert number.e164 == GOOD
 
 
+def test_a_day_of_a_workbook_is_no_midnight(tmp_path):
+    book = Workbook()
+    book.active.append(["recipient", "template_id", "send_at"])
+    for form in ("yyyy-mm-dd", "yyyy-mm-dd h:mm"):
+        book.active.append([GOOD, "t1", datetime(2027, 5, 1)])  # noqa: DTZ001 - a cell has no zone
+        book.active.cell(book.active.max_row, 3).number_format = form
+    book.save(tmp_path / "x.xlsx")
+    day, midnight = read(tmp_path / "x.xlsx", None, Whole(zone=ZoneInfo("UTC")))
+    assert day.reason == "send_at has no time of day: write it too, such as 2026-01-31 09:00"
+    assert value(midnight, "send_at") == datetime(2027, 5, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("end", [",", ";", "\t", wide(","), wide(";"), "|", "; ", ";;"])
 def test_bare_numbers_may_end_with_what_divides_cells(tmp_path, end):
     numbers = ["13112345678", "+86 131 1234 5679"]
