@@ -6,7 +6,7 @@ from pathlib import Path
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
-from dispatcher.lists.cells import Record
+from dispatcher.lists.cells import MANY_DIGITS, Record, swallowed
 from dispatcher.lists.reading import Form, numbers_first, open_list, sheets_of
 
 
@@ -46,6 +46,10 @@ def _without_header(
 def _read(
     record: Record, place: int, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
+    if any(map(MANY_DIGITS.search, record.raw[1:])):
+        for line in range(record.line, record.line + record.lines):
+            yield line, DoubtfulNumber(swallowed(record))
+        return
     if record.trouble:
         yield record.line, DoubtfulNumber(record.trouble)
         return

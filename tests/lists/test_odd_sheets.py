@@ -280,3 +280,32 @@ def test_two_columns_with_one_long_name_are_named_in_part(tmp_path):
     with pytest.raises(ListError, match="has two columns for recipient") as error:
         open_list(write(tmp_path / "x.csv", f"phone({note}),phone[{note}]"), Form())
     assert "x" * 61 not in str(error.value)
+
+
+@pytest.mark.parametrize("fills", [(90_000, 0), (70_000, 70_000), (20_000,) * 9])
+def test_no_line_of_a_quote_around_long_lines_is_lost(tmp_path, fills):
+    long = [f"{GOOD},t1," + "东" * fill for fill in fills]
+    lines = [f'{GOOD},t1,"a', *long, f'{GOOD},t1,"b', f"{GOOD},t1,c"]
+    found = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", *lines))
+    assert [line.number for line in found] == list(range(2, len(lines) + 2))
+    *swallowed, last = found
+    why = f"a quote opened in line 2 is closed only in line {len(lines)}"
+    assert all(why in line.reason for line in swallowed)
+    assert value(last, "params") == ["c"]
+
+
+def test_a_cell_that_is_too_long_on_its_lines_is_refused_alone(tmp_path):
+    text = "\n".join(["东" * 30_000] * 5)
+    lines = [f'{GOOD},t1,"{text}"', f"{GOOD},t1,c"]
+    long, last = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", *lines))
+    assert (long.number, long.lines) == (2, 5)
+    assert long.reason == "it has more than 100,000 characters"
+    assert value(last, "params") == ["c"]
+
+
+def test_no_number_of_a_list_is_swallowed_by_a_quote(tmp_path):
+    lines = [f'{GOOD},"a', "13112345679,b", '13112345670,"c', '13112345671,"two\nlines"']
+    found = list(read_numbers(write(tmp_path / "x.csv", "phone,name", *lines)))
+    why = "a quote opened in line 2 is closed only in line 4: 3 lines were read as one cell"
+    assert [(line, one.reason) for line, one in found[:3]] == [(at, why) for at in (2, 3, 4)]
+    assert [(line, one.e164) for line, one in found[3:]] == [(5, "+8613112345671")]
