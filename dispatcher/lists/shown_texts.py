@@ -124,6 +124,10 @@ LIST_TEXTS = (
         "{path} has no header: line {line} holds a number already. Write a header with"
         " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only."
     ),
+    N_(
+        "{path} has no header, and its first column has no numbers: write a first line that names"
+        " the columns, such as name,phone."
+    ),
     N_("{path} can be read only once: save the list as a file."),
     N_("{path} cannot be read: {strerror}."),
     N_("{path} has no sheet {wanted}: it has {names}."),

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, possible_forms
+from dispatcher.lists.header import given_columns
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole, read_array
 from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
@@ -303,9 +304,55 @@ def test_a_cell_that_is_too_long_on_its_lines_is_refused_alone(tmp_path):
     assert value(last, "params") == ["c"]
 
 
+def numbers(path: Path, **said: object) -> list[str]:
+    return [one.e164 if isinstance(one, ReadNumber) else one.reason
+            for _line, one in read_numbers(path, **said)]  # fmt: skip
+
+
 def test_no_number_of_a_list_is_swallowed_by_a_quote(tmp_path):
     lines = [f'{GOOD},"a', "13112345679,b", '13112345670,"c', '13112345671,"two\nlines"']
     found = list(read_numbers(write(tmp_path / "x.csv", "phone,name", *lines)))
     why = "a quote opened in line 2 is closed only in line 4: 3 lines were read as one cell"
     assert [(line, one.reason) for line, one in found[:3]] == [(at, why) for at in (2, 3, 4)]
     assert [(line, one.e164) for line, one in found[3:]] == [(5, "+8613112345671")]
+
+
+def test_numbers_are_read_as_the_user_says(tmp_path):
+    file = write(tmp_path / "x.csv", "客户,备用,称呼", f"{GOOD},,谢")
+    columns = given_columns(["recipient=客户"])
+    assert numbers(file, columns=columns) == [GOOD]
+    both = write(file, "手机,电话", f"131,{GOOD}")
+    assert numbers(both, columns=given_columns(["recipient=电话"])) == [GOOD]
+    with pytest.raises(ListError, match="such as --column recipient="):
+        numbers(write(file, "卡号,称呼", f"{GOOD},谢"), columns=columns)
+    latin = write(file, "téléphone,nom", f"{GOOD},Jérôme", encoding="cp1252")
+    said = given_columns(["recipient=téléphone"])
+    assert numbers(latin, encoding="cp1252", columns=said) == [GOOD]
+    with pytest.raises(ListError, match="there is no encoding 'latin-0'"):
+        numbers(latin, encoding="latin-0")
+    with pytest.raises(ListError, match="--sheet is for Excel workbooks"):
+        numbers(latin, sheet="一月")
+    book = Workbook()
+    book.active.append([13112345678])
+    book.create_sheet("二月").append([13112345679])
+    book.save(tmp_path / "x.xlsx")
+    with pytest.raises(ListError, match="name one with --sheet"):
+        numbers(tmp_path / "x.xlsx")
+    assert numbers(tmp_path / "x.xlsx", sheet="二月") == ["+8613112345679"]
+
+
+def test_numbers_in_another_column_need_a_header(tmp_path):
+    with pytest.raises(ListError, match="its first column has no numbers") as error:
+        numbers(write(tmp_path / "x.csv", f"Bo,{GOOD}", "Al,13112345679"))
+    assert "--" not in str(error.value)
+
+
+def test_a_column_that_is_said_to_be_one_is_the_only_one(tmp_path):
+    file = write(tmp_path / "x.csv", "手机,电话,模板", f"{GOOD},131,t1")
+    with pytest.raises(ListError, match="has two columns for recipient"):
+        read(file)
+    columns = given_columns(["recipient=手机"])
+    with pytest.raises(ListError, match="unknown column '电话'"):
+        read(file, Form(columns=columns))
+    (line,) = read(file, Form(columns=columns, ignore_others=True))
+    assert value(line, "recipient") == GOOD
