@@ -965,11 +965,14 @@ CREATE TABLE dispatcher.price (
     country text NOT NULL PRIMARY KEY,
     price numeric NOT NULL,
     currency text NOT NULL DEFAULT '',
-    CONSTRAINT price_is_from_0_to_1000000 CHECK (price >= 0 AND price < 1000000)
+    CONSTRAINT price_is_from_0_to_1000000 CHECK (price >= 0 AND price < 1000000),
+    CONSTRAINT country_is_two_capital_letters_or_a_calling_code
+        CHECK (country ~ '^([A-Z]{2}|[+][1-9][0-9]{0,2})$')
 );
 
 COMMENT ON TABLE dispatcher.price IS 'What a segment costs, as the operator''s contract says.';
-COMMENT ON COLUMN dispatcher.price.country IS 'Country of the number.';
+COMMENT ON COLUMN dispatcher.price.country IS
+    'Country of the number, as core.country names it.';
 COMMENT ON COLUMN dispatcher.price.price IS 'Price of one segment.';
 COMMENT ON COLUMN dispatcher.price.currency IS 'Its currency.';
 

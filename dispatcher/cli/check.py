@@ -34,7 +34,7 @@ CheckResult = tuple[bool | None, str, str]  # whether it passed (None: a warning
 _MARKS = {True: N_("ok"), False: N_("FAIL"), None: N_("warn")}
 _SUBJECTS = (
     *(N_("settings"), N_("database"), N_("clock"), N_("tables"), N_("sequences")),
-    *(N_("connections"), N_("pooler"), N_("spool"), N_("reports")),
+    *(N_("connections"), N_("pooler"), N_("spool"), N_("reports"), N_("replies")),
 )
 
 
@@ -64,6 +64,8 @@ def check(
     except CommandError as failure:
         results.append((False, "database", str(failure)))
     results += _verification(settings)
+    if settings.report_path_token is not None:
+        results.append((True, "replies", _unsubscribing(settings)))
     results += _spool(settings)
     results += asyncio.run(_apps(settings))
     if json:
@@ -224,6 +226,13 @@ def _verification(settings: "Settings") -> Iterator[CheckResult]:
             " DISPATCHER_REPORT_NETWORKS"
         )
         yield None, "reports", text
+
+
+def _unsubscribing(settings: "Settings") -> str:
+    """Return in words which replies stop promotional messages."""
+    if not settings.unsubscribe_words:
+        return _("no reply unsubscribes")
+    return _("what unsubscribes: {words}").format(words=", ".join(settings.unsubscribe_words))
 
 
 def _callback(settings: "Settings") -> Iterator[CheckResult]:

@@ -142,22 +142,22 @@ def _day(text: str | None) -> datetime:
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
-    from dispatcher.core.country import COUNTRIES
+    from dispatcher.core.country import country_of
 
-    country, _sep, rest = text.partition("=")
+    named, _sep, rest = text.partition("=")
+    country = country_of(named)
     amount = rest.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     try:
         price = Decimal(amount)
     except InvalidOperation:
         price = Decimal(-1)
-    known = country in COUNTRIES
     currency = rest[len(amount) :]
     sane = price.is_finite() and 0 <= price < _MAX_PRICE and len(currency) <= _MAX_CURRENCY_LENGTH
-    if not known or not sane:
+    if country is None or not sane:
         raise CommandError(
             _(
                 "--price takes COUNTRY=PRICE, such as CN=0.045CNY; a country has two letters (ISO"
-                " 3166)."
+                " 3166), or is a calling code, such as +44."
             ),
             code=USED_WRONGLY,
         )

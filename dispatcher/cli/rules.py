@@ -158,6 +158,19 @@ def suppress(
             help="A file with a number on each line, or a CSV file with numbers first.",
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
+    ] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of an Excel workbook with several.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OURS=THEIRS", help="Which column has the numbers: recipient=客户电话."
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(metavar="WORDS", help="Why, shown in the list.")] = "",
     app: Annotated[
         str | None,
@@ -189,8 +202,10 @@ def suppress(
     wanted = _numbers(numbers or [], other_mainland=other, remove=remove)
     doubts: list[str] = []
     if file is not None:
-        more, doubts = _numbers_of(file, other_mainland=other)
+        more, doubts = _numbers_of(file, encoding, sheet, column or [], other_mainland=other)
         wanted += more
+    elif encoding is not None or sheet is not None or column:
+        raise CommandError(_("--encoding, --sheet and --column are for --file."), code=USED_WRONGLY)
     if not wanted and file is None:
         _list_suppressed(json=json)
         return
@@ -348,16 +363,31 @@ def _numbers(given: list[str], *, other_mainland: bool, remove: bool) -> list[st
     return numbers
 
 
-def _numbers_of(file: Path, *, other_mainland: bool) -> tuple[list[str], list[str]]:
+def _numbers_of(
+    file: Path,
+    encoding: str | None,
+    sheet: str | None,
+    column: list[str],
+    *,
+    other_mainland: bool,
+) -> tuple[list[str], list[str]]:
     """Return the numbers of *file*, and its lines without one, each with the reason."""
     from dispatcher.core.number import ReadNumber
+    from dispatcher.lists.header import HeaderError, given_columns
     from dispatcher.lists.memory import limited_memory
     from dispatcher.lists.numbers import read_numbers
 
+    try:
+        columns = given_columns(column)
+    except HeaderError as error:
+        raise CommandError(with_stop(error), code=USED_WRONGLY) from None
     numbers: list[str] = []
     doubts: list[str] = []
     with limited_memory():
-        for line, read in read_numbers(file, other_mainland=other_mainland):
+        found = read_numbers(
+            file, encoding=encoding, sheet=sheet, columns=columns, other_mainland=other_mainland
+        )
+        for line, read in found:
             if isinstance(read, ReadNumber):
                 numbers.append(read.e164)
             else:

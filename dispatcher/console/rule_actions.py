@@ -21,7 +21,7 @@ from dispatcher.console.confirmation import (
 )
 from dispatcher.console.forms import Fields, Invalid, read_template
 from dispatcher.core.cost import segments
-from dispatcher.core.country import COUNTRIES
+from dispatcher.core.country import country_of
 from dispatcher.core.format import mask, number, plural
 from dispatcher.core.language import _
 from dispatcher.core.number import ReadNumber, read_number
@@ -95,14 +95,19 @@ def read_limits(fields: Fields) -> Limits | Invalid:
 
 def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
     """Return country, price of a segment, and currency that a form describes."""
-    country = fields.get("country", "").strip().upper()
+    country = country_of(fields.get("country", ""))
     currency = fields.get("currency", "").strip().upper()
     try:
         price = Decimal(fields.get("price", "").strip())
     except InvalidOperation:
         price = Decimal(-1)
-    if country not in COUNTRIES:
-        return Invalid(_("A country has two letters, such as CN (ISO 3166)."))
+    if country is None:
+        return Invalid(
+            _(
+                "A country has two letters, such as CN (ISO 3166), or is a calling code, such as"
+                " +44."
+            )
+        )
     if not price.is_finite() or not 0 <= price < 1_000_000:  # noqa: PLR2004 - a segment costs less
         return Invalid(_("A price is a number, such as 0.045."))
     if not re.fullmatch("[A-Z]{0,8}", currency):

@@ -14,7 +14,7 @@ class AllowedNumbers(Struct, frozen=True):
 
     numbers: frozenset[str] | None = None  # canonical
     prefixes: tuple[str, ...] = ()  # beside *numbers*
-    countries: frozenset[str] | None = None  # ISO 3166
+    countries: frozenset[str] | None = None  # as core.country names them
 
     @property
     def all(self) -> bool:

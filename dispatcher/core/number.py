@@ -311,21 +311,8 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:
         return DoubtfulNumber(_("no country has the code that it begins with"))
-    match phonenumbers.is_possible_number_with_reason(parsed):
-        case phonenumbers.ValidationResult.TOO_LONG:
-            return DoubtfulNumber(
-                _("it is too long for a number of +{country_code}").format(
-                    country_code=parsed.country_code
-                )
-            )
-        case phonenumbers.ValidationResult.TOO_SHORT:
-            return DoubtfulNumber(
-                _("it is too short for a number of +{country_code}").format(
-                    country_code=parsed.country_code
-                )
-            )
-        case _:
-            pass
+    if doubt := _doubt_of_length(phonenumbers.is_possible_number_with_reason(parsed)):
+        return DoubtfulNumber(doubt.format(country_code=parsed.country_code))
     # Not for the doubtful zeros of Italy and others, which are a part of their numbers.
     sent = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     if sent != number:
@@ -336,6 +323,25 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
             ).format(country_code=parsed.country_code)
         )
     return ReadNumber(number)
+
+
+def _doubt_of_length(result: int) -> str | None:
+    """Return why no number of its country is so long, by the library; None if one is."""
+    from phonenumbers import ValidationResult  # noqa: PLC0415 - as above
+
+    match result:
+        case ValidationResult.IS_POSSIBLE:
+            return None
+        case ValidationResult.TOO_LONG:
+            return _("it is too long for a number of +{country_code}")
+        case ValidationResult.TOO_SHORT:
+            return _("it is too short for a number of +{country_code}")
+        case ValidationResult.IS_POSSIBLE_LOCAL_ONLY:
+            return _("it has no area code after +{country_code}, or a digit is missing")
+        case _:
+            return _(
+                "no number of +{country_code} has so many digits: is one missing, or one too many?"
+            )
 
 
 def _mainland(national: str) -> ReadNumber | DoubtfulNumber:

@@ -1,14 +1,16 @@
 """What a file is made of: records, each with the lines that it stands on."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from msgspec import Struct
 
-from dispatcher.core.language import N_
+from dispatcher.core.language import N_, _
 from dispatcher.lists.header import Header
 
 DATE_DOUBT = N_("it is a date: format the column as text")  # of a cell that may yet be a time
+MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 
 
 class Record(Struct, frozen=True):
@@ -26,6 +28,18 @@ class Record(Struct, frozen=True):
     def is_blank(self) -> bool:
         """Whether there is nothing in it."""
         return not self.trouble and not any(map(_printed, self.cells)) and not self.doubts
+
+
+def swallowed(record: Record) -> str:
+    """Return why *record*, which stands on several lines, is none: two wrong quotes made it."""
+    return _(
+        "a quote opened in line {line} is closed only in line {last}: {lines} lines were read as"
+        " one cell"
+    ).format(
+        line=f"{record.line:,}",
+        last=f"{record.line + record.lines - 1:,}",
+        lines=record.lines,
+    )
 
 
 def _printed(cell: str) -> str:

@@ -87,6 +87,12 @@ def column_of(name: str, given: Mapping[str, str] | None = None) -> str | None:
     return columns.pop() if len(columns) == 1 else None
 
 
+def _column_said(name: str, given: Mapping[str, str], said: Collection[str]) -> str | None:
+    """Return which column *name* is; no known name is one of those that the user *said*."""
+    column = column_of(name, given)
+    return column if column not in said or _plain(name) in given else None
+
+
 def _column(plain: str) -> str | None:
     """Return which column a name in plain form is of; None if it is none of ours."""
     if found := _VARIABLE.fullmatch(plain):
@@ -124,13 +130,16 @@ def read_header(
 ) -> Header:
     """Return the columns that *cells* name; raises HeaderError if they are not ones of messages.
 
-    *empty*: places that need no name, for there is nothing in their columns.
+    *given*: our names by those that the user of the command said; another column with a name of
+    ours is then none of ours. *empty*: places that need no name, for there is nothing in their
+    columns.
     """
     names = header_names(cells)
+    said = {column for name in names if (column := given.get(_plain(name)))}
     places: dict[str, int] = {}
     others: list[str] = []
     for place, name in enumerate(names):
-        column = column_of(name, given)
+        column = _column_said(name, given, said)
         if not name and place in empty:
             continue
         if column is None:

@@ -12,7 +12,7 @@ from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.core.templates import MAX_VARIABLES, Template, plain_code, template_mismatch
-from dispatcher.lists.cells import DATE_DOUBT, Record
+from dispatcher.lists.cells import DATE_DOUBT, MANY_DIGITS, Record, swallowed
 from dispatcher.lists.header import OWN
 from dispatcher.lists.reading import OpenedList
 from dispatcher.lists.times import read_time
@@ -39,7 +39,6 @@ _ARRAY_ITEM = re.compile(
 
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters: PostgreSQL takes none
-_MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
 _TIMES = ("send_at", "expires_at")
 _CODES = frozenset({"app", "sender", "template_id", "priority", *_TIMES})  # cells that are no texts
 _AROUND = "\ufeff\u200b\x1a"  # the mark of a file's begin or end, in its middle; an unseen blank
@@ -157,6 +156,8 @@ class MessageList:
         if record.is_blank:
             return Line(record.line, record.lines, [], (), is_blank=True)
         cells = self._restored(record.cells)
+        if record.raw:
+            self._must_not_swallow(record, cells)
         if record.trouble:
             return Line(record.line, record.lines, cells, (), record.trouble)
         try:
@@ -189,8 +190,6 @@ class MessageList:
 
     def _must_be_whole(self, record: Record, cells: list[str]) -> None:
         """Raise ValueError if a cell is missing, or is not what the sheet shows."""
-        if record.raw:
-            self._must_not_swallow(record, cells)
         if len(cells) < self._width:
             if not self._ragged:
                 raise ValueError(
@@ -226,15 +225,9 @@ class MessageList:
         for place, cell in enumerate(cells):
             if place != self._places["recipient"]:
                 lines = cell.split("\n")[1:]
-                wrong |= any(_MANY_DIGITS.search(line) for line in lines)
+                wrong |= any(MANY_DIGITS.search(line) for line in lines)
         if wrong:
-            last = record.line + record.lines - 1
-            raise _SwallowedError(
-                _(
-                    "a quote opened in line {line} is closed only in line {last}: {lines} lines"
-                    " were read as one cell"
-                ).format(line=f"{record.line:,}", last=f"{last:,}", lines=record.lines)
-            )
+            raise _SwallowedError(swallowed(record))
 
     def _number(self, cells: list[str]) -> ReadNumber:
         text = cells[self._places["recipient"]]

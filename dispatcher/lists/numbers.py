@@ -1,28 +1,37 @@
 """Reads a list of numbers alone, such as people who asked not to be sent to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
-from dispatcher.lists.cells import Record
+from dispatcher.lists.cells import MANY_DIGITS, Record, swallowed
 from dispatcher.lists.reading import Form, numbers_first, open_list, sheets_of
 
 
 def read_numbers(
-    path: Path, *, other_mainland: bool = False
+    path: Path,
+    *,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    other_mainland: bool = False,
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
     """Yield each number of *path*, with its line; without a header the first column has them.
 
+    *encoding*, *sheet* and *columns* are those of `Form`; with *columns* there must be a header.
     A line with a second number is yielded twice, the second time as doubtful: it may be the same
     person's, or that of another one.
     Raises ListError if the file is none of numbers.
     """
+    form = Form(encoding, columns or {}, ignore_others=True, sheet=sheet, numbers_only=True)
     try:
-        opened = open_list(path, Form(ignore_others=True, numbers_only=True))
+        opened = open_list(path, form)
     except ListError:
-        yield from _without_header(path, other_mainland=other_mainland)
+        if columns:
+            raise
+        yield from _without_header(path, form, other_mainland=other_mainland)
         return
     place = opened.header.places["recipient"]
     for record in opened.sheet:
@@ -31,12 +40,12 @@ def read_numbers(
 
 
 def _without_header(
-    path: Path, *, other_mainland: bool
+    path: Path, form: Form, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
-    sheets = sheets_of(path, Form(numbers_only=True))
+    sheets = sheets_of(path, form)
     sheet = max(sheets, key=numbers_first)
     if not numbers_first(sheet):
-        open_list(path, Form(ignore_others=True, numbers_only=True))  # raises with the reason
+        open_list(path, form)  # raises with the reason
     records = (record for record in sheet if not record.is_blank)
     for place, record in enumerate(records):
         if place or any(map(str.isdigit, "".join(record.cells[:1]))):  # else a header
@@ -46,6 +55,10 @@ def _without_header(
 def _read(
     record: Record, place: int, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
+    if any(map(MANY_DIGITS.search, record.raw[1:])):
+        for line in range(record.line, record.line + record.lines):
+            yield line, DoubtfulNumber(swallowed(record))
+        return
     if record.trouble:
         yield record.line, DoubtfulNumber(record.trouble)
         return

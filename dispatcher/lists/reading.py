@@ -99,20 +99,29 @@ def _opened(path: Path, form: Form) -> OpenedList:
     opened = _with_header(path, _text_sheets(path, found, form), form, notes, found.name)
     # The rejects of a workbook's sheet are loaded with the options that the sheet was.
     if form.sheet is not None and not opened.header.is_of_rejects:
-        raise ListError(_("--sheet is for Excel workbooks."), misused=True)
+        raise _without_sheets()
     return opened
 
 
 def sheets_of(path: Path, form: Form) -> Sequence[Sheet]:
-    """Return the workbook in *path*, or the text file with each delimiter that it may have."""
+    """Return the workbook in *path*, or the text file with each delimiter that it may have.
+
+    Raises :class:`ListError` if the file is neither, or not as *form* says.
+    """
     with path.open("rb") as stream:
         head = stream.read(8)
     if head.startswith(_ZIP):
         from dispatcher.lists.workbook import WorkbookSheet
 
         return [WorkbookSheet(path, form.sheet)]
+    if form.sheet is not None:
+        raise _without_sheets()
     found = find_encoding(path, form.encoding, numbers_only=form.numbers_only)
     return _text_sheets(path, found, form)
+
+
+def _without_sheets() -> ListError:
+    return ListError(_("--sheet is for Excel workbooks."), misused=True)
 
 
 def _other_kind(path: Path, kind: str) -> ListError:
@@ -227,7 +236,7 @@ def _best(path: Path, sheets: Sequence[Sheet], form: Form) -> tuple[Sheet, list[
                     best = (score, sheet, before)
                 break
     if best is None:
-        raise _without_header(path, sheets[0])
+        raise _without_header(path, sheets[0], form)
     return best[1:]
 
 
@@ -251,7 +260,7 @@ def _header_cells(record: Record) -> list[str]:
     return [cell.replace('"', "") for cell in record.cells]
 
 
-def _without_header(path: Path, sheet: Sheet) -> ListError:
+def _without_header(path: Path, sheet: Sheet, form: Form) -> ListError:
     first = next((record for record in sheet if not record.is_blank), None)
     if first is None:
         return ListError(
@@ -261,6 +270,14 @@ def _without_header(path: Path, sheet: Sheet) -> ListError:
     if text.startswith(("<", "{", "[{")):
         return _other_kind(path, _("a web page or XML") if text[0] == "<" else "JSON")
     if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
+        if form.numbers_only:
+            return ListError(
+                _(
+                    "{path} has no header, and its first column has no numbers: write a first line"
+                    " that names the columns, such as name,phone."
+                ).format(path=path),
+                misused=True,
+            )
         return ListError(
             _(
                 "{path} has no header: line {line} holds a number already. Write a header with"

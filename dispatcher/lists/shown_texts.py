@@ -42,6 +42,7 @@ LIST_TEXTS = (
         " with --column"
     ),
     N_("is closed only in line {value}"),
+    N_("it has no area code after +{country_code}, or a digit is missing"),
     N_("it has more than {max_line_characters} characters"),
     N_("it has more than {max_text_characters} characters"),
     N_("it has {cells} cells, and the header has {width}"),
@@ -63,6 +64,7 @@ LIST_TEXTS = (
         " move it below, or remove it."
     ),
     N_("name a campaign with --campaign: {name} was used often."),
+    N_("no number of +{country_code} has so many digits: is one missing, or one too many?"),
     N_("no number of mainland China has {national} digits and begins like this after +86"),
     N_("param_{value} is empty, and one after it is not"),
     N_("params has more than {max_variables} variables"),
@@ -109,10 +111,22 @@ LIST_TEXTS = (
     N_("{name} is not {encoding} text"),
     N_("{name} may be one of two days: write the year first, then the month"),
     N_("{name} would read “{sample}”"),
+    N_(
+        "{name}: the clocks of {zone} never show {time}, for they are set forward over it: write"
+        " another time, or its offset, such as {example}"
+    ),
+    N_(
+        "{name}: the clocks of {zone} show {time} twice, for they are set back over it: write its"
+        " offset, {first} or {second}"
+    ),
     N_("{name}: there is no such day or time"),
     N_(
         "{path} has no header: line {line} holds a number already. Write a header with"
         " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only."
+    ),
+    N_(
+        "{path} has no header, and its first column has no numbers: write a first line that names"
+        " the columns, such as name,phone."
     ),
     N_("{path} can be read only once: save the list as a file."),
     N_("{path} cannot be read: {strerror}."),

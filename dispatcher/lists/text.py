@@ -17,6 +17,8 @@ from dispatcher.lists.header import Header
 
 MAX_CELL_LINES = 50  # a cell over more lines is a quote that somewhere is not closed
 MAX_LINE_CHARACTERS = 100_000  # a longer one is no line of a list
+# csv refuses longer cells, of 131,072 characters by default, and no cell is longer than its lines.
+csv.field_size_limit(MAX_CELL_LINES * (MAX_LINE_CHARACTERS + 2))
 SPOOL_BYTES = 4_000_000  # lines within an open quote that are kept in memory
 UNREADABLE = "\ufffd"  # stands for bytes that are no text
 # The same in UTF-8: a surrogate for each byte. UTF-7 may have half of a character.
@@ -151,10 +153,7 @@ def parse(block: list[str], delimiter: str) -> tuple[list[str], bool]:
     reader = csv.reader(
         [*(line + "\n" for line in block), "\n"], delimiter=delimiter, quotechar='"'
     )
-    try:
-        cells = next(reader)
-    except csv.Error:
-        return block[0].split(delimiter), False
+    cells = next(reader)
     # Only a quote that is still open makes the reader ask for the line after the block.
     return cells, reader.line_num > len(block)
 

@@ -25,49 +25,16 @@ def read_time(name: str, text: str, zone: tzinfo | None) -> datetime:
 
     Raises ValueError with the reason for the person who can correct it.
     """
-    time = _iso(text)
-    if time is None:
-        if found := _YEAR_FIRST.fullmatch(text):
-            year, month, day, half, hour, minute, second, half_after = found.groups()
-            try:
-                time = datetime(  # noqa: DTZ001
-                    int(year),
-                    int(month),
-                    int(day),
-                    _hour(int(hour), half, half_after),
-                    int(minute),
-                    int(second or 0),
-                )
-            except ValueError:
-                raise ValueError(
-                    _("{name}: there is no such day or time").format(name=name)
-                ) from None
-        elif _SERIAL.fullmatch(text):
-            time = _SERIAL_EPOCH + timedelta(seconds=round(float(text) * 86_400))
-        elif _DATE_ONLY.fullmatch(text):
-            raise ValueError(
-                _("{name} has no time of day: write it too, such as 2026-01-31 09:00").format(
-                    name=name
-                )
-            )
-        elif _YEAR_LAST.fullmatch(text):
-            raise ValueError(
-                _("{name} may be one of two days: write the year first, then the month").format(
-                    name=name
-                )
-            )
-        else:
-            raise ValueError(
-                _("{name} is no time, such as {example}").format(name=name, example=EXAMPLE)
-            )
+    time = _written(name, text)
     if time.tzinfo is None and zone is None:
         raise ValueError(
             _("{name} has no zone: write it, as in {example}, or give --zone Asia/Shanghai").format(
                 name=name, example=EXAMPLE
             )
         )
-    time = time if time.tzinfo is not None else time.replace(tzinfo=zone)
     try:
+        if zone is not None and time.tzinfo is None:
+            time = _in_zone(name, time, zone)
         time.astimezone(UTC)
     except OverflowError:  # before the year 1 or after 9999
         raise ValueError(_("{name}: there is no such day or time").format(name=name)) from None
@@ -80,6 +47,77 @@ def read_move_time(name: str, text: str, zone: tzinfo | None) -> datetime:
     if time.year > LAST_YEAR:
         raise ValueError(_("{name} is after the year {year}").format(name=name, year=LAST_YEAR))
     return time
+
+
+def _in_zone(name: str, time: datetime, zone: tzinfo) -> datetime:
+    """Return *time*, which has no zone, as the clocks of *zone* show it.
+
+    Raises ValueError with the reason, for the cell *name*, if they show it never, or twice, where
+    summer time begins or ends; OverflowError if it is before the year 1 or after 9999 in UTC.
+    """
+    local = time.replace(tzinfo=zone, fold=0)
+    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != time.replace(fold=0):
+        raise ValueError(
+            _(
+                "{name}: the clocks of {zone} never show {time}, for they are set forward over it:"
+                " write another time, or its offset, such as {example}"
+            ).format(name=name, zone=zone, time=_shown(time), example=_with_offset(local))
+        )
+    if local.utcoffset() != local.replace(fold=1).utcoffset():
+        raise ValueError(
+            _(
+                "{name}: the clocks of {zone} show {time} twice, for they are set back over it:"
+                " write its offset, {first} or {second}"
+            ).format(
+                name=name,
+                zone=zone,
+                time=_shown(time),
+                first=_with_offset(local),
+                second=_with_offset(local.replace(fold=1)),
+            )
+        )
+    return local
+
+
+def _shown(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
+
+
+def _with_offset(local: datetime) -> str:
+    return local.isoformat(" ", "minutes")
+
+
+def _written(name: str, text: str) -> datetime:
+    """Return the time as it is written, without a zone or with its own. Raises ValueError."""
+    if (time := _iso(text)) is not None:
+        return time
+    if found := _YEAR_FIRST.fullmatch(text):
+        year, month, day, half, hour, minute, second, half_after = found.groups()
+        try:
+            return datetime(  # noqa: DTZ001
+                int(year),
+                int(month),
+                int(day),
+                _hour(int(hour), half, half_after),
+                int(minute),
+                int(second or 0),
+            )
+        except ValueError:
+            raise ValueError(_("{name}: there is no such day or time").format(name=name)) from None
+    is_serial = _SERIAL.fullmatch(text) is not None
+    if is_serial and not float(text).is_integer():
+        return _SERIAL_EPOCH + timedelta(seconds=round(float(text) * 86_400))
+    if is_serial or _DATE_ONLY.fullmatch(text):
+        raise ValueError(
+            _("{name} has no time of day: write it too, such as 2026-01-31 09:00").format(name=name)
+        )
+    if _YEAR_LAST.fullmatch(text):
+        raise ValueError(
+            _("{name} may be one of two days: write the year first, then the month").format(
+                name=name
+            )
+        )
+    raise ValueError(_("{name} is no time, such as {example}").format(name=name, example=EXAMPLE))
 
 
 def _hour(hour: int, *halves: str | None) -> int:

@@ -47,6 +47,9 @@ _COLOUR = re.compile(
     re.IGNORECASE,
 )
 _BLANK = re.compile(r"_.|\\ ")
+_MIDNIGHT = re.compile("[T ]00:00(?::00(?:[.]0+)?)?$")  # of a date in ISO 8601
+# In a format, what is text or a condition; [h] counts hours on.
+_NOT_OF_TIME = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNORECASE)
 _DIGITS = re.compile(r"#+|#*(0+)(?:\.(0+))?")  # a format of digits alone
 MAX_PADDED_FORMAT = 20  # zeros of a format such as 000000
 _BROKEN = (
@@ -75,6 +78,7 @@ class _NumberFormat(Struct, frozen=True):
     digits: int | None = None  # shown at least before the point; None: it shows more than digits
     decimals: int = 0
     sections: int = 1  # 2: negative numbers have a format of their own; 3: and so has zero
+    has_hours: bool = False  # of a date: the time of day is shown too
 
     def is_of(self, number: Decimal) -> bool:
         """Tell whether it is the first section that shows *number*."""
@@ -90,7 +94,8 @@ def _number_format(code: str) -> _NumberFormat:
         return _NumberFormat(code, is_date=False, is_plain=True, sections=sections)
     found = _DIGITS.fullmatch(shown)
     if found is None or len(shown) > MAX_PADDED_FORMAT:
-        return _NumberFormat(code, is_date_format(code), is_plain=False)
+        hours = re.search("[hs]", _NOT_OF_TIME.sub("", code), re.IGNORECASE) is not None
+        return _NumberFormat(code, is_date_format(code), is_plain=False, has_hours=hours)
     digits, decimals = len(found[1] or ""), len(found[2] or "")
     plain = digits == 1 and not decimals
     return _NumberFormat(code, False, plain, digits, decimals, sections)
@@ -225,7 +230,8 @@ class WorkbookSheet:
             case "n":
                 return self._number(value, self._format(cell.style))
             case "d":
-                return value.replace("T", " "), _(DATE_DOUBT)
+                shown = value if self._format(cell.style).has_hours else _MIDNIGHT.sub("", value)
+                return shown.replace("T", " "), _(DATE_DOUBT)
             case _:
                 return unescaped(value), None
 
@@ -248,7 +254,7 @@ class WorkbookSheet:
         if not number.is_finite() or abs(number.adjusted()) >= MAX_DIGITS:
             return value, _("it is no number that can be read")
         if form.is_date:
-            return self._date(number), _(DATE_DOUBT)
+            return self._date(number, form), _(DATE_DOUBT)
         if number.adjusted() >= MAX_EXACT_DIGITS:
             return f"{number:f}", _(
                 "it has more digits than Excel keeps: format the column as text"
@@ -269,12 +275,16 @@ class WorkbookSheet:
             "it is a number in the format {form}: format the column as text"
         ).format(form=shown_names([form.code]))
 
-    def _date(self, number: Decimal) -> str:
+    def _date(self, number: Decimal, form: _NumberFormat) -> str:
+        """Return a date, with the time of day unless there is none: it is no midnight then."""
         try:
             date: Any = from_excel(float(number), self._book.epoch)
         except (OverflowError, ValueError):
             return f"{number:f}"
-        return f"{date:%Y-%m-%d %H:%M:%S}" if isinstance(date, datetime) else str(date)
+        if not isinstance(date, datetime):
+            return str(date)
+        is_day = number == number.to_integral_value() and not form.has_hours
+        return f"{date:%Y-%m-%d}" if is_day else f"{date:%Y-%m-%d %H:%M:%S}"
 
 
 def _last_row(cells: str) -> int:

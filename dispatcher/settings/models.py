@@ -61,7 +61,7 @@ class AppSettings(_Model):
     ca_bundle: Path | None = None
     proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
-    countries: Countries | None = None  # ISO 3166; None: all
+    countries: Countries | None = None  # as core.country names them; None: all
     # Times the busiest hour of its last 30 days; None: an hour is never too much.
     spike_factor: Annotated[
         Annotated[float, Field(gt=1, le=1_000_000, allow_inf_nan=False)] | None, Unlimited

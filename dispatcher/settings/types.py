@@ -21,6 +21,7 @@ _DURATION_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _VISIBLE = re.compile(r"[!-~]+")  # what a header, a body or an address has as it is written
 _MAX_DAYS = 36_500  # of a duration: times that far away can be stored
 _MAX_PORT = 65_535
+_QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019")
 # Source networks of the provider's pushes (provider.md, Status reports).
 PROVIDER_NETWORKS = (
     "117.78.29.0/24",
@@ -49,7 +50,10 @@ def _seconds(value: object) -> object:
 
 
 def _none(value: object) -> object:
-    return None if _lower(value) in ("none", "0") else value
+    word = _lower(value)
+    if word == "0":  # it may also mean "nothing" or "at once"
+        raise ValueError(_("must be more than 0; none stands for no limit"))
+    return None if word == "none" else value
 
 
 def _is_web_address(value: str) -> bool:
@@ -229,7 +233,8 @@ def _console_roles(value: object) -> object:
         return value
     pairs = [word.partition("=") for word in re.split(r"[,;]+", value) if word.strip()]
     roles = {group.strip(): role.strip().lower() for group, _, role in pairs}
-    if not roles or not all(group and role in ROLES for group, role in roles.items()):
+    valid = all(group and role in ROLES for group, role in roles.items())
+    if not roles or len(roles) < len(pairs) or not valid:  # a group twice may have two roles
         raise ValueError(
             _(
                 "must be groups with a role each (see, act or rules), such as"
@@ -266,20 +271,20 @@ def _allowed_form(word: str) -> str:
 
 
 def _countries(value: object) -> object:
+    """Return countries as core.country names them."""
     if not isinstance(value, str):
         return value
-    from dispatcher.core.country import COUNTRIES  # noqa: PLC0415 - a tenth of a start
+    from dispatcher.core.country import countries_of  # noqa: PLC0415 - a tenth of a start
 
-    words = [word for word in re.split(r"[\s,;]+", value.upper()) if word]
-    known = [word in COUNTRIES or re.fullmatch(r"\+[0-9]{1,4}", word) for word in words]
-    if not known or not all(known):
+    named = [countries_of(word) for word in re.split(r"[\s,;]+", value) if word]
+    if not named or not all(named):
         raise ValueError(
             _(
-                "must be countries by their two letters (ISO 3166), such as CN,HK,SG; the United"
-                " Kingdom is GB"
+                "must be countries by their two letters (ISO 3166), such as CN,HK,SG, or by their"
+                " calling codes, such as +852; the United Kingdom is GB"
             )
         )
-    return words
+    return frozenset[str]().union(*named)
 
 
 def _words(value: object) -> object:
@@ -288,14 +293,27 @@ def _words(value: object) -> object:
         return value
     if value.strip().lower() == "none":
         return ()
-    words = [word.strip() for word in re.split(r"[,\uff0c\u3001;\uff1b]", value) if word.strip()]
+    parts = map(str.strip, re.split(r"[,\uff0c\u3001;\uff1b\n]", value))
+    words = [_word(part) for part in parts if part]
     if not words or not all(map(plain_word, words)):
-        raise ValueError(_("must be words such as R,T,TD,退订, with commas between them, or none"))
+        raise ValueError(
+            _(
+                "must be words such as R,T,TD,退订, with commas between them, or none; what has"
+                ' blanks within stands in quotes, such as R,"STOP ALL"'
+            )
+        )
     return words
 
 
+def _word(part: str) -> str:
+    """Return a word, or words in quotes, without them; empty: blanks may divide words there."""
+    if len(part) > 1 and part[0] + part[-1] in _QUOTES:
+        return part[1:-1].strip()
+    return "" if re.search(r"\s", part) else part
+
+
 Word = BeforeValidator(_lower)  # case-insensitive
-Unlimited = BeforeValidator(_none)  # "none" and "0" mean no limit
+Unlimited = BeforeValidator(_none)  # "none" means no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]

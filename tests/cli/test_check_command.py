@@ -41,6 +41,17 @@ async def test_a_receiver_that_verifies_nothing_is_a_warning(operate):
     assert [(one["good"], one["subject"]) for one in told if one["warning"]] == [(True, "reports")]
 
 
+async def test_words_and_countries_are_shown_as_they_are_read(operate):
+    receiver = {"REPORT_PATH_TOKEN": "a-token-that-nobody-guesses", "REPORT_NETWORKS": "provider"}
+    told = {**receiver, "UNSUBSCRIBE_WORDS": 'R、"STOP ALL"', "APPS__DEFAULT__COUNTRIES": "+65,cn"}
+    async with Simulator({"key": "secret"}) as sim:
+        shown = (await operate("check", **app(sim.url), **told)).out
+        none = (await operate("check", **app(sim.url), **receiver, UNSUBSCRIBE_WORDS="none")).out
+    assert "ok    replies       what unsubscribes: R, STOP ALL\n" in shown
+    assert "sends to any number, of CN, SG alone\n" in shown
+    assert "ok    replies       no reply unsubscribes\n" in none
+
+
 async def test_a_wrong_secret_is_found_and_never_shown(operate):
     async with Simulator({"key": "secret"}) as sim:
         ended = await operate("check", **app(sim.url, "hunter2"))

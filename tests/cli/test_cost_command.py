@@ -32,12 +32,26 @@ async def test_a_day_is_billed_by_country_and_nothing_twice(operate, db):
     assert (await operate("cost", "--day", "2020-01-01")).out.startswith("Nothing was accepted")
 
 
+async def test_a_calling_code_prices_the_line_that_it_is_of(operate, db):
+    numbers = ["+6591234567", "+447700900123", "+447400123456", "+447400123457"]
+    await db.execute(INSERT, numbers, "t1", "accepted")
+    prices = ("--price", "+65=0.03SGD", "--price", "+44=0.05GBP", "--price", "gb=0.04GBP")
+    ended = await operate("cost", *prices)
+    lines = [line.split() for line in ended.out.splitlines()]
+    shown = {line[1]: line[-2:] for line in lines if line[:1] == ["default"]}
+    assert shown == {"SG": ["0.06", "SGD"], "+44": ["0.10", "GBP"], "GB": ["0.16", "GBP"]}
+    rows = await db.fetch("SELECT country FROM dispatcher.price")
+    assert {row["country"] for row in rows} == {"SG", "+44", "GB"}
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--day", "x"),
         ("--price", "CN"),
         ("--price", "China=1"),
+        ("--price", "+999=1"),
+        ("--price", "+8613=1"),
         ("--price", "CN=-1"),
         ("--price", "CN=nan"),
     ],

@@ -89,6 +89,23 @@ async def test_a_list_with_one_bad_line_suppresses_the_others(operate, db, tmp_p
     assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 1
 
 
+async def test_a_file_of_numbers_is_read_as_options_say(operate, db, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_bytes("Téléphone,Nom\n+8613112345678,Jérôme\n".encode("cp1252"))
+    words = ("suppress", "--file", file, "--encoding", "cp1252")
+    done = await operate(*words, "--column", "recipient=Téléphone")
+    assert (done.code, done.err) == (0, "")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 1
+    for wrong, why in (
+        ((*words, "--column", "Nom"), "--column takes pairs such as recipient="),
+        ((*words, "--sheet", "1"), "--sheet is for Excel workbooks."),
+        (("suppress", "--sheet", "1"), "--encoding, --sheet and --column are for --file."),
+        (("suppress", "13112345678", "--column", "recipient=x"), "are for --file."),
+    ):
+        ended = await operate(*wrong)
+        assert (ended.code, why in ended.err) == (2, True), ended.err
+
+
 async def test_limits_are_set_shown_and_lifted(operate, database):
     said = "default: 15 a minute to a number, 1,000 a day in all, quiet from 21:00 to 08:00\n"
     words = ("limit", "default", "--per-minute", "15", "--daily", "1000", "--quiet")

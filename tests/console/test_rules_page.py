@@ -122,6 +122,7 @@ async def test_rules_that_cannot_be_are_refused_and_keep_their_form(operator, db
             "at another time",
         ),
         ("price", {"country": "China", "price": "1"}, "two letters"),
+        ("price", {"country": "+999", "price": "1"}, "or is a calling code"),
         ("price", {"country": "CN", "price": "x"}, "A price is a number"),
         ("price", {"country": "CN", "price": "NaN"}, "A price is a number"),
         ("price", {"country": "CN", "price": "-1"}, "A price is a number"),

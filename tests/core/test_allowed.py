@@ -67,6 +67,22 @@ def test_only_named_countries_are_sent_to():
     assert told == {"+85291234567": "country-not-allowed", "+12125550100": "country-not-allowed"}
 
 
+def test_a_calling_code_is_the_country_that_has_it():
+    settings = AppSettings(**KEYS, countries="+86, +65;+852")
+    assert settings.countries == {"CN", "SG", "HK"}
+    numbers = ["+8613100000001", "13100000001", "+6591234567", "+85291234567"]
+    told = refused(allowed_numbers(settings), *numbers, "+447400123456")
+    assert told == {"+447400123456": "country-not-allowed"}
+
+
+def test_a_shared_calling_code_is_all_of_its_numbers():
+    allowed = allowed_numbers(AppSettings(**KEYS, countries="+44,+870"))
+    british = ["+447400123456", "+441481960000", "+447700900123", "+870773110123"]
+    assert refused(allowed, *british, "+12125550100") == {"+12125550100": "country-not-allowed"}
+    alone = allowed_numbers(AppSettings(**KEYS, countries="GB"))
+    assert refused(alone, *british).keys() == {*british[1:]}
+
+
 def test_without_a_setting_all_are_allowed():
     assert allowed_numbers(AppSettings(**KEYS)).all
 
@@ -80,7 +96,7 @@ def test_a_doubtful_setting_is_refused(value):
         AppSettings(**KEYS, only_to=value)
 
 
-@pytest.mark.parametrize("value", ["China", "C", ","])
+@pytest.mark.parametrize("value", ["China", "C", ",", "+999", "+0", "+", "+8613", "86", "CN,+9999"])
 def test_a_doubtful_country_is_refused(value):
     with pytest.raises(ValueError, match="must be countries"):
         AppSettings(**KEYS, countries=value)

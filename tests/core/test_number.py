@@ -132,6 +132,12 @@ DOUBTFUL = [
     ("021-60000001", "fixed line"),
     ("+65 9123", "too short"),
     ("+659123456789012", "too long for a number of +65"),
+    ("+65 9123 4567 8", "no number of +65 has so many digits"),
+    ("+9665012345", "no area code after +966"),
+    ("+1 555-0123", "no area code after +1, or a digit is missing"),
+    ("+5255123456", "no area code after +52"),
+    ("+601234567", "no area code after +60"),
+    ("+62812345", "no area code after +62"),
     ("+999123456789", "no country"),
     ("+1" + "2" * 20, "too long"),
     ("131****5678", "masked"),
@@ -146,6 +152,19 @@ DOUBTFUL = [
 def test_a_usual_spelling_is_read(text, number):
     read = read_number(text)
     assert (read.e164 if isinstance(read, ReadNumber) else None) == number
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "+5491112345678", "+5511912345678", "+2250712345678", "+62812345678901", "+62811123456",
+        "+436601234567", "+4366012345678", "+3725123456", "+37254123456", "+9613123456",
+        "+96170123456", "+22901123456", "+68512345", "+6834002", "+35627212345", "+3546111234",
+        "+881612345678", "+870773110123", "+447700900123", "+15005550001", "+38344123456",
+    ],
+)  # fmt: skip
+def test_a_number_of_an_unusual_length_or_plan_is_read(number):
+    assert read_number(number) == ReadNumber(number)
 
 
 def test_a_mobile_number_of_any_country_is_read():

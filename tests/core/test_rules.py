@@ -4,7 +4,7 @@ from datetime import UTC, datetime, time
 
 import pytest
 
-from dispatcher.core.country import ZONES, country, quiet_for
+from dispatcher.core.country import COUNTRIES, ZONES, country, quiet_for
 from dispatcher.core.message import Message
 from dispatcher.core.outcome import Deferred, Rejected
 from dispatcher.core.rules import (
@@ -152,6 +152,18 @@ QUIET_HOURS = [
     ("ID", 12, 13.0),  # 21:00 in Jayapura: until 08:00 in Jakarta
     ("ID", 1, 0.0),  # 08:00 in Jakarta
     ("XX", 3, 0.0),
+    ("XK", 19, 0.0),  # 20:00 in Kosovo
+    ("XK", 20, 11.0),  # 21:00
+    ("AC", 21, 11.0),
+    ("TA", 21, 11.0),
+    # Numbers of shared calling codes that no numbering plan has.
+    ("+44", 20, 0.0),
+    ("+44", 21, 11.0),
+    ("+61", 10, 15.5),  # 21:00 on Lord Howe Island: until 08:00 on the Cocos Islands
+    ("+1", 0, 19.0),  # 21:30 in Newfoundland: until 08:00 on Samoa
+    ("+1", 18, 1.0),  # 07:00 on Samoa
+    ("+1", 19, 0.0),
+    ("+1", 23, 0.0),
 ]
 
 
@@ -169,6 +181,28 @@ def test_quiet_hours_follow_summer_time():
 
 def test_china_has_one_time():
     assert ZONES["CN"] == ("Asia/Shanghai",)
+
+
+def test_every_country_has_clocks():
+    assert [land for land in COUNTRIES if not ZONES.get(land)] == []
+
+
+def test_quiet_hours_are_kept_for_numbers_that_no_plan_has():
+    limits = Limits(quiet_from=time(15), quiet_until=time(20))
+    strangers = ["+447700900123", "+61999999999", "+38344123456", "+2908123"]
+    got = decided([message(at, number) for at, number in enumerate(strangers)], limits=limits)
+    # 02:00 in Sydney: the hours there are over for long, and in Perth it is 23:00.
+    assert {strangers[at]: each.wait for at, each in got.items()} == {
+        "+447700900123": 5 * 3600,
+        "+38344123456": 4 * 3600,
+        "+2908123": 5 * 3600,
+    }
+
+
+def test_a_number_of_no_country_has_its_calling_code():
+    assert [country(number) for number in ("+870773110123", "+447700900123", "+6512345678")] == [
+        "+870", "+44", "SG",
+    ]  # fmt: skip
 
 
 def test_every_country_has_some_day():

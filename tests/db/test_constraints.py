@@ -214,6 +214,13 @@ async def test_a_broken_limit_is_refused_by_its_own_name(db, name, row):
             ("price_is_from_0_to_1000000", f"SELECT dispatcher.set_price('CN', '{price}')")
             for price in ("NaN", "Infinity", "1e12")
         ),
+        *(
+            (
+                "country_is_two_capital_letters_or_a_calling_code",
+                f"SELECT dispatcher.set_price('{country}', 1)",
+            )
+            for country in ("cn", "China", "86", "+0", "+8613")
+        ),
     ],
 )
 async def test_a_rule_that_no_worker_can_read_is_refused(db, name, statement):

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, possible_forms
+from dispatcher.lists.header import given_columns
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole, read_array
 from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
@@ -122,6 +123,18 @@ def test_names_beside_numbers_may_be_in_doubt(tmp_path, head):
     file = write(tmp_path / "x.csv", head, f"{GOOD},谢", encoding="gb18030")
     (*_others, (_line, number)) = read_numbers(file)
     assert number.e164 == GOOD
+
+
+def test_a_day_of_a_workbook_is_no_midnight(tmp_path):
+    book = Workbook()
+    book.active.append(["recipient", "template_id", "send_at"])
+    for form in ("yyyy-mm-dd", "yyyy-mm-dd h:mm"):
+        book.active.append([GOOD, "t1", datetime(2027, 5, 1)])  # noqa: DTZ001 - a cell has no zone
+        book.active.cell(book.active.max_row, 3).number_format = form
+    book.save(tmp_path / "x.xlsx")
+    day, midnight = read(tmp_path / "x.xlsx", None, Whole(zone=ZoneInfo("UTC")))
+    assert day.reason == "send_at has no time of day: write it too, such as 2026-01-31 09:00"
+    assert value(midnight, "send_at") == datetime(2027, 5, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("end", [",", ";", "\t", wide(","), wide(";"), "|", "; ", ";;"])
@@ -268,3 +281,78 @@ def test_two_columns_with_one_long_name_are_named_in_part(tmp_path):
     with pytest.raises(ListError, match="has two columns for recipient") as error:
         open_list(write(tmp_path / "x.csv", f"phone({note}),phone[{note}]"), Form())
     assert "x" * 61 not in str(error.value)
+
+
+@pytest.mark.parametrize("fills", [(90_000, 0), (70_000, 70_000), (20_000,) * 9])
+def test_no_line_of_a_quote_around_long_lines_is_lost(tmp_path, fills):
+    long = [f"{GOOD},t1," + "东" * fill for fill in fills]
+    lines = [f'{GOOD},t1,"a', *long, f'{GOOD},t1,"b', f"{GOOD},t1,c"]
+    found = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", *lines))
+    assert [line.number for line in found] == list(range(2, len(lines) + 2))
+    *swallowed, last = found
+    why = f"a quote opened in line 2 is closed only in line {len(lines)}"
+    assert all(why in line.reason for line in swallowed)
+    assert value(last, "params") == ["c"]
+
+
+def test_a_cell_that_is_too_long_on_its_lines_is_refused_alone(tmp_path):
+    text = "\n".join(["东" * 30_000] * 5)
+    lines = [f'{GOOD},t1,"{text}"', f"{GOOD},t1,c"]
+    long, last = read(write(tmp_path / "x.csv", "recipient,template_id,param_1", *lines))
+    assert (long.number, long.lines) == (2, 5)
+    assert long.reason == "it has more than 100,000 characters"
+    assert value(last, "params") == ["c"]
+
+
+def numbers(path: Path, **said: object) -> list[str]:
+    return [one.e164 if isinstance(one, ReadNumber) else one.reason
+            for _line, one in read_numbers(path, **said)]  # fmt: skip
+
+
+def test_no_number_of_a_list_is_swallowed_by_a_quote(tmp_path):
+    lines = [f'{GOOD},"a', "13112345679,b", '13112345670,"c', '13112345671,"two\nlines"']
+    found = list(read_numbers(write(tmp_path / "x.csv", "phone,name", *lines)))
+    why = "a quote opened in line 2 is closed only in line 4: 3 lines were read as one cell"
+    assert [(line, one.reason) for line, one in found[:3]] == [(at, why) for at in (2, 3, 4)]
+    assert [(line, one.e164) for line, one in found[3:]] == [(5, "+8613112345671")]
+
+
+def test_numbers_are_read_as_the_user_says(tmp_path):
+    file = write(tmp_path / "x.csv", "客户,备用,称呼", f"{GOOD},,谢")
+    columns = given_columns(["recipient=客户"])
+    assert numbers(file, columns=columns) == [GOOD]
+    both = write(file, "手机,电话", f"131,{GOOD}")
+    assert numbers(both, columns=given_columns(["recipient=电话"])) == [GOOD]
+    with pytest.raises(ListError, match="such as --column recipient="):
+        numbers(write(file, "卡号,称呼", f"{GOOD},谢"), columns=columns)
+    latin = write(file, "téléphone,nom", f"{GOOD},Jérôme", encoding="cp1252")
+    said = given_columns(["recipient=téléphone"])
+    assert numbers(latin, encoding="cp1252", columns=said) == [GOOD]
+    with pytest.raises(ListError, match="there is no encoding 'latin-0'"):
+        numbers(latin, encoding="latin-0")
+    with pytest.raises(ListError, match="--sheet is for Excel workbooks"):
+        numbers(latin, sheet="一月")
+    book = Workbook()
+    book.active.append([13112345678])
+    book.create_sheet("二月").append([13112345679])
+    book.save(tmp_path / "x.xlsx")
+    with pytest.raises(ListError, match="name one with --sheet"):
+        numbers(tmp_path / "x.xlsx")
+    assert numbers(tmp_path / "x.xlsx", sheet="二月") == ["+8613112345679"]
+
+
+def test_numbers_in_another_column_need_a_header(tmp_path):
+    with pytest.raises(ListError, match="its first column has no numbers") as error:
+        numbers(write(tmp_path / "x.csv", f"Bo,{GOOD}", "Al,13112345679"))
+    assert "--" not in str(error.value)
+
+
+def test_a_column_that_is_said_to_be_one_is_the_only_one(tmp_path):
+    file = write(tmp_path / "x.csv", "手机,电话,模板", f"{GOOD},131,t1")
+    with pytest.raises(ListError, match="has two columns for recipient"):
+        read(file)
+    columns = given_columns(["recipient=手机"])
+    with pytest.raises(ListError, match="unknown column '电话'"):
+        read(file, Form(columns=columns))
+    (line,) = read(file, Form(columns=columns, ignore_others=True))
+    assert value(line, "recipient") == GOOD

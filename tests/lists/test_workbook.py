@@ -101,6 +101,44 @@ def test_dates_that_have_the_form_of_a_language_are_dates(tmp_path):
     assert record.doubts == {0: "it is a date: format the column as text"}
 
 
+DAYS = (
+    "yyyy-mm-dd", "m/d/yyyy;@", 'yyyy"年"m"月"d"日"', "[$-409]d\\-mmm\\-yy;@", "mm-dd-yy",
+    "[$-F800]dddd\\,\\ mmmm\\ dd\\,\\ yyyy", 'd "hours" mmm', "yyyy/m/d_h",
+)  # fmt: skip
+TIMES = (
+    "yyyy-mm-dd h:mm:ss", "m/d/yy h:mm", 'yyyy"年"m"月"d"日" h"时"mm"分"', "yyyy/m/d\\ HH:mm;@",
+    "[$-409]m/d/yy h:mm AM/PM;@", "yyyy/m/d 上午/下午h时", "mm:ss", "[h]:mm:ss",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("forms", "midnight"), [(DAYS, "2027-05-01"), (TIMES, "2027-05-01 00:00:00")]
+)
+def test_a_day_is_a_midnight_only_where_hours_are_shown(tmp_path, forms, midnight):
+    book = Workbook()
+    for form in forms:
+        book.active.append([46508, 46508.375])
+        for cell in book.active[book.active.max_row]:
+            cell.number_format = form
+    book.save(tmp_path / "x.xlsx")
+    assert cells(tmp_path / "x.xlsx") == [[midnight, "2027-05-01 09:00:00"]] * len(forms)
+
+
+def test_a_day_in_iso_8601_is_a_midnight_only_where_hours_are_shown(tmp_path):
+    times = ("2027-05-01", "2027-05-01T00:00:00", "2027-05-01T00:00:00.000", "2027-05-01T09:00")
+    row = "".join(f'<c t="d" s="{style}"><v>{time}</v></c>' for style in (1, 2) for time in times)
+    file = workbook(tmp_path / "x.xlsx", f"<row>{row}</row>")
+    parts = unpack(file)
+    forms = '<xf numFmtId="14"/><xf numFmtId="22"/>'
+    change(parts, STYLES, "(<cellXfs.*?)</cellXfs>", rf"\1{forms}</cellXfs>")
+    assert cells(pack(file, parts)) == [
+        [
+            *("2027-05-01", "2027-05-01", "2027-05-01", "2027-05-01 09:00"),
+            *(time.replace("T", " ") for time in times),
+        ]
+    ]
+
+
 @pytest.mark.parametrize(
     ("part", "find", "written"),
     [

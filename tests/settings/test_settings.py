@@ -57,7 +57,7 @@ def test_durations_are_seconds_or_carry_a_unit(text, seconds):
     assert app_of(RESEND_AFTER=text).resend_after == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "none", "None"])
+@pytest.mark.parametrize("text", ["", "none", "None"])
 def test_no_pace_and_no_retention_mean_no_limit(text):
     expected = 500 if text == "" else None  # an empty variable is an unset one
     assert app_of(NUMBERS_PER_SECOND=text).numbers_per_second == expected
@@ -67,6 +67,20 @@ def test_no_pace_and_no_retention_mean_no_limit(text):
 def test_words_are_taken_in_any_case():
     assert app_of(AUTH="WSSE", WSSE_DIGEST="Raw").auth == "wsse"
     assert load_settings({"DISPATCHER_LOG_LEVEL": "INFO"}).log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("R,T,TD", ("R", "T", "TD")),
+        ("R\uff0c退订\u3001T; TD", ("R", "退订", "T", "TD")),
+        ("R\r\nT\nTD", ("R", "T", "TD")),
+        ('R,"STOP ALL",“no more”', ("R", "STOP ALL", "no more")),
+        ("none", ()),
+    ],
+)
+def test_words_of_replies_divide_at_commas_and_lines(text, words):
+    assert load_settings({"DISPATCHER_UNSUBSCRIBE_WORDS": text}).unsubscribe_words == words
 
 
 def test_a_secret_file_loses_its_trailing_newline(tmp_path):
@@ -148,6 +162,15 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__TIMEOUT", "0", "must be greater than 0"),
         ("APPS__DEFAULT__TIMEOUT", "301s", "must be less than or equal to 300 s"),
         ("WIPE_PARAMS_AFTER", "30s", "must be greater than or equal to 60 s"),
+        *(
+            (name, zero, "must be more than 0; none stands for no limit")
+            for name in (
+                *("WIPE_PARAMS_AFTER", "RETENTION"),
+                *("APPS__DEFAULT__NUMBERS_PER_SECOND", "APPS__DEFAULT__SPIKE_FACTOR"),
+            )
+            for zero in ("0", " 0")
+        ),
+        ("WIPE_PARAMS_AFTER", "0s", "must be greater than 0"),
         ("APPS__DEFAULT__MAX_ATTEMPTS", "0", "must be greater than or equal to 1"),
         ("APPS__DEFAULT__ON_UNSURE", "retry", "must be 'hold' or 'resend'"),
         ("APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem", "names a file that cannot be read: No such"),
@@ -171,6 +194,13 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__COUNTRIES", ", ", "must be countries by their two letters"),
         ("CONSOLE_ROLES", ", ", "must be groups with a role each"),
         ("UNSUBSCRIBE_WORDS", ", ", "must be words such as"),
+        *(
+            ("UNSUBSCRIBE_WORDS", words, "what has blanks within stands in quotes")
+            for words in ("R T TD", "R,T TD", "STOP ALL", 'R,""', "R,\u3000T TD", '"STOP ALL",a b')
+        ),
+        ("CONSOLE_ROLES", "admins=see,admins=act", "must be groups with a role each"),
+        ("CONSOLE_ROLES", "admins=see ops=act", "must be groups with a role each"),
+        ("APPS__DEFAULT__COUNTRIES", "+999", "or by their calling codes, such as +852"),
         ("APPS__DEFAULT__COUNTRIES", "CN,UK", "the United Kingdom is GB"),
         ("APPS__DEFAULT__COUNTRIES", "China", "must be countries by their two letters"),
         ("NOTIFY_EVENTS", "maybe", "must be true or false"),
