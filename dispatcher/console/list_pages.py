@@ -208,13 +208,13 @@ class ListPages:
             return await self._act(request, session, upload)
         if upload.silent:
             self._work(upload.id)  # the process that did it is dead
-        result = upload.result and msgspec.json.decode(upload.result, type=UploadResult)
+        result = msgspec.json.decode(upload.result, type=UploadResult) if upload.result else None
         known = {app.name for app in (await self._backend.snapshot()).apps if app.known}
         values = {
             "session": session,
             "upload": upload,
             "waits": upload.silent and self._at_work not in {None, upload.id},
-            "result": result or None,
+            "result": result,
             "limits": [(app, describe_limits(each)) for app, each in result.limits.items()]
             if result
             else [],

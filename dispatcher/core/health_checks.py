@@ -372,7 +372,7 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     for each in now.recent:
         if each.app != app.name:
             continue
-        if each.event == "accepted":
+        if each.event == "accepted" and is_of_sending(each):
             good += each.count
         elif each.event in _FAILED and (each.event, each.code) not in passed_over:
             failed[each.event, each.code] += each.count

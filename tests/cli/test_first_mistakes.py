@@ -53,6 +53,23 @@ async def test_a_database_that_does_not_answer_stops_a_start(command):
     assert chinese.startswith("127.0.0.1:1/x 没有 PostgreSQL 响应（连接被拒绝）：请启动它，")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("run", "--only", "worker"), "CONSOLE_USER_HEADER"),
+        (("run", "--only", "reports"), "APPS__DEFAULT__PUSH_KEY"),
+        (("run",), "CONSOLE_USER_HEADER"),
+        (("run",), "APPS__DEFAULT__PUSH_KEY"),
+        (("check",), "CONSOLE_USER_HEADER"),
+    ],
+)
+async def test_what_does_not_fit_together_stops_a_start(command, arguments, name):
+    app = {"ENDPOINT": "http://127.0.0.1:1", "APP_KEY": "k", "APP_SECRET": "s"}
+    settings = {f"APPS__DEFAULT__{field}": value for field, value in app.items()}
+    ended = await command(*arguments, REPORT_PATH_TOKEN="t" * 16, **settings, **{name: "x"})
+    assert (ended.code, "needs" in ended.line) == (2, True)
+
+
 async def test_tables_that_are_missing_are_made_by_migrate(command, empty_dsn):
     english, chinese = await both(command, "status", DATABASE_URL=empty_dsn)
     assert "The tables of this release are not in " in english

@@ -267,6 +267,12 @@ def test_the_end_follows_from_the_rate_since_the_beginning():
     assert progress(of(accepted=600)).ends_in is None
 
 
+def test_a_campaign_with_a_lost_message_is_not_finished():
+    assert progress(of(accepted=9)).finished_all
+    one_lost = progress(of(accepted=9, lost=1))
+    assert (one_lost.finished, one_lost.total, one_lost.finished_all) == (9, 10, False)
+
+
 async def move(operator, **fields: str):
     """Send the form of a move; return what it asks, or why it cannot be."""
     return await operator.act("campaign-move", {"campaign": NAME, "ask": "yes", **fields})

@@ -298,7 +298,9 @@ def test_reports_that_come_in_hide_no_stall():
     found = diagnose(now(late, recent=recent))
     assert (found.level, found.headline) == (Level.STOPPED, "Messages are not going out.")
     assert "nothing goes out" in found.findings[0].title
-    assert diagnose(now(recent=recent)).apps[0].sentence == "Nothing is due."
+    assert diagnose(now(recent=[settled, recovered])).apps[0].sentence == "Nothing is due."
+    refused = diagnose(now(recent=[*happened(rejected_E200033=50), settled]))
+    assert refused.findings[0].title.endswith("rejected in ten minutes, none accepted")
 
 
 @pytest.mark.parametrize(
