@@ -148,9 +148,9 @@ WITH gone AS (
     RETURNING id, message_ids, attempts, requeued_ids
 ), waiting AS (
     INSERT INTO dispatcher.queue
-        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, m.id = ANY (g.requeued_ids),
-        g.id, 'never-sent', m.campaign
+        g.id, 'never-sent', m.campaign, clock_timestamp()
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -207,9 +207,9 @@ WITH silent AS (
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
     INSERT INTO dispatcher.queue
-        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, m.id = ANY (s.requeued_ids), s.id,
-        'resend', m.campaign
+        'resend', m.campaign, clock_timestamp()
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id

@@ -253,9 +253,9 @@ WITH gone AS (
     FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
 )
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
 SELECT m.id, m.app, m.priority, clock_timestamp() + make_interval(secs => $2), w.attempt,
-    w.requeued, w.last_batch, $3, m.campaign
+    w.requeued, w.last_batch, $3, m.campaign, clock_timestamp()
 FROM waits w
 JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
 
@@ -271,11 +271,11 @@ FROM dispatcher.message WHERE id = $1
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
 -- $5 waits (seconds), $6 attempts, $7 requeued, $8 last batches, $9 codes
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
     u.attempt, u.requeued, u.last_batch, u.code,
-    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
     $7::boolean[], $8::bigint[], $9::text[])
     AS u (id, priority, due_at, wait, attempt, requeued, last_batch, code)
@@ -286,10 +286,10 @@ FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smalli
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
 -- $7 last batches, $8 codes
 INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code,
-    campaign)
+    campaign, waits_since)
 SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
     u.requeued, u.last_batch, u.code,
-    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
     $7::bigint[], $8::text[])
     AS u (app, id, priority, wait, attempt, requeued, last_batch, code)

@@ -35,8 +35,8 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
     date_part('epoch', w.started_at) AS started
 
 -- name: end_clock_waits
--- Make due what was inserted by a clock that was ahead of this one, in one step; return how many rows,
--- and the last id looked at, null at the end.
+-- End what waits by a clock that was ahead of this one, in one step; return how many rows, and the last id
+-- looked at, null at the end.
 -- $1 the last id of the step before
 SELECT ended, last FROM dispatcher.end_clock_waits($1)
 
