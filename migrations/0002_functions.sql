@@ -479,10 +479,18 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
     SELECT m.id, m.app FROM message m WHERE m.wanted
 $$;
 
+-- Raise an exception because rows of a table stay although they were deleted.
+CREATE FUNCTION dispatcher.raise_kept_rows(of_table text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of dispatcher.% cannot be deleted: a trigger returns NULL for them. Let it'
+        ' return OLD for a DELETE', of_table;
+END $$;
+
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
 -- waited for, and is then too late: whatever this counts is never sent. If that claim left it in a
--- new bulk row, or returned it to the queue, the next turn finds it. No audit: for cancel() and
--- forget().
+-- new bulk row, or returned it to the queue, the next turn finds it. One that holds its rows and still
+-- takes none ends it: a trigger keeps them. No audit: for cancel() and forget().
 CREATE FUNCTION dispatcher.cancel_queued(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -490,6 +498,7 @@ DECLARE
     cancelled bigint[] := '{}';
     bulk_rows bigint[];
     turn record;
+    held boolean := false;  -- rows that the next turn must take
 BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
@@ -512,11 +521,23 @@ BEGIN
             ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
             RETURNING message_id
         )
-        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        SELECT array_agg(t.app) FILTER (WHERE w.message_id IS NOT NULL) AS apps,
+            array_agg(t.id) FILTER (WHERE w.message_id IS NOT NULL) AS ids, count(*) AS taken
+        INTO turn
+        FROM taken t LEFT JOIN written w ON w.message_id = t.id;
         apps := apps || turn.apps;
         cancelled := cancelled || turn.ids;
+        IF turn.taken > 0 THEN
+            held := false;
+        ELSIF held THEN
+            PERFORM dispatcher.raise_kept_rows('bulk');
+        ELSE
+            PERFORM FROM dispatcher.bulk
+            WHERE first_id = ANY (dispatcher.bulk_rows_with(cancel_queued.ids)) FOR UPDATE;
+            held := FOUND;
+        END IF;
     END LOOP;
+    held := false;
     LOOP
         WITH taken AS (
             DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
@@ -526,11 +547,21 @@ BEGIN
             ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
             RETURNING message_id
         )
-        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        SELECT array_agg(t.app) FILTER (WHERE w.message_id IS NOT NULL) AS apps,
+            array_agg(t.id) FILTER (WHERE w.message_id IS NOT NULL) AS ids, count(*) AS taken
+        INTO turn
+        FROM taken t LEFT JOIN written w ON w.message_id = t.id;
         apps := apps || turn.apps;
         cancelled := cancelled || turn.ids;
         EXIT WHEN NOT EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids));
+        IF turn.taken > 0 THEN
+            held := false;
+        ELSIF held THEN
+            PERFORM dispatcher.raise_kept_rows('queue');
+        ELSE
+            PERFORM FROM dispatcher.queue WHERE id = ANY (ids) FOR UPDATE;
+            held := FOUND;
+        END IF;
     END LOOP;
     PERFORM dispatcher.count_event('cancelled', '', apps);
     PERFORM dispatcher.append_event('cancelled', '', apps, cancelled);
@@ -1666,7 +1697,7 @@ DROP FUNCTION dispatcher.placed_messages, dispatcher.revoke_console_token, dispa
     dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.take_back, dispatcher.cancel,
-    dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
+    dispatcher.cancel_queued, dispatcher.raise_kept_rows, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,

@@ -656,15 +656,32 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim_bulk",
                 "    DELETE FROM dispatcher.bulk WHERE",
-                "    SELECT FROM dispatcher.bulk WHERE",
+                "    SELECT first_id FROM dispatcher.bulk WHERE",
             ),
+            Edit(f"{SQL}/queue.sql#claim_bulk", "    RETURNING first_id\n", ""),
         ),
         (f"{BULK}::test_bulk_rows_are_claimed_in_order",),
     ),
     Guard(
+        2,
+        "a claim takes no bulk row that a trigger keeps",
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "SELECT * FROM part WHERE first_id = ANY (ARRAY(SELECT first_id FROM gone))",
+                "SELECT * FROM part",
+            ),
+        ),
+        (f"{BULK}::test_bulk_rows_that_a_trigger_keeps_are_not_claimed",),
+    ),
+    Guard(
         4,
         "what a claim leaves of a bulk row waits on",
-        (Edit(f"{SQL}/queue.sql#claim_bulk", "FROM part WHERE room < 0", "FROM part WHERE false"),),
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk", "FROM taken WHERE room < 0", "FROM taken WHERE false"
+            ),
+        ),
         (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
     ),
     Guard(
@@ -691,7 +708,13 @@ GUARDS = (
     Guard(
         4,
         "a cancel finds what a claim has left of a bulk row",
-        (Edit(FUNCTIONS, "    END LOOP;\n    LOOP\n", "        EXIT;\n    END LOOP;\n    LOOP\n"),),
+        (
+            Edit(
+                FUNCTIONS,
+                "    END LOOP;\n    held := false;\n    LOOP\n",
+                "        EXIT;\n    END LOOP;\n    held := false;\n    LOOP\n",
+            ),
+        ),
         (f"{BULK}::test_a_cancel_waits_for_a_claim_and_takes_what_it_left",),
     ),
     Guard(

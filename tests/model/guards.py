@@ -105,6 +105,7 @@ GUARDS = (
         Guard(name, reason="a message of the model waits in one place; bulk rows are in the SQL")
         for name in (
             "a claim takes the bulk rows that it deletes",
+            "a claim takes no bulk row that a trigger keeps",
             "what a claim leaves of a bulk row waits on",
             "a bulk row's message that has an outcome is not claimed",
             "what is taken out of a bulk row leaves the others waiting",

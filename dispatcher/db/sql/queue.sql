@@ -121,7 +121,9 @@ LIMIT 1
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
 -- looked for once for each range of ids.
 -- The last row is no message: in the place of the size it has how many there must be, and in that of
--- the variables their ranges, so that the caller sees which are missing in the table.
+-- the variables their ranges, so that the caller sees which are missing in the table. Both are null if none
+-- of the rows that it locked was deleted: a trigger of an application keeps them. What is not deleted is
+-- not taken, or the next claim would take it too.
 -- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
 -- sender, $6 whether a paused app is probed
 WITH held AS MATERIALIZED (
@@ -153,12 +155,15 @@ WITH held AS MATERIALIZED (
     FROM chosen
 ), gone AS (
     DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
+    RETURNING first_id
+), taken AS MATERIALIZED (
+    SELECT * FROM part WHERE first_id = ANY (ARRAY(SELECT first_id FROM gone))
 ), rest AS (
     INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
     SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
-    FROM part WHERE room < 0
+    FROM taken WHERE room < 0
 ), span AS MATERIALIZED (
-    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM part
+    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM taken
 ), finished AS MATERIALIZED (
     SELECT o.message_id
     FROM span s
@@ -188,7 +193,7 @@ UNION ALL
 SELECT NULL, (sum(upper(range) - lower(range)) - (SELECT count(*) FROM finished))::int, NULL, NULL, NULL,
     array_agg(range::text), NULL, NULL, NULL, NULL
 FROM span
-HAVING count(*) > 0
+HAVING EXISTS (SELECT FROM part)
 
 -- name: missing_messages
 -- Return the ids that have neither a message nor an outcome. OFFSET 0: each is looked up. A claim has
