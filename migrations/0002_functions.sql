@@ -1198,7 +1198,8 @@ BEGIN
         JOIN dispatcher.app a ON a.name = u.name
         CROSS JOIN LATERAL (
             SELECT sum(c.count) AS accepted FROM dispatcher.event_count c
-            WHERE c.app = u.name AND c.event = 'accepted' AND c.minute > now() - interval '1 hour'
+            WHERE c.app = u.name AND c.event = 'accepted'
+              AND c.minute BETWEEN now() - interval '1 hour' AND now()
         ) AS recent
         CROSS JOIN LATERAL (
             SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
@@ -1216,7 +1217,8 @@ BEGIN
         WHERE recent.accepted > greatest(enough, usual.accepted * u.factor)
           AND usual.since < now() - interval '1 day'
           AND a.paused_at IS NULL
-          AND coalesce(a.braked_at < now() - interval '1 day', true)
+          -- A time that lies ahead was written by a clock that was ahead.
+          AND (a.braked_at BETWEEN now() - interval '1 day' AND now()) IS NOT TRUE
         FOR UPDATE OF a
     LOOP
         PERFORM dispatcher.pause(spike.name, format(
