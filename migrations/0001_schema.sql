@@ -135,7 +135,8 @@ CREATE TABLE dispatcher.queue (
     requeued boolean NOT NULL DEFAULT false,
     last_batch bigint,
     code text,
-    campaign text
+    campaign text,
+    waits_since timestamptz
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 20000,
@@ -160,6 +161,9 @@ COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned fro
 COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
 COMMENT ON COLUMN dispatcher.queue.campaign IS
     'As in the message. While the campaign is paused or cancelled, no claim takes it.';
+COMMENT ON COLUMN dispatcher.queue.waits_since IS
+    'Since when it waits: when it returned, or was made due. Null: it is due at a time of the message, or of'
+    ' a move.';
 
 -- Campaigns -----------------------------------------------------------------------------------------
 

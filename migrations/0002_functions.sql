@@ -479,10 +479,18 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
     SELECT m.id, m.app FROM message m WHERE m.wanted
 $$;
 
+-- Raise an exception because rows of a table stay although they were deleted.
+CREATE FUNCTION dispatcher.raise_kept_rows(of_table text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of dispatcher.% cannot be deleted: a trigger returns NULL for them. Let it'
+        ' return OLD for a DELETE', of_table;
+END $$;
+
 -- Cancel what still waits; return how many. A message that is being claimed at this moment is
 -- waited for, and is then too late: whatever this counts is never sent. If that claim left it in a
--- new bulk row, or returned it to the queue, the next turn finds it. No audit: for cancel() and
--- forget().
+-- new bulk row, or returned it to the queue, the next turn finds it. One that holds its rows and still
+-- takes none ends it: a trigger keeps them. No audit: for cancel() and forget().
 CREATE FUNCTION dispatcher.cancel_queued(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -490,6 +498,7 @@ DECLARE
     cancelled bigint[] := '{}';
     bulk_rows bigint[];
     turn record;
+    held boolean := false;  -- rows that the next turn must take
 BEGIN
     LOOP
         bulk_rows := dispatcher.bulk_rows_with(ids);
@@ -512,11 +521,23 @@ BEGIN
             ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
             RETURNING message_id
         )
-        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        SELECT array_agg(t.app) FILTER (WHERE w.message_id IS NOT NULL) AS apps,
+            array_agg(t.id) FILTER (WHERE w.message_id IS NOT NULL) AS ids, count(*) AS taken
+        INTO turn
+        FROM taken t LEFT JOIN written w ON w.message_id = t.id;
         apps := apps || turn.apps;
         cancelled := cancelled || turn.ids;
+        IF turn.taken > 0 THEN
+            held := false;
+        ELSIF held THEN
+            PERFORM dispatcher.raise_kept_rows('bulk');
+        ELSE
+            PERFORM FROM dispatcher.bulk
+            WHERE first_id = ANY (dispatcher.bulk_rows_with(cancel_queued.ids)) FOR UPDATE;
+            held := FOUND;
+        END IF;
     END LOOP;
+    held := false;
     LOOP
         WITH taken AS (
             DELETE FROM dispatcher.queue WHERE id = ANY (ids) RETURNING id, app, attempt, last_batch
@@ -526,11 +547,21 @@ BEGIN
             ON CONFLICT (message_id) DO NOTHING  -- loaded again after it was finished
             RETURNING message_id
         )
-        SELECT array_agg(t.app) AS apps, array_agg(t.id) AS ids INTO turn
-        FROM taken t JOIN written w ON w.message_id = t.id;
+        SELECT array_agg(t.app) FILTER (WHERE w.message_id IS NOT NULL) AS apps,
+            array_agg(t.id) FILTER (WHERE w.message_id IS NOT NULL) AS ids, count(*) AS taken
+        INTO turn
+        FROM taken t LEFT JOIN written w ON w.message_id = t.id;
         apps := apps || turn.apps;
         cancelled := cancelled || turn.ids;
         EXIT WHEN NOT EXISTS (SELECT FROM dispatcher.queue WHERE id = ANY (ids));
+        IF turn.taken > 0 THEN
+            held := false;
+        ELSIF held THEN
+            PERFORM dispatcher.raise_kept_rows('queue');
+        ELSE
+            PERFORM FROM dispatcher.queue WHERE id = ANY (ids) FOR UPDATE;
+            held := FOUND;
+        END IF;
     END LOOP;
     PERFORM dispatcher.count_event('cancelled', '', apps);
     PERFORM dispatcher.append_event('cancelled', '', apps, cancelled);
@@ -673,8 +704,10 @@ BEGIN
         WHERE (b.state = 'unsure' OR b.settled_by IN ('policy: resend', 'operator: resend'))
           AND b.id = ANY (ARRAY(SELECT batch_id FROM taken WHERE state = 'accepted'))
     ), waiting AS (
-        INSERT INTO dispatcher.queue (id, app, priority, due_at, requeued, last_batch, campaign)
-        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign
+        INSERT INTO dispatcher.queue
+            (id, app, priority, due_at, requeued, last_batch, campaign, waits_since)
+        SELECT m.id, m.app, m.priority, clock_timestamp(), true, t.batch_id, m.campaign,
+            clock_timestamp()
         FROM (SELECT message_id, batch_id FROM taken UNION ALL SELECT unnest(lost), NULL) AS t
         JOIN dispatcher.message m ON m.id = t.message_id
         ON CONFLICT (id) DO NOTHING  -- loaded with the trigger on: it waits
@@ -775,9 +808,11 @@ BEGIN
     ELSE
         WITH waiting AS (
             INSERT INTO dispatcher.queue
-                (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+                (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign,
+                waits_since)
             SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt,
-                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator', m.campaign
+                m.id = ANY (settled.requeued_ids), settled.id, 'settled-by-operator', m.campaign,
+                clock_timestamp()
             FROM unnest(settled.message_ids, settled.attempts) AS u (id, attempt)
             JOIN dispatcher.message m ON m.id = u.id
             WHERE u.id = ANY (coalesce(settled.unsure_ids, settled.message_ids))
@@ -1134,7 +1169,8 @@ BEGIN
     -- No wait is longer than 4,000 years: after the year 9999 no time can be read.
     SET due_at = coalesce(c.move_to + make_interval(
             secs => least(c.move_wait * (c.moved + u.place - 1), 4000 * 365.0 * 86400)), q.due_at),
-        priority = coalesce(c.move_priority, q.priority)
+        priority = coalesce(c.move_priority, q.priority),
+        waits_since = CASE WHEN c.move_to IS NULL THEN q.waits_since END
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
     UPDATE dispatcher.campaign m
@@ -1162,7 +1198,8 @@ BEGIN
         JOIN dispatcher.app a ON a.name = u.name
         CROSS JOIN LATERAL (
             SELECT sum(c.count) AS accepted FROM dispatcher.event_count c
-            WHERE c.app = u.name AND c.event = 'accepted' AND c.minute > now() - interval '1 hour'
+            WHERE c.app = u.name AND c.event = 'accepted'
+              AND c.minute BETWEEN now() - interval '1 hour' AND now()
         ) AS recent
         CROSS JOIN LATERAL (
             SELECT max(h.accepted) AS accepted, min(h.hour) AS since FROM (
@@ -1180,7 +1217,8 @@ BEGIN
         WHERE recent.accepted > greatest(enough, usual.accepted * u.factor)
           AND usual.since < now() - interval '1 day'
           AND a.paused_at IS NULL
-          AND coalesce(a.braked_at < now() - interval '1 day', true)
+          -- A time that lies ahead was written by a clock that was ahead.
+          AND (a.braked_at BETWEEN now() - interval '1 day' AND now()) IS NOT TRUE
         FOR UPDATE OF a
     LOOP
         PERFORM dispatcher.pause(spike.name, format(
@@ -1333,7 +1371,7 @@ DECLARE
     at timestamptz := clock_timestamp();
     ended bigint;
 BEGIN
-    UPDATE dispatcher.queue SET due_at = at
+    UPDATE dispatcher.queue SET due_at = at, waits_since = at
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         WHERE q.app = end_country_waits.app AND q.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -1359,7 +1397,7 @@ DECLARE
     ended bigint;
 BEGIN
     UPDATE dispatcher.queue w
-    SET due_at = at, attempt = w.attempt - CASE WHEN by_message THEN 0 ELSE coalesce((
+    SET due_at = at, waits_since = at, attempt = w.attempt - CASE WHEN by_message THEN 0 ELSE coalesce((
         SELECT (b.attempts[array_position(b.message_ids, w.id)] = w.attempt)::integer
         FROM dispatcher.batch b WHERE b.id = w.last_batch), 0) END
     WHERE ctid = ANY (ARRAY(
@@ -1373,9 +1411,11 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Make due now messages and bulk rows that were inserted by a clock which was ahead of this one, and that
--- were due at once. It looks at the next *most* rows *after* an id; returns how many it made due, and the
--- last id, null at the end. What was moved to a later time stays.
+-- End what waits by a clock which was ahead of this one. Messages and bulk rows that it inserted to be due
+-- at once are due now; what it returned to the queue waits from now on as long as it was to wait then, which
+-- is not at all for most. What was moved to a later time stays. It looks at the next *most* rows *after* an
+-- id; returns how many it changed, and the last id, null at the end. The first step also counts the
+-- silence of unsure requests from now on, if they became so by that clock.
 CREATE FUNCTION dispatcher.end_clock_waits(
     after bigint DEFAULT 0, most integer DEFAULT 20000, OUT ended bigint, OUT last bigint
 )
@@ -1385,21 +1425,33 @@ DECLARE
     later bigint[];
     together bigint;
 BEGIN
-    SELECT array_agg(w.id) FILTER (WHERE w.due_at > at), CASE WHEN count(*) = most THEN max(w.id) END
+    IF after = 0 THEN
+        UPDATE dispatcher.batch SET unsure_at = at
+        WHERE id = ANY (ARRAY(
+            SELECT b.id FROM dispatcher.batch b
+            WHERE b.state = 'unsure' AND b.unsure_at > at FOR UPDATE SKIP LOCKED));
+    END IF;
+    SELECT array_agg(w.id) FILTER (WHERE w.due_at > at AND (w.waits_since > at) IS NOT FALSE),
+        CASE WHEN count(*) = most THEN max(w.id) END
     INTO later, last
     FROM (
-        (SELECT q.id, q.due_at FROM dispatcher.queue q WHERE q.id > after ORDER BY q.id LIMIT most)
+        (SELECT q.id, q.due_at, q.waits_since FROM dispatcher.queue q
+        WHERE q.id > after ORDER BY q.id LIMIT most)
         UNION ALL
-        (SELECT b.first_id, b.due_at FROM dispatcher.bulk b
+        (SELECT b.first_id, b.due_at, NULL FROM dispatcher.bulk b
         WHERE b.first_id > after ORDER BY b.first_id LIMIT most)
         ORDER BY id LIMIT most
     ) AS w;
-    UPDATE dispatcher.queue SET due_at = at
+    UPDATE dispatcher.queue w
+    SET due_at = at + greatest(w.due_at - w.waits_since, '0'), waits_since = at
     WHERE ctid = ANY (ARRAY(
-        SELECT q.ctid FROM dispatcher.queue q JOIN dispatcher.message m ON m.id = q.id
-        WHERE q.id = ANY (later) AND m.id = ANY (later)
-          AND q.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
-          AND q.due_at < m.queued_at + interval '10 minutes'  -- the longest insert, about
+        SELECT q.ctid FROM dispatcher.queue q
+        LEFT JOIN dispatcher.message m ON m.id = q.id AND m.id = ANY (later)
+        WHERE q.id = ANY (later) AND q.due_at > at
+          AND CASE WHEN q.waits_since IS NULL
+            THEN m.queued_at > at AND m.send_at <= m.queued_at AND q.due_at >= m.queued_at
+              AND q.due_at < m.queued_at + interval '10 minutes'  -- the longest insert, about
+            ELSE q.waits_since > at END
         FOR UPDATE OF q SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     WITH gone AS (
@@ -1409,6 +1461,8 @@ BEGIN
             WHERE b.first_id = ANY (later) AND m.id = ANY (later)
               AND b.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
               AND b.due_at < m.queued_at + interval '10 minutes'
+              AND b.due_at IS DISTINCT FROM (
+                SELECT c.move_to FROM dispatcher.campaign c WHERE c.name = b.campaign)
             FOR UPDATE OF b SKIP LOCKED))
         RETURNING *
     )
@@ -1649,7 +1703,7 @@ DROP FUNCTION dispatcher.placed_messages, dispatcher.revoke_console_token, dispa
     dispatcher.settle_lost,
     dispatcher.requeue, dispatcher.requeue_finished, dispatcher.is_refused_by_platform,
     dispatcher.lost_messages, dispatcher.take_back, dispatcher.cancel,
-    dispatcher.cancel_queued, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
+    dispatcher.cancel_queued, dispatcher.raise_kept_rows, dispatcher.take_from_bulk, dispatcher.bulk_rows_with,
     dispatcher.open_bulk, dispatcher.move_bulk, dispatcher.numbers_in_words, dispatcher.append_message_audit,
     dispatcher.append_audit, dispatcher.replies, dispatcher.events, dispatcher.append_event, dispatcher.count_event,
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,

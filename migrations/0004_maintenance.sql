@@ -454,14 +454,23 @@ BEGIN
 
     -- Events name batches that were closed at the same time: a batch is kept as long as its event.
     -- An hour more than the longest transaction, because a row is visible only after its commit.
+    -- One that was given up is kept as long as a report of it may come (72 hours, provider.md), and as
+    -- long as its messages may be sent again: by it a late answer or report takes them back.
     DELETE FROM dispatcher.batch WHERE id = ANY (ARRAY(
-        SELECT id FROM dispatcher.batch
-        WHERE opened_at < before AND state = 'closed' AND closed_at < least(before,
+        SELECT b.id FROM dispatcher.batch b
+        WHERE b.opened_at < before AND b.state = 'closed' AND b.closed_at < least(before,
             (SELECT created_at FROM dispatcher.event
                 WHERE last_position IS NOT NULL ORDER BY last_position LIMIT 1) - interval '1 hour',
             (SELECT min(created_at) FROM dispatcher.event WHERE last_position IS NULL)
                 - interval '1 hour')
-        ORDER BY opened_at LIMIT most));
+          AND (b.settled_by IN ('policy: resend', 'operator: resend')
+            AND (b.closed_at > now() - interval '80 hours' OR EXISTS (
+                SELECT FROM unnest(coalesce(b.unsure_ids, b.message_ids)) AS u (id)
+                WHERE EXISTS (SELECT FROM dispatcher.queue q WHERE q.id = u.id)
+                   OR u.id IN (
+                    SELECT unnest(o.message_ids) FROM dispatcher.batch o
+                    WHERE o.state = 'open' OR o.state = 'unsure')))) IS NOT TRUE
+        ORDER BY b.opened_at LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
@@ -506,8 +515,12 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
-    DELETE FROM dispatcher.worker w WHERE coalesce(w.stopped_at, w.heartbeat_at) < before
-        AND w.heartbeat_at < before
+    -- After a jump of the clock a worker that lives looks as old as one that died. So one that did not stop
+    -- in good order is deleted once another that started after its lease had ended is as old by its start.
+    DELETE FROM dispatcher.worker w
+    WHERE w.heartbeat_at < before AND (w.stopped_at < before OR w.stopped_at IS NULL AND EXISTS (
+            SELECT FROM dispatcher.worker later
+            WHERE later.started_at > w.heartbeat_at + w.lease AND later.started_at < before))
         AND NOT EXISTS (SELECT FROM dispatcher.batch b WHERE b.worker = w.id AND b.state = 'open');
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;

@@ -3,6 +3,7 @@
 from operator import itemgetter
 
 import asyncpg
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -10,6 +11,8 @@ from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, QueuePositio
 from dispatcher.core.message import Message
 from dispatcher.db.database import Connection
 from dispatcher.db.queries import sql
+
+log = structlog.get_logger(__name__)
 
 MAX_LARGE_BYTES = 4_000_000  # of large variables that one claim reads
 RECIPIENT, PARAMS = 3, 5  # where they are in a row
@@ -85,31 +88,41 @@ async def take_due(
             break
         if due_at is None:
             return DueRows(rows, False, None, missing)
-        taken, gone = await _bulk_rows(
+        taken, gone, bulk_due = await _bulk_rows(
             connection, app, limit - len(rows), last, due_at, wanted.sender, paused
         )
         rows += taken
         missing += gone
         if len(rows) >= limit:
             break
-        if not taken:  # a pause has come, or these messages are finished
+        if not taken and bulk_due:  # a pause has come, or these messages are finished
             return DueRows(rows, True, (last, due_at), missing)
         since[last] = max(since[last], due_at)
     return DueRows(rows, True, (rows[-1]["priority"], rows[-1][0]), missing)
 
 
 async def _bulk_rows(
-    connection: Connection, *arguments: object
-) -> tuple[list[asyncpg.Record], list[int]]:
-    """Return the messages that claim_bulk takes, and the ids of those that do not exist."""
-    rows = await connection.fetch(sql("claim_bulk"), *arguments)
+    connection: Connection, app: str, *arguments: object
+) -> tuple[list[asyncpg.Record], list[int], bool]:
+    """Return the messages that claim_bulk takes, and the ids of those that do not exist.
+
+    Also whether bulk rows can be taken: a trigger may keep them.
+    """
+    rows = await connection.fetch(sql("claim_bulk"), app, *arguments)
     if not rows:
-        return [], []
+        return [], [], True
     *messages, expected = rows
+    if expected[1] is None:
+        log.error(
+            "messages that wait together are not sent: rows of dispatcher.bulk cannot be deleted."
+            " Does a trigger return NULL for them? Let it return OLD for a DELETE",
+            app=app,
+        )
+        return [], [], False
     if len(messages) == expected[1]:
-        return messages, []
+        return messages, [], True
     gone = await connection.fetch(sql("missing_messages"), expected[PARAMS])
-    return messages, [row["id"] for row in gone]
+    return messages, [row["id"] for row in gone], True
 
 
 async def take_probe_messages(connection: Connection, wanted: ClaimRequest, limit: int) -> DueRows:

@@ -242,7 +242,7 @@ async def _heartbeat(
 
 
 async def end_clock_waits(database: Database, after: int) -> tuple[int, int | None]:
-    """Make due what was due at once by a clock that was ahead, in one step from the id *after* on.
+    """End what waits by a clock that was ahead, in one step from the id *after* on.
 
     Returns how many rows, and the last id looked at; None: there are no more.
     """

@@ -6,6 +6,7 @@ from time import monotonic
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from support.waiting import until
 
 from dispatcher.core.claim_cursor import BEGINNING, PRIORITY_COUNT, ClaimCursor
@@ -254,6 +255,35 @@ async def test_what_is_not_due_yet_is_not_claimed(insert, take):
     now = await insert(MANY)
     await insert(1, due="1 hour")
     assert await take() == now
+
+
+KEEPS = """
+    CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RETURN NEW; END $$;
+    CREATE TRIGGER audit BEFORE DELETE ON dispatcher.bulk FOR EACH ROW
+    WHEN (OLD.first_id < {}) EXECUTE FUNCTION public.audit();
+"""
+
+
+async def test_bulk_rows_that_a_trigger_keeps_are_not_claimed(db, insert, take):
+    """Each claim would send them once more: NEW is null in a DELETE, the usual mistake."""
+    kept = await insert(MANY)
+    alone = await insert(1)
+    await db.execute(KEEPS.format("1000"))
+    with capture_logs() as logs:
+        assert await take() == alone
+    assert {"rows of dispatcher.bulk cannot be deleted" in line["event"] for line in logs} == {True}
+    assert await bulk(db) == [(1, MANY)]
+    await db.execute("DROP TRIGGER audit ON dispatcher.bulk")
+    assert await take() == kept
+
+
+async def test_bulk_rows_beside_one_that_a_trigger_keeps_are_claimed(db, insert, take):
+    await insert(MANY)
+    others = await insert(MANY)
+    await db.execute(KEEPS.format(others[0]))
+    assert await take(MANY + 10) == others[:10]
+    assert await bulk(db) == [(1, MANY), (others[10], MANY - 10)]
 
 
 async def test_a_claim_takes_only_its_priorities(insert, take):

@@ -31,6 +31,22 @@ async def test_cancel_takes_only_what_waits_and_counts_it(db, rows):
     assert await rows.tally() == {("default", "cancelled", ""): 2}
 
 
+@pytest.mark.parametrize(("table", "count"), [("queue", 1), ("bulk", 30)])
+async def test_a_cancel_says_which_rows_a_trigger_keeps(db, rows, table, count):
+    """It looked for them without end: a claim may have left them anew."""
+    ids = await rows.messages(count)
+    await db.execute(f"""
+        CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER audit BEFORE DELETE ON dispatcher.{table}
+            FOR EACH ROW EXECUTE FUNCTION public.audit();
+        SET statement_timeout = '5s';
+    """)
+    with pytest.raises(asyncpg.RaiseError, match=f"rows of dispatcher.{table} cannot be deleted"):
+        await db.fetchval(CANCEL, ids)
+    assert await states(db) == ["queued"] * count
+
+
 async def test_cancel_twice_counts_once(db, rows):
     ids = await rows.messages(2)
     assert await db.fetchval(CANCEL, ids) == 2

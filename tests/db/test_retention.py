@@ -48,6 +48,7 @@ async def age(db, days: int) -> None:
         "event_count.minute",
         "unmatched_report.first_seen_at",
         "worker.heartbeat_at",
+        "worker.started_at",
         "worker.stopped_at",
     ):
         table, name = column.split(".")
@@ -210,8 +211,9 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
     await db.execute("UPDATE dispatcher.event SET last_position = 1")
     await db.execute("SELECT dispatcher.count_event('accepted', '', '{default}')")
     await db.execute(
-        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, stopped_at)"
-        " VALUES ('h', 1, '1', '{}', '1 min', now()), ('h', 2, '1', '{}', '1 min', NULL)"
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at, stopped_at)"
+        " VALUES ('h', 1, '1', '{}', '1 min', now() - interval '2 min', NULL),"
+        " ('h', 2, '1', '{}', '1 min', now(), now())"
     )
     await rows.report("nobody", "DELIVRD", "delivered")
     await db.execute(
@@ -230,9 +232,71 @@ async def test_what_lies_in_no_partition_leaves_by_rows(db, database, rows):
         assert await count(db, table) == 0, table
 
 
-async def prune_all(database) -> None:
-    while await maintenance.prune(database, 30 * DAY):
+async def prune_all(database, retention: float = 30 * DAY) -> None:
+    while await maintenance.prune(database, retention):
         pass
+
+
+async def test_a_jump_of_the_clock_deletes_no_worker_that_lives(db, database):
+    """Each looks as old as the jump is long, until its next heartbeat."""
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, started_at, heartbeat_at)"
+        " VALUES ('died', 1, '1', '{}', '1 min', now() - interval '9 d', now() - interval '2 h'),"
+        " ('lives', 1, '1', '{}', '1 min', now() - interval '8 days', now()),"
+        " ('lives', 2, '1', '{}', '1 min', now() - interval '1 h', now())"
+    )
+    await age(db, 40)
+    await prune_all(database)
+    left = await db.fetch("SELECT host, pid FROM dispatcher.worker ORDER BY pid")
+    assert [tuple(row) for row in left] == [("lives", 1), ("lives", 2)]
+
+
+@pytest.mark.parametrize("by", ["policy: resend", "operator: resend"])
+@pytest.mark.parametrize("place", ["queue", "open", "unsure"])
+async def test_a_given_up_request_stays_while_its_messages_wait(db, database, rows, by, place):
+    """By it a late answer or report takes them back: else they are sent a second time."""
+    ids = await rows.messages(3)
+    await rows.batch(ids, state="closed", token="given up")
+    await db.execute("UPDATE dispatcher.batch SET settled_by = $1, closed_at = now()", by)
+    await age(db, 40)
+    if place == "queue":
+        await db.execute(
+            "INSERT INTO dispatcher.queue (id, app, priority, due_at)"
+            " VALUES ($1, 'default', 5, now())",
+            ids[2],
+        )
+    else:
+        await rows.batch([ids[2]], state=place, token="again")
+    given_up = "SELECT count(*) FROM dispatcher.batch WHERE token = 'given up'"
+    await prune_all(database)
+    assert await db.fetchval(given_up) == 1
+    await rows.outcome(ids[2], "accepted")
+    await db.execute(
+        "UPDATE dispatcher.batch SET state = 'closed', closed_at = now() WHERE token = 'again'"
+    )
+    await prune_all(database)
+    assert await db.fetchval(given_up) == 0
+
+
+async def test_a_given_up_request_stays_as_long_as_reports_come(db, database, rows):
+    """They come for 72 hours, whatever the retention is."""
+    ids = await rows.messages(3)
+    hours = {
+        "given up": (79, "policy: resend"),
+        "long ago": (81, "policy: resend"),
+        "other": (79, None),
+    }
+    for message, (token, (ago, by)) in zip(ids, hours.items(), strict=True):
+        await rows.batch([message], state="closed", token=token)
+        await db.execute(
+            "UPDATE dispatcher.batch SET opened_at = now() - make_interval(hours => $2),"
+            " closed_at = now() - make_interval(hours => $2), settled_by = $3 WHERE token = $1",
+            token,
+            ago,
+            by,
+        )
+    await prune_all(database, DAY)
+    assert await db.fetchval("SELECT token FROM dispatcher.batch") == "given up"
 
 
 @pytest.mark.parametrize("requeued", [True, False])

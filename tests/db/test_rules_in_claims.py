@@ -16,6 +16,7 @@ from dispatcher.db import operator, rules
 from dispatcher.db.claim import claim
 from dispatcher.db.database import connect
 from dispatcher.db.due_messages import ClaimRequest
+from dispatcher.db.queries import sql
 from dispatcher.db.workers import register_app
 
 NOW = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)
@@ -194,7 +195,8 @@ async def test_a_daily_limit_pauses_the_app_until_the_next_day(db, database):
         ("2026-07-14T16:00+00:00", 2 + 4),  # the first second of the 15th in UTC+8
         ("2026-07-15T01:00+00:00", 2 + 4),
         ("2026-07-15T15:59+00:00", 2 + 4),
-        ("2026-07-14T15:59+00:00", 2 + 4 + 1 + 8),  # still the 14th there
+        # Still the 14th there; what is of the 15th was written by a clock that was ahead.
+        ("2026-07-14T15:59+00:00", 1 + 8),
         ("2026-07-15T16:00+00:00", 0),
     ],
 )
@@ -215,6 +217,22 @@ async def test_the_day_of_a_daily_limit_begins_at_00_00_utc_8(db, now, count, zo
     )
     sent = await rules.sent_today(db, ["default"], datetime.fromisoformat(now))
     assert sent == {"default": count}
+
+
+async def test_what_a_clock_ahead_sent_counts_for_no_recipient(db, database):
+    await db.execute(
+        "INSERT INTO dispatcher.recipient_usage (message_id, app, recipient, text, sent_at) VALUES"
+        " (1, 'default', $1, 1, now() + interval '1 hour'),"
+        " (2, 'default', $1, 1, now() + interval '2 days'),"
+        " (3, 'default', $1, 1, now() - interval '2 days'),"
+        " (4, 'default', $1, 1, now() - interval '1 hour')",
+        NUMBER,
+    )
+    [usage] = await db.fetch(sql("recipient_usage"), "default", [NUMBER], [9])
+    assert (usage["minute"], usage["hour"], usage["day"]) == (0, 0, 1)
+    assert await rules.forget_used(database) == 2
+    left = await db.fetch("SELECT message_id FROM dispatcher.recipient_usage ORDER BY 1")
+    assert [row["message_id"] for row in left] == [1, 4]
 
 
 async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):

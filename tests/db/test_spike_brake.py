@@ -38,6 +38,16 @@ async def test_an_hour_far_over_the_usual_pauses_an_app_once(db, history):
     assert [row[0] for row in actors] == ["spike brake"] * 2
 
 
+async def test_what_a_clock_ahead_wrote_holds_no_brake(db, history):
+    del history
+    await db.execute(COUNT, "old", -2 * DAY, 50_000)
+    await db.execute(COUNT, "old", 30, 5_000)
+    assert await db.fetchval(BRAKE) == 0
+    await db.execute(COUNT, "old", 20, 1)
+    await db.execute("UPDATE dispatcher.app SET braked_at = now() + interval '1 year'")
+    assert await db.fetchval(BRAKE) == 1
+
+
 async def test_an_app_without_history_or_with_few_messages_goes_on(db, history):
     del history
     await db.execute(COUNT, "new", 30, 50_000)

@@ -360,6 +360,63 @@ GUARDS = (
     ),
     Guard(
         2,
+        "a heartbeat of a clock ahead hides no old backup",
+        (
+            Edit(
+                f"{SQL}/workers.sql#apps_of_old_queue",
+                " AND heartbeat_at <= clock_timestamp()",
+                "",
+            ),
+        ),
+        (f"{RESTORED}::test_a_heartbeat_ahead_hides_no_old_backup",),
+    ),
+    Guard(
+        2,
+        "the policy resend leaves what a clock ahead opened alone after a restore",
+        tuple(
+            Edit(f"{SQL}/batch.sql#{name}", "AND (b.opened_at <= clock_timestamp()", "AND (true")
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        (f"{RESTORED}::test_a_restore_holds_what_a_clock_ahead_opened",),
+    ),
+    Guard(
+        2,
+        "retention keeps a request that was given up while its messages wait",
+        (
+            Edit(
+                MAINTENANCE,
+                "AND (b.settled_by IN ('policy: resend', 'operator: resend')",
+                "AND (false",
+            ),
+        ),
+        (
+            f"{RETENTION}::test_a_given_up_request_stays_while_its_messages_wait",
+            f"{RETENTION}::test_a_given_up_request_stays_as_long_as_reports_come",
+            f"{RESENT}::test_what_waits_beyond_the_retention_is_taken_back",
+        ),
+    ),
+    Guard(
+        2,
+        "a jump of the clock deletes no worker that lives",
+        (
+            Edit(
+                MAINTENANCE,
+                "w.stopped_at IS NULL AND EXISTS (",
+                "w.stopped_at IS NULL OR EXISTS (",
+            ),
+        ),
+        (f"{RETENTION}::test_a_jump_of_the_clock_deletes_no_worker_that_lives",),
+    ),
+    Guard(
+        5,
+        "what a clock ahead returned is due once it is right",
+        (Edit(FUNCTIONS, "ELSE q.waits_since > at END", "ELSE false END"),),
+        (
+            "tests/worker/test_clock_jumps.py::test_what_a_clock_ahead_returned_is_due_once_it_is_right",
+        ),
+    ),
+    Guard(
+        2,
         "a worker looks for lost claims by its row, and not by its id alone",
         (Edit(f"{SQL}/batch.sql#open_of_worker", "date_part('epoch', w.started_at) = $2", "true"),),
         (f"{RESTORED}::test_a_worker_whose_id_was_given_again_leaves_alone",),
@@ -656,15 +713,32 @@ GUARDS = (
             Edit(
                 f"{SQL}/queue.sql#claim_bulk",
                 "    DELETE FROM dispatcher.bulk WHERE",
-                "    SELECT FROM dispatcher.bulk WHERE",
+                "    SELECT first_id FROM dispatcher.bulk WHERE",
             ),
+            Edit(f"{SQL}/queue.sql#claim_bulk", "    RETURNING first_id\n", ""),
         ),
         (f"{BULK}::test_bulk_rows_are_claimed_in_order",),
     ),
     Guard(
+        2,
+        "a claim takes no bulk row that a trigger keeps",
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk",
+                "SELECT * FROM part WHERE first_id = ANY (ARRAY(SELECT first_id FROM gone))",
+                "SELECT * FROM part",
+            ),
+        ),
+        (f"{BULK}::test_bulk_rows_that_a_trigger_keeps_are_not_claimed",),
+    ),
+    Guard(
         4,
         "what a claim leaves of a bulk row waits on",
-        (Edit(f"{SQL}/queue.sql#claim_bulk", "FROM part WHERE room < 0", "FROM part WHERE false"),),
+        (
+            Edit(
+                f"{SQL}/queue.sql#claim_bulk", "FROM taken WHERE room < 0", "FROM taken WHERE false"
+            ),
+        ),
         (f"{BULK}::test_a_claim_for_fewer_leaves_the_rest_in_a_row",),
     ),
     Guard(
@@ -691,7 +765,13 @@ GUARDS = (
     Guard(
         4,
         "a cancel finds what a claim has left of a bulk row",
-        (Edit(FUNCTIONS, "    END LOOP;\n    LOOP\n", "        EXIT;\n    END LOOP;\n    LOOP\n"),),
+        (
+            Edit(
+                FUNCTIONS,
+                "    END LOOP;\n    held := false;\n    LOOP\n",
+                "        EXIT;\n    END LOOP;\n    held := false;\n    LOOP\n",
+            ),
+        ),
         (f"{BULK}::test_a_cancel_waits_for_a_claim_and_takes_what_it_left",),
     ),
     Guard(

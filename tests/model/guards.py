@@ -105,6 +105,7 @@ GUARDS = (
         Guard(name, reason="a message of the model waits in one place; bulk rows are in the SQL")
         for name in (
             "a claim takes the bulk rows that it deletes",
+            "a claim takes no bulk row that a trigger keeps",
             "what a claim leaves of a bulk row waits on",
             "a bulk row's message that has an outcome is not claimed",
             "what is taken out of a bulk row leaves the others waiting",
@@ -125,6 +126,7 @@ GUARDS = (
             "what is due is the database's word",
             "quiet hours go by the database's clock",
             "a heartbeat has the database's time",
+            "what a clock ahead returned is due once it is right",
             "the worker's clock is compared with the answer's Date",
         )
     ),
@@ -156,6 +158,8 @@ GUARDS = (
         Guard(name, reason="nothing of the model is deleted by its age")
         for name in (
             "retention keeps the report that keeps an unsure request from the policy",
+            "retention keeps a request that was given up while its messages wait",
+            "a jump of the clock deletes no worker that lives",
             "no message is deleted whose requeue is open",
             "a drop deletes nothing while an older requeue is open",
             "a drop looks again once older requeues have committed",
@@ -166,6 +170,8 @@ GUARDS = (
         for name in (
             "a worker looks for lost claims by its row, and not by its id alone",
             "what waits for a later time in a restored backup is paused",
+            "a heartbeat of a clock ahead hides no old backup",
+            "the policy resend leaves what a clock ahead opened alone after a restore",
         )
     ),
     Guard(

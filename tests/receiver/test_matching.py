@@ -697,6 +697,15 @@ async def test_ten_refusals_of_the_app_itself_pause_it(world, told):
     assert await paused(world) == ("report", "E000629")
 
 
+async def test_refusals_of_a_clock_ahead_are_not_of_the_last_minutes(world, told):
+    await refused_by_report(world, told, 9)
+    await world.db.execute(
+        "UPDATE dispatcher.app SET report_refused_at = report_refused_at + interval '1 hour'"
+    )
+    await refused_by_report(world, told, 1, token="t2")
+    assert await paused(world) == (None, None)
+
+
 @pytest.mark.parametrize("status", [*APP_STATUSES, *PART_STATUSES])
 async def test_refusals_of_all_that_is_sent_pause_the_app(world, told, status):
     await refused_by_report(world, told, 20, status=status)

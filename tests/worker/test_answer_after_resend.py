@@ -13,6 +13,7 @@ from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import connect
+from dispatcher.db.maintenance import prune
 from dispatcher.db.queries import sql
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
@@ -44,6 +45,18 @@ async def test_what_was_accepted_and_still_waits_is_taken_back(hands, given_up):
     assert await states(hands.db) == {"accepted": 2, "queued": 1}
     await hands.record(given_up, answer)  # safe to repeat
     assert await states(hands.db) == {"accepted": 2, "queued": 1}
+
+
+@pytest.mark.parametrize("given_up", ["operator"], indirect=True)
+async def test_what_waits_beyond_the_retention_is_taken_back(hands, given_up):
+    """Its app or campaign was paused for that long."""
+    await hands.db.execute(
+        "UPDATE dispatcher.batch SET opened_at = opened_at - interval '40 days',"
+        " closed_at = closed_at - interval '40 days'"
+    )
+    await prune(hands.database, 86_400.0)
+    await hands.record(given_up, Resolved([Accepted(each, "p", 1) for each in given_up.messages]))
+    assert await states(hands.db) == {"accepted": 3}
 
 
 HOLDS = {

@@ -4,6 +4,8 @@ Its clock cannot be set here, so all that it has written is moved the other way 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from time import monotonic
 
 import asyncpg
@@ -15,8 +17,12 @@ from support.provider import app_at, seen
 from support.slow import slow_after
 from support.waiting import until
 
+from dispatcher.core.codes import NEVER_SENT
+from dispatcher.core.delays import Pause
+from dispatcher.core.outcome import Deferred, Rejected, Resolved, ReturnAll, UnknownResult
 from dispatcher.db.database import Database, create_pool
 from dispatcher.db.queries import sql
+from dispatcher.db.workers import release_unsent, resend_unsure
 from dispatcher.simulator.faults import Delay
 from dispatcher.worker import recovery
 from dispatcher.worker.in_flight import Lease
@@ -67,6 +73,198 @@ async def test_what_was_moved_to_a_later_time_stays_after_a_jump(db):
     due = "SELECT id FROM dispatcher.queue WHERE due_at <= clock_timestamp()"
     assert [row["id"] for row in await db.fetch(due)] == now
     assert await db.fetchval("SELECT due_at <= clock_timestamp() FROM dispatcher.bulk")
+
+
+MADE_DUE = "SELECT ended FROM dispatcher.end_clock_waits()"
+
+
+async def deferred(hands, *, seconds: float, code: str = NEVER_SENT) -> None:
+    [batch] = await hands.claim()
+    waits = [Deferred(each, code, seconds, counted=False) for each in batch.messages]
+    assert await hands.record(batch, Resolved(waits))
+
+
+async def withheld(hands) -> None:
+    await deferred(hands, seconds=0.0)
+
+
+async def given_back(hands) -> None:
+    [batch] = await hands.claim()
+    assert await hands.record(batch, ReturnAll(Pause("E000505", "a wrong key", 60.0, 60.0)))
+
+
+async def lost_claim(hands) -> None:
+    [batch] = await hands.claim()
+    assert await release_unsent(hands.database, hands.id, set(), {batch.token}) == (1, 1)
+
+
+async def settled(hands) -> None:
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("SELECT dispatcher.settle($1, 'resend')", batch.token)
+
+
+async def resent_by_policy(hands) -> None:
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    assert await resend_unsure(hands.database, hands.id) == (1, 1)
+
+
+async def requeued(hands) -> None:
+    [batch] = await hands.claim()
+    rejected = [Rejected(each, "E200028", "no such template") for each in batch.messages]
+    await hands.record(batch, Resolved(rejected))
+    assert await hands.db.fetchval("SELECT dispatcher.requeue($1)", [batch.messages[0].id]) == 1
+
+
+async def put_back_by_its_claim(hands) -> None:
+    [row] = await hands.db.fetch("DELETE FROM dispatcher.queue RETURNING id, priority")
+    await hands.db.execute(
+        sql("return_claimed"), "default", [row["id"]], [row["priority"]],
+        [None], [0.0], [0], [False], [None], [None],
+    )  # fmt: skip
+
+
+async def postponed(hands) -> None:
+    [message] = await hands.queue()
+    await hands.db.execute(sql("postpone_queued"), message, 0.0, "write-refused")
+
+
+RETURNS: list[Callable[..., Awaitable[None]]] = [
+    withheld, given_back, lost_claim, settled, resent_by_policy, requeued, put_back_by_its_claim,
+    postponed,
+]  # fmt: skip
+
+
+async def jump_back(db: asyncpg.Connection) -> None:
+    """Set the database's clock back by an hour, which was right when messages were inserted."""
+    await jump(db, "-1 hour")
+    await db.execute(
+        "UPDATE dispatcher.message SET queued_at = queued_at - interval '1 hour',"
+        " send_at = send_at - interval '1 hour'"
+    )
+
+
+async def waits(db: asyncpg.Connection) -> timedelta:
+    """Return for how long the message waits."""
+    return await db.fetchval("SELECT due_at - clock_timestamp() FROM dispatcher.queue")
+
+
+@pytest.mark.parametrize("returned", RETURNS, ids=lambda each: each.__name__)
+async def test_what_a_clock_ahead_returned_is_due_once_it_is_right(db, hands, returned):
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(1)
+    await returned(hands)
+    await jump_back(db)
+    assert await waits(db) > timedelta(minutes=50)
+    assert await db.fetchval(MADE_DUE) == 1
+    assert await waits(db) <= timedelta()
+    assert await db.fetchval(MADE_DUE) == 0
+
+
+async def test_what_a_clock_ahead_deferred_keeps_its_wait(db, hands):
+    await hands.begin()
+    await hands.insert(1)
+    await deferred(hands, seconds=600.0)
+    assert await db.fetchval(MADE_DUE) == 0
+    await jump_back(db)
+    assert await db.fetchval(MADE_DUE) == 1
+    assert timedelta(minutes=9) < await waits(db) <= timedelta(minutes=10)
+    assert await db.fetchval(MADE_DUE) == 0
+
+
+async def test_a_deferral_by_a_right_clock_keeps_its_wait(db, hands):
+    """Though its message was inserted while the clock was ahead."""
+    await hands.begin()
+    await hands.insert(1)
+    await deferred(hands, seconds=600.0)
+    await db.execute("UPDATE dispatcher.message SET queued_at = queued_at + interval '5 minutes'")
+    assert await db.fetchval(MADE_DUE) == 0
+    assert timedelta(minutes=9) < await waits(db)
+
+
+@pytest.mark.parametrize("by", ["E000630", "E200028"])
+async def test_a_wait_that_was_ended_is_no_wait_after_a_jump_back(db, hands, by):
+    await hands.begin()
+    await hands.insert(1)
+    await deferred(hands, seconds=600.0, code=by)
+    await db.execute("SELECT dispatcher.end_country_waits('default')")
+    await db.execute("SELECT dispatcher.end_refusal_waits('default')")
+    await jump_back(db)
+    assert await db.fetchval(MADE_DUE) == 1
+    assert await waits(db) <= timedelta()
+
+
+LIST = (
+    "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
+    " SELECT '+86131' || lpad(n::text, 8, '0'), 't', 'list' FROM generate_series(1, $1) AS n"
+)
+
+
+@pytest.mark.parametrize("count", [1, 30], ids=["queue", "bulk"])
+@pytest.mark.parametrize("returns", [False, True])
+async def test_a_campaign_moved_after_a_jump_back_stays_moved(db, hands, count, returns):
+    """To a time before the one at which the clock ahead inserted or returned its messages."""
+    await hands.begin()
+    await db.execute(LIST, count)
+    if returns:
+        await deferred(hands, seconds=0.0)
+    await jump(db, "-1 hour")
+    await db.execute(
+        "SELECT dispatcher.move_campaign('list', clock_timestamp() + interval '30 minutes')"
+    )
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == count
+    assert await db.fetchval(MADE_DUE) == 0
+    due = (
+        "SELECT min(due_at - clock_timestamp()) FROM"
+        " (SELECT due_at FROM dispatcher.queue UNION ALL SELECT due_at FROM dispatcher.bulk) AS w"
+    )
+    assert await db.fetchval(due) > timedelta(minutes=29)
+
+
+async def test_a_silence_begins_anew_after_a_jump_back(db, hands):
+    """Else the policy would wait until the clock has come to where it was."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(1)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    await jump_back(db)
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
+    await db.execute(MADE_DUE)
+    assert await resend_unsure(hands.database, hands.id, margin=60.0) == (0, 0)
+    assert await resend_unsure(hands.database, hands.id) == (1, 1)
+
+
+async def test_requests_of_a_clock_ahead_are_none_of_the_last_seconds(db, hands):
+    await hands.begin()
+    other = await db.fetchval(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease)"
+        " VALUES ('there', 1, '0', '{default}', '1 min') RETURNING id"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes, state,"
+        " tries) VALUES ('t', 'default', $1, '{1}', '{1}', 9, 'closed', 1)",
+        other,
+    )
+    assert await db.fetchval(sql("others_send"), "default", hands.id)
+    await jump(db, "-1 hour")
+    assert not await db.fetchval(sql("others_send"), "default", hands.id)
+
+
+async def test_what_a_clock_ahead_sent_shows_no_other_host_that_sends(db, hands):
+    await hands.begin()
+    other = await db.fetchval(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease)"
+        " VALUES ('there', 1, '0', '{default}', '1 min') RETURNING id"
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (minute, app, event, worker, count)"
+        " VALUES (date_trunc('minute', now()), 'default', 'accepted', $1, 1)",
+        other,
+    )
+    assert (await db.fetchrow(sql("who_reaches"), "default", hands.id))["reaching"]
+    await jump(db, "-1 hour")
+    assert not (await db.fetchrow(sql("who_reaches"), "default", hands.id))["reaching"]
 
 
 async def test_flow_control_measures_on_after_a_jump_back(db):

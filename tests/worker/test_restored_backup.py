@@ -200,6 +200,70 @@ async def test_after_an_outage_what_waits_for_later_is_not_paused(hands):
     assert (await pause_after_restore(hands.database))[0] == []
 
 
+async def ahead(db) -> None:
+    """Leave the row of a worker that stopped while the clock was ahead."""
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at, stopped_at)"
+        " SELECT 'there', 1, '0', '{}', '1 min', at, at"
+        " FROM (SELECT clock_timestamp() + interval '1 year' AS at) AS ahead"
+    )
+
+
+async def test_a_heartbeat_ahead_hides_no_old_backup(hands):
+    await hands.begin()
+    await hands.insert(1)
+    await ahead(hands.db)
+    for table, time in (("worker", "heartbeat_at"), ("message", "queued_at")):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '2 h'")
+    paused, why = await pause_after_restore(hands.database)
+    assert paused == ["default"]
+    assert "This may be a restored backup" in why
+
+
+async def test_a_heartbeat_ahead_hides_no_backup_from_its_worker(hands):
+    """The row of that one is gone: it started since the backup, and was away for over an hour."""
+    await hands.begin()
+    await hands.insert(1)
+    beat = await heartbeat(hands.database, hands.id)
+    await ahead(hands.db)
+    for table, time in (("worker", "heartbeat_at"), ("message", "queued_at")):
+        await hands.db.execute(f"UPDATE dispatcher.{table} SET {time} = {time} - interval '3 h'")
+    last = LastHeartbeat(
+        await database_id(hands.database), hands.id + 100, beat.started, beat.at - 7200
+    )
+    paused, why = await pause_after_restore(hands.database, last)
+    assert paused == ["default"]
+    assert "This is a restored backup" in why
+
+
+async def test_a_message_of_a_clock_ahead_hides_no_others_of_a_backup(hands):
+    await hands.begin()
+    old = await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(
+        "UPDATE dispatcher.message SET queued_at = queued_at + interval '1 year' WHERE id = $1",
+        old[0],
+    )
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+
+
+@pytest.mark.parametrize("restored", [True, False])
+async def test_a_restore_holds_what_a_clock_ahead_opened(hands, restored):
+    """It may be from before; the backup may lack its answer."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(1)
+    [old] = await hands.claim()
+    await hands.record(old, UnknownResult("timeout", "no answer"))
+    await hands.db.execute("UPDATE dispatcher.batch SET opened_at = opened_at + interval '1 year'")
+    if restored:
+        await hands.db.execute("UPDATE dispatcher.installation SET restored_at = now()")
+    [app] = (await snapshot(hands.db)).apps
+    assert app.held_batches == restored
+    assert await resend_unsure(hands.database, hands.id) == ((0, 0) if restored else (1, 1))
+
+
 async def under_way(db, *, since: str) -> int:
     """Add an action that was started some time ago; return its id."""
     return await db.fetchval(

@@ -210,7 +210,7 @@ SELECT EXISTS (
         SELECT count(*) FILTER (WHERE b.unsure_at IS NULL)
             > count(*) FILTER (WHERE b.unsure_at IS NOT NULL)
         FROM dispatcher.batch b
-        WHERE b.opened_at > clock_timestamp() - interval '10 seconds'
+        WHERE b.opened_at BETWEEN clock_timestamp() - interval '10 seconds' AND clock_timestamp()
           AND b.worker = w.id AND b.app = $1 AND b.state <> 'open' AND b.tries > 0
       )
 )
@@ -335,6 +335,7 @@ SELECT
     EXISTS (SELECT FROM others) AS there,
     EXISTS (
         SELECT FROM dispatcher.event_count t JOIN others o ON o.id = t.worker
-        WHERE t.minute >= date_trunc('minute', clock_timestamp() - interval '30 seconds')
+        WHERE t.minute BETWEEN date_trunc('minute', clock_timestamp() - interval '30 seconds')
+            AND clock_timestamp()
           AND t.app = $1 AND t.event = 'accepted'
     ) AS reaching

@@ -88,7 +88,8 @@ FOR UPDATE SKIP LOCKED
 -- name: lock_silent
 -- Lock the unsure batches that the policy `resend` may send again until the end of this transaction,
 -- but for those that another transaction is settling. A message that has had all its attempts
--- keeps its batch unsure, and so does one of before a restore. So does an answer that the database
+-- keeps its batch unsure, and so does one of before a restore; one that a clock opened which was ahead may
+-- be from before. So does an answer that the database
 -- refused: the provider did answer, and may have accepted all of it. A statement of its own: the next
 -- one then sees what faster transactions have committed.
 -- $1 seconds after the wait, for a report that came within it and is not stored yet
@@ -99,6 +100,8 @@ WHERE a.on_unsure = 'resend'
   AND b.state = 'unsure'
   AND b.unsure_at < clock_timestamp() - a.resend_after - make_interval(secs => $1)
   AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
+  AND (b.opened_at <= clock_timestamp()
+    OR (SELECT restored_at FROM dispatcher.installation) IS NULL)
   AND b.code IS DISTINCT FROM 'not-recorded'
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
@@ -148,9 +151,9 @@ WITH gone AS (
     RETURNING id, message_ids, attempts, requeued_ids
 ), waiting AS (
     INSERT INTO dispatcher.queue
-        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt - 1, m.id = ANY (g.requeued_ids),
-        g.id, 'never-sent', m.campaign
+        g.id, 'never-sent', m.campaign, clock_timestamp()
     FROM gone g
     CROSS JOIN LATERAL unnest(g.message_ids, g.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id
@@ -201,15 +204,17 @@ WITH silent AS (
     WHERE b.id = ANY ($2::bigint[]) AND a.name = b.app AND a.on_unsure = 'resend'
       AND b.state = 'unsure' AND b.unsure_at < clock_timestamp() - a.resend_after
       AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
+      AND (b.opened_at <= clock_timestamp()
+        OR (SELECT restored_at FROM dispatcher.installation) IS NULL)
       AND b.code IS DISTINCT FROM 'not-recorded'
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (
     INSERT INTO dispatcher.queue
-        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+        (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
     SELECT m.id, m.app, m.priority, clock_timestamp(), u.attempt, m.id = ANY (s.requeued_ids), s.id,
-        'resend', m.campaign
+        'resend', m.campaign, clock_timestamp()
     FROM silent s
     CROSS JOIN LATERAL unnest(s.message_ids, s.attempts) AS u (id, attempt)
     JOIN dispatcher.message m ON m.id = u.id

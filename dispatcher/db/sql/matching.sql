@@ -258,9 +258,9 @@ FROM today t
 -- $6 whether they concern all that the app sends; else they are only counted
 WITH news AS (
     SELECT a.name,
-        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+        count(*) + CASE WHEN a.report_refused_at BETWEEN now() - interval '10 minutes' AND now()
             THEN a.report_refusals ELSE 0 END AS refusals,
-        count(*) + CASE WHEN a.report_refused_at > now() - interval '10 minutes'
+        count(*) + CASE WHEN a.report_refused_at BETWEEN now() - interval '10 minutes' AND now()
             THEN a.report_refusals ELSE 0 END >= $3
             AND coalesce(a.paused_by, 'worker') = 'worker'
             AND $6 AS pauses

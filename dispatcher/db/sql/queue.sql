@@ -121,7 +121,9 @@ LIMIT 1
 -- A row that was loaded again after its messages were sent is known by their outcomes, which are
 -- looked for once for each range of ids.
 -- The last row is no message: in the place of the size it has how many there must be, and in that of
--- the variables their ranges, so that the caller sees which are missing in the table.
+-- the variables their ranges, so that the caller sees which are missing in the table. Both are null if none
+-- of the rows that it locked was deleted: a trigger of an application keeps them. What is not deleted is
+-- not taken, or the next claim would take it too.
 -- $1 app, $2 limit, $3 priority, $4 from when on: as lock_bulk has returned it, $5 the app's default
 -- sender, $6 whether a paused app is probed
 WITH held AS MATERIALIZED (
@@ -153,12 +155,15 @@ WITH held AS MATERIALIZED (
     FROM chosen
 ), gone AS (
     DELETE FROM dispatcher.bulk WHERE first_id = ANY (ARRAY(SELECT first_id FROM part))
+    RETURNING first_id
+), taken AS MATERIALIZED (
+    SELECT * FROM part WHERE first_id = ANY (ARRAY(SELECT first_id FROM gone))
 ), rest AS (
     INSERT INTO dispatcher.bulk (first_id, ids, size, app, priority, due_at, campaign)
     SELECT lower(ids - claimed), ids - claimed, -room, $1, $3, due_at, campaign
-    FROM part WHERE room < 0
+    FROM taken WHERE room < 0
 ), span AS MATERIALIZED (
-    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM part
+    SELECT date_part('epoch', due_at) AS due, unnest(claimed) AS range FROM taken
 ), finished AS MATERIALIZED (
     SELECT o.message_id
     FROM span s
@@ -188,7 +193,7 @@ UNION ALL
 SELECT NULL, (sum(upper(range) - lower(range)) - (SELECT count(*) FROM finished))::int, NULL, NULL, NULL,
     array_agg(range::text), NULL, NULL, NULL, NULL
 FROM span
-HAVING count(*) > 0
+HAVING EXISTS (SELECT FROM part)
 
 -- name: missing_messages
 -- Return the ids that have neither a message nor an outcome. OFFSET 0: each is looked up. A claim has
@@ -253,9 +258,9 @@ WITH gone AS (
     FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
 )
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
 SELECT m.id, m.app, m.priority, clock_timestamp() + make_interval(secs => $2), w.attempt,
-    w.requeued, w.last_batch, $3, m.campaign
+    w.requeued, w.last_batch, $3, m.campaign, clock_timestamp()
 FROM waits w
 JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
 
@@ -271,11 +276,11 @@ FROM dispatcher.message WHERE id = $1
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
 -- $5 waits (seconds), $6 attempts, $7 requeued, $8 last batches, $9 codes
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign)
+    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
     u.attempt, u.requeued, u.last_batch, u.code,
-    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
     $7::boolean[], $8::bigint[], $9::text[])
     AS u (id, priority, due_at, wait, attempt, requeued, last_batch, code)
@@ -286,10 +291,10 @@ FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smalli
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
 -- $7 last batches, $8 codes
 INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code,
-    campaign)
+    campaign, waits_since)
 SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
     u.requeued, u.last_batch, u.code,
-    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id)
+    (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
     $7::bigint[], $8::text[])
     AS u (app, id, priority, wait, attempt, requeued, last_batch, code)

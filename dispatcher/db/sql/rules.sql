@@ -69,27 +69,34 @@ ON CONFLICT (message_id) DO UPDATE SET sent_at = excluded.sent_at
 
 -- name: recipient_usage
 -- Return what these numbers were sent by an app in the last day, except by the messages that are
--- claimed.
+-- claimed. A time ahead was written by a clock that was ahead, and counts for nothing.
 -- $1 app, $2 numbers, as e164() returns them, $3 message ids
 SELECT recipient, text,
     count(*) FILTER (WHERE sent_at > clock_timestamp() - interval '1 minute') AS minute,
     count(*) FILTER (WHERE sent_at > clock_timestamp() - interval '1 hour') AS hour,
     count(*) AS day
 FROM dispatcher.recipient_usage
-WHERE recipient = ANY ($2::text[]) AND app = $1 AND sent_at > clock_timestamp() - interval '1 day'
+WHERE recipient = ANY ($2::text[]) AND app = $1
+  AND sent_at BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp()
   AND message_id <> ALL ($3::bigint[])
 GROUP BY recipient, text
 
 -- name: forget_old_usage
--- Delete what was sent over a day ago, a bounded number at a time; return how many.
+-- Delete what was sent over a day ago, a bounded number at a time; return how many. What lies over a day
+-- ahead, by a clock that was ahead, would stay until then.
 WITH old AS (
-    SELECT message_id FROM dispatcher.recipient_usage
+    (SELECT message_id FROM dispatcher.recipient_usage
     WHERE sent_at < clock_timestamp() - interval '1 day'
-    ORDER BY sent_at LIMIT 10000
+    ORDER BY sent_at LIMIT 10000)
+    UNION ALL
+    (SELECT message_id FROM dispatcher.recipient_usage
+    WHERE sent_at > clock_timestamp() + interval '1 day'
+    ORDER BY sent_at LIMIT 10000)
 ), gone AS (
     DELETE FROM dispatcher.recipient_usage
     WHERE message_id IN (SELECT message_id FROM old)
-      AND sent_at < clock_timestamp() - interval '1 day'  -- not sent again meanwhile
+      AND sent_at NOT BETWEEN clock_timestamp() - interval '1 day'  -- not sent again meanwhile
+        AND clock_timestamp() + interval '1 day'
     RETURNING 1
 )
 SELECT count(*)::int FROM gone
@@ -97,22 +104,25 @@ SELECT count(*)::int FROM gone
 -- name: sent_today
 -- Return how many messages of each of these apps were accepted since 00:00 UTC+8, or may have been: those
 -- on their way and unsure count too, and those that an operator settled today as sent. From the counters
--- and the indexes of open and unsure batches. No row for an app without any.
+-- and the indexes of open and unsure batches. No row for an app without any. Nothing of later days, which
+-- a clock that was ahead wrote.
 -- An interval, because PostgreSQL reads the text '+08' as a zone in the west.
 -- $1 apps, $2 the time (null: now)
 WITH today AS (
-    SELECT date_trunc('day', coalesce($2, clock_timestamp()) AT TIME ZONE interval '08:00')
-        AT TIME ZONE interval '08:00' AS began
+    SELECT began AT TIME ZONE interval '08:00' AS began,
+        (began + interval '1 day') AT TIME ZONE interval '08:00' AS ended
+    FROM date_trunc('day', coalesce($2, clock_timestamp()) AT TIME ZONE interval '08:00') AS began
 ), sent AS (
     SELECT app, count AS messages FROM dispatcher.event_count
     WHERE app = ANY ($1::text[]) AND (event = 'accepted' OR event = 'settled' AND code = 'sent')
-      AND minute >= (SELECT began FROM today)
+      AND minute >= (SELECT began FROM today) AND minute < (SELECT ended FROM today)
     UNION ALL
     SELECT app, cardinality(message_ids) FROM dispatcher.batch
     WHERE state = 'open' AND app = ANY ($1)
     UNION ALL
     SELECT app, cardinality(coalesce(unsure_ids, message_ids)) FROM dispatcher.batch
-    WHERE state = 'unsure' AND app = ANY ($1) AND opened_at >= (SELECT began FROM today)
+    WHERE state = 'unsure' AND app = ANY ($1)
+      AND opened_at >= (SELECT began FROM today) AND opened_at < (SELECT ended FROM today)
 )
 SELECT app, sum(messages)::bigint FROM sent GROUP BY app
 

@@ -63,7 +63,8 @@ SELECT
     (
         SELECT count(*) FROM dispatcher.batch b
         WHERE b.state = 'unsure' AND b.app = n.name AND a.on_unsure = 'resend'
-          AND b.opened_at <= (SELECT restored_at FROM dispatcher.installation)
+          AND (SELECT b.opened_at <= i.restored_at OR b.opened_at > clock_timestamp()
+            FROM dispatcher.installation i WHERE i.restored_at IS NOT NULL)
     ) AS held_batches
 FROM named n
 LEFT JOIN dispatcher.app a ON a.name = n.name

@@ -35,8 +35,8 @@ RETURNING date_part('epoch', w.heartbeat_at - last.heartbeat_at) AS silence,
     date_part('epoch', w.started_at) AS started
 
 -- name: end_clock_waits
--- Make due what was inserted by a clock that was ahead of this one, in one step; return how many rows,
--- and the last id looked at, null at the end.
+-- End what waits by a clock that was ahead of this one, in one step; return how many rows, and the last id
+-- looked at, null at the end.
 -- $1 the last id of the step before
 SELECT ended, last FROM dispatcher.end_clock_waits($1)
 
@@ -49,12 +49,14 @@ WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() + interval '1 seco
 
 -- name: newest_heartbeat
 -- Return when a worker was last here that this database knows of (seconds since 1970): itself, if it has
--- its row, else any worker. Null: its row is gone within the hour that every retention keeps it.
+-- its row, else any worker, but for one that a clock wrote which was ahead of this one. Null: its row is
+-- gone within the hour that every retention keeps it.
 -- $1 worker, $2 when its row was written, $3 when it was last here (both in seconds since 1970)
 SELECT CASE
     WHEN own.heartbeat_at IS NOT NULL THEN date_part('epoch', own.heartbeat_at)
     WHEN clock_timestamp() > to_timestamp($3) + interval '1 hour'
-        THEN (SELECT date_part('epoch', max(w.heartbeat_at)) FROM dispatcher.worker w) END
+        THEN (SELECT date_part('epoch', max(w.heartbeat_at)) FROM dispatcher.worker w
+            WHERE w.heartbeat_at <= clock_timestamp()) END
 FROM (SELECT 1) AS one
 LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.started_at) = $2::float8
 
@@ -89,7 +91,8 @@ FROM ended
 -- database is known to lack what was written since, a message that is not due counts too: it may have been
 -- made due since, and sent, or cancelled. A worker that stopped in good order may be away for longer than
 -- one that did not. Within its lease it may have sent what came after its heartbeat: where all is well,
--- nothing else waits when a backup is made. The queue is read once for all apps: by the ids of each, an app
+-- nothing else waits when a backup is made. What a clock wrote that was ahead of this one says nothing of
+-- when a worker was here, and may be from before. The queue is read once for all apps: by the ids of each, an app
 -- with few messages behind a million of another one would cost as much.
 -- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
 -- here that the database does not know of any more (seconds since 1970; null: there is none). An app that
@@ -97,7 +100,8 @@ FROM ended
 WITH newest AS (
     (SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped,
         heartbeat_at + lease AS sent_until
-    FROM dispatcher.worker WHERE $3::float8 IS NULL ORDER BY heartbeat_at DESC LIMIT 1)
+    FROM dispatcher.worker WHERE $3::float8 IS NULL AND heartbeat_at <= clock_timestamp()
+    ORDER BY heartbeat_at DESC LIMIT 1)
     UNION ALL
     SELECT to_timestamp($3::float8), NULL, to_timestamp($3::float8) WHERE $3::float8 IS NOT NULL
 ), oldest AS (
@@ -118,7 +122,7 @@ SELECT n.at, n.sent_until, ARRAY(
     LEFT JOIN dispatcher.message m ON m.id = o.id  -- a row that is gone hides no others
     WHERE a.paused_by IS DISTINCT FROM 'operator'
       AND (a.resumed_at > to_timestamp($3::float8)) IS NOT TRUE
-      AND (m.queued_at <= n.sent_until) IS NOT FALSE
+      AND (m.queued_at <= n.sent_until OR m.queued_at > clock_timestamp()) IS NOT FALSE
     ORDER BY a.name
 ) AS apps
 FROM newest n
