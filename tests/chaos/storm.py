@@ -403,6 +403,8 @@ async def _settle(scene: Scene) -> list[str]:
     The leases of the dead run out in their own time.
     """
     base = Database(scene.server.dsn)
+    if not await _until_told(base, _nothing_returned_ahead, pass_seconds=0.0):
+        return ["what a clock that was ahead returned to the queue waits until then"]
     # What was to wait by a clock that was a day ahead.
     await _until_told(base, partial(_let_pass, CLOCK_AHEAD_SECONDS))
     await _until_told(base, _resume)
@@ -417,6 +419,12 @@ async def _settle(scene: Scene) -> list[str]:
     settled = await _until_told(base, report_sender.nothing_unsure)
     troubles = await scene.receiver.end()
     return troubles if settled else [*troubles, "some messages stayed unsure"]
+
+
+async def _nothing_returned_ahead(db: asyncpg.Connection) -> bool:
+    return not await db.fetchval(
+        "SELECT count(*) FROM dispatcher.queue WHERE waits_since > clock_timestamp()"
+    )
 
 
 async def _resume(db: asyncpg.Connection) -> bool:
@@ -436,11 +444,15 @@ async def _let_pass(seconds: float, db: asyncpg.Connection) -> bool:
 
 
 async def _until_told(
-    base: Database, condition: Callable[[asyncpg.Connection], Awaitable[bool]]
+    base: Database,
+    condition: Callable[[asyncpg.Connection], Awaitable[bool]],
+    *,
+    pass_seconds: float = 600.0,
 ) -> bool:
     deadline = monotonic() + QUIET + 2 * LEASE
     while monotonic() < deadline:
-        await base.ask(lambda db: let_pass(db, 600.0))
+        if pass_seconds:
+            await base.ask(partial(_let_pass, pass_seconds))
         if await base.ask(condition):
             return True
         await asyncio.sleep(0.3)
