@@ -185,8 +185,8 @@ class Recorder:
                         if unknown := await self._retry(looked_up):
                             file.damaged = True
                             log.error(
-                                "a file of kept answers is set aside: the database has their requests"
-                                " no more; it was restored, or they are older than RETENTION",
+                                "a file of kept answers is set aside: the database has their"
+                                " requests no more (restored, or older than RETENTION)",
                                 path=str(file.path),
                                 batches=len(unknown),
                             )
