@@ -88,7 +88,7 @@ def export(
         typer.Option(
             metavar="STATE",
             help="Only messages in it now: queued, sending, unsure, accepted, delivered,"
-            " undelivered, rejected, expired or cancelled.",
+            " undelivered, rejected, expired, cancelled or lost.",
         ),
     ] = None,
     since: Annotated[

@@ -1,12 +1,13 @@
 """Reads a list of numbers alone, such as people who asked not to be sent to."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
-from dispatcher.lists.cells import MANY_DIGITS, Record, swallowed
+from dispatcher.lists.cells import Record, swallowed
 from dispatcher.lists.reading import Form, numbers_first, open_list, sheets_of
 
 
@@ -52,10 +53,25 @@ def _without_header(
             yield from _read(record, 0, other_mainland=other_mainland)
 
 
+def _has_swallowed(record: Record, place: int) -> bool:
+    """Tell whether a cell over several lines has taken in a line with a number of its own.
+
+    So it is when two lines each have a quote that is wrong; addresses have several lines too.
+    """
+    parts = (
+        part
+        for at, cell in enumerate(record.cells)
+        if at != place
+        for line in cell.split("\n")[1:]
+        for part in re.split(r"[,;\t]", line)
+    )
+    return any(isinstance(read_number(part), ReadNumber) for part in parts)
+
+
 def _read(
     record: Record, place: int, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
-    if any(map(MANY_DIGITS.search, record.raw[1:])):
+    if record.raw and _has_swallowed(record, place):
         for line in range(record.line, record.line + record.lines):
             yield line, DoubtfulNumber(swallowed(record))
         return

@@ -270,6 +270,14 @@ def _without_header(path: Path, sheet: Sheet, form: Form) -> ListError:
     if text.startswith(("<", "{", "[{")):
         return _other_kind(path, _("a web page or XML") if text[0] == "<" else "JSON")
     if any(isinstance(read_number(cell), ReadNumber) for cell in first.cells):
+        if form.columns:
+            return ListError(
+                _(
+                    "{path} has no header, and --column needs one: line {line} has a"
+                    " number already."
+                ).format(path=path, line=first.line),
+                misused=True,
+            )
         if form.numbers_only:
             return ListError(
                 _(

@@ -124,6 +124,7 @@ LIST_TEXTS = (
         "{path} has no header: line {line} holds a number already. Write a header with"
         " recipient, template_id, param_1 ..., or load numbers alone with --recipients-only."
     ),
+    N_("{path} has no header, and --column needs one: line {line} has a number already."),
     N_(
         "{path} has no header, and its first column has no numbers: write a first line that names"
         " the columns, such as name,phone."

@@ -552,7 +552,7 @@ async def test_without_scripts_all_but_charts_works(scene, db, tmp_path):
     await expect(page.get_by_role("columnheader", name="Template")).to_be_visible()
     await scene.go("/rules")
     await page.get_by_text("Set a price").click()
-    await page.get_by_label("Country, two letters").fill("CN")
+    await page.get_by_label("Country: two letters, or its calling code").fill("CN")
     await page.get_by_label("Price of a segment").fill("0.05")
     await page.get_by_role("button", name="Set it …").click()
     await scene.confirm("Set it")

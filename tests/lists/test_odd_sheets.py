@@ -317,6 +317,20 @@ def test_no_number_of_a_list_is_swallowed_by_a_quote(tmp_path):
     assert [(line, one.e164) for line, one in found[3:]] == [(5, "+8613112345671")]
 
 
+def test_a_cell_over_several_lines_is_no_wrong_quote(tmp_path):
+    """Names and addresses in front of the number, notes with dates behind it."""
+    file = write(tmp_path / "x.csv", "name,phone", f'"Li\nWei",{GOOD}')
+    assert numbers(file) == [GOOD]
+    assert numbers(write(file, "phone,note", f'{GOOD},"stop\non 2026-11-30"')) == [GOOD]
+    assert numbers(write(file, "phone,note", f'{GOOD},"room 5,\n100081 Beijing, 12"')) == [GOOD]
+
+
+def test_columns_that_are_said_need_a_header(tmp_path):
+    file = write(tmp_path / "x.csv", f"{GOOD},谢", f"{GOOD},王")
+    with pytest.raises(ListError, match="no header, and --column needs one: line 1"):
+        numbers(file, columns=given_columns(["recipient=电话"]))
+
+
 def test_numbers_are_read_as_the_user_says(tmp_path):
     file = write(tmp_path / "x.csv", "客户,备用,称呼", f"{GOOD},,谢")
     columns = given_columns(["recipient=客户"])
