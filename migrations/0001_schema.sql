@@ -162,8 +162,8 @@ COMMENT ON COLUMN dispatcher.queue.code IS 'Why it returned.';
 COMMENT ON COLUMN dispatcher.queue.campaign IS
     'As in the message. While the campaign is paused or cancelled, no claim takes it.';
 COMMENT ON COLUMN dispatcher.queue.waits_since IS
-    'Since when it waits: when it returned, or was made due. Null: it is due at a time of the message, or of'
-    ' a move.';
+    'Since when it waits: when it returned, or was made due. Null: it is due at a time of the message;'
+    ' -infinity: of a move to a later time.';
 
 -- Campaigns -----------------------------------------------------------------------------------------
 

@@ -1170,7 +1170,9 @@ BEGIN
     SET due_at = coalesce(c.move_to + make_interval(
             secs => least(c.move_wait * (c.moved + u.place - 1), 4000 * 365.0 * 86400)), q.due_at),
         priority = coalesce(c.move_priority, q.priority),
-        waits_since = CASE WHEN c.move_to IS NULL THEN q.waits_since END
+        -- What was moved to a later time is no wait by a clock ahead: end_clock_waits() leaves it.
+        waits_since = CASE WHEN c.move_to IS NULL THEN q.waits_since
+            WHEN c.move_to <= clock_timestamp() THEN c.move_to ELSE '-infinity' END
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
     UPDATE dispatcher.campaign m
@@ -1462,7 +1464,8 @@ BEGIN
               AND b.due_at > at AND m.queued_at > at AND m.send_at <= m.queued_at
               AND b.due_at < m.queued_at + interval '10 minutes'
               AND b.due_at IS DISTINCT FROM (
-                SELECT c.move_to FROM dispatcher.campaign c WHERE c.name = b.campaign)
+                SELECT c.move_to FROM dispatcher.campaign c
+                WHERE c.name = b.campaign AND c.changed_at <= at)
             FOR UPDATE OF b SKIP LOCKED))
         RETURNING *
     )

@@ -61,6 +61,7 @@ async def _found(
 
     A reference may have blanks at its ends: it is first looked for as it was *written*.
     """
+    from dispatcher.core.message import as_stored
     from dispatcher.core.number import ReadNumber, read_number
     from dispatcher.db import replies, status
 
@@ -75,6 +76,8 @@ async def _found(
         searches.append(("id", text))
     searches += [("reference", each) for each in dict.fromkeys((written, text))]
     searches += [("provider_id", text), ("token", text)]
+    if not isinstance(number, ReadNumber) and (stored := as_stored(text)):
+        searches.append(("recipient", stored))  # a row may have what is no number
     for by, wanted in searches:
         if found := await status.find_in(connection, by, wanted):
             return found, answers

@@ -20,7 +20,7 @@ from dispatcher.core.cost import fill_signature, fill_template, is_mainland, seg
 from dispatcher.core.country import country
 from dispatcher.core.explain import advice, explain_code, explain_state, state_diagram, timeline
 from dispatcher.core.language import N_, _
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import as_stored, to_e164
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import MessageSummary
 from dispatcher.db.message_lists import ERASED_NUMBER
@@ -78,7 +78,10 @@ class SearchPages:
         for reference in dict.fromkeys((written, text)):
             if found := await self._backend.find("reference", reference):
                 return found
-        return await self._backend.find("provider_id", text)
+        found = await self._backend.find("provider_id", text)
+        if not found and not isinstance(number, ReadNumber) and (stored := as_stored(text)):
+            return await self._backend.find("recipient", stored)  # a row may have what is no number
+        return found
 
     async def message(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show a message; a form reveals its number and variables, and the audit log records it."""

@@ -362,6 +362,10 @@ async def test_messages_are_found_by_what_is_known(two, operate, db):
     found = json.loads((await operate("find", "order-1 ", "--json")).out)
     assert [one["recipient"] for one in found] == ["+86131****5679"]
     assert (await operate("find", "order-2")).code == 1
+    await db.execute(  # no phone has this number, and a row may have it
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+15550100', 't1')"
+    )
+    assert "+155" in (await operate("find", "+15550100")).out
 
 
 async def test_a_line_may_name_its_campaign(operate, db, tmp_path):

@@ -512,6 +512,7 @@ def test_a_page_of_a_firewall_is_for_one_message_or_for_all(http_status):
     assert [type(one) for one in alone.outcomes] == [Deferred]
     assert alone.pause.code == f"HTTP {http_status}"
     assert "Your request was blocked." in alone.pause.reason
+    assert (alone.pause.probe_in, alone.pause.probe_max) == (60.0, 600.0)  # it may be a ban
 
 
 # ---- another try at once

@@ -222,17 +222,18 @@ async def test_the_day_of_a_daily_limit_begins_at_00_00_utc_8(db, now, count, zo
 async def test_what_a_clock_ahead_sent_counts_for_no_recipient(db, database):
     await db.execute(
         "INSERT INTO dispatcher.recipient_usage (message_id, app, recipient, text, sent_at) VALUES"
-        " (1, 'default', $1, 1, now() + interval '1 hour'),"
+        " (1, 'default', $1, 1, now() + interval '2 hours'),"
         " (2, 'default', $1, 1, now() + interval '2 days'),"
         " (3, 'default', $1, 1, now() - interval '2 days'),"
-        " (4, 'default', $1, 1, now() - interval '1 hour')",
+        " (4, 'default', $1, 1, now() - interval '1 hour'),"
+        " (5, 'default', $1, 1, now() + interval '20 s')",  # the clock was set back by seconds
         NUMBER,
     )
     [usage] = await db.fetch(sql("recipient_usage"), "default", [NUMBER], [9])
-    assert (usage["minute"], usage["hour"], usage["day"]) == (0, 0, 1)
+    assert (usage["minute"], usage["hour"], usage["day"]) == (1, 1, 2)
     assert await rules.forget_used(database) == 2
     left = await db.fetch("SELECT message_id FROM dispatcher.recipient_usage ORDER BY 1")
-    assert [row["message_id"] for row in left] == [1, 4]
+    assert [row["message_id"] for row in left] == [1, 4, 5]
 
 
 async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):

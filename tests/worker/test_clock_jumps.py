@@ -195,6 +195,10 @@ async def test_a_wait_that_was_ended_is_no_wait_after_a_jump_back(db, hands, by)
     assert await waits(db) <= timedelta()
 
 
+FIRST_WAIT = (
+    "SELECT min(due_at - clock_timestamp()) FROM"
+    " (SELECT due_at FROM dispatcher.queue UNION ALL SELECT due_at FROM dispatcher.bulk) AS w"
+)
 LIST = (
     "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
     " SELECT '+86131' || lpad(n::text, 8, '0'), 't', 'list' FROM generate_series(1, $1) AS n"
@@ -203,23 +207,31 @@ LIST = (
 
 @pytest.mark.parametrize("count", [1, 30], ids=["queue", "bulk"])
 @pytest.mark.parametrize("returns", [False, True])
-async def test_a_campaign_moved_after_a_jump_back_stays_moved(db, hands, count, returns):
-    """To a time before the one at which the clock ahead inserted or returned its messages."""
+@pytest.mark.parametrize("minutes", [30, 65])
+async def test_a_campaign_moved_after_a_jump_back_stays_moved(db, hands, count, returns, minutes):
+    """To a time about the one at which the clock ahead inserted or returned its messages."""
     await hands.begin()
     await db.execute(LIST, count)
     if returns:
         await deferred(hands, seconds=0.0)
     await jump(db, "-1 hour")
     await db.execute(
-        "SELECT dispatcher.move_campaign('list', clock_timestamp() + interval '30 minutes')"
+        "SELECT dispatcher.move_campaign('list', clock_timestamp() + $1 * interval '1 minute')",
+        minutes,
     )
     assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == count
     assert await db.fetchval(MADE_DUE) == 0
-    due = (
-        "SELECT min(due_at - clock_timestamp()) FROM"
-        " (SELECT due_at FROM dispatcher.queue UNION ALL SELECT due_at FROM dispatcher.bulk) AS w"
-    )
-    assert await db.fetchval(due) > timedelta(minutes=29)
+    assert await db.fetchval(FIRST_WAIT) > timedelta(minutes=minutes - 1)
+
+
+@pytest.mark.parametrize("count", [1, 30], ids=["queue", "bulk"])
+async def test_a_campaign_moved_to_now_by_a_clock_ahead_is_due(db, count):
+    await db.execute(LIST, count)
+    await db.execute("SELECT dispatcher.move_campaign('list', clock_timestamp())")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == count
+    await jump(db, "-1 hour")
+    assert await db.fetchval(MADE_DUE) == 1
+    assert await db.fetchval(FIRST_WAIT) <= timedelta()
 
 
 async def test_a_silence_begins_anew_after_a_jump_back(db, hands):

@@ -69,7 +69,8 @@ ON CONFLICT (message_id) DO UPDATE SET sent_at = excluded.sent_at
 
 -- name: recipient_usage
 -- Return what these numbers were sent by an app in the last day, except by the messages that are
--- claimed. A time ahead was written by a clock that was ahead, and counts for nothing.
+-- claimed. A time over an hour ahead was written by a clock that was ahead, and counts for nothing: a
+-- step back of seconds forgets nobody.
 -- $1 app, $2 numbers, as e164() returns them, $3 message ids
 SELECT recipient, text,
     count(*) FILTER (WHERE sent_at > clock_timestamp() - interval '1 minute') AS minute,
@@ -77,7 +78,7 @@ SELECT recipient, text,
     count(*) AS day
 FROM dispatcher.recipient_usage
 WHERE recipient = ANY ($2::text[]) AND app = $1
-  AND sent_at BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp()
+  AND sent_at BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp() + interval '1 hour'
   AND message_id <> ALL ($3::bigint[])
 GROUP BY recipient, text
 
@@ -86,11 +87,11 @@ GROUP BY recipient, text
 -- ahead, by a clock that was ahead, would stay until then.
 WITH old AS (
     (SELECT message_id FROM dispatcher.recipient_usage
-    WHERE sent_at < clock_timestamp() - interval '1 day'
+    WHERE sent_at < (SELECT clock_timestamp()) - interval '1 day'
     ORDER BY sent_at LIMIT 10000)
     UNION ALL
     (SELECT message_id FROM dispatcher.recipient_usage
-    WHERE sent_at > clock_timestamp() + interval '1 day'
+    WHERE sent_at > (SELECT clock_timestamp()) + interval '1 day'
     ORDER BY sent_at LIMIT 10000)
 ), gone AS (
     DELETE FROM dispatcher.recipient_usage

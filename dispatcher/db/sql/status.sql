@@ -179,7 +179,7 @@ SELECT
     coalesce(sum(count) FILTER (WHERE minute > now() - interval '1 hour'), 0)::bigint AS hour,
     sum(count)::bigint AS day
 FROM dispatcher.event_count
-WHERE minute > now() - interval '1 day'
+WHERE minute BETWEEN now() - interval '1 day' AND now()
 GROUP BY app, event, code
 ORDER BY app, event, code
 
@@ -187,7 +187,7 @@ ORDER BY app, event, code
 -- Return what happened in the last ten minutes, by minute; from the counters.
 SELECT minute, app, event, code, sum(count)::bigint
 FROM dispatcher.event_count
-WHERE minute > now() - interval '10 minutes'
+WHERE minute BETWEEN now() - interval '10 minutes' AND now()
 GROUP BY minute, app, event, code
 ORDER BY minute, app, event, code
 
@@ -215,7 +215,7 @@ SELECT app, minute,
     coalesce(sum(count) FILTER (WHERE event = 'accepted'), 0)::bigint AS accepted,
     coalesce(sum(count) FILTER (WHERE event IN ('rejected', 'undelivered')), 0)::bigint AS failed
 FROM dispatcher.event_count
-WHERE minute >= date_trunc('minute', now()) - interval '1 hour'
+WHERE minute BETWEEN date_trunc('minute', now()) - interval '1 hour' AND now()
   AND event IN ('accepted', 'rejected', 'undelivered')
 GROUP BY app, minute ORDER BY app, minute
 
@@ -307,7 +307,9 @@ SELECT
     b.attempts[array_position(b.message_ids, $1)]::integer AS attempt
 FROM (
     SELECT * FROM dispatcher.batch r
-    WHERE r.app = $2 AND r.opened_at >= $3
+    -- A message that was inserted while the clock was ahead may have been sent before that time.
+    WHERE r.app = $2 AND r.opened_at >= (
+        SELECT CASE WHEN $3::timestamptz <= clock_timestamp() THEN $3 ELSE '-infinity' END)
       -- The outcome has the time at which its transaction began, which a claim may have followed.
       AND r.opened_at <= coalesce($4::timestamptz + interval '1 minute', 'infinity')
     ORDER BY r.opened_at DESC
