@@ -1,7 +1,8 @@
 """The provider's faults, by chance: some at a time, for a moment each."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from time import monotonic
 
@@ -19,7 +20,8 @@ TOP_CODES = ("E200037", "000000", "E000510")
 STATUSES = (400, 404, 408, 413, 429, 500, 502, 503, 504)
 AT_ONCE = (0, 1, 1, 1, 2, 2, 3)  # faults
 CHANGE_SECONDS = (0.2, 2.0)  # between two changes of them
-SILENCE = "brown-out, stalled"
+HELD_SECONDS = 0.7  # of a fault until something else is done; no request is over by then
+SILENCE, DELAY = "brown-out, stalled", "delay"
 
 
 def some(dice: Random) -> dict[str, float]:
@@ -138,7 +140,8 @@ class Weather:
         self._deck = Deck(weights or dict.fromkeys(MAKERS, 1.0), dice)
         self._simulator = simulator
         self._dice = dice
-        self.is_silent = False  # no request is answered, whatever else is drawn
+        self._held = ""  # a fault that is there instead of what is drawn
+        self._change = asyncio.Event()
         self._armed: list[str] = []
         self._armed_at = 0.0
         self.periods: list[Period] = []
@@ -148,8 +151,25 @@ class Weather:
         """Change the faults every second or so."""
         while True:
             drawn = [self._deck.draw() for _ in range(self._dice.choice(AT_ONCE))]
-            await self._set([*dict.fromkeys([SILENCE] * self.is_silent + drawn)])
-            await asyncio.sleep(self._dice.uniform(*CHANGE_SECONDS))
+            self._change.clear()
+            # Another change would end what stalls.
+            seconds = None if self._held else self._dice.uniform(*CHANGE_SECONDS)
+            await self._set([self._held] if self._held else [*dict.fromkeys(drawn)])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._change.wait()
+
+    @asynccontextmanager
+    async def holding(self, name: str) -> AsyncIterator[None]:
+        """Have only this fault from now on; give the requests time to meet it."""
+        self._held = name
+        self._change.set()
+        try:
+            await asyncio.sleep(HELD_SECONDS)
+            yield
+        finally:
+            self._held = ""
+            self._change.set()
 
     async def calm(self) -> None:
         """Take all faults away."""

@@ -40,7 +40,7 @@ from chaos.application import Application, Memory
 from chaos.clocks import CACHE_SECONDS, HAS_FAKE_TIME, FakedPostgres, set_clock
 from chaos.database import Database, Server, running_server
 from chaos.deck import Deck
-from chaos.fault_schedule import CHANGE_SECONDS, MAKERS, Weather
+from chaos.fault_schedule import DELAY, MAKERS, SILENCE, Weather
 from chaos.leaks import EVERY, PageCollector, leaks, password
 from chaos.matrix import Period, count
 from chaos.operator import settle_what_was_taken
@@ -58,6 +58,7 @@ CLOCK_AHEAD_SECONDS = 86_400.0
 CLOCK_JUMP_SECONDS = (3600.0, -3600.0, CLOCK_AHEAD_SECONDS, -CLOCK_AHEAD_SECONDS)
 CLOCK_WRONG_SECONDS = (1.5, 5.0)  # how long the database's clock is
 BACKUP_SECONDS = (3.0, 8.0)  # until it is restored
+CUT_OFF_SECONDS = 1.2  # from a stop on: longer than the shorter time-out of a shutdown
 LONG_SECONDS = (6.5, 12.0)  # of a frozen database: leases end, and a worker that stops gives up
 
 
@@ -294,29 +295,26 @@ class Shaking:
             return await self._jump()
         if act == RESTORE:
             return await self._go_back()
-        if act == SILENT_STOPS:
-            return await self._stop_in_silence()
+        if act in (SILENT_STOPS, FREEZE_STOPS):
+            return await self._stop_unanswered(act)
         orders = {
             RESTART: "restart",
             CRASH: "crash",
             FREEZE: f"freeze {self._dice.uniform(0.5, 6.0):.1f}",
-            FREEZE_LONG: (long := f"freeze {self._dice.uniform(*LONG_SECONDS):.1f}"),
-            FREEZE_STOPS: long,
+            FREEZE_LONG: f"freeze {self._dice.uniform(*LONG_SECONDS):.1f}",
         }
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._server.order(orders[act]))
-            if act == FREEZE_STOPS:
-                tasks.create_task(self._fleet.stop_some())
+        await self._server.order(orders[act])
         return 1
 
-    async def _stop_in_silence(self) -> int:
-        """Stop workers while the provider answers no request."""
-        self._weather.is_silent = True
-        try:
-            await asyncio.sleep(CHANGE_SECONDS[1])
-            await self._fleet.stop_some()
-        finally:
-            self._weather.is_silent = False
+    async def _stop_unanswered(self, act: str) -> int:
+        """Stop workers while the provider answers no request, or when no answer can be written."""
+        fault = SILENCE if act == SILENT_STOPS else DELAY
+        async with asyncio.TaskGroup() as tasks, self._weather.holding(fault):
+            if act == FREEZE_STOPS:
+                seconds = self._dice.uniform(*LONG_SECONDS)
+                tasks.create_task(self._server.order(f"freeze {seconds:.1f}"))
+            tasks.create_task(self._fleet.stop_some())
+            await asyncio.sleep(CUT_OFF_SECONDS)
         return 1
 
     async def _jump(self) -> int:
