@@ -79,6 +79,7 @@ class Application:
         self._dice = dice
         self._written = 0  # parameters that were given; each text is another
         self._recent: list[int] = []  # not asked to be cancelled yet
+        self._requeued_before: set[int] = set()  # before a backup was restored
         self.working = asyncio.Lock()  # held while it calls
 
     async def work(self, rate: float) -> None:
@@ -194,13 +195,18 @@ class Application:
             self.memory.cancels.append(Cancel(ids, told))
 
     async def _requeue(self) -> None:
-        """Take back some of what was rejected: never sent, so it may be sent now."""
+        """Take back some of what was rejected: never sent, so it may be sent now.
+
+        A restored database shows as rejected also what was taken back and sent since the backup:
+        the operator knows what he has taken back.
+        """
         rejected = await self._call(
             lambda connection: connection.fetchval(
                 "SELECT array(SELECT message_id FROM dispatcher.outcome"
                 " WHERE state = 'rejected' LIMIT 50)"
             )
         )
+        rejected = [one for one in rejected or () if one not in self._requeued_before]
         if rejected:
             self.memory.requeued.update(rejected)
             await self._call(
@@ -211,6 +217,7 @@ class Application:
         """Take back what it was told since a backup that is restored."""
         self.memory.inserted, self.memory.cancels = set(inserted), list(cancels)
         self._recent = []
+        self._requeued_before = set(self.memory.requeued)
 
     async def _call(self, work):
         self.memory.calls += 1
