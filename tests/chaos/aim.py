@@ -37,7 +37,7 @@ from chaos.workers import (
 BRANCHES_AT_ONCE = 3  # that one storm is aimed at
 AIMED_APPS = 6
 AIMED_PACE = 0.5  # of the usual time between two acts
-LEADING = 4.0  # the weight of the acts that lead to a branch, beside those of a fault
+LEADING = 1.5  # the weight of the acts that lead to a branch, beside those of a fault
 
 # What is done to the database, or to several at once, and how often beside each other.
 TERMINATE, HOLD_COMMITS = "database: connections ended", "database: commits held"
