@@ -233,6 +233,7 @@ async def test_a_worker_waits_for_a_database_that_takes_no_writes(db, workers, s
 
 
 LATER = "SELECT count(*) = 3 FROM dispatcher.queue WHERE due_at > now() + interval '30 s'"
+SHORT_LEASE = "13s"  # the shortest with this time-out: a heartbeat comes each two seconds
 FAILING = "SELECT failing_parts FROM dispatcher.worker"
 
 
@@ -244,8 +245,8 @@ async def test_limits_that_cannot_be_read_stop_their_app_only(db, workers, sim):
     )
     ids = await insert(db, 600)
     held = await insert(db, 3, first=1000, app="other")
-    apps = {"default": app_at(sim.url), "other": app_at(sim.url)}
-    worker = await workers.start(apps)
+    apps = dict.fromkeys(("default", "other"), app_at(sim.url, timeout="3s"))
+    worker = await workers.start(apps, lease=SHORT_LEASE)
     await until(lambda: states_are(db, ids, "accepted"), what="the other app is sent")
     await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rule")
     line = "They cannot be read, and nothing of other is sent: set or remove them"
@@ -270,7 +271,8 @@ async def test_a_template_that_cannot_be_read_holds_back_its_messages(db, worker
     await db.execute(
         "UPDATE dispatcher.message SET template_id = 'odd' WHERE id = ANY ($1::bigint[])", held
     )
-    worker = await workers.start(sim.url)
+    app = {"default": app_at(sim.url, timeout="3s")}
+    worker = await workers.start(app, lease=SHORT_LEASE)
     await until(lambda: states_are(db, ids, "accepted"), what="the others are sent")
     await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rule")
     assert "template odd: It cannot be read" in (await db.fetchval(FAILING))[0]
@@ -294,7 +296,8 @@ async def test_rules_of_all_apps_that_cannot_be_read_stop_all(db, workers, sim):
         "INSERT INTO dispatcher.kept_limit (app, per_minute) VALUES ('other', 9)"
     )
     await insert(db, 6)
-    worker = await workers.start(sim.url)
+    app = {"default": app_at(sim.url, timeout="3s")}
+    worker = await workers.start(app, lease=SHORT_LEASE)
     line = "They cannot be read, and nothing is sent: DivisionByZeroError 22012."
     await until(lambda: line in worker.text(), what="a claim is refused")
     await until(lambda: db.fetchval(FAILING), what="a heartbeat names the rules")
