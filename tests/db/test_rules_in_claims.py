@@ -236,6 +236,12 @@ async def test_what_a_clock_ahead_sent_counts_for_no_recipient(db, database):
     assert [row["message_id"] for row in left] == [1, 4, 5]
 
 
+async def test_old_usage_is_found_by_its_index(db):
+    await db.execute("SET enable_seqscan = off")
+    plan = "\n".join(row[0] for row in await db.fetch("EXPLAIN " + sql("forget_old_usage")))
+    assert plan.count("Index Cond: (sent_at") == 2, plan
+
+
 async def test_what_an_operator_settles_as_sent_counts_for_its_day(db):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id) VALUES ($1, 't')", NUMBER

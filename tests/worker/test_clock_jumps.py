@@ -263,6 +263,26 @@ async def test_requests_of_a_clock_ahead_are_none_of_the_last_seconds(db, hands)
     assert not await db.fetchval(sql("others_send"), "default", hands.id)
 
 
+@pytest.mark.parametrize("name", ["recent_counts", "status_totals", "last_hour"])
+async def test_what_a_clock_ahead_counted_is_of_no_last_minutes(db, name):
+    await db.execute(
+        "INSERT INTO dispatcher.event_count (worker, minute, app, event, code, count)"
+        " VALUES (1, date_trunc('minute', now()), 'default', 'accepted', '', 3),"
+        " (1, date_trunc('minute', now()) + interval '1 day', 'default', 'accepted', '', 5)"
+    )
+    [row] = await db.fetch(sql(name))
+    assert 3 in tuple(row)
+
+
+async def test_requests_before_a_time_ahead_are_shown(db, hands):
+    """The message was inserted while the clock was ahead, and sent when it was right."""
+    await hands.begin()
+    [message] = await hands.insert(1)
+    await hands.claim()
+    ahead = await db.fetchval("SELECT now() + interval '1 hour'")
+    assert len(await db.fetch(sql("show_batches"), message, "default", ahead, None)) == 1
+
+
 async def test_what_a_clock_ahead_sent_shows_no_other_host_that_sends(db, hands):
     await hands.begin()
     other = await db.fetchval(
