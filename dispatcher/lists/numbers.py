@@ -53,15 +53,14 @@ def _without_header(
             yield from _read(record, 0, other_mainland=other_mainland)
 
 
-def _has_swallowed(record: Record, place: int) -> bool:
+def _has_swallowed(record: Record) -> bool:
     """Tell whether a cell over several lines has taken in a line with a number of its own.
 
     So it is when two lines each have a quote that is wrong; addresses have several lines too.
     """
     parts = (
         part
-        for at, cell in enumerate(record.cells)
-        if at != place
+        for cell in record.cells
         for line in cell.split("\n")[1:]
         for part in re.split(r"[,;\t]", line)
     )
@@ -71,7 +70,7 @@ def _has_swallowed(record: Record, place: int) -> bool:
 def _read(
     record: Record, place: int, *, other_mainland: bool
 ) -> Iterator[tuple[int, ReadNumber | DoubtfulNumber]]:
-    if record.raw and _has_swallowed(record, place):
+    if record.raw and _has_swallowed(record):
         for line in range(record.line, record.line + record.lines):
             yield line, DoubtfulNumber(swallowed(record))
         return

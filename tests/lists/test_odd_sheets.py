@@ -325,6 +325,16 @@ def test_a_cell_over_several_lines_is_no_wrong_quote(tmp_path):
     assert numbers(write(file, "phone,note", f'{GOOD},"room 5,\n100081 Beijing, 12"')) == [GOOD]
 
 
+def test_a_cell_of_a_workbook_has_swallowed_no_line(tmp_path):
+    """It has no quotes; a number in a note is another person's."""
+    book = Workbook()
+    assert book.active is not None
+    for row in (["phone", "note"], [GOOD, "call\n13112345679"]):
+        book.active.append(row)
+    book.save(file := tmp_path / "x.xlsx")
+    assert numbers(file) == [GOOD]
+
+
 def test_columns_that_are_said_need_a_header(tmp_path):
     file = write(tmp_path / "x.csv", f"{GOOD},谢", f"{GOOD},王")
     with pytest.raises(ListError, match="no header, and --column needs one: line 1"):
