@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from dispatcher.lists.earlier_loads import ImportOptions
     from dispatcher.lists.file_load import Loaded, Progressed
 
+Encoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
+]
+Sheet = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of an Excel workbook with several.")
+]
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="Of lines that do not say it.")]
 
 
@@ -44,13 +51,8 @@ def enqueue(
             metavar="FILE", help="Where refused lines go.", show_default="FILE.rejects.csv"
         ),
     ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of an Excel workbook with several.")
-    ] = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     column: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.completion import complete_app
+from dispatcher.cli.enqueue import Encoding, Sheet
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import App, As, operator_name
 from dispatcher.core.language import _, with_stop
@@ -158,13 +159,8 @@ def suppress(
             help="A file with a number on each line, or a CSV file with numbers first.",
         ),
     ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of the file, such as gb18030.", show_default="detected"),
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of an Excel workbook with several.")
-    ] = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     column: Annotated[
         list[str] | None,
         typer.Option(

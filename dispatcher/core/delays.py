@@ -57,7 +57,8 @@ def pause_for(
         case Kind.NOT_SENT:
             first = max(5.0, min(retry_after or 0.0, _HOUR_SECONDS))
             longest = max(60.0, first)
-        case Kind.UNKNOWN if not row.code.startswith("HTTP "):  # no firewall
+        # A firewall, which answers with an HTTP status, may have banned this address.
+        case Kind.UNKNOWN if not row.code.startswith("HTTP "):
             first, longest = FIRST_UNKNOWN_PROBE_SECONDS, MAX_UNKNOWN_PROBE_SECONDS
         case Kind.CLOCK:
             facts = _off(skew)
