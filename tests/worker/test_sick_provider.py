@@ -82,7 +82,7 @@ async def test_a_brown_out_makes_few_messages_unsure(db, workers, sim, fault):
 @pytest.mark.slow
 async def test_a_healed_app_starts_with_one_message_and_doubles(db, workers, sim):
     await sim.faults.arm([Http(status=502)])
-    await insert(db, 12_000)
+    await insert(db, 24_000)  # all rounds take 5,461, besides what is on its way at first
     await workers.start(sim.url)
     await until(lambda: paused_for(db, "unknown-results"))
     await until(lambda: idle(db))
