@@ -154,7 +154,7 @@ async def _show(stage: Stage, connection: Connection, screen: Screen) -> None:
 
 async def _watch(stage: Stage, connection: Connection, total: int, screen: Screen) -> None:
     """Show the progress until every message has its outcome."""
-    done = -1
+    done, deadline = 0, time.monotonic() + WORK_TIMEOUT_SECONDS
     with screen.progress(total) as show_counts:
         while True:
             counts = await status.outcome_counts(connection)
