@@ -25,6 +25,7 @@ from dispatcher.console.forms import (
 from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
 from dispatcher.core.format import plural
 from dispatcher.core.language import _
+from dispatcher.core.message import as_stored
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 from dispatcher.core.status import AppState
@@ -262,13 +263,15 @@ class ActionPages:
 
     async def search_suppressed(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show whether a number is suppressed, and why."""
-        form = await read_form(request) or {}
-        read = read_number(form.get("number", ""), other_mainland=True)
-        if not isinstance(read, ReadNumber):
+        text = (await read_form(request) or {}).get("number", "").strip()
+        read = read_number(text, other_mainland=True)
+        number = read.e164 if isinstance(read, ReadNumber) else as_stored(text)
+        found = await self._backend.suppressions_of(number) if number else []
+        if not found and not isinstance(read, ReadNumber):
             reason = _("This is not a number: {reason}.").format(reason=_(read.reason))
-            return await self._rules(session, {}, form="search", error=reason)
-        found = await self._backend.suppressions_of(read.e164)
-        return await self._rules(session, {"numbers": read.e164}, found=found)
+            draft = {"number": text}
+            return await self._rules(session, draft, form="search", error=reason)
+        return await self._rules(session, {"numbers": number}, found=found)
 
     async def _rules(
         self,
