@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 from dispatcher.console.auth import HOME_PATH, Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.campaign_actions import CAMPAIGN_ACTIONS, MOVE_FIELDS
+from dispatcher.console.campaign_pages import campaign_address
 from dispatcher.console.confirmation import (
     Confirmation,
     Known,
@@ -221,6 +222,7 @@ def _has(rule: object, text: str) -> bool:
     return text.lower() in words.lower()
 
 
+_KEPT_FORMS = ("cancel", "requeue", "campaign-move")  # which a refusal shows again
 _YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
@@ -391,5 +393,10 @@ class ActionPages:
         found = _ACTIONS.get(action)
         if found and found.form:  # it keeps what was written
             return await self._rules(session, fields, form=found.form, error=reason)
+        if action in _KEPT_FORMS and (action != "campaign-move" or fields.get("campaign")):
+            name = fields.get("campaign")
+            values = {"session": session, "what": reason, "form": action, "fields": fields}
+            values["back"] = campaign_address(name) if name else ACTIONS_PATH
+            return self._auth.page("again.html", values, status=400)
         values = {"session": session, "what": reason}
         return self._auth.page("missing.html", values, status=400)
