@@ -306,8 +306,8 @@ def redirect(path: str) -> web.Response:
 def cut(request: web.Request, response: AnyResponse) -> AnyResponse:
     """Break the connection of a *response* that has begun and cannot be finished.
 
-    It is reset: after HTTP/1.0, which nginx speaks to it, a mere end means that the answer is whole,
-    and another answer would be taken for a part of the file.
+    It is reset: after HTTP/1.0, which nginx speaks to it, a mere end means that the answer is
+    whole, and another answer would be taken for a part of the file.
     """
     if request.transport is not None:
         socket = request.transport.get_extra_info("socket")
