@@ -7,6 +7,7 @@ again when its page is opened.
 import asyncio
 import re
 import sys
+from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
@@ -38,6 +39,7 @@ from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
 from dispatcher.lists.shown_texts import list_text
+from dispatcher.lists.rejects import with_shown_reasons
 from dispatcher.lists.upload_work import (
     UploadOptions,
     UploadResult,
@@ -290,7 +292,8 @@ class ListPages:
             return self._auth.page("missing.html", values, status=404)
         await self._backend.record_export(session.actor, f"refused lines of list {wanted}")
         headers = {hdrs.CONTENT_DISPOSITION: f'attachment; filename="list-{wanted}.rejects.csv"'}
-        return protected(web.Response(body=content, content_type="text/csv", headers=headers))
+        body = _pieces(content)
+        return protected(web.Response(body=body, content_type="text/csv", headers=headers))
 
     def _work(self, upload_id: int) -> None:
         if upload_id not in self._working:
@@ -325,3 +328,10 @@ async def _text(part: BodyPartReader) -> str:
     if 0 in content:
         raise ValueError("PostgreSQL takes no text with a NUL")
     return content.decode("utf-8")
+
+
+async def _pieces(rejects: bytes) -> AsyncIterator[bytes]:
+    """Yield a file of rejects as its reader is to see it; between pieces others have their turn."""
+    for piece in with_shown_reasons(rejects):
+        yield piece
+        await asyncio.sleep(0)

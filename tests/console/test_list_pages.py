@@ -26,6 +26,7 @@ from dispatcher.lists import upload_work
 from dispatcher.lists.upload_work import WorkOrder
 
 BEN = "Ben (shared token)"
+NUMBER = "+8613112345678"
 LIST = """手机号,模板,变量1
 13112345678,tpl,062569
 +8613112345679,tpl,1
@@ -105,6 +106,26 @@ async def test_a_list_is_checked_first_and_then_loaded(operator, db):
         (BEN, "load", f"list {list_id}", "五月 <b>.csv", "all lines"),
         (BEN, "export", f"refused lines of list {list_id}", "", "whole numbers"),
     ]
+
+
+async def test_refused_lines_have_their_reasons_in_the_language_of_the_reader(operator):
+    lines = ['手机号,"模板\n(必填)"', '12,"a\n,b"', f"{NUMBER},t 1", "13112345678,t"]
+    answer = await upload(operator, "\n".join(lines).encode())
+    path = answer.headers["Location"]
+    await shown(operator, path, "checked")
+    form = {"form_token": (await operator.get(path)).form_token}
+    english = (await operator.post(f"{path}/rejects.csv", form)).text
+    await operator.get("/console/language/zh-CN")
+    chinese = (await operator.post(f"{path}/rejects.csv", form)).text
+    for text, reasons in (
+        (english, ("recipient: it is too short: 2 digits", "template_id has a blank in it")),
+        (chinese, ("recipient：过短：2 位数字", "template_id 含有空白")),
+    ):
+        assert text == (
+            '\ufeffline,reason,手机号,"模板\n(必填)"\r\n'
+            f'3,{reasons[0]},12,"a\n,b"\r\n'
+            f'5,{reasons[1]},"=""{NUMBER}""","=""t 1"""\r\n'
+        )
 
 
 async def test_a_check_names_apps_that_nobody_has(operator, db):
