@@ -38,8 +38,8 @@ from dispatcher.core.rules import describe_limits
 from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
-from dispatcher.lists.shown_texts import list_text
 from dispatcher.lists.rejects import with_shown_reasons
+from dispatcher.lists.shown_texts import list_text
 from dispatcher.lists.upload_work import (
     UploadOptions,
     UploadResult,
