@@ -35,6 +35,7 @@ from dispatcher.lists.earlier_loads import (
 from dispatcher.lists.messages import COLUMNS, Line, MessageList
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
+from dispatcher.lists.shown_texts import list_text
 
 BATCH_LINES: Final = 5_000  # lines in one transaction: a fraction of a second
 PREVIEWS: Final = 3  # messages that a dry run shows as the recipient sees them
@@ -293,7 +294,7 @@ async def _write_rejects(
             reasons = await file_import.rejections(connection, digest, batch[0].line, last)
             if reasons:
                 out.add(
-                    (line, reasons[line.number])
+                    (line, list_text(reasons[line.number]))
                     for record in batch
                     if any(record.line + place in reasons for place in range(record.lines))
                     for line in messages.lines(record)

@@ -83,7 +83,7 @@ def column_of(name: str, given: Mapping[str, str] | None = None) -> str | None:
     if column := _column(plain):
         return column
     bare = _NOTE.sub("", unicodedata.normalize("NFKC", name))
-    columns = {_column(_plain(part)) for part in _LANGUAGES.split(bare)}
+    columns = {_column(_plain(part)) for part in _LANGUAGES.split(bare) if part.strip()}
     return columns.pop() if len(columns) == 1 else None
 
 

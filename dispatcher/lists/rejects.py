@@ -4,9 +4,10 @@ import csv
 import os
 import re
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from io import StringIO
-from itertools import count
+from io import BytesIO, StringIO, TextIOWrapper
+from itertools import chain, count, islice
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -17,6 +18,7 @@ from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.lists.header import OWN, Header, column_of
 from dispatcher.lists.messages import Line
+from dispatcher.lists.shown_texts import list_text
 
 # A spreadsheet rounds long numbers, drops + and zeros in front, and turns 1-2, MAR1, (5), 5月 and
 # true into something else, by rules that differ from language to language: a cell with a digit is
@@ -26,6 +28,7 @@ _CHANGED = re.compile(r"""[^"\r\n\d]*\d[^"\r\n]*|\s*(?:true|false)\s*""", re.IGN
 _KEPT = re.compile(r"0|[1-9][0-9]{0,8}")
 _MAX_FORMULA_CHARACTERS: Final = 255  # of a text in a formula of Excel
 _PIECE_BYTES: Final = 1024 * 1024
+_PIECE_ROWS: Final = 1_000  # sent at once: milliseconds of work
 _SECOND: Final = 1_000_000_000  # nanoseconds
 # What a cell of a formula may begin with; an apostrophe in front of a cell is taken off on load.
 _MARKED = ("=", "@", "\t", "\r", "'")
@@ -86,7 +89,7 @@ class RejectsFile:
         try:
             if self._file is None:
                 self._file = self._begin()
-                self._write(self._file, b"\xef\xbb\xbf")
+                self._write(self._file, BOM_UTF8)
                 rows.insert(0, [*OWN, *self._names])
             text = StringIO(newline="")
             csv.writer(text, delimiter=self._delimiter).writerows(rows)
@@ -136,6 +139,19 @@ class RejectsFile:
     def _cells(self, line: Line) -> list[str]:
         cells = [line.cells[place] for place in self._kept if place < len(line.cells)]
         return [safe_cell(cell) for cell in [*cells, *line.cells[self._width :]]]
+
+
+def with_shown_reasons(content: bytes) -> Iterator[bytes]:
+    """Yield a file of rejects in pieces, its reasons in the language of the present context."""
+    delimiter = chr(content[len(BOM_UTF8) + len(OWN[0])])
+    text = TextIOWrapper(BytesIO(content), "utf-8-sig", "surrogateescape", newline="")
+    read = csv.reader(text, delimiter=delimiter)
+    rows = chain([next(read)], ([line, list_text(why), *cells] for line, why, *cells in read))
+    yield BOM_UTF8
+    while some := list(islice(rows, _PIECE_ROWS)):
+        piece = StringIO(newline="")
+        csv.writer(piece, delimiter=delimiter).writerows(some)
+        yield piece.getvalue().encode("utf-8", "surrogateescape")
 
 
 def safe_cell(cell: str) -> str:

@@ -1,7 +1,11 @@
 """Texts of lists that are stored in English, and their form in the reader's language.
 
-The console checks and loads a list in the background, for readers of any language.
+The console checks and loads a list in the background, for readers of any language. What the
+database refuses is stored as its constraint names it: by the rule, which reads like praise.
 """
+
+from collections.abc import Mapping
+from typing import Final
 
 from dispatcher.core.language import N_
 from dispatcher.core.stored_texts import stored_text
@@ -152,8 +156,22 @@ LIST_TEXTS = (
         " set TMPDIR for the service."
     ),
 )
+# What the reader of a list lets pass and the database refuses, as `db.file_import` names it.
+_OF_DATABASE: Final[Mapping[str, str]] = {
+    "template id has no blanks": N_("template_id has a blank in it"),
+    "sender has no blanks": N_("sender has a blank in it"),
+    "signature has no blank at its ends and no line break": N_("signature has a line break in it"),
+    "params has at most 20 variables": N_("it has more than 20 variables"),
+    "params has at most 64 kilobytes": N_("its variables are too long: 64 KB is the most"),
+    "send at is in the years 2000 to 9999": N_("send_at is not in the years 2000 to 9999"),
+    "expires at is in the years 2000 to 9999": N_("expires_at is not in the years 2000 to 9999"),
+}
+_OTHERS_OF_DATABASE: Final = (
+    N_("its idempotency_key was used before"),
+    N_("it holds a value that PostgreSQL cannot store"),
+)
 
 
 def list_text(text: str) -> str:
     """Return a reason or a note of a list in the language of the present context."""
-    return stored_text(text, LIST_TEXTS)
+    return stored_text(_OF_DATABASE.get(text, text), LIST_TEXTS)

@@ -33,9 +33,11 @@ _ROW, _CELL, _VALUE, _FORMULA, _TEXT, _STRING, _PHONETIC, _MERGED, _COLUMNS = (
 _MAIN = f"{{{_NAMESPACE.strip()}}}"  # in front of the names of a tree's elements
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 # Formats that a file names by number only, and whose form is that of the language: all are dates
-# and times where dates have formats of their own (Chinese, Japanese, Korean).
-_LOCAL_DATES = frozenset({*range(27, 37), *range(50, 59)})
-_LOCAL_DATE = "yyyy-mm-dd"
+# and times where dates have formats of their own (Chinese, Japanese, Korean). 32 and 33 show the
+# time of day in each of them; 34, 35, 55 and 56 in Chinese alone.
+_LOCAL_FORMATS = dict.fromkeys((*range(27, 37), *range(50, 59)), "yyyy-mm-dd") | dict.fromkeys(
+    (32, 33), "h:mm:ss"
+)
 _STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main "  # of a Strict Open XML Spreadsheet
 _STRICT_NAMES = {  # in parts that are read as a whole
     b"http://purl.oclc.org/ooxml/spreadsheetml/main": _NAMESPACE.strip().encode(),
@@ -184,9 +186,7 @@ def _formats(styles: Element) -> list[str]:
     }
     numbers = [int(xf.get("numFmtId", 0)) for xf in styles.iterfind(f"{_MAIN}cellXfs/{_MAIN}xf")]
     return [
-        own.get(number)
-        or BUILTIN_FORMATS.get(number)
-        or (_LOCAL_DATE if number in _LOCAL_DATES else "General")
+        own.get(number) or BUILTIN_FORMATS.get(number) or _LOCAL_FORMATS.get(number, "General")
         for number in numbers
     ]
 

@@ -1,5 +1,6 @@
 """Commands speak the language of the locale; what programs read stays English."""
 
+import csv
 import json
 
 CHINESE = "zh_CN.UTF-8"
@@ -40,6 +41,36 @@ async def test_refused_lines_get_chinese_reasons(operate, tmp_path):
     rejects = file.read_text(encoding="utf-8-sig")
     assert "recipient：过短：2 位数字" in rejects
     assert "缺少 template_id" in rejects
+
+
+async def test_what_the_database_refuses_gets_chinese_reasons(operate, tmp_path):
+    head = "recipient,template_id,sender,signature,idempotency_key,send_at,expires_at"
+    head += "".join(f",param_{place}" for place in range(1, 22))
+    cells = [
+        ("t 1", "", "", "", "", ""),
+        ("t", "1 2", "", "", "", ""),
+        ("t", "", '"a\nb"', "", "", ""),
+        ("t", "", "", "", "1999-01-01 00:00Z", ""),
+        ("t", "", "", "", "", "9999-12-31 12:00Z"),
+        ("t", "", "", "", "", "", *["x"] * 21),
+        ("t", "", "", "", "", "", "长" * 30_000),
+        ("t", "", "", "once", "", ""),
+        ("t", "", "", "once", "", ""),
+    ]
+    rows = [(f"+861311234567{place}", *row, *[""] * 21)[:28] for place, row in enumerate(cells)]
+    (tmp_path / "list.csv").write_text("\n".join([head, *map(",".join, rows)]))
+    assert (await operate("enqueue", tmp_path / "list.csv", locale=CHINESE)).code == 1
+    with (tmp_path / "list.rejects.csv").open(encoding="utf-8-sig", newline="") as rejects:
+        assert [row["reason"] for row in csv.DictReader(rejects)] == [
+            "template_id 含有空白",
+            "sender 含有空白",
+            "signature 含有换行",
+            "send_at 不在 2000 年至 9999 年之间",
+            "expires_at 不在 2000 年至 9999 年之间",
+            "变量超过 20 个",
+            "变量过长：最多 64 KB",
+            "其 idempotency_key 已被使用过",
+        ]
 
 
 async def test_an_unreachable_database_is_explained_in_chinese(command):

@@ -52,10 +52,22 @@ def test_a_send_time_as_far_ahead_as_grants_reach_is_fine():
     assert diagnose(now(soon)).findings == []
 
 
-def test_messages_to_suppressed_numbers_are_no_trouble():
-    totals = [EventTotal("shop", "rejected", "suppressed", 900, 900)]
-    seen = now(recent=happened(accepted=50, rejected_suppressed=900), totals=totals)
-    assert diagnose(seen).findings == []
+@pytest.mark.parametrize("code", ["suppressed", "unsubscribed"])
+def test_messages_to_suppressed_numbers_are_no_trouble(code):
+    totals = [EventTotal("shop", "rejected", code, 900, 900)]
+    for accepted in (0, 50):
+        withheld = happened(accepted=accepted, **{f"rejected_{code}": 900})
+        assert diagnose(now(recent=withheld, totals=totals)).findings == []
+
+
+def test_messages_to_suppressed_numbers_hide_no_failures():
+    totals = [
+        EventTotal("shop", "rejected", "unsubscribed", 900, 900),
+        EventTotal("shop", "rejected", "E200033", 40, 40),
+        EventTotal("shop", "accepted", "", 60, 60),
+    ]
+    (finding,) = diagnose(now(totals=totals)).findings
+    assert finding.title == "shop: 40 messages rejected in the last hour"
 
 
 def test_a_spike_is_told_with_its_figures():

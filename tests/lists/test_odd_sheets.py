@@ -56,6 +56,11 @@ def test_a_column_without_a_name_may_be_empty(tmp_path):
     assert bad.reason == "column 1 has no name in the header, and here it is not empty"
 
 
+def test_a_name_may_have_its_note_on_a_line_of_its_own(tmp_path):
+    (line,) = read(write(tmp_path / "x.csv", '"手机号\n（必填）","模板\n[ID]\n"', f"{GOOD},t1"))
+    assert [value(line, name) for name in ("recipient", "template_id")] == [GOOD, "t1"]
+
+
 def test_codes_and_times_lose_what_is_not_seen(tmp_path):
     head = "template_id,recipient,sender,priority,send_at"
     codes = ",".join(map(wide, ("1069", "5", "2027-05-01")))

@@ -124,6 +124,16 @@ def test_a_day_is_a_midnight_only_where_hours_are_shown(tmp_path, forms, midnigh
     assert cells(tmp_path / "x.xlsx") == [[midnight, "2027-05-01 09:00:00"]] * len(forms)
 
 
+def test_a_midnight_is_one_in_a_local_format_with_hours(tmp_path):
+    row = "".join(f'<c s="{style}"><v>46508</v></c>' for style in (1, 2, 3))
+    file = workbook(tmp_path / "x.xlsx", f"<row>{row}</row>")
+    parts = unpack(file)
+    forms = "".join(f'<xf numFmtId="{number}"/>' for number in (31, 32, 33))
+    change(parts, STYLES, "(<cellXfs.*?)</cellXfs>", rf"\1{forms}</cellXfs>")
+    midnight = "2027-05-01 00:00:00"
+    assert cells(pack(file, parts)) == [["2027-05-01", midnight, midnight]]
+
+
 def test_a_day_in_iso_8601_is_a_midnight_only_where_hours_are_shown(tmp_path):
     times = ("2027-05-01", "2027-05-01T00:00:00", "2027-05-01T00:00:00.000", "2027-05-01T09:00")
     row = "".join(f'<c t="d" s="{style}"><v>{time}</v></c>' for style in (1, 2) for time in times)
