@@ -1,5 +1,6 @@
 """Consoles, tables and times for the output of commands."""
 
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -87,8 +88,12 @@ def table_of(*columns: str) -> Listing:
     return Listing(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
-def print_json(value: object) -> None:
-    """Print *value* as JSON on stdout; times have their zone."""
+def print_json(value: object, *, one_line: bool = False) -> None:
+    """Print *value* as JSON on stdout, in UTF-8 whatever the locale; times have their zone."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201 - the one place
+    if callable(reconfigure := getattr(sys.stdout, "reconfigure", None)):
+        reconfigure(encoding="utf-8", errors="replace")
+    text = msgspec.json.encode(value)
+    text = text if one_line else msgspec.json.format(text)
+    print(text.decode(), flush=True)  # noqa: T201 - the one place
