@@ -7,9 +7,11 @@ keeps no state. The keys are derived from the console's token, so a new token en
 import hashlib
 import hmac
 import secrets
+import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -299,6 +301,19 @@ def is_secure(request: web.Request) -> bool:
 def redirect(path: str) -> web.Response:
     """Return the answer that leads a browser to *path*."""
     return protected(web.Response(status=303, headers={hdrs.LOCATION: path}))
+
+
+def cut(request: web.Request, response: AnyResponse) -> AnyResponse:
+    """Break the connection of a *response* that has begun and cannot be finished.
+
+    It is reset: after HTTP/1.0, which nginx speaks to it, a mere end means that the answer is
+    whole, and another answer would be taken for a part of the file.
+    """
+    if request.transport is not None:
+        socket = request.transport.get_extra_info("socket")
+        socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return response
 
 
 def protected(response: AnyResponse) -> AnyResponse:

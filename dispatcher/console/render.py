@@ -20,7 +20,6 @@ from dispatcher.core.number import without_numbers
 from dispatcher.core.roles import shown_name
 from dispatcher.core.status import WAITING_COUNTED
 from dispatcher.core.stored_texts import stored_text, suppression_reason
-from dispatcher.lists.shown_texts import list_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
@@ -128,7 +127,6 @@ def _environment() -> jinja2.Environment:
         stored=stored_text,
         suppression_reason=suppression_reason,
         operator=shown_name,
-        of_list=list_text,
         sentence=sentence,
         code_row=number_code,
         request_row=request_code,
