@@ -216,6 +216,13 @@ class Auth:
                 if checked and not await self._is_own_form(request, session):
                     return await self.refused(request, session)
                 return await handler(request, session)
+            except web.HTTPRequestEntityTooLarge:
+                what = _(
+                    "A form takes {count} KB; for more numbers there is `dispatcher suppress"
+                    " --file`."
+                ).format(count=request.client_max_size // 1024)
+                values = {"session": session, "what": what}
+                return self.page("missing.html", values, status=413)
             except DatabaseUnavailable as error:
                 values = {
                     "session": session,
