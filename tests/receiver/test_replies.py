@@ -139,7 +139,7 @@ async def test_a_reply_is_for_the_app_that_was_answered(dsn, db, tmp_path, case)
 
 
 @pytest.mark.parametrize(
-    ("workers", "app"),
+    "case",
     [
         ("('{default}', now(), NULL), ('{old}', now() - interval '1 day', now())", "default"),
         ("('{default}', now(), NULL), ('{default}', now(), now())", "default"),
@@ -149,8 +149,9 @@ async def test_a_reply_is_for_the_app_that_was_answered(dsn, db, tmp_path, case)
 )
 @pytest.mark.parametrize("verified", [False, True])
 async def test_a_row_of_an_app_that_no_worker_has_stops_no_unsubscription(
-    dsn, db, tmp_path, workers, app, verified
+    dsn, db, tmp_path, case, verified
 ):
+    workers, app = case
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default'), ('old')")
     await operator.pause(db, "Ana", "defualt", "")
     await db.execute(
