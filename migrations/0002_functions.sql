@@ -97,11 +97,11 @@ RETURN recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(rec
 
 -- Return which rule a recipient breaks, if it is no number, would reach another person, or hides that
 -- two spellings are one number (see core.number); null for a sound one. Named like constraints, which
--- say what is wrong. The recipient of an erased message is 0.
+-- say what is wrong.
 CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN recipient = '0' OR dispatcher.is_usual_recipient(recipient) THEN NULL
+    WHEN dispatcher.is_usual_recipient(recipient) THEN NULL
     WHEN recipient !~ '^[+]?[0-9]+$' THEN 'recipient_is_digits_after_an_optional_plus'
     WHEN octet_length(recipient) > 21 THEN 'recipient_has_at_most_21_characters'
     WHEN recipient LIKE '0%' OR recipient LIKE '+0%'
@@ -201,7 +201,10 @@ BEGIN
     IF NOT has.usual THEN
         SELECT broken.rule, broken.place INTO wrong
         FROM (
-            SELECT dispatcher.misread_recipient(recipient) AS rule, row_number() OVER () AS place
+            SELECT row_number() OVER () AS place,
+                -- The recipient of an erased message is 0: a dump may have one.
+                CASE WHEN recipient <> '0' OR wiped_at IS NULL
+                    THEN dispatcher.misread_recipient(recipient) END AS rule
             FROM added
         ) AS broken
         WHERE broken.rule IS NOT NULL LIMIT 1;
@@ -1306,14 +1309,16 @@ BEGIN
     RETURN total;
 END $$;
 
--- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
--- condition out.
+-- Return how many unsure batches, with how many messages without an outcome, these conditions choose;
+-- null leaves a condition out.
 CREATE FUNCTION dispatcher.count_unsure(
     app text, code text, since timestamptz, until timestamptz,
     OUT batches integer, OUT messages integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
+        SELECT count(*) FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids)))), 0)
     FROM dispatcher.batch b
     WHERE b.state = 'unsure'
       AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
