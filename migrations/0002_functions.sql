@@ -1309,14 +1309,16 @@ BEGIN
     RETURN total;
 END $$;
 
--- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
--- condition out.
+-- Return how many unsure batches, with how many messages without an outcome, these conditions choose;
+-- null leaves a condition out.
 CREATE FUNCTION dispatcher.count_unsure(
     app text, code text, since timestamptz, until timestamptz,
     OUT batches integer, OUT messages integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
+        SELECT count(*) FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids)))), 0)
     FROM dispatcher.batch b
     WHERE b.state = 'unsure'
       AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
