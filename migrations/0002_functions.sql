@@ -1397,7 +1397,11 @@ END $$;
 -- *by_message*: the answer to another message has ended the pause. Then attempts stay counted, and only
 -- first refusals are due: or a message that is refused for itself, and so pauses the app, would be sent
 -- again after each pause, without end.
-CREATE FUNCTION dispatcher.end_refusal_waits(app text, by_message boolean DEFAULT false) RETURNS bigint
+-- *before*: only what waits since before that time. A call for the others after the first 5,000 leaves
+-- what was refused meanwhile.
+CREATE FUNCTION dispatcher.end_refusal_waits(
+    app text, by_message boolean DEFAULT false, before timestamptz DEFAULT 'infinity'
+) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
@@ -1413,6 +1417,7 @@ BEGIN
           AND q.code ~ '^[[:upper:]]'
           AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
           AND (q.attempt <= 1 OR NOT by_message)
+          AND (q.waits_since >= before) IS NOT TRUE
         LIMIT 5000 FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     RETURN ended;
@@ -1480,8 +1485,9 @@ BEGIN
     ended := ended + together;
 END $$;
 
--- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
--- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
+-- Claim for an app again, and for all its countries. Of a million messages that wait for a country, or
+-- because they were refused, the first are due at once: end_country_waits() and end_refusal_waits(),
+-- each called until it returns 0, make the others due.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
