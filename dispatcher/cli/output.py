@@ -1,6 +1,8 @@
 """Consoles, tables and times for the output of commands."""
 
+import re
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -30,11 +32,17 @@ _TABLE_COLUMNS = 100  # the narrowest screen for a table of more than _FEW colum
 _FEW = 3
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 class Prose:
-    """A text whose lines may end between two Chinese characters; rich knows blanks only."""
+    """A text whose lines may end between two Chinese characters; rich knows blanks only.
+
+    What would move the cursor or turn the direction is shown as a blank: rows may have any text.
+    """
 
     def __init__(self, text: str, style: str = "") -> None:
-        self._text = text
+        self._text = _CONTROLS.sub(" ", text)
         self._style = style
 
     def __str__(self) -> str:
@@ -86,6 +94,14 @@ def screen(*, stderr: bool = False) -> Console:
 def table_of(*columns: str) -> Listing:
     """Return an empty table with a line under its header only."""
     return Listing(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def list_of(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return names with their texts, indented; what is too wide is wrapped, never cut."""
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        grid.add_row(Padding(Prose(name), (0, 0, 0, 2)), Prose(text))
+    return grid
 
 
 def print_json(value: object, *, one_line: bool = False) -> None:
