@@ -459,6 +459,17 @@ def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 ),
                 step,
             )
+        elif each.since_last >= MIN_SAMPLE_MESSAGES:
+            yield Finding(
+                Level.WARNING,
+                app.name,
+                _("{name}: no status reports come in any more").format(name=app.name),
+                _(
+                    "{messages} accepted more than an hour ago, after the last one with a report,"
+                    " and nothing was reported of any."
+                ).format(messages=plural(each.since_last, "message")),
+                step,
+            )
         elif each.accepted >= MIN_SAMPLE_MESSAGES and each.overdue >= each.accepted * OVERDUE_SHARE:
             yield Finding(
                 Level.WARNING,

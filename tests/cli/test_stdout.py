@@ -62,6 +62,14 @@ async def test_a_closed_output_is_named_in_one_line(environment, dsn, closed):
     )  # fmt: skip
 
 
+async def test_an_error_that_cannot_be_told_keeps_its_exit_code(environment):
+    with Path("/dev/full").open("w") as full:  # noqa: ASYNC230 - it is no file
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dispatcher", "nonsense"), env=environment(), stderr=full
+        )
+        assert await asyncio.wait_for(process.wait(), 60) == 2
+
+
 async def test_json_is_utf8_in_every_locale(environment, dsn, db, tmp_path):
     await db.execute(
         "INSERT INTO dispatcher.message (recipient, template_id, reference)"

@@ -112,6 +112,12 @@ DRILLS = [
         "dispatcher check",
     ),
     (
+        "callback address broken for an hour",
+        now(awaiting=[MissingReports("shop", 80_000, 3000, 1500, 4000.0, 20)]),
+        "20 messages accepted more than an hour ago, after the last one with a report",
+        "dispatcher check",
+    ),
+    (
         "E200015 flood",
         now(replace(APP, rate=31.0), recent=happened(accepted=50, deferred_E200015=500)),
         "Too many messages wait at the provider",
@@ -238,6 +244,7 @@ def test_a_few_failures_are_no_finding():
         now(recent=happened(accepted=5, rejected_E200028=5)),
         now(recent=happened(accepted=1000, rejected_E200028=20)),
         now(awaiting=[MissingReports("shop", 5000, 300, 250, 200_000.0)]),
+        now(awaiting=[MissingReports("shop", 5000, 300, 250, 200_000.0, 19)]),
         now(awaiting=[MissingReports("shop", 500, 500, 0, 60.0)]),
         now(awaiting=[MissingReports("shop", 3, 3, 0, 600.0)]),
         now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),

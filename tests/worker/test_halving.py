@@ -251,7 +251,7 @@ def test_a_country_is_split_off_after_a_refusal_for_content():
 
 @pytest.mark.parametrize("seconds", [1.0, 25.0, 90.0])
 def test_a_long_search_ends_with_its_time_and_goes_on_with_the_next_claim(monkeypatch, seconds):
-    """What a rule or a person stops meanwhile is not sent; each claim finds bad ones all the same."""
+    """What is stopped meanwhile is not sent; each claim finds bad ones all the same."""
     clock = [1000.0]
     monkeypatch.setattr(sender, "monotonic", lambda: clock[0])
     bad = set(random.Random(7).sample(range(500), 100))

@@ -21,7 +21,8 @@ from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 BROKEN = {
     "expire": (
-        """CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)
+        """CREATE OR REPLACE FUNCTION dispatcher.expire(after timestamptz DEFAULT NULL,
+        after_id bigint DEFAULT 0, OUT expired integer, OUT last timestamptz, OUT last_id bigint)
         LANGUAGE plpgsql AS 'BEGIN expired := 1 / 0; END'""",
         "messages that expire",
     ),
@@ -91,8 +92,10 @@ async def test_slow_steps_do_not_keep_the_policy_from_resending(db, hands, vital
     [batch] = await hands.claim()
     await hands.record(batch, UnknownResult("timeout", "no answer"))
     await db.execute(
-        "CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)"
-        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); expired := 0; more := true; END';"
+        "CREATE OR REPLACE FUNCTION dispatcher.expire(after timestamptz DEFAULT NULL,"
+        " after_id bigint DEFAULT 0, OUT expired integer, OUT last timestamptz, OUT last_id bigint)"
+        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); expired := 0; last := now();"
+        " last_id := 1; END';"
         "CREATE OR REPLACE FUNCTION dispatcher.end_clock_waits(after bigint DEFAULT 0,"
         " most integer DEFAULT 20000, OUT ended bigint, OUT last bigint)"
         " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); ended := 1; last := 1; END'"
