@@ -222,17 +222,15 @@ class Sender:
         accepted = False  # the half before
         try:
             while left:
-                if time.is_over:
-                    self._submit(_unsent(left.pop(), NEVER_SENT))
-                    continue
                 inferred = _infer(refused, left[-1]) if accepted else None
                 if inferred is not None:
                     again.append(inferred)
                     left.pop()
                     continue
-                match await self._request(left.pop()):
-                    case RefusedRequest() as part:
-                        again.append(part)
+                part = left.pop()
+                match _withheld(part) if time.is_over else await self._request(part):
+                    case RefusedRequest() as refused_part:
+                        again.append(refused_part)
                     case BatchResult() as result:
                         accepted = _is_accepted(result)
                         time.add(result, halves=refused.split.halves)
